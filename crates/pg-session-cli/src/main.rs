@@ -1,0 +1,2 @@
+//! The `pg-session` program.
+fn main() {}
