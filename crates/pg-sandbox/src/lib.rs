@@ -1,1 +1,34 @@
-//! (under construction)
+#![doc = include_str!("../README.md")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test tool with real deadlines: nothing here decides by the time it reads"
+)]
+
+#[cfg(not(unix))]
+compile_error!("pg-sandbox drives PostgreSQL with Unix signals and sockets: it needs Linux, macOS or a BSD");
+
+// From the outside in: what a user holds, what it is made of, what keeps it clean, and the faults on the wire.
+mod builder;
+mod sandbox;
+
+mod account;
+mod binaries;
+mod directory;
+mod port;
+mod server;
+mod settings;
+mod version;
+
+mod deadline;
+mod processes;
+mod reaper;
+
+mod proxy;
+
+mod error;
+
+pub use builder::SandboxBuilder;
+pub use error::{Error, ErrorKind};
+pub use proxy::{Direction, Proxy};
+pub use sandbox::Sandbox;
+pub use version::ServerVersion;

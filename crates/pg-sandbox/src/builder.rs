@@ -1,0 +1,49 @@
+//! What can be chosen about a sandbox before it starts. Everything has a default that suits tests.
+
+use crate::{error::Error, sandbox::Sandbox, settings::Settings};
+
+/// Chooses how a [`Sandbox`] is configured, then starts it.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct SandboxBuilder {
+    settings: Settings,
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl SandboxBuilder {
+    /// Adds a line to `postgresql.conf`; the last one of a name counts. The value is quoted, so write it plainly:
+    /// `.setting("max_connections", "300")`.
+    ///
+    /// A name that is none, or one that the sandbox decides itself (`port`, `listen_addresses`,
+    /// `unix_socket_directories` and their kin), is an error of [`start`](Self::start).
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push(name, value);
+        self
+    }
+
+    /// Whether commits survive a crash of the machine. Default: `false`.
+    ///
+    /// `true` is PostgreSQL's own default: `fsync` and `full_page_writes` are on, and a commit costs a disk flush, as in
+    /// production. `false` turns both off: faster, and just as safe against [`Sandbox::kill`], because `synchronous_commit`
+    /// stays on and the kernel keeps what the server wrote.
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.settings.set_durable(durable);
+        self
+    }
+
+    /// Puts a file into the data directory, owned by the server's account and readable by nobody else:
+    /// `server.key` and `server.crt` together with `.setting("ssl", "on")` make a TLS server; `pg_hba.conf` replaces
+    /// the one that trusts everybody. A name with a slash is an error of [`start`](Self::start).
+    pub fn file(mut self, name: &str, contents: impl Into<Vec<u8>>) -> Self {
+        self.files.push((name.to_owned(), contents.into()));
+        self
+    }
+
+    /// Makes and starts the server. Blocks for as long as that takes: one or two seconds, mostly `initdb`.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`](crate::ErrorKind); the message says what to do, and ends with the log if there is one.
+    pub fn start(self) -> Result<Sandbox, Error> {
+        Sandbox::launch(&self.settings, &self.files)
+    }
+}

@@ -1,0 +1,223 @@
+//! One direction of one connection: bytes read and not yet written, and the faults that stand between.
+//!
+//! States: open → ended (the sender has closed; its end waits behind what is held) → finished (everything and the
+//! end have been passed on). `lost` means that something was swallowed for good.
+
+use std::{
+    collections::VecDeque,
+    future::{self, Future},
+    io,
+    net::Shutdown,
+    sync::{Arc, atomic::Ordering},
+};
+
+use socket2::SockRef;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Counts,
+    faults::{Allowance, Direction, Faults},
+};
+
+/// The most that is read at once, in bytes.
+const CHUNK_BYTES_MAX: usize = 16 * 1024;
+/// The most that a lane holds back, in bytes (and one chunk more). Beyond it nothing is read: the sender feels
+/// backpressure, as on a real wire.
+const HELD_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a lane can do next.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ready {
+    Read,
+    Write,
+}
+
+/// What came of doing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The lane goes on.
+    Moved,
+    /// The connection has to be reset: a fault, or a peer that broke off.
+    Cut,
+    /// The connection's allowance is spent: it has to be closed after what was written.
+    Spent,
+}
+
+/// One direction of one connection.
+#[derive(Debug)]
+pub(super) struct Lane {
+    direction: Direction,
+    from: Arc<TcpStream>,
+    to: Arc<TcpStream>,
+    held: VecDeque<Chunk>,
+    held_bytes: usize,
+    ended: Option<Instant>,
+    finished: bool,
+    lost: bool,
+    /// What is left of the latest allowance.
+    allowance: Option<Allowance>,
+}
+
+/// Bytes that were read at once.
+#[derive(Debug)]
+struct Chunk {
+    arrived: Instant,
+    bytes: Vec<u8>,
+    /// How many of them have been written.
+    written: usize,
+}
+
+impl Lane {
+    pub(super) fn new(direction: Direction, from: &Arc<TcpStream>, to: &Arc<TcpStream>) -> Self {
+        Self {
+            direction,
+            from: Arc::clone(from),
+            to: Arc::clone(to),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            ended: None,
+            finished: false,
+            lost: false,
+            allowance: None,
+        }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Bytes were lost, and the fault that lost them is over: what follows would make no sense.
+    pub(super) fn is_broken(&self, now: &Faults) -> bool {
+        self.lost && !now.dropped[self.direction]
+    }
+
+    /// Waits until a step is possible. Cancel safe: nothing is read or written here.
+    ///
+    /// Returns a future that borrows the sockets only, so that the lane can be stepped in the same `select!`.
+    pub(super) fn ready(&self, now: &Faults) -> impl Future<Output = Ready> + use<> {
+        let (from, to) = (Arc::clone(&self.from), Arc::clone(&self.to));
+        let wants_read = self.ended.is_none() && self.held_bytes < HELD_BYTES_MAX;
+        let due = if now.stalled { None } else { self.front_arrived().map(|arrived| arrived + now.delay) };
+        async move {
+            let readable = async {
+                match wants_read {
+                    // An error is met again, and handled, by the read itself.
+                    true => drop(from.readable().await),
+                    false => future::pending().await,
+                }
+            };
+            let writable = async {
+                match due {
+                    Some(due) => {
+                        if due > Instant::now() {
+                            sleep_until(due).await;
+                        }
+                        drop(to.writable().await);
+                    }
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Writing first keeps little in memory.
+                biased;
+                () = writable => Ready::Write,
+                () = readable => Ready::Read,
+            }
+        }
+    }
+
+    /// Does what it is ready for, under the faults of this very moment.
+    pub(super) fn step(&mut self, ready: Ready, now: &Faults, counts: &Counts, cuts: u64) -> Step {
+        let done = match ready {
+            Ready::Read => self.read(),
+            Ready::Write if now.cuts != cuts => return Step::Cut,
+            Ready::Write => self.write(now, counts),
+        };
+        match done {
+            Ok(step) => step,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::Moved,
+            Err(_) => Step::Cut,
+        }
+    }
+
+    /// When what is next in line came in: a chunk, or the end behind the last one.
+    fn front_arrived(&self) -> Option<Instant> {
+        self.held.front().map(|chunk| chunk.arrived).or(self.ended)
+    }
+
+    fn read(&mut self) -> io::Result<Step> {
+        let mut bytes = vec![0; CHUNK_BYTES_MAX];
+        let read = self.from.try_read(&mut bytes)?;
+        let arrived = Instant::now();
+        if read == 0 {
+            self.ended = Some(arrived);
+        } else {
+            bytes.truncate(read);
+            self.held_bytes += read;
+            self.held.push_back(Chunk { arrived, bytes, written: 0 });
+        }
+        Ok(Step::Moved)
+    }
+
+    fn write(&mut self, now: &Faults, counts: &Counts) -> io::Result<Step> {
+        if now.stalled || self.front_arrived().is_none_or(|arrived| arrived + now.delay > Instant::now()) {
+            return Ok(Step::Moved); // The faults have changed since it was ready.
+        }
+        if now.dropped[self.direction] {
+            self.swallow();
+            return Ok(Step::Moved);
+        }
+        if self.lost {
+            return Ok(Step::Cut);
+        }
+        let Some(chunk) = self.held.front_mut() else { return self.pass_on_the_end() };
+        let allowed = match Self::allowed(&mut self.allowance, now.allowance[self.direction]) {
+            Some(0) => return Ok(Step::Cut),
+            allowed => usize::try_from(allowed.unwrap_or(u64::MAX)).unwrap_or(usize::MAX),
+        };
+        let rest = &chunk.bytes[chunk.written..];
+        let written = self.to.try_write(&rest[..rest.len().min(allowed)])?;
+        chunk.written += written;
+        if chunk.written == chunk.bytes.len() {
+            self.held_bytes -= chunk.bytes.len();
+            self.held.pop_front();
+        }
+        counts.forwarded[self.direction].fetch_add(written as u64, Ordering::Relaxed);
+        Ok(self.spend(written as u64))
+    }
+
+    /// How many bytes may pass: all of a new allowance, the rest of a known one, any number without one.
+    fn allowed(mine: &mut Option<Allowance>, now: Option<Allowance>) -> Option<u64> {
+        if mine.map(|mine| mine.serial) != now.map(|now| now.serial) {
+            *mine = now;
+        }
+        mine.map(|allowance| allowance.bytes)
+    }
+
+    fn spend(&mut self, written: u64) -> Step {
+        match &mut self.allowance {
+            Some(allowance) => {
+                allowance.bytes -= written;
+                if allowance.bytes == 0 { Step::Spent } else { Step::Moved }
+            }
+            None => Step::Moved,
+        }
+    }
+
+    fn swallow(&mut self) {
+        self.lost = true;
+        match self.held.pop_front() {
+            Some(chunk) => self.held_bytes -= chunk.bytes.len(),
+            None => self.finished = true,
+        }
+    }
+
+    fn pass_on_the_end(&mut self) -> io::Result<Step> {
+        self.finished = true;
+        SockRef::from(&*self.to).shutdown(Shutdown::Write)?;
+        Ok(Step::Moved)
+    }
+}

@@ -1,0 +1,268 @@
+//! The running server: one postmaster, from its start to its end, and the signals that PostgreSQL understands.
+//!
+//! States: starting (spawned, not yet ready) → running ⇄ paused → ended. A value of [`Server`] is never "ended": the
+//! calls that end it consume it.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    account::Account,
+    binaries::Binaries,
+    deadline,
+    directory::Directory,
+    error::{Error, ErrorKind},
+    processes,
+};
+
+/// How long `initdb` may take: about a second, much more on a loaded machine.
+const INITDB_WAIT: Duration = Duration::from_secs(120);
+/// How long a start may take, recovery after a crash included.
+const START_WAIT: Duration = Duration::from_secs(120);
+/// How long a fast shutdown may take, its checkpoint included.
+const STOP_WAIT: Duration = Duration::from_secs(60);
+/// How much of a log a message carries, in bytes.
+const MESSAGE_LOG_BYTES_MAX: usize = 4 * 1024;
+
+/// What PostgreSQL says when somebody else has its port.
+const PORT_TAKEN: &str = "Address already in use";
+
+/// What it takes to start a server, once and again.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) binaries: Binaries,
+    pub(crate) account: Option<Account>,
+    pub(crate) directory: Directory,
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// Somebody else listens on the port: another one may do.
+    PortTaken(Error),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl Launch {
+    /// Starts `initdb`; [`finish_initdb`](Self::finish_initdb) waits for it.
+    pub(crate) fn start_initdb(&self) -> Result<Child, Error> {
+        let log = self.directory.initdb_log();
+        let mut command = self.command(&self.binaries.initdb(), &log)?;
+        command.arg("--pgdata").arg(self.directory.data()).args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]);
+        spawn(&mut command)
+    }
+
+    pub(crate) fn finish_initdb(&self, initdb: &mut Child) -> Result<(), Error> {
+        let trouble = |kind, what: String| {
+            let said = tail(&self.directory.initdb_log(), 0);
+            Error::new(kind, format!("initdb {what}; it said: {said}"))
+        };
+        match deadline::poll(INITDB_WAIT, || initdb.try_wait()) {
+            Ok(Some(status)) if status.success() => Ok(()),
+            Ok(Some(status)) => Err(trouble(ErrorKind::Initdb, format!("ended with {status}"))),
+            Ok(None) => Err(trouble(ErrorKind::Timeout, format!("took longer than {INITDB_WAIT:?}"))),
+            Err(error) => Err(Error::caused(ErrorKind::Process, "could not wait for initdb", error)),
+        }
+    }
+
+    /// Starts a server on `port`; it is [`ready`](Server::wait_until_ready) later.
+    pub(crate) fn start_server(&self, port: u16) -> Result<Server, Error> {
+        let log = self.directory.log();
+        let log_begin = fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        let mut command = self.command(&self.binaries.postgres(), &log)?;
+        command.arg("-D").arg(self.directory.data()).arg("-p").arg(port.to_string());
+        Ok(Server { child: spawn(&mut command)?, log_begin, paused: false })
+    }
+
+    /// A program of PostgreSQL, with nothing of the caller's PostgreSQL about it.
+    fn command(&self, program: &Path, log: &Path) -> Result<Command, Error> {
+        let log_file = OpenOptions::new().create(true).append(true).open(log);
+        let (out, err) = log_file.and_then(|file| Ok((file.try_clone()?, file))).map_err(|error| {
+            Error::caused(ErrorKind::Directory, format!("could not open {}", log.display()), error)
+        })?;
+        let mut command = Command::new(program);
+        // PGDATA, PGPORT, PGOPTIONS and their kin would lead elsewhere.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"PG") {
+                command.env_remove(name);
+            }
+        }
+        // English, because the log is read; UTC, because initdb would spend its time comparing time zones.
+        command.env("LC_ALL", "C").env("TZ", "UTC").current_dir("/").process_group(0);
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
+        if let Some(account) = self.account {
+            account.run(&mut command);
+        }
+        Ok(command)
+    }
+}
+
+/// One running postmaster.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    /// Where this server's part of the log begins, in bytes.
+    log_begin: u64,
+    paused: bool,
+}
+
+impl Server {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the postmaster runs; it may have ended by itself.
+    pub(crate) fn is_running(&mut self) -> Result<bool, Error> {
+        Ok(self.ended()?.is_none())
+    }
+
+    /// Waits until connections are accepted.
+    pub(crate) fn wait_until_ready(&mut self, directory: &Directory) -> Result<(), StartError> {
+        let id = self.id();
+        let answer = deadline::poll(START_WAIT, || {
+            Ok(match self.ended()? {
+                Some(status) => Some(Err(status)),
+                None => says_ready(directory, id).then_some(Ok(())),
+            })
+        });
+        let said = || tail(&directory.log(), self.log_begin);
+        match answer.map_err(StartError::Failed)? {
+            Some(Ok(())) => Ok(()),
+            Some(Err(status)) => {
+                let said = said();
+                let error =
+                    Error::new(ErrorKind::Start, format!("the server ended with {status}; its log: {said}"));
+                Err(if said.contains(PORT_TAKEN) {
+                    StartError::PortTaken(error)
+                } else {
+                    StartError::Failed(error)
+                })
+            }
+            None => Err(StartError::Failed(Error::new(
+                ErrorKind::Timeout,
+                format!("the server was not ready in {START_WAIT:?}; its log: {}", said()),
+            ))),
+        }
+    }
+
+    /// A fast shutdown: connections are closed, transactions in flight are rolled back, everything is written.
+    /// A server that takes too long is killed, and that is an error.
+    pub(crate) fn stop(mut self) -> Result<(), Error> {
+        self.resume()?;
+        processes::signal(self.id(), Signal::SIGINT)?;
+        if deadline::poll(STOP_WAIT, || self.ended())?.is_some() {
+            return Ok(());
+        }
+        self.kill()?;
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!("the server did not stop in {STOP_WAIT:?} and was killed"),
+        ))
+    }
+
+    /// A crash: the postmaster and all of its children are killed, and nobody gets to write anything.
+    pub(crate) fn kill(mut self) -> Result<(), Error> {
+        let children = self.stop_forking()?;
+        for child in &children {
+            processes::signal(*child, Signal::SIGKILL)?;
+        }
+        self.child
+            .kill()
+            .and_then(|()| self.child.wait())
+            .map_err(|error| Error::caused(ErrorKind::Process, "could not kill the server", error))?;
+        // While one of them lives, its shared memory does, and the next server would refuse to start.
+        processes::wait_until_gone(&children)
+    }
+
+    /// Freezes the postmaster and all of its children, as they are.
+    pub(crate) fn pause(&mut self) -> Result<(), Error> {
+        self.paused = true;
+        for child in self.stop_forking()? {
+            processes::signal(child, Signal::SIGSTOP)?;
+            processes::wait_until_stopped(child)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a frozen server go on.
+    pub(crate) fn resume(&mut self) -> Result<(), Error> {
+        if self.paused {
+            for child in processes::children_of(self.id())? {
+                processes::signal(child, Signal::SIGCONT)?;
+            }
+            processes::signal(self.id(), Signal::SIGCONT)?;
+            self.paused = false;
+        }
+        Ok(())
+    }
+
+    /// Freezes the postmaster, so that the list of its children, which this returns, stays true.
+    fn stop_forking(&self) -> Result<Vec<u32>, Error> {
+        processes::signal(self.id(), Signal::SIGSTOP)?;
+        processes::wait_until_stopped(self.id())?;
+        processes::children_of(self.id())
+    }
+
+    fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
+        self.child.try_wait().map_err(|error| {
+            Error::caused(ErrorKind::Process, "could not ask for the state of the server", error)
+        })
+    }
+}
+
+impl Drop for Server {
+    /// Collects the exit status, so that no zombie is left. The reaper goes first and ends the server gently; what is
+    /// still here then has to go.
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait()
+            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
+        {
+            eprintln!("pg-sandbox: could not kill the server {}: {error}", self.id());
+        }
+    }
+}
+
+/// `postmaster.pid` says who runs (line 1) and how it is doing (line 8). After a crash it is a dead server's.
+fn says_ready(directory: &Directory, id: u32) -> bool {
+    let Ok(text) = fs::read_to_string(directory.data().join("postmaster.pid")) else { return false };
+    let mut lines = text.lines();
+    lines.next() == Some(id.to_string().as_str())
+        && lines.nth(6).is_some_and(|status| status.trim() == "ready")
+}
+
+/// The end of a log from `begin` on, short enough for a message.
+fn tail(log: &Path, begin: u64) -> String {
+    match fs::read(log) {
+        Ok(bytes) => {
+            let begin = usize::try_from(begin).unwrap_or(0).min(bytes.len());
+            let begin = begin.max(bytes.len().saturating_sub(MESSAGE_LOG_BYTES_MAX));
+            String::from_utf8_lossy(&bytes[begin..]).trim().to_owned()
+        }
+        Err(error) => format!("(the log {} cannot be read: {error})", log.display()),
+    }
+}
+
+fn spawn(command: &mut Command) -> Result<Child, Error> {
+    command.spawn().map_err(|error: io::Error| {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let message = format!(
+            "could not start {program}: the account that the server runs as must be allowed to execute it"
+        );
+        Error::caused(ErrorKind::Process, message, error)
+    })
+}
