@@ -1,0 +1,104 @@
+//! The one error of the crate: opaque, with a [`kind`](Error::kind) to branch on.
+//!
+//! Messages say what to do, never hold a payload or a password, and do not repeat their `source()`.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+
+/// What went wrong. Branch on [`kind`](Error::kind); `Display` is for people, `source()` for the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    #[source]
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The sort of an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting of the builder cannot work. Found by [`start`](crate::Builder::start), before anything is
+    /// done.
+    Config,
+    /// Not a channel's name: empty, longer than [`CHANNEL_BYTES_MAX`](crate::CHANNEL_BYTES_MAX), or with a
+    /// NUL.
+    Channel,
+    /// Not a payload: longer than [`PAYLOAD_BYTES_MAX`](crate::PAYLOAD_BYTES_MAX), or with a NUL.
+    Payload,
+    /// There is no connection now, or it was lost before the answer came: **what was asked for may or may not
+    /// have happened.**
+    Connection,
+    /// PostgreSQL answered with an error (`source()` has it); nothing was done.
+    Database,
+    /// A limit of the listener is reached; ask again when there is less in flight.
+    Overloaded,
+    /// The listener has been shut down.
+    Closed,
+}
+
+impl Error {
+    /// The sort of error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(ErrorKind::Closed, "the listener is shut down; start a new one")
+    }
+
+    pub(crate) fn not_connected() -> Self {
+        Self::new(
+            ErrorKind::Connection,
+            "the listener is not connected now; wait for it (`wait_connected`) and try again",
+        )
+    }
+
+    pub(crate) fn connection_lost() -> Self {
+        Self::new(
+            ErrorKind::Connection,
+            "the listening connection was lost before the answer came; the outcome is unknown",
+        )
+    }
+
+    /// From the driver's error: told apart by who refused, the server or the way to it.
+    pub(crate) fn driver(error: tokio_postgres::Error) -> Self {
+        let (kind, message) = if error.as_db_error().is_some() {
+            (ErrorKind::Database, "postgres refused the statement")
+        } else {
+            (ErrorKind::Connection, "the connection to postgres failed; the outcome is unknown")
+        };
+        Self { kind, message: message.into(), source: Some(Box::new(error)) }
+    }
+}
+
+/// An error and its causes on one line, for a log field.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_names_every_cause_once() {
+        let inner = Error::closed();
+        let outer =
+            Error { kind: ErrorKind::Connection, message: "outer".into(), source: Some(Box::new(inner)) };
+        assert_eq!(chain(&outer), "outer: the listener is shut down; start a new one");
+    }
+}

@@ -1,0 +1,157 @@
+//! One connection, driven by us: its messages and the answers to what was sent over it, in one place.
+//!
+//! The driver's `Connection` does the reading and writing only while it is polled, and its own `Future`
+//! swallows notifications; so [`Link::next`] polls `poll_message`. Statements run beside it **in the same
+//! task**: the driver hands an answer over in a channel of two places, and stops reading the socket while
+//! that is full. A caller that holds the future of a statement and does not poll it would so make everybody
+//! deaf. Here nobody else holds one.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
+
+use crate::error::Error;
+use crate::notify_query::NotifyQuery;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type DriverError = tokio_postgres::Error;
+
+/// One who asked for a notification to be sent.
+pub(crate) type Sender = oneshot::Sender<Result<(), Error>>;
+
+/// How long the goodbye may take; after that the socket is just dropped.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// Makes links; hides the type of the TLS connector.
+pub(crate) trait Connect: Send + Sync {
+    fn connect(&self, config: Config) -> BoxFuture<Result<Link, DriverError>>;
+}
+
+impl<T> Connect for T
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::Stream: Send,
+    T::TlsConnect: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    fn connect(&self, config: Config) -> BoxFuture<Result<Link, DriverError>> {
+        let tls = self.clone();
+        Box::pin(async move {
+            let (client, connection) = config.connect(tls).await?;
+            Ok(Link {
+                client: Arc::new(client),
+                connection: Box::new(connection),
+                running: FuturesUnordered::new(),
+            })
+        })
+    }
+}
+
+/// An open connection.
+pub(crate) struct Link {
+    client: Arc<Client>,
+    connection: Box<dyn Messages>,
+    running: FuturesUnordered<BoxFuture<Answer>>,
+}
+
+/// What [`Link::next`] comes back with.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    Message(AsyncMessage),
+    Answer(Answer),
+    /// The connection has ended; `None` if the server closed it without a word.
+    Ended(Option<DriverError>),
+}
+
+/// A statement is done.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The one sent with [`Link::control`].
+    Control(Result<(), DriverError>),
+    /// One sent with [`Link::notify`]; its sender has been told.
+    Notify,
+}
+
+impl Link {
+    /// Sends a statement of our own; the caller keeps it to one at a time.
+    pub(crate) fn control(&mut self, statement: String) {
+        let client = Arc::clone(&self.client);
+        self.running.push(Box::pin(async move { Answer::Control(client.batch_execute(&statement).await) }));
+    }
+
+    /// Sends a user's notification and tells `sender` how it went.
+    pub(crate) fn notify(&mut self, query: NotifyQuery, sender: Sender) {
+        let client = Arc::clone(&self.client);
+        self.running.push(Box::pin(async move {
+            let result = query.execute(&*client).await;
+            drop(sender.send(result)); // a sender that has gone away does not want to know
+            Answer::Notify
+        }));
+    }
+
+    /// Waits for the next message or answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: everything under way is kept here.
+    pub(crate) async fn next(&mut self) -> LinkEvent {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Statements first: a new one is only sent when it is polled, and under a flood of notifications the
+    /// connection is always ready. The statements cannot starve the connection, because they need it to come
+    /// to an end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
+        if let Poll::Ready(Some(answer)) = self.running.poll_next_unpin(cx) {
+            return Poll::Ready(LinkEvent::Answer(answer));
+        }
+        self.connection.poll_message(cx).map(|message| match message {
+            Some(Ok(message)) => LinkEvent::Message(message),
+            Some(Err(error)) => LinkEvent::Ended(Some(error)),
+            None => LinkEvent::Ended(None),
+        })
+    }
+
+    /// Says goodbye, so that the server's process ends at once; gives up after [`GOODBYE_MAX`].
+    pub(crate) async fn close(self) {
+        let Self { client, mut connection, running } = self;
+        drop(running);
+        drop(client); // the driver says goodbye when its last client is gone
+        let goodbye = poll_fn(|cx| {
+            while let Some(Ok(_)) = std::task::ready!(connection.poll_message(cx)) {}
+            Poll::Ready(())
+        });
+        if tokio::time::timeout(GOODBYE_MAX, goodbye).await.is_err() {
+            tracing::debug!("no goodbye from postgres in time; closing the socket");
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("running", &self.running.len()).finish_non_exhaustive()
+    }
+}
+
+/// `Connection::poll_message` without the types of socket and TLS stream.
+trait Messages: Send {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<AsyncMessage, DriverError>>>;
+}
+
+impl<S, T> Messages for Connection<S, T>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<AsyncMessage, DriverError>>> {
+        Connection::poll_message(self, cx)
+    }
+}

@@ -1,0 +1,203 @@
+//! Who subscribes to what, and what each subscription has been promised. Owned by the task; no locks, no I/O.
+//!
+//! A subscription is in one [`Hearing`]. It is told `Lost` exactly once per loss, because only one that
+//! `Listens` can lose anything; and it is told `InSync` only for barriers sent after its `Listening`, because
+//! an earlier one proves nothing about it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::barrier::BarrierNumber;
+use crate::channel::Channel;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, LostReason, Notification};
+use crate::queue::{Pushed, Queue};
+
+/// Channels a listener may listen on at once.
+pub(crate) const CHANNELS_MAX: usize = 1_024;
+/// Subscriptions a listener may have at once, over all channels.
+pub(crate) const SUBSCRIPTIONS_MAX: usize = 16_384;
+
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    channels: HashMap<Channel, Vec<Subscriber>>,
+    subscriptions: usize,
+    /// Channels came or went since [`Registry::changes`] was asked.
+    changed: bool,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    queue: Arc<Queue>,
+    hearing: Hearing,
+}
+
+/// What a subscription gets now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    /// LISTEN is not in force: nothing.
+    Deaf,
+    /// Every notification; `InSync` for barriers from this number on.
+    Listens(BarrierNumber),
+    /// Nothing, until a barrier of this number or a later one is back.
+    Overflowed(BarrierNumber),
+}
+
+/// Whether a subscription overflowed, and so a barrier is needed to bring it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Delivered {
+    All,
+    SomeOverflowed,
+}
+
+/// LISTEN and UNLISTEN statements to be sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) listen: Vec<Channel>,
+    pub(crate) unlisten: Vec<Channel>,
+}
+
+impl Registry {
+    pub(crate) fn add(&mut self, channel: Channel, queue: Arc<Queue>) -> Result<(), Error> {
+        let limit = if self.subscriptions >= SUBSCRIPTIONS_MAX {
+            Some(format!(
+                "{SUBSCRIPTIONS_MAX} subscriptions are open already; drop some, or start another listener"
+            ))
+        } else if self.channels.len() >= CHANNELS_MAX && !self.channels.contains_key(&channel) {
+            Some(format!(
+                "{CHANNELS_MAX} channels are listened on already; put more into one, or start another listener"
+            ))
+        } else {
+            None
+        };
+        if let Some(message) = limit {
+            return Err(Error::new(ErrorKind::Overloaded, message));
+        }
+        self.channels.entry(channel).or_default().push(Subscriber { queue, hearing: Hearing::Deaf });
+        self.subscriptions += 1;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Removes the subscriptions that have been dropped.
+    pub(crate) fn sweep(&mut self) {
+        self.channels.retain(|_, subscribers| {
+            subscribers.retain(|subscriber| !subscriber.queue.is_abandoned());
+            !subscribers.is_empty()
+        });
+        self.subscriptions = self.channels.values().map(Vec::len).sum();
+        self.changed = true;
+    }
+
+    /// What has to be sent so that exactly the subscribed channels are listened on, if anything changed.
+    pub(crate) fn changes(&mut self, listened: &BTreeSet<Channel>) -> Option<Changes> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let listen: Vec<_> =
+            self.channels.keys().filter(|&channel| !listened.contains(channel)).cloned().collect();
+        let unlisten: Vec<_> =
+            listened.iter().filter(|&channel| !self.channels.contains_key(channel)).cloned().collect();
+        (!listen.is_empty() || !unlisten.is_empty()).then_some(Changes { listen, unlisten })
+    }
+
+    /// All channels, for a new connection.
+    pub(crate) fn all(&mut self) -> Changes {
+        self.changed = false;
+        Changes { listen: self.channels.keys().cloned().collect(), unlisten: Vec::new() }
+    }
+
+    /// LISTEN is in force for `channel`: its new subscriptions listen from here on, and are in sync with a
+    /// barrier numbered `barrier` or later. True if there was any.
+    pub(crate) fn listening(&mut self, channel: &Channel, barrier: BarrierNumber) -> bool {
+        let mut any = false;
+        for subscriber in self.channels.get_mut(channel).into_iter().flatten() {
+            if subscriber.hearing == Hearing::Deaf {
+                subscriber.hearing = Hearing::Listens(barrier);
+                let _ = subscriber.push(Event::Listening, barrier);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Hands a notification to all who listen on its channel.
+    pub(crate) fn deliver(&mut self, notification: &Notification, barrier: BarrierNumber) -> Delivered {
+        let mut delivered = Delivered::All;
+        for subscriber in self.channels.get_mut(notification.channel()).into_iter().flatten() {
+            if let Hearing::Listens(_) = subscriber.hearing {
+                let event = Event::Notification(notification.clone());
+                if subscriber.push(event, barrier) == Pushed::Overflowed {
+                    delivered = Delivered::SomeOverflowed;
+                }
+            }
+        }
+        delivered
+    }
+
+    /// Barrier `number` came back.
+    pub(crate) fn in_sync(
+        &mut self,
+        number: BarrierNumber,
+        as_of: Instant,
+        barrier: BarrierNumber,
+    ) -> Delivered {
+        let mut delivered = Delivered::All;
+        for subscriber in self.channels.values_mut().flatten() {
+            let resumed = match subscriber.hearing {
+                Hearing::Listens(from) if from <= number => Pushed::Queued,
+                Hearing::Overflowed(from) if from <= number => {
+                    subscriber.hearing = Hearing::Listens(number);
+                    subscriber.push(Event::Listening, barrier)
+                }
+                _ => continue,
+            };
+            if resumed == Pushed::Overflowed
+                || subscriber.push(Event::InSync { as_of }, barrier) == Pushed::Overflowed
+            {
+                delivered = Delivered::SomeOverflowed;
+            }
+        }
+        delivered
+    }
+
+    /// The connection is lost: whoever listened is told so.
+    pub(crate) fn lost(&mut self, reason: LostReason) {
+        for subscriber in self.channels.values_mut().flatten() {
+            if let Hearing::Listens(_) = subscriber.hearing {
+                let _ = subscriber.queue.push(Event::Lost(reason));
+            }
+            subscriber.hearing = Hearing::Deaf;
+        }
+    }
+
+    /// No more events for anybody.
+    pub(crate) fn end(&mut self) {
+        for subscriber in self.channels.values().flatten() {
+            subscriber.queue.end();
+        }
+        self.channels.clear();
+        self.subscriptions = 0;
+    }
+}
+
+impl Drop for Registry {
+    /// Even if the task is aborted with its runtime, no reader waits for ever.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Subscriber {
+    /// Pushes; after an overflow nothing more is pushed before barrier `barrier`, the next to be sent, is
+    /// back.
+    fn push(&mut self, event: Event, barrier: BarrierNumber) -> Pushed {
+        let pushed = self.queue.push(event);
+        if pushed == Pushed::Overflowed {
+            self.hearing = Hearing::Overflowed(barrier);
+        }
+        pushed
+    }
+}

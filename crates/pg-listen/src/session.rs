@@ -1,0 +1,216 @@
+//! What is done on one connection: LISTEN and barriers, one statement at a time, each with a deadline.
+//!
+//! ```text
+//! open ── Listens(all channels) ──→ Idle ──→ Listens(what changed) ──→ Idle
+//!                                    └────→ Awaits(a barrier: its answer and its return) ──→ Idle
+//! ```
+//!
+//! One at a time, because LISTEN and UNLISTEN of one channel must not overtake each other; and because then
+//! one deadline finds a half-open connection, whatever is under way. This file never decides what to send:
+//! the task does.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_postgres::AsyncMessage;
+
+use crate::channel::Channel;
+use crate::link::{Answer, Link, LinkEvent, Sender};
+use crate::notify_query::NotifyQuery;
+use crate::registry::Changes;
+
+/// Users' notifications on their way at once; more wait in the handle's channel.
+const NOTIFIES_IN_FLIGHT_MAX: usize = 64;
+
+/// After a deadline, what already lies in the socket is read this long before the connection is given up: a
+/// process that was paused or starved finds its answer there.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    link: Link,
+    doing: Doing,
+    /// Channels whose LISTEN is in force, and no UNLISTEN sent.
+    listened: BTreeSet<Channel>,
+    last_was_listen: bool,
+    notifies_in_flight: usize,
+    timing: Timing,
+    deadline: Pin<Box<Sleep>>,
+    last_look: bool,
+    barrier_due: Pin<Box<Sleep>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// A barrier is sent this often.
+    pub(crate) barrier_interval: Duration,
+    /// Every statement, and every barrier's return, within this.
+    pub(crate) barrier_timeout: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Doing {
+    Idle,
+    Listens(Vec<Channel>),
+    Awaits { answered: bool, returned: bool },
+}
+
+/// What [`Session::next`] comes back with.
+#[derive(Debug)]
+pub(crate) enum SessionEvent {
+    Message(AsyncMessage),
+    /// LISTEN is in force for these channels.
+    Listening(Vec<Channel>),
+    /// It is time for the next barrier.
+    BarrierDue,
+    /// What is under way did not come back in time.
+    Overdue,
+    Ended(Option<tokio_postgres::Error>),
+}
+
+impl Session {
+    /// Starts on a fresh connection, with LISTEN for `private` and `channels`.
+    pub(crate) fn open(link: Link, private: &Channel, mut channels: Changes, timing: Timing) -> Self {
+        let mut session = Self {
+            link,
+            doing: Doing::Idle,
+            listened: BTreeSet::new(),
+            last_was_listen: false,
+            notifies_in_flight: 0,
+            timing,
+            deadline: Box::pin(sleep(timing.barrier_timeout)),
+            last_look: false,
+            barrier_due: Box::pin(sleep(timing.barrier_interval)),
+        };
+        channels.listen.push(private.clone());
+        session.listen(channels);
+        // Not a subscriber's channel, so it must never look like one to be given up.
+        if let Doing::Listens(channels) = &mut session.doing {
+            channels.pop();
+        }
+        session
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.doing == Doing::Idle
+    }
+
+    /// Whether LISTEN had the last turn, so that a barrier has the next.
+    pub(crate) fn last_was_listen(&self) -> bool {
+        self.last_was_listen
+    }
+
+    pub(crate) fn listened(&self) -> &BTreeSet<Channel> {
+        &self.listened
+    }
+
+    pub(crate) fn may_notify(&self) -> bool {
+        self.notifies_in_flight < NOTIFIES_IN_FLIGHT_MAX
+    }
+
+    pub(crate) fn listen(&mut self, changes: Changes) {
+        for channel in &changes.unlisten {
+            self.listened.remove(channel);
+        }
+        let listen = changes.listen.iter().map(|channel| format!("LISTEN {}", channel.quoted()));
+        let unlisten = changes.unlisten.iter().map(|channel| format!("UNLISTEN {}", channel.quoted()));
+        let statement = listen.chain(unlisten).collect::<Vec<_>>().join("; ");
+        self.last_was_listen = true;
+        self.send(statement, Doing::Listens(changes.listen));
+    }
+
+    pub(crate) fn barrier(&mut self, statement: String) {
+        self.barrier_due.as_mut().reset(Instant::now() + self.timing.barrier_interval);
+        self.last_was_listen = false;
+        self.send(statement, Doing::Awaits { answered: false, returned: false });
+    }
+
+    /// The barrier's notification came.
+    pub(crate) fn barrier_returned(&mut self) {
+        if let Doing::Awaits { returned, .. } = &mut self.doing {
+            *returned = true;
+        }
+        self.settle();
+    }
+
+    pub(crate) fn notify(&mut self, query: NotifyQuery, sender: Sender) {
+        self.notifies_in_flight += 1;
+        self.link.notify(query, sender);
+    }
+
+    /// Waits for the next event.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> SessionEvent {
+        loop {
+            // Timers first: under a flood the link is always ready, and barriers must still go out and run
+            // late.
+            let event = tokio::select! {
+                biased;
+                () = self.deadline.as_mut(), if self.doing != Doing::Idle => {
+                    if self.last_look {
+                        return SessionEvent::Overdue;
+                    }
+                    self.last_look = true;
+                    self.deadline.as_mut().reset(Instant::now() + LAST_LOOK);
+                    continue;
+                }
+                () = self.barrier_due.as_mut() => {
+                    self.barrier_due.as_mut().reset(Instant::now() + self.timing.barrier_interval);
+                    return SessionEvent::BarrierDue;
+                }
+                event = self.link.next() => event,
+            };
+            match event {
+                LinkEvent::Message(message) => return SessionEvent::Message(message),
+                LinkEvent::Ended(error) => return SessionEvent::Ended(error),
+                LinkEvent::Answer(Answer::Notify) => self.notifies_in_flight -= 1,
+                LinkEvent::Answer(Answer::Control(Err(error))) => return SessionEvent::Ended(Some(error)),
+                LinkEvent::Answer(Answer::Control(Ok(()))) => {
+                    if let Some(channels) = self.answered() {
+                        return SessionEvent::Listening(channels);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn close(self) {
+        self.link.close().await;
+    }
+
+    fn send(&mut self, statement: String, doing: Doing) {
+        assert!(self.is_idle(), "one statement at a time");
+        self.link.control(statement);
+        self.doing = doing;
+        self.last_look = false;
+        self.deadline.as_mut().reset(Instant::now() + self.timing.barrier_timeout);
+    }
+
+    /// The statement under way succeeded. Returns the channels that are listened on from here on, if it was
+    /// LISTEN.
+    fn answered(&mut self) -> Option<Vec<Channel>> {
+        if let Doing::Awaits { answered, .. } = &mut self.doing {
+            *answered = true;
+            self.settle();
+            return None;
+        }
+        match std::mem::replace(&mut self.doing, Doing::Idle) {
+            Doing::Listens(channels) => {
+                self.listened.extend(channels.iter().cloned());
+                Some(channels)
+            }
+            Doing::Idle | Doing::Awaits { .. } => None,
+        }
+    }
+
+    fn settle(&mut self) {
+        if self.doing == (Doing::Awaits { answered: true, returned: true }) {
+            self.doing = Doing::Idle;
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The one task of a listener: it owns the connection, the registry and the barriers, and never runs a user's
+//! code.
+//!
+//! ```text
+//!        ┌────────────── the wait is over ───────────────┐
+//!        ↓                                               │
+//!   Connecting ── connected ──→ Up ── lost, or overdue ──→ Backoff
+//!        └───────────────── failed ─────────────────────→┘
+//! ```
+//!
+//! One select loop; every wait in it is cancel safe and kept in a field. Order is kept by construction: a
+//! message is read and handed to the queues in one step, so events reach every queue in the order of the
+//! wire, `Lost` goes to the queues in the same step that drops the connection, and nothing of the next
+//! connection can come before.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Sleep, sleep};
+use tokio_postgres::{AsyncMessage, Config};
+
+use crate::backoff::Backoff;
+use crate::barrier::{Barriers, Caller};
+use crate::channel::Channel;
+use crate::error::{Error, ErrorKind, chain};
+use crate::event::{LostReason, Notification};
+use crate::link::{Connect, Link, Sender};
+use crate::notify_query::NotifyQuery;
+use crate::queue::Queue;
+use crate::registry::{Delivered, Registry};
+use crate::session::{Session, SessionEvent, Timing};
+use crate::status::{Phase, Status};
+
+/// How the task reaches the server.
+pub(crate) struct Route {
+    pub(crate) config: Config,
+    pub(crate) connector: Box<dyn Connect>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) backoff: Backoff,
+    pub(crate) timing: Timing,
+}
+
+/// The task's ends of the channels to the handles and subscriptions.
+pub(crate) struct Inbox {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) notifies: mpsc::Receiver<NotifyRequest>,
+    pub(crate) dropped: Arc<Notify>,
+    pub(crate) stop: Arc<Notify>,
+}
+
+/// What a handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Subscribe { channel: Channel, queue: Arc<Queue>, reply: oneshot::Sender<Result<(), Error>> },
+    Barrier(Caller),
+}
+
+/// A notification to be sent for a handle. Apart from the commands: these wait for their turn, commands never
+/// do.
+#[derive(Debug)]
+pub(crate) struct NotifyRequest {
+    pub(crate) query: NotifyQuery,
+    pub(crate) sender: Sender,
+}
+
+pub(crate) struct Task {
+    route: Route,
+    inbox: Inbox,
+    state: State,
+    registry: Registry,
+    barriers: Barriers,
+    /// Attempts in a row that did not lead to a connection in sync.
+    failures: u32,
+    status: watch::Sender<Status>,
+}
+
+enum State {
+    Connecting(Pin<Box<dyn Future<Output = Result<Link, Error>> + Send>>),
+    Up(Box<Session>),
+    Backoff(Pin<Box<Sleep>>),
+}
+
+enum Step {
+    Stop,
+    Command(Command),
+    Notify(NotifyRequest),
+    Sweep,
+    Connected(Result<Link, Error>),
+    Session(SessionEvent),
+    Retry,
+}
+
+impl Task {
+    pub(crate) fn new(route: Route, inbox: Inbox, status: watch::Sender<Status>) -> Self {
+        let state = State::connecting(&route);
+        Self {
+            route,
+            inbox,
+            state,
+            registry: Registry::default(),
+            barriers: Barriers::new(),
+            failures: 0,
+            status,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.send_next();
+            match self.step().await {
+                Step::Stop => break,
+                Step::Command(command) => self.command(command),
+                Step::Notify(request) => self.notify(request),
+                Step::Sweep => self.registry.sweep(),
+                Step::Connected(Ok(link)) => self.open(link),
+                Step::Connected(Err(error)) => self.back_off(&error),
+                Step::Session(event) => self.session_event(event),
+                Step::Retry => {
+                    self.state = State::connecting(&self.route);
+                    self.status.send_modify(|status| status.phase = Phase::Connecting);
+                }
+            }
+        }
+        self.close().await;
+    }
+
+    async fn step(&mut self) -> Step {
+        let may_notify = match &self.state {
+            State::Up(session) => session.may_notify(),
+            State::Connecting(_) | State::Backoff(_) => true, // to be refused at once
+        };
+        tokio::select! {
+            () = self.inbox.stop.notified() => Step::Stop,
+            command = self.inbox.commands.recv() => command.map_or(Step::Stop, Step::Command),
+            Some(request) = self.inbox.notifies.recv(), if may_notify => Step::Notify(request),
+            () = self.inbox.dropped.notified() => Step::Sweep,
+            step = self.state.next() => step,
+        }
+    }
+
+    /// Sends what is to be sent next on the connection, if it is free.
+    fn send_next(&mut self) {
+        let State::Up(session) = &mut self.state else { return };
+        if !session.is_idle() {
+            return;
+        }
+        // By turns: neither a churn of subscriptions nor a crowd at `barrier()` keeps the other waiting.
+        let barrier_first = self.barriers.is_wanted() && session.last_was_listen();
+        if !barrier_first && let Some(changes) = self.registry.changes(session.listened()) {
+            session.listen(changes);
+        } else if self.barriers.is_wanted() {
+            session.barrier(self.barriers.begin());
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Subscribe { channel, queue, reply } => {
+                let added = self.registry.add(channel.clone(), queue);
+                if added.is_ok()
+                    && let State::Up(session) = &self.state
+                    && session.listened().contains(&channel)
+                    && self.registry.listening(&channel, self.barriers.next_number())
+                {
+                    self.barriers.want();
+                }
+                drop(reply.send(added)); // whoever went away meanwhile has dropped the subscription with it
+            }
+            Command::Barrier(caller) => match self.state {
+                State::Up(_) => self.barriers.want_for(caller),
+                State::Connecting(_) | State::Backoff(_) => drop(caller.send(Err(Error::not_connected()))),
+            },
+        }
+    }
+
+    fn notify(&mut self, NotifyRequest { query, sender }: NotifyRequest) {
+        match &mut self.state {
+            State::Up(session) => session.notify(query, sender),
+            State::Connecting(_) | State::Backoff(_) => drop(sender.send(Err(Error::not_connected()))),
+        }
+    }
+
+    fn open(&mut self, link: Link) {
+        assert!(!self.barriers.is_pending(), "a barrier ends with its connection");
+        self.registry.sweep();
+        let channels = self.registry.all();
+        let session = Session::open(link, self.barriers.channel(), channels, self.route.timing);
+        self.state = State::Up(Box::new(session));
+    }
+
+    fn session_event(&mut self, event: SessionEvent) {
+        match event {
+            SessionEvent::Message(AsyncMessage::Notification(notification)) => {
+                self.notification(notification)
+            }
+            SessionEvent::Message(AsyncMessage::Notice(notice)) => {
+                tracing::debug!(
+                    severity = notice.severity(),
+                    notice = notice.message(),
+                    "notice from postgres"
+                );
+            }
+            SessionEvent::Message(_) => {}
+            SessionEvent::Listening(channels) => self.listening(&channels),
+            SessionEvent::BarrierDue => self.barriers.want(),
+            SessionEvent::Overdue => {
+                let message = "no answer within the barrier's timeout; the connection is closed";
+                self.lost(LostReason::BarrierTimeout, &Error::new(ErrorKind::Connection, message));
+            }
+            SessionEvent::Ended(error) => {
+                let error = error.map_or_else(Error::connection_lost, Error::driver);
+                self.lost(LostReason::Connection, &error);
+            }
+        }
+    }
+
+    fn notification(&mut self, notification: tokio_postgres::Notification) {
+        if notification.channel() == self.barriers.channel().as_str() {
+            return self.barrier_back(notification.payload());
+        }
+        let next = self.barriers.next_number();
+        if self.registry.deliver(&Notification::new(notification), next) == Delivered::SomeOverflowed {
+            tracing::warn!("a subscription is read too slowly; its queue overflowed");
+            self.barriers.want();
+        }
+    }
+
+    fn barrier_back(&mut self, nonce: &str) {
+        let Some(returned) = self.barriers.returned(nonce) else {
+            tracing::debug!("foreign notification on the barrier's channel ignored");
+            return;
+        };
+        let next = self.barriers.next_number();
+        if self.registry.in_sync(returned.number, returned.as_of, next) == Delivered::SomeOverflowed {
+            self.barriers.want();
+        }
+        let as_of = returned.as_of;
+        if let State::Up(session) = &mut self.state {
+            session.barrier_returned();
+        }
+        self.failures = 0;
+        self.in_sync(as_of);
+        returned.resolve();
+    }
+
+    fn in_sync(&self, as_of: Instant) {
+        self.status.send_modify(|status| {
+            status.phase = Phase::InSync;
+            status.as_of = Some(as_of);
+        });
+    }
+
+    fn listening(&mut self, channels: &[Channel]) {
+        for channel in channels {
+            self.registry.listening(channel, self.barriers.next_number());
+        }
+        self.barriers.want();
+        if self.status.borrow().phase == Phase::Connecting {
+            tracing::info!(channels = channels.len(), "listening");
+            self.status.send_modify(|status| {
+                status.phase = Phase::Listening;
+                status.connections += 1;
+            });
+        }
+    }
+
+    /// The connection is no good any more: says so to everybody, and drops it without a goodbye.
+    fn lost(&mut self, reason: LostReason, error: &Error) {
+        self.registry.lost(reason);
+        self.barriers.fail(Error::connection_lost);
+        self.back_off(error);
+    }
+
+    fn back_off(&mut self, error: &Error) {
+        let delay = self.route.backoff.delay(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        let error = chain(error);
+        tracing::warn!(%error, failures = self.failures, retry_in = ?delay, "not listening");
+        self.state = State::Backoff(Box::pin(sleep(delay)));
+        self.status.send_modify(|status| {
+            status.phase = Phase::Backoff;
+            status.last_error = Some(error.into());
+        });
+    }
+
+    /// Readers and callers are told first; then the connection is closed for real.
+    async fn close(mut self) {
+        self.status.send_modify(|status| status.phase = Phase::Closed);
+        self.registry.end();
+        self.barriers.fail(Error::closed);
+        if let State::Up(session) = self.state {
+            session.close().await;
+        }
+        tracing::debug!("listener shut down");
+    }
+}
+
+impl State {
+    fn connecting(route: &Route) -> Self {
+        let connecting = route.connector.connect(route.config.clone());
+        let limit = route.connect_timeout;
+        Self::Connecting(Box::pin(async move {
+            match tokio::time::timeout(limit, connecting).await {
+                Ok(Ok(link)) => Ok(link),
+                Ok(Err(error)) => Err(Error::driver(error)),
+                Err(_) => Err(Error::new(
+                    ErrorKind::Connection,
+                    format!("no connection to postgres within {limit:?}"),
+                )),
+            }
+        }))
+    }
+
+    /// Waits for whatever this state waits for. Cancel safe; after it, the state must change or go on.
+    async fn next(&mut self) -> Step {
+        match self {
+            Self::Connecting(attempt) => Step::Connected(attempt.await),
+            Self::Up(session) => Step::Session(session.next().await),
+            Self::Backoff(wait) => {
+                wait.await;
+                Step::Retry
+            }
+        }
+    }
+}
