@@ -3,7 +3,9 @@
 
 use std::{
     collections::hash_map::RandomState,
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     hash::{BuildHasher, Hasher},
     io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -64,8 +66,20 @@ impl Directory {
         Ok(())
     }
 
+    /// A directory that is not made, to talk about.
+    #[cfg(test)]
+    pub(crate) fn at(path: &str) -> Self {
+        Self { path: PathBuf::from(path) }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The last part of the path, unlike that of any other sandbox.
+    pub(crate) fn name(&self) -> &str {
+        // We made the name, of ASCII characters.
+        self.path.file_name().and_then(OsStr::to_str).unwrap_or_default()
     }
 
     /// The cluster, made by `initdb`.

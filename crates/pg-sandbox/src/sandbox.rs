@@ -74,7 +74,7 @@ impl Sandbox {
         let directory = Directory::create(account)?;
         // From here on the reaper is responsible, whatever fails and whoever dies.
         let mut reaper = Reaper::watch(directory.clone())?;
-        let conf = settings.render(&directory.sockets())?;
+        let conf = settings.render(&directory)?;
         let launch = Launch { binaries, account, directory };
 
         let mut initdb = launch.start_initdb()?;

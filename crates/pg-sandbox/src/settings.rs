@@ -1,8 +1,9 @@
 //! What goes into `postgresql.conf`: our own lines, then the caller's, quoted so that a value stays a value.
 
-use std::path::Path;
-
-use crate::error::{Error, ErrorKind};
+use crate::{
+    directory::Directory,
+    error::{Error, ErrorKind},
+};
 
 /// Settings that the sandbox decides by itself: it would lose its server if they changed.
 const OURS: [&str; 7] = [
@@ -39,12 +40,14 @@ impl Settings {
     /// # Errors
     /// [`ErrorKind::Setting`] for a name that is none or that is the sandbox's own, and for a value that cannot stand
     /// in a configuration file.
-    pub(crate) fn render(&self, socket_dir: &Path) -> Result<String, Error> {
-        let socket_dir = socket_dir.to_string_lossy();
+    pub(crate) fn render(&self, directory: &Directory) -> Result<String, Error> {
+        let socket_dir = directory.sockets().to_string_lossy().into_owned();
         let mut lines: Vec<(&str, &str)> = vec![
             // Loopback only: the sandbox trusts whoever reaches it.
             ("listen_addresses", "127.0.0.1"),
             ("unix_socket_directories", &socket_dir),
+            // In the title of every process: whoever looks at `ps` sees which sandbox it belongs to.
+            ("cluster_name", directory.name()),
             // Files in the data directory: nothing is left in /dev/shm after a kill -9.
             ("dynamic_shared_memory_type", "mmap"),
             ("log_line_prefix", "%m [%p] %q%a "),
@@ -96,7 +99,7 @@ mod tests {
     fn render(name: &str, value: &str) -> Result<String, Error> {
         let mut settings = Settings::default();
         settings.push(name, value);
-        settings.render(Path::new("/s"))
+        settings.render(&Directory::at("/tmp/pg-sandbox-test"))
     }
 
     #[test]
@@ -107,10 +110,10 @@ mod tests {
     #[test]
     fn default_keeps_commits_over_a_crash_of_the_server_and_durable_changes_nothing() {
         let mut settings = Settings::default();
-        let fast = settings.render(Path::new("/s")).unwrap();
+        let fast = settings.render(&Directory::at("/tmp/pg-sandbox-test")).unwrap();
         assert!(fast.contains("fsync = 'off'") && !fast.contains("synchronous_commit"), "{fast}");
         settings.set_durable(true);
-        assert!(!settings.render(Path::new("/s")).unwrap().contains("fsync"));
+        assert!(!settings.render(&Directory::at("/tmp/pg-sandbox-test")).unwrap().contains("fsync"));
     }
 
     #[test]

@@ -51,17 +51,20 @@ impl Connection {
             if self.requests.is_finished() && self.answers.is_finished() {
                 return;
             }
-            let step = tokio::select! {
+            let (ready, lane) = tokio::select! {
                 changed = faults.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return self.reset(),
                 },
-                ready = self.requests.ready(&now), if !self.requests.is_finished() =>
-                    self.requests.step(ready, &faults.borrow(), &self.counts, self.cuts),
-                ready = self.answers.ready(&now), if !self.answers.is_finished() =>
-                    self.answers.step(ready, &faults.borrow(), &self.counts, self.cuts),
+                ready = self.requests.ready(&now), if !self.requests.is_finished() => (ready, &mut self.requests),
+                ready = self.answers.ready(&now), if !self.answers.is_finished() => (ready, &mut self.answers),
             };
-            match step {
+            // Looked up again: they may have changed while this waited, and what was held must not pass them by.
+            let now = *faults.borrow();
+            if now.cuts != self.cuts {
+                return self.reset();
+            }
+            match lane.step(ready, &now, &self.counts) {
                 Step::Moved => {}
                 Step::Cut => return self.reset(),
                 // Dropping the sockets sends their end after what was written, so the allowed bytes arrive.

@@ -1,7 +1,7 @@
 //! One direction of one connection: bytes read and not yet written, and the faults that stand between.
 //!
-//! States: open → ended (the sender has closed; its end waits behind what is held) → finished (everything and the
-//! end have been passed on). `lost` means that something was swallowed for good.
+//! States: open → ended (the sender has closed or broken off; that waits behind what is held) → finished (everything
+//! and the end have been passed on). `lost` means that something was swallowed for good.
 
 use std::{
     collections::VecDeque,
@@ -54,7 +54,7 @@ pub(super) struct Lane {
     to: Arc<TcpStream>,
     held: VecDeque<Chunk>,
     held_bytes: usize,
-    ended: Option<Instant>,
+    end: Option<End>,
     finished: bool,
     lost: bool,
     /// What is left of the latest allowance.
@@ -70,6 +70,13 @@ struct Chunk {
     written: usize,
 }
 
+/// How the sender ended. It stands in line like any bytes: a stalled wire hides a reset, too.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    arrived: Instant,
+    reset: bool,
+}
+
 impl Lane {
     pub(super) fn new(direction: Direction, from: &Arc<TcpStream>, to: &Arc<TcpStream>) -> Self {
         Self {
@@ -78,7 +85,7 @@ impl Lane {
             to: Arc::clone(to),
             held: VecDeque::new(),
             held_bytes: 0,
-            ended: None,
+            end: None,
             finished: false,
             lost: false,
             allowance: None,
@@ -99,7 +106,7 @@ impl Lane {
     /// Returns a future that borrows the sockets only, so that the lane can be stepped in the same `select!`.
     pub(super) fn ready(&self, now: &Faults) -> impl Future<Output = Ready> + use<> {
         let (from, to) = (Arc::clone(&self.from), Arc::clone(&self.to));
-        let wants_read = self.ended.is_none() && self.held_bytes < HELD_BYTES_MAX;
+        let wants_read = self.end.is_none() && self.held_bytes < HELD_BYTES_MAX;
         let due = if now.stalled { None } else { self.front_arrived().map(|arrived| arrived + now.delay) };
         async move {
             let readable = async {
@@ -130,10 +137,9 @@ impl Lane {
     }
 
     /// Does what it is ready for, under the faults of this very moment.
-    pub(super) fn step(&mut self, ready: Ready, now: &Faults, counts: &Counts, cuts: u64) -> Step {
+    pub(super) fn step(&mut self, ready: Ready, now: &Faults, counts: &Counts) -> Step {
         let done = match ready {
             Ready::Read => self.read(),
-            Ready::Write if now.cuts != cuts => return Step::Cut,
             Ready::Write => self.write(now, counts),
         };
         match done {
@@ -145,19 +151,22 @@ impl Lane {
 
     /// When what is next in line came in: a chunk, or the end behind the last one.
     fn front_arrived(&self) -> Option<Instant> {
-        self.held.front().map(|chunk| chunk.arrived).or(self.ended)
+        self.held.front().map(|chunk| chunk.arrived).or(self.end.map(|end| end.arrived))
     }
 
     fn read(&mut self) -> io::Result<Step> {
         let mut bytes = vec![0; CHUNK_BYTES_MAX];
-        let read = self.from.try_read(&mut bytes)?;
+        let read = self.from.try_read(&mut bytes);
         let arrived = Instant::now();
-        if read == 0 {
-            self.ended = Some(arrived);
-        } else {
-            bytes.truncate(read);
-            self.held_bytes += read;
-            self.held.push_back(Chunk { arrived, bytes, written: 0 });
+        match read {
+            Ok(0) => self.end = Some(End { arrived, reset: false }),
+            Ok(read) => {
+                bytes.truncate(read);
+                self.held_bytes += read;
+                self.held.push_back(Chunk { arrived, bytes, written: 0 });
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) => self.end = Some(End { arrived, reset: true }),
         }
         Ok(Step::Moved)
     }
@@ -216,6 +225,9 @@ impl Lane {
     }
 
     fn pass_on_the_end(&mut self) -> io::Result<Step> {
+        if self.end.is_some_and(|end| end.reset) {
+            return Ok(Step::Cut);
+        }
         self.finished = true;
         SockRef::from(&*self.to).shutdown(Shutdown::Write)?;
         Ok(Step::Moved)
