@@ -1,0 +1,111 @@
+//! Fill tickets: what closes the race between a load and an invalidation that overtakes it.
+//!
+//! ```text
+//! node B   ticket ── SELECT (sees version 1) ───────────────────── install?
+//! node A              UPDATE to 2, COMMIT, NOTIFY
+//! node B                                     invalidation (id, 2)
+//! ```
+//!
+//! Without a ticket, B would keep version 1 for as long as it is cached. With it, the install finds an invalidation
+//! that is younger than the ticket and names a higher version, and the row is returned uncached.
+//!
+//! One counter numbers all invalidations of a node. A ticket is the counter's value *before the query leaves*; a
+//! stripe remembers the last few invalidations of its ids. Because these carry versions, a record that already
+//! contains the invalidated version may be kept: so a node's own notification, which arrives while the writer
+//! publishes, does not throw the new record out.
+//!
+//! I1: no entry is older than an invalidation handled after its fill began.
+
+use crate::id::SessionId;
+use crate::version::Version;
+
+/// The right to install what a query returns, taken before the query leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ticket {
+    pub(super) sequence: u64,
+    pub(super) epoch: u64,
+}
+
+/// Invalidations that a stripe remembers one by one. With 1 024 stripes and a few milliseconds between ticket and
+/// install, more than four in one stripe are rare, and only cost a load.
+const REMEMBERED: usize = 4;
+
+#[derive(Clone, Copy, Debug)]
+struct Invalidation {
+    id: SessionId,
+    version: Version,
+    sequence: u64,
+}
+
+/// The latest invalidations of the ids that fall on this stripe.
+#[derive(Debug, Default)]
+pub(super) struct Stripe {
+    /// The sequence of the newest invalidation that is no longer remembered one by one.
+    forgotten: u64,
+    remembered: [Option<Invalidation>; REMEMBERED],
+    oldest: usize,
+}
+
+impl Stripe {
+    pub(super) fn note(&mut self, id: SessionId, version: Version, sequence: u64) {
+        let invalidation = Invalidation { id, version, sequence };
+        if let Some(out) = self.remembered[self.oldest].replace(invalidation) {
+            debug_assert!(out.sequence > self.forgotten && out.sequence < sequence, "sequences grow");
+            self.forgotten = out.sequence;
+        }
+        self.oldest = (self.oldest + 1) % REMEMBERED;
+    }
+
+    /// Every id of the stripe was invalidated.
+    pub(super) fn note_all(&mut self, sequence: u64) {
+        *self = Self { forgotten: sequence, ..Self::default() };
+    }
+
+    /// Whether a record of `version`, read under `ticket`, contains every invalidation of `id` since.
+    pub(super) fn admits(&self, ticket: Ticket, id: SessionId, version: Version) -> bool {
+        self.forgotten <= ticket.sequence
+            && self.remembered.iter().flatten().all(|invalidation| {
+                invalidation.sequence <= ticket.sequence
+                    || invalidation.id != id
+                    || invalidation.version <= version
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(sequence: u64) -> Ticket {
+        Ticket { sequence, epoch: 1 }
+    }
+
+    #[test]
+    fn only_a_younger_invalidation_with_a_higher_version_refuses() {
+        let (id, other) = (SessionId::random(), SessionId::random());
+        let mut stripe = Stripe::default();
+        stripe.note(id, Version::new(5), 10);
+        assert!(!stripe.admits(ticket(9), id, Version::new(4)));
+        assert!(stripe.admits(ticket(9), id, Version::new(5)), "the record contains it");
+        assert!(stripe.admits(ticket(10), id, Version::new(4)), "the query left after it");
+        assert!(stripe.admits(ticket(9), other, Version::new(1)), "not about this session");
+        stripe.note(id, Version::DELETED, 11);
+        assert!(!stripe.admits(ticket(10), id, Version::new(6)), "nothing is as new as a deletion");
+    }
+
+    #[test]
+    fn a_forgotten_invalidation_refuses_everybody_with_an_older_ticket() {
+        let (id, other) = (SessionId::random(), SessionId::random());
+        let mut stripe = Stripe::default();
+        stripe.note(id, Version::new(5), 10);
+        for sequence in 11..=14 {
+            stripe.note(other, Version::new(2), sequence);
+        }
+        assert!(!stripe.admits(ticket(9), id, Version::new(4)));
+        assert!(!stripe.admits(ticket(9), SessionId::random(), Version::new(4)));
+        assert!(stripe.admits(ticket(10), id, Version::new(4)));
+        stripe.note_all(20);
+        assert!(!stripe.admits(ticket(19), id, Version::new(9)));
+        assert!(stripe.admits(ticket(20), id, Version::new(1)));
+    }
+}

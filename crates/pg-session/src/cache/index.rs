@@ -1,0 +1,78 @@
+//! Which cached sessions belong to a user or a group, to drop them all without knowing their ids.
+//!
+//! The index counts: an entry that is replaced, evicted or removed takes away one, an install adds one first. So a
+//! late removal by an eviction can never take away what a newer install has added.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::fill::Ticket;
+use crate::id::SessionId;
+
+const SHARDS: usize = 64;
+
+/// The cached sessions by owner.
+#[derive(Debug)]
+pub(super) struct Index {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    counts: BTreeMap<(Uuid, SessionId), u32>,
+    /// The sequence of the last invalidation of an owner in this shard.
+    dropped_at: u64,
+}
+
+impl Index {
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    /// Adds an entry, unless its owner was dropped after `ticket` was taken: the load may have missed it.
+    ///
+    /// One lock covers check and add, as one covers bump and listing in [`drop_owner`](Index::drop_owner): either the
+    /// install sees the bump, or the drop sees the entry.
+    #[must_use]
+    pub(super) fn add(&self, owner: Uuid, id: SessionId, ticket: Ticket) -> bool {
+        let mut shard = self.shard(owner);
+        if shard.dropped_at > ticket.sequence {
+            return false;
+        }
+        *shard.counts.entry((owner, id)).or_insert(0) += 1;
+        true
+    }
+
+    pub(super) fn remove(&self, owner: Uuid, id: SessionId) {
+        let mut shard = self.shard(owner);
+        match shard.counts.get_mut(&(owner, id)) {
+            Some(1) => {
+                shard.counts.remove(&(owner, id));
+            }
+            Some(count) => *count -= 1,
+            None => debug_assert!(false, "removed more often than added"),
+        }
+    }
+
+    /// From now on, loads that began earlier are refused for this owner. Returns the entries to drop.
+    pub(super) fn drop_owner(&self, owner: Uuid, sequence: impl FnOnce() -> u64) -> Vec<SessionId> {
+        let mut shard = self.shard(owner);
+        shard.dropped_at = sequence();
+        let first = (owner, SessionId::from_uuid(Uuid::nil()));
+        let last = (owner, SessionId::from_uuid(Uuid::max()));
+        shard.counts.range(first..=last).map(|(&(_, id), _)| id).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap().counts.len()).sum()
+    }
+
+    fn shard(&self, owner: Uuid) -> MutexGuard<'_, Shard> {
+        let shard = SessionId::from_uuid(owner).spread() % SHARDS;
+        // Each critical section leaves the shard consistent, so a panic elsewhere does not spoil it.
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,330 @@
+//! The node's memory of sessions: what is in it, and what may enter it.
+//!
+//! - I1 no entry is older than an invalidation handled after its fill began: installs need a [`Ticket`].
+//! - I2 versions never go backwards: an install never replaces a higher version, and seeing a higher one removes a lower.
+//!
+//! Lock order: a stripe, then a shard of an index, then (inside quick_cache) a shard of the slots. No lock is held
+//! across an `.await`; readers take none of these but the slot's shard, shared.
+//!
+//! Whether a hit may be *served* is not decided here but by the trust window; see `invalidation::trust`.
+
+mod fill;
+mod index;
+mod stats;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quick_cache::sync::Cache as Slots;
+use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
+use uuid::Uuid;
+
+use self::fill::Stripe;
+pub(crate) use self::fill::Ticket;
+use self::index::Index;
+pub use self::stats::CacheStats;
+pub(crate) use self::stats::Count;
+use self::stats::Stats;
+use crate::clock::DbTime;
+use crate::id::{GroupId, SessionId, UserId};
+use crate::probes::{Guard, Probes};
+use crate::session::record::Record;
+use crate::version::Version;
+
+const STRIPES: usize = 1_024;
+
+/// The sessions in memory.
+pub(crate) struct Cache {
+    slots: Slots<SessionId, Slot, UnitWeighter, DefaultHashBuilder, Collect>,
+    stripes: Box<[Mutex<Stripe>]>,
+    users: Index,
+    groups: Index,
+    /// Numbers the invalidations.
+    sequence: AtomicU64,
+    /// The sequence of the last invalidation that named no session.
+    unnamed: AtomicU64,
+    /// Odd while the node listens. Each loss and each start of listening adds one, so records of another epoch may
+    /// have missed something.
+    epoch: AtomicU64,
+    lifetime: Duration,
+    stats: Stats,
+    probes: Probes,
+}
+
+/// One entry. Cloned out on every hit, so it is small.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) record: Arc<Record>,
+    /// The epoch in which the record was last known to be the database's.
+    pub(crate) epoch: u64,
+    /// When the record is to be read again although nothing happened.
+    pub(crate) until: DbTime,
+}
+
+/// Hands what was evicted or replaced to the caller, who takes it out of the indices.
+#[derive(Clone, Debug)]
+struct Collect;
+
+impl Lifecycle<SessionId, Slot> for Collect {
+    type RequestState = Vec<Arc<Record>>;
+
+    fn on_evict(&self, out: &mut Self::RequestState, _: SessionId, slot: Slot) {
+        out.push(slot.record);
+    }
+}
+
+impl Cache {
+    pub(crate) fn new(sessions_max: usize, lifetime: Duration, probes: Probes) -> Self {
+        let weight_max = u64::try_from(sessions_max).unwrap_or(u64::MAX);
+        Self {
+            slots: Slots::with(
+                sessions_max,
+                weight_max,
+                UnitWeighter,
+                DefaultHashBuilder::default(),
+                Collect,
+            ),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            users: Index::new(),
+            groups: Index::new(),
+            sequence: AtomicU64::new(0),
+            unnamed: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            lifetime,
+            stats: Stats::default(),
+            probes,
+        }
+    }
+
+    /// What is in memory for `id`, good or not.
+    #[inline]
+    pub(crate) fn get(&self, id: SessionId) -> Option<Slot> {
+        self.slots.get(&id)
+    }
+
+    /// As [`get`](Cache::get), without counting as a use.
+    pub(crate) fn peek(&self, id: SessionId) -> Option<Slot> {
+        self.slots.peek(&id)
+    }
+
+    /// To be taken before the query leaves whose result is to be installed.
+    pub(crate) fn ticket(&self) -> Ticket {
+        // Acquire: an invalidation that is counted here has also dropped its entry, or will find the one we install.
+        Ticket { sequence: self.sequence.load(Ordering::Acquire), epoch: self.epoch() }
+    }
+
+    /// Whether nothing that this node has heard since `ticket` can concern `id`: a load that is under way may still
+    /// be shared by a read that begins now.
+    pub(crate) fn is_current(&self, ticket: Ticket, id: SessionId) -> bool {
+        ticket.epoch == self.epoch()
+            && self.unnamed.load(Ordering::Acquire) <= ticket.sequence
+            && self.stripe(id).admits(ticket, id, Version::ABSENT)
+    }
+
+    /// Puts a record that was read under `ticket` into memory, if nothing came between. Returns whether it did.
+    pub(crate) fn install(&self, ticket: Ticket, record: &Arc<Record>) -> bool {
+        let (id, version) = (record.row.id, record.row.version);
+        let stripe = self.stripe(id);
+        let old = self.slots.peek(&id);
+        if let Some(old) = &old {
+            record.access.inherit(&old.record.access);
+            if old.record.row.version > version {
+                return self.count(Count::Refusal, false);
+            }
+        }
+        let admitted = !self.probes.holds(Guard::FillTicket)
+            || (is_listening(ticket.epoch)
+                && ticket.epoch == self.epoch()
+                && stripe.admits(ticket, id, version));
+        if admitted && self.put(ticket, record) {
+            return self.count(Count::Install, true);
+        }
+        // I2: whoever gets this record must not meet a lower version here afterwards.
+        if old.is_some_and(|old| old.record.row.version < version) {
+            self.take(id);
+        }
+        self.count(Count::Refusal, false)
+    }
+
+    /// Puts the outcome of an own commit into memory, if nothing came between; what is older goes in any case.
+    pub(crate) fn publish(&self, ticket: Ticket, record: &Arc<Record>) {
+        self.invalidate(record.row.id, record.row.version);
+        self.install(ticket, record);
+    }
+
+    /// The database holds `version` of `id`: drops what is older, in memory and under way.
+    pub(crate) fn invalidate(&self, id: SessionId, version: Version) {
+        let mut stripe = self.stripe(id);
+        // First the stripe, then the entry, both under the stripe's lock: an install comes either before both, and
+        // its entry is dropped here, or after both, and its ticket is too old.
+        stripe.note(id, version, self.next());
+        if self.slots.peek(&id).is_some_and(|slot| slot.record.row.version < version) {
+            self.take(id);
+        }
+        self.stats.add(Count::Invalidation);
+    }
+
+    /// `id` does not exist any more.
+    pub(crate) fn forget(&self, id: SessionId) {
+        self.invalidate(id, Version::DELETED);
+    }
+
+    /// The database, asked by a load, knows no living session `id`: what is in memory has ended.
+    pub(crate) fn discard(&self, id: SessionId) {
+        let _stripe = self.stripe(id);
+        self.take(id);
+    }
+
+    pub(crate) fn drop_user(&self, user: UserId) {
+        self.drop_owner(&self.users, user.as_uuid());
+    }
+
+    pub(crate) fn drop_group(&self, group: GroupId) {
+        self.drop_owner(&self.groups, group.as_uuid());
+    }
+
+    /// Drops everything, in memory and under way.
+    pub(crate) fn drop_all(&self) {
+        let sequence = self.next();
+        self.unnamed.fetch_max(sequence, Ordering::Release);
+        for stripe in &self.stripes {
+            // An install that holds the stripe finishes first, and is drained below.
+            lock(stripe).note_all(self.next());
+        }
+        for (id, slot) in self.slots.drain() {
+            self.unindex(id, &slot.record);
+        }
+        self.stats.add(Count::Invalidation);
+    }
+
+    /// The connection was lost, or events were: whatever is in memory may be outdated until it is looked at again.
+    pub(crate) fn stop_listening(&self) {
+        self.epoch
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |epoch| {
+                is_listening(epoch).then_some(epoch + 1)
+            })
+            .ok();
+    }
+
+    /// LISTEN is in force: what is loaded from here on may be kept.
+    pub(crate) fn start_listening(&self) {
+        self.epoch
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |epoch| {
+                (!is_listening(epoch)).then_some(epoch + 1)
+            })
+            .ok();
+    }
+
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The ids that an earlier epoch left in memory.
+    pub(crate) fn unverified(&self) -> Vec<SessionId> {
+        let epoch = self.epoch();
+        self.slots.iter().filter(|(_, slot)| slot.epoch != epoch).map(|(id, _)| id).collect()
+    }
+
+    /// Brings one unverified entry into `ticket`'s epoch, if the database, asked under that ticket, still holds its
+    /// version; drops it otherwise. `found` is the database's version and last access, or `None` if the session ended.
+    pub(crate) fn verify(&self, ticket: Ticket, id: SessionId, found: Option<(Version, DbTime)>) {
+        let stripe = self.stripe(id);
+        let Some(slot) = self.slots.peek(&id) else { return };
+        if slot.epoch == ticket.epoch {
+            return; // loaded or published since
+        }
+        match found {
+            Some((version, last_accessed_at)) if version == slot.record.row.version => {
+                slot.record.access.confirm(last_accessed_at);
+                if ticket.epoch == self.epoch() && stripe.admits(ticket, id, version) {
+                    self.put(ticket, &slot.record);
+                }
+            }
+            _ => self.take(id),
+        }
+    }
+
+    pub(crate) fn count(&self, count: Count, outcome: bool) -> bool {
+        self.stats.add(count);
+        outcome
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        self.stats.snapshot(self.slots.len())
+    }
+
+    /// Under the stripe's lock: index first, then slot, so that a drop of the owner finds the entry or refuses it.
+    fn put(&self, ticket: Ticket, record: &Arc<Record>) -> bool {
+        let row = &record.row;
+        if !self.users.add(row.user_id.as_uuid(), row.id, ticket) {
+            return false;
+        }
+        if let Some(group) = row.group_id
+            && !self.groups.add(group.as_uuid(), row.id, ticket)
+        {
+            self.users.remove(row.user_id.as_uuid(), row.id);
+            return false;
+        }
+        let until = record.rules.clock.database_now().plus(self.lifetime);
+        let slot = Slot { record: Arc::clone(record), epoch: ticket.epoch, until };
+        let mut out = Vec::new();
+        self.slots.insert_with_lifecycle(row.id, slot, &mut out);
+        for record in out {
+            self.unindex(record.row.id, &record);
+        }
+        true
+    }
+
+    fn take(&self, id: SessionId) {
+        if let Some((_, slot)) = self.slots.remove(&id) {
+            self.unindex(id, &slot.record);
+        }
+    }
+
+    fn unindex(&self, id: SessionId, record: &Record) {
+        self.users.remove(record.row.user_id.as_uuid(), id);
+        if let Some(group) = record.row.group_id {
+            self.groups.remove(group.as_uuid(), id);
+        }
+    }
+
+    fn drop_owner(&self, index: &Index, owner: Uuid) {
+        let ids = index.drop_owner(owner, || {
+            let sequence = self.next();
+            self.unnamed.fetch_max(sequence, Ordering::Release);
+            sequence
+        });
+        for id in ids {
+            self.forget(id);
+        }
+        self.stats.add(Count::Invalidation);
+    }
+
+    fn next(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    fn stripe(&self, id: SessionId) -> MutexGuard<'_, Stripe> {
+        lock(&self.stripes[id.spread() % STRIPES])
+    }
+}
+
+fn is_listening(epoch: u64) -> bool {
+    epoch % 2 == 1
+}
+
+/// A stripe is consistent after every statement, so a panic elsewhere does not spoil it.
+fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
+    stripe.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache")
+            .field("stats", &self.stats())
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! What the cache has seen, counted without a shared cache line: a hit must not make two cores take turns.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters since the manager's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Reads answered from memory.
+    pub hits: u64,
+    /// Reads that went to the database.
+    pub misses: u64,
+    /// Loaded or written sessions that were put into memory.
+    pub installs: u64,
+    /// Loaded or written sessions that were not, because an invalidation or a lost connection came between.
+    pub refusals: u64,
+    /// Invalidations that this node has handled, its own included.
+    pub invalidations: u64,
+    /// Sessions in memory now.
+    pub sessions: usize,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Count {
+    Hit,
+    Miss,
+    Install,
+    Refusal,
+    Invalidation,
+}
+
+const KINDS: usize = 5;
+const CELLS: usize = 16;
+
+/// One cell per few threads, each on a cache line of its own.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+struct Cell([AtomicU64; KINDS]);
+
+#[derive(Debug, Default)]
+pub(super) struct Stats {
+    cells: [Cell; CELLS],
+}
+
+thread_local! {
+    static CELL: usize = {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        usize::try_from(NEXT.fetch_add(1, Ordering::Relaxed) % CELLS as u64).unwrap_or(0)
+    };
+}
+
+impl Stats {
+    #[inline]
+    pub(super) fn add(&self, count: Count) {
+        let cell = CELL.with(|cell| *cell);
+        self.cells[cell].0[count as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self, sessions: usize) -> CacheStats {
+        let sum =
+            |count: Count| self.cells.iter().map(|cell| cell.0[count as usize].load(Ordering::Relaxed)).sum();
+        CacheStats {
+            hits: sum(Count::Hit),
+            misses: sum(Count::Miss),
+            installs: sum(Count::Install),
+            refusals: sum(Count::Refusal),
+            invalidations: sum(Count::Invalidation),
+            sessions,
+        }
+    }
+}

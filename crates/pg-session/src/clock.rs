@@ -1,0 +1,273 @@
+//! Time: the node's monotonic clock, and what it knows of the database's clock.
+//!
+//! The database's clock decides when something expires. A node compares without asking by keeping an upper bound
+//! of the difference between the two clocks: [`Clock::database_now`] is never behind the database, so a node
+//! calls a session expired at most a round trip too early (and then asks the database), never too late.
+//!
+//! This is the only file that reads a clock. It does not decide anything about sessions.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds on this node's monotonic clock, since the clock was made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Tick(u64);
+
+impl Tick {
+    pub(crate) const ZERO: Tick = Tick(0);
+
+    pub(crate) fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub(crate) fn nanos(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// An instant on the database's clock: nanoseconds since the Unix epoch, of which PostgreSQL keeps microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DbTime(i64);
+
+impl DbTime {
+    /// Later than anything: "does not expire".
+    pub(crate) const NEVER: DbTime = DbTime(i64::MAX);
+    pub(crate) const EPOCH: DbTime = DbTime(0);
+
+    pub(crate) fn from_nanos(nanos: i64) -> Self {
+        Self(nanos)
+    }
+
+    pub(crate) fn nanos(self) -> i64 {
+        self.0
+    }
+
+    pub(crate) fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos_of(duration)))
+    }
+
+    pub(crate) fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos_of(duration)))
+    }
+}
+
+fn nanos_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Saturates at the years 1677 and 2262, which `Config` and the migrations keep out of reach.
+impl From<SystemTime> for DbTime {
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self(nanos_of(since)),
+            Err(before) => Self(nanos_of(before.duration()).saturating_neg()),
+        }
+    }
+}
+
+impl From<DbTime> for SystemTime {
+    fn from(time: DbTime) -> Self {
+        let distance = Duration::from_nanos(time.0.unsigned_abs());
+        if time.0 < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+    }
+}
+
+impl fmt::Debug for DbTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NEVER => f.write_str("never"),
+            time => write!(f, "{:?}", SystemTime::from(time)),
+        }
+    }
+}
+
+/// How far two crystal oscillators may drift apart: 200 parts per million, twice what common hardware does.
+const DRIFT_PER_MILLION: u64 = 200;
+/// PostgreSQL cuts its clock to whole microseconds, so a reading may be this much behind.
+const READING_NANOS: i64 = 1_000;
+
+/// The node's clock and its bounds of the database's.
+pub(crate) struct Clock {
+    source: Source,
+    bounds: Mutex<Option<Bounds>>,
+    /// The upper bound of `database - node`, in nanoseconds, for readers.
+    ahead: AtomicI64,
+}
+
+enum Source {
+    Monotonic {
+        anchor: Instant,
+    },
+    /// Moves only when a test says so.
+    #[cfg_attr(not(feature = "testing"), allow(dead_code))]
+    Manual {
+        nanos: std::sync::Arc<AtomicU64>,
+    },
+}
+
+/// `database - node` lies between `low` and `high`, as learned at `at`.
+#[derive(Clone, Copy)]
+struct Bounds {
+    low: i64,
+    high: i64,
+    at: Tick,
+}
+
+impl Clock {
+    /// Reads the machine's monotonic clock. Until the first [`observe`](Clock::observe) the node's wall clock
+    /// stands for the database's.
+    #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
+    pub(crate) fn monotonic() -> Self {
+        let wall = DbTime::from(SystemTime::now());
+        Self::new(Source::Monotonic { anchor: Instant::now() }, wall)
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn manual(nanos: std::sync::Arc<AtomicU64>) -> Self {
+        Self::new(Source::Manual { nanos }, DbTime::EPOCH)
+    }
+
+    fn new(source: Source, wall: DbTime) -> Self {
+        let clock = Self { source, bounds: Mutex::new(None), ahead: AtomicI64::new(0) };
+        clock.ahead.store(wall.nanos().saturating_sub(signed(clock.now())), Ordering::Relaxed);
+        clock
+    }
+
+    /// The monotonic clock, read now. A clock kept by a task would be cheaper and would stand still in a paused or
+    /// starved process, exactly when trust must run out.
+    #[inline]
+    #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
+    pub(crate) fn now(&self) -> Tick {
+        match &self.source {
+            Source::Monotonic { anchor } => {
+                // 584 years fit.
+                Tick(u64::try_from(anchor.elapsed().as_nanos()).unwrap_or(u64::MAX))
+            }
+            Source::Manual { nanos } => Tick(nanos.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The tick at which `instant` was, or zero for one before this clock was made.
+    #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
+    pub(crate) fn tick_of(&self, instant: Instant) -> Tick {
+        match &self.source {
+            Source::Monotonic { anchor } => {
+                let since = instant.saturating_duration_since(*anchor);
+                Tick(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+            }
+            // A manual clock stands still while a barrier travels.
+            Source::Manual { .. } => self.now(),
+        }
+    }
+
+    /// The latest that the database's clock can be at `tick`.
+    #[inline]
+    pub(crate) fn database_at(&self, tick: Tick) -> DbTime {
+        DbTime(signed(tick).saturating_add(self.ahead.load(Ordering::Relaxed)))
+    }
+
+    /// The latest that the database's clock can be now.
+    #[inline]
+    pub(crate) fn database_now(&self) -> DbTime {
+        self.database_at(self.now())
+    }
+
+    /// Learns from a statement that was sent at `sent`, answered by `received`, and read the database's clock as
+    /// `reading` in between (Cristian's algorithm; readings are intersected as in Marzullo's). A reading that
+    /// contradicts the bounds means that a clock was stepped: the newest reading wins.
+    pub(crate) fn observe(&self, sent: Tick, received: Tick, reading: DbTime) {
+        let low = reading.nanos().saturating_sub(signed(received));
+        let high = reading.nanos().saturating_add(READING_NANOS).saturating_sub(signed(sent));
+        let mut bounds = self.bounds.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let learned = match *bounds {
+            Some(known) => {
+                let passed = received.0.saturating_sub(known.at.0);
+                let drift = i64::try_from(passed / 1_000_000 * DRIFT_PER_MILLION).unwrap_or(i64::MAX);
+                let both = Bounds {
+                    low: low.max(known.low.saturating_sub(drift)),
+                    high: high.min(known.high.saturating_add(drift)),
+                    at: received,
+                };
+                if both.low <= both.high { both } else { Bounds { low, high, at: received } }
+            }
+            None => Bounds { low, high, at: received },
+        };
+        self.ahead.store(learned.high, Ordering::Relaxed);
+        *bounds = Some(learned);
+    }
+}
+
+fn signed(tick: Tick) -> i64 {
+    i64::try_from(tick.0).unwrap_or(i64::MAX)
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("database_now", &self.database_now()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn clock() -> (Clock, Arc<AtomicU64>) {
+        let nanos = Arc::new(AtomicU64::new(0));
+        let source = Source::Manual { nanos: Arc::clone(&nanos) };
+        (Clock::new(source, DbTime::EPOCH), nanos)
+    }
+
+    fn ms(number: u64) -> Tick {
+        Tick(number * MS)
+    }
+
+    fn db(number: i64) -> DbTime {
+        DbTime(number * 1_000_000)
+    }
+
+    #[test]
+    fn the_database_is_never_believed_to_be_behind_where_it_is() {
+        let (clock, _) = clock();
+        // Sent at 10 ms, answered at 30 ms; the database read 1 000 ms somewhere between.
+        clock.observe(ms(10), ms(30), db(1_000));
+        // At the earliest it read at 10 ms, so at 30 ms it may be at 1 020 ms.
+        assert_eq!(clock.database_at(ms(30)), DbTime(1_020 * 1_000_000 + READING_NANOS));
+    }
+
+    #[test]
+    fn a_slow_answer_does_not_widen_what_a_quick_one_taught() {
+        let (clock, _) = clock();
+        clock.observe(ms(10), ms(11), db(1_000));
+        let tight = clock.database_at(ms(2_000));
+        clock.observe(ms(12), ms(1_012), db(1_500));
+        let after = clock.database_at(ms(2_000));
+        assert!(after.nanos() - tight.nanos() < 1_000_000, "{tight:?} {after:?}");
+    }
+
+    #[test]
+    fn a_step_of_either_clock_is_followed_at_once() {
+        let (clock, _) = clock();
+        clock.observe(ms(10), ms(11), db(1_000));
+        clock.observe(ms(20), ms(21), db(3_600_000));
+        assert!(clock.database_at(ms(21)) >= db(3_600_000));
+        clock.observe(ms(30), ms(31), db(2_000));
+        assert!(clock.database_at(ms(31)) < db(2_003));
+    }
+
+    #[test]
+    fn times_survive_the_round_trip() {
+        for nanos in [0, 1_000, -1_000, 1_790_000_000_123_456_000, i64::MIN + 1] {
+            assert_eq!(DbTime::from(SystemTime::from(DbTime(nanos))), DbTime(nanos));
+        }
+    }
+}

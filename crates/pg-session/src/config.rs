@@ -1,0 +1,285 @@
+//! The settings: one struct, every field with its meaning, unit, default and cost; checked before anything starts.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind};
+use crate::session::changes::Limits;
+
+/// How a [`SessionManager`](crate::SessionManager) behaves. [`Config::default()`] is safe to run in production; set the fields that you
+/// want otherwise. Durations read as text (`"48h"`, `"10m"`, `"1500ms"`) through serde; unknown fields are refused.
+///
+/// ```
+/// # use std::time::Duration;
+/// let mut config = pg_session::Config::default();
+/// config.idle_timeout = Duration::from_secs(3_600);
+/// config.touch_interval = Duration::from_secs(300);
+/// config.validate()?;
+///
+/// let config: pg_session::Config = serde_json::from_str(r#"{ "schema": "auth", "lifetime": "12h", "idle_timeout": "1h" }"#)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// The schema that holds the tables. Any name that PostgreSQL takes, quoted by the library. Default `public`.
+    pub schema: String,
+    /// Put before each table's name, so that several applications can share a schema. Default empty.
+    pub table_prefix: String,
+    /// Whether to create or upgrade the tables at start. Default [`Migrations::Check`].
+    pub migrations: Migrations,
+
+    /// How long a session lives at most, from its creation, unless `create` says otherwise. Default 30 days, which
+    /// is what NIST SP 800-63B allows at AAL1.
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+    /// How long a session may go without access. Default 48 hours. Sessions that are exempt ignore it.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// Live sessions that a user may have at once; 0 means unlimited. Default 5. Kept exactly, inside `create`: a
+    /// create then takes an advisory lock for its user.
+    pub max_sessions_per_user: u32,
+    /// What `create` does for a user who has them all. Default [`SessionLimit::EvictLeastRecentlyUsed`].
+    pub session_limit: SessionLimit,
+
+    /// Longest key, in bytes. Default 128, at most 512 (the table checks that, too).
+    pub attribute_key_bytes_max: usize,
+    /// Longest value as JSON, in bytes. Default 16 KiB, at most 1 MiB (the table checks that, too).
+    pub attribute_value_bytes_max: usize,
+    /// Attributes of one session. Default 100.
+    pub attributes_max: usize,
+    /// Keys and values of one session together, in bytes. Default 256 KiB.
+    pub session_bytes_max: usize,
+
+    /// Sessions that the node keeps in memory. Default 10 000; each costs some 450 bytes beyond its attributes.
+    pub cache_sessions_max: usize,
+    /// How long an unchanged session stays in memory before it is read again. Default 48 hours: a backstop only.
+    #[serde(with = "humantime_serde")]
+    pub cache_lifetime: Duration,
+    /// **The revocation bound.** A node that has not proved for this long that it hears the database stops serving
+    /// from memory. Default 6 s, 500 ms to 10 min. Shorter costs more barriers (one each third of it per node, and
+    /// each wakes every listener of the database); longer serves revoked sessions longer when the network fails.
+    #[serde(with = "humantime_serde")]
+    pub trust_window: Duration,
+
+    /// How often last accesses are written. Default 10 min, at most a quarter of `idle_timeout`.
+    #[serde(with = "humantime_serde")]
+    pub touch_interval: Duration,
+    /// Last accesses written by one statement; as many pending ones start a flush early. Default 5 000.
+    pub touch_batch_max: usize,
+
+    /// Connections in the pool that [`connect`](crate::SessionManager::connect) makes; the listener has one more of
+    /// its own. Default 8.
+    pub pool_connections_max: usize,
+    /// How long a statement may take, waiting for a connection included, before its callers get an error. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub query_timeout: Duration,
+    /// Whether statements are prepared on the server. Default [`Statements::Prepared`].
+    pub statements: Statements,
+
+    /// Statements that combine updates side by side, each with the sessions of its share. Default 2: measured, two beat one and three
+    /// were worse.
+    pub write_lanes: usize,
+    /// Changes that one statement combines. Default 512.
+    pub write_batch_max: usize,
+    /// Writes that may wait in each lane before a caller gets [`ErrorKind::Overloaded`]. Default 8 192.
+    pub write_queue_max: usize,
+    /// Sessions that one statement loads. Default 256.
+    pub load_batch_max: usize,
+    /// Different sessions that may wait to be loaded before a caller gets [`ErrorKind::Overloaded`]. Default 8 192.
+    pub load_queue_max: usize,
+}
+
+/// Whether the manager may create and upgrade its tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Migrations {
+    /// Only look: missing or outdated tables are an error that says what to do. Needs no right to create anything.
+    #[default]
+    Check,
+    /// Create the schema if it is missing, and bring the tables up to date, under an advisory lock.
+    Apply,
+}
+
+/// What `create` does for a user who already has `max_sessions_per_user` live sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SessionLimit {
+    /// End the sessions whose last known access is oldest.
+    #[default]
+    EvictLeastRecentlyUsed,
+    /// Fail with [`ErrorKind::SessionLimit`].
+    Refuse,
+}
+
+/// How statements are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Statements {
+    /// Prepared once per connection: the fastest.
+    #[default]
+    Prepared,
+    /// Sent with their types each time, for a pooler in transaction mode that does not track prepared statements
+    /// (pgbouncer before 1.21).
+    Unnamed,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        Self {
+            schema: "public".to_owned(),
+            table_prefix: String::new(),
+            migrations: Migrations::default(),
+            lifetime: HOUR * 24 * 30,
+            idle_timeout: HOUR * 48,
+            max_sessions_per_user: 5,
+            session_limit: SessionLimit::default(),
+            attribute_key_bytes_max: 128,
+            attribute_value_bytes_max: 16 * 1024,
+            attributes_max: 100,
+            session_bytes_max: 256 * 1024,
+            cache_sessions_max: 10_000,
+            cache_lifetime: HOUR * 48,
+            trust_window: Duration::from_secs(6),
+            touch_interval: Duration::from_secs(600),
+            touch_batch_max: 5_000,
+            pool_connections_max: 8,
+            query_timeout: Duration::from_secs(5),
+            statements: Statements::default(),
+            write_lanes: 2,
+            write_batch_max: 512,
+            write_queue_max: 8_192,
+            load_batch_max: 256,
+            load_queue_max: 8_192,
+        }
+    }
+}
+
+/// The hard limit on a key, which the table checks as well. Keep in step with `migrations/0001_sessions.sql`.
+pub(crate) const KEY_BYTES_MAX: usize = 512;
+/// The hard limit on a value, which the table checks as well. Keep in step with `migrations/0001_sessions.sql`.
+pub(crate) const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// Ten years: far beyond any standard's limit, near enough that no sum of times can overflow.
+pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
+
+impl Config {
+    /// Checks every field; [`SessionManager`](crate::SessionManager) does so before it connects.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] with the first field that is out of bounds and what it may be.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.validate_lives()?;
+        self.validate_limits()?;
+        self.validate_queues()
+    }
+
+    fn validate_lives(&self) -> Result<(), Error> {
+        const MS: Duration = Duration::from_millis(1);
+        between("lifetime", self.lifetime, MS, LIFETIME_MAX)?;
+        between("idle_timeout", self.idle_timeout, MS * 4, LIFETIME_MAX)?;
+        between("cache_lifetime", self.cache_lifetime, MS, LIFETIME_MAX)?;
+        between("trust_window", self.trust_window, MS * 500, Duration::from_secs(600))?;
+        between("query_timeout", self.query_timeout, MS * 10, Duration::from_secs(600))?;
+        // A quarter keeps an active session from going idle in the database; see `session::expiry`.
+        if self.touch_interval < MS || self.touch_interval > self.idle_timeout / 4 {
+            return Err(fault(format!(
+                "touch_interval = {:?} must be between 1ms and a quarter of idle_timeout = {:?}, or active sessions \
+                 could end as idle; lower touch_interval",
+                self.touch_interval, self.idle_timeout
+            )));
+        }
+        Ok(())
+    }
+
+    fn validate_limits(&self) -> Result<(), Error> {
+        between("attribute_key_bytes_max", self.attribute_key_bytes_max, 1, KEY_BYTES_MAX)?;
+        between("attribute_value_bytes_max", self.attribute_value_bytes_max, 2, VALUE_BYTES_MAX)?;
+        between("attributes_max", self.attributes_max, 1, 10_000)?;
+        between("session_bytes_max", self.session_bytes_max, 2, 64 * VALUE_BYTES_MAX)?;
+        between("cache_sessions_max", self.cache_sessions_max, 1, 100_000_000)
+    }
+
+    fn validate_queues(&self) -> Result<(), Error> {
+        between("touch_batch_max", self.touch_batch_max, 1, 50_000)?;
+        between("pool_connections_max", self.pool_connections_max, 1, 1_000)?;
+        between("write_lanes", self.write_lanes, 1, 16)?;
+        between("write_batch_max", self.write_batch_max, 1, 10_000)?;
+        between("write_queue_max", self.write_queue_max, 1, 1_000_000)?;
+        between("load_batch_max", self.load_batch_max, 1, 10_000)?;
+        between("load_queue_max", self.load_queue_max, 1, 1_000_000)
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            key_bytes_max: self.attribute_key_bytes_max,
+            value_bytes_max: self.attribute_value_bytes_max,
+            attributes_max: self.attributes_max,
+            session_bytes_max: self.session_bytes_max,
+        }
+    }
+}
+
+fn between<T: PartialOrd + std::fmt::Debug>(field: &str, value: T, least: T, most: T) -> Result<(), Error> {
+    if value < least || value > most {
+        return Err(fault(format!("{field} = {value:?} must be between {least:?} and {most:?}")));
+    }
+    Ok(())
+}
+
+fn fault(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_default_is_valid_however_it_is_built() {
+        Config::default().validate().unwrap();
+        let from_nothing: Config = serde_json::from_str("{}").unwrap();
+        assert_eq!(from_nothing, Config::default());
+    }
+
+    #[test]
+    fn an_error_names_the_field_and_what_it_may_be() {
+        assert!(message(|c| c.lifetime = Duration::ZERO).starts_with("lifetime = 0ns must be between"));
+        assert!(message(|c| c.trust_window = Duration::from_millis(1)).contains("trust_window"));
+        assert!(message(|c| c.touch_interval = c.idle_timeout).contains("a quarter of idle_timeout"));
+        assert!(
+            message(|c| c.attribute_key_bytes_max = KEY_BYTES_MAX + 1).contains("attribute_key_bytes_max")
+        );
+        assert!(message(|c| c.write_lanes = 0).contains("write_lanes"));
+        assert!(message(|c| c.lifetime = Duration::MAX).contains("lifetime"));
+    }
+
+    #[test]
+    fn unknown_and_malformed_settings_are_refused_by_name() {
+        let unknown = serde_json::from_str::<Config>(r#"{ "trust_widow": "6s" }"#).unwrap_err().to_string();
+        assert!(unknown.contains("trust_widow") && unknown.contains("trust_window"), "{unknown}");
+        let malformed =
+            serde_json::from_str::<Config>(r#"{ "trust_window": "six" }"#).unwrap_err().to_string();
+        assert!(malformed.contains("six") || malformed.contains("number"), "{malformed}");
+    }
+
+    #[test]
+    fn a_configuration_survives_serde() {
+        let text = serde_json::to_string(&Config::default()).unwrap();
+        assert!(text.contains(r#""idle_timeout":"2days""#), "{text}");
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), Config::default());
+    }
+}

@@ -1,0 +1,158 @@
+//! The library's error: opaque, with a [`kind`](Error::kind) to branch on and a message that says what to do.
+//!
+//! Messages never contain a session id, a token or an attribute's value. Business outcomes of an update are in
+//! [`UpdateError`]; absence is `Option`.
+
+use std::fmt;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong, for code that branches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting or connection string is wrong; the message names it.
+    Config,
+    /// The tables are missing, too old, too new or were changed by hand.
+    Schema,
+    /// The database role lacks a right that the message names.
+    Permission,
+    /// PostgreSQL cannot be reached. Nothing was changed.
+    Unavailable,
+    /// A read took longer than `query_timeout`. Nothing was changed.
+    Timeout,
+    /// A write was sent and its answer never came: **it may or may not have been committed.** Load the session
+    /// again to see which.
+    OutcomeUnknown,
+    /// Other sessions' writes kept getting in the way, more often than the bounded retries allow.
+    Contention,
+    /// A bounded queue is full: the node is asked for more than the database can take. Nothing was changed.
+    Overloaded,
+    /// The user has `max_sessions_per_user` live sessions and the policy is to refuse another.
+    SessionLimit,
+    /// An attribute's key, value or count breaks a limit.
+    Attribute,
+    /// A value could not be turned into JSON.
+    Encode,
+    /// An attribute's JSON does not fit the type asked for.
+    Decode,
+    /// A text is not a session id or another identifier that this library issued.
+    Malformed,
+    /// The session was invalidated by [`Session::invalidate`](crate::Session::invalidate) and cannot be written.
+    Invalidated,
+    /// The manager is shutting down and takes no new work.
+    ShuttingDown,
+    /// PostgreSQL refused a statement for a reason not listed here; [`source`](std::error::Error::source) has it.
+    Database,
+}
+
+/// Something went wrong; see [`kind`](Error::kind). `Display` says what and what to do, without any secret.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Source>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong, for code that branches.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The same outcome for another waiter of one combined statement; the cause travels as text.
+    pub(crate) fn duplicate(&self) -> Self {
+        let copy = Self::new(self.0.kind, self.0.message.clone());
+        match &self.0.source {
+            Some(source) => copy.with_source(chain(source.as_ref())),
+            None => copy,
+        }
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Error");
+        debug.field("kind", &self.0.kind).field("message", &self.0.message);
+        if let Some(source) = &self.0.source {
+            debug.field("source", &format_args!("{}", chain(source.as_ref())));
+        }
+        debug.finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| source.as_ref() as _)
+    }
+}
+
+/// Why an update did not happen. Unless the kind is [`ErrorKind::OutcomeUnknown`], nothing of it was written.
+#[derive(Debug)]
+pub enum UpdateError {
+    /// Somebody else changed what the update was checked against. Load the session again, look, and retry; or
+    /// use [`SessionManager::modify`](crate::SessionManager::modify), which does so.
+    Conflict {
+        /// The attributes whose versions differ, sorted; empty when the session's own version was checked.
+        keys: Vec<String>,
+    },
+    /// The session was deleted, revoked or has expired. It stays gone.
+    NotFound,
+    /// Trouble; see [`Error::kind`].
+    Failed(Error),
+}
+
+impl fmt::Display for UpdateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict { .. } => {
+                f.write_str("the session was changed meanwhile; load it again and retry")
+            }
+            Self::NotFound => f.write_str("the session does not exist any more"),
+            Self::Failed(_) => f.write_str("the session could not be updated"),
+        }
+    }
+}
+
+impl std::error::Error for UpdateError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Conflict { .. } | Self::NotFound => None,
+        }
+    }
+}
+
+impl From<Error> for UpdateError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}

@@ -1,0 +1,97 @@
+//! The hearing lane: notifications drop what they name, barriers renew the trust, a lost connection ends it.
+//!
+//! States of a node, as its subscription tells them:
+//!
+//! ```text
+//! deaf ──Listening──▶ listening, unproved ──InSync──▶ trusted ⟲ InSync
+//!   ▲                         │                          │
+//!   └──────────Lost───────────┴───────────Lost───────────┘      (trusted also ends by time, without an event)
+//! ```
+//!
+//! Deaf: hits bypass the cache, loads are not kept. Listening: loads are kept. Trusted: hits are served, if they were
+//! loaded, published or verified since `Listening`. What an earlier connection left in memory is verified by version,
+//! by [`resync`] in chunks and by whoever asks for it first.
+
+pub(crate) mod message;
+pub(crate) mod resync;
+pub(crate) mod trust;
+
+use std::sync::Arc;
+
+use pg_listen::{Event, Subscription};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::message::Message;
+use self::trust::Trust;
+use crate::cache::Cache;
+use crate::session::record::Rules;
+
+/// What the hearing task works on.
+pub(crate) struct Hearing {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) trust: Arc<Trust>,
+    /// Told at each start of listening.
+    pub(crate) resync: Arc<Notify>,
+}
+
+impl Hearing {
+    /// Handles events in the order in which they come, until stopped.
+    pub(crate) async fn run(self, mut events: Subscription, stop: CancellationToken) {
+        let mut malformed = 0_u64;
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = stop.cancelled() => None,
+            };
+            match event {
+                Some(Event::Notification(notification)) => match Message::parse(notification.payload()) {
+                    Ok(message) => self.apply(message),
+                    Err(_) => {
+                        malformed += 1;
+                        // Any role can send these: a flood must not fill the log.
+                        if malformed.is_power_of_two() {
+                            warn!(
+                                malformed,
+                                sender = notification.process_id(),
+                                "ignored notifications that no pg-session sends"
+                            );
+                        }
+                    }
+                },
+                Some(Event::Listening) => {
+                    self.cache.start_listening();
+                    self.resync.notify_one();
+                }
+                Some(Event::InSync { as_of }) => self.trust.prove(self.rules.clock.tick_of(as_of)),
+                Some(Event::Lost(reason)) => {
+                    self.deafen();
+                    info!(%reason, "notifications may have been missed, sessions are read from the database until in sync again");
+                }
+                Some(_) => debug!("unknown event of the listener"),
+                None => break,
+            }
+        }
+        self.deafen();
+    }
+
+    /// Trust first: no reader may be served under it once the epoch has moved on.
+    fn deafen(&self) {
+        self.trust.revoke();
+        self.cache.stop_listening();
+    }
+
+    fn apply(&self, message: Message) {
+        match message {
+            Message::Changed(list) => {
+                list.into_iter().for_each(|(id, version)| self.cache.invalidate(id, version))
+            }
+            Message::Deleted(ids) => ids.into_iter().for_each(|id| self.cache.forget(id)),
+            Message::DropUser(user) => self.cache.drop_user(user),
+            Message::DropGroup(group) => self.cache.drop_group(group),
+            Message::DropAll => self.cache.drop_all(),
+        }
+    }
+}

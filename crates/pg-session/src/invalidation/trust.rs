@@ -1,0 +1,63 @@
+//! The trust window: how long this node may answer from memory without having proved that it hears everything.
+//!
+//! A barrier that was sent at `s` and came back proves that every change committed before `s` has been handled here.
+//! So until `s + trust_window`, a hit is at most `trust_window` behind an acknowledged change.
+//!
+//! I3: a read that starts at t sees every change acknowledged before t − trust_window, or fails. The reader takes
+//! [`Trust::until`] *before* it looks into the cache, and the clock *after*:
+//!
+//! ```text
+//! until ── lookup ── clock      the entry contains all changes before until − window, and now < until
+//! ```
+//!
+//! The other way round, a thread that is paused between clock and lookup, or between lookup and `until`, would judge
+//! an old entry by a new proof.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Tick;
+
+/// Until when hits may be served.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    until: AtomicU64,
+    window: Duration,
+    /// Wakes those who wait for trust; the value is `until`.
+    changed: watch::Sender<Tick>,
+}
+
+impl Trust {
+    /// Untrusted until the first proof.
+    pub(crate) fn new(window: Duration) -> Self {
+        Self { until: AtomicU64::new(0), window, changed: watch::Sender::new(Tick::ZERO) }
+    }
+
+    #[inline]
+    pub(crate) fn until(&self) -> Tick {
+        // Acquire: who sees the new end also sees the cache as the hearing task had left it.
+        Tick::from_nanos(self.until.load(Ordering::Acquire))
+    }
+
+    /// A barrier that was sent at `as_of` has come back, and everything before it has been handled.
+    pub(crate) fn prove(&self, as_of: Tick) {
+        self.set(as_of.plus(self.window));
+    }
+
+    /// Something may have been missed.
+    pub(crate) fn revoke(&self) {
+        self.set(Tick::ZERO);
+    }
+
+    fn set(&self, until: Tick) {
+        self.until.store(until.nanos(), Ordering::Release);
+        self.changed.send_replace(until);
+    }
+
+    /// Each change of [`until`](Trust::until).
+    pub(crate) fn watch(&self) -> watch::Receiver<Tick> {
+        self.changed.subscribe()
+    }
+}

@@ -1,0 +1,251 @@
+//! Loads missing sessions: one query for all who miss the same one, one statement for all that are missed together.
+//!
+//! A lone miss leaves at once; whoever comes while a statement is under way is gathered for the next one. A read may
+//! also join a load that is *already* under way, but only if the node is trusted and has heard nothing about that
+//! session since the load's ticket: then the load's answer is as good as a hit at this moment. Any other read waits
+//! for a query that leaves after it began, or it could be shown a state from before its own last write.
+//!
+//! Results enter the cache through the ticket taken before the statement left, and through nothing else.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{Cache, Ticket};
+use crate::error::{Error, ErrorKind};
+use crate::id::SessionId;
+use crate::postgres::Database;
+use crate::postgres::failure::{Failure, Verdict};
+use crate::probes::{Point, Probes};
+use crate::session::record::Record;
+
+/// Statements under way at once.
+pub(crate) const LOAD_LANES: usize = 2;
+/// Tries of one statement that collided or whose plan was outdated.
+const TRIES_MAX: u32 = 3;
+/// Reads that may wait for one session.
+const WAITERS_MAX: usize = 65_536;
+
+/// The session, or `None` if there is none that is alive.
+type Answer = Result<Option<Arc<Record>>, Error>;
+type Waiters = Vec<oneshot::Sender<Answer>>;
+
+/// The queue of missing sessions.
+pub(crate) struct Loader {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    cache: Arc<Cache>,
+    database: Arc<Database>,
+    probes: Probes,
+    batch_max: usize,
+    queue_max: usize,
+    statements: AtomicU64,
+    sessions: AtomicU64,
+}
+
+/// What the loader has done since the manager's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LoadStats {
+    /// Sessions that the database was asked for.
+    pub sessions: u64,
+    /// Statements that asked.
+    pub statements: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// In order of arrival; each id stands once here and once in `waiters`.
+    order: VecDeque<SessionId>,
+    waiters: HashMap<SessionId, Waiters>,
+    flights: HashMap<SessionId, Flight>,
+    closed: bool,
+}
+
+/// A load whose statement has left.
+struct Flight {
+    ticket: Ticket,
+    waiters: Waiters,
+}
+
+impl Loader {
+    pub(crate) fn new(
+        cache: Arc<Cache>,
+        database: Arc<Database>,
+        probes: Probes,
+        batch_max: usize,
+        queue_max: usize,
+    ) -> Self {
+        Self {
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            cache,
+            database,
+            probes,
+            batch_max,
+            queue_max,
+            statements: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> LoadStats {
+        LoadStats {
+            sessions: self.sessions.load(Ordering::Relaxed),
+            statements: self.statements.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Loads one session. `may_join` allows the answer of a load that is under way; see the module.
+    ///
+    /// Cancel safe: the load goes on for the others and for the cache.
+    pub(crate) async fn load(&self, id: SessionId, may_join: bool) -> Answer {
+        let (waiter, answer) = oneshot::channel();
+        self.enqueue(id, may_join, waiter)?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn enqueue(&self, id: SessionId, may_join: bool, waiter: oneshot::Sender<Answer>) -> Result<(), Error> {
+        let mut queue = self.queue();
+        if queue.closed {
+            return Err(closed());
+        }
+        if let Some(flight) = queue.flights.get_mut(&id)
+            && may_join
+            && self.cache.is_current(flight.ticket, id)
+        {
+            return join(&mut flight.waiters, waiter);
+        }
+        if let Some(waiters) = queue.waiters.get_mut(&id) {
+            return join(waiters, waiter);
+        }
+        if queue.order.len() >= self.queue_max {
+            return Err(overloaded());
+        }
+        queue.order.push_back(id);
+        queue.waiters.insert(id, vec![waiter]);
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// One lane: takes what is queued now, loads it, answers; until stopped.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let (ids, ticket) = self.depart();
+            if ids.is_empty() {
+                tokio::select! {
+                    () = self.wake.notified() => continue,
+                    () = stop.cancelled() => return self.close(),
+                }
+            }
+            let loaded = self.fetch(&ids).await;
+            self.probes.reach(Point::Loaded).await;
+            self.arrive(&ids, ticket, loaded);
+        }
+    }
+
+    /// Moves queued ids into the air, at most one flight for each. The ticket is taken before the query leaves.
+    fn depart(&self) -> (Vec<SessionId>, Ticket) {
+        let mut queue = self.queue();
+        let ticket = self.cache.ticket();
+        let mut ids = Vec::new();
+        let mut flying = VecDeque::new();
+        while ids.len() < self.batch_max {
+            let Some(id) = queue.order.pop_front() else { break };
+            if queue.flights.contains_key(&id) {
+                flying.push_back(id);
+                continue;
+            }
+            let waiters = queue.waiters.remove(&id).unwrap_or_default();
+            queue.flights.insert(id, Flight { ticket, waiters });
+            ids.push(id);
+        }
+        flying.append(&mut queue.order);
+        queue.order = flying;
+        (ids, ticket)
+    }
+
+    async fn fetch(&self, ids: &[SessionId]) -> Result<HashMap<SessionId, Arc<Record>>, Error> {
+        let mut tries = 1;
+        loop {
+            self.statements.fetch_add(1, Ordering::Relaxed);
+            self.sessions.fetch_add(ids.len() as u64, Ordering::Relaxed);
+            match self.database.load(ids).await {
+                Ok(records) => {
+                    return Ok(records.into_iter().map(|record| (record.row.id, Arc::new(record))).collect());
+                }
+                Err(Failure { verdict: Verdict::Collided | Verdict::Outdated, .. }) if tries < TRIES_MAX => {
+                    tries += 1
+                }
+                Err(failure) => return Err(failure.of_read()),
+            }
+        }
+    }
+
+    fn arrive(
+        &self,
+        ids: &[SessionId],
+        ticket: Ticket,
+        loaded: Result<HashMap<SessionId, Arc<Record>>, Error>,
+    ) {
+        for &id in ids {
+            let answer = match &loaded {
+                Ok(records) => Ok(records.get(&id).map(Arc::clone)),
+                Err(error) => Err(error.duplicate()),
+            };
+            match &answer {
+                Ok(Some(record)) => {
+                    self.cache.install(ticket, record);
+                }
+                Ok(None) => self.cache.discard(id),
+                Err(_) => {}
+            }
+            let flight = self.queue().flights.remove(&id);
+            for waiter in flight.map(|flight| flight.waiters).unwrap_or_default() {
+                let answer = match &answer {
+                    Ok(record) => Ok(record.clone()),
+                    Err(error) => Err(error.duplicate()),
+                };
+                // A reader that has gone away needs no answer.
+                let _ = waiter.send(answer);
+            }
+        }
+        // Ids that waited for these flights to land.
+        self.wake.notify_one();
+    }
+
+    fn close(&self) {
+        let mut queue = self.queue();
+        queue.closed = true;
+        // Dropping the senders answers every waiter.
+        queue.order.clear();
+        queue.waiters.clear();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn join(waiters: &mut Waiters, waiter: oneshot::Sender<Answer>) -> Result<(), Error> {
+    if waiters.len() >= WAITERS_MAX {
+        return Err(overloaded());
+    }
+    waiters.push(waiter);
+    Ok(())
+}
+
+fn overloaded() -> Error {
+    Error::new(
+        ErrorKind::Overloaded,
+        "more sessions wait to be loaded than load_queue_max allows; PostgreSQL does not keep up with the reads",
+    )
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
+}

@@ -1,0 +1,222 @@
+//! From settings to a running node, or to an error that says what to do, with nothing left running.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use pg_listen::{Listener, Subscription};
+use tokio::sync::Notify;
+use tokio_postgres::NoTls;
+use tracing::warn;
+
+use super::{Node, SessionManager, Stage, Tasks};
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::invalidation::Hearing;
+use crate::invalidation::resync::Resync;
+use crate::invalidation::trust::Trust;
+use crate::loader::{LOAD_LANES, Loader};
+use crate::postgres::names::Names;
+use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
+use crate::probes::Probes;
+use crate::session::record::Rules;
+use crate::writer::Writer;
+use crate::writer::touch::TouchBuffer;
+
+/// A barrier each third of the trust window: two may be lost before trust ends.
+const BARRIERS_PER_WINDOW: u32 = 3;
+
+/// Collects what a [`SessionManager`] is to be connected with.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `connect` is called"]
+pub struct Builder {
+    config: Config,
+    postgres: Option<tokio_postgres::Config>,
+    listen_on: Option<tokio_postgres::Config>,
+    pool: Option<Pool>,
+    clock: Clock,
+    database_clock: String,
+}
+
+impl Builder {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            config,
+            postgres: None,
+            listen_on: None,
+            pool: None,
+            clock: Clock::monotonic(),
+            database_clock: DATABASE_CLOCK.to_owned(),
+        }
+    }
+
+    /// The server, as a connection string.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if it does not parse. The message does not repeat the string, which may hold a password.
+    pub fn url(self, url: &str) -> Result<Self, Error> {
+        let postgres = tokio_postgres::Config::from_str(url).map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Error::new(
+                ErrorKind::Config,
+                "the connection string does not parse; write it as postgres://user:password@host:5432/database",
+            )
+            .with_source(cause)
+        })?;
+        Ok(self.postgres(postgres))
+    }
+
+    /// The server, as the driver's configuration.
+    pub fn postgres(mut self, postgres: tokio_postgres::Config) -> Self {
+        self.postgres = Some(postgres);
+        self
+    }
+
+    /// Another way to the same database for the listener, which needs a connection of its own: directly to
+    /// PostgreSQL where the pool goes through pgbouncer.
+    pub fn listen_on(mut self, postgres: tokio_postgres::Config) -> Self {
+        self.listen_on = Some(postgres);
+        self
+    }
+
+    /// The application's own pool, instead of one made here. The listener still needs
+    /// [`url`](Builder::url), [`postgres`](Builder::postgres) or [`listen_on`](Builder::listen_on).
+    pub fn pool(mut self, pool: Pool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// A clock that the test moves, instead of the machine's.
+    #[cfg(feature = "testing")]
+    pub fn manual_clock(mut self, nanos: Arc<std::sync::atomic::AtomicU64>) -> Self {
+        self.clock = Clock::manual(nanos);
+        self
+    }
+
+    /// A SQL expression that stands for the database's clock in every statement.
+    #[cfg(feature = "testing")]
+    pub fn database_clock(mut self, expression: &str) -> Self {
+        expression.clone_into(&mut self.database_clock);
+        self
+    }
+
+    /// Checks everything, connects, and starts the node's tasks.
+    ///
+    /// # Errors
+    /// As [`SessionManager::connect`].
+    ///
+    /// # Cancel safety
+    /// Nothing is left running if the future is dropped; tables that were created stay.
+    pub async fn connect(self) -> Result<SessionManager, Error> {
+        self.config.validate()?;
+        let names = Names::new(&self.config)?;
+        let listen_on = self.listen_on.as_ref().or(self.postgres.as_ref()).cloned().ok_or_else(no_server)?;
+        let pool = match self.pool {
+            Some(pool) => Pooled::Application(pool),
+            None => Pooled::Own(make_pool(self.postgres.ok_or_else(no_server)?, &self.config)?),
+        };
+        let rules = Arc::new(Rules {
+            clock: self.clock,
+            limits: self.config.limits(),
+            idle_timeout: self.config.idle_timeout,
+        });
+        let database =
+            Arc::new(Database::new(pool, Arc::clone(&rules), names, &self.config, &self.database_clock));
+        database.prepare_tables(self.config.migrations).await?;
+        database.learn_clock().await?;
+        let listener = make_listener(listen_on, &self.config)?;
+        let events = listener.subscribe(database.names().channel()).await.map_err(of_listener)?;
+        let manager = SessionManager(Arc::new(start(self.config, rules, database, listener, events)));
+        let patience = manager.0.config.query_timeout;
+        if tokio::time::timeout(patience, manager.trusted()).await.is_err() {
+            warn!("the listener is not in sync yet, sessions are read from the database until it is");
+        }
+        Ok(manager)
+    }
+}
+
+fn start(
+    config: Config,
+    rules: Arc<Rules>,
+    database: Arc<Database>,
+    listener: Listener,
+    events: Subscription,
+) -> Node {
+    let probes = Probes::default();
+    let cache = Arc::new(Cache::new(config.cache_sessions_max, config.cache_lifetime, probes.clone()));
+    let trust = Arc::new(Trust::new(config.trust_window));
+    let tasks = Tasks { writing: Stage::new(), serving: Stage::new() };
+    let Stage { tasks: serving, stop, .. } = &tasks.serving;
+
+    let wanted = Arc::new(Notify::new());
+    let hearing = Hearing {
+        rules: Arc::clone(&rules),
+        cache: Arc::clone(&cache),
+        trust: Arc::clone(&trust),
+        resync: Arc::clone(&wanted),
+    };
+    serving.spawn(hearing.run(events, stop.clone()));
+    let resync = Resync { cache: Arc::clone(&cache), database: Arc::clone(&database), wanted };
+    serving.spawn(resync.run(stop.clone()));
+
+    let loader = Arc::new(Loader::new(
+        Arc::clone(&cache),
+        Arc::clone(&database),
+        probes.clone(),
+        config.load_batch_max,
+        config.load_queue_max,
+    ));
+    for _ in 0..LOAD_LANES {
+        serving.spawn(Arc::clone(&loader).run(stop.clone()));
+    }
+    let touches = Arc::new(TouchBuffer::new(
+        Arc::clone(&cache),
+        Arc::clone(&database),
+        config.touch_interval,
+        config.touch_batch_max,
+    ));
+    serving.spawn(Arc::clone(&touches).run(stop.clone()));
+
+    let writer = Writer::start(
+        &config,
+        Arc::clone(&rules),
+        Arc::clone(&cache),
+        Arc::clone(&database),
+        probes.clone(),
+        &tasks.writing.tasks,
+        &tasks.writing.stop,
+    );
+    Node { config, rules, cache, trust, loader, writer, touches, database, listener, probes, tasks }
+}
+
+fn make_pool(postgres: tokio_postgres::Config, config: &Config) -> Result<Pool, Error> {
+    let manager =
+        Manager::from_config(postgres, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    Pool::builder(manager).max_size(config.pool_connections_max).build().map_err(|error| {
+        Error::new(ErrorKind::Config, "the connection pool could not be made").with_source(error.to_string())
+    })
+}
+
+fn make_listener(postgres: tokio_postgres::Config, config: &Config) -> Result<Listener, Error> {
+    let interval = config.trust_window / BARRIERS_PER_WINDOW;
+    Listener::builder(postgres)
+        .barrier_interval(interval)
+        // A barrier that takes longer than the rest of the window cannot renew the trust in time.
+        .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))
+        .start()
+        .map_err(of_listener)
+}
+
+fn of_listener(error: pg_listen::Error) -> Error {
+    Error::new(ErrorKind::Config, "the listener could not be started; look at its cause").with_source(error)
+}
+
+fn no_server() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "no server was given; call `url` or `postgres`, and `listen_on` beside `pool` if the pool's server is another",
+    )
+}

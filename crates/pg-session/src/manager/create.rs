@@ -1,0 +1,177 @@
+//! Creating a session: a builder that collects its first attributes, then one combined statement.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::{Node, SessionManager};
+use crate::config::LIFETIME_MAX;
+use crate::error::{Error, ErrorKind};
+use crate::id::{GroupId, SessionId, UserId};
+use crate::postgres::update::Expiry;
+use crate::session::changes::{Changes, Lifetime};
+use crate::session::{IdleLimit, Origin, Session, check, put};
+use crate::writer::CreateJob;
+
+impl SessionManager {
+    /// Begins a new session for a user; awaiting the builder creates it.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::Error> {
+    /// let session = sessions
+    ///     .create(pg_session::UserId::from(42))
+    ///     .set("role", "admin")?
+    ///     .set_for("elevated", &true, Duration::from_secs(900))?
+    ///     .expires_in(Duration::from_secs(48 * 3600))
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn create(&self, user: impl Into<UserId>) -> Create<'_> {
+        Create {
+            node: &self.0,
+            user_id: user.into(),
+            group_id: None,
+            expiry: Expiry::In(self.0.config.lifetime),
+            idle_limit: IdleLimit::Enforced,
+            attributes: Changes::default(),
+        }
+    }
+}
+
+/// A session to be created by awaiting this; made by [`SessionManager::create`].
+///
+/// # Errors
+/// Awaiting it fails with [`ErrorKind::Attribute`] if a limit is broken, [`ErrorKind::SessionLimit`] if the user has
+/// all the sessions that the policy allows, [`ErrorKind::Unavailable`] if the database cannot be reached (nothing was
+/// created), [`ErrorKind::OutcomeUnknown`] if its answer never came.
+///
+/// # Cancel safety
+/// **Dropping the future does not undo a create that was submitted.**
+#[derive(Debug)]
+#[must_use = "nothing is created until this is awaited"]
+pub struct Create<'a> {
+    node: &'a Node,
+    user_id: UserId,
+    group_id: Option<GroupId>,
+    expiry: Expiry,
+    idle_limit: IdleLimit,
+    attributes: Changes,
+}
+
+impl Create<'_> {
+    /// Sets an attribute for as long as the session lives.
+    ///
+    /// # Errors
+    /// As [`Session::set`].
+    pub fn set<T: Serialize + ?Sized>(self, key: &str, value: &T) -> Result<Self, Error> {
+        self.put(key, value, Lifetime::Session)
+    }
+
+    /// Sets an attribute that disappears by itself at `expires_at` on the database's clock.
+    ///
+    /// # Errors
+    /// As [`Session::set`].
+    pub fn set_until<T: Serialize + ?Sized>(
+        self,
+        key: &str,
+        value: &T,
+        expires_at: SystemTime,
+    ) -> Result<Self, Error> {
+        self.put(key, value, Lifetime::Until(expires_at.into()))
+    }
+
+    /// Sets an attribute that disappears by itself after `lifetime`, counted from this call.
+    ///
+    /// # Errors
+    /// As [`Session::set`].
+    pub fn set_for<T: Serialize + ?Sized>(
+        self,
+        key: &str,
+        value: &T,
+        lifetime: Duration,
+    ) -> Result<Self, Error> {
+        self.put(key, value, Lifetime::For(lifetime))
+    }
+
+    /// Puts the session into a group. Default: none.
+    pub fn group(mut self, group: impl Into<GroupId>) -> Self {
+        self.group_id = Some(group.into());
+        self
+    }
+
+    /// The absolute limit, counted from the creation by the database's clock. Default `Config::lifetime`.
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.expiry = Expiry::In(lifetime);
+        self
+    }
+
+    /// The absolute limit, as an instant on the database's clock. Default `Config::lifetime` from now.
+    pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
+        self.expiry = Expiry::At(expires_at.into());
+        self
+    }
+
+    /// Whether the session also ends after `idle_timeout` without access. Default: it does.
+    pub fn idle_limit(mut self, idle_limit: IdleLimit) -> Self {
+        self.idle_limit = idle_limit;
+        self
+    }
+
+    fn put<T: Serialize + ?Sized>(mut self, key: &str, value: &T, lifetime: Lifetime) -> Result<Self, Error> {
+        put(&mut self.attributes, &self.node.rules, key, value, lifetime)?;
+        Ok(self)
+    }
+
+    async fn submit(self) -> Result<Session, Error> {
+        let node = self.node;
+        node.check_open()?;
+        check_expiry(self.expiry)?;
+        check(&node.rules, std::iter::empty(), &self.attributes)?;
+        let id = SessionId::random();
+        let limited = node.config.max_sessions_per_user > 0;
+        let exclusive = if limited { self.user_id.as_uuid() } else { id.expose() };
+        let Self { user_id, group_id, expiry, idle_limit, attributes, .. } = self;
+        let record = node
+            .writer
+            .create(|reply| CreateJob {
+                id,
+                user_id,
+                group_id,
+                expiry,
+                idle_limit,
+                attributes,
+                exclusive,
+                reply,
+            })
+            .await?;
+        Ok(Session::new(record, Origin::Database))
+    }
+}
+
+/// Keeps every sum of times, here and in the database, inside what they can hold.
+pub(super) fn check_expiry(expiry: Expiry) -> Result<(), Error> {
+    let fine = match expiry {
+        Expiry::In(lifetime) => lifetime <= LIFETIME_MAX,
+        // The years 1970 to 2200, as the table checks.
+        Expiry::At(time) => time.nanos() > 0 && time.nanos() < 7_258_118_400_000_000_000,
+    };
+    if fine {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        "a session's expiry must be within ten years from now, or before the year 2200",
+    ))
+}
+
+impl<'a> IntoFuture for Create<'a> {
+    type Output = Result<Session, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.submit())
+    }
+}

@@ -1,0 +1,93 @@
+//! Ending sessions, and dropping them from the nodes' memories.
+
+use super::SessionManager;
+use crate::error::{Error, ErrorKind};
+use crate::id::{GroupId, SessionId, UserId};
+use crate::postgres::notify::Drop;
+use crate::writer::Sweep;
+
+/// Sessions that one call of [`SessionManager::delete_many`] takes.
+pub const DELETE_MANY_MAX: usize = 100_000;
+
+/// All of these are final: what was deleted is never served again, whatever is in flight, and a later update of it
+/// finds nothing.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] if the database cannot be reached (nothing happened), [`ErrorKind::OutcomeUnknown`] if
+/// its answer never came, [`ErrorKind::Overloaded`] if too many writes wait.
+///
+/// # Cancel safety
+/// **Dropping the future does not undo a delete that was submitted.**
+impl SessionManager {
+    /// Ends a session. Answers whether it was alive.
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager).
+    pub async fn delete(&self, id: SessionId) -> Result<bool, Error> {
+        self.0.check_open()?;
+        self.0.writer.delete(id).await
+    }
+
+    /// Ends any number of sessions, all or none. Answers how many of them were alive.
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager); [`ErrorKind::Overloaded`] for more than [`DELETE_MANY_MAX`] ids.
+    pub async fn delete_many(&self, ids: impl IntoIterator<Item = SessionId>) -> Result<u64, Error> {
+        let mut ids: Vec<SessionId> = ids.into_iter().take(DELETE_MANY_MAX + 1).collect();
+        if ids.len() > DELETE_MANY_MAX {
+            return Err(Error::new(
+                ErrorKind::Overloaded,
+                format!("delete_many takes at most {DELETE_MANY_MAX} sessions; call it several times"),
+            ));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        self.sweep(Sweep::Delete(ids)).await
+    }
+
+    /// Ends all sessions of a user: "log out everywhere". Answers how many were alive.
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager).
+    pub async fn delete_user_sessions(&self, user: impl Into<UserId>) -> Result<u64, Error> {
+        self.sweep(Sweep::DeleteAll(Drop::User(user.into().as_uuid()))).await
+    }
+
+    /// Ends all sessions of a group. Answers how many were alive.
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager).
+    pub async fn delete_group_sessions(&self, group: impl Into<GroupId>) -> Result<u64, Error> {
+        self.sweep(Sweep::DeleteAll(Drop::Group(group.into().as_uuid()))).await
+    }
+
+    /// Ends every session of everybody. Answers how many were alive.
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager).
+    pub async fn delete_all_sessions(&self) -> Result<u64, Error> {
+        self.sweep(Sweep::DeleteAll(Drop::All)).await
+    }
+
+    /// Drops a user's sessions from every node's memory; the database keeps them. For changes of the tables that were
+    /// made past this library. On return this node has dropped them, the others do so within milliseconds.
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager).
+    pub async fn evict_user(&self, user: impl Into<UserId>) -> Result<(), Error> {
+        self.sweep(Sweep::Evict(Drop::User(user.into().as_uuid()))).await.map(|_| ())
+    }
+
+    /// Drops every session from every node's memory; the database keeps them. The nodes then load what they need.
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager).
+    pub async fn evict_all(&self) -> Result<(), Error> {
+        self.sweep(Sweep::Evict(Drop::All)).await.map(|_| ())
+    }
+
+    async fn sweep(&self, sweep: Sweep) -> Result<u64, Error> {
+        self.0.check_open()?;
+        self.0.writer.sweep(sweep).await
+    }
+}

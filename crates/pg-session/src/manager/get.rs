@@ -1,0 +1,184 @@
+//! Reading: a hit is one look into memory, one clock read and a few comparisons; everything else asks the database.
+
+use std::future::{IntoFuture, Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::{Node, SessionManager};
+use crate::cache::Count;
+use crate::error::{Error, ErrorKind};
+use crate::id::SessionId;
+use crate::probes::Guard;
+use crate::session::record::Record;
+use crate::session::{Origin, Session};
+use crate::version::Version;
+
+impl SessionManager {
+    /// Reads a session. `Ok(None)` for one that is unknown, expired or revoked alike.
+    ///
+    /// Answered from this node's memory if the node can prove that it is in sync, otherwise from the database. A read
+    /// that starts at t sees every change that was acknowledged before t − `trust_window`, and every change that
+    /// was acknowledged through this node. It also counts as an access, unless [`Get::no_touch`] says otherwise.
+    ///
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager, id: pg_session::SessionId) -> Result<(), pg_session::Error> {
+    /// let Some(session) = sessions.get(id).await? else {
+    ///     return Ok(()); // the login page
+    /// };
+    /// let name: Option<String> = session.get("name")?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] if the database is needed and does not answer: never an
+    /// old session instead. [`ErrorKind::Overloaded`] if too many reads wait for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub fn get(&self, id: SessionId) -> Get<'_> {
+        Get { node: &self.0, id, touch: true, refresh: false, at_least: Version::ABSENT }
+    }
+}
+
+/// A read to be awaited; made by [`SessionManager::get`].
+#[derive(Debug)]
+#[must_use = "a read does nothing until it is awaited"]
+pub struct Get<'a> {
+    node: &'a Node,
+    id: SessionId,
+    touch: bool,
+    refresh: bool,
+    at_least: Version,
+}
+
+impl Get<'_> {
+    /// Does not count as an access: for background work, which must not keep an idle session alive.
+    pub fn no_touch(mut self) -> Self {
+        self.touch = false;
+        self
+    }
+
+    /// Asks the database, whatever is in memory.
+    pub fn refresh(mut self) -> Self {
+        self.refresh = true;
+        self
+    }
+
+    /// Never answers from anything older than `version`: read your writes on any node, with the version that the
+    /// cookie carries.
+    ///
+    /// Awaiting it fails with [`ErrorKind::Unavailable`] if the database itself holds an older version, which can
+    /// only be if it was restored or is a replica.
+    pub fn at_least(mut self, version: Version) -> Self {
+        self.at_least = version;
+        self
+    }
+
+    fn hit(&self) -> Option<Session> {
+        if self.refresh {
+            return None;
+        }
+        let record = self.node.hit(self.id)?;
+        (record.row.version >= self.at_least).then(|| Session::new(record, Origin::Cache))
+    }
+}
+
+impl<'a> IntoFuture for Get<'a> {
+    type Output = Result<Option<Session>, Error>;
+    type IntoFuture = GetFuture<'a>;
+
+    fn into_future(self) -> GetFuture<'a> {
+        let Some(session) = self.hit() else {
+            self.node.cache.count(Count::Miss, false);
+            return GetFuture(State::Loading(Box::pin(load(self))));
+        };
+        self.node.cache.count(Count::Hit, true);
+        if self.touch {
+            self.node.touch(session.record());
+        }
+        GetFuture(State::Hit(ready(Ok(Some(session)))))
+    }
+}
+
+/// The future of a [`Get`]. A hit is ready at once and allocates nothing.
+pub struct GetFuture<'a>(State<'a>);
+
+type Loading<'a> = Pin<Box<dyn Future<Output = Result<Option<Session>, Error>> + Send + 'a>>;
+
+enum State<'a> {
+    Hit(Ready<Result<Option<Session>, Error>>),
+    Loading(Loading<'a>),
+}
+
+impl Future for GetFuture<'_> {
+    type Output = Result<Option<Session>, Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Hit(ready) => Pin::new(ready).poll(context),
+            State::Loading(loading) => loading.as_mut().poll(context),
+        }
+    }
+}
+
+impl std::fmt::Debug for GetFuture<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GetFuture").finish_non_exhaustive()
+    }
+}
+
+async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
+    let node = get.node;
+    // A trusted node may share a load that is under way, as it would share a cached session.
+    let may_join = !get.refresh && node.is_trusted();
+    let mut loaded = node.loader.load(get.id, may_join).await?;
+    if loaded.as_ref().is_some_and(|record| record.row.version < get.at_least) {
+        // Joined a load that left before that version was committed, or the version is not the database's at all.
+        loaded = node.loader.load(get.id, false).await?;
+    }
+    let Some(record) = loaded else { return Ok(None) };
+    if record.row.version < get.at_least {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "the database holds an older version of the session than was asked for; it was restored, or is a replica",
+        ));
+    }
+    if get.touch {
+        node.touch(&record);
+    }
+    Ok(Some(Session::new(record, Origin::Database)))
+}
+
+impl Node {
+    /// The record in memory, if it may be served.
+    ///
+    /// I3 rests on the order of the first three steps; see `invalidation::trust`.
+    #[inline]
+    pub(super) fn hit(&self, id: SessionId) -> Option<Arc<Record>> {
+        let trusted_until = self.trust.until();
+        let slot = self.cache.get(id)?;
+        let tick = self.rules.clock.now();
+        let now = self.rules.clock.database_at(tick);
+        let trusted = tick < trusted_until || !self.probes.holds(Guard::TrustWindow);
+        let verified = slot.epoch == self.cache.epoch() || !self.probes.holds(Guard::Revalidation);
+        let live = (now < slot.until && slot.record.is_live(now)) || !self.probes.holds(Guard::Expiry);
+        (trusted && verified && live).then_some(slot.record)
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.rules.clock.now() < self.trust.until()
+    }
+
+    #[inline]
+    pub(super) fn touch(&self, record: &Arc<Record>) {
+        self.touches.touch(record, self.rules.clock.database_now());
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,130 @@
+//! [`SessionManager`]: one per process, cheap to clone, the way to everything.
+//!
+//! The manager owns the lanes and tasks; each verb has a file of its own.
+
+mod builder;
+mod create;
+mod delete;
+mod get;
+mod modify;
+mod shutdown;
+mod status;
+mod update;
+
+use std::sync::Arc;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+pub use self::builder::Builder;
+pub use self::create::Create;
+pub use self::get::Get;
+pub use self::shutdown::ShutdownReport;
+pub use self::status::{Status, Trusted};
+pub use self::update::Update;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::invalidation::trust::Trust;
+use crate::loader::Loader;
+use crate::postgres::Database;
+use crate::probes::Probes;
+use crate::session::record::Rules;
+use crate::writer::Writer;
+use crate::writer::touch::TouchBuffer;
+
+/// The sessions of an application, on this node.
+///
+/// Make one per process with [`connect`](SessionManager::connect) or [`builder`](SessionManager::builder) and clone
+/// it freely: clones share the memory, the connections and the tasks. End it with
+/// [`shutdown`](SessionManager::shutdown), which writes what is still queued; dropping the last clone stops the tasks
+/// without waiting for them.
+#[derive(Clone)]
+pub struct SessionManager(Arc<Node>);
+
+/// Everything that one node has.
+struct Node {
+    config: Config,
+    rules: Arc<Rules>,
+    cache: Arc<Cache>,
+    trust: Arc<Trust>,
+    loader: Arc<Loader>,
+    writer: Writer,
+    touches: Arc<TouchBuffer>,
+    database: Arc<Database>,
+    listener: pg_listen::Listener,
+    probes: Probes,
+    tasks: Tasks,
+}
+
+/// The node's tasks, in the order in which they end.
+struct Tasks {
+    /// The writer's lanes: first, so that what they have acknowledged can still be heard and touched.
+    writing: Stage,
+    /// Loader, hearing, resync and touches.
+    serving: Stage,
+}
+
+struct Stage {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Stops the tasks when the last clone of the manager is dropped.
+    _guard: DropGuard,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stop = CancellationToken::new();
+        Self { tasks: TaskTracker::new(), stop: stop.clone(), _guard: stop.drop_guard() }
+    }
+}
+
+impl SessionManager {
+    /// Connects to PostgreSQL and starts the node.
+    ///
+    /// `url` is a connection string as libpq takes it (`postgres://user@host/database` or `host=… user=…`). Returns
+    /// when the tables were checked and the node is in sync, or after `query_timeout` without being in sync: then
+    /// the node serves from the database until it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a setting or connection string that is wrong, [`ErrorKind::Schema`] and
+    /// [`ErrorKind::Permission`] for tables that are missing or may not be used, [`ErrorKind::Unavailable`] if
+    /// PostgreSQL cannot be reached. Nothing is left running then.
+    pub async fn connect(url: &str, config: Config) -> Result<Self, Error> {
+        Self::builder(config).url(url)?.connect().await
+    }
+
+    /// For what [`connect`](SessionManager::connect) does not offer: an existing pool, another server for the
+    /// listener.
+    pub fn builder(config: Config) -> Builder {
+        Builder::new(config)
+    }
+
+    /// The settings that the node runs with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Test hooks of this node; see [`testing`](crate::testing).
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn probes(&self) -> &Probes {
+        &self.0.probes
+    }
+}
+
+impl Node {
+    fn check_open(&self) -> Result<(), Error> {
+        if self.tasks.writing.stop.is_cancelled() {
+            return Err(Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down"));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for SessionManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionManager").field("status", &self.status()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,56 @@
+//! Ending the node: takes no new work, finishes what is queued, and says what it could not finish.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{SessionManager, Stage};
+
+/// What a shutdown left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a report may say that writes were left behind"]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Writes that were still queued at the deadline. Their callers get an error.
+    pub writes_left: usize,
+    /// Sessions whose last access was not written.
+    pub touches_left: usize,
+    /// Whether every task ended in time.
+    pub all_tasks_ended: bool,
+}
+
+impl ShutdownReport {
+    /// Whether nothing was left behind.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.writes_left == 0 && self.touches_left == 0 && self.all_tasks_ended
+    }
+}
+
+impl SessionManager {
+    /// Ends the node within `deadline`: new work is refused with
+    /// [`ErrorKind::ShuttingDown`](crate::ErrorKind::ShuttingDown), queued writes are committed, last accesses are
+    /// flushed, the listening connection is closed. Calling it again, on any clone, waits for the same end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the shutdown.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        let deadline = Instant::now() + deadline;
+        let tasks = &self.0.tasks;
+        let written = end(&tasks.writing, deadline).await;
+        let served = end(&tasks.serving, deadline).await;
+        let closed = timeout_at(deadline, self.0.listener.shutdown()).await.is_ok();
+        self.0.database.close();
+        ShutdownReport {
+            writes_left: self.0.writer.waiting(),
+            touches_left: self.0.touches.waiting_count(),
+            all_tasks_ended: written && served && closed,
+        }
+    }
+}
+
+async fn end(stage: &Stage, deadline: Instant) -> bool {
+    stage.stop.cancel();
+    stage.tasks.close();
+    timeout_at(deadline, stage.tasks.wait()).await.is_ok()
+}

@@ -1,0 +1,83 @@
+//! How the node is doing.
+
+use std::time::Duration;
+
+use super::SessionManager;
+use crate::cache::CacheStats;
+use crate::clock::Tick;
+use crate::error::{Error, ErrorKind};
+use crate::loader::LoadStats;
+use crate::writer::WriteStats;
+
+/// The node at one moment.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Whether hits are served from memory.
+    pub trust: Trusted,
+    /// The cache's counters.
+    pub cache: CacheStats,
+    /// The loader's counters.
+    pub loads: LoadStats,
+    /// The writer's counters.
+    pub writes: WriteStats,
+    /// Sessions whose last access waits to be written.
+    pub touches_waiting: usize,
+}
+
+/// Whether the node may answer from memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trusted {
+    /// It may, for this long without a further proof.
+    For(Duration),
+    /// It reads from the database.
+    No,
+}
+
+impl SessionManager {
+    /// How the node is doing. Cheap enough for a health check per second.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let node = &self.0;
+        let left = node.trust.until().nanos().saturating_sub(node.rules.clock.now().nanos());
+        Status {
+            trust: if left == 0 { Trusted::No } else { Trusted::For(Duration::from_nanos(left)) },
+            cache: node.cache.stats(),
+            loads: node.loader.stats(),
+            writes: node.writer.stats(),
+            touches_waiting: node.touches.waiting_count(),
+        }
+    }
+
+    /// Waits until the node is in sync and serves from memory.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn trusted(&self) {
+        let mut changes = self.0.trust.watch();
+        // An error means that the sender is gone, which `self` keeps.
+        let _ = changes.wait_for(|&until| self.0.rules.clock.now() < until).await;
+    }
+
+    /// Sends a barrier and waits until it is back: then this node has handled every change that was committed, by
+    /// anyone, before this call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the listening connection is down.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        let mut changes = self.0.trust.watch();
+        let deaf =
+            || Error::new(ErrorKind::Unavailable, "the listener is not connected; it is being replaced");
+        let as_of = self.0.listener.barrier().await.map_err(|error| deaf().with_source(error))?;
+        // The barrier came back to the listener; it counts when the hearing task has handled what came before it.
+        let proved = self.0.rules.clock.tick_of(as_of).plus(self.0.config.trust_window);
+        let heard = changes.wait_for(|&until| until >= proved || until == Tick::ZERO).await;
+        match heard.map(|until| *until) {
+            Ok(until) if until != Tick::ZERO => Ok(()),
+            _ => Err(deaf()),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Saving a session's changes: a builder for what to check and what else to change, then one combined statement.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::create::check_expiry;
+use super::{Node, SessionManager};
+use crate::error::{Error, ErrorKind, UpdateError};
+use crate::id::GroupId;
+use crate::postgres::update::{Expiry, RowChange};
+use crate::session::changes::Check;
+use crate::session::{IdleLimit, Session};
+use crate::writer::UpdateJob;
+
+impl SessionManager {
+    /// Saves the changes of `session`; awaiting the builder does it. Only what was changed is written.
+    ///
+    /// Afterwards the handle shows what the database holds: its own changes, and those of others that it had not seen.
+    /// Without changes nothing is sent. On error the handle keeps its changes.
+    ///
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager, mut session: pg_session::Session) -> Result<(), pg_session::Error> {
+    /// use pg_session::UpdateError;
+    ///
+    /// session.set("theme", "dark")?;
+    /// session.remove("cart");
+    /// match sessions.update(&mut session).check_attributes().await {
+    ///     Ok(()) => {}
+    ///     Err(UpdateError::Conflict { keys }) => println!("{keys:?} were changed meanwhile: load again and retry"),
+    ///     Err(UpdateError::NotFound) => println!("logged out"),
+    ///     Err(UpdateError::Failed(error)) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn update<'a>(&'a self, session: &'a mut Session) -> Update<'a> {
+        Update { node: &self.0, session, check: Check::None, row: RowChange::default(), notify: true }
+    }
+}
+
+/// An update to be carried out by awaiting this; made by [`SessionManager::update`].
+///
+/// # Errors
+/// [`UpdateError::Conflict`] if a check failed, [`UpdateError::NotFound`] if the session was deleted, revoked or has
+/// expired (it stays so), [`UpdateError::Failed`] for the rest; see [`ErrorKind::OutcomeUnknown`].
+///
+/// # Cancel safety
+/// **Dropping the future does not undo an update that was submitted.** The handle then shows neither outcome; load
+/// the session again.
+#[derive(Debug)]
+#[must_use = "nothing is saved until this is awaited"]
+pub struct Update<'a> {
+    node: &'a Node,
+    session: &'a mut Session,
+    check: Check,
+    row: RowChange,
+    notify: bool,
+}
+
+impl Update<'_> {
+    /// Refuses the update if the session has changed in any way since it was read.
+    pub fn check_version(mut self) -> Self {
+        self.check = Check::Version;
+        self
+    }
+
+    /// Refuses the update if one of the attributes that it sets or removes has changed since the session was read.
+    /// Changes of other attributes do not matter.
+    pub fn check_attributes(mut self) -> Self {
+        self.check = Check::Attributes;
+        self
+    }
+
+    /// Does not tell the other nodes: **they may serve the old version for as long as they cache it**
+    /// (`cache_lifetime`). For changes that only this node reads.
+    pub fn no_notify(mut self) -> Self {
+        self.notify = false;
+        self
+    }
+
+    /// Moves the absolute limit, counted from the update by the database's clock.
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.row.expiry = Some(Expiry::In(lifetime));
+        self
+    }
+
+    /// Moves the absolute limit to an instant on the database's clock. One that has passed ends the session.
+    pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
+        self.row.expiry = Some(Expiry::At(expires_at.into()));
+        self
+    }
+
+    /// Changes whether the session ends after `idle_timeout` without access.
+    pub fn idle_limit(mut self, idle_limit: IdleLimit) -> Self {
+        self.row.idle_limit = Some(idle_limit);
+        self
+    }
+
+    /// Moves the session to another group, or out of its group.
+    pub fn group(mut self, group: Option<GroupId>) -> Self {
+        self.row.group_id = Some(group);
+        self
+    }
+
+    async fn submit(self) -> Result<(), UpdateError> {
+        let Self { node, session, check, row, notify } = self;
+        node.check_open()?;
+        if session.is_invalidated() {
+            return Err(UpdateError::Failed(Error::new(
+                ErrorKind::Invalidated,
+                "the session handle was invalidated and cannot be saved; load the session again",
+            )));
+        }
+        if !session.is_modified() && row.is_empty() {
+            return Ok(());
+        }
+        if let Some(expiry) = row.expiry {
+            check_expiry(expiry)?;
+        }
+        session.check_limits()?;
+        let base = Arc::clone(session.record());
+        let changes = session.changes().clone();
+        let record = node
+            .writer
+            .update(|reply| UpdateJob { base, check, row, changes, notify, overtaken: 0, reply })
+            .await?;
+        session.advance(record);
+        Ok(())
+    }
+}
+
+impl<'a> IntoFuture for Update<'a> {
+    type Output = Result<(), UpdateError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.submit())
+    }
+}

@@ -1,0 +1,201 @@
+//! What a failed statement means: the only file that reads SQLSTATEs.
+//!
+//! Whoever sends a write has to know whether it may have happened. An `ERROR` from the server says that the
+//! statement was rolled back. Everything that ends the connection (`FATAL`, a closed socket, no answer in time)
+//! leaves it open, once the statement was sent.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::error::{DbError, Severity, SqlState};
+
+use crate::error::{Error, ErrorKind};
+
+/// A failed statement, and what its sender may do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) verdict: Verdict,
+}
+
+/// Whether the statement may have taken effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// The server refused it; nothing happened. A batch may be split to spare the innocent.
+    Refused,
+    /// Deadlock or serialization failure; nothing happened, and another try may pass.
+    Collided,
+    /// The tables changed under a prepared statement, or a pooler lost it; nothing happened, and another try with a
+    /// new one may pass.
+    Outdated,
+    /// It never left this node.
+    NotSent,
+    /// It was sent, and its outcome is not known.
+    Unknown,
+}
+
+impl Failure {
+    pub(super) fn not_sent(error: Error) -> Self {
+        Self { error, verdict: Verdict::NotSent }
+    }
+
+    pub(super) fn no_answer(timeout: Duration) -> Self {
+        Self {
+            error: Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "PostgreSQL did not answer within {} s; look at its load and locks",
+                    timeout.as_secs_f64()
+                ),
+            ),
+            verdict: Verdict::Unknown,
+        }
+    }
+
+    pub(super) fn of_statement(error: &tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(server) if is_fatal(server) => {
+                Self { error: lost(Some(Cause::of(server))), verdict: Verdict::Unknown }
+            }
+            Some(server) => {
+                let verdict = match *server.code() {
+                    SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => {
+                        Verdict::Collided
+                    }
+                    SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::FEATURE_NOT_SUPPORTED => {
+                        Verdict::Outdated
+                    }
+                    _ => Verdict::Refused,
+                };
+                Self { error: refusal(server), verdict }
+            }
+            None => Self { error: lost(None).with_source(error.to_string()), verdict: Verdict::Unknown },
+        }
+    }
+
+    /// For a statement that changes nothing: its outcome is known to be "nothing happened".
+    pub(crate) fn of_read(self) -> Error {
+        self.error
+    }
+
+    /// For a write: an unknown outcome is said to be one.
+    pub(crate) fn of_write(self) -> Error {
+        match self.verdict {
+            Verdict::Unknown => Error::new(
+                ErrorKind::OutcomeUnknown,
+                "the write was sent and its answer never came, so it may or may not have been committed; load the \
+                 session again before deciding",
+            )
+            .with_source(self.error),
+            Verdict::Collided => Error::new(
+                ErrorKind::Contention,
+                "the write kept colliding with other transactions and was not made; try again later",
+            )
+            .with_source(self.error),
+            Verdict::Refused | Verdict::Outdated | Verdict::NotSent => self.error,
+        }
+    }
+}
+
+fn is_fatal(error: &DbError) -> bool {
+    matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic) | None)
+}
+
+fn lost(cause: Option<Cause>) -> Error {
+    let error =
+        Error::new(ErrorKind::Unavailable, "the connection to PostgreSQL was lost; it is being replaced");
+    match cause {
+        Some(cause) => error.with_source(cause),
+        None => error,
+    }
+}
+
+/// A refused statement, in words that say what to do.
+fn refusal(server: &DbError) -> Error {
+    let (kind, message) = match *server.code() {
+        SqlState::INSUFFICIENT_PRIVILEGE => (
+            ErrorKind::Permission,
+            format!(
+                "{}; grant the role the rights listed in the documentation of `migrations`",
+                server.message()
+            ),
+        ),
+        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN | SqlState::INVALID_SCHEMA_NAME => (
+            ErrorKind::Schema,
+            format!("{}; run the migrations (`migrations = \"apply\"` does so at start)", server.message()),
+        ),
+        SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
+            (ErrorKind::Timeout, "PostgreSQL cancelled the statement; look at its load and locks".to_owned())
+        }
+        SqlState::TOO_MANY_CONNECTIONS => {
+            (ErrorKind::Unavailable, "PostgreSQL has no connection left; raise max_connections".to_owned())
+        }
+        _ => (ErrorKind::Database, "PostgreSQL refused the statement".to_owned()),
+    };
+    Error::new(kind, message).with_source(Cause::of(server))
+}
+
+/// A failure to connect.
+pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
+    let Some(server) = error.as_db_error() else {
+        return Error::new(
+            ErrorKind::Unavailable,
+            "PostgreSQL cannot be reached; check host, port and network",
+        )
+        .with_source(error_text(error));
+    };
+    let (kind, message) = match *server.code() {
+        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            (ErrorKind::Config, "PostgreSQL refused the user name or password; correct the connection string")
+        }
+        SqlState::INVALID_CATALOG_NAME => {
+            (ErrorKind::Config, "the database does not exist; create it or correct the connection string")
+        }
+        SqlState::INSUFFICIENT_PRIVILEGE => {
+            (ErrorKind::Permission, "the role may not connect to this database; grant it CONNECT")
+        }
+        SqlState::TOO_MANY_CONNECTIONS => (
+            ErrorKind::Unavailable,
+            "PostgreSQL has no connection left; raise max_connections or lower the pool's",
+        ),
+        _ => (ErrorKind::Unavailable, "PostgreSQL refused the connection"),
+    };
+    Error::new(kind, message).with_source(Cause::of(server))
+}
+
+fn error_text(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// The server's words without DETAIL, HINT and WHERE, which quote rows: session ids and values.
+#[derive(Debug)]
+struct Cause {
+    code: String,
+    message: String,
+    constraint: Option<String>,
+}
+
+impl Cause {
+    fn of(error: &DbError) -> Self {
+        Self {
+            code: error.code().code().to_owned(),
+            message: error.message().to_owned(),
+            constraint: error.constraint().map(ToOwned::to_owned),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.code)?;
+        match &self.constraint {
+            Some(constraint) => write!(f, ", constraint {constraint:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Cause {}

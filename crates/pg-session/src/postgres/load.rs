@@ -1,0 +1,104 @@
+//! Loads sessions, rows and attributes, from one snapshot.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio_postgres::Row as SqlRow;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::{Database, Dialect, Sql, unexpected};
+use crate::clock::DbTime;
+use crate::id::{GroupId, SessionId, UserId};
+use crate::session::IdleLimit;
+use crate::session::attributes::{Attribute, Attributes};
+use crate::session::record::{Record, Row};
+use crate::version::Version;
+
+/// Aggregates the attributes `a` that have not expired into four arrays of equal length.
+pub(super) fn attribute_arrays(dialect: &Dialect<'_>, condition: &str) -> String {
+    let attributes = dialect.names.attributes();
+    let now = dialect.now;
+    format!(
+        "SELECT array_agg(a.key) AS keys, array_agg(a.value) AS texts, array_agg(a.version) AS versions,
+                array_agg(a.expires_at) AS expiries
+         FROM {attributes} a
+         WHERE {condition} AND (a.expires_at IS NULL OR a.expires_at > {now})"
+    )
+}
+
+/// I6: one statement, one snapshot, so that row and attributes belong to one version.
+pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
+    let sessions = dialect.names.sessions();
+    let live = dialect.live("s");
+    let arrays = attribute_arrays(dialect, "a.session_id = s.id");
+    let now = dialect.now;
+    Sql {
+        text: format!(
+            "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
+                    s.last_accessed_at, s.expires_at, b.keys, b.texts, b.versions, b.expiries, {now} AS now
+             FROM {sessions} s
+             CROSS JOIN LATERAL ({arrays}) b
+             WHERE s.id = ANY ($1) AND {live}"
+        ),
+        types: vec![Type::UUID_ARRAY],
+    }
+}
+
+impl Database {
+    /// The live ones among `ids`, in no particular order.
+    pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<Vec<Record>, Failure> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
+        let sent = self.rules.clock.now();
+        let rows = self.query(&self.texts.load, &[&ids]).await?;
+        let mut records = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (record, now) = self.record(row).map_err(|error| unexpected(&error))?;
+            // The last row's reading is the newest, but each of them lies within the statement.
+            self.observe_clock(sent, now);
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    fn record(&self, row: &SqlRow) -> Result<(Record, DbTime), tokio_postgres::Error> {
+        let idle_limited: bool = row.try_get("idle_limited")?;
+        let head = Row {
+            id: SessionId::from_uuid(row.try_get("id")?),
+            user_id: UserId::from(row.try_get::<_, Uuid>("user_id")?),
+            group_id: row.try_get::<_, Option<Uuid>>("group_id")?.map(GroupId::from),
+            version: Version::new(row.try_get("version")?),
+            created_at: time(row, "created_at")?,
+            updated_at: time(row, "updated_at")?,
+            expires_at: time(row, "expires_at")?,
+            idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
+        };
+        let record =
+            Record::new(Arc::clone(&self.rules), head, attributes(row)?, time(row, "last_accessed_at")?);
+        Ok((record, time(row, "now")?))
+    }
+}
+
+pub(super) fn time(row: &SqlRow, column: &str) -> Result<DbTime, tokio_postgres::Error> {
+    row.try_get::<_, SystemTime>(column).map(DbTime::from)
+}
+
+/// Reads what [`attribute_arrays`] made; no attributes at all make NULL arrays.
+pub(super) fn attributes(row: &SqlRow) -> Result<Attributes, tokio_postgres::Error> {
+    let keys: Vec<String> = row.try_get::<_, Option<_>>("keys")?.unwrap_or_default();
+    let texts: Vec<String> = row.try_get::<_, Option<_>>("texts")?.unwrap_or_default();
+    let versions: Vec<i64> = row.try_get::<_, Option<_>>("versions")?.unwrap_or_default();
+    let expiries: Vec<Option<SystemTime>> = row.try_get::<_, Option<_>>("expiries")?.unwrap_or_default();
+    assert!(
+        keys.len() == texts.len() && keys.len() == versions.len() && keys.len() == expiries.len(),
+        "four aggregates over the same rows have the same length"
+    );
+    let list = keys.into_iter().zip(texts).zip(versions).zip(expiries).map(
+        |(((key, text), version), expires_at)| {
+            let expires_at = expires_at.map_or(DbTime::NEVER, DbTime::from);
+            Arc::new(Attribute::new(key.into(), text.into(), Version::new(version), expires_at))
+        },
+    );
+    Ok(Attributes::new(list.collect()))
+}

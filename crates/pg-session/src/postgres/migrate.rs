@@ -1,0 +1,172 @@
+//! The tables: created and upgraded by numbered SQL files, or only checked.
+//!
+//! Each migration runs once, in its own transaction, under an advisory lock that all nodes share, and is recorded in
+//! the library's own table. [`sql_for`] prints them for users of other migration tools.
+
+use deadpool_postgres::Object;
+use tokio_postgres::types::Type;
+
+use super::failure::Failure;
+use super::names::Names;
+use super::{Database, LONG_FACTOR, unexpected};
+use crate::config::{Config, Migrations};
+use crate::error::{Error, ErrorKind};
+
+/// The numbered migrations; never edit one that was published.
+const MIGRATIONS: [(i32, &str, &str); 1] =
+    [(1, "sessions", include_str!("../../migrations/0001_sessions.sql"))];
+/// The version that this library works with.
+const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+/// Nodes that start together wait for each other here.
+const LOCK_KEY: i64 = 0x7067_5f73_6573_7300; // "pg_sess\0"
+
+/// All migrations as plain SQL for the schema and prefix of `config`, records included, to be run by another tool
+/// in one transaction on a database that has none of them.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
+pub fn sql_for(config: &Config) -> Result<String, Error> {
+    let names = Names::new(config)?;
+    let mut text = format!("{};\n{};\n", create_schema(&names), create_record(&names));
+    for (version, name, template) in MIGRATIONS {
+        text.push_str(&format!("\n{}\n{};\n", names.fill(template), record(&names, version, name)));
+    }
+    Ok(text)
+}
+
+fn create_schema(names: &Names) -> String {
+    format!("CREATE SCHEMA IF NOT EXISTS {}", names.schema())
+}
+
+fn create_record(names: &Names) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (version integer PRIMARY KEY, name text NOT NULL, \
+         applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp())",
+        names.migrations()
+    )
+}
+
+fn record(names: &Names, version: i32, name: &str) -> String {
+    format!("INSERT INTO {} (version, name) VALUES ({version}, '{name}')", names.migrations())
+}
+
+impl Database {
+    /// Makes sure that the tables are there, and that this role may use them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
+    pub(crate) async fn prepare_tables(&self, migrations: Migrations) -> Result<(), Error> {
+        if migrations == Migrations::Apply {
+            self.bounded(self.timeout * LONG_FACTOR, async |connection| self.apply(connection).await)
+                .await
+                .map_err(Failure::of_read)?;
+        }
+        self.check_version().await?;
+        self.check_rights().await
+    }
+
+    /// Everything in one transaction: half a schema is never left behind.
+    async fn apply(&self, connection: &Object) -> Result<(), Failure> {
+        // A role that may not create schemas can still apply to one that exists.
+        let exists = self.exists(connection).await?;
+        let mut script = format!("BEGIN; SELECT pg_catalog.pg_advisory_xact_lock({LOCK_KEY});");
+        if !exists {
+            script.push_str(&format!("{};", create_schema(&self.names)));
+        }
+        script.push_str(&format!("{};", create_record(&self.names)));
+        let outcome = async {
+            run(connection, &script).await?;
+            let known = self.applied(connection).await?;
+            for (version, name, template) in MIGRATIONS.into_iter().filter(|&(version, ..)| version > known) {
+                run(connection, &self.names.fill(template)).await?;
+                run(connection, &record(&self.names, version, name)).await?;
+            }
+            run(connection, "COMMIT").await
+        };
+        let outcome = outcome.await;
+        if outcome.is_err() {
+            // The connection goes back to the pool: without the rollback its next user would stand in this transaction.
+            run(connection, "ROLLBACK").await?;
+        }
+        outcome
+    }
+
+    async fn exists(&self, connection: &Object) -> Result<bool, Failure> {
+        let name = self.names.schema();
+        let rows = connection
+            .query_typed("SELECT pg_catalog.to_regnamespace($1) IS NOT NULL", &[(&name, Type::TEXT)])
+            .await;
+        let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+        rows[0].try_get(0).map_err(|error| unexpected(&error))
+    }
+
+    async fn applied(&self, connection: &Object) -> Result<i32, Failure> {
+        let text = format!("SELECT COALESCE(max(version), 0) FROM {}", self.names.migrations());
+        let rows = connection.query_typed(&text, &[]).await.map_err(|error| Failure::of_statement(&error))?;
+        rows[0].try_get(0).map_err(|error| unexpected(&error))
+    }
+
+    async fn check_version(&self) -> Result<(), Error> {
+        let (schema, latest) = (self.names.schema(), LATEST);
+        let advice =
+            "set `migrations = \"apply\"` once, or run the SQL that `pg_session::migrations_sql` prints";
+        match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
+            Ok(known) if known == latest => Ok(()),
+            Ok(known) if known < latest => Err(Error::new(
+                ErrorKind::Schema,
+                format!(
+                    "the session tables in schema {schema} are at version {known}, this library needs {latest}; {advice}"
+                ),
+            )),
+            Ok(known) => Err(Error::new(
+                ErrorKind::Schema,
+                format!(
+                    "the session tables in schema {schema} are at version {known}, made by a newer library than this one ({latest}); upgrade this node"
+                ),
+            )),
+            Err(failure) => Err(match failure.of_read() {
+                error if error.kind() == ErrorKind::Schema => Error::new(
+                    ErrorKind::Schema,
+                    format!("there are no session tables in schema {schema}; {advice}"),
+                )
+                .with_source(error),
+                error => error,
+            }),
+        }
+    }
+
+    /// Looks before the first request does, and says exactly which GRANT is missing.
+    async fn check_rights(&self) -> Result<(), Error> {
+        const NEEDED: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
+        let tables = [self.names.sessions(), self.names.attributes()];
+        for table in &tables {
+            for right in NEEDED {
+                let may = self
+                    .bounded(self.timeout, async |connection| {
+                        let text = "SELECT pg_catalog.has_table_privilege($1, $2)";
+                        let rows =
+                            connection.query_typed(text, &[(table, Type::TEXT), (&right, Type::TEXT)]).await;
+                        rows.map_err(|error| Failure::of_statement(&error))?[0]
+                            .try_get::<_, bool>(0)
+                            .map_err(|error| unexpected(&error))
+                    })
+                    .await;
+                if !may.map_err(Failure::of_read)? {
+                    return Err(Error::new(
+                        ErrorKind::Permission,
+                        format!(
+                            "the role lacks {right} on {table}; run: GRANT {} ON {} TO <role>",
+                            NEEDED.join(", "),
+                            tables.join(", ")
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn run(connection: &Object, script: &str) -> Result<(), Failure> {
+    connection.batch_execute(script).await.map_err(|error| Failure::of_statement(&error))
+}

@@ -1,0 +1,277 @@
+//! PostgreSQL: the only SQL in the library, and the connections that carry it.
+//!
+//! One file per statement, each with its text, its parameters and its rows. Every statement is qualified by schema
+//! and carries the database's own judgement of what is alive, so that no caller can forget it.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod failure;
+pub(crate) mod load;
+pub(crate) mod migrate;
+pub(crate) mod names;
+pub(crate) mod notify;
+pub(crate) mod touch;
+pub(crate) mod update;
+pub(crate) mod versions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use deadpool_postgres::{Object, Pool, PoolError};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Row, Statement};
+
+use self::failure::{Failure, Verdict};
+use self::names::Names;
+use crate::clock::{DbTime, Tick};
+use crate::config::{Config, Statements};
+use crate::error::{Error, ErrorKind};
+use crate::session::record::Rules;
+
+/// The database as the rest of the library sees it.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pool: Pool,
+    owns_pool: bool,
+    rules: Arc<Rules>,
+    names: Names,
+    texts: Texts,
+    mode: Statements,
+    timeout: Duration,
+}
+
+/// Whose pool it is: only our own is closed at shutdown.
+pub(crate) enum Pooled {
+    Own(Pool),
+    Application(Pool),
+}
+
+/// A statement's text and parameter types, so that it can be sent prepared or unnamed alike.
+#[derive(Debug)]
+struct Sql {
+    text: String,
+    types: Vec<Type>,
+}
+
+#[derive(Debug)]
+struct Texts {
+    load: Sql,
+    versions: Sql,
+    update: Sql,
+    create: Sql,
+    create_lock: Sql,
+    delete: Sql,
+    delete_user: Sql,
+    delete_group: Sql,
+    delete_all: Sql,
+    touch: Sql,
+    notify: Sql,
+    clock: Sql,
+}
+
+/// What the statements' texts are made from.
+struct Dialect<'a> {
+    names: &'a Names,
+    config: &'a Config,
+    /// The expression that reads the database's clock.
+    now: &'a str,
+}
+
+/// The database's clock. `clock_timestamp()` moves within a statement, so that one which waited for a lock judges by
+/// the time at which it got it.
+pub(crate) const DATABASE_CLOCK: &str = "pg_catalog.clock_timestamp()";
+
+/// Deleting everything, or migrating, may take this many times `query_timeout`.
+const LONG_FACTOR: u32 = 12;
+
+impl Dialect<'_> {
+    /// I4: whether the session `s` is alive, by the database's clock. Gone at the very instant that it expires.
+    fn live(&self, s: &str) -> String {
+        let Self { now, config, .. } = self;
+        let idle = config.idle_timeout.as_micros();
+        format!(
+            "({s}.expires_at > {now} AND (NOT {s}.idle_limited OR {s}.last_accessed_at > {now} - interval '{idle} microseconds'))"
+        )
+    }
+
+    fn channel(&self) -> &str {
+        self.names.channel()
+    }
+}
+
+impl Database {
+    pub(crate) fn new(pool: Pooled, rules: Arc<Rules>, names: Names, config: &Config, now: &str) -> Self {
+        let dialect = Dialect { names: &names, config, now };
+        let texts = Texts {
+            load: load::sql(&dialect),
+            versions: versions::sql(&dialect),
+            update: update::sql(&dialect),
+            create: create::sql(&dialect),
+            create_lock: create::lock_sql(&dialect),
+            delete: delete::sessions_sql(&dialect),
+            delete_user: delete::owner_sql(&dialect, delete::Owner::User),
+            delete_group: delete::owner_sql(&dialect, delete::Owner::Group),
+            delete_all: delete::all_sql(&dialect),
+            touch: touch::sql(&dialect),
+            notify: notify::sql(&dialect),
+            clock: Sql { text: format!("SELECT {now} AS now"), types: vec![] },
+        };
+        let (pool, owns_pool) = match pool {
+            Pooled::Own(pool) => (pool, true),
+            Pooled::Application(pool) => (pool, false),
+        };
+        Self { pool, owns_pool, rules, names, texts, mode: config.statements, timeout: config.query_timeout }
+    }
+
+    /// Learns the database's clock before anything depends on it.
+    pub(crate) async fn learn_clock(&self) -> Result<(), Error> {
+        let sent = self.rules.clock.now();
+        let rows = self.query(&self.texts.clock, &[]).await.map_err(Failure::of_read)?;
+        let reading = rows.first().map(|row| load::time(row, "now")).transpose();
+        if let Some(reading) = reading.map_err(|error| unexpected(&error).error)? {
+            self.observe_clock(sent, reading);
+        }
+        Ok(())
+    }
+
+    /// Ends the pool, if it was made for this manager.
+    pub(crate) fn close(&self) {
+        if self.owns_pool {
+            self.pool.close();
+        }
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Sends one statement and waits for its rows. The transaction is the statement.
+    async fn query(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
+        self.bounded(self.timeout, async |connection| self.send(connection, sql, params).await).await
+    }
+
+    /// As [`query`](Database::query), with the patience that a statement over any number of rows needs.
+    async fn query_long(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
+        let timeout = self.timeout.saturating_mul(LONG_FACTOR);
+        self.bounded(timeout, async |connection| self.send(connection, sql, params).await).await
+    }
+
+    /// Runs `work` on a connection of the pool, all within `timeout`.
+    ///
+    /// A connection whose work did not end in time is closed, not returned: its answer would meet the next borrower.
+    async fn bounded<T>(
+        &self,
+        timeout: Duration,
+        work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let connection = match tokio::time::timeout_at(deadline, self.pool.get()).await {
+            Ok(connection) => connection.map_err(|error| Failure::not_sent(of_pool(&error)))?,
+            Err(_) => return Err(Failure::not_sent(no_connection(timeout))),
+        };
+        match tokio::time::timeout_at(deadline, work(&connection)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                drop(Object::take(connection));
+                Err(Failure::no_answer(timeout))
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        connection: &Object,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let hidden: Vec<Hidden<'_>> = params.iter().map(|&param| Hidden(param)).collect();
+        let sent = match self.mode {
+            Statements::Prepared => {
+                let statement = self.prepare(connection, sql).await?;
+                let params: Vec<&(dyn ToSql + Sync)> = hidden.iter().map(|param| param as _).collect();
+                connection.query(&statement, &params).await
+            }
+            Statements::Unnamed => {
+                let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+                    hidden.iter().map(|param| param as _).zip(sql.types.iter().cloned()).collect();
+                connection.query_typed(&sql.text, &typed).await
+            }
+        };
+        sent.map_err(|error| {
+            let failure = Failure::of_statement(&error);
+            if failure.verdict == Verdict::Outdated {
+                connection.statement_cache.clear();
+            }
+            failure
+        })
+    }
+
+    /// Prepares a statement once per connection. Preparing changes nothing: if it fails, the write was not sent.
+    async fn prepare(&self, connection: &Object, sql: &Sql) -> Result<Statement, Failure> {
+        let prepared = connection.prepare_typed_cached(&sql.text, &sql.types).await;
+        prepared.map_err(|error| Failure::not_sent(Failure::of_statement(&error).error))
+    }
+
+    /// Learns how far the database's clock is from the node's, from a statement sent at `sent`.
+    fn observe_clock(&self, sent: Tick, reading: DbTime) {
+        let clock = &self.rules.clock;
+        clock.observe(sent, clock.now(), reading);
+    }
+}
+
+fn no_connection(timeout: Duration) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!(
+            "no connection to PostgreSQL within {} s; raise pool_connections_max or look at the server's load",
+            timeout.as_secs_f64()
+        ),
+    )
+}
+
+fn of_pool(error: &PoolError) -> Error {
+    match error {
+        PoolError::Backend(error) => failure::of_connect(error),
+        PoolError::Closed => Error::new(ErrorKind::ShuttingDown, "the connection pool is closed"),
+        other => Error::new(ErrorKind::Unavailable, "the pool has no connection to PostgreSQL")
+            .with_source(other.to_string()),
+    }
+}
+
+/// A row that does not have the shape that the statement gives it: the tables were changed by hand.
+fn unexpected(error: &tokio_postgres::Error) -> Failure {
+    let error = Error::new(
+        ErrorKind::Schema,
+        "a row of the session tables has an unexpected shape; restore the tables as the migrations make them",
+    )
+    .with_source(error.to_string());
+    Failure { error, verdict: Verdict::Unknown }
+}
+
+/// A parameter that does not show itself: the driver writes parameters to the `log` facade at debug level, and ours
+/// are session ids and values.
+struct Hidden<'a>(&'a (dyn ToSql + Sync));
+
+impl std::fmt::Debug for Hidden<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("_")
+    }
+}
+
+impl ToSql for Hidden<'_> {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        self.0.to_sql_checked(kind, out)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        // `to_sql_checked` of the hidden value decides.
+        true
+    }
+
+    to_sql_checked!();
+}

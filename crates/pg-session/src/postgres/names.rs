@@ -1,0 +1,135 @@
+//! Names in the database: validated, quoted, and always qualified by their schema.
+
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+
+/// PostgreSQL cuts longer identifiers silently (`NAMEDATALEN - 1`).
+const IDENTIFIER_BYTES_MAX: usize = 63;
+/// The longest name that a prefix is put before.
+const LONGEST_SUFFIX: &str = "session_attributes_expires_at_idx";
+
+/// The quoted, qualified names of one manager's tables, and its channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    schema: String,
+    prefix: String,
+    channel: String,
+}
+
+impl Names {
+    /// # Errors
+    /// [`ErrorKind::Config`] for a name that PostgreSQL cannot hold.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        check("schema", &config.schema, IDENTIFIER_BYTES_MAX)?;
+        if config.schema.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "schema must not be empty; the default is \"public\""));
+        }
+        check("table_prefix", &config.table_prefix, IDENTIFIER_BYTES_MAX - LONGEST_SUFFIX.len())?;
+        let mut digest = Sha256::new();
+        digest.update(config.schema.as_bytes());
+        digest.update([0]);
+        digest.update(config.table_prefix.as_bytes());
+        let digest = digest.finalize();
+        // A digest, so that no schema or prefix makes the channel too long or equal to another's.
+        let channel =
+            digest[..8].iter().fold("pg_session_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        Ok(Self { schema: escape(&config.schema), prefix: escape(&config.table_prefix), channel })
+    }
+
+    pub(crate) fn schema(&self) -> String {
+        format!("\"{}\"", self.schema)
+    }
+
+    pub(crate) fn sessions(&self) -> String {
+        self.table("sessions")
+    }
+
+    pub(crate) fn attributes(&self) -> String {
+        self.table("session_attributes")
+    }
+
+    pub(crate) fn migrations(&self) -> String {
+        self.table("session_migrations")
+    }
+
+    /// The channel that this schema's and prefix's nodes share.
+    pub(crate) fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// Puts the names into a migration's text.
+    pub(super) fn fill(&self, template: &str) -> String {
+        template.replace("{schema}", &self.schema).replace("{prefix}", &self.prefix)
+    }
+
+    fn table(&self, name: &str) -> String {
+        format!("\"{}\".\"{}{name}\"", self.schema, self.prefix)
+    }
+}
+
+fn check(field: &str, name: &str, bytes_max: usize) -> Result<(), Error> {
+    if name.contains('\0') {
+        return Err(Error::new(ErrorKind::Config, format!("{field} must not contain a NUL byte")));
+    }
+    if name.len() > bytes_max {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{field} has {} bytes, and PostgreSQL's names leave room for {bytes_max}; shorten it",
+                name.len()
+            ),
+        ));
+    }
+    // `{` would be taken for a placeholder of the migrations' texts.
+    if name.contains(['{', '}']) {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("{field} must not contain braces; choose another name"),
+        ));
+    }
+    Ok(())
+}
+
+fn escape(name: &str) -> String {
+    name.replace('"', "\"\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(schema: &str, prefix: &str) -> Result<Names, Error> {
+        let mut config = Config::default();
+        config.schema = schema.to_owned();
+        config.table_prefix = prefix.to_owned();
+        Names::new(&config)
+    }
+
+    #[test]
+    fn hostile_names_stay_inside_their_quotes() {
+        let names = names(r#""; DROP TABLE users; --"#, r#"a"b"#).unwrap();
+        assert_eq!(names.sessions(), r#""""; DROP TABLE users; --"."a""bsessions""#);
+    }
+
+    #[test]
+    fn names_that_postgresql_would_cut_are_refused() {
+        assert!(names(&"s".repeat(63), "").is_ok());
+        for (schema, prefix) in
+            [("s".repeat(64).as_str(), ""), ("", ""), ("a\0b", ""), ("public", &"p".repeat(31)), ("{x}", "")]
+        {
+            assert_eq!(names(schema, prefix).unwrap_err().kind(), ErrorKind::Config);
+        }
+    }
+
+    #[test]
+    fn each_schema_and_prefix_has_its_own_channel() {
+        let channels = [("a", "b"), ("ab", ""), ("a", ""), ("A", "b")]
+            .map(|(schema, prefix)| names(schema, prefix).unwrap().channel);
+        for (at, channel) in channels.iter().enumerate() {
+            assert!(channel.len() <= IDENTIFIER_BYTES_MAX);
+            assert!(!channels[..at].contains(channel), "{channels:?}");
+        }
+    }
+}

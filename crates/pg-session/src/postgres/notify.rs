@@ -1,0 +1,80 @@
+//! Telling the other nodes: the payloads' grammar and the SQL that builds them inside the writing statement.
+//!
+//! ```text
+//! 1s<id>.<version>,<id>.<version>…   these sessions changed, to these versions
+//! 1d<id>,<id>…                       these sessions are gone
+//! 1u<id>  1g<id>                     drop every session of this user, of this group
+//! 1a                                 drop every session
+//! ```
+//!
+//! Ids are 32 hexadecimal digits, versions decimal. The leading digit is the format's version. A payload stays under
+//! PostgreSQL's 8 000 bytes by a fixed number of entries whose longest form is known.
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::{Database, Dialect, Sql};
+
+/// PostgreSQL refuses payloads of 8 000 bytes and more (documentation of NOTIFY).
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 7_999;
+const HEADER_BYTES: usize = 2;
+/// 32 digits, a full stop, 19 digits, a comma.
+const CHANGED_BYTES_MAX: usize = 53;
+/// 32 digits and a comma.
+const DELETED_BYTES_MAX: usize = 33;
+/// Sessions that one notification tells of.
+pub(crate) const CHANGED_ENTRIES_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES) / CHANGED_BYTES_MAX;
+/// Deleted sessions that one notification tells of.
+pub(crate) const DELETED_ENTRIES_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES) / DELETED_BYTES_MAX;
+
+/// A query that notifies of the rows `(id, version)` of `source`, in as many notifications as they need, and
+/// returns one row for each. **The caller must refer to its result**, or PostgreSQL skips it.
+pub(super) fn changed(dialect: &Dialect<'_>, source: &str) -> String {
+    let channel = dialect.channel();
+    format!(
+        "SELECT pg_catalog.pg_notify('{channel}', '1s' || string_agg(replace(p.id::text, '-', '') || '.' || p.version, ','))
+         FROM (SELECT q.id, q.version, (row_number() OVER () - 1) / {CHANGED_ENTRIES_MAX} AS part FROM ({source}) q) p
+         GROUP BY p.part"
+    )
+}
+
+/// The same for the deleted rows `(id)` of `source`.
+pub(super) fn deleted(dialect: &Dialect<'_>, source: &str) -> String {
+    let channel = dialect.channel();
+    format!(
+        "SELECT pg_catalog.pg_notify('{channel}', '1d' || string_agg(replace(p.id::text, '-', ''), ','))
+         FROM (SELECT q.id, (row_number() OVER () - 1) / {DELETED_ENTRIES_MAX} AS part FROM ({source}) q) p
+         GROUP BY p.part"
+    )
+}
+
+pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
+    let channel = dialect.channel();
+    Sql { text: format!("SELECT pg_catalog.pg_notify('{channel}', $1)"), types: vec![Type::TEXT] }
+}
+
+/// Whose sessions every node is to drop from memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Drop {
+    User(Uuid),
+    Group(Uuid),
+    All,
+}
+
+impl Drop {
+    pub(crate) fn payload(self) -> String {
+        match self {
+            Self::User(id) => format!("1u{}", id.simple()),
+            Self::Group(id) => format!("1g{}", id.simple()),
+            Self::All => "1a".to_owned(),
+        }
+    }
+}
+
+impl Database {
+    /// Tells every node to drop sessions from memory; nothing in the tables changes.
+    pub(crate) async fn notify_drop(&self, what: Drop) -> Result<(), Failure> {
+        self.query(&self.texts.notify, &[&what.payload()]).await.map(|_| ())
+    }
+}

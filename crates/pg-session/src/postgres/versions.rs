@@ -1,0 +1,50 @@
+//! Reads the versions of cached sessions, to find after a lost connection which of them were missed.
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::load::time;
+use super::{Database, Dialect, Sql, unexpected};
+use crate::clock::DbTime;
+use crate::id::SessionId;
+use crate::version::Version;
+
+/// What the database says of a cached session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) id: SessionId,
+    pub(crate) version: Version,
+    pub(crate) last_accessed_at: DbTime,
+}
+
+pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
+    let sessions = dialect.names.sessions();
+    let live = dialect.live("s");
+    let now = dialect.now;
+    Sql {
+        text: format!(
+            "SELECT s.id, s.version, s.last_accessed_at, {now} AS now FROM {sessions} s WHERE s.id = ANY ($1) AND {live}"
+        ),
+        types: vec![Type::UUID_ARRAY],
+    }
+}
+
+impl Database {
+    /// The live ones among `ids`. One array parameter, however many ids: the protocol's limit of 65 535 parameters is
+    /// out of reach.
+    pub(crate) async fn versions(&self, ids: &[SessionId]) -> Result<Vec<Standing>, Failure> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
+        let sent = self.rules.clock.now();
+        let rows = self.query(&self.texts.versions, &[&ids]).await?;
+        let standings = rows.iter().map(|row| {
+            self.observe_clock(sent, time(row, "now")?);
+            Ok(Standing {
+                id: SessionId::from_uuid(row.try_get("id")?),
+                version: Version::new(row.try_get("version")?),
+                last_accessed_at: time(row, "last_accessed_at")?,
+            })
+        });
+        standings.collect::<Result<_, _>>().map_err(|error| unexpected(&error))
+    }
+}

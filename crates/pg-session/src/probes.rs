@@ -1,0 +1,138 @@
+//! Where tests reach into the library: guards that they take away, and points at which they stop it.
+//!
+//! A guard that can be removed without a test failing is not a guard, so each has a test that runs with it and a
+//! control that runs without it and must fail. Without the `testing` feature all of this is an empty type.
+
+/// A guard that a control run removes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(feature = "testing"), allow(dead_code))]
+pub enum Guard {
+    /// Loads install without looking at what was invalidated meanwhile.
+    FillTicket = 1,
+    /// Hits are served without looking at the trust window.
+    TrustWindow = 2,
+    /// After a reconnect, entries of the old epoch are served without having been looked at.
+    Revalidation = 4,
+    /// Hits are served without looking at the session's end.
+    Expiry = 8,
+    /// A failed combined statement is not split.
+    Split = 16,
+}
+
+/// A point at which a test can stop whoever comes by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Point {
+    /// A load has its rows and has not installed them.
+    Loaded,
+    /// An update has committed and has not been published.
+    Committed,
+}
+
+#[cfg(not(feature = "testing"))]
+pub(crate) use silent::Probes;
+#[cfg(feature = "testing")]
+pub use testing::{Gate, Probes};
+
+#[cfg(not(feature = "testing"))]
+mod silent {
+    use super::{Guard, Point};
+
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Probes;
+
+    impl Probes {
+        #[allow(clippy::unused_self, reason = "the testing variant has a state")]
+        #[inline]
+        pub(crate) fn holds(&self, _: Guard) -> bool {
+            true
+        }
+
+        #[allow(
+            clippy::unused_self,
+            clippy::unused_async,
+            reason = "the testing variant has a state and waits"
+        )]
+        #[inline]
+        pub(crate) async fn reach(&self, _: Point) {}
+    }
+}
+
+#[cfg(feature = "testing")]
+mod testing {
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::watch;
+
+    use super::{Guard, Point};
+
+    /// The probes of one manager.
+    #[derive(Clone, Debug, Default)]
+    pub struct Probes(Arc<State>);
+
+    #[derive(Debug, Default)]
+    struct State {
+        removed: AtomicU32,
+        gates: Mutex<HashMap<Point, Gate>>,
+    }
+
+    /// A closed gate at a point. Opens for good when told to.
+    #[derive(Clone, Debug)]
+    pub struct Gate {
+        arrived: Arc<watch::Sender<usize>>,
+        open: Arc<watch::Sender<bool>>,
+    }
+
+    impl Probes {
+        /// Takes a guard away, for a control run.
+        pub fn remove(&self, guard: Guard) {
+            self.0.removed.fetch_or(guard as u32, Ordering::SeqCst);
+        }
+
+        /// Puts it back.
+        pub fn restore(&self, guard: Guard) {
+            self.0.removed.fetch_and(!(guard as u32), Ordering::SeqCst);
+        }
+
+        /// Closes a gate at `point`; it replaces the one before, which stays as it is for those who wait at it.
+        #[must_use]
+        pub fn close(&self, point: Point) -> Gate {
+            let gate =
+                Gate { arrived: Arc::new(watch::Sender::new(0)), open: Arc::new(watch::Sender::new(false)) };
+            self.gates().insert(point, gate.clone());
+            gate
+        }
+
+        pub(crate) fn holds(&self, guard: Guard) -> bool {
+            self.0.removed.load(Ordering::SeqCst) & guard as u32 == 0
+        }
+
+        pub(crate) async fn reach(&self, point: Point) {
+            let gate = self.gates().get(&point).cloned();
+            if let Some(gate) = gate {
+                gate.arrived.send_modify(|count| *count += 1);
+                // An error means that the test dropped its gate: nobody will open it, so nobody waits.
+                let _ = gate.open.subscribe().wait_for(|open| *open).await;
+            }
+        }
+
+        fn gates(&self) -> std::sync::MutexGuard<'_, HashMap<Point, Gate>> {
+            self.0.gates.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
+
+    impl Gate {
+        /// Waits until `count` callers have come by since the gate was closed.
+        pub async fn arrived(&self, count: usize) {
+            let mut arrived = self.arrived.subscribe();
+            // The sender is in `self`: it cannot be gone.
+            let _ = arrived.wait_for(|&so_far| so_far >= count).await;
+        }
+
+        /// Lets everybody through, now and later.
+        pub fn open(&self) {
+            self.open.send_replace(true);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! [`Session`]: what a request holds. A shared snapshot of one version, and the request's own changes.
+//!
+//! Reading never blocks and never copies the attributes: all requests on a node share one [`Record`] per version.
+//! Writing changes nothing but this handle until [`SessionManager::update`](crate::SessionManager::update) commits.
+
+pub(crate) mod attributes;
+pub(crate) mod changes;
+pub(crate) mod expiry;
+pub(crate) mod record;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::attributes::{Attribute, decode};
+use self::changes::{Change, Changes, Lifetime};
+pub use self::expiry::IdleLimit;
+use self::record::{Record, Rules};
+use crate::clock::DbTime;
+use crate::error::{Error, ErrorKind};
+use crate::id::{GroupId, SessionId, UserId};
+use crate::version::Version;
+
+/// A session as one request sees it.
+///
+/// The handle is a snapshot: another request's update does not change it. Changes made through it are visible
+/// through it at once, and to everybody else once `update` has returned. Dropping it discards them.
+#[derive(Clone)]
+pub struct Session {
+    record: Arc<Record>,
+    changes: Changes,
+    origin: Origin,
+    invalidated: bool,
+}
+
+/// Where a session was read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    Cache,
+    Database,
+}
+
+impl Session {
+    pub(crate) fn new(record: Arc<Record>, origin: Origin) -> Self {
+        Self { record, changes: Changes::default(), origin, invalidated: false }
+    }
+
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// After a commit: the handle shows what the database holds.
+    pub(crate) fn advance(&mut self, record: Arc<Record>) {
+        *self = Self::new(record, Origin::Database);
+    }
+
+    /// The session's id. **A capability**; see [`SessionId`].
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.record.row.id
+    }
+
+    /// The user whom the session belongs to.
+    #[must_use]
+    pub fn user_id(&self) -> UserId {
+        self.record.row.user_id
+    }
+
+    /// The group that the session belongs to, if any.
+    #[must_use]
+    pub fn group_id(&self) -> Option<GroupId> {
+        self.record.row.group_id
+    }
+
+    /// The version that this handle shows, without its unsaved changes.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.record.row.version
+    }
+
+    /// When the session was created, by the database's clock.
+    #[must_use]
+    pub fn created_at(&self) -> SystemTime {
+        self.record.row.created_at.into()
+    }
+
+    /// When this version was written, by the database's clock.
+    #[must_use]
+    pub fn updated_at(&self) -> SystemTime {
+        self.record.row.updated_at.into()
+    }
+
+    /// The absolute limit, by the database's clock. The idle limit may end the session earlier.
+    #[must_use]
+    pub fn expires_at(&self) -> SystemTime {
+        self.record.row.expires_at.into()
+    }
+
+    /// The last access that this node knows of, to the second. Other nodes' accesses become known when they are
+    /// flushed, `touch_interval` later at most.
+    #[must_use]
+    pub fn last_accessed_at(&self) -> SystemTime {
+        self.record.access.last().into()
+    }
+
+    /// Whether the session ends after `idle_timeout` without access.
+    #[must_use]
+    pub fn idle_limit(&self) -> IdleLimit {
+        self.record.row.idle_limit
+    }
+
+    /// Whether the read that made this handle was answered from the node's memory.
+    #[must_use]
+    pub fn is_from_cache(&self) -> bool {
+        self.origin == Origin::Cache
+    }
+
+    /// Whether the handle has changes that were not saved.
+    #[must_use]
+    pub fn is_modified(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Forgets the unsaved changes.
+    pub fn discard_changes(&mut self) {
+        self.changes.clear();
+    }
+
+    /// Marks the handle as unusable for writing: a later `update` with it fails with
+    /// [`ErrorKind::Invalidated`]. For a request that found its session to be in a state that must not be saved.
+    /// Nothing is sent to the database.
+    pub fn invalidate(&mut self) {
+        self.invalidated = true;
+    }
+
+    /// Whether [`invalidate`](Session::invalidate) was called.
+    #[must_use]
+    pub fn is_invalidated(&self) -> bool {
+        self.invalidated
+    }
+
+    /// Decodes an attribute. `None` if there is none, or it has expired.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if the value is not a `T`.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        self.get_json(key).map(|text| decode(key, text)).transpose()
+    }
+
+    /// Decodes an attribute once per node and version, and shares the result with every reader.
+    ///
+    /// The first type asked for is the one kept; reading the same attribute as another type works and decodes
+    /// each time. A value that this handle has set and not saved is decoded each time, too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if the value is not a `T`.
+    pub fn get_shared<T>(&self, key: &str) -> Result<Option<Arc<T>>, Error>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        match self.changes.get(key) {
+            Some(_) => Ok(self.get(key)?.map(Arc::new)),
+            None => self.saved(key).map(|attribute| attribute.shared()).transpose(),
+        }
+    }
+
+    /// An attribute's JSON as stored. `None` if there is none, or it has expired.
+    #[must_use]
+    pub fn get_json(&self, key: &str) -> Option<&str> {
+        match self.changes.get(key) {
+            Some(Change::Set { text, expires_at }) => (self.now() < *expires_at).then_some(text),
+            Some(Change::Remove) => None,
+            None => self.saved(key).map(|attribute| &*attribute.text),
+        }
+    }
+
+    /// Whether the attribute exists and has not expired.
+    #[must_use]
+    pub fn contains(&self, key: &str) -> bool {
+        self.get_json(key).is_some()
+    }
+
+    /// The keys of all attributes that exist and have not expired, sorted, unsaved changes included.
+    #[must_use]
+    pub fn keys(&self) -> Vec<&str> {
+        let now = self.now();
+        let saved = self.record.attributes.iter().filter(|attribute| attribute.is_live(now));
+        let untouched = saved.map(|attribute| &*attribute.key).filter(|key| self.changes.get(key).is_none());
+        let set = self.changes.iter().filter_map(|(key, change)| match change {
+            Change::Set { expires_at, .. } if now < *expires_at => Some(key),
+            Change::Set { .. } | Change::Remove => None,
+        });
+        let mut keys: Vec<&str> = untouched.chain(set).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// The session version that last wrote a saved attribute. `None` if there is none, it has expired, or this
+    /// handle has changed it.
+    #[must_use]
+    pub fn attribute_version(&self, key: &str) -> Option<Version> {
+        match self.changes.get(key) {
+            Some(_) => None,
+            None => self.saved(key).map(|attribute| attribute.version),
+        }
+    }
+
+    /// When an attribute expires by itself, by the database's clock. `None` if it lives as long as the session, or
+    /// does not exist.
+    #[must_use]
+    pub fn attribute_expires_at(&self, key: &str) -> Option<SystemTime> {
+        let expires_at = match self.changes.get(key) {
+            Some(Change::Set { expires_at, .. }) => *expires_at,
+            Some(Change::Remove) => return None,
+            None => self.saved(key)?.expires_at,
+        };
+        (self.now() < expires_at && expires_at != DbTime::NEVER).then(|| expires_at.into())
+    }
+
+    /// Sets an attribute for as long as the session lives.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`] if `value` is not representable in JSON; [`ErrorKind::Attribute`] if key or value
+    /// break a limit. The handle is unchanged then.
+    pub fn set<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), Error> {
+        put(&mut self.changes, &self.record.rules, key, value, Lifetime::Session)
+    }
+
+    /// Sets an attribute that disappears by itself at `expires_at` on the database's clock. A time in the past
+    /// makes it absent.
+    ///
+    /// # Errors
+    /// As [`set`](Session::set).
+    pub fn set_until<T: Serialize + ?Sized>(
+        &mut self,
+        key: &str,
+        value: &T,
+        expires_at: SystemTime,
+    ) -> Result<(), Error> {
+        let lifetime = Lifetime::Until(expires_at.into());
+        put(&mut self.changes, &self.record.rules, key, value, lifetime)
+    }
+
+    /// Sets an attribute that disappears by itself after `lifetime`, counted from this call.
+    ///
+    /// # Errors
+    /// As [`set`](Session::set).
+    pub fn set_for<T: Serialize + ?Sized>(
+        &mut self,
+        key: &str,
+        value: &T,
+        lifetime: Duration,
+    ) -> Result<(), Error> {
+        put(&mut self.changes, &self.record.rules, key, value, Lifetime::For(lifetime))
+    }
+
+    /// Removes an attribute. Removing one that does not exist is a change, too: a checked update then verifies that
+    /// it still does not exist.
+    pub fn remove(&mut self, key: &str) {
+        self.changes.remove(key);
+    }
+
+    /// Checks what the session would hold after its changes.
+    pub(crate) fn check_limits(&self) -> Result<(), Error> {
+        let kept =
+            self.record.attributes.iter().filter(|attribute| self.changes.get(&attribute.key).is_none());
+        let kept = kept.map(|attribute| (&*attribute.key, &*attribute.text));
+        check(&self.record.rules, kept, &self.changes)
+    }
+
+    fn saved(&self, key: &str) -> Option<&Arc<Attribute>> {
+        let attribute = self.record.attributes.get(key)?;
+        // Most attributes never expire: they cost no clock read.
+        let live = attribute.expires_at == DbTime::NEVER || attribute.is_live(self.now());
+        live.then_some(attribute)
+    }
+
+    fn now(&self) -> DbTime {
+        self.record.rules.clock.database_now()
+    }
+}
+
+/// Encodes and records one value, or leaves `changes` as they were.
+pub(crate) fn put<T: Serialize + ?Sized>(
+    changes: &mut Changes,
+    rules: &Rules,
+    key: &str,
+    value: &T,
+    lifetime: Lifetime,
+) -> Result<(), Error> {
+    rules.limits.check_key(key)?;
+    let text = serde_json::to_string(value).map_err(|error| {
+        Error::new(ErrorKind::Encode, format!("the value of attribute {key:?} has no JSON form"))
+            .with_source(error)
+    })?;
+    rules.limits.check_value(key, &text)?;
+    changes.set(key, text.into(), lifetime.resolve(rules.clock.database_now()));
+    Ok(())
+}
+
+/// Checks the keys of removals, which `put` has not seen, and the totals.
+pub(crate) fn check<'a>(
+    rules: &Rules,
+    kept: impl Iterator<Item = (&'a str, &'a str)>,
+    changes: &'a Changes,
+) -> Result<(), Error> {
+    let mut set = Vec::with_capacity(changes.len());
+    for (key, change) in changes.iter() {
+        rules.limits.check_key(key)?;
+        if let Change::Set { text, .. } = change {
+            set.push((key, &**text));
+        }
+    }
+    rules.limits.check_total(kept.chain(set))
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("user_id", &self.user_id())
+            .field("version", &self.version())
+            .field("keys", &self.keys())
+            .field("modified", &self.is_modified())
+            .finish_non_exhaustive()
+    }
+}

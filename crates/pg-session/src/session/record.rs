@@ -1,0 +1,78 @@
+//! One version of a session, as the database holds it: immutable but for the last access.
+//!
+//! I6: a record's row and attributes always belong to one version. There are two ways to make one, and both keep
+//! that: from one statement's snapshot, and from a record plus the changes that directly follow its version.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attributes::Attributes;
+use super::changes::Limits;
+use super::expiry::{Access, IdleLimit, Touch};
+use crate::clock::{Clock, DbTime};
+use crate::id::{GroupId, SessionId, UserId};
+use crate::version::Version;
+
+/// What every session of one manager is judged by.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// A session's row and attributes at one version.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) row: Row,
+    pub(crate) attributes: Attributes,
+    pub(crate) access: Access,
+}
+
+/// The columns of `sessions`, but for the last access, which moves without a new version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Row {
+    pub(crate) id: SessionId,
+    pub(crate) user_id: UserId,
+    pub(crate) group_id: Option<GroupId>,
+    pub(crate) version: Version,
+    pub(crate) created_at: DbTime,
+    pub(crate) updated_at: DbTime,
+    pub(crate) expires_at: DbTime,
+    pub(crate) idle_limit: IdleLimit,
+}
+
+impl Record {
+    pub(crate) fn new(rules: Arc<Rules>, row: Row, attributes: Attributes, last_accessed_at: DbTime) -> Self {
+        assert!(row.version > Version::ABSENT, "the table's check keeps versions positive");
+        Self { rules, row, attributes, access: Access::new(last_accessed_at) }
+    }
+
+    /// When the session ends, by everything that the database has confirmed.
+    #[inline]
+    pub(crate) fn ends_at(&self) -> DbTime {
+        match self.row.idle_limit {
+            IdleLimit::Enforced => {
+                self.row.expires_at.min(self.access.confirmed().plus(self.rules.idle_timeout))
+            }
+            IdleLimit::Exempt => self.row.expires_at,
+        }
+    }
+
+    /// I4: at `ends_at` itself the session is gone, as in the statements' `expires_at > now`.
+    #[inline]
+    pub(crate) fn is_live(&self, now: DbTime) -> bool {
+        now < self.ends_at()
+    }
+
+    /// Records an access; the caller queues the record as it is told.
+    #[inline]
+    pub(crate) fn touch(&self, now: DbTime) -> Touch {
+        let urgent_after = match self.row.idle_limit {
+            IdleLimit::Enforced => Some(self.rules.idle_timeout / 2),
+            IdleLimit::Exempt => None,
+        };
+        self.access.touch(now, urgent_after)
+    }
+}

@@ -1,0 +1,98 @@
+//! Combined creates.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::Workshop;
+use super::lane::Job;
+use crate::error::{Error, ErrorKind};
+use crate::id::{GroupId, SessionId, UserId};
+use crate::postgres::create::{Birth, Created};
+use crate::postgres::failure::Failure;
+use crate::postgres::update::Expiry;
+use crate::session::IdleLimit;
+use crate::session::attributes::Attributes;
+use crate::session::changes::Changes;
+use crate::session::record::{Record, Row};
+use crate::version::Version;
+
+/// One session to be made.
+pub(crate) struct CreateJob {
+    pub(crate) id: SessionId,
+    pub(crate) user_id: UserId,
+    pub(crate) group_id: Option<GroupId>,
+    pub(crate) expiry: Expiry,
+    pub(crate) idle_limit: IdleLimit,
+    pub(crate) attributes: Changes,
+    /// The user if the number of sessions is limited, the session itself if not.
+    pub(crate) exclusive: Uuid,
+    pub(crate) reply: oneshot::Sender<Result<Arc<Record>, Error>>,
+}
+
+impl CreateJob {
+    fn birth(&self) -> Birth<'_> {
+        Birth {
+            id: self.id,
+            user_id: self.user_id,
+            group_id: self.group_id,
+            expiry: self.expiry,
+            idle_limit: self.idle_limit,
+            attributes: &self.attributes,
+        }
+    }
+}
+
+impl Job for CreateJob {
+    /// I7: one create per user in a statement, or both would count the same sessions.
+    type Key = Uuid;
+
+    fn key(&self) -> Uuid {
+        self.exclusive
+    }
+
+    async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
+        let ticket = workshop.cache.ticket();
+        let births: Vec<Birth<'_>> = batch.iter().map(Self::birth).collect();
+        let outcomes = workshop.database.create(&births, workshop.limited).await?;
+        workshop.counters.create_statements.fetch_add(1, Ordering::Relaxed);
+        for (job, outcome) in batch.drain(..).zip(outcomes) {
+            let answer = match outcome {
+                Created::Made { created_at, expires_at, evicted } => {
+                    workshop.counters.creates.fetch_add(1, Ordering::Relaxed);
+                    for id in evicted {
+                        workshop.cache.forget(id);
+                    }
+                    let row = Row {
+                        id: job.id,
+                        user_id: job.user_id,
+                        group_id: job.group_id,
+                        version: Version::FIRST,
+                        created_at,
+                        updated_at: created_at,
+                        expires_at,
+                        idle_limit: job.idle_limit,
+                    };
+                    let attributes = Attributes::default().apply(&job.attributes, Version::FIRST);
+                    let record =
+                        Arc::new(Record::new(Arc::clone(&workshop.rules), row, attributes, created_at));
+                    workshop.cache.publish(ticket, &record);
+                    Ok(record)
+                }
+                Created::Refused => Err(Error::new(
+                    ErrorKind::SessionLimit,
+                    "the user has max_sessions_per_user live sessions and session_limit is \"refuse\"; end one first",
+                )),
+            };
+            // Nobody waits any more if the future was dropped; the session exists all the same.
+            let _ = job.reply.send(answer);
+        }
+        Ok(Vec::new())
+    }
+
+    fn fail(self, error: Error, _: &Workshop) {
+        let _ = self.reply.send(Err(error));
+    }
+}

@@ -1,0 +1,177 @@
+//! The write lane: concurrent writes of a node, combined into few statements and few commits.
+//!
+//! A commit costs a disk flush, and one that notifies holds a lock of the whole cluster through it. So the writes that
+//! are queued at the same time share a statement ([`lane`]); each still succeeds or fails alone. After the commit the
+//! outcome goes into the cache, and only then to the caller: whoever was told of a write reads it on this node.
+//!
+//! Updates are split over lanes by session, creates go by user, and what concerns any number of sessions (a user's,
+//! all) has a lane of its own. Last accesses are gathered by [`touch`].
+
+mod create;
+mod delete;
+mod lane;
+mod sweep;
+pub(crate) mod touch;
+mod update;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::create::CreateJob;
+use self::delete::DeleteJob;
+use self::lane::{Job, Lane, lane};
+pub(crate) use self::sweep::Sweep;
+use self::sweep::SweepJob;
+pub(crate) use self::update::UpdateJob;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, UpdateError};
+use crate::id::SessionId;
+use crate::postgres::Database;
+use crate::probes::Probes;
+use crate::session::record::{Record, Rules};
+
+/// The lanes' sending halves.
+pub(crate) struct Writer {
+    updates: Box<[Lane<UpdateJob>]>,
+    creates: Lane<CreateJob>,
+    deletes: Lane<DeleteJob>,
+    sweeps: Lane<SweepJob>,
+    workshop: Arc<Workshop>,
+}
+
+/// What every lane works with.
+pub(crate) struct Workshop {
+    rules: Arc<Rules>,
+    cache: Arc<Cache>,
+    database: Arc<Database>,
+    probes: Probes,
+    /// Whether `create` has a limit to keep.
+    limited: bool,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    updates: AtomicU64,
+    update_statements: AtomicU64,
+    creates: AtomicU64,
+    create_statements: AtomicU64,
+}
+
+/// What the writer has done since the manager's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct WriteStats {
+    /// Updates that were committed.
+    pub updates: u64,
+    /// Statements, and so commits, that carried them.
+    pub update_statements: u64,
+    /// Sessions that were created.
+    pub creates: u64,
+    /// Statements, and so commits, that carried them.
+    pub create_statements: u64,
+    /// Writes that wait for a statement now.
+    pub waiting: usize,
+}
+
+impl Writer {
+    /// Starts the lanes; they stop with `stop`, after finishing what was queued.
+    pub(crate) fn start(
+        config: &Config,
+        rules: Arc<Rules>,
+        cache: Arc<Cache>,
+        database: Arc<Database>,
+        probes: Probes,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let limited = config.max_sessions_per_user > 0;
+        let workshop =
+            Arc::new(Workshop { rules, cache, database, probes, limited, counters: Counters::default() });
+        let (queue, batch) = (config.write_queue_max, config.write_batch_max);
+        Self {
+            updates: (0..config.write_lanes).map(|_| open(queue, batch, &workshop, tasks, stop)).collect(),
+            creates: open(queue, batch, &workshop, tasks, stop),
+            deletes: open(queue, batch, &workshop, tasks, stop),
+            // One at a time: each is a statement over any number of rows.
+            sweeps: open(queue, 1, &workshop, tasks, stop),
+            workshop,
+        }
+    }
+
+    /// Writes an update. Dropping the future does not undo it.
+    pub(crate) async fn update(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<Arc<Record>, UpdateError>>) -> UpdateJob,
+    ) -> Result<Arc<Record>, UpdateError> {
+        let (reply, outcome) = oneshot::channel();
+        let job = make(reply);
+        self.updates[job.session().spread() % self.updates.len()].push(job)?;
+        outcome.await.unwrap_or_else(|_| Err(vanished().into()))
+    }
+
+    /// Creates a session. Dropping the future does not undo it.
+    pub(crate) async fn create(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<Arc<Record>, Error>>) -> CreateJob,
+    ) -> Result<Arc<Record>, Error> {
+        let (reply, outcome) = oneshot::channel();
+        self.creates.push(make(reply))?;
+        outcome.await.unwrap_or_else(|_| Err(vanished()))
+    }
+
+    /// Deletes a session; answers whether it was alive. Dropping the future does not undo it.
+    pub(crate) async fn delete(&self, id: SessionId) -> Result<bool, Error> {
+        let (reply, outcome) = oneshot::channel();
+        self.deletes.push(DeleteJob { id, reply })?;
+        outcome.await.unwrap_or_else(|_| Err(vanished()))
+    }
+
+    /// Carries out a sweep; answers how many living sessions were deleted. Dropping the future does not undo it.
+    pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, Error> {
+        let (reply, outcome) = oneshot::channel();
+        self.sweeps.push(SweepJob { sweep, reply })?;
+        outcome.await.unwrap_or_else(|_| Err(vanished()))
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        let updates: usize = self.updates.iter().map(Lane::waiting).sum();
+        updates + self.creates.waiting() + self.deletes.waiting() + self.sweeps.waiting()
+    }
+
+    pub(crate) fn stats(&self) -> WriteStats {
+        let Counters { updates, update_statements, creates, create_statements } = &self.workshop.counters;
+        WriteStats {
+            updates: updates.load(Ordering::Relaxed),
+            update_statements: update_statements.load(Ordering::Relaxed),
+            creates: creates.load(Ordering::Relaxed),
+            create_statements: create_statements.load(Ordering::Relaxed),
+            waiting: self.waiting(),
+        }
+    }
+}
+
+fn open<J: Job>(
+    queue_max: usize,
+    batch_max: usize,
+    workshop: &Arc<Workshop>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Lane<J> {
+    let (lane, work) = lane(queue_max, batch_max, workshop);
+    tasks.spawn(work.run(stop.clone()));
+    lane
+}
+
+/// The task that had the job is gone: the runtime is being shut down.
+fn vanished() -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        "the runtime ended while the write was under way; it may or may not have been committed",
+    )
+}

@@ -1,0 +1,89 @@
+//! What every test needs: the shared server, a schema of its own, nodes, and a plain connection beside them.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Once};
+use std::time::Duration;
+
+use pg_sandbox::Sandbox;
+use pg_session::{Config, Migrations, SessionManager};
+
+/// The server that the tests of this binary share. Tests that stop or restart a server start one of their own.
+static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
+    Sandbox::builder().setting("max_connections", "400").start().expect("PostgreSQL starts")
+});
+
+/// How long a test waits for something that should take milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One test's place: a schema that no other test uses, on a server.
+pub struct World {
+    pub url: String,
+    pub schema: String,
+}
+
+impl World {
+    /// A fresh schema on the shared server.
+    pub fn new() -> Self {
+        Self::on(&SANDBOX)
+    }
+
+    /// A fresh schema on another server.
+    pub fn on(sandbox: &Sandbox) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        init_log();
+        let schema = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { url: sandbox.url(), schema }
+    }
+
+    /// The configuration of a node in this schema.
+    pub fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.schema.clone_from(&self.schema);
+        config.migrations = Migrations::Apply;
+        config.pool_connections_max = 4;
+        config
+    }
+
+    /// A node, in sync.
+    pub async fn node(&self) -> SessionManager {
+        self.node_with(self.config()).await
+    }
+
+    pub async fn node_with(&self, config: Config) -> SessionManager {
+        let node = SessionManager::connect(&self.url, config).await.expect("the node starts");
+        node.trusted().await;
+        node
+    }
+
+    /// A connection beside the library, for looking at the tables and disturbing them.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let config = tokio_postgres::Config::from_str(&self.url).expect("the sandbox's URL parses");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("the server answers");
+        tokio::spawn(connection);
+        client.batch_execute(&format!("SET search_path TO {}", self.schema)).await.expect("search_path");
+        client
+    }
+}
+
+/// Waits until `condition` holds, asking again and again; a test fails if it never does.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let outcome = tokio::time::timeout(PATIENCE, async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(outcome.await.is_ok(), "never happened: {what}");
+}
+
+fn init_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let _ = tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+                .with_test_writer()
+                .try_init();
+        }
+    });
+}
