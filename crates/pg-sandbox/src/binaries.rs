@@ -172,7 +172,8 @@ mod tests {
 
     impl Machine {
         fn new() -> Self {
-            let root = Directory::create(None).unwrap();
+            let root = Directory::choose(None);
+            fs::create_dir(root.path()).unwrap();
             let path = vec![root.path().join("path")];
             let search = Search { pg_bin: None, path, root: root.path().to_owned() };
             Self { root, search }

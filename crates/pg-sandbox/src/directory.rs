@@ -1,5 +1,5 @@
-//! The directory of one sandbox: data, sockets, log. It is made here, private to the account of the server, and
-//! removed by the [`reaper`](crate::reaper).
+//! The directory of one sandbox: data, sockets, log, private to the account of the server. Where it is gets decided
+//! here; the [`reaper`](crate::reaper) makes it and removes it, so that it never exists unwatched.
 
 use std::{
     collections::hash_map::RandomState,
@@ -7,7 +7,6 @@ use std::{
     ffi::OsStr,
     fs,
     hash::{BuildHasher, Hasher},
-    io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process,
@@ -34,36 +33,26 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Makes a new, empty, private directory, and hands it to `account`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Directory`] if it cannot be made where temporary files go.
-    pub(crate) fn create(account: Option<Account>) -> Result<Self, Error> {
+    /// Chooses a place for a new directory that `account` can reach; the reaper makes it.
+    pub(crate) fn choose(account: Option<Account>) -> Self {
         let name =
             format!("pg-sandbox-{}-{:016x}", process::id(), RandomState::new().build_hasher().finish());
-        let parent = parent(&name, account.is_some());
-        let directory = Self { path: parent.join(name) };
-        directory.make(account).map_err(|error| {
-            let message = format!(
-                "could not make {}: set TMPDIR to a directory where files can be made",
-                directory.path.display()
-            );
-            Error::caused(ErrorKind::Directory, message, error)
-        })?;
-        Ok(directory)
+        Self { path: parent(&name, account.is_some()).join(name) }
     }
 
-    fn make(&self, account: Option<Account>) -> io::Result<()> {
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o700);
-        // Fails if it exists: nobody can have put one in our way and own what is in it.
-        builder.create(&self.path)?;
-        builder.create(self.sockets())?;
-        if let Some(account) = account {
-            account.own(&self.sockets())?;
-            account.own(&self.path)?;
-        }
-        Ok(())
+    /// Makes what is inside, and hands everything to `account`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Directory`].
+    pub(crate) fn furnish(&self, account: Option<Account>) -> Result<(), Error> {
+        let furnished =
+            fs::DirBuilder::new().mode(0o700).create(self.sockets()).and_then(|()| match account {
+                Some(account) => account.own(&self.sockets()).and_then(|()| account.own(&self.path)),
+                None => Ok(()),
+            });
+        furnished.map_err(|error| {
+            Error::caused(ErrorKind::Directory, format!("could not furnish {}", self.path.display()), error)
+        })
     }
 
     /// A directory that is not made, to talk about.
@@ -121,12 +110,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_have_paths_that_fit() {
-        let directory = Directory::create(None).unwrap();
-        let socket = directory.sockets().join(LONGEST_SOCKET_NAME);
-        let mode = fs::metadata(directory.path()).unwrap().permissions().mode();
-        fs::remove_dir_all(directory.path()).unwrap();
+    fn sockets_have_paths_that_fit_and_no_name_comes_twice() {
+        let (one, two) = (Directory::choose(None), Directory::choose(None));
+        assert_ne!(one.path(), two.path());
+        let socket = one.sockets().join(LONGEST_SOCKET_NAME);
         assert!(socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX, "{}", socket.display());
-        assert_eq!(mode & 0o777, 0o700);
     }
 }

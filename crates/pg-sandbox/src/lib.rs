@@ -14,6 +14,7 @@ mod sandbox;
 mod account;
 mod binaries;
 mod directory;
+mod launch;
 mod port;
 mod server;
 mod settings;

@@ -6,11 +6,13 @@
 //! group of its own, and so is the server: Ctrl-C in a terminal reaches the owner only, and what follows is the
 //! watchdog's decision. It holds neither the standard streams nor the working directory of its owner.
 //!
+//! The watchdog also makes the directory: there is no moment in which the owner could die and leave it behind.
+//!
 //! Dropping a sandbox goes the same way: the pipe is closed, and the owner waits for the watchdog. There is one way
 //! to clean up, and every test takes it.
 
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Command, Stdio},
     time::Duration,
@@ -48,30 +50,50 @@ pub(crate) struct Reaper {
 }
 
 impl Reaper {
-    /// Starts a watchdog for `directory`, which is removed if that fails.
+    /// Starts a watchdog, which makes `directory`.
     ///
     /// # Errors
-    /// [`ErrorKind::Process`] if there is no `sh`, or no process to be had.
+    /// [`ErrorKind::Process`] if there is no `sh`, or no process to be had; [`ErrorKind::Directory`] if the directory
+    /// cannot be made.
     pub(crate) fn watch(directory: Directory) -> Result<Self, Error> {
-        let mut reaper = Self { directory, watchdog: None };
+        let no_watchdog =
+            |error| Error::caused(ErrorKind::Process, "could not start the watchdog with /bin/sh", error);
         let mut child = Command::new("/bin/sh")
-            .args(["-c", SCRIPT, "pg-sandbox-reaper"])
-            .arg(reaper.directory.path())
+            // By way of a variable: `ps` shows a short line, and not the whole script.
+            .args(["-c", r#"eval "$PG_SANDBOX_REAPER""#, "pg-sandbox-reaper"])
+            .arg(directory.path())
+            .env("PG_SANDBOX_REAPER", SCRIPT)
             .env("LC_ALL", "C")
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| {
-                Error::caused(ErrorKind::Process, "could not start the watchdog with /bin/sh", error)
-            })?;
-        reaper.watchdog = child.stdin.take().map(|pipe| (child, pipe));
-        Ok(reaper)
+            .map_err(no_watchdog)?;
+        let (pipe, mut answer) = (child.stdin.take(), String::new());
+        if let Some(mut out) = child.stdout.take() {
+            out.read_to_string(&mut answer).map_err(no_watchdog)?;
+        }
+        let reaper = Self { directory, watchdog: pipe.map(|pipe| (child, pipe)) };
+        if answer.trim() == "made" { Ok(reaper) } else { Err(reaper.not_made(answer.trim())) }
     }
 
-    /// Tells the watchdog what it would have to end. Call it as soon as a process runs, and when it has ended.
+    /// The watchdog has ended without a directory: there is nothing to clean up but itself.
+    fn not_made(mut self, answer: &str) -> Error {
+        let place = self.directory.path().display().to_string();
+        if let Some((mut child, pipe)) = self.watchdog.take() {
+            drop(pipe);
+            if let Err(error) = child.wait() {
+                return Error::caused(ErrorKind::Process, "could not wait for the watchdog", error);
+            }
+        }
+        let message =
+            format!("could not make {place} ({answer}): set TMPDIR to a directory where files can be made");
+        Error::new(ErrorKind::Directory, message)
+    }
+
+    /// Tells the watchdog what it would have to end. Call it before a process does anything, and when it has ended.
     ///
     /// # Errors
     /// [`ErrorKind::Process`] if the watchdog is gone.
@@ -130,5 +152,29 @@ impl Drop for Reaper {
             // The last place that knows: a destructor has nobody to return it to.
             eprintln!("pg-sandbox: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directory_that_cannot_be_made_is_an_error_with_its_cause() {
+        let error = Reaper::watch(Directory::at("/nowhere/pg-sandbox-test")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Directory);
+        assert!(
+            error.to_string().contains("No such file") && error.to_string().contains("TMPDIR"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn directory_of_somebody_else_is_neither_taken_nor_removed() {
+        let directory = Directory::choose(None);
+        std::fs::create_dir(directory.path()).unwrap();
+        let error = Reaper::watch(directory.clone()).unwrap_err();
+        std::fs::remove_dir(directory.path()).unwrap();
+        assert_eq!(error.kind(), ErrorKind::Directory);
     }
 }

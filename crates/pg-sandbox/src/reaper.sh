@@ -1,5 +1,6 @@
 # The watchdog of one sandbox: see reaper.rs. POSIX sh; $1 is the directory of the sandbox.
 #
+# It makes the directory and says "made", or says what is wrong and exits 1; standard output ends after that.
 # Standard input is a pipe that only the owner holds. On it come lines "server PID", "initdb PID" and "none 0", the
 # last of which says what runs now. Its end means that the owner is gone or has let go: stop what runs, remove
 # the directory. Exits 0 if nothing is left.
@@ -7,6 +8,10 @@
 dir=$1
 trap '' HUP INT QUIT TERM PIPE
 cd / || exit 1
+# Fails if it exists: nobody can have put one in our way and own what is in it.
+mkdir -m 700 "$dir" 2>&1 || exit 1
+echo made
+exec >/dev/null 2>&1
 
 nap() { sleep 0.02 2>/dev/null || sleep 1; }
 NAPS_MAX=300 # 6 s for each step: an immediate shutdown takes some 50 ms
@@ -72,12 +77,6 @@ while read -r next_what next_pid; do
     what=$next_what
     pid=$next_pid
 done
-
-# If the owner died between starting a server and telling, the server has written its own id.
-if [ "$what" = none ] && [ -r "$dir/data/postmaster.pid" ]; then
-    what=server
-    read -r pid <"$dir/data/postmaster.pid"
-fi
 
 if [ "$pid" -gt 0 ] && ours "$pid"; then
     case $what in

@@ -18,9 +18,10 @@ use crate::{
     builder::SandboxBuilder,
     directory::Directory,
     error::{Error, ErrorKind},
+    launch::Launch,
     port::Port,
     reaper::{Reaper, Running},
-    server::{Launch, Server, StartError},
+    server::{Server, StartError},
     settings::Settings,
     version::ServerVersion,
 };
@@ -71,16 +72,14 @@ impl Sandbox {
     pub(crate) fn launch(settings: &Settings, files: &[(String, Vec<u8>)]) -> Result<Self, Error> {
         let binaries = Binaries::find()?;
         let account = Account::to_drop_to()?;
-        let directory = Directory::create(account)?;
+        let directory = Directory::choose(account);
+        let conf = settings.render(&directory)?;
         // From here on the reaper is responsible, whatever fails and whoever dies.
         let mut reaper = Reaper::watch(directory.clone())?;
-        let conf = settings.render(&directory)?;
+        directory.furnish(account)?;
         let launch = Launch { binaries, account, directory };
 
-        let mut initdb = launch.start_initdb()?;
-        reaper.tell(Running::Initdb(initdb.id()))?;
-        launch.finish_initdb(&mut initdb)?;
-        reaper.tell(Running::None)?;
+        launch.run_initdb(&mut reaper)?;
         configure(&launch, &conf, files)?;
 
         let mut state = State { reaper, server: None };
@@ -228,8 +227,7 @@ impl State {
     }
 
     fn run_on(&mut self, launch: &Launch, port: &Port) -> Result<(), StartError> {
-        let server = launch.start_server(port.addr().port()).map_err(StartError::Failed)?;
-        self.reaper.tell(Running::Server(server.id())).map_err(StartError::Failed)?;
+        let server = launch.start_server(port.addr().port(), &mut self.reaper).map_err(StartError::Failed)?;
         self.server.insert(server).wait_until_ready(&launch.directory).inspect_err(|_| self.server = None)
     }
 

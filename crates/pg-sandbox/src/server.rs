@@ -4,44 +4,28 @@
 //! calls that end it consume it.
 
 use std::{
-    fs::{self, OpenOptions},
-    io,
-    os::unix::process::CommandExt,
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    fs,
+    process::{Child, ExitStatus},
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
 
 use crate::{
-    account::Account,
-    binaries::Binaries,
     deadline,
     directory::Directory,
     error::{Error, ErrorKind},
+    launch::tail,
     processes,
 };
 
-/// How long `initdb` may take: about a second, much more on a loaded machine.
-const INITDB_WAIT: Duration = Duration::from_secs(120);
 /// How long a start may take, recovery after a crash included.
 const START_WAIT: Duration = Duration::from_secs(120);
 /// How long a fast shutdown may take, its checkpoint included.
 const STOP_WAIT: Duration = Duration::from_secs(60);
-/// How much of a log a message carries, in bytes.
-const MESSAGE_LOG_BYTES_MAX: usize = 4 * 1024;
 
 /// What PostgreSQL says when somebody else has its port.
 const PORT_TAKEN: &str = "Address already in use";
-
-/// What it takes to start a server, once and again.
-#[derive(Debug)]
-pub(crate) struct Launch {
-    pub(crate) binaries: Binaries,
-    pub(crate) account: Option<Account>,
-    pub(crate) directory: Directory,
-}
 
 /// Why a server did not start.
 #[derive(Debug)]
@@ -50,66 +34,6 @@ pub(crate) enum StartError {
     PortTaken(Error),
     /// Anything else.
     Failed(Error),
-}
-
-impl Launch {
-    /// Starts `initdb`; [`finish_initdb`](Self::finish_initdb) waits for it.
-    pub(crate) fn start_initdb(&self) -> Result<Child, Error> {
-        let log = self.directory.initdb_log();
-        let mut command = self.command(&self.binaries.initdb(), &log)?;
-        command.arg("--pgdata").arg(self.directory.data()).args([
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--no-sync",
-        ]);
-        spawn(&mut command)
-    }
-
-    pub(crate) fn finish_initdb(&self, initdb: &mut Child) -> Result<(), Error> {
-        let trouble = |kind, what: String| {
-            let said = tail(&self.directory.initdb_log(), 0);
-            Error::new(kind, format!("initdb {what}; it said: {said}"))
-        };
-        match deadline::poll(INITDB_WAIT, || initdb.try_wait()) {
-            Ok(Some(status)) if status.success() => Ok(()),
-            Ok(Some(status)) => Err(trouble(ErrorKind::Initdb, format!("ended with {status}"))),
-            Ok(None) => Err(trouble(ErrorKind::Timeout, format!("took longer than {INITDB_WAIT:?}"))),
-            Err(error) => Err(Error::caused(ErrorKind::Process, "could not wait for initdb", error)),
-        }
-    }
-
-    /// Starts a server on `port`; it is [`ready`](Server::wait_until_ready) later.
-    pub(crate) fn start_server(&self, port: u16) -> Result<Server, Error> {
-        let log = self.directory.log();
-        let log_begin = fs::metadata(&log).map_or(0, |metadata| metadata.len());
-        let mut command = self.command(&self.binaries.postgres(), &log)?;
-        command.arg("-D").arg(self.directory.data()).arg("-p").arg(port.to_string());
-        Ok(Server { child: spawn(&mut command)?, log_begin, paused: false })
-    }
-
-    /// A program of PostgreSQL, with nothing of the caller's PostgreSQL about it.
-    fn command(&self, program: &Path, log: &Path) -> Result<Command, Error> {
-        let log_file = OpenOptions::new().create(true).append(true).open(log);
-        let (out, err) = log_file.and_then(|file| Ok((file.try_clone()?, file))).map_err(|error| {
-            Error::caused(ErrorKind::Directory, format!("could not open {}", log.display()), error)
-        })?;
-        let mut command = Command::new(program);
-        // PGDATA, PGPORT, PGOPTIONS and their kin would lead elsewhere.
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"PG") {
-                command.env_remove(name);
-            }
-        }
-        // English, because the log is read; UTC, because initdb would spend its time comparing time zones.
-        command.env("LC_ALL", "C").env("TZ", "UTC").current_dir("/").process_group(0);
-        command.stdin(Stdio::null()).stdout(out).stderr(err);
-        if let Some(account) = self.account {
-            account.run(&mut command);
-        }
-        Ok(command)
-    }
 }
 
 /// One running postmaster.
@@ -122,6 +46,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// The server that is starting in `child`, and logs from `log_begin` on.
+    pub(crate) fn starting(child: Child, log_begin: u64) -> Self {
+        Self { child, log_begin, paused: false }
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -243,26 +172,4 @@ fn says_ready(directory: &Directory, id: u32) -> bool {
     let mut lines = text.lines();
     lines.next() == Some(id.to_string().as_str())
         && lines.nth(6).is_some_and(|status| status.trim() == "ready")
-}
-
-/// The end of a log from `begin` on, short enough for a message.
-fn tail(log: &Path, begin: u64) -> String {
-    match fs::read(log) {
-        Ok(bytes) => {
-            let begin = usize::try_from(begin).unwrap_or(0).min(bytes.len());
-            let begin = begin.max(bytes.len().saturating_sub(MESSAGE_LOG_BYTES_MAX));
-            String::from_utf8_lossy(&bytes[begin..]).trim().to_owned()
-        }
-        Err(error) => format!("(the log {} cannot be read: {error})", log.display()),
-    }
-}
-
-fn spawn(command: &mut Command) -> Result<Child, Error> {
-    command.spawn().map_err(|error: io::Error| {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let message = format!(
-            "could not start {program}: the account that the server runs as must be allowed to execute it"
-        );
-        Error::caused(ErrorKind::Process, message, error)
-    })
 }

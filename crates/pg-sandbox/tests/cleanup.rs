@@ -286,6 +286,17 @@ fn owner_that_is_killed_while_its_sandbox_starts_leaves_nothing() {
 }
 
 #[test]
+fn owner_that_is_killed_at_any_moment_of_a_start_leaves_nothing() {
+    // The moments between two signs matter as much: kill 5 ms later each time, from before the first one on.
+    for delay in (0..200).step_by(5).map(Duration::from_millis) {
+        let mut owner = Owner::start("wait", &[]);
+        thread::sleep(delay);
+        owner.signal_group(Signal::SIGKILL);
+        owner.assert_nothing_is_left();
+    }
+}
+
+#[test]
 fn variables_that_name_a_server_are_ignored() {
     let elsewhere = "postgres://someone@127.0.0.1:1/production";
     let vars = [
