@@ -75,7 +75,7 @@ impl Listener {
 
     /// Sends a barrier and waits until it is back: everything that was committed before the returned instant
     /// has been put into the queues of all subscriptions that were `Listening`, and each has been given its
-    /// `InSync`. Callers who ask before it is sent share one.
+    /// `InSync`; one that overflowed meanwhile has its `Lost`. Callers who ask before it is sent share one.
     ///
     /// # Errors
     ///

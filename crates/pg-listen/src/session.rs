@@ -68,6 +68,8 @@ pub(crate) enum SessionEvent {
     /// What is under way did not come back in time.
     Overdue,
     Ended(Option<tokio_postgres::Error>),
+    /// Nothing to tell, but there may be room now to send what could not be sent before.
+    Progress,
 }
 
 impl Session {
@@ -146,36 +148,24 @@ impl Session {
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> SessionEvent {
-        loop {
-            // Timers first: under a flood the link is always ready, and barriers must still go out and run
-            // late.
-            let event = tokio::select! {
-                biased;
-                () = self.deadline.as_mut(), if self.doing != Doing::Idle => {
-                    if self.last_look {
-                        return SessionEvent::Overdue;
-                    }
-                    self.last_look = true;
-                    self.deadline.as_mut().reset(Instant::now() + LAST_LOOK);
-                    continue;
-                }
-                () = self.barrier_due.as_mut() => {
-                    self.barrier_due.as_mut().reset(Instant::now() + self.timing.barrier_interval);
-                    return SessionEvent::BarrierDue;
-                }
-                event = self.link.next() => event,
-            };
-            match event {
-                LinkEvent::Message(message) => return SessionEvent::Message(message),
-                LinkEvent::Ended(error) => return SessionEvent::Ended(error),
-                LinkEvent::Answer(Answer::Notify) => self.notifies_in_flight -= 1,
-                LinkEvent::Answer(Answer::Control(Err(error))) => return SessionEvent::Ended(Some(error)),
-                LinkEvent::Answer(Answer::Control(Ok(()))) => {
-                    if let Some(channels) = self.answered() {
-                        return SessionEvent::Listening(channels);
-                    }
-                }
+        // Timers first: under a flood the link is always ready, and barriers must still go out and run late.
+        tokio::select! {
+            biased;
+            () = self.deadline.as_mut(), if self.doing != Doing::Idle => self.late(),
+            () = self.barrier_due.as_mut() => {
+                self.barrier_due.as_mut().reset(Instant::now() + self.timing.barrier_interval);
+                SessionEvent::BarrierDue
             }
+            event = self.link.next() => match event {
+                LinkEvent::Message(message) => SessionEvent::Message(message),
+                LinkEvent::Ended(error) => SessionEvent::Ended(error),
+                LinkEvent::Answer(Answer::Control(Ok(()))) => self.answered(),
+                LinkEvent::Answer(Answer::Control(Err(error))) => SessionEvent::Ended(Some(error)),
+                LinkEvent::Answer(Answer::Notify) => {
+                    self.notifies_in_flight -= 1;
+                    SessionEvent::Progress
+                }
+            },
         }
     }
 
@@ -191,20 +181,31 @@ impl Session {
         self.deadline.as_mut().reset(Instant::now() + self.timing.barrier_timeout);
     }
 
-    /// The statement under way succeeded. Returns the channels that are listened on from here on, if it was
-    /// LISTEN.
-    fn answered(&mut self) -> Option<Vec<Channel>> {
-        if let Doing::Awaits { answered, .. } = &mut self.doing {
-            *answered = true;
-            self.settle();
-            return None;
+    /// The deadline has passed: once for a last look at what has arrived, then for good.
+    fn late(&mut self) -> SessionEvent {
+        if self.last_look {
+            return SessionEvent::Overdue;
         }
-        match std::mem::replace(&mut self.doing, Doing::Idle) {
+        self.last_look = true;
+        self.deadline.as_mut().reset(Instant::now() + LAST_LOOK);
+        SessionEvent::Progress
+    }
+
+    /// The statement under way succeeded.
+    fn answered(&mut self) -> SessionEvent {
+        match &mut self.doing {
             Doing::Listens(channels) => {
+                let channels = std::mem::take(channels);
+                self.doing = Doing::Idle;
                 self.listened.extend(channels.iter().cloned());
-                Some(channels)
+                SessionEvent::Listening(channels)
             }
-            Doing::Idle | Doing::Awaits { .. } => None,
+            Doing::Awaits { answered, .. } => {
+                *answered = true;
+                self.settle();
+                SessionEvent::Progress
+            }
+            Doing::Idle => SessionEvent::Progress,
         }
     }
 

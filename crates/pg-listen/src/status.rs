@@ -8,6 +8,7 @@ use std::time::Instant;
 pub struct Status {
     pub(crate) phase: Phase,
     pub(crate) connections: u64,
+    pub(crate) failures: u32,
     pub(crate) as_of: Option<Instant>,
     pub(crate) last_error: Option<Arc<str>>,
 }
@@ -47,6 +48,12 @@ impl Status {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections
+    }
+
+    /// Attempts in a row, up to now, that did not lead to a connection in sync; 0 while in sync.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// The `as_of` of the last barrier that came back, on whichever connection.

@@ -202,7 +202,7 @@ impl Task {
                     "notice from postgres"
                 );
             }
-            SessionEvent::Message(_) => {}
+            SessionEvent::Message(_) | SessionEvent::Progress => {}
             SessionEvent::Listening(channels) => self.listening(&channels),
             SessionEvent::BarrierDue => self.barriers.want(),
             SessionEvent::Overdue => {
@@ -248,6 +248,7 @@ impl Task {
     fn in_sync(&self, as_of: Instant) {
         self.status.send_modify(|status| {
             status.phase = Phase::InSync;
+            status.failures = self.failures;
             status.as_of = Some(as_of);
         });
     }
@@ -281,6 +282,7 @@ impl Task {
         self.state = State::Backoff(Box::pin(sleep(delay)));
         self.status.send_modify(|status| {
             status.phase = Phase::Backoff;
+            status.failures = self.failures;
             status.last_error = Some(error.into());
         });
     }

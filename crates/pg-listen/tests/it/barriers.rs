@@ -1,0 +1,145 @@
+//! What a barrier proves, and what does not count as one.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use pg_listen::{ErrorKind, LostReason, Phase};
+use pg_sandbox::Direction;
+
+use crate::stage::{
+    Stage, drain, eventually, expect_in_sync, expect_lost, expect_payload, expect_start, notify, unique,
+};
+
+#[tokio::test]
+async fn everything_committed_before_a_barrier_is_queued_when_it_returns() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    let channel = unique("before");
+    let mut subscription = listener.subscribe(&channel).await.unwrap();
+    expect_start(&mut subscription).await;
+
+    // On the server each commit comes before the barrier; nothing here waits for a notification to arrive.
+    let client = stage.client().await;
+    for round in 0..50_usize {
+        for n in 0..round {
+            notify(&client, &channel, &n.to_string()).await;
+        }
+        let committed = Instant::now();
+        let as_of = listener.barrier().await.unwrap();
+        assert!((committed..=Instant::now()).contains(&as_of));
+        let (letters, payloads) = drain(&mut subscription);
+        assert_eq!(letters, format!("{}s", "n".repeat(round)));
+        assert_eq!(payloads, (0..round).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(listener.status().as_of(), Some(as_of));
+    }
+}
+
+#[tokio::test]
+async fn a_barrier_reaches_every_subscription_before_its_caller() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    let mut subscriptions = Vec::new();
+    for n in 0..10 {
+        let mut subscription = listener.subscribe(&unique(&format!("all{n}"))).await.unwrap();
+        expect_start(&mut subscription).await;
+        subscriptions.push(subscription);
+    }
+    let asked = Instant::now();
+    let as_of = listener.barrier().await.unwrap();
+    for subscription in &mut subscriptions {
+        let mut last = None;
+        while let Some(pg_listen::Event::InSync { as_of }) = subscription.try_recv() {
+            last = Some(as_of);
+        }
+        assert_eq!(last, Some(as_of));
+    }
+    assert!(asked <= as_of);
+}
+
+#[tokio::test]
+async fn callers_who_ask_together_share_barriers() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    listener.wait_connected().await.unwrap();
+    listener.barrier().await.unwrap();
+
+    stage.proxy.delay(Duration::from_millis(100)); // a barrier now takes 200 ms, far longer than it takes to ask
+    let crowd: Vec<_> = (0..200)
+        .map(|_| {
+            let listener = listener.clone();
+            tokio::spawn(async move { (Instant::now(), listener.barrier().await.unwrap()) })
+        })
+        .collect();
+    let mut barriers = BTreeSet::new();
+    for caller in crowd {
+        let (asked, as_of) = caller.await.unwrap();
+        assert!(asked <= as_of, "a barrier sent before it was asked for proves too little");
+        barriers.insert(as_of);
+    }
+    assert!(barriers.len() <= 5, "{} barriers for 200 callers", barriers.len());
+}
+
+#[tokio::test]
+async fn barriers_are_sent_without_being_asked_for() {
+    let stage = Stage::new().await;
+    let listener = stage.listener().start().unwrap();
+    let mut subscription = listener.subscribe(&unique("idle")).await.unwrap();
+    let mut last = expect_start(&mut subscription).await;
+    for _ in 0..4 {
+        let as_of = expect_in_sync(&mut subscription).await;
+        assert!(as_of - last >= Duration::from_millis(240), "not more often than the interval says");
+        last = as_of;
+    }
+    assert_eq!(listener.status().phase(), Phase::InSync);
+    assert_eq!(listener.status().connections(), 1);
+}
+
+#[tokio::test]
+async fn a_forged_barrier_does_not_count() {
+    let stage = Stage::new().await;
+    let listener = stage.listener().start().unwrap();
+    let channel = unique("forged");
+    let mut subscription = listener.subscribe(&channel).await.unwrap();
+    expect_start(&mut subscription).await;
+
+    // A superuser sees the private channel and the last nonce in pg_stat_activity: more than a forger may hope for.
+    let forger = stage.client().await;
+    stage.proxy.drop_direction(Direction::ToServer);
+    let last = "SELECT query FROM pg_stat_activity WHERE application_name = $1";
+    let last: String = forger.query_one(last, &[&stage.name]).await.unwrap().get(0);
+    let private = last.split('"').nth(1).expect("a NOTIFY of the barrier's channel").to_owned();
+    let nonce = last.split('\'').nth(1).expect("a nonce").to_owned();
+    let (count, random) = nonce.split_once('-').expect("a count and random bits");
+    let guess = format!("{:x}-{random}", u64::from_str_radix(count, 16).unwrap() + 1);
+
+    let before = Instant::now();
+    while subscription.try_recv().is_some() {}
+    for payload in ["", "x", &nonce, &guess] {
+        notify(&forger, &private, payload).await;
+    }
+    notify(&forger, &channel, "the forgeries have arrived").await;
+    assert_eq!(expect_payload(&mut subscription).await, "the forgeries have arrived");
+    assert_eq!(expect_lost(&mut subscription).await, LostReason::BarrierTimeout);
+    assert!(listener.status().as_of().unwrap() < before, "no barrier counted after its way was closed");
+}
+
+#[tokio::test]
+async fn without_a_connection_there_is_a_typed_error_and_no_waiting() {
+    let stage = Stage::new().await;
+    stage.proxy.refuse();
+    let listener = stage.quiet_listener().start().unwrap();
+    eventually("a refused attempt", async || listener.status().failures() > 0).await;
+    assert_eq!(listener.barrier().await.unwrap_err().kind(), ErrorKind::Connection);
+    assert_eq!(listener.notify("c", "p").await.unwrap_err().kind(), ErrorKind::Connection);
+    assert!(listener.status().last_error().is_some());
+}
+
+#[tokio::test]
+async fn a_barrier_under_way_fails_with_its_connection() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    listener.wait_connected().await.unwrap();
+    listener.barrier().await.unwrap();
+    stage.proxy.cut_after(0, Direction::ToServer);
+    assert_eq!(listener.barrier().await.unwrap_err().kind(), ErrorKind::Connection);
+}

@@ -1,0 +1,130 @@
+//! Connections that look alive and are not: found by the barrier's deadline.
+
+use std::time::{Duration, Instant};
+
+use pg_listen::{Event, Listener, LostReason, Subscription};
+use pg_sandbox::{Direction, Sandbox};
+
+use crate::stage::{
+    Stage, TIMEOUT, drain, eventually, expect_lost, expect_payload, expect_start, next, notify, unique,
+};
+
+/// The stage's interval, its timeout, the last look, and what a busy machine needs to notice. (TCP itself would take a quarter
+/// of an hour.)
+const FOUND_WITHIN: Duration = Duration::from_millis(250 + 1_000 + 100 + 2_000);
+
+#[tokio::test]
+async fn a_stalled_connection_is_found_by_the_barrier() {
+    let stage = Stage::new().await;
+    let (_listener, mut subscription, channel) = start(&stage).await;
+    stage.proxy.stall();
+    expect_found(&mut subscription).await;
+
+    let client = stage.client().await;
+    notify(&client, &channel, "missed").await;
+    stage.proxy.heal();
+    expect_start(&mut subscription).await;
+    notify(&client, &channel, "heard").await;
+    assert_eq!(
+        expect_payload(&mut subscription).await,
+        "heard",
+        "nothing of the dead connection after its Lost"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_loses_what_it_sends_is_found() {
+    let stage = Stage::new().await;
+    let (_listener, mut subscription, channel) = start(&stage).await;
+    stage.proxy.drop_direction(Direction::ToServer);
+    let client = stage.client().await;
+    notify(&client, &channel, "still delivered").await;
+    assert_eq!(expect_payload(&mut subscription).await, "still delivered");
+    expect_found(&mut subscription).await;
+    stage.proxy.heal();
+    expect_start(&mut subscription).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_loses_what_it_receives_is_found() {
+    let stage = Stage::new().await;
+    let (_listener, mut subscription, channel) = start(&stage).await;
+    stage.proxy.drop_direction(Direction::ToClient);
+    notify(&stage.client().await, &channel, "swallowed").await;
+    expect_found(&mut subscription).await;
+    stage.proxy.heal();
+    expect_start(&mut subscription).await;
+}
+
+#[tokio::test]
+async fn a_stall_is_found_by_an_unanswered_listen_too() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().barrier_timeout(TIMEOUT).start().unwrap();
+    let mut subscription = listener.subscribe(&unique("first")).await.unwrap();
+    expect_start(&mut subscription).await;
+    listener.barrier().await.unwrap();
+
+    stage.proxy.stall();
+    let mut second = listener.subscribe(&unique("second")).await.unwrap();
+    expect_found(&mut subscription).await;
+    assert!(second.try_recv().is_none(), "it was not listening yet, so it lost nothing");
+    stage.proxy.heal();
+    expect_start(&mut subscription).await;
+    expect_start(&mut second).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_while_it_is_made_is_given_up() {
+    let stage = Stage::new().await;
+    stage.proxy.stall();
+    let listener = stage.listener().start().unwrap();
+    let mut subscription = listener.subscribe(&unique("hangs")).await.unwrap();
+    eventually("an attempt given up", async || listener.status().failures() > 0).await;
+    let error = listener.status().last_error().unwrap().to_owned();
+    assert!(error.contains("no connection to postgres within 1s"), "{error}");
+    stage.proxy.heal();
+    expect_start(&mut subscription).await;
+}
+
+#[tokio::test]
+async fn a_slow_connection_is_not_a_dead_one() {
+    let stage = Stage::new().await;
+    let listener = stage.listener().barrier_timeout(Duration::from_secs(10)).start().unwrap();
+    let channel = unique("slow");
+    let mut subscription = listener.subscribe(&channel).await.unwrap();
+    expect_start(&mut subscription).await;
+    stage.proxy.delay(Duration::from_millis(200));
+    for _ in 0..3 {
+        listener.barrier().await.unwrap();
+    }
+    let (letters, _) = drain(&mut subscription);
+    assert!(letters.chars().all(|letter| letter == 's'), "{letters}");
+    assert_eq!(listener.status().connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_server_is_a_loss_and_its_return_is_heard() {
+    let sandbox = Sandbox::start().unwrap();
+    let stage = Stage::on(&sandbox).await;
+    let (_listener, mut subscription, channel) = start(&stage).await;
+    tokio::task::block_in_place(|| sandbox.pause()).unwrap();
+    expect_found(&mut subscription).await;
+    tokio::task::block_in_place(|| sandbox.resume()).unwrap();
+    expect_start(&mut subscription).await;
+    notify(&stage.client().await, &channel, "back").await;
+    assert_eq!(expect_payload(&mut subscription).await, "back");
+}
+
+async fn start(stage: &Stage) -> (Listener, Subscription, String) {
+    let listener = stage.listener().start().unwrap();
+    let channel = unique("half_open");
+    let mut subscription = listener.subscribe(&channel).await.unwrap();
+    expect_start(&mut subscription).await;
+    (listener, subscription, channel)
+}
+
+async fn expect_found(subscription: &mut Subscription) {
+    let start = Instant::now();
+    assert_eq!(expect_lost(subscription).await, LostReason::BarrierTimeout);
+    assert!(start.elapsed() < FOUND_WITHIN, "found after {:?}", start.elapsed());
+}

@@ -1,0 +1,17 @@
+//! pg-listen against a real PostgreSQL, through a proxy with faults. One module per behaviour; `stage` sets the scene.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "tests: a panic is the report, and times are measured"
+)]
+
+mod barriers;
+mod delivery;
+mod half_open;
+mod losses;
+mod names;
+mod overflow;
+mod shutdown;
+mod stage;
+mod unlisten;

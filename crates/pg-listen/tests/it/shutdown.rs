@@ -1,0 +1,81 @@
+//! How a listener ends: for real, and once.
+
+use std::time::{Duration, Instant};
+
+use pg_listen::{ErrorKind, Phase};
+use tokio::time::timeout;
+
+use crate::stage::{PATIENCE, Stage, eventually, expect_start, notify, unique};
+
+#[tokio::test]
+async fn shutdown_closes_the_connection_and_ends_every_subscription() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    let channel = unique("shutdown");
+    let mut subscription = listener.subscribe(&channel).await.unwrap();
+    expect_start(&mut subscription).await;
+    let client = stage.client().await;
+    assert_eq!(stage.backends(&client).await, 1);
+    notify(&client, &channel, "queued").await;
+    listener.barrier().await.unwrap();
+
+    let other = listener.clone();
+    tokio::join!(listener.shutdown(), other.shutdown());
+    listener.shutdown().await;
+    stage.wait_for_backends(&client, 0).await;
+    timeout(PATIENCE, stage.proxy.wait_for_connections(0)).await.expect("the socket is closed");
+    assert_eq!(crate::stage::expect_payload(&mut subscription).await, "queued");
+    crate::stage::expect_in_sync(&mut subscription).await;
+    assert!(subscription.recv().await.is_none());
+    assert!(subscription.recv().await.is_none());
+
+    assert_eq!(listener.status().phase(), Phase::Closed);
+    assert_eq!(listener.subscribe("c").await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(listener.barrier().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(listener.notify("c", "p").await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(listener.wait_connected().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn the_last_handle_takes_the_listener_with_it() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    let mut subscription = listener.subscribe(&unique("handles")).await.unwrap();
+    expect_start(&mut subscription).await;
+    let other = listener.clone();
+    drop(listener);
+    other.barrier().await.unwrap();
+    drop(other);
+    crate::stage::expect_in_sync(&mut subscription).await;
+    assert!(timeout(PATIENCE, subscription.recv()).await.expect("the end in time").is_none());
+    stage.wait_for_backends(&stage.client().await, 0).await;
+}
+
+#[tokio::test]
+async fn shutdown_of_a_stalled_connection_does_not_wait_for_the_goodbye() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    let mut subscription = listener.subscribe(&unique("stalled")).await.unwrap();
+    expect_start(&mut subscription).await;
+    stage.proxy.stall();
+    let waiting = tokio::spawn({
+        let listener = listener.clone();
+        async move { listener.barrier().await }
+    });
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    timeout(PATIENCE, listener.shutdown()).await.expect("an end");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn shutdown_without_a_connection_is_immediate() {
+    let stage = Stage::new().await;
+    stage.proxy.refuse();
+    let listener = stage.listener().backoff(PATIENCE, PATIENCE).start().unwrap();
+    let mut subscription = listener.subscribe(&unique("never")).await.unwrap();
+    eventually("waiting to connect again", async || listener.status().phase() == Phase::Backoff).await;
+    timeout(Duration::from_secs(4), listener.shutdown()).await.expect("no waiting for the backoff");
+    assert!(subscription.recv().await.is_none());
+}
