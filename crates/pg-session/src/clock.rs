@@ -51,10 +51,6 @@ impl DbTime {
     pub(crate) fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos_of(duration)))
     }
-
-    pub(crate) fn minus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(nanos_of(duration)))
-    }
 }
 
 fn nanos_of(duration: Duration) -> i64 {

@@ -225,7 +225,12 @@ impl Config {
     }
 }
 
-fn between<T: PartialOrd + std::fmt::Debug>(field: &str, value: T, least: T, most: T) -> Result<(), Error> {
+fn between<T: PartialOrd + Copy + std::fmt::Debug>(
+    field: &str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<(), Error> {
     if value < least || value > most {
         return Err(fault(format!("{field} = {value:?} must be between {least:?} and {most:?}")));
     }

@@ -23,7 +23,9 @@ pub use config::{Config, Migrations, SessionLimit, Statements};
 pub use error::{Error, ErrorKind, UpdateError};
 pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
-pub use manager::{Builder, Create, Get, SessionManager, ShutdownReport, Status, Trusted, Update};
+pub use manager::{
+    Builder, Create, DELETE_MANY_MAX, Get, SessionManager, ShutdownReport, Status, Trusted, Update,
+};
 pub use postgres::migrate::sql_for as migrations_sql;
 pub use session::{IdleLimit, Session};
 pub use version::Version;

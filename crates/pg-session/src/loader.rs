@@ -142,9 +142,13 @@ impl Loader {
                     () = stop.cancelled() => return self.close(),
                 }
             }
+            let airborne = Airborne { loader: &self, ids: &ids };
             let loaded = self.fetch(&ids).await;
             self.probes.reach(Point::Loaded).await;
-            self.arrive(&ids, ticket, loaded);
+            self.arrive(&ids, ticket, &loaded);
+            drop(airborne);
+            // For ids that waited for these flights to land.
+            self.wake.notify_one();
         }
     }
 
@@ -179,7 +183,7 @@ impl Loader {
                     return Ok(records.into_iter().map(|record| (record.row.id, Arc::new(record))).collect());
                 }
                 Err(Failure { verdict: Verdict::Collided | Verdict::Outdated, .. }) if tries < TRIES_MAX => {
-                    tries += 1
+                    tries += 1;
                 }
                 Err(failure) => return Err(failure.of_read()),
             }
@@ -190,10 +194,10 @@ impl Loader {
         &self,
         ids: &[SessionId],
         ticket: Ticket,
-        loaded: Result<HashMap<SessionId, Arc<Record>>, Error>,
+        loaded: &Result<HashMap<SessionId, Arc<Record>>, Error>,
     ) {
         for &id in ids {
-            let answer = match &loaded {
+            let answer = match loaded {
                 Ok(records) => Ok(records.get(&id).map(Arc::clone)),
                 Err(error) => Err(error.duplicate()),
             };
@@ -214,8 +218,6 @@ impl Loader {
                 let _ = waiter.send(answer);
             }
         }
-        // Ids that waited for these flights to land.
-        self.wake.notify_one();
     }
 
     fn close(&self) {
@@ -228,6 +230,22 @@ impl Loader {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Flights that must not be left behind: if their lane panics, or is dropped with the runtime, its waiters get an
+/// error instead of waiting for ever.
+struct Airborne<'a> {
+    loader: &'a Loader,
+    ids: &'a [SessionId],
+}
+
+impl Drop for Airborne<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.loader.queue();
+        for id in self.ids {
+            queue.flights.remove(id);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 /// A guard that a control run removes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(not(feature = "testing"), allow(dead_code))]
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub enum Guard {
     /// Loads install without looking at what was invalidated meanwhile.
     FillTicket = 1,
@@ -21,6 +21,7 @@ pub enum Guard {
 
 /// A point at which a test can stop whoever comes by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 pub enum Point {
     /// A load has its rows and has not installed them.
     Loaded,
@@ -38,7 +39,7 @@ mod silent {
     use super::{Guard, Point};
 
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Probes;
+    pub(crate) struct Probes(());
 
     impl Probes {
         #[allow(clippy::unused_self, reason = "the testing variant has a state")]

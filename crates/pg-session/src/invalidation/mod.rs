@@ -86,7 +86,7 @@ impl Hearing {
     fn apply(&self, message: Message) {
         match message {
             Message::Changed(list) => {
-                list.into_iter().for_each(|(id, version)| self.cache.invalidate(id, version))
+                list.into_iter().for_each(|(id, version)| self.cache.invalidate(id, version));
             }
             Message::Deleted(ids) => ids.into_iter().for_each(|id| self.cache.forget(id)),
             Message::DropUser(user) => self.cache.drop_user(user),

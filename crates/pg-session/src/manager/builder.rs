@@ -192,7 +192,16 @@ fn start(
     Node { config, rules, cache, trust, loader, writer, touches, database, listener, probes, tasks }
 }
 
-fn make_pool(postgres: tokio_postgres::Config, config: &Config) -> Result<Pool, Error> {
+/// The kernel gives up a connection whose peer has vanished after this many `query_timeout`s; its default is hours.
+const VANISHED_FACTOR: u32 = 4;
+
+fn make_pool(mut postgres: tokio_postgres::Config, config: &Config) -> Result<Pool, Error> {
+    if postgres.get_connect_timeout().is_none() {
+        postgres.connect_timeout(config.query_timeout);
+    }
+    if postgres.get_tcp_user_timeout().is_none() {
+        postgres.tcp_user_timeout(config.query_timeout.saturating_mul(VANISHED_FACTOR));
+    }
     let manager =
         Manager::from_config(postgres, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager).max_size(config.pool_connections_max).build().map_err(|error| {

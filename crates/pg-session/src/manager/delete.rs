@@ -40,6 +40,9 @@ impl SessionManager {
                 format!("delete_many takes at most {DELETE_MANY_MAX} sessions; call it several times"),
             ));
         }
+        if ids.is_empty() {
+            return Ok(0);
+        }
         ids.sort_unstable();
         ids.dedup();
         self.sweep(Sweep::Delete(ids)).await

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use super::{Node, SessionManager};
 use crate::cache::Count;
+use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 use crate::probes::Guard;
@@ -79,8 +80,14 @@ impl Get<'_> {
         if self.refresh {
             return None;
         }
-        let record = self.node.hit(self.id)?;
-        (record.row.version >= self.at_least).then(|| Session::new(record, Origin::Cache))
+        let (record, now) = self.node.hit(self.id)?;
+        if record.row.version < self.at_least {
+            return None;
+        }
+        if self.touch {
+            self.node.touches.touch(&record, now);
+        }
+        Some(Session::new(record, Origin::Cache))
     }
 }
 
@@ -94,9 +101,6 @@ impl<'a> IntoFuture for Get<'a> {
             return GetFuture(State::Loading(Box::pin(load(self))));
         };
         self.node.cache.count(Count::Hit, true);
-        if self.touch {
-            self.node.touch(session.record());
-        }
         GetFuture(State::Hit(ready(Ok(Some(session)))))
     }
 }
@@ -146,17 +150,17 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
         ));
     }
     if get.touch {
-        node.touch(&record);
+        node.touches.touch(&record, node.rules.clock.database_now());
     }
     Ok(Some(Session::new(record, Origin::Database)))
 }
 
 impl Node {
-    /// The record in memory, if it may be served.
+    /// The record in memory, if it may be served, and the time by which that was judged.
     ///
     /// I3 rests on the order of the first three steps; see `invalidation::trust`.
     #[inline]
-    pub(super) fn hit(&self, id: SessionId) -> Option<Arc<Record>> {
+    fn hit(&self, id: SessionId) -> Option<(Arc<Record>, DbTime)> {
         let trusted_until = self.trust.until();
         let slot = self.cache.get(id)?;
         let tick = self.rules.clock.now();
@@ -164,16 +168,11 @@ impl Node {
         let trusted = tick < trusted_until || !self.probes.holds(Guard::TrustWindow);
         let verified = slot.epoch == self.cache.epoch() || !self.probes.holds(Guard::Revalidation);
         let live = (now < slot.until && slot.record.is_live(now)) || !self.probes.holds(Guard::Expiry);
-        (trusted && verified && live).then_some(slot.record)
+        (trusted && verified && live).then_some((slot.record, now))
     }
 
-    pub(super) fn is_trusted(&self) -> bool {
+    fn is_trusted(&self) -> bool {
         self.rules.clock.now() < self.trust.until()
-    }
-
-    #[inline]
-    pub(super) fn touch(&self, record: &Arc<Record>) {
-        self.touches.touch(record, self.rules.clock.database_now());
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::builder::Builder;
 pub use self::create::Create;
+pub use self::delete::DELETE_MANY_MAX;
 pub use self::get::Get;
 pub use self::shutdown::ShutdownReport;
 pub use self::status::{Status, Trusted};

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::notify::deleted;
 use super::update::{Expiry, Items, columns_of};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::config::SessionLimit;
 use crate::id::{GroupId, SessionId, UserId};
@@ -185,11 +185,11 @@ impl Database {
         } else {
             self.query(&self.texts.create, &params).await?
         };
-        assert_eq!(rows.len(), births.len(), "the statement reports each session once");
+        same_length(&rows, births.len())?;
         if let Some(row) = rows.last() {
-            self.observe_clock(sent, time(row, "now").map_err(|error| unexpected(&error))?);
+            self.observe_clock(sent, time(row, "now").map_err(unexpected)?);
         }
-        rows.iter().map(outcome).collect::<Result<_, _>>().map_err(|error| unexpected(&error))
+        rows.iter().map(outcome).collect::<Result<_, _>>().map_err(unexpected)
     }
 
     /// The create behind its users' locks, in one round trip.

@@ -76,7 +76,7 @@ impl Database {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         let rows = self.query_long(&self.texts.delete, &[&ids]).await?;
         let gone = rows.iter().map(|row| row.try_get(0).map(SessionId::from_uuid));
-        gone.collect::<Result<_, _>>().map_err(|error| unexpected(&error))
+        gone.collect::<Result<_, _>>().map_err(unexpected)
     }
 
     /// Deletes all sessions of a user, of a group, or of everybody. Returns how many were alive.
@@ -88,7 +88,7 @@ impl Database {
         };
         let mut count = 0;
         for row in &rows {
-            count += row.try_get::<_, i64>(0).map_err(|error| unexpected(&error))?;
+            count += row.try_get::<_, i64>(0).map_err(unexpected)?;
         }
         Ok(count.unsigned_abs())
     }

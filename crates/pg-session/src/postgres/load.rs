@@ -54,7 +54,7 @@ impl Database {
         let rows = self.query(&self.texts.load, &[&ids]).await?;
         let mut records = Vec::with_capacity(rows.len());
         for row in &rows {
-            let (record, now) = self.record(row).map_err(|error| unexpected(&error))?;
+            let (record, now) = self.record(row).map_err(unexpected)?;
             // The last row's reading is the newest, but each of them lies within the statement.
             self.observe_clock(sent, now);
             records.push(record);
@@ -90,9 +90,10 @@ pub(super) fn attributes(row: &SqlRow) -> Result<Attributes, tokio_postgres::Err
     let texts: Vec<String> = row.try_get::<_, Option<_>>("texts")?.unwrap_or_default();
     let versions: Vec<i64> = row.try_get::<_, Option<_>>("versions")?.unwrap_or_default();
     let expiries: Vec<Option<SystemTime>> = row.try_get::<_, Option<_>>("expiries")?.unwrap_or_default();
-    assert!(
+    // Four aggregates over the same rows have the same length, or `zip` would lose some silently.
+    debug_assert!(
         keys.len() == texts.len() && keys.len() == versions.len() && keys.len() == expiries.len(),
-        "four aggregates over the same rows have the same length"
+        "aggregates of different lengths"
     );
     let list = keys.into_iter().zip(texts).zip(versions).zip(expiries).map(
         |(((key, text), version), expires_at)| {

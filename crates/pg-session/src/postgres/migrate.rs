@@ -3,12 +3,12 @@
 //! Each migration runs once, in its own transaction, under an advisory lock that all nodes share, and is recorded in
 //! the library's own table. [`sql_for`] prints them for users of other migration tools.
 
-use deadpool_postgres::Object;
+use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::Type;
 
 use super::failure::Failure;
 use super::names::Names;
-use super::{Database, LONG_FACTOR, unexpected};
+use super::{Database, LONG_FACTOR, of_pool, unexpected};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 
@@ -57,16 +57,28 @@ impl Database {
     /// [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
     pub(crate) async fn prepare_tables(&self, migrations: Migrations) -> Result<(), Error> {
         if migrations == Migrations::Apply {
-            self.bounded(self.timeout * LONG_FACTOR, async |connection| self.apply(connection).await)
-                .await
-                .map_err(Failure::of_read)?;
+            self.apply_alone().await?;
         }
         self.check_version().await?;
         self.check_rights().await
     }
 
+    /// On a connection taken out of the pool for good: if the future is dropped half-way, the connection is closed and
+    /// the transaction with it, and no borrower of the pool meets an open one.
+    async fn apply_alone(&self) -> Result<(), Error> {
+        let timeout = self.timeout * LONG_FACTOR;
+        let work = async {
+            let connection = Object::take(self.pool.get().await.map_err(|error| of_pool(&error))?);
+            self.apply(&connection).await.map_err(Failure::of_read)
+        };
+        match tokio::time::timeout(timeout, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::no_answer(timeout).of_read()),
+        }
+    }
+
     /// Everything in one transaction: half a schema is never left behind.
-    async fn apply(&self, connection: &Object) -> Result<(), Failure> {
+    async fn apply(&self, connection: &ClientWrapper) -> Result<(), Failure> {
         // A role that may not create schemas can still apply to one that exists.
         let exists = self.exists(connection).await?;
         let mut script = format!("BEGIN; SELECT pg_catalog.pg_advisory_xact_lock({LOCK_KEY});");
@@ -74,36 +86,28 @@ impl Database {
             script.push_str(&format!("{};", create_schema(&self.names)));
         }
         script.push_str(&format!("{};", create_record(&self.names)));
-        let outcome = async {
-            run(connection, &script).await?;
-            let known = self.applied(connection).await?;
-            for (version, name, template) in MIGRATIONS.into_iter().filter(|&(version, ..)| version > known) {
-                run(connection, &self.names.fill(template)).await?;
-                run(connection, &record(&self.names, version, name)).await?;
-            }
-            run(connection, "COMMIT").await
-        };
-        let outcome = outcome.await;
-        if outcome.is_err() {
-            // The connection goes back to the pool: without the rollback its next user would stand in this transaction.
-            run(connection, "ROLLBACK").await?;
+        run(connection, &script).await?;
+        let known = self.applied(connection).await?;
+        for (version, name, template) in MIGRATIONS.into_iter().filter(|&(version, ..)| version > known) {
+            run(connection, &self.names.fill(template)).await?;
+            run(connection, &record(&self.names, version, name)).await?;
         }
-        outcome
+        run(connection, "COMMIT").await
     }
 
-    async fn exists(&self, connection: &Object) -> Result<bool, Failure> {
+    async fn exists(&self, connection: &ClientWrapper) -> Result<bool, Failure> {
         let name = self.names.schema();
         let rows = connection
             .query_typed("SELECT pg_catalog.to_regnamespace($1) IS NOT NULL", &[(&name, Type::TEXT)])
             .await;
         let rows = rows.map_err(|error| Failure::of_statement(&error))?;
-        rows[0].try_get(0).map_err(|error| unexpected(&error))
+        rows[0].try_get(0).map_err(unexpected)
     }
 
-    async fn applied(&self, connection: &Object) -> Result<i32, Failure> {
+    async fn applied(&self, connection: &ClientWrapper) -> Result<i32, Failure> {
         let text = format!("SELECT COALESCE(max(version), 0) FROM {}", self.names.migrations());
         let rows = connection.query_typed(&text, &[]).await.map_err(|error| Failure::of_statement(&error))?;
-        rows[0].try_get(0).map_err(|error| unexpected(&error))
+        rows[0].try_get(0).map_err(unexpected)
     }
 
     async fn check_version(&self) -> Result<(), Error> {
@@ -148,7 +152,7 @@ impl Database {
                             connection.query_typed(text, &[(table, Type::TEXT), (&right, Type::TEXT)]).await;
                         rows.map_err(|error| Failure::of_statement(&error))?[0]
                             .try_get::<_, bool>(0)
-                            .map_err(|error| unexpected(&error))
+                            .map_err(unexpected)
                     })
                     .await;
                 if !may.map_err(Failure::of_read)? {
@@ -167,6 +171,6 @@ impl Database {
     }
 }
 
-async fn run(connection: &Object, script: &str) -> Result<(), Failure> {
+async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {
     connection.batch_execute(script).await.map_err(|error| Failure::of_statement(&error))
 }

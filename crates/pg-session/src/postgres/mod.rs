@@ -129,7 +129,7 @@ impl Database {
         let sent = self.rules.clock.now();
         let rows = self.query(&self.texts.clock, &[]).await.map_err(Failure::of_read)?;
         let reading = rows.first().map(|row| load::time(row, "now")).transpose();
-        if let Some(reading) = reading.map_err(|error| unexpected(&error).error)? {
+        if let Some(reading) = reading.map_err(|error| unexpected(error).error)? {
             self.observe_clock(sent, reading);
         }
         Ok(())
@@ -240,13 +240,21 @@ fn of_pool(error: &PoolError) -> Error {
 }
 
 /// A row that does not have the shape that the statement gives it: the tables were changed by hand.
-fn unexpected(error: &tokio_postgres::Error) -> Failure {
+fn unexpected(cause: impl std::fmt::Display) -> Failure {
     let error = Error::new(
         ErrorKind::Schema,
         "a row of the session tables has an unexpected shape; restore the tables as the migrations make them",
     )
-    .with_source(error.to_string());
+    .with_source(cause.to_string());
     Failure { error, verdict: Verdict::Unknown }
+}
+
+/// A statement that reports on each of its orders has as many rows.
+fn same_length(rows: &[Row], orders: usize) -> Result<(), Failure> {
+    if rows.len() == orders {
+        return Ok(());
+    }
+    Err(unexpected(format_args!("{} rows for {orders} orders", rows.len())))
 }
 
 /// A parameter that does not show itself: the driver writes parameters to the `log` facade at debug level, and ours

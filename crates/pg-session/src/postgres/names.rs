@@ -101,9 +101,8 @@ mod tests {
     use super::*;
 
     fn names(schema: &str, prefix: &str) -> Result<Names, Error> {
-        let mut config = Config::default();
-        config.schema = schema.to_owned();
-        config.table_prefix = prefix.to_owned();
+        let config =
+            Config { schema: schema.to_owned(), table_prefix: prefix.to_owned(), ..Config::default() };
         Names::new(&config)
     }
 

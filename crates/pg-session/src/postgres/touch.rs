@@ -48,9 +48,12 @@ impl Database {
         let ids: Vec<Uuid> = accesses.iter().map(|(id, _)| id.expose()).collect();
         let times: Vec<SystemTime> = accesses.iter().map(|&(_, at)| at.into()).collect();
         let rows = self.query(&self.texts.touch, &[&ids, &times]).await?;
-        let confirmed = rows
-            .iter()
-            .map(|row| Ok((SessionId::from_uuid(row.try_get("id")?), time(row, "last_accessed_at")?)));
-        confirmed.collect::<Result<_, _>>().map_err(|error| unexpected(&error))
+        let confirmed = rows.iter().map(|row| {
+            Ok::<_, tokio_postgres::Error>((
+                SessionId::from_uuid(row.try_get("id")?),
+                time(row, "last_accessed_at")?,
+            ))
+        });
+        confirmed.collect::<Result<_, _>>().map_err(unexpected)
     }
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::{attribute_arrays, attributes, time};
 use super::notify::changed;
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::id::GroupId;
 use crate::session::IdleLimit;
@@ -287,12 +287,12 @@ impl Database {
                 ],
             )
             .await?;
-        assert_eq!(rows.len(), orders.len(), "the statement reports each change once");
+        same_length(&rows, orders.len())?;
         if let Some(row) = rows.last() {
-            self.observe_clock(sent, time(row, "now").map_err(|error| unexpected(&error))?);
+            self.observe_clock(sent, time(row, "now").map_err(unexpected)?);
         }
         let outcomes = rows.iter().zip(orders).map(|(row, order)| outcome(row, order));
-        outcomes.collect::<Result<_, _>>().map_err(|error| unexpected(&error))
+        outcomes.collect::<Result<_, _>>().map_err(unexpected)
     }
 }
 

@@ -39,12 +39,12 @@ impl Database {
         let rows = self.query(&self.texts.versions, &[&ids]).await?;
         let standings = rows.iter().map(|row| {
             self.observe_clock(sent, time(row, "now")?);
-            Ok(Standing {
+            Ok::<_, tokio_postgres::Error>(Standing {
                 id: SessionId::from_uuid(row.try_get("id")?),
                 version: Version::new(row.try_get("version")?),
                 last_accessed_at: time(row, "last_accessed_at")?,
             })
         });
-        standings.collect::<Result<_, _>>().map_err(|error| unexpected(&error))
+        standings.collect::<Result<_, _>>().map_err(unexpected)
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Row {
 
 impl Record {
     pub(crate) fn new(rules: Arc<Rules>, row: Row, attributes: Attributes, last_accessed_at: DbTime) -> Self {
-        assert!(row.version > Version::ABSENT, "the table's check keeps versions positive");
+        debug_assert!(row.version > Version::ABSENT, "the table's check keeps versions positive");
         Self { rules, row, attributes, access: Access::new(last_accessed_at) }
     }
 

@@ -1,6 +1,11 @@
 //! The library against a real PostgreSQL. One binary, one private server, one schema for each test.
 
-#![allow(unreachable_pub, reason = "a test binary has no API")]
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test binary has no API and may panic"
+)]
 
 mod support;
 

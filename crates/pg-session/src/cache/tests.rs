@@ -1,0 +1,188 @@
+//! The cache by itself: tickets, owners, epochs, and the indices under eviction and under threads.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::clock::Clock;
+use crate::session::IdleLimit;
+use crate::session::attributes::Attributes;
+use crate::session::changes::Limits;
+use crate::session::record::{Row, Rules};
+
+fn rules() -> Arc<Rules> {
+    let limits = Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
+    Arc::new(Rules { clock: Clock::monotonic(), limits, idle_timeout: Duration::from_secs(3_600) })
+}
+
+fn cache(sessions_max: usize) -> Cache {
+    let cache = Cache::new(sessions_max, Duration::from_secs(3_600), Probes::default());
+    cache.start_listening();
+    cache
+}
+
+fn record(rules: &Arc<Rules>, id: SessionId, user: i64, version: i64) -> Arc<Record> {
+    let now = rules.clock.database_now();
+    let row = Row {
+        id,
+        user_id: UserId::from(user),
+        group_id: Some(GroupId::from(user % 2)),
+        version: Version::new(version),
+        created_at: now,
+        updated_at: now,
+        expires_at: DbTime::NEVER,
+        idle_limit: IdleLimit::Exempt,
+    };
+    Arc::new(Record::new(Arc::clone(rules), row, Attributes::default(), now))
+}
+
+fn version_of(cache: &Cache, id: SessionId) -> Option<i64> {
+    cache.get(id).map(|slot| slot.record.row.version.get())
+}
+
+#[test]
+fn a_load_overtaken_by_an_invalidation_is_not_kept() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let ticket = cache.ticket();
+    cache.invalidate(id, Version::new(2));
+    assert!(!cache.install(ticket, &record(&rules, id, 1, 1)));
+    assert_eq!(version_of(&cache, id), None);
+    assert!(cache.install(ticket, &record(&rules, id, 1, 2)), "it contains what was invalidated");
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 3)));
+}
+
+#[test]
+fn a_load_overtaken_by_a_drop_of_its_user_its_group_or_all_is_not_kept() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let drops: [&dyn Fn(); 3] =
+        [&|| cache.drop_user(UserId::from(7)), &|| cache.drop_group(GroupId::from(1)), &|| cache.drop_all()];
+    for drop in drops {
+        let ticket = cache.ticket();
+        assert!(cache.is_current(ticket, id));
+        drop();
+        assert!(!cache.is_current(ticket, id), "a read that begins now must not join that load");
+        assert!(!cache.install(ticket, &record(&rules, id, 7, 1)));
+        assert!(cache.install(cache.ticket(), &record(&rules, id, 7, 1)), "but the next one is");
+        drop();
+        assert_eq!(version_of(&cache, id), None);
+    }
+    assert_eq!((cache.users.len(), cache.groups.len()), (0, 0));
+}
+
+#[test]
+fn versions_never_go_backwards() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 5)));
+    assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 4)));
+    assert_eq!(version_of(&cache, id), Some(5));
+    // A version that was seen, though it may not be kept, makes the lower one disappear.
+    let ticket = cache.ticket();
+    cache.invalidate(id, Version::new(3));
+    assert_eq!(version_of(&cache, id), Some(5), "an old notification drops nothing newer");
+    cache.forget(SessionId::random());
+    cache.drop_user(UserId::from(99));
+    cache.stop_listening();
+    assert!(!cache.install(ticket, &record(&rules, id, 1, 6)));
+    assert_eq!(version_of(&cache, id), None);
+}
+
+#[test]
+fn nothing_is_kept_while_deaf_or_across_a_loss() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let before = cache.ticket();
+    cache.stop_listening();
+    cache.stop_listening();
+    assert!(!cache.install(before, &record(&rules, id, 1, 1)));
+    assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 1)));
+    cache.start_listening();
+    cache.start_listening();
+    assert!(!cache.install(before, &record(&rules, id, 1, 1)), "the loss lies between");
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 1)));
+}
+
+#[test]
+fn an_entry_of_an_earlier_epoch_is_kept_only_if_the_database_still_holds_its_version() {
+    let (rules, cache) = (rules(), cache(10));
+    let ids = [SessionId::random(), SessionId::random(), SessionId::random(), SessionId::random()];
+    for id in ids {
+        assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 3)));
+    }
+    cache.stop_listening();
+    cache.start_listening();
+    assert_eq!(cache.unverified().len(), 4);
+    let ticket = cache.ticket();
+    cache.invalidate(ids[3], Version::new(4));
+    let access = DbTime::EPOCH;
+    cache.verify(ticket, ids[0], Some((Version::new(3), access)));
+    cache.verify(ticket, ids[1], Some((Version::new(4), access)));
+    cache.verify(ticket, ids[2], None);
+    cache.verify(ticket, ids[3], Some((Version::new(3), access)));
+    assert_eq!(ids.map(|id| version_of(&cache, id)), [Some(3), None, None, None]);
+    assert_eq!(cache.get(ids[0]).map(|slot| slot.epoch), Some(cache.epoch()));
+    assert!(cache.unverified().is_empty());
+    assert_eq!((cache.users.len(), cache.groups.len()), (1, 1));
+}
+
+#[test]
+fn the_indices_follow_evictions_and_replacements() {
+    let (rules, cache) = (rules(), cache(50));
+    for n in 0..5_000 {
+        let id = SessionId::from_uuid(Uuid::from_u128(n % 700));
+        let user = i64::try_from(n % 13).unwrap();
+        // A session's user never changes, its group may.
+        let user = user - user % 13 + i64::try_from(n % 700 % 13).unwrap();
+        cache.install(cache.ticket(), &record(&rules, id, user, 1 + i64::try_from(n).unwrap()));
+    }
+    let sessions = cache.stats().sessions;
+    assert!(sessions > 0 && sessions <= 50);
+    assert_eq!((cache.users.len(), cache.groups.len()), (sessions, sessions));
+    cache.drop_all();
+    assert_eq!((cache.stats().sessions, cache.users.len(), cache.groups.len()), (0, 0, 0));
+}
+
+/// Threads install under tickets what "the database" held when they took them, while another invalidates; nobody may
+/// afterwards find less than what was invalidated before the look.
+#[test]
+fn no_thread_finds_what_was_invalidated_before_it_looked() {
+    const IDS: u128 = 8;
+    let (rules, cache) = (rules(), cache(6));
+    let database: Vec<AtomicI64> = (0..IDS).map(|_| AtomicI64::new(1)).collect();
+    let handled: Vec<AtomicI64> = (0..IDS).map(|_| AtomicI64::new(1)).collect();
+    let done = AtomicBool::new(false);
+    let id = |n: usize| SessionId::from_uuid(Uuid::from_u128(n as u128));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..20_000_usize {
+                let n = round * 7 % database.len();
+                let version = database[n].fetch_add(1, Ordering::SeqCst) + 1;
+                match round % 50 {
+                    0 => cache.drop_user(UserId::from(i64::try_from(n).unwrap())),
+                    1 => cache.drop_all(),
+                    _ => cache.invalidate(id(n), Version::new(version)),
+                }
+                handled[n].store(version, Ordering::SeqCst);
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut n = 0;
+                while !done.load(Ordering::SeqCst) {
+                    n = (n + 1) % database.len();
+                    let least = handled[n].load(Ordering::SeqCst);
+                    if let Some(found) = version_of(&cache, id(n)) {
+                        assert!(found >= least, "found {found}, but {least} was handled before");
+                    }
+                    let ticket = cache.ticket();
+                    let version = database[n].load(Ordering::SeqCst);
+                    std::thread::yield_now();
+                    cache.install(ticket, &record(&rules, id(n), i64::try_from(n).unwrap(), version));
+                }
+            });
+        }
+    });
+    let sessions = cache.stats().sessions;
+    assert_eq!((cache.users.len(), cache.groups.len()), (sessions, sessions));
+}
