@@ -61,11 +61,12 @@ stop_server() {
     # shellcheck disable=SC2086 # one word per process
     each QUIT "$1" && each CONT "$1" $children
     naps=0
-    while ours "$1" && [ -e "$dir/data/postmaster.pid" ] && [ $naps -lt $NAPS_MAX ]; do
+    # Until the process is gone: one that has just begun answers later. A zombie has no command line any more.
+    while ours "$1" && [ $naps -lt $NAPS_MAX ]; do
         nap
         naps=$((naps + 1))
     done
-    if ours "$1" && [ -e "$dir/data/postmaster.pid" ]; then
+    if ours "$1"; then
         # shellcheck disable=SC2046,SC2086
         each STOP "$1" && each KILL $(children_of "$1") $children "$1"
     fi

@@ -204,6 +204,22 @@ fn stopped_killed_and_paused_sandboxes_are_gone_after_close() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn shared_memory_of_a_killed_server_is_gone_after_close() {
+    let sandbox = Sandbox::start().unwrap();
+    let lock_file =
+        fs::read_to_string(sandbox.socket_dir().with_file_name("data").join("postmaster.pid")).unwrap();
+    // Line 7 is "key id".
+    let segment = lock_file.lines().nth(6).unwrap().split_whitespace().nth(1).unwrap().to_owned();
+    let segments = || fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let is_there = || segments().lines().any(|line| line.split_whitespace().nth(1) == Some(&segment));
+    sandbox.kill().unwrap();
+    assert!(is_there(), "no segment {segment} in {}", segments());
+    sandbox.close().unwrap();
+    assert!(!is_there());
+}
+
+#[test]
 fn sandbox_is_gone_after_a_panic() {
     let mut name = String::new();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
