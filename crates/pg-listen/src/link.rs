@@ -16,7 +16,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Notification, Socket};
 
 use crate::error::Error;
 use crate::notify_query::NotifyQuery;
@@ -65,7 +65,9 @@ pub(crate) struct Link {
 /// What [`Link::next`] comes back with.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    Message(AsyncMessage),
+    Notification(Notification),
+    /// Something that is only worth a line in the log, and has it.
+    Notice,
     Answer(Answer),
     /// The connection has ended; `None` if the server closed it without a word.
     Ended(Option<DriverError>),
@@ -114,7 +116,16 @@ impl Link {
             return Poll::Ready(LinkEvent::Answer(answer));
         }
         self.connection.poll_message(cx).map(|message| match message {
-            Some(Ok(message)) => LinkEvent::Message(message),
+            Some(Ok(AsyncMessage::Notification(notification))) => LinkEvent::Notification(notification),
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                tracing::debug!(
+                    severity = notice.severity(),
+                    notice = notice.message(),
+                    "notice from postgres"
+                );
+                LinkEvent::Notice
+            }
+            Some(Ok(_)) => LinkEvent::Notice,
             Some(Err(error)) => LinkEvent::Ended(Some(error)),
             None => LinkEvent::Ended(None),
         })

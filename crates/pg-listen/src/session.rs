@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_postgres::AsyncMessage;
+use tokio_postgres::Notification;
 
 use crate::channel::Channel;
 use crate::link::{Answer, Link, LinkEvent, Sender};
@@ -60,7 +60,7 @@ enum Doing {
 /// What [`Session::next`] comes back with.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    Message(AsyncMessage),
+    Notification(Notification),
     /// LISTEN is in force for these channels.
     Listening(Vec<Channel>),
     /// It is time for the next barrier.
@@ -157,7 +157,8 @@ impl Session {
                 SessionEvent::BarrierDue
             }
             event = self.link.next() => match event {
-                LinkEvent::Message(message) => SessionEvent::Message(message),
+                LinkEvent::Notification(notification) => SessionEvent::Notification(notification),
+                LinkEvent::Notice => SessionEvent::Progress,
                 LinkEvent::Ended(error) => SessionEvent::Ended(error),
                 LinkEvent::Answer(Answer::Control(Ok(()))) => self.answered(),
                 LinkEvent::Answer(Answer::Control(Err(error))) => SessionEvent::Ended(Some(error)),

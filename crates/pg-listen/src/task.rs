@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Sleep, sleep};
-use tokio_postgres::{AsyncMessage, Config};
+use tokio_postgres::Config;
 
 use crate::backoff::Backoff;
 use crate::barrier::{Barriers, Caller};
@@ -157,22 +157,29 @@ impl Task {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Subscribe { channel, queue, reply } => {
-                let added = self.registry.add(channel.clone(), queue);
-                if added.is_ok()
-                    && let State::Up(session) = &self.state
-                    && session.listened().contains(&channel)
-                    && self.registry.listening(&channel, self.barriers.next_number())
-                {
-                    self.barriers.want();
-                }
-                drop(reply.send(added)); // whoever went away meanwhile has dropped the subscription with it
-            }
+            Command::Subscribe { channel, queue, reply } => self.subscribe(&channel, queue, reply),
             Command::Barrier(caller) => match self.state {
                 State::Up(_) => self.barriers.want_for(caller),
                 State::Connecting(_) | State::Backoff(_) => drop(caller.send(Err(Error::not_connected()))),
             },
         }
+    }
+
+    fn subscribe(&mut self, channel: &Channel, queue: Arc<Queue>, reply: oneshot::Sender<Result<(), Error>>) {
+        // The race: the subscriber goes away while its command waits, and the sweep for it runs before the command.
+        // What is not abandoned now will be swept after it was added.
+        if queue.is_abandoned() {
+            return;
+        }
+        let added = self.registry.add(channel.clone(), queue);
+        if added.is_ok()
+            && let State::Up(session) = &self.state
+            && session.listened().contains(channel)
+            && self.registry.listening(channel, self.barriers.next_number())
+        {
+            self.barriers.want();
+        }
+        drop(reply.send(added)); // whoever has just gone away is swept
     }
 
     fn notify(&mut self, NotifyRequest { query, sender }: NotifyRequest) {
@@ -192,17 +199,8 @@ impl Task {
 
     fn session_event(&mut self, event: SessionEvent) {
         match event {
-            SessionEvent::Message(AsyncMessage::Notification(notification)) => {
-                self.notification(notification)
-            }
-            SessionEvent::Message(AsyncMessage::Notice(notice)) => {
-                tracing::debug!(
-                    severity = notice.severity(),
-                    notice = notice.message(),
-                    "notice from postgres"
-                );
-            }
-            SessionEvent::Message(_) | SessionEvent::Progress => {}
+            SessionEvent::Notification(notification) => self.notification(notification),
+            SessionEvent::Progress => {}
             SessionEvent::Listening(channels) => self.listening(&channels),
             SessionEvent::BarrierDue => self.barriers.want(),
             SessionEvent::Overdue => {
@@ -218,7 +216,8 @@ impl Task {
 
     fn notification(&mut self, notification: tokio_postgres::Notification) {
         if notification.channel() == self.barriers.channel().as_str() {
-            return self.barrier_back(notification.payload());
+            self.barrier_back(notification.payload());
+            return;
         }
         let next = self.barriers.next_number();
         if self.registry.deliver(&Notification::new(notification), next) == Delivered::SomeOverflowed {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use pg_listen::{Event, Listener, LostReason, Subscription};
+use pg_listen::{Listener, LostReason, Subscription};
 use pg_sandbox::{Direction, Sandbox};
 
 use crate::stage::{
-    Stage, TIMEOUT, drain, eventually, expect_lost, expect_payload, expect_start, next, notify, unique,
+    Stage, TIMEOUT, drain, eventually, expect_lost, expect_payload, expect_start, notify, unique,
 };
 
 /// The stage's interval, its timeout, the last look, and what a busy machine needs to notice. (TCP itself would take a quarter

@@ -14,4 +14,5 @@ mod names;
 mod overflow;
 mod shutdown;
 mod stage;
+mod tls;
 mod unlisten;

@@ -54,6 +54,7 @@ async fn there_is_no_gap_without_a_lost() {
     let listener = stage.quiet_listener().queue_events_max(8).start().unwrap();
     let channel = unique("gaps");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
+    listener.wait_connected().await.unwrap();
     let client = stage.client().await;
 
     let (mut sent, mut reader) = (0, Reader::default());
