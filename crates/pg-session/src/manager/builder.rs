@@ -1,13 +1,11 @@
 //! From settings to a running node, or to an error that says what to do, with nothing left running.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use pg_listen::{Listener, Subscription};
 use tokio::sync::Notify;
-use tokio_postgres::NoTls;
 use tracing::warn;
 
 use super::{Node, SessionManager, Stage, Tasks};
@@ -20,6 +18,7 @@ use crate::invalidation::resync::Resync;
 use crate::invalidation::trust::Trust;
 use crate::loader::{LOAD_LANES, Loader};
 use crate::postgres::names::Names;
+use crate::postgres::server::Server;
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::probes::Probes;
 use crate::session::record::Rules;
@@ -34,7 +33,7 @@ const BARRIERS_PER_WINDOW: u32 = 3;
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct Builder {
     config: Config,
-    postgres: Option<tokio_postgres::Config>,
+    server: Option<Server>,
     listen_on: Option<tokio_postgres::Config>,
     pool: Option<Pool>,
     clock: Clock,
@@ -45,7 +44,7 @@ impl Builder {
     pub(super) fn new(config: Config) -> Self {
         Self {
             config,
-            postgres: None,
+            server: None,
             listen_on: None,
             pool: None,
             clock: Clock::monotonic(),
@@ -53,25 +52,22 @@ impl Builder {
         }
     }
 
-    /// The server, as a connection string.
+    /// The server, as a connection string: a URL, or `host=… user=…`, with libpq's `sslmode` and `sslrootcert`.
+    ///
+    /// **`sslmode=prefer` (the default) and `require` encrypt without verifying the server.** Over a network that is
+    /// not your own, use `sslmode=verify-full`, which verifies with the machine's authorities or the PEM file in
+    /// `sslrootcert`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if it does not parse. The message does not repeat the string, which may hold a password.
-    pub fn url(self, url: &str) -> Result<Self, Error> {
-        let postgres = tokio_postgres::Config::from_str(url).map_err(|error| {
-            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Error::new(
-                ErrorKind::Config,
-                "the connection string does not parse; write it as postgres://user:password@host:5432/database",
-            )
-            .with_source(cause)
-        })?;
-        Ok(self.postgres(postgres))
+    pub fn url(mut self, url: &str) -> Result<Self, Error> {
+        self.server = Some(Server::parse(url)?);
+        Ok(self)
     }
 
-    /// The server, as the driver's configuration.
+    /// The server, as the driver's configuration, which cannot ask for verification; [`url`](Builder::url) can.
     pub fn postgres(mut self, postgres: tokio_postgres::Config) -> Self {
-        self.postgres = Some(postgres);
+        self.server = Some(postgres.into());
         self
     }
 
@@ -113,10 +109,10 @@ impl Builder {
     pub async fn connect(self) -> Result<SessionManager, Error> {
         self.config.validate()?;
         let names = Names::new(&self.config)?;
-        let listen_on = self.listen_on.as_ref().or(self.postgres.as_ref()).cloned().ok_or_else(no_server)?;
+        let listen_on = self.listen_on_server()?;
         let pool = match self.pool {
             Some(pool) => Pooled::Application(pool),
-            None => Pooled::Own(make_pool(self.postgres.ok_or_else(no_server)?, &self.config)?),
+            None => Pooled::Own(make_pool(self.server.ok_or_else(no_server)?, &self.config)?),
         };
         let rules = Arc::new(Rules {
             clock: self.clock,
@@ -135,6 +131,16 @@ impl Builder {
             warn!("the listener is not in sync yet, sessions are read from the database until it is");
         }
         Ok(manager)
+    }
+
+    /// The listener's way to the database, verified as the pool's is.
+    fn listen_on_server(&self) -> Result<Server, Error> {
+        match (&self.listen_on, &self.server) {
+            (Some(config), Some(server)) => Ok(server.reached_by(config.clone())),
+            (Some(config), None) => Ok(config.clone().into()),
+            (None, Some(server)) => Ok(server.clone()),
+            (None, None) => Err(no_server()),
+        }
     }
 }
 
@@ -195,7 +201,9 @@ fn start(
 /// The kernel gives up a connection whose peer has vanished after this many `query_timeout`s; its default is hours.
 const VANISHED_FACTOR: u32 = 4;
 
-fn make_pool(mut postgres: tokio_postgres::Config, config: &Config) -> Result<Pool, Error> {
+fn make_pool(server: Server, config: &Config) -> Result<Pool, Error> {
+    let connector = server.connector()?;
+    let mut postgres = server.config;
     if postgres.get_connect_timeout().is_none() {
         postgres.connect_timeout(config.query_timeout);
     }
@@ -203,15 +211,16 @@ fn make_pool(mut postgres: tokio_postgres::Config, config: &Config) -> Result<Po
         postgres.tcp_user_timeout(config.query_timeout.saturating_mul(VANISHED_FACTOR));
     }
     let manager =
-        Manager::from_config(postgres, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        Manager::from_config(postgres, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager).max_size(config.pool_connections_max).build().map_err(|error| {
         Error::new(ErrorKind::Config, "the connection pool could not be made").with_source(error.to_string())
     })
 }
 
-fn make_listener(postgres: tokio_postgres::Config, config: &Config) -> Result<Listener, Error> {
+fn make_listener(server: Server, config: &Config) -> Result<Listener, Error> {
     let interval = config.trust_window / BARRIERS_PER_WINDOW;
-    Listener::builder(postgres)
+    Listener::builder(server.config.clone())
+        .tls(server.connector()?)
         .barrier_interval(interval)
         // A barrier that takes longer than the rest of the window cannot renew the trust in time.
         .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))

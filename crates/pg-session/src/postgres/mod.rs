@@ -10,6 +10,7 @@ pub(crate) mod load;
 pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;
+pub(crate) mod server;
 pub(crate) mod touch;
 pub(crate) mod update;
 pub(crate) mod versions;
