@@ -92,6 +92,10 @@ impl Server {
     /// A fast shutdown: connections are closed, transactions in flight are rolled back, everything is written.
     /// A server that takes too long is killed, and that is an error.
     pub(crate) fn stop(mut self) -> Result<(), Error> {
+        // Once its status is collected, its id may be anybody's.
+        if self.ended()?.is_some() {
+            return Ok(());
+        }
         self.resume()?;
         processes::signal(self.id(), Signal::SIGINT)?;
         if deadline::poll(STOP_WAIT, || self.ended())?.is_some() {
@@ -106,6 +110,9 @@ impl Server {
 
     /// A crash: the postmaster and all of its children are killed, and nobody gets to write anything.
     pub(crate) fn kill(mut self) -> Result<(), Error> {
+        if self.ended()?.is_some() {
+            return Ok(());
+        }
         let children = self.stop_forking()?;
         for child in &children {
             processes::signal(*child, Signal::SIGKILL)?;

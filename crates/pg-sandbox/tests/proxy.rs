@@ -131,7 +131,7 @@ async fn delay_adds_to_both_directions_and_ends_at_once() {
     client.batch_execute("SELECT 1").await.unwrap();
     assert!(begin.elapsed() >= 2 * delay, "{:?}", begin.elapsed());
 
-    proxy.delay(LIMIT * 10);
+    proxy.delay(Duration::MAX);
     let query = answers(&client);
     tokio::pin!(query);
     assert!(is_silent(&mut query).await);

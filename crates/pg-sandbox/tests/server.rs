@@ -1,8 +1,17 @@
 //! The life of one server: it starts, answers, stops, crashes, freezes, and keeps what was committed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "a deadline in real time")]
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use pg_sandbox::{ErrorKind, Sandbox};
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
@@ -142,4 +151,24 @@ async fn paused_server_is_silent_and_goes_on_where_it_was() {
     sandbox.kill().unwrap();
     sandbox.start_again().unwrap();
     connect(&sandbox).await.batch_execute("SELECT 1").await.unwrap();
+}
+
+#[test]
+fn server_that_ended_by_itself_is_noticed_and_nobody_else_is_signalled() {
+    for end in [Sandbox::stop, Sandbox::kill] {
+        let sandbox = Sandbox::start().unwrap();
+        let lock_file = sandbox.socket_dir().with_file_name("data").join("postmaster.pid");
+        let lines = std::fs::read_to_string(lock_file).unwrap();
+        let postmaster = Pid::from_raw(lines.lines().next().unwrap().parse().unwrap());
+        kill(postmaster, Signal::SIGINT).unwrap();
+        let deadline = Instant::now() + LIMIT;
+        while sandbox.is_running().unwrap() {
+            assert!(Instant::now() < deadline, "{}", sandbox.log());
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(sandbox.resume().unwrap_err().kind(), ErrorKind::NotRunning);
+        end(&sandbox).unwrap();
+        sandbox.start_again().unwrap();
+        assert!(sandbox.is_running().unwrap());
+    }
 }

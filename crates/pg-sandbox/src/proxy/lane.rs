@@ -24,8 +24,8 @@ use super::{
 
 /// The most that is read at once, in bytes.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
-/// The most that a lane holds back, in bytes (and one chunk more). Beyond it nothing is read: the sender feels
-/// backpressure, as on a real wire.
+/// The most that a lane holds back, in bytes of memory (and one chunk more). Beyond it nothing is read: the sender
+/// feels backpressure, as on a real wire.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a lane can do next.
@@ -70,6 +70,13 @@ struct Chunk {
     written: usize,
 }
 
+impl Chunk {
+    /// What it takes in memory: of many small chunks their bytes are the smallest part.
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.bytes.len()
+    }
+}
+
 /// How the sender ended. It stands in line like any bytes: a stalled wire hides a reset, too.
 #[derive(Clone, Copy, Debug)]
 struct End {
@@ -103,11 +110,11 @@ impl Lane {
 
     /// Waits until a step is possible. Cancel safe: nothing is read or written here.
     ///
-    /// Returns a future that borrows the sockets only, so that the lane can be stepped in the same `select!`.
+    /// The future borrows nothing of the lane, so that the lane can be stepped when it is done.
     pub(super) fn ready(&self, now: &Faults) -> impl Future<Output = Ready> + use<> {
         let (from, to) = (Arc::clone(&self.from), Arc::clone(&self.to));
         let wants_read = self.end.is_none() && self.held_bytes < HELD_BYTES_MAX;
-        let due = if now.stalled { None } else { self.front_arrived().map(|arrived| arrived + now.delay) };
+        let due = self.due(now);
         async move {
             let readable = async {
                 match wants_read {
@@ -149,21 +156,22 @@ impl Lane {
         }
     }
 
-    /// When what is next in line came in: a chunk, or the end behind the last one.
-    fn front_arrived(&self) -> Option<Instant> {
-        self.held.front().map(|chunk| chunk.arrived).or(self.end.map(|end| end.arrived))
+    /// When what is next in line, a chunk or the end behind the last one, may pass; `None` if not until further notice.
+    fn due(&self, now: &Faults) -> Option<Instant> {
+        let arrived = self.held.front().map(|chunk| chunk.arrived).or(self.end.map(|end| end.arrived));
+        arrived.filter(|_| !now.stalled)?.checked_add(now.delay)
     }
 
     fn read(&mut self) -> io::Result<Step> {
-        let mut bytes = vec![0; CHUNK_BYTES_MAX];
-        let read = self.from.try_read(&mut bytes);
+        let mut buffer = [0; CHUNK_BYTES_MAX];
+        let read = self.from.try_read(&mut buffer);
         let arrived = Instant::now();
         match read {
             Ok(0) => self.end = Some(End { arrived, reset: false }),
             Ok(read) => {
-                bytes.truncate(read);
-                self.held_bytes += read;
-                self.held.push_back(Chunk { arrived, bytes, written: 0 });
+                let chunk = Chunk { arrived, bytes: buffer[..read].to_vec(), written: 0 };
+                self.held_bytes += chunk.weight();
+                self.held.push_back(chunk);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             Err(_) => self.end = Some(End { arrived, reset: true }),
@@ -172,7 +180,7 @@ impl Lane {
     }
 
     fn write(&mut self, now: &Faults, counts: &Counts) -> io::Result<Step> {
-        if now.stalled || self.front_arrived().is_none_or(|arrived| arrived + now.delay > Instant::now()) {
+        if self.due(now).is_none_or(|due| due > Instant::now()) {
             return Ok(Step::Moved); // The faults have changed since it was ready.
         }
         if now.dropped[self.direction] {
@@ -191,7 +199,7 @@ impl Lane {
         let written = self.to.try_write(&rest[..rest.len().min(allowed)])?;
         chunk.written += written;
         if chunk.written == chunk.bytes.len() {
-            self.held_bytes -= chunk.bytes.len();
+            self.held_bytes -= chunk.weight();
             self.held.pop_front();
         }
         counts.forwarded[self.direction].fetch_add(written as u64, Ordering::Relaxed);
@@ -219,7 +227,7 @@ impl Lane {
     fn swallow(&mut self) {
         self.lost = true;
         match self.held.pop_front() {
-            Some(chunk) => self.held_bytes -= chunk.bytes.len(),
+            Some(chunk) => self.held_bytes -= chunk.weight(),
             None => self.finished = true,
         }
     }
