@@ -137,6 +137,13 @@ fn refusal(server: &DbError) -> Error {
 
 /// A failure to connect.
 pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
+    if let Some(cause) = tls_fault(error) {
+        return Error::new(
+            ErrorKind::Config,
+            "TLS with PostgreSQL failed; compare its certificate with sslmode, sslrootcert and the host's name",
+        )
+        .with_source(cause);
+    }
     let Some(server) = error.as_db_error() else {
         return Error::new(
             ErrorKind::Unavailable,
@@ -161,6 +168,15 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
         _ => (ErrorKind::Unavailable, "PostgreSQL refused the connection"),
     };
     Error::new(kind, message).with_source(Cause::of(server))
+}
+
+/// What the two sides' settings are to blame for, not the network: the TLS library's own error, which the driver
+/// wraps in an `io::Error`, or a server without TLS, which the driver tells only by its text.
+fn tls_fault(error: &tokio_postgres::Error) -> Option<String> {
+    let cause = std::error::Error::source(error)?;
+    let own = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let is_tls = own.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
+    (is_tls || cause.to_string() == "server does not support TLS").then(|| cause.to_string())
 }
 
 fn error_text(error: &tokio_postgres::Error) -> String {
