@@ -172,9 +172,12 @@ impl Cache {
         self.invalidate(id, Version::DELETED);
     }
 
-    /// The database, asked by a load, knows no living session `id`: what is in memory has ended.
+    /// The database, asked by a load, knows no living session `id`: what is in memory has ended, and so has what an
+    /// update of this node has committed and not published yet. Whoever was told "gone" stays told so, although the
+    /// delete itself has not been heard.
     pub(crate) fn discard(&self, id: SessionId) {
-        let _stripe = self.stripe(id);
+        let mut stripe = self.stripe(id);
+        stripe.note(id, Version::DELETED, self.next());
         self.take(id);
     }
 
