@@ -7,7 +7,10 @@
     reason = "a test binary has no API and may panic"
 )]
 
+mod stage;
 mod support;
 
+mod fill_race;
+mod publish_race;
 mod smoke;
 mod tls;

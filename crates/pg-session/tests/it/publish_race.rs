@@ -1,0 +1,147 @@
+//! The publish race: between an update's COMMIT and its publication in the node's memory, others may change the
+//! session. What is published late must not replace, or bring back, anything.
+
+use pg_session::testing::{Gate, Guard, Point};
+use pg_session::{Session, SessionManager};
+
+use crate::stage::{all, hit, ids, in_time, make, n, read, read_all, update_all};
+use crate::support::World;
+
+const SESSIONS: usize = 50;
+/// Lanes that the updates of a node are split over, and so statements that a round's updates make.
+const LANES: usize = 2;
+
+/// Commits version 2 of all `sessions` on `node`, does `meanwhile`, and lets it be published.
+async fn committed_while<T>(
+    node: &SessionManager,
+    sessions: &mut [Session],
+    meanwhile: impl AsyncFnOnce(&Gate) -> T,
+) -> T {
+    let gate = node.probes().close(Point::Committed);
+    let overtake = async {
+        in_time("the updates are committed", gate.arrived(LANES)).await;
+        let outcome = meanwhile(&gate).await;
+        gate.open();
+        outcome
+    };
+    let ((), outcome) = tokio::join!(update_all(node, sessions, 2), overtake);
+    outcome
+}
+
+/// A: commits 2 ┊ B: commits 3 · A: hears of 3 ┊ A: publishes 2.
+async fn overtaken_by_an_update(a: &SessionManager, b: &SessionManager) -> Vec<Session> {
+    let mut sessions = make(a, SESSIONS).await;
+    let ids = ids(&sessions);
+    committed_while(a, &mut sessions, async |_| {
+        let mut on_b = read_all(b, &ids).await;
+        assert!(on_b.iter().all(|session| session.version().get() == 2));
+        update_all(b, &mut on_b, 3).await;
+        a.catch_up().await.unwrap();
+    })
+    .await;
+    assert!(sessions.iter().all(|session| session.version().get() == 2), "the handles show their own commit");
+    read_all(a, &ids).await
+}
+
+#[tokio::test]
+async fn a_late_publish_does_not_replace_a_newer_version() {
+    let [a, b] = World::new().nodes().await;
+    for _ in 0..20 {
+        for session in overtaken_by_an_update(&a, &b).await {
+            assert_eq!((session.version().get(), n(&session)), (3, 3));
+        }
+    }
+}
+
+#[tokio::test]
+async fn control_without_the_ticket_a_late_publish_is_served() {
+    let [a, b] = World::new().nodes().await;
+    a.probes().remove(Guard::FillTicket);
+    let served = overtaken_by_an_update(&a, &b).await;
+    assert_eq!(served.iter().filter(|session| session.version().get() == 2).count(), SESSIONS);
+}
+
+/// A: commits 2 ┊ A: loads 3, which B has committed, before A hears of it ┊ A: publishes 2.
+#[tokio::test]
+async fn a_late_publish_does_not_replace_a_newer_version_that_was_loaded() {
+    let world = World::new();
+    let [b] = world.nodes().await;
+    let wire = world.proxy().await;
+    let a = world.node_hearing_through(&wire, world.roomy()).await;
+    let mut sessions = make(&a, SESSIONS).await;
+    let ids = ids(&sessions);
+    committed_while(&a, &mut sessions, async |_| {
+        wire.stall();
+        update_all(&b, &mut read_all(&b, &ids).await, 3).await;
+        for session in all(ids.iter().map(|&id| a.get(id).refresh())).await {
+            assert_eq!(session.unwrap().unwrap().version().get(), 3);
+        }
+    })
+    .await;
+    assert!(read_all(&a, &ids).await.iter().all(|session| session.version().get() == 3), "I2");
+    wire.heal();
+}
+
+/// A: commits 2 ┊ the session is deleted, on A or on B, and A knows ┊ A: publishes 2.
+#[tokio::test]
+async fn a_late_publish_does_not_undo_a_delete() {
+    let [a, b] = World::new().nodes().await;
+    for deleting in [&a, &b] {
+        let mut sessions = make(&a, SESSIONS).await;
+        let ids = ids(&sessions);
+        committed_while(&a, &mut sessions, async |_| {
+            for deleted in all(ids.iter().map(|&id| deleting.delete(id))).await {
+                assert!(deleted.unwrap());
+            }
+            a.catch_up().await.unwrap();
+        })
+        .await;
+        for answer in all(ids.iter().map(|&id| a.get(id))).await {
+            assert!(answer.unwrap().is_none());
+        }
+    }
+}
+
+/// A: commits 2 ┊ B: deletes, A does not hear it · A: loads: none ┊ A: publishes 2.
+///
+/// A reader of A that was told "gone" must not be told "alive" a moment later.
+#[tokio::test]
+async fn a_session_that_was_found_gone_does_not_come_back_by_a_late_publish() {
+    let world = World::new();
+    let [b] = world.nodes().await;
+    let wire = world.proxy().await;
+    let a = world.node_hearing_through(&wire, world.roomy()).await;
+    let mut sessions = make(&a, SESSIONS).await;
+    let ids = ids(&sessions);
+    committed_while(&a, &mut sessions, async |_| {
+        wire.stall();
+        for deleted in all(ids.iter().map(|&id| b.delete(id))).await {
+            assert!(deleted.unwrap());
+        }
+        for answer in all(ids.iter().map(|&id| a.get(id).refresh())).await {
+            assert!(answer.unwrap().is_none());
+        }
+    })
+    .await;
+    for answer in all(ids.iter().map(|&id| a.get(id))).await {
+        assert!(answer.unwrap().is_none(), "I4: gone is gone");
+    }
+    wire.heal();
+}
+
+/// A: commits 2 ┊ everybody is told to drop the user's sessions ┊ A: publishes 2.
+#[tokio::test]
+async fn a_late_publish_does_not_survive_an_eviction() {
+    let [a] = World::new().nodes().await;
+    let mut sessions = make(&a, SESSIONS).await;
+    let users: Vec<_> = sessions.iter().map(Session::user_id).collect();
+    let ids = ids(&sessions);
+    committed_while(&a, &mut sessions, async |_| {
+        for evicted in all(users.iter().map(|&user| a.evict_user(user))).await {
+            evicted.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(ids.iter().filter(|&&id| hit(&a, id).is_some()).count(), 0);
+    assert_eq!(read(&a, ids[0]).await.version().get(), 2);
+}
