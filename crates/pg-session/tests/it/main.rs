@@ -11,6 +11,10 @@ mod stage;
 mod support;
 
 mod fill_race;
+mod mass_delete;
+mod propagation;
 mod publish_race;
+mod reads;
+mod single_flight;
 mod smoke;
 mod tls;

@@ -1,0 +1,95 @@
+//! How a read can be asked for: at least some version, past the memory, without counting as an access.
+
+use std::time::{Duration, SystemTime};
+
+use pg_session::{ErrorKind, SessionId, Version};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::stage::{hit, make, n, read, update_all};
+use crate::support::{PATIENCE, World};
+
+#[tokio::test]
+async fn at_least_reads_past_an_older_version_in_memory() {
+    let world = World::new();
+    let [a] = world.nodes().await;
+    let wire = world.proxy().await;
+    let b = world.node_hearing_through(&wire, world.roomy()).await;
+    let mut sessions = make(&a, 1).await;
+    let id = sessions[0].id();
+    read(&b, id).await;
+    b.catch_up().await.unwrap();
+    wire.stall();
+    update_all(&a, &mut sessions, 2).await;
+    assert_eq!(hit(&b, id).unwrap().version(), Version::FIRST, "B has not heard of it, and is trusted still");
+    let second = sessions[0].version();
+    let newer = b.get(id).at_least(second).await.unwrap().unwrap();
+    assert_eq!((newer.version(), n(&newer), newer.is_from_cache()), (second, 2, false));
+    let again = b.get(id).at_least(second).await.unwrap().unwrap();
+    assert!(again.is_from_cache(), "what it loaded replaced what was in memory");
+    wire.heal();
+}
+
+#[tokio::test]
+async fn at_least_a_version_that_never_was_is_an_error_and_of_a_deleted_session_none() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let mut sessions = make(&a, 1).await;
+    let id = sessions[0].id();
+    update_all(&a, &mut sessions, 2).await;
+    let second = sessions[0].version();
+    update_all(&a, &mut sessions, 3).await;
+    let third = sessions[0].version();
+    assert_eq!(b.get(id).at_least(second).await.unwrap().unwrap().version(), third, "newer is fine");
+
+    // As a restored backup would have it.
+    let client = world.client().await;
+    client.execute("UPDATE sessions SET version = 2", &[]).await.unwrap();
+    let error = b.get(id).refresh().at_least(third).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+
+    assert!(a.delete(id).await.unwrap());
+    assert!(b.get(id).at_least(third).refresh().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn refresh_asks_the_database_whatever_is_in_memory() {
+    let world = World::new();
+    let [a] = world.nodes().await;
+    let id = make(&a, 1).await[0].id();
+    // Past the library: nobody is told.
+    world.client().await.execute("UPDATE sessions SET version = 7", &[]).await.unwrap();
+    assert_eq!(read(&a, id).await.version().get(), 1);
+    let fresh = a.get(id).refresh().await.unwrap().unwrap();
+    assert_eq!((fresh.version().get(), fresh.is_from_cache()), (7, false));
+    assert_eq!(hit(&a, id).unwrap().version().get(), 7);
+}
+
+#[tokio::test]
+async fn only_a_read_that_touches_moves_the_last_access_in_the_table() {
+    let world = World::new();
+    let [a] = world.nodes().await;
+    let client = world.client().await;
+    let [touched, untouched] = [make(&a, 1).await[0].id(), make(&a, 1).await[0].id()];
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3_600);
+    client.execute("UPDATE sessions SET last_accessed_at = $1", &[&an_hour_ago]).await.unwrap();
+    let before = [last_access(&client, touched).await, last_access(&client, untouched).await];
+
+    let [b] = world.nodes().await;
+    for _ in 0..2 {
+        // First from the database, then from memory.
+        b.get(touched).await.unwrap().unwrap();
+        b.get(untouched).no_touch().await.unwrap().unwrap();
+    }
+    assert!(b.shutdown(PATIENCE).await.is_complete());
+    let after = [last_access(&client, touched).await, last_access(&client, untouched).await];
+    assert!(after[0] > before[0] + Duration::from_secs(3_000), "flushed by the shutdown");
+    assert_eq!(after[1], before[1]);
+    let versions = client.query_one("SELECT max(version) FROM sessions", &[]).await.unwrap();
+    assert_eq!(versions.get::<_, i64>(0), 1, "a touch is not a change");
+}
+
+async fn last_access(client: &Client, id: SessionId) -> SystemTime {
+    let of: Uuid = id.expose();
+    client.query_one("SELECT last_accessed_at FROM sessions WHERE id = $1", &[&of]).await.unwrap().get(0)
+}
