@@ -71,8 +71,8 @@ async fn only_a_read_that_touches_moves_the_last_access_in_the_table() {
     let [a] = world.nodes().await;
     let client = world.client().await;
     let [touched, untouched] = [make(&a, 1).await[0].id(), make(&a, 1).await[0].id()];
-    let an_hour_ago = SystemTime::now() - Duration::from_secs(3_600);
-    client.execute("UPDATE sessions SET last_accessed_at = $1", &[&an_hour_ago]).await.unwrap();
+    let an_hour_ago = "UPDATE sessions SET last_accessed_at = now() - interval '1 hour'";
+    client.execute(an_hour_ago, &[]).await.unwrap();
     let before = [last_access(&client, touched).await, last_access(&client, untouched).await];
 
     let [b] = world.nodes().await;
