@@ -64,6 +64,20 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub trust_window: Duration,
 
+    /// Whether updates tell the other nodes, unless one says otherwise. Default true. **Without it, other nodes may
+    /// serve the old version for as long as they cache it.**
+    pub notify_updates: bool,
+    /// Whether an update that fails its check tells the nodes the version that it found, so that whoever still caches
+    /// an older one drops it. Default false: the successful update has already told them.
+    pub notify_conflicts: bool,
+
+    /// How often the node looks for ended sessions and attributes to delete, with a jitter of half of it. Default
+    /// 1 h; zero turns it off on this node. Only one node of a cluster cleans at a time.
+    #[serde(with = "humantime_serde")]
+    pub cleanup_interval: Duration,
+    /// Rows that one statement of the clean-up deletes. Default 500.
+    pub cleanup_batch_max: usize,
+
     /// How often last accesses are written. Default 10 min, at most a quarter of `idle_timeout`.
     #[serde(with = "humantime_serde")]
     pub touch_interval: Duration,
@@ -147,6 +161,10 @@ impl Default for Config {
             cache_sessions_max: 10_000,
             cache_lifetime: HOUR * 48,
             trust_window: Duration::from_secs(6),
+            notify_updates: true,
+            notify_conflicts: false,
+            cleanup_interval: HOUR,
+            cleanup_batch_max: 500,
             touch_interval: Duration::from_secs(600),
             touch_batch_max: 5_000,
             pool_connections_max: 8,
@@ -186,6 +204,7 @@ impl Config {
         between("cache_lifetime", self.cache_lifetime, MS, LIFETIME_MAX)?;
         between("trust_window", self.trust_window, MS * 500, Duration::from_secs(600))?;
         between("query_timeout", self.query_timeout, MS * 10, Duration::from_secs(600))?;
+        between("cleanup_interval", self.cleanup_interval, Duration::ZERO, LIFETIME_MAX)?;
         // A quarter keeps an active session from going idle in the database; see `session::expiry`.
         if self.touch_interval < MS || self.touch_interval > self.idle_timeout / 4 {
             return Err(fault(format!(
@@ -206,6 +225,7 @@ impl Config {
     }
 
     fn validate_queues(&self) -> Result<(), Error> {
+        between("cleanup_batch_max", self.cleanup_batch_max, 1, 100_000)?;
         between("touch_batch_max", self.touch_batch_max, 1, 50_000)?;
         between("pool_connections_max", self.pool_connections_max, 1, 1_000)?;
         between("write_lanes", self.write_lanes, 1, 16)?;

@@ -12,6 +12,7 @@ mod version;
 mod cache;
 mod postgres;
 // Floor 2: reading, writing, hearing.
+mod cleaner;
 mod invalidation;
 mod loader;
 mod writer;
@@ -19,12 +20,14 @@ mod writer;
 mod manager;
 
 pub use cache::CacheStats;
+pub use cleaner::CleanUp;
 pub use config::{Config, Migrations, SessionLimit, Statements};
 pub use error::{Error, ErrorKind, UpdateError};
 pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use manager::{
-    Builder, Create, DELETE_MANY_MAX, Get, SessionManager, ShutdownReport, Status, Trusted, Update,
+    Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, SessionManager, ShutdownReport, Status, Trusted,
+    Update,
 };
 pub use postgres::migrate::sql_for as migrations_sql;
 pub use session::{IdleLimit, Session};

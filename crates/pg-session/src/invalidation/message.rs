@@ -90,7 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::postgres::notify::Drop;
+    use crate::postgres::notify::Whose;
 
     #[test]
     fn what_the_statements_write_is_read() {
@@ -100,14 +100,14 @@ mod tests {
         assert_eq!(Message::parse(&format!("1s{x}.1,{y}.{}", i64::MAX)), Ok(changed));
         assert_eq!(Message::parse(&format!("1d{x},{y}")), Ok(Message::Deleted(vec![a, b])));
         assert_eq!(
-            Message::parse(&Drop::User(a.expose()).payload()),
+            Message::parse(&Whose::User(a.expose()).payload()),
             Ok(Message::DropUser(a.expose().into()))
         );
         assert_eq!(
-            Message::parse(&Drop::Group(a.expose()).payload()),
+            Message::parse(&Whose::Group(a.expose()).payload()),
             Ok(Message::DropGroup(a.expose().into()))
         );
-        assert_eq!(Message::parse(&Drop::All.payload()), Ok(Message::DropAll));
+        assert_eq!(Message::parse(&Whose::All.payload()), Ok(Message::DropAll));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::{Node, SessionManager, Stage, Tasks};
 use crate::cache::Cache;
+use crate::cleaner::Cleaner;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -123,7 +124,7 @@ impl Builder {
             Arc::new(Database::new(pool, Arc::clone(&rules), names, &self.config, &self.database_clock));
         database.prepare_tables(self.config.migrations).await?;
         database.learn_clock().await?;
-        let listener = make_listener(listen_on, &self.config)?;
+        let listener = make_listener(&listen_on, &self.config)?;
         let events = listener.subscribe(database.names().channel()).await.map_err(of_listener)?;
         let manager = SessionManager(Arc::new(start(self.config, rules, database, listener, events)));
         let patience = manager.0.config.query_timeout;
@@ -186,6 +187,14 @@ fn start(
     ));
     serving.spawn(Arc::clone(&touches).run(stop.clone()));
 
+    let cleaner = Arc::new(Cleaner {
+        database: Arc::clone(&database),
+        interval: config.cleanup_interval,
+        batch_max: i64::try_from(config.cleanup_batch_max).unwrap_or(i64::MAX),
+        passes: tokio::sync::Mutex::default(),
+    });
+    serving.spawn(Arc::clone(&cleaner).run(stop.clone()));
+
     let writer = Writer::start(
         &config,
         Arc::clone(&rules),
@@ -195,7 +204,7 @@ fn start(
         &tasks.writing.tasks,
         &tasks.writing.stop,
     );
-    Node { config, rules, cache, trust, loader, writer, touches, database, listener, probes, tasks }
+    Node { config, rules, cache, trust, loader, writer, touches, cleaner, database, listener, probes, tasks }
 }
 
 /// The kernel gives up a connection whose peer has vanished after this many `query_timeout`s; its default is hours.
@@ -217,7 +226,7 @@ fn make_pool(server: Server, config: &Config) -> Result<Pool, Error> {
     })
 }
 
-fn make_listener(server: Server, config: &Config) -> Result<Listener, Error> {
+fn make_listener(server: &Server, config: &Config) -> Result<Listener, Error> {
     let interval = config.trust_window / BARRIERS_PER_WINDOW;
     Listener::builder(server.config.clone())
         .tls(server.connector()?)

@@ -3,7 +3,7 @@
 use super::SessionManager;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::notify::Drop;
+use crate::postgres::notify::Whose;
 use crate::writer::Sweep;
 
 /// Sessions that one call of [`SessionManager::delete_many`] takes.
@@ -53,7 +53,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_user_sessions(&self, user: impl Into<UserId>) -> Result<u64, Error> {
-        self.sweep(Sweep::DeleteAll(Drop::User(user.into().as_uuid()))).await
+        self.sweep(Sweep::DeleteAll(Whose::User(user.into().as_uuid()))).await
     }
 
     /// Ends all sessions of a group. Answers how many were alive.
@@ -61,7 +61,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_group_sessions(&self, group: impl Into<GroupId>) -> Result<u64, Error> {
-        self.sweep(Sweep::DeleteAll(Drop::Group(group.into().as_uuid()))).await
+        self.sweep(Sweep::DeleteAll(Whose::Group(group.into().as_uuid()))).await
     }
 
     /// Ends every session of everybody. Answers how many were alive.
@@ -69,7 +69,21 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_all_sessions(&self) -> Result<u64, Error> {
-        self.sweep(Sweep::DeleteAll(Drop::All)).await
+        self.sweep(Sweep::DeleteAll(Whose::All)).await
+    }
+
+    /// Removes one attribute from all live sessions of a user: their versions grow, every node hears of it. Answers
+    /// how many sessions had it.
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager); [`ErrorKind::Attribute`] for a key that no attribute can have.
+    pub async fn delete_attribute_from_user_sessions(
+        &self,
+        user: impl Into<UserId>,
+        key: &str,
+    ) -> Result<u64, Error> {
+        self.0.rules.limits.check_key(key)?;
+        self.sweep(Sweep::RemoveAttribute(user.into(), key.to_owned())).await
     }
 
     /// Drops a user's sessions from every node's memory; the database keeps them. For changes of the tables that were
@@ -78,7 +92,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn evict_user(&self, user: impl Into<UserId>) -> Result<(), Error> {
-        self.sweep(Sweep::Evict(Drop::User(user.into().as_uuid()))).await.map(|_| ())
+        self.sweep(Sweep::Evict(Whose::User(user.into().as_uuid()))).await.map(|_| ())
     }
 
     /// Drops every session from every node's memory; the database keeps them. The nodes then load what they need.
@@ -86,7 +100,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn evict_all(&self) -> Result<(), Error> {
-        self.sweep(Sweep::Evict(Drop::All)).await.map(|_| ())
+        self.sweep(Sweep::Evict(Whose::All)).await.map(|_| ())
     }
 
     async fn sweep(&self, sweep: Sweep) -> Result<u64, Error> {

@@ -3,9 +3,11 @@
 //! The manager owns the lanes and tasks; each verb has a file of its own.
 
 mod builder;
+mod clean_up;
 mod create;
 mod delete;
 mod get;
+mod list;
 mod modify;
 mod shutdown;
 mod status;
@@ -20,10 +22,12 @@ pub use self::builder::Builder;
 pub use self::create::Create;
 pub use self::delete::DELETE_MANY_MAX;
 pub use self::get::Get;
+pub use self::list::LISTED_MAX;
 pub use self::shutdown::ShutdownReport;
 pub use self::status::{Status, Trusted};
 pub use self::update::Update;
 use crate::cache::Cache;
+use crate::cleaner::Cleaner;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::trust::Trust;
@@ -52,6 +56,7 @@ struct Node {
     loader: Arc<Loader>,
     writer: Writer,
     touches: Arc<TouchBuffer>,
+    cleaner: Arc<Cleaner>,
     database: Arc<Database>,
     listener: pg_listen::Listener,
     probes: Probes,

@@ -35,7 +35,8 @@ impl SessionManager {
     /// # Ok(()) }
     /// ```
     pub fn update<'a>(&'a self, session: &'a mut Session) -> Update<'a> {
-        Update { node: &self.0, session, check: Check::None, row: RowChange::default(), notify: true }
+        let notify = self.0.config.notify_updates;
+        Update { node: &self.0, session, check: Check::None, row: RowChange::default(), notify }
     }
 }
 

@@ -5,16 +5,10 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::notify::{Drop, deleted};
-use super::{Database, Dialect, Sql, unexpected};
+use super::names::Owner;
+use super::notify::{Whose, changed, deleted};
+use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::id::SessionId;
-
-/// The column that names whose sessions to delete.
-#[derive(Clone, Copy)]
-pub(super) enum Owner {
-    User,
-    Group,
-}
 
 /// Rows are locked in the order of their ids, as everywhere: two statements cannot wait for each other.
 pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
@@ -35,9 +29,10 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 pub(super) fn owner_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
-    let (column, kind) = match owner {
-        Owner::User => ("user_id", 'u'),
-        Owner::Group => ("group_id", 'g'),
+    let column = owner.column();
+    let kind = match owner {
+        Owner::User => 'u',
+        Owner::Group => 'g',
     };
     let channel = dialect.channel();
     Sql {
@@ -52,7 +47,7 @@ pub(super) fn owner_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
 
 pub(super) fn all_sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
-    let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", Drop::All.payload());
+    let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", Whose::All.payload());
     Sql { text: mass_delete(dialect, "true", &notify), types: vec![] }
 }
 
@@ -70,7 +65,45 @@ fn mass_delete(dialect: &Dialect<'_>, condition: &str, notify: &str) -> String {
     )
 }
 
+/// Removes one attribute from all sessions of a user.
+///
+/// As in `update`: only while the session's version is the snapshot's, so that the removal cannot overlook what was
+/// inserted while it waited. Sessions that were overtaken are found again by the next try.
+pub(super) fn attribute_sql(dialect: &Dialect<'_>) -> Sql {
+    let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
+    let (now, live) = (dialect.now, dialect.live("s"));
+    let told = changed(dialect, "SELECT id, version FROM done");
+    Sql {
+        text: format!(
+            "WITH found AS MATERIALIZED (
+                 SELECT s.id, s.version FROM {sessions} s
+                 WHERE s.user_id = $1 AND {live}
+                   AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2)
+                 ORDER BY s.id
+             ), done AS (
+                 UPDATE {sessions} s SET version = s.version + 1, updated_at = {now}
+                 FROM found f WHERE s.id = f.id AND s.version = f.version AND {live}
+                 RETURNING s.id, s.version
+             ), removed AS (
+                 DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = $2
+             ), told AS MATERIALIZED ({told})
+             SELECT (SELECT count(*) FROM found) AS found, (SELECT count(*) FROM done) AS done,
+                    (SELECT count(*) FROM told) AS told"
+        ),
+        types: vec![Type::UUID, Type::TEXT],
+    }
+}
+
 impl Database {
+    /// Removes the attribute wherever the user has it. Returns how many sessions had it and how many lost it; if
+    /// these differ, some were overtaken, and another try is needed.
+    pub(crate) async fn remove_attribute(&self, user: Uuid, key: &str) -> Result<(u64, u64), Failure> {
+        let rows = self.query_long(&self.texts.remove_attribute, &[&user, &key]).await?;
+        same_length(&rows, 1)?;
+        let read = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
+        Ok((read("found")?, read("done")?))
+    }
+
     /// Deletes the given sessions, all or none. Returns those that were alive.
     pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
@@ -80,11 +113,11 @@ impl Database {
     }
 
     /// Deletes all sessions of a user, of a group, or of everybody. Returns how many were alive.
-    pub(crate) async fn delete_all(&self, whose: Drop) -> Result<u64, Failure> {
+    pub(crate) async fn delete_all(&self, whose: Whose) -> Result<u64, Failure> {
         let rows = match &whose {
-            Drop::User(id) => self.query_long(&self.texts.delete_user, &[id]).await?,
-            Drop::Group(id) => self.query_long(&self.texts.delete_group, &[id]).await?,
-            Drop::All => self.query_long(&self.texts.delete_all, &[]).await?,
+            Whose::User(id) => self.query_long(&self.texts.delete_user, &[id]).await?,
+            Whose::Group(id) => self.query_long(&self.texts.delete_group, &[id]).await?,
+            Whose::All => self.query_long(&self.texts.delete_all, &[]).await?,
         };
         let mut count = 0;
         for row in &rows {

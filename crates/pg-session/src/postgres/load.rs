@@ -8,8 +8,9 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::names::Owner;
 use super::{Database, Dialect, Sql, unexpected};
-use crate::clock::DbTime;
+use crate::clock::{DbTime, Tick};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
 use crate::session::attributes::{Attribute, Attributes};
@@ -28,22 +29,30 @@ pub(super) fn attribute_arrays(dialect: &Dialect<'_>, condition: &str) -> String
     )
 }
 
-/// I6: one statement, one snapshot, so that row and attributes belong to one version.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
+    Sql { text: select(dialect, "s.id = ANY ($1)"), types: vec![Type::UUID_ARRAY] }
+}
+
+/// The sessions of one owner, the most recently used first.
+pub(super) fn list_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
+    let condition = format!("s.{} = $1", owner.column());
+    let text = format!("{} ORDER BY s.last_accessed_at DESC, s.id LIMIT $2", select(dialect, &condition));
+    Sql { text, types: vec![Type::UUID, Type::INT8] }
+}
+
+/// I6: one statement, one snapshot, so that row and attributes belong to one version.
+fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let arrays = attribute_arrays(dialect, "a.session_id = s.id");
     let now = dialect.now;
-    Sql {
-        text: format!(
-            "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
-                    s.last_accessed_at, s.expires_at, b.keys, b.texts, b.versions, b.expiries, {now} AS now
-             FROM {sessions} s
-             CROSS JOIN LATERAL ({arrays}) b
-             WHERE s.id = ANY ($1) AND {live}"
-        ),
-        types: vec![Type::UUID_ARRAY],
-    }
+    format!(
+        "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
+                s.last_accessed_at, s.expires_at, b.keys, b.texts, b.versions, b.expiries, {now} AS now
+         FROM {sessions} s
+         CROSS JOIN LATERAL ({arrays}) b
+         WHERE {condition} AND {live}"
+    )
 }
 
 impl Database {
@@ -52,8 +61,23 @@ impl Database {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         let sent = self.rules.clock.now();
         let rows = self.query(&self.texts.load, &[&ids]).await?;
+        self.records(sent, &rows)
+    }
+
+    /// The live sessions of a user or a group, at most `rows_max`, the most recently used first.
+    pub(crate) async fn list(&self, owner: Owner, id: Uuid, rows_max: u32) -> Result<Vec<Record>, Failure> {
+        let sql = match owner {
+            Owner::User => &self.texts.list_user,
+            Owner::Group => &self.texts.list_group,
+        };
+        let sent = self.rules.clock.now();
+        let rows = self.query(sql, &[&id, &i64::from(rows_max)]).await?;
+        self.records(sent, &rows)
+    }
+
+    fn records(&self, sent: Tick, rows: &[SqlRow]) -> Result<Vec<Record>, Failure> {
         let mut records = Vec::with_capacity(rows.len());
-        for row in &rows {
+        for row in rows {
             let (record, now) = self.record(row).map_err(unexpected)?;
             // The last row's reading is the newest, but each of them lies within the statement.
             self.observe_clock(sent, now);

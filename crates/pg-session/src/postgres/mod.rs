@@ -3,6 +3,7 @@
 //! One file per statement, each with its text, its parameters and its rows. Every statement is qualified by schema
 //! and carries the database's own judgement of what is alive, so that no caller can forget it.
 
+pub(crate) mod clean;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod failure;
@@ -24,7 +25,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Row, Statement};
 
 use self::failure::{Failure, Verdict};
-use self::names::Names;
+use self::names::{Names, Owner};
 use crate::clock::{DbTime, Tick};
 use crate::config::{Config, Statements};
 use crate::error::{Error, ErrorKind};
@@ -66,6 +67,12 @@ struct Texts {
     delete_user: Sql,
     delete_group: Sql,
     delete_all: Sql,
+    remove_attribute: Sql,
+    list_user: Sql,
+    list_group: Sql,
+    clean_expired: Sql,
+    clean_idle: Sql,
+    clean_attributes: Sql,
     touch: Sql,
     notify: Sql,
     clock: Sql,
@@ -111,9 +118,15 @@ impl Database {
             create: create::sql(&dialect),
             create_lock: create::lock_sql(&dialect),
             delete: delete::sessions_sql(&dialect),
-            delete_user: delete::owner_sql(&dialect, delete::Owner::User),
-            delete_group: delete::owner_sql(&dialect, delete::Owner::Group),
+            delete_user: delete::owner_sql(&dialect, Owner::User),
+            delete_group: delete::owner_sql(&dialect, Owner::Group),
             delete_all: delete::all_sql(&dialect),
+            remove_attribute: delete::attribute_sql(&dialect),
+            list_user: load::list_sql(&dialect, Owner::User),
+            list_group: load::list_sql(&dialect, Owner::Group),
+            clean_expired: clean::expired_sql(&dialect),
+            clean_idle: clean::idle_sql(&dialect),
+            clean_attributes: clean::attributes_sql(&dialect),
             touch: touch::sql(&dialect),
             notify: notify::sql(&dialect),
             clock: Sql { text: format!("SELECT {now} AS now"), types: vec![] },

@@ -56,13 +56,13 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 
 /// Whose sessions every node is to drop from memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Drop {
+pub(crate) enum Whose {
     User(Uuid),
     Group(Uuid),
     All,
 }
 
-impl Drop {
+impl Whose {
     pub(crate) fn payload(self) -> String {
         match self {
             Self::User(id) => format!("1u{}", id.simple()),
@@ -74,7 +74,7 @@ impl Drop {
 
 impl Database {
     /// Tells every node to drop sessions from memory; nothing in the tables changes.
-    pub(crate) async fn notify_drop(&self, what: Drop) -> Result<(), Failure> {
-        self.query(&self.texts.notify, &[&what.payload()]).await.map(|_| ())
+    pub(crate) async fn notify_drop(&self, whose: Whose) -> Result<(), Failure> {
+        self.query(&self.texts.notify, &[&whose.payload()]).await.map(|_| ())
     }
 }

@@ -95,7 +95,14 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let now = dialect.now;
     let live = dialect.live("s");
-    let told = changed(dialect, "SELECT d.id, d.version FROM done d WHERE d.notify");
+    let mut tell = "SELECT d.id, d.version FROM done d WHERE d.notify".to_owned();
+    if dialect.config.notify_conflicts {
+        tell.push_str(
+            " UNION ALL SELECT f.id, f.version FROM found f
+             WHERE f.notify AND f.live AND NOT EXISTS (SELECT FROM done d WHERE d.n = f.n)",
+        );
+    }
+    let told = changed(dialect, &tell);
     let arrays = attribute_arrays(dialect, "a.session_id = c.id AND d.n IS NOT NULL AND f.version <> c.base");
     Sql {
         text: format!(

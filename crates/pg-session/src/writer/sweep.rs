@@ -4,10 +4,11 @@ use tokio::sync::oneshot;
 
 use super::Workshop;
 use super::lane::Job;
-use crate::error::Error;
-use crate::id::SessionId;
-use crate::postgres::failure::Failure;
-use crate::postgres::notify::Drop;
+use super::update::OVERTAKEN_MAX;
+use crate::error::{Error, ErrorKind};
+use crate::id::{SessionId, UserId};
+use crate::postgres::failure::{Failure, Verdict};
+use crate::postgres::notify::Whose;
 
 /// What to do with how many sessions.
 #[derive(Clone, Debug)]
@@ -15,9 +16,11 @@ pub(crate) enum Sweep {
     /// Delete these, all or none.
     Delete(Vec<SessionId>),
     /// Delete all of these.
-    DeleteAll(Drop),
+    DeleteAll(Whose),
+    /// Remove one attribute from all sessions of a user.
+    RemoveAttribute(UserId, String),
     /// Drop them from every node's memory; the tables stay as they are.
-    Evict(Drop),
+    Evict(Whose),
 }
 
 pub(super) struct SweepJob {
@@ -34,6 +37,7 @@ impl SweepJob {
                 Ok(u64::try_from(deleted.len()).unwrap_or(u64::MAX))
             }
             Sweep::DeleteAll(whose) => workshop.database.delete_all(*whose).await,
+            Sweep::RemoveAttribute(user, key) => remove_attribute(*user, key, workshop).await,
             Sweep::Evict(whose) => workshop.database.notify_drop(*whose).await.map(|()| 0),
         }
     }
@@ -42,13 +46,31 @@ impl SweepJob {
     fn forget(&self, workshop: &Workshop) {
         match &self.sweep {
             Sweep::Delete(ids) => ids.iter().for_each(|&id| workshop.cache.forget(id)),
+            Sweep::RemoveAttribute(user, _) => workshop.cache.drop_user(*user),
             Sweep::DeleteAll(whose) | Sweep::Evict(whose) => match *whose {
-                Drop::User(user) => workshop.cache.drop_user(user.into()),
-                Drop::Group(group) => workshop.cache.drop_group(group.into()),
-                Drop::All => workshop.cache.drop_all(),
+                Whose::User(user) => workshop.cache.drop_user(user.into()),
+                Whose::Group(group) => workshop.cache.drop_group(group.into()),
+                Whose::All => workshop.cache.drop_all(),
             },
         }
     }
+}
+
+/// Until no session of the user was overtaken by another update while the statement waited for it.
+async fn remove_attribute(user: UserId, key: &str, workshop: &Workshop) -> Result<u64, Failure> {
+    let mut removed = 0;
+    for _ in 0..OVERTAKEN_MAX {
+        let (found, done) = workshop.database.remove_attribute(user.as_uuid(), key).await?;
+        removed += done;
+        if found == done {
+            return Ok(removed);
+        }
+    }
+    let error = Error::new(
+        ErrorKind::Contention,
+        "other updates of the user's sessions kept coming, and some may still have the attribute; try again",
+    );
+    Err(Failure { error, verdict: Verdict::Refused })
 }
 
 impl Job for SweepJob {

@@ -17,7 +17,7 @@ use crate::session::record::{Record, Row};
 
 /// Times that one update may be overtaken between snapshot and lock. Each time, somebody else's update of the same
 /// session went through.
-const OVERTAKEN_MAX: u32 = 100;
+pub(super) const OVERTAKEN_MAX: u32 = 100;
 
 /// One session's changes, on their way.
 pub(crate) struct UpdateJob {

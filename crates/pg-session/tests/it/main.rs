@@ -18,3 +18,4 @@ mod reads;
 mod single_flight;
 mod smoke;
 mod tls;
+mod upkeep;

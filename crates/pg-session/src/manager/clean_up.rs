@@ -1,0 +1,21 @@
+//! Cleaning up now, beside the task that does so at each interval.
+
+use super::SessionManager;
+use crate::cleaner::CleanUp;
+use crate::error::Error;
+
+impl SessionManager {
+    /// Deletes what has ended: expired and idle sessions, expired attributes; in small batches with pauses, so it may
+    /// take its time. Only frees space: what has ended is never returned, cleaned up or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and the like if the database does not answer; what was
+    /// deleted until then stays deleted.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the pass after the statement that is under way.
+    pub async fn clean_up(&self) -> Result<CleanUp, Error> {
+        self.0.check_open()?;
+        self.0.cleaner.pass().await
+    }
+}

@@ -1,0 +1,47 @@
+//! Listing a user's or a group's sessions.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::SessionManager;
+use crate::error::Error;
+use crate::id::{GroupId, UserId};
+use crate::postgres::failure::Failure;
+use crate::postgres::names::Owner;
+use crate::session::{Origin, Session};
+
+/// Sessions that a listing returns at most: those with the latest access.
+pub const LISTED_MAX: u32 = 1_000;
+
+impl SessionManager {
+    /// The live sessions of a user, the most recently used first, at most [`LISTED_MAX`]. Always asked of the
+    /// database; does not count as an access.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the
+    /// database does not answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn user_sessions(&self, user: impl Into<UserId>) -> Result<Vec<Session>, Error> {
+        self.list(Owner::User, user.into().as_uuid()).await
+    }
+
+    /// The live sessions of a group, the most recently used first, at most [`LISTED_MAX`]; as
+    /// [`user_sessions`](SessionManager::user_sessions).
+    ///
+    /// # Errors
+    /// As [`user_sessions`](SessionManager::user_sessions).
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn group_sessions(&self, group: impl Into<GroupId>) -> Result<Vec<Session>, Error> {
+        self.list(Owner::Group, group.into().as_uuid()).await
+    }
+
+    async fn list(&self, owner: Owner, id: Uuid) -> Result<Vec<Session>, Error> {
+        let records = self.0.database.list(owner, id, LISTED_MAX).await.map_err(Failure::of_read)?;
+        Ok(records.into_iter().map(|record| Session::new(Arc::new(record), Origin::Database)).collect())
+    }
+}

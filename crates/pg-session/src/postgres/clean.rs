@@ -1,0 +1,143 @@
+//! Clean-up: frees the space of what has already ended. Nothing depends on it: an expired session is never returned,
+//! updated or extended, cleaned up or not.
+//!
+//! Each statement takes a small batch, skips rows that somebody else has locked, and does nothing while another node
+//! is cleaning. Deletions are notified like any other, so that the nodes free their memory, too.
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::notify::deleted;
+use super::{Database, Dialect, Sql, unexpected};
+
+/// What one statement cleaned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cleaned {
+    /// Rows deleted.
+    pub(crate) rows: u64,
+    /// Whether this node was the cluster's cleaner for the statement.
+    pub(crate) leader: bool,
+}
+
+/// One page of the walk over all sessions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page {
+    pub(crate) cleaned: Cleaned,
+    /// Where the next page begins; `None` after the last one.
+    pub(crate) next: Option<Uuid>,
+}
+
+/// One cleaner at a time in the cluster: a lock that ends with the statement's transaction, so that neither a pooler
+/// nor a dead node can keep it.
+fn leader(dialect: &Dialect<'_>) -> String {
+    let channel = dialect.channel();
+    format!(
+        "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('{channel}/clean', 0)) AS mine"
+    )
+}
+
+/// Sessions past their absolute limit, oldest first, by the index on `expires_at`.
+pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
+    let sessions = dialect.names.sessions();
+    let (now, leader) = (dialect.now, leader(dialect));
+    let told = deleted(dialect, "SELECT id FROM gone");
+    Sql {
+        text: format!(
+            "WITH leader AS MATERIALIZED ({leader}
+             ), doomed AS MATERIALIZED (
+                 SELECT s.id FROM {sessions} s
+                 WHERE (SELECT mine FROM leader) AND s.expires_at <= {now}
+                 ORDER BY s.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+             ), gone AS (
+                 DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id
+             ), told AS MATERIALIZED ({told})
+             SELECT (SELECT count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
+                    (SELECT count(*) FROM told) AS told"
+        ),
+        types: vec![Type::INT8],
+    }
+}
+
+/// Idle sessions of one page of the primary key: an index on `last_accessed_at` would cost every touch its HOT update.
+pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
+    let sessions = dialect.names.sessions();
+    let (live, leader) = (dialect.live("s"), leader(dialect));
+    let told = deleted(dialect, "SELECT id FROM gone");
+    Sql {
+        text: format!(
+            "WITH leader AS MATERIALIZED ({leader}
+             ), page AS MATERIALIZED (
+                 SELECT s.id, {live} AS live FROM {sessions} s WHERE s.id > $1 ORDER BY s.id LIMIT $2
+             ), doomed AS MATERIALIZED (
+                 SELECT s.id FROM {sessions} s JOIN page p ON p.id = s.id
+                 WHERE (SELECT mine FROM leader) AND NOT p.live AND NOT {live}
+                 ORDER BY s.id FOR UPDATE OF s SKIP LOCKED
+             ), gone AS (
+                 DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id
+             ), told AS MATERIALIZED ({told})
+             SELECT (SELECT count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
+                    (SELECT count(*) FROM told) AS told, (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1) AS last,
+                    (SELECT count(*) FROM page) AS page"
+        ),
+        types: vec![Type::UUID, Type::INT8],
+    }
+}
+
+/// Attributes past their own expiry. The exception to "every change of an attribute bumps its session's version":
+/// nobody has seen these since they expired, and an update of such a key treats it as absent.
+pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
+    let attributes = dialect.names.attributes();
+    let (now, leader) = (dialect.now, leader(dialect));
+    Sql {
+        text: format!(
+            "WITH leader AS MATERIALIZED ({leader}
+             ), doomed AS MATERIALIZED (
+                 SELECT a.session_id, a.key FROM {attributes} a
+                 WHERE (SELECT mine FROM leader) AND a.expires_at IS NOT NULL AND a.expires_at <= {now}
+                 ORDER BY a.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+             ), gone AS (
+                 DELETE FROM {attributes} a USING doomed d WHERE a.session_id = d.session_id AND a.key = d.key
+                 RETURNING 1
+             )
+             SELECT (SELECT count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader"
+        ),
+        types: vec![Type::INT8],
+    }
+}
+
+impl Database {
+    pub(crate) async fn clean_expired(&self, rows_max: i64) -> Result<Cleaned, Failure> {
+        let rows = self.query(&self.texts.clean_expired, &[&rows_max]).await?;
+        cleaned(&rows)
+    }
+
+    pub(crate) async fn clean_attributes(&self, rows_max: i64) -> Result<Cleaned, Failure> {
+        let rows = self.query(&self.texts.clean_attributes, &[&rows_max]).await?;
+        cleaned(&rows)
+    }
+
+    /// Cleans the page of `rows_max` sessions after `after`.
+    pub(crate) async fn clean_idle(&self, after: Uuid, rows_max: i64) -> Result<Page, Failure> {
+        let rows = self.query(&self.texts.clean_idle, &[&after, &rows_max]).await?;
+        let cleaned = cleaned(&rows)?;
+        let read = || {
+            let row = &rows[0];
+            let full = row.try_get::<_, i64>("page")? == rows_max;
+            Ok::<_, tokio_postgres::Error>(if full { row.try_get("last")? } else { None })
+        };
+        Ok(Page { cleaned, next: read().map_err(unexpected)? })
+    }
+}
+
+fn cleaned(rows: &[tokio_postgres::Row]) -> Result<Cleaned, Failure> {
+    super::same_length(rows, 1)?;
+    let read = || {
+        let count: i64 = rows[0].try_get("rows")?;
+        Ok::<_, tokio_postgres::Error>(Cleaned {
+            rows: count.unsigned_abs(),
+            leader: rows[0].try_get("leader")?,
+        })
+    };
+    read().map_err(unexpected)
+}
