@@ -10,6 +10,9 @@ const IDENTIFIER_BYTES_MAX: usize = 63;
 /// The longest name that a prefix is put before.
 const LONGEST_SUFFIX: &str = "session_attributes_expires_at_idx";
 
+/// What PostgreSQL's own schemas begin with; it creates no other that does.
+const RESERVED: &str = "pg_";
+
 /// The quoted, qualified names of one manager's tables, and its channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -41,6 +44,12 @@ impl Names {
         check("schema", &config.schema, IDENTIFIER_BYTES_MAX)?;
         if config.schema.is_empty() {
             return Err(Error::new(ErrorKind::Config, "schema must not be empty; the default is \"public\""));
+        }
+        if config.schema.starts_with(RESERVED) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "schema must not begin with \"pg_\", which PostgreSQL keeps for itself; choose another name",
+            ));
         }
         check("table_prefix", &config.table_prefix, IDENTIFIER_BYTES_MAX - LONGEST_SUFFIX.len())?;
         let mut digest = Sha256::new();
@@ -136,6 +145,15 @@ mod tests {
         {
             assert_eq!(names(schema, prefix).unwrap_err().kind(), ErrorKind::Config);
         }
+    }
+
+    #[test]
+    fn a_schema_that_postgresql_keeps_for_itself_is_refused_before_it_is_created() {
+        let error = names("pg_session", "").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("must not begin with \"pg_\""), "{error}");
+        assert!(names("PG_session", "").is_ok(), "only this spelling is reserved");
+        assert!(names("app", "pg_").is_ok(), "tables may be called so");
     }
 
     #[test]
