@@ -1,0 +1,78 @@
+//! The house rules, executed. Each rule is a function over a source file that returns faults; each is shown to bite on
+//! a small bad snippet beside it.
+//!
+//! - [`floors`]: a module uses its own floor and those below, as `lib.rs` lists them, and no two modules use each other.
+//! - [`rules`]: one clock, one place for SQL, one reader of SQLSTATEs, no panics, no long files, no sleeping tests.
+//! - [`papers`]: what the documents name exists.
+//!
+//! What a compiler or clippy can check is not repeated here, but for `unwrap`, whose exceptions are to be seen.
+
+#![allow(unreachable_pub, reason = "a test binary has no API")]
+#![allow(clippy::expect_used, reason = "what panics here fails its test, also outside the test functions")]
+
+mod floors;
+mod papers;
+mod rules;
+mod source;
+
+use source::{Source, workspace};
+
+#[test]
+fn a_module_uses_only_its_own_floor_and_those_below() {
+    let sources = workspace();
+    let root = sources.iter().find(|source| source.path == "crates/pg-session/src/lib.rs").expect("lib.rs");
+    let floors = floors::Floors::parse(&root.text);
+    let modules: Vec<&Source> = sources.iter().filter(|source| floors::is_module(source)).collect();
+    assert!(modules.len() > 30, "the library's files were found");
+    nothing(floors.check(&modules));
+}
+
+#[test]
+fn every_file_opens_with_what_it_is_about() {
+    everywhere(rules::header);
+}
+
+#[test]
+fn no_file_is_longer_than_600_lines() {
+    everywhere(rules::length);
+}
+
+#[test]
+fn only_clock_rs_reads_the_clock() {
+    everywhere(rules::clock);
+}
+
+#[test]
+fn sql_stands_only_in_postgres() {
+    everywhere(rules::sql);
+}
+
+#[test]
+fn sqlstates_are_read_only_in_failure_rs() {
+    everywhere(rules::sqlstate);
+}
+
+#[test]
+fn nothing_unwraps_outside_tests_without_a_reason() {
+    everywhere(rules::unwrap);
+}
+
+#[test]
+fn tests_wait_for_signals_and_do_not_sleep() {
+    everywhere(rules::sleeping);
+}
+
+#[test]
+fn the_documents_name_only_what_exists() {
+    let sources = workspace();
+    nothing(papers::all().iter().flat_map(|paper| papers::check(paper, &sources)).collect());
+}
+
+fn everywhere(rule: fn(&Source) -> Vec<String>) {
+    nothing(workspace().iter().flat_map(rule).collect());
+}
+
+#[track_caller]
+fn nothing(faults: Vec<String>) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}

@@ -1,0 +1,69 @@
+//! The documents: a test, a setting or a file that one of them names has to exist, so that renaming one is noticed.
+
+use std::fs;
+
+use crate::source::{Source, root};
+
+const PAPERS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+
+/// Where a document's paths to files may start.
+const BASES: [&str; 5] =
+    ["", "crates/pg-session/", "crates/pg-session/src/", "crates/pg-session/tests/", "crates/"];
+
+/// One document.
+pub struct Paper {
+    name: String,
+    text: String,
+}
+
+pub fn all() -> Vec<Paper> {
+    let read = |name| fs::read_to_string(root().join(name)).expect("a document of the repository");
+    PAPERS.iter().map(|&name| Paper { name: name.to_owned(), text: read(name) }).collect()
+}
+
+/// What stands in backticks and is a file's path or a name with two underscores or more.
+pub fn check(paper: &Paper, sources: &[Source]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (line, number) in paper.text.lines().zip(1..) {
+        // In backticks is every second piece.
+        for word in line.split('`').skip(1).step_by(2) {
+            let exists = if is_path(word) {
+                BASES.iter().any(|base| root().join(base).join(word).exists())
+            } else if is_name(word) {
+                sources.iter().any(|source| contains_word(&source.text, word))
+            } else {
+                continue;
+            };
+            if !exists {
+                faults.push(format!("{}:{number}: `{word}` does not exist (any more)", paper.name));
+            }
+        }
+    }
+    faults
+}
+
+fn is_path(word: &str) -> bool {
+    let suffix = [".rs", ".sql", ".toml", ".md"].iter().any(|suffix| word.ends_with(suffix));
+    suffix && word.chars().all(|char| char.is_ascii_alphanumeric() || "_-./".contains(char))
+}
+
+fn is_name(word: &str) -> bool {
+    word.matches('_').count() >= 2
+        && word.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_')
+}
+
+fn contains_word(text: &str, word: &str) -> bool {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    text.match_indices(word)
+        .any(|(at, _)| !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part))
+}
+
+#[test]
+fn what_does_not_exist_is_found() {
+    let sources = [Source::new("a.rs", "fn a_test_that_exists() {}\nfn not_an_abc_test_x() {}")];
+    let paper = |text: &str| Paper { name: "x.md".to_owned(), text: text.to_owned() };
+    let faults = |text: &str| check(&paper(text), &sources).len();
+    assert_eq!(faults("| I1 | `src/cache/fill.rs` | `a_test_that_exists` | `trust` and `SessionId` |"), 0);
+    assert_eq!(faults("| I1 | `src/cache/full.rs` |"), 1);
+    assert_eq!(faults("`a_test_that_is_gone` and `an_abc_test`"), 2);
+}
