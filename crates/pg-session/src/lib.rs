@@ -1,4 +1,38 @@
-//! (under construction)
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
+//!
+//! A node is one process with one [`SessionManager`]. It has three lanes.
+//!
+//! ```text
+//! READ   get ── memory ── hit, and the node is trusted ──────────────────▶ Session
+//!                 └ otherwise: loader (one query for all who wait) ── PostgreSQL
+//!                              └ may enter the memory only with its fill ticket
+//! WRITE  Session with changes ── update ── writer (combines what waits) ── one statement, one commit
+//!                                                                           └ NOTIFY inside, memory afterwards
+//! HEAR   NOTIFY ── invalidation ── drops from memory what is older than what it names
+//!        barrier returned ── trusted for another `trust_window`;  connection lost ── not trusted
+//! ```
+//!
+//! **Reading.** [`SessionManager::get`] answers from memory if the node can prove that it hears the database, and asks
+//! the database otherwise. What it hands out is a [`Session`]: a snapshot of one [`Version`], shared by all requests of
+//! the node, with the request's own changes on top. Absence is `None`, for unknown, expired and revoked alike.
+//!
+//! **Writing.** [`create`](SessionManager::create), [`update`](SessionManager::update) and
+//! [`delete`](SessionManager::delete) return when PostgreSQL has committed. From then on this node shows the new state,
+//! and the others do so within milliseconds. An update may be checked against the session's version or against the
+//! versions of the attributes that it changes; [`modify`](SessionManager::modify) loads, changes, checks and retries.
+//! What an update cannot do is bring back a session that was ended: that is [`UpdateError::NotFound`].
+//!
+//! **Hearing.** Each node listens on a connection of its own. Notifications name what changed and to which version; a
+//! barrier, sent every third of [`Config::trust_window`] and heard again, proves that nothing is missing. A node that
+//! lost its connection serves nothing from memory until it listens again, and then only sessions whose versions it has
+//! compared with the database's. [`SessionManager::status`] says how it stands.
+//!
+//! **Ending.** [`SessionManager::shutdown`] takes no new work, commits what is queued, writes the last accesses, and
+//! says what it could not finish.
+//!
+//! Errors are one opaque [`Error`] with a [`kind`](Error::kind) to branch on and a message that says what to do.
 
 // Floor 0, pure: no I/O, no async.
 mod clock;

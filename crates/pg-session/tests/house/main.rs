@@ -24,7 +24,7 @@ fn a_module_uses_only_its_own_floor_and_those_below() {
     let floors = floors::Floors::parse(&root.text);
     let modules: Vec<&Source> = sources.iter().filter(|source| floors::is_module(source)).collect();
     assert!(modules.len() > 30, "the library's files were found");
-    nothing(floors.check(&modules));
+    nothing(&floors.check(&modules));
 }
 
 #[test]
@@ -65,14 +65,14 @@ fn tests_wait_for_signals_and_do_not_sleep() {
 #[test]
 fn the_documents_name_only_what_exists() {
     let sources = workspace();
-    nothing(papers::all().iter().flat_map(|paper| papers::check(paper, &sources)).collect());
+    nothing(&papers::all().iter().flat_map(|paper| papers::check(paper, &sources)).collect::<Vec<_>>());
 }
 
 fn everywhere(rule: fn(&Source) -> Vec<String>) {
-    nothing(workspace().iter().flat_map(rule).collect());
+    nothing(&workspace().iter().flat_map(rule).collect::<Vec<_>>());
 }
 
 #[track_caller]
-fn nothing(faults: Vec<String>) {
+fn nothing(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
