@@ -21,7 +21,7 @@ impl Source {
         let tests = if path.contains("/src/") && path.ends_with("/tests.rs") {
             // A test module in a file of its own.
             blank(&mut code);
-            vec![0..code.len()]
+            std::iter::once(0..code.len()).collect()
         } else {
             blank_tests(&mut code)
         };
