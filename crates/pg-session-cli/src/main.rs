@@ -1,2 +1,53 @@
-//! The `pg-session` program.
-fn main() {}
+//! The `pg-session` program: a demo that a newcomer can follow, and what operations need.
+//!
+//! One file or folder per command. Exit codes: 0 done, 1 failed (the last lines say what and why), 2 wrong usage,
+//! 128 + n ended early by signal n.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the program measures and shows real time; what expires and what is trusted is the library's decision"
+)]
+
+mod demo;
+mod migrate;
+mod signals;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Distributed web sessions on PostgreSQL.
+#[derive(Parser, Debug)]
+#[command(name = "pg-session", version, after_help = "RUST_LOG=pg_session=debug shows the library's log.")]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Demo(demo::Options),
+    Migrate(migrate::Options),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let program = Program::parse();
+    show_log();
+    match program.command {
+        Command::Demo(options) => Box::pin(demo::run(options)).await,
+        Command::Migrate(options) => Box::pin(migrate::run(options)).await,
+    }
+}
+
+/// The log stays silent unless it is asked for: the library writes to it what the demo shows anyway.
+fn show_log() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::from_default_env())
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}

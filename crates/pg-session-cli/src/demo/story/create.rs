@@ -1,0 +1,44 @@
+//! One session, three nodes: created on one, found by all, and asked for once.
+
+use std::time::Instant;
+
+use pg_session::{SessionId, UserId};
+
+use super::found;
+use crate::demo::print::took;
+use crate::demo::stage::{Node, Stage};
+use crate::demo::teller::{Teller, Trouble};
+use crate::why::{Why, ensure};
+
+pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<SessionId, Trouble> {
+    teller.act("One session, three nodes")?;
+    let create = async {
+        let begin = Instant::now();
+        let ann = UserId::from("ann");
+        let session = stage.a.sessions.create(ann).set("theme", "light")?.set("role", "admin")?.await?;
+        Ok((took(begin.elapsed()), session.id()))
+    };
+    let id = teller.step("A creates a session for Ann, in one commit", create).await?;
+    for node in [&stage.b, &stage.c] {
+        miss_then_hit(node, id, teller).await?;
+    }
+    Ok(id)
+}
+
+async fn miss_then_hit(node: &Node, id: SessionId, teller: &Teller) -> Result<(), Trouble> {
+    let name = node.name;
+    teller.step(&format!("{name} reads it: a miss, answered by PostgreSQL"), read(node, id, false)).await?;
+    teller.step(&format!("{name} reads it again: a hit, answered from memory"), read(node, id, true)).await
+}
+
+async fn read(node: &Node, id: SessionId, from_cache: bool) -> Result<(String, ()), Why> {
+    let begin = Instant::now();
+    let session = found(node, id).await?;
+    let time = begin.elapsed();
+    ensure(session.is_from_cache() == from_cache, || {
+        format!("the read was answered {}", if from_cache { "by PostgreSQL" } else { "from memory" })
+    })?;
+    let theme: Option<String> = session.get("theme")?;
+    ensure(theme.as_deref() == Some("light"), || format!("the theme should be light, and is {theme:?}"))?;
+    Ok((took(time), ()))
+}

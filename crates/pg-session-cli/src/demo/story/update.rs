@@ -1,0 +1,64 @@
+//! A change reaches the other nodes: measured from the acknowledgement on B to the first read on A that shows it.
+
+use std::time::{Duration, Instant};
+
+use pg_session::SessionId;
+
+use super::found;
+use super::sighting::Sighting;
+use crate::demo::print::took;
+use crate::demo::stage::Stage;
+use crate::demo::teller::{Teller, Trouble};
+use crate::why::{Why, ensure};
+
+/// Changes after the first one, for a median.
+const ROUNDS: usize = 25;
+
+/// How long one change took.
+struct Round {
+    /// From the call to the acknowledgement.
+    commit: Duration,
+    /// From the acknowledgement until A shows it; zero if A was quicker.
+    propagation: Duration,
+}
+
+pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Result<(), Trouble> {
+    teller.act("A change reaches the other nodes")?;
+    let first = async {
+        let round = change(stage, id, "dark").await?;
+        Ok((took(round.commit), round))
+    };
+    let round = teller.step("B changes the theme to dark, in one commit", first).await?;
+    let shown = async { Ok((format!("{} after B's commit", took(round.propagation)), ())) };
+    teller.step("A, which had the old version in memory, shows the new one", shown).await?;
+    let more = async {
+        let mut propagations = Vec::with_capacity(ROUNDS);
+        for round in 0..ROUNDS {
+            propagations.push(change(stage, id, &format!("shade {round}")).await?.propagation);
+        }
+        propagations.sort_unstable();
+        let (median, worst) = (propagations[ROUNDS / 2], propagations[ROUNDS - 1]);
+        Ok((format!("{} in the median, {} at worst", took(median), took(worst)), ()))
+    };
+    teller.step(&format!("{ROUNDS} more changes"), more).await
+}
+
+async fn change(stage: &Stage, id: SessionId, theme: &str) -> Result<Round, Why> {
+    // In A's memory, so that A has something to forget.
+    found(&stage.a, id).await?;
+    let mut session = found(&stage.b, id).await?;
+    let before = session.version();
+    let sighting =
+        Sighting::of(&stage.a, id, move |seen| seen.is_some_and(|seen| seen.version() > before)).await?;
+    session.set("theme", theme)?;
+    let begin = Instant::now();
+    stage.b.sessions.update(&mut session).await?;
+    let acknowledged = Instant::now();
+    let seen = sighting.seen().await?;
+    let shown: Option<String> = found(&stage.a, id).await?.get("theme")?;
+    ensure(shown.as_deref() == Some(theme), || format!("A shows {shown:?} instead of {theme:?}"))?;
+    Ok(Round {
+        commit: acknowledged - begin,
+        propagation: seen.checked_duration_since(acknowledged).unwrap_or_default(),
+    })
+}
