@@ -1,5 +1,6 @@
 //! `pg-session migrate`: creates or upgrades the tables, or prints the SQL that would.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,16 +31,11 @@ pub(crate) struct Options {
 
 /// Carries the command out; what went wrong is said on stderr.
 pub(crate) async fn run(options: Options) -> ExitCode {
-    match migrate(options).await {
-        Ok(said) => {
-            anstream::println!("{}", said.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            anstream::eprintln!("pg-session migrate: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    let outcome = migrate(options).await.and_then(|said| Ok(writeln!(io::stdout(), "{}", said.trim_end())?));
+    let Err(why) = outcome else { return ExitCode::SUCCESS };
+    // If stderr is closed as well, the exit code has to do.
+    let _ = writeln!(io::stderr(), "pg-session migrate: {why}");
+    ExitCode::FAILURE
 }
 
 async fn migrate(options: Options) -> Result<String, Why> {

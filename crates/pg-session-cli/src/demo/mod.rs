@@ -11,6 +11,7 @@ mod stage;
 mod story;
 mod teller;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,11 +55,14 @@ enum Ending {
 pub(crate) async fn run(options: Options) -> ExitCode {
     let teller = Arc::new(Teller::new());
     let mut caught = None;
-    let mut outcome = perform(&options, &teller, &mut caught).await;
-    if let Err(Trouble::Step { act, step, why }) = &outcome {
-        let told =
-            print::failed(step, why).and_then(|()| print::headline(&format!("Failed in \"{act}\": {step}.")));
-        outcome = told.map_err(Trouble::Output).and(outcome);
+    let outcome = perform(&options, &teller, &mut caught).await;
+    if let Err(Trouble::Step { act, step }) = &outcome {
+        print::complain(&format!("failed in \"{act}\": {step}"));
+    }
+    if let Err(Trouble::Output(error)) = &outcome
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        print::complain(&format!("cannot write: {error}"));
     }
     match (outcome, caught) {
         (Ok(Ending::Held | Ending::Watched), _) => ExitCode::SUCCESS,
@@ -98,7 +102,8 @@ async fn perform(
             end(&mut playing).await
         }
     };
-    let outcome = outcome.unwrap_or_else(|panic| Err(teller.trouble("no panic", panic.into())));
+    let outcome =
+        outcome.unwrap_or_else(|panic| Err(teller.failed("the demo itself does not break", &panic.into())));
     playing.shutdown().await;
     remove(server, outcome, teller).await
 }
@@ -130,14 +135,14 @@ async fn remove(
             }
             Ok(ending)
         }
-        (Ok(_), Err(why)) => Err(teller.trouble("leaving nothing behind", why)),
+        (Ok(_), Err(why)) => Err(teller.failed("nothing is left behind", &why)),
         (Err(trouble), Ok(what)) => {
             // To a reader that went away, nothing can be said.
             let told = if matches!(trouble, Trouble::Output(_)) { Ok(()) } else { print::aside(what) };
             told.map_err(Trouble::Output).and(Err(trouble))
         }
         (Err(trouble), Err(why)) => {
-            anstream::eprintln!("pg-session demo: {why}");
+            print::complain(&why.to_string());
             Err(trouble)
         }
     }
@@ -156,7 +161,7 @@ async fn play(
     };
     let told = tokio::select! {
         told = tokio::time::timeout(STORY_WAIT, story::tell(&stage, &teller)) => told.unwrap_or_else(|_| {
-            Err(teller.trouble("the story ends", Why::new(format!("it took longer than {STORY_WAIT:?}"))))
+            Err(teller.failed("the story ends", &Why::new(format!("it took longer than {STORY_WAIT:?}"))))
         }),
         () = stop.cancelled() => Err(Trouble::Interrupted),
     };
@@ -176,7 +181,7 @@ async fn strike(stage: Stage, teller: &Teller, ending: Result<Ending, Trouble>) 
             .step("the nodes write what they still hold and close their connections", stage.strike())
             .await?;
     } else if let Err(why) = stage.strike().await {
-        anstream::eprintln!("pg-session demo: the nodes did not end in order: {why}");
+        print::complain(&format!("the nodes did not end in order: {why}"));
     }
     ending
 }

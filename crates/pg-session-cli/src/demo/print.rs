@@ -48,6 +48,12 @@ pub(super) fn event(at: Duration, who: &str, what: &str) -> io::Result<()> {
     line(format_args!("{ASIDE}{:>8.2} s{ASIDE:#}  {TITLE}{who:<3}{TITLE:#} {what}", at.as_secs_f64()))
 }
 
+/// What cannot be said on the page, on stderr.
+pub(super) fn complain(text: &str) {
+    // If stderr is closed as well, nobody is left to be told.
+    let _ = writeln!(anstream::stderr(), "pg-session demo: {text}");
+}
+
 fn line(text: std::fmt::Arguments<'_>) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     writeln!(out, "{text}")?;
@@ -72,7 +78,7 @@ pub(super) fn count(number: u64) -> String {
     }
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             grouped.push(' ');
         }
         grouped.push(digit);

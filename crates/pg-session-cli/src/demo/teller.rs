@@ -28,10 +28,8 @@ pub(super) enum Trouble {
     Step {
         /// What the act is called.
         act: String,
-        /// What should have been.
+        /// What should have been; why it was not has been printed.
         step: String,
-        /// What was instead.
-        why: Why,
     },
     /// Nobody reads what is told.
     Output(io::Error),
@@ -83,10 +81,10 @@ impl Teller {
                 print::held(what, &figure)?;
                 Ok(value)
             }
-            Ok(Err(why)) => Err(self.trouble(what, why)),
+            Ok(Err(why)) => Err(self.failed(what, &why)),
             Err(_) => {
                 Err(self
-                    .trouble(what, Why::new(format!("it did not happen within {} s", STEP_WAIT.as_secs()))))
+                    .failed(what, &Why::new(format!("it did not happen within {} s", STEP_WAIT.as_secs()))))
             }
         }
     }
@@ -96,9 +94,12 @@ impl Teller {
         Ok(print::aside(&format!("skipped: {why}"))?)
     }
 
-    /// The trouble with `step` in the current act.
-    pub(super) fn trouble(&self, step: &str, why: Why) -> Trouble {
-        Trouble::Step { act: self.current_act().clone(), step: step.to_owned(), why }
+    /// Says that `step` did not hold in the current act, and why.
+    pub(super) fn failed(&self, step: &str, why: &Why) -> Trouble {
+        match print::failed(step, why) {
+            Ok(()) => Trouble::Step { act: self.current_act().clone(), step: step.to_owned() },
+            Err(error) => Trouble::Output(error),
+        }
     }
 
     /// Steps that held, and the time since the beginning.

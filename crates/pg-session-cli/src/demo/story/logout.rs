@@ -45,5 +45,5 @@ pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Resul
         }
         Ok(("\"not found\"".to_owned(), ()))
     };
-    teller.step("a slow request on A, which still holds the session, saves it", revive).await
+    teller.step("a slow request on A, which still holds it, cannot bring it back", revive).await
 }

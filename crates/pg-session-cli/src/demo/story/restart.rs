@@ -152,9 +152,9 @@ async fn audit(stage: &Stage, accounts: &[Account]) -> Result<(String, ()), Why>
         })?;
         held += updates;
     }
-    let (acknowledged, _) = totals(accounts);
+    let (acknowledged, unanswered) = totals(accounts);
     let figure = format!(
-        "{} in the table = {} acknowledged + {} unanswered",
+        "{} in the table = {} acknowledged + {} of {unanswered} unanswered",
         count(held),
         count(acknowledged),
         held - acknowledged

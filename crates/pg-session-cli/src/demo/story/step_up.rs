@@ -35,7 +35,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Resul
         ensure(elevated == Some(true), || format!("B shows {elevated:?}"))?;
         Ok((took(time), (begin, version)))
     };
-    let what = format!("Ann types her password again: A grants `elevated` for {}", took(GRANTED));
+    let what = format!("Ann types her password again: A grants `elevated` for {} ms", GRANTED.as_millis());
     let (begin, version) = teller.step(&what, grant).await?;
     let end = async {
         let before = stage.b.sessions.status();
