@@ -32,7 +32,7 @@ pub(crate) type Caller = oneshot::Sender<Result<Instant, Error>>;
 
 /// The running number of a barrier in a listener's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct BarrierNumber(u64);
+pub(crate) struct BarrierNumber(pub(crate) u64);
 
 #[derive(Debug)]
 pub(crate) struct Barriers {

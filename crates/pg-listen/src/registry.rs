@@ -201,3 +201,112 @@ impl Subscriber {
         pushed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::queue::{Popped, QUEUE_EVENTS_MIN};
+
+    fn one_subscription() -> (Registry, Channel, Arc<Queue>) {
+        let mut registry = Registry::default();
+        let channel = Channel::new("c").unwrap();
+        let queue = Arc::new(Queue::new(QUEUE_EVENTS_MIN));
+        registry.add(channel.clone(), Arc::clone(&queue)).unwrap();
+        (registry, channel, queue)
+    }
+
+    fn letters(queue: &Queue) -> String {
+        let mut letters = String::new();
+        while let Popped::Event(event) = queue.pop() {
+            letters.push(match event {
+                Event::Listening => 'L',
+                Event::Notification(_) => 'n',
+                Event::InSync { .. } => 's',
+                Event::Lost(LostReason::Overflow) => 'O',
+                Event::Lost(_) => 'X',
+            });
+        }
+        letters
+    }
+
+    fn in_sync(registry: &mut Registry, number: u64) {
+        let _ = registry.in_sync(BarrierNumber(number), clock::now(), BarrierNumber(number + 1));
+    }
+
+    #[test]
+    fn a_barrier_sent_before_listening_proves_nothing_about_it() {
+        let (mut registry, channel, queue) = one_subscription();
+        in_sync(&mut registry, 6);
+        assert_eq!(letters(&queue), "");
+        assert!(registry.listening(&channel, BarrierNumber(8)), "barrier 7 is under way");
+        in_sync(&mut registry, 7);
+        assert_eq!(letters(&queue), "L");
+        in_sync(&mut registry, 8);
+        assert_eq!(letters(&queue), "s");
+    }
+
+    #[test]
+    fn listening_is_told_once() {
+        let (mut registry, channel, queue) = one_subscription();
+        assert!(registry.listening(&channel, BarrierNumber(0)));
+        assert!(!registry.listening(&channel, BarrierNumber(1)));
+        assert_eq!(letters(&queue), "L");
+    }
+
+    #[test]
+    fn a_loss_is_told_once_and_only_to_those_who_listened() {
+        let (mut registry, channel, queue) = one_subscription();
+        registry.lost(LostReason::Connection);
+        assert_eq!(letters(&queue), "", "nothing was promised, so nothing is lost");
+        registry.listening(&channel, BarrierNumber(0));
+        registry.lost(LostReason::Connection);
+        registry.lost(LostReason::Connection);
+        in_sync(&mut registry, 5);
+        assert_eq!(letters(&queue), "LX");
+    }
+
+    #[test]
+    fn after_an_overflow_a_later_barrier_brings_back_and_a_lost_connection_is_no_second_loss() {
+        let (mut registry, channel, queue) = one_subscription();
+        registry.listening(&channel, BarrierNumber(0));
+        in_sync(&mut registry, 0);
+        while registry.fill_one(&channel) == Delivered::All {}
+        in_sync(&mut registry, 0);
+        assert_eq!(letters(&queue), "O", "barrier 0 was sent before the overflow");
+        in_sync(&mut registry, 1);
+        assert_eq!(letters(&queue), "Ls");
+
+        while registry.fill_one(&channel) == Delivered::All {}
+        registry.lost(LostReason::Connection);
+        assert_eq!(letters(&queue), "O");
+    }
+
+    #[test]
+    fn changes_are_the_difference_and_are_told_once() {
+        let (mut registry, channel, queue) = one_subscription();
+        let other = Channel::new("other").unwrap();
+        let listened = BTreeSet::from([other.clone()]);
+        let expected = Changes { listen: vec![channel.clone()], unlisten: vec![other] };
+        assert_eq!(registry.changes(&listened), Some(expected));
+        assert_eq!(registry.changes(&listened), None);
+
+        queue.abandon();
+        registry.sweep();
+        let listened = BTreeSet::from([channel.clone()]);
+        assert_eq!(registry.changes(&listened), Some(Changes { listen: vec![], unlisten: vec![channel] }));
+    }
+
+    impl Registry {
+        /// One more event in the queue of every subscription of `channel`, as a notification would be.
+        fn fill_one(&mut self, channel: &Channel) -> Delivered {
+            let mut delivered = Delivered::All;
+            for subscriber in self.channels.get_mut(channel).into_iter().flatten() {
+                if subscriber.push(Event::Listening, BarrierNumber(1)) == Pushed::Overflowed {
+                    delivered = Delivered::SomeOverflowed;
+                }
+            }
+            delivered
+        }
+    }
+}

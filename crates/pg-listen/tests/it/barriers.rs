@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use pg_listen::{ErrorKind, LostReason, Phase};
+use pg_listen::{ErrorKind, Event, LostReason, Phase};
 use pg_sandbox::Direction;
+use tokio::time::timeout;
 
 use crate::stage::{
-    Stage, drain, eventually, expect_in_sync, expect_lost, expect_payload, expect_start, notify, unique,
+    PATIENCE, Stage, drain, eventually, expect_in_sync, expect_start, next_but_in_sync, notify, unique,
 };
 
 #[tokio::test]
@@ -48,7 +49,7 @@ async fn a_barrier_reaches_every_subscription_before_its_caller() {
     let as_of = listener.barrier().await.unwrap();
     for subscription in &mut subscriptions {
         let mut last = None;
-        while let Some(pg_listen::Event::InSync { as_of }) = subscription.try_recv() {
+        while let Some(Event::InSync { as_of }) = subscription.try_recv() {
             last = Some(as_of);
         }
         assert_eq!(last, Some(as_of));
@@ -112,15 +113,41 @@ async fn a_forged_barrier_does_not_count() {
     let (count, random) = nonce.split_once('-').expect("a count and random bits");
     let guess = format!("{:x}-{random}", u64::from_str_radix(count, 16).unwrap() + 1);
 
+    // Forgeries keep coming while the next barrier is awaited, until its deadline.
     let before = Instant::now();
     while subscription.try_recv().is_some() {}
-    for payload in ["", "x", &nonce, &guess] {
-        notify(&forger, &private, payload).await;
+    loop {
+        for payload in ["", "x", &nonce, &guess] {
+            notify(&forger, &private, payload).await;
+        }
+        notify(&forger, &channel, "the forgeries have arrived").await;
+        match next_but_in_sync(&mut subscription).await {
+            Event::Notification(_) => {}
+            Event::Lost(reason) => break assert_eq!(reason, LostReason::BarrierTimeout),
+            event => panic!("{event:?}"),
+        }
     }
-    notify(&forger, &channel, "the forgeries have arrived").await;
-    assert_eq!(expect_payload(&mut subscription).await, "the forgeries have arrived");
-    assert_eq!(expect_lost(&mut subscription).await, LostReason::BarrierTimeout);
     assert!(listener.status().as_of().unwrap() < before, "no barrier counted after its way was closed");
+}
+
+#[tokio::test]
+async fn a_churn_of_subscriptions_does_not_hold_up_barriers() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    listener.wait_connected().await.unwrap();
+    let churn = tokio::spawn({
+        let listener = listener.clone();
+        async move {
+            loop {
+                drop(listener.subscribe(&unique("churn")).await.unwrap());
+            }
+        }
+    });
+    for _ in 0..100 {
+        let took = timeout(PATIENCE, listener.barrier()).await.expect("a turn for the barrier");
+        took.unwrap();
+    }
+    churn.abort();
 }
 
 #[tokio::test]

@@ -100,14 +100,17 @@ pub(crate) async fn next(subscription: &mut Subscription) -> Event {
     event.expect("the subscription is open")
 }
 
-/// The next event but `InSync`, which may come at any time.
+/// The next event but `InSync`, which may come at any time, and keeps coming.
 pub(crate) async fn next_but_in_sync(subscription: &mut Subscription) -> Event {
-    loop {
-        match next(subscription).await {
-            Event::InSync { .. } => {}
-            event => return event,
+    let next = async {
+        loop {
+            match next(subscription).await {
+                Event::InSync { .. } => {}
+                event => return event,
+            }
         }
-    }
+    };
+    timeout(PATIENCE, next).await.expect("an event besides InSync in time")
 }
 
 pub(crate) async fn expect_listening(subscription: &mut Subscription) {
