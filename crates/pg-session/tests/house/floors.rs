@@ -29,6 +29,16 @@ impl Floors {
         Self(floors)
     }
 
+    /// Modules that a table of floors, with rows like "| 2 | `loader` `writer` |", does not have in their row.
+    pub fn missing_in(&self, table: &str) -> Vec<String> {
+        let has = |name: &str, floor: usize| {
+            let row = format!("| {floor} |");
+            table.lines().any(|line| line.starts_with(&row) && line.contains(&format!("`{name}`")))
+        };
+        let missing = self.0.iter().filter(|&(name, &floor)| !has(name, floor));
+        missing.map(|(name, floor)| format!("ARCHITECTURE.md: `{name}` stands on floor {floor}")).collect()
+    }
+
     /// Paths that lead upwards, paths that name no module, and modules of one floor that use each other.
     pub fn check(&self, sources: &[&Source]) -> Vec<String> {
         let mut faults = Vec::new();
@@ -203,6 +213,13 @@ mod tests {
     fn a_name_of_the_root_does_not_hide_a_floor() {
         assert!(faults("cache/mod.rs", "use crate::SessionManager;")[0].contains("hides its floor"));
         assert!(faults("lock/mod.rs", "")[0].contains("stands on no floor"));
+    }
+
+    #[test]
+    fn a_table_that_misses_a_module_is_found() {
+        let floors = Floors::parse(ROOT);
+        assert_eq!(floors.missing_in("| 2 | `writer` |\n| 1 | `cache` |\n| 0 | `clock` `id` |"), [""; 0]);
+        assert_eq!(floors.missing_in("| 2 | `writer` `cache` |\n| 0 | `clock` `id` |").len(), 1);
     }
 
     #[test]

@@ -20,11 +20,15 @@ use source::{Source, workspace};
 #[test]
 fn a_module_uses_only_its_own_floor_and_those_below() {
     let sources = workspace();
-    let root = sources.iter().find(|source| source.path == "crates/pg-session/src/lib.rs").expect("lib.rs");
-    let floors = floors::Floors::parse(&root.text);
+    let floors = floors(&sources);
     let modules: Vec<&Source> = sources.iter().filter(|source| floors::is_module(source)).collect();
     assert!(modules.len() > 30, "the library's files were found");
     nothing(&floors.check(&modules));
+}
+
+#[test]
+fn the_architecture_shows_the_floors_as_they_are() {
+    nothing(&floors(&workspace()).missing_in(&papers::read("ARCHITECTURE.md")));
 }
 
 #[test]
@@ -66,6 +70,11 @@ fn tests_wait_for_signals_and_do_not_sleep() {
 fn the_documents_name_only_what_exists() {
     let sources = workspace();
     nothing(&papers::all().iter().flat_map(|paper| papers::check(paper, &sources)).collect::<Vec<_>>());
+}
+
+fn floors(sources: &[Source]) -> floors::Floors {
+    let root = sources.iter().find(|source| source.path == "crates/pg-session/src/lib.rs").expect("lib.rs");
+    floors::Floors::parse(&root.text)
 }
 
 fn everywhere(rule: fn(&Source) -> Vec<String>) {

@@ -16,8 +16,11 @@ pub struct Paper {
     text: String,
 }
 
+pub fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).expect("a document of the repository")
+}
+
 pub fn all() -> Vec<Paper> {
-    let read = |name| fs::read_to_string(root().join(name)).expect("a document of the repository");
     PAPERS.iter().map(|&name| Paper { name: name.to_owned(), text: read(name) }).collect()
 }
 
