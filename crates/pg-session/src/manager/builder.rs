@@ -8,6 +8,7 @@ use pg_listen::{Listener, Subscription};
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::modify::Turns;
 use super::{Node, SessionManager, Stage, Tasks};
 use crate::cache::Cache;
 use crate::cleaner::Cleaner;
@@ -204,7 +205,22 @@ fn start(
         &tasks.writing.tasks,
         &tasks.writing.stop,
     );
-    Node { config, rules, cache, trust, loader, writer, touches, cleaner, database, listener, probes, tasks }
+    let turns = Turns::new();
+    Node {
+        config,
+        rules,
+        cache,
+        trust,
+        loader,
+        writer,
+        touches,
+        turns,
+        cleaner,
+        database,
+        listener,
+        probes,
+        tasks,
+    }
 }
 
 /// The kernel gives up a connection whose peer has vanished after this many `query_timeout`s; its default is hours.

@@ -26,6 +26,7 @@ pub use self::list::LISTED_MAX;
 pub use self::shutdown::ShutdownReport;
 pub use self::status::{Status, Trusted};
 pub use self::update::Update;
+use self::modify::Turns;
 use crate::cache::Cache;
 use crate::cleaner::Cleaner;
 use crate::config::Config;
@@ -57,6 +58,7 @@ struct Node {
     writer: Writer,
     touches: Arc<TouchBuffer>,
     cleaner: Arc<Cleaner>,
+    turns: Turns,
     database: Arc<Database>,
     listener: pg_listen::Listener,
     probes: Probes,

@@ -1,4 +1,9 @@
 //! Read, change, save, and again if somebody else was quicker.
+//!
+//! Modifications of one session on one node take turns: if 64 of them raced, each of 64 rounds would let one through,
+//! and most would give up. So the rounds are left for what other nodes do, and for updates beside `modify`.
+
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::SessionManager;
 use crate::error::{Error, ErrorKind, UpdateError};
@@ -6,7 +11,25 @@ use crate::id::SessionId;
 use crate::session::Session;
 
 /// Rounds before [`SessionManager::modify`] gives up. In each of them somebody else's update went through.
-const ROUNDS_MAX: u32 = 32;
+const ROUNDS_MAX: u32 = 100;
+/// Queues of modifications. Sessions that share one only wait for each other.
+const TURNS: usize = 256;
+
+/// Whose turn it is to modify a session, first come, first served.
+///
+/// Not a lock of the session: readers and `update` do not know of it. It is held across awaits on purpose; what runs
+/// under it cannot wait for a second turn, because `change` is not asynchronous.
+pub(super) struct Turns(Box<[Mutex<()>]>);
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self((0..TURNS).map(|_| Mutex::const_new(())).collect())
+    }
+
+    async fn wait(&self, id: SessionId) -> MutexGuard<'_, ()> {
+        self.0[id.spread() % TURNS].lock().await
+    }
+}
 
 impl SessionManager {
     /// Applies `change` to the session as it is, atomically: if anybody else changed the session in between, it is
@@ -23,7 +46,7 @@ impl SessionManager {
     ///
     /// # Errors
     /// [`UpdateError::NotFound`] if there is no such session, [`UpdateError::Failed`] with what `change` returned or
-    /// what went wrong, [`ErrorKind::Contention`] if others were quicker 32 times.
+    /// what went wrong, [`ErrorKind::Contention`] if others were quicker 100 times.
     ///
     /// # Cancel safety
     /// As [`update`](SessionManager::update).
@@ -32,6 +55,7 @@ impl SessionManager {
         id: SessionId,
         mut change: impl FnMut(&mut Session) -> Result<(), Error>,
     ) -> Result<Session, UpdateError> {
+        let _turn = self.0.turns.wait(id).await;
         for _ in 0..ROUNDS_MAX {
             let mut session = self.get(id).await?.ok_or(UpdateError::NotFound)?;
             change(&mut session)?;

@@ -9,9 +9,13 @@
 
 mod stage;
 mod support;
+mod tables;
 
+mod combining;
 mod fill_race;
 mod mass_delete;
+mod model;
+mod moved;
 mod propagation;
 mod publish_race;
 mod reads;

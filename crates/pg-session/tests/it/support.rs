@@ -36,6 +36,15 @@ impl World {
         Self { url: sandbox.url(), schema }
     }
 
+    /// A fresh database on the shared server, for what PostgreSQL counts or holds back per database.
+    pub async fn in_own_database() -> Self {
+        let world = Self::new();
+        let name = format!("own_{}", world.schema);
+        world.plain().await.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database");
+        let (server, _) = world.url.rsplit_once('/').expect("the sandbox's URL names its database");
+        Self { url: format!("{server}/{name}"), ..world }
+    }
+
     /// The configuration of a node in this schema.
     pub fn config(&self) -> Config {
         let mut config = Config::default();
@@ -58,10 +67,15 @@ impl World {
 
     /// A connection beside the library, for looking at the tables and disturbing them.
     pub async fn client(&self) -> tokio_postgres::Client {
+        let client = self.plain().await;
+        client.batch_execute(&format!("SET search_path TO {}", self.schema)).await.expect("search_path");
+        client
+    }
+
+    async fn plain(&self) -> tokio_postgres::Client {
         let config = tokio_postgres::Config::from_str(&self.url).expect("the sandbox's URL parses");
         let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("the server answers");
         tokio::spawn(connection);
-        client.batch_execute(&format!("SET search_path TO {}", self.schema)).await.expect("search_path");
         client
     }
 }

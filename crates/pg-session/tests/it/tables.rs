@@ -1,0 +1,86 @@
+//! What a plain connection sees in the tables, and how it gets in the way: holding rows, finding who waits for it.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use pg_session::SessionId;
+use tokio_postgres::Client;
+
+use crate::support::{World, eventually};
+
+/// One attribute as the table holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stored {
+    pub text: String,
+    pub version: i64,
+}
+
+/// The attributes of a session as the table holds them, expired ones included.
+pub async fn stored(client: &Client, id: SessionId) -> BTreeMap<String, Stored> {
+    let text = "SELECT key, value, version FROM session_attributes WHERE session_id = $1";
+    let rows = client.query(text, &[&id.expose()]).await.expect("the attributes");
+    rows.iter()
+        .map(|row| (row.get("key"), Stored { text: row.get("value"), version: row.get("version") }))
+        .collect()
+}
+
+/// The version of a session as the table holds it.
+pub async fn stored_version(client: &Client, id: SessionId) -> Option<i64> {
+    let text = "SELECT version FROM sessions WHERE id = $1";
+    client.query_opt(text, &[&id.expose()]).await.expect("the session").map(|row| row.get(0))
+}
+
+/// A time of a session as the table holds it.
+pub async fn stored_time(client: &Client, column: &str, id: SessionId) -> SystemTime {
+    let text = format!("SELECT {column} FROM sessions WHERE id = $1");
+    client.query_one(&text, &[&id.expose()]).await.expect("the session").get(0)
+}
+
+/// Rows of both tables.
+pub async fn counts(client: &Client) -> (i64, i64) {
+    let text = "SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM session_attributes)";
+    let row = client.query_one(text, &[]).await.expect("the counts");
+    (row.get(0), row.get(1))
+}
+
+/// A transaction of a plain connection that holds locks until it is ended.
+pub struct Holder {
+    pub client: Client,
+    pub pid: i32,
+}
+
+impl Holder {
+    /// Begins a transaction and carries out `script` in it.
+    pub async fn begin(world: &World, script: &str) -> Self {
+        let client = world.client().await;
+        let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a backend").get(0);
+        client.batch_execute(&format!("BEGIN; {script}")).await.expect("the holder's script");
+        Self { client, pid }
+    }
+
+    /// Holds the rows of these sessions.
+    pub async fn hold(world: &World, ids: &[SessionId]) -> Self {
+        Self::begin(world, &format!("SELECT FROM sessions WHERE id IN ({}) FOR UPDATE", list(ids))).await
+    }
+
+    /// Waits until somebody waits for this transaction.
+    pub async fn blocks(&self, observer: &Client) {
+        eventually("a statement waits for the held lock", async || self.has_waiter(observer).await).await;
+    }
+
+    pub async fn has_waiter(&self, observer: &Client) -> bool {
+        // Somebody may also wait in a queue behind the one who waits for us: that one counts.
+        let text = "SELECT FROM pg_stat_activity
+                    WHERE wait_event_type = 'Lock' AND $1 = ANY (pg_blocking_pids(pid))";
+        !observer.query(text, &[&self.pid]).await.expect("pg_stat_activity").is_empty()
+    }
+
+    pub async fn commit(self) {
+        self.client.batch_execute("COMMIT").await.expect("the holder's commit");
+    }
+}
+
+/// Session ids as a SQL list.
+pub fn list(ids: &[SessionId]) -> String {
+    ids.iter().map(|id| format!("'{}'", id.expose())).collect::<Vec<_>>().join(", ")
+}
