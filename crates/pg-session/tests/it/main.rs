@@ -7,15 +7,18 @@
     reason = "a test binary has no API and may panic"
 )]
 
+mod clocks;
 mod stage;
 mod support;
 mod tables;
 
 mod combining;
+mod expiry;
 mod fill_race;
 mod mass_delete;
 mod model;
 mod moved;
+mod outcomes;
 mod propagation;
 mod publish_race;
 mod reads;

@@ -1,0 +1,75 @@
+//! A node's clock and the database's, both in the test's hand.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pg_session::{Builder, Config, SessionManager};
+use tokio_postgres::Client;
+
+use crate::support::World;
+
+/// 2030-01-01, far from what any real clock shows.
+const START: Duration = Duration::from_secs(1_893_456_000);
+
+/// The time of a world, which stands still until a test moves it.
+pub struct Clocks {
+    nanos: Arc<AtomicU64>,
+    client: Client,
+    expression: String,
+}
+
+impl Clocks {
+    /// Puts a clock into the world's schema. Nodes made by [`node`](Clocks::node) go by it.
+    pub async fn new(world: &World) -> Self {
+        let client = world.client().await;
+        let (schema, start) = (&world.schema, START.as_secs());
+        let script = format!(
+            "CREATE SCHEMA {schema};
+             CREATE TABLE {schema}.clock (now timestamptz NOT NULL);
+             INSERT INTO {schema}.clock VALUES (to_timestamp({start}));
+             CREATE FUNCTION {schema}.clock() RETURNS timestamptz VOLATILE LANGUAGE sql
+                 AS 'SELECT now FROM {schema}.clock'"
+        );
+        client.batch_execute(&script).await.expect("a clock");
+        let expression = format!("{schema}.clock()");
+        Self { nanos: Arc::new(AtomicU64::new(START_NANOS)), client, expression }
+    }
+
+    pub async fn node(&self, world: &World, config: Config) -> SessionManager {
+        self.start(SessionManager::builder(config).url(&world.url).expect("the URL parses")).await
+    }
+
+    /// A node whose listener's connection has the schema's name as `application_name`.
+    pub async fn node_named(&self, world: &World, config: Config) -> SessionManager {
+        let mut listen_on = tokio_postgres::Config::from_str(&world.url).expect("the URL parses");
+        listen_on.application_name(&world.schema);
+        let builder = SessionManager::builder(config).url(&world.url).expect("the URL parses");
+        self.start(builder.listen_on(listen_on)).await
+    }
+
+    async fn start(&self, builder: Builder) -> SessionManager {
+        let builder = builder.manual_clock(Arc::clone(&self.nanos)).database_clock(&self.expression);
+        let node = builder.connect().await.expect("the node starts");
+        node.trusted().await;
+        node
+    }
+
+    /// Moves both clocks to this time after the start.
+    pub async fn set(&self, since: Duration) {
+        let micros = i64::try_from((START + since).as_micros()).expect("a near time");
+        let text = "UPDATE clock SET now = to_timestamp(0) + $1::bigint * interval '1 microsecond'";
+        self.client.execute(text, &[&micros]).await.expect("the clock moves");
+        let nanos = u64::try_from(since.as_nanos()).expect("a near time");
+        self.nanos.store(START_NANOS + nanos, Ordering::SeqCst);
+    }
+}
+
+/// The node's own clock counts from elsewhere: nodes may not depend on the two being alike.
+const START_NANOS: u64 = 77_000_000_000;
+
+/// This time after the start, as the database tells it.
+pub fn at(since: Duration) -> SystemTime {
+    UNIX_EPOCH + START + since
+}
