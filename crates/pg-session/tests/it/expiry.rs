@@ -201,7 +201,7 @@ async fn revalidation_after_a_reconnect_drops_what_has_ended() {
             cut_listeners(&world).await;
             let left = if alive { 2 } else { 1 };
             eventually("what has ended is dropped", async || {
-let c = tokio::time::timeout(Duration::from_secs(1), node.catch_up()).await; if c.is_err() { eprintln!("HUNG {:?}", node.status()); } c.is_ok_and(|c| c.is_ok()) && node.status().cache.sessions == left
+                node.catch_up().await.is_ok() && node.status().cache.sessions == left
             })
             .await;
             assert_eq!(node.get(id).no_touch().await.unwrap().is_some(), alive);
