@@ -145,8 +145,7 @@ impl Loader {
             let airborne = Airborne { loader: &self, ids: &ids };
             let loaded = self.fetch(&ids).await;
             self.probes.reach(Point::Loaded).await;
-            self.arrive(&ids, ticket, &loaded);
-            drop(airborne);
+            self.arrive(airborne, ticket, &loaded);
             // For ids that waited for these flights to land.
             self.wake.notify_one();
         }
@@ -192,11 +191,11 @@ impl Loader {
 
     fn arrive(
         &self,
-        ids: &[SessionId],
+        mut airborne: Airborne<'_>,
         ticket: Ticket,
         loaded: &Result<HashMap<SessionId, Arc<Record>>, Error>,
     ) {
-        for &id in ids {
+        while let Some(&id) = airborne.ids.first() {
             let answer = match loaded {
                 Ok(records) => Ok(records.get(&id).map(Arc::clone)),
                 Err(error) => Err(error.duplicate()),
@@ -208,8 +207,7 @@ impl Loader {
                 Ok(None) => self.cache.discard(id),
                 Err(_) => {}
             }
-            let flight = self.queue().flights.remove(&id);
-            for waiter in flight.map(|flight| flight.waiters).unwrap_or_default() {
+            for waiter in airborne.land() {
                 let answer = match &answer {
                     Ok(record) => Ok(record.clone()),
                     Err(error) => Err(error.duplicate()),
@@ -237,7 +235,17 @@ impl Loader {
 /// error instead of waiting for ever.
 struct Airborne<'a> {
     loader: &'a Loader,
+    /// Those that have not landed yet. One that has may be in the air again, in the other lane.
     ids: &'a [SessionId],
+}
+
+impl Airborne<'_> {
+    /// Ends the first flight and returns who waited for it.
+    fn land(&mut self) -> Waiters {
+        let Some((id, rest)) = self.ids.split_first() else { return Waiters::new() };
+        self.ids = rest;
+        self.loader.queue().flights.remove(id).map(|flight| flight.waiters).unwrap_or_default()
+    }
 }
 
 impl Drop for Airborne<'_> {

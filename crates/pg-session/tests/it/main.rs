@@ -15,6 +15,7 @@ mod tables;
 mod combining;
 mod expiry;
 mod fill_race;
+mod loading;
 mod mass_delete;
 mod model;
 mod moved;
