@@ -141,13 +141,14 @@ fn policy(dialect: &Dialect<'_>) -> Policy {
             ),
             allowed: "true".into(),
         },
+        // Locks every row of the user and judges it afterwards, as it then is: for the same touch, which is waited for.
         SessionLimit::Refuse => Policy {
             held: format!(
-                "SELECT s.id, s.user_id FROM {sessions} s
-                 WHERE s.user_id IN (SELECT b.user_id FROM birth b) AND {live}"
+                "SELECT s.id, s.user_id, {live} AS live FROM {sessions} s
+                 WHERE s.user_id IN (SELECT b.user_id FROM birth b) ORDER BY s.id FOR NO KEY UPDATE"
             ),
             doomed: "SELECT id FROM held WHERE false".into(),
-            allowed: format!("(SELECT count(*) FROM held h WHERE h.user_id = b.user_id) <= {others}"),
+            allowed: format!("(SELECT count(*) FROM held h WHERE h.user_id = b.user_id AND h.live) <= {others}"),
         },
     }
 }

@@ -23,6 +23,7 @@ mod outcomes;
 mod propagation;
 mod publish_race;
 mod reads;
+mod session_limit;
 mod single_flight;
 mod smoke;
 mod tls;

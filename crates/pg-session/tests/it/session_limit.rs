@@ -1,0 +1,123 @@
+//! I7: at every acknowledged create, the user has at most `max_sessions_per_user` live sessions. Logins at once, on two
+//! nodes, under both policies; and a touch that keeps a session alive while a create counts it as idle.
+
+use pg_session::{Config, ErrorKind, Session, SessionLimit, SessionManager, UserId};
+
+use crate::stage::all;
+use crate::support::{World, eventually};
+
+const LOGINS: usize = 25;
+
+fn limited(world: &World, sessions_max: u32, policy: SessionLimit) -> Config {
+    let mut config = world.config();
+    config.max_sessions_per_user = sessions_max;
+    config.session_limit = policy;
+    config
+}
+
+/// Creates sessions at once on both nodes. After each acknowledgement the table is asked for the living.
+async fn log_in_at_once(
+    world: &World,
+    nodes: [&SessionManager; 2],
+    user: UserId,
+) -> (Vec<Result<Session, ErrorKind>>, Vec<i64>) {
+    let client = world.client().await;
+    let log_in = async |node: &SessionManager| {
+        let outcome = node.create(user).await.map_err(|error| error.kind());
+        let living = "SELECT count(*) FROM sessions WHERE user_id = $1 AND expires_at > clock_timestamp()";
+        let living = client.query_one(living, &[&user.as_uuid()]).await.unwrap();
+        (outcome, living.get::<_, i64>(0))
+    };
+    let logins = nodes.into_iter().flat_map(|node| std::iter::repeat_n(node, LOGINS)).map(log_in);
+    all(logins).await.into_iter().unzip()
+}
+
+#[tokio::test]
+async fn fifty_logins_at_once_on_two_nodes_leave_five_sessions() {
+    let world = World::new();
+    let config = limited(&world, 5, SessionLimit::EvictLeastRecentlyUsed);
+    let (a, b) = (world.node_with(config.clone()).await, world.node_with(config).await);
+    let user = UserId::from(1);
+    let (outcomes, living) = log_in_at_once(&world, [&a, &b], user).await;
+    assert!(living.iter().all(|&count| count <= 5), "{living:?}");
+    let ids: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap().id()).collect();
+    for node in [&a, &b] {
+        node.catch_up().await.unwrap();
+        let mut found = 0;
+        for &id in &ids {
+            found += usize::from(node.get(id).await.unwrap().is_some());
+        }
+        assert_eq!(found, 5, "the evicted are gone on every node, the others are not");
+    }
+}
+
+#[tokio::test]
+async fn of_fifty_logins_at_once_five_pass_if_the_policy_is_to_refuse() {
+    let world = World::new();
+    let config = limited(&world, 5, SessionLimit::Refuse);
+    let (a, b) = (world.node_with(config.clone()).await, world.node_with(config).await);
+    let user = UserId::from(1);
+    let (outcomes, living) = log_in_at_once(&world, [&a, &b], user).await;
+    assert!(living.iter().all(|&count| count <= 5), "{living:?}");
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 5);
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(ErrorKind::SessionLimit)));
+    assert_eq!(refused.count(), 2 * LOGINS - 5);
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_holds_no_place() {
+    for policy in [SessionLimit::EvictLeastRecentlyUsed, SessionLimit::Refuse] {
+        let world = World::new();
+        let node = world.node_with(limited(&world, 2, policy)).await;
+        let living = node.create(UserId::from(1)).await.unwrap();
+        let ended = node.create(UserId::from(1)).await.unwrap();
+        let past =
+            "UPDATE sessions SET last_accessed_at = last_accessed_at - interval '49 hours' WHERE id = $1";
+        world.client().await.execute(past, &[&ended.id().expose()]).await.unwrap();
+        node.create(UserId::from(1)).await.unwrap();
+        assert!(node.get(living.id()).refresh().await.unwrap().is_some(), "{policy:?}");
+    }
+}
+
+/// ```text
+/// touch    UPDATE last_accessed_at (alive, just so) ┊                              ┊ COMMIT
+/// create                                            ┊ snapshot: idle for too long ┊        counts? answer
+/// ```
+async fn create_while_a_touch_is_under_way(
+    policy: SessionLimit,
+) -> (World, Session, Result<Session, ErrorKind>) {
+    let world = World::new();
+    let node = world.node_with(limited(&world, 1, policy)).await;
+    let held = node.create(UserId::from(1)).await.unwrap();
+    let client = world.client().await;
+    let access =
+        |at: &str| format!("UPDATE sessions SET last_accessed_at = clock_timestamp() - interval '{at}'");
+    client.batch_execute(&access("49 hours")).await.unwrap();
+    client.batch_execute(&format!("BEGIN; {}", access("0"))).await.unwrap();
+    let create =
+        tokio::spawn(async move { node.create(UserId::from(1)).await.map_err(|error| error.kind()) });
+    let blocked =
+        "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+    eventually("the create waits for the touch, or is over", async || {
+        create.is_finished() || client.query_one(blocked, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+    client.batch_execute("COMMIT").await.unwrap();
+    (world, held, create.await.unwrap())
+}
+
+#[tokio::test]
+async fn a_refusing_create_counts_a_session_that_a_touch_keeps_alive_meanwhile() {
+    let (.., outcome) = create_while_a_touch_is_under_way(SessionLimit::Refuse).await;
+    assert_eq!(outcome.err(), Some(ErrorKind::SessionLimit));
+}
+
+#[tokio::test]
+async fn an_evicting_create_ends_a_session_that_a_touch_keeps_alive_meanwhile() {
+    let (world, held, outcome) =
+        create_while_a_touch_is_under_way(SessionLimit::EvictLeastRecentlyUsed).await;
+    let made = outcome.unwrap();
+    let rows = world.client().await.query("SELECT id FROM sessions", &[]).await.unwrap();
+    let ids: Vec<uuid::Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(ids, [made.id().expose()], "and not {:?}", held.id());
+}
