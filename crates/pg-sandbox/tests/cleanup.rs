@@ -334,6 +334,7 @@ fn without_binaries_the_error_names_the_package() {
     let mut owner = Owner::start("error", &[("PG_BIN", "/nowhere")]);
     let error = owner.listen();
     assert!(error.contains("PG_BIN is /nowhere") && error.contains("apt-get install postgresql"), "{error}");
+    assert!(owner.child.wait().unwrap().success());
     owner.assert_nothing_is_left();
 }
 
