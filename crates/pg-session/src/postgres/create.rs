@@ -90,8 +90,12 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  FROM made m JOIN birth b ON b.id = m.id JOIN item i ON i.n = b.n
              ), told AS MATERIALIZED ({told})
              SELECT m.created_at, m.expires_at, b.now,
-                    ARRAY (SELECT e.id FROM evicted e WHERE e.user_id = b.user_id) AS evicted
-             FROM birth b LEFT JOIN made m ON m.id = b.id CROSS JOIN (SELECT count(*) FROM told) t
+                    COALESCE(v.ids, '{{}}') AS evicted
+             FROM birth b
+             LEFT JOIN made m ON m.id = b.id
+             LEFT JOIN (SELECT e.user_id, array_agg(e.id) AS ids FROM evicted e GROUP BY e.user_id) v
+                 ON v.user_id = b.user_id
+             CROSS JOIN (SELECT count(*) FROM told) t
              ORDER BY b.n"
         ),
         types: vec![
@@ -148,7 +152,9 @@ fn policy(dialect: &Dialect<'_>) -> Policy {
                  WHERE s.user_id IN (SELECT b.user_id FROM birth b) ORDER BY s.id FOR NO KEY UPDATE"
             ),
             doomed: "SELECT id FROM held WHERE false".into(),
-            allowed: format!("(SELECT count(*) FROM held h WHERE h.user_id = b.user_id AND h.live) <= {others}"),
+            allowed: format!(
+                "b.user_id NOT IN (SELECT h.user_id FROM held h WHERE h.live GROUP BY h.user_id HAVING count(*) > {others})"
+            ),
         },
     }
 }
