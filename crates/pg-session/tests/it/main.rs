@@ -13,8 +13,10 @@ mod support;
 mod tables;
 
 mod combining;
+mod crash;
 mod expiry;
 mod fill_race;
+mod half_open;
 mod loading;
 mod mass_delete;
 mod model;
@@ -23,6 +25,7 @@ mod outcomes;
 mod propagation;
 mod publish_race;
 mod reads;
+mod reconnect;
 mod session_limit;
 mod single_flight;
 mod smoke;

@@ -1,0 +1,189 @@
+//! PostgreSQL restarted and killed under load: what was acknowledged is there, nothing happened twice, and the nodes
+//! come back by themselves.
+//!
+//! Each session counts its updates in an attribute, each update is checked against the version that it was made
+//! from. Both begin at 1. So at any time `counter == version`, and an update that was applied twice would break it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use pg_sandbox::Sandbox;
+use pg_session::{ErrorKind, SessionId, SessionManager, UpdateError};
+use tokio::task::JoinSet;
+
+use crate::stage::{in_time, make, n, read_all};
+use crate::support::{World, eventually};
+
+const SESSIONS: usize = 8;
+const TASKS_PER_NODE: usize = 6;
+/// Acknowledgements that each phase waits for.
+const PHASE: u64 = 200;
+/// How long a statement may take here: short, so that a frozen server is felt.
+const QUERY_TIMEOUT: Duration = Duration::from_millis(200);
+/// The pause after an error, so that a dead server is not asked thousands of times.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What the tasks have been told.
+#[derive(Default)]
+struct Told {
+    acknowledged: AtomicU64,
+    /// Writes whose outcome nobody knows.
+    unknown: AtomicU64,
+    /// Errors of any kind, reads included.
+    errors: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// Of one task: the counters that were acknowledged, by session and version.
+type Acknowledged = BTreeMap<(SessionId, i64), i64>;
+
+async fn keep_counting(
+    node: SessionManager,
+    ids: Vec<SessionId>,
+    first: usize,
+    told: Arc<Told>,
+) -> Acknowledged {
+    let mut acknowledged = Acknowledged::new();
+    let mut turn = first;
+    while !told.stop.load(Ordering::Relaxed) {
+        turn += 1;
+        match count_up(&node, ids[turn % ids.len()]).await {
+            Ok((id, version, counter)) => {
+                told.acknowledged.fetch_add(1, Ordering::Relaxed);
+                acknowledged.insert((id, version), counter);
+            }
+            Err(UpdateError::Conflict { .. }) => {}
+            Err(UpdateError::NotFound) => {
+                panic!("nobody deletes here: an unreachable session is not one that is gone")
+            }
+            Err(UpdateError::Failed(error)) => {
+                told.errors.fetch_add(1, Ordering::Relaxed);
+                match error.kind() {
+                    ErrorKind::OutcomeUnknown => told.unknown.fetch_add(1, Ordering::Relaxed),
+                    ErrorKind::Unavailable | ErrorKind::Timeout => 0,
+                    other => panic!("{other:?}: {error:?}"),
+                };
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    acknowledged
+}
+
+async fn count_up(node: &SessionManager, id: SessionId) -> Result<(SessionId, i64, i64), UpdateError> {
+    let mut session = node.get(id).await?.ok_or(UpdateError::NotFound)?;
+    let counter = n(&session);
+    assert_eq!(counter, session.version().get(), "I6, and no update was applied twice");
+    session.set("n", &(counter + 1))?;
+    node.update(&mut session).check_version().await?;
+    Ok((id, session.version().get(), counter + 1))
+}
+
+/// Does `fault` to the server in the middle of the load, and checks everything afterwards.
+async fn survives(fault: impl FnOnce(&Sandbox, &Told) + Send + 'static) {
+    let sandbox = Arc::new(Sandbox::start().unwrap());
+    let world = World::on(&sandbox);
+    let mut config = world.roomy();
+    config.query_timeout = QUERY_TIMEOUT;
+    let nodes = [world.node_with(config.clone()).await, world.node_with(config).await];
+    let ids: Vec<SessionId> = make(&nodes[0], SESSIONS).await.iter().map(|session| session.id()).collect();
+    let told = Arc::new(Told::default());
+    let mut tasks = JoinSet::new();
+    for task in 0..2 * TASKS_PER_NODE {
+        tasks.spawn(keep_counting(nodes[task % 2].clone(), ids.clone(), task, Arc::clone(&told)));
+    }
+    another_phase(&told).await;
+    let (server, felt) = (Arc::clone(&sandbox), Arc::clone(&told));
+    tokio::task::spawn_blocking(move || fault(&server, &felt)).await.unwrap();
+    another_phase(&told).await;
+    told.stop.store(true, Ordering::Relaxed);
+    let mut acknowledged = Acknowledged::new();
+    while let Some(of_task) = tasks.join_next().await {
+        for (update, counter) in of_task.unwrap() {
+            assert_eq!(acknowledged.insert(update, counter), None, "I5: two updates made the same version");
+        }
+    }
+    assert!(told.errors.load(Ordering::Relaxed) > 0, "the fault was felt");
+
+    for node in &nodes {
+        in_time("the node is in sync again by itself", node.trusted()).await;
+        node.catch_up().await.unwrap();
+    }
+    everything_is_there(&world, &nodes, &ids, &acknowledged, told.unknown.load(Ordering::Relaxed)).await;
+}
+
+async fn another_phase(told: &Told) {
+    let goal = told.acknowledged.load(Ordering::Relaxed) + PHASE;
+    eventually("updates go through", async || {
+        tokio::time::sleep(PAUSE).await;
+        told.acknowledged.load(Ordering::Relaxed) >= goal
+    })
+    .await;
+}
+
+async fn everything_is_there(
+    world: &World,
+    nodes: &[SessionManager],
+    ids: &[SessionId],
+    acknowledged: &Acknowledged,
+    unknown: u64,
+) {
+    let mut updates = 0;
+    let client = world.client().await;
+    for &id in ids {
+        let row = client
+            .query_one(
+                "SELECT s.version, a.value::bigint, a.version FROM sessions s
+                 JOIN session_attributes a ON a.session_id = s.id AND a.key = 'n' WHERE s.id = $1",
+                &[&id.expose()],
+            )
+            .await
+            .unwrap();
+        let (version, counter, written): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!((version, written), (counter, counter), "each update was applied once, as a whole");
+        let told =
+            acknowledged.range((id, 0)..=(id, i64::MAX)).next_back().map(|(&(_, version), &n)| (version, n));
+        assert!(told.is_none_or(|(told, n)| told <= version && n == told), "I5: {told:?} was acknowledged");
+        updates += u64::try_from(version - 1).unwrap();
+    }
+    let least = u64::try_from(acknowledged.len()).unwrap();
+    assert!((least..=least + unknown).contains(&updates), "{least} ≤ {updates} ≤ {least} + {unknown}");
+    for node in nodes {
+        for session in read_all(node, ids).await {
+            let known = acknowledged.range((session.id(), 0)..=(session.id(), i64::MAX)).next_back();
+            assert!(known.is_none_or(|(&(_, version), _)| session.version().get() >= version));
+            assert_eq!(n(&session), session.version().get());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_postgresql_under_load_loses_no_acknowledged_update() {
+    survives(|server, _| server.restart().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_postgresql_under_load_loses_no_acknowledged_update() {
+    survives(|server, _| {
+        server.kill().unwrap();
+        server.start_again().unwrap();
+    })
+    .await;
+}
+
+/// Frozen for longer than a statement may take: connections stay open, and nothing answers until it goes on. What was
+/// sent is carried out then, although nobody waits for it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgresql_that_freezes_under_load_loses_no_acknowledged_update() {
+    survives(|server, told| {
+        server.pause().unwrap();
+        while told.unknown.load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(PAUSE);
+        }
+        server.resume().unwrap();
+    })
+    .await;
+}

@@ -1,0 +1,186 @@
+//! Half-open: the listening connection looks alive and delivers nothing, or the process stands still. Nobody is told,
+//! so only the trust window ends the hits: I3, a read that starts at t sees every change acknowledged before
+//! t − `trust_window`, or fails.
+
+use std::time::Duration;
+
+use pg_sandbox::{Direction, Proxy};
+use pg_session::testing::Guard;
+use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager};
+use tokio::time::Instant;
+
+use crate::stage::{hit, in_time, make, n, read, update_all};
+use crate::support::World;
+
+const TRUST_WINDOW: Duration = Duration::from_millis(600);
+
+fn quick(world: &World) -> Config {
+    let mut config = world.roomy();
+    config.trust_window = TRUST_WINDOW;
+    config
+}
+
+/// One read: when it started, and what it was answered.
+struct Read {
+    started: Instant,
+    answer: Result<Option<Session>, Error>,
+}
+
+impl Read {
+    async fn of(node: &SessionManager, id: SessionId) -> Self {
+        let started = Instant::now();
+        Self { started, answer: in_time("an answer, of whatever kind", node.get(id)).await }
+    }
+
+    fn shows(&self, value: i64) -> bool {
+        matches!(&self.answer, Ok(Some(session)) if n(session) == value)
+    }
+
+    fn fails_with_a_type(&self) -> bool {
+        let kind = self.answer.as_ref().err().map(Error::kind);
+        matches!(kind, Some(ErrorKind::Unavailable | ErrorKind::Timeout))
+    }
+}
+
+/// B has a session in memory · `fault` · A: update · B: reads, until long after the window.
+///
+/// Answers the moment before the update was sent, which is before its acknowledgement, and B's reads.
+async fn reads_around(world: &World, fault: impl FnOnce(&Proxy)) -> (Instant, Vec<Read>) {
+    let a = world.node_with(quick(world)).await;
+    let wire = world.proxy().await;
+    let b = world.node_hearing_through(&wire, quick(world)).await;
+    let mut sessions = make(&a, 1).await;
+    let id = sessions[0].id();
+    read(&b, id).await;
+    assert!(hit(&b, id).is_some());
+    b.catch_up().await.unwrap();
+    fault(&wire);
+    let sent = Instant::now();
+    update_all(&a, &mut sessions, 2).await;
+    let mut reads = Vec::new();
+    while sent.elapsed() < TRUST_WINDOW * 2 {
+        reads.push(Read::of(&b, id).await);
+        tokio::task::yield_now().await;
+    }
+    wire.heal();
+    in_time("the node is in sync again by itself", b.trusted()).await;
+    assert_eq!(n(&read(&b, id).await), 2);
+    (sent, reads)
+}
+
+/// Hits of the old version are fine for a while, and over in time.
+fn keeps_the_bound(sent: Instant, reads: &[Read]) {
+    assert!(reads.iter().all(|read| read.shows(1) || read.shows(2)), "the pool works: no read fails");
+    assert!(reads.iter().any(|read| read.shows(1)), "the fault hides the update for a while");
+    let late = reads.iter().filter(|read| read.started >= sent + TRUST_WINDOW).collect::<Vec<_>>();
+    assert!(!late.is_empty() && late.iter().all(|read| read.shows(2)), "I3");
+}
+
+#[tokio::test]
+async fn behind_a_stalled_connection_no_hit_outlives_the_trust_window() {
+    let (sent, reads) = reads_around(&World::new(), Proxy::stall).await;
+    keeps_the_bound(sent, &reads);
+}
+
+#[tokio::test]
+async fn behind_a_connection_that_loses_what_the_server_sends_no_hit_outlives_the_trust_window() {
+    let (sent, reads) = reads_around(&World::new(), |wire| wire.drop_direction(Direction::ToClient)).await;
+    keeps_the_bound(sent, &reads);
+}
+
+#[tokio::test]
+async fn behind_a_connection_that_loses_what_the_node_sends_no_update_is_missed() {
+    let (sent, reads) = reads_around(&World::new(), |wire| wire.drop_direction(Direction::ToServer)).await;
+    assert!(reads.iter().all(|read| read.shows(1) || read.shows(2)));
+    assert!(reads.iter().all(|read| read.shows(2) || read.started < sent + TRUST_WINDOW), "I3");
+}
+
+/// B's process stands still, as when it is paused or starved: none of B's tasks runs, none notices anything. A, on a
+/// thread of its own, updates. Answers whether B served the old version to a read that started after the window.
+///
+/// B lives in a runtime of one thread, and this function never yields to it while it looks.
+async fn a_starved_process_serves_too_long(without: Option<Guard>) -> bool {
+    let world = World::new();
+    let b = world.node_with(quick(&world)).await;
+    if let Some(guard) = without {
+        b.probes().remove(guard);
+    }
+    let session = make(&b, 1).await.remove(0);
+    let id = session.id();
+    b.catch_up().await.unwrap();
+    let sent = Instant::now();
+    update_elsewhere(&world, session);
+    assert!(sent.elapsed() < TRUST_WINDOW, "the machine is too slow for this test");
+    assert!(hit(&b, id).is_some_and(|session| n(&session) == 1), "within the window");
+    loop {
+        let started = Instant::now();
+        if hit(&b, id).is_none() {
+            break;
+        }
+        if started >= sent + TRUST_WINDOW {
+            return true;
+        }
+    }
+    assert_eq!(n(&read(&b, id).await), 2, "as soon as it runs again");
+    false
+}
+
+/// Blocks until A, a node in a runtime of its own, has updated the session; returns after the acknowledgement.
+fn update_elsewhere(world: &World, mut session: Session) {
+    std::thread::scope(|scope| {
+        let update = async {
+            let a = world.node_with(quick(world)).await;
+            session.set("n", &2).unwrap();
+            a.update(&mut session).await.unwrap();
+        };
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(update);
+        });
+    });
+}
+
+#[tokio::test]
+async fn a_starved_process_stops_serving_by_the_clock_alone() {
+    assert!(!a_starved_process_serves_too_long(None).await);
+}
+
+#[tokio::test]
+async fn control_without_the_trust_window_a_starved_process_serves_what_was_revoked() {
+    assert!(a_starved_process_serves_too_long(Some(Guard::TrustWindow)).await);
+}
+
+/// PostgreSQL is out of reach, for the pool as for the listener.
+#[tokio::test]
+async fn when_postgresql_is_out_of_reach_a_read_fails_with_a_type_and_is_never_old_or_none() {
+    let world = World::new();
+    let a = world.node_with(quick(&world)).await;
+    let wire = world.proxy().await;
+    let b = {
+        let mut config = quick(&world);
+        config.query_timeout = Duration::from_millis(100);
+        SessionManager::connect(&wire.url_for(&world.url), config).await.unwrap()
+    };
+    in_time("the node is in sync", b.trusted()).await;
+    let mut sessions = make(&a, 1).await;
+    let id = sessions[0].id();
+    read(&b, id).await;
+    let unknown = SessionId::from_uuid(uuid::Uuid::new_v4());
+    b.catch_up().await.unwrap();
+    wire.stall();
+    let sent = Instant::now();
+    update_all(&a, &mut sessions, 2).await;
+    let mut failures = 0;
+    while sent.elapsed() < TRUST_WINDOW * 3 {
+        let read = Read::of(&b, id).await;
+        let within = read.started < sent + TRUST_WINDOW;
+        assert!(read.fails_with_a_type() || (within && read.shows(1)), "{:?}", read.answer);
+        failures += usize::from(read.fails_with_a_type());
+        assert!(Read::of(&b, unknown).await.fails_with_a_type(), "nor is anything else known to be none");
+        tokio::task::yield_now().await;
+    }
+    assert!(failures > 0);
+    wire.heal();
+    in_time("the node is in sync again by itself", b.trusted()).await;
+    assert_eq!(n(&read(&b, id).await), 2);
+}
