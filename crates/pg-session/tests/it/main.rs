@@ -17,6 +17,7 @@ mod crash;
 mod expiry;
 mod fill_race;
 mod half_open;
+mod history;
 mod loading;
 mod mass_delete;
 mod model;
