@@ -11,12 +11,24 @@ use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 
+/// What became of one access.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Touched {
+    pub(crate) id: SessionId,
+    /// What the database holds.
+    pub(crate) last_accessed_at: DbTime,
+    /// Somebody held the row, so the access was not written.
+    pub(crate) skipped: bool,
+}
+
 /// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended. Rows that already know a
 /// later access are not rewritten, but reported, so that the caller's idea of them moves forward.
 ///
+/// Rows that somebody holds are skipped. A batch that waited for one of its rows while it held the others would keep
+/// combined updates waiting, and, as they lock in another order, end in deadlocks; a touch can always come later.
+///
 /// A union, not a join with `done`: the planner takes arrays for ten rows and would compare each of thousands with
-/// each, while the rows stay locked. A row that another transaction touched in between is in neither half; its
-/// session is then read again.
+/// each, while the rows stay locked. `NOT IN` looks into a hash table.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
@@ -25,38 +37,39 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
         text: format!(
             "WITH touch AS MATERIALIZED (
                  SELECT * FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, at)
+             ), free AS MATERIALIZED (
+                 SELECT s.id, t.at FROM touch t JOIN {sessions} s ON s.id = t.id
+                 WHERE s.last_accessed_at < LEAST(t.at, {now}) AND {live}
+                 FOR NO KEY UPDATE OF s SKIP LOCKED
              ), done AS (
-                 UPDATE {sessions} s SET last_accessed_at = LEAST(t.at, {now})
-                 FROM touch t
-                 WHERE s.id = t.id AND s.last_accessed_at < LEAST(t.at, {now}) AND {live}
+                 UPDATE {sessions} s SET last_accessed_at = LEAST(f.at, {now})
+                 FROM free f
+                 WHERE s.id = f.id AND s.last_accessed_at < LEAST(f.at, {now}) AND {live}
                  RETURNING s.id, s.last_accessed_at
              )
-             SELECT d.id, d.last_accessed_at FROM done d
+             SELECT d.id, d.last_accessed_at, false AS skipped FROM done d
              UNION ALL
-             SELECT s.id, s.last_accessed_at FROM touch t JOIN {sessions} s ON s.id = t.id
-             WHERE s.last_accessed_at >= LEAST(t.at, {now}) AND {live}"
+             SELECT s.id, s.last_accessed_at, s.last_accessed_at < LEAST(t.at, {now})
+             FROM touch t JOIN {sessions} s ON s.id = t.id
+             WHERE {live} AND s.id NOT IN (SELECT d.id FROM done d)"
         ),
         types: vec![Type::UUID_ARRAY, Type::TIMESTAMPTZ_ARRAY],
     }
 }
 
 impl Database {
-    /// Writes the accesses, sorted by id, one for each. Returns what the database now holds for each session that is
-    /// alive; the others have ended.
-    pub(crate) async fn touch(
-        &self,
-        accesses: &[(SessionId, DbTime)],
-    ) -> Result<Vec<(SessionId, DbTime)>, Failure> {
-        debug_assert!(accesses.windows(2).all(|pair| pair[0].0 < pair[1].0), "one lock order");
+    /// Writes the accesses, one for each session. Reports on each that is alive; the others have ended.
+    pub(crate) async fn touch(&self, accesses: &[(SessionId, DbTime)]) -> Result<Vec<Touched>, Failure> {
         let ids: Vec<Uuid> = accesses.iter().map(|(id, _)| id.expose()).collect();
         let times: Vec<SystemTime> = accesses.iter().map(|&(_, at)| at.into()).collect();
         let rows = self.query(&self.texts.touch, &[&ids, &times]).await?;
-        let confirmed = rows.iter().map(|row| {
-            Ok::<_, tokio_postgres::Error>((
-                SessionId::from_uuid(row.try_get("id")?),
-                time(row, "last_accessed_at")?,
-            ))
+        let touched = rows.iter().map(|row| {
+            Ok::<_, tokio_postgres::Error>(Touched {
+                id: SessionId::from_uuid(row.try_get("id")?),
+                last_accessed_at: time(row, "last_accessed_at")?,
+                skipped: row.try_get("skipped")?,
+            })
         });
-        confirmed.collect::<Result<_, _>>().map_err(unexpected)
+        touched.collect::<Result<_, _>>().map_err(unexpected)
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! A touched record waits here once per flush, however often it is touched meanwhile; its own cell holds the newest
 //! access. It waits here even if the cache evicts it, so no access is lost to an eviction. What a flush could not
-//! write waits for the next one. The last flush happens at shutdown and is awaited.
+//! write waits for the next one: because the database is away, or because somebody else held the row each time that it
+//! was tried. The last flush happens at shutdown and is awaited.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,12 +17,19 @@ use crate::cache::Cache;
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::postgres::Database;
+use crate::postgres::failure::Failure;
+use crate::postgres::touch::Touched;
 use crate::session::expiry::Touch;
 use crate::session::record::Record;
 
 /// Batches that may wait while the database is away. Beyond, further accesses are counted and dropped: a node that
 /// cannot reach the database soon serves nothing that could be touched.
 const WAITING_BATCHES_MAX: usize = 20;
+
+/// Times that a flush tries to write an access whose row somebody holds.
+const TRIES_MAX: u32 = 8;
+/// The pause after the first try; it doubles.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// The accesses that wait to be written.
 pub(crate) struct TouchBuffer {
@@ -102,14 +110,28 @@ impl TouchBuffer {
     async fn flush(&self) {
         let accesses: Vec<(SessionId, DbTime)> = self.drain().into_iter().collect();
         for batch in accesses.chunks(self.batch_max) {
-            match self.database.touch(batch).await {
-                Ok(confirmed) => self.confirm(batch, &confirmed),
-                Err(failure) => {
-                    warn!(error = %failure.error, sessions = batch.len(), "last accesses could not be written, they wait for the next flush");
-                    self.waiting().failed.extend(batch.iter().copied());
-                }
+            let mut left = batch.to_vec();
+            if let Err(failure) = self.write(&mut left).await {
+                warn!(error = %failure.error, sessions = left.len(), "last accesses could not be written, they wait for the next flush");
             }
+            self.waiting().failed.extend(left);
         }
+    }
+
+    /// Writes what it can and takes it out of `left`.
+    async fn write(&self, left: &mut Vec<(SessionId, DbTime)>) -> Result<(), Failure> {
+        for tries in 0..TRIES_MAX {
+            let touched = self.database.touch(left).await?;
+            self.confirm(left, &touched);
+            let skipped: HashSet<SessionId> =
+                touched.iter().filter(|touched| touched.skipped).map(|touched| touched.id).collect();
+            left.retain(|(id, _)| skipped.contains(id));
+            if left.is_empty() {
+                break;
+            }
+            tokio::time::sleep(PAUSE * (1 << tries)).await;
+        }
+        Ok(())
     }
 
     /// The newest access of each session, sorted by id.
@@ -134,10 +156,11 @@ impl TouchBuffer {
     }
 
     /// Tells the cached records what the database now holds. A session that it does not report has ended.
-    fn confirm(&self, batch: &[(SessionId, DbTime)], confirmed: &[(SessionId, DbTime)]) {
-        let confirmed: BTreeMap<_, _> = confirmed.iter().copied().collect();
+    fn confirm(&self, batch: &[(SessionId, DbTime)], touched: &[Touched]) {
+        let held: HashMap<SessionId, DbTime> =
+            touched.iter().map(|touched| (touched.id, touched.last_accessed_at)).collect();
         for (id, _) in batch {
-            match (confirmed.get(id), self.cache.peek(*id)) {
+            match (held.get(id), self.cache.peek(*id)) {
                 (Some(&at), Some(slot)) => slot.record.access.confirm(at),
                 (Some(_), None) => {}
                 (None, _) => self.cache.forget(*id),

@@ -1,0 +1,98 @@
+//! HOT: nearly every update of both tables stays on its page and touches no index.
+
+use std::time::Duration;
+
+use pg_session::{Session, SessionManager};
+
+use crate::clocks::Clocks;
+use crate::support::{World, eventually};
+
+const SESSIONS: i64 = 400;
+const ROUNDS: u32 = 40;
+/// Accesses that are flushed together, before their interval ends.
+const BATCH: usize = 100;
+
+async fn sessions(node: &SessionManager) -> Vec<Session> {
+    let creates: Vec<_> = (0..SESSIONS)
+        .map(|user| {
+            let node = node.clone();
+            tokio::spawn(async move {
+                let mut create = node.create(user);
+                for key in ["cart", "theme", "csrf", "flash", "name"] {
+                    create = create.set(key, &"x".repeat(60))?;
+                }
+                create.await
+            })
+        })
+        .collect();
+    let mut sessions = Vec::new();
+    for create in creates {
+        sessions.push(create.await.unwrap().unwrap());
+    }
+    sessions
+}
+
+/// Everybody is seen, a third change an attribute that exists, a few log out and in.
+async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec<Session> {
+    let tasks: Vec<_> = sessions
+        .into_iter()
+        .zip(0_u32..)
+        .map(|(session, at)| {
+            let node = node.clone();
+            tokio::spawn(async move {
+                let mut session = node.get(session.id()).await.unwrap().expect("alive");
+                if (at + round) % 3 == 0 {
+                    let key = ["cart", "theme", "csrf"][(round % 3) as usize];
+                    session.set(key, &format!("{round:060}")).unwrap();
+                    node.update(&mut session).await.unwrap();
+                }
+                if (at + round) % 100 == 0 {
+                    node.delete(session.id()).await.unwrap();
+                    session = node.create(session.user_id()).set("cart", &0).unwrap().await.unwrap();
+                }
+                session
+            })
+        })
+        .collect();
+    let mut sessions = Vec::new();
+    for task in tasks {
+        sessions.push(task.await.unwrap());
+    }
+    sessions
+}
+
+/// In a database of its own: another test's open transaction would keep dead rows from being pruned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_least_95_of_100_updates_are_hot_under_a_mixed_load() {
+    let world = World::in_own_database().await;
+    let clocks = Clocks::new(&world).await;
+    let mut config = world.config();
+    config.trust_window = Duration::from_secs(600);
+    config.touch_batch_max = BATCH;
+    let node = clocks.node(&world, config).await;
+    let mut held = sessions(&node).await;
+    for number in 1..=ROUNDS {
+        // Each round is an access of its own for everybody.
+        clocks.set(Duration::from_secs(2) * number).await;
+        held = round(&node, held, number).await;
+        eventually("the accesses are written", async || node.status().touches_waiting < BATCH).await;
+    }
+    assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
+
+    let observer = world.client().await;
+    eventually("the node's backends have reported", async || {
+        let text =
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                    AND query NOT LIKE '%clock SET now%' AND backend_type = 'client backend'";
+        observer.query(text, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    for table in ["sessions", "session_attributes"] {
+        let text = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1";
+        let row = observer.query_one(text, &[&table]).await.unwrap();
+        let (updates, hot): (i64, i64) = (row.get(0), row.get(1));
+        println!("{table}: {hot} of {updates} updates were HOT");
+        assert!(updates >= i64::from(ROUNDS) * SESSIONS / 4, "{table} was updated {updates} times");
+        assert!(hot * 100 >= updates * 95, "{table}: {hot} of {updates} updates were HOT");
+    }
+}

@@ -1,0 +1,190 @@
+//! Last accesses: written in batches, only forward, never lost, and early enough to keep a session alive.
+
+use std::time::Duration;
+
+use pg_session::{Config, SessionManager};
+
+use crate::clocks::{Clocks, at};
+use crate::support::{World, eventually};
+use crate::tables::{Holder, stored_time, stored_version};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// By which a node's idea of the database's clock is ahead when both stand still.
+const AHEAD: Duration = Duration::from_micros(1);
+/// The end of a test's nodes.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Nothing is flushed by time: intervals are real time, and these are longer than the test.
+fn config(world: &World) -> Config {
+    let mut config = world.config();
+    config.trust_window = 10 * MINUTE;
+    config.idle_timeout = 48 * 60 * MINUTE;
+    config.touch_interval = 60 * MINUTE;
+    config.max_sessions_per_user = 0;
+    config
+}
+
+struct Scene {
+    world: World,
+    clocks: Clocks,
+    observer: tokio_postgres::Client,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let world = World::new();
+        let clocks = Clocks::new(&world).await;
+        let observer = world.client().await;
+        Self { world, clocks, observer }
+    }
+
+    async fn node(&self, change: impl FnOnce(&mut Config)) -> SessionManager {
+        let mut config = config(&self.world);
+        change(&mut config);
+        self.clocks.node(&self.world, config).await
+    }
+
+    async fn last_access(&self, id: pg_session::SessionId) -> std::time::SystemTime {
+        stored_time(&self.observer, "last_accessed_at", id).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_access_is_written_at_shutdown() {
+    let scene = Scene::new().await;
+    let node = scene.node(|_| ()).await;
+    let id = node.create(1).await.unwrap().id();
+    scene.clocks.set(MINUTE).await;
+    assert!(node.get(id).await.unwrap().unwrap().is_from_cache());
+    assert_eq!(node.get(id).await.unwrap().unwrap().last_accessed_at(), at(MINUTE + AHEAD));
+    assert_eq!(scene.last_access(id).await, at(Duration::ZERO), "it waits");
+    scene.clocks.set(2 * MINUTE).await;
+    assert!(node.shutdown(DEADLINE).await.is_complete());
+    assert_eq!(scene.last_access(id).await, at(MINUTE + AHEAD));
+    assert_eq!(stored_version(&scene.observer, id).await, Some(1), "a touch is not a change");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_access_survives_the_eviction_of_its_session_from_memory() {
+    let scene = Scene::new().await;
+    let node = scene.node(|config| config.cache_sessions_max = 1).await;
+    let id = node.create(1).await.unwrap().id();
+    scene.clocks.set(MINUTE).await;
+    node.get(id).await.unwrap().unwrap();
+    for user in 2..50 {
+        node.create(user).await.unwrap();
+    }
+    let read = node.get(id).no_touch().await.unwrap().unwrap();
+    assert!(!read.is_from_cache(), "evicted");
+    scene.clocks.set(2 * MINUTE).await;
+    assert!(node.shutdown(DEADLINE).await.is_complete());
+    assert_eq!(scene.last_access(id).await, at(MINUTE + AHEAD));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_access_never_moves_backwards() {
+    let scene = Scene::new().await;
+    let (early, late) = (scene.node(|_| ()).await, scene.node(|_| ()).await);
+    let id = early.create(1).await.unwrap().id();
+    scene.clocks.set(MINUTE).await;
+    early.get(id).await.unwrap().unwrap();
+    scene.clocks.set(2 * MINUTE).await;
+    late.get(id).await.unwrap().unwrap();
+    scene.clocks.set(3 * MINUTE).await;
+    assert!(late.shutdown(DEADLINE).await.is_complete());
+    assert_eq!(scene.last_access(id).await, at(2 * MINUTE + AHEAD));
+    assert!(early.shutdown(DEADLINE).await.is_complete());
+    assert_eq!(scene.last_access(id).await, at(2 * MINUTE + AHEAD));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_access_past_half_of_the_idle_limit_is_written_at_once_and_keeps_the_session_alive() {
+    let scene = Scene::new().await;
+    let node = scene.node(|config| (config.idle_timeout, config.touch_interval) = (4 * MINUTE, MINUTE)).await;
+    let other =
+        scene.node(|config| (config.idle_timeout, config.touch_interval) = (4 * MINUTE, MINUTE)).await;
+    let id = node.create(1).await.unwrap().id();
+    for round in 1..=4 {
+        let now = round * 3 * MINUTE;
+        scene.clocks.set(now).await;
+        node.catch_up().await.unwrap();
+        assert!(node.get(id).await.unwrap().unwrap().is_from_cache(), "alive in round {round}");
+        eventually("the access is written", async || scene.last_access(id).await == at(now)).await;
+        // The statement is committed before the node hears of it.
+        eventually("the node knows", async || node.status().touches_waiting == 0).await;
+        let read = other.get(id).no_touch().refresh().await.unwrap();
+        assert!(read.is_some(), "alive for the database in round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_without_touch_is_no_access() {
+    let scene = Scene::new().await;
+    let node = scene.node(|_| ()).await;
+    let id = node.create(1).await.unwrap().id();
+    scene.clocks.set(MINUTE).await;
+    assert!(node.get(id).no_touch().await.unwrap().unwrap().is_from_cache());
+    assert!(node.get(id).no_touch().refresh().await.unwrap().is_some());
+    assert_eq!(node.status().touches_waiting, 0);
+    assert!(node.shutdown(DEADLINE).await.is_complete());
+    assert_eq!(scene.last_access(id).await, at(Duration::ZERO));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_batch_is_flushed_early() {
+    let scene = Scene::new().await;
+    let node = scene.node(|config| config.touch_batch_max = 8).await;
+    let mut ids = Vec::new();
+    for user in 0..8 {
+        ids.push(node.create(user).await.unwrap().id());
+    }
+    scene.clocks.set(MINUTE).await;
+    for id in &ids[..7] {
+        node.get(*id).await.unwrap().unwrap();
+    }
+    assert_eq!(node.status().touches_waiting, 7);
+    node.get(ids[7]).await.unwrap().unwrap();
+    eventually("the batch is written", async || {
+        let text = "SELECT count(*) FROM sessions WHERE last_accessed_at = (SELECT now FROM clock)";
+        scene.observer.query_one(text, &[]).await.unwrap().get::<_, i64>(0) == 8
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accesses_that_could_not_be_written_wait_for_the_next_flush() {
+    let scene = Scene::new().await;
+    let node = scene.node(|config| config.touch_batch_max = 2).await;
+    let (a, b) = (node.create(1).await.unwrap().id(), node.create(2).await.unwrap().id());
+    scene.clocks.set(MINUTE).await;
+    scene.observer.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
+    node.get(a).await.unwrap().unwrap();
+    assert_eq!(node.status().touches_waiting, 1);
+    node.get(b).await.unwrap().unwrap();
+    eventually("the flush has failed", async || node.status().touches_waiting == 2).await;
+    scene.observer.batch_execute("ALTER TABLE hidden RENAME TO sessions").await.unwrap();
+    scene.clocks.set(2 * MINUTE).await;
+    assert!(node.shutdown(DEADLINE).await.is_complete());
+    for id in [a, b] {
+        assert_eq!(scene.last_access(id).await, at(MINUTE + AHEAD));
+    }
+}
+
+/// A flush that waited for a row would keep others waiting for the rows that it has locked, and would end in deadlocks
+/// with combined updates, which lock in another order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_does_not_wait_for_a_row_that_somebody_holds() {
+    let scene = Scene::new().await;
+    let node = scene.node(|config| config.touch_batch_max = 2).await;
+    let (held, free) = (node.create(1).await.unwrap().id(), node.create(2).await.unwrap().id());
+    let holder = Holder::hold(&scene.world, &[held]).await;
+    scene.clocks.set(MINUTE).await;
+    node.get(held).await.unwrap().unwrap();
+    node.get(free).await.unwrap().unwrap();
+    eventually("the other one is written", async || scene.last_access(free).await == at(MINUTE)).await;
+    eventually("the held one waits", async || node.status().touches_waiting == 1).await;
+    assert!(!holder.has_waiter(&scene.observer).await);
+    holder.commit().await;
+    assert!(node.shutdown(DEADLINE).await.is_complete());
+    assert_eq!(scene.last_access(held).await, at(MINUTE));
+}
