@@ -17,7 +17,7 @@ use super::notify::deleted;
 use super::update::{Expiry, Items, columns_of};
 use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
-use crate::config::SessionLimit;
+use crate::config::{SessionLimit, Statements};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
 use crate::session::changes::Changes;
@@ -206,8 +206,11 @@ impl Database {
         users: &Vec<Uuid>,
         params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
     ) -> Result<Vec<SqlRow>, Failure> {
-        self.prepare(connection, &self.texts.create_lock).await?;
-        self.prepare(connection, &self.texts.create).await?;
+        if self.mode == Statements::Prepared {
+            // Here, so that nothing has to be awaited between the four.
+            self.prepare(connection, &self.texts.create_lock).await?;
+            self.prepare(connection, &self.texts.create).await?;
+        }
         let lock: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [users];
         // Each of the four is written when it is first polled, and `biased` polls them in this order; all answers are
         // awaited, so the connection is clean afterwards whichever of them failed.

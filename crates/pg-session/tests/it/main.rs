@@ -14,6 +14,8 @@ mod tables;
 
 mod combining;
 mod crash;
+mod dropped;
+mod ending;
 mod expiry;
 mod fill_race;
 mod half_open;
@@ -22,7 +24,9 @@ mod hot;
 mod loading;
 mod logins;
 mod mass_delete;
+mod migrations;
 mod model;
+mod modes;
 mod moved;
 mod outcomes;
 mod propagation;

@@ -1,0 +1,91 @@
+//! The tables: made once whoever makes them, kept apart by prefix, and what stands in their columns.
+
+use pg_session::{ErrorKind, Migrations, SessionManager, UserId, migrations_sql};
+use uuid::Uuid;
+
+use crate::support::World;
+use crate::tables::counts;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_nodes_that_start_together_make_the_tables_once() {
+    let world = World::new();
+    let starts: Vec<_> = (0..5)
+        .map(|_| {
+            let (url, config) = (world.url.clone(), world.config());
+            tokio::spawn(async move { SessionManager::connect(&url, config).await })
+        })
+        .collect();
+    for start in starts {
+        start.await.unwrap().expect("each node starts");
+    }
+    let node = world.node().await;
+    node.create(1).await.unwrap();
+    let observer = world.client().await;
+    let rows = observer.query("SELECT version FROM session_migrations", &[]).await.unwrap();
+    let versions: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(versions, (1..=versions.len() as i32).collect::<Vec<_>>(), "each migration once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn applying_again_changes_nothing() {
+    let world = World::new();
+    let id = world.node().await.create(1).set("x", &1).unwrap().await.unwrap().id();
+    let again = world.node().await;
+    assert!(again.get(id).await.unwrap().is_some());
+    assert_eq!(counts(&world.client().await).await, (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_printed_sql_satisfies_the_check() {
+    let world = World::new();
+    let mut config = world.config();
+    config.migrations = Migrations::Check;
+    config.table_prefix = "app \"1\" ".to_owned();
+    let error = SessionManager::connect(&world.url, config.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Schema);
+    let script = format!("BEGIN; {} COMMIT;", migrations_sql(&config).unwrap());
+    world.client().await.batch_execute(&script).await.unwrap();
+    let node = world.node_with(config).await;
+    let id = node.create(1).set("x", &1).unwrap().await.unwrap().id();
+    assert!(node.get(id).refresh().await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_prefixes_in_one_schema_do_not_see_each_other() {
+    let world = World::new();
+    let (mut left, mut right) = (world.config(), world.config());
+    left.table_prefix = "left_".to_owned();
+    right.table_prefix = "right_".to_owned();
+    let (left, right) = (world.node_with(left).await, world.node_with(right).await);
+    let (on_left, on_right) = (left.create(1).await.unwrap(), right.create(1).await.unwrap());
+    assert!(right.get(on_left.id()).await.unwrap().is_none());
+    assert!(left.get(on_right.id()).await.unwrap().is_none());
+    assert_eq!(left.delete_all_sessions().await.unwrap(), 1);
+    right.catch_up().await.unwrap();
+    assert!(right.get(on_right.id()).await.unwrap().unwrap().is_from_cache(), "it heard nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_id_stands_in_the_column_as_documented() {
+    let world = World::new();
+    let (node, observer) = (world.node().await, world.client().await);
+    let uuid = Uuid::new_v4();
+    let users = [UserId::from(42), UserId::from(-1_i64), UserId::from("ann@example.org"), UserId::from(uuid)];
+    for user in users {
+        let id = node.create(user).await.unwrap().id();
+        let text = "SELECT user_id FROM sessions WHERE id = $1";
+        let stored: Uuid = observer.query_one(text, &[&id.expose()]).await.unwrap().get(0);
+        assert_eq!(stored, user.as_uuid());
+        let read = node.get(id).refresh().await.unwrap().unwrap();
+        assert_eq!(read.user_id(), user);
+        assert_eq!(read.user_id().as_integer(), user.as_integer());
+    }
+    assert_eq!(
+        users[0].as_uuid().to_string(),
+        "70677365-7373-8000-8000-00000000002a",
+        "an integer, embedded"
+    );
+    assert_eq!((users[0].as_integer(), users[1].as_integer()), (Some(42), Some(-1)));
+    assert_eq!((users[2].as_uuid().get_version_num(), users[2].as_integer()), (8, None), "a text, hashed");
+    assert_eq!(users[3].as_uuid(), uuid, "a uuid, as it is");
+}
