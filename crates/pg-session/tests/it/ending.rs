@@ -36,9 +36,10 @@ async fn a_shutdown_commits_what_is_queued_and_refuses_what_is_new() {
             tokio::spawn(async move { node.shutdown(DEADLINE).await })
         })
         .collect();
-    eventually("new work is refused", async || {
-        matches!(node.evict_all().await, Err(error) if error.kind() == ErrorKind::ShuttingDown)
-    })
+    eventually(
+        "new work is refused",
+        async || matches!(node.evict_all().await, Err(error) if error.kind() == ErrorKind::ShuttingDown),
+    )
     .await;
     session.set("late", &1).unwrap();
     match node.update(&mut session).await {
