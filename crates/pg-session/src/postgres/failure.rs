@@ -115,10 +115,7 @@ fn refusal(server: &DbError) -> Error {
     let (kind, message) = match *server.code() {
         SqlState::INSUFFICIENT_PRIVILEGE => (
             ErrorKind::Permission,
-            format!(
-                "{}; grant the role the rights listed in the documentation of `migrations`",
-                server.message()
-            ),
+            format!("{}; grant the role the rights that the README lists", server.message()),
         ),
         SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN | SqlState::INVALID_SCHEMA_NAME => (
             ErrorKind::Schema,

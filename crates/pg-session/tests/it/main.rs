@@ -33,6 +33,7 @@ mod propagation;
 mod publish_race;
 mod reads;
 mod reconnect;
+mod rights;
 mod session_limit;
 mod single_flight;
 mod smoke;
