@@ -3,7 +3,7 @@
 //!
 //! - [`floors`]: a module uses its own floor and those below, as `lib.rs` lists them, and no two modules use each other.
 //! - [`rules`]: one clock, one place for SQL, one reader of SQLSTATEs, no panics, no long files, no sleeping tests.
-//! - [`papers`]: what the documents name exists.
+//! - [`papers`]: what the documents name exists, and every guard has a control that runs without it.
 //!
 //! What a compiler or clippy can check is not repeated here, but for `unwrap`, whose exceptions are to be seen.
 
@@ -70,6 +70,16 @@ fn tests_wait_for_signals_and_do_not_sleep() {
 fn the_documents_name_only_what_exists() {
     let sources = workspace();
     nothing(&papers::all().iter().flat_map(|paper| papers::check(paper, &sources)).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_guard_has_a_test_that_runs_without_it() {
+    let sources = workspace();
+    let probes = sources.iter().find(|source| source.path.ends_with("pg-session/src/probes.rs"));
+    let tests: Vec<&Source> =
+        sources.iter().filter(|source| source.path.starts_with("crates/pg-session/tests/it/")).collect();
+    let contributing = papers::read("CONTRIBUTING.md");
+    nothing(&papers::unguarded(probes.expect("probes.rs"), &tests, &contributing));
 }
 
 fn floors(sources: &[Source]) -> floors::Floors {

@@ -45,6 +45,22 @@ pub fn check(paper: &Paper, sources: &[Source]) -> Vec<String> {
     faults
 }
 
+/// The guards of `probes.rs` that no test switches off, or that the table in CONTRIBUTING.md does not have.
+pub fn unguarded(probes: &Source, tests: &[&Source], contributing: &str) -> Vec<String> {
+    let guards = probes.code.split("pub enum Guard {").nth(1).and_then(|rest| rest.split('}').next());
+    let names = guards.unwrap_or_default().split(',').filter_map(|guard| guard.split('=').next());
+    let mut faults = Vec::new();
+    for name in names.map(str::trim).filter(|name| !name.is_empty()) {
+        if !tests.iter().any(|test| test.lines_with(&format!("Guard::{name})")).next().is_some()) {
+            faults.push(format!("{}: no test runs without `Guard::{name}`", probes.path));
+        }
+        if !contributing.contains(&format!("| `{name}` |")) {
+            faults.push(format!("CONTRIBUTING.md: the table of guards does not have `{name}`"));
+        }
+    }
+    faults
+}
+
 fn is_path(word: &str) -> bool {
     let suffix = [".rs", ".sql", ".toml", ".md"].iter().any(|suffix| word.ends_with(suffix));
     suffix && word.chars().all(|char| char.is_ascii_alphanumeric() || "_-./".contains(char))
@@ -69,4 +85,13 @@ fn what_does_not_exist_is_found() {
     assert_eq!(faults("| I1 | `src/cache/fill.rs` | `a_test_that_exists` | `trust` and `SessionId` |"), 0);
     assert_eq!(faults("| I1 | `src/cache/full.rs` |"), 1);
     assert_eq!(faults("`a_test_that_is_gone` and `an_abc_test`"), 2);
+}
+
+#[test]
+fn a_guard_without_a_control_is_found() {
+    let probes = Source::new("probes.rs", "pub enum Guard {\n    /// One.\n    One = 1,\n    Two = 2,\n}");
+    let test = Source::new("t.rs", "node.probes().remove(Guard::One);");
+    let faults = unguarded(&probes, &[&test], "| `One` | … |");
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults.iter().all(|fault| fault.contains("Two")));
 }
