@@ -72,7 +72,7 @@ async fn without_one_of_the_rights_in_the_readme_a_node_does_not_start_and_says_
         assert_eq!(grants.len(), 3);
         grants.remove(missing);
         role.world.client().await.batch_execute(&grants.concat()).await.unwrap();
-        let error = role.connect().await.err().expect("a right is missing");
+        let error = role.connect().await.expect_err("a right is missing");
         assert_eq!(error.kind(), ErrorKind::Permission, "{error:?}");
         assert!(error.to_string().contains("grant") || error.to_string().contains("GRANT"), "{error}");
     }
