@@ -20,7 +20,7 @@ use source::{Source, workspace};
 #[test]
 fn a_module_uses_only_its_own_floor_and_those_below() {
     let sources = workspace();
-    let floors = floors(&sources);
+    let floors = floors(sources);
     let modules: Vec<&Source> = sources.iter().filter(|source| floors::is_module(source)).collect();
     assert!(modules.len() > 30, "the library's files were found");
     nothing(&floors.check(&modules));
@@ -28,7 +28,7 @@ fn a_module_uses_only_its_own_floor_and_those_below() {
 
 #[test]
 fn the_architecture_shows_the_floors_as_they_are() {
-    nothing(&floors(&workspace()).missing_in(&papers::read("ARCHITECTURE.md")));
+    nothing(&floors(workspace()).missing_in(&papers::read("ARCHITECTURE.md")));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn tests_wait_for_signals_and_do_not_sleep() {
 #[test]
 fn the_documents_name_only_what_exists() {
     let sources = workspace();
-    nothing(&papers::all().iter().flat_map(|paper| papers::check(paper, &sources)).collect::<Vec<_>>());
+    nothing(&papers::all().iter().flat_map(|paper| papers::check(paper, sources)).collect::<Vec<_>>());
 }
 
 #[test]

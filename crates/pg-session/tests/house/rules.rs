@@ -8,9 +8,14 @@ const LINES_MAX: usize = 600;
 const LIBRARY: &str = "crates/pg-session/src/";
 
 /// Files that may sleep in tests, and why.
-const SLEEPERS: [(&str, &str); 2] = [
+const SLEEPERS: [(&str, &str); 4] = [
     ("crates/pg-sandbox/tests/cleanup.rs", "kills at arbitrary moments"),
     ("crates/pg-sandbox/tests/proxy.rs", "spaces out what it sends, to see the proxy's delay"),
+    (
+        "crates/pg-session/tests/it/crash.rs",
+        "paces clients that try again, and looks at what a fault has done",
+    ),
+    ("crates/pg-session/tests/it/history.rs", "random faults last for a random time"),
 ];
 
 /// Files that count deadlines with tokio's clock, and why. They decide nothing about sessions by it.

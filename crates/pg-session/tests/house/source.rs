@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// One file.
 pub struct Source {
@@ -51,12 +52,15 @@ pub fn root() -> PathBuf {
     root
 }
 
-/// Every Rust file of every crate.
-pub fn workspace() -> Vec<Source> {
-    let mut sources = Vec::new();
-    visit(&root(), "crates", &mut sources);
-    assert!(!sources.is_empty(), "no source files found");
-    sources
+/// Every Rust file of every crate, read once.
+pub fn workspace() -> &'static [Source] {
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
+        let mut sources = Vec::new();
+        visit(&root(), "crates", &mut sources);
+        assert!(!sources.is_empty(), "no source files found");
+        sources
+    });
+    &SOURCES
 }
 
 fn visit(root: &Path, path: &str, sources: &mut Vec<Source>) {
