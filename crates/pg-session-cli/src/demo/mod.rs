@@ -56,19 +56,15 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     let teller = Arc::new(Teller::new());
     let mut caught = None;
     let outcome = perform(&options, &teller, &mut caught).await;
-    if let Err(Trouble::Step { act, step }) = &outcome {
-        print::complain(&format!("failed in \"{act}\": {step}"));
+    match outcome {
+        Ok(Ending::Held | Ending::Watched) => return ExitCode::SUCCESS,
+        Err(Trouble::Step { act, step }) => print::complain(&format!("failed in \"{act}\": {step}")),
+        // Whoever closed the pipe knows.
+        Err(Trouble::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {}
+        Err(Trouble::Output(error)) => print::complain(&format!("cannot write: {error}")),
+        Err(Trouble::Interrupted) => print::complain("interrupted"),
     }
-    if let Err(Trouble::Output(error)) = &outcome
-        && error.kind() != ErrorKind::BrokenPipe
-    {
-        print::complain(&format!("cannot write: {error}"));
-    }
-    match (outcome, caught) {
-        (Ok(Ending::Held | Ending::Watched), _) => ExitCode::SUCCESS,
-        (Err(Trouble::Interrupted), Some(signal)) => ExitCode::from(signal.exit_code()),
-        (Err(_), _) => ExitCode::FAILURE,
-    }
+    caught.map_or(ExitCode::FAILURE, |signal| ExitCode::from(signal.exit_code()))
 }
 
 /// Opens the server, plays, and closes the server, whatever the play came to.

@@ -64,16 +64,22 @@ impl Server {
 
     async fn connect(url: &str) -> Result<(String, Self), Why> {
         // The driver's error does not repeat the string, which may hold a password.
-        let mut postgres = Config::from_str(url)?;
+        let mut postgres = Config::from_str(url).map_err(|error| {
+            let why = Why::from(error);
+            Why::new(format!("{why}; write --database-url as postgres://user:password@host:5432/database"))
+        })?;
         if postgres.get_connect_timeout().is_none() {
             postgres.connect_timeout(CONNECT_WAIT);
         }
-        let client = connect(&postgres).await?;
+        let client = connect(&postgres)
+            .await
+            .map_err(|why| Why::new(format!("{why}; correct --database-url, or start the server")))?;
         let row = client.query_one("SELECT current_setting('server_version')", &[]).await?;
         let version: String = row.try_get(0)?;
         let (high, _) = Uuid::new_v4().as_u64_pair();
-        let schema = format!("pg_session_demo_{high:016x}");
-        let figure = format!("PostgreSQL {version}");
+        // PostgreSQL reserves names that begin with `pg_`.
+        let schema = format!("session_demo_{high:016x}");
+        let figure = format!("PostgreSQL {}", version.split(' ').next().unwrap_or(&version));
         Ok((figure, Self { postgres, schema, place: Place::Yours(client) }))
     }
 
@@ -137,6 +143,9 @@ impl Server {
         if let Some(database) = known.get_dbname() {
             config.dbname(database);
         }
+        if let Some(name) = known.get_application_name() {
+            config.application_name(name);
+        }
         if let Some(options) = known.get_options() {
             config.options(options);
         }
@@ -160,7 +169,7 @@ impl Server {
             Place::Yours(client) => {
                 let dropped = drop_schema(client, &self.postgres, &self.schema);
                 match tokio::time::timeout(DROP_WAIT, dropped).await {
-                    Ok(Ok(())) => Ok("the schema is gone from your server"),
+                    Ok(Ok(())) => Ok("nothing is left on your server"),
                     Ok(Err(why)) => Err(left(&self.schema, &why.to_string())),
                     Err(_) => Err(left(&self.schema, "the server did not answer in time")),
                 }

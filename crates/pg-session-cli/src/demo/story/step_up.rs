@@ -12,7 +12,7 @@ use crate::demo::teller::{Teller, Trouble};
 use crate::why::ensure;
 
 /// How long the privilege is granted for.
-const GRANTED: Duration = Duration::from_millis(500);
+const GRANTED: Duration = Duration::from_secs(1);
 /// What the nodes' estimates of the database's clock may differ by.
 const CLOCK_ERROR_MAX: Duration = Duration::from_millis(100);
 
@@ -25,17 +25,13 @@ pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Resul
         stage.a.sessions.update(&mut session).await?;
         let version = session.version();
         let time = begin.elapsed();
-        let elevated: Option<bool> = stage
-            .b
-            .sessions
-            .get(id)
-            .at_least(version)
-            .await?
-            .map_or(Ok(None), |seen| seen.get("elevated"))?;
+        // B has heard of the grant, so that whatever it hears from now on is something else.
+        stage.b.sessions.catch_up().await?;
+        let elevated: Option<bool> = found(&stage.b, id).await?.get("elevated")?;
         ensure(elevated == Some(true), || format!("B shows {elevated:?}"))?;
         Ok((took(time), (begin, version)))
     };
-    let what = format!("Ann types her password again: A grants `elevated` for {} ms", GRANTED.as_millis());
+    let what = format!("Ann types her password again: A grants `elevated` for {} s", GRANTED.as_secs());
     let (begin, version) = teller.step(&what, grant).await?;
     let end = async {
         let before = stage.b.sessions.status();

@@ -1,0 +1,44 @@
+//! `pg-session migrate`: creates the tables, finds them, prints them, and says what is wrong.
+
+use crate::support::{Program, World};
+
+const TABLES: &str = "SELECT count(*) FROM pg_tables WHERE schemaname = $1";
+
+#[tokio::test]
+async fn migrating_creates_the_tables_once() {
+    let world = World::new("migrate").await;
+    for _ in 0..2 {
+        let args =
+            ["migrate", "--database-url", &world.url, "--schema", "made by \"migrate\"", "--prefix", "web_"];
+        let end = Program::start(&args).finish();
+        assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
+        assert!(end.out.contains("are up to date"), "{end:?}");
+        assert_eq!(world.count(TABLES, "made by \"migrate\"").await, 3);
+    }
+}
+
+#[tokio::test]
+async fn the_printed_sql_makes_what_migrating_makes() {
+    let world = World::new("print").await;
+    let end = Program::start(&["migrate", "--print", "--schema", "printed"]).finish();
+    assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
+    world.client.batch_execute(&end.out).await.expect("the SQL is accepted");
+    assert_eq!(world.count(TABLES, "printed").await, 3);
+    let end = Program::start(&["migrate", "--database-url", &world.url, "--schema", "printed"]).finish();
+    assert_eq!(end.code, Some(0), "the library takes the tables for its own: {end:?}");
+}
+
+#[test]
+fn a_name_that_postgresql_cannot_hold_is_refused() {
+    let long = "p".repeat(64);
+    let end = Program::start(&["migrate", "--print", "--schema", &long]).finish();
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.err.contains("schema has 64 bytes") && end.err.contains("shorten it"), "{end:?}");
+}
+
+#[test]
+fn a_missing_server_is_a_matter_of_usage() {
+    let end = Program::start(&["migrate"]).finish();
+    assert_eq!(end.code, Some(2), "{end:?}");
+    assert!(end.err.contains("--database-url"), "{end:?}");
+}
