@@ -38,7 +38,8 @@ pub(crate) struct Options {
     /// Tell the story once and end: exit code 0 only if every step held. Without it the nodes stay up until Ctrl-C.
     #[arg(long)]
     once: bool,
-    /// Run on your own server instead of a private one, in a schema that is created and dropped.
+    /// Run on your own server instead of a private one, in a schema that is created and dropped. Without TLS: for
+    /// a server that requires it, run the demo on a private one.
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
 }
