@@ -38,6 +38,7 @@ pub(crate) struct DbTime(i64);
 impl DbTime {
     /// Later than anything: "does not expire".
     pub(crate) const NEVER: DbTime = DbTime(i64::MAX);
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) const EPOCH: DbTime = DbTime(0);
 
     pub(crate) fn from_nanos(nanos: i64) -> Self {

@@ -3,7 +3,7 @@
 //! Modifications of one session on one node take turns: if 64 of them raced, each of 64 rounds would let one through,
 //! and most would give up. So the rounds are left for what other nodes do, and for updates beside `modify`.
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
 use super::SessionManager;
 use crate::error::{Error, ErrorKind, UpdateError};
@@ -14,20 +14,36 @@ use crate::session::Session;
 const ROUNDS_MAX: u32 = 100;
 /// Queues of modifications. Sessions that share one only wait for each other.
 const TURNS: usize = 256;
+/// Modifications that may be under way or wait on this node.
+const WAITING_MAX: usize = 65_536;
 
 /// Whose turn it is to modify a session, first come, first served.
 ///
 /// Not a lock of the session: readers and `update` do not know of it. It is held across awaits on purpose; what runs
 /// under it cannot wait for a second turn, because `change` is not asynchronous.
-pub(super) struct Turns(Box<[Mutex<()>]>);
+pub(super) struct Turns {
+    queues: Box<[Mutex<()>]>,
+    places: Semaphore,
+}
 
 impl Turns {
     pub(super) fn new() -> Self {
-        Self((0..TURNS).map(|_| Mutex::const_new(())).collect())
+        Self {
+            queues: (0..TURNS).map(|_| Mutex::const_new(())).collect(),
+            places: Semaphore::const_new(WAITING_MAX),
+        }
     }
 
-    async fn wait(&self, id: SessionId) -> MutexGuard<'_, ()> {
-        self.0[id.spread() % TURNS].lock().await
+    async fn wait(&self, id: SessionId) -> Result<(SemaphorePermit<'_>, MutexGuard<'_, ()>), Error> {
+        let place = self.places.try_acquire().map_err(|_| {
+            Error::new(
+                ErrorKind::Overloaded,
+                format!(
+                    "{WAITING_MAX} modifications wait already; PostgreSQL does not keep up with the writes"
+                ),
+            )
+        })?;
+        Ok((place, self.queues[id.spread() % TURNS].lock().await))
     }
 }
 
@@ -46,7 +62,8 @@ impl SessionManager {
     ///
     /// # Errors
     /// [`UpdateError::NotFound`] if there is no such session, [`UpdateError::Failed`] with what `change` returned or
-    /// what went wrong, [`ErrorKind::Contention`] if others were quicker 100 times.
+    /// what went wrong, [`ErrorKind::Contention`] if others were quicker 100 times,
+    /// [`ErrorKind::Overloaded`] if 65 536 modifications wait on this node already.
     ///
     /// # Cancel safety
     /// As [`update`](SessionManager::update).
@@ -55,7 +72,7 @@ impl SessionManager {
         id: SessionId,
         mut change: impl FnMut(&mut Session) -> Result<(), Error>,
     ) -> Result<Session, UpdateError> {
-        let _turn = self.0.turns.wait(id).await;
+        let _turn = self.0.turns.wait(id).await?;
         for _ in 0..ROUNDS_MAX {
             let mut session = self.get(id).await?.ok_or(UpdateError::NotFound)?;
             change(&mut session)?;
