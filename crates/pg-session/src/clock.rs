@@ -84,6 +84,12 @@ impl fmt::Debug for DbTime {
     }
 }
 
+/// The machine's wall clock, for what is stamped and not decided by the database: the times inside tokens.
+#[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
+pub(crate) fn wall_now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// How far two crystal oscillators may drift apart: 200 parts per million, twice what common hardware does.
 const DRIFT_PER_MILLION: u64 = 200;
 /// PostgreSQL cuts its clock to whole microseconds, so a reading may be this much behind.

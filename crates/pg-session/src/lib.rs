@@ -42,8 +42,9 @@ mod id;
 mod probes;
 mod session;
 mod version;
-// Floor 1: the node's memory, and the only SQL.
+// Floor 1: the node's memory, what clients hold, and the only SQL.
 mod cache;
+mod cookie;
 mod postgres;
 // Floor 2: reading, writing, hearing.
 mod cleaner;
@@ -56,6 +57,11 @@ mod manager;
 pub use cache::CacheStats;
 pub use cleaner::CleanUp;
 pub use config::{Config, Migrations, SessionLimit, Statements};
+pub use cookie::{
+    KEYS_MAX, KeyError, KeyId, KeyRing, MESSAGE_BYTES_MAX, MessageTooLong, Purpose, Rejected,
+    SESSION_TOKEN_CHARS, SIGNING_KEY_BYTES_MAX, SIGNING_KEY_BYTES_MIN, SessionToken, Signer, SigningKey,
+    Verified, VersionedId,
+};
 pub use error::{Error, ErrorKind, UpdateError};
 pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
