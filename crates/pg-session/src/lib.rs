@@ -78,4 +78,10 @@ pub use writer::WriteStats;
 #[cfg(feature = "testing")]
 pub mod testing {
     pub use crate::probes::{Gate, Guard, Point, Probes};
+
+    /// Whether a node would act on this payload of a notification, for the fuzz target.
+    #[must_use]
+    pub fn parse_notification(payload: &str) -> bool {
+        crate::invalidation::message::Message::parse(payload).is_ok()
+    }
 }

@@ -1,7 +1,5 @@
 //! The promises of signed tokens, seen from outside: known answers, one spelling, no forgery, rotation, no secret shown.
 
-mod forgery;
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;

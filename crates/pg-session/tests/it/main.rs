@@ -13,11 +13,13 @@ mod support;
 mod tables;
 
 mod combining;
+mod corpus;
 mod crash;
 mod dropped;
 mod ending;
 mod expiry;
 mod fill_race;
+mod forgery;
 mod half_open;
 mod history;
 mod hot;

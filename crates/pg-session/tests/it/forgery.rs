@@ -1,15 +1,17 @@
 //! One million tokens that were changed in every way we thought of: none is accepted.
 
 use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-use super::*;
+use pg_session::{KeyRing, Purpose, Signer, SigningKey, Version, VersionedId};
 
 const FORGERIES: u64 = 1_000_000;
 /// Tests run in debug mode; the machines that run them have two cores at least.
 const THREADS: u64 = 2;
+const SIGNATURE_BYTES: usize = 32;
+const RESET: Purpose = Purpose::new("password-reset");
 const MESSAGE: &[u8] = b"user 42 may set a new password";
 
 #[test]
@@ -23,7 +25,7 @@ fn of_one_million_changed_tokens_none_is_accepted() {
     assert_eq!(tried, FORGERIES);
 }
 
-/// A ring of two keys, what they signed, and what a stranger signed.
+/// A signer of two keys, and what each of them signed.
 struct Stage {
     signer: Signer,
     /// Valid, and of equal length each: two session tokens, and two messages.
@@ -33,14 +35,15 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let (a, b) = (KeyRing::new(&key(1)), KeyRing::new(&key(2)));
-        let (a, b) = (Signer::new(a), Signer::new(b));
+        let keys = [1, 2].map(|byte| SigningKey::from_bytes(&[byte; 32]).unwrap());
+        let (a, b) = (Signer::new(KeyRing::new(&keys[0])), Signer::new(KeyRing::new(&keys[1])));
         let ids = ["67e55044-10b1-426f-9247-bb680e5fe0c8", "00000000-0000-4000-8000-000000000000"]
             .map(|id| id.parse().unwrap());
+        let seven = "Z-VQRBCxQm-SR7toDl_gyAAAAAAAAAAH".parse::<VersionedId>().unwrap().version;
         let stage = Self {
-            signer: Signer::new(KeyRing::from_keys([&key(1), &key(2)]).unwrap()),
+            signer: Signer::new(KeyRing::from_keys(&keys).unwrap()),
             tokens: [
-                a.issue_at(ids[0], Version::new(7), at(1_790_000_000)).expose_into(),
+                a.issue_at(ids[0], seven, at(1_790_000_000)).expose_into(),
                 b.issue_at(ids[1], Version::FIRST, at(1_800_000_000)).expose_into(),
             ],
             messages: [&a, &b].map(|signer| signer.sign_message(RESET, MESSAGE, Duration::MAX).unwrap()),
@@ -77,6 +80,10 @@ impl Stage {
     }
 }
 
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
 /// One of the valid texts, changed; now and then it comes out as it was.
 fn changed(random: &mut Random, valid: &[String; 2]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -98,7 +105,7 @@ fn changed(random: &mut Random, valid: &[String; 2]) -> String {
         // A signature made up.
         3 => {
             let mut bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
-            let signature = bytes.len() - MAC_BYTES;
+            let signature = bytes.len() - SIGNATURE_BYTES;
             bytes[signature..].fill_with(|| random.byte());
             return URL_SAFE_NO_PAD.encode(bytes);
         }

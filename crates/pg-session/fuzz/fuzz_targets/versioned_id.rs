@@ -1,0 +1,7 @@
+//! Fuzzes an unsigned id with its version; what has to hold stands in the library of this package.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    pg_session_fuzz::versioned_id(input);
+});
