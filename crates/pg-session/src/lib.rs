@@ -50,6 +50,7 @@ mod postgres;
 mod cleaner;
 mod invalidation;
 mod loader;
+mod lock;
 mod writer;
 // Floor 3: what the application calls.
 mod manager;
@@ -65,9 +66,10 @@ pub use cookie::{
 pub use error::{Error, ErrorKind, UpdateError};
 pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
+pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, SessionManager, ShutdownReport, Status, Trusted,
-    Update,
+    Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, Lock, LockHolder, SessionManager, ShutdownReport,
+    Status, Trusted, Update,
 };
 pub use postgres::migrate::sql_for as migrations_sql;
 pub use session::{IdleLimit, Session};

@@ -1,13 +1,13 @@
 //! What a notification says: a strict, bounded parser of payloads that any role of the database may send.
 //!
-//! The grammar stands in `postgres::notify`, whose statements write it. A forged payload can only evict. One that
-//! is not in the grammar is ignored, unless its first byte names another format: then a newer node is talking, and
-//! not to understand it must not mean to keep what it revokes.
+//! The grammar stands in `postgres::notify`, whose statements write it. A forged payload can only evict, or wake
+//! waiters, who then ask the database. One that is not in the grammar is ignored, unless its first byte names another
+//! format: then a newer node is talking, and not to understand it must not mean to keep what it revokes.
 
 use uuid::Uuid;
 
 use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::notify::{CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, PAYLOAD_BYTES_MAX};
+use crate::postgres::notify::{CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, PAYLOAD_BYTES_MAX, Wake};
 use crate::version::Version;
 
 /// One decoded notification.
@@ -18,6 +18,8 @@ pub(crate) enum Message {
     DropUser(UserId),
     DropGroup(GroupId),
     DropAll,
+    /// A lock was released.
+    Released(Wake),
 }
 
 /// The payload is not one that this library writes.
@@ -46,6 +48,7 @@ impl Message {
             }
             'u' => Ok(Self::DropUser(uuid(rest)?.into())),
             'g' => Ok(Self::DropGroup(uuid(rest)?.into())),
+            'l' => Ok(Self::Released(Wake(uuid(rest)?))),
             'a' if rest.is_empty() => Ok(Self::DropAll),
             _ => Err(Malformed),
         }
@@ -108,6 +111,8 @@ mod tests {
             Ok(Message::DropGroup(a.expose().into()))
         );
         assert_eq!(Message::parse(&Whose::All.payload()), Ok(Message::DropAll));
+        let wake = Wake(a.expose());
+        assert_eq!(Message::parse(&wake.payload()), Ok(Message::Released(wake)));
     }
 
     #[test]
@@ -130,6 +135,7 @@ mod tests {
             "1s",
             "1d",
             "1u",
+            "1l",
             "1a ",
             "1x",
             "x",
@@ -146,6 +152,7 @@ mod tests {
             &format!("1s{id}.99999999999999999999"),
             &format!("1d{}", id.to_uppercase()),
             &format!("1u{{{id}}}"),
+            &format!("1l{id},{id}"),
             &format!("1d{}", Uuid::max().hyphenated()),
             &"1".repeat(8_000),
             &format!("1d{}", vec![id.as_str(); 243].join(",")),

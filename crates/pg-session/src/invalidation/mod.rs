@@ -1,4 +1,4 @@
-//! The hearing lane: notifications drop what they name, barriers renew the trust, a lost connection ends it.
+//! The hearing lane: notifications drop what they name and wake who waits for a lock, barriers renew the trust, a lost connection ends it.
 //!
 //! States of a node, as its subscription tells them:
 //!
@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use self::message::Message;
 use self::trust::Trust;
 use crate::cache::Cache;
+use crate::lock::waiters::Waiters;
 use crate::session::record::Rules;
 
 /// What the hearing task works on.
@@ -33,6 +34,7 @@ pub(crate) struct Hearing {
     pub(crate) rules: Arc<Rules>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) trust: Arc<Trust>,
+    pub(crate) waiters: Arc<Waiters>,
     /// Told at each start of listening.
     pub(crate) resync: Arc<Notify>,
 }
@@ -63,6 +65,7 @@ impl Hearing {
                 },
                 Some(Event::Listening) => {
                     self.cache.start_listening();
+                    self.waiters.hear();
                     self.resync.notify_one();
                 }
                 Some(Event::InSync { as_of }) => self.trust.prove(self.rules.clock.tick_of(as_of)),
@@ -81,6 +84,7 @@ impl Hearing {
     fn deafen(&self) {
         self.trust.revoke();
         self.cache.stop_listening();
+        self.waiters.deafen();
     }
 
     fn apply(&self, message: Message) {
@@ -92,6 +96,7 @@ impl Hearing {
             Message::DropUser(user) => self.cache.drop_user(user),
             Message::DropGroup(group) => self.cache.drop_group(group),
             Message::DropAll => self.cache.drop_all(),
+            Message::Released(wake) => self.waiters.wake(wake),
         }
     }
 }

@@ -19,6 +19,8 @@ use crate::invalidation::Hearing;
 use crate::invalidation::resync::Resync;
 use crate::invalidation::trust::Trust;
 use crate::loader::{LOAD_LANES, Loader};
+use crate::lock::Locks;
+use crate::lock::waiters::Waiters;
 use crate::postgres::names::Names;
 use crate::postgres::server::Server;
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
@@ -156,14 +158,16 @@ fn start(
     let probes = Probes::default();
     let cache = Arc::new(Cache::new(config.cache_sessions_max, config.cache_lifetime, probes.clone()));
     let trust = Arc::new(Trust::new(config.trust_window));
-    let tasks = Tasks { writing: Stage::new(), serving: Stage::new() };
+    let tasks = Tasks { writing: Stage::new(), serving: Stage::new(), locking: Stage::new() };
     let Stage { tasks: serving, stop, .. } = &tasks.serving;
 
     let wanted = Arc::new(Notify::new());
+    let waiters = Arc::<Waiters>::default();
     let hearing = Hearing {
         rules: Arc::clone(&rules),
         cache: Arc::clone(&cache),
         trust: Arc::clone(&trust),
+        waiters: Arc::clone(&waiters),
         resync: Arc::clone(&wanted),
     };
     serving.spawn(hearing.run(events, stop.clone()));
@@ -205,6 +209,13 @@ fn start(
         &tasks.writing.tasks,
         &tasks.writing.stop,
     );
+    let locks = Locks::new(
+        Arc::clone(&rules),
+        Arc::clone(&database),
+        waiters,
+        tasks.locking.tasks.clone(),
+        tasks.locking.stop.clone(),
+    );
     let turns = Turns::new();
     Node {
         config,
@@ -214,6 +225,7 @@ fn start(
         loader,
         writer,
         touches,
+        locks,
         turns,
         cleaner,
         database,

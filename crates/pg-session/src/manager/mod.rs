@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod get;
 mod list;
+mod lock;
 mod modify;
 mod shutdown;
 mod status;
@@ -23,6 +24,7 @@ pub use self::create::Create;
 pub use self::delete::DELETE_MANY_MAX;
 pub use self::get::Get;
 pub use self::list::LISTED_MAX;
+pub use self::lock::{Lock, LockHolder};
 use self::modify::Turns;
 pub use self::shutdown::ShutdownReport;
 pub use self::status::{Status, Trusted};
@@ -33,6 +35,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::trust::Trust;
 use crate::loader::Loader;
+use crate::lock::Locks;
 use crate::postgres::Database;
 use crate::probes::Probes;
 use crate::session::record::Rules;
@@ -59,6 +62,7 @@ struct Node {
     touches: Arc<TouchBuffer>,
     cleaner: Arc<Cleaner>,
     turns: Turns,
+    locks: Locks,
     database: Arc<Database>,
     listener: pg_listen::Listener,
     probes: Probes,
@@ -71,6 +75,8 @@ struct Tasks {
     writing: Stage,
     /// Loader, hearing, resync and touches.
     serving: Stage,
+    /// The keepers of locks: told first, so that holders can end their work, and waited for last.
+    locking: Stage,
 }
 
 struct Stage {

@@ -15,6 +15,8 @@ pub struct ShutdownReport {
     pub writes_left: usize,
     /// Sessions whose last access was not written.
     pub touches_left: usize,
+    /// Locks whose guards were not dropped, or that could not be given back. They end with their leases.
+    pub locks_left: usize,
     /// Whether every task ended in time.
     pub all_tasks_ended: bool,
 }
@@ -23,28 +25,32 @@ impl ShutdownReport {
     /// Whether nothing was left behind.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.writes_left == 0 && self.touches_left == 0 && self.all_tasks_ended
+        self.writes_left == 0 && self.touches_left == 0 && self.locks_left == 0 && self.all_tasks_ended
     }
 }
 
 impl SessionManager {
     /// Ends the node within `deadline`: new work is refused with
     /// [`ErrorKind::ShuttingDown`](crate::ErrorKind::ShuttingDown), queued writes are committed, last accesses are
-    /// flushed, the listening connection is closed. Calling it again, on any clone, waits for the same end.
+    /// flushed, the listening connection is closed. Holders of locks are told first, by
+    /// [`Lease::lost`](crate::Lease::lost); what they release or drop until the deadline is free at once. Calling it again, on any clone, waits for the same end.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the shutdown.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let deadline = Instant::now() + deadline;
         let tasks = &self.0.tasks;
+        tasks.locking.stop.cancel();
         let written = end(&tasks.writing, deadline).await;
         let served = end(&tasks.serving, deadline).await;
+        let unlocked = end(&tasks.locking, deadline).await;
         let closed = timeout_at(deadline, self.0.listener.shutdown()).await.is_ok();
         self.0.database.close();
         ShutdownReport {
             writes_left: self.0.writer.waiting(),
             touches_left: self.0.touches.waiting_count(),
-            all_tasks_ended: written && served && closed,
+            locks_left: self.0.locks.count(),
+            all_tasks_ended: written && served && unlocked && closed,
         }
     }
 }

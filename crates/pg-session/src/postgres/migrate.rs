@@ -13,8 +13,10 @@ use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 
 /// The numbered migrations; never edit one that was published.
-const MIGRATIONS: [(i32, &str, &str); 1] =
-    [(1, "sessions", include_str!("../../migrations/0001_sessions.sql"))];
+const MIGRATIONS: [(i32, &str, &str); 2] = [
+    (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
+    (2, "locks", include_str!("../../migrations/0002_locks.sql")),
+];
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// Nodes that start together wait for each other here.
@@ -142,7 +144,7 @@ impl Database {
     /// Looks before the first request does, and says exactly which GRANT is missing.
     async fn check_rights(&self) -> Result<(), Error> {
         const NEEDED: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
-        let tables = [self.names.sessions(), self.names.attributes()];
+        let tables = [self.names.sessions(), self.names.attributes(), self.names.locks()];
         for table in &tables {
             for right in NEEDED {
                 let may = self

@@ -8,6 +8,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod failure;
 pub(crate) mod load;
+pub(crate) mod lock;
 pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;
@@ -75,6 +76,7 @@ struct Texts {
     clean_attributes: Sql,
     touch: Sql,
     notify: Sql,
+    locks: lock::Texts,
     clock: Sql,
 }
 
@@ -129,6 +131,7 @@ impl Database {
             clean_attributes: clean::attributes_sql(&dialect),
             touch: touch::sql(&dialect),
             notify: notify::sql(&dialect),
+            locks: lock::texts(&dialect),
             clock: Sql { text: format!("SELECT {now} AS now"), types: vec![] },
         };
         let (pool, owns_pool) = match pool {
@@ -163,6 +166,17 @@ impl Database {
     /// Sends one statement and waits for its rows. The transaction is the statement.
     async fn query(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
         self.bounded(self.timeout, async |connection| self.send(connection, sql, params).await).await
+    }
+
+    /// As [`query`](Database::query), for a caller that can wait less.
+    async fn query_within(
+        &self,
+        timeout: Duration,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let timeout = timeout.min(self.timeout);
+        self.bounded(timeout, async |connection| self.send(connection, sql, params).await).await
     }
 
     /// As [`query`](Database::query), with the patience that a statement over any number of rows needs.

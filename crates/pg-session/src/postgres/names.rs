@@ -75,6 +75,10 @@ impl Names {
         self.table("session_attributes")
     }
 
+    pub(crate) fn locks(&self) -> String {
+        self.table("session_locks")
+    }
+
     pub(crate) fn migrations(&self) -> String {
         self.table("session_migrations")
     }

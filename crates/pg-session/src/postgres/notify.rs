@@ -5,9 +5,10 @@
 //! 1d<id>,<id>…                       these sessions are gone
 //! 1u<id>  1g<id>                     drop every session of this user, of this group
 //! 1a                                 drop every session
+//! 1l<digest>                         this lock was released
 //! ```
 //!
-//! Ids are 32 hexadecimal digits, versions decimal. The leading digit is the format's version. A payload stays under
+//! Ids and digests are 32 hexadecimal digits, versions decimal. The leading digit is the format's version. A payload stays under
 //! PostgreSQL's 8 000 bytes by a fixed number of entries whose longest form is known.
 
 use tokio_postgres::types::Type;
@@ -49,6 +50,13 @@ pub(super) fn deleted(dialect: &Dialect<'_>, source: &str) -> String {
     )
 }
 
+/// A query that notifies that the lock whose payload is the parameter `payload` was released, once for each row of
+/// `source`. **The caller must refer to its result**, or PostgreSQL skips it.
+pub(super) fn released(dialect: &Dialect<'_>, payload: &str, source: &str) -> String {
+    let channel = dialect.channel();
+    format!("SELECT pg_catalog.pg_notify('{channel}', {payload}) FROM {source}")
+}
+
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
     Sql { text: format!("SELECT pg_catalog.pg_notify('{channel}', $1)"), types: vec![Type::TEXT] }
@@ -69,6 +77,16 @@ impl Whose {
             Self::Group(id) => format!("1g{}", id.simple()),
             Self::All => "1a".to_owned(),
         }
+    }
+}
+
+/// Whose waiters are to be woken: the digest of a lock's identity.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Wake(pub(crate) Uuid);
+
+impl Wake {
+    pub(crate) fn payload(self) -> String {
+        format!("1l{}", self.0.simple())
     }
 }
 

@@ -25,6 +25,8 @@ mod history;
 mod hot;
 mod loading;
 mod logins;
+mod lock;
+mod lock_wait;
 mod mass_delete;
 mod migrations;
 mod model;

@@ -1,0 +1,158 @@
+//! Taking a lock: asks, waits for a release or for the holder's end, asks again, until the wait is over.
+//!
+//! Runs in a task of its own, so that dropping the caller's future cannot cut a statement in two: whatever was taken
+//! for somebody who does not wait any more is given back. All tries of one attempt carry one owner id, so a try after
+//! an unanswered one takes the lock once, with one fence.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::error::{LockError, failed};
+use super::fence::Fence;
+use super::keeper::{Keeper, Row, end_of};
+use super::lease::Lease;
+use super::shutting_down;
+use super::waiters::Place;
+use crate::clock::Tick;
+use crate::postgres::failure::{Failure, Verdict};
+use crate::postgres::lock::Acquired;
+
+/// Tries in a row that others got in the way of, or that were granted too late, before the lock counts as held.
+const MOVED_TRIES_MAX: u32 = 4;
+/// The pause after a try that failed.
+const FAILED_PAUSE: Duration = Duration::from_millis(100);
+/// Wakes that are followed at once; any role can send them, so from then on each try has a pause before it.
+const FREE_WAKES: u32 = 32;
+const WAKE_PAUSE: Duration = Duration::from_millis(50);
+
+type Reply = oneshot::Sender<Result<Lease, LockError>>;
+
+pub(super) struct Attempt {
+    row: Row,
+    label: Option<String>,
+    lease: Duration,
+    wait: Duration,
+    /// Whether a try was not answered, so that the lock may be taken.
+    in_doubt: bool,
+}
+
+/// A lease that was granted to a statement sent at `sent`.
+struct Grant {
+    fence: Fence,
+    sent: Tick,
+}
+
+/// Why it was not granted, and how long to wait before asking again.
+struct Refusal {
+    error: LockError,
+    pause: Option<Duration>,
+}
+
+impl Attempt {
+    pub(super) fn new(row: Row, label: Option<String>, lease: Duration, wait: Duration) -> Self {
+        Self { row, label, lease, wait, in_doubt: false }
+    }
+
+    /// Takes the lock, answers, and keeps what it took.
+    pub(super) async fn run(mut self, mut reply: Reply) {
+        match self.take(&mut reply).await {
+            Ok(Grant { fence, sent }) => {
+                let (guard, keeper) = Keeper::new(self.row, fence, self.lease, sent);
+                // If nobody waits for the guard any more it is dropped here, and its keeper gives the lock back.
+                let _ = reply.send(Ok(guard));
+                keeper.run().await;
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                if self.in_doubt {
+                    self.row.free(self.lease).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, reply: &mut Reply) -> Result<Grant, LockError> {
+        if self.wait.is_zero() {
+            return self.ask().await.map_err(|refusal| refusal.error);
+        }
+        let place = self.row.shop.waiters.enter(self.row.key.wake());
+        let stop = self.row.shop.stop.clone();
+        let mut over = std::pin::pin!(sleep(self.wait));
+        let turn = tokio::select! {
+            turn = place.turn() => turn,
+            () = &mut over => None,
+            () = reply.closed() => return Err(shutting_down().into()),
+            () = stop.cancelled() => return Err(shutting_down().into()),
+        };
+        let mut wakes = 0;
+        loop {
+            // Asks once more at the end of the wait: a release may just have been missed.
+            let last = turn.is_none() || over.is_elapsed();
+            let refusal = match self.ask().await {
+                Ok(grant) => return Ok(grant),
+                Err(refusal) => refusal,
+            };
+            let Some(pause) = refusal.pause.filter(|_| !last) else { return Err(refusal.error) };
+            tokio::select! {
+                () = woken(&place, pause, &mut wakes) => {}
+                () = &mut over => {}
+                // Nobody reads the answer.
+                () = reply.closed() => return Err(refusal.error),
+                () = stop.cancelled() => return Err(shutting_down().into()),
+            }
+        }
+    }
+
+    /// Asks the database, again if another transaction got in the way.
+    async fn ask(&mut self) -> Result<Grant, Refusal> {
+        let Row { shop, key, owner } = &self.row;
+        let clock = &shop.rules.clock;
+        for _ in 0..MOVED_TRIES_MAX {
+            let sent = clock.now();
+            match shop.database.acquire_lock(key, *owner, self.label.as_deref(), self.lease).await {
+                Ok(Acquired::Taken { fence }) => {
+                    if clock.now() < end_of(sent, self.lease) {
+                        return Ok(Grant { fence: Fence::new(fence), sent });
+                    }
+                    // The answer took as long as the lease. It is ours in the database: the next try prolongs it.
+                    self.in_doubt = true;
+                }
+                Ok(Acquired::Held { until, left }) => {
+                    let error = LockError::Held { until: until.into() };
+                    return Err(Refusal { error, pause: Some(left) });
+                }
+                Ok(Acquired::SessionGone) => {
+                    return Err(Refusal { error: LockError::SessionGone, pause: None });
+                }
+                Ok(Acquired::Moved) => {}
+                Err(failure) => {
+                    self.in_doubt |= failure.verdict == Verdict::Unknown;
+                    return Err(refusal(failure));
+                }
+            }
+        }
+        let error = LockError::Held { until: clock.database_now().into() };
+        Err(Refusal { error, pause: Some(FAILED_PAUSE) })
+    }
+}
+
+/// What the server refuses it will refuse again; everything else may pass.
+fn refusal(failure: Failure) -> Refusal {
+    let pause = (failure.verdict != Verdict::Refused).then_some(FAILED_PAUSE);
+    Refusal { error: failed(failure), pause }
+}
+
+/// Waits for a release, for the holder's end, or for the time to look anyway.
+async fn woken(place: &Place, pause: Duration, wakes: &mut u32) {
+    tokio::select! {
+        () = sleep(pause.min(place.poll())) => {}
+        () = place.released() => {
+            *wakes += 1;
+            if *wakes > FREE_WAKES {
+                sleep(WAKE_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The task behind a guard: renews, extends, tells the loss, frees.
+//!
+//! All renewals of a lease go through here, one at a time. They are sent a third of the lease after the one before, and
+//! one that fails or is not answered within as much is sent again, until the lease ends. Nothing is known of a renewal
+//! without an answer, so it counts as not made; if it was made, it only lengthened what is then freed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::error::{LockError, failed};
+use super::fence::Fence;
+use super::lease::{Lease, Loss};
+use super::standing::Standing;
+use super::{Shop, shutting_down};
+use crate::clock::Tick;
+use crate::postgres::lock::{Freed, LockKey};
+
+/// A renewal each third of the lease: two may fail before the lease ends.
+const RENEWALS_PER_LEASE: u32 = 3;
+/// This part of each lease is given up, for clocks that differ in speed and timers that fire late.
+const MARGIN_PART: u32 = 100;
+/// The pause after a renewal that failed at once: this part of the lease, at most [`PAUSE_MAX`].
+const PAUSE_PART: u32 = 10;
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pause after the first failed release; it doubles up to [`PAUSE_MAX`].
+const FREE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a guard asks of its keeper.
+#[derive(Debug)]
+pub(super) enum Order {
+    Extend(Duration, oneshot::Sender<Result<(), LockError>>),
+    Release(oneshot::Sender<Result<(), LockError>>),
+}
+
+/// One acquisition's claim on a row.
+pub(super) struct Row {
+    pub(super) shop: Arc<Shop>,
+    pub(super) key: LockKey,
+    pub(super) owner: Uuid,
+}
+
+/// When a lease ends that was asked for by a statement sent at `sent`.
+pub(super) fn end_of(sent: Tick, lease: Duration) -> Tick {
+    sent.plus(lease - lease / MARGIN_PART)
+}
+
+pub(super) struct Keeper {
+    row: Row,
+    standing: Arc<Standing>,
+    orders: mpsc::Receiver<Order>,
+    lease: Duration,
+    /// When the next renewal is due.
+    next: Tick,
+}
+
+/// Why holding ended.
+enum Ending {
+    Dropped,
+    Released(oneshot::Sender<Result<(), LockError>>),
+    Lost(Loss),
+}
+
+impl Keeper {
+    /// For a lease that was granted to a statement sent at `sent`.
+    pub(super) fn new(row: Row, fence: Fence, lease: Duration, sent: Tick) -> (Lease, Self) {
+        let standing = Arc::new(Standing::new(Arc::clone(&row.shop.rules), end_of(sent, lease)));
+        // One order at a time: a guard has one owner, and `extend` waits for its answer.
+        let (sender, orders) = mpsc::channel(1);
+        let guard = Lease::new(Arc::clone(&standing), sender, fence);
+        let next = sent.plus(lease / RENEWALS_PER_LEASE);
+        (guard, Self { row, standing, orders, lease, next })
+    }
+
+    /// Keeps the lease until it is released, dropped or lost; then frees what may be left of it.
+    pub(super) async fn run(mut self) {
+        match self.hold().await {
+            Ending::Dropped => self.row.free(self.lease).await,
+            Ending::Released(reply) => self.release(reply).await,
+            Ending::Lost(loss) => {
+                let lock = self.row.key.name();
+                warn!(lock, %loss, "a lock was lost before its holder released it");
+                // From here on an order is answered by the loss.
+                self.orders.close();
+                if loss == Loss::Expired {
+                    // An unanswered renewal may have been made: nobody should wait for its end.
+                    self.row.free(self.lease).await;
+                }
+            }
+        }
+    }
+
+    async fn hold(&mut self) -> Ending {
+        let stop = self.row.shop.stop.clone();
+        loop {
+            let remaining = self.standing.remaining();
+            if remaining.is_zero() {
+                return Ending::Lost(self.standing.loss().unwrap_or(Loss::Expired));
+            }
+            let now = self.row.shop.rules.clock.now();
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    None => return Ending::Dropped,
+                    Some(Order::Release(reply)) => return Ending::Released(reply),
+                    Some(Order::Extend(lease, reply)) => {
+                        self.lease = lease;
+                        let _ = reply.send(self.renew().await);
+                    }
+                },
+                () = sleep(self.next.since(now).min(remaining)) => {
+                    if self.next <= self.row.shop.rules.clock.now() {
+                        // The loop's head looks at what became of it.
+                        let _ = self.renew().await;
+                    }
+                }
+                () = stop.cancelled() => return self.wind_down(remaining).await,
+            }
+        }
+    }
+
+    /// Renews once; a loss is told before this returns.
+    async fn renew(&mut self) -> Result<(), LockError> {
+        let clock = &self.row.shop.rules.clock;
+        let sent = clock.now();
+        let timeout = (self.lease / RENEWALS_PER_LEASE).min(self.standing.remaining());
+        let Row { shop, key, owner } = &self.row;
+        let outcome = match shop.database.renew_lock(key, *owner, self.lease, timeout).await {
+            Ok(true) if self.standing.renew(end_of(sent, self.lease)) => {
+                self.next = sent.plus(self.lease / RENEWALS_PER_LEASE);
+                return Ok(());
+            }
+            Ok(true) => Err(LockError::Expired),
+            Ok(false) => {
+                self.standing.lose(Loss::Gone);
+                Err(LockError::NotHeld)
+            }
+            Err(failure) => {
+                debug!(lock = key.name(), error = %failure.error, "a lock could not be renewed, trying again");
+                Err(failed(failure))
+            }
+        };
+        self.next = clock.now().plus((self.lease / PAUSE_PART).min(PAUSE_MAX));
+        outcome
+    }
+
+    /// The node is going down: the holder is told, and the lock stays taken while it ends its work, for as long as the
+    /// lease stands. Freeing it at once would let the next holder in beside this one.
+    async fn wind_down(&mut self, remaining: Duration) -> Ending {
+        self.standing.lose(Loss::Shutdown);
+        let wound_down = tokio::time::timeout(remaining, async {
+            loop {
+                match self.orders.recv().await {
+                    None => return Ending::Dropped,
+                    Some(Order::Release(reply)) => return Ending::Released(reply),
+                    Some(Order::Extend(_, reply)) => {
+                        let _ = reply.send(Err(shutting_down().into()));
+                    }
+                }
+            }
+        });
+        wound_down.await.unwrap_or(Ending::Lost(Loss::Shutdown))
+    }
+
+    /// Answers with what the first try says; if that does not say that the lock is free, goes on trying.
+    async fn release(&mut self, reply: oneshot::Sender<Result<(), LockError>>) {
+        // A lease that a shutdown ended was the holder's until now.
+        let held = self.standing.is_held() || self.standing.loss() == Some(Loss::Shutdown);
+        let Row { shop, key, owner } = &self.row;
+        let answer = match shop.database.release_lock(key, *owner).await {
+            Ok(Freed::Live) if held => Ok(()),
+            Ok(Freed::Live | Freed::Expired) => Err(LockError::Expired),
+            Ok(Freed::NotOwned) => Err(LockError::NotHeld),
+            Err(failure) => {
+                let _ = reply.send(Err(failed(failure)));
+                self.row.free(self.lease).await;
+                return;
+            }
+        };
+        let _ = reply.send(answer);
+    }
+}
+
+impl Drop for Keeper {
+    /// Whatever ends the task ends the lease: a guard without a keeper must not believe that it is renewed.
+    fn drop(&mut self) {
+        self.standing.lose(Loss::Expired);
+    }
+}
+
+impl Row {
+    /// Gives back what is or may be taken, for at most `lease`, after which it is free anyway.
+    pub(super) async fn free(&self, lease: Duration) {
+        let Self { shop, key, owner } = self;
+        let end = shop.rules.clock.now().plus(lease);
+        let mut pause = FREE_PAUSE;
+        loop {
+            let failure = match shop.database.release_lock(key, *owner).await {
+                Ok(freed) => return debug!(lock = key.name(), ?freed, "gave a lock back"),
+                Err(failure) => failure,
+            };
+            if shop.stop.is_cancelled() || shop.rules.clock.now() >= end {
+                let lock = key.name();
+                return info!(lock, error = %failure.error, "a lock could not be given back, it ends with its lease");
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = shop.stop.cancelled() => {}
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The guard of a lock that is held.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::LockError;
+use super::fence::Fence;
+use super::keeper::Order;
+use super::standing::Standing;
+use super::{check_lease, shutting_down};
+
+/// A lock that is held, until it is released, dropped or lost.
+///
+/// A task renews it each third of its lease. **A lease can be lost at any time**: when the database cannot be reached
+/// until it ends, when the process is stopped for longer, when somebody takes the lock by force, when the lock's
+/// session ends. So work under a lock either stops when [`lost`](Lease::lost) says so, or carries the
+/// [`fence`](Lease::fence) to a resource that refuses lower ones; what must not be done twice does both.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # async fn write_report(_: pg_session::Fence) {}
+/// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::LockError> {
+/// let lease = sessions.lock("nightly-report").wait(Duration::from_secs(5)).await?;
+/// tokio::select! {
+///     () = write_report(lease.fence()) => lease.release().await?,
+///     loss = lease.lost() => eprintln!("stopped: {loss}"),
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// Dropping it releases the lock in the background; if that fails, the lock frees itself when the lease ends.
+/// [`release`](Lease::release) does it now, and says whether the lock was held to the end.
+#[must_use = "dropping the lease releases the lock"]
+pub struct Lease {
+    standing: Arc<Standing>,
+    orders: mpsc::Sender<Order>,
+    fence: Fence,
+}
+
+/// Why a lease ended before its holder released it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Loss {
+    /// It could not be renewed in time: the database did not answer, or this process was stopped.
+    Expired,
+    /// The database does not know it any more: the lock was taken by force, or its session ended.
+    Gone,
+    /// The manager is shutting down and renews no more. **The lock stays taken until the guard is dropped or the lease
+    /// ends**, so there is a little time to finish.
+    Shutdown,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "the lease could not be renewed in time",
+            Self::Gone => "the lock was taken away, or its session ended",
+            Self::Shutdown => "the session manager is shutting down",
+        })
+    }
+}
+
+impl Lease {
+    pub(super) fn new(standing: Arc<Standing>, orders: mpsc::Sender<Order>, fence: Fence) -> Self {
+        Self { standing, orders, fence }
+    }
+
+    /// The fencing token of this acquisition, to be checked by what the lock protects.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Whether the lease still stands, by the clock read now. Once it is lost it stays lost.
+    ///
+    /// **True is true of this moment only**: nothing keeps the process from being stopped before the next line.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.standing.is_held()
+    }
+
+    /// How long the lease stands if no renewal succeeds any more; zero if it is lost. Counted from before the last
+    /// renewal was sent, less a hundredth for clocks that differ in speed: never longer than it stands in the database.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.standing.remaining()
+    }
+
+    /// Waits until the lease is lost, and says why; at once if it is lost already. To select on beside the work.
+    ///
+    /// Resolves when the lease ends on this node, which is before it ends in the database; or sooner, with the next
+    /// renewal, if the database says that the lock is not this lease's any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; any number of tasks may wait.
+    pub async fn lost(&self) -> Loss {
+        self.standing.lost().await
+    }
+
+    /// Renews now, for `lease` from now, and for as much at each renewal from now on. A lease that stands for longer
+    /// already is not shortened.
+    ///
+    /// # Errors
+    /// [`LockError::Expired`] and [`LockError::NotHeld`] if the lease is lost. [`LockError::Failed`] for a lease that
+    /// is not between 100 ms and 24 h, and if the database did not answer: then the renewals go on trying, with the new
+    /// length, until the lease ends.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not undo the extension.
+    pub async fn extend(&self, lease: Duration) -> Result<(), LockError> {
+        check_lease(lease)?;
+        self.ask(|reply| Order::Extend(lease, reply)).await
+    }
+
+    /// Releases the lock and wakes its waiters on every node.
+    ///
+    /// # Errors
+    /// [`LockError::Expired`] and [`LockError::NotHeld`] if the lease was lost before: **the work may have overlapped
+    /// with another holder's.** [`LockError::Failed`] if the database could not be reached, or with
+    /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if it did not answer: trying goes on in the
+    /// background, and the lock frees itself when its lease ends.
+    ///
+    /// # Cancel safety
+    /// Dropping the future releases the lock in the background.
+    pub async fn release(self) -> Result<(), LockError> {
+        self.ask(Order::Release).await
+    }
+
+    /// An order that the keeper does not answer was overtaken by the lease's loss.
+    async fn ask(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<(), LockError>>) -> Order,
+    ) -> Result<(), LockError> {
+        let (reply, outcome) = oneshot::channel();
+        if self.orders.send(order(reply)).await.is_ok()
+            && let Ok(outcome) = outcome.await
+        {
+            return outcome;
+        }
+        Err(match self.standing.loss() {
+            Some(Loss::Gone) => LockError::NotHeld,
+            Some(Loss::Shutdown) => shutting_down().into(),
+            Some(Loss::Expired) | None => LockError::Expired,
+        })
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("fence", &self.fence).field("remaining", &self.remaining()).finish()
+    }
+}

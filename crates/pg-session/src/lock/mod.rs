@@ -1,0 +1,161 @@
+//! Locks across nodes: leases on the database's clock, with fencing tokens, and a holder who is told of their loss.
+//!
+//! Each acquisition is one task with an owner id of its own, from the first statement to the last:
+//!
+//! ```text
+//! waiting ──taken──▶ held ⟲ renewed ──released, dropped, stopped──▶ freeing ──▶ end
+//!    │                 └──deadline passed, not ours any more──▶ lost ──▶ freeing ──▶ end
+//!    └──held by another until the wait's end, session gone, trouble, nobody waits any more──▶ (freeing) ──▶ end
+//! ```
+//!
+//! - [`attempt`] waits and takes, [`waiters`] knows who waits on this node, [`keeper`] renews and frees, [`standing`] is
+//!   what guard and keeper share, [`lease`] is the guard.
+//! - The lease's end on this node is counted from *before* the statement that granted it was sent: it comes before its
+//!   end in the database, whatever the network did.
+//! - An outcome that is not known is never a success. What may have been taken is given back.
+//! - I8: the fence that a holder gets is higher than that of every holder before it.
+//! - I9: a node holds or waits for at most [`LOCKS_MAX`] locks; for each name, one waiter of a node asks the database.
+//!
+//! No fairness is promised: waiters of one node take turns in their order, nodes race.
+
+mod attempt;
+mod error;
+mod fence;
+mod keeper;
+mod lease;
+mod standing;
+pub(crate) mod waiters;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::attempt::Attempt;
+pub use self::error::LockError;
+pub use self::fence::Fence;
+use self::keeper::Row;
+pub use self::lease::{Lease, Loss};
+use self::waiters::Waiters;
+use crate::error::{Error, ErrorKind};
+use crate::postgres::Database;
+use crate::postgres::lock::{Holding, LockKey, check_text};
+use crate::session::record::Rules;
+
+/// Locks that one node may hold or wait for at once.
+pub(crate) const LOCKS_MAX: usize = 10_000;
+/// The shortest lease: below it, a third of it is not enough for a round trip under load.
+pub(crate) const LEASE_MIN: Duration = Duration::from_millis(100);
+/// The longest lease: nobody can take the lock of a crashed holder sooner.
+pub(crate) const LEASE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// The longest wait for a lock.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// The locks of one node.
+pub(crate) struct Locks(Arc<Shop>);
+
+/// What every attempt and keeper works with.
+struct Shop {
+    rules: Arc<Rules>,
+    database: Arc<Database>,
+    waiters: Arc<Waiters>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What is asked for.
+pub(crate) struct Request {
+    pub(crate) key: LockKey,
+    pub(crate) label: Option<String>,
+    pub(crate) lease: Duration,
+    pub(crate) wait: Duration,
+}
+
+impl Locks {
+    /// The tasks run in `tasks`, and give back what they hold when `stop` says so.
+    pub(crate) fn new(
+        rules: Arc<Rules>,
+        database: Arc<Database>,
+        waiters: Arc<Waiters>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let slots = Arc::new(Semaphore::new(LOCKS_MAX));
+        Self(Arc::new(Shop { rules, database, waiters, slots, tasks, stop }))
+    }
+
+    /// Takes the lock. If the future is dropped, what was taken or may have been taken is given back.
+    pub(crate) async fn acquire(&self, request: Request) -> Result<Lease, LockError> {
+        check(&request)?;
+        if request.key.is_of_nobody() {
+            return Err(LockError::SessionGone);
+        }
+        let shop = &self.0;
+        let slot = Arc::clone(&shop.slots).try_acquire_owned().map_err(|_| overloaded())?;
+        let (reply, outcome) = oneshot::channel();
+        let row = Row { shop: Arc::clone(shop), key: request.key, owner: Uuid::new_v4() };
+        let attempt = Attempt::new(row, request.label, request.lease, request.wait);
+        shop.tasks.spawn(async move {
+            attempt.run(reply).await;
+            drop(slot);
+        });
+        outcome.await.unwrap_or_else(|_| Err(vanished().into()))
+    }
+
+    /// Who has the lock.
+    pub(crate) async fn holder(&self, key: &LockKey) -> Result<Option<Holding>, Error> {
+        self.0.database.lock_holder(key).await.map_err(|failure| failure.of_read())
+    }
+
+    /// Locks that are held, waited for or being given back.
+    pub(crate) fn count(&self) -> usize {
+        LOCKS_MAX - self.0.slots.available_permits()
+    }
+}
+
+fn check(request: &Request) -> Result<(), Error> {
+    if let Some(label) = &request.label {
+        check_text("a lock's label", label)?;
+    }
+    check_lease(request.lease)?;
+    if request.wait > WAIT_MAX {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("a lock is waited for at most {WAIT_MAX:?}, not {:?}; wait again instead", request.wait),
+        ));
+    }
+    Ok(())
+}
+
+fn check_lease(lease: Duration) -> Result<(), Error> {
+    if (LEASE_MIN..=LEASE_MAX).contains(&lease) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        format!("a lock's lease must be between {LEASE_MIN:?} and {LEASE_MAX:?}, not {lease:?}"),
+    ))
+}
+
+fn overloaded() -> Error {
+    Error::new(
+        ErrorKind::Overloaded,
+        format!("this node holds or waits for {LOCKS_MAX} locks; release some, or wait for fewer at once"),
+    )
+}
+
+fn shutting_down() -> Error {
+    Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
+}
+
+/// The task is gone: the runtime is being shut down.
+fn vanished() -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        "the runtime ended while the lock was being taken; if it was, it frees itself when its lease ends",
+    )
+}

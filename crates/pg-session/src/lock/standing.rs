@@ -1,0 +1,141 @@
+//! Whether a lease still stands: one atomic word, shared by the guard and its keeper.
+//!
+//! The word is the tick at which the lease ends, or [`LOST`]. It becomes `LOST` once, by whoever notices first (the
+//! keeper, or a guard that reads the clock), and never anything else again: a holder who was told of the loss is
+//! never told the contrary, and a renewal whose answer comes too late renews nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::lease::Loss;
+use crate::clock::Tick;
+use crate::session::record::Rules;
+
+/// No lease ends at the clock's first nanosecond.
+const LOST: u64 = 0;
+
+#[derive(Debug)]
+pub(super) struct Standing {
+    rules: Arc<Rules>,
+    until: AtomicU64,
+    loss: watch::Sender<Option<Loss>>,
+}
+
+impl Standing {
+    pub(super) fn new(rules: Arc<Rules>, until: Tick) -> Self {
+        Self { rules, until: AtomicU64::new(until.nanos()), loss: watch::Sender::new(None) }
+    }
+
+    /// Whether the lease stands, by the clock read now: a process that was stopped finds out here.
+    pub(super) fn is_held(&self) -> bool {
+        !self.remaining().is_zero()
+    }
+
+    /// How long it stands without a renewal; zero if it is lost.
+    pub(super) fn remaining(&self) -> Duration {
+        loop {
+            let until = self.until.load(Ordering::Acquire);
+            if until == LOST {
+                return Duration::ZERO;
+            }
+            let left = Tick::from_nanos(until).since(self.rules.clock.now());
+            if !left.is_zero() {
+                return left;
+            }
+            if self.replace(until, LOST) {
+                self.loss.send_replace(Some(Loss::Expired));
+            }
+        }
+    }
+
+    /// A statement that was granted stands for the lease until `until`. Answers whether it came in time.
+    pub(super) fn renew(&self, until: Tick) -> bool {
+        if !self.is_held() {
+            return false;
+        }
+        let old = self.until.load(Ordering::Acquire);
+        // Only the keeper renews, so a word that changed since is `LOST`.
+        old != LOST && self.replace(old, until.nanos().max(old))
+    }
+
+    /// The lease is lost; the first reason counts.
+    pub(super) fn lose(&self, loss: Loss) {
+        if self.until.swap(LOST, Ordering::AcqRel) != LOST {
+            self.loss.send_replace(Some(loss));
+        }
+    }
+
+    /// Waits for the loss, at once if it has happened. The keeper tells it.
+    pub(super) async fn lost(&self) -> Loss {
+        let mut told = self.loss.subscribe();
+        // Before waiting: a process that was stopped must not wait for its keeper to be scheduled.
+        self.is_held();
+        let loss = told.wait_for(Option::is_some).await;
+        // The sender is in `self`: it cannot be gone.
+        loss.ok().and_then(|loss| *loss).unwrap_or(Loss::Expired)
+    }
+
+    /// Why it was lost, if it was.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        *self.loss.borrow()
+    }
+
+    fn replace(&self, old: u64, new: u64) -> bool {
+        self.until.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Config;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn standing() -> (Arc<AtomicU64>, Standing) {
+        let nanos = Arc::new(AtomicU64::new(1));
+        let rules = Rules {
+            clock: Clock::manual(Arc::clone(&nanos)),
+            limits: Config::default().limits(),
+            idle_timeout: SECOND,
+        };
+        (nanos, Standing::new(Arc::new(rules), Tick::ZERO.plus(SECOND)))
+    }
+
+    #[test]
+    fn a_lease_is_lost_at_the_very_tick_of_its_end() {
+        let (nanos, standing) = standing();
+        nanos.store(999_999_999, Ordering::SeqCst);
+        assert!(standing.is_held());
+        nanos.store(1_000_000_000, Ordering::SeqCst);
+        assert!(!standing.is_held());
+        assert_eq!(standing.loss(), Some(Loss::Expired));
+    }
+
+    #[test]
+    fn what_was_lost_is_not_renewed() {
+        let (nanos, standing) = standing();
+        nanos.store(1_000_000_000, Ordering::SeqCst);
+        assert!(!standing.renew(Tick::ZERO.plus(SECOND * 2)), "the answer came too late");
+        assert!(!standing.is_held());
+    }
+
+    #[test]
+    fn a_renewal_never_shortens() {
+        let (_, standing) = standing();
+        assert!(standing.renew(Tick::ZERO.plus(SECOND / 2)));
+        assert!(standing.remaining() > SECOND / 2);
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_counts() {
+        let (_, standing) = standing();
+        standing.lose(Loss::Gone);
+        standing.lose(Loss::Shutdown);
+        assert_eq!(standing.lost().await, Loss::Gone);
+    }
+}

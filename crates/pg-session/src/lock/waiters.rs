@@ -1,0 +1,169 @@
+//! Who waits on this node, and for which lock: the releases that notifications tell of wake them here.
+//!
+//! For each lock, one waiter of the node has the turn: it alone asks the database and is woken; the others queue behind
+//! it, first come, first served, without a statement. So a release costs each node one statement, however many wait.
+//!
+//! A release cannot be missed between a waiter's look and its sleep: it enters before it looks, and a wake that finds
+//! nobody asleep is kept for the next one to sleep. What is missed while the node is deaf is made up for by waking
+//! everybody when it hears again, and by looking more often meanwhile.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+use crate::postgres::notify::Wake;
+
+/// How long a waiter sleeps at most while the node hears, and while it does not.
+const POLL_HEARING: Duration = Duration::from_secs(10);
+const POLL_DEAF: Duration = Duration::from_millis(500);
+
+/// The node's waiters.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    gates: Mutex<HashMap<Wake, Entry>>,
+    hearing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    gate: Arc<Gate>,
+    /// Places at this gate; the entry goes with the last.
+    places: usize,
+}
+
+#[derive(Debug)]
+struct Gate {
+    turn: Semaphore,
+    released: Notify,
+}
+
+/// A waiter's place at a lock's gate.
+#[derive(Debug)]
+pub(super) struct Place {
+    waiters: Arc<Waiters>,
+    wake: Wake,
+    gate: Arc<Gate>,
+}
+
+impl Waiters {
+    /// A release was heard.
+    pub(crate) fn wake(&self, wake: Wake) {
+        if let Some(entry) = self.gates().get(&wake) {
+            entry.gate.released.notify_one();
+        }
+    }
+
+    /// From now on, releases are heard. Those before may have been missed.
+    pub(crate) fn hear(&self) {
+        self.hearing.store(true, Ordering::Relaxed);
+        self.wake_all();
+    }
+
+    /// From now on, releases are missed.
+    pub(crate) fn deafen(&self) {
+        self.hearing.store(false, Ordering::Relaxed);
+        self.wake_all();
+    }
+
+    pub(super) fn enter(self: &Arc<Self>, wake: Wake) -> Place {
+        let mut gates = self.gates();
+        let entry = gates.entry(wake).or_insert_with(|| Entry {
+            gate: Arc::new(Gate { turn: Semaphore::new(1), released: Notify::new() }),
+            places: 0,
+        });
+        entry.places += 1;
+        Place { waiters: Arc::clone(self), wake, gate: Arc::clone(&entry.gate) }
+    }
+
+    fn wake_all(&self) {
+        self.gates().values().for_each(|entry| entry.gate.released.notify_one());
+    }
+
+    fn gates(&self) -> MutexGuard<'_, HashMap<Wake, Entry>> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Waits for the turn. The semaphore is never closed, so there always is one.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.gate.turn.acquire().await.ok()
+    }
+
+    /// Waits for a release, or for what may be one.
+    pub(super) async fn released(&self) {
+        self.gate.released.notified().await;
+    }
+
+    /// How long to sleep without being woken.
+    pub(super) fn poll(&self) -> Duration {
+        if self.waiters.hearing.load(Ordering::Relaxed) { POLL_HEARING } else { POLL_DEAF }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut gates = self.waiters.gates();
+        if let Some(entry) = gates.get_mut(&self.wake) {
+            entry.places -= 1;
+            if entry.places == 0 {
+                gates.remove(&self.wake);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn wake() -> Wake {
+        Wake(Uuid::new_v4())
+    }
+
+    #[tokio::test]
+    async fn a_release_between_look_and_sleep_is_kept() {
+        let (waiters, wake) = (Arc::new(Waiters::default()), wake());
+        let place = waiters.enter(wake);
+        waiters.wake(wake);
+        place.released().await;
+    }
+
+    #[tokio::test]
+    async fn one_waiter_of_a_lock_has_the_turn() {
+        let (waiters, wake) = (Arc::new(Waiters::default()), wake());
+        let (first, second) = (waiters.enter(wake), waiters.enter(wake));
+        let turn = first.turn().await.unwrap();
+        assert!(second.gate.turn.try_acquire().is_err());
+        drop(turn);
+        assert!(second.turn().await.is_some());
+    }
+
+    #[test]
+    fn a_gate_goes_with_its_last_waiter() {
+        let (waiters, wake) = (Arc::new(Waiters::default()), wake());
+        let (first, second) = (waiters.enter(wake), waiters.enter(wake));
+        drop(first);
+        assert_eq!(waiters.gates().len(), 1);
+        drop(second);
+        assert!(waiters.gates().is_empty());
+        waiters.wake(wake);
+    }
+
+    #[tokio::test]
+    async fn a_deaf_node_looks_more_often_and_everybody_looks_when_that_changes() {
+        let waiters = Arc::new(Waiters::default());
+        let place = waiters.enter(wake());
+        assert_eq!(place.poll(), POLL_DEAF);
+        waiters.hear();
+        assert_eq!(place.poll(), POLL_HEARING);
+        place.released().await;
+        waiters.deafen();
+        place.released().await;
+    }
+}

@@ -1,0 +1,184 @@
+//! Locks, as the application asks for them.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use super::{Node, SessionManager};
+use crate::error::Error;
+use crate::id::SessionId;
+use crate::lock::{Fence, Lease, LockError, Request};
+use crate::postgres::lock::{Holding, LockKey};
+
+/// Long enough to bridge a restart of PostgreSQL, short enough that a crashed holder's work goes on soon.
+const LEASE_DEFAULT: Duration = Duration::from_secs(60);
+/// How long `lock` waits unless told otherwise.
+const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Locks across all nodes of one schema and prefix.
+impl SessionManager {
+    /// Takes a lock that all nodes share; awaiting the builder waits for it, for 10 s unless told otherwise.
+    ///
+    /// The name has 1 to 255 bytes. **Each name that was ever used keeps a row**, because its fence must never decrease:
+    /// use names from a bounded set (`nightly-report`), not one for each order or request.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::LockError> {
+    /// let lease = sessions.lock("nightly-report").wait(Duration::from_secs(5)).await?;
+    /// println!("working with fence {}", lease.fence());
+    /// lease.release().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn lock(&self, name: &str) -> Lock<'_> {
+        Lock {
+            node: &self.0,
+            session: None,
+            name: name.to_owned(),
+            label: None,
+            lease: LEASE_DEFAULT,
+            wait: WAIT_DEFAULT,
+        }
+    }
+
+    /// As [`lock`](SessionManager::lock), but does not wait: somebody else's lock is [`LockError::Held`] at once.
+    ///
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::LockError> {
+    /// use pg_session::LockError;
+    ///
+    /// match sessions.try_lock("nightly-report").await {
+    ///     Ok(lease) => lease.release().await?,
+    ///     Err(LockError::Held { .. }) => println!("another node is at it"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn try_lock(&self, name: &str) -> Lock<'_> {
+        self.lock(name).wait(Duration::ZERO)
+    }
+
+    /// Takes a lock within a session: `checkout` of one session has nothing to do with `checkout` of another, nor with
+    /// the lock of that name without a session. Waits as [`lock`](SessionManager::lock) does.
+    ///
+    /// Only a living session's lock is given, and renewed; its lease is lost when the session ends. **A lock is not an
+    /// access**: holding one does not keep an idle session alive. The lock's row goes with its session.
+    pub fn session_lock(&self, session: SessionId, name: &str) -> Lock<'_> {
+        Lock { session: Some(session), ..self.lock(name) }
+    }
+
+    /// Who holds a lock now; `None` if nobody does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a name that no lock can have; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout)
+    /// if the database does not answer.
+    pub async fn lock_holder(&self, name: &str) -> Result<Option<LockHolder>, Error> {
+        self.holder(LockKey::new(None, name)?).await
+    }
+
+    /// Who holds a lock of a session now; `None` if nobody does.
+    ///
+    /// # Errors
+    /// As [`lock_holder`](SessionManager::lock_holder).
+    pub async fn session_lock_holder(
+        &self,
+        session: SessionId,
+        name: &str,
+    ) -> Result<Option<LockHolder>, Error> {
+        self.holder(LockKey::new(Some(session), name)?).await
+    }
+
+    async fn holder(&self, key: LockKey) -> Result<Option<LockHolder>, Error> {
+        self.0.check_open()?;
+        if key.is_of_nobody() {
+            return Ok(None);
+        }
+        Ok(self.0.locks.holder(&key).await?.map(LockHolder::from))
+    }
+}
+
+/// Who holds a lock, as the database knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LockHolder {
+    /// What the holder called itself with [`Lock::label`].
+    pub label: Option<String>,
+    /// The holder's fencing token.
+    pub fence: Fence,
+    /// When it took the lock, on the database's clock.
+    pub since: SystemTime,
+    /// When its lease ends unless it is renewed, on the database's clock.
+    pub until: SystemTime,
+}
+
+impl From<Holding> for LockHolder {
+    fn from(holding: Holding) -> Self {
+        let Holding { label, fence, since, until } = holding;
+        Self { label, fence: Fence::new(fence), since: since.into(), until: until.into() }
+    }
+}
+
+/// A lock to be taken by awaiting this; made by [`SessionManager::lock`] and the like.
+///
+/// # Errors
+/// Awaiting it fails with [`LockError::Held`] if somebody else has the lock until the end of the wait,
+/// [`LockError::SessionGone`] if it is a lock of a session that has ended, [`LockError::Failed`] for a name, label,
+/// lease or wait out of bounds ([`ErrorKind::Config`](crate::ErrorKind::Config)), if the database could not be asked until the end of the wait, if its answer
+/// never came ([`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): what may have been taken is being given back), and if the node holds or
+/// waits for 10 000 locks ([`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded)).
+///
+/// # Cancel safety
+/// Dropping the future gives back in the background what was taken, or may have been.
+#[derive(Debug)]
+#[must_use = "no lock is taken until this is awaited"]
+pub struct Lock<'a> {
+    node: &'a Node,
+    session: Option<SessionId>,
+    name: String,
+    label: Option<String>,
+    lease: Duration,
+    wait: Duration,
+}
+
+impl Lock<'_> {
+    /// How long the lock outlives a holder that crashed or cannot reach the database. It is renewed each third of it, so
+    /// the work may take any time. Default 60 s, 100 ms to 24 h. **Shorter than a restart of PostgreSQL, it is lost
+    /// with each.**
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How long to wait for the lock while somebody else has it, or the database does not answer. Default 10 s; zero
+    /// does not wait; at most 24 h. A statement under way at the end of the wait is waited for, up to `query_timeout`.
+    ///
+    /// A waiter is woken within milliseconds of the release. **No fairness is promised**: waiters of one node take turns
+    /// in their order, nodes race.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// What [`lock_holder`](SessionManager::lock_holder) shows: a host's name, a worker's number. 1 to 255 bytes. Default
+    /// none.
+    pub fn label(mut self, label: &str) -> Self {
+        self.label = Some(label.to_owned());
+        self
+    }
+
+    async fn acquire(self) -> Result<Lease, LockError> {
+        let Self { node, session, name, label, lease, wait } = self;
+        node.check_open()?;
+        let key = LockKey::new(session, &name)?;
+        node.locks.acquire(Request { key, label, lease, wait }).await
+    }
+}
+
+impl<'a> IntoFuture for Lock<'a> {
+    type Output = Result<Lease, LockError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.acquire())
+    }
+}

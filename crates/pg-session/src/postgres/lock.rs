@@ -1,0 +1,322 @@
+//! Locks in the database: what identifies one, and the four statements, each a transaction of its own.
+//!
+//! The database's clock decides whether a lock is free. `{now}` moves within a statement and is read after the row
+//! was locked, so one that had to wait judges by the time at which it got the row.
+//!
+//! I8: a fence never decreases. Only an acquisition changes it, by one, while it holds the row's lock; releasing and
+//! expiring leave the row where it is. A session's row goes with its session, and an acquisition holds the session
+//! (`FOR KEY SHARE`) while it writes: it comes before the end of the session, or finds it ended.
+//!
+//! Lock order: session, then lock, as the cascade of a delete has it.
+
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::load::time;
+use super::notify::{Wake, released};
+use super::{Database, Dialect, Sql, unexpected};
+use crate::clock::DbTime;
+use crate::error::{Error, ErrorKind};
+use crate::id::SessionId;
+
+/// Longest name and label. Keep in step with `migrations/0002_locks.sql`.
+const TEXT_BYTES_MAX: usize = 255;
+
+/// Which lock: a name, or a name within a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct LockKey {
+    session: Option<SessionId>,
+    name: Box<str>,
+}
+
+impl LockKey {
+    /// # Errors
+    /// [`ErrorKind::Config`] for a name that the table does not take.
+    pub(crate) fn new(session: Option<SessionId>, name: &str) -> Result<Self, Error> {
+        check_text("a lock's name", name)?;
+        Ok(Self { session, name: name.into() })
+    }
+
+    /// Whether it is a lock of a session that cannot exist: the nil UUID stands for "no session" in the table.
+    pub(crate) fn is_of_nobody(&self) -> bool {
+        self.session.is_some_and(|session| session.expose().is_nil())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn scope(&self) -> Uuid {
+        self.session.map_or(Uuid::nil(), SessionId::expose)
+    }
+
+    /// By what a notification names this lock: a digest, so that every name fits and none can be read. Two locks with
+    /// one digest would wake each other's waiters, nothing more.
+    pub(crate) fn wake(&self) -> Wake {
+        let digest = Sha256::new()
+            .chain_update(b"pg-session/lock/1\0")
+            .chain_update(self.scope().as_bytes())
+            .chain_update(self.name.as_bytes())
+            .finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Wake(Uuid::from_bytes(bytes))
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::Config`] for a text that the table does not take.
+pub(crate) fn check_text(what: &str, text: &str) -> Result<(), Error> {
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.contains('\0') {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{what} must have 1 to {TEXT_BYTES_MAX} bytes and no NUL, not {}; choose another",
+                text.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// What became of an acquisition.
+#[derive(Debug)]
+pub(crate) enum Acquired {
+    Taken {
+        fence: i64,
+    },
+    /// Somebody else's until then, unless renewed; `left` is counted by the database.
+    Held {
+        until: DbTime,
+        left: Duration,
+    },
+    /// The session is unknown or has ended.
+    SessionGone,
+    /// Another transaction changed the row between snapshot and lock: nothing was written, try again.
+    Moved,
+}
+
+/// What became of a release.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Freed {
+    /// It was this owner's, and is free now.
+    Live,
+    /// It was this owner's last, but had expired before.
+    Expired,
+    /// It is not this owner's.
+    NotOwned,
+}
+
+/// Who has a lock.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    pub(crate) label: Option<String>,
+    pub(crate) fence: i64,
+    pub(crate) since: DbTime,
+    pub(crate) until: DbTime,
+}
+
+#[derive(Debug)]
+pub(super) struct Texts {
+    acquire: Sql,
+    renew: Sql,
+    release: Sql,
+    holder: Sql,
+}
+
+pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
+    Texts {
+        acquire: acquire(dialect),
+        renew: renew(dialect),
+        release: release(dialect),
+        holder: holder(dialect),
+    }
+}
+
+/// Trying again with the same owner is harmless: what was taken is kept, with its fence, and never shortened.
+fn acquire(dialect: &Dialect<'_>) -> Sql {
+    let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
+    let live = dialect.live("s");
+    let now = dialect.now;
+    Sql {
+        text: format!(
+            "WITH alive AS MATERIALIZED (
+                 SELECT s.id FROM {sessions} s WHERE s.id = $1 AND {live} FOR KEY SHARE
+             ), taken AS (
+                 INSERT INTO {locks} AS l (session_id, name, owner, label, fence, acquired_at, expires_at)
+                 SELECT $1, $3, $4, $5, 1, {now}, {now} + $6 * interval '1 microsecond'
+                 WHERE $1 IS NULL OR EXISTS (SELECT FROM alive)
+                 ON CONFLICT (scope, name) DO UPDATE
+                 SET owner = EXCLUDED.owner,
+                     label = EXCLUDED.label,
+                     fence = CASE WHEN l.owner = EXCLUDED.owner THEN l.fence ELSE l.fence + 1 END,
+                     acquired_at = CASE WHEN l.owner = EXCLUDED.owner THEN l.acquired_at ELSE {now} END,
+                     expires_at = GREATEST({now} + $6 * interval '1 microsecond',
+                                           CASE WHEN l.owner = EXCLUDED.owner THEN l.expires_at END)
+                 WHERE l.owner IS NULL OR l.owner = EXCLUDED.owner OR l.expires_at <= {now}
+                 RETURNING l.fence
+             )
+             SELECT t.fence, h.expires_at AS held_until, ($1 IS NULL OR EXISTS (SELECT FROM alive)) AS alive,
+                    {now} AS now
+             FROM (SELECT) o
+             LEFT JOIN taken t ON true
+             LEFT JOIN {locks} h ON h.scope = $2 AND h.name = $3 AND h.owner IS NOT NULL"
+        ),
+        types: vec![Type::UUID, Type::UUID, Type::TEXT, Type::UUID, Type::TEXT, Type::INT8],
+    }
+}
+
+/// Never shortens: a renewal that was given up, and arrives late, must not end a lease before its holder knows.
+fn renew(dialect: &Dialect<'_>) -> Sql {
+    let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
+    let live = dialect.live("s");
+    let now = dialect.now;
+    Sql {
+        text: format!(
+            "UPDATE {locks} l
+             SET expires_at = GREATEST(l.expires_at, {now} + $4 * interval '1 microsecond')
+             WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND l.expires_at > {now}
+               AND (l.session_id IS NULL
+                    OR EXISTS (SELECT FROM {sessions} s WHERE s.id = l.session_id AND {live}))
+             RETURNING l.fence"
+        ),
+        types: vec![Type::UUID, Type::TEXT, Type::UUID, Type::INT8],
+    }
+}
+
+/// Notifies the waiters of every node, if there was something to free.
+fn release(dialect: &Dialect<'_>) -> Sql {
+    let locks = dialect.names.locks();
+    let now = dialect.now;
+    let told = released(dialect, "$4", "freed");
+    Sql {
+        text: format!(
+            "WITH held AS MATERIALIZED (
+                 SELECT l.scope, l.name, l.expires_at > {now} AS live
+                 FROM {locks} l WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 FOR NO KEY UPDATE
+             ), freed AS (
+                 UPDATE {locks} l SET owner = NULL, expires_at = LEAST(l.expires_at, {now})
+                 FROM held h WHERE l.scope = h.scope AND l.name = h.name AND l.owner = $3
+                 RETURNING h.live
+             ), told AS MATERIALIZED ({told})
+             SELECT f.live FROM freed f CROSS JOIN (SELECT count(*) FROM told) t"
+        ),
+        types: vec![Type::UUID, Type::TEXT, Type::UUID, Type::TEXT],
+    }
+}
+
+fn holder(dialect: &Dialect<'_>) -> Sql {
+    let locks = dialect.names.locks();
+    let now = dialect.now;
+    Sql {
+        text: format!(
+            "SELECT l.label, l.fence, l.acquired_at, l.expires_at FROM {locks} l
+             WHERE l.scope = $1 AND l.name = $2 AND l.owner IS NOT NULL AND l.expires_at > {now}"
+        ),
+        types: vec![Type::UUID, Type::TEXT],
+    }
+}
+
+impl Database {
+    /// Takes the lock for `owner`, if it is free or already this owner's.
+    pub(crate) async fn acquire_lock(
+        &self,
+        key: &LockKey,
+        owner: Uuid,
+        label: Option<&str>,
+        lease: Duration,
+    ) -> Result<Acquired, Failure> {
+        let session = key.session.map(SessionId::expose);
+        let (scope, name, lease) = (key.scope(), key.name(), micros(lease));
+        let sent = self.rules.clock.now();
+        let rows =
+            self.query(&self.texts.locks.acquire, &[&session, &scope, &name, &owner, &label, &lease]).await?;
+        let row = rows.first().ok_or_else(|| unexpected("no row for an acquisition"))?;
+        let now = time(row, "now").map_err(unexpected)?;
+        self.observe_clock(sent, now);
+        if let Some(fence) = row.try_get("fence").map_err(unexpected)? {
+            return Ok(Acquired::Taken { fence });
+        }
+        if !row.try_get::<_, bool>("alive").map_err(unexpected)? {
+            return Ok(Acquired::SessionGone);
+        }
+        let until: Option<SystemTime> = row.try_get("held_until").map_err(unexpected)?;
+        Ok(match until.map(DbTime::from) {
+            Some(until) if until > now => Acquired::Held { until, left: until.since(now) },
+            _ => Acquired::Moved,
+        })
+    }
+
+    /// Makes the lease of `owner` last for `lease` from now, within `timeout`. Answers whether it still was this owner's.
+    pub(crate) async fn renew_lock(
+        &self,
+        key: &LockKey,
+        owner: Uuid,
+        lease: Duration,
+        timeout: Duration,
+    ) -> Result<bool, Failure> {
+        let (scope, name, lease) = (key.scope(), key.name(), micros(lease));
+        let rows =
+            self.query_within(timeout, &self.texts.locks.renew, &[&scope, &name, &owner, &lease]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Frees the lock, if it is `owner`'s, and tells the waiters of every node.
+    pub(crate) async fn release_lock(&self, key: &LockKey, owner: Uuid) -> Result<Freed, Failure> {
+        let (scope, name, wake) = (key.scope(), key.name(), key.wake().payload());
+        let rows = self.query(&self.texts.locks.release, &[&scope, &name, &owner, &wake]).await?;
+        let live: Option<bool> =
+            rows.first().map(|row| row.try_get("live")).transpose().map_err(unexpected)?;
+        Ok(match live {
+            Some(true) => Freed::Live,
+            Some(false) => Freed::Expired,
+            None => Freed::NotOwned,
+        })
+    }
+
+    /// Who has the lock now.
+    pub(crate) async fn lock_holder(&self, key: &LockKey) -> Result<Option<Holding>, Failure> {
+        let (scope, name) = (key.scope(), key.name());
+        let rows = self.query(&self.texts.locks.holder, &[&scope, &name]).await?;
+        let holding = rows.first().map(|row| {
+            Ok::<_, tokio_postgres::Error>(Holding {
+                label: row.try_get("label")?,
+                fence: row.try_get("fence")?,
+                since: time(row, "acquired_at")?,
+                until: time(row, "expires_at")?,
+            })
+        });
+        holding.transpose().map_err(unexpected)
+    }
+}
+
+fn micros(lease: Duration) -> i64 {
+    i64::try_from(lease.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_table_does_not_take_are_refused() {
+        for name in ["", "a\0b", &"n".repeat(256)] {
+            assert_eq!(LockKey::new(None, name).unwrap_err().kind(), ErrorKind::Config, "{name:?}");
+        }
+        for name in ["a", "'; DROP TABLE sessions; --", "nächtlich", &"n".repeat(255)] {
+            assert_eq!(LockKey::new(None, name).unwrap().name(), name);
+        }
+    }
+
+    #[test]
+    fn locks_with_and_without_a_session_wake_different_waiters() {
+        let (a, b) = (SessionId::random(), SessionId::random());
+        let wakes = [None, Some(a), Some(b)].map(|session| LockKey::new(session, "x").unwrap().wake());
+        assert!(wakes[0] != wakes[1] && wakes[1] != wakes[2] && wakes[0] != wakes[2]);
+        assert_ne!(wakes[0], LockKey::new(None, "y").unwrap().wake());
+    }
+}

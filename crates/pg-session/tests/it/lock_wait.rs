@@ -1,0 +1,204 @@
+//! Waiting for a lock: mutual exclusion, wake-ups by notification, deadlines, and waiters that leave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pg_sandbox::Direction;
+use pg_session::LockError;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::lock::{assert_held, free};
+use crate::stage::in_time;
+use crate::support::{PATIENCE, World, eventually};
+
+/// A waiter that is not woken looks after ten seconds.
+const WOKEN: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_tasks_on_two_nodes_exclude_each_other() {
+    const ROUNDS: usize = 20;
+    let world = World::new();
+    let nodes: [_; 2] = world.nodes().await;
+    let (inside, entered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let (node, inside, entered) = (nodes[task % 2].clone(), inside.clone(), entered.clone());
+            tokio::spawn(async move {
+                let mut fences = Vec::new();
+                for _ in 0..ROUNDS {
+                    let lease = node.lock("x").wait(PATIENCE).await.unwrap();
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "alone");
+                    fences.push(lease.fence());
+                    // The others have every opportunity to come in.
+                    assert!(node.lock_holder("x").await.unwrap().unwrap().fence == lease.fence());
+                    entered.fetch_add(1, Ordering::SeqCst);
+                    assert_eq!(inside.fetch_sub(1, Ordering::SeqCst), 1);
+                    lease.release().await.unwrap();
+                }
+                fences
+            })
+        })
+        .collect();
+    let mut fences = Vec::new();
+    for task in tasks {
+        fences.extend(in_time("the task ends", task).await.unwrap());
+    }
+    assert_eq!(entered.load(Ordering::SeqCst), 8 * ROUNDS);
+    fences.sort_unstable();
+    fences.dedup();
+    assert_eq!(fences.len(), 8 * ROUNDS, "each acquisition has a fence of its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_is_woken_by_the_release_within_milliseconds() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let client = world.client().await;
+    let mut quickest = Duration::MAX;
+    for _ in 0..10 {
+        let lease = a.try_lock("x").await.unwrap();
+        let before = row_lock(&client).await;
+        let waiting = b.clone();
+        let waiter = tokio::spawn(async move {
+            let lease = waiting.lock("x").wait(PATIENCE).await.unwrap();
+            (lease, Instant::now())
+        });
+        eventually("the waiter has asked", async || row_lock(&client).await != before).await;
+        let released = Instant::now();
+        lease.release().await.unwrap();
+        let (lease, at) = in_time("the waiter is woken", waiter).await.unwrap();
+        quickest = quickest.min(at.duration_since(released));
+        assert!(at.duration_since(released) < WOKEN, "not by looking again");
+        lease.release().await.unwrap();
+    }
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+}
+
+/// Changes with each try to take the lock: even one that finds it held locks its row for a moment.
+async fn row_lock(client: &Client) -> String {
+    client.query_one("SELECT xmax::text FROM session_locks", &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_ends_at_its_deadline() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let lease = a.try_lock("x").await.unwrap();
+    let began = Instant::now();
+    let wait = Duration::from_millis(300);
+    // One has the turn, the others queue behind it.
+    let waiters: Vec<_> = (0..3)
+        .map(|_| {
+            let node = b.clone();
+            tokio::spawn(async move { node.lock("x").wait(wait).await })
+        })
+        .collect();
+    for waiter in waiters {
+        assert_held(in_time("the wait ends", waiter).await.unwrap());
+        assert!(began.elapsed() >= wait && began.elapsed() < WOKEN);
+    }
+    lease.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_gets_the_lock_of_a_holder_that_vanished() {
+    let world = World::new();
+    let [node] = world.nodes().await;
+    let vanished = "INSERT INTO session_locks (name, owner, fence, acquired_at, expires_at)
+                    VALUES ('x', gen_random_uuid(), 7, clock_timestamp(), clock_timestamp() + interval '400 ms')";
+    world.client().await.batch_execute(vanished).await.unwrap();
+    let began = Instant::now();
+    let lease = node.lock("x").wait(PATIENCE).await.unwrap();
+    assert!(began.elapsed() < WOKEN, "by the holder's end, not by looking again");
+    assert_eq!(lease.fence().get(), 8);
+    lease.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_that_leaves_takes_nothing_and_holds_up_nobody() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    for _ in 0..20 {
+        let lease = a.try_lock("x").await.unwrap();
+        let mut first = Box::pin(b.lock("x").wait(PATIENCE).into_future());
+        let mut second = Box::pin(b.lock("x").wait(PATIENCE).into_future());
+        for waiter in [&mut first, &mut second] {
+            assert!(tokio::time::timeout(Duration::from_millis(2), waiter).await.is_err());
+        }
+        let releasing = tokio::spawn(lease.release());
+        drop(first);
+        let lease = in_time("the second gets it", second).await.unwrap();
+        releasing.await.unwrap().unwrap();
+        drop(lease);
+        free(&a, "x").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deaf_node_gets_the_lock_by_looking() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let [holder] = world.nodes().await;
+    let deaf = world.node_hearing_through(&wire, world.roomy()).await;
+    let lease = holder.try_lock("x").await.unwrap();
+    let waiting = deaf.clone();
+    let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
+    wire.refuse();
+    wire.cut();
+    eventually("the node is deaf", async || deaf.status().trust == pg_session::Trusted::No).await;
+    lease.release().await.unwrap();
+    let lease = in_time("the waiter looks", waiter).await.unwrap().unwrap();
+    lease.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_missed_while_deaf_is_made_up_for_when_hearing_again() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let [holder] = world.nodes().await;
+    let node = world.node_hearing_through(&wire, world.roomy()).await;
+    let lease = holder.try_lock("x").await.unwrap();
+    let waiting = node.clone();
+    let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
+    // The release is told and never arrives, and the node does not know.
+    wire.drop_direction(Direction::ToClient);
+    lease.release().await.unwrap();
+    // Cuts the connection, which lost something; the node listens anew.
+    wire.heal();
+    let began = Instant::now();
+    in_time("the waiter is woken", waiter).await.unwrap().unwrap().release().await.unwrap();
+    assert!(began.elapsed() < WOKEN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_releases_make_a_waiter_look_and_nothing_else() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let client = world.client().await;
+    let forge = async || {
+        let forgery = "SELECT pg_notify(
+            'pg_session_' || left(encode(sha256(convert_to($1, 'UTF8') || '\\x00'::bytea), 'hex'), 16),
+            '1l' || left(encode(sha256('pg-session/lock/1'::bytea || '\\x00'::bytea || decode(repeat('00', 16), 'hex')
+                                       || 'x'::bytea), 'hex'), 32))";
+        client.execute(forgery, &[&world.schema]).await.unwrap();
+    };
+    let lease = a.try_lock("x").await.unwrap();
+    let before = row_lock(&client).await;
+    let waiting = b.clone();
+    let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
+    eventually("the waiter has asked", async || row_lock(&client).await != before).await;
+    for _ in 0..100 {
+        forge().await;
+    }
+    b.catch_up().await.unwrap();
+    assert!(lease.is_held() && !waiter.is_finished());
+    // Freed without a word: only the forgery tells the waiter.
+    client.batch_execute("UPDATE session_locks SET owner = NULL").await.unwrap();
+    forge().await;
+    let began = Instant::now();
+    in_time("the waiter looks", waiter).await.unwrap().unwrap().release().await.unwrap();
+    assert!(began.elapsed() < WOKEN);
+    assert!(matches!(lease.release().await, Err(LockError::NotHeld)));
+}
