@@ -124,9 +124,13 @@ impl Keeper {
 
     /// Renews once; a loss is told before this returns.
     async fn renew(&mut self) -> Result<(), LockError> {
+        let remaining = self.standing.remaining();
+        if remaining.is_zero() {
+            return Err(LockError::Expired);
+        }
         let clock = &self.row.shop.rules.clock;
         let sent = clock.now();
-        let timeout = (self.lease / RENEWALS_PER_LEASE).min(self.standing.remaining());
+        let timeout = (self.lease / RENEWALS_PER_LEASE).min(remaining);
         let Row { shop, key, owner } = &self.row;
         let outcome = match shop.database.renew_lock(key, *owner, self.lease, timeout).await {
             Ok(true) if self.standing.renew(end_of(sent, self.lease)) => {

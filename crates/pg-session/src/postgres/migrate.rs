@@ -143,15 +143,18 @@ impl Database {
 
     /// Looks before the first request does, and says exactly which GRANT is missing.
     async fn check_rights(&self) -> Result<(), Error> {
-        const NEEDED: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
-        let tables = [self.names.sessions(), self.names.attributes(), self.names.locks()];
-        for table in &tables {
-            for right in NEEDED {
+        const ALL: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
+        // The rows of a lock are kept, or go by the foreign key's cascade, which needs no right.
+        const NO_DELETE: &[&str] = &["SELECT", "INSERT", "UPDATE"];
+        let tables =
+            [(self.names.sessions(), ALL), (self.names.attributes(), ALL), (self.names.locks(), NO_DELETE)];
+        for (table, needed) in &tables {
+            for right in *needed {
                 let may = self
                     .bounded(self.timeout, async |connection| {
                         let text = "SELECT pg_catalog.has_table_privilege($1, $2)";
                         let rows =
-                            connection.query_typed(text, &[(table, Type::TEXT), (&right, Type::TEXT)]).await;
+                            connection.query_typed(text, &[(table, Type::TEXT), (right, Type::TEXT)]).await;
                         rows.map_err(|error| Failure::of_statement(&error))?[0]
                             .try_get::<_, bool>(0)
                             .map_err(unexpected)
@@ -161,9 +164,8 @@ impl Database {
                     return Err(Error::new(
                         ErrorKind::Permission,
                         format!(
-                            "the role lacks {right} on {table}; run: GRANT {} ON {} TO <role>",
-                            NEEDED.join(", "),
-                            tables.join(", ")
+                            "the role lacks {right} on {table}; run: GRANT {} ON {table} TO <role>",
+                            needed.join(", ")
                         ),
                     ));
                 }
