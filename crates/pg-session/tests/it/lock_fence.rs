@@ -1,0 +1,139 @@
+//! Fencing: tokens only grow, and what checks them refuses a holder who was overtaken.
+
+use std::time::Duration;
+
+use pg_session::{Fence, LockError, SessionManager};
+use tokio_postgres::Client;
+
+use crate::stage::in_time;
+use crate::support::{PATIENCE, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fence_grows_across_releases_expiries_drops_and_thefts() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let client = world.client().await;
+    let expire = "UPDATE session_locks SET expires_at = clock_timestamp()";
+    let thief = "UPDATE session_locks SET owner = gen_random_uuid(), fence = fence + 1,
+                                          expires_at = clock_timestamp() + interval '100 ms'";
+    let mut last = 0;
+    for round in 0..24 {
+        let node = if round % 2 == 0 { &a } else { &b };
+        let lease = node.lock("x").wait(PATIENCE).await.unwrap();
+        let fence = lease.fence().get();
+        assert!(fence > last, "{fence} after {last}, round {round}");
+        last = fence;
+        match round % 4 {
+            0 => lease.release().await.unwrap(),
+            1 => client.batch_execute(expire).await.unwrap(),
+            2 => client.batch_execute(thief).await.unwrap(),
+            _ => drop(lease),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acquisition_that_fails_uses_up_no_fence() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let lease = a.try_lock("x").await.unwrap();
+    for _ in 0..20 {
+        assert!(matches!(b.try_lock("x").await, Err(LockError::Held { .. })));
+    }
+    let fence = lease.fence().get();
+    lease.release().await.unwrap();
+    let lease = b.try_lock("x").await.unwrap();
+    assert_eq!(lease.fence().get(), fence + 1);
+    lease.release().await.unwrap();
+}
+
+/// What the lock protects: a row that remembers the highest fence, and a record of each accepted write, in order.
+/// `write_many` writes one by one, each checked, and returns how many were accepted.
+const GUARDED: &str = "
+    CREATE TABLE guarded (fence bigint NOT NULL, writes bigint NOT NULL);
+    INSERT INTO guarded VALUES (0, 0);
+    CREATE TABLE accepted (n bigserial PRIMARY KEY, fence bigint NOT NULL);
+    CREATE FUNCTION write_many(token bigint, count integer) RETURNS integer LANGUAGE plpgsql AS $$
+    DECLARE done integer := 0;
+    BEGIN
+        FOR i IN 1..count LOOP
+            UPDATE guarded SET fence = token, writes = writes + 1 WHERE fence <= token;
+            IF FOUND THEN
+                done := done + 1;
+                INSERT INTO accepted (fence) VALUES (token);
+            END IF;
+        END LOOP;
+        RETURN done;
+    END $$;";
+
+/// Writes that one statement makes.
+const BATCH: i32 = 250;
+
+async fn write(client: &Client, fence: Fence) -> i64 {
+    let row = client.query_one("SELECT write_many($1, $2)", &[&fence.get(), &BATCH]).await.unwrap();
+    i64::from(row.get::<_, i32>(0))
+}
+
+/// The interleaving: a holder takes the lock, is overtaken (the row expires under it, as if it had been paused), and goes
+/// on writing with the fence that it has, at the same time as the next holder.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_hundred_thousand_guarded_writes_none_is_accepted_with_a_lower_fence() {
+    const HOLDERS: usize = 4;
+    const TURNS: usize = 25;
+    const STATEMENTS: usize = 4;
+    let world = World::new();
+    let nodes: [_; HOLDERS] = world.nodes().await;
+    world.client().await.batch_execute(GUARDED).await.unwrap();
+    let mut tasks = Vec::new();
+    for (holder, node) in nodes.into_iter().enumerate() {
+        let client = world.client().await;
+        tasks.push(tokio::spawn(async move {
+            let mut accepted = 0;
+            for turn in 0..TURNS {
+                accepted += work(&node, &client, holder + turn, STATEMENTS).await;
+            }
+            accepted
+        }));
+    }
+    let mut accepted = 0;
+    for task in tasks {
+        accepted += in_time("the holder ends", task).await.unwrap();
+    }
+
+    let client = world.client().await;
+    let counted = "SELECT count(*), count(*) FILTER (WHERE fence < before), count(DISTINCT fence)
+                   FROM (SELECT fence, max(fence) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING) AS before FROM accepted) a";
+    let row = client.query_one(counted, &[]).await.unwrap();
+    let (written, lower, fences): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    let tried = i64::try_from(HOLDERS * TURNS * STATEMENTS).unwrap() * i64::from(BATCH);
+    assert_eq!(tried, 100_000);
+    assert_eq!(written, accepted, "each holder knows what was accepted");
+    assert_eq!(lower, 0, "no write was accepted after one with a higher fence");
+    assert!(written < tried, "holders that were overtaken went on writing, and were refused");
+    assert!(fences > 1);
+}
+
+/// One acquisition and its writes; every third holder is overtaken in the middle of them.
+async fn work(node: &SessionManager, client: &Client, turn: usize, statements: usize) -> i64 {
+    let lease = node.lock("x").wait(PATIENCE).lease(Duration::from_secs(10)).await.unwrap();
+    let mut accepted = write(client, lease.fence()).await;
+    if turn % 3 == 0 {
+        let expire = "UPDATE session_locks SET expires_at = clock_timestamp() WHERE fence = $1";
+        client.execute(expire, &[&lease.fence().get()]).await.unwrap();
+        // Somebody takes it, and writes: this holder's next write comes after that.
+        let next = node.lock("x").wait(PATIENCE).await.unwrap();
+        assert!(next.fence() > lease.fence());
+        accepted += write(client, next.fence()).await;
+        next.release().await.unwrap();
+        for _ in 2..statements {
+            let refused = write(client, lease.fence()).await;
+            assert_eq!(refused, 0, "an overtaken holder's write was accepted");
+        }
+        return accepted;
+    }
+    for _ in 1..statements {
+        accepted += write(client, lease.fence()).await;
+    }
+    lease.release().await.unwrap();
+    accepted
+}

@@ -1,0 +1,232 @@
+//! Losing a lock: taken by force, cut off from the database, answers that never come; and what keeps it through all that.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use pg_sandbox::{Direction, Proxy, Sandbox};
+use pg_session::{ErrorKind, Lease, LockError, Loss, SessionManager};
+use tokio::time::Instant;
+
+use crate::lock::{assert_held, free};
+use crate::stage::in_time;
+use crate::support::{PATIENCE, World, eventually};
+
+/// Shorter than any timeout of the library, so that what ends it is the lease.
+const LEASE: Duration = Duration::from_millis(600);
+/// What a busy machine may be late.
+const SLACK: Duration = Duration::from_millis(500);
+
+/// A node all of whose connections go through the wire.
+async fn behind(wire: &Proxy, world: &World) -> SessionManager {
+    let far = World { url: wire.url_for(&world.url), schema: world.schema.clone() };
+    let mut config = far.config();
+    config.query_timeout = Duration::from_millis(500);
+    far.node_with(config).await
+}
+
+/// Waits until the lock was renewed so many times, as somebody else sees it.
+async fn renewed(seen_from: &SessionManager, name: &str, times: usize) {
+    let mut ends: BTreeSet<SystemTime> = BTreeSet::new();
+    in_time("it is renewed", async {
+        while ends.len() <= times {
+            ends.extend(seen_from.lock_holder(name).await.unwrap().map(|holder| holder.until));
+        }
+    })
+    .await;
+}
+
+/// Asserts that the loss is told when the lease ends, not later, with the lease as it stood when it could be renewed last.
+async fn assert_expires(lease: &Lease, cut_at: Instant) {
+    assert_eq!(in_time("the loss is told", lease.lost()).await, Loss::Expired);
+    let after = cut_at.elapsed();
+    assert!(!lease.is_held() && lease.remaining().is_zero());
+    assert!(after <= LEASE + SLACK, "{after:?}");
+    assert!(after >= LEASE / 3, "a renewal was due after a third, and two thirds were left: {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewals_keep_a_short_lease_for_as_long_as_it_takes() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let lease = a.try_lock("x").lease(LEASE / 2).await.unwrap();
+    let began = Instant::now();
+    renewed(&b, "x", 8).await;
+    assert!(began.elapsed() > LEASE / 2, "longer than it was taken for");
+    assert!(lease.is_held());
+    assert_held(b.try_lock("x").await);
+    lease.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_taken_by_force_is_told_with_the_next_renewal() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let lease_time = Duration::from_secs(3);
+    let lease = a.try_lock("x").lease(lease_time).await.unwrap();
+    renewed(&b, "x", 1).await;
+    let client = world.client().await;
+    let thief = "UPDATE session_locks SET owner = gen_random_uuid(), fence = fence + 1";
+    client.batch_execute(thief).await.unwrap();
+    let stolen = Instant::now();
+    assert_eq!(in_time("the loss is told", lease.lost()).await, Loss::Gone);
+    let after = stolen.elapsed();
+    assert!(after < lease_time / 3 + SLACK, "a third of the lease: {after:?}");
+    assert_eq!(in_time("at once, the second time", lease.lost()).await, Loss::Gone);
+    assert!(matches!(lease.extend(LEASE).await, Err(LockError::NotHeld)));
+    assert!(matches!(lease.release().await, Err(LockError::NotHeld)));
+    assert_held(b.try_lock("x").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_to_renewals_that_never_come_end_the_lease_in_time() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let [near] = world.nodes().await;
+    let far = behind(&wire, &world).await;
+    let lease = far.try_lock("x").lease(LEASE).await.unwrap();
+    renewed(&near, "x", 2).await;
+    // The renewals arrive, and are made: the database believes in a holder who must not.
+    let cut_at = Instant::now();
+    wire.drop_direction(Direction::ToClient);
+    assert_expires(&lease, cut_at).await;
+    assert!(matches!(lease.release().await, Err(LockError::Expired)));
+    let next = in_time("it ends in the database, too", near.lock("x").wait(PATIENCE)).await.unwrap();
+    next.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lost_answer_does_not_end_the_lease() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let [near] = world.nodes().await;
+    let far = behind(&wire, &world).await;
+    let lease = far.try_lock("x").lease(Duration::from_secs(3)).await.unwrap();
+    let fence = lease.fence();
+    // Prepares the statement, so that only an answer to a renewal can get lost.
+    renewed(&near, "x", 1).await;
+    wire.drop_direction(Direction::ToClient);
+    // The renewal after a third of the lease is made, and is not answered.
+    renewed(&near, "x", 1).await;
+    wire.heal();
+    renewed(&near, "x", 4).await;
+    assert!(lease.is_held());
+    assert_eq!(near.lock_holder("x").await.unwrap().unwrap().fence, fence);
+    lease.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_server_ends_the_lease_in_time() {
+    let sandbox = Sandbox::builder().start().unwrap();
+    let world = World::on(&sandbox);
+    let [a, b] = world.nodes().await;
+    let lease = a.try_lock("x").lease(LEASE).await.unwrap();
+    renewed(&b, "x", 2).await;
+    let cut_at = Instant::now();
+    sandbox.pause().unwrap();
+    assert_expires(&lease, cut_at).await;
+    sandbox.resume().unwrap();
+    assert!(matches!(lease.release().await, Err(LockError::Expired)));
+    in_time("somebody else gets it", b.lock("x").wait(PATIENCE)).await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_outlives_its_connections_and_a_restart_that_is_shorter() {
+    let sandbox = Sandbox::builder().start().unwrap();
+    let world = World::on(&sandbox);
+    let [a, b] = world.nodes().await;
+    let lease = a.try_lock("x").await.unwrap();
+    let fence = lease.fence();
+    let client = world.client().await;
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    client.batch_execute(terminate).await.unwrap();
+    // The pool notices by an error of its own; the extension after that goes through.
+    eventually("it is extended", async || lease.extend(Duration::from_secs(120)).await.is_ok()).await;
+    sandbox.kill().unwrap();
+    assert!(matches!(lease.extend(Duration::from_secs(120)).await, Err(LockError::Failed(_))));
+    sandbox.start_again().unwrap();
+    eventually("it is extended", async || lease.extend(Duration::from_secs(180)).await.is_ok()).await;
+    assert!(lease.is_held());
+    eventually("b is connected again", async || b.lock_holder("x").await.is_ok()).await;
+    assert_eq!(b.lock_holder("x").await.unwrap().unwrap().fence, fence, "it was never given to anybody else");
+    lease.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acquisition_without_an_answer_is_no_success_and_is_given_back() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let [near] = world.nodes().await;
+    let far = behind(&wire, &world).await;
+    // The pool has a connection, so that only the answer is lost.
+    far.try_lock("x").await.unwrap().release().await.unwrap();
+    wire.drop_direction(Direction::ToClient);
+    match in_time("it gives up", far.try_lock("x")).await {
+        Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
+        other => panic!("nobody can know: {other:?}"),
+    }
+    // It was taken, for a minute, by somebody who does not know.
+    assert_held(near.try_lock("x").await);
+    wire.heal();
+    let began = Instant::now();
+    free(&near, "x").await;
+    assert!(began.elapsed() < Duration::from_secs(20), "given back, not expired");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_whose_answer_was_lost_gets_the_lock_that_it_had_taken() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let [near] = world.nodes().await;
+    let far = behind(&wire, &world).await;
+    far.try_lock("x").await.unwrap().release().await.unwrap();
+    wire.drop_direction(Direction::ToClient);
+    let waiting = far.clone();
+    let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
+    eventually("it is taken", async || near.lock_holder("x").await.unwrap().is_some()).await;
+    let taken = near.lock_holder("x").await.unwrap().unwrap();
+    wire.heal();
+    let lease = in_time("the waiter learns of it", waiter).await.unwrap().unwrap();
+    assert_eq!(lease.fence(), taken.fence, "the same acquisition, not another");
+    lease.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_without_an_answer_is_no_success_and_goes_on_in_the_background() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let [near] = world.nodes().await;
+    let far = behind(&wire, &world).await;
+    let lease = far.try_lock("x").await.unwrap();
+    // Not even the request arrives.
+    wire.stall();
+    match in_time("it gives up", lease.release()).await {
+        Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
+        other => panic!("nobody can know: {other:?}"),
+    }
+    assert_held(near.try_lock("x").await);
+    wire.heal();
+    let began = Instant::now();
+    free(&near, "x").await;
+    assert!(began.elapsed() < Duration::from_secs(20), "given back, not expired");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acquisition_that_nobody_waits_for_any_more_is_given_back() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let [near] = world.nodes().await;
+    let far = behind(&wire, &world).await;
+    far.try_lock("x").await.unwrap().release().await.unwrap();
+    wire.stall();
+    let mut taking = Box::pin(far.try_lock("x").into_future());
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut taking).await.is_err());
+    drop(taking);
+    wire.heal();
+    // It may arrive or not; either way nobody keeps it.
+    in_time("it is free", async {
+        near.lock("x").wait(PATIENCE).await.unwrap().release().await.unwrap();
+    })
+    .await;
+    assert!(far.shutdown(Duration::from_secs(10)).await.is_complete());
+}
