@@ -1,13 +1,22 @@
-//! The examples run, on a private PostgreSQL of their own, and say what their readers are told they say.
+//! The examples run, and say what their readers are told they say. One starts a private PostgreSQL of its own, as it does
+//! for whoever tries it; the others share one, each in a schema of its own.
 
 #![allow(clippy::expect_used, reason = "what panics here fails its test, also outside the test functions")]
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use pg_sandbox::Sandbox;
+
+/// For all examples but the first.
+static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
+    Sandbox::builder().setting("max_connections", "300").start().expect("PostgreSQL starts")
+});
 
 #[test]
 fn quickstart_shows_a_session_on_two_nodes() {
-    let lines = run("quickstart");
+    let lines = output("quickstart", &mut example("quickstart"));
     let expected = [
         "a: created SessionId(#",
         "b: role is admin, read from the database",
@@ -41,6 +50,82 @@ fn login_logout_shows_that_a_logout_is_final() {
 }
 
 #[test]
+fn step_up_shows_that_a_typed_password_counts_for_a_while_on_every_node() {
+    let expected = [
+        "show the profile: yes",
+        "change the e-mail address: type your password",
+        "the password was typed, version 2",
+        "change the e-mail address on a: yes",
+        "change the e-mail address on b: yes",
+        "later, on a: type your password",
+        "later, on b: type your password",
+        "nobody wrote anything: still version 2",
+    ];
+    assert_lines(&run("step_up"), &expected);
+}
+
+#[test]
+fn limited_offer_shows_that_an_offer_ends_by_itself() {
+    let expected = [
+        "during the campaign: 60 euros with FLASH25",
+        "after the campaign: 80 euros",
+        "the handle is the same, its version too: 1",
+        "read again: 80 euros",
+    ];
+    assert_lines(&run("limited_offer"), &expected);
+}
+
+#[test]
+fn abandoned_form_shows_that_a_form_is_sent_once_and_forgotten_if_it_is_not() {
+    let expected = [
+        r#"ann sends Some({"name": "Ann", "town": "Leeds"})"#,
+        "and again: None",
+        r#"bob has typed {"name": "Bob"}, and goes for lunch"#,
+        "bob sends None",
+        "cleaned up: 1 attribute",
+    ];
+    assert_lines(&run("abandoned_form"), &expected);
+}
+
+#[test]
+fn temporary_token_shows_that_nodes_share_a_token_while_it_lasts() {
+    let expected = [
+        "a calls the bank with token 1",
+        "a calls again with token 1",
+        "b calls with token 1",
+        "later, b calls with token 2",
+        "the bank was asked for 2 tokens",
+    ];
+    assert_lines(&run("temporary_token"), &expected);
+}
+
+#[test]
+fn role_change_shows_that_roles_are_computed_again_in_every_session() {
+    let all = r#"["reader", "editor", "admin"]"#;
+    let expected = [
+        &format!("laptop, on a: {all}"),
+        &format!("phone, on b: {all}"),
+        "computed 2 times, and read from memory from now on",
+        "dropped from 2 sessions",
+        r#"laptop, on a: ["reader"]"#,
+        r#"phone, on b: ["reader"]"#,
+        r#"phone, on b again: ["reader"]"#,
+        "computed 4 times",
+    ];
+    assert_lines(&run("role_change"), &expected);
+}
+
+#[test]
+fn concurrent_cart_shows_that_no_click_is_lost() {
+    let expected = [
+        "20 clicks at once, 20 saved",
+        "refused because another tab was quicker: ",
+        "after taking half of it out: 10",
+    ];
+    assert_lines(&run("concurrent_cart"), &expected);
+}
+
+#[test]
 fn an_example_says_why_it_cannot_reach_the_server_that_it_was_given() {
     for name in ["quickstart", "login_logout"] {
         // Nothing listens on port 1.
@@ -56,7 +141,11 @@ fn an_example_says_why_it_cannot_reach_the_server_that_it_was_given() {
 }
 
 fn run(name: &str) -> Vec<String> {
-    let output = example(name).output().expect("the example runs");
+    output(name, example(name).arg(SANDBOX.url()))
+}
+
+fn output(name: &str, command: &mut Command) -> Vec<String> {
+    let output = command.output().expect("the example runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {}\n{errors}", output.status);
     String::from_utf8_lossy(&output.stdout).lines().map(ToOwned::to_owned).collect()
