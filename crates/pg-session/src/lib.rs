@@ -21,7 +21,8 @@
 //! **Writing.** [`create`](SessionManager::create), [`update`](SessionManager::update) and
 //! [`delete`](SessionManager::delete) return when PostgreSQL has committed. From then on this node shows the new state,
 //! and the others do so within milliseconds. An update may be checked against the session's version or against the
-//! versions of the attributes that it changes; [`modify`](SessionManager::modify) loads, changes, checks and retries.
+//! versions of the attributes that it changes ([which one](https://github.com/pg-session/pg-session/blob/main/docs/checked-updates.md));
+//! [`modify`](SessionManager::modify) loads, changes, checks and retries.
 //! What an update cannot do is bring back a session that was ended: that is [`UpdateError::NotFound`].
 //!
 //! **Hearing.** Each node listens on a connection of its own. Notifications name what changed and to which version; a
@@ -86,4 +87,13 @@ pub mod testing {
     pub fn parse_notification(payload: &str) -> bool {
         crate::invalidation::message::Message::parse(payload).is_ok()
     }
+}
+
+/// The pages of `docs/`, so that `cargo test --doc` compiles their code.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../docs/checked-updates.md")]
+    mod checked_updates {}
+    #[doc = include_str!("../../../docs/configuration.md")]
+    mod configuration {}
 }

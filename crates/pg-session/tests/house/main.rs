@@ -4,6 +4,7 @@
 //! - [`floors`]: a module uses its own floor and those below, as `lib.rs` lists them, and no two modules use each other.
 //! - [`rules`]: one clock, one place for SQL, one reader of SQLSTATEs, no panics, no long files, no sleeping tests.
 //! - [`papers`]: what the documents name exists, and every guard has a control that runs without it.
+//! - [`settings`]: the page about the configuration shows every field with its default.
 //!
 //! What a compiler or clippy can check is not repeated here, but for `unwrap`, whose exceptions are to be seen.
 
@@ -13,6 +14,7 @@
 mod floors;
 mod papers;
 mod rules;
+mod settings;
 mod source;
 
 use source::{Source, workspace};

@@ -21,7 +21,10 @@ pub fn read(name: &str) -> String {
 }
 
 pub fn all() -> Vec<Paper> {
-    PAPERS.iter().map(|&name| Paper { name: name.to_owned(), text: read(name) }).collect()
+    let pages = fs::read_dir(root().join("docs")).expect("the pages of the repository");
+    let pages = pages.map(|page| format!("docs/{}", page.expect("a page").file_name().display()));
+    let names = PAPERS.iter().map(ToString::to_string).chain(pages);
+    names.map(|name| Paper { text: read(&name), name }).collect()
 }
 
 /// What stands in backticks and is a file's path or a name with two underscores or more.
