@@ -59,7 +59,7 @@ impl Database {
     /// [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
     pub(crate) async fn prepare_tables(&self, migrations: Migrations) -> Result<(), Error> {
         if migrations == Migrations::Apply {
-            self.apply_alone().await?;
+            self.apply_alone().await.map_err(|error| self.explain_creation(error))?;
         }
         self.check_version().await?;
         self.check_rights().await
@@ -136,19 +136,55 @@ impl Database {
                     format!("there are no session tables in schema {schema}; {advice}"),
                 )
                 .with_source(error),
+                error if error.kind() == ErrorKind::Permission => Error::new(
+                    ErrorKind::Permission,
+                    format!(
+                        "the role may not use the session tables in schema {schema}; run: {}",
+                        self.grants()
+                    ),
+                )
+                .with_source(error),
                 error => error,
             }),
         }
     }
 
-    /// Looks before the first request does, and says exactly which GRANT is missing.
-    async fn check_rights(&self) -> Result<(), Error> {
+    /// A role that may not create is told who can, and how.
+    fn explain_creation(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Permission {
+            return error;
+        }
+        let schema = self.names.schema();
+        let message = format!(
+            "the role may not create the session tables; run: GRANT CREATE ON SCHEMA {schema} TO <role> (ON DATABASE if \
+             the schema is missing), or have its owner run the SQL that `pg_session::migrations_sql` prints and grant \
+             the rest"
+        );
+        Error::new(ErrorKind::Permission, message).with_source(error)
+    }
+
+    /// What a node does with its tables.
+    fn rights(&self) -> [(String, &'static [&'static str]); 3] {
         const ALL: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
         // The rows of a lock are kept, or go by the foreign key's cascade, which needs no right.
         const NO_DELETE: &[&str] = &["SELECT", "INSERT", "UPDATE"];
-        let tables =
-            [(self.names.sessions(), ALL), (self.names.attributes(), ALL), (self.names.locks(), NO_DELETE)];
-        for (table, needed) in &tables {
+        [(self.names.sessions(), ALL), (self.names.attributes(), ALL), (self.names.locks(), NO_DELETE)]
+    }
+
+    /// The least that a node needs, as statements to run.
+    fn grants(&self) -> String {
+        let (schema, migrations) = (self.names.schema(), self.names.migrations());
+        let mut grants =
+            format!("GRANT USAGE ON SCHEMA {schema} TO <role>; GRANT SELECT ON {migrations} TO <role>");
+        for (table, needed) in self.rights() {
+            grants.push_str(&format!("; GRANT {} ON {table} TO <role>", needed.join(", ")));
+        }
+        grants
+    }
+
+    /// Looks before the first request does, and says exactly which GRANT is missing.
+    async fn check_rights(&self) -> Result<(), Error> {
+        for (table, needed) in &self.rights() {
             for right in *needed {
                 let may = self
                     .bounded(self.timeout, async |connection| {
@@ -163,10 +199,7 @@ impl Database {
                 if !may.map_err(Failure::of_read)? {
                     return Err(Error::new(
                         ErrorKind::Permission,
-                        format!(
-                            "the role lacks {right} on {table}; run: GRANT {} ON {table} TO <role>",
-                            needed.join(", ")
-                        ),
+                        format!("the role lacks {right} on {table}; run: {}", self.grants()),
                     ));
                 }
             }

@@ -42,12 +42,12 @@ async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec
             let node = node.clone();
             tokio::spawn(async move {
                 let mut session = node.get(session.id()).await.unwrap().expect("alive");
-                if (at + round) % 3 == 0 {
+                if (at + round).is_multiple_of(3) {
                     let key = ["cart", "theme", "csrf"][(round % 3) as usize];
                     session.set(key, &format!("{round:060}")).unwrap();
                     node.update(&mut session).await.unwrap();
                 }
-                if (at + round) % 100 == 0 {
+                if (at + round).is_multiple_of(100) {
                     node.delete(session.id()).await.unwrap();
                     session = node.create(session.user_id()).set("cart", &0).unwrap().await.unwrap();
                 }

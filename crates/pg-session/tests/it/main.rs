@@ -12,6 +12,8 @@ mod stage;
 mod support;
 mod tables;
 
+mod bad_input;
+mod bad_server;
 mod combining;
 mod corpus;
 mod crash;
@@ -41,6 +43,7 @@ mod publish_race;
 mod reads;
 mod reconnect;
 mod rights;
+mod secrets;
 mod session_limit;
 mod single_flight;
 mod smoke;

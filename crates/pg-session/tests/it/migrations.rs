@@ -23,7 +23,7 @@ async fn five_nodes_that_start_together_make_the_tables_once() {
     let observer = world.client().await;
     let rows = observer.query("SELECT version FROM session_migrations", &[]).await.unwrap();
     let versions: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(versions, (1..=versions.len() as i32).collect::<Vec<_>>(), "each migration once");
+    assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<i32>>(), "each migration once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -124,7 +124,7 @@ impl Model {
             let gone = base.version_of(key) == 0 && self.rows.get(**key).is_some_and(|row| row.expired);
             base.version_of(key) != self.version_of(key) && !gone
         };
-        finals.keys().filter(|key| differs(&key)).copied().collect()
+        finals.keys().filter(differs).copied().collect()
     }
 }
 

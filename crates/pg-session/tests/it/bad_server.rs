@@ -1,0 +1,207 @@
+//! Servers that cannot be used: not there, not for this role, without the tables, or with somebody else's. Each is a
+//! typed error at the start that says what to do, and nothing is left behind.
+
+use std::time::Duration;
+
+use pg_sandbox::Sandbox;
+use pg_session::{Config, Error, ErrorKind, Migrations, SessionManager};
+use tokio::net::TcpListener;
+
+use crate::support::{World, eventually};
+
+async fn refused(url: &str, config: Config) -> Error {
+    SessionManager::connect(url, config).await.expect_err("it must not start")
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause} {cause:?}"));
+        next = cause.source();
+    }
+    text
+}
+
+fn assert_says(error: &Error, kind: ErrorKind, advice: &str) {
+    assert_eq!(error.kind(), kind, "{error:?}");
+    assert!(error.to_string().contains(advice), "{error:?} does not say {advice:?}");
+}
+
+/// The server's URL with another role.
+fn as_role(world: &World, role: &str) -> String {
+    let (_, server) = world.url.split_once('@').expect("the sandbox's URL has a role");
+    format!("postgres://{role}@{server}")
+}
+
+fn checking(world: &World) -> Config {
+    let mut config = world.config();
+    config.migrations = Migrations::Check;
+    config
+}
+
+/// A role that may log in and nothing else, named after the test's schema.
+async fn role(world: &World, grants: &str) -> String {
+    let (role, schema) = (format!("role_{}", world.schema), &world.schema);
+    let script =
+        format!("CREATE ROLE {role} LOGIN; {}", grants.replace("{role}", &role).replace("{schema}", schema));
+    world.client().await.batch_execute(&script).await.unwrap();
+    role
+}
+
+#[tokio::test]
+async fn a_connection_string_that_does_not_parse_is_not_repeated() {
+    let world = World::new();
+    for url in [
+        "postgres://ann:hunter2@localhost:port/db",
+        "postgres://ann:hunter2@localhost/db?sslmod=require",
+        "postgres://ann:hunter2@localhost/db?connect_timeout=hunter2",
+        "host=localhost password=hunter2 user",
+        "host=localhost password='hunter2",
+        "hunter2",
+    ] {
+        let error = refused(url, world.config()).await;
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}: {error:?}");
+        assert!(!chain(&error).contains("hunter2"), "{}", chain(&error));
+    }
+    let error = refused("postgres://localhost:port/db", world.config()).await;
+    assert!(error.to_string().contains("postgres://user:password@host:5432/database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_closed_port_is_unavailable_and_said_to_be() {
+    let world = World::new();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = refused(&format!("postgres://ann:hunter2@{free}/db"), world.config()).await;
+    assert_says(&error, ErrorKind::Unavailable, "check host, port and network");
+    assert!(!chain(&error).contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up_after_the_timeout() {
+    let world = World::new();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = world.config();
+    config.query_timeout = Duration::from_millis(50);
+    config.migrations = Migrations::Check;
+    let url = format!("postgres://ann@{}/db", silent.local_addr().unwrap());
+    let error = refused(&url, config).await;
+    assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_role_and_a_wrong_database_are_named_as_such() {
+    let world = World::new();
+    let error = refused(&as_role(&world, "nobody_knows_me"), world.config()).await;
+    assert_says(&error, ErrorKind::Config, "correct the connection string");
+    let (server, _) = world.url.rsplit_once('/').unwrap();
+    let error = refused(&format!("{server}/no_such_database"), world.config()).await;
+    assert_says(&error, ErrorKind::Config, "the database does not exist; create it");
+}
+
+/// A sandbox trusts everybody, so one of its own is made to ask one role for its password.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_is_named_as_such_and_not_repeated() {
+    let sandbox = Sandbox::start().unwrap();
+    let world = World::on(&sandbox);
+    let role = role(&world, "ALTER ROLE {role} PASSWORD 'right'").await;
+    let observer = world.client().await;
+    let row = observer
+        .query_one("SELECT current_setting('hba_file'), pg_read_file(current_setting('hba_file'))", &[]);
+    let row = row.await.unwrap();
+    let (file, rules): (String, String) = (row.get(0), row.get(1));
+    let rules = format!("host all {role} all scram-sha-256\n{rules}");
+    let script = format!(
+        "COPY (SELECT line FROM string_to_table($rules${rules}$rules$, E'\n') AS line) TO '{file}';
+         SELECT pg_reload_conf()"
+    );
+    observer.batch_execute(&script).await.unwrap();
+    let url = as_role(&world, &format!("{role}:hunter2"));
+    eventually("the server asks for the password", async || {
+        tokio_postgres::connect(&url, tokio_postgres::NoTls).await.is_err()
+    })
+    .await;
+    let error = refused(&url, world.config()).await;
+    assert_says(&error, ErrorKind::Config, "user name or password; correct the connection string");
+    assert!(!chain(&error).contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_tables_are_not_made_unless_asked_for() {
+    let world = World::new();
+    let error = refused(&world.url, checking(&world)).await;
+    assert_says(&error, ErrorKind::Schema, "migrations = \"apply\"");
+    assert!(error.to_string().contains("migrations_sql"), "{error}");
+    let text = "SELECT count(*) FROM pg_namespace WHERE nspname = $1";
+    let made: i64 = world.client().await.query_one(text, &[&world.schema]).await.unwrap().get(0);
+    assert_eq!(made, 0, "not even the schema");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_a_newer_version_are_left_alone() {
+    let world = World::new();
+    let node = world.node().await;
+    assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
+    let script = "INSERT INTO session_migrations (version, name) VALUES (1000, 'from the future')";
+    world.client().await.batch_execute(script).await.unwrap();
+    for config in [checking(&world), world.config()] {
+        let error = refused(&world.url, config).await;
+        assert_says(&error, ErrorKind::Schema, "upgrade this node");
+        assert!(error.to_string().contains("version 1000"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_rights_are_named_with_the_grant_that_gives_them() {
+    let world = World::new();
+    world.node().await;
+    let role = role(&world, "").await;
+    let url = as_role(&world, &role);
+    let owner = world.client().await;
+    let schema = &world.schema;
+    let steps = [
+        "SELECT 'nothing yet'".to_owned(),
+        format!("GRANT USAGE ON SCHEMA {schema} TO {role}"),
+        format!("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}"),
+    ];
+    for step in steps {
+        owner.batch_execute(&step).await.unwrap();
+        let error = refused(&url, checking(&world)).await;
+        assert_says(&error, ErrorKind::Permission, "GRANT USAGE ON SCHEMA");
+        assert_says(&error, ErrorKind::Permission, "GRANT SELECT, INSERT, UPDATE, DELETE ON");
+    }
+
+    // What the message says, done as it says.
+    owner.batch_execute(&format!("REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {role}")).await.unwrap();
+    let text = refused(&url, checking(&world)).await.to_string();
+    let grants = text.split_once("run: ").expect("it says what to run").1.replace("<role>", &role);
+    owner.batch_execute(&grants).await.unwrap();
+    let node = SessionManager::connect(&url, checking(&world)).await.expect("now it may");
+    let id = node.create(1).set("x", &1).unwrap().await.unwrap().id();
+    assert!(node.delete(id).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_may_not_create_is_told_who_can() {
+    let world = World::new();
+    let role = role(&world, "").await;
+    let error = refused(&as_role(&world, &role), world.config()).await;
+    assert_says(&error, ErrorKind::Permission, "GRANT CREATE ON SCHEMA");
+    assert_says(&error, ErrorKind::Permission, "migrations_sql");
+    let text = "SELECT count(*) FROM pg_namespace WHERE nspname = $1";
+    let observer = world.client().await;
+    let made: i64 = observer.query_one(text, &[&world.schema]).await.unwrap().get(0);
+    assert_eq!(made, 0);
+
+    // A schema that exists but takes no tables from this role: nothing half-made, either.
+    observer
+        .batch_execute(&format!("CREATE SCHEMA {0}; GRANT USAGE ON SCHEMA {0} TO {role}", world.schema))
+        .await
+        .unwrap();
+    let error = refused(&as_role(&world, &role), world.config()).await;
+    assert_says(&error, ErrorKind::Permission, "GRANT CREATE ON SCHEMA");
+    assert_says(&error, ErrorKind::Permission, "migrations_sql");
+    let text = "SELECT count(*) FROM pg_tables WHERE schemaname = $1";
+    let made: i64 = observer.query_one(text, &[&world.schema]).await.unwrap().get(0);
+    assert_eq!(made, 0);
+}

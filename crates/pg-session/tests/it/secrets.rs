@@ -1,0 +1,163 @@
+//! Nothing that logs a person in, and no attribute's value, gets into a log, a `Debug` output or an error.
+
+use std::cell::RefCell;
+use std::fmt::Debug;
+use std::io::Write;
+use std::sync::{Arc, Mutex, Once};
+
+use pg_session::{SessionId, SessionManager, UpdateError};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::support::World;
+
+const VALUE: &str = "top-secret-4711";
+
+/// Everything that is told on this thread, through `tracing` and through the `log` facade of the driver.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<u8>>>);
+
+thread_local! {
+    static LISTENER: RefCell<Option<Told>> = const { RefCell::new(None) };
+}
+
+impl Told {
+    /// From here on, at the finest level. The test's runtime has this one thread, so its tasks speak here, too.
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            log::set_logger(&Facade).expect("nobody else sets one");
+            log::set_max_level(log::LevelFilter::Trace);
+        });
+        LISTENER.with_borrow_mut(|listener| *listener = Some(self.clone()));
+        let told = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(LevelFilter::TRACE)
+            .with_ansi(false)
+            .with_writer(move || told.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn add(&self, text: &impl Debug) {
+        writeln!(self.clone(), "{text:?} {text:#?}").expect("memory takes it");
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).expect("logs are text")
+    }
+}
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the driver tells, to the listener of its thread.
+struct Facade;
+
+impl log::Log for Facade {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        LISTENER.with_borrow(Option::is_some)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let listener = LISTENER.with_borrow(Clone::clone);
+        if let Some(mut told) = listener {
+            writeln!(told, "{} {} {}", record.level(), record.target(), record.args())
+                .expect("memory takes it");
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// An error and everything behind it.
+fn add_chain(told: &Told, error: &(dyn std::error::Error + 'static)) {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        told.add(&error);
+        told.add(&error.to_string());
+        next = error.source();
+    }
+}
+
+/// A little of everything that can be done with a session; returns the ids that were used.
+async fn story(told: &Told, a: &SessionManager, b: &SessionManager) -> Vec<SessionId> {
+    let create = a.create(1).set("token", VALUE).unwrap();
+    told.add(&create);
+    let mut session = create.await.unwrap();
+    let other = b.create(1).set("token", VALUE).unwrap().await.unwrap();
+    let mut stale = b.get(session.id()).await.unwrap().unwrap();
+    told.add(&b.get(session.id()));
+    session.set("more", &[VALUE]).unwrap();
+    told.add(&session);
+    told.add(&session.get_shared::<String>("token").unwrap().map(|_| "decoded"));
+    told.add(&a.update(&mut session));
+    a.update(&mut session).check_attributes().await.unwrap();
+    stale.set("more", VALUE).unwrap();
+    add_chain(told, &b.update(&mut stale).check_attributes().await.unwrap_err());
+    add_chain(told, &session.get::<u64>("token").unwrap_err());
+    add_chain(told, &session.get_shared::<u64>("token").unwrap_err());
+    add_chain(told, &session.set("token", &VALUE.repeat(10_000)).unwrap_err());
+    a.catch_up().await.unwrap();
+    a.evict_user(1).await.unwrap();
+    a.delete(session.id()).await.unwrap();
+    b.catch_up().await.unwrap();
+    add_chain(told, &b.update(&mut stale).await.unwrap_err());
+    a.delete_many([other.id()]).await.unwrap();
+    told.add(&(a, b, a.status(), a.config()));
+    vec![session.id(), other.id()]
+}
+
+/// The server's words about a refused row quote it in their detail.
+async fn refused_story(told: &Told, world: &World, a: &SessionManager) -> Vec<SessionId> {
+    let mut session = a.create(2).set("token", "fine").unwrap().await.unwrap();
+    let script = "ALTER TABLE session_attributes ADD CONSTRAINT refused CHECK (key <> 'poison')";
+    world.client().await.batch_execute(script).await.unwrap();
+    session.set("poison", VALUE).unwrap();
+    let refused = a.update(&mut session).await.unwrap_err();
+    add_chain(told, &refused);
+    assert!(matches!(&refused, UpdateError::Failed(_)));
+    add_chain(told, &a.create(2).set("poison", VALUE).unwrap().await.unwrap_err());
+    let text = session.id().expose().to_string();
+    add_chain(told, &text.to_uppercase().parse::<SessionId>().unwrap_err());
+    // A table that is gone: every read and every write says so, once per id and once for all.
+    world.client().await.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
+    add_chain(told, &a.get(session.id()).refresh().await.unwrap_err());
+    add_chain(told, &a.update(&mut session).await.unwrap_err());
+    add_chain(told, &a.delete(session.id()).await.unwrap_err());
+    world.client().await.batch_execute("ALTER TABLE hidden RENAME TO sessions").await.unwrap();
+    vec![session.id()]
+}
+
+#[tokio::test]
+async fn no_log_no_debug_output_and_no_error_tells_an_id_or_a_value() {
+    let world = World::new();
+    let told = Told::default();
+    let _listening = told.listen();
+    let (a, b) = (world.node().await, world.node().await);
+    let mut ids = story(&told, &a, &b).await;
+    ids.extend(refused_story(&told, &world, &a).await);
+    assert!(a.shutdown(std::time::Duration::from_secs(10)).await.is_complete());
+    let text = told.text();
+    for control in ["tokio_postgres", "executing statement", "pg_session", "pg_listen", "SQLSTATE"] {
+        assert!(text.contains(control), "{control:?} must be told, or this test hears nothing");
+    }
+    let text = text.to_lowercase();
+    assert!(!text.contains(VALUE), "a value: {}", around(&text, VALUE));
+    for id in ids {
+        for form in [id.expose().simple().to_string(), id.expose().hyphenated().to_string()] {
+            assert!(!text.contains(&form), "a session id: {}", around(&text, &form));
+        }
+    }
+}
+
+fn around<'a>(text: &'a str, found: &str) -> &'a str {
+    text.lines().find(|line| line.contains(found)).unwrap_or(text)
+}
