@@ -259,6 +259,10 @@ impl Drop for Airborne<'_> {
 
 fn join(waiters: &mut Waiters, waiter: oneshot::Sender<Answer>) -> Result<(), Error> {
     if waiters.len() >= WAITERS_MAX {
+        // Readers that have gone away make room.
+        waiters.retain(|waiter| !waiter.is_closed());
+    }
+    if waiters.len() >= WAITERS_MAX {
         return Err(overloaded());
     }
     waiters.push(waiter);

@@ -44,6 +44,16 @@ pub(super) struct Stripe {
     forgotten: u64,
     remembered: [Option<Invalidation>; REMEMBERED],
     oldest: usize,
+    /// Sessions with a write of this node under way, and the highest version of them seen since it began.
+    ///
+    /// ```text
+    /// A   writes version 2, COMMIT ────────────────────────────────────── publish?
+    /// B        writes version 3                                     (A has not heard it)
+    /// A              a read loads 3; 3 is evicted, or may not be kept
+    /// ```
+    ///
+    /// Neither the cache nor an invalidation tells A's writer of 3 then, and version 2 would come back.
+    writing: Vec<(SessionId, Version)>,
 }
 
 impl Stripe {
@@ -58,7 +68,29 @@ impl Stripe {
 
     /// Every id of the stripe was invalidated.
     pub(super) fn note_all(&mut self, sequence: u64) {
-        *self = Self { forgotten: sequence, ..Self::default() };
+        *self = Self { forgotten: sequence, writing: std::mem::take(&mut self.writing), ..Self::default() };
+    }
+
+    pub(super) fn begin_write(&mut self, id: SessionId) {
+        self.writing.push((id, Version::ABSENT));
+    }
+
+    pub(super) fn end_write(&mut self, id: SessionId) {
+        if let Some(at) = self.writing.iter().position(|(writing, _)| *writing == id) {
+            self.writing.swap_remove(at);
+        }
+    }
+
+    /// Somebody on this node is shown `version` of `id`.
+    pub(super) fn see(&mut self, id: SessionId, version: Version) {
+        for (_, seen) in self.writing.iter_mut().filter(|(writing, _)| *writing == id) {
+            *seen = version.max(*seen);
+        }
+    }
+
+    /// Whether nobody was shown more than `version` of `id` since its write began.
+    pub(super) fn is_newest(&self, id: SessionId, version: Version) -> bool {
+        self.writing.iter().all(|&(writing, seen)| writing != id || seen <= version)
     }
 
     /// Whether a record of `version`, read under `ticket`, contains every invalidation of `id` since.

@@ -127,7 +127,8 @@ impl Cache {
     /// Puts a record that was read under `ticket` into memory, if nothing came between. Returns whether it did.
     pub(crate) fn install(&self, ticket: Ticket, record: &Arc<Record>) -> bool {
         let (id, version) = (record.row.id, record.row.version);
-        let stripe = self.stripe(id);
+        let mut stripe = self.stripe(id);
+        stripe.see(id, version);
         let old = self.slots.peek(&id);
         if let Some(old) = &old {
             record.access.inherit(&old.record.access);
@@ -138,6 +139,7 @@ impl Cache {
         let admitted = !self.probes.holds(Guard::FillTicket)
             || (is_listening(ticket.epoch)
                 && ticket.epoch == self.epoch()
+                && stripe.is_newest(id, version)
                 && stripe.admits(ticket, id, version));
         if admitted && self.put(ticket, record) {
             return self.count(Count::Install, true);
@@ -147,6 +149,12 @@ impl Cache {
             self.take(id);
         }
         self.count(Count::Refusal, false)
+    }
+
+    /// To be held from before a write's statement leaves until its outcome was published.
+    pub(crate) fn begin_write(&self, id: SessionId) -> Writing<'_> {
+        self.stripe(id).begin_write(id);
+        Writing { cache: self, id }
     }
 
     /// Puts the outcome of an own commit into memory, if nothing came between; what is older goes in any case.
@@ -313,6 +321,19 @@ impl Cache {
 
     fn stripe(&self, id: SessionId) -> MutexGuard<'_, Stripe> {
         lock(&self.stripes[id.spread() % STRIPES])
+    }
+}
+
+/// A write of this node under way: what is shown of its session meanwhile is remembered.
+#[must_use = "the write is under way for as long as this lives"]
+pub(crate) struct Writing<'a> {
+    cache: &'a Cache,
+    id: SessionId,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.cache.stripe(self.id).end_write(self.id);
     }
 }
 

@@ -89,6 +89,33 @@ fn versions_never_go_backwards() {
 }
 
 #[test]
+fn a_version_that_was_shown_and_evicted_is_not_followed_by_an_older_publish() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    // A writes 2; meanwhile a read of A loads 3, which leaves the cache before A publishes.
+    let (writing, ticket) = (cache.begin_write(id), cache.ticket());
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 3)));
+    cache.take(id);
+    cache.publish(ticket, &record(&rules, id, 1, 2));
+    assert_eq!(version_of(&cache, id), None);
+    drop(writing);
+    // The same, but 3 was never kept.
+    let (writing, ticket) = (cache.begin_write(id), cache.ticket());
+    let refused = cache.ticket();
+    cache.drop_user(UserId::from(1));
+    assert!(!cache.install(refused, &record(&rules, id, 1, 5)));
+    cache.publish(ticket, &record(&rules, id, 1, 4));
+    assert_eq!(version_of(&cache, id), None);
+    drop(writing);
+    // And without anybody having seen more, a publish is kept.
+    let (writing, ticket) = (cache.begin_write(id), cache.ticket());
+    cache.drop_all();
+    cache.publish(cache.ticket(), &record(&rules, id, 1, 6));
+    assert_eq!(version_of(&cache, id), Some(6));
+    drop((writing, ticket));
+    assert!(cache.stripe(id).is_newest(id, Version::new(1)), "no write is left behind");
+}
+
+#[test]
 fn nothing_is_kept_while_deaf_or_across_a_loss() {
     let (rules, cache, id) = (rules(), cache(10), SessionId::random());
     let before = cache.ticket();

@@ -25,14 +25,27 @@ use crate::clock::Tick;
 pub(crate) struct Trust {
     until: AtomicU64,
     window: Duration,
-    /// Wakes those who wait for trust; the value is `until`.
-    changed: watch::Sender<Tick>,
+    /// Wakes those who wait for trust or for a proof.
+    changed: watch::Sender<Standing>,
+}
+
+/// What the last event has brought.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// Until when hits may be served.
+    pub(crate) until: Tick,
+    /// When the last barrier was sent that came back. Unlike trust, it is not lost with the connection.
+    pub(crate) proved: Tick,
 }
 
 impl Trust {
     /// Untrusted until the first proof.
     pub(crate) fn new(window: Duration) -> Self {
-        Self { until: AtomicU64::new(0), window, changed: watch::Sender::new(Tick::ZERO) }
+        Self {
+            until: AtomicU64::new(0),
+            window,
+            changed: watch::Sender::new(Standing { until: Tick::ZERO, proved: Tick::ZERO }),
+        }
     }
 
     #[inline]
@@ -43,21 +56,23 @@ impl Trust {
 
     /// A barrier that was sent at `as_of` has come back, and everything before it has been handled.
     pub(crate) fn prove(&self, as_of: Tick) {
-        self.set(as_of.plus(self.window));
+        self.set(as_of.plus(self.window), Some(as_of));
     }
 
     /// Something may have been missed.
     pub(crate) fn revoke(&self) {
-        self.set(Tick::ZERO);
+        self.set(Tick::ZERO, None);
     }
 
-    fn set(&self, until: Tick) {
+    fn set(&self, until: Tick, proved: Option<Tick>) {
         self.until.store(until.nanos(), Ordering::Release);
-        self.changed.send_replace(until);
+        self.changed.send_modify(|standing| {
+            *standing = Standing { until, proved: proved.unwrap_or(standing.proved) };
+        });
     }
 
-    /// Each change of [`until`](Trust::until).
-    pub(crate) fn watch(&self) -> watch::Receiver<Tick> {
+    /// Each change.
+    pub(crate) fn watch(&self) -> watch::Receiver<Standing> {
         self.changed.subscribe()
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::SessionManager;
 use crate::cache::CacheStats;
-use crate::clock::Tick;
 use crate::error::{Error, ErrorKind};
 use crate::loader::LoadStats;
 use crate::writer::WriteStats;
@@ -56,14 +55,14 @@ impl SessionManager {
     pub async fn trusted(&self) {
         let mut changes = self.0.trust.watch();
         // An error means that the sender is gone, which `self` keeps.
-        let _ = changes.wait_for(|&until| self.0.rules.clock.now() < until).await;
+        let _ = changes.wait_for(|standing| self.0.rules.clock.now() < standing.until).await;
     }
 
     /// Sends a barrier and waits until it is back: then this node has handled every change that was committed, by
     /// anyone, before this call.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the listening connection is down.
+    /// [`ErrorKind::Unavailable`] if the listening connection is down, or is lost and not back within `trust_window`.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -72,12 +71,13 @@ impl SessionManager {
         let deaf =
             || Error::new(ErrorKind::Unavailable, "the listener is not connected; it is being replaced");
         let as_of = self.0.listener.barrier().await.map_err(|error| deaf().with_source(error))?;
-        // The barrier came back to the listener; it counts when the hearing task has handled what came before it.
-        let proved = self.0.rules.clock.tick_of(as_of).plus(self.0.config.trust_window);
-        let heard = changes.wait_for(|&until| until >= proved || until == Tick::ZERO).await;
-        match heard.map(|until| *until) {
-            Ok(until) if until != Tick::ZERO => Ok(()),
-            _ => Err(deaf()),
+        // The barrier came back to the listener; it counts when the hearing task has handled what came before it. If
+        // the connection is lost in between, the barrier of the next one proves as much.
+        let proved = self.0.rules.clock.tick_of(as_of);
+        let heard = changes.wait_for(|standing| standing.proved >= proved);
+        match tokio::time::timeout(self.0.config.trust_window, heard).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(deaf()),
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Workshop;
 use super::lane::Job;
+use crate::cache::Writing;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::SessionId;
 use crate::postgres::failure::Failure;
@@ -60,6 +61,8 @@ impl Job for UpdateJob {
 
     async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
         // Before the statement leaves: an update of another node that is heard meanwhile must win.
+        let _writing: Vec<Writing<'_>> =
+            batch.iter().map(|job| workshop.cache.begin_write(job.session())).collect();
         let ticket = workshop.cache.ticket();
         let orders: Vec<Order<'_>> = batch.iter().map(Self::order).collect();
         let outcomes = workshop.database.update(&orders).await?;
