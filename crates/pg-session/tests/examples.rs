@@ -126,6 +126,23 @@ fn concurrent_cart_shows_that_no_click_is_lost() {
 }
 
 #[test]
+fn signed_tokens_shows_a_forgery_a_rotation_and_a_purpose() {
+    let expected = [
+        "a cookie of 92 characters says SessionId(#",
+        "one character changed: BadSignature",
+        "the new key signs, the old cookie: accepted",
+        "the old key is removed, the old cookie: UnknownKey",
+        "a link for 15 minutes says \"user 42\"",
+        "the same link for another purpose: BadSignature",
+        "verifying a good token: ",
+        "turning away a wrong signature: ",
+        "turning away a removed key: ",
+        "verifying a message: ",
+    ];
+    assert_lines(&run("signed_tokens"), &expected);
+}
+
+#[test]
 fn an_example_says_why_it_cannot_reach_the_server_that_it_was_given() {
     for name in ["quickstart", "login_logout"] {
         // Nothing listens on port 1.
