@@ -83,7 +83,9 @@ mod tests {
     #[test]
     fn a_message_lives_as_long_as_was_asked_for_and_two_seconds_more_at_most() {
         let ring = KeyRing::new(&SigningKey::from_bytes(&[7; 32]).unwrap());
-        for (now, valid_for) in [(0, 0), (999, 1), (1_000, 1_000), (1_999, 999), (123_456, 60_000)] {
+        for (now, valid_for) in
+            [(0, 0), (999, 1), (1_000, 1), (1_000, 1_000), (1_999, 999), (123_456, 60_000)]
+        {
             let signed = sign(&ring, INVITE, b"hello", Duration::from_millis(valid_for), at(now)).unwrap();
             let read = |millis| verify(&ring, INVITE, &signed, at(millis));
             assert_eq!(read(now), Ok(b"hello".as_slice()));
