@@ -23,7 +23,7 @@ const WRITERS_PER_NODE: u32 = 6;
 /// The first of their users, who have numbers.
 const FIRST_USER: u32 = 2_000;
 /// Updates that have to be acknowledged before, between and after the failures.
-const UPDATES_BETWEEN: u64 = 500;
+const UPDATES_BETWEEN: u64 = 200;
 /// What a writer does with an error: waits a little, and tries again.
 const PAUSE: Duration = Duration::from_millis(5);
 
