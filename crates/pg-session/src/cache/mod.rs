@@ -159,7 +159,10 @@ impl Cache {
 
     /// Puts the outcome of an own commit into memory, if nothing came between; what is older goes in any case.
     pub(crate) fn publish(&self, ticket: Ticket, record: &Arc<Record>) {
-        self.invalidate(record.row.id, record.row.version);
+        let (id, version) = (record.row.id, record.row.version);
+        // What is under way and older is refused from here on. What is in memory is served until it is replaced: the
+        // caller has not been told of the commit yet.
+        self.stripe(id).note(id, version, self.next());
         self.install(ticket, record);
     }
 

@@ -67,7 +67,11 @@ impl Server {
             _ => None,
         });
         let config = tokio_postgres::Config::from_str(&rest).map_err(|error| {
-            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let mut cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            // The driver quotes the option, which is the rest of the password if that has a space and no quotes.
+            if cause.starts_with("unknown option") {
+                "unknown option".clone_into(&mut cause);
+            }
             Error::new(
                 ErrorKind::Config,
                 "the connection string does not parse; write it as postgres://user:password@host:5432/database",
@@ -338,6 +342,7 @@ mod tests {
             "host=h password=hunter2 sslmode=sometimes",
             "user=hunter2",
             "postgres://h/d?sslmod=hunter2",
+            "host=h password=my hunter2=x",
         ] {
             let error = Server::parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);

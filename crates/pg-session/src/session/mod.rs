@@ -267,10 +267,12 @@ impl Session {
         self.changes.remove(key);
     }
 
-    /// Checks what the session would hold after its changes.
+    /// Checks what the session would hold after its changes, as far as this handle can see: nodes that add different
+    /// keys at the same time may exceed the limits together, by what each of them added.
     pub(crate) fn check_limits(&self) -> Result<(), Error> {
-        let kept =
-            self.record.attributes.iter().filter(|attribute| self.changes.get(&attribute.key).is_none());
+        let now = self.now();
+        let kept = self.record.attributes.iter().filter(|attribute| attribute.is_live(now));
+        let kept = kept.filter(|attribute| self.changes.get(&attribute.key).is_none());
         let kept = kept.map(|attribute| (&*attribute.key, &*attribute.text));
         check(&self.record.rules, kept, &self.changes)
     }

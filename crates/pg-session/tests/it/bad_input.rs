@@ -108,6 +108,14 @@ async fn too_many_attributes_are_refused_on_create_and_on_update() {
     scene.assert_untouched().await;
     scene.session.remove("a");
     scene.node.update(&mut scene.session).await.expect("four are allowed");
+    scene.session.set_for("e", &5, Duration::from_millis(1)).unwrap();
+    scene.session.remove("d");
+    scene.node.update(&mut scene.session).await.expect("four again");
+    while scene.session.contains("e") {
+        tokio::task::yield_now().await;
+    }
+    scene.session.set("d", &4).unwrap();
+    scene.node.update(&mut scene.session).await.expect("what has expired does not count");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,11 +50,11 @@ async fn the_server_is_verified_as_far_as_sslmode_says() {
         let path = pem.0.display();
         format!("postgres://postgres@{host}:{port}/postgres?sslmode={mode}&sslrootcert={path}")
     };
+    let client = world.client().await;
     // Encrypted, and for `verify-*` proved.
     for (host, mode) in [("127.0.0.1", "require"), ("127.0.0.1", "verify-ca"), ("localhost", "verify-full")] {
         let node = SessionManager::connect(&url(host, mode, &right), world.config()).await.unwrap();
         node.trusted().await;
-        let client = world.client().await;
         let plain: i64 = client
             .query_one(
                 "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
