@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let shop = SessionManager::connect(&url, config).await?;
 
     // In life the end of the campaign, the same for all. A time that has passed makes the attribute absent.
+    #[allow(clippy::disallowed_methods, reason = "an application has a clock of its own")]
     let end = SystemTime::now() + Duration::from_secs(2);
     let offer = Offer { code: "FLASH25".to_owned(), percent: 25 };
     let session = shop.create(UserId::from("ann")).set_until("offer", &offer, end)?.await?;

@@ -143,6 +143,56 @@ fn signed_tokens_shows_a_forgery_a_rotation_and_a_purpose() {
 }
 
 #[test]
+fn signed_cookies_shows_that_what_was_not_signed_costs_no_query() {
+    let expected = [
+        "ann, on b: hello Ann",
+        "a forged cookie: the login page",
+        "an id without a signature: the login page",
+        "queries for these: 0",
+        "renamed, and at once on b: hello Ann Smith",
+        "the keys are rotated: hello Ann Smith",
+        "the old key is gone: the login page",
+    ];
+    assert_lines(&run("signed_cookies"), &expected);
+}
+
+#[test]
+fn distributed_cron_shows_that_one_of_three_nodes_does_the_work() {
+    let expected = [
+        "monday: the report was sent 1 time by 3 nodes",
+        "tuesday: the report was sent 1 time by 3 nodes",
+        "nobody holds the lock: true",
+    ];
+    assert_lines(&run("distributed_cron"), &expected);
+}
+
+#[test]
+fn long_job_shows_that_a_lease_is_renewed_extended_and_lost() {
+    let expected = [
+        "after two leases the lock is held: true",
+        "b would like to, but: the lock is held by somebody else",
+        "extended beyond ten leases: true",
+        "a writes: accepted",
+        "b writes: accepted",
+        "a once more, late: refused",
+        "the export was stopped: the lock was taken away, or its session ended",
+    ];
+    assert_lines(&run("long_job"), &expected);
+}
+
+#[test]
+fn try_lock_shows_that_a_second_tab_is_told_at_once() {
+    let expected = [
+        "ann's second tab, on b: another tab is paying already",
+        "bob: paid",
+        "ann's first tab: paid",
+        "ann's second tab again: paid",
+        "ann, logged out: please log in",
+    ];
+    assert_lines(&run("try_lock"), &expected);
+}
+
+#[test]
 fn an_example_says_why_it_cannot_reach_the_server_that_it_was_given() {
     for name in ["quickstart", "login_logout"] {
         // Nothing listens on port 1.
