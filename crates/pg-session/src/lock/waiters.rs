@@ -56,7 +56,8 @@ impl Waiters {
         }
     }
 
-    /// From now on, releases are heard. Those before may have been missed.
+    /// From now on, releases are heard. One before may have been missed by a waiter that was just looking, and that
+    /// now would sleep as one who hears.
     pub(crate) fn hear(&self) {
         self.hearing.store(true, Ordering::Relaxed);
         self.wake_all();

@@ -200,7 +200,7 @@ fn release(dialect: &Dialect<'_>) -> Sql {
                  FROM {locks} l WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 FOR NO KEY UPDATE
              ), freed AS (
                  UPDATE {locks} l SET owner = NULL, expires_at = LEAST(l.expires_at, {now})
-                 FROM held h WHERE l.scope = h.scope AND l.name = h.name AND l.owner = $3
+                 FROM held h WHERE l.scope = h.scope AND l.name = h.name
                  RETURNING h.live
              ), told AS MATERIALIZED ({told})
              SELECT f.live FROM freed f CROSS JOIN (SELECT count(*) FROM told) t"

@@ -14,7 +14,7 @@ use crate::lock::assert_held;
 use crate::stage::in_time;
 use crate::support::{PATIENCE, World};
 
-const LEASE: Duration = Duration::from_millis(600);
+const LEASE: Duration = Duration::from_secs(2);
 const URL: &str = "PG_SESSION_TEST_HOLDER_URL";
 const SCHEMA: &str = "PG_SESSION_TEST_HOLDER_SCHEMA";
 /// Before each line that is meant for the test; the harness writes lines of its own.

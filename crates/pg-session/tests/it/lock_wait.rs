@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use pg_sandbox::Direction;
-use pg_session::LockError;
+use pg_session::{ErrorKind, LockError};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
@@ -134,6 +135,32 @@ async fn a_waiter_that_leaves_takes_nothing_and_holds_up_nobody() {
         drop(lease);
         free(&a, "x").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_waiters_share_one_place_in_the_queue_and_one_more_is_refused() {
+    const LOCKS_MAX: usize = 10_000;
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let lease = a.try_lock("x").await.unwrap();
+    let mut waiters: Vec<_> =
+        (0..LOCKS_MAX).map(|_| Box::pin(b.lock("x").wait(PATIENCE).into_future())).collect();
+    for waiter in &mut waiters {
+        let polled = waiter.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+    }
+    match b.try_lock("y").await {
+        Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::Overloaded),
+        other => panic!("there is no room: {other:?}"),
+    }
+    let first = waiters.remove(0);
+    lease.release().await.unwrap();
+    // It waited first, so it has the turn; the others have not asked the database at all.
+    let lease = in_time("the first gets it", first).await.unwrap();
+    assert_eq!(lease.fence().get(), 2);
+    drop(waiters);
+    lease.release().await.unwrap();
+    eventually("their places are free", async || b.try_lock("y").await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
