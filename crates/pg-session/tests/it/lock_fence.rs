@@ -117,7 +117,7 @@ async fn of_a_hundred_thousand_guarded_writes_none_is_accepted_with_a_lower_fenc
 async fn work(node: &SessionManager, client: &Client, turn: usize, statements: usize) -> i64 {
     let lease = node.lock("x").wait(PATIENCE).lease(Duration::from_secs(10)).await.unwrap();
     let mut accepted = write(client, lease.fence()).await;
-    if turn % 3 == 0 {
+    if turn.is_multiple_of(3) {
         let expire = "UPDATE session_locks SET expires_at = clock_timestamp() WHERE fence = $1";
         client.execute(expire, &[&lease.fence().get()]).await.unwrap();
         // Somebody takes it, and writes: this holder's next write comes after that.
