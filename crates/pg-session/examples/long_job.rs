@@ -14,7 +14,7 @@ use pg_sandbox::Sandbox;
 use pg_session::{Config, Fence, Lease, LockError, Migrations, SessionManager, UserId};
 
 /// In life half a minute or more; here nobody wants to wait.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(4);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
