@@ -94,6 +94,8 @@ pub mod testing {
 mod pages {
     #[doc = include_str!("../../../docs/checked-updates.md")]
     mod checked_updates {}
+    #[doc = include_str!("../../../docs/coming-from-go-pg-session.md")]
+    mod coming_from_go_pg_session {}
     #[doc = include_str!("../../../docs/configuration.md")]
     mod configuration {}
 }
