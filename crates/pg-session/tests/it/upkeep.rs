@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pg_session::{GroupId, IdleLimit, UpdateError, UserId};
 
+use crate::clocks::Clocks;
 use crate::support::{World, eventually};
 
 /// Makes the sessions' last access, or end, lie in the past, as only time could.
@@ -216,23 +217,22 @@ async fn updates_stay_quiet_by_configuration() {
 }
 
 /// The predecessor read a session on every request for ever, once its lifetime in the cache was over.
+///
+/// Both clocks move: if the node's moved alone, it would learn with the first load that the database's has not, and the old
+/// entry would be young again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_past_its_lifetime_in_the_cache_is_read_once_and_renewed() {
+    const LIFETIME: Duration = Duration::from_secs(3_600);
     let world = World::new();
+    let clocks = Clocks::new(&world).await;
     let mut config = world.config();
-    config.cache_lifetime = Duration::from_secs(3_600);
-    let nanos = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let node = pg_session::SessionManager::builder(config)
-        .url(&world.url)
-        .unwrap()
-        .manual_clock(std::sync::Arc::clone(&nanos))
-        .connect()
-        .await
-        .unwrap();
+    config.cache_lifetime = LIFETIME;
+    let node = clocks.node(&world, config).await;
     let session = node.create(1).await.unwrap();
-    assert!(node.get(session.id()).await.unwrap().unwrap().is_from_cache());
-    nanos.fetch_add(3_601 * 1_000_000_000, std::sync::atomic::Ordering::SeqCst);
+    clocks.set(LIFETIME - Duration::from_millis(1)).await;
     node.catch_up().await.unwrap();
+    assert!(node.get(session.id()).await.unwrap().unwrap().is_from_cache());
+    clocks.set(LIFETIME).await;
     assert!(!node.get(session.id()).await.unwrap().unwrap().is_from_cache(), "read again");
     for _ in 0..100 {
         assert!(node.get(session.id()).await.unwrap().unwrap().is_from_cache(), "and renewed");
