@@ -1,5 +1,7 @@
 //! Locks: who gets one, who may release it, what belongs to a session, and what is refused.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -133,12 +135,11 @@ async fn holding_a_lock_does_not_keep_an_idle_session_alive() {
 
 /// Waits until the lock `x` of the session was renewed so many times.
 async fn renewed(node: &SessionManager, session: SessionId, times: usize) {
-    let mut ends = std::collections::BTreeSet::new();
-    in_time("it is renewed", async {
-        while ends.len() <= times {
-            let holder = node.session_lock_holder(session, "x").await.unwrap();
-            ends.insert(holder.expect("it is held").until);
-        }
+    let ends = RefCell::new(BTreeSet::new());
+    eventually("it is renewed", async || {
+        let holder = node.session_lock_holder(session, "x").await.unwrap();
+        ends.borrow_mut().insert(holder.expect("it is held").until);
+        ends.borrow().len() > times
     })
     .await;
 }

@@ -12,7 +12,7 @@ use pg_session::{Loss, SessionManager};
 
 use crate::lock::assert_held;
 use crate::stage::in_time;
-use crate::support::{PATIENCE, World};
+use crate::support::{PATIENCE, World, eventually};
 
 const LEASE: Duration = Duration::from_secs(2);
 const URL: &str = "PG_SESSION_TEST_HOLDER_URL";
@@ -98,8 +98,8 @@ async fn a_holder_stopped_for_twice_its_lease_finds_it_lost_and_its_writes_refus
     let twice =
         "SELECT clock_timestamp() > acquired_at + $1::bigint * interval '1 millisecond' FROM session_locks";
     let twice_the_lease = i64::try_from(2 * LEASE.as_millis()).unwrap();
-    in_time("it was stopped for long enough", async {
-        while !client.query_one(twice, &[&twice_the_lease]).await.unwrap().get::<_, bool>(0) {}
+    eventually("it was stopped for long enough", async || {
+        client.query_one(twice, &[&twice_the_lease]).await.unwrap().get(0)
     })
     .await;
 

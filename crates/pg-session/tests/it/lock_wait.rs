@@ -1,12 +1,13 @@
 //! Waiting for a lock: mutual exclusion, wake-ups by notification, deadlines, and waiters that leave.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use pg_sandbox::Direction;
-use pg_session::{ErrorKind, LockError};
+use pg_session::{ErrorKind, Lease, LockError, SessionManager};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
@@ -137,25 +138,33 @@ async fn a_waiter_that_leaves_takes_nothing_and_holds_up_nobody() {
     }
 }
 
+type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Lease, LockError>> + Send + 'a>>;
+
+/// Somebody who has begun to wait.
+fn waiter(node: &SessionManager) -> Waiting<'_> {
+    let mut waiting = node.lock("x").wait(PATIENCE).into_future();
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    waiting
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_waiters_share_one_place_in_the_queue_and_one_more_is_refused() {
     const LOCKS_MAX: usize = 10_000;
     let world = World::new();
     let [a, b] = world.nodes().await;
+    let client = world.client().await;
     let lease = a.try_lock("x").await.unwrap();
-    let mut waiters: Vec<_> =
-        (0..LOCKS_MAX).map(|_| Box::pin(b.lock("x").wait(PATIENCE).into_future())).collect();
-    for waiter in &mut waiters {
-        let polled = waiter.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(polled.is_pending());
-    }
+    let before = row_lock(&client).await;
+    let mut waiters = vec![waiter(&b)];
+    eventually("the first has asked", async || row_lock(&client).await != before).await;
+    waiters.extend((1..LOCKS_MAX).map(|_| waiter(&b)));
     match b.try_lock("y").await {
         Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::Overloaded),
         other => panic!("there is no room: {other:?}"),
     }
     let first = waiters.remove(0);
     lease.release().await.unwrap();
-    // It waited first, so it has the turn; the others have not asked the database at all.
+    // It has the turn; the others have not asked the database at all.
     let lease = in_time("the first gets it", first).await.unwrap();
     assert_eq!(lease.fence().get(), 2);
     drop(waiters);

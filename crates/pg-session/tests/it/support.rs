@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Migrations, SessionManager};
+use tokio::time::Instant;
 
 /// The server that the tests of this binary share. Tests that stop or restart a server start one of their own.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
@@ -82,11 +83,17 @@ impl World {
     }
 }
 
+/// Between two looks at something that sends no signal. Without it, two tests that look can starve a machine of two
+/// cores for seconds: task and server wake each other without end, and nobody else gets a turn.
+pub const NAP: Duration = Duration::from_millis(2);
+
 /// Waits until `condition` holds, asking again and again; a test fails if it never does.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let began = Instant::now();
     let outcome = tokio::time::timeout(PATIENCE, async {
         while !condition().await {
-            tokio::task::yield_now().await;
+            assert!(began.elapsed() < PATIENCE, "never happened: {what}");
+            tokio::time::sleep(NAP).await;
         }
     });
     assert!(outcome.await.is_ok(), "never happened: {what}");
