@@ -72,6 +72,7 @@ pub use manager::{
     Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, Lock, LockHolder, SessionManager, ShutdownReport,
     Status, Trusted, Update,
 };
+pub use pg_listen;
 pub use postgres::migrate::sql_for as migrations_sql;
 pub use session::{IdleLimit, Session};
 pub use version::Version;

@@ -17,8 +17,9 @@ pub(crate) mod resync;
 pub(crate) mod trust;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use pg_listen::{Event, Subscription};
+use pg_listen::{Event, Listener, Subscription};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -97,6 +98,20 @@ impl Hearing {
             Message::DropGroup(group) => self.cache.drop_group(group),
             Message::DropAll => self.cache.drop_all(),
             Message::Released(wake) => self.waiters.wake(wake),
+        }
+    }
+}
+
+/// Sends a barrier at each interval, until stopped. Its return is an event like any other's.
+pub(crate) async fn pulse(listener: Listener, interval: Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = stop.cancelled() => return,
+        }
+        // A listener that is not connected has said so to the subscription.
+        if let Err(error) = listener.barrier().await {
+            debug!(%error, "no barrier could be sent");
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
 /// A barrier each third of the trust window: two may be lost before trust ends.
-const BARRIERS_PER_WINDOW: u32 = 3;
+pub(super) const BARRIERS_PER_WINDOW: u32 = 3;
 
 /// Collects what a [`SessionManager`] is to be connected with.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub struct Builder {
     config: Config,
     server: Option<Server>,
     listen_on: Option<tokio_postgres::Config>,
+    listener: Option<Listener>,
     pool: Option<Pool>,
     clock: Clock,
     database_clock: String,
@@ -50,6 +51,7 @@ impl Builder {
             config,
             server: None,
             listen_on: None,
+            listener: None,
             pool: None,
             clock: Clock::monotonic(),
             database_clock: DATABASE_CLOCK.to_owned(),
@@ -82,8 +84,16 @@ impl Builder {
         self
     }
 
-    /// The application's own pool, instead of one made here. The listener still needs
-    /// [`url`](Builder::url), [`postgres`](Builder::postgres) or [`listen_on`](Builder::listen_on).
+    /// The application's own listener on the same database, instead of a connection more. The node subscribes to its
+    /// channel there, sends the barriers that its trust window needs beside the listener's own, and leaves the
+    /// listener running at shutdown.
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// The application's own pool, instead of one made here. The listener still needs [`url`](Builder::url),
+    /// [`postgres`](Builder::postgres) or [`listen_on`](Builder::listen_on), unless [`listener`](Builder::listener) gives one.
     pub fn pool(mut self, pool: Pool) -> Self {
         self.pool = Some(pool);
         self
@@ -113,7 +123,11 @@ impl Builder {
     pub async fn connect(self) -> Result<SessionManager, Error> {
         self.config.validate()?;
         let names = Names::new(&self.config)?;
-        let listen_on = self.listen_on_server()?;
+        // What is missing is said before anything is connected.
+        let ears = match &self.listener {
+            Some(listener) => Ears::Application(listener.clone()),
+            None => Ears::Own(Box::new(self.listen_on_server()?)),
+        };
         let pool = match self.pool {
             Some(pool) => Pooled::Application(pool),
             None => Pooled::Own(make_pool(self.server.ok_or_else(no_server)?, &self.config)?),
@@ -127,9 +141,16 @@ impl Builder {
             Arc::new(Database::new(pool, Arc::clone(&rules), names, &self.config, &self.database_clock));
         database.prepare_tables(self.config.migrations).await?;
         database.learn_clock().await?;
-        let listener = make_listener(&listen_on, &self.config)?;
+        let (listener, owns_listener) = match ears {
+            Ears::Application(listener) => (listener, false),
+            Ears::Own(server) => (make_listener(&server, &self.config)?, true),
+        };
         let events = listener.subscribe(database.names().channel()).await.map_err(of_listener)?;
-        let manager = SessionManager(Arc::new(start(self.config, rules, database, listener, events)));
+        let manager =
+            SessionManager(Arc::new(start(self.config, rules, database, (listener, owns_listener), events)));
+        if !owns_listener {
+            manager.0.keep_proving();
+        }
         let patience = manager.0.config.query_timeout;
         if tokio::time::timeout(patience, manager.trusted()).await.is_err() {
             warn!("the listener is not in sync yet, sessions are read from the database until it is");
@@ -148,11 +169,17 @@ impl Builder {
     }
 }
 
+/// Whose listener it is: only our own is closed at shutdown, and sends as many barriers as the trust needs by itself.
+enum Ears {
+    Own(Box<Server>),
+    Application(Listener),
+}
+
 fn start(
     config: Config,
     rules: Arc<Rules>,
     database: Arc<Database>,
-    listener: Listener,
+    (listener, owns_listener): (Listener, bool),
     events: Subscription,
 ) -> Node {
     let probes = Probes::default();
@@ -230,6 +257,7 @@ fn start(
         cleaner,
         database,
         listener,
+        owns_listener,
         probes,
         tasks,
     }

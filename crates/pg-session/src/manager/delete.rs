@@ -75,6 +75,10 @@ impl SessionManager {
     /// Removes one attribute from all live sessions of a user: their versions grow, every node hears of it. Answers
     /// how many sessions had it.
     ///
+    /// **A session that does not have the attribute is left as it is.** A request that is under way and sets it there,
+    /// from what it read elsewhere before, is not in conflict with this call: let it look at its source again after
+    /// saving, or end such sessions instead.
+    ///
     /// # Errors
     /// See [above](#impl-SessionManager); [`ErrorKind::Attribute`] for a key that no attribute can have.
     pub async fn delete_attribute_from_user_sessions(

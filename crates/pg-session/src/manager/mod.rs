@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::builder::BARRIERS_PER_WINDOW;
 pub use self::builder::Builder;
 pub use self::create::Create;
 pub use self::delete::DELETE_MANY_MAX;
@@ -33,6 +34,7 @@ use crate::cache::Cache;
 use crate::cleaner::Cleaner;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+use crate::invalidation::pulse;
 use crate::invalidation::trust::Trust;
 use crate::loader::Loader;
 use crate::lock::Locks;
@@ -65,6 +67,7 @@ struct Node {
     locks: Locks,
     database: Arc<Database>,
     listener: pg_listen::Listener,
+    owns_listener: bool,
     probes: Probes,
     tasks: Tasks,
 }
@@ -129,6 +132,13 @@ impl SessionManager {
 }
 
 impl Node {
+    /// Sends barriers over an application's listener, whose own may come too seldom for this node's trust window.
+    fn keep_proving(&self) {
+        let Stage { tasks, stop, .. } = &self.tasks.serving;
+        let interval = self.config.trust_window / BARRIERS_PER_WINDOW;
+        tasks.spawn(pulse(self.listener.clone(), interval, stop.clone()));
+    }
+
     fn check_open(&self) -> Result<(), Error> {
         if self.tasks.writing.stop.is_cancelled() {
             return Err(Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down"));

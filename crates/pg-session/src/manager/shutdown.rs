@@ -44,7 +44,7 @@ impl SessionManager {
         let written = end(&tasks.writing, deadline).await;
         let served = end(&tasks.serving, deadline).await;
         let unlocked = end(&tasks.locking, deadline).await;
-        let closed = timeout_at(deadline, self.0.listener.shutdown()).await.is_ok();
+        let closed = !self.0.owns_listener || timeout_at(deadline, self.0.listener.shutdown()).await.is_ok();
         self.0.database.close();
         ShutdownReport {
             writes_left: self.0.writer.waiting(),

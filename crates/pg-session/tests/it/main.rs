@@ -46,6 +46,7 @@ mod reconnect;
 mod rights;
 mod secrets;
 mod session_limit;
+mod shared_listener;
 mod single_flight;
 mod smoke;
 mod tls;
