@@ -22,6 +22,8 @@ pub struct Status {
     pub writes: WriteStats,
     /// Sessions whose last access waits to be written.
     pub touches_waiting: usize,
+    /// Flushes of last accesses that failed since the manager's start; what they could not write waits.
+    pub touch_failures: u64,
 }
 
 /// Whether the node may answer from memory.
@@ -45,6 +47,7 @@ impl SessionManager {
             loads: node.loader.stats(),
             writes: node.writer.stats(),
             touches_waiting: node.touches.waiting_count(),
+            touch_failures: node.touches.failure_count(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! was tried. The last flush happens at shutdown and is awaited.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub(crate) struct TouchBuffer {
     database: Arc<Database>,
     interval: Duration,
     batch_max: usize,
+    failures: AtomicU64,
 }
 
 #[derive(Default)]
@@ -62,7 +64,15 @@ impl TouchBuffer {
         interval: Duration,
         batch_max: usize,
     ) -> Self {
-        Self { waiting: Mutex::default(), wake: Notify::new(), cache, database, interval, batch_max }
+        Self {
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+            cache,
+            database,
+            interval,
+            batch_max,
+            failures: AtomicU64::new(0),
+        }
     }
 
     /// Records an access at `now`. Nearly always this is one comparison in the record.
@@ -103,6 +113,11 @@ impl TouchBuffer {
         self.flush().await;
     }
 
+    /// Statements of a flush that failed since the start.
+    pub(crate) fn failure_count(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn waiting_count(&self) -> usize {
         self.waiting().len()
     }
@@ -112,6 +127,7 @@ impl TouchBuffer {
         for batch in accesses.chunks(self.batch_max) {
             let mut left = batch.to_vec();
             if let Err(failure) = self.write(&mut left).await {
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 warn!(error = %failure.error, sessions = left.len(), "last accesses could not be written, they wait for the next flush");
             }
             self.waiting().failed.extend(left);

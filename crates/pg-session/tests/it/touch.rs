@@ -161,7 +161,8 @@ async fn accesses_that_could_not_be_written_wait_for_the_next_flush() {
     node.get(a).await.unwrap().unwrap();
     assert_eq!(node.status().touches_waiting, 1);
     node.get(b).await.unwrap().unwrap();
-    eventually("the flush has failed", async || node.status().touches_waiting == 2).await;
+    eventually("the flush has failed", async || node.status().touch_failures == 1).await;
+    eventually("and they wait", async || node.status().touches_waiting == 2).await;
     scene.observer.batch_execute("ALTER TABLE hidden RENAME TO sessions").await.unwrap();
     scene.clocks.set(2 * MINUTE).await;
     assert!(node.shutdown(DEADLINE).await.is_complete());
