@@ -26,6 +26,17 @@ ours() {
     case $command in *"$dir"*) true ;; *) false ;; esac
 }
 
+# The same, for a process that may just be turning from the gate's shell into its program: it has no command line for
+# that moment, and one look would take it for a stranger and let it live.
+surely_ours() {
+    looks=0
+    until ours "$1"; do
+        kill -s 0 "$1" 2>/dev/null && [ $looks -lt 10 ] || return 1
+        nap
+        looks=$((looks + 1))
+    done
+}
+
 # "PID PARENT" of every process.
 processes() {
     if [ -r /proc/self/stat ]; then
@@ -79,7 +90,7 @@ while read -r next_what next_pid; do
     pid=$next_pid
 done
 
-if [ "$pid" -gt 0 ] && ours "$pid"; then
+if [ "$pid" -gt 0 ] && surely_ours "$pid"; then
     case $what in
     server) stop_server "$pid" ;;
     initdb) kill -s KILL -- "-$pid" ;;
