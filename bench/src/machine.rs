@@ -1,0 +1,79 @@
+//! What the figures were measured on: processor, memory, kernel and versions, and nothing that names the machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde::Serialize;
+
+use crate::servers::Servers;
+
+/// The machine and the software, for the report.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_gib: u64,
+    pub(crate) kernel: String,
+    pub(crate) versions: BTreeMap<String, String>,
+    /// What the servers said about themselves.
+    pub(crate) postgres: BTreeMap<String, String>,
+    pub(crate) redis: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// Versions of the peers' crates, as the lock file has them.
+const LOCK: &str = include_str!("../Cargo.lock");
+const CRATES: [&str; 7] = [
+    "pg-session",
+    "quick_cache",
+    "redis",
+    "sqlx",
+    "tokio-postgres",
+    "tower-sessions-moka-store",
+    "tower-sessions-sqlx-store",
+];
+
+pub(crate) fn describe(servers: &Servers) -> Machine {
+    let mut versions: BTreeMap<String, String> = CRATES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), locked_version(name)?.to_owned())))
+        .collect();
+    versions.extend(servers.settings.get("server_version").map(|v| ("PostgreSQL".to_owned(), v.clone())));
+    let mut redis = BTreeMap::new();
+    if let Some(redises) = &servers.redis {
+        versions.insert("Redis".to_owned(), redises.volatile.version.clone());
+        for (name, server) in [("redis", &redises.volatile), ("redis fsync", &redises.durable)] {
+            redis.insert(name.to_owned(), server.settings.iter().cloned().collect());
+        }
+    }
+    Machine {
+        processor: line_after("/proc/cpuinfo", "model name")
+            .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        memory_gib: memory_gib(),
+        kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(|| std::env::consts::OS.to_owned()),
+        versions,
+        postgres: servers.settings.clone(),
+        redis,
+    }
+}
+
+fn locked_version(name: &str) -> Option<&'static str> {
+    let (_, rest) = LOCK.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+    rest.split('"').next()
+}
+
+fn memory_gib() -> u64 {
+    let kilobytes =
+        line_after("/proc/meminfo", "MemTotal").and_then(|line| line.split(' ').next()?.parse().ok());
+    kilobytes.map_or(0, |kilobytes: u64| kilobytes.div_ceil(1 << 20))
+}
+
+fn line_after(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn read(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}

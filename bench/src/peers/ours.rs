@@ -1,0 +1,150 @@
+//! Ours: tables filled with sessions, and nodes that serve them through the public API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use async_trait::async_trait;
+use pg_session::{Config, Migrations, SessionId, SessionManager, UserId};
+use uuid::Uuid;
+
+use super::{Peer, Stored};
+use crate::payload::{COUNTER, Payload};
+use crate::servers::{Database, Servers};
+
+/// Sessions that one statement fills in.
+const CHUNK: usize = 20_000;
+/// How long a node may take to end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The tables of one database, filled.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    database: Database,
+    payload: Payload,
+    pub(crate) ids: Arc<[SessionId]>,
+}
+
+impl Tables {
+    /// Migrates a fresh database and fills in numbered sessions.
+    pub(crate) async fn fill(servers: &Servers, payload: Payload, sessions: usize) -> anyhow::Result<Self> {
+        let database = servers.database().await?;
+        let mut config = Config::default();
+        config.migrations = Migrations::Apply;
+        let report = SessionManager::connect(&database.url, config).await?.shutdown(PATIENCE).await;
+        ensure!(report.is_complete(), "the node that migrated left something behind: {report:?}");
+        let ids: Vec<Uuid> = (0..sessions).map(|_| Uuid::new_v4()).collect();
+        let (keys, values): (Vec<String>, Vec<String>) =
+            payload.attributes().into_iter().map(|(key, value)| (key, format!("\"{value}\""))).unzip();
+        let client = database.client().await?;
+        // Foreign keys are not checked row by row: the same statement makes both rows.
+        client.batch_execute("SET session_replication_role = replica").await?;
+        for chunk in ids.chunks(CHUNK) {
+            client
+                .execute(
+                    "WITH made AS (
+                         INSERT INTO sessions (id, user_id, version, idle_limited, created_at, updated_at,
+                                               last_accessed_at, expires_at)
+                         SELECT id, gen_random_uuid(), 1, true, now(), now(), now(), now() + interval '30 days'
+                         FROM unnest($1::uuid[]) AS id RETURNING id
+                     )
+                     INSERT INTO session_attributes (session_id, key, value, version)
+                     SELECT id, key, value, 1 FROM made CROSS JOIN unnest($2::text[], $3::text[]) AS a (key, value)",
+                    &[&chunk, &keys, &values],
+                )
+                .await?;
+        }
+        database.settle().await?;
+        let ids = ids.into_iter().map(SessionId::from_uuid).collect();
+        Ok(Self { database, payload, ids })
+    }
+
+    /// A node as applications run it, but that it has room in memory for every session here.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::default();
+        // Its shards fill unevenly: an eighth more, so that nothing is evicted.
+        config.cache_sessions_max = self.ids.len() + self.ids.len() / 8 + 64;
+        config
+    }
+
+    pub(crate) async fn node(&self, config: Config) -> anyhow::Result<Node> {
+        let manager = SessionManager::connect(&self.database.url, config).await?;
+        Ok(Node { manager, tables: self.clone() })
+    }
+
+    /// As [`node`](Tables::node), with combining switched off: each update is a statement and a commit of its own, on as
+    /// many lanes as there may be.
+    pub(crate) async fn uncombined(&self) -> anyhow::Result<Node> {
+        let mut config = self.config();
+        config.write_batch_max = 1;
+        config.write_lanes = 16;
+        config.pool_connections_max = super::pool::CONNECTIONS;
+        self.node(config).await
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) manager: SessionManager,
+    pub(crate) tables: Tables,
+}
+
+#[async_trait]
+impl Peer for Node {
+    async fn read(&self, session: usize) -> anyhow::Result<()> {
+        let session = self.manager.get(self.tables.ids[session]).await?;
+        std::hint::black_box(session.context("a session is gone")?);
+        Ok(())
+    }
+
+    /// What a request does: reads the session, changes an attribute, saves it.
+    async fn update(&self, session: usize, count: u64) -> anyhow::Result<()> {
+        let session = self.manager.get(self.tables.ids[session]).await?;
+        let mut session = session.context("a session is gone")?;
+        session.set(COUNTER, &self.tables.payload.counter(count))?;
+        self.manager.update(&mut session).await?;
+        Ok(())
+    }
+
+    /// For a new user each: what a login does.
+    async fn create(&self) -> anyhow::Result<()> {
+        let mut create = self.manager.create(UserId::from(Uuid::new_v4()));
+        for (key, value) in self.tables.payload.attributes() {
+            create = create.set(&key, &value)?;
+        }
+        std::hint::black_box(create.await?);
+        Ok(())
+    }
+
+    async fn stored(&self) -> anyhow::Result<Vec<Stored>> {
+        let client = self.tables.database.client().await?;
+        let ids: Vec<Uuid> = self.tables.ids.iter().map(|id| id.expose()).collect();
+        let rows = client
+            .query(
+                "SELECT s.version, a.value
+                 FROM unnest($1::uuid[]) WITH ORDINALITY AS u (id, n)
+                 JOIN sessions s ON s.id = u.id
+                 JOIN session_attributes a ON a.session_id = u.id AND a.key = $2
+                 ORDER BY u.n",
+                &[&ids, &COUNTER],
+            )
+            .await?;
+        let stored = rows.iter().map(|row| {
+            let (version, value): (i64, String) = (row.get(0), row.get(1));
+            let count = value.trim_matches('"').parse()?;
+            Ok(Stored { count, version: Some(u64::try_from(version)?) })
+        });
+        stored.collect()
+    }
+
+    async fn rows(&self) -> anyhow::Result<u64> {
+        let client = self.tables.database.client().await?;
+        let row = client.query_one("SELECT count(*) FROM sessions", &[]).await?;
+        Ok(u64::try_from(row.get::<_, i64>(0))?)
+    }
+}

@@ -1,0 +1,247 @@
+//! The ratios that count, and their targets: each between contenders that took turns in the same rounds.
+
+use serde::Serialize;
+
+use crate::book::{Book, Metric, Series, Spread};
+use crate::plan::Plan;
+use crate::workloads::lineup as name;
+
+/// One contender of one case of one workload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) workload: &'static str,
+    pub(crate) case: &'static str,
+    pub(crate) contender: &'static str,
+}
+
+impl Entry {
+    pub(crate) fn is(&self, workload: &str, case: &str, contender: &str) -> bool {
+        self.workload == workload && self.case == case && self.contender == contender
+    }
+}
+
+/// What a ratio should be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Target {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Target {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "≤ {most}"),
+            Self::AtLeast(least) => write!(f, "≥ {least}"),
+        }
+    }
+}
+
+/// A ratio to be computed from the book: the best of `above` over the best of `below`, round by round. Without `below`
+/// it is the figure itself.
+#[derive(Debug)]
+pub(crate) struct Ratio {
+    pub(crate) name: &'static str,
+    pub(crate) case: &'static str,
+    pub(crate) metric: Metric,
+    pub(crate) above: &'static [Entry],
+    pub(crate) below: &'static [Entry],
+    pub(crate) target: Target,
+}
+
+const fn entry(workload: &'static str, case: &'static str, contender: &'static str) -> Entry {
+    Entry { workload, case, contender }
+}
+
+const fn hit(contender: &'static str) -> Entry {
+    entry("hit", "uniform", contender)
+}
+
+const fn update(case: &'static str, contender: &'static str) -> Entry {
+    entry("update", case, contender)
+}
+
+/// All of them, in the order in which they are reported.
+pub(crate) const RATIOS: &[Ratio] = &[
+    Ratio {
+        name: "hit_vs_bare_cache",
+        case: "1 000 sessions, 1 thread",
+        metric: Metric::NanosEach,
+        above: &[hit("ours, 1k sessions, 1 thread")],
+        below: &[hit("bare cache, 1k sessions, 1 thread")],
+        target: Target::AtMost(2.0),
+    },
+    Ratio {
+        name: "hit_vs_bare_cache",
+        case: "100 000 sessions, 1 thread",
+        metric: Metric::NanosEach,
+        above: &[hit("ours, 100k sessions, 1 thread")],
+        below: &[hit("bare cache, 100k sessions, 1 thread")],
+        target: Target::AtMost(2.0),
+    },
+    Ratio {
+        name: "hit_two_threads_scaling",
+        case: "100 000 sessions",
+        metric: Metric::PerSecond,
+        above: &[hit("ours, 100k sessions, 2 threads")],
+        below: &[hit("ours, 100k sessions, 1 thread")],
+        target: Target::AtLeast(1.6),
+    },
+    Ratio {
+        name: "hit_vs_redis",
+        case: "1 000 sessions, 1 in flight",
+        metric: Metric::PerSecond,
+        above: &[hit("ours, 1k sessions, 1 thread")],
+        below: &[hit(name::REDIS), hit(name::REDIS_POOL)],
+        target: Target::AtLeast(300.0),
+    },
+    Ratio {
+        name: "hit_vs_redis",
+        case: "100 000 sessions, 1 in flight",
+        metric: Metric::PerSecond,
+        above: &[hit("ours, 100k sessions, 1 thread")],
+        below: &[hit(name::REDIS), hit(name::REDIS_POOL)],
+        target: Target::AtLeast(300.0),
+    },
+    Ratio {
+        name: "update_vs_redis_fsync",
+        case: "64 in flight",
+        metric: Metric::PerSecond,
+        above: &[update("64 in flight", name::OURS)],
+        below: &[update("64 in flight", name::REDIS_FSYNC), update("64 in flight", name::REDIS_FSYNC_POOL)],
+        target: Target::AtLeast(1.0),
+    },
+    Ratio {
+        name: "update_vs_redis_fsync",
+        case: "256 in flight",
+        metric: Metric::PerSecond,
+        above: &[update("256 in flight", name::OURS)],
+        below: &[update("256 in flight", name::REDIS_FSYNC), update("256 in flight", name::REDIS_FSYNC_POOL)],
+        target: Target::AtLeast(1.0),
+    },
+    Ratio {
+        name: "update_combined_vs_single",
+        case: "64 in flight",
+        metric: Metric::PerSecond,
+        above: &[update("64 in flight", name::OURS)],
+        below: &[update("64 in flight", name::UNCOMBINED), update("64 in flight", name::BARE_POOL)],
+        target: Target::AtLeast(12.0),
+    },
+    Ratio {
+        name: "update_one_vs_bare_statement",
+        case: "latency, 1 in flight",
+        metric: Metric::P50Micros,
+        above: &[update("1 in flight", name::OURS)],
+        below: &[update("1 in flight", name::BARE_ONE)],
+        target: Target::AtMost(1.25),
+    },
+    Ratio {
+        name: "update_big_session_vs_small",
+        case: "64 in flight",
+        metric: Metric::PerSecond,
+        above: &[entry("update_big", "64 in flight", name::OURS)],
+        below: &[entry("update_big", "64 in flight", crate::workloads::update_big::OURS_SMALL)],
+        target: Target::AtLeast(0.5),
+    },
+    Ratio {
+        name: "cold_vs_tower_sessions_sqlx",
+        case: "64 in flight",
+        metric: Metric::PerSecond,
+        above: &[entry("cold", "64 in flight", name::OURS)],
+        below: &[entry("cold", "64 in flight", name::TOWER)],
+        target: Target::AtLeast(4.0),
+    },
+    Ratio {
+        name: "create_vs_tower_sessions_sqlx",
+        case: "64 in flight",
+        metric: Metric::PerSecond,
+        above: &[entry("create", "64 in flight", name::OURS)],
+        below: &[entry("create", "64 in flight", name::TOWER)],
+        target: Target::AtLeast(8.0),
+    },
+    Ratio {
+        name: "hit_1m_vs_100k_sessions",
+        case: "1 thread",
+        metric: Metric::NanosEach,
+        above: &[hit("ours, 1m sessions, 1 thread")],
+        below: &[hit("ours, 100k sessions, 1 thread")],
+        target: Target::AtMost(1.6),
+    },
+    Ratio {
+        name: "update_1m_vs_10k_rows",
+        case: "64 in flight",
+        metric: Metric::PerSecond,
+        above: &[entry("update_rows", "64 in flight", crate::workloads::update_rows::LARGE)],
+        below: &[entry("update_rows", "64 in flight", crate::workloads::update_rows::SMALL)],
+        target: Target::AtLeast(0.7),
+    },
+    Ratio {
+        name: "four_nodes_vs_one",
+        case: "updates together, 64 in flight each",
+        metric: Metric::PerSecond,
+        above: &[entry("nodes", crate::workloads::nodes::UPDATES, crate::workloads::nodes::FOUR)],
+        below: &[entry("nodes", crate::workloads::nodes::UPDATES, crate::workloads::nodes::ONE)],
+        target: Target::AtLeast(0.9),
+    },
+];
+
+/// What came of a ratio.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) name: &'static str,
+    pub(crate) case: &'static str,
+    /// The median over the rounds.
+    pub(crate) value: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) target: String,
+    pub(crate) met: bool,
+    /// Between which contenders, the faster ones where there was a choice.
+    pub(crate) above: String,
+    pub(crate) below: Option<String>,
+}
+
+/// Every ratio whose contenders were measured.
+pub(crate) fn evaluate(book: &Book, _plan: &Plan) -> Vec<Outcome> {
+    RATIOS.iter().filter_map(|ratio| ratio.evaluate(book)).collect()
+}
+
+impl Ratio {
+    fn evaluate(&self, book: &Book) -> Option<Outcome> {
+        let above = self.best(book, self.above)?;
+        let below = if self.below.is_empty() { None } else { Some(self.best(book, self.below)?) };
+        let by_round: Vec<f64> = match below {
+            Some(below) => above.rounds.iter().zip(&below.rounds).map(|(a, b)| a / b).collect(),
+            None => above.rounds.clone(),
+        };
+        let Spread { median, min, max } = Spread::of(&by_round);
+        Some(Outcome {
+            name: self.name,
+            case: self.case,
+            value: median,
+            min,
+            max,
+            target: self.target.to_string(),
+            met: self.target.is_met(median),
+            above: above.contender.clone(),
+            below: below.map(|series| series.contender.clone()),
+        })
+    }
+
+    /// The contender whose median is best.
+    fn best<'a>(&self, book: &'a Book, entries: &[Entry]) -> Option<&'a Series> {
+        let series = entries.iter().filter_map(|e| book.find(e.workload, e.case, e.contender, self.metric));
+        series.max_by(|a, b| {
+            let (a, b) = (a.spread.median, b.spread.median);
+            if self.metric == Metric::PerSecond { a.total_cmp(&b) } else { b.total_cmp(&a) }
+        })
+    }
+}

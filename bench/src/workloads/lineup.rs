@@ -1,0 +1,120 @@
+//! The contenders of a workload that are stores under load: who they are, how they are called, and their contests.
+
+use std::sync::Arc;
+
+use crate::book::Book;
+use crate::contest::{Bench, Contest};
+use crate::drive::{Crew, Op};
+use crate::payload::Payload;
+use crate::peers::Peer;
+use crate::peers::redis::{Announce, RedisPeer, Way};
+use crate::plan::Plan;
+use crate::servers::Redis;
+
+pub(crate) const OURS: &str = "ours";
+pub(crate) const UNCOMBINED: &str = "ours, combining off";
+pub(crate) const BARE_ONE: &str = "bare statement, 1 connection";
+pub(crate) const BARE_POOL: &str = "bare statement, pool of 32";
+pub(crate) const REDIS: &str = "redis, multiplexed";
+pub(crate) const REDIS_POOL: &str = "redis, pool of 32";
+pub(crate) const REDIS_FSYNC: &str = "redis fsync, multiplexed";
+pub(crate) const REDIS_FSYNC_POOL: &str = "redis fsync, pool of 32";
+pub(crate) const REDIS_FSYNC_PUBLISH: &str = "redis fsync, publish, multiplexed";
+pub(crate) const REDIS_FSYNC_PUBLISH_POOL: &str = "redis fsync, publish, pool of 32";
+pub(crate) const TOWER: &str = "tower-sessions sqlx";
+pub(crate) const TOWER_MOKA: &str = "tower-sessions sqlx + moka";
+
+/// Contenders with the same numbered sessions.
+pub(crate) struct Lineup<'a> {
+    workload: &'static str,
+    plan: &'a Plan,
+    pub(crate) payload: Payload,
+    pub(crate) sessions: usize,
+    crews: Vec<(&'static str, Arc<Crew>)>,
+}
+
+impl<'a> Lineup<'a> {
+    pub(crate) fn new(workload: &'static str, plan: &'a Plan, payload: Payload, sessions: usize) -> Self {
+        Self { workload, plan, payload, sessions, crews: Vec::new() }
+    }
+
+    /// Adds a contender, made only if the plan wants it in some case.
+    pub(crate) async fn enter<P: Peer>(
+        &mut self,
+        name: &'static str,
+        make: impl AsyncFnOnce(Payload, usize) -> anyhow::Result<P>,
+    ) -> anyhow::Result<()> {
+        if self.plan.wants_contender(self.workload, name) {
+            let crew = Crew::of(make(self.payload, self.sessions).await?, self.sessions).await?;
+            self.crews.push((name, crew));
+        }
+        Ok(())
+    }
+
+    /// As [`enter`](Lineup::enter), for several nodes on one store.
+    pub(crate) async fn enter_nodes(
+        &mut self,
+        name: &'static str,
+        make: impl AsyncFnOnce(Payload, usize) -> anyhow::Result<Vec<Arc<dyn Peer>>>,
+    ) -> anyhow::Result<()> {
+        if self.plan.wants_contender(self.workload, name) {
+            let nodes = make(self.payload, self.sessions).await?;
+            self.crews.push((name, Crew::new(nodes, self.sessions).await?));
+        }
+        Ok(())
+    }
+
+    /// Adds one Redis over one connection and over a pool.
+    pub(crate) async fn enter_redis(
+        &mut self,
+        redis: &Redis,
+        [multiplexed, pooled]: [&'static str; 2],
+        announce: Announce,
+    ) -> anyhow::Result<()> {
+        for (name, way) in [(multiplexed, Way::Multiplexed), (pooled, Way::Pooled)] {
+            self.enter(name, async |payload, sessions| {
+                RedisPeer::fill(redis, way, payload, sessions, announce).await
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Has a contender read every session once, so that its memory is full.
+    pub(crate) async fn warm(&self, name: &str) -> anyhow::Result<()> {
+        for (_, crew) in self.crews.iter().filter(|(entered, _)| *entered == name) {
+            crew.fill_memories().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets all of them that the plan wants in this case compete.
+    pub(crate) async fn compete(
+        &self,
+        book: &mut Book,
+        case: &str,
+        op: Op,
+        in_flight: impl Fn(&str) -> usize,
+    ) -> anyhow::Result<()> {
+        let mut contest = Contest::new(self.workload, case);
+        for (name, crew) in &self.crews {
+            let in_flight = in_flight(name);
+            contest.enter(self.plan, name, move |span| Arc::clone(crew).drive(op, in_flight, span));
+        }
+        contest.run(self.plan, book).await
+    }
+
+    /// Looks whether everything that was acknowledged is there.
+    pub(crate) async fn verify(&self) -> anyhow::Result<()> {
+        for (name, crew) in &self.crews {
+            crew.verify().await.map_err(|error| error.context(format!("{}: {name}", self.workload)))?;
+        }
+        Ok(())
+    }
+}
+
+/// The parts of a run, apart, so that one can be borrowed while another is written to.
+pub(crate) fn parts(bench: &mut Bench) -> (&Plan, &crate::servers::Servers, &mut Book) {
+    let Bench { plan, servers, book } = bench;
+    (plan, servers, book)
+}

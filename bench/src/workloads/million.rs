@@ -1,0 +1,30 @@
+//! A table of a million sessions and a node that has them all in memory: made once, for whoever needs it.
+
+use std::sync::Arc;
+
+use crate::drive::Crew;
+use crate::payload::Payload;
+use crate::peers::ours::{Node, Tables};
+use crate::servers::Servers;
+
+/// Sessions in the table.
+pub(crate) const SESSIONS: usize = 1_000_000;
+
+/// The node, once somebody has asked for it.
+#[derive(Default)]
+pub(crate) struct Million(Option<(Node, Arc<Crew>)>);
+
+impl Million {
+    pub(crate) async fn get(&mut self, servers: &Servers) -> anyhow::Result<(Node, Arc<Crew>)> {
+        if let Some((node, crew)) = &self.0 {
+            return Ok((node.clone(), Arc::clone(crew)));
+        }
+        eprintln!("  filling a table and a memory with a million sessions");
+        let tables = Tables::fill(servers, Payload::Slim, SESSIONS).await?;
+        let node = tables.node(tables.config()).await?;
+        let crew = Crew::of(node.clone(), SESSIONS).await?;
+        crew.fill_memories().await?;
+        let (node, crew) = self.0.insert((node, crew));
+        Ok((node.clone(), Arc::clone(crew)))
+    }
+}

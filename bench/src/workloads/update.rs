@@ -1,0 +1,58 @@
+//! Updates of one attribute, acknowledged when they are durable: of ten thousand sessions with five small attributes, one
+//! at a time and up to 256 at once.
+
+use super::in_flight;
+use super::lineup::{self, Lineup, parts};
+use crate::contest::Bench;
+use crate::drive::Op;
+use crate::payload::Payload;
+use crate::peers::bare::Bare;
+use crate::peers::ours::Tables;
+use crate::peers::pool::CONNECTIONS;
+use crate::peers::redis::Announce;
+use crate::peers::tower_sessions::Table;
+
+pub(crate) const NAME: &str = "update";
+const SESSIONS: usize = 10_000;
+const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
+
+pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let (plan, servers, book) = parts(bench);
+    let mut lineup = Lineup::new(NAME, plan, Payload::Small, SESSIONS);
+    lineup
+        .enter(lineup::OURS, async |payload, sessions| {
+            let tables = Tables::fill(servers, payload, sessions).await?;
+            tables.node(tables.config()).await
+        })
+        .await?;
+    lineup
+        .enter(lineup::UNCOMBINED, async |payload, sessions| {
+            Tables::fill(servers, payload, sessions).await?.uncombined().await
+        })
+        .await?;
+    for (name, connections) in [(lineup::BARE_ONE, 1), (lineup::BARE_POOL, CONNECTIONS)] {
+        lineup
+            .enter(name, async |payload, sessions| Bare::fill(servers, payload, sessions, connections).await)
+            .await?;
+    }
+    if let Some(redis) = &servers.redis {
+        let plain = [lineup::REDIS, lineup::REDIS_POOL];
+        lineup.enter_redis(&redis.volatile, plain, Announce::No).await?;
+        let durable = [lineup::REDIS_FSYNC, lineup::REDIS_FSYNC_POOL];
+        lineup.enter_redis(&redis.durable, durable, Announce::No).await?;
+        let published = [lineup::REDIS_FSYNC_PUBLISH, lineup::REDIS_FSYNC_PUBLISH_POOL];
+        lineup.enter_redis(&redis.durable, published, Announce::Published).await?;
+    }
+    lineup
+        .enter(lineup::TOWER, async |payload, sessions| {
+            Ok(Table::fill(servers, payload, sessions).await?.plain())
+        })
+        .await?;
+    // Nobody has a memory to fill but ours.
+    lineup.warm(lineup::OURS).await?;
+    lineup.warm(lineup::UNCOMBINED).await?;
+    for count in IN_FLIGHT {
+        lineup.compete(book, &in_flight(count), Op::Update, |_| count).await?;
+    }
+    lineup.verify().await
+}

@@ -1,0 +1,43 @@
+//! Updates of one attribute of 1 kB, of sessions with twenty of them, beside sessions with five small ones: what a
+//! change costs as the session grows.
+
+use super::in_flight;
+use super::lineup::{self, Lineup, parts};
+use crate::contest::Bench;
+use crate::drive::Op;
+use crate::payload::Payload;
+use crate::peers::ours::Tables;
+use crate::peers::redis::Announce;
+use crate::peers::tower_sessions::Table;
+
+pub(crate) const NAME: &str = "update_big";
+const SESSIONS: usize = 10_000;
+const IN_FLIGHT: usize = 64;
+/// The same node with small sessions, in the same rounds.
+pub(crate) const OURS_SMALL: &str = "ours, small sessions";
+
+pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let (plan, servers, book) = parts(bench);
+    let mut lineup = Lineup::new(NAME, plan, Payload::Big, SESSIONS);
+    for (name, small) in [(lineup::OURS, false), (OURS_SMALL, true)] {
+        lineup
+            .enter(name, async |payload, sessions| {
+                let payload = if small { Payload::Small } else { payload };
+                let tables = Tables::fill(servers, payload, sessions).await?;
+                tables.node(tables.config()).await
+            })
+            .await?;
+        lineup.warm(name).await?;
+    }
+    if let Some(redis) = &servers.redis {
+        let durable = [lineup::REDIS_FSYNC, lineup::REDIS_FSYNC_POOL];
+        lineup.enter_redis(&redis.durable, durable, Announce::No).await?;
+    }
+    lineup
+        .enter(lineup::TOWER, async |payload, sessions| {
+            Ok(Table::fill(servers, payload, sessions).await?.plain())
+        })
+        .await?;
+    lineup.compete(book, &in_flight(IN_FLIGHT), Op::Update, |_| IN_FLIGHT).await?;
+    lineup.verify().await
+}
