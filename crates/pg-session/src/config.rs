@@ -44,6 +44,11 @@ pub struct Config {
     /// What `create` does for a user who has them all. Default [`SessionLimit::EvictLeastRecentlyUsed`].
     pub session_limit: SessionLimit,
 
+    /// How long what a rotation leaves under the old id can be read, by requests that were under way with it. Default
+    /// 10 s, at most 60 s; zero ends the old id at once, and a page's parallel requests may find themselves logged out.
+    #[serde(with = "humantime_serde")]
+    pub rotation_grace: Duration,
+
     /// Longest key, in bytes. Default 128, at most 512 (the table checks that, too).
     pub attribute_key_bytes_max: usize,
     /// Longest value as JSON, in bytes. Default 16 KiB, at most 1 MiB (the table checks that, too).
@@ -154,6 +159,7 @@ impl Default for Config {
             idle_timeout: HOUR * 48,
             max_sessions_per_user: 5,
             session_limit: SessionLimit::default(),
+            rotation_grace: Duration::from_secs(10),
             attribute_key_bytes_max: 128,
             attribute_value_bytes_max: 16 * 1024,
             attributes_max: 100,
@@ -186,6 +192,10 @@ pub(crate) const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Ten years: far beyond any standard's limit, near enough that no sum of times can overflow.
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
+/// The longest that an old id may be read after its rotation: parallel requests are over by then, and a stolen id is
+/// not to be worth more.
+pub(crate) const ROTATION_GRACE_MAX: Duration = Duration::from_secs(60);
+
 impl Config {
     /// Checks every field; [`SessionManager`](crate::SessionManager) does so before it connects.
     ///
@@ -204,6 +214,7 @@ impl Config {
         between("cache_lifetime", self.cache_lifetime, MS, LIFETIME_MAX)?;
         between("trust_window", self.trust_window, MS * 500, Duration::from_secs(600))?;
         between("query_timeout", self.query_timeout, MS * 10, Duration::from_secs(600))?;
+        between("rotation_grace", self.rotation_grace, Duration::ZERO, ROTATION_GRACE_MAX)?;
         between("cleanup_interval", self.cleanup_interval, Duration::ZERO, LIFETIME_MAX)?;
         // A quarter keeps an active session from going idle in the database; see `session::expiry`.
         if self.touch_interval < MS || self.touch_interval > self.idle_timeout / 4 {

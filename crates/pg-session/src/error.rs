@@ -117,6 +117,7 @@ impl std::error::Error for Error {
 
 /// Why an update did not happen. Unless the kind is [`ErrorKind::OutcomeUnknown`], nothing of it was written.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum UpdateError {
     /// Somebody else changed what the update was checked against. Load the session again, look, and retry; or
     /// use [`SessionManager::modify`](crate::SessionManager::modify), which does so.
@@ -126,6 +127,9 @@ pub enum UpdateError {
     },
     /// The session was deleted, revoked or has expired. It stays gone.
     NotFound,
+    /// The session goes on under a new id, and this handle has the old one: another request has rotated it. Let the
+    /// client come again with its new cookie; changes belong to the session that it names.
+    Rotated,
     /// Trouble; see [`Error::kind`].
     Failed(Error),
 }
@@ -137,6 +141,9 @@ impl fmt::Display for UpdateError {
                 f.write_str("the session was changed meanwhile; load it again and retry")
             }
             Self::NotFound => f.write_str("the session does not exist any more"),
+            Self::Rotated => f.write_str(
+                "the session goes on under a new id; repeat the request with the cookie that the rotation has set",
+            ),
             Self::Failed(_) => f.write_str("the session could not be updated"),
         }
     }
@@ -146,7 +153,7 @@ impl std::error::Error for UpdateError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Failed(error) => Some(error),
-            Self::Conflict { .. } | Self::NotFound => None,
+            Self::Conflict { .. } | Self::NotFound | Self::Rotated => None,
         }
     }
 }

@@ -69,8 +69,8 @@ pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, Lock, LockHolder, SessionManager, ShutdownReport,
-    Status, Trusted, Update,
+    Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, Lock, LockHolder, Rotate, SessionManager,
+    ShutdownReport, Status, Trusted, Update,
 };
 pub use pg_listen;
 pub use postgres::migrate::sql_for as migrations_sql;

@@ -27,6 +27,8 @@ pub enum Point {
     Loaded,
     /// An update has committed and has not been published.
     Committed,
+    /// A rotation has committed and has not been published.
+    Rotated,
 }
 
 #[cfg(not(feature = "testing"))]

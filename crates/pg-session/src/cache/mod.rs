@@ -274,13 +274,17 @@ impl Cache {
     /// Under the stripe's lock: index first, then slot, so that a drop of the owner finds the entry or refuses it.
     fn put(&self, ticket: Ticket, record: &Arc<Record>) -> bool {
         let row = &record.row;
-        if !self.users.add(row.user_id.as_uuid(), row.id, ticket) {
+        if let Some(user) = row.user_id
+            && !self.users.add(user.as_uuid(), row.id, ticket)
+        {
             return false;
         }
         if let Some(group) = row.group_id
             && !self.groups.add(group.as_uuid(), row.id, ticket)
         {
-            self.users.remove(row.user_id.as_uuid(), row.id);
+            if let Some(user) = row.user_id {
+                self.users.remove(user.as_uuid(), row.id);
+            }
             return false;
         }
         let until = record.rules.clock.database_now().plus(self.lifetime);
@@ -300,7 +304,9 @@ impl Cache {
     }
 
     fn unindex(&self, id: SessionId, record: &Record) {
-        self.users.remove(record.row.user_id.as_uuid(), id);
+        if let Some(user) = record.row.user_id {
+            self.users.remove(user.as_uuid(), id);
+        }
         if let Some(group) = record.row.group_id {
             self.groups.remove(group.as_uuid(), id);
         }

@@ -27,13 +27,14 @@ fn record(rules: &Arc<Rules>, id: SessionId, user: i64, version: i64) -> Arc<Rec
     let now = rules.clock.database_now();
     let row = Row {
         id,
-        user_id: UserId::from(user),
+        user_id: Some(UserId::from(user)),
         group_id: Some(GroupId::from(user % 2)),
         version: Version::new(version),
         created_at: now,
         updated_at: now,
         expires_at: DbTime::NEVER,
         idle_limit: IdleLimit::Exempt,
+        rotated: false,
     };
     Arc::new(Record::new(Arc::clone(rules), row, Attributes::default(), now))
 }

@@ -15,7 +15,7 @@ pub enum LockError {
         /// When it becomes free by itself, on the database's clock, unless its holder renews or releases it before.
         until: SystemTime,
     },
-    /// The session that the lock belongs to is unknown, was deleted or has expired.
+    /// The session that the lock belongs to is unknown, was deleted, has expired, or goes on under a new id.
     SessionGone,
     /// The lease is not in the database any more: the lock was taken by force, or its session ended. **Somebody else
     /// may hold it.**

@@ -30,9 +30,22 @@ impl SessionManager {
     /// # Ok(()) }
     /// ```
     pub fn create(&self, user: impl Into<UserId>) -> Create<'_> {
+        self.begin(Some(user.into()))
+    }
+
+    /// Begins a new session of nobody in particular, for what a visitor wants kept before a sign-in; awaiting the
+    /// builder creates it. [`rotate`](SessionManager::rotate) with a user signs in.
+    ///
+    /// **Nothing limits how many there are** but their expiry: create one when there is something to keep, not for each
+    /// visitor.
+    pub fn create_anonymous(&self) -> Create<'_> {
+        self.begin(None)
+    }
+
+    fn begin(&self, user_id: Option<UserId>) -> Create<'_> {
         Create {
             node: &self.0,
-            user_id: user.into(),
+            user_id,
             group_id: None,
             expiry: Expiry::In(self.0.config.lifetime),
             idle_limit: IdleLimit::Enforced,
@@ -41,7 +54,8 @@ impl SessionManager {
     }
 }
 
-/// A session to be created by awaiting this; made by [`SessionManager::create`].
+/// A session to be created by awaiting this; made by [`SessionManager::create`] and
+/// [`create_anonymous`](SessionManager::create_anonymous).
 ///
 /// # Errors
 /// Awaiting it fails with [`ErrorKind::Attribute`] if a limit is broken, [`ErrorKind::SessionLimit`] if the user has
@@ -54,7 +68,7 @@ impl SessionManager {
 #[must_use = "nothing is created until this is awaited"]
 pub struct Create<'a> {
     node: &'a Node,
-    user_id: UserId,
+    user_id: Option<UserId>,
     group_id: Option<GroupId>,
     expiry: Expiry,
     idle_limit: IdleLimit,
@@ -132,7 +146,7 @@ impl Create<'_> {
         check(&node.rules, std::iter::empty(), &self.attributes)?;
         let id = SessionId::random();
         let limited = node.config.max_sessions_per_user > 0;
-        let exclusive = if limited { self.user_id.as_uuid() } else { id.expose() };
+        let exclusive = self.user_id.filter(|_| limited).map_or(id.expose(), UserId::as_uuid);
         let Self { user_id, group_id, expiry, idle_limit, attributes, .. } = self;
         let record = node
             .writer

@@ -10,7 +10,8 @@ use crate::writer::Sweep;
 pub const DELETE_MANY_MAX: usize = 100_000;
 
 /// All of these are final: what was deleted is never served again, whatever is in flight, and a later update of it
-/// finds nothing.
+/// finds nothing. A session that was rotated ends under all of its ids, whichever of them it is named by; what a
+/// rotation to another user left behind ends with the sessions of either.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] if the database cannot be reached (nothing happened), [`ErrorKind::OutcomeUnknown`] if
@@ -54,6 +55,19 @@ impl SessionManager {
     /// See [above](#impl-SessionManager).
     pub async fn delete_user_sessions(&self, user: impl Into<UserId>) -> Result<u64, Error> {
         self.sweep(Sweep::DeleteAll(Whose::User(user.into().as_uuid()))).await
+    }
+
+    /// Ends all sessions of a user but one: "log out the others". `keep` may be an old id that still answers. Answers how
+    /// many were alive. **If `keep` is not the user's, all of the user's sessions end.**
+    ///
+    /// # Errors
+    /// See [above](#impl-SessionManager).
+    pub async fn delete_user_sessions_except(
+        &self,
+        user: impl Into<UserId>,
+        keep: SessionId,
+    ) -> Result<u64, Error> {
+        self.sweep(Sweep::DeleteOthers(user.into(), keep)).await
     }
 
     /// Ends all sessions of a group. Answers how many were alive.

@@ -10,7 +10,7 @@ use super::{Node, SessionManager};
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::GroupId;
 use crate::postgres::update::{Expiry, RowChange};
-use crate::session::changes::Check;
+use crate::session::changes::{Check, Keep};
 use crate::session::{IdleLimit, Session};
 use crate::writer::UpdateJob;
 
@@ -21,7 +21,7 @@ impl SessionManager {
     /// Without changes nothing is sent. On error the handle keeps its changes.
     ///
     /// ```no_run
-    /// # async fn f(sessions: &pg_session::SessionManager, mut session: pg_session::Session) -> Result<(), pg_session::Error> {
+    /// # async fn f(sessions: &pg_session::SessionManager, mut session: pg_session::Session) -> Result<(), Box<dyn std::error::Error>> {
     /// use pg_session::UpdateError;
     ///
     /// session.set("theme", "dark")?;
@@ -30,7 +30,8 @@ impl SessionManager {
     ///     Ok(()) => {}
     ///     Err(UpdateError::Conflict { keys }) => println!("{keys:?} were changed meanwhile: load again and retry"),
     ///     Err(UpdateError::NotFound) => println!("logged out"),
-    ///     Err(UpdateError::Failed(error)) => return Err(error),
+    ///     Err(UpdateError::Rotated) => println!("signed in meanwhile, by another request"),
+    ///     Err(error) => return Err(error.into()),
     /// }
     /// # Ok(()) }
     /// ```
@@ -44,7 +45,7 @@ impl SessionManager {
 ///
 /// # Errors
 /// [`UpdateError::Conflict`] if a check failed, [`UpdateError::NotFound`] if the session was deleted, revoked or has
-/// expired (it stays so), [`UpdateError::Failed`] for the rest; see [`ErrorKind::OutcomeUnknown`].
+/// expired (it stays so), [`UpdateError::Rotated`] if it goes on under a new id, [`UpdateError::Failed`] for the rest; see [`ErrorKind::OutcomeUnknown`].
 ///
 /// # Cancel safety
 /// **Dropping the future does not undo an update that was submitted.** The handle then shows neither outcome; load
@@ -107,19 +108,14 @@ impl Update<'_> {
     async fn submit(self) -> Result<(), UpdateError> {
         let Self { node, session, check, row, notify } = self;
         node.check_open()?;
-        if session.is_invalidated() {
-            return Err(UpdateError::Failed(Error::new(
-                ErrorKind::Invalidated,
-                "the session handle was invalidated and cannot be saved; load the session again",
-            )));
-        }
+        check_handle(session)?;
         if !session.is_modified() && row.is_empty() {
             return Ok(());
         }
         if let Some(expiry) = row.expiry {
             check_expiry(expiry)?;
         }
-        session.check_limits()?;
+        session.check_limits(&Keep::All)?;
         let base = Arc::clone(session.record());
         let changes = session.changes().clone();
         let record = node
@@ -129,6 +125,16 @@ impl Update<'_> {
         session.advance(record);
         Ok(())
     }
+}
+
+pub(super) fn check_handle(session: &Session) -> Result<(), Error> {
+    if session.is_invalidated() {
+        return Err(Error::new(
+            ErrorKind::Invalidated,
+            "the session handle was invalidated and cannot be saved; load the session again",
+        ));
+    }
+    Ok(())
 }
 
 impl<'a> IntoFuture for Update<'a> {

@@ -37,17 +37,25 @@ fn leader(dialect: &Dialect<'_>) -> String {
     )
 }
 
+/// Whether nothing alive points at the session `s`. A clean-up leaves a session to the next one until then, so that
+/// the cascade takes only what has ended by itself, and nobody has to be told of it.
+fn without_remnants(dialect: &Dialect<'_>) -> String {
+    let (sessions, now) = (dialect.names.sessions(), dialect.now);
+    format!("NOT EXISTS (SELECT FROM {sessions} r WHERE r.rotated_to = s.id AND r.expires_at > {now})")
+}
+
 /// Sessions past their absolute limit, oldest first, by the index on `expires_at`.
 pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, leader) = (dialect.now, leader(dialect));
+    let alone = without_remnants(dialect);
     let told = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
              ), doomed AS MATERIALIZED (
                  SELECT s.id FROM {sessions} s
-                 WHERE (SELECT mine FROM leader) AND s.expires_at <= {now}
+                 WHERE (SELECT mine FROM leader) AND s.expires_at <= {now} AND {alone}
                  ORDER BY s.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
              ), gone AS (
                  DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id
@@ -63,6 +71,7 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
 pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (live, leader) = (dialect.live("s"), leader(dialect));
+    let alone = without_remnants(dialect);
     let told = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(
@@ -71,7 +80,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
                  SELECT s.id, {live} AS live FROM {sessions} s WHERE s.id > $1 ORDER BY s.id LIMIT $2
              ), doomed AS MATERIALIZED (
                  SELECT s.id FROM {sessions} s JOIN page p ON p.id = s.id
-                 WHERE (SELECT mine FROM leader) AND NOT p.live AND NOT {live}
+                 WHERE (SELECT mine FROM leader) AND NOT p.live AND NOT {live} AND {alone}
                  ORDER BY s.id FOR UPDATE OF s SKIP LOCKED
              ), gone AS (
                  DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id

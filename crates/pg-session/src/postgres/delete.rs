@@ -1,67 +1,147 @@
 //! Deletes sessions and tells the other nodes, in one statement. Attributes go by the foreign key's cascade, which
 //! sees what was committed while the statement waited for a row.
+//!
+//! A session and what rotations left of it (its remnants, which point at it) go together: a logout with an old id is
+//! one, and a logout with the new id ends the old ones. All of their rows are locked in the order of their ids, as
+//! everywhere, so that two statements cannot wait for each other and the cascade finds no row that somebody else holds.
+//!
+//! ```text
+//! A   snapshot: S ── waits for S ───────────── S points at T, which the snapshot does not hold
+//! B        rotates S to T ── COMMIT
+//! ```
+//!
+//! A would end the remnant and leave T alive. So a statement that finds one of its rows pointing beyond its snapshot
+//! deletes nothing and says so (`moved`), and the next one sees T.
 
-use tokio_postgres::types::Type;
+use tokio_postgres::Row as SqlRow;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::failure::Failure;
+use super::failure::{Failure, Verdict};
 use super::names::Owner;
 use super::notify::{Whose, changed, deleted};
 use super::{Database, Dialect, Sql, same_length, unexpected};
-use crate::id::SessionId;
+use crate::error::{Error, ErrorKind};
+use crate::id::{SessionId, UserId};
 
-/// Rows are locked in the order of their ids, as everywhere: two statements cannot wait for each other.
+/// Tries of one deletion. In each but the last, somebody rotated one of its sessions.
+const TRIES_MAX: u32 = 100;
+
+/// One row that is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    pub(crate) id: SessionId,
+    /// The session that it was, or was left of.
+    pub(crate) session: SessionId,
+    /// Whether it was a session, and alive.
+    pub(crate) live: bool,
+}
+
+/// What is gone with a user's, a group's or everybody's sessions.
+#[derive(Debug)]
+pub(crate) struct Swept {
+    /// Sessions that were alive.
+    pub(crate) live: u64,
+    /// Remnants that went with them and were of another user or group, or of none.
+    pub(crate) strangers: Vec<SessionId>,
+}
+
 pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let notify = deleted(dialect, "SELECT id FROM gone");
     let live = dialect.live("s");
+    let doomed = doomed(
+        dialect,
+        &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = ANY ($1)"),
+    );
+    let told = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(
-            "WITH doomed AS MATERIALIZED (
-                 SELECT s.id FROM {sessions} s WHERE s.id = ANY ($1) ORDER BY s.id FOR UPDATE
-             ), gone AS (
-                 DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id, {live} AS live
-             ), told AS MATERIALIZED ({notify})
-             SELECT g.id FROM gone g CROSS JOIN (SELECT count(*) FROM told) t WHERE g.live"
+            "WITH {doomed}, gone AS (
+                 DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id AND NOT EXISTS (SELECT FROM moved)
+                 RETURNING s.id, COALESCE(s.rotated_to, s.id) AS session, s.rotated_to IS NULL AND {live} AS live
+             ), told AS MATERIALIZED ({told})
+             SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live
+             FROM (SELECT count(*) FROM told) t LEFT JOIN gone g ON true"
         ),
         types: vec![Type::UUID_ARRAY],
     }
 }
 
 pub(super) fn owner_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
-    let column = owner.column();
+    let (sessions, column) = (dialect.names.sessions(), owner.column());
+    let chosen = format!("SELECT s.id FROM {sessions} s WHERE s.{column} = $1");
+    Sql { text: owned(dialect, owner, &chosen), types: vec![Type::UUID] }
+}
+
+/// All of a user's sessions but one, whichever of its ids it is named by.
+pub(super) fn others_sql(dialect: &Dialect<'_>) -> Sql {
+    let sessions = dialect.names.sessions();
+    let chosen = format!(
+        "SELECT s.id FROM {sessions} s WHERE s.user_id = $1 AND COALESCE(s.rotated_to, s.id) <>
+             COALESCE((SELECT k.rotated_to FROM {sessions} k WHERE k.id = $2), $2)"
+    );
+    Sql { text: owned(dialect, Owner::User, &chosen), types: vec![Type::UUID, Type::UUID] }
+}
+
+/// Every node drops the owner's sessions from memory, by one notification: "log out everywhere" cannot outgrow a
+/// payload.
+fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str) -> String {
     let kind = match owner {
         Owner::User => 'u',
         Owner::Group => 'g',
     };
-    let channel = dialect.channel();
-    Sql {
-        text: mass_delete(
-            dialect,
-            &format!("s.{column} = $1"),
-            &format!("SELECT pg_catalog.pg_notify('{channel}', '1{kind}' || replace($1::text, '-', ''))"),
-        ),
-        types: vec![Type::UUID],
-    }
+    let (channel, column) = (dialect.channel(), owner.column());
+    let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '1{kind}' || replace($1::text, '-', ''))");
+    mass_delete(dialect, &doomed(dialect, chosen), &format!("s.{column} IS DISTINCT FROM $1"), &notify)
 }
 
 pub(super) fn all_sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
     let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", Whose::All.payload());
-    Sql { text: mass_delete(dialect, "true", &notify), types: vec![] }
+    Sql { text: mass_delete(dialect, &locked(dialect, "true"), "false", &notify), types: vec![] }
 }
 
-/// One notification, however many sessions: "log out everywhere" cannot outgrow a payload.
-fn mass_delete(dialect: &Dialect<'_>, condition: &str, notify: &str) -> String {
+fn mass_delete(dialect: &Dialect<'_>, doomed: &str, stranger: &str, notify: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
+    let told = deleted(dialect, "SELECT id FROM gone WHERE stranger");
     format!(
-        "WITH doomed AS MATERIALIZED (
-             SELECT s.id FROM {sessions} s WHERE {condition} ORDER BY s.id FOR UPDATE
-         ), gone AS (
-             DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING {live} AS live
-         ), told AS MATERIALIZED ({notify})
-         SELECT count(*) FILTER (WHERE g.live) FROM gone g CROSS JOIN (SELECT count(*) FROM told) t"
+        "WITH {doomed}, gone AS (
+             DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id AND NOT EXISTS (SELECT FROM moved)
+             RETURNING s.id, {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
+         ), told_all AS MATERIALIZED ({notify}
+         ), told AS MATERIALIZED ({told})
+         SELECT EXISTS (SELECT FROM moved) AS moved, count(*) FILTER (WHERE g.live) AS live,
+                array_agg(g.id) FILTER (WHERE g.stranger) AS strangers,
+                (SELECT count(*) FROM told_all) AS told_all, (SELECT count(*) FROM told) AS told
+         FROM gone g"
+    )
+}
+
+/// Locks the sessions that `chosen` names, with their remnants.
+fn doomed(dialect: &Dialect<'_>, chosen: &str) -> String {
+    let sessions = dialect.names.sessions();
+    let locked = locked(
+        dialect,
+        &format!(
+            "s.id IN (SELECT c.id FROM chosen c
+                      UNION
+                      SELECT r.id FROM chosen c JOIN {sessions} r ON r.rotated_to = c.id)"
+        ),
+    );
+    format!("chosen AS MATERIALIZED ({chosen}), {locked}")
+}
+
+/// `doomed`, and `moved` for those that point beyond the snapshot.
+fn locked(dialect: &Dialect<'_>, condition: &str) -> String {
+    let sessions = dialect.names.sessions();
+    format!(
+        "doomed AS MATERIALIZED (
+             SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} ORDER BY s.id FOR UPDATE
+         ), moved AS MATERIALIZED (
+             SELECT d.id FROM doomed d
+             WHERE d.rotated_to IS NOT NULL AND NOT EXISTS (SELECT FROM {sessions} x WHERE x.id = d.rotated_to)
+         )"
     )
 }
 
@@ -104,25 +184,57 @@ impl Database {
         Ok((read("found")?, read("done")?))
     }
 
-    /// Deletes the given sessions, all or none. Returns those that were alive.
-    pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Failure> {
+    /// Deletes the given sessions, all or none, each with what rotations left of it.
+    pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<Vec<Gone>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
-        let rows = self.query_long(&self.texts.delete, &[&ids]).await?;
-        let gone = rows.iter().map(|row| row.try_get(0).map(SessionId::from_uuid));
-        gone.collect::<Result<_, _>>().map_err(unexpected)
+        let rows = self.query_unmoved(&self.texts.delete, &[&ids]).await?;
+        rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>().map_err(unexpected)
     }
 
-    /// Deletes all sessions of a user, of a group, or of everybody. Returns how many were alive.
-    pub(crate) async fn delete_all(&self, whose: Whose) -> Result<u64, Failure> {
+    /// Deletes all sessions of a user, of a group, or of everybody.
+    pub(crate) async fn delete_all(&self, whose: Whose) -> Result<Swept, Failure> {
         let rows = match &whose {
-            Whose::User(id) => self.query_long(&self.texts.delete_user, &[id]).await?,
-            Whose::Group(id) => self.query_long(&self.texts.delete_group, &[id]).await?,
-            Whose::All => self.query_long(&self.texts.delete_all, &[]).await?,
+            Whose::User(id) => self.query_unmoved(&self.texts.delete_user, &[id]).await?,
+            Whose::Group(id) => self.query_unmoved(&self.texts.delete_group, &[id]).await?,
+            Whose::All => self.query_unmoved(&self.texts.delete_all, &[]).await?,
         };
-        let mut count = 0;
-        for row in &rows {
-            count += row.try_get::<_, i64>(0).map_err(unexpected)?;
-        }
-        Ok(count.unsigned_abs())
+        swept(&rows)
     }
+
+    /// Deletes all sessions of a user but `keep`.
+    pub(crate) async fn delete_others(&self, user: UserId, keep: SessionId) -> Result<Swept, Failure> {
+        let params: [&(dyn ToSql + Sync); 2] = [&user.as_uuid(), &keep.expose()];
+        swept(&self.query_unmoved(&self.texts.delete_user_but, &params).await?)
+    }
+
+    /// Sends a deletion until none of its sessions was rotated while it waited.
+    async fn query_unmoved(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<SqlRow>, Failure> {
+        for _ in 0..TRIES_MAX {
+            let rows = self.query_long(sql, params).await?;
+            let moved = rows.first().map(|row| row.try_get("moved")).transpose().map_err(unexpected)?;
+            if moved == Some(false) {
+                return Ok(rows);
+            }
+        }
+        let error = Error::new(
+            ErrorKind::Contention,
+            "the sessions kept being rotated, and none was deleted; try again later",
+        );
+        Err(Failure { error, verdict: Verdict::Refused })
+    }
+}
+
+/// `None` for the row that stands for no row.
+fn gone(row: &SqlRow) -> Result<Option<Gone>, tokio_postgres::Error> {
+    let Some(id) = row.try_get("id")? else { return Ok(None) };
+    let session = SessionId::from_uuid(row.try_get("session")?);
+    Ok(Some(Gone { id: SessionId::from_uuid(id), session, live: row.try_get("live")? }))
+}
+
+fn swept(rows: &[SqlRow]) -> Result<Swept, Failure> {
+    same_length(rows, 1)?;
+    let live: i64 = rows[0].try_get("live").map_err(unexpected)?;
+    let strangers: Option<Vec<Uuid>> = rows[0].try_get("strangers").map_err(unexpected)?;
+    let strangers = strangers.unwrap_or_default().into_iter().map(SessionId::from_uuid).collect();
+    Ok(Swept { live: live.unsigned_abs(), strangers })
 }

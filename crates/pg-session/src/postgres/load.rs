@@ -33,9 +33,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     Sql { text: select(dialect, "s.id = ANY ($1)"), types: vec![Type::UUID_ARRAY] }
 }
 
-/// The sessions of one owner, the most recently used first.
+/// The sessions of one owner, the most recently used first; each once, however often it was rotated.
 pub(super) fn list_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
-    let condition = format!("s.{} = $1", owner.column());
+    let condition = format!("s.{} = $1 AND s.rotated_to IS NULL", owner.column());
     let text = format!("{} ORDER BY s.last_accessed_at DESC, s.id LIMIT $2", select(dialect, &condition));
     Sql { text, types: vec![Type::UUID, Type::INT8] }
 }
@@ -48,7 +48,7 @@ fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     let now = dialect.now;
     format!(
         "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
-                s.last_accessed_at, s.expires_at, b.keys, b.texts, b.versions, b.expiries, {now} AS now
+                s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, b.keys, b.texts, b.versions, b.expiries, {now} AS now
          FROM {sessions} s
          CROSS JOIN LATERAL ({arrays}) b
          WHERE {condition} AND {live}"
@@ -90,13 +90,14 @@ impl Database {
         let idle_limited: bool = row.try_get("idle_limited")?;
         let head = Row {
             id: SessionId::from_uuid(row.try_get("id")?),
-            user_id: UserId::from(row.try_get::<_, Uuid>("user_id")?),
+            user_id: row.try_get::<_, Option<Uuid>>("user_id")?.map(UserId::from),
             group_id: row.try_get::<_, Option<Uuid>>("group_id")?.map(GroupId::from),
             version: Version::new(row.try_get("version")?),
             created_at: time(row, "created_at")?,
             updated_at: time(row, "updated_at")?,
             expires_at: time(row, "expires_at")?,
             idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
+            rotated: row.try_get("rotated")?,
         };
         let record =
             Record::new(Arc::clone(&self.rules), head, attributes(row)?, time(row, "last_accessed_at")?);

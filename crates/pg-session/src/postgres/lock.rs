@@ -94,7 +94,7 @@ pub(crate) enum Acquired {
         until: DbTime,
         left: Duration,
     },
-    /// The session is unknown or has ended.
+    /// The session is unknown, has ended, or goes on under another id.
     SessionGone,
     /// Another transaction changed the row between snapshot and lock: nothing was written, try again.
     Moved,
@@ -145,7 +145,7 @@ fn acquire(dialect: &Dialect<'_>) -> Sql {
     Sql {
         text: format!(
             "WITH alive AS MATERIALIZED (
-                 SELECT s.id FROM {sessions} s WHERE s.id = $1 AND {live} FOR KEY SHARE
+                 SELECT s.id FROM {sessions} s WHERE s.id = $1 AND s.rotated_to IS NULL AND {live} FOR KEY SHARE
              ), taken AS (
                  INSERT INTO {locks} AS l (session_id, name, owner, label, fence, acquired_at, expires_at)
                  SELECT $1, $3, $4, $5, 1, {now}, {now} + $6 * interval '1 microsecond'

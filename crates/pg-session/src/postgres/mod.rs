@@ -12,8 +12,11 @@ pub(crate) mod lock;
 pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;
+pub(crate) mod rotate;
 pub(crate) mod server;
+mod session_limit;
 pub(crate) mod touch;
+mod transaction;
 pub(crate) mod update;
 pub(crate) mod versions;
 
@@ -63,9 +66,12 @@ struct Texts {
     versions: Sql,
     update: Sql,
     create: Sql,
-    create_lock: Sql,
+    user_lock: Sql,
+    rotate: Sql,
+    rotate_lock: Sql,
     delete: Sql,
     delete_user: Sql,
+    delete_user_but: Sql,
     delete_group: Sql,
     delete_all: Sql,
     remove_attribute: Sql,
@@ -118,9 +124,12 @@ impl Database {
             versions: versions::sql(&dialect),
             update: update::sql(&dialect),
             create: create::sql(&dialect),
-            create_lock: create::lock_sql(&dialect),
+            user_lock: session_limit::lock_sql(&dialect),
+            rotate: rotate::sql(&dialect),
+            rotate_lock: rotate::lock_sql(&dialect),
             delete: delete::sessions_sql(&dialect),
             delete_user: delete::owner_sql(&dialect, Owner::User),
+            delete_user_but: delete::others_sql(&dialect),
             delete_group: delete::owner_sql(&dialect, Owner::Group),
             delete_all: delete::all_sql(&dialect),
             remove_attribute: delete::attribute_sql(&dialect),

@@ -21,7 +21,7 @@ pub(crate) struct Touched {
     pub(crate) skipped: bool,
 }
 
-/// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended. Rows that already know a
+/// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended or goes on under another id. Rows that already know a
 /// later access are not rewritten, but reported, so that the caller's idea of them moves forward.
 ///
 /// Rows that somebody holds are skipped. A batch that waited for one of its rows while it held the others would keep
@@ -39,17 +39,17 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  SELECT * FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, at)
              ), free AS MATERIALIZED (
                  SELECT s.id, t.at FROM touch t JOIN {sessions} s ON s.id = t.id
-                 WHERE s.last_accessed_at < LEAST(t.at, {now}) AND {live}
+                 WHERE s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL AND {live}
                  FOR NO KEY UPDATE OF s SKIP LOCKED
              ), done AS (
                  UPDATE {sessions} s SET last_accessed_at = LEAST(f.at, {now})
                  FROM free f
-                 WHERE s.id = f.id AND s.last_accessed_at < LEAST(f.at, {now}) AND {live}
+                 WHERE s.id = f.id AND s.last_accessed_at < LEAST(f.at, {now}) AND s.rotated_to IS NULL AND {live}
                  RETURNING s.id, s.last_accessed_at
              )
              SELECT d.id, d.last_accessed_at, false AS skipped FROM done d
              UNION ALL
-             SELECT s.id, s.last_accessed_at, s.last_accessed_at < LEAST(t.at, {now})
+             SELECT s.id, s.last_accessed_at, s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL
              FROM touch t JOIN {sessions} s ON s.id = t.id
              WHERE {live} AND s.id NOT IN (SELECT d.id FROM done d)"
         ),

@@ -5,7 +5,8 @@
 //! session's version in the same statement, so `done` updates a session only while its version is still the one in
 //! the snapshot (`s.version = f.version`; PostgreSQL evaluates that again on the row it finally locks). For a
 //! session that passes, the snapshot's attributes are the newest; one that does not is `Moved` and tried again.
-//! Without that condition, a removal would overlook a key that another node inserted meanwhile, and a checked
+//! A rotation bumps the version of what it leaves behind, so an update that it overtook is `Moved`, too, and then finds
+//! that the session goes on elsewhere. Without that condition, a removal would overlook a key that another node inserted meanwhile, and a checked
 //! attribute could pass on a stale version.
 //!
 //! A separate locking step was slower when measured; two rows that wait for each other across statements are broken
@@ -74,6 +75,10 @@ pub(crate) enum Updated {
     },
     /// Deleted or expired.
     NotFound,
+    /// It goes on under another id; what is left has the version `found`.
+    Rotated {
+        found: Version,
+    },
     /// Another commit came between snapshot and lock: nothing was written, try again.
     Moved,
 }
@@ -119,7 +124,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), expected AS MATERIALIZED (
                  SELECT * FROM unnest($16::bigint[], $17::text[], $18::bigint[]) AS i (n, key, version)
              ), found AS MATERIALIZED (
-                 SELECT c.*, s.version, {live} AS live FROM change c JOIN {sessions} s ON s.id = c.id
+                 SELECT c.*, s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated FROM change c JOIN {sessions} s ON s.id = c.id
              ), refused AS MATERIALIZED (
                  SELECT i.n, array_agg(i.key ORDER BY i.key) AS keys
                  FROM expected i JOIN change c ON c.n = i.n
@@ -135,7 +140,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                      idle_limited = COALESCE(f.idle_limited, s.idle_limited),
                      group_id = CASE WHEN f.regroup THEN f.group_id ELSE s.group_id END
                  FROM found f LEFT JOIN refused r ON r.n = f.n
-                 WHERE s.id = f.id AND s.version = f.version AND {live}
+                 WHERE s.id = f.id AND s.version = f.version AND NOT f.rotated AND {live}
                    AND (f.expected IS NULL OR f.expected = s.version) AND r.n IS NULL
                  RETURNING f.n, f.notify, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at,
                            s.idle_limited, s.group_id
@@ -149,7 +154,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  DELETE FROM {attributes} a USING done d JOIN removal i ON i.n = d.n
                  WHERE a.session_id = d.id AND a.key = i.key
              ), told AS MATERIALIZED ({told})
-             SELECT c.n, f.version AS found, COALESCE(f.live, false) AS live, r.keys AS refused,
+             SELECT c.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated, r.keys AS refused,
                     (f.expected IS NOT NULL AND f.expected <> f.version) AS outdated,
                     d.version, d.updated_at, d.expires_at, d.last_accessed_at, d.idle_limited, d.group_id,
                     b.keys, b.texts, b.versions, b.expiries, {now} AS now
@@ -210,8 +215,8 @@ pub(super) struct Items<'a> {
     pub(super) keys: Vec<&'a str>,
     pub(super) texts: Vec<&'a str>,
     pub(super) expires_at: Vec<Option<SystemTime>>,
-    removed_of: Vec<i64>,
-    removed_keys: Vec<&'a str>,
+    pub(super) removed_of: Vec<i64>,
+    pub(super) removed_keys: Vec<&'a str>,
     expected_of: Vec<i64>,
     expected_keys: Vec<&'a str>,
     expected: Vec<i64>,
@@ -349,6 +354,9 @@ fn outcome(row: &SqlRow, order: &Order<'_>) -> Result<Updated, tokio_postgres::E
         return Ok(Updated::NotFound);
     }
     let found = Version::new(row.try_get("found")?);
+    if row.try_get("rotated")? {
+        return Ok(Updated::Rotated { found });
+    }
     if row.try_get("outdated")? {
         return Ok(Updated::Conflict { found, keys: Vec::new() });
     }

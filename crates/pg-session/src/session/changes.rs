@@ -3,7 +3,7 @@
 //! `set` then `remove` is a removal, `remove` then `set` is a set: the last call wins, so an update never carries
 //! two orders for one key (the predecessor lost writes that way).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock::DbTime;
@@ -67,6 +67,35 @@ pub(crate) enum Check {
     Version,
     /// Each changed attribute still has the version that the caller saw, or is still absent.
     Attributes,
+}
+
+/// Which attributes a session keeps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Keep {
+    All,
+    Only(BTreeSet<Box<str>>),
+}
+
+impl Keep {
+    pub(crate) fn none() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+
+    pub(crate) fn contains(&self, key: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(keys) => keys.contains(key),
+        }
+    }
+
+    /// The keys that are named, if not all are kept.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
+        let keys = match self {
+            Self::All => None,
+            Self::Only(keys) => Some(keys),
+        };
+        keys.into_iter().flatten().map(|key| &**key)
+    }
 }
 
 /// What a session may hold. Checked where a value is set and again on the whole session before it is sent.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::attributes::{Attribute, decode};
-use self::changes::{Change, Changes, Lifetime};
+use self::changes::{Change, Changes, Keep, Lifetime};
 pub use self::expiry::IdleLimit;
 use self::record::{Record, Rules};
 use crate::clock::DbTime;
@@ -67,9 +67,9 @@ impl Session {
         self.record.row.id
     }
 
-    /// The user whom the session belongs to.
+    /// The user whom the session belongs to. `None` for an anonymous session.
     #[must_use]
-    pub fn user_id(&self) -> UserId {
+    pub fn user_id(&self) -> Option<UserId> {
         self.record.row.user_id
     }
 
@@ -114,6 +114,14 @@ impl Session {
     #[must_use]
     pub fn idle_limit(&self) -> IdleLimit {
         self.record.row.idle_limit
+    }
+
+    /// Whether the session goes on under a new id ([`rotate`](crate::SessionManager::rotate)), and this handle shows what
+    /// was left under the old one: the user and the attributes from before, for requests that were under way. It ends
+    /// within the grace of the rotation and cannot be saved; ending it ends the session.
+    #[must_use]
+    pub fn is_rotated(&self) -> bool {
+        self.record.row.rotated
     }
 
     /// Whether the read that made this handle was answered from the node's memory.
@@ -267,14 +275,23 @@ impl Session {
         self.changes.remove(key);
     }
 
-    /// Checks what the session would hold after its changes, as far as this handle can see: nodes that add different
-    /// keys at the same time may exceed the limits together, by what each of them added.
-    pub(crate) fn check_limits(&self) -> Result<(), Error> {
+    /// Checks what the session would hold after its changes, on top of those attributes that it `keeps`, as far as this
+    /// handle can see: nodes that add different keys at the same time may exceed the limits together, by what each of
+    /// them added.
+    pub(crate) fn check_limits(&self, keep: &Keep) -> Result<(), Error> {
         let now = self.now();
         let kept = self.record.attributes.iter().filter(|attribute| attribute.is_live(now));
+        let kept = kept.filter(|attribute| keep.contains(&attribute.key));
         let kept = kept.filter(|attribute| self.changes.get(&attribute.key).is_none());
         let kept = kept.map(|attribute| (&*attribute.key, &*attribute.text));
         check(&self.record.rules, kept, &self.changes)
+    }
+
+    /// Checks that `keep` names keys that attributes can have, and not more of them than a session holds.
+    pub(crate) fn check_keys(&self, keep: &Keep) -> Result<(), Error> {
+        let limits = &self.record.rules.limits;
+        keep.named().try_for_each(|key| limits.check_key(key))?;
+        limits.check_total(keep.named().map(|key| (key, "")))
     }
 
     fn saved(&self, key: &str) -> Option<&Arc<Attribute>> {
@@ -331,6 +348,7 @@ impl fmt::Debug for Session {
             .field("version", &self.version())
             .field("keys", &self.keys())
             .field("modified", &self.is_modified())
+            .field("rotated", &self.is_rotated())
             .finish_non_exhaustive()
     }
 }

@@ -34,13 +34,16 @@ pub(crate) struct Record {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Row {
     pub(crate) id: SessionId,
-    pub(crate) user_id: UserId,
+    /// `None` for an anonymous session.
+    pub(crate) user_id: Option<UserId>,
     pub(crate) group_id: Option<GroupId>,
     pub(crate) version: Version,
     pub(crate) created_at: DbTime,
     pub(crate) updated_at: DbTime,
     pub(crate) expires_at: DbTime,
     pub(crate) idle_limit: IdleLimit,
+    /// The session goes on under another id; this is what is left under the old one.
+    pub(crate) rotated: bool,
 }
 
 impl Record {
@@ -66,9 +69,13 @@ impl Record {
         now < self.ends_at()
     }
 
-    /// Records an access; the caller queues the record as it is told.
+    /// Records an access; the caller queues the record as it is told. What a rotation left behind ends with its grace,
+    /// whoever reads it.
     #[inline]
     pub(crate) fn touch(&self, now: DbTime) -> Touch {
+        if self.row.rotated {
+            return Touch::Nothing;
+        }
         let urgent_after = match self.row.idle_limit {
             IdleLimit::Enforced => Some(self.rules.idle_timeout / 2),
             IdleLimit::Exempt => None,

@@ -22,7 +22,7 @@ use crate::version::Version;
 /// One session to be made.
 pub(crate) struct CreateJob {
     pub(crate) id: SessionId,
-    pub(crate) user_id: UserId,
+    pub(crate) user_id: Option<UserId>,
     pub(crate) group_id: Option<GroupId>,
     pub(crate) expiry: Expiry,
     pub(crate) idle_limit: IdleLimit,
@@ -74,6 +74,7 @@ impl Job for CreateJob {
                         updated_at: created_at,
                         expires_at,
                         idle_limit: job.idle_limit,
+                        rotated: false,
                     };
                     let attributes = Attributes::default().apply(&job.attributes, Version::FIRST);
                     let record =
@@ -81,10 +82,7 @@ impl Job for CreateJob {
                     workshop.cache.publish(ticket, &record);
                     Ok(record)
                 }
-                Created::Refused => Err(Error::new(
-                    ErrorKind::SessionLimit,
-                    "the user has max_sessions_per_user live sessions and session_limit is \"refuse\"; end one first",
-                )),
+                Created::Refused => Err(refused()),
             };
             // Nobody waits any more if the future was dropped; the session exists all the same.
             let _ = job.reply.send(answer);
@@ -95,4 +93,12 @@ impl Job for CreateJob {
     fn fail(self, error: Error, _: &Workshop) {
         let _ = self.reply.send(Err(error));
     }
+}
+
+/// The policy lets the user have no other session.
+pub(super) fn refused() -> Error {
+    Error::new(
+        ErrorKind::SessionLimit,
+        "the user has max_sessions_per_user live sessions and session_limit is \"refuse\"; end one first",
+    )
 }

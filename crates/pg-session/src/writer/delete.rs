@@ -1,6 +1,6 @@
 //! Combined deletes of single sessions: logouts.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
@@ -8,6 +8,7 @@ use super::Workshop;
 use super::lane::Job;
 use crate::error::Error;
 use crate::id::SessionId;
+use crate::postgres::delete::Gone;
 use crate::postgres::failure::Failure;
 
 /// One session to be ended.
@@ -25,11 +26,13 @@ impl Job for DeleteJob {
 
     async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|job| job.id).collect();
-        let deleted: HashSet<SessionId> = workshop.database.delete(&ids).await?.into_iter().collect();
+        let gone = workshop.database.delete(&ids).await?;
+        // Before the answers: a logout that was acknowledged is over on this node.
+        ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| workshop.cache.forget(id));
+        let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
         for job in batch.drain(..) {
-            // Before the answer: a logout that was acknowledged is over on this node.
-            workshop.cache.forget(job.id);
-            let _ = job.reply.send(Ok(deleted.contains(&job.id)));
+            let session = gone.get(&job.id).and_then(|row| gone.get(&row.session));
+            let _ = job.reply.send(Ok(session.is_some_and(|session| session.live)));
         }
         Ok(Vec::new())
     }

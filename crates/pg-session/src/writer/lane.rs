@@ -25,6 +25,11 @@ pub(super) trait Job: Sized + Send + 'static {
 
     fn key(&self) -> Self::Key;
 
+    /// Another key that no other job of the statement may have, neither as this nor as its first.
+    fn second_key(&self) -> Option<Self::Key> {
+        None
+    }
+
     /// Sends the batch as one statement. On success every job was answered, but for those returned, which are to be
     /// tried again. On failure the batch is as it was.
     fn commit(
@@ -118,7 +123,9 @@ impl<J: Job> Work<J> {
         let mut batch = Vec::with_capacity(held.len().min(self.batch_max));
         let mut rest = VecDeque::new();
         for job in held.drain(..) {
-            if batch.len() < self.batch_max && keys.insert(job.key()) {
+            let own = [Some(job.key()), job.second_key()];
+            if batch.len() < self.batch_max && own.iter().flatten().all(|key| !keys.contains(key)) {
+                keys.extend(own.into_iter().flatten());
                 batch.push(job);
             } else {
                 rest.push_back(job);

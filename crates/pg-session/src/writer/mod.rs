@@ -4,12 +4,13 @@
 //! are queued at the same time share a statement ([`lane`]); each still succeeds or fails alone. After the commit the
 //! outcome goes into the cache, and only then to the caller: whoever was told of a write reads it on this node.
 //!
-//! Updates are split over lanes by session, creates go by user, and what concerns any number of sessions (a user's,
+//! Updates are split over lanes by session, creates and rotations go by user, and what concerns any number of sessions (a user's,
 //! all) has a lane of its own. Last accesses are gathered by [`touch`].
 
 mod create;
 mod delete;
 mod lane;
+mod rotate;
 mod sweep;
 pub(crate) mod touch;
 mod update;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::create::CreateJob;
 use self::delete::DeleteJob;
 use self::lane::{Job, Lane, lane};
+pub(crate) use self::rotate::RotateJob;
 pub(crate) use self::sweep::Sweep;
 use self::sweep::SweepJob;
 pub(crate) use self::update::UpdateJob;
@@ -39,6 +41,7 @@ use crate::session::record::{Record, Rules};
 pub(crate) struct Writer {
     updates: Box<[Lane<UpdateJob>]>,
     creates: Lane<CreateJob>,
+    rotations: Lane<RotateJob>,
     deletes: Lane<DeleteJob>,
     sweeps: Lane<SweepJob>,
     workshop: Arc<Workshop>,
@@ -61,6 +64,8 @@ struct Counters {
     update_statements: AtomicU64,
     creates: AtomicU64,
     create_statements: AtomicU64,
+    rotations: AtomicU64,
+    rotation_statements: AtomicU64,
 }
 
 /// What the writer has done since the manager's start.
@@ -75,6 +80,10 @@ pub struct WriteStats {
     pub creates: u64,
     /// Statements, and so commits, that carried them.
     pub create_statements: u64,
+    /// Sessions that were rotated.
+    pub rotations: u64,
+    /// Statements, and so commits, that carried them.
+    pub rotation_statements: u64,
     /// Writes that wait for a statement now.
     pub waiting: usize,
 }
@@ -97,6 +106,7 @@ impl Writer {
         Self {
             updates: (0..config.write_lanes).map(|_| open(queue, batch, &workshop, tasks, stop)).collect(),
             creates: open(queue, batch, &workshop, tasks, stop),
+            rotations: open(queue, batch, &workshop, tasks, stop),
             deletes: open(queue, batch, &workshop, tasks, stop),
             // One at a time: each is a statement over any number of rows.
             sweeps: open(queue, 1, &workshop, tasks, stop),
@@ -125,6 +135,16 @@ impl Writer {
         outcome.await.unwrap_or_else(|_| Err(vanished()))
     }
 
+    /// Rotates a session. Dropping the future does not undo it.
+    pub(crate) async fn rotate(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<Arc<Record>, UpdateError>>) -> RotateJob,
+    ) -> Result<Arc<Record>, UpdateError> {
+        let (reply, outcome) = oneshot::channel();
+        self.rotations.push(make(reply))?;
+        outcome.await.unwrap_or_else(|_| Err(vanished().into()))
+    }
+
     /// Deletes a session; answers whether it was alive. Dropping the future does not undo it.
     pub(crate) async fn delete(&self, id: SessionId) -> Result<bool, Error> {
         let (reply, outcome) = oneshot::channel();
@@ -141,16 +161,29 @@ impl Writer {
 
     pub(crate) fn waiting(&self) -> usize {
         let updates: usize = self.updates.iter().map(Lane::waiting).sum();
-        updates + self.creates.waiting() + self.deletes.waiting() + self.sweeps.waiting()
+        updates
+            + self.creates.waiting()
+            + self.rotations.waiting()
+            + self.deletes.waiting()
+            + self.sweeps.waiting()
     }
 
     pub(crate) fn stats(&self) -> WriteStats {
-        let Counters { updates, update_statements, creates, create_statements } = &self.workshop.counters;
+        let Counters {
+            updates,
+            update_statements,
+            creates,
+            create_statements,
+            rotations,
+            rotation_statements,
+        } = &self.workshop.counters;
         WriteStats {
             updates: updates.load(Ordering::Relaxed),
             update_statements: update_statements.load(Ordering::Relaxed),
             creates: creates.load(Ordering::Relaxed),
             create_statements: create_statements.load(Ordering::Relaxed),
+            rotations: rotations.load(Ordering::Relaxed),
+            rotation_statements: rotation_statements.load(Ordering::Relaxed),
             waiting: self.waiting(),
         }
     }

@@ -7,6 +7,7 @@ use super::lane::Job;
 use super::update::OVERTAKEN_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::id::{SessionId, UserId};
+use crate::postgres::delete::Swept;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::postgres::notify::Whose;
 
@@ -17,6 +18,8 @@ pub(crate) enum Sweep {
     Delete(Vec<SessionId>),
     /// Delete all of these.
     DeleteAll(Whose),
+    /// Delete all of a user's but this one.
+    DeleteOthers(UserId, SessionId),
     /// Remove one attribute from all sessions of a user.
     RemoveAttribute(UserId, String),
     /// Drop them from every node's memory; the tables stay as they are.
@@ -32,11 +35,16 @@ impl SweepJob {
     async fn carry_out(&self, workshop: &Workshop) -> Result<u64, Failure> {
         match &self.sweep {
             Sweep::Delete(ids) => {
-                let deleted = workshop.database.delete(ids).await?;
-                // A set of sessions in memory is bounded by `usize`, which fits.
-                Ok(u64::try_from(deleted.len()).unwrap_or(u64::MAX))
+                let gone = workshop.database.delete(ids).await?;
+                gone.iter().for_each(|row| workshop.cache.forget(row.id));
+                Ok(gone.iter().map(|row| u64::from(row.live)).sum())
             }
-            Sweep::DeleteAll(whose) => workshop.database.delete_all(*whose).await,
+            Sweep::DeleteAll(whose) => {
+                workshop.database.delete_all(*whose).await.map(|gone| count(&gone, workshop))
+            }
+            Sweep::DeleteOthers(user, keep) => {
+                workshop.database.delete_others(*user, *keep).await.map(|gone| count(&gone, workshop))
+            }
             Sweep::RemoveAttribute(user, key) => remove_attribute(*user, key, workshop).await,
             Sweep::Evict(whose) => workshop.database.notify_drop(*whose).await.map(|()| 0),
         }
@@ -46,7 +54,7 @@ impl SweepJob {
     fn forget(&self, workshop: &Workshop) {
         match &self.sweep {
             Sweep::Delete(ids) => ids.iter().for_each(|&id| workshop.cache.forget(id)),
-            Sweep::RemoveAttribute(user, _) => workshop.cache.drop_user(*user),
+            Sweep::RemoveAttribute(user, _) | Sweep::DeleteOthers(user, _) => workshop.cache.drop_user(*user),
             Sweep::DeleteAll(whose) | Sweep::Evict(whose) => match *whose {
                 Whose::User(user) => workshop.cache.drop_user(user.into()),
                 Whose::Group(group) => workshop.cache.drop_group(group.into()),
@@ -54,6 +62,12 @@ impl SweepJob {
             },
         }
     }
+}
+
+/// Drops what no notification of the owner covers.
+fn count(swept: &Swept, workshop: &Workshop) -> u64 {
+    swept.strangers.iter().for_each(|&id| workshop.cache.forget(id));
+    swept.live
 }
 
 /// Until no session of the user was overtaken by another update while the statement waited for it.

@@ -86,6 +86,11 @@ impl Job for UpdateJob {
                     workshop.cache.forget(job.session());
                     job.answer(Err(UpdateError::NotFound));
                 }
+                Updated::Rotated { found } => {
+                    // Whoever asks again is to see that the session has gone on.
+                    workshop.cache.invalidate(job.session(), found);
+                    job.answer(Err(UpdateError::Rotated));
+                }
                 Updated::Moved if job.overtaken < OVERTAKEN_MAX => {
                     job.overtaken += 1;
                     again.push(job);

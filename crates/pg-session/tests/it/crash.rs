@@ -55,9 +55,6 @@ async fn keep_counting(
                 acknowledged.insert((id, version), counter);
             }
             Err(UpdateError::Conflict { .. }) => {}
-            Err(UpdateError::NotFound) => {
-                panic!("nobody deletes here: an unreachable session is not one that is gone")
-            }
             Err(UpdateError::Failed(error)) => {
                 told.errors.fetch_add(1, Ordering::Relaxed);
                 match error.kind() {
@@ -66,6 +63,9 @@ async fn keep_counting(
                     other => panic!("{other:?}: {error:?}"),
                 };
                 tokio::time::sleep(PAUSE).await;
+            }
+            Err(other) => {
+                panic!("nobody deletes here: an unreachable session is not one that is gone: {other:?}")
             }
         }
         tokio::task::yield_now().await;

@@ -185,7 +185,7 @@ async fn checked(
             reader.acknowledged(story, number, &session);
         }
         Err(UpdateError::Conflict { .. } | UpdateError::NotFound) => {}
-        Err(UpdateError::Failed(error)) => panic!("{error:?}"),
+        Err(error) => panic!("{error:?}"),
     }
 }
 

@@ -49,7 +49,7 @@ async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec
                 }
                 if (at + round).is_multiple_of(100) {
                     node.delete(session.id()).await.unwrap();
-                    session = node.create(session.user_id()).set("cart", &0).unwrap().await.unwrap();
+                    session = node.create(session.user_id().unwrap()).set("cart", &0).unwrap().await.unwrap();
                 }
                 session
             })

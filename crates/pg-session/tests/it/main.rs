@@ -44,6 +44,7 @@ mod publish_race;
 mod reads;
 mod reconnect;
 mod rights;
+mod rotate;
 mod secrets;
 mod session_limit;
 mod shared_listener;

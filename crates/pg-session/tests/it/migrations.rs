@@ -77,8 +77,8 @@ async fn a_users_id_stands_in_the_column_as_documented() {
         let stored: Uuid = observer.query_one(text, &[&id.expose()]).await.unwrap().get(0);
         assert_eq!(stored, user.as_uuid());
         let read = node.get(id).refresh().await.unwrap().unwrap();
-        assert_eq!(read.user_id(), user);
-        assert_eq!(read.user_id().as_integer(), user.as_integer());
+        assert_eq!(read.user_id(), Some(user));
+        assert_eq!(read.user_id().and_then(UserId::as_integer), user.as_integer());
     }
     assert_eq!(
         users[0].as_uuid().to_string(),

@@ -134,7 +134,7 @@ async fn a_session_that_was_found_gone_does_not_come_back_by_a_late_publish() {
 async fn a_late_publish_does_not_survive_an_eviction() {
     let [a] = World::new().nodes().await;
     let mut sessions = make(&a, SESSIONS).await;
-    let users: Vec<_> = sessions.iter().map(Session::user_id).collect();
+    let users: Vec<_> = sessions.iter().filter_map(Session::user_id).collect();
     let ids = ids(&sessions);
     committed_while(&a, &mut sessions, async |_| {
         for evicted in all(users.iter().map(|&user| a.evict_user(user))).await {

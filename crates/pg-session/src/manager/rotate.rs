@@ -1,0 +1,196 @@
+//! Going on under a new id: a builder for whose the session is to be and what it keeps, then one combined statement.
+
+use std::collections::BTreeSet;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use super::create::check_expiry;
+use super::update::check_handle;
+use super::{Node, SessionManager};
+use crate::config::ROTATION_GRACE_MAX;
+use crate::error::{Error, ErrorKind, UpdateError};
+use crate::id::{GroupId, SessionId, UserId};
+use crate::postgres::update::{Expiry, RowChange};
+use crate::session::changes::Keep;
+use crate::session::{IdleLimit, Session};
+use crate::writer::RotateJob;
+
+impl SessionManager {
+    /// Lets a session go on under a new id; awaiting the builder does it. For each sign-in, re-authentication and change
+    /// of privilege: an id that was planted or stolen before is worth nothing afterwards.
+    ///
+    /// On success the handle *is* the new session, with its unsaved changes saved. For the grace, the old id still
+    /// answers [`get`](SessionManager::get), for requests that were under way: with the user and the attributes from
+    /// before, and [`is_rotated`](Session::is_rotated). That cannot be saved or rotated, and ends with the session:
+    /// **deleting either id deletes both.** On error the handle is as it was.
+    ///
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager, mut session: pg_session::Session) -> Result<(), pg_session::UpdateError> {
+    /// session.set("signed_in_with", "passkey")?;
+    /// sessions.rotate(&mut session).user(42).keep(["cart", "locale"]).await?; // a login
+    /// sessions.rotate(&mut session).await?; // the same user, a new id
+    /// # Ok(()) }
+    /// ```
+    pub fn rotate<'a>(&'a self, session: &'a mut Session) -> Rotate<'a> {
+        Rotate {
+            node: &self.0,
+            session,
+            user_id: None,
+            keep: None,
+            row: RowChange::default(),
+            grace: self.0.config.rotation_grace,
+        }
+    }
+}
+
+/// A rotation to be carried out by awaiting this; made by [`SessionManager::rotate`].
+///
+/// | | the user stays | the user changes |
+/// |---|---|---|
+/// | attributes | all are kept | none is kept |
+/// | absolute limit, creation | as they were | [`Config::lifetime`](crate::Config::lifetime) from now, now |
+/// | group, idle limit | as they were | as they were |
+/// | the cap on sessions | not asked | as for a new session of that user |
+///
+/// What is kept keeps its value and its expiry. Unsaved changes of the handle are applied on top. A rotation counts as
+/// an access. Locks of the session go with it: whoever holds one under the old id learns with the next renewal that the
+/// lease is lost, and nobody else gets it before it would have ended.
+///
+/// # Errors
+/// [`UpdateError::NotFound`] if the session was deleted, revoked or has expired, [`UpdateError::Rotated`] if it goes on
+/// under a new id already (of two rotations at once, one wins), [`UpdateError::Failed`] for the rest:
+/// [`ErrorKind::SessionLimit`] if the new user has all the sessions that the policy allows, and
+/// [`ErrorKind::OutcomeUnknown`]: **then nobody knows the new id.** The old one, if it was rotated, answers for the grace,
+/// and deleting it ends both.
+///
+/// # Cancel safety
+/// **Dropping the future does not undo a rotation that was submitted**, and nobody knows the new id then.
+#[derive(Debug)]
+#[must_use = "nothing is rotated until this is awaited"]
+pub struct Rotate<'a> {
+    node: &'a Node,
+    session: &'a mut Session,
+    user_id: Option<UserId>,
+    keep: Option<Keep>,
+    row: RowChange,
+    grace: Duration,
+}
+
+impl Rotate<'_> {
+    /// Whose session it is from now on: a sign-in, or a change of user. Default: the same as before, or nobody's still.
+    pub fn user(mut self, user: impl Into<UserId>) -> Self {
+        self.user_id = Some(user.into());
+        self
+    }
+
+    /// Keeps these attributes and no others. Those that do not exist are ignored.
+    pub fn keep<K: Into<Box<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.keep = Some(Keep::Only(keys.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Keeps all attributes, as is the default if the user stays the same.
+    pub fn keep_all(mut self) -> Self {
+        self.keep = Some(Keep::All);
+        self
+    }
+
+    /// Keeps no attribute, as is the default if the user changes.
+    pub fn keep_none(mut self) -> Self {
+        self.keep = Some(Keep::Only(BTreeSet::new()));
+        self
+    }
+
+    /// Moves the session to another group, or out of its group. Default: it stays.
+    pub fn group(mut self, group: Option<GroupId>) -> Self {
+        self.row.group_id = Some(group);
+        self
+    }
+
+    /// The absolute limit, counted from the rotation by the database's clock.
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.row.expiry = Some(Expiry::In(lifetime));
+        self
+    }
+
+    /// The absolute limit, as an instant on the database's clock.
+    pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
+        self.row.expiry = Some(Expiry::At(expires_at.into()));
+        self
+    }
+
+    /// Whether the session ends after `idle_timeout` without access. Default: as before.
+    pub fn idle_limit(mut self, idle_limit: IdleLimit) -> Self {
+        self.row.idle_limit = Some(idle_limit);
+        self
+    }
+
+    /// How long the old id still answers, at most 60 s. Default [`Config::rotation_grace`](crate::Config::rotation_grace).
+    /// Zero ends it at once, and with it what earlier rotations of the session left.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    async fn submit(self) -> Result<(), UpdateError> {
+        let Self { node, session, user_id, keep, mut row, grace } = self;
+        node.check_open()?;
+        check_handle(session)?;
+        if session.is_rotated() {
+            return Err(UpdateError::Rotated);
+        }
+        check_grace(grace)?;
+        let arrives = user_id.is_some() && user_id != session.user_id();
+        let user_id = user_id.or(session.user_id());
+        let keep = keep.unwrap_or_else(|| if arrives { Keep::none() } else { Keep::All });
+        if arrives && row.expiry.is_none() {
+            row.expiry = Some(Expiry::In(node.config.lifetime));
+        }
+        if let Some(expiry) = row.expiry {
+            check_expiry(expiry)?;
+        }
+        session.check_keys(&keep)?;
+        session.check_limits(&keep)?;
+        let limited = node.config.max_sessions_per_user > 0;
+        let exclusive = user_id.filter(|_| limited).map(UserId::as_uuid);
+        let (id, changes) = (session.id(), session.changes().clone());
+        let successor = SessionId::random();
+        let record = node
+            .writer
+            .rotate(|reply| RotateJob {
+                id,
+                successor,
+                user_id,
+                arrives,
+                row,
+                grace,
+                keep,
+                changes,
+                exclusive,
+                reply,
+            })
+            .await?;
+        session.advance(record);
+        Ok(())
+    }
+}
+
+fn check_grace(grace: Duration) -> Result<(), Error> {
+    if grace <= ROTATION_GRACE_MAX {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        format!("a rotation's grace of {grace:?} is over {ROTATION_GRACE_MAX:?}; choose a shorter one"),
+    ))
+}
+
+impl<'a> IntoFuture for Rotate<'a> {
+    type Output = Result<(), UpdateError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.submit())
+    }
+}

@@ -1,0 +1,346 @@
+//! Rotations: sessions go on under new ids, many at a time, in one commit.
+//!
+//! The new row gets what is kept, and the locks of the session. The row under the old id becomes a *remnant*: user and
+//! attributes stay as they were, `rotated_to` points at the new row, and the end is the grace's. It never shows what the
+//! session has become, so an id that somebody planted or stole before a login is worth nothing after it. Remnants of
+//! earlier rotations are pointed at the new row as well: all of them go with the session.
+//!
+//! The session's rows are locked by a statement of its own, before ([`lock_sql`]). So the snapshot of this one holds
+//! the newest attributes, and the newest locks, whose acquisitions hold the session until they commit.
+//!
+//! Lock order: users, then sessions by id, then locks of sessions.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::Row as SqlRow;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::load::{attributes, time};
+use super::notify::{changed, deleted};
+use super::session_limit::{Limit, limit};
+use super::update::{Items, RowChange, columns_of};
+use super::{Database, Dialect, Sql, same_length, unexpected};
+use crate::clock::DbTime;
+use crate::id::{GroupId, SessionId, UserId};
+use crate::session::IdleLimit;
+use crate::session::attributes::Attributes;
+use crate::session::changes::{Changes, Keep};
+use crate::session::record::Row;
+use crate::version::Version;
+
+/// One session that is to go on under another id.
+#[derive(Clone, Copy)]
+pub(crate) struct Turn<'a> {
+    pub(crate) id: SessionId,
+    pub(crate) successor: SessionId,
+    /// The user afterwards.
+    pub(crate) user_id: Option<UserId>,
+    /// Whether that is another than before, so that the session counts as a new one of that user.
+    pub(crate) arrives: bool,
+    pub(crate) row: RowChange,
+    pub(crate) grace: Duration,
+    pub(crate) keep: &'a Keep,
+    pub(crate) changes: &'a Changes,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(crate) enum Rotated {
+    Done(Box<Successor>),
+    /// Deleted or expired.
+    NotFound,
+    /// It goes on under another id already; what is left has the version `found`.
+    Before {
+        found: Version,
+    },
+    /// The new user has all the sessions that the policy allows.
+    Refused,
+}
+
+/// The session under its new id.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    pub(crate) row: Row,
+    pub(crate) attributes: Attributes,
+    pub(crate) last_accessed_at: DbTime,
+    /// The old ids, this one's and those of earlier rotations, with the versions of what is left under them. `DELETED`
+    /// without a grace.
+    pub(crate) remnants: Vec<(SessionId, Version)>,
+    /// The new user's sessions that had to go.
+    pub(crate) evicted: Vec<SessionId>,
+}
+
+/// Users first: their sort comes below the rows' locks, so every user is locked before any row is.
+pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
+    let sessions = dialect.names.sessions();
+    let users = super::session_limit::lock_sql(dialect).text;
+    Sql {
+        text: format!(
+            "WITH users AS MATERIALIZED ({users})
+             SELECT count(*) FROM (
+                 SELECT s.id FROM {sessions} s CROSS JOIN users
+                 WHERE s.id IN (SELECT t.id FROM unnest($2::uuid[]) t (id)
+                                UNION ALL
+                                SELECT r.id FROM {sessions} r WHERE r.rotated_to = ANY ($2))
+                 ORDER BY s.id FOR UPDATE OF s
+             ) l"
+        ),
+        types: vec![Type::UUID_ARRAY, Type::UUID_ARRAY],
+    }
+}
+
+pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
+    let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
+    let locks = dialect.names.locks();
+    let (now, live) = (dialect.now, dialect.live("s"));
+    let Limit { ctes: limit, full } =
+        limit(dialect, "SELECT f.user_id FROM found f WHERE f.arrives AND f.live AND NOT f.rotated");
+    let told_left = changed(dialect, "SELECT id, version FROM remnant");
+    let told_gone = deleted(dialect, "SELECT id FROM ended UNION ALL SELECT id FROM evicted");
+    Sql {
+        text: format!(
+            "WITH turn AS MATERIALIZED (
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[], $5::timestamptz[],
+                                      $6::bigint[], $7::boolean[], $8::boolean[], $9::uuid[], $10::bigint[],
+                                      $11::boolean[])
+                 WITH ORDINALITY AS t (id, successor, user_id, arrives, expires_at, expires_in, idle_limited, regroup,
+                                       group_id, grace, keep_all, n)
+             ), item AS MATERIALIZED (
+                 SELECT * FROM unnest($12::bigint[], $13::text[], $14::text[], $15::timestamptz[])
+                 AS i (n, key, text, expires_at)
+             ), removal AS MATERIALIZED (
+                 SELECT * FROM unnest($16::bigint[], $17::text[]) AS i (n, key)
+             ), keep AS MATERIALIZED (
+                 SELECT * FROM unnest($18::bigint[], $19::text[]) AS k (n, key)
+             ), found AS MATERIALIZED (
+                 SELECT t.n, t.id, t.successor, t.user_id, t.arrives, t.keep_all,
+                        s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
+                        CASE WHEN t.regroup THEN t.group_id ELSE s.group_id END AS group_id,
+                        COALESCE(t.idle_limited, s.idle_limited) AS idle_limited,
+                        CASE WHEN t.arrives THEN {now} ELSE s.created_at END AS created_at,
+                        COALESCE(t.expires_at, {now} + t.expires_in * interval '1 microsecond', s.expires_at) AS expires_at,
+                        t.grace * interval '1 microsecond' AS grace
+                 FROM turn t JOIN {sessions} s ON s.id = t.id
+             ), {limit}, heir AS MATERIALIZED (
+                 SELECT f.* FROM found f WHERE f.live AND NOT f.rotated AND (f.user_id IN ({full})) IS NOT TRUE
+             ), made AS (
+                 INSERT INTO {sessions} AS s
+                     (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at)
+                 SELECT h.successor, h.user_id, h.group_id, h.version + 1, h.idle_limited, h.created_at, {now}, {now},
+                        h.expires_at
+                 FROM heir h RETURNING s.*
+             ), written AS (
+                 INSERT INTO {attributes} AS a (session_id, key, value, expires_at, version)
+                 SELECT h.successor, o.key, o.value, o.expires_at, h.version + 1
+                 FROM heir h JOIN {attributes} o ON o.session_id = h.id
+                 WHERE (o.expires_at IS NULL OR o.expires_at > {now})
+                   AND (h.keep_all OR (h.n, o.key) IN (SELECT k.n, k.key FROM keep k))
+                   AND (h.n, o.key) NOT IN (SELECT i.n, i.key FROM item i UNION ALL SELECT r.n, r.key FROM removal r)
+                 UNION ALL
+                 SELECT h.successor, i.key, i.text, i.expires_at, h.version + 1
+                 FROM heir h JOIN item i ON i.n = h.n
+                 RETURNING a.session_id, a.key, a.value, a.version, a.expires_at
+             ), old AS MATERIALIZED (
+                 SELECT h.n, h.id, h.successor, h.expires_at, h.grace FROM heir h
+                 UNION ALL
+                 SELECT h.n, r.id, h.successor, h.expires_at, h.grace
+                 FROM heir h JOIN {sessions} r ON r.rotated_to = h.id
+             ), remnant AS (
+                 UPDATE {sessions} s
+                 SET rotated_to = o.successor,
+                     version = s.version + 1,
+                     updated_at = {now},
+                     expires_at = LEAST(s.expires_at, o.expires_at, {now} + o.grace)
+                 FROM old o WHERE s.id = o.id AND o.grace > interval '0'
+                 RETURNING o.n, s.id, s.version
+             ), ended AS (
+                 DELETE FROM {sessions} s USING old o WHERE s.id = o.id AND o.grace = interval '0'
+                 RETURNING o.n, s.id
+             ), carried AS (
+                 UPDATE {locks} l SET session_id = h.successor FROM heir h WHERE l.session_id = h.id
+             ), told_left AS MATERIALIZED ({told_left}
+             ), told_gone AS MATERIALIZED ({told_gone})
+             SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated,
+                    m.version, m.group_id, m.idle_limited, m.created_at, m.updated_at, m.last_accessed_at, m.expires_at,
+                    b.keys, b.texts, b.versions, b.expiries,
+                    p.ids AS remnants, p.versions AS left_versions, e.ids AS ended, v.ids AS evicted, {now} AS now
+             FROM turn t
+             LEFT JOIN found f ON f.n = t.n
+             LEFT JOIN made m ON m.id = t.successor
+             LEFT JOIN (SELECT w.session_id, array_agg(w.key) AS keys, array_agg(w.value) AS texts,
+                               array_agg(w.version) AS versions, array_agg(w.expires_at) AS expiries
+                        FROM written w GROUP BY w.session_id) b ON b.session_id = t.successor
+             LEFT JOIN (SELECT r.n, array_agg(r.id) AS ids, array_agg(r.version) AS versions
+                        FROM remnant r GROUP BY r.n) p ON p.n = t.n
+             LEFT JOIN (SELECT g.n, array_agg(g.id) AS ids FROM ended g GROUP BY g.n) e ON e.n = t.n
+             LEFT JOIN (SELECT d.user_id, array_agg(d.id) AS ids FROM evicted d GROUP BY d.user_id) v
+                 ON t.arrives AND v.user_id = t.user_id
+             CROSS JOIN (SELECT count(*) FROM told_left) tl CROSS JOIN (SELECT count(*) FROM told_gone) tg
+             ORDER BY t.n"
+        ),
+        types: vec![
+            Type::UUID_ARRAY,
+            Type::UUID_ARRAY,
+            Type::UUID_ARRAY,
+            Type::BOOL_ARRAY,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::INT8_ARRAY,
+            Type::BOOL_ARRAY,
+            Type::BOOL_ARRAY,
+            Type::UUID_ARRAY,
+            Type::INT8_ARRAY,
+            Type::BOOL_ARRAY,
+            Type::INT8_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::INT8_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::INT8_ARRAY,
+            Type::TEXT_ARRAY,
+        ],
+    }
+}
+
+/// The turns as columns: what UNNEST takes.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    successors: Vec<Uuid>,
+    users: Vec<Option<Uuid>>,
+    arrives: Vec<bool>,
+    expires_at: Vec<Option<SystemTime>>,
+    expires_in: Vec<Option<i64>>,
+    idle_limited: Vec<Option<bool>>,
+    regroup: Vec<bool>,
+    group_ids: Vec<Option<Uuid>>,
+    graces: Vec<i64>,
+    keep_all: Vec<bool>,
+    items: Items<'a>,
+    kept_of: Vec<i64>,
+    kept_keys: Vec<&'a str>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, turn: &Turn<'a>) {
+        let (expires_at, expires_in) = columns_of(turn.row.expiry);
+        self.ids.push(turn.id.expose());
+        self.successors.push(turn.successor.expose());
+        self.users.push(turn.user_id.map(UserId::as_uuid));
+        self.arrives.push(turn.arrives);
+        self.expires_at.push(expires_at);
+        self.expires_in.push(expires_in);
+        self.idle_limited.push(turn.row.idle_limit.map(|limit| limit == IdleLimit::Enforced));
+        self.regroup.push(turn.row.group_id.is_some());
+        self.group_ids.push(turn.row.group_id.flatten().map(GroupId::as_uuid));
+        // Checked to be a minute at most.
+        self.graces.push(i64::try_from(turn.grace.as_micros()).unwrap_or(i64::MAX));
+        self.keep_all.push(*turn.keep == Keep::All);
+        // A batch is bounded by `write_batch_max`, far below i64::MAX.
+        let n = i64::try_from(self.ids.len()).unwrap_or(i64::MAX);
+        self.items.push(n, turn.changes, None);
+        for key in turn.keep.named() {
+            self.kept_of.push(n);
+            self.kept_keys.push(key);
+        }
+    }
+}
+
+impl Database {
+    /// Carries out the turns, at most one for each session and, if their number is limited, for each user; reports on
+    /// each, in their order.
+    pub(crate) async fn rotate(&self, turns: &[Turn<'_>], limited: bool) -> Result<Vec<Rotated>, Failure> {
+        debug_assert!(
+            turns.iter().map(|turn| turn.id).collect::<BTreeSet<_>>().len() == turns.len(),
+            "one turn for each session"
+        );
+        let mut columns = Columns::default();
+        for turn in turns {
+            columns.push(turn);
+        }
+        let c = &columns;
+        let users: Vec<Uuid> = if limited { c.users.iter().copied().flatten().collect() } else { Vec::new() };
+        let sent = self.rules.clock.now();
+        let rows = self
+            .query_behind(
+                (&self.texts.rotate_lock, &[&users, &c.ids]),
+                (
+                    &self.texts.rotate,
+                    &[
+                        &c.ids,
+                        &c.successors,
+                        &c.users,
+                        &c.arrives,
+                        &c.expires_at,
+                        &c.expires_in,
+                        &c.idle_limited,
+                        &c.regroup,
+                        &c.group_ids,
+                        &c.graces,
+                        &c.keep_all,
+                        &c.items.of,
+                        &c.items.keys,
+                        &c.items.texts,
+                        &c.items.expires_at,
+                        &c.items.removed_of,
+                        &c.items.removed_keys,
+                        &c.kept_of,
+                        &c.kept_keys,
+                    ],
+                ),
+            )
+            .await?;
+        same_length(&rows, turns.len())?;
+        if let Some(row) = rows.last() {
+            self.observe_clock(sent, time(row, "now").map_err(unexpected)?);
+        }
+        let outcomes = rows.iter().zip(turns).map(|(row, turn)| outcome(row, turn));
+        outcomes.collect::<Result<_, _>>().map_err(unexpected)
+    }
+}
+
+fn outcome(row: &SqlRow, turn: &Turn<'_>) -> Result<Rotated, tokio_postgres::Error> {
+    if let Some(version) = row.try_get::<_, Option<i64>>("version")? {
+        return Ok(Rotated::Done(Box::new(successor(row, turn, Version::new(version))?)));
+    }
+    if !row.try_get::<_, bool>("live")? {
+        return Ok(Rotated::NotFound);
+    }
+    if row.try_get("rotated")? {
+        return Ok(Rotated::Before { found: Version::new(row.try_get("found")?) });
+    }
+    Ok(Rotated::Refused)
+}
+
+fn successor(row: &SqlRow, turn: &Turn<'_>, version: Version) -> Result<Successor, tokio_postgres::Error> {
+    let idle_limited: bool = row.try_get("idle_limited")?;
+    let left: Vec<i64> = row.try_get::<_, Option<_>>("left_versions")?.unwrap_or_default();
+    let left = ids(row, "remnants")?.into_iter().zip(left.into_iter().map(Version::new));
+    let ended = ids(row, "ended")?.into_iter().map(|id| (id, Version::DELETED));
+    Ok(Successor {
+        row: Row {
+            id: turn.successor,
+            user_id: turn.user_id,
+            group_id: row.try_get::<_, Option<Uuid>>("group_id")?.map(GroupId::from),
+            version,
+            created_at: time(row, "created_at")?,
+            updated_at: time(row, "updated_at")?,
+            expires_at: time(row, "expires_at")?,
+            idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
+            rotated: false,
+        },
+        attributes: attributes(row)?,
+        last_accessed_at: time(row, "last_accessed_at")?,
+        remnants: left.chain(ended).collect(),
+        evicted: ids(row, "evicted")?,
+    })
+}
+
+/// An aggregate of ids; of none it is NULL.
+fn ids(row: &SqlRow, column: &str) -> Result<Vec<SessionId>, tokio_postgres::Error> {
+    let ids: Vec<Uuid> = row.try_get::<_, Option<_>>(column)?.unwrap_or_default();
+    Ok(ids.into_iter().map(SessionId::from_uuid).collect())
+}

@@ -1,0 +1,98 @@
+//! How many sessions a user may have: the parts of a statement that let somebody in and keep the limit.
+//!
+//! I7: the limit is kept inside the statement, behind an advisory lock per user that was taken by a statement of its own
+//! ([`lock_sql`]), so that this one's snapshot sees what the lock's previous holder committed.
+//!
+//! What a rotation left behind (`rotated_to`) is no session: it neither counts nor is chosen, and goes with the session
+//! that it points at.
+
+use tokio_postgres::types::Type;
+
+use super::{Dialect, Sql};
+use crate::config::SessionLimit;
+
+/// One lock for each user, in one order. The key is 64 bits of a hash: two users that collide only wait for each other.
+pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
+    let channel = dialect.channel();
+    Sql {
+        text: format!(
+            "SELECT count(pg_catalog.pg_advisory_xact_lock(k.key)) FROM (
+                 SELECT DISTINCT pg_catalog.hashtextextended('{channel}' || u.id::text, 0) AS key
+                 FROM unnest($1::uuid[]) AS u (id) ORDER BY key
+             ) k"
+        ),
+        types: vec![Type::UUID_ARRAY],
+    }
+}
+
+/// The parts.
+pub(super) struct Limit {
+    /// `held`, `doomed` and `evicted (id, user_id)`, where `user_id` is the user who came in.
+    pub(super) ctes: String,
+    /// A query of the users who have all the sessions that they may have.
+    pub(super) full: String,
+}
+
+/// `newcomers` is a query of the users who come in, each once, with one session.
+pub(super) fn limit(dialect: &Dialect<'_>, newcomers: &str) -> Limit {
+    let sessions = dialect.names.sessions();
+    let Policy { held, surplus, full } = policy(dialect, newcomers);
+    let ctes = format!(
+        "held AS MATERIALIZED ({held}
+         ), surplus AS MATERIALIZED ({surplus}
+         ), doomed AS MATERIALIZED (
+             SELECT s.id, d.user_id FROM {sessions} s
+             JOIN (SELECT p.id, p.user_id FROM surplus p
+                   UNION ALL
+                   SELECT r.id, p.user_id FROM surplus p JOIN {sessions} r ON r.rotated_to = p.id) d ON d.id = s.id
+             ORDER BY s.id FOR UPDATE OF s
+         ), evicted AS (
+             DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id, d.user_id
+         )"
+    );
+    Limit { ctes, full }
+}
+
+struct Policy {
+    held: String,
+    surplus: String,
+    full: String,
+}
+
+fn policy(dialect: &Dialect<'_>, newcomers: &str) -> Policy {
+    const NOBODY: &str = "SELECT NULL::uuid AS id, NULL::uuid AS user_id WHERE false";
+    const NOTHING: &str = "SELECT h.id, h.user_id FROM held h WHERE false";
+    const NO_USER: &str = "SELECT NULL::uuid WHERE false";
+    let sessions = dialect.names.sessions();
+    let live = dialect.live("s");
+    let limit = dialect.config.max_sessions_per_user;
+    if limit == 0 {
+        return Policy { held: NOBODY.into(), surplus: NOTHING.into(), full: NO_USER.into() };
+    }
+    // One place is for the new session.
+    let others = limit - 1;
+    match dialect.config.session_limit {
+        // Ranks every row of the user, the dead ones last. Counting only the living would let in one too many when a
+        // touch that commits meanwhile keeps a session alive that this snapshot already calls idle.
+        SessionLimit::EvictLeastRecentlyUsed => Policy {
+            held: format!(
+                "SELECT s.id, s.user_id,
+                        row_number() OVER (PARTITION BY s.user_id ORDER BY {live} DESC, s.last_accessed_at DESC, s.id) AS rank
+                 FROM {sessions} s WHERE s.user_id IN ({newcomers}) AND s.rotated_to IS NULL"
+            ),
+            surplus: format!("SELECT h.id, h.user_id FROM held h WHERE h.rank > {others}"),
+            full: NO_USER.into(),
+        },
+        // Locks every row of the user and judges it afterwards, as it then is: for the same touch, which is waited for.
+        SessionLimit::Refuse => Policy {
+            held: format!(
+                "SELECT s.id, s.user_id, {live} AS live FROM {sessions} s
+                 WHERE s.user_id IN ({newcomers}) AND s.rotated_to IS NULL ORDER BY s.id FOR NO KEY UPDATE"
+            ),
+            surplus: NOTHING.into(),
+            full: format!(
+                "SELECT h.user_id FROM held h WHERE h.live GROUP BY h.user_id HAVING count(*) > {others}"
+            ),
+        },
+    }
+}
