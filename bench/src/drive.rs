@@ -111,23 +111,10 @@ impl Crew {
         Ok(latencies)
     }
 
-    /// Reads every session once on every node, so that whoever has a memory has it filled.
-    pub(crate) async fn fill_memories(self: &Arc<Self>) -> anyhow::Result<()> {
-        const READERS: usize = 256;
-        let mut tasks = JoinSet::new();
-        for reader in 0..READERS {
-            let crew = Arc::clone(self);
-            tasks.spawn(async move {
-                for node in &crew.nodes {
-                    for session in (reader..crew.updates.len()).step_by(READERS) {
-                        node.read(session).await?;
-                    }
-                }
-                anyhow::Ok(())
-            });
-        }
-        while let Some(joined) = tasks.join_next().await {
-            joined.context("a task panicked")??;
+    /// Fills the nodes' memories.
+    pub(crate) async fn warm(&self) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            node.warm().await?;
         }
         Ok(())
     }
@@ -140,7 +127,7 @@ impl Crew {
         let Some(node) = self.nodes.first() else { return Ok(()) };
         let stored = node.stored().await?;
         ensure!(
-            stored.len() == self.updates.len(),
+            stored.len() >= self.updates.len(),
             "{} of {} sessions are there",
             stored.len(),
             self.updates.len()

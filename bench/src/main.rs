@@ -84,8 +84,8 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let Bench { plan, servers, book } = bench;
     servers.stop()?;
 
-    let outcomes = ratios::evaluate(&book, &plan);
-    report::table::print(&book, &outcomes);
+    let outcomes = ratios::evaluate(&book);
+    report::table::print(&outcomes);
     if let Some(path) = &options.json {
         report::json::write(path, &machine, &plan, &book, &outcomes)?;
     }

@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use crate::book::{Book, Metric, Series, Spread};
-use crate::plan::Plan;
-use crate::workloads::lineup as name;
+use crate::workloads::{lineup as name, memory, nodes, propagation, update_big, update_rows};
 
 /// One contender of one case of one workload.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +147,7 @@ pub(crate) const RATIOS: &[Ratio] = &[
         case: "64 in flight",
         metric: Metric::PerSecond,
         above: &[entry("update_big", "64 in flight", name::OURS)],
-        below: &[entry("update_big", "64 in flight", crate::workloads::update_big::OURS_SMALL)],
+        below: &[entry("update_big", "64 in flight", update_big::OURS_SMALL)],
         target: Target::AtLeast(0.5),
     },
     Ratio {
@@ -168,6 +167,30 @@ pub(crate) const RATIOS: &[Ratio] = &[
         target: Target::AtLeast(8.0),
     },
     Ratio {
+        name: "propagation_p50_vs_bare_notify",
+        case: "idle",
+        metric: Metric::P50Micros,
+        above: &[entry("propagation", propagation::IDLE, propagation::OURS)],
+        below: &[entry("propagation", propagation::IDLE, propagation::NOTIFY)],
+        target: Target::AtMost(1.5),
+    },
+    Ratio {
+        name: "bytes_per_cached_session",
+        case: memory::ONE,
+        metric: Metric::Bytes,
+        above: &[entry("memory", memory::ONE, memory::HELD)],
+        below: &[],
+        target: Target::AtMost(450.0),
+    },
+    Ratio {
+        name: "bytes_per_cached_session",
+        case: memory::FIVE,
+        metric: Metric::Bytes,
+        above: &[entry("memory", memory::FIVE, memory::HELD)],
+        below: &[],
+        target: Target::AtMost(450.0),
+    },
+    Ratio {
         name: "hit_1m_vs_100k_sessions",
         case: "1 thread",
         metric: Metric::NanosEach,
@@ -179,16 +202,16 @@ pub(crate) const RATIOS: &[Ratio] = &[
         name: "update_1m_vs_10k_rows",
         case: "64 in flight",
         metric: Metric::PerSecond,
-        above: &[entry("update_rows", "64 in flight", crate::workloads::update_rows::LARGE)],
-        below: &[entry("update_rows", "64 in flight", crate::workloads::update_rows::SMALL)],
+        above: &[entry("update_rows", "64 in flight", update_rows::LARGE)],
+        below: &[entry("update_rows", "64 in flight", update_rows::SMALL)],
         target: Target::AtLeast(0.7),
     },
     Ratio {
         name: "four_nodes_vs_one",
         case: "updates together, 64 in flight each",
         metric: Metric::PerSecond,
-        above: &[entry("nodes", crate::workloads::nodes::UPDATES, crate::workloads::nodes::FOUR)],
-        below: &[entry("nodes", crate::workloads::nodes::UPDATES, crate::workloads::nodes::ONE)],
+        above: &[entry("nodes", nodes::UPDATES, nodes::FOUR)],
+        below: &[entry("nodes", nodes::UPDATES, nodes::ONE)],
         target: Target::AtLeast(0.9),
     },
 ];
@@ -210,7 +233,7 @@ pub(crate) struct Outcome {
 }
 
 /// Every ratio whose contenders were measured.
-pub(crate) fn evaluate(book: &Book, _plan: &Plan) -> Vec<Outcome> {
+pub(crate) fn evaluate(book: &Book) -> Vec<Outcome> {
     RATIOS.iter().filter_map(|ratio| ratio.evaluate(book)).collect()
 }
 

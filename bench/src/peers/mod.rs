@@ -12,6 +12,11 @@ use async_trait::async_trait;
 /// A contender under load. An operation that is not measured with this contender fails.
 #[async_trait]
 pub(crate) trait Peer: Send + Sync + 'static {
+    /// Fills the contender's own memory with every numbered session, if it has one.
+    async fn warm(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Reads all attributes of a session; fails if it is not there.
     async fn read(&self, session: usize) -> anyhow::Result<()>;
 

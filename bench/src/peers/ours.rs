@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use pg_session::{Config, Migrations, SessionId, SessionManager, UserId};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{Peer, Stored};
@@ -20,7 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The tables of one database, filled.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables {
-    database: Database,
+    pub(crate) database: Database,
     payload: Payload,
     pub(crate) ids: Arc<[SessionId]>,
 }
@@ -81,10 +82,6 @@ impl Tables {
         config.pool_connections_max = super::pool::CONNECTIONS;
         self.node(config).await
     }
-
-    pub(crate) fn database(&self) -> &Database {
-        &self.database
-    }
 }
 
 /// One node.
@@ -94,8 +91,33 @@ pub(crate) struct Node {
     pub(crate) tables: Tables,
 }
 
+impl Node {
+    /// Reads every session once, without counting as an access: nothing is left to be written afterwards.
+    pub(crate) async fn fill_memory(&self) -> anyhow::Result<()> {
+        const READERS: usize = 256;
+        let mut readers = JoinSet::new();
+        for reader in 0..READERS {
+            let node = self.clone();
+            readers.spawn(async move {
+                for &id in node.tables.ids.iter().skip(reader).step_by(READERS) {
+                    node.manager.get(id).no_touch().await?.context("a session is gone")?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(joined) = readers.join_next().await {
+            joined??;
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Peer for Node {
+    async fn warm(&self) -> anyhow::Result<()> {
+        self.fill_memory().await
+    }
+
     async fn read(&self, session: usize) -> anyhow::Result<()> {
         let session = self.manager.get(self.tables.ids[session]).await?;
         std::hint::black_box(session.context("a session is gone")?);

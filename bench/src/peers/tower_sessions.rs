@@ -76,6 +76,13 @@ pub(crate) struct TowerSessions<S> {
 
 #[async_trait]
 impl<S: SessionStore> Peer for TowerSessions<S> {
+    async fn warm(&self) -> anyhow::Result<()> {
+        for id in &*self.table.ids {
+            self.store.load(id).await?.context("a session is gone")?;
+        }
+        Ok(())
+    }
+
     async fn read(&self, session: usize) -> anyhow::Result<()> {
         let record = self.store.load(&self.table.ids[session]).await?.context("a session is gone")?;
         std::hint::black_box(record);

@@ -1,10 +1,9 @@
 //! The ratios on the terminal.
 
 use super::human;
-use crate::book::Book;
 use crate::ratios::Outcome;
 
-pub(crate) fn print(_: &Book, outcomes: &[Outcome]) {
+pub(crate) fn print(outcomes: &[Outcome]) {
     println!();
     println!("{:<30} {:<36} {:>8} {:>17}  {:>7}", "ratio", "case", "median", "min … max", "target");
     for outcome in outcomes {

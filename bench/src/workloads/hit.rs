@@ -99,7 +99,7 @@ pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Res
 async fn filled(servers: &Servers, sessions: usize) -> anyhow::Result<Node> {
     let tables = Tables::fill(servers, Payload::Slim, sessions).await?;
     let node = tables.node(tables.config()).await?;
-    Crew::of(node.clone(), sessions).await?.fill_memories().await?;
+    node.fill_memory().await?;
     Ok(node)
 }
 
@@ -126,7 +126,7 @@ async fn others(plan: &Plan, servers: &Servers) -> anyhow::Result<Vec<(&'static 
     if plan.wants_contender(NAME, lineup::TOWER_MOKA) {
         let table = Table::fill(servers, Payload::Slim, PEERS_SESSIONS).await?;
         let crew = Crew::of(table.cached(), PEERS_SESSIONS).await?;
-        crew.fill_memories().await?;
+        crew.warm().await?;
         crews.push((lineup::TOWER_MOKA, crew));
     }
     Ok(crews)
@@ -151,6 +151,18 @@ fn enter<'a>(
                 on_threads(threads, |thread| handle.block_on(read_ours(&manager, &draws[thread], span)))
             }
         });
+        if threads == 1 {
+            let untouched = Arc::clone(&draws);
+            contest.enter(plan, &format!("ours without touch, {}", of(sessions, threads)), move |span| {
+                let (manager, draws) = (node.manager.clone(), Arc::clone(&untouched));
+                async move {
+                    let handle = Handle::current();
+                    on_threads(threads, |thread| {
+                        handle.block_on(read_untouched(&manager, &draws[thread], span))
+                    })
+                }
+            });
+        }
         contest.enter(plan, &bare(sessions, threads), move |span| {
             let draws = Arc::clone(&draws);
             async move { on_threads(threads, |thread| read_bare(floor, &draws[thread], span)) }
@@ -208,6 +220,27 @@ async fn read_ours(manager: &SessionManager, draws: &[SessionId], span: Duration
     for stride in draws.chunks_exact(STRIDE).cycle() {
         for &id in stride {
             black_box(manager.get(id).await?.context("a session is gone")?);
+        }
+        count += stride.len();
+        let elapsed = begun.elapsed();
+        if elapsed >= span {
+            return Ok((count, elapsed));
+        }
+    }
+    Ok((count, begun.elapsed()))
+}
+
+/// Reads that do not count as an access: what the accesses cost is the difference.
+async fn read_untouched(
+    manager: &SessionManager,
+    draws: &[SessionId],
+    span: Duration,
+) -> anyhow::Result<Reads> {
+    let begun = Instant::now();
+    let mut count = 0;
+    for stride in draws.chunks_exact(STRIDE).cycle() {
+        for &id in stride {
+            black_box(manager.get(id).no_touch().await?.context("a session is gone")?);
         }
         count += stride.len();
         let elapsed = begun.elapsed();

@@ -38,15 +38,16 @@ impl<'a> Lineup<'a> {
         Self { workload, plan, payload, sessions, crews: Vec::new() }
     }
 
-    /// Adds a contender, made only if the plan wants it in some case.
+    /// Adds a contender, made only if the plan wants it in some case, with its memory filled.
     pub(crate) async fn enter<P: Peer>(
         &mut self,
         name: &'static str,
         make: impl AsyncFnOnce(Payload, usize) -> anyhow::Result<P>,
     ) -> anyhow::Result<()> {
         if self.plan.wants_contender(self.workload, name) {
-            let crew = Crew::of(make(self.payload, self.sessions).await?, self.sessions).await?;
-            self.crews.push((name, crew));
+            let node = make(self.payload, self.sessions).await?;
+            node.warm().await?;
+            self.crews.push((name, Crew::of(node, self.sessions).await?));
         }
         Ok(())
     }
@@ -59,6 +60,9 @@ impl<'a> Lineup<'a> {
     ) -> anyhow::Result<()> {
         if self.plan.wants_contender(self.workload, name) {
             let nodes = make(self.payload, self.sessions).await?;
+            for node in &nodes {
+                node.warm().await?;
+            }
             self.crews.push((name, Crew::new(nodes, self.sessions).await?));
         }
         Ok(())
@@ -76,14 +80,6 @@ impl<'a> Lineup<'a> {
                 RedisPeer::fill(redis, way, payload, sessions, announce).await
             })
             .await?;
-        }
-        Ok(())
-    }
-
-    /// Has a contender read every session once, so that its memory is full.
-    pub(crate) async fn warm(&self, name: &str) -> anyhow::Result<()> {
-        for (_, crew) in self.crews.iter().filter(|(entered, _)| *entered == name) {
-            crew.fill_memories().await?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ impl Million {
         let tables = Tables::fill(servers, Payload::Slim, SESSIONS).await?;
         let node = tables.node(tables.config()).await?;
         let crew = Crew::of(node.clone(), SESSIONS).await?;
-        crew.fill_memories().await?;
+        crew.warm().await?;
         let (node, crew) = self.0.insert((node, crew));
         Ok((node.clone(), Arc::clone(crew)))
     }

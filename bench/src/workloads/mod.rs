@@ -5,9 +5,13 @@ mod cold;
 mod create;
 mod hit;
 pub(crate) mod lineup;
+pub(crate) mod memory;
 mod million;
 pub(crate) mod nodes;
+pub(crate) mod propagation;
 mod read;
+mod start;
+mod touch;
 mod update;
 pub(crate) mod update_big;
 pub(crate) mod update_rows;
@@ -16,7 +20,7 @@ use self::million::Million;
 use crate::contest::Bench;
 
 /// Every workload, in the order in which they run.
-pub(crate) const WORKLOADS: [&str; 8] = [
+pub(crate) const WORKLOADS: [&str; 12] = [
     hit::NAME,
     update_rows::NAME,
     read::NAME,
@@ -25,6 +29,10 @@ pub(crate) const WORKLOADS: [&str; 8] = [
     update_big::NAME,
     create::NAME,
     nodes::NAME,
+    propagation::NAME,
+    touch::NAME,
+    memory::NAME,
+    start::NAME,
 ];
 
 /// Runs what the plan wants.
@@ -63,6 +71,22 @@ pub(crate) async fn run_all(bench: &mut Bench) -> anyhow::Result<()> {
     }
     if bench.plan.wants_workload(nodes::NAME) {
         nodes::run(bench).await?;
+        bench.servers.clear().await?;
+    }
+    if bench.plan.wants_workload(propagation::NAME) {
+        propagation::run(bench).await?;
+        bench.servers.clear().await?;
+    }
+    if bench.plan.wants_workload(touch::NAME) {
+        touch::run(bench).await?;
+        bench.servers.clear().await?;
+    }
+    if bench.plan.wants_workload(memory::NAME) {
+        memory::run(bench).await?;
+        bench.servers.clear().await?;
+    }
+    if bench.plan.wants_workload(start::NAME) {
+        start::run(bench).await?;
         bench.servers.clear().await?;
     }
     Ok(())

@@ -24,7 +24,6 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         lineup
             .enter_nodes(name, async |payload, sessions| nodes(servers, payload, sessions, count).await)
             .await?;
-        lineup.warm(name).await?;
     }
     let in_flight = |name: &str| if name == FOUR { 4 * IN_FLIGHT } else { IN_FLIGHT };
     lineup.compete(book, UPDATES, Op::Update, in_flight).await?;

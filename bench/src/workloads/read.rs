@@ -35,8 +35,6 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             Ok(Table::fill(servers, payload, sessions).await?.plain())
         })
         .await?;
-    lineup.warm(lineup::OURS).await?;
-    lineup.warm(lineup::TOWER_MOKA).await?;
     for count in IN_FLIGHT {
         lineup.compete(book, &in_flight(count), Op::Read, |_| count).await?;
     }

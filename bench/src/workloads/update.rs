@@ -48,9 +48,6 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             Ok(Table::fill(servers, payload, sessions).await?.plain())
         })
         .await?;
-    // Nobody has a memory to fill but ours.
-    lineup.warm(lineup::OURS).await?;
-    lineup.warm(lineup::UNCOMBINED).await?;
     for count in IN_FLIGHT {
         lineup.compete(book, &in_flight(count), Op::Update, |_| count).await?;
     }

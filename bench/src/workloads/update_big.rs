@@ -27,7 +27,6 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
                 tables.node(tables.config()).await
             })
             .await?;
-        lineup.warm(name).await?;
     }
     if let Some(redis) = &servers.redis {
         let durable = [lineup::REDIS_FSYNC, lineup::REDIS_FSYNC_POOL];

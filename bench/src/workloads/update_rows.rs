@@ -21,7 +21,7 @@ pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Res
     let (_, large) = million.get(servers).await?;
     let tables = Tables::fill(servers, Payload::Slim, SESSIONS).await?;
     let small = Crew::of(tables.node(tables.config()).await?, SESSIONS).await?;
-    small.fill_memories().await?;
+    small.warm().await?;
     let mut contest = Contest::new(NAME, in_flight(IN_FLIGHT));
     for (name, crew) in [(SMALL, &small), (LARGE, &large)] {
         contest.enter(plan, name, move |span| Arc::clone(crew).drive(Op::Update, IN_FLIGHT, span));
