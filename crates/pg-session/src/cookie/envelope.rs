@@ -30,8 +30,8 @@ pub(super) fn seal(ring: &KeyRing, kind: Kind, body: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// The body, if it was signed for `kind` with a key of the ring. The signatures are compared in constant time.
-pub(super) fn open<'a>(ring: &KeyRing, kind: Kind, bytes: &'a [u8]) -> Result<&'a [u8], Rejected> {
+/// The key and the body, if it was signed for `kind` with a key of the ring. The signatures are compared in constant time.
+pub(super) fn open<'a>(ring: &KeyRing, kind: Kind, bytes: &'a [u8]) -> Result<(KeyId, &'a [u8]), Rejected> {
     let (signed, signature) = bytes.split_last_chunk::<MAC_BYTES>().ok_or(Rejected::Malformed)?;
     let mut body = signed;
     if take(&mut body)? != [kind.format()] {
@@ -41,5 +41,5 @@ pub(super) fn open<'a>(ring: &KeyRing, kind: Kind, bytes: &'a [u8]) -> Result<&'
     let mut mac = ring.verifying_for(id, kind)?;
     mac.update(signed);
     mac.verify_slice(signature).map_err(|_| Rejected::BadSignature)?;
-    Ok(body)
+    Ok((id, body))
 }

@@ -44,7 +44,7 @@ pub(super) fn verify<'a>(
     if signed.len() > SIGNED_BYTES_MAX {
         return Err(Rejected::Malformed);
     }
-    let mut body = open(ring, Kind::Message(purpose), signed)?;
+    let (_, mut body) = open(ring, Kind::Message(purpose), signed)?;
     let ends_at = u64::from_be_bytes(take(&mut body)?);
     if ends_at != u64::MAX && unix_seconds(now) >= ends_at { Err(Rejected::Expired) } else { Ok(body) }
 }

@@ -56,7 +56,10 @@ fn what_was_signed_comes_back() {
         let (id, version) = (SessionId::random(), Version::new(version));
         let token = signer.issue_at(id, version, at(time));
         assert_eq!(token.expose().len(), SESSION_TOKEN_CHARS);
-        assert_eq!(signer.verify(token.expose()), Ok(Verified { id, version, issued_at: at(time) }));
+        assert_eq!(
+            signer.verify(token.expose()),
+            Ok(Verified { id, version, issued_at: at(time), key: signer.ring().signing() })
+        );
     }
     for length in [0, 1, 2, 3, 100, MESSAGE_BYTES_MAX] {
         let message = vec![0xa5; length];

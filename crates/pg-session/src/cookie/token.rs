@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::envelope::{ENVELOPE_BYTES, open, seal};
 use super::purpose::Kind;
 use super::wire::{chars, decode_exactly, encode, take, unix_seconds};
-use super::{KeyRing, Rejected};
+use super::{KeyId, KeyRing, Rejected};
 use crate::id::SessionId;
 use crate::version::Version;
 
@@ -73,17 +73,19 @@ pub struct Verified {
     pub version: Version,
     /// When the token was issued, by the clock of the node that did; whole seconds.
     pub issued_at: SystemTime,
+    /// The key that signed it. Where it is not [the one that signs now](KeyRing::signing), a new token lets the old key go.
+    pub key: KeyId,
 }
 
 impl Verified {
     pub(super) fn read(ring: &KeyRing, token: &str) -> Result<Self, Rejected> {
         let bytes: [u8; TOKEN_BYTES] = decode_exactly(token)?;
-        let mut body = open(ring, Kind::SessionToken, &bytes)?;
+        let (key, mut body) = open(ring, Kind::SessionToken, &bytes)?;
         let id = SessionId::from_uuid(uuid::Uuid::from_bytes(take(&mut body)?));
         let version = Version::new(i64::from_be_bytes(take(&mut body)?));
         let issued_at = Duration::from_secs(u64::from_be_bytes(take(&mut body)?));
         // Out of this machine's reach only if another kind of machine signed it.
         let issued_at = UNIX_EPOCH.checked_add(issued_at).ok_or(Rejected::Malformed)?;
-        Ok(Self { id, version, issued_at })
+        Ok(Self { id, version, issued_at, key })
     }
 }
