@@ -1,0 +1,84 @@
+//! [`Elevated`]: lets through only sessions that have stepped up.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use axum_core::extract::FromRequestParts;
+use axum_core::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use pg_session_web::{Denied, Privilege};
+
+use crate::head;
+
+/// A session with a privilege, as an extractor: put it before the extractors that read the body.
+///
+/// ```
+/// use pg_session_tower::{Elevated, Privilege};
+///
+/// struct Billing;
+///
+/// impl Privilege for Billing {
+///     const NAME: &'static str = "billing";
+/// }
+///
+/// async fn pay(_: Elevated<Billing>) -> &'static str {
+///     "paid"
+/// }
+/// ```
+pub struct Elevated<P>(PhantomData<fn() -> P>);
+
+/// Rejects with [`StepUp`].
+impl<P: Privilege, S: Send + Sync> FromRequestParts<S> for Elevated<P> {
+    type Rejection = StepUp;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StepUp> {
+        let step_up = |denied| StepUp { denied, method: parts.method.clone() };
+        let session = head::session(parts).map_err(|error| step_up(Denied::Failed(error)))?;
+        session.demand(P::NAME).await.map_err(step_up)?;
+        Ok(Self(PhantomData))
+    }
+}
+
+impl<P> fmt::Debug for Elevated<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Elevated")
+    }
+}
+
+/// The rejection of [`Elevated`]: status 403 with the header [`STEP_UP_HEADER`](crate::STEP_UP_HEADER), or, for a browser that asks
+/// for a page, 303 to [`step_up_page`](crate::WebSessions::step_up_page).
+#[derive(Debug)]
+pub struct StepUp {
+    denied: Denied,
+    method: Method,
+}
+
+impl fmt::Display for StepUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.denied.fmt(f)
+    }
+}
+
+impl std::error::Error for StepUp {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.denied.source()
+    }
+}
+
+impl IntoResponse for StepUp {
+    fn into_response(self) -> Response {
+        if let Denied::Failed(error) = self.denied {
+            return crate::SessionError::from(error).into_response();
+        }
+        let (status, header) = self.denied.answer(self.method.as_str());
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+        let header = header.and_then(|(name, value)| {
+            Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
+        });
+        match header {
+            Some(header) => (status, [header]).into_response(),
+            None => status.into_response(),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A request's head as `pg-session-web` looks at it.
+
+use std::net::IpAddr;
+
+use http::request::Parts;
+use http::{Extensions, HeaderMap, Request};
+use pg_session_web::RequestHead;
+
+/// The address at the other end of the connection, put into a request's extensions by a server other than axum's: there, use
+/// `into_make_service_with_connect_info::<SocketAddr>()`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer(pub IpAddr);
+
+pub(crate) struct Head<'a> {
+    headers: &'a HeaderMap,
+    extensions: &'a Extensions,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
+        Self { headers: request.headers(), extensions: request.extensions() }
+    }
+}
+
+impl RequestHead for Head<'_> {
+    fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(name).iter().map(|value| value.as_bytes())
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        if let Some(Peer(address)) = self.extensions.get() {
+            return Some(*address);
+        }
+        connect_info(self.extensions)
+    }
+}
+
+#[cfg(feature = "axum")]
+fn connect_info(extensions: &Extensions) -> Option<IpAddr> {
+    use std::net::SocketAddr;
+
+    use axum::extract::ConnectInfo;
+
+    extensions.get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| address.ip())
+}
+
+#[cfg(not(feature = "axum"))]
+fn connect_info(_: &Extensions) -> Option<IpAddr> {
+    None
+}
+
+/// The session that the layer has put there.
+pub(crate) fn session(parts: &Parts) -> Result<pg_session_web::Session, pg_session_web::Error> {
+    parts.extensions.get().cloned().ok_or_else(pg_session_web::Error::no_layer)
+}

@@ -1,0 +1,150 @@
+//! [`SessionLayer`]: begins a session with each request, and closes it before the response's head leaves.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::header::{CACHE_CONTROL, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use pg_session::{SessionManager, Signer};
+use pg_session_web::{CacheScope, Closing, Session, WebSessions};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::head::Head;
+
+/// Puts a [`Session`](crate::Session) into each request, and saves it after the handler.
+///
+/// ```no_run
+/// # fn f(manager: pg_session::SessionManager, signer: pg_session::Signer) {
+/// use pg_session_tower::SessionLayer;
+///
+/// let app: axum::Router = axum::Router::new().layer(SessionLayer::new(manager, signer));
+/// # }
+/// ```
+///
+/// Put it around whatever uses sessions, and inside of what changes response headers (compression, CORS). Settings are made on
+/// [`WebSessions`], from which a layer is [made](SessionLayer::from), too.
+#[derive(Clone, Debug)]
+pub struct SessionLayer(WebSessions);
+
+impl SessionLayer {
+    /// A layer with secure defaults.
+    #[must_use]
+    pub fn new(manager: SessionManager, signer: Signer) -> Self {
+        WebSessions::new(manager, signer).into()
+    }
+}
+
+impl From<WebSessions> for SessionLayer {
+    fn from(sessions: WebSessions) -> Self {
+        Self(sessions)
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> SessionService<S> {
+        SessionService { sessions: self.0.clone(), inner }
+    }
+}
+
+/// A service with sessions; made by [`SessionLayer`].
+#[derive(Clone, Debug)]
+pub struct SessionService<S> {
+    sessions: WebSessions,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for SessionService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+    R: Default + Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = ResponseFuture<R, S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let session = self.sessions.begin(&Head::of(&request));
+        request.extensions_mut().insert(session.clone());
+        ResponseFuture(Box::pin(respond(self.inner.call(request), session)))
+    }
+}
+
+/// The response of a [`SessionService`].
+pub struct ResponseFuture<R, E>(Pin<Box<dyn Future<Output = Result<Response<R>, E>> + Send>>);
+
+impl<R, E> Future for ResponseFuture<R, E> {
+    type Output = Result<Response<R>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<R, E> fmt::Debug for ResponseFuture<R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+async fn respond<F, R, E>(handling: F, session: Session) -> Result<Response<R>, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Default,
+{
+    // A service that fails has no response that could tell anything, and nothing is saved.
+    let response = handling.await?;
+    let values = response.headers().get_all(CACHE_CONTROL).iter();
+    let scope = CacheScope::of(values.map(HeaderValue::as_bytes));
+    let closing = session.close(response.status().as_u16(), scope).await;
+    Ok(answer(response, closing))
+}
+
+fn answer<R: Default>(response: Response<R>, closing: Closing) -> Response<R> {
+    let mut response = match closing.refuse {
+        None => response,
+        Some(status) => {
+            let mut refusal = Response::new(R::default());
+            *refusal.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            refusal
+        }
+    };
+    let headers = response.headers_mut();
+    if let Some((name, value)) = closing.token {
+        append(headers, HeaderName::from_static(name), &value);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Some(name) = closing.vary {
+        vary(headers, name);
+    }
+    response
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(mut value) => {
+            // Keeps it out of logs and of the compression state of HTTP/2.
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        // Names, domains and tokens have only visible ASCII; see `CookiePolicy`.
+        Err(_) => tracing::error!(%name, "a header of the session could not be written"),
+    }
+}
+
+fn vary(headers: &mut HeaderMap, name: &'static str) {
+    let varies = headers.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
+    let mut names = varies.flat_map(|value| value.split(',')).map(str::trim);
+    if !names.any(|known| known == "*" || known.eq_ignore_ascii_case(name)) {
+        headers.append(VARY, HeaderValue::from_static(name));
+    }
+}

@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+
+mod elevated;
+mod error;
+mod head;
+mod layer;
+mod session;
+
+pub use elevated::{Elevated, StepUp};
+pub use error::SessionError;
+pub use head::Peer;
+pub use layer::{ResponseFuture, SessionLayer, SessionService};
+pub use pg_session_web::{
+    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, SESSION_TOKEN_HEADER,
+    STEP_UP_HEADER, WebSessions,
+};
+pub use session::Session;

@@ -1,0 +1,44 @@
+//! The tests' application on axum.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, Uri, header::CACHE_CONTROL};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
+use pg_session_web::WebSessions;
+
+use crate::http::app::{Billing, Gate, act};
+
+/// Serves on a free port for as long as the test's runtime lives.
+pub fn serve(sessions: WebSessions, gate: Arc<Gate>) -> SocketAddr {
+    let app = Router::new()
+        .route("/pay", any(async |_: Elevated<Billing>| "paid"))
+        .fallback(everything)
+        .layer(SessionLayer::from(sessions))
+        .with_state(gate);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    let addr = listener.local_addr().expect("a port");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a runtime");
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async { axum::serve(listener, app).await.expect("it serves for ever") });
+    addr
+}
+
+async fn everything(
+    session: Session,
+    State(gate): State<Arc<Gate>>,
+    uri: Uri,
+) -> Result<Response, SessionError> {
+    let answer = act(&session, &gate, uri.path()).await?;
+    let status = StatusCode::from_u16(answer.status).expect("a status");
+    let mut response = (status, answer.body).into_response();
+    if let Some(value) = answer.cache_control {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}

@@ -1,0 +1,134 @@
+//! Who is calling: the address and the user agent, as they are recorded at login. Bounded, and shortened if so configured.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// The part of a user agent that is kept, in bytes.
+pub const USER_AGENT_BYTES_MAX: usize = 256;
+
+/// What an edge shows of a request's head.
+pub trait RequestHead {
+    /// The values of all headers of this name (lower case), in order.
+    fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]>;
+
+    /// The address at the other end of the connection, if the server knows it.
+    fn peer(&self) -> Option<IpAddr>;
+}
+
+/// Where a client's address is taken from.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum AddressSource {
+    /// The connection.
+    #[default]
+    Peer,
+    /// The last address in this header.
+    Header(String),
+}
+
+/// How much of an address is kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum AddressDetail {
+    #[default]
+    Whole,
+    Network,
+}
+
+/// One request's client, and what a login records of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Client {
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) user_agent: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn of(head: &impl RequestHead, source: &AddressSource, detail: AddressDetail) -> Self {
+        let address = match source {
+            AddressSource::Peer => head.peer(),
+            AddressSource::Header(name) => head.headers(name).last().and_then(last_address),
+        };
+        let address = address.map(|address| address.to_canonical());
+        let address = match detail {
+            AddressDetail::Whole => address,
+            AddressDetail::Network => address.map(network),
+        };
+        Self { address, user_agent: head.headers("user-agent").next().and_then(user_agent) }
+    }
+}
+
+/// What stands before it was written by whoever sent the request to the proxy.
+fn last_address(header: &[u8]) -> Option<IpAddr> {
+    let last = header.rsplit(|&byte| byte == b',').next()?;
+    std::str::from_utf8(last).ok()?.trim().parse().ok()
+}
+
+/// The /24 of an IPv4 address, the /48 of an IPv6 address.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            Ipv4Addr::new(a, b, c, 0).into()
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+/// ASCII that can be shown, as user agents are; anything else is left out.
+fn user_agent(header: &[u8]) -> Option<String> {
+    let shown = header.iter().filter(|byte| (b' '..=b'~').contains(byte));
+    let text: String = shown.take(USER_AGENT_BYTES_MAX).map(|&byte| char::from(byte)).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Head(&'static [(&'static str, &'static [u8])]);
+
+    impl RequestHead for Head {
+        fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+            self.0.iter().filter(move |header| header.0 == name).map(|header| header.1)
+        }
+
+        fn peer(&self) -> Option<IpAddr> {
+            Some("::ffff:192.0.2.7".parse().unwrap())
+        }
+    }
+
+    fn address(head: &Head, source: &AddressSource, detail: AddressDetail) -> Option<String> {
+        Client::of(head, source, detail).address.map(|address| address.to_string())
+    }
+
+    #[test]
+    fn a_header_counts_only_if_it_is_trusted_and_then_its_last_address() {
+        let head = Head(&[("x-forwarded-for", b"6.6.6.6"), ("x-forwarded-for", b"7.7.7.7, 203.0.113.9")]);
+        let (peer, header) = (AddressSource::Peer, AddressSource::Header("x-forwarded-for".to_owned()));
+        assert_eq!(address(&head, &peer, AddressDetail::Whole).as_deref(), Some("192.0.2.7"));
+        assert_eq!(address(&head, &header, AddressDetail::Whole).as_deref(), Some("203.0.113.9"));
+        assert_eq!(address(&Head(&[]), &header, AddressDetail::Whole), None);
+        let hostile = Head(&[("x-forwarded-for", b"1.2.3.4, <script>\xff")]);
+        assert_eq!(address(&hostile, &header, AddressDetail::Whole), None);
+    }
+
+    #[test]
+    fn a_shortened_address_is_a_network() {
+        let source = AddressSource::Header("x".to_owned());
+        assert_eq!(
+            address(&Head(&[]), &AddressSource::Peer, AddressDetail::Network).as_deref(),
+            Some("192.0.2.0")
+        );
+        let six = Head(&[("x", b"2001:db8:1:2:3:4:5:6")]);
+        assert_eq!(address(&six, &source, AddressDetail::Network).as_deref(), Some("2001:db8:1::"));
+    }
+
+    #[test]
+    fn a_user_agent_is_short_and_can_be_shown() {
+        assert_eq!(user_agent(b"Mo\xffzi\x00lla/5.0\r\n").as_deref(), Some("Mozilla/5.0"));
+        assert_eq!(user_agent(&[b'x'; 10_000]).map(|text| text.len()), Some(USER_AGENT_BYTES_MAX));
+        assert_eq!(user_agent(b"\xff"), None);
+    }
+}

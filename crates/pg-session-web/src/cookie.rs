@@ -1,0 +1,283 @@
+//! [`CookiePolicy`]: the cookie's name and attributes. Reads the one from a request, writes the one of a response.
+//!
+//! Never weaker than its name says: each setting that gives up a protection has a name that says which.
+
+use std::time::{Duration, SystemTime};
+
+use ::cookie::{Cookie, SameSite};
+use pg_session::SESSION_TOKEN_CHARS;
+
+use crate::error::Error;
+
+/// What RFC 6265bis lets a cookie's name and value have together. Browsers drop what is longer, without a word.
+pub const COOKIE_BYTES_MAX: usize = 4096;
+/// The longest name, so that name, token and `=` always fit, with most of the room left to the application's cookies.
+const NAME_BYTES_MAX: usize = 128;
+const _: () = assert!(NAME_BYTES_MAX + 1 + SESSION_TOKEN_CHARS <= COOKIE_BYTES_MAX);
+
+/// How the session's cookie looks.
+///
+/// By default `__Host-session`, `Secure`, `HttpOnly`, `SameSite=Lax`, `Path=/`, without `Domain`, and kept by the browser for
+/// as long as the session can live. A browser takes a `__Host-` cookie only over TLS and only from the very host, so
+/// neither a sibling domain nor a page without TLS can plant one.
+///
+/// ```
+/// use pg_session_web::CookiePolicy;
+///
+/// let cookie = CookiePolicy::named("shop")?.same_site_strict();
+/// assert_eq!(cookie.name(), "__Host-shop");
+/// # Ok::<(), pg_session_web::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct CookiePolicy {
+    name: String,
+    base: String,
+    same_site: SameSite,
+    secure: bool,
+    domain: Option<String>,
+    keep: Keep,
+}
+
+/// How long a browser keeps the cookie.
+#[derive(Clone, Copy, Debug)]
+enum Keep {
+    WhileTheSessionCanLive,
+    UntilTheBrowserCloses,
+}
+
+impl Default for CookiePolicy {
+    fn default() -> Self {
+        let base = "session".to_owned();
+        let mut policy = Self {
+            name: String::new(),
+            base,
+            same_site: SameSite::Lax,
+            secure: true,
+            domain: None,
+            keep: Keep::WhileTheSessionCanLive,
+        };
+        policy.rename();
+        policy
+    }
+}
+
+impl CookiePolicy {
+    /// The default, under another name. The prefix (`__Host-`) is put before it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the name has other characters than letters, digits, `-`, `_` and
+    /// `.`, or none, or more than 100.
+    pub fn named(name: &str) -> Result<Self, Error> {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > 100 || !name.bytes().all(fine) {
+            return Err(Error::config(
+                "a cookie's name must have 1 to 100 characters of letters, digits, `-`, `_` and `.`",
+            ));
+        }
+        let mut policy = Self { base: name.to_owned(), ..Self::default() };
+        policy.rename();
+        Ok(policy)
+    }
+
+    /// The whole name, prefix included.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `SameSite=Strict`: not sent even when the user follows a link from another site, who then looks logged out.
+    pub fn same_site_strict(mut self) -> Self {
+        self.same_site = SameSite::Strict;
+        self
+    }
+
+    /// No `Max-Age`: the browser forgets the cookie when it is closed (if it does not restore its tabs). The session itself
+    /// ends by its own limits.
+    pub fn until_the_browser_closes(mut self) -> Self {
+        self.keep = Keep::UntilTheBrowserCloses;
+        self
+    }
+
+    /// **Without `Secure` and without the `__Host-` prefix**: the cookie travels over plain HTTP, where anybody on the way
+    /// reads it. For development on another host than `localhost`, to which browsers send `Secure` cookies anyway.
+    pub fn insecure_without_tls(mut self) -> Self {
+        self.secure = false;
+        self.rename();
+        self
+    }
+
+    /// **Sent to every host below `domain`, and every one of them can overwrite it**: the prefix becomes `__Secure-`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `domain` has other characters than letters, digits, `-` and `.`, or
+    /// more than 253.
+    pub fn insecure_for_all_hosts_of(mut self, domain: &str) -> Result<Self, Error> {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        if domain.is_empty() || domain.len() > 253 || !domain.bytes().all(fine) {
+            return Err(Error::config(
+                "a cookie's domain must be a host's name, of letters, digits, `-` and `.`",
+            ));
+        }
+        self.domain = Some(domain.to_owned());
+        self.rename();
+        Ok(self)
+    }
+
+    /// **`SameSite=None`: sent with requests that other sites cause.** For applications in a frame of another site. Protect
+    /// every change against cross-site request forgery then.
+    pub fn insecure_cross_site(mut self) -> Self {
+        self.same_site = SameSite::None;
+        self
+    }
+
+    /// A prefix is a promise that browsers check, so the name follows the attributes.
+    fn rename(&mut self) {
+        let prefix = match (self.secure, &self.domain) {
+            (true, None) => "__Host-",
+            (true, Some(_)) => "__Secure-",
+            (false, _) => "",
+        };
+        self.name = format!("{prefix}{}", self.base);
+    }
+
+    /// The value of the one cookie of this name. `None` if there is none, **or more than one**: somebody who can write
+    /// cookies for a part of the site has planted another, and nothing tells which is which.
+    ///
+    /// By hand and over bytes, not with the `cookie` crate: that one trims all of Unicode's white space, so that a sibling
+    /// domain's `U+2000 __Host-session`, which browsers do not take for a `__Host-` cookie, would be read as one.
+    pub(crate) fn find<'a>(&self, headers: impl Iterator<Item = &'a [u8]>) -> Found<'a> {
+        let mut found = Found::Nothing;
+        for pair in headers.flat_map(|header| header.split(|&byte| byte == b';')) {
+            let pair = pair.trim_ascii();
+            let Some(value) = pair.strip_prefix(self.name.as_bytes()) else { continue };
+            let Some(value) = value.strip_prefix(b"=") else { continue };
+            found = match found {
+                Found::Nothing => Found::One(value),
+                Found::One(_) | Found::Many => Found::Many,
+            };
+        }
+        found
+    }
+
+    /// The value of a `Set-Cookie` header with this token.
+    pub(crate) fn issue(&self, token: &str, expires_at: SystemTime, now: SystemTime) -> String {
+        let mut cookie = self.cookie(token);
+        if let Keep::WhileTheSessionCanLive = self.keep {
+            let left = expires_at.duration_since(now).unwrap_or(Duration::ZERO);
+            // At most ten years: `Session`s do not live longer.
+            cookie.set_max_age(::cookie::time::Duration::seconds(
+                i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            ));
+        }
+        cookie.to_string()
+    }
+
+    /// The value of a `Set-Cookie` header that makes the browser forget the cookie.
+    pub(crate) fn remove(&self) -> String {
+        let mut cookie = self.cookie("");
+        cookie.set_max_age(::cookie::time::Duration::ZERO);
+        // For what does not know Max-Age.
+        cookie.set_expires(::cookie::time::OffsetDateTime::UNIX_EPOCH);
+        cookie.to_string()
+    }
+
+    fn cookie<'a>(&'a self, value: &'a str) -> Cookie<'a> {
+        let mut cookie = Cookie::new(&*self.name, value);
+        cookie.set_path("/");
+        cookie.set_http_only(true);
+        cookie.set_same_site(self.same_site);
+        cookie.set_secure(self.secure);
+        if let Some(domain) = &self.domain {
+            cookie.set_domain(&**domain);
+        }
+        cookie
+    }
+}
+
+/// What a request brought along.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found<'a> {
+    Nothing,
+    One(&'a [u8]),
+    Many,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find<'a>(headers: &[&'a str]) -> Found<'a> {
+        CookiePolicy::default().find(headers.iter().map(|header| header.as_bytes()))
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        assert_eq!(find(&["a=1; __Host-session=abc ;b=2"]), Found::One(b"abc"));
+        assert_eq!(find(&["a=1", "__Host-session=abc"]), Found::One(b"abc"));
+        assert_eq!(find(&["__Host-session=a=b"]), Found::One(b"a=b"));
+        assert_eq!(
+            find(&["__Host-session2=x; x__Host-session=y; __host-session=z; __Host-session"]),
+            Found::Nothing
+        );
+        assert_eq!(find(&[]), Found::Nothing);
+    }
+
+    #[test]
+    fn two_cookies_are_none() {
+        assert_eq!(find(&["__Host-session=a; __Host-session=a"]), Found::Many);
+        assert_eq!(find(&["__Host-session=a", "b=c; __Host-session=b"]), Found::Many);
+        assert_eq!(find(&["__Host-session=a; __Host-session=b; __Host-session=c"]), Found::Many);
+    }
+
+    #[test]
+    fn white_space_beyond_ascii_does_not_make_a_host_cookie() {
+        for space in ['\u{2000}', '\u{85}', '\u{a0}', '\u{3000}'] {
+            assert_eq!(find(&[&format!("{space}__Host-session=evil")]), Found::Nothing, "{space:?}");
+            let both = format!("__Host-session=good; {space}__Host-session=evil");
+            assert_eq!(find(&[&both]), Found::One(b"good"), "{space:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_is_not_text_does_not_hide_ours() {
+        let header: &[u8] = b"x=\xff\xfe; __Host-session=abc";
+        assert_eq!(CookiePolicy::default().find(std::iter::once(header)), Found::One(b"abc"));
+    }
+
+    #[test]
+    fn the_default_is_the_strongest_that_works_everywhere() {
+        let now = SystemTime::UNIX_EPOCH;
+        let text = CookiePolicy::default().issue("token", now + Duration::from_secs(60), now);
+        assert_eq!(text, "__Host-session=token; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60");
+        let removal = CookiePolicy::default().remove();
+        assert_eq!(
+            removal,
+            "__Host-session=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0; \
+             Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        );
+    }
+
+    #[test]
+    fn a_weaker_cookie_has_a_weaker_name() {
+        let now = SystemTime::UNIX_EPOCH;
+        let plain = CookiePolicy::default().insecure_without_tls().until_the_browser_closes();
+        assert_eq!(plain.issue("token", now, now), "session=token; HttpOnly; SameSite=Lax; Path=/");
+        let wide = CookiePolicy::named("a").unwrap().insecure_for_all_hosts_of("example.com").unwrap();
+        let wide = wide.insecure_cross_site().issue("token", now, now);
+        assert_eq!(
+            wide,
+            "__Secure-a=token; HttpOnly; SameSite=None; Secure; Path=/; Domain=example.com; Max-Age=0"
+        );
+    }
+
+    #[test]
+    fn names_that_break_out_are_refused() {
+        for name in ["", "a b", "a=b", "a;b", "a\r\nb", "ä", &"x".repeat(101)] {
+            assert!(CookiePolicy::named(name).is_err(), "{name:?}");
+        }
+        for domain in ["", "a b", "a;b", "a\nb"] {
+            assert!(CookiePolicy::default().insecure_for_all_hosts_of(domain).is_err(), "{domain:?}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What can go wrong for a request: opaque, with a [`kind`](Error::kind) to branch on and the HTTP status that fits it.
+
+use std::fmt;
+
+use pg_session::UpdateError;
+
+/// What went wrong, for code that branches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The session was logged out, revoked or has expired while the request was under way. It stays gone, and nothing was
+    /// saved. Status 409.
+    Ended,
+    /// A parallel request has signed in or stepped up, and the session goes on under a new id. This request still sees
+    /// the old state; nothing was saved. Status 409.
+    Rotated,
+    /// Another request has changed the same attributes, and this one did not save. Only with
+    /// [`WebSessions::check_attributes`](crate::WebSessions::check_attributes). Status 409.
+    Conflict,
+    /// Nobody is signed in. Status 401.
+    SignedOut,
+    /// The key begins with `pg-session/`, which is kept for what this library records. Status 500.
+    Reserved,
+    /// The response's head has left: it is too late to change the session. Status 500.
+    Closed,
+    /// A setting is wrong; the message names it. Status 500.
+    Config,
+    /// The session's layer or middleware is not around this handler. Status 500.
+    NoLayer,
+    /// What the core says. Status 503 where trying again can help, 409 for
+    /// [`SessionLimit`](pg_session::ErrorKind::SessionLimit), 500 otherwise.
+    Core(pg_session::ErrorKind),
+}
+
+/// Something went wrong with a request's session; see [`kind`](Error::kind). `Display` says what, without any secret. It is for
+/// logs: clients get the [`status`](Error::status).
+pub struct Error(Cause);
+
+enum Cause {
+    Update(Box<UpdateError>),
+    Own(ErrorKind, &'static str),
+}
+
+impl Error {
+    /// What went wrong, for code that branches.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match &self.0 {
+            Cause::Own(kind, _) => *kind,
+            Cause::Update(error) => match &**error {
+                UpdateError::Conflict { .. } => ErrorKind::Conflict,
+                UpdateError::NotFound => ErrorKind::Ended,
+                UpdateError::Rotated => ErrorKind::Rotated,
+                UpdateError::Failed(error) => ErrorKind::Core(error.kind()),
+                // A later version's outcome: not saved.
+                _ => ErrorKind::Core(pg_session::ErrorKind::Database),
+            },
+        }
+    }
+
+    /// The HTTP status that tells a client as much as it should know.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        use pg_session::ErrorKind as Core;
+        match self.kind() {
+            ErrorKind::SignedOut => 401,
+            ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict => 409,
+            ErrorKind::Core(Core::SessionLimit) => 409,
+            ErrorKind::Core(
+                Core::Unavailable
+                | Core::Timeout
+                | Core::OutcomeUnknown
+                | Core::Contention
+                | Core::Overloaded
+                | Core::ShuttingDown,
+            ) => 503,
+            ErrorKind::Reserved
+            | ErrorKind::Closed
+            | ErrorKind::Config
+            | ErrorKind::NoLayer
+            | ErrorKind::Core(_) => 500,
+        }
+    }
+
+    /// Whether others ended, rotated or changed the session: trouble of this request, not of the node.
+    pub(crate) fn is_outcome(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict)
+    }
+
+    /// The layer is missing: for edges, whose extractors find no session in their request.
+    #[must_use]
+    pub fn no_layer() -> Self {
+        Self(Cause::Own(
+            ErrorKind::NoLayer,
+            "no session layer is around this handler; add it to the routes that use a session",
+        ))
+    }
+
+    pub(crate) fn signed_out() -> Self {
+        Self(Cause::Own(ErrorKind::SignedOut, "nobody is signed in; log in first"))
+    }
+
+    pub(crate) fn reserved() -> Self {
+        let message = "keys that begin with `pg-session/` are reserved; choose another prefix";
+        Self(Cause::Own(ErrorKind::Reserved, message))
+    }
+
+    pub(crate) fn closed() -> Self {
+        let message =
+            "the response has left and its cookie with it; change the session before the handler returns";
+        Self(Cause::Own(ErrorKind::Closed, message))
+    }
+
+    pub(crate) fn config(message: &'static str) -> Self {
+        Self(Cause::Own(ErrorKind::Config, message))
+    }
+
+    pub(crate) fn encode() -> Self {
+        let kind = ErrorKind::Core(pg_session::ErrorKind::Encode);
+        Self(Cause::Own(kind, "the attribute's value has no JSON form"))
+    }
+
+    pub(crate) fn decode() -> Self {
+        let kind = ErrorKind::Core(pg_session::ErrorKind::Decode);
+        Self(Cause::Own(kind, "the attribute's value is not of the type asked for"))
+    }
+
+    /// The task that saves was dropped with its runtime.
+    pub(crate) fn interrupted() -> Self {
+        let kind = ErrorKind::Core(pg_session::ErrorKind::OutcomeUnknown);
+        Self(Cause::Own(kind, "the runtime ended while the session was being saved; load it again to see"))
+    }
+}
+
+impl From<UpdateError> for Error {
+    fn from(error: UpdateError) -> Self {
+        Self(Cause::Update(Box::new(error)))
+    }
+}
+
+impl From<pg_session::Error> for Error {
+    fn from(error: pg_session::Error) -> Self {
+        UpdateError::Failed(error).into()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Cause::Own(_, message) => f.write_str(message),
+            Cause::Update(error) => match &**error {
+                UpdateError::Failed(error) => error.fmt(f),
+                error => error.fmt(f),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Cause::Own(kind, message) => {
+                f.debug_struct("Error").field("kind", kind).field("message", message).finish()
+            }
+            Cause::Update(error) => f.debug_tuple("Error").field(error).finish(),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Cause::Own(..) => None,
+            Cause::Update(error) => match &**error {
+                UpdateError::Failed(error) => error.source(),
+                error => std::error::Error::source(error),
+            },
+        }
+    }
+}

@@ -1,0 +1,38 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
+//!
+//! ```text
+//! request ── WebSessions::begin ── the one token, verified ──▶ Session, in the request
+//!               (no query)          none, two, forged: anonymous
+//! handler ── get, set, login, … ── first access: SessionManager::get(id).at_least(version)
+//! response ── Session::close ── saves what was set ──▶ Closing: the headers that the client needs
+//! ```
+//!
+//! An edge, which knows its framework, shows the head of a request through [`RequestHead`], hands the [`Session`] to handlers,
+//! and does to the response what [`Closing`] says.
+
+mod client;
+mod cookie;
+mod draft;
+mod error;
+mod transport;
+mod web_sessions;
+
+mod atomic;
+mod close;
+mod devices;
+mod login;
+mod session;
+mod step_up;
+
+pub use client::{RequestHead, USER_AGENT_BYTES_MAX};
+pub use close::{CacheScope, Closing};
+pub use cookie::{COOKIE_BYTES_MAX, CookiePolicy};
+pub use devices::{Device, DeviceId, NotADevice};
+pub use error::{Error, ErrorKind};
+pub use login::Login;
+pub use session::Session;
+pub use step_up::{Denied, Privilege, STEP_UP_HEADER};
+pub use transport::SESSION_TOKEN_HEADER;
+pub use web_sessions::WebSessions;

@@ -1,0 +1,196 @@
+//! Signing in and out: each of them changes the id, or ends it.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::Duration;
+
+use pg_session::{GroupId, UpdateError, UserId};
+
+use crate::devices;
+use crate::draft::Draft;
+use crate::error::Error;
+use crate::session::{News, Session, Stage, State};
+
+impl Session {
+    /// Signs a user in, whose identity the application has just established; awaiting the builder does it, and commits it.
+    ///
+    /// The session gets a new id, so that an id that somebody planted before the login is worth nothing. Of an anonymous
+    /// session, the attributes named in [`keep_at_login`](crate::WebSessions::keep_at_login) go along, and what this request has set
+    /// itself. Parallel requests with the old id are served for a grace of
+    /// [`Config::rotation_grace`](pg_session::Config::rotation_grace), **with what the old session was**; they cannot write.
+    /// Address and user agent are recorded for [`devices`](Session::devices).
+    ///
+    /// If the former session has ended or was rotated by a parallel request, the login begins with an empty one.
+    ///
+    /// ```no_run
+    /// # async fn f(session: pg_session_web::Session) -> Result<(), pg_session_web::Error> {
+    /// session.login(42).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn login(&self, user: impl Into<UserId>) -> Login<'_> {
+        Login { session: self, user: user.into(), group: None, expires_in: None }
+    }
+
+    /// Ends the session, on every node, for good; the client forgets its token. Answers whether there was one. What the
+    /// request sets afterwards begins a new, anonymous session.
+    ///
+    /// Without a token this is free. With the old id of a session that was rotated, the session that it became ends.
+    ///
+    /// # Errors
+    /// Those of [`SessionManager::delete`](pg_session::SessionManager::delete): **then the user is not logged out.**
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    ///
+    /// # Cancel safety
+    /// **Dropping the future does not undo a logout that was submitted.**
+    pub async fn logout(&self) -> Result<bool, Error> {
+        let mut state = self.lock().await;
+        if state.closed {
+            return Err(Error::closed());
+        }
+        let id = match &state.stage {
+            Stage::Unread(token) => Some(token.id),
+            Stage::Present(session) => Some(session.id()),
+            Stage::Absent(_) => None,
+        };
+        let was_alive = match id {
+            Some(id) => self.sessions().manager().delete(id).await?,
+            None => false,
+        };
+        self.forget(&mut state);
+        Ok(was_alive)
+    }
+
+    /// Ends all sessions of the user who is signed in, this one included. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SignedOut`](crate::ErrorKind::SignedOut), [`ErrorKind::Rotated`](crate::ErrorKind::Rotated); see also
+    /// [`logout`](Session::logout).
+    ///
+    /// # Cancel safety
+    /// As [`logout`](Session::logout).
+    pub async fn logout_everywhere(&self) -> Result<u64, Error> {
+        let mut state = self.open_to_change().await?;
+        let (_, user) = state.signed_in()?;
+        let ended = self.sessions().manager().delete_user_sessions(user).await?;
+        self.forget(&mut state);
+        Ok(ended)
+    }
+
+    /// Ends all other sessions of the user who is signed in. Answers how many there were.
+    ///
+    /// # Errors
+    /// As [`logout_everywhere`](Session::logout_everywhere).
+    ///
+    /// # Cancel safety
+    /// As [`logout`](Session::logout).
+    pub async fn logout_others(&self) -> Result<u64, Error> {
+        let state = self.open_to_change().await?;
+        let (session, user) = state.signed_in()?;
+        Ok(self.sessions().manager().delete_user_sessions_except(user, session.id()).await?)
+    }
+
+    fn forget(&self, state: &mut State) {
+        state.stage = Stage::Absent(Draft::default());
+        state.news = if self.presented_something() { News::Gone } else { News::Nothing };
+    }
+}
+
+impl State {
+    /// The session and its user. A session that was rotated does not speak for its user any more.
+    pub(crate) fn signed_in(&self) -> Result<(&pg_session::Session, UserId), Error> {
+        let session = self.present().ok_or_else(Error::signed_out)?;
+        if session.is_rotated() {
+            return Err(UpdateError::Rotated.into());
+        }
+        Ok((session, session.user_id().ok_or_else(Error::signed_out)?))
+    }
+}
+
+/// A login to be carried out by awaiting this; made by [`Session::login`].
+///
+/// # Errors
+/// [`ErrorKind::SessionLimit`](pg_session::ErrorKind::SessionLimit) if the user has all the sessions that the policy allows, those
+/// of [`Session::save`], and [`ErrorKind::Closed`](crate::ErrorKind::Closed). Nobody is signed in then.
+///
+/// # Cancel safety
+/// **Dropping the future does not undo a login that was submitted**, but the client never learns the new id.
+#[derive(Debug)]
+#[must_use = "nobody is signed in until this is awaited"]
+pub struct Login<'a> {
+    session: &'a Session,
+    user: UserId,
+    group: Option<GroupId>,
+    expires_in: Option<Duration>,
+}
+
+impl Login<'_> {
+    /// Puts the session into a group. Default: none.
+    pub fn group(mut self, group: impl Into<GroupId>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// The absolute limit, from now: "remember me for 30 days". Default `Config::lifetime`.
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.expires_in = Some(lifetime);
+        self
+    }
+
+    async fn submit(self) -> Result<(), Error> {
+        let mut state = self.session.open_to_change().await?;
+        let session = match &state.stage {
+            Stage::Present(former) => match self.rotate(former).await {
+                Err(UpdateError::NotFound | UpdateError::Rotated) => self.create(&Draft::default()).await?,
+                rotated => rotated?,
+            },
+            Stage::Absent(draft) => self.create(draft).await?,
+            // `open_to_change` has loaded it.
+            Stage::Unread(_) => self.create(&Draft::default()).await?,
+        };
+        state.stage = Stage::Present(Box::new(session));
+        state.tell(News::NewId);
+        Ok(())
+    }
+
+    /// On a copy: a login that fails leaves nothing behind that a later save would write.
+    async fn rotate(&self, former: &pg_session::Session) -> Result<pg_session::Session, UpdateError> {
+        let web = self.session.sessions();
+        let mut session = former.clone();
+        session.set(devices::KEY, self.session.client())?;
+        let mut rotate = web.manager().rotate(&mut session).user(self.user);
+        if former.user_id().is_none() {
+            rotate = rotate.keep(web.parts().kept_at_login.iter().map(String::as_str));
+        }
+        // Another user does not inherit the group.
+        if self.group.is_some() || former.user_id() != Some(self.user) {
+            rotate = rotate.group(self.group);
+        }
+        if let Some(lifetime) = self.expires_in {
+            rotate = rotate.expires_in(lifetime);
+        }
+        rotate.await?;
+        Ok(session)
+    }
+
+    async fn create(&self, draft: &Draft) -> Result<pg_session::Session, Error> {
+        let manager = self.session.sessions().manager();
+        let mut create = draft.put_into(manager.create(self.user))?;
+        create = create.set(devices::KEY, self.session.client())?;
+        if let Some(group) = self.group {
+            create = create.group(group);
+        }
+        if let Some(lifetime) = self.expires_in {
+            create = create.expires_in(lifetime);
+        }
+        Ok(create.await?)
+    }
+}
+
+impl<'a> IntoFuture for Login<'a> {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.submit())
+    }
+}

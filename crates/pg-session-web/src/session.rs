@@ -1,0 +1,372 @@
+//! [`Session`]: what a handler holds. Lazy: until it is read or written, nothing is asked, stored or sent.
+//!
+//! ```text
+//! Unread (a token, verified) ── first access ──▶ Present (there is a row)  ◀── login, or the first save
+//!                                     └────────▶ Absent  (a draft, perhaps) ◀── logout
+//! ```
+//!
+//! Each verb that does more than look is in a file of its own: `atomic`, `login`, `devices`, `step_up`, `close`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pg_session::{UserId, Verified};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::client::Client;
+use crate::draft::{Draft, Lifetime};
+use crate::error::Error;
+use crate::transport::Presented;
+use crate::web_sessions::{Check, WebSessions};
+
+/// What this library records begins with this, and an application cannot write it.
+pub(crate) const RESERVED: &str = "pg-session/";
+
+/// The session of one request. Cheap to clone; all clones are the same session.
+///
+/// It always exists: a visitor without one has an empty session, which costs no query, no row and no cookie until something is
+/// set. What is set is saved when the handler has returned, before the response's head leaves, unless the response is a
+/// server error (500 and above): then nothing of it is saved. [`save`](Session::save) does it earlier.
+///
+/// Reading is answered from the node's memory as far as [`SessionManager::get`](pg_session::SessionManager::get) can, and never
+/// shows less than this client has seen on another node.
+///
+/// # Errors
+/// Everything that reads fails if the database is needed and does not answer: never with an old session, and never with
+/// an empty one. Everything that writes fails with [`ErrorKind::Closed`](crate::ErrorKind::Closed) once the response has left.
+///
+/// # Cancel safety
+/// When the client hangs up, servers drop the handler wherever it waits. What it has set by then is not saved; a
+/// [`login`](Session::login), [`logout`](Session::logout) or [`update`](Session::update) that it was waiting for goes through.
+/// A save that has begun, because the handler has returned, is finished whatever the client does.
+#[derive(Clone)]
+pub struct Session(Arc<Shared>);
+
+struct Shared {
+    web: WebSessions,
+    client: Client,
+    presented: Presented,
+    /// Held across awaits on purpose: the operations of one request take turns. No other request knows it.
+    state: Mutex<State>,
+}
+
+pub(crate) struct State {
+    pub(crate) stage: Stage,
+    pub(crate) news: News,
+    /// Whether the response depends on the session.
+    pub(crate) accessed: bool,
+    /// Whether the response's head has left.
+    pub(crate) closed: bool,
+}
+
+pub(crate) enum Stage {
+    Unread(Verified),
+    Absent(Draft),
+    Present(Box<pg_session::Session>),
+}
+
+/// What the client has to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum News {
+    Nothing,
+    /// A newer version, or the same under the key that signs now. The client can do without.
+    Fresher,
+    /// Another id. Without it the client loses the session.
+    NewId,
+    /// Logged out.
+    Gone,
+}
+
+impl Session {
+    pub(crate) fn new(web: WebSessions, presented: Presented, client: Client) -> Self {
+        let stage = match presented {
+            Presented::Token(token) => Stage::Unread(token),
+            Presented::Nothing | Presented::Rejected => Stage::Absent(Draft::default()),
+        };
+        let state = State { stage, news: News::Nothing, accessed: false, closed: false };
+        Self(Arc::new(Shared { web, client, presented, state: Mutex::new(state) }))
+    }
+
+    /// The user who is signed in. `None` for a visitor.
+    ///
+    /// # Errors
+    /// See [above](#errors).
+    pub async fn user_id(&self) -> Result<Option<UserId>, Error> {
+        Ok(self.open().await?.present().and_then(pg_session::Session::user_id))
+    }
+
+    /// Decodes an attribute. `None` if there is none, or it has expired.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`](pg_session::ErrorKind::Decode) if the value is not a `T`; see also [above](#errors).
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        self.open().await?.get(key)
+    }
+
+    /// Decodes an attribute once per node and version, and shares the result with every reader; as
+    /// [`get_shared`](pg_session::Session::get_shared) of the core.
+    ///
+    /// # Errors
+    /// As [`get`](Session::get).
+    pub async fn get_shared<T>(&self, key: &str) -> Result<Option<Arc<T>>, Error>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        match &self.open().await?.stage {
+            Stage::Present(session) => Ok(session.get_shared(key)?),
+            Stage::Absent(draft) => Ok(draft.get(key)?.map(Arc::new)),
+            Stage::Unread(_) => Ok(None),
+        }
+    }
+
+    /// Whether the attribute exists and has not expired.
+    ///
+    /// # Errors
+    /// See [above](#errors).
+    pub async fn contains(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.open().await?.contains(key))
+    }
+
+    /// Sets an attribute for as long as the session lives.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Reserved`](crate::ErrorKind::Reserved) for a key that begins with `pg-session/`,
+    /// [`ErrorKind::Attribute`](pg_session::ErrorKind::Attribute) and [`ErrorKind::Encode`](pg_session::ErrorKind::Encode) as in the
+    /// core; see also [above](#errors).
+    pub async fn set<T: Serialize + ?Sized + Sync>(&self, key: &str, value: &T) -> Result<(), Error> {
+        self.put(key, value, Lifetime::Session).await
+    }
+
+    /// Sets an attribute that disappears by itself after `lifetime`.
+    ///
+    /// # Errors
+    /// As [`set`](Session::set).
+    pub async fn set_for<T: Serialize + ?Sized + Sync>(
+        &self,
+        key: &str,
+        value: &T,
+        lifetime: Duration,
+    ) -> Result<(), Error> {
+        self.put(key, value, Lifetime::For(lifetime)).await
+    }
+
+    /// Sets an attribute that disappears by itself at `end`, on the database's clock.
+    ///
+    /// # Errors
+    /// As [`set`](Session::set).
+    pub async fn set_until<T: Serialize + ?Sized + Sync>(
+        &self,
+        key: &str,
+        value: &T,
+        end: SystemTime,
+    ) -> Result<(), Error> {
+        self.put(key, value, Lifetime::Until(end)).await
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Reserved`](crate::ErrorKind::Reserved); see also [above](#errors).
+    pub async fn remove(&self, key: &str) -> Result<(), Error> {
+        check_key(key)?;
+        let mut state = self.open_to_change().await?;
+        match &mut state.stage {
+            // One that is not there needs no write, unless another request may be about to add it: then it is later.
+            Stage::Present(session) if session.contains(key) => session.remove(key),
+            Stage::Present(_) | Stage::Unread(_) => {}
+            Stage::Absent(draft) => draft.remove(key),
+        }
+        Ok(())
+    }
+
+    /// Saves what was set, now. Needed only to learn the outcome in the handler; otherwise it happens when the handler has
+    /// returned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Ended`](crate::ErrorKind::Ended), [`ErrorKind::Rotated`](crate::ErrorKind::Rotated) and
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): nothing was saved, and what was set is forgotten. Other errors: the
+    /// end of the request tries again.
+    ///
+    /// # Cancel safety
+    /// **Dropping the future does not undo a save that was submitted.**
+    pub async fn save(&self) -> Result<(), Error> {
+        let mut state = self.open_to_change().await?;
+        state.save(&self.0.web).await
+    }
+
+    /// The core's view of the session, for locks, ids and times; without one, `None`. A copy: changes made to it are not
+    /// saved with the request.
+    ///
+    /// # Errors
+    /// See [above](#errors).
+    pub async fn snapshot(&self) -> Result<Option<pg_session::Session>, Error> {
+        Ok(self.open().await?.present().cloned())
+    }
+
+    /// The settings, the manager and the signer that the request is served with.
+    #[must_use]
+    pub fn sessions(&self) -> &WebSessions {
+        &self.0.web
+    }
+
+    async fn put<T: Serialize + ?Sized + Sync>(
+        &self,
+        key: &str,
+        value: &T,
+        lifetime: Lifetime,
+    ) -> Result<(), Error> {
+        check_key(key)?;
+        self.open_to_change().await?.put(&self.0.web, key, value, lifetime)
+    }
+
+    /// The state, loaded.
+    pub(crate) async fn open(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let mut state = self.lock().await;
+        state.accessed = true;
+        state.load(&self.0.web).await?;
+        Ok(state)
+    }
+
+    /// The state, loaded, and while the client can still be told of changes.
+    pub(crate) async fn open_to_change(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let state = self.open().await?;
+        if state.closed { Err(Error::closed()) } else { Ok(state) }
+    }
+
+    /// The state as it is.
+    pub(crate) async fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().await
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// Whether the client has something that it would have to forget.
+    pub(crate) fn presented_something(&self) -> bool {
+        !matches!(self.0.presented, Presented::Nothing)
+    }
+}
+
+impl State {
+    async fn load(&mut self, web: &WebSessions) -> Result<(), Error> {
+        let Stage::Unread(token) = &self.stage else { return Ok(()) };
+        let parts = web.parts();
+        let session = parts.manager.get(token.id).at_least(token.version).await?;
+        // A client that comes back gets a token from the key that signs now, so that the old key can go.
+        if session.is_some() && token.key != parts.signer.ring().signing() {
+            self.news = News::Fresher;
+        }
+        self.stage = match session {
+            Some(session) => Stage::Present(Box::new(session)),
+            None => Stage::Absent(Draft::default()),
+        };
+        Ok(())
+    }
+
+    pub(crate) fn present(&self) -> Option<&pg_session::Session> {
+        match &self.stage {
+            Stage::Present(session) => Some(session),
+            Stage::Unread(_) | Stage::Absent(_) => None,
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        match &self.stage {
+            Stage::Present(session) => Ok(session.get(key)?),
+            Stage::Absent(draft) => draft.get(key),
+            Stage::Unread(_) => Ok(None),
+        }
+    }
+
+    fn contains(&self, key: &str) -> bool {
+        match &self.stage {
+            Stage::Present(session) => session.contains(key),
+            Stage::Absent(draft) => draft.contains(key),
+            Stage::Unread(_) => false,
+        }
+    }
+
+    pub(crate) fn put<T: Serialize + ?Sized>(
+        &mut self,
+        web: &WebSessions,
+        key: &str,
+        value: &T,
+        lifetime: Lifetime,
+    ) -> Result<(), Error> {
+        match (&mut self.stage, lifetime) {
+            (Stage::Present(session), Lifetime::Session) => Ok(session.set(key, value)?),
+            (Stage::Present(session), Lifetime::For(lifetime)) => Ok(session.set_for(key, value, lifetime)?),
+            (Stage::Present(session), Lifetime::Until(end)) => Ok(session.set_until(key, value, end)?),
+            (Stage::Absent(draft), lifetime) => draft.set(web.manager(), key, value, lifetime),
+            // `open` has loaded it.
+            (Stage::Unread(_), _) => Ok(()),
+        }
+    }
+
+    /// Whether a save would write something.
+    pub(crate) fn is_modified(&self) -> bool {
+        match &self.stage {
+            Stage::Present(session) => session.is_modified(),
+            Stage::Absent(draft) => !draft.is_empty(),
+            Stage::Unread(_) => false,
+        }
+    }
+
+    /// Writes what was set, to the session that there is or to a new one. Never to one that has ended.
+    pub(crate) async fn save(&mut self, web: &WebSessions) -> Result<(), Error> {
+        let manager = web.manager();
+        match &mut self.stage {
+            Stage::Present(session) if session.is_modified() => {
+                let update = manager.update(session);
+                let saved = match web.parts().check {
+                    Check::Nothing => update.await,
+                    Check::Attributes => update.check_attributes().await,
+                };
+                match saved.map_err(Error::from) {
+                    Ok(()) => self.tell(News::Fresher),
+                    Err(error) => {
+                        if error.is_outcome() {
+                            session.discard_changes();
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            Stage::Absent(draft) if !draft.is_empty() => {
+                let session = draft.put_into(manager.create_anonymous())?.await?;
+                self.stage = Stage::Present(Box::new(session));
+                self.tell(News::NewId);
+            }
+            Stage::Present(_) | Stage::Absent(_) | Stage::Unread(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A new id says more than a newer version.
+    pub(crate) fn tell(&mut self, news: News) {
+        if !(news == News::Fresher && self.news == News::NewId) {
+            self.news = news;
+        }
+    }
+}
+
+/// Keys that an application may write.
+pub(crate) fn check_key(key: &str) -> Result<(), Error> {
+    if key.starts_with(RESERVED) { Err(Error::reserved()) } else { Ok(()) }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match self.0.state.try_lock().as_deref() {
+            Ok(State { stage: Stage::Unread(_), .. }) => "unread",
+            Ok(State { stage: Stage::Absent(_), .. }) => "absent",
+            Ok(State { stage: Stage::Present(_), .. }) => "present",
+            Err(_) => "in use",
+        };
+        f.debug_struct("Session").field("stage", &stage).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,141 @@
+//! Step-up: a privilege that has to be earned again, and ends by itself.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::session::{News, RESERVED, Session, Stage};
+
+/// The response header that names the privilege which is missing, beside status 403.
+pub const STEP_UP_HEADER: &str = "session-step-up";
+
+/// A privilege that a handler demands with the extractor `Elevated` of an edge.
+///
+/// ```
+/// struct Billing;
+///
+/// impl pg_session_web::Privilege for Billing {
+///     const NAME: &'static str = "billing";
+/// }
+/// ```
+pub trait Privilege {
+    /// The name that [`Session::elevate`] takes: 1 to 64 of lower-case letters, digits, `-` and `_`.
+    const NAME: &'static str;
+}
+
+impl Session {
+    /// Gives the session a privilege for a while, after the user has proved again who they are. The session gets a new id, in
+    /// the same statement; everything else it has stays.
+    ///
+    /// The privilege ends by itself, with [`lower`](Session::lower), and with the session. It is never handed on to another user.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SignedOut`](crate::ErrorKind::SignedOut), [`ErrorKind::Rotated`](crate::ErrorKind::Rotated),
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a name that no [`Privilege`] can have; see also
+    /// [`save`](Session::save). The privilege is not given then.
+    ///
+    /// # Cancel safety
+    /// **Dropping the future does not undo a step-up that was submitted**, but the client never learns the new id.
+    pub async fn elevate(&self, privilege: &str, lifetime: Duration) -> Result<(), Error> {
+        let key = key(privilege)?;
+        let mut state = self.open_to_change().await?;
+        let (former, _) = state.signed_in()?;
+        // On a copy: otherwise a rotation that fails would leave the privilege to a later save.
+        let mut session = former.clone();
+        session.set_for(&key, &true, lifetime)?;
+        self.sessions().manager().rotate(&mut session).keep_all().await?;
+        state.stage = Stage::Present(Box::new(session));
+        state.tell(News::NewId);
+        Ok(())
+    }
+
+    /// Whether the session has a privilege now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a name that no [`Privilege`] can have; or the session cannot be read.
+    pub async fn is_elevated(&self, privilege: &str) -> Result<bool, Error> {
+        let key = key(privilege)?;
+        Ok(self.open().await?.present().is_some_and(|session| session.contains(&key)))
+    }
+
+    /// Takes a privilege away. Saved with the request.
+    ///
+    /// # Errors
+    /// As [`is_elevated`](Session::is_elevated).
+    pub async fn lower(&self, privilege: &str) -> Result<(), Error> {
+        let key = key(privilege)?;
+        if let Stage::Present(session) = &mut self.open_to_change().await?.stage {
+            session.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// For extractors: lets through a session that has the privilege.
+    ///
+    /// # Errors
+    /// [`Denied`], with the answer for the client.
+    pub async fn demand(&self, privilege: &'static str) -> Result<(), Denied> {
+        if self.is_elevated(privilege).await.map_err(Denied::Failed)? {
+            return Ok(());
+        }
+        let page = self.sessions().parts().step_up_page.as_ref();
+        Err(Denied::Missing { privilege, page: page.map(|page| format!("{page}?privilege={privilege}")) })
+    }
+}
+
+/// Why a request was not let through.
+#[derive(Debug)]
+pub enum Denied {
+    /// The session does not have the privilege, or not any more; or nobody is signed in.
+    Missing {
+        /// Which one.
+        privilege: &'static str,
+        /// Where to send a browser, if that was [configured](crate::WebSessions::step_up_page).
+        page: Option<String>,
+    },
+    /// The session could not be read.
+    Failed(Error),
+}
+
+impl Denied {
+    /// The status and the header that answer a request of this method.
+    #[must_use]
+    pub fn answer(&self, method: &str) -> (u16, Option<(&'static str, &str)>) {
+        match self {
+            Self::Missing { page: Some(page), .. } if matches!(method, "GET" | "HEAD") => {
+                (303, Some(("location", page)))
+            }
+            Self::Missing { privilege, .. } => (403, Some((STEP_UP_HEADER, privilege))),
+            Self::Failed(error) => (error.status(), None),
+        }
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { privilege, .. } => write!(f, "a step-up to {privilege:?} is needed"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Denied {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Missing { .. } => None,
+            Self::Failed(error) => error.source(),
+        }
+    }
+}
+
+/// Names go into keys, headers and addresses as they are.
+fn key(privilege: &str) -> Result<String, Error> {
+    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    if privilege.is_empty() || privilege.len() > 64 || !privilege.bytes().all(fine) {
+        return Err(Error::config(
+            "a privilege's name must have 1 to 64 lower-case letters, digits, `-` and `_`",
+        ));
+    }
+    Ok(format!("{RESERVED}elevated/{privilege}"))
+}

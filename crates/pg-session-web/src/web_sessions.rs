@@ -1,0 +1,186 @@
+//! [`WebSessions`]: the sessions of a web application. The manager, the signer, and how both meet HTTP.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use pg_session::{SessionManager, Signer};
+
+use crate::client::{AddressDetail, AddressSource, Client, RequestHead};
+use crate::cookie::CookiePolicy;
+use crate::error::Error;
+use crate::session::Session;
+use crate::transport::{Presented, Transport};
+
+/// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
+///
+/// Nodes that serve the same users need the same keys and the same settings here; which framework they are built with does not
+/// matter.
+///
+/// ```no_run
+/// # fn f(manager: pg_session::SessionManager, signer: pg_session::Signer) -> Result<(), pg_session_web::Error> {
+/// use pg_session_web::{CookiePolicy, WebSessions};
+///
+/// let sessions = WebSessions::new(manager, signer)
+///     .cookie(CookiePolicy::named("shop")?)
+///     .keep_at_login(["cart", "language"])
+///     .truncate_addresses();
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct WebSessions(Arc<Parts>);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) manager: SessionManager,
+    pub(crate) signer: Signer,
+    pub(crate) transport: Transport,
+    pub(crate) kept_at_login: BTreeSet<String>,
+    pub(crate) check: Check,
+    pub(crate) unsaved: Unsaved,
+    pub(crate) step_up_page: Option<String>,
+    address_source: AddressSource,
+    address_detail: AddressDetail,
+}
+
+/// What a save at the end of a request is checked against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Check {
+    Nothing,
+    Attributes,
+}
+
+/// What becomes of the response if the request's changes could not be saved because of what others did meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unsaved {
+    Refuse,
+    Pass,
+}
+
+impl WebSessions {
+    /// These sessions, with secure defaults for everything: the cookie of [`CookiePolicy::default`], nothing kept at login,
+    /// whole addresses, and no header trusted.
+    #[must_use]
+    pub fn new(manager: SessionManager, signer: Signer) -> Self {
+        Self(Arc::new(Parts {
+            manager,
+            signer,
+            transport: Transport::Cookie(CookiePolicy::default()),
+            kept_at_login: BTreeSet::new(),
+            check: Check::Nothing,
+            unsaved: Unsaved::Refuse,
+            step_up_page: None,
+            address_source: AddressSource::default(),
+            address_detail: AddressDetail::default(),
+        }))
+    }
+
+    /// The token travels in this cookie. Default [`CookiePolicy::default`].
+    #[must_use]
+    pub fn cookie(self, cookie: CookiePolicy) -> Self {
+        self.with(|parts| parts.transport = Transport::Cookie(cookie))
+    }
+
+    /// The token travels in headers instead of a cookie, for clients that are not browsers: in requests as
+    /// `authorization: Bearer …`, in responses as [`SESSION_TOKEN_HEADER`](crate::SESSION_TOKEN_HEADER) whenever the client is
+    /// to go on with another one; empty when it is to forget it. Cookies are not looked at then.
+    #[must_use]
+    pub fn bearer(self) -> Self {
+        self.with(|parts| parts.transport = Transport::Bearer)
+    }
+
+    /// The attributes that an anonymous session hands on to the session that [`login`](Session::login) makes of it. Default
+    /// none: what a visitor could set before must not decide what a user may do.
+    ///
+    /// A session that already has a user keeps everything if the same user logs in again, and nothing for another one.
+    #[must_use]
+    pub fn keep_at_login<K: Into<String>>(self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.with(|parts| parts.kept_at_login = keys.into_iter().map(Into::into).collect())
+    }
+
+    /// Refuses a save if another request has changed one of the same attributes since this one read the session:
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict). Default: the last write of an attribute wins.
+    /// ([`Session::update`] is atomic either way.)
+    #[must_use]
+    pub fn check_attributes(self) -> Self {
+        self.with(|parts| parts.check = Check::Attributes)
+    }
+
+    /// Lets a response pass although its changes were not saved because the session has ended, was rotated or was in
+    /// conflict meanwhile. Default: the client gets status 409 instead, because the response may say that something was
+    /// done which was not.
+    ///
+    /// A database that does not answer is never passed over: that is 503 in any case.
+    #[must_use]
+    pub fn pass_unsaved(self) -> Self {
+        self.with(|parts| parts.unsaved = Unsaved::Pass)
+    }
+
+    /// Records only the network that a user logs in from: the first 24 bits of an IPv4 address, the first 48 of an IPv6
+    /// address. Default: the whole address.
+    #[must_use]
+    pub fn truncate_addresses(self) -> Self {
+        self.with(|parts| parts.address_detail = AddressDetail::Network)
+    }
+
+    /// Takes the client's address from the last entry of this header (`x-forwarded-for`, `x-real-ip`), which **your own proxy
+    /// has to set or append to**: anybody else can write into it what they like. Default: the address of the connection.
+    #[must_use]
+    pub fn trust_address_header(self, name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        self.with(|parts| parts.address_source = AddressSource::Header(name))
+    }
+
+    /// Where a browser is sent that asks for what needs a step-up: `GET` and `HEAD` are answered with 303 to
+    /// `PATH?privilege=NAME`. Default, and for all other methods: status 403 with the header
+    /// [`STEP_UP_HEADER`](crate::STEP_UP_HEADER).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `path` is not a path on this site: `/`, not followed by another `/`,
+    /// and visible ASCII.
+    pub fn step_up_page(self, path: &str) -> Result<Self, Error> {
+        let own = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '?', '#']);
+        if !own || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::config("the step-up page must be a path on this site, like `/confirm`"));
+        }
+        Ok(self.with(|parts| parts.step_up_page = Some(path.to_owned())))
+    }
+
+    /// The manager, for what goes beyond one request.
+    #[must_use]
+    pub fn manager(&self) -> &SessionManager {
+        &self.0.manager
+    }
+
+    /// The signer, to rotate its keys.
+    #[must_use]
+    pub fn signer(&self) -> &Signer {
+        &self.0.signer
+    }
+
+    /// Begins a request: for edges. Looks at the token, which costs no query and, if it is not authentic, leaves an anonymous
+    /// session.
+    #[must_use]
+    pub fn begin(&self, head: &impl RequestHead) -> Session {
+        let presented = match self.0.transport.find(head) {
+            None => Presented::Nothing,
+            Some(text) => match self.0.signer.verify(&String::from_utf8_lossy(text.unwrap_or_default())) {
+                Ok(token) => Presented::Token(token),
+                Err(reason) => {
+                    tracing::debug!(?reason, "session token rejected");
+                    Presented::Rejected
+                }
+            },
+        };
+        let client = Client::of(head, &self.0.address_source, self.0.address_detail);
+        Session::new(self.clone(), presented, client)
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}

@@ -1,0 +1,145 @@
+//! The one application that every edge serves. What it does stands in the path.
+
+use std::time::Duration;
+
+use pg_session_web::{Error, Privilege, Session};
+use tokio::sync::Semaphore;
+
+use super::world::in_time;
+
+pub struct Billing;
+
+impl Privilege for Billing {
+    const NAME: &'static str = "billing";
+}
+
+/// What a handler answers.
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+    pub cache_control: Option<&'static str>,
+}
+
+/// Where slow handlers wait until the test lets them go.
+pub struct Gate {
+    waiting: Semaphore,
+    open: Semaphore,
+}
+
+impl Gate {
+    pub const fn new() -> Self {
+        Self { waiting: Semaphore::const_new(0), open: Semaphore::const_new(0) }
+    }
+
+    async fn pass(&self) {
+        self.waiting.add_permits(1);
+        in_time("the gate is opened", self.open.acquire()).await.expect("never closed").forget();
+    }
+
+    /// Returns when a handler waits.
+    pub async fn reached(&self) {
+        in_time("a handler waits", self.waiting.acquire()).await.expect("never closed").forget();
+    }
+
+    /// Lets one handler go.
+    pub fn open(&self) {
+        self.open.add_permits(1);
+    }
+}
+
+/// A request. `/pay` is not here: an edge demands `Elevated<Billing>` for it.
+pub async fn act(session: &Session, gate: &Gate, path: &str) -> Result<Answer, Error> {
+    let words: Vec<&str> = path.split('/').skip(1).collect();
+    let mut answer = Answer { status: 200, body: String::new(), cache_control: None };
+    answer.body = match *words {
+        [""] => "hello".to_owned(),
+        ["get", key] => shown(session.get(key).await?),
+        ["set", key, value] => {
+            session.set(&key.replace("%2F", "/"), value).await?;
+            "set".to_owned()
+        }
+        ["remove", key] => {
+            session.remove(key).await?;
+            "removed".to_owned()
+        }
+        ["public", key, value] => {
+            answer.cache_control = Some("public, max-age=60");
+            session.set(key, value).await?;
+            "set".to_owned()
+        }
+        ["fail", key, value] => {
+            session.set(key, value).await?;
+            answer.status = 500;
+            "failed".to_owned()
+        }
+        ["slow", key, value] => {
+            session.set(key, value).await?;
+            gate.pass().await;
+            "set".to_owned()
+        }
+        ["slow-get", key] => {
+            let before = shown(session.get(key).await?);
+            gate.pass().await;
+            before
+        }
+        ["count"] => session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1).await?.to_string(),
+        ["take", key] => shown(session.take(key).await?),
+        ["flash", message] => {
+            session.flash("notice", message).await?;
+            "left".to_owned()
+        }
+        ["flash"] => shown(session.take_flash("notice").await?),
+        _ => account(session, &words, &mut answer).await?,
+    };
+    Ok(answer)
+}
+
+async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Result<String, Error> {
+    Ok(match *words {
+        ["user"] => {
+            let user = session.user_id().await?;
+            user.map_or_else(
+                || "nobody".to_owned(),
+                |user| user.as_integer().expect("an integer").to_string(),
+            )
+        }
+        ["login", user] => {
+            session.login(user.parse::<i64>().expect("an integer")).await?;
+            "signed in".to_owned()
+        }
+        ["public-login", user] => {
+            answer.cache_control = Some("public");
+            session.login(user.parse::<i64>().expect("an integer")).await?;
+            "signed in".to_owned()
+        }
+        ["logout"] => session.logout().await?.to_string(),
+        ["logout-everywhere"] => session.logout_everywhere().await?.to_string(),
+        ["logout-others"] => session.logout_others().await?.to_string(),
+        ["devices"] => {
+            let devices = session.devices().await?;
+            let lines = devices.iter().map(|device| {
+                let address = device.address.map_or_else(|| "?".to_owned(), |address| address.to_string());
+                let agent = device.user_agent.as_deref().unwrap_or("?");
+                format!("{} {} {address} {agent}", device.id, if device.current { "here" } else { "there" })
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        }
+        ["end", id] => session.end(id.parse().expect("a device's id")).await?.to_string(),
+        ["elevate"] => {
+            session.elevate(Billing::NAME, Duration::from_secs(600)).await?;
+            "elevated".to_owned()
+        }
+        ["lower"] => {
+            session.lower(Billing::NAME).await?;
+            "lowered".to_owned()
+        }
+        _ => {
+            answer.status = 404;
+            "no such page".to_owned()
+        }
+    })
+}
+
+fn shown(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "none".to_owned())
+}

@@ -1,0 +1,153 @@
+//! Signing in and out: fixation, rotation with requests in parallel, devices.
+
+use hyper::header::USER_AGENT;
+
+use super::world::{Site, in_time};
+
+pub async fn a_planted_id_is_never_adopted(site: &Site) {
+    let mut browser = site.browser();
+    // Signed with our own key even, for a session that does not exist: as if an attacker had the key's help.
+    let mut other = site.browser();
+    other.page("/set/cart/apples").await;
+    let planted = other.token().expect("a session").to_owned();
+    other.page("/logout").await;
+    for planted in [planted.as_str(), "67e55044-10b1-426f-9247-bb680e5fe0c8", "1"] {
+        browser.plant(planted);
+        assert_eq!(browser.page("/set/cart/pears").await, "set");
+        let own = browser.token().expect("a session of its own").to_owned();
+        assert_ne!(own, planted);
+        let id = |token: &str| site.signer.verify(token).map(|verified| verified.id);
+        assert_ne!(id(&own), id(planted), "a fresh id");
+        browser.plant(planted);
+        assert_eq!(browser.page("/get/cart").await, "none", "nothing came under the planted one");
+    }
+}
+
+pub async fn a_planted_session_of_a_visitor_does_not_become_the_victims(site: &Site) {
+    let mut attacker = site.browser();
+    attacker.page("/set/cart/apples").await;
+    let planted = attacker.token().expect("a session").to_owned();
+    let mut victim = attacker.tab();
+    victim.page("/login/42").await;
+    victim.page("/set/secret/1234").await;
+    assert_ne!(victim.token(), Some(planted.as_str()));
+    assert_eq!(victim.page("/user").await, "42");
+    // In the grace: the attacker sees what was his, and nothing else.
+    assert_eq!(attacker.page("/user").await, "nobody");
+    assert_eq!(attacker.page("/get/secret").await, "none");
+    assert_eq!(attacker.get("/set/cart/poison").await.status, 409);
+    for path in ["/logout-everywhere", "/logout-others", "/devices", "/elevate"] {
+        assert!(attacker.get(path).await.status.is_client_error(), "{path}");
+    }
+    assert_eq!(victim.page("/user").await, "42");
+    assert_eq!(victim.page("/get/cart").await, "none", "the attacker's cart did not come along");
+}
+
+pub async fn what_a_visitor_had_is_kept_only_where_it_was_asked_for(site: &Site) {
+    let mut browser = site.browser_with(site.sessions().keep_at_login(["cart"]));
+    browser.page("/set/cart/apples").await;
+    browser.page("/set/role/admin").await;
+    browser.page("/login/42").await;
+    assert_eq!(browser.page("/get/cart").await, "apples");
+    assert_eq!(browser.page("/get/role").await, "none");
+    browser.page("/set/role/member").await;
+    browser.page("/login/42").await;
+    assert_eq!(browser.page("/get/role").await, "member", "the same user again");
+    browser.page("/login/43").await;
+    assert_eq!(browser.page("/get/cart").await, "none", "another user");
+    assert_eq!(browser.page("/get/role").await, "none", "another user");
+    assert_eq!(browser.page("/user").await, "43");
+}
+
+/// Other tabs' requests with the old id: one is under way when the login commits, others come afterwards.
+pub async fn parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cookie(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    let (mut reader, mut writer, mut late) = (browser.tab(), browser.tab(), browser.tab());
+    let reading = tokio::spawn(async move { reader.get("/slow-get/cart").await });
+    let writing = tokio::spawn(async move { writer.get("/slow/cart/pears").await });
+    site.gate.reached().await;
+    site.gate.reached().await;
+    browser.page("/login/42").await;
+    site.gate.open();
+    site.gate.open();
+
+    let reply = in_time("it returns", reading).await.expect("a reply");
+    assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "apples"));
+    assert!(reply.cookies().is_empty(), "it would replace the new one");
+    let reply = in_time("it returns", writing).await.expect("a reply");
+    assert_eq!(reply.status, 409, "its change is not saved, and that is told");
+    assert!(reply.cookies().is_empty(), "it would replace the new one");
+    let reply = late.get("/get/cart").await;
+    assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "apples"));
+    assert!(reply.cookies().is_empty());
+    assert_eq!(browser.page("/user").await, "42");
+    assert_eq!(browser.page("/get/cart").await, "none");
+}
+
+pub async fn two_logins_at_once_both_end_signed_in(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    let (mut a, mut b) = (browser.tab(), browser.tab());
+    let (one, two) = (
+        tokio::spawn(async move { (a.page("/login/42").await, a) }),
+        tokio::spawn(async move { (b.page("/login/42").await, b) }),
+    );
+    let (one, two) = (in_time("a login", one).await.unwrap(), in_time("a login", two).await.unwrap());
+    for (_, mut tab) in [one, two] {
+        assert_eq!(tab.page("/user").await, "42", "whichever response the browser took last");
+    }
+}
+
+pub async fn devices_are_listed_and_ended_by_their_own_user_only(site: &Site) {
+    let mut laptop = site.browser();
+    laptop.page("/login/42").await;
+    let mut phone = site.browser_with(site.sessions().trust_address_header("X-Real-IP").truncate_addresses());
+    phone.headers.insert(USER_AGENT, "Phone/2.0".parse().unwrap());
+    phone.headers.insert("x-real-ip", "203.0.113.9".parse().unwrap());
+    phone.page("/login/42").await;
+    let mut stranger = site.browser();
+    stranger.page("/login/43").await;
+
+    let list = laptop.page("/devices").await;
+    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(lines.len(), 2, "{list}");
+    let here = lines.iter().find(|line| line[1] == "here").expect("this one");
+    let there = lines.iter().find(|line| line[1] == "there").expect("the other one");
+    assert_eq!(here[2..], ["127.0.0.1", "Test/1.0"]);
+    assert_eq!(there[2..], ["203.0.113.0", "Phone/2.0"]);
+    let token = phone.token().expect("signed in");
+    let id = site.signer.verify(token).expect("authentic").id.expose();
+    assert!(
+        !list.contains(&id.simple().to_string()[..12]) && !list.contains(token),
+        "no capability on a page"
+    );
+
+    assert_eq!(stranger.page(&format!("/end/{}", there[0])).await, "false", "somebody else's");
+    assert_eq!(phone.page("/user").await, "42");
+    assert_eq!(laptop.page(&format!("/end/{}", there[0])).await, "true");
+    assert_eq!(phone.page("/user").await, "nobody");
+    assert_eq!(laptop.page(&format!("/end/{}", there[0])).await, "false", "already");
+    assert_eq!(laptop.page(&format!("/end/{}", here[0])).await, "true");
+    assert_eq!(laptop.token(), None, "its own is a logout");
+    assert_eq!(laptop.get("/devices").await.status, 401);
+    assert_eq!(stranger.page("/user").await, "43");
+}
+
+pub async fn logging_out_everywhere_and_elsewhere_reaches_the_other_browsers(site: &Site) {
+    let mut browsers = [site.browser(), site.browser(), site.browser()];
+    for browser in &mut browsers {
+        browser.page("/login/42").await;
+    }
+    let [a, b, c] = &mut browsers;
+    assert_eq!(a.page("/logout-others").await, "2");
+    assert_eq!(a.page("/user").await, "42");
+    assert_eq!(b.page("/user").await, "nobody");
+    assert_eq!(c.page("/user").await, "nobody");
+    b.page("/login/42").await;
+    assert_eq!(b.page("/logout-everywhere").await, "2");
+    assert_eq!(b.token(), None);
+    assert_eq!(b.page("/user").await, "nobody");
+    assert_eq!(a.page("/user").await, "nobody");
+    assert_eq!(site.rows().await, 0);
+}

@@ -1,0 +1,76 @@
+//! What the edges' tests share: a server, a browser, one application, and the scenarios that each edge has to pass over real
+//! HTTP. An edge includes this file, says how it serves [`app::act`], and calls [`scenarios`].
+
+#![allow(dead_code, reason = "each edge's binary uses its part")]
+
+pub mod app;
+pub mod browser;
+pub mod example;
+pub mod world;
+
+pub mod anonymous;
+pub mod caching;
+pub mod hang_up;
+pub mod keys;
+pub mod login;
+pub mod outcomes;
+pub mod step_up;
+pub mod tokens;
+
+/// Makes a test of each scenario, for an edge that serves with `$serve`.
+#[macro_export]
+macro_rules! scenarios {
+    ($serve:expr; $($module:ident: $($name:ident),+;)+) => {
+        $(mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                $crate::http::$module::$name(&$crate::http::world::Site::new($serve).await).await;
+            })+
+        })+
+    };
+}
+
+/// All scenarios.
+#[macro_export]
+macro_rules! all_scenarios {
+    ($serve:expr) => {
+        $crate::scenarios! { $serve;
+            anonymous:
+                ten_thousand_visitors_leave_no_row_and_ask_no_query,
+                what_a_visitor_sets_is_there_with_the_next_request,
+                a_removal_or_a_logout_of_nothing_makes_nothing;
+            caching:
+                a_response_that_was_shaped_by_the_session_varies,
+                every_cookie_goes_with_no_store,
+                a_public_response_carries_no_cookie_and_begins_no_session,
+                a_login_makes_a_public_response_private;
+            hang_up:
+                a_save_is_finished_when_the_client_has_gone;
+            keys:
+                rotating_keys_under_load_logs_nobody_out_and_a_removed_key_rejects_at_once;
+            login:
+                a_planted_id_is_never_adopted,
+                a_planted_session_of_a_visitor_does_not_become_the_victims,
+                what_a_visitor_had_is_kept_only_where_it_was_asked_for,
+                parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cookie,
+                two_logins_at_once_both_end_signed_in,
+                devices_are_listed_and_ended_by_their_own_user_only,
+                logging_out_everywhere_and_elsewhere_reaches_the_other_browsers;
+            outcomes:
+                a_slow_request_does_not_bring_back_a_session_that_was_logged_out,
+                a_failed_handler_saves_nothing,
+                a_conflict_is_told_if_attributes_are_checked,
+                an_unreachable_database_is_503_and_never_an_anonymous_visitor,
+                an_attribute_is_taken_once_and_counted_exactly,
+                a_message_is_shown_once;
+            step_up:
+                a_privilege_is_demanded_given_under_a_new_id_and_ends;
+            tokens:
+                the_cookie_has_all_flags,
+                forged_and_truncated_tokens_cost_no_query,
+                two_session_cookies_are_none,
+                a_bearer_carries_its_token_in_headers,
+                a_client_sees_its_own_writes_on_the_next_node;
+        }
+    };
+}

@@ -1,0 +1,127 @@
+//! How requests end when others, or the database, were in the way.
+
+use std::time::Duration;
+
+use pg_sandbox::Sandbox;
+
+use super::world::{Site, in_time};
+
+/// A request sets something ── the user logs out ── the request's save comes.
+pub async fn a_slow_request_does_not_bring_back_a_session_that_was_logged_out(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    let mut slow = browser.tab();
+    let writing = tokio::spawn(async move { (slow.get("/slow/cart/apples").await, slow) });
+    site.gate.reached().await;
+    assert_eq!(browser.page("/logout").await, "true");
+    site.gate.open();
+    let (reply, mut slow) = in_time("it returns", writing).await.expect("a reply");
+    assert_eq!(reply.status, 409);
+    assert!(reply.cookies().is_empty(), "the browser may have logged in again meanwhile");
+    assert_eq!(site.rows().await, 0, "nothing came back");
+    assert_eq!(slow.page("/user").await, "nobody");
+    assert_eq!(slow.page("/get/cart").await, "none");
+
+    let mut browser = site.browser_with(site.sessions().pass_unsaved());
+    browser.page("/login/42").await;
+    let mut slow = browser.tab();
+    let writing = tokio::spawn(async move { slow.get("/slow/cart/apples").await });
+    site.gate.reached().await;
+    browser.page("/logout").await;
+    site.gate.open();
+    let reply = in_time("it returns", writing).await.expect("a reply");
+    assert_eq!((reply.status.as_u16(), reply.cookies().len()), (200, 0), "as it was set");
+    assert_eq!(site.rows().await, 0, "nothing came back");
+}
+
+pub async fn a_failed_handler_saves_nothing(site: &Site) {
+    let mut browser = site.browser();
+    let reply = browser.get("/fail/cart/apples").await;
+    assert_eq!((reply.status.as_u16(), reply.cookies().len()), (500, 0));
+    assert_eq!(site.rows().await, 0);
+    browser.page("/set/cart/pears").await;
+    assert_eq!(browser.get("/fail/cart/apples").await.status, 500);
+    assert_eq!(browser.page("/get/cart").await, "pears");
+}
+
+pub async fn a_conflict_is_told_if_attributes_are_checked(site: &Site) {
+    for (sessions, status, cart) in
+        [(site.sessions(), 200, "slow"), (site.sessions().check_attributes(), 409, "quick")]
+    {
+        let mut browser = site.browser_with(sessions);
+        browser.page("/set/cart/first").await;
+        let mut slow = browser.tab();
+        let writing = tokio::spawn(async move { slow.get("/slow/cart/slow").await });
+        site.gate.reached().await;
+        browser.page("/set/cart/quick").await;
+        site.gate.open();
+        let reply = in_time("it returns", writing).await.expect("a reply");
+        assert_eq!(reply.status, status);
+        assert_eq!(browser.page("/get/cart").await, cart);
+    }
+}
+
+pub async fn an_unreachable_database_is_503_and_never_an_anonymous_visitor(site: &Site) {
+    let sandbox = Sandbox::start().expect("a server of its own");
+    let site = Site::on(&sandbox, site.edge()).await;
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    let mut visitor = site.browser();
+    drop(sandbox);
+    for path in ["/user", "/set/cart/apples", "/logout"] {
+        // From memory for as long as the node is trusted, then not at all.
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let reply = loop {
+            let reply = browser.get(path).await;
+            assert!(tokio::time::Instant::now() < deadline, "{path} is still answered");
+            if reply.status != 200 {
+                break reply;
+            }
+            assert_eq!(reply.body, "42", "{path}: an anonymous visitor, or a logout that did not happen");
+        };
+        assert_eq!(reply.status, 503, "{path}");
+        assert!(reply.cookies().is_empty() && browser.token().is_some(), "{path}");
+    }
+    assert_eq!(visitor.page("/").await, "hello", "who has no session does not notice");
+    assert_eq!(visitor.page("/get/cart").await, "none");
+    assert_eq!(visitor.get("/set/cart/apples").await.status, 503, "not pretended");
+}
+
+pub async fn an_attribute_is_taken_once_and_counted_exactly(site: &Site) {
+    const TABS: usize = 8;
+    let mut browser = site.browser();
+    browser.page("/set/ticket/one").await;
+    let in_tabs = async |browser: &super::browser::Browser, path: &'static str| {
+        let tabs: Vec<_> = (0..TABS)
+            .map(|_| {
+                let mut tab = browser.tab();
+                tokio::spawn(async move { tab.page(path).await })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for tab in tabs {
+            answers.push(in_time("a tab ends", tab).await.expect("it is answered"));
+        }
+        answers
+    };
+    let taken = in_tabs(&browser, "/take/ticket").await;
+    assert_eq!(taken.iter().filter(|answer| *answer == "one").count(), 1, "{taken:?}");
+    let mut counts: Vec<usize> =
+        in_tabs(&browser, "/count").await.iter().map(|n| n.parse().unwrap()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, (1..=TABS).collect::<Vec<_>>());
+    // One that is not stored yet is counted in the session to be.
+    let mut visitor = site.browser();
+    assert_eq!(visitor.page("/count").await, "1");
+    assert_eq!(visitor.page("/count").await, "2");
+}
+
+pub async fn a_message_is_shown_once(site: &Site) {
+    let mut browser = site.browser();
+    assert_eq!(browser.page("/flash").await, "none");
+    browser.page("/flash/saved").await;
+    assert_eq!(browser.page("/flash").await, "saved");
+    assert_eq!(browser.page("/flash").await, "none");
+    // What the library records, an application cannot write.
+    assert_eq!(browser.get("/set/pg-session%2Fdevice/x").await.status, 500);
+}

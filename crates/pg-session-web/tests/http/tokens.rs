@@ -1,0 +1,105 @@
+//! What travels: the cookie's flags, tokens that are not ours, headers instead of cookies, versions.
+
+use hyper::header::AUTHORIZATION;
+
+use super::browser::COOKIE_NAME;
+use super::world::Site;
+
+pub async fn the_cookie_has_all_flags(site: &Site) {
+    let mut browser = site.browser();
+    let cookies = browser.get("/set/cart/apples").await.cookies();
+    let [cookie] = cookies.as_slice() else { panic!("one cookie: {cookies:?}") };
+    assert!(cookie.len() <= 4096, "{} bytes", cookie.len());
+    let (pair, attributes) = cookie.split_once("; ").expect("attributes");
+    assert_eq!(pair, format!("{COOKIE_NAME}={}", browser.token().expect("kept")));
+    let mut attributes: Vec<&str> = attributes.split("; ").collect();
+    attributes.sort_unstable();
+    let (age, flags) = attributes.split_at(2);
+    assert_eq!(flags, ["Path=/", "SameSite=Lax", "Secure"]);
+    assert_eq!(age[0], "HttpOnly");
+    let seconds: u64 = age[1].strip_prefix("Max-Age=").expect("an age").parse().expect("seconds");
+    let lifetime = site.node.config().lifetime.as_secs();
+    assert!((lifetime - 60..=lifetime + 60).contains(&seconds), "{seconds}");
+}
+
+pub async fn forged_and_truncated_tokens_cost_no_query(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    let good = browser.token().expect("signed in").to_owned();
+    let id = site.signer.verify(&good).expect("authentic").id.expose();
+    let other = if good.ends_with('A') { "B" } else { "A" };
+    let wrong = [
+        String::new(),
+        "x".to_owned(),
+        good[..good.len() - 1].to_owned(),
+        format!("{good}A"),
+        format!("{}{other}", &good[..good.len() - 1]),
+        good.to_uppercase(),
+        id.to_string(),
+        id.simple().to_string(),
+        "A".repeat(4000),
+        format!("\"{good}\""),
+    ];
+    let before = site.statements();
+    for token in wrong {
+        browser.plant(&token);
+        let reply = browser.get("/user").await;
+        assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "nobody"), "{token}");
+        assert!(reply.cookies().is_empty(), "{token}");
+    }
+    assert_eq!(site.statements(), before);
+    browser.plant(&good);
+    assert_eq!(browser.page("/user").await, "42");
+}
+
+pub async fn two_session_cookies_are_none(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    let good = format!("{COOKIE_NAME}={}", browser.token().expect("signed in"));
+    let mut attacker = site.browser();
+    attacker.page("/login/43").await;
+    let bad = format!("{COOKIE_NAME}={}", attacker.token().expect("signed in"));
+    let before = site.statements();
+    for cookies in [
+        vec![format!("{good}; {bad}")],
+        vec![format!("{bad}; {good}")],
+        vec![good.clone(), bad.clone()],
+        vec![format!("{good}; {good}")],
+    ] {
+        assert_eq!(browser.send("GET", "/user", &cookies).await.body, "nobody", "{cookies:?}");
+    }
+    assert_eq!(site.statements(), before);
+    // Not ours, as browsers see it.
+    let near = format!("{good}; \u{2000}{bad}; __host-session=x; {COOKIE_NAME}2=y");
+    assert_eq!(browser.send("GET", "/user", &[near]).await.body, "42");
+}
+
+pub async fn a_bearer_carries_its_token_in_headers(site: &Site) {
+    let mut client = site.browser_with(site.sessions().bearer());
+    let reply = client.get("/login/42").await;
+    assert!(reply.cookies().is_empty());
+    assert_eq!(reply.cache_control(), ["no-store"]);
+    let token = reply.all("session-token").remove(0);
+    client.plant(&token);
+    assert_eq!(client.page("/user").await, "nobody", "cookies are not looked at");
+    client.jar.clear();
+    client.headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+    let reply = client.get("/user").await;
+    assert_eq!((reply.body.as_str(), reply.vary()), ("42", vec!["authorization".to_owned()]));
+    assert!(reply.all("session-token").is_empty(), "nothing new");
+    assert_eq!(client.get("/logout").await.all("session-token"), [""]);
+    assert_eq!(client.page("/user").await, "nobody");
+}
+
+/// The other node does not even listen to the first one's change: the version in the cookie is enough.
+pub async fn a_client_sees_its_own_writes_on_the_next_node(site: &Site) {
+    let other = site.other_node().await;
+    let other = site.serve(pg_session_web::WebSessions::new(other, site.signer.clone()));
+    let mut browser = site.browser();
+    browser.page("/set/cart/0").await;
+    for n in 1..200 {
+        assert_eq!(browser.tab_at(other).page("/get/cart").await, (n - 1).to_string());
+        browser.page(&format!("/set/cart/{n}")).await;
+        assert_eq!(browser.tab_at(other).page("/get/cart").await, n.to_string(), "at once");
+    }
+}
