@@ -6,12 +6,12 @@
 use std::time::SystemTime;
 
 use tokio_postgres::Row as SqlRow;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::time;
 use super::notify::deleted;
+use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::session_limit::{Limit, limit};
 use super::update::{Expiry, Items, columns_of};
 use super::{Database, Dialect, Sql, same_length, unexpected};
@@ -49,14 +49,17 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let now = dialect.now;
     let Limit { ctes: limit, full } = limit(dialect, "SELECT b.user_id FROM birth b");
     let told = deleted(dialect, "SELECT id FROM evicted");
+    let mut parameters = Parameters::default();
+    let births = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS]);
+    let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
     Sql {
         text: format!(
             "WITH birth AS MATERIALIZED (
                  SELECT b.*, {now} AS now
-                 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::bigint[], $6::boolean[])
+                 FROM {births}
                  WITH ORDINALITY AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, n)
              ), item AS MATERIALIZED (
-                 SELECT * FROM unnest($7::bigint[], $8::text[], $9::text[], $10::timestamptz[])
+                 SELECT * FROM {items}
                  AS i (n, key, text, expires_at)
              ), {limit}, made AS (
                  INSERT INTO {sessions} AS s
@@ -79,18 +82,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              CROSS JOIN (SELECT count(*) FROM told) t
              ORDER BY b.n"
         ),
-        types: vec![
-            Type::UUID_ARRAY,
-            Type::UUID_ARRAY,
-            Type::UUID_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::INT8_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::INT8_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-        ],
+        types: parameters.types,
     }
 }
 

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::failure::{Failure, Verdict};
 use super::names::Owner;
 use super::notify::{Whose, changed, deleted};
+use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::error::{Error, ErrorKind};
 use crate::id::{SessionId, UserId};
@@ -49,9 +50,11 @@ pub(crate) struct Swept {
 pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
+    let mut parameters = Parameters::default();
+    let ids = parameters.any(&IDS);
     let doomed = doomed(
         dialect,
-        &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = ANY ($1)"),
+        &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = {ids}"),
     );
     let told = deleted(dialect, "SELECT id FROM gone");
     Sql {
@@ -63,7 +66,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
              SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live
              FROM (SELECT count(*) FROM told) t LEFT JOIN gone g ON true"
         ),
-        types: vec![Type::UUID_ARRAY],
+        types: parameters.types,
     }
 }
 

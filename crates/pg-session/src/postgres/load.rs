@@ -1,14 +1,17 @@
 //! Loads sessions, rows and attributes, from one snapshot.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_postgres::Row as SqlRow;
+use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::names::Owner;
+use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::{DbTime, Tick};
 use crate::id::{GroupId, SessionId, UserId};
@@ -30,7 +33,9 @@ pub(super) fn attribute_arrays(dialect: &Dialect<'_>, condition: &str) -> String
 }
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
-    Sql { text: select(dialect, "s.id = ANY ($1)"), types: vec![Type::UUID_ARRAY] }
+    let mut parameters = Parameters::default();
+    let condition = format!("s.id = {}", parameters.any(&IDS));
+    Sql { text: select(dialect, &condition), types: parameters.types }
 }
 
 /// The sessions of one owner, the most recently used first; each once, however often it was rotated.
@@ -105,7 +110,10 @@ impl Database {
     }
 }
 
-pub(super) fn time(row: &SqlRow, column: &str) -> Result<DbTime, tokio_postgres::Error> {
+pub(super) fn time(
+    row: &SqlRow,
+    column: impl RowIndex + fmt::Display,
+) -> Result<DbTime, tokio_postgres::Error> {
     row.try_get::<_, SystemTime>(column).map(DbTime::from)
 }
 

@@ -12,12 +12,14 @@ pub(crate) mod lock;
 pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;
+mod parameters;
 pub(crate) mod rotate;
 pub(crate) mod server;
 mod session_limit;
 pub(crate) mod touch;
 mod transaction;
 pub(crate) mod update;
+mod update_newest;
 pub(crate) mod versions;
 
 use std::sync::Arc;
@@ -64,6 +66,7 @@ struct Sql {
 struct Texts {
     load: Sql,
     versions: Sql,
+    update_newest: Sql,
     update: Sql,
     create: Sql,
     user_lock: Sql,
@@ -122,6 +125,7 @@ impl Database {
         let texts = Texts {
             load: load::sql(&dialect),
             versions: versions::sql(&dialect),
+            update_newest: update_newest::sql(&dialect),
             update: update::sql(&dialect),
             create: create::sql(&dialect),
             user_lock: session_limit::lock_sql(&dialect),

@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row as SqlRow;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::{attributes, time};
 use super::notify::{changed, deleted};
+use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::session_limit::{Limit, limit};
 use super::update::{Items, RowChange, columns_of};
 use super::{Database, Dialect, Sql, same_length, unexpected};
@@ -76,19 +76,21 @@ pub(crate) struct Successor {
 /// Users first: their sort comes below the rows' locks, so every user is locked before any row is.
 pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let users = super::session_limit::lock_sql(dialect).text;
+    let Sql { text: users, types } = super::session_limit::lock_sql(dialect);
+    let mut parameters = Parameters { types };
+    let turns = parameters.unnest(&[IDS]);
     Sql {
         text: format!(
             "WITH users AS MATERIALIZED ({users})
              SELECT count(*) FROM (
                  SELECT s.id FROM {sessions} s CROSS JOIN users
-                 WHERE s.id IN (SELECT t.id FROM unnest($2::uuid[]) t (id)
+                 WHERE s.id IN (SELECT t.id FROM {turns} t (id)
                                 UNION ALL
-                                SELECT r.id FROM {sessions} r WHERE r.rotated_to = ANY ($2))
+                                SELECT r.id FROM {sessions} r WHERE r.rotated_to IN (SELECT t.id FROM {turns} t (id)))
                  ORDER BY s.id FOR UPDATE OF s
              ) l"
         ),
-        types: vec![Type::UUID_ARRAY, Type::UUID_ARRAY],
+        types: parameters.types,
     }
 }
 
@@ -100,21 +102,24 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
         limit(dialect, "SELECT f.user_id FROM found f WHERE f.arrives AND f.live AND NOT f.rotated");
     let told_left = changed(dialect, "SELECT id, version FROM remnant");
     let told_gone = deleted(dialect, "SELECT id FROM ended UNION ALL SELECT id FROM evicted");
+    let mut parameters = Parameters::default();
+    let turns = parameters.unnest(&[IDS, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, FLAGS]);
+    let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
+    let removals = parameters.unnest(&[NUMBERS, TEXTS]);
+    let kept = parameters.unnest(&[NUMBERS, TEXTS]);
     Sql {
         text: format!(
             "WITH turn AS MATERIALIZED (
-                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[], $5::timestamptz[],
-                                      $6::bigint[], $7::boolean[], $8::boolean[], $9::uuid[], $10::bigint[],
-                                      $11::boolean[])
+                 SELECT * FROM {turns}
                  WITH ORDINALITY AS t (id, successor, user_id, arrives, expires_at, expires_in, idle_limited, regroup,
                                        group_id, grace, keep_all, n)
              ), item AS MATERIALIZED (
-                 SELECT * FROM unnest($12::bigint[], $13::text[], $14::text[], $15::timestamptz[])
+                 SELECT * FROM {items}
                  AS i (n, key, text, expires_at)
              ), removal AS MATERIALIZED (
-                 SELECT * FROM unnest($16::bigint[], $17::text[]) AS i (n, key)
+                 SELECT * FROM {removals} AS i (n, key)
              ), keep AS MATERIALIZED (
-                 SELECT * FROM unnest($18::bigint[], $19::text[]) AS k (n, key)
+                 SELECT * FROM {kept} AS k (n, key)
              ), found AS MATERIALIZED (
                  SELECT t.n, t.id, t.successor, t.user_id, t.arrives, t.keep_all,
                         s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
@@ -181,27 +186,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              CROSS JOIN (SELECT count(*) FROM told_left) tl CROSS JOIN (SELECT count(*) FROM told_gone) tg
              ORDER BY t.n"
         ),
-        types: vec![
-            Type::UUID_ARRAY,
-            Type::UUID_ARRAY,
-            Type::UUID_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::INT8_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::UUID_ARRAY,
-            Type::INT8_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::INT8_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::INT8_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::INT8_ARRAY,
-            Type::TEXT_ARRAY,
-        ],
+        types: parameters.types,
     }
 }
 

@@ -6,22 +6,23 @@
 //! What a rotation left behind (`rotated_to`) is no session: it neither counts nor is chosen, and goes with the session
 //! that it points at.
 
-use tokio_postgres::types::Type;
-
+use super::parameters::{IDS, Parameters};
 use super::{Dialect, Sql};
 use crate::config::SessionLimit;
 
 /// One lock for each user, in one order. The key is 64 bits of a hash: two users that collide only wait for each other.
 pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
+    let mut parameters = Parameters::default();
+    let users = parameters.unnest(&[IDS]);
     Sql {
         text: format!(
             "SELECT count(pg_catalog.pg_advisory_xact_lock(k.key)) FROM (
                  SELECT DISTINCT pg_catalog.hashtextextended('{channel}' || u.id::text, 0) AS key
-                 FROM unnest($1::uuid[]) AS u (id) ORDER BY key
+                 FROM {users} AS u (id) ORDER BY key
              ) k"
         ),
-        types: vec![Type::UUID_ARRAY],
+        types: parameters.types,
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::time;
+use super::parameters::{IDS, Parameters, TIMES};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
@@ -33,10 +33,12 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let now = dialect.now;
+    let mut parameters = Parameters::default();
+    let touches = parameters.unnest(&[IDS, TIMES]);
     Sql {
         text: format!(
             "WITH touch AS MATERIALIZED (
-                 SELECT * FROM unnest($1::uuid[], $2::timestamptz[]) AS t (id, at)
+                 SELECT * FROM {touches} AS t (id, at)
              ), free AS MATERIALIZED (
                  SELECT s.id, t.at FROM touch t JOIN {sessions} s ON s.id = t.id
                  WHERE s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL AND {live}
@@ -53,7 +55,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              FROM touch t JOIN {sessions} s ON s.id = t.id
              WHERE {live} AND s.id NOT IN (SELECT d.id FROM done d)"
         ),
-        types: vec![Type::UUID_ARRAY, Type::TIMESTAMPTZ_ARRAY],
+        types: parameters.types,
     }
 }
 

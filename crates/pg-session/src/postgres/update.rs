@@ -15,12 +15,12 @@
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row as SqlRow;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::{attribute_arrays, attributes, time};
 use super::notify::changed;
+use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::id::GroupId;
@@ -109,20 +109,24 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
     let told = changed(dialect, &tell);
     let arrays = attribute_arrays(dialect, "a.session_id = c.id AND d.n IS NOT NULL AND f.version <> c.base");
+    let mut parameters = Parameters::default();
+    let changes = parameters.unnest(&[IDS, NUMBERS, NUMBERS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, FLAGS]);
+    let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
+    let removals = parameters.unnest(&[NUMBERS, TEXTS]);
+    let expected = parameters.unnest(&[NUMBERS, TEXTS, NUMBERS]);
     Sql {
         text: format!(
             "WITH change AS MATERIALIZED (
-                 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[],
-                                      $6::boolean[], $7::boolean[], $8::uuid[], $9::boolean[])
+                 SELECT * FROM {changes}
                  WITH ORDINALITY
                  AS c (id, base, expected, expires_at, expires_in, idle_limited, regroup, group_id, notify, n)
              ), item AS MATERIALIZED (
-                 SELECT * FROM unnest($10::bigint[], $11::text[], $12::text[], $13::timestamptz[])
+                 SELECT * FROM {items}
                  AS i (n, key, text, expires_at)
              ), removal AS MATERIALIZED (
-                 SELECT * FROM unnest($14::bigint[], $15::text[]) AS i (n, key)
+                 SELECT * FROM {removals} AS i (n, key)
              ), expected AS MATERIALIZED (
-                 SELECT * FROM unnest($16::bigint[], $17::text[], $18::bigint[]) AS i (n, key, version)
+                 SELECT * FROM {expected} AS i (n, key, version)
              ), found AS MATERIALIZED (
                  SELECT c.*, s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated FROM change c JOIN {sessions} s ON s.id = c.id
              ), refused AS MATERIALIZED (
@@ -166,42 +170,23 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              CROSS JOIN (SELECT count(*) FROM told) t
              ORDER BY c.n"
         ),
-        types: vec![
-            Type::UUID_ARRAY,
-            Type::INT8_ARRAY,
-            Type::INT8_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::INT8_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::UUID_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::INT8_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::INT8_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::INT8_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::INT8_ARRAY,
-        ],
+        types: parameters.types,
     }
 }
 
 /// The orders as columns: what UNNEST takes.
 #[derive(Default)]
-struct Columns<'a> {
-    ids: Vec<Uuid>,
-    bases: Vec<i64>,
-    expected: Vec<Option<i64>>,
-    expires_at: Vec<Option<SystemTime>>,
-    expires_in: Vec<Option<i64>>,
-    idle_limited: Vec<Option<bool>>,
-    regroup: Vec<bool>,
-    group_ids: Vec<Option<Uuid>>,
-    notify: Vec<bool>,
-    items: Items<'a>,
+pub(super) struct Columns<'a> {
+    pub(super) ids: Vec<Uuid>,
+    pub(super) bases: Vec<i64>,
+    pub(super) expected: Vec<Option<i64>>,
+    pub(super) expires_at: Vec<Option<SystemTime>>,
+    pub(super) expires_in: Vec<Option<i64>>,
+    pub(super) idle_limited: Vec<Option<bool>>,
+    pub(super) regroup: Vec<bool>,
+    pub(super) group_ids: Vec<Option<Uuid>>,
+    pub(super) notify: Vec<bool>,
+    pub(super) items: Items<'a>,
 }
 
 /// Attributes as columns, each with the ordinal (from 1) of the session that it belongs to: those that are set, those
@@ -248,6 +233,18 @@ impl<'a> Items<'a> {
 }
 
 impl<'a> Columns<'a> {
+    pub(super) fn of(orders: &[Order<'a>]) -> Self {
+        debug_assert!(
+            orders.windows(2).all(|pair| pair[0].base.row.id < pair[1].base.row.id),
+            "one change per session, one lock order"
+        );
+        let mut columns = Self::default();
+        for order in orders {
+            columns.push(order);
+        }
+        columns
+    }
+
     fn push(&mut self, order: &Order<'a>) {
         let (expires_at, expires_in) = columns_of(order.row.expiry);
         let base = &order.base.row;
@@ -281,14 +278,6 @@ impl Database {
     ///
     /// If the statement fails, none of them was carried out, or its outcome is unknown; the failure says which.
     pub(crate) async fn update(&self, orders: &[Order<'_>]) -> Result<Vec<Updated>, Failure> {
-        debug_assert!(
-            orders.windows(2).all(|pair| pair[0].base.row.id < pair[1].base.row.id),
-            "one change per session, one lock order"
-        );
-        let mut columns = Columns::default();
-        for order in orders {
-            columns.push(order);
-        }
         let Columns {
             ids,
             bases,
@@ -300,7 +289,7 @@ impl Database {
             group_ids,
             notify,
             items,
-        } = &columns;
+        } = &Columns::of(orders);
         let sent = self.rules.clock.now();
         let rows = self
             .query(

@@ -1,10 +1,10 @@
 //! Reads the versions of cached sessions, to find after a lost connection which of them were missed.
 
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::time;
+use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
@@ -22,11 +22,13 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let now = dialect.now;
+    let mut parameters = Parameters::default();
+    let ids = parameters.any(&IDS);
     Sql {
         text: format!(
-            "SELECT s.id, s.version, s.last_accessed_at, {now} AS now FROM {sessions} s WHERE s.id = ANY ($1) AND {live}"
+            "SELECT s.id, s.version, s.last_accessed_at, {now} AS now FROM {sessions} s WHERE s.id = {ids} AND {live}"
         ),
-        types: vec![Type::UUID_ARRAY],
+        types: parameters.types,
     }
 }
 

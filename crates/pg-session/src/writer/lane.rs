@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -48,11 +49,16 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// The sending half.
 #[derive(Debug)]
-pub(super) struct Lane<J>(mpsc::Sender<J>);
+pub(super) struct Lane<J> {
+    jobs: mpsc::Sender<J>,
+    /// Jobs that were taken from the queue and wait for the next statement.
+    held: Arc<AtomicUsize>,
+}
 
 /// The working half.
 pub(super) struct Work<J> {
     jobs: mpsc::Receiver<J>,
+    held: Arc<AtomicUsize>,
     batch_max: usize,
     workshop: Arc<Workshop>,
 }
@@ -63,13 +69,15 @@ pub(super) fn lane<J: Job>(
     workshop: &Arc<Workshop>,
 ) -> (Lane<J>, Work<J>) {
     let (sender, jobs) = mpsc::channel(queue_max);
-    (Lane(sender), Work { jobs, batch_max, workshop: Arc::clone(workshop) })
+    let held = Arc::new(AtomicUsize::new(0));
+    let work = Work { jobs, held: Arc::clone(&held), batch_max, workshop: Arc::clone(workshop) };
+    (Lane { jobs: sender, held }, work)
 }
 
 impl<J: Job> Lane<J> {
     /// Queues a job, or says why not; it never waits, so an overloaded node says so instead of piling up.
     pub(super) fn push(&self, job: J) -> Result<(), Error> {
-        self.0.try_send(job).map_err(|refused| match refused {
+        self.jobs.try_send(job).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => Error::new(
                 ErrorKind::Overloaded,
                 "more writes wait than write_queue_max allows; PostgreSQL does not keep up with the writes",
@@ -81,7 +89,7 @@ impl<J: Job> Lane<J> {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.0.max_capacity() - self.0.capacity()
+        self.jobs.max_capacity() - self.jobs.capacity() + self.held.load(Ordering::Relaxed)
     }
 }
 
@@ -109,6 +117,7 @@ impl<J: Job> Work<J> {
                 held.push_back(job);
             }
             let batch = self.select(&mut held);
+            self.held.store(held.len(), Ordering::Relaxed);
             let mut again = self.carry_out(batch).await;
             // First in, first out: those to be tried again go before the rest.
             while let Some(job) = again.pop() {

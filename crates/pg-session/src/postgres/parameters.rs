@@ -1,0 +1,63 @@
+//! Array parameters, numbered as they are used, and hidden from the planner.
+//!
+//! Why hidden. PostgreSQL plans a prepared statement anew for its first five executions, and goes on doing so for as
+//! long as the plan made for the actual values looks cheaper than the generic one. A short array always looks cheaper
+//! than the ten elements that the generic plan reckons with. Planning the combined update took longer than executing
+//! it: 970 updates/s one at a time instead of 2 100, 11 700-13 800 with 64 in flight instead of 23 400-25 100 (2 cores,
+//! PostgreSQL 15). Through a subselect an array's length is unknown in both plans, so they cost the same, and the sixth
+//! execution keeps the generic one. No setting of the connection is needed, so it holds for the application's pool, too.
+
+use tokio_postgres::types::{Kind, Type};
+
+pub(super) const IDS: Type = Type::UUID_ARRAY;
+pub(super) const NUMBERS: Type = Type::INT8_ARRAY;
+pub(super) const TEXTS: Type = Type::TEXT_ARRAY;
+pub(super) const TIMES: Type = Type::TIMESTAMPTZ_ARRAY;
+pub(super) const FLAGS: Type = Type::BOOL_ARRAY;
+
+/// A statement's parameters so far.
+#[derive(Default)]
+pub(super) struct Parameters {
+    pub(super) types: Vec<Type>,
+}
+
+impl Parameters {
+    /// The next parameters, arrays of equal length, as a table function.
+    pub(super) fn unnest(&mut self, arrays: &[Type]) -> String {
+        let arrays: Vec<String> = arrays.iter().map(|array| self.hidden(array)).collect();
+        format!("unnest({})", arrays.join(", "))
+    }
+
+    /// The next parameter as the right side of `=`.
+    pub(super) fn any(&mut self, array: &Type) -> String {
+        let hidden = self.hidden(array);
+        // The cast makes it an array rather than a subquery with one row for each candidate.
+        format!("ANY ({hidden}::{})", name(array))
+    }
+
+    fn hidden(&mut self, array: &Type) -> String {
+        self.types.push(array.clone());
+        format!("(SELECT ${}::{})", self.types.len(), name(array))
+    }
+}
+
+fn name(array: &Type) -> String {
+    match array.kind() {
+        Kind::Array(element) => format!("{}[]", element.name()),
+        _ => array.name().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_numbered_in_the_order_of_their_use() {
+        let mut parameters = Parameters::default();
+        let table = parameters.unnest(&[IDS, NUMBERS]);
+        assert_eq!(table, "unnest((SELECT $1::uuid[]), (SELECT $2::int8[]))");
+        assert_eq!(parameters.any(&IDS), "ANY ((SELECT $3::uuid[])::uuid[])");
+        assert_eq!(parameters.types, [IDS, NUMBERS, IDS]);
+    }
+}
