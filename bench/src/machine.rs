@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
 
+use anyhow::Context;
 use serde::Serialize;
 
+use crate::book::Spread;
 use crate::servers::Servers;
 
 /// The machine and the software, for the report.
@@ -14,6 +19,8 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) memory_gib: u64,
     pub(crate) kernel: String,
+    /// Microseconds that a flush of 8 kB to the servers' disk takes, the median.
+    pub(crate) flush_micros: f64,
     pub(crate) versions: BTreeMap<String, String>,
     /// What the servers said about themselves.
     pub(crate) postgres: BTreeMap<String, String>,
@@ -32,7 +39,7 @@ const CRATES: [&str; 7] = [
     "tower-sessions-sqlx-store",
 ];
 
-pub(crate) fn describe(servers: &Servers) -> Machine {
+pub(crate) fn describe(servers: &Servers) -> anyhow::Result<Machine> {
     let mut versions: BTreeMap<String, String> = CRATES
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), locked_version(name)?.to_owned())))
@@ -45,16 +52,35 @@ pub(crate) fn describe(servers: &Servers) -> Machine {
             redis.insert(name.to_owned(), server.settings.iter().cloned().collect());
         }
     }
-    Machine {
+    Ok(Machine {
         processor: line_after("/proc/cpuinfo", "model name")
             .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         memory_gib: memory_gib(),
         kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(|| std::env::consts::OS.to_owned()),
+        flush_micros: flush_micros(&servers.directory)?,
         versions,
         postgres: servers.settings.clone(),
         redis,
+    })
+}
+
+/// What a commit waits for, on the disk that both servers write to.
+fn flush_micros(directory: &Path) -> anyhow::Result<f64> {
+    const FLUSHES: usize = 200;
+    let path = directory.join(format!("pg-session-bench-flush-{}", std::process::id()));
+    let mut file =
+        fs::File::create_new(&path).with_context(|| format!("could not make {}", path.display()))?;
+    // Away at once: the open file is all that is needed.
+    fs::remove_file(&path)?;
+    let mut took = Vec::with_capacity(FLUSHES);
+    for _ in 0..FLUSHES {
+        let begun = Instant::now();
+        file.write_all(&[1; 8_192])?;
+        file.sync_data()?;
+        took.push(begun.elapsed().as_secs_f64() * 1e6);
     }
+    Ok(Spread::of(&took).median)
 }
 
 fn locked_version(name: &str) -> Option<&'static str> {

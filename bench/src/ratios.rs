@@ -20,7 +20,8 @@ impl Entry {
 }
 
 /// What a ratio should be.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(tag = "direction", content = "target", rename_all = "snake_case")]
 pub(crate) enum Target {
     AtMost(f64),
     AtLeast(f64),
@@ -225,11 +226,22 @@ pub(crate) struct Outcome {
     pub(crate) value: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,
-    pub(crate) target: String,
+    #[serde(flatten)]
+    pub(crate) target: Target,
     pub(crate) met: bool,
     /// Between which contenders, the faster ones where there was a choice.
     pub(crate) above: String,
     pub(crate) below: Option<String>,
+}
+
+impl Outcome {
+    /// How many times better than the target a value is; below one it misses it.
+    pub(crate) fn beyond(&self, value: f64) -> f64 {
+        match self.target {
+            Target::AtMost(most) => most / value,
+            Target::AtLeast(least) => value / least,
+        }
+    }
 }
 
 /// Every ratio whose contenders were measured.
@@ -252,7 +264,7 @@ impl Ratio {
             value: median,
             min,
             max,
-            target: self.target.to_string(),
+            target: self.target,
             met: self.target.is_met(median),
             above: above.contender.clone(),
             below: below.map(|series| series.contender.clone()),

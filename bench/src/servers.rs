@@ -3,6 +3,7 @@
 //! What makes them durable is not assumed but asked of the servers themselves, and stands in the report.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
@@ -35,6 +36,8 @@ pub(crate) struct Servers {
     made: AtomicUsize,
     dropped: AtomicUsize,
     pub(crate) settings: BTreeMap<String, String>,
+    /// Where all servers have their directories: on one disk.
+    pub(crate) directory: PathBuf,
     /// None if `redis-server` is not installed.
     pub(crate) redis: Option<Redises>,
 }
@@ -63,14 +66,14 @@ impl Servers {
             let value = settings.get(durable).map_or("", String::as_str);
             ensure!(value == "on", "{durable} is {value:?}: this PostgreSQL is not durable");
         }
-        // The sandbox's own directory: both servers write to the same disk.
-        let beside = postgres.socket_dir().parent().and_then(|sandbox| sandbox.parent());
+        // Beside the sandbox's own directory.
+        let directory =
+            postgres.socket_dir().ancestors().nth(2).context("the sandbox has no directory")?.to_owned();
         let redis = match redis::installed() {
             Some(version) => {
-                let parent = beside.context("the sandbox has no directory")?;
                 eprintln!("starting Redis {version}, twice");
-                let volatile = Redis::start(parent, Persistence::None, &version).await?;
-                let durable = Redis::start(parent, Persistence::FsyncAlways, &version).await?;
+                let volatile = Redis::start(&directory, Persistence::None, &version).await?;
+                let durable = Redis::start(&directory, Persistence::FsyncAlways, &version).await?;
                 Some(Redises { volatile, durable })
             }
             None => {
@@ -78,7 +81,14 @@ impl Servers {
                 None
             }
         };
-        Ok(Self { postgres, made: AtomicUsize::new(0), dropped: AtomicUsize::new(0), settings, redis })
+        Ok(Self {
+            postgres,
+            made: AtomicUsize::new(0),
+            dropped: AtomicUsize::new(0),
+            settings,
+            directory,
+            redis,
+        })
     }
 
     /// A fresh database: what is notified in another does not wake its listeners.

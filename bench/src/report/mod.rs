@@ -1,7 +1,9 @@
 //! What came of a run, for people and for programs.
 
+pub(crate) mod charts;
 pub(crate) mod json;
 pub(crate) mod markdown;
+pub(crate) mod svg;
 pub(crate) mod table;
 
 /// Three digits that count, and no more.

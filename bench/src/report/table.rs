@@ -15,7 +15,7 @@ pub(crate) fn print(outcomes: &[Outcome]) {
             outcome.case,
             human(outcome.value),
             spread,
-            outcome.target
+            outcome.target.to_string()
         );
     }
 }

@@ -128,7 +128,7 @@ impl Redis {
     pub(crate) fn database(&self) -> anyhow::Result<RedisDatabase> {
         let number = self.taken.fetch_add(1, Ordering::Relaxed);
         ensure!(number < DATABASES, "all {DATABASES} databases of Redis are in use");
-        let info = (("127.0.0.1", self.port)).into_connection_info()?;
+        let info = ("127.0.0.1", self.port).into_connection_info()?;
         let settings = info.redis_settings().clone().set_db(number);
         Ok(RedisDatabase(redis::Client::open(info.set_redis_settings(settings))?))
     }
