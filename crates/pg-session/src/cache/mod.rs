@@ -162,7 +162,13 @@ impl Cache {
         let (id, version) = (record.row.id, record.row.version);
         // What is under way and older is refused from here on. What is in memory is served until it is replaced: the
         // caller has not been told of the commit yet.
-        self.stripe(id).note(id, version, self.next());
+        let mut stripe = self.stripe(id);
+        stripe.note(id, version, self.next());
+        if !self.probes.holds(Guard::PublishOrder) {
+            self.put(ticket, record);
+            return;
+        }
+        drop(stripe);
         self.install(ticket, record);
     }
 

@@ -18,6 +18,7 @@ use super::waiters::Place;
 use crate::clock::Tick;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::postgres::lock::Acquired;
+use crate::probes::Guard;
 
 /// Tries in a row that others got in the way of, or that were granted too late, before the lock counts as held.
 const MOVED_TRIES_MAX: u32 = 4;
@@ -114,6 +115,7 @@ impl Attempt {
             match shop.database.acquire_lock(key, *owner, self.label.as_deref(), self.lease).await {
                 Ok(Acquired::Taken { fence }) => {
                     if clock.now() < end_of(sent, self.lease) {
+                        let fence = if shop.probes.holds(Guard::Fence) { fence } else { 1 };
                         return Ok(Grant { fence: Fence::new(fence), sent });
                     }
                     // The answer took as long as the lease. It is ours in the database: the next try prolongs it.

@@ -43,6 +43,7 @@ use self::waiters::Waiters;
 use crate::error::{Error, ErrorKind};
 use crate::postgres::Database;
 use crate::postgres::lock::{Holding, LockKey, check_text};
+use crate::probes::Probes;
 use crate::session::record::Rules;
 
 /// Locks that one node may hold or wait for at once.
@@ -63,6 +64,7 @@ struct Shop {
     database: Arc<Database>,
     waiters: Arc<Waiters>,
     slots: Arc<Semaphore>,
+    probes: Probes,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -81,11 +83,12 @@ impl Locks {
         rules: Arc<Rules>,
         database: Arc<Database>,
         waiters: Arc<Waiters>,
+        probes: Probes,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(LOCKS_MAX));
-        Self(Arc::new(Shop { rules, database, waiters, slots, tasks, stop }))
+        Self(Arc::new(Shop { rules, database, waiters, slots, probes, tasks, stop }))
     }
 
     /// Takes the lock. If the future is dropped, what was taken or may have been taken is given back.

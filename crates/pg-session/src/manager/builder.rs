@@ -240,6 +240,7 @@ fn start(
         Arc::clone(&rules),
         Arc::clone(&database),
         waiters,
+        probes.clone(),
         tasks.locking.tasks.clone(),
         tasks.locking.stop.clone(),
     );

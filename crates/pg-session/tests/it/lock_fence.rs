@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pg_session::testing::Guard;
 use pg_session::{Fence, LockError, SessionManager};
 use tokio_postgres::Client;
 
@@ -30,6 +31,22 @@ async fn the_fence_grows_across_releases_expiries_drops_and_thefts() {
             _ => drop(lease),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_without_the_fence_an_overtaken_holder_is_accepted() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let client = world.client().await;
+    client.batch_execute(GUARDED).await.unwrap();
+    for node in [&a, &b] {
+        node.probes().remove(Guard::Fence);
+    }
+    let overtaken = a.try_lock("x").await.unwrap();
+    client.batch_execute("UPDATE session_locks SET expires_at = clock_timestamp()").await.unwrap();
+    let next = b.lock("x").wait(PATIENCE).await.unwrap();
+    assert_eq!(write(&client, next.fence()).await, i64::from(BATCH));
+    assert_eq!(write(&client, overtaken.fence()).await, i64::from(BATCH), "nothing tells it from the next holder");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

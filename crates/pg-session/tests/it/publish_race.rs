@@ -61,6 +61,14 @@ async fn control_without_the_ticket_a_late_publish_is_served() {
     assert_eq!(served.iter().filter(|session| session.version().get() == 2).count(), SESSIONS);
 }
 
+#[tokio::test]
+async fn control_without_the_publish_order_a_late_publish_is_served() {
+    let [a, b] = World::new().nodes().await;
+    a.probes().remove(Guard::PublishOrder);
+    let served = overtaken_by_an_update(&a, &b).await;
+    assert_eq!(served.iter().filter(|session| session.version().get() == 2).count(), SESSIONS);
+}
+
 /// A: commits 2 ┊ A: loads 3, which B has committed, before A hears of it ┊ A: publishes 2.
 #[tokio::test]
 async fn a_late_publish_does_not_replace_a_newer_version_that_was_loaded() {
