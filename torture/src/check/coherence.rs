@@ -1,0 +1,166 @@
+//! I1-I4: what a read may show, given what was known before it began.
+//!
+//! A version is known once it was acknowledged to a writer or shown to a reader: then it is committed. A read that
+//! begins at `t` must show at least what was known before `t - window` anywhere, and at least what was known before `t`
+//! on its own node.
+
+use std::collections::HashMap;
+
+use super::facts::{Facts, GONE, Kind, Look, Story};
+use super::report::Finding;
+use crate::clock::{Nanos, millis, nanos};
+use crate::plan::TRUST_WINDOW;
+
+/// How exactly the two clocks can be compared, beyond how much they were seen to move.
+const CLOCK_SLACK: i128 = 2_000_000;
+
+pub fn check(facts: &Facts) -> Vec<Finding> {
+    let window = nanos(TRUST_WINDOW);
+    let mut stale = Finding::new("I3", "a read shows what was known a trust window before it began");
+    let mut cached = Finding::new("I3 hits", "the same, of those answered from memory");
+    let mut own = Finding::new("I2", "on one node, a read shows what was known there before it began");
+    let mut at_least = Finding::new("I3 cookie", "a read shows at least the version that it asked for");
+    let mut revived = Finding::new("I4", "what has ended is not seen again: deleted, revoked, expired");
+    let mut elevated = Finding::new("I4 attr", "an attribute is not seen past its own end");
+    for story in facts.sessions.values() {
+        for (look, known) in sweep(&story.looks.iter().collect::<Vec<_>>(), window) {
+            if known == GONE {
+                revived.check(look.version == GONE, || shown(look, "it was gone a window before"));
+            } else {
+                stale.check(look.version >= known, || {
+                    shown(look, &format!("{known} was known a window before"))
+                });
+                if matches!(look.kind, Kind::Read { cached: true, .. }) {
+                    cached.check(look.version >= known, || shown(look, "see above"));
+                }
+            }
+        }
+        for looks in by_process(story) {
+            for (look, known) in sweep(&looks, 0) {
+                let what = || shown(look, &format!("its node knew {}", name(known)));
+                if known == GONE {
+                    revived.check(look.version == GONE, what);
+                } else {
+                    own.check(look.version >= known, what);
+                }
+            }
+        }
+        for look in &story.looks {
+            if let Kind::Read { at_least: asked, .. } = look.kind
+                && asked > 0
+            {
+                at_least.check(look.version >= asked, || shown(look, &format!("{asked} was asked for")));
+            }
+            ends(facts, look, &mut revived, &mut elevated);
+        }
+    }
+    vec![stale, cached, own, at_least, revived, elevated]
+}
+
+/// By the database's clock, which is the machine's: nothing that is read shows its end behind the read's beginning.
+fn ends(facts: &Facts, look: &Look, session: &mut Finding, attribute: &mut Finding) {
+    let (Some(seen), Some((ahead, _)), Kind::Read { .. }) = (look.seen, facts.wall_ahead, look.kind) else {
+        return;
+    };
+    // The earliest that it can have been on the wall's clock.
+    let began = i128::from(look.from) + ahead - CLOCK_SLACK;
+    let late = |end: Nanos| format!("{:.1} ms after its end", (began - i128::from(end)) as f64 / 1e6);
+    session.check(began < i128::from(seen.ends), || shown(look, &late(seen.ends)));
+    if let Some(end) = seen.elevated_until {
+        attribute.check(began < i128::from(end), || shown(look, &late(end)));
+    }
+}
+
+/// Each read with the newest version that was known `window` before it began; reads before anything was known are left out.
+fn sweep<'a>(looks: &[&'a Look], window: Nanos) -> Vec<(&'a Look, i64)> {
+    let mut known: Vec<(Nanos, i64)> = looks.iter().map(|look| (look.to, look.version)).collect();
+    known.sort_unstable();
+    let (mut next, mut newest) = (0, 0);
+    let mut pairs = Vec::new();
+    // Sorted by their beginnings.
+    for look in looks {
+        while let Some(&(to, version)) = known.get(next)
+            && to + window < look.from
+        {
+            newest = newest.max(version);
+            next += 1;
+        }
+        if newest > 0 && matches!(look.kind, Kind::Read { .. }) {
+            pairs.push((*look, newest));
+        }
+    }
+    pairs
+}
+
+fn by_process(story: &Story) -> impl Iterator<Item = Vec<&Look>> {
+    let mut processes: HashMap<u64, Vec<&Look>> = HashMap::new();
+    for look in &story.looks {
+        processes.entry(look.process).or_default().push(look);
+    }
+    processes.into_values()
+}
+
+fn shown(look: &Look, but: &str) -> String {
+    format!(
+        "process {:x} at {:.3} s: a read ({:?}) showed {}, but {but}",
+        look.process,
+        millis(look.from) / 1e3,
+        look.kind,
+        name(look.version)
+    )
+}
+
+fn name(version: i64) -> String {
+    if version == GONE { "none".to_owned() } else { format!("version {version}") }
+}
+
+/// How far behind the reads were: for each read that did not show an acknowledged version, since when it could have.
+pub fn propagation(facts: &Facts) -> Vec<String> {
+    let (mut calm, mut disturbed) = (Vec::new(), Vec::new());
+    let (mut calm_reads, mut disturbed_reads) = (0_u64, 0_u64);
+    for story in facts.sessions.values() {
+        let mut known: Vec<(Nanos, i64)> = story.looks.iter().map(|look| (look.to, look.version)).collect();
+        known.sort_unstable();
+        // The first time that each newest version was known.
+        let mut firsts: Vec<(Nanos, i64)> = Vec::new();
+        for (to, version) in known {
+            if firsts.last().is_none_or(|&(_, newest)| version > newest) {
+                firsts.push((to, version));
+            }
+        }
+        for look in story.looks.iter().filter(|look| matches!(look.kind, Kind::Read { .. })) {
+            let in_a_fault = disturbance(facts, look.from);
+            *(if in_a_fault { &mut disturbed_reads } else { &mut calm_reads }) += 1;
+            let missed = firsts.partition_point(|&(_, version)| version <= look.version);
+            let Some(&(since, _)) = firsts.get(missed).filter(|(since, _)| *since < look.from) else {
+                continue;
+            };
+            (if in_a_fault { &mut disturbed } else { &mut calm }).push(look.from - since);
+        }
+    }
+    vec![
+        distribution("staleness of reads without a fault", &mut calm, calm_reads),
+        distribution("staleness of reads during faults   ", &mut disturbed, disturbed_reads),
+    ]
+}
+
+fn disturbance(facts: &Facts, at: Nanos) -> bool {
+    let next = facts.faults.partition_point(|fault| fault.begin <= at);
+    next.checked_sub(1)
+        .and_then(|last| facts.faults.get(last))
+        .is_some_and(|fault| at <= fault.over + nanos(TRUST_WINDOW))
+}
+
+fn distribution(what: &str, behind: &mut [Nanos], reads: u64) -> String {
+    behind.sort_unstable();
+    let at = |percent: usize| {
+        behind.get((behind.len().saturating_sub(1)) * percent / 100).map_or(0.0, |&n| millis(n))
+    };
+    format!(
+        "{what}: {} of {reads} behind an acknowledged change; by p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms",
+        behind.len(),
+        at(50),
+        at(99),
+        at(100)
+    )
+}

@@ -1,0 +1,178 @@
+//! The history from the sessions' point of view: what was known of each, when, and where; and what was read.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use crate::clock::Nanos;
+use crate::history::{Change, Entry, Fault, Found, History, Intent, Op, Outcome, Seen};
+
+/// Later than any version.
+pub const GONE: i64 = i64::MAX;
+
+/// One session, as everybody saw it.
+#[derive(Debug, Default)]
+pub struct Story {
+    pub looks: Vec<Look>,
+    /// By the database: which operation made which version.
+    pub written: Vec<(i64, Op)>,
+}
+
+/// One answer about a session: a read, or an acknowledged change.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    pub process: u64,
+    pub from: Nanos,
+    pub to: Nanos,
+    /// The version that was shown, or [`GONE`].
+    pub version: i64,
+    pub seen: Option<Seen>,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Read { cached: bool, at_least: i64 },
+    Change,
+}
+
+/// One change, from its intent to its answer.
+#[derive(Debug)]
+pub struct Doing {
+    pub change: Change,
+    pub from: Nanos,
+    /// Missing if the process did not live to see it.
+    pub answer: Option<(Nanos, Outcome)>,
+}
+
+/// The history, sorted.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub sessions: HashMap<Uuid, Story>,
+    pub doings: HashMap<Op, Doing>,
+    pub listed: Vec<(usize, usize)>,
+    pub faults: Vec<Fault>,
+    /// Wall clock minus monotonic clock: lowest and highest that was seen.
+    pub wall_ahead: Option<(i128, i128)>,
+    pub operations: u64,
+    pub reads: u64,
+    pub cached: u64,
+    pub failed: u64,
+}
+
+impl Facts {
+    pub fn of(history: &History) -> Self {
+        let mut facts = Self::default();
+        for (&process, entries) in &history.processes {
+            entries.iter().for_each(|entry| facts.add(process, entry));
+        }
+        facts.conclude();
+        for written in &history.tables.writes {
+            let story = facts.sessions.entry(written.session).or_default();
+            story.written.push((written.version, written.op));
+        }
+        for story in facts.sessions.values_mut() {
+            story.looks.sort_by_key(|look| look.from);
+            story.written.sort_unstable();
+        }
+        facts.faults.sort_by_key(|fault| fault.begin);
+        facts
+    }
+
+    fn add(&mut self, process: u64, entry: &Entry) {
+        match entry {
+            Entry::Read(read) => {
+                self.operations += 1;
+                self.reads += 1;
+                self.cached += u64::from(read.cached);
+                let (version, seen) = match &read.found {
+                    Found::Seen(seen) => (seen.version, Some(*seen)),
+                    Found::Gone => (GONE, None),
+                    Found::Failed(_) => {
+                        self.failed += 1;
+                        return;
+                    }
+                };
+                let kind = Kind::Read { cached: read.cached, at_least: read.at_least };
+                let look = Look { process, from: read.from, to: read.to, version, seen, kind };
+                self.sessions.entry(read.session).or_default().looks.push(look);
+            }
+            Entry::Intent(Intent { op, at, change }) => {
+                self.operations += 1;
+                self.doings.insert(*op, Doing { change: *change, from: *at, answer: None });
+            }
+            Entry::Answer(answer) => {
+                self.failed += u64::from(matches!(answer.outcome, Outcome::Unknown | Outcome::Refused(_)));
+                if let Some(doing) = self.doings.get_mut(&answer.op) {
+                    doing.answer = Some((answer.at, answer.outcome.clone()));
+                }
+            }
+            Entry::Listed(listed) => {
+                self.operations += 1;
+                self.listed.push((listed.user, listed.count));
+            }
+            Entry::Taken(_) => self.operations += 1,
+            Entry::Fault(fault) => self.faults.push(fault.clone()),
+            Entry::Wall { at, wall } => {
+                let ahead = i128::from(*wall) - i128::from(*at);
+                let (low, high) = self.wall_ahead.unwrap_or((ahead, ahead));
+                self.wall_ahead = Some((low.min(ahead), high.max(ahead)));
+            }
+            Entry::Held { .. }
+            | Entry::Trust { .. }
+            | Entry::Gauge(_)
+            | Entry::Sample(_)
+            | Entry::Told { .. } => {}
+        }
+    }
+
+    /// From acknowledged changes to what is known of the sessions.
+    fn conclude(&mut self) {
+        let mut of_user: HashMap<usize, Vec<(Uuid, Nanos)>> = HashMap::new();
+        let mut looks = Vec::new();
+        for (&op, doing) in &self.doings {
+            let Some((to, outcome)) = &doing.answer else { continue };
+            let look = |version, seen| Look {
+                process: crate::history::process_of(op),
+                from: doing.from,
+                to: *to,
+                version,
+                seen,
+                kind: Kind::Change,
+            };
+            match (outcome, doing.change) {
+                (Outcome::Made { session, seen }, change) => {
+                    looks.push((*session, look(seen.version, Some(*seen))));
+                    if let Change::Create { user } = change {
+                        of_user.entry(user).or_default().push((*session, *to));
+                    }
+                }
+                (
+                    Outcome::Gone,
+                    Change::Update { session } | Change::Modify { session } | Change::Delete { session },
+                ) => looks.push((session, look(GONE, None))),
+                _ => {}
+            }
+        }
+        for (&op, doing) in &self.doings {
+            let (Change::DeleteUser { user }, Some((to, Outcome::Gone))) = (doing.change, &doing.answer)
+            else {
+                continue;
+            };
+            // Those that certainly existed when it began. Later ones may have come after it.
+            for &(session, created) in of_user.get(&user).into_iter().flatten() {
+                if created < doing.from {
+                    let process = crate::history::process_of(op);
+                    let kind = Kind::Change;
+                    looks.push((
+                        session,
+                        Look { process, from: doing.from, to: *to, version: GONE, seen: None, kind },
+                    ));
+                }
+            }
+        }
+        for (session, look) in looks {
+            self.sessions.entry(session).or_default().looks.push(look);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The checkers: what a history shows of the invariants. Each is a function of the history and nothing else; each is
+//! shown to see what it looks for in histories made by hand.
+//!
+//! - [`coherence`]: I1 and I3 (nothing stale beyond the window), I2 (never backwards), I4 (nothing revived).
+//! - [`durability`]: I5 (nothing lost, nothing twice), I6 (row and attributes of one version), I7 (the cap).
+//! - [`locks`]: I8 (fences, exclusion).
+//! - [`bounds`]: I9 (memory, connections, queues) and the time to recover.
+//!
+//! I1 cannot be seen from outside but by its consequence: an entry older than an invalidation that was handled is
+//! served beyond the window.
+
+mod bounds;
+mod coherence;
+mod durability;
+mod facts;
+mod locks;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub use self::report::Report;
+use crate::clock::Nanos;
+use crate::history::History;
+use facts::Facts;
+
+/// Everything, over a run that took `length`.
+pub fn all(history: &History, length: Nanos) -> Report {
+    let facts = Facts::of(history);
+    let mut report = Report::new(&facts, length);
+    report.add(coherence::check(&facts));
+    report.add(durability::check(&facts, &history.tables));
+    report.add(locks::check(history));
+    report.add(bounds::check(history));
+    report.note(coherence::propagation(&facts));
+    report.note(bounds::figures(history));
+    report
+}

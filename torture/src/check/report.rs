@@ -1,0 +1,100 @@
+//! What the checkers found, and how much they looked at.
+
+use std::fmt;
+
+use super::facts::Facts;
+use crate::clock::Nanos;
+
+/// Violations that are shown of each kind.
+const SHOWN: usize = 5;
+
+/// One promise: how often it was looked at, and where it was broken.
+#[derive(Debug)]
+pub struct Finding {
+    pub invariant: &'static str,
+    pub promise: &'static str,
+    pub checked: u64,
+    pub violations: u64,
+    examples: Vec<String>,
+}
+
+impl Finding {
+    pub fn new(invariant: &'static str, promise: &'static str) -> Self {
+        Self { invariant, promise, checked: 0, violations: 0, examples: Vec::new() }
+    }
+
+    /// Looks at one case; `what` says what is wrong with it.
+    pub fn check(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        self.checked += 1;
+        if !holds {
+            self.violations += 1;
+            if self.examples.len() < SHOWN {
+                self.examples.push(what());
+            }
+        }
+    }
+}
+
+/// All findings of a run.
+#[derive(Debug)]
+pub struct Report {
+    heading: String,
+    pub findings: Vec<Finding>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn new(facts: &Facts, length: Nanos) -> Self {
+        let seconds = length as f64 / 1e9;
+        let heading = format!(
+            "{} operations in {seconds:.0} s ({:.0}/s): {} reads ({} from memory), {} changes; {} operations failed; {} faults",
+            facts.operations,
+            facts.operations as f64 / seconds.max(1.0),
+            facts.reads,
+            facts.cached,
+            facts.operations - facts.reads,
+            facts.failed,
+            facts.faults.len(),
+        );
+        Self { heading, findings: Vec::new(), notes: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, findings: Vec<Finding>) {
+        self.findings.extend(findings);
+    }
+
+    pub(super) fn note(&mut self, notes: Vec<String>) {
+        self.notes.extend(notes);
+    }
+
+    /// Whether nothing was broken.
+    pub fn is_good(&self) -> bool {
+        self.findings.iter().all(|finding| finding.violations == 0)
+    }
+
+    /// Whether `invariant` was seen to be broken.
+    pub fn breaks(&self, invariant: &str) -> bool {
+        self.findings.iter().any(|finding| finding.invariant == invariant && finding.violations > 0)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", self.heading)?;
+        writeln!(f, "{:<9} {:<66} {:>9} {:>10}  95 % bound", "", "promise", "checked", "violations")?;
+        for Finding { invariant, promise, checked, violations, examples } in &self.findings {
+            let bound = match (violations, checked) {
+                (_, 0) => "not looked at".to_owned(),
+                // The rule of three: after n cases without one, the rate is below 3/n in 95 of 100 such runs.
+                (0, n) => format!("< {:.1e}", 3.0 / *n as f64),
+                _ => "BROKEN".to_owned(),
+            };
+            writeln!(f, "{invariant:<9} {promise:<66} {checked:>9} {violations:>10}  {bound}")?;
+            for example in examples {
+                writeln!(f, "          - {example}")?;
+            }
+        }
+        writeln!(f)?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
+    }
+}

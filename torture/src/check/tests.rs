@@ -1,0 +1,282 @@
+//! Histories made by hand: good ones, and for each promise one that breaks it.
+
+use uuid::Uuid;
+
+use super::{Report, all};
+use crate::clock::Nanos;
+use crate::history::{
+    Answer, Change, Entry, Fault, Found, History, Intent, Listed, Op, Outcome, Read, Row, Seen, Taken,
+    Written, op, process_of,
+};
+
+const MS: Nanos = 1_000_000;
+/// Session, nodes and operations of the stories.
+const S: Uuid = Uuid::from_u128(7);
+const A: usize = 0;
+const B: usize = 1;
+
+/// A history that is told line by line; times in milliseconds, the wall clock being the monotonic one.
+#[derive(Default)]
+struct Tale(History);
+
+impl Tale {
+    /// A creates the session, which everybody then knows.
+    fn begin() -> Self {
+        let mut tale = Self::default();
+        tale.entry(0, Entry::Wall { at: 0, wall: 0 });
+        tale.change(op(A, 0, 1), 0, 10, Change::Create { user: 3 }, 1);
+        tale
+    }
+
+    fn entry(&mut self, process: u64, entry: Entry) -> &mut Self {
+        self.0.processes.entry(process).or_default().push(entry);
+        self
+    }
+
+    /// Acknowledged and committed.
+    fn change(&mut self, op: Op, from: Nanos, to: Nanos, change: Change, version: i64) -> &mut Self {
+        self.0.tables.writes.push(Written { session: S, version, op });
+        self.acknowledge(op, from, to, change, Outcome::Made { session: S, seen: seen(version, op) })
+    }
+
+    fn acknowledge(&mut self, op: Op, from: Nanos, to: Nanos, change: Change, outcome: Outcome) -> &mut Self {
+        self.entry(process_of(op), Entry::Intent(Intent { op, at: from * MS, change }));
+        self.entry(process_of(op), Entry::Answer(Answer { op, at: to * MS, outcome }))
+    }
+
+    fn update(&mut self, op: Op, from: Nanos, to: Nanos, version: i64) -> &mut Self {
+        self.change(op, from, to, Change::Update { session: S }, version)
+    }
+
+    fn delete(&mut self, op: Op, from: Nanos, to: Nanos) -> &mut Self {
+        self.acknowledge(op, from, to, Change::Delete { session: S }, Outcome::Gone)
+    }
+
+    fn read(&mut self, node: usize, from: Nanos, found: Found) -> &mut Self {
+        let (from, to) = (from * MS, (from + 1) * MS);
+        let read = Read { session: S, from, to, at_least: 0, cached: true, found };
+        self.entry(process_of(op(node, 0, 0)), Entry::Read(read))
+    }
+
+    fn lock(&mut self, op: Op, from: Nanos, to: Nanos, held: Nanos, fence: i64) -> &mut Self {
+        self.entry(process_of(op), Entry::Taken(Taken { op, name: 1, from: from * MS, to: to * MS, fence }));
+        self.entry(process_of(op), Entry::Held { op, at: held * MS })
+    }
+
+    fn report(&self) -> Report {
+        all(&self.0, 1_000 * MS)
+    }
+
+    #[track_caller]
+    fn is_good(&self) {
+        let report = self.report();
+        assert!(report.is_good(), "{report}");
+    }
+
+    #[track_caller]
+    fn breaks(&self, invariant: &str) {
+        let report = self.report();
+        assert!(report.breaks(invariant), "{report}");
+    }
+}
+
+fn seen(version: i64, by: Op) -> Seen {
+    Seen {
+        version,
+        ends: Nanos::MAX / 2,
+        a: by,
+        b: by,
+        a_version: version,
+        b_version: version,
+        n: 0,
+        elevated_until: None,
+    }
+}
+
+/// What A's operations of the tale wrote.
+fn shows(version: i64, number: u64) -> Found {
+    Found::Seen(seen(version, op(A, 0, number)))
+}
+
+#[test]
+fn a_read_may_be_behind_for_as_long_as_the_window_and_no_longer() {
+    let mut tale = Tale::begin();
+    tale.update(op(A, 0, 2), 100, 110, 2).read(B, 1_109, shows(1, 1)).is_good();
+    tale.read(B, 1_112, shows(1, 1)).breaks("I3");
+}
+
+#[test]
+fn what_another_node_was_shown_counts_as_known() {
+    let mut tale = Tale::begin();
+    // The writer's answer is missing, but its version was seen.
+    tale.0.tables.writes.push(Written { session: S, version: 2, op: op(A, 0, 2) });
+    tale.entry(
+        process_of(op(A, 0, 2)),
+        Entry::Intent(Intent { op: op(A, 0, 2), at: 50 * MS, change: Change::Update { session: S } }),
+    );
+    tale.read(B, 200, shows(2, 2)).is_good();
+    tale.read(2, 1_300, shows(1, 1)).breaks("I3");
+}
+
+#[test]
+fn a_node_does_not_go_back_not_even_within_the_window() {
+    let mut tale = Tale::begin();
+    tale.update(op(A, 0, 2), 100, 110, 2).read(B, 120, shows(2, 2)).is_good();
+    tale.read(B, 125, shows(1, 1)).breaks("I2");
+    let mut tale = Tale::begin();
+    tale.update(op(A, 0, 2), 100, 110, 2).read(A, 112, shows(1, 1)).breaks("I2");
+}
+
+#[test]
+fn reads_that_overlap_may_see_one_or_the_other() {
+    Tale::begin().update(op(A, 0, 2), 100, 110, 2).read(A, 109, shows(1, 1)).is_good();
+}
+
+#[test]
+fn what_was_deleted_is_not_seen_again() {
+    let mut tale = Tale::begin();
+    tale.delete(op(A, 0, 2), 100, 110).read(B, 500, shows(1, 1)).is_good();
+    tale.read(B, 600, Found::Gone).is_good();
+    tale.read(B, 700, shows(1, 1)).breaks("I4");
+    Tale::begin().delete(op(A, 0, 2), 100, 110).read(B, 1_200, shows(1, 1)).breaks("I4");
+}
+
+#[test]
+fn a_user_s_deletion_counts_for_the_sessions_that_were_there() {
+    let logout = |from, read| {
+        let mut tale = Tale::begin();
+        tale.acknowledge(op(A, 0, 2), from, 110, Change::DeleteUser { user: 3 }, Outcome::Gone);
+        tale.read(B, read, shows(1, 1)).report()
+    };
+    assert!(logout(100, 1_200).breaks("I4"));
+    assert!(logout(5, 1_200).is_good(), "it may have come before the session");
+}
+
+#[test]
+fn nothing_is_seen_past_its_end() {
+    let ending = |ends: Nanos, elevated: Nanos| {
+        let seen = Seen { ends: ends * MS, elevated_until: Some(elevated * MS), ..seen(1, op(A, 0, 1)) };
+        let mut tale = Tale::begin();
+        tale.read(B, 100, Found::Seen(seen)).report()
+    };
+    assert!(ending(101, 101).is_good());
+    assert!(ending(90, 101).breaks("I4"));
+    assert!(ending(101, 90).breaks("I4 attr"));
+}
+
+#[test]
+fn an_acknowledged_change_has_to_be_in_the_database_once() {
+    let mut lost = Tale::begin();
+    lost.update(op(A, 0, 2), 100, 110, 2);
+    lost.0.tables.writes.pop();
+    lost.breaks("I5");
+    let mut moved = Tale::begin();
+    moved.update(op(A, 0, 2), 100, 110, 2);
+    moved.0.tables.writes[1].version = 3;
+    moved.breaks("I5");
+    let mut twice = Tale::begin();
+    twice.update(op(A, 0, 2), 100, 110, 2);
+    twice.0.tables.writes.push(Written { session: S, version: 3, op: op(A, 0, 2) });
+    twice.breaks("I5 once");
+}
+
+#[test]
+fn an_unknown_outcome_may_be_either_and_a_refusal_may_not() {
+    let commit = |outcome: Outcome, committed: bool| {
+        let mut tale = Tale::begin();
+        tale.acknowledge(op(A, 0, 2), 100, 110, Change::Update { session: S }, outcome);
+        if committed {
+            tale.0.tables.writes.push(Written { session: S, version: 2, op: op(A, 0, 2) });
+        }
+        tale.report()
+    };
+    assert!(commit(Outcome::Unknown, true).is_good());
+    assert!(commit(Outcome::Unknown, false).is_good());
+    assert!(commit(Outcome::Refused("Conflict".to_owned()), false).is_good());
+    assert!(commit(Outcome::Refused("Conflict".to_owned()), true).breaks("I5 no"));
+}
+
+#[test]
+fn a_counter_counts_every_increment() {
+    let count = |n| {
+        let mut tale = Tale::begin();
+        tale.change(op(A, 0, 2), 100, 110, Change::Modify { session: S }, 2);
+        tale.0.tables.sessions.push(Row { session: S, user: Uuid::nil(), version: 2, n });
+        tale.report()
+    };
+    assert!(count(1).is_good());
+    assert!(count(0).breaks("I5 count"));
+    assert!(count(2).breaks("I5 count"));
+}
+
+#[test]
+fn row_and_attributes_belong_together() {
+    let mut tale = Tale::begin();
+    tale.update(op(A, 0, 2), 100, 110, 2);
+    let torn = Seen { b: op(A, 0, 1), b_version: 1, ..seen(2, op(A, 0, 2)) };
+    tale.read(B, 200, Found::Seen(torn)).breaks("I6");
+    // The row of the one, the attributes of the other.
+    let mut tale = Tale::begin();
+    let old = Seen { version: 2, ..seen(1, op(A, 0, 1)) };
+    tale.update(op(A, 0, 2), 100, 110, 2).read(B, 200, Found::Seen(old)).breaks("I6");
+    // A version that the clean-up made, and that wrote nothing.
+    let mut tale = Tale::begin();
+    tale.read(B, 200, Found::Seen(Seen { version: 2, ..seen(1, op(A, 0, 1)) })).is_good();
+}
+
+#[test]
+fn a_user_with_too_many_sessions_is_noticed() {
+    let mut tale = Tale::begin();
+    tale.entry(process_of(op(B, 0, 0)), Entry::Listed(Listed { user: 3, count: 3 })).is_good();
+    tale.entry(process_of(op(B, 0, 0)), Entry::Listed(Listed { user: 3, count: 4 })).breaks("I7");
+}
+
+#[test]
+fn fences_grow_and_holders_are_alone() {
+    let hold = |from, fence| {
+        let mut tale = Tale::begin();
+        tale.lock(op(A, 0, 8), 100, 110, 200, 5).lock(op(B, 0, 9), from, from + 10, from + 50, fence);
+        tale.report()
+    };
+    assert!(hold(205, 6).is_good());
+    assert!(hold(205, 5).breaks("I8"));
+    assert!(hold(150, 6).breaks("I8 alone"));
+    // A holder in between does not hide the one before it.
+    let mut tale = Tale::begin();
+    tale.lock(op(A, 0, 8), 100, 110, 500, 5).lock(op(B, 0, 9), 600, 610, 620, 6);
+    tale.lock(op(B, 0, 10), 300, 310, 320, 7).breaks("I8 alone");
+}
+
+#[test]
+fn a_resource_does_not_take_an_overtaken_holder_s_write() {
+    let uses = |accepted: &[(i64, Op)]| {
+        let mut tale = Tale::begin();
+        tale.0.tables.accepted = accepted.iter().map(|&(fence, op)| (1, fence, op)).collect();
+        tale.report()
+    };
+    assert!(uses(&[(1, 8), (1, 8), (2, 9)]).is_good());
+    assert!(uses(&[(2, 9), (1, 8)]).breaks("I8 used"));
+    assert!(uses(&[(1, 8), (1, 9)]).breaks("I8 used"));
+}
+
+#[test]
+fn a_node_that_recovers_too_late_is_noticed() {
+    let recover = |at: Nanos| {
+        let mut tale = Tale::begin();
+        let fault = Fault { name: "cut".to_owned(), begin: 100 * MS, end: 200 * MS, over: 20_000 * MS };
+        tale.entry(0, Entry::Fault(fault));
+        let node = process_of(op(B, 0, 0));
+        tale.entry(node, Entry::Trust { at: 50 * MS, trusted: true });
+        tale.entry(node, Entry::Trust { at: 150 * MS, trusted: false });
+        tale.entry(node, Entry::Trust { at: at * MS, trusted: true }).report()
+    };
+    assert!(recover(1_000).is_good());
+    assert!(recover(9_000).breaks("recovery"));
+}
+
+#[test]
+fn a_guard_that_is_missing_at_the_start_is_noticed() {
+    let told = |held| Tale::begin().entry(0, Entry::Told { held, what: String::new() }).report();
+    assert!(told(true).is_good());
+    assert!(told(false).breaks("start"));
+}

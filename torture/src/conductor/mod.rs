@@ -1,0 +1,113 @@
+//! The conductor: sets the stage, starts the nodes, makes faults until the time is over, and has the histories checked.
+
+mod member;
+mod sample;
+mod stage;
+mod tables;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use self::member::{Member, Way};
+pub use self::stage::Stage;
+use crate::check::{self, Report};
+use crate::clock::{millis, now};
+use crate::dice::Dice;
+use crate::faults;
+use crate::history::{Entry, Fault, History, load};
+use crate::plan::Removed;
+
+/// Between a fault's recovery and the next fault.
+const PEACE_MS: (u64, u64) = (300, 2_500);
+/// How long a node has to have been trusted for the fault to be over.
+const CALM: Duration = Duration::from_millis(300);
+/// After this the run is given up: a node that does not come back is a finding of its own.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub length: Duration,
+    pub seed: u64,
+    pub nodes: usize,
+    /// The faults to choose from; empty for all that are mixed.
+    pub faults: Vec<String>,
+    pub without: Option<Removed>,
+    /// Where the histories go, and stay.
+    pub keep: Option<std::path::PathBuf>,
+}
+
+/// Runs, checks, and says what was found.
+pub async fn run(order: Order) -> Result<Report> {
+    println!("torture: seed {} ({} nodes, {:?})", order.seed, order.nodes, order.length);
+    let began = now();
+    let mut stage = Stage::set(&order).await?;
+    let played = play(&mut stage, &order).await;
+    let (history, keep) = match played {
+        Ok(()) => stage.strike().await.context("the run could not be ended")?,
+        Err(error) => {
+            stage.abandon();
+            return Err(error);
+        }
+    };
+    let report = check::all(&history, now() - began);
+    keep.done(!report.is_good());
+    Ok(report)
+}
+
+async fn play(stage: &mut Stage, order: &Order) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        played = make_faults(stage, order) => played,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn make_faults(stage: &mut Stage, order: &Order) -> Result<()> {
+    let end = Instant::now() + order.length;
+    let mut dice = Dice::new(order.seed).fork(0xfa_017);
+    let names = faults::chosen(&order.faults)?;
+    while Instant::now() < end {
+        tokio::time::sleep(dice.millis(PEACE_MS.0, PEACE_MS.1)).await;
+        let name = names[dice.index(names.len())];
+        let begin = now();
+        faults::make(name, stage, &mut dice)
+            .await
+            .with_context(|| format!("the fault {name} could not be made"))?;
+        let end = now();
+        recover(stage).await.with_context(|| format!("after the fault {name}"))?;
+        let over = now();
+        println!(
+            "torture: {name:<22} {:>6.0} ms, over after {:>5.0} ms",
+            millis(end - begin),
+            millis(over - end)
+        );
+        stage.journal.write(&Entry::Fault(Fault { name: name.to_owned(), begin, end, over }));
+    }
+    Ok(())
+}
+
+/// Waits until every node is trusted, and stays so: right after a fault, a node may not have noticed it yet.
+async fn recover(stage: &mut Stage) -> Result<()> {
+    let recovering = async {
+        loop {
+            for node in &mut stage.nodes {
+                node.trusted().await?;
+            }
+            tokio::time::sleep(CALM).await;
+            if stage.nodes.iter().all(Member::is_trusted) {
+                return Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, recovering).await.context("a node was not trusted again")?
+}
+
+/// Reads what all processes have written, and what the database has.
+pub fn gather(dir: &std::path::Path, tables: crate::history::Tables) -> Result<History> {
+    Ok(History { processes: load(dir)?, tables })
+}

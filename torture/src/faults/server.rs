@@ -1,0 +1,45 @@
+//! Faults of the server itself.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use pg_sandbox::Sandbox;
+
+use crate::conductor::Stage;
+use crate::dice::Dice;
+use crate::plan::TRUST_WINDOW;
+
+/// Ends up to `most` connections that meet the condition.
+pub(super) async fn terminate(stage: &Stage, condition: &str, most: i64) -> Result<()> {
+    let client = stage.client().await?;
+    let terminate = format!(
+        "SELECT pg_terminate_backend(pid) FROM (
+             SELECT pid FROM pg_stat_activity WHERE {condition} ORDER BY random() LIMIT {most}) a"
+    );
+    client.execute(&terminate, &[]).await.context("connections cannot be ended")?;
+    Ok(())
+}
+
+pub(super) async fn restart(stage: &Stage) -> Result<()> {
+    blocking(stage, |sandbox| sandbox.restart()).await
+}
+
+pub(super) async fn kill(stage: &Stage) -> Result<()> {
+    blocking(stage, |sandbox| sandbox.kill().and_then(|()| sandbox.start_again())).await
+}
+
+/// For one and a half to five windows.
+pub(super) async fn stop(stage: &Stage, dice: &mut Dice) -> Result<()> {
+    blocking(stage, Sandbox::pause).await?;
+    let window = u64::try_from(TRUST_WINDOW.as_millis())?;
+    tokio::time::sleep(dice.millis(window * 3 / 2, window * 5)).await;
+    blocking(stage, Sandbox::resume).await
+}
+
+async fn blocking(
+    stage: &Stage,
+    what: impl FnOnce(&Sandbox) -> Result<(), pg_sandbox::Error> + Send + 'static,
+) -> Result<()> {
+    let sandbox = Arc::clone(&stage.sandbox);
+    Ok(tokio::task::spawn_blocking(move || what(&sandbox)).await??)
+}

@@ -1,0 +1,232 @@
+//! What happened, as those who did it saw it: one file of JSON lines per process.
+//!
+//! A process may be killed between any two lines, and within one. So whoever may change something says so *before* it
+//! does, and a change whose answer is missing may or may not have happened. Reads are written down once they have been
+//! answered; one that is missing has promised nothing. Times are the machine's monotonic clock: the beginning is read
+//! before the call, the end after it, so an interval never looks shorter than it was.
+
+mod read;
+mod write;
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use self::read::load;
+pub use self::write::Journal;
+use crate::clock::Nanos;
+
+/// Names one operation of one process, in all processes: also the value that it writes.
+pub type Op = u64;
+
+/// Node, incarnation and a running number in one.
+pub fn op(node: usize, incarnation: usize, number: u64) -> Op {
+    (node as u64 + 1) << 56 | (incarnation as u64) << 40 | number
+}
+
+/// Which process an operation belongs to: node and incarnation.
+pub fn process_of(op: Op) -> u64 {
+    op >> 40
+}
+
+/// Which node a process is one of; `None` for the conductor.
+pub fn node_of(process: u64) -> Option<u64> {
+    (process >> 16).checked_sub(1)
+}
+
+/// One line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Entry {
+    Read(Read),
+    Intent(Intent),
+    Answer(Answer),
+    Listed(Listed),
+    Taken(Taken),
+    /// The guard of a lock said that it is held, after `at`.
+    Held {
+        op: Op,
+        at: Nanos,
+    },
+    Trust {
+        at: Nanos,
+        trusted: bool,
+    },
+    Gauge(Gauge),
+    Fault(Fault),
+    Sample(Sample),
+    /// What the wall clock shows at a moment of the monotonic one.
+    Wall {
+        at: Nanos,
+        wall: Nanos,
+    },
+    /// What the conductor tried that must not work, and whether it was refused.
+    Told {
+        held: bool,
+        what: String,
+    },
+}
+
+/// A read that was answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Read {
+    pub session: Uuid,
+    pub from: Nanos,
+    pub to: Nanos,
+    /// The version that the caller asked for at least; 0 if any.
+    pub at_least: i64,
+    /// Answered from the node's memory.
+    pub cached: bool,
+    pub found: Found,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Found {
+    Seen(Seen),
+    Gone,
+    /// An error, by its kind.
+    Failed(String),
+}
+
+/// A session as a handle shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    pub version: i64,
+    /// When it ends, on the database's clock.
+    pub ends: Nanos,
+    /// Two attributes that every change writes, with its own number; and the versions that wrote them.
+    pub a: Op,
+    pub b: Op,
+    pub a_version: i64,
+    pub b_version: i64,
+    /// How often `modify` has counted.
+    pub n: i64,
+    /// An attribute that ends by itself: when, on the database's clock.
+    pub elevated_until: Option<Nanos>,
+}
+
+/// A change that is about to be asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Intent {
+    pub op: Op,
+    pub at: Nanos,
+    pub change: Change,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    Create {
+        user: usize,
+    },
+    Update {
+        session: Uuid,
+    },
+    /// An update that counts.
+    Modify {
+        session: Uuid,
+    },
+    Delete {
+        session: Uuid,
+    },
+    DeleteUser {
+        user: usize,
+    },
+}
+
+/// How a change was answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    pub op: Op,
+    pub at: Nanos,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Created, or changed: this is what the database holds.
+    Made { session: Uuid, seen: Seen },
+    /// The session does not exist, by now.
+    Gone,
+    /// Nothing was changed: a conflict, or an error that says so.
+    Refused(String),
+    /// It may or may not have happened.
+    Unknown,
+}
+
+/// How many sessions a user was said to have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listed {
+    pub user: usize,
+    pub count: usize,
+}
+
+/// A lock that was taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Taken {
+    pub op: Op,
+    pub name: u64,
+    pub from: Nanos,
+    pub to: Nanos,
+    pub fence: i64,
+}
+
+/// A node's queues.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Gauge {
+    pub writes_waiting: usize,
+    pub touches_waiting: usize,
+    pub sessions_cached: usize,
+}
+
+/// A fault that was made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fault {
+    pub name: String,
+    pub begin: Nanos,
+    pub end: Nanos,
+    /// When every node was trusted again, for a while already.
+    pub over: Nanos,
+}
+
+/// What a process takes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Sample {
+    pub node: usize,
+    pub resident_kib: u64,
+    /// Connections of all nodes together, as PostgreSQL counts them.
+    pub connections: u64,
+}
+
+/// All that is known after a run.
+#[derive(Debug, Default)]
+pub struct History {
+    /// By process; see [`process_of`]. The conductor's is 0.
+    pub processes: HashMap<u64, Vec<Entry>>,
+    pub tables: Tables,
+}
+
+/// What the database itself remembers: every write that was committed, from a trigger, and what is left at the end.
+#[derive(Debug, Default)]
+pub struct Tables {
+    pub writes: Vec<Written>,
+    pub sessions: Vec<Row>,
+    /// What the resource behind the locks has accepted, in order: the lock, the fence, and who had it.
+    pub accepted: Vec<(u64, i64, Op)>,
+}
+
+/// One committed write of the attribute `a`.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    pub session: Uuid,
+    pub version: i64,
+    pub op: Op,
+}
+
+/// A session that is alive at the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub session: Uuid,
+    pub user: Uuid,
+    pub version: i64,
+    pub n: i64,
+}

@@ -1,0 +1,129 @@
+//! `torture`: breaks what can be broken around pg-session, and checks that its promises hold.
+//!
+//! One program, two roles: the conductor, and the nodes that it starts, which are the program again.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test tool with real deadlines; what is compared across processes is read in clock.rs"
+)]
+
+mod board;
+mod check;
+mod clock;
+mod conductor;
+mod dice;
+mod faults;
+mod history;
+mod node;
+mod plan;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::conductor::Order;
+use crate::plan::Removed;
+
+/// Faults of every kind around nodes under load, and checks of what they promised.
+#[derive(Debug, Parser)]
+#[command(name = "torture", version, after_help = after_help())]
+struct Arguments {
+    #[command(subcommand)]
+    hidden: Option<Hidden>,
+    /// How long faults are made; fractions are allowed.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// Repeats the choices of an earlier run. What the operating system and the network do in between differs.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only this fault; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    fault: Vec<String>,
+    /// Processes, each with a session manager.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Takes a guard away. The run then has to fail.
+    #[arg(long, value_name = "GUARD")]
+    without: Option<Removed>,
+    /// Takes away each guard in turn, and fails unless the right checker notices within a minute.
+    #[arg(long)]
+    prove: bool,
+    /// Keeps the histories in this directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    keep: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Hidden {
+    /// A node; the conductor starts it.
+    #[command(hide = true)]
+    Node { plan: String },
+}
+
+fn after_help() -> String {
+    format!("Faults:\n{}", faults::list())
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("torture: {error:?}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether the promises held, or, with `--prove`, whether each absence was noticed.
+async fn run(arguments: Arguments) -> Result<bool> {
+    if let Some(Hidden::Node { plan }) = &arguments.hidden {
+        node::run(serde_json::from_str(plan)?).await?;
+        return Ok(true);
+    }
+    let mut order = Order {
+        length: Duration::from_secs_f64(arguments.minutes * 60.0),
+        seed: arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 16),
+        nodes: arguments.nodes,
+        faults: arguments.fault,
+        without: arguments.without,
+        keep: arguments.keep,
+    };
+    if arguments.prove {
+        return prove(&mut order).await;
+    }
+    if let Some(removed) = order.without
+        && order.faults.is_empty()
+    {
+        order.faults = removed.faults().iter().map(ToString::to_string).collect();
+    }
+    let report = conductor::run(order).await?;
+    println!("\n{report}");
+    Ok(report.is_good())
+}
+
+/// How long a run without a guard may take until it fails.
+const PROOF: Duration = Duration::from_secs(25);
+
+async fn prove(order: &mut Order) -> Result<bool> {
+    let mut all_noticed = true;
+    for removed in Removed::ALL {
+        order.length = PROOF;
+        order.without = Some(removed);
+        order.faults = removed.faults().iter().map(ToString::to_string).collect();
+        let report = conductor::run(order.clone()).await?;
+        let is_noticed = report.breaks(removed.invariant());
+        println!("\n{report}");
+        println!(
+            "torture: without {removed:?}: {} {}\n",
+            removed.invariant(),
+            if is_noticed { "was seen to be broken, as it has to be" } else { "WAS NOT SEEN TO BE BROKEN" }
+        );
+        all_noticed &= is_noticed;
+    }
+    Ok(all_noticed)
+}

@@ -1,0 +1,282 @@
+//! A client of the application: picks a session, does something with it, says what came of it, pauses, again.
+//!
+//! Writes gather on a few sessions, other ones in each epoch; reads go there, and to the sessions of the epoch before,
+//! which hardly change any more: whoever still serves an old version of those is found out.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use pg_session::{ErrorKind, Session, SessionId, UpdateError, Version};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::Node;
+use crate::clock::{Nanos, nanos, now};
+use crate::dice::Dice;
+use crate::history::{Answer, Change, Entry, Found, Intent, Listed, Op, Outcome, Read, Seen};
+use crate::plan::{SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
+
+/// Sessions that are written in one epoch, and its length: longer than the window, so that the epoch after it has
+/// reads that must show its last writes.
+const FOCUS: usize = 10;
+const EPOCH: Nanos = 2 * TRUST_WINDOW.as_nanos() as Nanos;
+/// The pause between two operations of one client.
+const PAUSE_MS: (u64, u64) = (15, 70);
+
+struct Client {
+    node: Arc<Node>,
+    dice: Dice,
+    /// The newest version that this client was told of, as a cookie would carry it.
+    carried: Option<(Uuid, Version)>,
+}
+
+pub(super) async fn run(node: Arc<Node>, number: usize, mut stopped: watch::Receiver<bool>) {
+    let dice = node.dice.fork(number as u64 + 1);
+    let mut client = Client { node, dice, carried: None };
+    loop {
+        client.step().await;
+        let pause = client.dice.millis(PAUSE_MS.0, PAUSE_MS.1);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
+    }
+}
+
+impl Client {
+    async fn step(&mut self) {
+        match self.dice.roll(1_000) {
+            0..430 => self.read_some(false).await,
+            430..560 => self.read_some(true).await,
+            560..640 => self.read_carried().await,
+            640..965 => self.write().await,
+            965..975 => self.list().await,
+            975..980 => self.delete_user().await,
+            _ => self.read_ended().await,
+        }
+    }
+
+    // --- reads ---------------------------------------------------------------------------------------------------
+
+    async fn read_some(&mut self, refresh: bool) {
+        let slot = match self.dice.roll(100) {
+            0..45 => self.focus(0),
+            45..80 => self.focus(1),
+            _ => self.dice.index(SLOTS),
+        };
+        let Some(session) = self.on_board(slot).await else { return };
+        if self.read(session, refresh, None).await.is_some_and(|found| found.is_none()) {
+            self.begin(slot, session).await;
+        }
+    }
+
+    async fn read_carried(&mut self) {
+        if let Some((session, version)) = self.carried {
+            self.read(session, false, Some(version)).await;
+        }
+    }
+
+    /// What a slot held before: usually gone, and never to come back.
+    async fn read_ended(&mut self) {
+        let slot = self.focus(1);
+        if let Ok(entry) = self.node.board.read(slot)
+            && !entry.before.is_nil()
+        {
+            self.read(entry.before, false, None).await;
+        }
+    }
+
+    /// `None` if there was an error.
+    async fn read(
+        &mut self,
+        session: Uuid,
+        refresh: bool,
+        at_least: Option<Version>,
+    ) -> Option<Option<Session>> {
+        let mut get = self.node.manager.get(SessionId::from_uuid(session));
+        if let Some(version) = at_least {
+            get = get.at_least(version);
+        }
+        if refresh {
+            get = get.refresh();
+        }
+        let from = now();
+        let answer = get.await;
+        let to = now();
+        let (found, cached) = match &answer {
+            Ok(Some(session)) => (Found::Seen(self.look(session)), session.is_from_cache()),
+            Ok(None) => (Found::Gone, false),
+            Err(error) => (Found::Failed(format!("{:?}", error.kind())), false),
+        };
+        let at_least = at_least.map_or(0, Version::get);
+        self.node.journal.write(&Entry::Read(Read { session, from, to, at_least, cached, found }));
+        answer.ok()
+    }
+
+    async fn list(&mut self) {
+        let user = self.dice.index(USERS);
+        if let Ok(sessions) = self.node.manager.user_sessions(user as i64).await {
+            self.node.journal.write(&Entry::Listed(Listed { user, count: sessions.len() }));
+        }
+    }
+
+    // --- writes --------------------------------------------------------------------------------------------------
+
+    async fn write(&mut self) {
+        let slot = if self.dice.chance(85) { self.focus(0) } else { self.dice.index(SLOTS) };
+        let Some(session) = self.on_board(slot).await else { return };
+        let outcome = match self.dice.roll(100) {
+            0..60 => self.update(session).await,
+            60..90 => self.modify(session).await,
+            _ => self.delete(session).await,
+        };
+        if matches!(outcome, Some(Outcome::Gone)) {
+            self.begin(slot, session).await;
+        }
+    }
+
+    /// Blind, checked, with an attribute that ends soon, or with an end for the session itself.
+    async fn update(&mut self, session: Uuid) -> Option<Outcome> {
+        let mut handle = self.read(session, false, None).await??;
+        let op = self.intend(Change::Update { session });
+        let way = self.dice.roll(100);
+        let soon = self.dice.millis(200, 1_500);
+        let set = sign(&mut handle, op);
+        let set = if way >= 85 && set.is_ok() { handle.set_for("elevated", &op, soon) } else { set };
+        if let Err(error) = set {
+            return Some(self.answer(op, Outcome::Refused(error.to_string())));
+        }
+        let update = self.node.manager.update(&mut handle);
+        let outcome = match way {
+            0..40 => update.await,
+            40..60 => update.check_version().await,
+            60..80 => update.check_attributes().await,
+            80..85 => update.expires_in(soon).await,
+            _ => update.await,
+        };
+        let outcome = self.outcome_of(outcome.map(|()| handle));
+        Some(self.answer(op, outcome))
+    }
+
+    async fn modify(&mut self, session: Uuid) -> Option<Outcome> {
+        let op = self.intend(Change::Modify { session });
+        let modified = self.node.manager.modify(SessionId::from_uuid(session), |session| {
+            let n: i64 = session.get("n")?.unwrap_or(0);
+            session.set("n", &(n + 1))?;
+            sign(session, op)
+        });
+        let outcome = modified.await;
+        let outcome = self.outcome_of(outcome);
+        Some(self.answer(op, outcome))
+    }
+
+    async fn delete(&mut self, session: Uuid) -> Option<Outcome> {
+        let op = self.intend(Change::Delete { session });
+        // Whether it was alive or not: it is gone.
+        let deleted = self.node.manager.delete(SessionId::from_uuid(session)).await.map(|_| ());
+        let outcome = deleted.map_or_else(of_error, |()| Outcome::Gone);
+        Some(self.answer(op, outcome))
+    }
+
+    async fn delete_user(&mut self) {
+        let user = user_of(self.focus(0));
+        let op = self.intend(Change::DeleteUser { user });
+        let deleted = self.node.manager.delete_user_sessions(user as i64).await.map(|_| ());
+        self.answer(op, deleted.map_or_else(of_error, |()| Outcome::Gone));
+    }
+
+    /// A new session for the slot, in the place of `old`.
+    async fn begin(&mut self, slot: usize, old: Uuid) -> Option<Uuid> {
+        let user = user_of(slot);
+        let op = self.intend(Change::Create { user });
+        let create =
+            self.node.manager.create(user as i64).set("a", &op).and_then(|create| create.set("b", &op));
+        let created = match create {
+            Ok(create) if self.dice.chance(10) => create.expires_in(self.dice.millis(500, 5_000)).await,
+            Ok(create) => create.await,
+            Err(error) => Err(error),
+        };
+        let outcome = self.outcome_of(created.map_err(UpdateError::Failed));
+        let Outcome::Made { session, .. } = self.answer(op, outcome) else { return None };
+        // Only now may others look for it. A board that cannot be written leaves the old one there: gone, and made anew.
+        self.node.board.replace(slot, old, session).ok()?;
+        Some(session)
+    }
+
+    // --- what was intended, and what came of it ----------------------------------------------------------------------
+
+    fn intend(&self, change: Change) -> Op {
+        let op = self.node.next_op();
+        self.node.journal.write(&Entry::Intent(Intent { op, at: now(), change }));
+        op
+    }
+
+    fn answer(&self, op: Op, outcome: Outcome) -> Outcome {
+        let at = now();
+        self.node.journal.write(&Entry::Answer(Answer { op, at, outcome: outcome.clone() }));
+        outcome
+    }
+
+    fn outcome_of(&mut self, outcome: Result<Session, UpdateError>) -> Outcome {
+        match outcome {
+            Ok(session) => {
+                self.carried = Some((session.id().expose(), session.version()));
+                Outcome::Made { session: session.id().expose(), seen: self.look(&session) }
+            }
+            Err(UpdateError::NotFound) => Outcome::Gone,
+            Err(UpdateError::Conflict { .. }) => Outcome::Refused("Conflict".to_owned()),
+            Err(UpdateError::Failed(error)) => of_error(error),
+        }
+    }
+
+    /// Everything that is checked of a session. An attribute that is missing or does not decode is a 0, which no
+    /// operation ever writes.
+    fn look(&self, session: &Session) -> Seen {
+        let number = |key| session.get::<u64>(key).ok().flatten().unwrap_or(0);
+        let version = |key| session.attribute_version(key).map_or(0, Version::get);
+        Seen {
+            version: session.version().get(),
+            ends: since_epoch(session.expires_at()),
+            a: number("a"),
+            b: number("b"),
+            a_version: version("a"),
+            b_version: version("b"),
+            n: session.get("n").ok().flatten().unwrap_or(0),
+            elevated_until: session.attribute_expires_at("elevated").map(since_epoch),
+        }
+    }
+
+    // --- where to look ------------------------------------------------------------------------------------------------
+
+    /// A slot that is in the focus now, or was so `ago` epochs ago: the same ones in every process.
+    fn focus(&mut self, ago: u64) -> usize {
+        let epoch = (now() / EPOCH).saturating_sub(ago);
+        let which = self.dice.index(FOCUS);
+        let mut slots = Dice::new(self.node.plan.seed).fork(epoch);
+        (0..=which).map(|_| slots.index(SLOTS)).last().unwrap_or(0)
+    }
+
+    async fn on_board(&mut self, slot: usize) -> Option<Uuid> {
+        let session = self.node.board.read(slot).ok()?.now;
+        if session.is_nil() { self.begin(slot, session).await } else { Some(session) }
+    }
+}
+
+fn sign(session: &mut Session, op: Op) -> Result<(), pg_session::Error> {
+    session.set("a", &op)?;
+    session.set("b", &op)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+fn of_error(error: pg_session::Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::OutcomeUnknown => Outcome::Unknown,
+        kind => Outcome::Refused(format!("{kind:?}")),
+    }
+}
+
+fn since_epoch(time: std::time::SystemTime) -> Nanos {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since: Duration| nanos(since))
+}
+
+const _: () = assert!(SLOTS_PER_USER <= crate::plan::SESSIONS_PER_USER_MAX as usize);

@@ -1,0 +1,131 @@
+//! A node: one process with one `SessionManager`, and the clients that use it at random.
+//!
+//! It tells the conductor on its standard output, one line each, when it is ready, trusted and not trusted, and what
+//! its shutdown left. It ends when its standard input does: by order, or because the conductor is gone.
+
+mod client;
+mod locker;
+mod pulse;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use pg_session::{Config, Migrations, SessionManager, Statements};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::board::Board;
+use crate::dice::Dice;
+use crate::history::{self, Journal, Op};
+use crate::plan::{self, NodePlan};
+
+/// How long a shutdown may take: longer than a statement.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
+
+/// What a node tells the conductor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Word {
+    /// The node did not start, and why.
+    Refused(String),
+    /// It serves.
+    Ready,
+    Trusted(bool),
+    /// It has ended in order, and this was left behind; empty if nothing was.
+    Ended(String),
+}
+
+/// What all tasks of a node share.
+pub struct Node {
+    pub plan: NodePlan,
+    pub manager: SessionManager,
+    pub journal: Journal,
+    pub board: Board,
+    pub dice: Dice,
+    operations: AtomicU64,
+}
+
+impl Node {
+    pub fn next_op(&self) -> Op {
+        let number = self.operations.fetch_add(1, Ordering::Relaxed);
+        history::op(self.plan.node, self.plan.incarnation, number)
+    }
+}
+
+/// Runs until the standard input ends.
+pub async fn run(plan: NodePlan) -> Result<()> {
+    let manager = match connect(&plan).await {
+        Ok(manager) => manager,
+        Err(error) => {
+            say(&Word::Refused(format!("{error:?}")));
+            return Ok(());
+        }
+    };
+    if let Some(removed) = plan.without {
+        manager.probes().remove(removed.guard());
+    }
+    let process = history::process_of(history::op(plan.node, plan.incarnation, 0));
+    let node = Arc::new(Node {
+        journal: Journal::create(&plan.dir, process).context("the history cannot be made")?,
+        board: Board::open(&plan.dir).context("the board cannot be opened")?,
+        dice: Dice::new(plan.seed).fork(process),
+        operations: AtomicU64::new(0),
+        manager,
+        plan,
+    });
+    say(&Word::Ready);
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(pulse::run(Arc::clone(&node), stopped.clone()));
+    for number in 0..plan::CLIENTS {
+        tasks.spawn(client::run(Arc::clone(&node), number, stopped.clone()));
+    }
+    for number in 0..plan::LOCKERS {
+        tasks.spawn(locker::run(Arc::clone(&node), number, stopped.clone()));
+    }
+    // Its end is the order to end; nothing is ever sent.
+    tokio::io::stdin().read_to_end(&mut Vec::new()).await.context("the standard input cannot be read")?;
+    // The clients go on meanwhile: a shutdown has to cope with work in flight.
+    let report = node.manager.shutdown(SHUTDOWN_MAX).await;
+    stop.send_replace(true);
+    while let Some(task) = tasks.join_next().await {
+        task.context("a client has panicked")?;
+    }
+    say(&Word::Ended(if report.is_complete() { String::new() } else { format!("{report:?}") }));
+    Ok(())
+}
+
+async fn connect(plan: &NodePlan) -> Result<SessionManager, pg_session::Error> {
+    let mut config = Config::default();
+    plan::SCHEMA.clone_into(&mut config.schema);
+    config.migrations = Migrations::Apply;
+    config.trust_window = plan::TRUST_WINDOW;
+    config.query_timeout = plan::QUERY_TIMEOUT;
+    config.max_sessions_per_user = plan::SESSIONS_PER_USER_MAX;
+    config.pool_connections_max = plan::POOL_CONNECTIONS;
+    config.write_queue_max = plan::WRITE_QUEUE_MAX;
+    config.load_queue_max = plan::LOAD_QUEUE_MAX;
+    config.touch_interval = Duration::from_secs(2);
+    config.cleanup_interval = Duration::from_secs(5);
+    if plan.unnamed {
+        config.statements = Statements::Unnamed;
+    }
+    let ear: tokio_postgres::Config = plan.ear_url.parse().map_err(|_| unparsable())?;
+    SessionManager::builder(config).url(&plan.pool_url)?.listen_on(ear).connect().await
+}
+
+/// Only the conductor makes these.
+fn unparsable() -> pg_session::Error {
+    unreachable!("the conductor's URLs are well formed")
+}
+
+/// One line, at once: the conductor waits for it.
+#[allow(clippy::print_stdout, reason = "the standard output is how a node talks to the conductor")]
+fn say(word: &Word) {
+    if let Ok(line) = serde_json::to_string(word) {
+        println!("{line}");
+    }
+}

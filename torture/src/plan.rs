@@ -1,0 +1,101 @@
+//! What a run and a node are told: the parameters that have to be the same on all sides.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use pg_session::testing::Guard;
+use serde::{Deserialize, Serialize};
+
+/// The schema that holds the library's tables.
+pub const SCHEMA: &str = "torture";
+/// What stands for the revocation bound: short, so that many windows fit into a run.
+pub const TRUST_WINDOW: Duration = Duration::from_secs(1);
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
+pub const POOL_CONNECTIONS: usize = 6;
+pub const WRITE_QUEUE_MAX: usize = 512;
+pub const LOAD_QUEUE_MAX: usize = 512;
+/// Live sessions that a user may have.
+pub const SESSIONS_PER_USER_MAX: u32 = 3;
+/// Users, and the places on the board that hold a session of each.
+pub const USERS: usize = 40;
+pub const SLOTS_PER_USER: usize = 3;
+pub const SLOTS: usize = USERS * SLOTS_PER_USER;
+/// Tasks of a node that work with sessions.
+pub const CLIENTS: usize = 12;
+/// Tasks of a node that work with locks, and the locks that they share.
+pub const LOCKERS: usize = 2;
+pub const LOCKS: u64 = 4;
+
+/// What one process of a node is told, as JSON in its only argument.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// Which node it is, from 0.
+    pub node: usize,
+    /// How often it has been started before.
+    pub incarnation: usize,
+    pub seed: u64,
+    /// How the pool gets to the database.
+    pub pool_url: String,
+    /// How the listener gets there.
+    pub ear_url: String,
+    /// How the resource that the locks protect is reached: past all faults of the wire.
+    pub resource_url: String,
+    /// Whether statements are sent unprepared, for a pooler.
+    pub unnamed: bool,
+    /// Where the history and the board are.
+    pub dir: PathBuf,
+    pub without: Option<Removed>,
+}
+
+/// A guard that is taken away, to see that the checkers notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ValueEnum)]
+pub enum Removed {
+    /// Loads enter the memory without a look at what was invalidated meanwhile.
+    FillTicket,
+    /// Hits are served without a look at when the last barrier came back.
+    Barrier,
+    /// Outcomes of own writes enter the memory although a newer version was seen.
+    PublishOrder,
+    /// Hits are served past the session's end.
+    Expiry,
+    /// Taking a lock over does not raise its fence.
+    Fence,
+}
+
+impl Removed {
+    pub const ALL: [Self; 5] =
+        [Self::FillTicket, Self::Barrier, Self::PublishOrder, Self::Expiry, Self::Fence];
+
+    pub fn guard(self) -> Guard {
+        match self {
+            Self::FillTicket => Guard::FillTicket,
+            Self::Barrier => Guard::TrustWindow,
+            Self::PublishOrder => Guard::PublishOrder,
+            Self::Expiry => Guard::Expiry,
+            Self::Fence => Guard::Fence,
+        }
+    }
+
+    /// The faults under which its absence shows.
+    pub fn faults(self) -> &'static [&'static str] {
+        match self {
+            Self::FillTicket | Self::PublishOrder => &["slow-pool"],
+            Self::Barrier => &["deaf"],
+            Self::Expiry | Self::Fence => &["none"],
+        }
+    }
+
+    /// The invariant whose checker has to notice.
+    pub fn invariant(self) -> &'static str {
+        match self {
+            Self::FillTicket | Self::Barrier | Self::PublishOrder => "I3",
+            Self::Expiry => "I4",
+            Self::Fence => "I8",
+        }
+    }
+}
+
+pub fn user_of(slot: usize) -> usize {
+    slot / SLOTS_PER_USER
+}
