@@ -143,13 +143,18 @@ impl Facts {
             match (outcome, doing.change) {
                 (Outcome::Made { session, seen }, change) => {
                     looks.push((*session, look(seen.version, Some(*seen))));
-                    if let Change::Create { user } = change {
-                        of_user.entry(user).or_default().push((*session, *to));
+                    match change {
+                        Change::Create { user } => of_user.entry(user).or_default().push((*session, *to)),
+                        Change::Rotate { session: old } => looks.push((old, look(GONE, None))),
+                        _ => {}
                     }
                 }
                 (
                     Outcome::Gone,
-                    Change::Update { session } | Change::Modify { session } | Change::Delete { session },
+                    Change::Update { session }
+                    | Change::Modify { session }
+                    | Change::Rotate { session }
+                    | Change::Delete { session },
                 ) => looks.push((session, look(GONE, None))),
                 _ => {}
             }

@@ -142,6 +142,18 @@ fn what_was_deleted_is_not_seen_again() {
 }
 
 #[test]
+fn what_was_rotated_is_not_seen_again_under_its_old_id() {
+    let new = Uuid::from_u128(8);
+    let mut tale = Tale::begin();
+    let rotation = op(A, 0, 2);
+    tale.0.tables.writes.push(Written { session: new, version: 1, op: rotation });
+    let made = Outcome::Made { session: new, seen: seen(1, rotation) };
+    tale.acknowledge(rotation, 100, 110, Change::Rotate { session: S }, made);
+    tale.read(B, 600, shows(1, 1)).is_good();
+    tale.read(B, 1_200, shows(1, 1)).breaks("I4");
+}
+
+#[test]
 fn a_user_s_deletion_counts_for_the_sessions_that_were_there() {
     let logout = |from, read| {
         let mut tale = Tale::begin();

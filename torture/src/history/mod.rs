@@ -125,6 +125,10 @@ pub enum Change {
     Modify {
         session: Uuid,
     },
+    /// The session goes on under a new id, and is gone under this one.
+    Rotate {
+        session: Uuid,
+    },
     Delete {
         session: Uuid,
     },

@@ -126,8 +126,9 @@ impl Client {
         let slot = if self.dice.chance(85) { self.focus(0) } else { self.dice.index(SLOTS) };
         let Some(session) = self.on_board(slot).await else { return };
         let outcome = match self.dice.roll(100) {
-            0..60 => self.update(session).await,
-            60..90 => self.modify(session).await,
+            0..55 => self.update(session).await,
+            55..85 => self.modify(session).await,
+            85..92 => self.rotate(slot, session).await,
             _ => self.delete(session).await,
         };
         if matches!(outcome, Some(Outcome::Gone)) {
@@ -168,6 +169,22 @@ impl Client {
         let outcome = modified.await;
         let outcome = self.outcome_of(outcome);
         Some(self.answer(op, outcome))
+    }
+
+    /// Without a grace: the old id is worth nothing once the answer is there. The counter begins anew with the new id.
+    async fn rotate(&mut self, slot: usize, session: Uuid) -> Option<Outcome> {
+        let mut handle = self.read(session, false, None).await??;
+        let op = self.intend(Change::Rotate { session });
+        if let Err(error) = sign(&mut handle, op).and_then(|()| handle.set("n", &0)) {
+            return Some(self.answer(op, Outcome::Refused(error.to_string())));
+        }
+        let rotated = self.node.manager.rotate(&mut handle).grace(Duration::ZERO).await;
+        let outcome = self.outcome_of(rotated.map(|()| handle));
+        let outcome = self.answer(op, outcome);
+        if let Outcome::Made { session: new, .. } = outcome {
+            self.node.board.replace(slot, session, new).ok()?;
+        }
+        Some(outcome)
     }
 
     async fn delete(&mut self, session: Uuid) -> Option<Outcome> {
@@ -225,7 +242,9 @@ impl Client {
             }
             Err(UpdateError::NotFound) => Outcome::Gone,
             Err(UpdateError::Conflict { .. }) => Outcome::Refused("Conflict".to_owned()),
+            Err(UpdateError::Rotated) => Outcome::Refused("Rotated".to_owned()),
             Err(UpdateError::Failed(error)) => of_error(error),
+            Err(other) => Outcome::Refused(other.to_string()),
         }
     }
 
