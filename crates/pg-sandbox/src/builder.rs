@@ -1,5 +1,7 @@
 //! What can be chosen about a sandbox before it starts. Everything has a default that suits tests.
 
+use std::path::PathBuf;
+
 use crate::{error::Error, sandbox::Sandbox, settings::Settings};
 
 /// Chooses how a [`Sandbox`] is configured, then starts it.
@@ -8,6 +10,7 @@ use crate::{error::Error, sandbox::Sandbox, settings::Settings};
 pub struct SandboxBuilder {
     settings: Settings,
     files: Vec<(String, Vec<u8>)>,
+    within: Option<PathBuf>,
 }
 
 impl SandboxBuilder {
@@ -39,11 +42,19 @@ impl SandboxBuilder {
         self
     }
 
+    /// Makes the sandbox's directory in this one instead of the directory for temporary files: on a file system of the
+    /// test's own, for example, which it can fill. An absolute path that is not too long for a Unix socket and that the
+    /// server's account can pass through; any other is an error of [`start`](Self::start).
+    pub fn within(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.within = Some(directory.into());
+        self
+    }
+
     /// Makes and starts the server. Blocks for as long as that takes: one or two seconds, mostly `initdb`.
     ///
     /// # Errors
     /// See [`ErrorKind`](crate::ErrorKind); the message says what to do, and ends with the log if there is one.
     pub fn start(self) -> Result<Sandbox, Error> {
-        Sandbox::launch(&self.settings, &self.files)
+        Sandbox::launch(&self.settings, &self.files, self.within.as_deref())
     }
 }

@@ -35,9 +35,24 @@ pub(crate) struct Directory {
 impl Directory {
     /// Chooses a place for a new directory that `account` can reach; the reaper makes it.
     pub(crate) fn choose(account: Option<Account>) -> Self {
-        let name =
-            format!("pg-sandbox-{}-{:016x}", process::id(), RandomState::new().build_hasher().finish());
+        let name = new_name();
         Self { path: parent(&name, account.is_some()).join(name) }
+    }
+
+    /// As [`choose`](Self::choose), in `parent` and nowhere else.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Directory`] if it cannot serve.
+    pub(crate) fn within(parent: &Path, account: Option<Account>) -> Result<Self, Error> {
+        let name = new_name();
+        if serves(parent, &name, account.is_some()) {
+            return Ok(Self { path: parent.join(name) });
+        }
+        let message = format!(
+            "{} cannot hold the sandbox: give a short, absolute path that every account can pass through",
+            parent.display()
+        );
+        Err(Error::new(ErrorKind::Directory, message))
     }
 
     /// Makes what is inside, and hands everything to `account`.
@@ -95,10 +110,18 @@ impl Directory {
 /// The directory for temporary files, if a socket's path fits and another account can pass through it.
 fn parent(name: &str, for_another_account: bool) -> PathBuf {
     let parent = env::temp_dir();
+    if serves(&parent, name, for_another_account) { parent } else { PathBuf::from(SHORT_PARENT) }
+}
+
+fn serves(parent: &Path, name: &str, for_another_account: bool) -> bool {
     let socket = parent.join(name).join("s").join(LONGEST_SOCKET_NAME);
     let too_long = socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX;
     let too_private = for_another_account && !parent.ancestors().all(open_to_all);
-    if too_long || too_private || !parent.is_absolute() { PathBuf::from(SHORT_PARENT) } else { parent }
+    !too_long && !too_private && parent.is_absolute()
+}
+
+fn new_name() -> String {
+    format!("pg-sandbox-{}-{:016x}", process::id(), RandomState::new().build_hasher().finish())
 }
 
 fn open_to_all(dir: &Path) -> bool {

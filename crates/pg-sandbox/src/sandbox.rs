@@ -69,10 +69,17 @@ impl Sandbox {
         SandboxBuilder::default()
     }
 
-    pub(crate) fn launch(settings: &Settings, files: &[(String, Vec<u8>)]) -> Result<Self, Error> {
+    pub(crate) fn launch(
+        settings: &Settings,
+        files: &[(String, Vec<u8>)],
+        within: Option<&Path>,
+    ) -> Result<Self, Error> {
         let binaries = Binaries::find()?;
         let account = Account::to_drop_to()?;
-        let directory = Directory::choose(account);
+        let directory = match within {
+            Some(parent) => Directory::within(parent, account)?,
+            None => Directory::choose(account),
+        };
         let conf = settings.render(&directory)?;
         // From here on the reaper is responsible, whatever fails and whoever dies.
         let mut reaper = Reaper::watch(directory.clone())?;

@@ -140,6 +140,23 @@ async fn delay_adds_to_both_directions_and_ends_at_once() {
 }
 
 #[tokio::test]
+async fn a_throttle_spreads_bytes_over_time_and_ends_at_once() {
+    let (proxy, mut client, mut server) = wire().await;
+    proxy.throttle(10_000);
+    let begin = Instant::now();
+    client.write_all(&[7; 5_000]).await.unwrap();
+    let mut bytes = [0; 5_000];
+    within(server.read_exact(&mut bytes)).await.unwrap();
+    // Half a second's worth, of which the first tenth of a second's passes at once.
+    assert!(begin.elapsed() >= Duration::from_millis(400), "{:?}", begin.elapsed());
+
+    proxy.throttle(1);
+    client.write_all(&[7; 100]).await.unwrap();
+    proxy.heal();
+    within(server.read_exact(&mut bytes[..100])).await.unwrap();
+}
+
+#[tokio::test]
 async fn delayed_chunks_wait_beside_each_other() {
     let (proxy, mut client, mut server) = wire().await;
     let delay = Duration::from_millis(200);

@@ -172,3 +172,16 @@ fn server_that_ended_by_itself_is_noticed_and_nobody_else_is_signalled() {
         assert!(sandbox.is_running().unwrap());
     }
 }
+
+#[test]
+fn a_sandbox_is_made_where_it_is_told_to_be_or_not_at_all() {
+    let place = std::env::temp_dir().join(format!("within-{}", std::process::id()));
+    std::fs::create_dir(&place).unwrap();
+    let sandbox = Sandbox::builder().within(&place).start().unwrap();
+    assert!(sandbox.log_path().starts_with(&place));
+    sandbox.close().unwrap();
+    std::fs::remove_dir(&place).unwrap();
+
+    let error = Sandbox::builder().within("not/absolute").start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Directory);
+}

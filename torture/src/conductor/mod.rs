@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::member::{Member, Way};
-pub use self::stage::Stage;
+pub use self::stage::{Stage, connect};
 use crate::check::{self, Report};
 use crate::clock::{millis, now};
 use crate::dice::Dice;
@@ -70,23 +70,23 @@ async fn play(stage: &mut Stage, order: &Order) -> Result<()> {
 async fn make_faults(stage: &mut Stage, order: &Order) -> Result<()> {
     let end = Instant::now() + order.length;
     let mut dice = Dice::new(order.seed).fork(0xfa_017);
-    let names = faults::chosen(&order.faults)?;
+    let names = faults::chosen(&order.faults, stage)?;
+    let is_mixed = order.faults.is_empty();
     while Instant::now() < end {
         tokio::time::sleep(dice.millis(PEACE_MS.0, PEACE_MS.1)).await;
         let name = names[dice.index(names.len())];
         let begin = now();
-        faults::make(name, stage, &mut dice)
-            .await
-            .with_context(|| format!("the fault {name} could not be made"))?;
+        let made = faults::make(name, is_mixed, stage, &mut dice).await;
+        let name = made.with_context(|| format!("the fault {name} could not be made"))?;
         let end = now();
         recover(stage).await.with_context(|| format!("after the fault {name}"))?;
         let over = now();
         println!(
-            "torture: {name:<22} {:>6.0} ms, over after {:>5.0} ms",
+            "torture: {name:<40} {:>6.0} ms, over after {:>5.0} ms",
             millis(end - begin),
             millis(over - end)
         );
-        stage.journal.write(&Entry::Fault(Fault { name: name.to_owned(), begin, end, over }));
+        stage.journal.write(&Entry::Fault(Fault { name, begin, end, over }));
     }
     Ok(())
 }

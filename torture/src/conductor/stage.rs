@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{Member, Order, Way, gather, sample, tables};
 use crate::board::Board;
+use crate::faults::Disk;
 use crate::history::{History, Journal};
 use crate::plan::NodePlan;
 
@@ -27,7 +28,8 @@ pub struct Stage {
     pub sandbox: Arc<Sandbox>,
     pub nodes: Vec<Member>,
     pub journal: Arc<Journal>,
-    pub seed: u64,
+    /// The file system that holds the server's data, if it has one of its own.
+    pub disk: Option<Disk>,
     pub keep: Keep,
     stop: watch::Sender<bool>,
     sampling: JoinHandle<()>,
@@ -41,20 +43,21 @@ impl Stage {
         let dir = keep.path().to_owned();
         Board::create(&dir).context("the board cannot be made")?;
         let journal = Arc::new(Journal::create(&dir, 0).context("the history cannot be made")?);
-        let starting = tokio::task::spawn_blocking(|| {
-            Sandbox::builder()
-                .setting("max_connections", CONNECTIONS_MAX)
-                .setting("deadlock_timeout", "100ms")
-                .setting("max_wal_size", "256MB")
-                .start()
-        });
+        let disk = Disk::mount();
+        let mut builder = Sandbox::builder()
+            .setting("max_connections", CONNECTIONS_MAX)
+            .setting("deadlock_timeout", "100ms")
+            .setting("max_wal_size", "256MB");
+        if let Some(disk) = &disk {
+            builder = builder.within(disk.path());
+        }
+        let starting = tokio::task::spawn_blocking(|| builder.start());
         let sandbox = Arc::new(starting.await?.context("PostgreSQL does not start")?);
         tables::prepare(&sandbox.url()).await.context("the tables cannot be made")?;
         let (stop, stopped) = watch::channel(false);
         let (pids, watched) = watch::channel(Vec::new());
         let sampling = tokio::spawn(sample::run(sandbox.url(), Arc::clone(&journal), watched, stopped));
-        let mut stage =
-            Self { sandbox, nodes: Vec::new(), journal, seed: order.seed, keep, stop, sampling, pids };
+        let mut stage = Self { sandbox, nodes: Vec::new(), journal, disk, keep, stop, sampling, pids };
         for node in 0..order.nodes {
             let (pool, ear) = (stage.proxy().await?, stage.proxy().await?);
             let url = stage.sandbox.url();

@@ -1,35 +1,74 @@
 //! The faults, by name. Each begins, lasts, and has ended when its function returns; the nodes may then still recover.
 
+mod disk;
+mod node;
+mod pooler;
 mod server;
+mod sql;
 mod wire;
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+pub use self::disk::Disk;
 use crate::conductor::Stage;
 use crate::dice::Dice;
+
+/// How often a fault of the server comes with one of a wire, in percent.
+const ACCOMPANIED: u64 = 30;
 
 /// A fault by its name.
 struct Kind {
     name: &'static str,
     about: &'static str,
-    /// Whether it is one of the mixture.
-    is_mixed: bool,
+    mixing: Mixing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mixing {
+    /// One of the mixture, at times together with a fault of a wire.
+    Accompanied,
+    /// One of the mixture, always alone.
+    Alone,
+    /// Only if it is asked for.
+    Never,
 }
 
 const KINDS: &[Kind] = &[
-    kind("listener-terminated", "a node's listening connection is ended by the server"),
-    kind("all-terminated", "every connection is ended by the server"),
-    kind("postgres-restart", "PostgreSQL is shut down and started"),
-    kind("postgres-kill9", "PostgreSQL is killed and recovers"),
-    kind("postgres-stop", "PostgreSQL is stopped for longer than the trust window, and continues"),
-    kind("cut", "a node's connections are cut on the wire"),
-    Kind { name: "none", about: "nothing, for as long", is_mixed: false },
+    kind("listener-terminated", "a node's listening connection is ended by the server", Mixing::Accompanied),
+    kind("all-terminated", "every connection is ended by the server", Mixing::Accompanied),
+    kind("postgres-restart", "PostgreSQL is shut down and started", Mixing::Accompanied),
+    kind("postgres-kill9", "PostgreSQL is killed, and recovers", Mixing::Accompanied),
+    kind("postgres-stop", "PostgreSQL is stopped for longer than the trust window", Mixing::Accompanied),
+    kind("node-stop-2x", "a node is stopped for twice the trust window", Mixing::Accompanied),
+    kind("node-stop-10x", "a node is stopped for ten times the trust window", Mixing::Alone),
+    kind("node-shutdown", "a node is ended in order in the middle of its work, and started", Mixing::Alone),
+    kind("node-kill9", "a node is killed in the middle of its work, and started", Mixing::Accompanied),
+    kind("clock-skew", "a node's wall clock is an hour off", Mixing::Alone),
+    kind("cut", "a node's connections are cut on the wire", Mixing::Alone),
+    kind("deaf", "a listener's wire passes nothing, the pool's does", Mixing::Alone),
+    kind("slow-pool", "the pools' wires are slower than the listeners'", Mixing::Alone),
+    kind("delay-1s", "a wire takes a second each way", Mixing::Alone),
+    kind("throttle", "a wire passes 24 kB a second", Mixing::Alone),
+    kind("half-open-to-node", "nothing arrives from the server, without a word", Mixing::Alone),
+    kind("half-open-to-server", "nothing arrives at the server, without a word", Mixing::Alone),
+    kind("cut-after-bytes", "each connection is cut after some bytes of an answer", Mixing::Alone),
+    kind("max-connections", "all of the server's connections are taken", Mixing::Alone),
+    kind("deadlock", "another client locks sessions in the opposite order", Mixing::Accompanied),
+    kind("vacuum-full", "the tables are rewritten", Mixing::Accompanied),
+    kind("alter-table", "the tables are altered", Mixing::Accompanied),
+    kind("hostile-notify", "another role floods the nodes' channel", Mixing::Accompanied),
+    kind("disk-full", "PostgreSQL's disk is full", Mixing::Alone),
+    kind("pgbouncer-transaction", "a node's pool is behind pgbouncer in transaction mode", Mixing::Alone),
+    kind("pgbouncer-listener", "a node's listener is behind pgbouncer: it has to be refused", Mixing::Alone),
+    // 8 GB and the better part of a minute.
+    kind("notify-queue-full", "the queue of notifications is full, really: 8 GB", Mixing::Never),
+    kind("none", "nothing, for as long", Mixing::Never),
 ];
 
-const fn kind(name: &'static str, about: &'static str) -> Kind {
-    Kind { name, about, is_mixed: true }
+const fn kind(name: &'static str, about: &'static str, mixing: Mixing) -> Kind {
+    Kind { name, about, mixing }
 }
 
 /// One line for each.
@@ -37,23 +76,60 @@ pub fn list() -> String {
     KINDS.iter().map(|kind| format!("  {:<22} {}\n", kind.name, kind.about)).collect()
 }
 
-/// The names that are meant: those asked for, or all that are mixed.
-pub fn chosen(asked_for: &[String]) -> Result<Vec<&'static str>> {
+/// The names that are meant: those asked for, or all that are mixed and can be made here.
+pub fn chosen(asked_for: &[String], stage: &Stage) -> Result<Vec<&'static str>> {
     for name in asked_for {
         ensure!(
             KINDS.iter().any(|kind| kind.name == *name),
             "there is no fault {name}; there are\n{}",
             list()
         );
+        if let Some(why) = impossible(name, stage) {
+            anyhow::bail!("the fault {name} cannot be made here: {why}");
+        }
     }
-    let is_chosen = |kind: &&Kind| {
-        if asked_for.is_empty() { kind.is_mixed } else { asked_for.iter().any(|name| name == kind.name) }
-    };
-    Ok(KINDS.iter().filter(is_chosen).map(|kind| kind.name).collect())
+    if !asked_for.is_empty() {
+        return Ok(KINDS
+            .iter()
+            .map(|kind| kind.name)
+            .filter(|name| asked_for.iter().any(|asked| asked == name))
+            .collect());
+    }
+    let mut names = Vec::new();
+    for kind in KINDS.iter().filter(|kind| kind.mixing != Mixing::Never) {
+        match impossible(kind.name, stage) {
+            Some(why) => println!("torture: {} is LEFT OUT: {why}", kind.name),
+            None => names.push(kind.name),
+        }
+    }
+    Ok(names)
 }
 
-/// Makes one, and ends it.
-pub async fn make(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+fn impossible(name: &str, stage: &Stage) -> Option<String> {
+    match name {
+        "disk-full" => disk::cannot_fill(stage),
+        "clock-skew" => node::cannot_skew(),
+        "pgbouncer-transaction" | "pgbouncer-listener" => pooler::is_missing(),
+        _ => None,
+    }
+}
+
+/// Makes one, perhaps with another, and ends it. Says what was made.
+pub async fn make(name: &str, is_mixed: bool, stage: &mut Stage, dice: &mut Dice) -> Result<String> {
+    let may_be_accompanied = KINDS.iter().any(|kind| kind.name == name && kind.mixing == Mixing::Accompanied);
+    if !(is_mixed && may_be_accompanied && dice.chance(ACCOMPANIED)) {
+        make_alone(name, stage, dice).await?;
+        return Ok(name.to_owned());
+    }
+    let companion = wire::COMPANIONS[dice.index(wire::COMPANIONS.len())];
+    wire::begin(companion, stage, dice)?;
+    let made = make_alone(name, stage, dice).await;
+    wire::end(stage);
+    made?;
+    Ok(format!("{name} + {companion}"))
+}
+
+async fn make_alone(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()> {
     match name {
         "listener-terminated" => server::terminate(stage, "application_name = 'pg-listen'", 1).await,
         "all-terminated" => {
@@ -62,7 +138,24 @@ pub async fn make(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()> 
         "postgres-restart" => server::restart(stage).await,
         "postgres-kill9" => server::kill(stage).await,
         "postgres-stop" => server::stop(stage, dice).await,
-        "cut" => wire::cut(stage, dice).await,
-        _ => Ok(tokio::time::sleep(Duration::from_secs(3)).await),
+        "node-stop-2x" => node::stop(stage, dice, 2).await,
+        "node-stop-10x" => node::stop(stage, dice, 10).await,
+        "node-shutdown" => node::shut_down(stage, dice).await,
+        "node-kill9" => node::kill(stage, dice).await,
+        "clock-skew" => node::skew(stage, dice).await,
+        "max-connections" => sql::use_up_connections(stage, dice).await,
+        "deadlock" => sql::deadlock(stage, dice).await,
+        "vacuum-full" => sql::vacuum_full(stage).await,
+        "alter-table" => sql::alter_tables(stage).await,
+        "hostile-notify" => sql::hostile_notifications(stage, dice).await,
+        "notify-queue-full" => sql::fill_notification_queue(stage).await,
+        "disk-full" => disk::fill(stage, dice).await,
+        "pgbouncer-transaction" => pooler::before_the_pool(stage, dice).await,
+        "pgbouncer-listener" => pooler::before_the_listener(stage, dice).await,
+        "none" => {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            Ok(())
+        }
+        wire => wire::make(wire, stage, dice).await,
     }
 }

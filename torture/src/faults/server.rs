@@ -36,6 +36,11 @@ pub(super) async fn stop(stage: &Stage, dice: &mut Dice) -> Result<()> {
     blocking(stage, Sandbox::resume).await
 }
 
+/// Starts it again, if it has given up by itself.
+pub(super) async fn bring_back(stage: &Stage) -> Result<()> {
+    blocking(stage, Sandbox::start_again).await
+}
+
 async fn blocking(
     stage: &Stage,
     what: impl FnOnce(&Sandbox) -> Result<(), pg_sandbox::Error> + Send + 'static,

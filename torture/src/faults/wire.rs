@@ -1,19 +1,67 @@
-//! Faults of the wire between one node and the server.
+//! Faults of the wires between one node and the server: that of its pool, that of its listener, or both.
 
-use anyhow::Result;
+use std::time::Duration;
 
-use crate::conductor::Stage;
+use anyhow::{Result, bail};
+use pg_sandbox::{Direction, Proxy};
+
+use crate::conductor::{Member, Stage};
 use crate::dice::Dice;
 
-/// Both wires of a node, or one of them, at once.
-pub(super) async fn cut(stage: &Stage, dice: &mut Dice) -> Result<()> {
+/// Those that may accompany another fault.
+pub(super) const COMPANIONS: &[&str] = &[
+    "deaf",
+    "slow-pool",
+    "delay-1s",
+    "throttle",
+    "half-open-to-node",
+    "half-open-to-server",
+    "cut-after-bytes",
+];
+
+/// Bytes per second: a barrier passes, a busy pool suffers.
+const THROTTLE: u64 = 24 * 1024;
+
+/// Makes the fault, lets it last for one to four windows, and ends it.
+pub(super) async fn make(name: &str, stage: &Stage, dice: &mut Dice) -> Result<()> {
+    begin(name, stage, dice)?;
+    tokio::time::sleep(dice.millis(1_000, 4_000)).await;
+    end(stage);
+    Ok(())
+}
+
+pub(super) fn begin(name: &str, stage: &Stage, dice: &mut Dice) -> Result<()> {
     let node = &stage.nodes[dice.index(stage.nodes.len())];
-    let which = dice.roll(3);
-    if which != 1 {
-        node.ear.cut();
-    }
-    if which != 0 {
-        node.pool.cut();
+    match name {
+        "deaf" => node.ear.stall(),
+        "slow-pool" => {
+            let delay = dice.millis(100, 400);
+            stage.nodes.iter().for_each(|node| node.pool.delay(delay));
+        }
+        "cut" => either(node, dice, Proxy::cut),
+        "delay-1s" => either(node, dice, |wire| wire.delay(Duration::from_secs(1))),
+        "throttle" => either(node, dice, |wire| wire.throttle(THROTTLE)),
+        "half-open-to-node" => either(node, dice, |wire| wire.drop_direction(Direction::ToClient)),
+        "half-open-to-server" => either(node, dice, |wire| wire.drop_direction(Direction::ToServer)),
+        "cut-after-bytes" => {
+            let bytes = dice.roll(3_000);
+            either(node, dice, |wire| wire.cut_after(bytes, Direction::ToClient));
+        }
+        other => bail!("{other} is no fault of a wire"),
     }
     Ok(())
+}
+
+pub(super) fn end(stage: &Stage) {
+    stage.nodes.iter().for_each(Member::heal);
+}
+
+fn either(node: &Member, dice: &mut Dice, fault: impl Fn(&Proxy)) {
+    let which = dice.roll(3);
+    if which != 1 {
+        fault(&node.ear);
+    }
+    if which != 0 {
+        fault(&node.pool);
+    }
 }

@@ -21,7 +21,7 @@ use crate::plan::{SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
 const FOCUS: usize = 10;
 const EPOCH: Nanos = 2 * TRUST_WINDOW.as_nanos() as Nanos;
 /// The pause between two operations of one client.
-const PAUSE_MS: (u64, u64) = (15, 70);
+const PAUSE_MS: (u64, u64) = (25, 120);
 
 struct Client {
     node: Arc<Node>,

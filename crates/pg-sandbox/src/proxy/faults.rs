@@ -1,6 +1,7 @@
 //! What the proxy does to connections at this moment: a small value, copied by whoever looks.
 
 use std::{
+    num::NonZeroU64,
     ops::{Index, IndexMut},
     time::Duration,
 };
@@ -60,6 +61,8 @@ pub(super) struct Faults {
     pub(super) refusing: bool,
     pub(super) stalled: bool,
     pub(super) delay: Duration,
+    /// Bytes per second that each direction of each connection may pass.
+    pub(super) throttle: Option<NonZeroU64>,
     pub(super) dropped: PerDirection<bool>,
     pub(super) allowance: PerDirection<Option<Allowance>>,
     /// How often everything has been cut: a connection that saw a lower number when it was accepted has to go.

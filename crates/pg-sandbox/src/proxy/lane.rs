@@ -8,7 +8,9 @@ use std::{
     future::{self, Future},
     io,
     net::Shutdown,
+    num::NonZeroU64,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use socket2::SockRef;
@@ -27,6 +29,9 @@ const CHUNK_BYTES_MAX: usize = 16 * 1024;
 /// The most that a lane holds back, in bytes of memory (and one chunk more). Beyond it nothing is read: the sender
 /// feels backpressure, as on a real wire.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
+
+/// A throttled lane writes this often a second at most, less at once instead.
+const BURSTS_PER_SECOND: u64 = 10;
 
 /// What a lane can do next.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,8 @@ pub(super) struct Lane {
     end: Option<End>,
     finished: bool,
     lost: bool,
+    /// When a throttle lets the next bytes pass.
+    free_at: Option<Instant>,
     /// What is left of the latest allowance.
     allowance: Option<Allowance>,
 }
@@ -95,6 +102,7 @@ impl Lane {
             end: None,
             finished: false,
             lost: false,
+            free_at: None,
             allowance: None,
         }
     }
@@ -159,7 +167,8 @@ impl Lane {
     /// When what is next in line, a chunk or the end behind the last one, may pass; `None` if not until further notice.
     fn due(&self, now: &Faults) -> Option<Instant> {
         let arrived = self.held.front().map(|chunk| chunk.arrived).or(self.end.map(|end| end.arrived));
-        arrived.filter(|_| !now.stalled)?.checked_add(now.delay)
+        let due = arrived.filter(|_| !now.stalled)?.checked_add(now.delay)?;
+        Some(self.free_at.filter(|_| now.throttle.is_some()).map_or(due, |free_at| due.max(free_at)))
     }
 
     fn read(&mut self) -> io::Result<Step> {
@@ -196,7 +205,10 @@ impl Lane {
             allowed => usize::try_from(allowed.unwrap_or(u64::MAX)).unwrap_or(usize::MAX),
         };
         let rest = &chunk.bytes[chunk.written..];
+        let burst = now.throttle.map_or(u64::MAX, |rate| (rate.get() / BURSTS_PER_SECOND).max(1));
+        let allowed = allowed.min(usize::try_from(burst).unwrap_or(usize::MAX));
         let written = self.to.try_write(&rest[..rest.len().min(allowed)])?;
+        self.free_at = now.throttle.map(|rate| Instant::now() + time_of(written as u64, rate));
         chunk.written += written;
         if chunk.written == chunk.bytes.len() {
             self.held_bytes -= chunk.weight();
@@ -240,4 +252,9 @@ impl Lane {
         SockRef::from(&*self.to).shutdown(Shutdown::Write)?;
         Ok(Step::Moved)
     }
+}
+
+/// How long so many bytes take at that rate.
+fn time_of(bytes: u64, rate: NonZeroU64) -> Duration {
+    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate)
 }

@@ -13,6 +13,7 @@ mod url;
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -104,6 +105,12 @@ impl Proxy {
     /// beside each other, as on a long wire: latency grows, throughput stays.
     pub fn delay(&self, delay: Duration) {
         self.change(|faults| faults.delay = delay);
+    }
+
+    /// Lets this many bytes a second pass, in each direction of each connection, in bursts of a tenth of that; 0 ends it.
+    /// What does not pass yet waits, and the sender feels it.
+    pub fn throttle(&self, bytes_per_second: u64) {
+        self.change(|faults| faults.throttle = NonZeroU64::new(bytes_per_second));
     }
 
     /// Half-open: connections stay, nothing arrives in either direction, not even their end. Bytes are held, not lost;

@@ -1,0 +1,82 @@
+//! Faults of a node's process: stopped where it stands, ended in order, killed, with a wall clock that is an hour off.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::conductor::{Stage, Way};
+use crate::dice::Dice;
+use crate::plan::TRUST_WINDOW;
+
+/// The library that shows a process another wall clock, as Debian and others install it.
+const FAKETIME: &str = "faketime/libfaketime.so.1";
+
+/// Stops a node for so many windows.
+pub(super) async fn stop(stage: &Stage, dice: &mut Dice, windows: u32) -> Result<()> {
+    let node = &stage.nodes[dice.index(stage.nodes.len())];
+    node.freeze(true)?;
+    tokio::time::sleep(TRUST_WINDOW * windows).await;
+    node.freeze(false)
+}
+
+/// Ends a node in the middle of its work, in order, and starts it again.
+pub(super) async fn shut_down(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+    let which = dice.index(stage.nodes.len());
+    let node = &mut stage.nodes[which];
+    node.stop().await?;
+    node.start(&Way::default()).await?;
+    stage.note_pids();
+    Ok(())
+}
+
+/// `kill -9` in the middle of its work.
+pub(super) async fn kill(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+    let which = dice.index(stage.nodes.len());
+    let node = &mut stage.nodes[which];
+    node.kill().await?;
+    node.start(&Way::default()).await?;
+    stage.note_pids();
+    Ok(())
+}
+
+/// A node whose wall clock is an hour ahead or behind, for a few seconds among the others.
+pub(super) async fn skew(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+    let Some(library) = faketime() else { return Ok(()) };
+    let which = dice.index(stage.nodes.len());
+    let hour = if dice.chance(50) { "+1h" } else { "-1h" };
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let environment = vec![
+        set("LD_PRELOAD", &library.to_string_lossy()),
+        set("FAKETIME", hour),
+        // Only the wall clock: the monotonic one is the same for all processes of a machine, whatever its wall clock.
+        set("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        set("DONT_FAKE_MONOTONIC", "1"),
+    ];
+    live_otherwise(stage, which, &Way { environment, ..Way::default() }, dice.millis(3_000, 6_000)).await
+}
+
+/// Why a node's clock cannot be moved, if it cannot.
+pub(super) fn cannot_skew() -> Option<String> {
+    let missing = "libfaketime is not installed (Debian: apt-get install faketime)";
+    faketime().is_none().then(|| missing.to_owned())
+}
+
+fn faketime() -> Option<PathBuf> {
+    let roots = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    roots.iter().map(|root| Path::new(root).join(FAKETIME)).find(|path| path.exists())
+}
+
+/// Restarts a node in another way, lets it live so for a while, and restarts it as it was.
+pub(super) async fn live_otherwise(stage: &mut Stage, which: usize, way: &Way, time: Duration) -> Result<()> {
+    let node = &mut stage.nodes[which];
+    node.stop().await?;
+    node.start(way).await?;
+    stage.note_pids();
+    tokio::time::sleep(time).await;
+    let node = &mut stage.nodes[which];
+    node.stop().await?;
+    node.start(&Way::default()).await?;
+    stage.note_pids();
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Faults that other users of the database make, with nothing but SQL.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tokio_postgres::{Client, NoTls};
+
+use crate::board::Board;
+use crate::conductor::Stage;
+use crate::dice::Dice;
+use crate::plan::{SCHEMA, SLOTS};
+
+/// Connections that PostgreSQL is asked for until it has none left: more than it allows.
+const CONNECTIONS_TRIED: usize = 200;
+/// Notifications of 8 kB that one transaction sends, and how many such transactions fill any queue: it holds 8 GB.
+const FILL_BATCH: i32 = 5_000;
+const FILL_BATCHES_MAX: usize = 250;
+/// A queue that is this full is full: the last page or two cannot be told from it.
+const QUEUE_FULL: &str = "54000";
+
+/// Uses up every connection, after ending the listeners', which now cannot come back.
+pub(super) async fn use_up_connections(stage: &Stage, dice: &mut Dice) -> Result<()> {
+    let mut hogs = Vec::new();
+    let mut is_full = false;
+    let client = stage.client().await?;
+    for _ in 0..CONNECTIONS_TRIED {
+        match stage.client().await {
+            Ok(hog) => hogs.push(hog),
+            Err(_) if is_full => break,
+            Err(_) => {
+                is_full = true;
+                let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                           WHERE application_name IN ('pg-listen', 'pg-session')";
+                client.execute(end, &[]).await?;
+                // A hog that is faster than the listeners takes their places.
+            }
+        }
+    }
+    ensure!(is_full, "{CONNECTIONS_TRIED} connections were not enough");
+    tokio::time::sleep(dice.millis(1_500, 3_500)).await;
+    drop(hogs);
+    Ok(())
+}
+
+/// Two clients that lock sessions in the order opposite to the library's, again and again.
+pub(super) async fn deadlock(stage: &Stage, dice: &mut Dice) -> Result<()> {
+    let board = Board::open(stage.keep.path())?;
+    let end = Instant::now() + dice.millis(2_000, 4_000);
+    let one = stage.client().await?;
+    let lock = format!("SELECT 1 FROM {SCHEMA}.sessions WHERE id = $1 FOR UPDATE");
+    while Instant::now() < end {
+        let mut ids: Vec<_> =
+            (0..8).map(|_| board.read(dice.index(SLOTS)).map(|slot| slot.now)).collect::<Result<_, _>>()?;
+        ids.sort_unstable();
+        ids.reverse();
+        one.batch_execute("BEGIN").await?;
+        for id in ids {
+            // Being the victim is what it is here for; the rest of its transaction is then refused.
+            let _ = one.query(&lock, &[&id]).await;
+            tokio::time::sleep(dice.millis(5, 40)).await;
+        }
+        one.batch_execute("ROLLBACK").await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn vacuum_full(stage: &Stage) -> Result<()> {
+    let client = stage.client().await?;
+    for _ in 0..3 {
+        for table in ["session_attributes", "sessions", "session_locks"] {
+            let statement = format!("VACUUM FULL {SCHEMA}.{table}");
+            patiently(&client, &statement).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+/// Columns that come and go, and storage that changes: plans are outdated, tables are locked for a moment.
+pub(super) async fn alter_tables(stage: &Stage) -> Result<()> {
+    let client = stage.client().await?;
+    for _ in 0..3 {
+        for change in [
+            "ALTER TABLE {schema}.sessions ADD COLUMN extra integer DEFAULT 7",
+            "ALTER TABLE {schema}.session_attributes ADD COLUMN extra text",
+            "ALTER TABLE {schema}.session_attributes ALTER COLUMN value SET STORAGE EXTERNAL",
+            "ALTER TABLE {schema}.session_attributes DROP COLUMN extra",
+            "ALTER TABLE {schema}.sessions DROP COLUMN extra",
+            "ALTER TABLE {schema}.session_attributes ALTER COLUMN value SET STORAGE EXTENDED",
+        ] {
+            patiently(&client, &change.replace("{schema}", SCHEMA)).await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
+}
+
+/// It may be chosen as the victim of a deadlock with the library's own statements; then once more.
+async fn patiently(client: &Client, statement: &str) -> Result<()> {
+    for _ in 0..20 {
+        match client.batch_execute(statement).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.code().is_some_and(|code| code.code() == "40P01") => {}
+            Err(error) => return Err(error).with_context(|| statement.to_owned()),
+        }
+    }
+    client.batch_execute(statement).await.with_context(|| statement.to_owned())
+}
+
+/// A role that may do nothing but connect floods the nodes' channel: garbage, other formats, forged invalidations.
+pub(super) async fn hostile_notifications(stage: &Stage, dice: &mut Dice) -> Result<()> {
+    let owner = stage.client().await?;
+    owner
+        .batch_execute(
+            "DO $$ BEGIN
+                 IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'mallory') THEN CREATE ROLE mallory LOGIN; END IF;
+             END $$",
+        )
+        .await?;
+    // As the library derives it, from the schema and an empty prefix; anybody can.
+    let derive = format!("SELECT 'pg_session_' || left(encode(sha256('{SCHEMA}\\000'::bytea), 'hex'), 16)");
+    let channel: String = owner.query_one(&derive, &[]).await?.get(0);
+    let mallory = stage.sandbox.url().replace("postgres@", "mallory@");
+    let (client, connection) = tokio_postgres::connect(&mallory, NoTls).await?;
+    tokio::spawn(async move { drop(connection.await) });
+    let board = Board::open(stage.keep.path())?;
+    let end = Instant::now() + dice.millis(1_500, 3_500);
+    while Instant::now() < end {
+        for _ in 0..50 {
+            let id = board.read(dice.index(SLOTS))?.now.simple().to_string();
+            let payload = match dice.roll(8) {
+                0 => String::new(),
+                1 => "1s".to_owned(),
+                2 => format!("1s{id}.{}", i64::MAX),
+                3 => format!("1d{id}"),
+                4 => "1a".to_owned(),
+                5 => "9 a format of tomorrow".to_owned(),
+                6 => "x".repeat(7_900),
+                _ => format!("1s{id}.-1,\u{1F600}"),
+            };
+            client.execute("SELECT pg_notify($1, $2)", &[&channel, &payload]).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// A listener that never comes to read keeps the queue's tail where it is; the rest is diligence.
+pub(super) async fn fill_notification_queue(stage: &Stage) -> Result<()> {
+    let (reader, writer) = (stage.client().await?, stage.client().await?);
+    reader.batch_execute("LISTEN torture_sleeper").await?;
+    reader.batch_execute("BEGIN").await?;
+    reader.batch_execute("SELECT 1").await?;
+    let fill = "SELECT count(pg_notify('torture_nobody', repeat('.', 7980) || n)) FROM generate_series(1, $1::integer) n";
+    let mut is_full = false;
+    for _ in 0..FILL_BATCHES_MAX {
+        match writer.execute(fill, &[&FILL_BATCH]).await {
+            Ok(_) => {}
+            Err(error) if error.code().is_some_and(|code| code.code() == QUEUE_FULL) => {
+                is_full = true;
+                break;
+            }
+            Err(error) => return Err(error).context("the queue cannot be filled"),
+        }
+    }
+    ensure!(is_full, "the queue did not become full");
+    // One by one up to the last page.
+    while writer.execute(fill, &[&1_i32]).await.is_ok() {}
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    reader.batch_execute("COMMIT").await?;
+    Ok(())
+}
