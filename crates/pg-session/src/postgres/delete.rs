@@ -148,7 +148,7 @@ fn locked(dialect: &Dialect<'_>, condition: &str) -> String {
     )
 }
 
-/// Removes one attribute from all sessions of a user.
+/// Removes one attribute from all sessions of a user, and from what rotations left of them.
 ///
 /// As in `update`: only while the session's version is the snapshot's, so that the removal cannot overlook what was
 /// inserted while it waited. Sessions that were overtaken are found again by the next try.
@@ -166,11 +166,12 @@ pub(super) fn attribute_sql(dialect: &Dialect<'_>) -> Sql {
              ), done AS (
                  UPDATE {sessions} s SET version = s.version + 1, updated_at = {now}
                  FROM found f WHERE s.id = f.id AND s.version = f.version AND {live}
-                 RETURNING s.id, s.version
+                 RETURNING s.id, s.version, s.rotated_to
              ), removed AS (
                  DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = $2
              ), told AS MATERIALIZED ({told})
-             SELECT (SELECT count(*) FROM found) AS found, (SELECT count(*) FROM done) AS done,
+             SELECT (SELECT count(*) FROM found) - (SELECT count(*) FROM done) AS moved,
+                    (SELECT count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
                     (SELECT count(*) FROM told) AS told"
         ),
         types: vec![Type::UUID, Type::TEXT],
@@ -178,13 +179,13 @@ pub(super) fn attribute_sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    /// Removes the attribute wherever the user has it. Returns how many sessions had it and how many lost it; if
-    /// these differ, some were overtaken, and another try is needed.
+    /// Removes the attribute wherever the user has it. Returns how many sessions lost it, and how many rows were
+    /// overtaken and still have it, so that another try is needed.
     pub(crate) async fn remove_attribute(&self, user: Uuid, key: &str) -> Result<(u64, u64), Failure> {
         let rows = self.query_long(&self.texts.remove_attribute, &[&user, &key]).await?;
         same_length(&rows, 1)?;
         let read = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
-        Ok((read("found")?, read("done")?))
+        Ok((read("sessions")?, read("moved")?))
     }
 
     /// Deletes the given sessions, all or none, each with what rotations left of it.

@@ -74,9 +74,9 @@ fn count(swept: &Swept, workshop: &Workshop) -> u64 {
 async fn remove_attribute(user: UserId, key: &str, workshop: &Workshop) -> Result<u64, Failure> {
     let mut removed = 0;
     for _ in 0..OVERTAKEN_MAX {
-        let (found, done) = workshop.database.remove_attribute(user.as_uuid(), key).await?;
-        removed += done;
-        if found == done {
+        let (sessions, moved) = workshop.database.remove_attribute(user.as_uuid(), key).await?;
+        removed += sessions;
+        if moved == 0 {
             return Ok(removed);
         }
     }

@@ -1,5 +1,10 @@
 //! Rotation: what the session is under its new id, and what is left under the old one.
 
+mod ending;
+mod limit;
+mod locks;
+mod race;
+
 use std::time::{Duration, SystemTime};
 
 use pg_session::{ErrorKind, Session, SessionManager, UpdateError, UserId};

@@ -75,6 +75,20 @@ impl Holder {
         !observer.query(text, &[&self.pid]).await.expect("pg_stat_activity").is_empty()
     }
 
+    /// Waits until so many wait for this transaction, or for one who waits for it.
+    pub async fn blocks_many(&self, observer: &Client, count: i64) {
+        let text = "WITH RECURSIVE queue (pid) AS (
+                        SELECT $1::int UNION
+                        SELECT a.pid FROM pg_stat_activity a JOIN queue q ON q.pid = ANY (pg_blocking_pids(a.pid))
+                        WHERE a.wait_event_type = 'Lock'
+                    ) SELECT count(*) - 1 FROM queue";
+        eventually("they wait for the held lock", async || {
+            let row = observer.query_one(text, &[&self.pid]).await.expect("pg_stat_activity");
+            row.get::<_, i64>(0) == count
+        })
+        .await;
+    }
+
     pub async fn commit(self) {
         self.client.batch_execute("COMMIT").await.expect("the holder's commit");
     }
