@@ -42,8 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     slow_request(&sessions, laptop).await?;
 
     // A new password: everybody else is out, and whoever typed it stays.
-    let others = sessions.user_sessions(ann).await?.into_iter().map(|session| session.id());
-    let ended = sessions.delete_many(others.filter(|&id| id != phone)).await?;
+    let ended = sessions.delete_user_sessions_except(ann, phone).await?;
     println!("{ended} other session ended with the new password");
     for (device, id) in [("laptop", laptop), ("tablet", tablet), ("phone", phone)] {
         let state = if sessions.get(id).await?.is_some() { "logged in" } else { "logged out" };

@@ -25,6 +25,10 @@
 //! [`modify`](SessionManager::modify) loads, changes, checks and retries.
 //! What an update cannot do is bring back a session that was ended: that is [`UpdateError::NotFound`].
 //!
+//! **Signing in.** A session may be [of nobody](SessionManager::create_anonymous) at first. With each change of privilege it
+//! goes on under a new id ([`rotate`](SessionManager::rotate)), with the attributes that are to stay. For a short grace the old id
+//! answers requests that were under way, with the user and the attributes from before.
+//!
 //! **Hearing.** Each node listens on a connection of its own. Notifications name what changed and to which version; a
 //! barrier, sent every third of [`Config::trust_window`] and heard again, proves that nothing is missing. A node that
 //! lost its connection serves nothing from memory until it listens again, and then only sessions whose versions it has

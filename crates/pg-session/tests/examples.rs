@@ -50,6 +50,20 @@ fn login_logout_shows_that_a_logout_is_final() {
 }
 
 #[test]
+fn sign_in_shows_that_an_old_id_never_shows_who_has_signed_in() {
+    let expected = [
+        "a visitor: user None, [\"cart\", \"page\"]",
+        "signed in: a new id: true, [\"cart\", \"name\"]",
+        "the old id: user None, [\"cart\", \"page\"], rotated: true",
+        "and nothing is saved through it",
+        "elevated: [\"cart\", \"elevated\", \"name\"]; without a grace the old ids are dead at once: true",
+        "logged out: true",
+        "done",
+    ];
+    assert_lines(&run("sign_in"), &expected);
+}
+
+#[test]
 fn step_up_shows_that_a_typed_password_counts_for_a_while_on_every_node() {
     let expected = [
         "show the profile: yes",

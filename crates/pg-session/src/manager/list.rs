@@ -16,7 +16,7 @@ pub const LISTED_MAX: u32 = 1_000;
 
 impl SessionManager {
     /// The live sessions of a user, the most recently used first, at most [`LISTED_MAX`]. Always asked of the
-    /// database; does not count as an access.
+    /// database; does not count as an access. Each comes with its attributes, and once, however often it was rotated.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the

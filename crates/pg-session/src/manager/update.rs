@@ -87,7 +87,9 @@ impl Update<'_> {
         self
     }
 
-    /// Moves the absolute limit to an instant on the database's clock. One that has passed ends the session.
+    /// Moves the absolute limit to an instant on the database's clock. One that has passed ends the session;
+    /// what a rotation left of it under an old id can be read for the rest of its grace, unlike after a
+    /// [`delete`](SessionManager::delete).
     pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
         self.row.expiry = Some(Expiry::At(expires_at.into()));
         self

@@ -1,6 +1,6 @@
 //! The tables: made once whoever makes them, kept apart by prefix, and what stands in their columns.
 
-use pg_session::{ErrorKind, Migrations, SessionManager, UserId, migrations_sql};
+use pg_session::{ErrorKind, Migrations, SessionId, SessionManager, UserId, migrations_sql};
 use uuid::Uuid;
 
 use crate::support::World;
@@ -88,4 +88,38 @@ async fn a_users_id_stands_in_the_column_as_documented() {
     assert_eq!((users[0].as_integer(), users[1].as_integer()), (Some(42), Some(-1)));
     assert_eq!((users[2].as_uuid().get_version_num(), users[2].as_integer()), (8, None), "a text, hashed");
     assert_eq!(users[3].as_uuid(), uuid, "a uuid, as it is");
+}
+
+/// The tables as they were before rotation, in use: with sessions, attributes, and a lock that is held.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_in_use_are_brought_up_to_date_and_keep_what_they_hold() {
+    let world = World::new();
+    let script = migrations_sql(&world.config()).unwrap();
+    let (old, _) = script.split_once("-- 0003:").expect("the migration has its number");
+    let observer = world.client().await;
+    observer.batch_execute(old).await.unwrap();
+    let (id, user) = (SessionId::from_uuid(Uuid::new_v4()), UserId::from(42));
+    let text = "WITH born AS (
+                    INSERT INTO sessions (id, user_id, version, idle_limited, created_at, updated_at,
+                                          last_accessed_at, expires_at)
+                    VALUES ($1, $2, 3, true, now(), now(), now(), now() + interval '1 day') RETURNING id
+                ), locked AS (
+                    INSERT INTO session_locks (session_id, name, owner, fence, acquired_at, expires_at)
+                    SELECT id, 'checkout', gen_random_uuid(), 7, now(), now() + interval '1 hour' FROM born
+                )
+                INSERT INTO session_attributes (session_id, key, value, version) SELECT id, 'cart', '1', 3 FROM born";
+    observer.execute(text, &[&id.expose(), &user.as_uuid()]).await.unwrap();
+    let mut checking = world.config();
+    checking.migrations = Migrations::Check;
+    let error = SessionManager::connect(&world.url, checking).await.unwrap_err();
+    assert!(error.to_string().contains("at version 2, this library needs 3"), "{error}");
+
+    let node = world.node().await;
+    let mut session = node.get(id).await.unwrap().unwrap();
+    assert_eq!((session.user_id(), session.is_rotated()), (Some(user), false));
+    node.rotate(&mut session).await.unwrap();
+    assert_eq!((session.version().get(), session.get("cart").unwrap()), (4, Some(1)));
+    let lock = node.session_lock_holder(session.id(), "checkout").await.unwrap().unwrap();
+    assert_eq!(lock.fence.get(), 7);
+    assert!(node.get(id).await.unwrap().unwrap().is_rotated());
 }
