@@ -162,14 +162,24 @@ async fn where_the_policy_is_to_refuse_a_sign_in_is_refused_and_the_visitor_stay
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_of_a_session_takes_no_place() {
-    let world = World::new();
-    let [a, _] = two_nodes(&world, |config| config.max_sessions_per_user = 2).await;
-    let mut first = a.create(1).await.unwrap();
-    for _ in 0..5 {
-        a.rotate(&mut first).await.unwrap();
-    }
-    let second = a.create(1).await.unwrap();
-    for id in [first.id(), second.id()] {
-        assert!(!read(&a, id).await.is_rotated());
+    for policy in [SessionLimit::EvictLeastRecentlyUsed, SessionLimit::Refuse] {
+        let world = World::new();
+        let [a, _] = two_nodes(&world, |config| {
+            config.session_limit = policy;
+            config.max_sessions_per_user = 4;
+        })
+        .await;
+        let first = a.create(1).await.unwrap();
+        // Used later than the first.
+        let mut second = a.create(1).await.unwrap();
+        for _ in 0..5 {
+            a.rotate(&mut second).await.unwrap();
+        }
+        let third = a.create(1).await.expect("a create");
+        let mut fourth = a.create_anonymous().await.unwrap();
+        a.rotate(&mut fourth).user(1).await.expect("a sign-in");
+        for session in [first, second, third, fourth] {
+            assert!(!read(&a, session.id()).await.is_rotated());
+        }
     }
 }
