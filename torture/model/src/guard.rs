@@ -1,0 +1,79 @@
+//! The guards of the protocol. Each can be taken away, and a test shows what breaks then.
+
+/// A check or an order of steps that the library relies on. The comment names where it stands in
+/// `crates/pg-session/src`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Guard {
+    /// `cache/mod.rs`, `install`: the stripe must admit the record.
+    FillTicket,
+    /// `loader.rs`, `depart`: the ticket is taken before the query leaves.
+    TicketBeforeQuery,
+    /// `writer/update.rs`, `commit`: the ticket is taken before the statement leaves.
+    TicketBeforeStatement,
+    /// `cache/mod.rs`, `invalidate`: what was invalidated is noted, not only dropped.
+    Note,
+    /// `cache/fill.rs`, `note`: a remembered invalidation that makes room refuses for the whole stripe.
+    Forgotten,
+    /// `cache/mod.rs`, `forget`: an end is noted as higher than any version.
+    Tombstone,
+    /// `cache/mod.rs`, `install`: the connection has not been lost since the ticket.
+    SameEpoch,
+    /// `cache/mod.rs`, `put`: an entry is of its ticket's epoch, not of the present one.
+    TicketsEpoch,
+    /// `cache/mod.rs`, `install`: what is loaded while deaf is not kept.
+    Listening,
+    /// `cache/mod.rs`, `install`: a higher version is not replaced.
+    Forward,
+    /// `cache/mod.rs`, `install`: a record that may not be kept makes a lower one disappear.
+    SeenDropsLower,
+    /// `cache/fill.rs`, `see`: a write under way remembers what was shown meanwhile.
+    Writing,
+    /// `cache/mod.rs`, `publish`: loads that are under way and older are refused from then on.
+    PublishNotes,
+    /// `writer/update.rs`, `commit`: published after the commit, not before.
+    PublishAfterCommit,
+    /// `writer/update.rs`, `commit`: published before the answer.
+    PublishBeforeAnswer,
+    /// `writer/update.rs`, `commit`: an update that found nothing drops what is in memory.
+    NotFoundForgets,
+    /// `writer/update.rs`, `successor`: what came between comes back with the update.
+    Found,
+    /// `postgres/update.rs`: applied only to the version in the statement's own snapshot.
+    Moved,
+    /// `writer/delete.rs`: dropped here before the answer.
+    ForgetBeforeAnswer,
+    /// `cache/mod.rs`, `discard`: what a load did not find is noted as ended.
+    Discard,
+    /// `cache/index.rs`, `add`: a record is refused if its owner was dropped after its ticket.
+    OwnerDropped,
+    /// `cache/mod.rs`, `drop_all`: every stripe refuses older tickets.
+    AllNoted,
+    /// `cache/mod.rs`, `is_current`: a drop that named no session ends the joining of older loads.
+    Unnamed,
+    /// `loader.rs`, `load`: only a trusted node joins a load under way.
+    JoinTrusted,
+    /// `loader.rs`, `enqueue`: nothing was heard of the session since the load's ticket.
+    JoinCurrent,
+    /// `manager/get.rs`, `hit`: before the end of the trust.
+    TrustWindow,
+    /// `manager/get.rs`, `hit`: the end of the trust is read before the cache.
+    UntilFirst,
+    /// `manager/get.rs`, `hit`: the clock is read after the cache.
+    ClockLast,
+    /// `manager/get.rs`, `hit`: the entry is of this epoch.
+    Verified,
+    /// `pg-listen`: a barrier travels with the notifications; a ping would not.
+    Barrier,
+    /// `pg-listen`: the barrier's time is read before it is sent.
+    AsOfBeforeSending,
+    /// `invalidation/mod.rs`: a loss begins a new epoch.
+    LossBeginsEpoch,
+    /// `invalidation/mod.rs`: a loss ends the trust.
+    LossRevokes,
+    /// `pg-listen`: LISTEN is sent again after a loss.
+    Relisten,
+    /// `cache/mod.rs`, `verify`: only the version that the database holds is verified.
+    VerifyVersion,
+    /// `cache/mod.rs`, `verify`: nothing was heard of the session since the question left.
+    VerifyTicket,
+}

@@ -1,0 +1,209 @@
+//! The hearing lane: `pg-listen`'s connection and barriers, and `crates/pg-session/src/invalidation`.
+//!
+//! ```text
+//! Up ── disconnect: what was read so far is kept, the rest is lost ──▶ Broken ── lost ──▶ Down ── listen ──▶ Up
+//! ```
+//!
+//! Everything on its way from a commit to the hearing task is one queue: the server's, the socket's and the
+//! subscription's. Only its head has been read when the connection breaks, and how much that is, is any number.
+
+use arrayvec::ArrayVec;
+
+use crate::cache::{Cache, Ticket};
+use crate::database::Database;
+use crate::guard::Guard;
+use crate::tally::Seen;
+use crate::version::Version;
+use crate::world::Rules;
+
+/// Events on their way; the bounds of a model see to it that there is room.
+const EVENTS_MAX: usize = 10;
+
+/// What the hearing task is told, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    Changed(Version),
+    Ended(Ending),
+    Listening,
+    /// A barrier is back that was begun this many ticks ago.
+    InSync {
+        age: u8,
+    },
+    Lost,
+}
+
+/// How the session is deleted, and what is notified.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ending {
+    /// By its id.
+    Session,
+    /// With all sessions of its user, or of its group.
+    Owner,
+    /// With all sessions.
+    All,
+}
+
+impl Ending {
+    pub(crate) fn apply(self, rules: &Rules, cache: &mut Cache) {
+        match self {
+            Self::Session => cache.forget(rules),
+            Self::Owner => cache.drop_owner(rules),
+            Self::All => cache.drop_all(rules),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Link {
+    Up,
+    /// The server sends nothing any more, and the node does not know it.
+    Broken,
+    Down,
+}
+
+/// The task of `invalidation::resync`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Resync {
+    Idle,
+    Wanted,
+    Asked { ticket: Ticket },
+    Found { ticket: Ticket, version: Version },
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Hearing {
+    link: Link,
+    pub(crate) events: ArrayVec<Event, EVENTS_MAX>,
+    /// `Trust::until`, as ticks from now; none if it has passed.
+    pub(crate) trust: u8,
+    pub(crate) resync: Resync,
+    /// Listening has started again while the resync was at work.
+    wanted_again: bool,
+}
+
+impl Hearing {
+    /// LISTEN is in force, and nothing was proved yet.
+    pub(crate) fn new() -> Self {
+        Self { link: Link::Up, events: ArrayVec::new(), trust: 0, resync: Resync::Idle, wanted_again: false }
+    }
+
+    /// A commit notifies whoever listens.
+    pub(crate) fn notify(&mut self, event: Event) {
+        if self.link == Link::Up {
+            self.events.push(event);
+        }
+    }
+
+    pub(crate) fn may_disconnect(&self) -> bool {
+        self.link == Link::Up
+    }
+
+    /// The first `kept` events had been read.
+    pub(crate) fn disconnect(&mut self, kept: usize) {
+        self.link = Link::Broken;
+        self.events.truncate(kept);
+    }
+
+    pub(crate) fn may_notice_loss(&self) -> bool {
+        self.link == Link::Broken
+    }
+
+    pub(crate) fn lost(&mut self) {
+        self.link = Link::Down;
+        self.events.push(Event::Lost);
+    }
+
+    pub(crate) fn may_listen(&self, rules: &Rules) -> bool {
+        self.link == Link::Down && rules.holds(Guard::Relisten)
+    }
+
+    pub(crate) fn listen(&mut self) {
+        self.link = Link::Up;
+        self.events.push(Event::Listening);
+    }
+
+    /// One at a time; and while there is trust, in a window of one tick, another would prove nothing that matters.
+    pub(crate) fn may_send_barrier(&self) -> bool {
+        let under_way = self.events.iter().any(|event| matches!(event, Event::InSync { .. }));
+        self.link == Link::Up && !under_way
+    }
+
+    /// `Barriers::begin` reads the clock, and the server commits the NOTIFY at once. Later would only be worth less.
+    pub(crate) fn send_barrier(&mut self, rules: &Rules) {
+        let returned = Event::InSync { age: 0 };
+        if rules.holds(Guard::Barrier) {
+            self.events.push(returned);
+        } else {
+            // A ping's answer proves that the server is there, and has nothing to do with notifications.
+            self.events.insert(0, returned);
+        }
+    }
+
+    /// `Hearing::run` handles one event.
+    pub(crate) fn hear(&mut self, rules: &Rules, cache: &mut Cache) {
+        match self.events.remove(0) {
+            Event::Changed(version) => cache.invalidate(rules, version),
+            Event::Ended(ending) => ending.apply(rules, cache),
+            Event::Listening => {
+                cache.start_listening();
+                match self.resync {
+                    Resync::Idle => self.resync = Resync::Wanted,
+                    _ => self.wanted_again = true,
+                }
+            }
+            Event::InSync { age } => {
+                let age = if rules.holds(Guard::AsOfBeforeSending) { age } else { 0 };
+                self.trust = rules.bounds.window - age;
+                rules.tally.add(if cache.epoch() == 1 { Seen::Trusted } else { Seen::TrustedAgain });
+            }
+            Event::Lost => self.deafen(rules, cache),
+        }
+    }
+
+    fn deafen(&mut self, rules: &Rules, cache: &mut Cache) {
+        if rules.holds(Guard::LossRevokes) {
+            self.trust = 0;
+        }
+        if rules.holds(Guard::LossBeginsEpoch) {
+            cache.stop_listening();
+        }
+    }
+
+    /// `Resync::verify`, step by step: ticket, query, verdict.
+    pub(crate) fn resync(&mut self, rules: &Rules, cache: &mut Cache, database: &Database) {
+        self.resync = match self.resync {
+            Resync::Wanted if cache.is_unverified() => Resync::Asked { ticket: cache.ticket() },
+            Resync::Asked { ticket } => Resync::Found { ticket, version: database.row },
+            Resync::Found { ticket, version } => {
+                cache.verify(rules, ticket, version);
+                self.rested()
+            }
+            Resync::Wanted | Resync::Idle => self.rested(),
+        };
+    }
+
+    fn rested(&mut self) -> Resync {
+        if std::mem::take(&mut self.wanted_again) { Resync::Wanted } else { Resync::Idle }
+    }
+
+    pub(crate) fn ticket(&mut self) -> Option<&mut Ticket> {
+        match &mut self.resync {
+            Resync::Asked { ticket } | Resync::Found { ticket, .. } => Some(ticket),
+            Resync::Idle | Resync::Wanted => None,
+        }
+    }
+
+    /// A barrier that is as old as the window proves nothing any more, and is as good as lost.
+    pub(crate) fn tick(&mut self, rules: &Rules) {
+        self.trust = self.trust.saturating_sub(1);
+        for event in &mut self.events {
+            if let Event::InSync { age } = event {
+                *age = rules.bounds.window.min(*age + 1);
+            }
+        }
+        if rules.holds(Guard::AsOfBeforeSending) {
+            let worthless = Event::InSync { age: rules.bounds.window };
+            self.events.retain(|event| *event != worthless);
+        }
+    }
+}

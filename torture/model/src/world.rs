@@ -1,0 +1,394 @@
+//! The world: a database, nodes, and everything that may happen next.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use stateright::{Model, Property};
+
+use crate::database::Database;
+use crate::guard::Guard;
+use crate::hearing::{Ending, Event, Resync};
+use crate::node::Node;
+use crate::promise::Broken;
+use crate::reading::Reader;
+use crate::tally::Tally;
+use crate::version::Version;
+use crate::writing::{Delete, Update};
+
+/// What may happen, and how often, so that there is an end to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Nodes with all three lanes.
+    pub nodes: usize,
+    /// Whether there is one more node, of which only the commits matter.
+    pub elsewhere: bool,
+    /// Updates, by anybody.
+    pub updates: u8,
+    /// How the session may be deleted, once, by anybody.
+    pub ending: Option<Ending>,
+    /// Whether the outcome of an update may stay unknown to its node.
+    pub unknown: bool,
+    /// Connections that may break.
+    pub disconnects: u8,
+    /// The trust window, in ticks; time has no bound.
+    pub window: u8,
+    /// Whether what a lane does without waiting for anybody is one step.
+    pub coarse: bool,
+}
+
+/// A protocol: bounds, perhaps guards that were taken away, and what was seen of it.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub bounds: Bounds,
+    pub removed: &'static [Guard],
+    pub tally: Arc<Tally>,
+}
+
+impl Rules {
+    #[must_use]
+    pub fn new(bounds: Bounds, removed: &'static [Guard]) -> Self {
+        Self { bounds, removed, tally: Arc::default() }
+    }
+
+    pub(crate) fn holds(&self, guard: Guard) -> bool {
+        !self.removed.contains(&guard)
+    }
+}
+
+/// Everything at one moment.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct World {
+    pub database: Database,
+    pub nodes: ArrayVec<Node, 2>,
+    pub disconnects: u8,
+}
+
+/// One step of one part of the world, named after the function that takes it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    Tick,
+    Get(usize),
+    Lookup(usize),
+    Judge(usize),
+    IsTrusted(usize),
+    Enqueue(usize),
+    Depart(usize),
+    Select(usize),
+    Arrive(usize),
+    BeginWrite(usize),
+    Snapshot(usize),
+    CommitUpdate(usize),
+    Publish(usize),
+    OutcomeUnknown(usize),
+    CommitDelete(usize),
+    Forget(usize),
+    Evict(usize),
+    Hear(usize),
+    SendBarrier(usize),
+    Resync(usize),
+    Disconnect(usize, usize),
+    Lost(usize),
+    Listen(usize),
+    UpdateElsewhere,
+    DeleteElsewhere,
+}
+
+impl Model for Rules {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World {
+            database: Database::new(self.bounds.window),
+            nodes: (0..self.bounds.nodes).map(|_| Node::new()).collect(),
+            disconnects: 0,
+        }]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        if world.broken().is_some() {
+            return;
+        }
+        actions.push(Action::Tick);
+        for node in 0..world.nodes.len() {
+            world.read(node, actions);
+            world.write(self, node, actions);
+            world.hear(self, node, actions);
+        }
+        if self.bounds.elsewhere {
+            if world.may_update(self) {
+                actions.push(Action::UpdateElsewhere);
+            }
+            if world.may_delete(self) {
+                actions.push(Action::DeleteElsewhere);
+            }
+        }
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut world = world.clone();
+        world.step(self, action);
+        if self.bounds.coarse {
+            while let Some(next) = world.goes_on(self, action) {
+                world.step(self, next);
+            }
+        }
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(
+                "I1 nothing in memory is older than a handled invalidation",
+                |_, world: &World| {
+                    world.nodes.iter().all(|node| {
+                        let handled = node.cache.handled.min(world.database.row);
+                        node.cache.slot.is_none_or(|slot| slot.record.version >= handled)
+                    })
+                },
+            ),
+            Property::always("I2 a node never goes backwards", |_, world: &World| {
+                world.broken() != Some(Broken::Backwards)
+            }),
+            Property::always("I3 what was acknowledged before the window is seen", |_, world: &World| {
+                world.broken() != Some(Broken::Late)
+            }),
+            Property::always("I4 what has ended is not seen again", |_, world: &World| {
+                world.broken() != Some(Broken::Revived)
+            }),
+            Property::always("I6 row and attributes belong together", |_, world: &World| {
+                world.broken() != Some(Broken::Torn)
+            }),
+            Property::always("only what was committed is seen", |_, world: &World| {
+                world.broken() != Some(Broken::Uncommitted)
+            }),
+            Property::always("every node can be trusted again", |rules: &Rules, world: &World| {
+                world.nodes.iter().all(|node| rules.bounds.disconnects == 0 || node.recovers(rules))
+            }),
+        ]
+    }
+}
+
+impl World {
+    fn broken(&self) -> Option<Broken> {
+        self.nodes.iter().find_map(|node| node.reading.broken)
+    }
+
+    /// What the same lane does next without waiting.
+    fn goes_on(&self, rules: &Rules, action: Action) -> Option<Action> {
+        let (Action::Get(at)
+        | Action::Lookup(at)
+        | Action::Judge(at)
+        | Action::IsTrusted(at)
+        | Action::Enqueue(at)
+        | Action::Snapshot(at)
+        | Action::Publish(at)) = action
+        else {
+            return None;
+        };
+        let node = &self.nodes[at];
+        let reads = !matches!(action, Action::Snapshot(_) | Action::Publish(_));
+        match (node.reading.reader, node.writing.update) {
+            (Reader::Trusting { .. }, _) if reads => Some(Action::Lookup(at)),
+            (Reader::Found { .. }, _) if reads => Some(Action::Judge(at)),
+            (Reader::Missed { .. }, _) if reads => Some(Action::IsTrusted(at)),
+            (Reader::MayJoin { .. }, _) if reads => Some(Action::Enqueue(at)),
+            (_, Update::Snapshot { .. }) if !reads && self.may_update(rules) => {
+                Some(Action::CommitUpdate(at))
+            }
+            (_, Update::Noted { .. }) if !reads => Some(Action::Publish(at)),
+            _ => None,
+        }
+    }
+
+    fn may_update(&self, rules: &Rules) -> bool {
+        self.database.row.is_live() && self.database.row.updates() < rules.bounds.updates
+    }
+
+    fn may_delete(&self, rules: &Rules) -> bool {
+        rules.bounds.ending.is_some() && self.database.row.is_live()
+    }
+
+    fn read(&self, at: usize, actions: &mut Vec<Action>) {
+        let reading = &self.nodes[at].reading;
+        match reading.reader {
+            Reader::Idle => actions.push(Action::Get(at)),
+            Reader::Trusting { .. } => actions.push(Action::Lookup(at)),
+            Reader::Found { .. } => actions.push(Action::Judge(at)),
+            Reader::Missed { .. } => actions.push(Action::IsTrusted(at)),
+            Reader::MayJoin { .. } => actions.push(Action::Enqueue(at)),
+            Reader::Queued { .. } | Reader::Aboard { .. } => {}
+        }
+        match reading.flight {
+            None => actions.push(Action::Depart(at)),
+            Some(flight) if flight.read.is_none() => actions.push(Action::Select(at)),
+            Some(_) => actions.push(Action::Arrive(at)),
+        }
+        if self.nodes[at].cache.slot.is_some() {
+            actions.push(Action::Evict(at));
+        }
+    }
+
+    fn write(&self, rules: &Rules, at: usize, actions: &mut Vec<Action>) {
+        let node = &self.nodes[at];
+        match node.writing.update {
+            Update::Idle if node.holds_session() && rules.bounds.updates > 0 => {
+                actions.push(Action::BeginWrite(at));
+            }
+            Update::Idle => {}
+            Update::Begun { .. } => actions.push(Action::Snapshot(at)),
+            Update::Snapshot { .. } if self.may_update(rules) || !self.database.row.is_live() => {
+                actions.push(Action::CommitUpdate(at));
+            }
+            Update::Snapshot { .. } => {}
+            Update::Committed { .. } => {
+                actions.push(Action::Publish(at));
+                if rules.bounds.unknown {
+                    actions.push(Action::OutcomeUnknown(at));
+                }
+            }
+            Update::Noted { .. } | Update::NotFound => actions.push(Action::Publish(at)),
+        }
+        match node.writing.delete {
+            Delete::Idle if self.may_delete(rules) => actions.push(Action::CommitDelete(at)),
+            Delete::Idle => {}
+            Delete::Committed => actions.push(Action::Forget(at)),
+        }
+    }
+
+    fn hear(&self, rules: &Rules, at: usize, actions: &mut Vec<Action>) {
+        let hearing = &self.nodes[at].hearing;
+        if !hearing.events.is_empty() {
+            actions.push(Action::Hear(at));
+        }
+        if hearing.may_send_barrier() && (hearing.trust == 0 || rules.bounds.window > 1) {
+            actions.push(Action::SendBarrier(at));
+        }
+        if hearing.resync != Resync::Idle {
+            actions.push(Action::Resync(at));
+        }
+        if hearing.may_disconnect() && self.disconnects < rules.bounds.disconnects {
+            actions.extend((0..=hearing.events.len()).map(|kept| Action::Disconnect(at, kept)));
+        }
+        if hearing.may_notice_loss() {
+            actions.push(Action::Lost(at));
+        }
+        if hearing.may_listen(rules) {
+            actions.push(Action::Listen(at));
+        }
+    }
+
+    fn step(&mut self, rules: &Rules, action: Action) {
+        let Self { database, nodes, .. } = self;
+        match action {
+            Action::Tick => {
+                database.tick();
+                nodes.iter_mut().for_each(|node| node.tick(rules));
+            }
+            Action::Get(at) => {
+                let node = &mut nodes[at];
+                node.reading.get(node.hearing.trust, database);
+            }
+            Action::Lookup(at) => {
+                let node = &mut nodes[at];
+                node.reading.lookup(&node.cache);
+            }
+            Action::Judge(at) => {
+                let node = &mut nodes[at];
+                node.reading.judge(rules, node.hearing.trust, &node.cache, database);
+            }
+            Action::IsTrusted(at) => {
+                let node = &mut nodes[at];
+                node.reading.is_trusted(rules, node.hearing.trust);
+            }
+            Action::Enqueue(at) => {
+                let node = &mut nodes[at];
+                node.reading.enqueue(rules, &node.cache);
+            }
+            Action::Depart(at) => {
+                let node = &mut nodes[at];
+                node.reading.depart(&node.cache);
+            }
+            Action::Select(at) => {
+                nodes[at].reading.select(database);
+            }
+            Action::Arrive(at) => {
+                let node = &mut nodes[at];
+                node.reading.arrive(rules, &mut node.cache, database);
+            }
+            Action::BeginWrite(at) => {
+                let node = &mut nodes[at];
+                node.writing.begin_write(rules, node.reading.told, &mut node.cache);
+            }
+            Action::Snapshot(at) => nodes[at].writing.snapshot(database),
+            Action::CommitUpdate(at) => {
+                let node = &mut nodes[at];
+                if let Some(version) = node.writing.commit(rules, &mut node.cache, database) {
+                    self.notify(Event::Changed(version));
+                }
+            }
+            Action::Publish(at) => {
+                let node = &mut nodes[at];
+                if let Some(told) = node.writing.publish(rules, &mut node.cache) {
+                    node.reading.tell(told);
+                    if told.is_live() {
+                        database.acknowledge(told);
+                    }
+                }
+            }
+            Action::OutcomeUnknown(at) => {
+                let node = &mut nodes[at];
+                node.writing.outcome_unknown(rules, &mut node.cache);
+            }
+            Action::CommitDelete(at) => {
+                database.delete();
+                nodes[at].writing.delete = Delete::Committed;
+                self.end(rules);
+            }
+            Action::Forget(at) => {
+                let node = &mut nodes[at];
+                node.writing.forget(rules, &mut node.cache);
+                node.reading.tell(Version::DELETED);
+                database.acknowledge(Version::DELETED);
+            }
+            Action::Evict(at) => nodes[at].cache.take(),
+            Action::Hear(at) => {
+                let node = &mut nodes[at];
+                node.hearing.hear(rules, &mut node.cache);
+            }
+            Action::SendBarrier(at) => nodes[at].hearing.send_barrier(rules),
+            Action::Resync(at) => {
+                let node = &mut nodes[at];
+                node.hearing.resync(rules, &mut node.cache, database);
+            }
+            Action::Disconnect(at, kept) => {
+                nodes[at].hearing.disconnect(kept);
+                self.disconnects += 1;
+            }
+            Action::Lost(at) => nodes[at].hearing.lost(),
+            Action::Listen(at) => nodes[at].hearing.listen(),
+            // Answered at once: later would only ask less of the readers.
+            Action::UpdateElsewhere => {
+                let version = database.update();
+                database.acknowledge(version);
+                self.notify(Event::Changed(version));
+            }
+            Action::DeleteElsewhere => {
+                database.delete();
+                database.acknowledge(Version::DELETED);
+                self.end(rules);
+            }
+        }
+        self.nodes.iter_mut().for_each(|node| node.canonical(rules));
+    }
+
+    fn end(&mut self, rules: &Rules) {
+        if let Some(ending) = rules.bounds.ending {
+            self.notify(Event::Ended(ending));
+        }
+    }
+
+    fn notify(&mut self, event: Event) {
+        self.nodes.iter_mut().for_each(|node| node.hearing.notify(event));
+    }
+}

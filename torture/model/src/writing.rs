@@ -1,0 +1,150 @@
+//! The write lane of a node: `writer/update.rs` and `writer/delete.rs`, step by step.
+//!
+//! ```text
+//! begin_write, ticket ── snapshot ── commit ── publish (note ── install) ── answer
+//!                            ▲──Moved──┘
+//! ```
+//!
+//! The statement sees the row twice: in its snapshot, and when it has the row's lock. Deletes have a lane of their own,
+//! so one may run beside an update of the same session.
+
+use crate::cache::{Cache, Record, Ticket};
+use crate::database::Database;
+use crate::guard::Guard;
+use crate::tally::Seen;
+use crate::version::Version;
+use crate::world::Rules;
+
+/// Where the update is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Update {
+    Idle,
+    Begun { ticket: Ticket, base: Version },
+    Snapshot { ticket: Ticket, base: Version, seen: Version },
+    Committed { ticket: Ticket, record: Record },
+    Noted { ticket: Ticket, record: Record },
+    NotFound,
+}
+
+/// Where the delete is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Delete {
+    Idle,
+    Committed,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Writing {
+    pub(crate) update: Update,
+    pub(crate) delete: Delete,
+}
+
+impl Writing {
+    pub(crate) fn new() -> Self {
+        Self { update: Update::Idle, delete: Delete::Idle }
+    }
+
+    /// The caller holds the session as it was last told.
+    pub(crate) fn begin_write(&mut self, rules: &Rules, told: Version, cache: &mut Cache) {
+        cache.begin_write();
+        let ticket = cache.ticket();
+        // What came between comes back with the update, so that the base makes no difference.
+        let base = if rules.holds(Guard::Found) { Version::ABSENT } else { told };
+        self.update = Update::Begun { ticket, base };
+        if !rules.holds(Guard::PublishAfterCommit) {
+            cache.install(rules, ticket, Record { version: told.next(), whole: true });
+        }
+    }
+
+    pub(crate) fn snapshot(&mut self, database: &Database) {
+        if let Update::Begun { ticket, base } = self.update {
+            self.update = match database.row {
+                Version::DELETED => Update::NotFound,
+                seen => Update::Snapshot { ticket, base, seen },
+            };
+        }
+    }
+
+    /// The statement has the row's lock. Returns the version that it commits, if it does.
+    pub(crate) fn commit(
+        &mut self,
+        rules: &Rules,
+        cache: &mut Cache,
+        database: &mut Database,
+    ) -> Option<Version> {
+        let Update::Snapshot { ticket, base, seen } = self.update else { return None };
+        let moved = database.row != seen;
+        if database.row == Version::DELETED || moved && rules.holds(Guard::Moved) {
+            rules.tally.add(Seen::Moved);
+            cache.begin_write();
+            self.update = Update::Begun { ticket: cache.ticket(), base };
+            return None;
+        }
+        // The attributes in the record, and those that the changes were applied to.
+        let attributes = if rules.holds(Guard::Found) { seen } else { base };
+        let whole = attributes == database.row;
+        let version = database.update();
+        self.update = Update::Committed { ticket, record: Record { version, whole } };
+        Some(version)
+    }
+
+    /// One step of what follows the commit; returns what the caller is told at its end.
+    pub(crate) fn publish(&mut self, rules: &Rules, cache: &mut Cache) -> Option<Version> {
+        match self.update {
+            Update::Committed { ticket, record } => {
+                let ticket = if rules.holds(Guard::TicketBeforeStatement) { ticket } else { cache.ticket() };
+                cache.publish_note(rules, record.version);
+                self.update = Update::Noted { ticket, record };
+                (!rules.holds(Guard::PublishBeforeAnswer)).then_some(record.version)
+            }
+            Update::Noted { ticket, record } => {
+                let published = cache.install(rules, ticket, record);
+                rules.tally.add(if published { Seen::Publish } else { Seen::LatePublish });
+                self.end_update(cache);
+                rules.holds(Guard::PublishBeforeAnswer).then_some(record.version)
+            }
+            Update::NotFound => {
+                rules.tally.add(Seen::NotFound);
+                if rules.holds(Guard::NotFoundForgets) {
+                    cache.forget(rules);
+                }
+                self.end_update(cache);
+                Some(Version::DELETED)
+            }
+            Update::Idle | Update::Begun { .. } | Update::Snapshot { .. } => None,
+        }
+    }
+
+    /// The answer to the statement does not come: committed or not, nobody is told.
+    pub(crate) fn outcome_unknown(&mut self, rules: &Rules, cache: &mut Cache) {
+        let handled = cache.handled;
+        cache.forget(rules);
+        // Nobody said that it has ended.
+        cache.handled = handled;
+        self.end_update(cache);
+    }
+
+    fn end_update(&mut self, cache: &mut Cache) {
+        cache.end_write();
+        self.update = Update::Idle;
+    }
+
+    pub(crate) fn forget(&mut self, rules: &Rules, cache: &mut Cache) {
+        if rules.holds(Guard::ForgetBeforeAnswer)
+            && let Some(ending) = rules.bounds.ending
+        {
+            ending.apply(rules, cache);
+        }
+        self.delete = Delete::Idle;
+    }
+
+    pub(crate) fn ticket(&mut self) -> Option<&mut Ticket> {
+        match &mut self.update {
+            Update::Begun { ticket, .. }
+            | Update::Snapshot { ticket, .. }
+            | Update::Committed { ticket, .. }
+            | Update::Noted { ticket, .. } => Some(ticket),
+            Update::Idle | Update::NotFound => None,
+        }
+    }
+}

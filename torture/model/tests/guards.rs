@@ -1,0 +1,108 @@
+//! Every guard is needed: without it, there is a story in which a promise is broken, and it is printed.
+
+use pg_session_model::guard::Guard;
+use pg_session_model::hearing::Ending;
+use pg_session_model::world::{Bounds, Rules};
+use stateright::{Checker, HasDiscoveries, Model};
+
+/// One node and a delete.
+const DELETE: Bounds = Bounds {
+    nodes: 1,
+    elsewhere: true,
+    updates: 1,
+    ending: Some(Ending::Session),
+    unknown: false,
+    disconnects: 0,
+    window: 1,
+    coarse: false,
+};
+const OWNER: Bounds = Bounds { ending: Some(Ending::Owner), ..DELETE };
+const ALL: Bounds = Bounds { ending: Some(Ending::All), ..DELETE };
+const UPDATES: Bounds = Bounds { updates: 2, ending: None, ..DELETE };
+const LOSS: Bounds = Bounds { ending: None, disconnects: 1, coarse: true, ..DELETE };
+
+/// The shortest story in which a promise is broken: the promise, and the steps.
+fn broken(bounds: Bounds, removed: &'static [Guard]) -> Option<(&'static str, Vec<String>)> {
+    let rules = Rules::new(bounds, removed);
+    let checker = rules.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let (promise, path) = checker
+        .discoveries()
+        .into_iter()
+        .min_by_key(|(promise, path)| (path.clone().into_actions().len(), *promise))?;
+    Some((promise, path.into_actions().iter().map(|action| format!("{action:?}")).collect()))
+}
+
+/// Without the guard, `promise` is the first to break.
+#[track_caller]
+fn needed(guard: &'static [Guard], bounds: Bounds, promises: &[&str]) {
+    let (promise, steps) =
+        broken(bounds, guard).expect("nothing breaks without the guard: it guards nothing");
+    println!("without {guard:?}, {} steps to break {promise:?}: {}", steps.len(), steps.join(" "));
+    assert!(promises.iter().any(|expected| promise.starts_with(expected)), "{promise}");
+}
+
+macro_rules! needed {
+    ($($name:ident: [$($guard:ident),+] in $bounds:ident breaks $($promise:literal)+;)+) => {$(
+        #[test]
+        fn $name() {
+            needed(&[$(Guard::$guard),+], $bounds, &[$($promise),+]);
+        }
+    )+};
+}
+
+needed! {
+    fill_ticket: [FillTicket] in DELETE breaks "I1";
+    the_ticket_before_the_query: [TicketBeforeQuery] in DELETE breaks "I1";
+    the_ticket_before_the_statement: [TicketBeforeStatement] in DELETE breaks "I1";
+    invalidations_are_noted: [Note] in DELETE breaks "I1";
+    forgotten_invalidations_refuse: [Forgotten] in DELETE breaks "I1";
+    an_end_is_the_highest_version: [Tombstone] in DELETE breaks "I1";
+    a_refused_record_drops_a_lower_one: [SeenDropsLower] in LOSS breaks "I2";
+    a_write_remembers_what_was_shown: [Writing] in UPDATES breaks "I2";
+    a_publish_refuses_older_loads: [PublishNotes] in DELETE breaks "I2";
+    published_after_the_commit: [PublishAfterCommit] in DELETE breaks "I1" "only";
+    published_before_the_answer: [PublishBeforeAnswer] in DELETE breaks "I2";
+    what_an_update_did_not_find_is_dropped: [NotFoundForgets] in DELETE breaks "I4";
+    what_came_between_comes_back: [Found] in UPDATES breaks "I6";
+    applied_to_the_snapshots_version_only: [Moved] in UPDATES breaks "I6";
+    a_delete_is_forgotten_before_the_answer: [ForgetBeforeAnswer] in DELETE breaks "I4";
+    what_a_load_did_not_find_is_noted: [Discard] in DELETE breaks "I4";
+    a_drop_of_the_owner_refuses_older_loads: [OwnerDropped] in OWNER breaks "I1";
+    a_drop_of_all_refuses_older_loads: [AllNoted] in ALL breaks "I1";
+    a_drop_of_the_owner_ends_joining: [Unnamed] in OWNER breaks "I4";
+    only_the_trusted_join: [JoinTrusted] in DELETE breaks "I3" "I4";
+    only_current_loads_are_joined: [JoinCurrent] in DELETE breaks "I4";
+    the_trust_window: [TrustWindow] in DELETE breaks "I3" "I4";
+    until_is_read_first: [UntilFirst] in DELETE breaks "I3" "I4";
+    the_clock_is_read_last: [ClockLast] in DELETE breaks "I3" "I4";
+    entries_are_verified: [Verified] in LOSS breaks "I3";
+    a_barrier_and_not_a_ping: [Barrier] in DELETE breaks "I3" "I4";
+    the_time_before_sending: [AsOfBeforeSending] in DELETE breaks "I3" "I4";
+    a_loss_begins_an_epoch: [LossBeginsEpoch] in LOSS breaks "I3";
+    listen_again: [Relisten] in LOSS breaks "every node";
+    only_the_databases_version_is_verified: [VerifyVersion] in LOSS breaks "I3";
+    an_older_epochs_load_is_marked_or_refused: [SameEpoch, TicketsEpoch] in LOSS breaks "I3";
+}
+
+/// Two checks of which either is enough, and three that save work and keep no promise by themselves: the cache alone,
+/// without the loader's one flight for each session, does need `Forward` (`tests/cache`).
+#[test]
+fn these_may_go_one_by_one() {
+    let alone: [&'static [Guard]; 6] = [
+        &[Guard::SameEpoch],
+        &[Guard::TicketsEpoch],
+        &[Guard::Listening],
+        &[Guard::LossRevokes],
+        &[Guard::VerifyTicket],
+        &[Guard::Forward],
+    ];
+    for guard in alone {
+        for bounds in [LOSS, Bounds { coarse: true, ..UPDATES }] {
+            assert_eq!(
+                broken(bounds, guard),
+                None,
+                "{guard:?} is needed by itself now: move it to the others"
+            );
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The protocol keeps its promises, whatever happens in whatever order, within bounds.
+
+use std::sync::Arc;
+
+use pg_session_model::hearing::Ending;
+use pg_session_model::tally::Seen;
+use pg_session_model::world::{Bounds, Rules};
+use stateright::{Checker, Model};
+
+/// One node, step by step, and another whose commits come at any moment.
+const NODE: Bounds = Bounds {
+    nodes: 1,
+    elsewhere: true,
+    updates: 1,
+    ending: None,
+    unknown: false,
+    disconnects: 0,
+    window: 1,
+    coarse: false,
+};
+
+/// Visits every state within the bounds; each of `seen` must have happened on the way.
+#[track_caller]
+fn holds(name: &str, bounds: Bounds, seen: &[Seen]) {
+    let rules = Rules::new(bounds, &[]);
+    let tally = Arc::clone(&rules.tally);
+    let checker = rules.checker().spawn_bfs().join();
+    let (unique, all) = (checker.unique_state_count(), checker.state_count());
+    println!("{name}: {unique} states, {all} steps, {} deep; {tally:?}", checker.max_depth());
+    checker.assert_properties();
+    for &seen in seen {
+        assert!(tally.count(seen) > 0, "{seen:?} never happened: the model shows nothing about it");
+    }
+}
+
+#[test]
+fn two_updates_and_a_delete() {
+    let bounds = Bounds { updates: 2, ending: Some(Ending::Session), ..NODE };
+    holds(
+        "two updates and a delete",
+        bounds,
+        &[
+            Seen::Hit,
+            Seen::Join,
+            Seen::None,
+            Seen::Install,
+            Seen::Refusal,
+            Seen::Publish,
+            Seen::LatePublish,
+            Seen::Moved,
+            Seen::NotFound,
+        ],
+    );
+}
+
+#[test]
+fn a_user_logs_out_everywhere() {
+    let bounds = Bounds { ending: Some(Ending::Owner), ..NODE };
+    holds("a user's sessions end", bounds, &[Seen::Hit, Seen::Join, Seen::None, Seen::LatePublish]);
+}
+
+#[test]
+fn everybody_is_logged_out() {
+    let bounds = Bounds { ending: Some(Ending::All), ..NODE };
+    holds("all sessions end", bounds, &[Seen::Hit, Seen::Join, Seen::None, Seen::LatePublish]);
+}
+
+#[test]
+fn the_outcome_of_an_update_stays_unknown() {
+    let bounds = Bounds { ending: Some(Ending::Session), unknown: true, ..NODE };
+    holds("an unknown outcome", bounds, &[Seen::Hit, Seen::Refusal, Seen::LatePublish]);
+}
+
+#[test]
+fn a_connection_is_lost_and_the_node_is_trusted_again() {
+    let bounds = Bounds { disconnects: 1, ..NODE };
+    let seen = [Seen::Hit, Seen::TrustedAgain, Seen::Verified, Seen::Outdated, Seen::LatePublish];
+    holds("a loss", bounds, &seen);
+}
+
+#[test]
+fn a_session_ends_around_a_loss() {
+    let bounds = Bounds { ending: Some(Ending::Session), disconnects: 1, coarse: true, ..NODE };
+    let seen =
+        [Seen::Hit, Seen::TrustedAgain, Seen::Verified, Seen::Outdated, Seen::LatePublish, Seen::NotFound];
+    holds("a loss and a delete", bounds, &seen);
+}
+
+#[test]
+fn two_losses() {
+    let bounds = Bounds { disconnects: 2, coarse: true, ..NODE };
+    holds("two losses", bounds, &[Seen::Hit, Seen::TrustedAgain, Seen::Verified, Seen::Outdated]);
+}
+
+#[test]
+fn a_window_of_two_ticks() {
+    let bounds = Bounds { window: 2, ending: Some(Ending::Session), ..NODE };
+    holds("a window of two ticks", bounds, &[Seen::Hit, Seen::Join, Seen::LatePublish]);
+}
+
+#[test]
+fn two_nodes_with_all_their_lanes() {
+    let bounds = Bounds {
+        nodes: 2,
+        elsewhere: false,
+        updates: 0,
+        ending: Some(Ending::Session),
+        coarse: true,
+        ..NODE
+    };
+    holds("two nodes and a delete", bounds, &[Seen::Hit, Seen::Join, Seen::None, Seen::Refusal]);
+}
