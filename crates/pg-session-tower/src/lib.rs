@@ -5,6 +5,8 @@ mod error;
 mod head;
 mod layer;
 mod session;
+#[cfg(feature = "tower-sessions")]
+mod store;
 
 pub use elevated::{Elevated, StepUp};
 pub use error::SessionError;
@@ -15,3 +17,5 @@ pub use pg_session_web::{
     STEP_UP_HEADER, WebSessions,
 };
 pub use session::Session;
+#[cfg(feature = "tower-sessions")]
+pub use store::PgSessionStore;

@@ -14,6 +14,12 @@ mod http;
 
 all_scenarios!(crate::edge::serve);
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_save_is_finished_when_the_server_has_dropped_the_request() {
+    let site = http::world::Site::new(edge::serve).await;
+    http::hang_up::a_save_is_finished_when_the_server_has_dropped_the_request(&site).await;
+}
+
 #[tokio::test]
 async fn the_example_keeps_a_cart_through_a_login() {
     http::example::the_shop_keeps_a_cart_through_a_login("axum").await;

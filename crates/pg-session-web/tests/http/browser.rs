@@ -73,7 +73,7 @@ impl Browser {
         self.request("GET", path).await
     }
 
-    async fn request(&mut self, method: &str, path: &str) -> Reply {
+    pub async fn request(&mut self, method: &str, path: &str) -> Reply {
         let cookies: Vec<String> = self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let cookies = (!cookies.is_empty()).then(|| cookies.join("; "));
         let reply = self.send(method, path, cookies.as_slice()).await;

@@ -12,7 +12,7 @@ use super::browser::Browser;
 /// `cargo test` builds the examples beside the tests: `target/debug/deps/it-HASH` and `target/debug/examples/NAME`.
 pub async fn the_shop_keeps_a_cart_through_a_login(name: &str) {
     let sandbox = Sandbox::start().expect("PostgreSQL starts");
-    let (shop, addr) = Shop::open(name, &sandbox.url());
+    let (_shop, addr) = Server::start(name, &sandbox.url());
     let (mut laptop, mut phone) = (Browser::new(addr), Browser::new(addr));
     assert_eq!(laptop.page("/").await, "a visitor has []");
     assert_eq!(laptop.post("/add/apples").await, r#"["apples"]"#);
@@ -24,13 +24,14 @@ pub async fn the_shop_keeps_a_cart_through_a_login(name: &str) {
     assert_eq!(laptop.post("/logout-others").await, "1 logged out");
     assert_eq!(phone.page("/").await, "a visitor has []");
     assert_eq!(laptop.page("/").await, r#"ann has ["apples", "pears"]"#);
-    drop(shop);
 }
 
-struct Shop(Child);
+/// An example that serves, until this is dropped.
+pub struct Server(Child);
 
-impl Shop {
-    fn open(name: &str, url: &str) -> (Self, SocketAddr) {
+impl Server {
+    /// Waits until it serves.
+    pub fn start(name: &str, url: &str) -> (Self, SocketAddr) {
         let own = std::env::current_exe().expect("the path of this test");
         let examples = own.ancestors().nth(2).expect("a profile's folder").join("examples");
         let binary: PathBuf = examples.join(name);
@@ -38,18 +39,18 @@ impl Shop {
             binary.exists(),
             "the example was not built; run all of this crate's tests, or build its examples first"
         );
-        let mut shop = Command::new(binary);
-        shop.env("DATABASE_URL", url).env("SESSION_KEY", "A".repeat(43)).env("ADDRESS", "127.0.0.1:0");
-        let mut shop = Self(shop.stdout(Stdio::piped()).spawn().expect("the example runs"));
+        let mut command = Command::new(binary);
+        command.env("DATABASE_URL", url).env("SESSION_KEY", "A".repeat(43)).env("ADDRESS", "127.0.0.1:0");
+        let mut server = Self(command.stdout(Stdio::piped()).spawn().expect("the example runs"));
         let mut line = String::new();
-        let output = shop.0.stdout.take().expect("it is piped");
+        let output = server.0.stdout.take().expect("it is piped");
         BufReader::new(output).read_line(&mut line).expect("it says where it listens");
         let addr = line.trim().strip_prefix("http://").expect("an address").parse().expect("an address");
-        (shop, addr)
+        (server, addr)
     }
 }
 
-impl Drop for Shop {
+impl Drop for Server {
     fn drop(&mut self) {
         // It serves for ever.
         let _ = self.0.kill();

@@ -45,7 +45,7 @@ macro_rules! all_scenarios {
                 a_public_response_carries_no_cookie_and_begins_no_session,
                 a_login_makes_a_public_response_private;
             hang_up:
-                a_save_is_finished_when_the_client_has_gone;
+                a_save_is_finished_when_the_connection_was_reset;
             keys:
                 rotating_keys_under_load_logs_nobody_out_and_a_removed_key_rejects_at_once;
             login:

@@ -1,0 +1,37 @@
+//! The store under tower-sessions: its own test suite, unchanged; what the store promises beyond it; and axum-login on top.
+//!
+//! `upstream.rs.txt` is `tests/common/mod.rs` of tower-sessions 0.14.0, byte for byte (MIT, Copyright (c) 2022 Max Countryman). It is
+//! not called `.rs` so that formatting leaves it alone.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test binary has no API and may panic"
+)]
+
+mod axum_login;
+#[macro_use]
+#[path = "upstream.rs.txt"]
+mod common;
+#[path = "../../../pg-session-web/tests/http/mod.rs"]
+mod http_tests;
+mod store;
+
+mod upstream {
+    use axum::Router;
+    use pg_session_tower::PgSessionStore;
+    use tower_sessions::SessionManagerLayer;
+
+    use crate::common::build_app;
+
+    async fn app(max_age: Option<Duration>, domain: Option<String>) -> Router {
+        let store = PgSessionStore::new(crate::store::node().await);
+        build_app(SessionManagerLayer::new(store).with_secure(true), max_age, domain)
+    }
+
+    route_tests!(app);
+}
