@@ -1,0 +1,24 @@
+//! A request's head as `pg-session-web` looks at it.
+
+use std::net::IpAddr;
+
+use actix_web::dev::ServiceRequest;
+use actix_web::{HttpMessage as _, HttpRequest};
+use pg_session_web::RequestHead;
+
+pub(crate) struct Head<'a>(pub(crate) &'a ServiceRequest);
+
+impl RequestHead for Head<'_> {
+    fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.0.headers().get_all(name).map(|value| value.as_bytes())
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        self.0.peer_addr().map(|address| address.ip())
+    }
+}
+
+/// The session that the middleware has put there.
+pub(crate) fn session(request: &HttpRequest) -> Result<pg_session_web::Session, pg_session_web::Error> {
+    request.extensions().get().cloned().ok_or_else(pg_session_web::Error::no_layer)
+}

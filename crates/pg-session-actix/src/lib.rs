@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+
+mod elevated;
+mod error;
+mod head;
+mod middleware;
+mod session;
+
+pub use elevated::{Elevated, StepUp};
+pub use error::SessionError;
+pub use middleware::{SessionMiddleware, SessionService};
+pub use pg_session_web::{
+    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, SESSION_TOKEN_HEADER,
+    STEP_UP_HEADER, WebSessions,
+};
+pub use session::Session;

@@ -1,0 +1,137 @@
+//! [`SessionMiddleware`]: begins a session with each request, and closes it before the response's head leaves.
+
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY};
+use actix_web::{HttpMessage as _, HttpResponse};
+use pg_session::{SessionManager, Signer};
+use pg_session_web::{CacheScope, Closing, WebSessions};
+
+use crate::head::Head;
+
+/// Puts a [`Session`](crate::Session) into each request, and saves it after the handler.
+///
+/// ```no_run
+/// # fn f(manager: pg_session::SessionManager, signer: pg_session::Signer) {
+/// use actix_web::App;
+/// use pg_session_actix::SessionMiddleware;
+///
+/// let sessions = SessionMiddleware::new(manager, signer); // once, outside the factory
+/// let app = move || App::new().wrap(sessions.clone());
+/// # }
+/// ```
+///
+/// Settings are made on [`WebSessions`], from which a middleware is [made](SessionMiddleware::from), too. If another middleware
+/// between this one and the handler fails with an error instead of a response, nothing is saved.
+#[derive(Clone, Debug)]
+pub struct SessionMiddleware(WebSessions);
+
+impl SessionMiddleware {
+    /// A middleware with secure defaults.
+    #[must_use]
+    pub fn new(manager: SessionManager, signer: Signer) -> Self {
+        WebSessions::new(manager, signer).into()
+    }
+}
+
+impl From<WebSessions> for SessionMiddleware {
+    fn from(sessions: WebSessions) -> Self {
+        Self(sessions)
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for SessionMiddleware
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    S::Future: 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type Transform = SessionService<S>;
+    type InitError = ();
+    type Future = Ready<Result<SessionService<S>, ()>>;
+
+    fn new_transform(&self, inner: S) -> Self::Future {
+        ready(Ok(SessionService { sessions: self.0.clone(), inner }))
+    }
+}
+
+/// A service with sessions; made by [`SessionMiddleware`].
+#[derive(Debug)]
+pub struct SessionService<S> {
+    sessions: WebSessions,
+    inner: S,
+}
+
+impl<S, B> Service<ServiceRequest> for SessionService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    S::Future: 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, actix_web::Error>>>>;
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), actix_web::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let session = self.sessions.begin(&Head(&request));
+        request.extensions_mut().insert(session.clone());
+        let handling = self.inner.call(request);
+        Box::pin(async move {
+            let response = handling.await?;
+            let values = response.headers().get_all(CACHE_CONTROL);
+            let scope = CacheScope::of(values.map(HeaderValue::as_bytes));
+            let closing = session.close(response.status().as_u16(), scope).await;
+            Ok(answer(response, closing))
+        })
+    }
+}
+
+fn answer<B: MessageBody>(response: ServiceResponse<B>, closing: Closing) -> ServiceResponse<EitherBody<B>> {
+    let mut response = match closing.refuse {
+        None => response.map_into_left_body(),
+        Some(status) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            response.into_response(HttpResponse::new(status).map_into_right_body())
+        }
+    };
+    let headers = response.headers_mut();
+    if let Some((name, value)) = closing.token {
+        append(headers, HeaderName::from_static(name), &value);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Some(name) = closing.vary {
+        vary(headers, name);
+    }
+    response
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(mut value) => {
+            // Keeps it out of logs and of the compression state of HTTP/2.
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        // Names, domains and tokens have only visible ASCII; see `CookiePolicy`.
+        Err(_) => tracing::error!(%name, "a header of the session could not be written"),
+    }
+}
+
+fn vary(headers: &mut HeaderMap, name: &'static str) {
+    let varies = headers.get_all(VARY).filter_map(|value| value.to_str().ok());
+    let mut names = varies.flat_map(|value| value.split(',')).map(str::trim);
+    if !names.any(|known| known == "*" || known.eq_ignore_ascii_case(name)) {
+        headers.append(VARY, HeaderValue::from_static(name));
+    }
+}

@@ -1,0 +1,44 @@
+//! The tests' application on actix.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::{App, HttpResponse, HttpServer, rt, web};
+use pg_session_actix::{Elevated, Session, SessionError, SessionMiddleware};
+use pg_session_web::WebSessions;
+
+use crate::http::app::{Billing, Gate, act};
+
+/// Serves on a free port until the process ends, in a thread of its own.
+pub fn serve(sessions: WebSessions, gate: Arc<Gate>) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("a port");
+    std::thread::spawn(move || {
+        let sessions = SessionMiddleware::from(sessions);
+        let app = move || {
+            App::new()
+                .app_data(web::Data::from(Arc::clone(&gate)))
+                .wrap(sessions.clone())
+                .route("/pay", web::to(async |_: Elevated<Billing>| "paid"))
+                .default_service(web::to(everything))
+        };
+        let server = HttpServer::new(app).workers(1).listen(listener).expect("a socket").run();
+        rt::System::new().block_on(server).expect("it serves for ever");
+    });
+    addr
+}
+
+async fn everything(
+    session: Session,
+    gate: web::Data<Gate>,
+    request: actix_web::HttpRequest,
+) -> Result<HttpResponse, SessionError> {
+    let answer = act(&session, &gate, request.path()).await?;
+    let mut response = HttpResponse::build(StatusCode::from_u16(answer.status).expect("a status"));
+    if let Some(value) = answer.cache_control {
+        response.insert_header((CACHE_CONTROL, value));
+    }
+    Ok(response.body(answer.body))
+}

@@ -1,0 +1,22 @@
+//! The middleware over real HTTP: the scenarios of every edge, and users who are served by both. One binary, one private
+//! PostgreSQL.
+
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test binary has no API and may panic"
+)]
+
+mod both_edges;
+mod edge;
+#[path = "../../../pg-session-web/tests/http/mod.rs"]
+mod http;
+
+all_scenarios!(crate::edge::serve);
+
+#[tokio::test]
+async fn the_example_keeps_a_cart_through_a_login() {
+    http::example::the_shop_keeps_a_cart_through_a_login("actix").await;
+}
