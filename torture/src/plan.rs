@@ -81,17 +81,17 @@ impl Removed {
     pub fn faults(self) -> &'static [&'static str] {
         match self {
             Self::FillTicket | Self::PublishOrder => &["slow-pool"],
-            Self::Barrier => &["deaf"],
+            Self::Barrier => &["node-stop-2x"],
             Self::Expiry | Self::Fence => &["none"],
         }
     }
 
-    /// The invariant whose checker has to notice.
-    pub fn invariant(self) -> &'static str {
+    /// The invariants one of whose checkers has to notice: a session that is stale may have ended meanwhile.
+    pub fn invariants(self) -> &'static [&'static str] {
         match self {
-            Self::FillTicket | Self::Barrier | Self::PublishOrder => "I3",
-            Self::Expiry => "I4",
-            Self::Fence => "I8",
+            Self::FillTicket | Self::Barrier | Self::PublishOrder => &["I3", "I4"],
+            Self::Expiry => &["I4"],
+            Self::Fence => &["I8"],
         }
     }
 }

@@ -44,7 +44,7 @@ pub fn check(history: &History) -> Vec<Finding> {
             format!("after {fault}, node {node} was trusted only after {:.0} ms", millis(took))
         });
     }
-    let mut others = Finding::new("start", "a node that must not start, or must not be trusted, is not");
+    let mut others = Finding::new("conduct", "what the conductor expected of nodes and faults came true");
     for entry in history.processes.values().flatten() {
         if let Entry::Told { held, what } = entry {
             others.check(*held, || what.clone());

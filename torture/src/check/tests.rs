@@ -287,8 +287,8 @@ fn a_node_that_recovers_too_late_is_noticed() {
 }
 
 #[test]
-fn a_guard_that_is_missing_at_the_start_is_noticed() {
+fn what_went_otherwise_than_expected_is_noticed() {
     let told = |held| Tale::begin().entry(0, Entry::Told { held, what: String::new() }).report();
     assert!(told(true).is_good());
-    assert!(told(false).breaks("start"));
+    assert!(told(false).breaks("conduct"));
 }

@@ -132,6 +132,15 @@ impl Member {
         Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
     }
 
+    /// Continues it, and starts it if it is gone.
+    pub async fn mend(&mut self) -> Result<()> {
+        if self.process.as_ref().is_none_or(|process| process.said.borrow().is_silent) {
+            self.kill().await?;
+            return self.start(&Way::default()).await;
+        }
+        self.freeze(false)
+    }
+
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref()?.child.id()
     }

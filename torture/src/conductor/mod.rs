@@ -7,7 +7,7 @@ mod tables;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::member::{Member, Way};
@@ -39,32 +39,26 @@ pub struct Order {
     pub keep: Option<std::path::PathBuf>,
 }
 
-/// Runs, checks, and says what was found.
+/// Runs, checks, and says what was found. A run that came to an early end is checked as far as it went.
 pub async fn run(order: Order) -> Result<Report> {
     println!("torture: seed {} ({} nodes, {:?})", order.seed, order.nodes, order.length);
     let began = now();
     let mut stage = Stage::set(&order).await?;
-    let played = play(&mut stage, &order).await;
-    let (history, keep) = match played {
-        Ok(()) => stage.strike().await.context("the run could not be ended")?,
-        Err(error) => {
-            stage.abandon();
-            return Err(error);
-        }
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let played = tokio::select! {
+        played = make_faults(&mut stage, &order) => played,
+        _ = interrupt.recv() => Err(anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow!("terminated")),
     };
+    if let Err(error) = played {
+        stage.blame(&error);
+        stage.mend().await.context("the run cannot be ended")?;
+    }
+    let (history, keep) = stage.strike().await.context("the run cannot be ended")?;
     let report = check::all(&history, now() - began);
     keep.done(!report.is_good());
     Ok(report)
-}
-
-async fn play(stage: &mut Stage, order: &Order) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        played = make_faults(stage, order) => played,
-        _ = interrupt.recv() => bail!("interrupted"),
-        _ = terminate.recv() => bail!("terminated"),
-    }
 }
 
 async fn make_faults(stage: &mut Stage, order: &Order) -> Result<()> {
@@ -77,7 +71,14 @@ async fn make_faults(stage: &mut Stage, order: &Order) -> Result<()> {
         let name = names[dice.index(names.len())];
         let begin = now();
         let made = faults::make(name, is_mixed, stage, &mut dice).await;
-        let name = made.with_context(|| format!("the fault {name} could not be made"))?;
+        let name = match made.with_context(|| format!("the fault {name} could not be made")) {
+            Ok(name) => name,
+            Err(error) => {
+                stage.blame(&error);
+                stage.mend().await?;
+                name.to_owned()
+            }
+        };
         let end = now();
         recover(stage).await.with_context(|| format!("after the fault {name}"))?;
         let over = now();

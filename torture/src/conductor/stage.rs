@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{Member, Order, Way, gather, sample, tables};
 use crate::board::Board;
 use crate::faults::Disk;
-use crate::history::{History, Journal};
+use crate::history::{Entry, History, Journal};
 use crate::plan::NodePlan;
 
 /// Enough for the nodes and a few more: the fault that uses them up has not far to go.
@@ -110,15 +110,25 @@ impl Stage {
         Ok((history, self.keep))
     }
 
-    /// Ends everything at once, and keeps what was written.
-    pub fn abandon(self) {
-        eprintln!("torture: PostgreSQL said at the end:");
-        let log = self.sandbox.log();
-        let lines: Vec<&str> = log.lines().collect();
-        for line in &lines[lines.len().saturating_sub(20)..] {
-            eprintln!("    {line}");
+    /// Something went otherwise than it should: a finding, even if no invariant was broken.
+    pub fn blame(&self, error: &anyhow::Error) {
+        println!("torture: {error:?}");
+        self.journal.write(&Entry::Told { held: false, what: format!("{error:#}") });
+    }
+
+    /// Brings back whatever a fault that could not be ended has left.
+    pub async fn mend(&mut self) -> Result<()> {
+        let sandbox = Arc::clone(&self.sandbox);
+        tokio::task::spawn_blocking(move || {
+            if sandbox.is_running()? { sandbox.resume() } else { sandbox.start_again() }
+        })
+        .await??;
+        for node in &mut self.nodes {
+            node.heal();
+            node.mend().await?;
         }
-        self.keep.done(true);
+        self.note_pids();
+        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ const KINDS: &[Kind] = &[
     kind("clock-skew", "a node's wall clock is an hour off", Mixing::Alone),
     kind("cut", "a node's connections are cut on the wire", Mixing::Alone),
     kind("deaf", "a listener's wire passes nothing, the pool's does", Mixing::Alone),
-    kind("slow-pool", "the pools' wires are slower than the listeners'", Mixing::Alone),
+    kind("slow-pool", "the wire of a node's pool is slower than its listener's", Mixing::Alone),
     kind("delay-1s", "a wire takes a second each way", Mixing::Alone),
     kind("throttle", "a wire passes 24 kB a second", Mixing::Alone),
     kind("half-open-to-node", "nothing arrives from the server, without a word", Mixing::Alone),
@@ -61,7 +61,7 @@ const KINDS: &[Kind] = &[
     kind("hostile-notify", "another role floods the nodes' channel", Mixing::Accompanied),
     kind("disk-full", "PostgreSQL's disk is full", Mixing::Alone),
     kind("pgbouncer-transaction", "a node's pool is behind pgbouncer in transaction mode", Mixing::Alone),
-    kind("pgbouncer-listener", "a node's listener is behind pgbouncer: it has to be refused", Mixing::Alone),
+    kind("pgbouncer-listener", "a node's listener is behind pgbouncer: it has to be refused", Mixing::Never),
     // 8 GB and the better part of a minute.
     kind("notify-queue-full", "the queue of notifications is full, really: 8 GB", Mixing::Never),
     kind("none", "nothing, for as long", Mixing::Never),

@@ -22,10 +22,12 @@ pub(super) const COMPANIONS: &[&str] = &[
 /// Bytes per second: a barrier passes, a busy pool suffers.
 const THROTTLE: u64 = 24 * 1024;
 
-/// Makes the fault, lets it last for one to four windows, and ends it.
+/// Makes the fault, lets it last for one to five windows, and ends it.
 pub(super) async fn make(name: &str, stage: &Stage, dice: &mut Dice) -> Result<()> {
     begin(name, stage, dice)?;
-    tokio::time::sleep(dice.millis(1_000, 4_000)).await;
+    if name != "cut" {
+        tokio::time::sleep(dice.millis(1_000, 5_000)).await;
+    }
     end(stage);
     Ok(())
 }
@@ -34,10 +36,7 @@ pub(super) fn begin(name: &str, stage: &Stage, dice: &mut Dice) -> Result<()> {
     let node = &stage.nodes[dice.index(stage.nodes.len())];
     match name {
         "deaf" => node.ear.stall(),
-        "slow-pool" => {
-            let delay = dice.millis(100, 400);
-            stage.nodes.iter().for_each(|node| node.pool.delay(delay));
-        }
+        "slow-pool" => node.pool.delay(dice.millis(50, 300)),
         "cut" => either(node, dice, Proxy::cut),
         "delay-1s" => either(node, dice, |wire| wire.delay(Duration::from_secs(1))),
         "throttle" => either(node, dice, |wire| wire.throttle(THROTTLE)),

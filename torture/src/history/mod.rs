@@ -60,7 +60,7 @@ pub enum Entry {
         at: Nanos,
         wall: Nanos,
     },
-    /// What the conductor tried that must not work, and whether it was refused.
+    /// What the conductor expected, and whether it came true.
     Told {
         held: bool,
         what: String,

@@ -46,8 +46,8 @@ pub(super) async fn run(node: Arc<Node>, number: usize, mut stopped: watch::Rece
 impl Client {
     async fn step(&mut self) {
         match self.dice.roll(1_000) {
-            0..430 => self.read_some(false).await,
-            430..560 => self.read_some(true).await,
+            0..490 => self.read_some(false).await,
+            490..560 => self.read_some(true).await,
             560..640 => self.read_carried().await,
             640..965 => self.write().await,
             965..975 => self.list().await,

@@ -46,7 +46,11 @@ async fn control_without_the_fence_an_overtaken_holder_is_accepted() {
     client.batch_execute("UPDATE session_locks SET expires_at = clock_timestamp()").await.unwrap();
     let next = b.lock("x").wait(PATIENCE).await.unwrap();
     assert_eq!(write(&client, next.fence()).await, i64::from(BATCH));
-    assert_eq!(write(&client, overtaken.fence()).await, i64::from(BATCH), "nothing tells it from the next holder");
+    assert_eq!(
+        write(&client, overtaken.fence()).await,
+        i64::from(BATCH),
+        "nothing tells it from the next holder"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
