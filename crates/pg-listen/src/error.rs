@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 
+use crate::direct;
+
 /// What went wrong. Branch on [`kind`](Error::kind); `Display` is for people, `source()` for the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -32,6 +34,8 @@ pub enum ErrorKind {
     Connection,
     /// PostgreSQL answered with an error (`source()` has it); nothing was done.
     Database,
+    /// A connection pooler answers in PostgreSQL's place. Behind it, notifications would be missed without a word.
+    Pooler,
     /// A limit of the listener is reached; ask again when there is less in flight.
     Overloaded,
     /// The listener has been shut down.
@@ -67,12 +71,25 @@ impl Error {
         )
     }
 
+    pub(crate) fn pooler() -> Self {
+        Self::new(
+            ErrorKind::Pooler,
+            "a connection pooler answers in postgres' place and would lose notifications; connect the listener to postgres \
+             itself",
+        )
+    }
+
+    fn caused_by(mut self, error: tokio_postgres::Error) -> Self {
+        self.source = Some(Box::new(error));
+        self
+    }
+
     /// From the driver's error: told apart by who refused, the server or the way to it.
     pub(crate) fn driver(error: tokio_postgres::Error) -> Self {
-        let (kind, message) = if error.as_db_error().is_some() {
-            (ErrorKind::Database, "postgres refused the statement")
-        } else {
-            (ErrorKind::Connection, "the connection to postgres failed; the outcome is unknown")
+        let (kind, message) = match error.as_db_error() {
+            Some(answer) if direct::names_a_pooler(answer) => return Self::pooler().caused_by(error),
+            Some(_) => (ErrorKind::Database, "postgres refused the statement"),
+            None => (ErrorKind::Connection, "the connection to postgres failed; the outcome is unknown"),
         };
         Self { kind, message: message.into(), source: Some(Box::new(error)) }
     }

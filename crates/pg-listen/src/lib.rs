@@ -1,12 +1,13 @@
 #![doc = include_str!("../README.md")]
 
-// In the order of an event's way: a connection is made and driven (link, session), a barrier proves what was
+// In the order of an event's way: a connection is made and driven (direct, link, session), a barrier proves what was
 // heard (barrier), the task decides (task), the registry knows who hears what, the queue hands it over.
 mod backoff;
 mod barrier;
 mod builder;
 mod channel;
 mod clock;
+mod direct;
 mod error;
 mod event;
 mod link;

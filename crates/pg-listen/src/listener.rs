@@ -31,8 +31,8 @@ pub struct Listener {
 
 impl Listener {
     /// Begins the settings of a listener that connects as `config` says. The connection must reach PostgreSQL
-    /// itself, or a pooler in session mode: behind one that pools transactions LISTEN does not work, and the
-    /// listener will say so by never being in sync.
+    /// itself: a pooler such as pgbouncer is recognised, and the listener is never in sync behind it, but says
+    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler).
     pub fn builder(config: Config) -> Builder {
         Builder::new(config)
     }
@@ -130,6 +130,8 @@ impl Listener {
     ///
     /// # Errors
     ///
+    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler) if the last attempt has met a connection pooler: the listener
+    /// goes on trying, and will meet it again until the configuration is corrected.
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after shutdown.
     ///
     /// # Cancel safety
@@ -137,9 +139,11 @@ impl Listener {
     /// Cancel safe.
     pub async fn wait_connected(&self) -> Result<(), Error> {
         let mut status = self.status.clone();
-        let settled = status.wait_for(|status| status.is_connected() || status.phase == Phase::Closed).await;
-        match settled {
+        let is_settled =
+            |status: &Status| status.is_connected() || status.is_pooled || status.phase == Phase::Closed;
+        match status.wait_for(is_settled).await {
             Ok(status) if status.is_connected() => Ok(()),
+            Ok(status) if status.is_pooled && status.phase != Phase::Closed => Err(Error::pooler()),
             Ok(_) | Err(_) => Err(Error::closed()),
         }
     }

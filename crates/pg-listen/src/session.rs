@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_postgres::Notification;
 
 use crate::channel::Channel;
+use crate::direct::Mark;
 use crate::link::{Answer, Link, LinkEvent, Sender};
 use crate::notify_query::NotifyQuery;
 use crate::registry::Changes;
@@ -73,8 +74,14 @@ pub(crate) enum SessionEvent {
 }
 
 impl Session {
-    /// Starts on a fresh connection, with LISTEN for `private` and `channels`.
-    pub(crate) fn open(link: Link, private: &Channel, mut channels: Changes, timing: Timing) -> Self {
+    /// Starts on a fresh connection: makes sure that it is PostgreSQL's own, and listens on `private` and `channels`.
+    pub(crate) fn open(
+        link: Link,
+        mark: &Mark,
+        private: &Channel,
+        mut channels: Changes,
+        timing: Timing,
+    ) -> Self {
         let mut session = Self {
             link,
             doing: Doing::Idle,
@@ -87,7 +94,7 @@ impl Session {
             barrier_due: Box::pin(sleep(timing.barrier_interval)),
         };
         channels.listen.push(private.clone());
-        session.listen(channels);
+        session.listen_after(Some(mark.check()), channels);
         // Not a subscriber's channel, so it must never look like one to be given up.
         if let Doing::Listens(channels) = &mut session.doing {
             channels.pop();
@@ -113,12 +120,17 @@ impl Session {
     }
 
     pub(crate) fn listen(&mut self, changes: Changes) {
+        self.listen_after(None, changes);
+    }
+
+    /// One transaction: nothing is listened to if `first` fails.
+    fn listen_after(&mut self, first: Option<String>, changes: Changes) {
         for channel in &changes.unlisten {
             self.listened.remove(channel);
         }
         let listen = changes.listen.iter().map(|channel| format!("LISTEN {}", channel.quoted()));
         let unlisten = changes.unlisten.iter().map(|channel| format!("UNLISTEN {}", channel.quoted()));
-        let statement = listen.chain(unlisten).collect::<Vec<_>>().join("; ");
+        let statement = first.into_iter().chain(listen).chain(unlisten).collect::<Vec<_>>().join("; ");
         self.last_was_listen = true;
         self.send(statement, Doing::Listens(changes.listen));
     }

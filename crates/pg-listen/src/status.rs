@@ -11,6 +11,8 @@ pub struct Status {
     pub(crate) failures: u32,
     pub(crate) as_of: Option<Instant>,
     pub(crate) last_error: Option<Arc<str>>,
+    /// Whether the last trouble was a pooler.
+    pub(crate) is_pooled: bool,
 }
 
 /// The step of the connection's life.

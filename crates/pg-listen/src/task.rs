@@ -24,6 +24,7 @@ use tokio_postgres::Config;
 use crate::backoff::Backoff;
 use crate::barrier::{Barriers, Caller};
 use crate::channel::Channel;
+use crate::direct::Mark;
 use crate::error::{Error, ErrorKind, chain};
 use crate::event::{LostReason, Notification};
 use crate::link::{Connect, Link, Sender};
@@ -77,7 +78,7 @@ pub(crate) struct Task {
 }
 
 enum State {
-    Connecting(Pin<Box<dyn Future<Output = Result<Link, Error>> + Send>>),
+    Connecting(Pin<Box<dyn Future<Output = Result<(Link, Mark), Error>> + Send>>),
     Up(Box<Session>),
     Backoff(Pin<Box<Sleep>>),
 }
@@ -87,7 +88,7 @@ enum Step {
     Command(Command),
     Notify(NotifyRequest),
     Sweep,
-    Connected(Result<Link, Error>),
+    Connected(Result<(Link, Mark), Error>),
     Session(SessionEvent),
     Retry,
 }
@@ -114,7 +115,7 @@ impl Task {
                 Step::Command(command) => self.command(command),
                 Step::Notify(request) => self.notify(request),
                 Step::Sweep => self.registry.sweep(),
-                Step::Connected(Ok(link)) => self.open(link),
+                Step::Connected(Ok((link, mark))) => self.open(link, &mark),
                 Step::Connected(Err(error)) => self.back_off(&error),
                 Step::Session(event) => self.session_event(event),
                 Step::Retry => {
@@ -189,11 +190,11 @@ impl Task {
         }
     }
 
-    fn open(&mut self, link: Link) {
+    fn open(&mut self, link: Link, mark: &Mark) {
         assert!(!self.barriers.is_pending(), "a barrier ends with its connection");
         self.registry.sweep();
         let channels = self.registry.all();
-        let session = Session::open(link, self.barriers.channel(), channels, self.route.timing);
+        let session = Session::open(link, mark, self.barriers.channel(), channels, self.route.timing);
         self.state = State::Up(Box::new(session));
     }
 
@@ -276,6 +277,7 @@ impl Task {
     fn back_off(&mut self, error: &Error) {
         let delay = self.route.backoff.delay(self.failures);
         self.failures = self.failures.saturating_add(1);
+        let is_pooled = error.kind() == ErrorKind::Pooler;
         let error = chain(error);
         tracing::warn!(%error, failures = self.failures, retry_in = ?delay, "not listening");
         self.state = State::Backoff(Box::pin(sleep(delay)));
@@ -283,6 +285,7 @@ impl Task {
             status.phase = Phase::Backoff;
             status.failures = self.failures;
             status.last_error = Some(error.into());
+            status.is_pooled = is_pooled;
         });
     }
 
@@ -300,11 +303,14 @@ impl Task {
 
 impl State {
     fn connecting(route: &Route) -> Self {
-        let connecting = route.connector.connect(route.config.clone());
+        let mark = Mark::new();
+        let mut config = route.config.clone();
+        mark.put_on(&mut config);
+        let connecting = route.connector.connect(config);
         let limit = route.connect_timeout;
         Self::Connecting(Box::pin(async move {
             match tokio::time::timeout(limit, connecting).await {
-                Ok(Ok(link)) => Ok(link),
+                Ok(Ok(link)) => Ok((link, mark)),
                 Ok(Err(error)) => Err(Error::driver(error)),
                 Err(_) => Err(Error::new(
                     ErrorKind::Connection,

@@ -12,6 +12,7 @@ mod half_open;
 mod losses;
 mod names;
 mod overflow;
+mod pooler;
 mod shutdown;
 mod stage;
 mod tls;

@@ -78,7 +78,8 @@ impl Builder {
     }
 
     /// Another way to the same database for the listener, which needs a connection of its own: directly to
-    /// PostgreSQL where the pool goes through pgbouncer.
+    /// PostgreSQL where the pool goes through pgbouncer. A listener that meets a pooler is an error of
+    /// [`connect`](Builder::connect); one that meets it later is not trusted, and the node reads from the database.
     pub fn listen_on(mut self, postgres: tokio_postgres::Config) -> Self {
         self.listen_on = Some(postgres);
         self
@@ -152,8 +153,11 @@ impl Builder {
             manager.0.keep_proving();
         }
         let patience = manager.0.config.query_timeout;
-        if tokio::time::timeout(patience, manager.trusted()).await.is_err() {
-            warn!("the listener is not in sync yet, sessions are read from the database until it is");
+        match tokio::time::timeout(patience, manager.begin_hearing()).await {
+            Ok(begun) => begun?,
+            Err(_) => {
+                warn!("the listener is not in sync yet, sessions are read from the database until it is")
+            }
         }
         Ok(manager)
     }
@@ -166,6 +170,24 @@ impl Builder {
             (None, Some(server)) => Ok(server.clone()),
             (None, None) => Err(no_server()),
         }
+    }
+}
+
+impl SessionManager {
+    /// Waits until the node is in sync. A pooler before the listener is a mistake in the configuration, not an outage
+    /// that passes.
+    async fn begin_hearing(&self) -> Result<(), Error> {
+        self.0.listener.wait_connected().await.map_err(|error| match error.kind() {
+            pg_listen::ErrorKind::Pooler => Error::new(
+                ErrorKind::Config,
+                "the listener is behind a connection pooler, which loses notifications; give it PostgreSQL's own \
+                 address with `listen_on`",
+            )
+            .with_source(error),
+            _ => of_listener(error),
+        })?;
+        self.trusted().await;
+        Ok(())
     }
 }
 

@@ -38,6 +38,7 @@ mod model;
 mod modes;
 mod moved;
 mod outcomes;
+mod pooler;
 mod predecessor;
 mod propagation;
 mod publish_race;

@@ -1,0 +1,66 @@
+//! Whether a connection is PostgreSQL's own: a mark in its startup packet that only a direct connection keeps.
+//!
+//! Behind a pooler in transaction mode, LISTEN comes into force on a connection that the pooler lends to whoever is next.
+//! A barrier may even come back, because it is sent and returns within one transaction, over the same server connection if
+//! no other was lent meanwhile; what others send does not come. So a returned barrier would prove nothing, and nothing else
+//! that is sent after the startup tells such a connection from a good one.
+//!
+//! A startup packet is never shared. It sets a parameter that nobody else can know, and the statement that listens first
+//! asks for it. A pooler refuses such a packet, or drops the parameter, and then PostgreSQL does not know it.
+
+use tokio_postgres::Config;
+use tokio_postgres::error::{DbError, SqlState};
+use uuid::Uuid;
+
+/// What the parameters of all connections begin with.
+const PREFIX: &str = "pg_listen.direct_";
+
+/// The mark of one connection.
+#[derive(Debug)]
+pub(crate) struct Mark(String);
+
+impl Mark {
+    pub(crate) fn new() -> Self {
+        Self(format!("{PREFIX}{}", Uuid::new_v4().simple()))
+    }
+
+    /// Puts it into the startup packet, behind what the user's own options are.
+    pub(crate) fn put_on(&self, config: &mut Config) {
+        let users = config.get_options().map(|options| format!("{options} ")).unwrap_or_default();
+        config.options(format!("{users}-c {}=on", self.0));
+    }
+
+    /// The statement that fails where the mark is not.
+    pub(crate) fn check(&self) -> String {
+        format!("SHOW {}", self.0)
+    }
+}
+
+/// Whether this error says that a pooler is in between: it refused the startup packet, or the mark is not there.
+pub(crate) fn names_a_pooler(error: &DbError) -> bool {
+    let refused =
+        *error.code() == SqlState::PROTOCOL_VIOLATION && error.message().contains("startup parameter");
+    let unmarked = *error.code() == SqlState::UNDEFINED_OBJECT && error.message().contains(PREFIX);
+    refused || unmarked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_stands_behind_the_users_options() {
+        let mark = Mark::new();
+        let mut config = Config::new();
+        mark.put_on(&mut config);
+        assert_eq!(config.get_options(), Some(format!("-c {}=on", mark.0).as_str()));
+        config.options("-c statement_timeout=5s");
+        mark.put_on(&mut config);
+        assert_eq!(config.get_options(), Some(format!("-c statement_timeout=5s -c {}=on", mark.0).as_str()));
+    }
+
+    #[test]
+    fn no_two_connections_have_the_same_mark() {
+        assert_ne!(Mark::new().0, Mark::new().0);
+    }
+}
