@@ -22,7 +22,7 @@ pub const USERS: usize = 40;
 pub const SLOTS_PER_USER: usize = 3;
 pub const SLOTS: usize = USERS * SLOTS_PER_USER;
 /// Tasks of a node that work with sessions.
-pub const CLIENTS: usize = 12;
+pub const CLIENTS: usize = 24;
 /// Tasks of a node that work with locks, and the locks that they share.
 pub const LOCKERS: usize = 2;
 pub const LOCKS: u64 = 4;

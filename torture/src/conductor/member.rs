@@ -101,7 +101,11 @@ impl Member {
                 Some(said.refused.clone().unwrap_or_else(|| "it died".to_owned()))
             }
         };
-        self.process = Some(Process { child, orders, said });
+        if refusal.is_some() {
+            child.wait().await.context("a node that refused to start does not end")?;
+        } else {
+            self.process = Some(Process { child, orders, said });
+        }
         Ok(refusal)
     }
 

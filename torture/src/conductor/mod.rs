@@ -19,8 +19,9 @@ use crate::faults;
 use crate::history::{Entry, Fault, History, load};
 use crate::plan::Removed;
 
-/// Between a fault's recovery and the next fault.
-const PEACE_MS: (u64, u64) = (300, 2_500);
+/// Between a fault's recovery and the next fault; among the mixture, long enough to be looked at by itself.
+const PEACE_MIXED_MS: (u64, u64) = (300, 2_500);
+const PEACE_MS: (u64, u64) = (100, 600);
 /// How long a node has to have been trusted for the fault to be over.
 const CALM: Duration = Duration::from_millis(300);
 /// After this the run is given up: a node that does not come back is a finding of its own.
@@ -67,7 +68,8 @@ async fn make_faults(stage: &mut Stage, order: &Order) -> Result<()> {
     let names = faults::chosen(&order.faults, stage)?;
     let is_mixed = order.faults.is_empty();
     while Instant::now() < end {
-        tokio::time::sleep(dice.millis(PEACE_MS.0, PEACE_MS.1)).await;
+        let (least, most) = if is_mixed { PEACE_MIXED_MS } else { PEACE_MS };
+        tokio::time::sleep(dice.millis(least, most)).await;
         let name = names[dice.index(names.len())];
         let begin = now();
         let made = faults::make(name, is_mixed, stage, &mut dice).await;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{Member, Order, Way, gather, sample, tables};
 use crate::board::Board;
-use crate::faults::Disk;
+use crate::faults::{self, Disk};
 use crate::history::{Entry, History, Journal};
 use crate::plan::NodePlan;
 
@@ -43,7 +43,7 @@ impl Stage {
         let dir = keep.path().to_owned();
         Board::create(&dir).context("the board cannot be made")?;
         let journal = Arc::new(Journal::create(&dir, 0).context("the history cannot be made")?);
-        let disk = Disk::mount();
+        let disk = Disk::mount(order.faults.iter().any(|name| name == faults::QUEUE_FULL));
         let mut builder = Sandbox::builder()
             .setting("max_connections", CONNECTIONS_MAX)
             .setting("deadlock_timeout", "100ms")

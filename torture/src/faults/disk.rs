@@ -16,6 +16,8 @@ use crate::dice::Dice;
 
 /// Room for an hour of this load, with its write-ahead log; and little enough to be filled at once.
 const SIZE: &str = "size=4g,mode=0755";
+/// Room for a full queue of notifications.
+const SIZE_OF_QUEUE: &str = "size=10g,mode=0755";
 const BALLOON: &str = "balloon";
 
 /// A file system of our own, gone when this is dropped.
@@ -24,10 +26,11 @@ pub struct Disk(PathBuf);
 
 impl Disk {
     /// `None` where that is not allowed.
-    pub fn mount() -> Option<Self> {
+    pub fn mount(for_queue: bool) -> Option<Self> {
+        let size = if for_queue { SIZE_OF_QUEUE } else { SIZE };
         let path = PathBuf::from(format!("/tmp/torture-{:x}", Uuid::new_v4().as_fields().0));
         fs::create_dir(&path).ok()?;
-        match mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(SIZE)) {
+        match mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(size)) {
             Ok(()) => Some(Self(path)),
             Err(_) => {
                 // Not root, or a container that may not: the directory has served its turn.

@@ -35,6 +35,9 @@ enum Mixing {
     Never,
 }
 
+/// The one that takes more disk than all others.
+pub const QUEUE_FULL: &str = "notify-queue-full";
+
 const KINDS: &[Kind] = &[
     kind("listener-terminated", "a node's listening connection is ended by the server", Mixing::Accompanied),
     kind("all-terminated", "every connection is ended by the server", Mixing::Accompanied),
@@ -61,9 +64,9 @@ const KINDS: &[Kind] = &[
     kind("hostile-notify", "another role floods the nodes' channel", Mixing::Accompanied),
     kind("disk-full", "PostgreSQL's disk is full", Mixing::Alone),
     kind("pgbouncer-transaction", "a node's pool is behind pgbouncer in transaction mode", Mixing::Alone),
-    kind("pgbouncer-listener", "a node's listener is behind pgbouncer: it has to be refused", Mixing::Never),
+    kind("pgbouncer-listener", "a node's listener is behind pgbouncer: it has to be refused", Mixing::Alone),
     // 8 GB and the better part of a minute.
-    kind("notify-queue-full", "the queue of notifications is full, really: 8 GB", Mixing::Never),
+    kind(QUEUE_FULL, "the queue of notifications is full, really: 8 GB", Mixing::Never),
     kind("none", "nothing, for as long", Mixing::Never),
 ];
 
@@ -148,7 +151,7 @@ async fn make_alone(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()
         "vacuum-full" => sql::vacuum_full(stage).await,
         "alter-table" => sql::alter_tables(stage).await,
         "hostile-notify" => sql::hostile_notifications(stage, dice).await,
-        "notify-queue-full" => sql::fill_notification_queue(stage).await,
+        QUEUE_FULL => sql::fill_notification_queue(stage).await,
         "disk-full" => disk::fill(stage, dice).await,
         "pgbouncer-transaction" => pooler::before_the_pool(stage, dice).await,
         "pgbouncer-listener" => pooler::before_the_listener(stage, dice).await,

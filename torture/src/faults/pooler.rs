@@ -14,7 +14,6 @@ use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 
 use super::node::live_otherwise;
-use crate::clock::now;
 use crate::conductor::{Stage, Way};
 use crate::dice::Dice;
 use crate::history::Entry;
@@ -53,7 +52,7 @@ pub(super) async fn before_the_listener(stage: &mut Stage, dice: &mut Dice) -> R
     node.start(&Way::default()).await?;
     stage.note_pids();
     let what = match &refusal {
-        Some(why) => format!("a node whose listener is behind pgbouncer was refused at {}: {why}", now()),
+        Some(why) => format!("a node whose listener is behind pgbouncer was refused: {why}"),
         None => "a node whose listener is behind pgbouncer was started".to_owned(),
     };
     let names_the_pooler = refusal.as_ref().is_none_or(|why| why.contains("pooler"));

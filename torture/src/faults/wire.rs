@@ -22,11 +22,14 @@ pub(super) const COMPANIONS: &[&str] = &[
 /// Bytes per second: a barrier passes, a busy pool suffers.
 const THROTTLE: u64 = 24 * 1024;
 
-/// Makes the fault, lets it last for one to five windows, and ends it.
+/// Makes the fault, lets it last for one to six windows, and ends it.
 pub(super) async fn make(name: &str, stage: &Stage, dice: &mut Dice) -> Result<()> {
     begin(name, stage, dice)?;
-    if name != "cut" {
-        tokio::time::sleep(dice.millis(1_000, 5_000)).await;
+    match name {
+        "cut" => {}
+        // Over the end of an epoch: what was written last in it must not stay hidden.
+        "slow-pool" => tokio::time::sleep(dice.millis(3_000, 6_000)).await,
+        _ => tokio::time::sleep(dice.millis(1_000, 5_000)).await,
     }
     end(stage);
     Ok(())
@@ -36,7 +39,7 @@ pub(super) fn begin(name: &str, stage: &Stage, dice: &mut Dice) -> Result<()> {
     let node = &stage.nodes[dice.index(stage.nodes.len())];
     match name {
         "deaf" => node.ear.stall(),
-        "slow-pool" => node.pool.delay(dice.millis(50, 300)),
+        "slow-pool" => node.pool.delay(dice.millis(30, 200)),
         "cut" => either(node, dice, Proxy::cut),
         "delay-1s" => either(node, dice, |wire| wire.delay(Duration::from_secs(1))),
         "throttle" => either(node, dice, |wire| wire.throttle(THROTTLE)),

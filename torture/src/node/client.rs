@@ -1,6 +1,6 @@
 //! A client of the application: picks a session, does something with it, says what came of it, pauses, again.
 //!
-//! Writes gather on a few sessions, other ones in each epoch; reads go there, and to the sessions of the epoch before,
+//! Writes gather on a few sessions, other ones in each epoch; reads go there, and to the sessions of the epochs before,
 //! which hardly change any more: whoever still serves an old version of those is found out.
 
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::plan::{SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
 
 /// Sessions that are written in one epoch, and its length: longer than the window, so that the epoch after it has
 /// reads that must show its last writes.
-const FOCUS: usize = 10;
+const FOCUS: usize = 6;
 const EPOCH: Nanos = 2 * TRUST_WINDOW.as_nanos() as Nanos;
 /// The pause between two operations of one client.
-const PAUSE_MS: (u64, u64) = (25, 120);
+const PAUSE_MS: (u64, u64) = (50, 240);
 
 struct Client {
     node: Arc<Node>,
@@ -60,8 +60,9 @@ impl Client {
 
     async fn read_some(&mut self, refresh: bool) {
         let slot = match self.dice.roll(100) {
-            0..45 => self.focus(0),
-            45..80 => self.focus(1),
+            0..40 => self.focus(0),
+            40..70 => self.focus(1),
+            70..85 => self.focus(2),
             _ => self.dice.index(SLOTS),
         };
         let Some(session) = self.on_board(slot).await else { return };
@@ -123,12 +124,12 @@ impl Client {
     // --- writes --------------------------------------------------------------------------------------------------
 
     async fn write(&mut self) {
-        let slot = if self.dice.chance(85) { self.focus(0) } else { self.dice.index(SLOTS) };
+        let slot = if self.dice.chance(90) { self.focus(0) } else { self.dice.index(SLOTS) };
         let Some(session) = self.on_board(slot).await else { return };
         let outcome = match self.dice.roll(100) {
-            0..55 => self.update(session).await,
-            55..85 => self.modify(session).await,
-            85..92 => self.rotate(slot, session).await,
+            0..60 => self.update(session).await,
+            60..92 => self.modify(session).await,
+            92..96 => self.rotate(slot, session).await,
             _ => self.delete(session).await,
         };
         if matches!(outcome, Some(Outcome::Gone)) {
