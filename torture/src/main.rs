@@ -67,9 +67,15 @@ fn after_help() -> String {
     format!("Faults:\n{}", faults::list())
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.hidden.is_none() {
+        // Before there are threads: those that are there already would stay outside.
+        faults::Disk::prepare();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let done = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(arguments)));
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

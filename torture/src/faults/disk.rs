@@ -1,13 +1,16 @@
 //! A full disk: PostgreSQL's data lies on a small file system of its own, and a file takes what is left of it.
 //!
-//! Mounting one needs root; without, the fault says that it cannot be made.
+//! Mounting one needs root; without, the fault says that it cannot be made. The mount is in a namespace of this process
+//! and its children, so it is gone with the last of them, however they end.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use uuid::Uuid;
 
 use super::server;
@@ -20,13 +23,28 @@ const SIZE: &str = "size=4g,mode=0755";
 const SIZE_OF_QUEUE: &str = "size=10g,mode=0755";
 const BALLOON: &str = "balloon";
 
+/// Whether mounts are seen by this process and its children only.
+static IS_OURS: AtomicBool = AtomicBool::new(false);
+
 /// A file system of our own, gone when this is dropped.
 #[derive(Debug)]
 pub struct Disk(PathBuf);
 
 impl Disk {
+    /// Moves the calling thread, and all that it starts, into a mount namespace of their own. Where that is not allowed,
+    /// mounting is not either.
+    pub fn prepare() {
+        let none = None::<&str>;
+        let moved = unshare(CloneFlags::CLONE_NEWNS)
+            .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none));
+        IS_OURS.store(moved.is_ok(), Ordering::Relaxed);
+    }
+
     /// `None` where that is not allowed.
     pub fn mount(for_queue: bool) -> Option<Self> {
+        if !IS_OURS.load(Ordering::Relaxed) {
+            return None;
+        }
         let size = if for_queue { SIZE_OF_QUEUE } else { SIZE };
         let path = PathBuf::from(format!("/tmp/torture-{:x}", Uuid::new_v4().as_fields().0));
         fs::create_dir(&path).ok()?;

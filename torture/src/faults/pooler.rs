@@ -98,11 +98,17 @@ impl Pooler {
                 users.display()
             ),
         )?;
-        let mut command = Command::new(program);
-        command.arg("-q").arg(&settings);
+        // It ends with us, however we end. (util-linux; it becomes the other account before it asks for that.)
+        let mut command = Command::new("setpriv");
+        command.arg("--pdeathsig=KILL");
         if nix::unistd::geteuid().is_root() {
-            command.args(["-u", ACCOUNT]);
+            command.args([
+                format!("--reuid={ACCOUNT}"),
+                format!("--regid={ACCOUNT}"),
+                "--init-groups".to_owned(),
+            ]);
         }
+        command.arg(program).arg("-q").arg(&settings);
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.kill_on_drop(true).spawn().context("pgbouncer cannot be started")?;
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?application_name=pg-session");
