@@ -84,8 +84,7 @@ needed! {
     an_older_epochs_load_is_marked_or_refused: [SameEpoch, TicketsEpoch] in LOSS breaks "I3";
 }
 
-/// Two checks of which either is enough, and three that save work and keep no promise by themselves: the cache alone,
-/// without the loader's one flight for each session, does need `Forward` (`tests/cache`).
+/// Two checks of which either is enough, and four that save work, or stand in front of others: see `README.md`.
 #[test]
 fn these_may_go_one_by_one() {
     let alone: [&'static [Guard]; 6] = [

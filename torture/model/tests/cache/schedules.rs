@@ -1,0 +1,87 @@
+//! Every story as it is, which must hold in all schedules that are tried, and without a guard, which must fail in one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config, FailurePersistence, Runner};
+
+use crate::stories;
+
+/// Schedules of each kind for a story that must hold.
+const SCHEDULES: usize = 20_000;
+/// Schedules of each kind until a story without a guard has failed; it takes far fewer.
+const SCHEDULES_MAX: usize = 50_000;
+/// Forced switches of a PCT schedule: the races here take two or three.
+const DEPTH: usize = 4;
+
+/// Returns the number of schedules until the first that failed.
+fn first_failure(scheduler: impl Scheduler + 'static, story: fn()) -> Option<usize> {
+    let mut config = Config::new();
+    config.failure_persistence = FailurePersistence::None;
+    config.silence_warnings = true;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&begun);
+    let runner = Runner::new(scheduler, config);
+    let run = move || {
+        runner.run(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            story();
+        })
+    };
+    catch_unwind(AssertUnwindSafe(run)).err().map(|_| begun.load(Ordering::Relaxed))
+}
+
+fn random(schedules: usize) -> RandomScheduler {
+    RandomScheduler::new(schedules)
+}
+
+fn pct(schedules: usize) -> PctScheduler {
+    PctScheduler::new(DEPTH, schedules)
+}
+
+#[track_caller]
+fn holds(story: fn()) {
+    assert_eq!(first_failure(random(SCHEDULES), story), None, "at random");
+    assert_eq!(first_failure(pct(SCHEDULES), story), None, "with few switches");
+}
+
+#[track_caller]
+fn fails(name: &str, story: fn()) {
+    let at = first_failure(random(SCHEDULES_MAX), story).or_else(|| first_failure(pct(SCHEDULES_MAX), story));
+    let at = at.expect("nothing fails without the guard: it guards nothing, or the story does not try it");
+    println!("{name}: schedule {at} fails");
+}
+
+macro_rules! stories {
+    ($($story:ident { $($copy:ident)+ })+) => {$(
+        mod $story {
+            use super::*;
+
+            #[test]
+            fn holds() {
+                super::holds(stories::$story::<crate::as_it_is::cache::Cache>);
+            }
+
+            $(
+                #[test]
+                fn $copy() {
+                    fails(concat!(stringify!($story), " ", stringify!($copy)), stories::$story::<crate::$copy::cache::Cache>);
+                }
+            )+
+        }
+    )+};
+}
+
+stories! {
+    a_load_is_overtaken_by_invalidations { without_ticket without_stripe_first }
+    an_invalidation_is_forgotten { without_forgotten }
+    a_publish_meets_loads_invalidations_and_evictions { without_writing without_publish_note }
+    two_publishes_come_out_of_order { without_publish_order }
+    a_publish_comes_after_a_load_that_found_nothing { without_discard_note }
+    the_user_is_dropped_during_installs { without_owner_dropped without_one_lock_for_bump_and_list }
+    all_are_dropped_during_installs { without_all_noted without_draining_last }
+    the_indices_are_kept_through_evictions { without_counting }
+    an_update_is_missed_while_the_connection_is_lost { without_epochs }
+}
