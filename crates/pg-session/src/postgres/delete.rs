@@ -60,7 +60,8 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     Sql {
         text: format!(
             "WITH {doomed}, gone AS (
-                 DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id AND NOT EXISTS (SELECT FROM moved)
+                 DELETE FROM {sessions} s
+                 WHERE s.id = ANY (ARRAY (SELECT d.id FROM doomed d)) AND NOT EXISTS (SELECT FROM moved)
                  RETURNING s.id, COALESCE(s.rotated_to, s.id) AS session, s.rotated_to IS NULL AND {live} AS live
              ), told AS MATERIALIZED ({told})
              SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live
@@ -110,7 +111,8 @@ fn mass_delete(dialect: &Dialect<'_>, doomed: &str, stranger: &str, notify: &str
     let told = deleted(dialect, "SELECT id FROM gone WHERE stranger");
     format!(
         "WITH {doomed}, gone AS (
-             DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id AND NOT EXISTS (SELECT FROM moved)
+             DELETE FROM {sessions} s
+             WHERE s.id = ANY (ARRAY (SELECT d.id FROM doomed d)) AND NOT EXISTS (SELECT FROM moved)
              RETURNING s.id, {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
          ), told_all AS MATERIALIZED ({notify}
          ), told AS MATERIALIZED ({told})
@@ -122,14 +124,16 @@ fn mass_delete(dialect: &Dialect<'_>, doomed: &str, stranger: &str, notify: &str
 }
 
 /// Locks the sessions that `chosen` names, with their remnants.
+///
+/// Arrays, here and below: the planner takes one for ten rows, however many it expects of the query, and looks them up.
 fn doomed(dialect: &Dialect<'_>, chosen: &str) -> String {
-    let sessions = dialect.names.sessions();
+    let remnants = dialect.remnants("c.id");
     let locked = locked(
         dialect,
         &format!(
-            "s.id IN (SELECT c.id FROM chosen c
-                      UNION
-                      SELECT r.id FROM chosen c JOIN {sessions} r ON r.rotated_to = c.id)"
+            "s.id = ANY (ARRAY (SELECT c.id FROM chosen c
+                                UNION
+                                SELECT r.id FROM chosen c CROSS JOIN LATERAL ({remnants}) r))"
         ),
     );
     format!("chosen AS MATERIALIZED ({chosen}), {locked}")
@@ -143,7 +147,7 @@ fn locked(dialect: &Dialect<'_>, condition: &str) -> String {
              SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} ORDER BY s.id FOR UPDATE
          ), moved AS MATERIALIZED (
              SELECT d.id FROM doomed d
-             WHERE d.rotated_to IS NOT NULL AND NOT EXISTS (SELECT FROM {sessions} x WHERE x.id = d.rotated_to)
+             WHERE d.rotated_to IS NOT NULL AND (SELECT x.id FROM {sessions} x WHERE x.id = d.rotated_to) IS NULL
          )"
     )
 }

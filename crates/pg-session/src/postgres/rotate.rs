@@ -79,14 +79,16 @@ pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
     let Sql { text: users, types } = super::session_limit::lock_sql(dialect);
     let mut parameters = Parameters { types };
     let turns = parameters.unnest(&[IDS]);
+    let remnants = dialect.remnants("t.id");
     Sql {
         text: format!(
-            "WITH users AS MATERIALIZED ({users})
+            "WITH users AS MATERIALIZED ({users}
+             ), turn AS MATERIALIZED (SELECT t.id FROM {turns} t (id))
              SELECT count(*) FROM (
                  SELECT s.id FROM {sessions} s CROSS JOIN users
-                 WHERE s.id IN (SELECT t.id FROM {turns} t (id)
-                                UNION ALL
-                                SELECT r.id FROM {sessions} r WHERE r.rotated_to IN (SELECT t.id FROM {turns} t (id)))
+                 WHERE s.id = ANY (ARRAY (SELECT t.id FROM turn t
+                                          UNION ALL
+                                          SELECT r.id FROM turn t CROSS JOIN LATERAL ({remnants}) r))
                  ORDER BY s.id FOR UPDATE OF s
              ) l"
         ),
@@ -100,6 +102,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (now, live) = (dialect.now, dialect.live("s"));
     let Limit { ctes: limit, full } =
         limit(dialect, "SELECT f.user_id FROM found f WHERE f.arrives AND f.live AND NOT f.rotated");
+    let remnants = dialect.remnants("h.id");
     let told_left = changed(dialect, "SELECT id, version FROM remnant");
     let told_gone = deleted(dialect, "SELECT id FROM ended UNION ALL SELECT id FROM evicted");
     let mut parameters = Parameters::default();
@@ -130,7 +133,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                         t.grace * interval '1 microsecond' AS grace
                  FROM turn t JOIN {sessions} s ON s.id = t.id
              ), {limit}, heir AS MATERIALIZED (
-                 SELECT f.* FROM found f WHERE f.live AND NOT f.rotated AND (f.user_id IN ({full})) IS NOT TRUE
+                 SELECT f.* FROM found f WHERE f.n NOT IN (
+                     SELECT x.n FROM found x WHERE NOT x.live OR x.rotated OR x.user_id IN ({full}))
              ), made AS (
                  INSERT INTO {sessions} AS s
                      (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at)
@@ -140,9 +144,10 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), written AS (
                  INSERT INTO {attributes} AS a (session_id, key, value, expires_at, version)
                  SELECT h.successor, o.key, o.value, o.expires_at, h.version + 1
-                 FROM heir h JOIN {attributes} o ON o.session_id = h.id
-                 WHERE (o.expires_at IS NULL OR o.expires_at > {now})
-                   AND (h.keep_all OR (h.n, o.key) IN (SELECT k.n, k.key FROM keep k))
+                 FROM heir h CROSS JOIN LATERAL (
+                     SELECT a.key, a.value, a.expires_at FROM {attributes} a
+                     WHERE a.session_id = h.id AND (a.expires_at IS NULL OR a.expires_at > {now}) OFFSET 0) o
+                 WHERE (h.keep_all OR (h.n, o.key) IN (SELECT k.n, k.key FROM keep k))
                    AND (h.n, o.key) NOT IN (SELECT i.n, i.key FROM item i UNION ALL SELECT r.n, r.key FROM removal r)
                  UNION ALL
                  SELECT h.successor, i.key, i.text, i.expires_at, h.version + 1
@@ -151,21 +156,23 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), old AS MATERIALIZED (
                  SELECT h.n, h.id, h.successor, h.expires_at, h.grace FROM heir h
                  UNION ALL
-                 SELECT h.n, r.id, h.successor, h.expires_at, h.grace
-                 FROM heir h JOIN {sessions} r ON r.rotated_to = h.id
+                 SELECT h.n, r.id, h.successor, h.expires_at, h.grace FROM heir h CROSS JOIN LATERAL ({remnants}) r
              ), remnant AS (
                  UPDATE {sessions} s
                  SET rotated_to = o.successor,
                      version = s.version + 1,
                      updated_at = {now},
                      expires_at = LEAST(s.expires_at, o.expires_at, {now} + o.grace)
-                 FROM old o WHERE s.id = o.id AND o.grace > interval '0'
+                 FROM old o
+                 WHERE s.id = ANY (ARRAY (SELECT id FROM old)) AND s.id = o.id AND o.grace > interval '0'
                  RETURNING o.n, s.id, s.version
              ), ended AS (
-                 DELETE FROM {sessions} s USING old o WHERE s.id = o.id AND o.grace = interval '0'
+                 DELETE FROM {sessions} s USING old o
+                 WHERE s.id = ANY (ARRAY (SELECT id FROM old)) AND s.id = o.id AND o.grace = interval '0'
                  RETURNING o.n, s.id
              ), carried AS (
-                 UPDATE {locks} l SET session_id = h.successor FROM heir h WHERE l.session_id = h.id
+                 UPDATE {locks} l SET session_id = h.successor FROM heir h
+                 WHERE l.session_id = ANY (ARRAY (SELECT id FROM heir)) AND l.session_id = h.id
              ), told_left AS MATERIALIZED ({told_left}
              ), told_gone AS MATERIALIZED ({told_gone})
              SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated,

@@ -28,7 +28,7 @@ pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
 
 /// The parts.
 pub(super) struct Limit {
-    /// `held`, `doomed` and `evicted (id, user_id)`, where `user_id` is the user who came in.
+    /// Ends with `evicted (id, user_id)`, where `user_id` is the user who came in.
     pub(super) ctes: String,
     /// A query of the users who have all the sessions that they may have.
     pub(super) full: String,
@@ -38,17 +38,20 @@ pub(super) struct Limit {
 pub(super) fn limit(dialect: &Dialect<'_>, newcomers: &str) -> Limit {
     let sessions = dialect.names.sessions();
     let Policy { held, surplus, full } = policy(dialect, newcomers);
+    let remnants = dialect.remnants("p.id");
     let ctes = format!(
         "held AS MATERIALIZED ({held}
          ), surplus AS MATERIALIZED ({surplus}
          ), doomed AS MATERIALIZED (
-             SELECT s.id, d.user_id FROM {sessions} s
-             JOIN (SELECT p.id, p.user_id FROM surplus p
-                   UNION ALL
-                   SELECT r.id, p.user_id FROM surplus p JOIN {sessions} r ON r.rotated_to = p.id) d ON d.id = s.id
-             ORDER BY s.id FOR UPDATE OF s
-         ), evicted AS (
-             DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id, d.user_id
+             SELECT p.id, p.user_id FROM surplus p
+             UNION ALL
+             SELECT r.id, p.user_id FROM surplus p CROSS JOIN LATERAL ({remnants}) r
+         ), locked AS MATERIALIZED (
+             SELECT s.id FROM {sessions} s WHERE s.id = ANY (ARRAY (SELECT d.id FROM doomed d)) ORDER BY s.id FOR UPDATE
+         ), gone AS (
+             DELETE FROM {sessions} s WHERE s.id = ANY (ARRAY (SELECT l.id FROM locked l)) RETURNING s.id
+         ), evicted AS MATERIALIZED (
+             SELECT g.id, d.user_id FROM gone g JOIN doomed d ON d.id = g.id
          )"
     );
     Limit { ctes, full }

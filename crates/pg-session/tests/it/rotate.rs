@@ -10,7 +10,7 @@ use std::time::Duration;
 use pg_session::{ErrorKind, Session, SessionManager, UpdateError, UserId};
 
 use crate::stage::read;
-use crate::support::World;
+use crate::support::{World, eventually};
 use crate::tables::stored;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -88,7 +88,8 @@ async fn the_old_id_shows_the_old_state_and_cannot_be_used() {
         assert!(left.is_rotated());
         assert_eq!((left.user_id(), left.keys()), (None, vec!["cart", "locale", "offer"]));
         assert!(left.expires_at() <= session.updated_at() + node.config().rotation_grace + SECOND);
-        assert!(read(node, old).await.is_from_cache(), "parallel requests cost one query");
+        eventually("parallel requests find it in memory", async || read(node, old).await.is_from_cache())
+            .await;
     }
     handle.set("cart", &0).unwrap();
     assert!(matches!(b.update(&mut handle).await, Err(UpdateError::Rotated)));
