@@ -8,7 +8,7 @@ use pg_session::{Config, ErrorKind, Session, SessionLimit, SessionManager, Updat
 use tokio::task::JoinHandle;
 
 use crate::stage::{in_time, read};
-use crate::support::World;
+use crate::support::{World, eventually};
 use crate::tables::Holder;
 
 const SIGN_INS: usize = 50;
@@ -114,7 +114,7 @@ async fn a_login_does_not_miss_a_session_that_is_being_rotated() {
         let b = b.clone();
         tokio::spawn(async move { b.create(1).await })
     };
-    crate::support::eventually("the login waits for the user", async || {
+    eventually("the login waits for the user", async || {
         let text = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
         !observer.query(text, &[]).await.unwrap().is_empty()
     })
@@ -181,5 +181,30 @@ async fn what_is_left_of_a_session_takes_no_place() {
         for session in [first, second, third, fourth] {
             assert!(!read(&a, session.id()).await.is_rotated());
         }
+    }
+}
+
+/// By a login and by a sign-in: what was left of the evicted session is in the memory of both nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evicted_session_takes_what_was_left_of_it_out_of_every_memory() {
+    for sign_in in [false, true] {
+        let world = World::new();
+        let [a, b] = two_nodes(&world, |config| config.max_sessions_per_user = 1).await;
+        let mut session = a.create(1).await.unwrap();
+        let old = session.id();
+        a.rotate(&mut session).await.unwrap();
+        b.catch_up().await.unwrap();
+        for node in [&a, &b] {
+            eventually("it is in memory", async || read(node, old).await.is_from_cache()).await;
+        }
+        if sign_in {
+            let mut visitor = a.create_anonymous().await.unwrap();
+            a.rotate(&mut visitor).user(1).await.unwrap();
+        } else {
+            a.create(1).await.unwrap();
+        }
+        assert!(a.get(old).await.unwrap().is_none(), "on the node of the login at once");
+        b.catch_up().await.unwrap();
+        assert!(b.get(old).await.unwrap().is_none(), "on the other one with the notification");
     }
 }
