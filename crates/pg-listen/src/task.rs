@@ -77,8 +77,10 @@ pub(crate) struct Task {
     status: watch::Sender<Status>,
 }
 
+type Connecting = Pin<Box<dyn Future<Output = Result<(Link, Mark), Error>> + Send>>;
+
 enum State {
-    Connecting(Pin<Box<dyn Future<Output = Result<(Link, Mark), Error>> + Send>>),
+    Connecting(Connecting),
     Up(Box<Session>),
     Backoff(Pin<Box<Sleep>>),
 }
