@@ -110,3 +110,21 @@ fn two_nodes_with_all_their_lanes() {
     };
     holds("two nodes and a delete", bounds, &[Seen::Hit, Seen::Join, Seen::None, Seen::Refusal]);
 }
+
+#[test]
+#[ignore = "minutes"]
+fn deeper_three_updates_and_a_delete() {
+    let bounds = Bounds { updates: 3, ending: Some(Ending::Session), coarse: true, ..NODE };
+    holds("three updates and a delete", bounds, &[Seen::Hit, Seen::Join, Seen::LatePublish, Seen::NotFound]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn deeper_two_updates_and_a_loss() {
+    let bounds = Bounds { updates: 2, disconnects: 1, coarse: true, ..NODE };
+    holds(
+        "two updates and a loss",
+        bounds,
+        &[Seen::Hit, Seen::TrustedAgain, Seen::Verified, Seen::LatePublish],
+    );
+}
