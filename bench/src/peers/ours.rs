@@ -78,7 +78,7 @@ impl Tables {
     pub(crate) async fn uncombined(&self) -> anyhow::Result<Node> {
         let mut config = self.config();
         config.write_batch_max = 1;
-        config.write_lanes = 16;
+        config.update_statements_max = 16;
         config.pool_connections_max = super::pool::CONNECTIONS;
         self.node(config).await
     }

@@ -4,8 +4,8 @@
 //! are queued at the same time share a statement ([`lane`]); each still succeeds or fails alone. After the commit the
 //! outcome goes into the cache, and only then to the caller: whoever was told of a write reads it on this node.
 //!
-//! Updates are split over lanes by session, creates and rotations go by user, and what concerns any number of sessions (a user's,
-//! all) has a lane of its own. Last accesses are gathered by [`touch`].
+//! Updates, creates, rotations, deletes and what concerns any number of sessions (a user's, all) have a lane each. Last
+//! accesses are gathered by [`touch`].
 
 mod create;
 mod delete;
@@ -13,7 +13,9 @@ mod lane;
 mod rotate;
 mod sweep;
 pub(crate) mod touch;
+mod under_way;
 mod update;
+mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::create::CreateJob;
 use self::delete::DeleteJob;
-use self::lane::{Job, Lane, lane};
+use self::lane::{Bounds, Job, Lane, lane};
 pub(crate) use self::rotate::RotateJob;
 pub(crate) use self::sweep::Sweep;
 use self::sweep::SweepJob;
@@ -39,7 +41,7 @@ use crate::session::record::{Record, Rules};
 
 /// The lanes' sending halves.
 pub(crate) struct Writer {
-    updates: Box<[Lane<UpdateJob>]>,
+    updates: Lane<UpdateJob>,
     creates: Lane<CreateJob>,
     rotations: Lane<RotateJob>,
     deletes: Lane<DeleteJob>,
@@ -102,14 +104,19 @@ impl Writer {
         let limited = config.max_sessions_per_user > 0;
         let workshop =
             Arc::new(Workshop { rules, cache, database, probes, limited, counters: Counters::default() });
-        let (queue, batch) = (config.write_queue_max, config.write_batch_max);
+        let updates = Bounds {
+            queue_max: config.write_queue_max,
+            batch_max: config.write_batch_max,
+            statements_max: config.update_statements_max,
+        };
+        let one_by_one = Bounds { statements_max: 1, ..updates };
         Self {
-            updates: (0..config.write_lanes).map(|_| open(queue, batch, &workshop, tasks, stop)).collect(),
-            creates: open(queue, batch, &workshop, tasks, stop),
-            rotations: open(queue, batch, &workshop, tasks, stop),
-            deletes: open(queue, batch, &workshop, tasks, stop),
+            updates: open(updates, &workshop, tasks, stop),
+            creates: open(one_by_one, &workshop, tasks, stop),
+            rotations: open(one_by_one, &workshop, tasks, stop),
+            deletes: open(one_by_one, &workshop, tasks, stop),
             // One at a time: each is a statement over any number of rows.
-            sweeps: open(queue, 1, &workshop, tasks, stop),
+            sweeps: open(Bounds { batch_max: 1, ..one_by_one }, &workshop, tasks, stop),
             workshop,
         }
     }
@@ -121,7 +128,7 @@ impl Writer {
     ) -> Result<Arc<Record>, UpdateError> {
         let (reply, outcome) = oneshot::channel();
         let job = make(reply);
-        self.updates[job.session().spread() % self.updates.len()].push(job)?;
+        self.updates.push(job)?;
         outcome.await.unwrap_or_else(|_| Err(vanished().into()))
     }
 
@@ -160,8 +167,7 @@ impl Writer {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        let updates: usize = self.updates.iter().map(Lane::waiting).sum();
-        updates
+        self.updates.waiting()
             + self.creates.waiting()
             + self.rotations.waiting()
             + self.deletes.waiting()
@@ -190,13 +196,12 @@ impl Writer {
 }
 
 fn open<J: Job>(
-    queue_max: usize,
-    batch_max: usize,
+    bounds: Bounds,
     workshop: &Arc<Workshop>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Lane<J> {
-    let (lane, work) = lane(queue_max, batch_max, workshop);
+    let (lane, work) = lane(bounds, workshop);
     tasks.spawn(work.run(stop.clone()));
     lane
 }

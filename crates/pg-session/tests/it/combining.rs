@@ -11,10 +11,10 @@ use crate::tables::{Holder, counts, list, stored, stored_version};
 
 const POISON: &str = "poison-7f3a";
 
-/// A node with one lane for updates, so that whatever is queued meets in one statement.
+/// A node with one statement of updates at a time, so that whatever is queued meets in one.
 async fn one_lane(world: &World) -> SessionManager {
     let mut config = world.config();
-    config.write_lanes = 1;
+    config.update_statements_max = 1;
     world.node_with(config).await
 }
 
@@ -33,6 +33,33 @@ fn spawn_update(node: &SessionManager, mut session: Session) -> JoinHandle<Resul
 
 async fn queued(node: &SessionManager, count: usize) {
     eventually("the writes are queued", async || node.status().writes.waiting >= count).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_waits_for_a_row_does_not_keep_the_other_sessions_back() {
+    let world = World::new();
+    let node = world.node().await;
+    let observer = world.client().await;
+    let all = sessions(&node, 4).await;
+
+    let holder = Holder::hold(&world, &[all[0].id()]).await;
+    let mut stuck = all[0].clone();
+    stuck.set("n", &1).unwrap();
+    let stuck = spawn_update(&node, stuck);
+    holder.blocks(&observer).await;
+
+    // Far fewer than leave beside a statement that is as fast as most.
+    let mut free = Vec::new();
+    for mut session in all.into_iter().skip(1) {
+        session.set("n", &1).unwrap();
+        free.push(spawn_update(&node, session));
+    }
+    for update in free {
+        assert_eq!(update.await.unwrap().unwrap().version().get(), 2);
+    }
+    assert!(!stuck.is_finished(), "its row is still held");
+    holder.commit().await;
+    assert_eq!(stuck.await.unwrap().unwrap().version().get(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,8 +8,8 @@ use crate::stage::{all, hit, ids, in_time, make, n, read, read_all, update_all};
 use crate::support::World;
 
 const SESSIONS: usize = 50;
-/// Lanes that the updates of a node are split over, and so statements that a round's updates make.
-const LANES: usize = 2;
+/// Statements that a round's updates make: all of them wait when the first leaves.
+const STATEMENTS: usize = 1;
 
 /// Commits version 2 of all `sessions` on `node`, does `meanwhile`, and lets it be published.
 async fn committed_while<T>(
@@ -19,7 +19,7 @@ async fn committed_while<T>(
 ) -> T {
     let gate = node.probes().close(Point::Committed);
     let overtake = async {
-        in_time("the updates are committed", gate.arrived(LANES)).await;
+        in_time("the updates are committed", gate.arrived(STATEMENTS)).await;
         let outcome = meanwhile(&gate).await;
         gate.open();
         outcome

@@ -1,0 +1,132 @@
+//! The statements of a lane that are under way.
+//!
+//! If a statement is refused, its batch is halved until the one that is to blame stands alone, so that a poisonous
+//! value fails nobody else. One that collided with another transaction is tried again, a bounded number of times.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use tracing::debug;
+
+use super::Workshop;
+use super::lane::Job;
+use crate::postgres::failure::Verdict;
+use crate::probes::Guard;
+
+/// Tries of a statement that collided with another transaction, before its jobs fail.
+const TRIES_MAX: u32 = 8;
+/// The pause after the first collision; it doubles.
+const PAUSE: Duration = Duration::from_millis(2);
+/// A statement that has been under way for longer does not keep others back: several times what one takes.
+const SLOW: Duration = Duration::from_millis(5);
+
+type Statement<J> = Pin<Box<dyn Future<Output = Finished<J>> + Send>>;
+
+pub(super) struct UnderWay<J: Job> {
+    /// Driven by the lane's own task: another task would be another wake-up for a lone job.
+    statements: FuturesUnordered<Statement<J>>,
+    /// Of all jobs that are under way.
+    keys: HashSet<J::Key>,
+    /// When the youngest statement is slow.
+    slow_at: tokio::time::Instant,
+}
+
+struct Finished<J: Job> {
+    keys: Vec<J::Key>,
+    again: Vec<J>,
+}
+
+impl<J: Job> UnderWay<J> {
+    pub(super) fn new() -> Self {
+        Self {
+            statements: FuturesUnordered::new(),
+            keys: HashSet::new(),
+            slow_at: tokio::time::Instant::now(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.statements.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.statements.len()
+    }
+
+    pub(super) fn has(&self, key: &J::Key) -> bool {
+        self.keys.contains(key)
+    }
+
+    pub(super) fn start(&mut self, batch: Vec<J>, workshop: &Arc<Workshop>) {
+        let keys: Vec<J::Key> =
+            batch.iter().flat_map(|job| [Some(job.key()), job.second_key()]).flatten().collect();
+        self.keys.extend(&keys);
+        self.slow_at = tokio::time::Instant::now() + SLOW;
+        let workshop = Arc::clone(workshop);
+        self.statements
+            .push(Box::pin(async move { Finished { keys, again: carry_out(batch, &workshop).await } }));
+    }
+
+    /// Waits for a statement to end. Returns the jobs to be tried again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(super) async fn done(&mut self) -> Vec<J> {
+        let Some(finished) = self.statements.next().await else { return Vec::new() };
+        for key in &finished.keys {
+            self.keys.remove(key);
+        }
+        finished.again
+    }
+
+    /// Whether the youngest statement takes longer than one should.
+    pub(super) fn is_slow(&self) -> bool {
+        tokio::time::Instant::now() >= self.slow_at
+    }
+
+    /// Waits until it does.
+    pub(super) fn takes_long(&self) -> impl Future<Output = ()> + use<J> {
+        tokio::time::sleep_until(self.slow_at)
+    }
+}
+
+/// Commits the batch, in as few statements as it takes. Returns the jobs to be tried again.
+async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Vec<J> {
+    let mut again = Vec::new();
+    let mut tries = 0;
+    let mut parts = vec![batch];
+    while let Some(mut part) = parts.pop() {
+        let failure = match J::commit(&mut part, workshop).await {
+            Ok(mut more) => {
+                again.append(&mut more);
+                continue;
+            }
+            Err(failure) => failure,
+        };
+        match failure.verdict {
+            Verdict::Collided | Verdict::Outdated if tries < TRIES_MAX => {
+                debug!(error = %failure.error, tries, "a combined write collided");
+                tokio::time::sleep(PAUSE * (1 << tries)).await;
+                tries += 1;
+                parts.push(part);
+            }
+            Verdict::Refused if part.len() > 1 && workshop.probes.holds(Guard::Split) => {
+                let right = part.split_off(part.len() / 2);
+                parts.push(right);
+                parts.push(part);
+            }
+            _ => {
+                let error = failure.of_write();
+                for job in part {
+                    job.fail(error.duplicate(), workshop);
+                }
+            }
+        }
+    }
+    again
+}
