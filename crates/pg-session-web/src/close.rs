@@ -59,20 +59,42 @@ impl Session {
     /// # Cancel safety
     /// A save that has begun is finished, in a task of its own, if the future is dropped because the client is gone.
     pub async fn close(&self, status: u16, scope: CacheScope) -> Closing {
+        let refuse = self.save_at_the_end(status, scope).await;
         let mut state = self.lock().await;
-        state.closed = true;
-        let would_begin = matches!(state.stage, Stage::Absent(_));
-        if !state.is_modified() || status >= 500 {
-            return self.closing(&state, scope, None);
+        if state.news == News::Fresher && !self.goes_on(&state).await {
+            state.news = News::Nothing;
         }
-        if would_begin && scope == CacheScope::Shared {
-            tracing::warn!("a response for shared caches cannot begin a session; what was set is dropped");
-            return self.closing(&state, scope, None);
+        self.closing(&state, scope, refuse)
+    }
+
+    /// The status to answer with, if what was set could not be saved.
+    async fn save_at_the_end(&self, status: u16, scope: CacheScope) -> Option<u16> {
+        {
+            let mut state = self.lock().await;
+            state.closed = true;
+            if !state.is_modified() || status >= 500 {
+                return None;
+            }
+            if matches!(state.stage, Stage::Absent(_)) && scope == CacheScope::Shared {
+                tracing::warn!(
+                    "a response for shared caches cannot begin a session; what was set is dropped"
+                );
+                return None;
+            }
         }
-        drop(state);
         let outcome = self.save_in_a_task().await;
-        let refuse = outcome.err().and_then(|error| self.refusal(&error));
-        self.closing(&*self.lock().await, scope, refuse)
+        outcome.err().and_then(|error| self.refusal(&error))
+    }
+
+    /// Whether the session still goes on under this id. A parallel request may have changed it since it was read, and the
+    /// browser may hold the new one: the old id in a fresher token would replace it. Usually answered from memory.
+    async fn goes_on(&self, state: &State) -> bool {
+        let Some(session) = state.present() else { return false };
+        match self.sessions().manager().get(session.id()).no_touch().await {
+            Ok(Some(now)) => !now.is_rotated(),
+            // The client can do without.
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// The server drops the future of a request whose client is gone; a task goes on.
@@ -99,7 +121,7 @@ impl Session {
         let parts = self.sessions().parts();
         let token = match (&state.stage, state.news) {
             (_, News::Gone) => Some(parts.transport.remove()),
-            (Stage::Present(session), news) if tells(news, session, scope) => {
+            (Stage::Present(session), news) if tells(news, scope) => {
                 let token = parts.signer.issue(session.id(), session.version());
                 Some(parts.transport.issue(&token, session.expires_at(), now()))
             }
@@ -110,11 +132,11 @@ impl Session {
     }
 }
 
-/// Whether the client gets a token. Never the old one of a session that was rotated: it would replace the new one.
-fn tells(news: News, session: &pg_session::Session, scope: CacheScope) -> bool {
+/// Whether the client gets a token: what it can do without does not cost a shared response its caches.
+fn tells(news: News, scope: CacheScope) -> bool {
     match news {
         News::NewId => true,
-        News::Fresher => scope == CacheScope::Private && !session.is_rotated(),
+        News::Fresher => scope == CacheScope::Private,
         News::Nothing | News::Gone => false,
     }
 }

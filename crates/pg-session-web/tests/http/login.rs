@@ -1,6 +1,7 @@
 //! Signing in and out: fixation, rotation with requests in parallel, devices.
 
 use hyper::header::USER_AGENT;
+use pg_session::SigningKey;
 
 use super::world::{Site, in_time};
 
@@ -59,10 +60,13 @@ pub async fn what_a_visitor_had_is_kept_only_where_it_was_asked_for(site: &Site)
     assert_eq!(browser.page("/user").await, "43");
 }
 
-/// Other tabs' requests with the old id: one is under way when the login commits, others come afterwards.
+/// Other tabs' requests with the old id: two are under way when the login commits, another comes afterwards. A key was just
+/// rotated, so each of them would like to hand out a new token.
 pub async fn parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cookie(site: &Site) {
     let mut browser = site.browser();
     browser.page("/set/cart/apples").await;
+    let new = SigningKey::generate().expect("a key");
+    site.signer.replace(site.signer.ring().with_signing(&new).expect("room"));
     let (mut reader, mut writer, mut late) = (browser.tab(), browser.tab(), browser.tab());
     let reading = tokio::spawn(async move { reader.get("/slow-get/cart").await });
     let writing = tokio::spawn(async move { writer.get("/slow/cart/pears").await });

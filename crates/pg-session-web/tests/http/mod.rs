@@ -62,6 +62,7 @@ macro_rules! all_scenarios {
                 a_conflict_is_told_if_attributes_are_checked,
                 an_unreachable_database_is_503_and_never_an_anonymous_visitor,
                 an_attribute_is_taken_once_and_counted_exactly,
+                an_attribute_of_another_type_is_an_error_of_that_key_only,
                 a_message_is_shown_once;
             step_up:
                 a_privilege_is_demanded_given_under_a_new_id_and_ends;

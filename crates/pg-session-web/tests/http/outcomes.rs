@@ -125,3 +125,12 @@ pub async fn a_message_is_shown_once(site: &Site) {
     // What the library records, an application cannot write.
     assert_eq!(browser.get("/set/pg-session%2Fdevice/x").await.status, 500);
 }
+
+pub async fn an_attribute_of_another_type_is_an_error_of_that_key_only(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    browser.page("/set/n/text").await;
+    assert_eq!(browser.get("/count").await.status, 500, "not a number");
+    assert_eq!(browser.page("/get/n").await, "text", "it stays as it is");
+    assert_eq!(browser.page("/user").await, "42", "and the session lives");
+}
