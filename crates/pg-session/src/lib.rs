@@ -103,4 +103,6 @@ mod pages {
     mod coming_from_go_pg_session {}
     #[doc = include_str!("../../../docs/configuration.md")]
     mod configuration {}
+    #[doc = include_str!("../../../docs/security.md")]
+    mod security {}
 }
