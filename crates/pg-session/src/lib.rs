@@ -85,6 +85,7 @@ pub use writer::WriteStats;
 /// What the library's own tests reach into. **Not part of the API**: no promise of stability.
 #[cfg(feature = "testing")]
 pub mod testing {
+    pub use crate::postgres::micro::{Batch, session};
     pub use crate::probes::{Gate, Guard, Point, Probes};
 
     /// Whether a node would act on this payload of a notification, for the fuzz target.

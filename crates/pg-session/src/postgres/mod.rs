@@ -9,6 +9,8 @@ pub(crate) mod delete;
 pub(crate) mod failure;
 pub(crate) mod load;
 pub(crate) mod lock;
+#[cfg(feature = "testing")]
+pub(crate) mod micro;
 pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;

@@ -23,6 +23,7 @@ pub fn read(name: &str) -> String {
 pub fn all() -> Vec<Paper> {
     let pages = fs::read_dir(root().join("docs")).expect("the pages of the repository");
     let pages = pages.map(|page| format!("docs/{}", page.expect("a page").file_name().display()));
+    let pages = pages.filter(|page| page.ends_with(".md"));
     let names = PAPERS.iter().map(ToString::to_string).chain(pages);
     names.map(|name| Paper { text: read(&name), name }).collect()
 }

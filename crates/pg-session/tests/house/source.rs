@@ -52,11 +52,13 @@ pub fn root() -> PathBuf {
     root
 }
 
-/// Every Rust file of every crate, read once.
+/// Every Rust file of every crate and of the benchmarks, read once.
 pub fn workspace() -> &'static [Source] {
     static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
         let mut sources = Vec::new();
-        visit(&root(), "crates", &mut sources);
+        for folder in ["crates", "bench/src"] {
+            visit(&root(), folder, &mut sources);
+        }
         assert!(!sources.is_empty(), "no source files found");
         sources
     });

@@ -1,0 +1,80 @@
+//! What the micro-benchmarks work with and need no server for: a session out of nothing, and a batch to be combined.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::update::{Columns, Order, RowChange};
+use crate::clock::{Clock, DbTime};
+use crate::config::Config;
+use crate::id::SessionId;
+use crate::session::attributes::{Attribute, Attributes};
+use crate::session::changes::{Changes, Check};
+use crate::session::record::{Record, Row, Rules};
+use crate::session::{IdleLimit, Origin, Session};
+use crate::version::Version;
+
+/// A session with these attributes, given as keys and JSON, that no database knows.
+#[must_use]
+pub fn session(attributes: &[(&str, &str)]) -> Session {
+    Session::new(record(SessionId::random(), attributes), Origin::Cache)
+}
+
+/// Changes of different sessions, one attribute each, as a lane of the writer holds them.
+#[derive(Debug)]
+pub struct Batch(Vec<(Arc<Record>, Changes)>);
+
+impl Batch {
+    /// The changes of so many sessions.
+    #[must_use]
+    pub fn of(sessions: usize) -> Self {
+        let orders = (1..=sessions).map(|number| {
+            // In the order of their ids, which is the order of their locks.
+            let id = SessionId::from_uuid(Uuid::from_u128(number as u128));
+            let mut changes = Changes::default();
+            changes.set("counter", "\"00000001\"".into(), DbTime::NEVER);
+            (record(id, &[("counter", "\"00000000\"")]), changes)
+        });
+        Self(orders.collect())
+    }
+
+    /// Makes the parameters of one statement of them, and says for how many sessions.
+    #[must_use]
+    pub fn assemble(&self) -> usize {
+        let orders: Vec<Order<'_>> = self
+            .0
+            .iter()
+            .map(|(base, changes)| Order {
+                base,
+                check: Check::None,
+                row: RowChange::default(),
+                changes,
+                notify: true,
+            })
+            .collect();
+        std::hint::black_box(Columns::of(&orders)).ids.len()
+    }
+}
+
+fn record(id: SessionId, attributes: &[(&str, &str)]) -> Arc<Record> {
+    let config = Config::default();
+    let clock = Clock::monotonic();
+    let now = clock.database_now();
+    let rules = Arc::new(Rules { clock, limits: config.limits(), idle_timeout: config.idle_timeout });
+    let version = Version::FIRST;
+    let row = Row {
+        id,
+        user_id: None,
+        group_id: None,
+        version,
+        created_at: now,
+        updated_at: now,
+        expires_at: DbTime::NEVER,
+        idle_limit: IdleLimit::Exempt,
+        rotated: false,
+    };
+    let attributes = attributes
+        .iter()
+        .map(|&(key, text)| Arc::new(Attribute::new(key.into(), text.into(), version, DbTime::NEVER)));
+    Arc::new(Record::new(rules, row, Attributes::new(attributes.collect()), now))
+}
