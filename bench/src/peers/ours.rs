@@ -63,8 +63,8 @@ impl Tables {
     /// A node as applications run it, but that it has room in memory for every session here.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::default();
-        // Its shards fill unevenly: an eighth more, so that nothing is evicted.
-        config.cache_sessions_max = self.ids.len() + self.ids.len() / 8 + 64;
+        // Its shards fill unevenly, small ones most of all: so much more, and nothing is evicted.
+        config.cache_sessions_max = self.ids.len() + self.ids.len() / 8 + 512;
         config
     }
 

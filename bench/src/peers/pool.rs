@@ -38,17 +38,17 @@ pub(crate) struct Lent<T> {
     _permit: OwnedSemaphorePermit,
 }
 
-#[allow(clippy::expect_used, reason = "there is a connection for each permit, and it leaves only in drop")]
 impl<T> Deref for Lent<T> {
     type Target = T;
 
+    #[allow(clippy::expect_used, reason = "each permit has a connection until the drop")]
     fn deref(&self) -> &T {
         self.connection.as_ref().expect("lent")
     }
 }
 
-#[allow(clippy::expect_used, reason = "there is a connection for each permit, and it leaves only in drop")]
 impl<T> DerefMut for Lent<T> {
+    #[allow(clippy::expect_used, reason = "each permit has a connection until the drop")]
     fn deref_mut(&mut self) -> &mut T {
         self.connection.as_mut().expect("lent")
     }
