@@ -29,6 +29,9 @@ struct Program {
 #[derive(Subcommand, Debug)]
 enum Command {
     Demo(demo::Options),
+    /// One node of `demo --web`, which starts it.
+    #[command(hide = true)]
+    DemoNode,
     Migrate(migrate::Options),
 }
 
@@ -38,6 +41,7 @@ async fn main() -> ExitCode {
     show_log();
     match program.command {
         Command::Demo(options) => Box::pin(demo::run(options)).await,
+        Command::DemoNode => Box::pin(demo::run_node()).await,
         Command::Migrate(options) => Box::pin(migrate::run(options)).await,
     }
 }

@@ -1,6 +1,7 @@
 //! `pg-session demo`: three nodes, a story about them with measured times, and then a stage to play on.
 //!
-//! In the order of the performance: [`server`] and [`stage`] set it up, [`story`] plays, [`live`] stays. Whatever
+//! In the order of the performance: [`server`] and [`stage`] set it up, [`story`] plays, [`live`] stays; or, with `--web`,
+//! [`web`] serves pages from three processes. Whatever
 //! happens (a step that fails, Ctrl-C, a reader that goes away), the nodes are ended and the server or the schema is
 //! removed before the program ends.
 
@@ -10,6 +11,7 @@ mod server;
 mod stage;
 mod story;
 mod teller;
+mod web;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -24,6 +26,7 @@ use self::print::{counted, took};
 use self::server::Server;
 use self::stage::Stage;
 use self::teller::{Teller, Trouble};
+pub(crate) use self::web::run_node;
 use crate::signals::{Caught, Signals};
 use crate::why::Why;
 
@@ -42,6 +45,12 @@ pub(crate) struct Options {
     /// a server that requires it, run the demo on a private one.
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
+    /// Pages instead of a story: three nodes as processes of their own, to be looked at with a browser, until Ctrl-C.
+    #[arg(long, conflicts_with_all = ["once", "database_url"])]
+    web: bool,
+    /// The first of the three ports of `--web`, which listens on 127.0.0.1 only; 0 for any free ones.
+    #[arg(long, default_value_t = 8080, requires = "web")]
+    port: u16,
 }
 
 /// How the performance ended.
@@ -90,7 +99,7 @@ async fn perform(
     let stop = CancellationToken::new();
     // A task of its own, so that even a panic in it leads to the clean-up below.
     let mut playing = JoinSet::new();
-    playing.spawn(play(Arc::clone(&server), Arc::clone(teller), stop.clone(), options.once));
+    playing.spawn(play(Arc::clone(&server), Arc::clone(teller), stop.clone(), options.clone()));
     let outcome = tokio::select! {
         Some(outcome) = playing.join_next() => outcome,
         signal = signals.next() => {
@@ -150,8 +159,11 @@ async fn play(
     server: Arc<Server>,
     teller: Arc<Teller>,
     stop: CancellationToken,
-    once: bool,
+    options: Options,
 ) -> Result<Ending, Trouble> {
+    if options.web {
+        return web::play(&server, options.port, &teller, &stop).await;
+    }
     let stage = tokio::select! {
         stage = Stage::set(server, &teller) => stage?,
         () = stop.cancelled() => return Err(Trouble::Interrupted),
@@ -163,7 +175,7 @@ async fn play(
         () = stop.cancelled() => Err(Trouble::Interrupted),
     };
     let ending = match told {
-        Ok(()) if !once => live::run(&stage, &teller, &stop).await.map(|()| Ending::Watched),
+        Ok(()) if !options.once => live::run(&stage, &teller, &stop).await.map(|()| Ending::Watched),
         Ok(()) => Ok(Ending::Held),
         Err(trouble) => Err(trouble),
     };

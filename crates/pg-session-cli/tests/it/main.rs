@@ -10,3 +10,4 @@
 mod demo;
 mod migrate;
 mod support;
+mod web;

@@ -15,9 +15,9 @@ use pg_sandbox::Sandbox;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// Longer than anything here takes, so that a hang is a failure and not a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at what other processes do.
-const NAP: Duration = Duration::from_millis(10);
+pub const NAP: Duration = Duration::from_millis(10);
 
 /// Stands for the user's own server. Tests that end a server start one of their own.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::start().expect("PostgreSQL starts"));

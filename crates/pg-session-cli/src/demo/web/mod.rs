@@ -1,0 +1,71 @@
+//! `pg-session demo --web`: three nodes as processes of their own, and a page to look at them.
+//!
+//! ```text
+//! this process ── PostgreSQL, private ◀──────────────┐ sessions, NOTIFY
+//!      └ stdin: setup, neighbours; its end ends ──▶ node A (axum), B (axum), C (actix) ◀── browser
+//! ```
+//!
+//! [`nodes`] starts and ends the processes, [`node`] is one of them. What a shopper can do is in [`shop`], once for both
+//! frameworks; [`on_axum`] and [`on_actix`] only route to it. [`ear`] knows what a node has heard, and when.
+
+mod ear;
+mod node;
+mod nodes;
+mod on_actix;
+mod on_axum;
+mod orders;
+mod shop;
+
+pub(crate) use node::run as run_node;
+use tokio_util::sync::CancellationToken;
+
+use self::nodes::Nodes;
+use super::Ending;
+use super::print;
+use super::server::Server;
+use super::teller::{Teller, Trouble};
+use crate::why::Why;
+
+/// Starts the nodes and stays until `stop`, or until one of them is gone.
+pub(super) async fn play(
+    server: &Server,
+    first_port: u16,
+    teller: &Teller,
+    stop: &CancellationToken,
+) -> Result<Ending, Trouble> {
+    let Some(sandbox) = server.sandbox() else {
+        return Err(teller.failed("the server is a private one", &Why::new("leave out --database-url")));
+    };
+    let start = async {
+        let nodes = Nodes::start(sandbox.addr(), &sandbox.url(), first_port).await?;
+        Ok(("each listens, and is in sync".to_owned(), nodes))
+    };
+    let mut nodes = tokio::select! {
+        nodes = teller.step("three nodes A, B and C, each a process of its own", start) => nodes?,
+        () = stop.cancelled() => return Err(Trouble::Interrupted),
+    };
+    tell_where(&nodes)?;
+    let gone = tokio::select! {
+        why = nodes.gone() => Some(teller.failed("the nodes stay up", &why)),
+        () = stop.cancelled() => None,
+    };
+    match gone {
+        // The others are killed when they are dropped: the trouble is told already.
+        Some(trouble) => Err(trouble),
+        None => {
+            teller.frame("The end")?;
+            let what = "the nodes write what they still hold and close their connections";
+            teller.step(what, nodes.end()).await?;
+            Ok(Ending::Watched)
+        }
+    }
+}
+
+fn tell_where(nodes: &Nodes) -> Result<(), Trouble> {
+    print::headline("Open one of them, or all three side by side; Ctrl-C ends everything")?;
+    for node in nodes.neighbours() {
+        print::text(&format!("   {}  {:<5}  {}", node.name, node.edge.name(), node.url))?;
+    }
+    print::aside("One cookie serves all three: browsers keep cookies by host, not by port.")?;
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! The shop on axum: routes, and nothing else.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
+use pg_session_web::WebSessions;
+
+use super::shop::{self, Action, Billing, DeviceView, PAGE, Shop, View};
+use crate::why::Why;
+
+/// Serves until it is dropped.
+pub(super) async fn serve(listener: TcpListener, sessions: WebSessions, shop: Arc<Shop>) -> Result<(), Why> {
+    let app = Router::new()
+        .route("/", get(async || ([(CACHE_CONTROL, "no-store")], Html(PAGE))))
+        .route("/api/site", get(site))
+        .route("/api/status", get(status))
+        .route("/api/view", get(view))
+        .route("/api/devices", get(devices))
+        .route("/api/act", post(act))
+        .route("/api/billing", get(billing))
+        .layer(SessionLayer::from(sessions))
+        .with_state(shop)
+        .into_make_service_with_connect_info::<SocketAddr>();
+    Ok(axum::serve(tokio::net::TcpListener::from_std(listener)?, app).await?)
+}
+
+async fn site(State(shop): State<Arc<Shop>>) -> Response {
+    Json(shop.site()).into_response()
+}
+
+/// For the pages of the other nodes as well.
+async fn status(State(shop): State<Arc<Shop>>) -> Response {
+    ([(ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(shop.status())).into_response()
+}
+
+async fn view(session: Session) -> Result<Json<View>, SessionError> {
+    Ok(Json(shop::view(&session).await?))
+}
+
+async fn devices(session: Session) -> Result<Json<Vec<DeviceView>>, SessionError> {
+    Ok(Json(shop::devices(&session).await?))
+}
+
+/// Takes JSON only, which another site cannot make a browser send without asking first.
+async fn act(
+    session: Session,
+    State(shop): State<Arc<Shop>>,
+    Json(action): Json<Action>,
+) -> Result<Json<View>, SessionError> {
+    Ok(Json(shop.act(&session, action).await?))
+}
+
+async fn billing(_: Elevated<Billing>, session: Session) -> Result<String, SessionError> {
+    Ok(shop::invoice(&session).await?)
+}

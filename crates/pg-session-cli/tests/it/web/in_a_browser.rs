@@ -1,0 +1,128 @@
+//! The story as a person clicks it.
+
+use std::path::Path;
+use std::{env, fs};
+
+use super::Site;
+use super::chromium::{Browser, Driver};
+
+async fn log_in(browser: &mut Browser, node: &str, name: &str) {
+    browser.open(node).await;
+    browser.type_into("#name", name).await;
+    browser.click("#login button").await;
+    sees_user(browser, name).await;
+}
+
+async fn sees_user(browser: &mut Browser, name: &str) {
+    browser
+        .wait_for(&format!(
+            "document.body.dataset.user === '{name}' && document.querySelector('#logout').checkVisibility()"
+        ))
+        .await;
+}
+
+async fn is_asked_to_log_in(browser: &mut Browser) {
+    browser
+        .wait_for("document.body.dataset.user === '' && document.querySelector('#name').checkVisibility()")
+        .await;
+}
+
+#[tokio::test]
+async fn signed_in_on_a_known_on_b_and_c_logged_out_on_b_asked_again_on_a() {
+    let (site, driver) = (Site::start(), Driver::start());
+    let mut browser = driver.browser().await;
+    browser.open(&site.a).await;
+    is_asked_to_log_in(&mut browser).await;
+    log_in(&mut browser, &site.a, "Ann").await;
+    for node in [&site.b, &site.c] {
+        browser.open(node).await;
+        sees_user(&mut browser, "Ann").await;
+    }
+    browser.click("#add-coffee").await;
+    browser.wait_for("document.querySelector('#n-coffee').value === '1'").await;
+    browser.open(&site.a).await;
+    browser.wait_for("document.querySelector('#n-coffee').value === '1'").await;
+
+    browser.click("#enter").await;
+    browser.click("#step-up").await;
+    browser
+        .wait_for("document.querySelector('#invoice').textContent.startsWith('1 thing, on the card of Ann')")
+        .await;
+
+    browser.open(&site.b).await;
+    browser.click("#logout").await;
+    is_asked_to_log_in(&mut browser).await;
+    browser.open(&site.a).await;
+    is_asked_to_log_in(&mut browser).await;
+    browser.close().await;
+    drop(driver);
+    site.end();
+}
+
+#[tokio::test]
+async fn logging_out_the_others_ends_the_second_browser_while_it_looks() {
+    let (site, driver) = (Site::start(), Driver::start());
+    let (mut here, mut there) = (driver.browser().await, driver.browser().await);
+    log_in(&mut there, &site.c, "Ann").await;
+    log_in(&mut here, &site.a, "Ann").await;
+    here.wait_for("document.querySelectorAll('#devices li').length === 2").await;
+    here.click("#logout-others").await;
+    is_asked_to_log_in(&mut there).await;
+    here.wait_for("document.querySelectorAll('#devices li').length === 1").await;
+    sees_user(&mut here, "Ann").await;
+    here.close().await;
+    there.close().await;
+    drop(driver);
+    site.end();
+}
+
+/// With `SCREENSHOTS` set, what is checked goes into docs/screenshots.
+#[tokio::test]
+async fn the_page_fits_a_desk_and_a_phone_and_shows_three_nodes_live() {
+    let (site, driver) = (Site::start(), Driver::start());
+    let (mut browser, mut phone) = (driver.browser().await, driver.browser().await);
+    log_in(&mut phone, &site.b, "Ann").await;
+    log_in(&mut browser, &site.c, "Ann").await;
+    browser.click("#enter").await;
+    browser.click("#step-up").await;
+    for item in ["#add-apples", "#add-coffee", "#add-coffee"] {
+        browser.click(item).await;
+    }
+    // No click is lost, although the first ones come while the step-up changes the session's id.
+    let cart =
+        "['apples', 'coffee'].map(item => document.getElementById('n-' + item).value).join() === '1,2'";
+    browser.wait_for(cart).await;
+    let trusted = "[...document.querySelectorAll('.trust')].map(trust => trust.textContent).join() === 'trusted,trusted,trusted'";
+    let live = "['A', 'B', 'C'].every(name => document.getElementById(`${name}-barrier`).textContent.endsWith(' ms ago'))";
+    let fits = "document.documentElement.scrollWidth <= innerWidth";
+    browser.screen(1280, 800, "light").await;
+    phone.screen(390, 844, "dark").await;
+    phone.open(&site.a).await;
+    for (name, browser) in [("desktop", &mut browser), ("phone", &mut phone)] {
+        sees_user(browser, "Ann").await;
+        browser.wait_for(trusted).await;
+        browser.wait_for(live).await;
+        browser.wait_for(fits).await;
+        browser.wait_for("document.querySelectorAll('#devices li').length === 2").await;
+        keep(name, &browser.picture().await);
+    }
+    // As one looks at it who has cut a wire.
+    browser.click("#wire").await;
+    browser.wait_for("document.querySelector('#node-C').classList.contains('deaf')").await;
+    keep("wire-cut", &browser.picture().await);
+    phone.wait_for("document.querySelector('#node-C .trust').textContent === 'asks PostgreSQL'").await;
+    sees_user(&mut browser, "Ann").await;
+    browser.close().await;
+    phone.close().await;
+    drop(driver);
+    site.end();
+}
+
+fn keep(name: &str, picture: &[u8]) {
+    assert!(picture.starts_with(b"\x89PNG"), "{name} is no picture");
+    if env::var_os("SCREENSHOTS").is_some() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/screenshots");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(format!("{name}.png")), picture).expect("a file");
+    }
+}
