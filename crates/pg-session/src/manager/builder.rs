@@ -156,7 +156,7 @@ impl Builder {
         match tokio::time::timeout(patience, manager.begin_hearing()).await {
             Ok(begun) => begun?,
             Err(_) => {
-                warn!("the listener is not in sync yet, sessions are read from the database until it is")
+                warn!("the listener is not in sync yet, sessions are read from the database until it is");
             }
         }
         Ok(manager)
