@@ -39,7 +39,7 @@ pub(super) fn begin(name: &str, stage: &Stage, dice: &mut Dice) -> Result<()> {
     let node = &stage.nodes[dice.index(stage.nodes.len())];
     match name {
         "deaf" => node.ear.stall(),
-        "slow-pool" => node.pool.delay(dice.millis(30, 200)),
+        "slow-pool" => node.pool.delay(dice.millis(50, 200)),
         "cut" => either(node, dice, Proxy::cut),
         "delay-1s" => either(node, dice, |wire| wire.delay(Duration::from_secs(1))),
         "throttle" => either(node, dice, |wire| wire.throttle(THROTTLE)),

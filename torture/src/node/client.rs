@@ -23,7 +23,7 @@ const EPOCH: Nanos = 2 * TRUST_WINDOW.as_nanos() as Nanos;
 /// The pause between two operations of one client.
 const PAUSE_MS: (u64, u64) = (50, 240);
 
-struct Client {
+pub(super) struct Client {
     node: Arc<Node>,
     dice: Dice,
     /// The newest version that this client was told of, as a cookie would carry it.
@@ -32,7 +32,7 @@ struct Client {
 
 pub(super) async fn run(node: Arc<Node>, number: usize, mut stopped: watch::Receiver<bool>) {
     let dice = node.dice.fork(number as u64 + 1);
-    let mut client = Client { node, dice, carried: None };
+    let mut client = Client::new(node, dice);
     loop {
         client.step().await;
         let pause = client.dice.millis(PAUSE_MS.0, PAUSE_MS.1);
@@ -44,6 +44,10 @@ pub(super) async fn run(node: Arc<Node>, number: usize, mut stopped: watch::Rece
 }
 
 impl Client {
+    pub(super) fn new(node: Arc<Node>, dice: Dice) -> Self {
+        Self { node, dice, carried: None }
+    }
+
     async fn step(&mut self) {
         match self.dice.roll(1_000) {
             0..490 => self.read_some(false).await,
@@ -88,7 +92,7 @@ impl Client {
     }
 
     /// `None` if there was an error.
-    async fn read(
+    pub(super) async fn read(
         &mut self,
         session: Uuid,
         refresh: bool,
@@ -138,7 +142,7 @@ impl Client {
     }
 
     /// Blind, checked, with an attribute that ends soon, or with an end for the session itself.
-    async fn update(&mut self, session: Uuid) -> Option<Outcome> {
+    pub(super) async fn update(&mut self, session: Uuid) -> Option<Outcome> {
         let mut handle = self.read(session, false, None).await??;
         let op = self.intend(Change::Update { session });
         let way = self.dice.roll(100);
@@ -276,7 +280,7 @@ impl Client {
         (0..=which).map(|_| slots.index(SLOTS)).last().unwrap_or(0)
     }
 
-    async fn on_board(&mut self, slot: usize) -> Option<Uuid> {
+    pub(super) async fn on_board(&mut self, slot: usize) -> Option<Uuid> {
         let session = self.node.board.read(slot).ok()?.now;
         if session.is_nil() { self.begin(slot, session).await } else { Some(session) }
     }

@@ -5,6 +5,7 @@
 
 mod client;
 mod locker;
+mod meeting;
 mod pulse;
 
 use std::sync::Arc;
@@ -83,6 +84,7 @@ pub async fn run(plan: NodePlan) -> Result<()> {
     for number in 0..plan::CLIENTS {
         tasks.spawn(client::run(Arc::clone(&node), number, stopped.clone()));
     }
+    tasks.spawn(meeting::run(Arc::clone(&node), stopped.clone()));
     for number in 0..plan::LOCKERS {
         tasks.spawn(locker::run(Arc::clone(&node), number, stopped.clone()));
     }
