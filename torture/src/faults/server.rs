@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use pg_sandbox::Sandbox;
+use pg_sandbox::{ErrorKind, Sandbox};
 
 use crate::conductor::Stage;
 use crate::dice::Dice;
@@ -20,8 +20,16 @@ pub(super) async fn terminate(stage: &Stage, condition: &str, most: i64) -> Resu
     Ok(())
 }
 
+/// A server that does not end in order has been killed by then: a fault as well, and no reason to give up.
 pub(super) async fn restart(stage: &Stage) -> Result<()> {
-    blocking(stage, |sandbox| sandbox.restart()).await
+    blocking(stage, |sandbox| match sandbox.stop() {
+        Err(error) if error.kind() == ErrorKind::Timeout => {
+            println!("torture: {error}");
+            sandbox.start_again()
+        }
+        stopped => stopped.and_then(|()| sandbox.start_again()),
+    })
+    .await
 }
 
 pub(super) async fn kill(stage: &Stage) -> Result<()> {
