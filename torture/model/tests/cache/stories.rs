@@ -3,8 +3,8 @@
 //! A counter stands for the database: what it holds is committed. Calls are made in the order in which the library's
 //! lanes make them; each opens with what could go wrong.
 
-use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
+use shuttle::sync::{Arc, Mutex};
 use shuttle::thread::{self, JoinHandle};
 
 use crate::memory::{Memory, id};
@@ -20,6 +20,8 @@ struct Stage<M> {
     /// The highest version that a caller was answered with.
     told: AtomicI64,
     told_gone: AtomicBool,
+    /// One load at a time for each session, as the loader sees to.
+    flight: Mutex<()>,
 }
 
 impl<M: Memory> Stage<M> {
@@ -31,6 +33,7 @@ impl<M: Memory> Stage<M> {
             handled: AtomicI64::new(0),
             told: AtomicI64::new(0),
             told_gone: AtomicBool::new(false),
+            flight: Mutex::new(()),
         })
     }
 
@@ -45,6 +48,7 @@ impl<M: Memory> Stage<M> {
 
     /// A load, and its answer.
     fn load(&self) {
+        let _flight = self.flight.lock().expect("no story panics in a load");
         let ticket = self.cache.ticket();
         if self.gone.load(SeqCst) {
             self.cache.discard(id(0));
