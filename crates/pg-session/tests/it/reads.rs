@@ -30,6 +30,27 @@ async fn at_least_reads_past_an_older_version_in_memory() {
     wire.heal();
 }
 
+/// B has not heard of an update, and lists the user's sessions; then it must not go back to what is in memory (I2).
+#[tokio::test]
+async fn what_a_listing_has_shown_is_not_followed_by_an_older_version() {
+    let world = World::new();
+    let [a] = world.nodes().await;
+    let wire = world.proxy().await;
+    let b = world.node_hearing_through(&wire, world.roomy()).await;
+    let mut sessions = make(&a, 1).await;
+    let id = sessions[0].id();
+    read(&b, id).await;
+    b.catch_up().await.unwrap();
+    wire.stall();
+    update_all(&a, &mut sessions, 2).await;
+    assert_eq!(hit(&b, id).unwrap().version(), Version::FIRST, "B has not heard of it, and is trusted still");
+    let listed = b.user_sessions(sessions[0].user_id().unwrap()).await.unwrap();
+    assert_eq!((listed.len(), n(&listed[0])), (1, 2));
+    let next = read(&b, id).await;
+    assert_eq!((next.version(), n(&next)), (listed[0].version(), 2));
+    wire.heal();
+}
+
 #[tokio::test]
 async fn at_least_a_version_that_never_was_is_an_error_and_of_a_deleted_session_none() {
     let world = World::new();
