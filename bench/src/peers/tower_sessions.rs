@@ -17,7 +17,7 @@ use super::{Peer, Stored};
 use crate::payload::{COUNTER, Payload};
 use crate::servers::{Database, Servers};
 
-/// As many connections as any pooled contender has; sqlx's default is 10, and slower here.
+/// As many connections as any pooled contender has; sqlx's default is 10.
 const CONNECTIONS: u32 = 32;
 /// Sessions that one statement fills in.
 const CHUNK: usize = 20_000;

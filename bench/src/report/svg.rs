@@ -51,8 +51,8 @@ impl Kind {
     }
 }
 
-const WIDTH: f64 = 860.0;
-const LABELS: f64 = 320.0;
+const WIDTH: f64 = 960.0;
+const LABELS: f64 = 420.0;
 const FIGURES: f64 = 110.0;
 const TOP: f64 = 52.0;
 const ROW: f64 = 26.0;
