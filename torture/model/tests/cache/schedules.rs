@@ -77,7 +77,8 @@ macro_rules! stories {
 stories! {
     a_load_is_overtaken_by_invalidations { without_ticket without_stripe_first }
     an_invalidation_is_forgotten { without_forgotten }
-    a_publish_meets_loads_invalidations_and_evictions { without_writing without_publish_note }
+    a_publish_comes_after_a_newer_version_was_shown { without_writing }
+    a_load_is_overtaken_by_a_publish { without_publish_note }
     two_publishes_come_out_of_order { without_publish_order }
     a_publish_comes_after_a_load_that_found_nothing { without_discard_note }
     the_user_is_dropped_during_installs { without_owner_dropped without_one_lock_for_bump_and_list }

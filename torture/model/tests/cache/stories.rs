@@ -134,25 +134,33 @@ pub fn an_invalidation_is_forgotten<M: Memory>() {
 }
 
 /// An update has committed; before it is published, a newer one commits elsewhere, is shown here, and is evicted.
-pub fn a_publish_meets_loads_invalidations_and_evictions<M: Memory>() {
+pub fn a_publish_comes_after_a_newer_version_was_shown<M: Memory>() {
     let stage = Stage::<M>::new(4);
-    stage.load();
     join([
         stage.run(|stage| {
             stage.update();
             stage.look();
         }),
         stage.run(|stage| {
-            let version = stage.commit();
+            // Its notification is still on its way.
+            stage.commit();
             stage.load();
             stage.cache.evict(id(0));
-            stage.look();
-            stage.cache.invalidate(id(0), version);
-            stage.look();
         }),
+    ]);
+    stage.look();
+    stage.agree();
+}
+
+/// A load's query leaves; an update of this node commits, is published and evicted; the load's row is installed.
+pub fn a_load_is_overtaken_by_a_publish<M: Memory>() {
+    let stage = Stage::<M>::new(4);
+    join([
+        stage.run(Stage::load),
         stage.run(|stage| {
-            stage.load();
+            stage.update();
             stage.cache.evict(id(0));
+            stage.look();
         }),
     ]);
     stage.look();
