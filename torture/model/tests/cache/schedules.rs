@@ -12,7 +12,7 @@ use crate::stories;
 /// Schedules of each kind for a story that must hold.
 const SCHEDULES: usize = 20_000;
 /// Schedules of each kind until a story without a guard has failed; it takes far fewer.
-const SCHEDULES_MAX: usize = 50_000;
+const SCHEDULES_MAX: usize = 400_000;
 /// Forced switches of a PCT schedule: the races here take two or three.
 const DEPTH: usize = 4;
 
