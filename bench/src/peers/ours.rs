@@ -74,7 +74,7 @@ impl Tables {
     }
 
     /// As [`node`](Tables::node), with combining switched off: each update is a statement and a commit of its own, on as
-    /// many lanes as there may be.
+    /// many connections as there may be.
     pub(crate) async fn uncombined(&self) -> anyhow::Result<Node> {
         let mut config = self.config();
         config.write_batch_max = 1;
