@@ -86,7 +86,8 @@ pub struct Config {
     /// How often last accesses are written. Default 10 min, at most a quarter of `idle_timeout`.
     #[serde(with = "humantime_serde")]
     pub touch_interval: Duration,
-    /// Last accesses written by one statement; as many pending ones start a flush early. Default 5 000.
+    /// Last accesses written by one statement. Default 5 000. A flush starts early only if more sessions wait for it
+    /// than the cache holds, or a batch if that is more.
     pub touch_batch_max: usize,
 
     /// Connections in the pool that [`connect`](crate::SessionManager::connect) makes; the listener has one more of

@@ -233,12 +233,7 @@ fn start(
     for _ in 0..LOAD_LANES {
         serving.spawn(Arc::clone(&loader).run(stop.clone()));
     }
-    let touches = Arc::new(TouchBuffer::new(
-        Arc::clone(&cache),
-        Arc::clone(&database),
-        config.touch_interval,
-        config.touch_batch_max,
-    ));
+    let touches = Arc::new(TouchBuffer::new(Arc::clone(&cache), Arc::clone(&database), &config));
     serving.spawn(Arc::clone(&touches).run(stop.clone()));
 
     let cleaner = Arc::new(Cleaner {

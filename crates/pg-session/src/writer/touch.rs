@@ -1,9 +1,13 @@
 //! The touch buffer: last accesses, gathered and written in batches.
 //!
-//! A touched record waits here once per flush, however often it is touched meanwhile; its own cell holds the newest
-//! access. It waits here even if the cache evicts it, so no access is lost to an eviction. What a flush could not
+//! A touched session waits here once per flush, however often it is touched meanwhile; its record's own cell holds the
+//! newest access. It waits here even if the cache evicts it, so no access is lost to an eviction. What a flush could not
 //! write waits for the next one: because the database is away, or because somebody else held the row each time that it
 //! was tried. The last flush happens at shutdown and is awaited.
+//!
+//! One write a session and interval: an urgent access takes no others along, and a crowd leaves early only if it is
+//! larger than the cache. A flush at every full batch was continuous as soon as more sessions than that were busy,
+//! since each of them is back a second later.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::cache::Cache;
 use crate::clock::DbTime;
+use crate::config::Config;
 use crate::id::SessionId;
 use crate::postgres::Database;
 use crate::postgres::failure::Failure;
@@ -23,9 +29,9 @@ use crate::postgres::touch::Touched;
 use crate::session::expiry::Touch;
 use crate::session::record::Record;
 
-/// Batches that may wait while the database is away. Beyond, further accesses are counted and dropped: a node that
+/// Crowds that may wait while the database is away. Beyond, further accesses are counted and dropped: a node that
 /// cannot reach the database soon serves nothing that could be touched.
-const WAITING_BATCHES_MAX: usize = 20;
+const CROWDS_MAX: usize = 2;
 
 /// Times that a flush tries to write an access whose row somebody holds.
 const TRIES_MAX: u32 = 8;
@@ -40,12 +46,19 @@ pub(crate) struct TouchBuffer {
     database: Arc<Database>,
     interval: Duration,
     batch_max: usize,
+    /// As many do not wait for the interval.
+    crowd: usize,
     failures: AtomicU64,
 }
 
+type Records = HashMap<SessionId, Arc<Record>>;
+
 #[derive(Default)]
 struct Waiting {
-    records: Vec<Arc<Record>>,
+    /// For the next interval.
+    later: Records,
+    /// Not for any longer.
+    urgent: Records,
     /// What an earlier flush could not write.
     failed: BTreeMap<SessionId, DbTime>,
     dropped: u64,
@@ -53,24 +66,41 @@ struct Waiting {
 
 impl Waiting {
     fn len(&self) -> usize {
-        self.records.len() + self.failed.len()
+        self.later.len() + self.urgent.len() + self.failed.len()
+    }
+
+    /// Not counting what has failed: a database that is away is not asked at every access.
+    fn is_crowd(&self, crowd: usize) -> bool {
+        self.later.len() + self.urgent.len() >= crowd
     }
 }
 
+/// Puts `record` among those that wait. Two versions of a session wait as one: the newer, with the later access.
+fn add(records: &mut Records, record: &Arc<Record>) {
+    let waiting = records.entry(record.row.id).or_insert_with(|| Arc::clone(record));
+    if Arc::ptr_eq(waiting, record) {
+        return;
+    }
+    let (newer, older) = if waiting.row.version < record.row.version {
+        (Arc::clone(record), std::mem::replace(waiting, Arc::clone(record)))
+    } else {
+        (Arc::clone(waiting), Arc::clone(record))
+    };
+    // First the flag, then the access: whoever still holds the older one and touches it from here on comes again.
+    older.access.take();
+    newer.access.inherit(&older.access);
+}
+
 impl TouchBuffer {
-    pub(crate) fn new(
-        cache: Arc<Cache>,
-        database: Arc<Database>,
-        interval: Duration,
-        batch_max: usize,
-    ) -> Self {
+    pub(crate) fn new(cache: Arc<Cache>, database: Arc<Database>, config: &Config) -> Self {
         Self {
             waiting: Mutex::default(),
             wake: Notify::new(),
             cache,
             database,
-            interval,
-            batch_max,
+            interval: config.touch_interval,
+            batch_max: config.touch_batch_max,
+            crowd: config.cache_sessions_max.max(config.touch_batch_max),
             failures: AtomicU64::new(0),
         }
     }
@@ -88,29 +118,36 @@ impl TouchBuffer {
     #[cold]
     fn push(&self, record: &Arc<Record>, urgent: bool) {
         let mut waiting = self.waiting();
-        if waiting.len() >= self.batch_max * WAITING_BATCHES_MAX {
+        if waiting.len() >= self.crowd * CROWDS_MAX {
             waiting.dropped += 1;
             // The record may ask again.
             record.access.take();
             return;
         }
-        waiting.records.push(Arc::clone(record));
-        if urgent || waiting.len() >= self.batch_max {
+        add(if urgent { &mut waiting.urgent } else { &mut waiting.later }, record);
+        if urgent || waiting.is_crowd(self.crowd) {
             self.wake.notify_one();
         }
     }
 
-    /// Flushes at each interval, when a batch is full, and when an access is urgent; once more when stopped.
+    /// Flushes everything at each interval and when a crowd waits, urgent accesses at once; everything once more when
+    /// stopped.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut next = Instant::now() + self.interval;
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(self.interval) => {}
-                () = self.wake.notified() => {}
+            let accesses = tokio::select! {
+                () = tokio::time::sleep_until(next) => self.drain_all(),
+                () = self.wake.notified() => {
+                    if self.waiting().is_crowd(self.crowd) { self.drain_all() } else { self.drain_urgent() }
+                }
                 () = stop.cancelled() => break,
+            };
+            self.flush(accesses).await;
+            if Instant::now() >= next {
+                next = Instant::now() + self.interval;
             }
-            self.flush().await;
         }
-        self.flush().await;
+        self.flush(self.drain_all()).await;
     }
 
     /// Statements of a flush that failed since the start.
@@ -122,8 +159,8 @@ impl TouchBuffer {
         self.waiting().len()
     }
 
-    async fn flush(&self) {
-        let accesses: Vec<(SessionId, DbTime)> = self.drain().into_iter().collect();
+    async fn flush(&self, accesses: BTreeMap<SessionId, DbTime>) {
+        let accesses: Vec<(SessionId, DbTime)> = accesses.into_iter().collect();
         for batch in accesses.chunks(self.batch_max) {
             let mut left = batch.to_vec();
             if let Err(failure) = self.write(&mut left).await {
@@ -150,25 +187,17 @@ impl TouchBuffer {
         Ok(())
     }
 
-    /// The newest access of each session, sorted by id.
-    fn drain(&self) -> BTreeMap<SessionId, DbTime> {
-        let (records, mut accesses) = {
-            let mut waiting = self.waiting();
-            if waiting.dropped > 0 {
-                warn!(
-                    accesses = waiting.dropped,
-                    "last accesses were dropped, too many waited to be written"
-                );
-                waiting.dropped = 0;
-            }
-            (std::mem::take(&mut waiting.records), std::mem::take(&mut waiting.failed))
-        };
-        for record in records {
-            let at = record.access.take();
-            let newest = accesses.entry(record.row.id).or_insert(at);
-            *newest = at.max(*newest);
+    fn drain_urgent(&self) -> BTreeMap<SessionId, DbTime> {
+        let urgent = std::mem::take(&mut self.waiting().urgent);
+        newest(urgent, BTreeMap::new())
+    }
+
+    fn drain_all(&self) -> BTreeMap<SessionId, DbTime> {
+        let Waiting { later, urgent, failed, dropped } = std::mem::take(&mut *self.waiting());
+        if dropped > 0 {
+            warn!(accesses = dropped, "last accesses were dropped, too many waited to be written");
         }
-        accesses
+        newest(urgent, newest(later, failed))
     }
 
     /// Tells the cached records what the database now holds. A session that it does not report has ended.
@@ -187,4 +216,14 @@ impl TouchBuffer {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds the records' last accesses. Sorted by id, as every batch is.
+fn newest(records: Records, mut accesses: BTreeMap<SessionId, DbTime>) -> BTreeMap<SessionId, DbTime> {
+    for (id, record) in records {
+        let at = record.access.take();
+        let newest = accesses.entry(id).or_insert(at);
+        *newest = at.max(*newest);
+    }
+    accesses
 }
