@@ -12,6 +12,8 @@ mod edge;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http;
 mod secrets;
+#[path = "../../../pg-session/tests/it/told.rs"]
+mod told;
 
 all_scenarios!(crate::edge::serve);
 

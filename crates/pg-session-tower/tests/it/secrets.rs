@@ -4,46 +4,23 @@
 use std::future::poll_fn;
 use std::io::Write;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
 
 use pg_sandbox::Sandbox;
 use tokio_postgres::AsyncMessage;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::edge;
 use crate::http::browser::{Browser, Reply};
 use crate::http::world::{Site, eventually};
-
-/// What was told, by anyone.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<u8>>>);
-
-impl Told {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl Write for Told {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
+use crate::told::{self, Told};
 
 /// On one thread, so that everything that is told is told to this test's subscriber.
 #[tokio::test]
 async fn no_table_no_notification_and_no_log_holds_what_logs_a_person_in() {
-    let logged = Told::default();
-    let writer = logged.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false);
-    let _listening =
-        tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    told::init();
     let sandbox = Sandbox::builder().setting("log_statement", "all").start().expect("PostgreSQL starts");
+    // After seconds: no other test is still about to meet a callsite for the first time, from before there was a subscriber.
+    let logged = Told::default();
+    let _listening = logged.listen();
     let site = Site::on(&sandbox, edge::serve).await;
     let (_client, notified) = listen(&site, &channel(&sandbox.log())).await;
 

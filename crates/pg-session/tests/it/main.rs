@@ -11,6 +11,7 @@ mod clocks;
 mod stage;
 mod support;
 mod tables;
+mod told;
 
 mod bad_input;
 mod bad_server;

@@ -1,61 +1,28 @@
 //! Nothing that logs a person in, and no attribute's value, gets into a log, a `Debug` output or an error.
 
-use std::cell::RefCell;
 use std::fmt::Debug;
 use std::io::Write;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::Once;
 
 use pg_session::{SessionId, SessionManager, UpdateError};
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::support::World;
+use crate::told::{Listening, Told};
 
 const VALUE: &str = "top-secret-4711";
 
 /// Everything that is told on this thread, through `tracing` and through the `log` facade of the driver.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<u8>>>);
-
-thread_local! {
-    static LISTENER: RefCell<Option<Told>> = const { RefCell::new(None) };
+fn listen(told: &Told) -> Listening {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&Facade).expect("nobody else sets one");
+        log::set_max_level(log::LevelFilter::Trace);
+    });
+    told.listen()
 }
 
-impl Told {
-    /// From here on, at the finest level. The test's runtime has this one thread, so its tasks speak here, too.
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            log::set_logger(&Facade).expect("nobody else sets one");
-            log::set_max_level(log::LevelFilter::Trace);
-        });
-        LISTENER.with_borrow_mut(|listener| *listener = Some(self.clone()));
-        let told = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::TRACE)
-            .with_ansi(false)
-            .with_writer(move || told.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    fn add(&self, text: &impl Debug) {
-        writeln!(self.clone(), "{text:?} {text:#?}").expect("memory takes it");
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).expect("logs are text")
-    }
-}
-
-impl Write for Told {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+fn add(told: &Told, text: &impl Debug) {
+    writeln!(told.clone(), "{text:?} {text:#?}").expect("memory takes it");
 }
 
 /// What the driver tells, to the listener of its thread.
@@ -63,12 +30,11 @@ struct Facade;
 
 impl log::Log for Facade {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        LISTENER.with_borrow(Option::is_some)
+        Told::here().is_some()
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let listener = LISTENER.with_borrow(Clone::clone);
-        if let Some(mut told) = listener {
+        if let Some(mut told) = Told::here() {
             writeln!(told, "{} {} {}", record.level(), record.target(), record.args())
                 .expect("memory takes it");
         }
@@ -81,8 +47,8 @@ impl log::Log for Facade {
 fn add_chain(told: &Told, error: &(dyn std::error::Error + 'static)) {
     let mut next = Some(error);
     while let Some(error) = next {
-        told.add(&error);
-        told.add(&error.to_string());
+        add(told, &error);
+        add(told, &error.to_string());
         next = error.source();
     }
 }
@@ -90,15 +56,15 @@ fn add_chain(told: &Told, error: &(dyn std::error::Error + 'static)) {
 /// A little of everything that can be done with a session; returns the ids that were used.
 async fn story(told: &Told, a: &SessionManager, b: &SessionManager) -> Vec<SessionId> {
     let create = a.create(1).set("token", VALUE).unwrap();
-    told.add(&create);
+    add(told, &create);
     let mut session = create.await.unwrap();
     let other = b.create(1).set("token", VALUE).unwrap().await.unwrap();
     let mut stale = b.get(session.id()).await.unwrap().unwrap();
-    told.add(&b.get(session.id()));
+    add(told, &b.get(session.id()));
     session.set("more", &[VALUE]).unwrap();
-    told.add(&session);
-    told.add(&session.get_shared::<String>("token").unwrap().map(|_| "decoded"));
-    told.add(&a.update(&mut session));
+    add(told, &session);
+    add(told, &session.get_shared::<String>("token").unwrap().map(|_| "decoded"));
+    add(told, &a.update(&mut session));
     a.update(&mut session).check_attributes().await.unwrap();
     stale.set("more", VALUE).unwrap();
     add_chain(told, &b.update(&mut stale).check_attributes().await.unwrap_err());
@@ -111,7 +77,7 @@ async fn story(told: &Told, a: &SessionManager, b: &SessionManager) -> Vec<Sessi
     b.catch_up().await.unwrap();
     add_chain(told, &b.update(&mut stale).await.unwrap_err());
     a.delete_many([other.id()]).await.unwrap();
-    told.add(&(a, b, a.status(), a.config()));
+    add(told, &(a, b, a.status(), a.config()));
     vec![session.id(), other.id()]
 }
 
@@ -140,7 +106,7 @@ async fn refused_story(told: &Told, world: &World, a: &SessionManager) -> Vec<Se
 async fn no_log_no_debug_output_and_no_error_tells_an_id_or_a_value() {
     let world = World::new();
     let told = Told::default();
-    let _listening = told.listen();
+    let _listening = listen(&told);
     let (a, b) = (world.node().await, world.node().await);
     let mut ids = story(&told, &a, &b).await;
     ids.extend(refused_story(&told, &world, &a).await);

@@ -1,13 +1,15 @@
 //! What every test needs: the shared server, a schema of its own, nodes, and a plain connection beside them.
 
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Once};
 use std::time::Duration;
 
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Migrations, SessionManager};
 use tokio::time::Instant;
+
+use crate::told;
 
 /// The server that the tests of this binary share. Tests that stop or restart a server start one of their own.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
@@ -32,7 +34,7 @@ impl World {
     /// A fresh schema on another server.
     pub fn on(sandbox: &Sandbox) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        init_log();
+        told::init();
         let schema = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         Self { url: sandbox.url(), schema }
     }
@@ -97,16 +99,4 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
         }
     });
     assert!(outcome.await.is_ok(), "never happened: {what}");
-}
-
-fn init_log() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        if std::env::var_os("RUST_LOG").is_some() {
-            let _ = tracing_subscriber::fmt()
-                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-                .with_test_writer()
-                .try_init();
-        }
-    });
 }

@@ -1,0 +1,83 @@
+//! What is told on one thread, for tests that search it: through `tracing`, and by whoever asks for [`Told::here`].
+//!
+//! One subscriber for the whole process, which hands each event to the listener of the thread that it comes from. Not one for
+//! each test (`tracing::subscriber::set_default`): as long as a process has a single subscriber, whoever comes first to a
+//! callsite decides for all threads whether it is heard, *by the subscriber of its own thread*. The thread of another test has
+//! none, and the callsite is deaf for ever.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::sync::{Arc, Mutex, Once};
+
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, dynamic_filter_fn};
+use tracing_subscriber::fmt::{self, writer::OptionalWriter};
+use tracing_subscriber::{Layer as _, layer::SubscriberExt as _};
+
+/// What was told, by anyone who was given this.
+#[derive(Clone, Default)]
+pub struct Told(Arc<Mutex<Vec<u8>>>);
+
+/// Listens until it is dropped.
+#[must_use = "nothing is heard without it"]
+pub struct Listening(());
+
+thread_local! {
+    static LISTENER: RefCell<Option<Told>> = const { RefCell::new(None) };
+}
+
+/// Sets the process's subscriber: for the listeners, at the finest level, and for the test's output what `RUST_LOG` asks for.
+/// To be called before anything is told, so that no callsite is met without it.
+pub fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Asked at each event: a listener comes and goes.
+        let heard = fmt::layer()
+            .with_ansi(false)
+            .with_writer(|| OptionalWriter::from(Told::here()))
+            .with_filter(dynamic_filter_fn(|_, _| Told::here().is_some()));
+        let asked_for = EnvFilter::builder()
+            .with_default_directive(LevelFilter::OFF.into())
+            .from_env()
+            .expect("RUST_LOG");
+        let shown = fmt::layer().with_ansi(false).with_test_writer().with_filter(asked_for);
+        let subscriber = tracing_subscriber::registry().with(heard).with(shown);
+        tracing::subscriber::set_global_default(subscriber).expect("nobody else sets one");
+    });
+    // What was met before is judged again.
+    tracing::callsite::rebuild_interest_cache();
+}
+
+impl Told {
+    /// From here on, everything that this thread tells. A test's runtime of one thread has its tasks speak here, too.
+    pub fn listen(&self) -> Listening {
+        init();
+        LISTENER.with_borrow_mut(|listener| *listener = Some(self.clone()));
+        Listening(())
+    }
+
+    /// This thread's listener. None in a thread that is ending, either.
+    pub fn here() -> Option<Self> {
+        LISTENER.try_with(|listener| listener.borrow().clone()).ok().flatten()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).expect("what is told is text")
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENER.with_borrow_mut(|listener| *listener = None);
+    }
+}
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
