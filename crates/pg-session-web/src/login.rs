@@ -47,6 +47,7 @@ impl Session {
         if state.closed {
             return Err(Error::closed());
         }
+        state.accessed = true;
         let id = match &state.stage {
             Stage::Unread(token) => Some(token.id),
             Stage::Present(session) => Some(session.id()),

@@ -1,6 +1,6 @@
 //! The one application that every edge serves. What it does stands in the path.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pg_session_web::{Error, Privilege, Session};
 use tokio::sync::Semaphore;
@@ -83,6 +83,7 @@ pub async fn act(session: &Session, gate: &Gate, path: &str) -> Result<Answer, E
             before
         }
         ["count"] => session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1).await?.to_string(),
+        ["keep", key, value] => session.get_or_insert(key, value.to_owned()).await?,
         ["take", key] => shown(session.take(key).await?),
         ["flash", message] => {
             session.flash("notice", message).await?;
@@ -107,6 +108,11 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             session.login(user.parse::<i64>().expect("an integer")).await?;
             "signed in".to_owned()
         }
+        ["login-for", milliseconds, user] => {
+            let login = session.login(user.parse::<i64>().expect("an integer"));
+            login.expires_in(duration(milliseconds)).await?;
+            "signed in".to_owned()
+        }
         ["public-login", user] => {
             answer.cache_control = Some("public");
             session.login(user.parse::<i64>().expect("an integer")).await?;
@@ -120,13 +126,19 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             let lines = devices.iter().map(|device| {
                 let address = device.address.map_or_else(|| "?".to_owned(), |address| address.to_string());
                 let agent = device.user_agent.as_deref().unwrap_or("?");
-                format!("{} {} {address} {agent}", device.id, if device.current { "here" } else { "there" })
+                let here = if device.current { "here" } else { "there" };
+                let [created, used] = [device.created_at, device.last_accessed_at].map(milliseconds);
+                format!("{} {here} {created} {used} {address} {agent}", device.id)
             });
             lines.collect::<Vec<_>>().join("\n")
         }
         ["end", id] => session.end(id.parse().expect("a device's id")).await?.to_string(),
         ["elevate"] => {
             session.elevate(Billing::NAME, Duration::from_secs(600)).await?;
+            "elevated".to_owned()
+        }
+        ["elevate-for", milliseconds] => {
+            session.elevate(Billing::NAME, duration(milliseconds)).await?;
             "elevated".to_owned()
         }
         ["lower"] => {
@@ -138,6 +150,15 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             "no such page".to_owned()
         }
     })
+}
+
+fn duration(milliseconds: &str) -> Duration {
+    Duration::from_millis(milliseconds.parse().expect("milliseconds"))
+}
+
+/// Since 1970.
+fn milliseconds(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).expect("after 1970").as_millis()
 }
 
 fn shown(value: Option<String>) -> String {

@@ -5,6 +5,7 @@ use super::world::Site;
 pub async fn a_response_that_was_shaped_by_the_session_varies(site: &Site) {
     let mut browser = site.browser();
     assert!(browser.get("/").await.vary().is_empty(), "not looked at");
+    assert_eq!(browser.get("/logout").await.vary(), ["cookie"], "there was none, and that is told");
     for path in ["/get/cart", "/set/cart/apples", "/get/cart", "/logout"] {
         assert_eq!(browser.get(path).await.vary(), ["cookie"], "{path}");
     }

@@ -37,6 +37,11 @@ pub async fn rotating_keys_under_load_logs_nobody_out_and_a_removed_key_rejects_
     // Reading is enough to get a token of the new key.
     rounds(5).await;
     signer.replace(signer.ring().without(old).expect("it does not sign"));
+    for (first, _, _) in &browsers {
+        let mut old = Browser::new(addr);
+        old.plant(first);
+        assert_eq!(old.page("/user").await, "nobody", "at once");
+    }
     rounds(5).await;
     done.store(true, Ordering::Relaxed);
 

@@ -1,9 +1,11 @@
 //! Signing in and out: fixation, rotation with requests in parallel, devices.
 
+use std::time::Duration;
+
 use hyper::header::USER_AGENT;
 use pg_session::SigningKey;
 
-use super::world::{Site, in_time};
+use super::world::{Site, eventually, in_time};
 
 pub async fn a_planted_id_is_never_adopted(site: &Site) {
     let mut browser = site.browser();
@@ -89,6 +91,24 @@ pub async fn parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cook
     assert_eq!(browser.page("/get/cart").await, "none");
 }
 
+pub async fn the_old_id_is_served_for_the_grace_that_was_set_and_no_longer(site: &Site) {
+    let mut browser = site.browser_with_grace(Duration::from_secs(3)).await;
+    browser.page("/set/cart/apples").await;
+    let mut old = browser.tab();
+    browser.page("/login/42").await;
+    assert_eq!(old.page("/get/cart").await, "apples", "for the grace");
+    eventually("the grace ends", async || old.page("/get/cart").await == "none").await;
+    assert!(old.get("/get/cart").await.cookies().is_empty(), "the browser holds the new one");
+    assert_eq!(browser.page("/user").await, "42");
+
+    let mut browser = site.browser_with_grace(Duration::ZERO).await;
+    browser.page("/set/cart/apples").await;
+    let mut old = browser.tab();
+    browser.page("/login/42").await;
+    assert_eq!(old.page("/get/cart").await, "none", "at once");
+    assert_eq!(browser.page("/user").await, "42");
+}
+
 pub async fn two_logins_at_once_both_end_signed_in(site: &Site) {
     let mut browser = site.browser();
     browser.page("/set/cart/apples").await;
@@ -105,7 +125,10 @@ pub async fn two_logins_at_once_both_end_signed_in(site: &Site) {
 
 pub async fn devices_are_listed_and_ended_by_their_own_user_only(site: &Site) {
     let mut laptop = site.browser();
+    laptop.page("/set/cart/apples").await;
+    let before = site.milliseconds().await;
     laptop.page("/login/42").await;
+    let after = site.milliseconds().await;
     let mut phone = site.browser_with(site.sessions().trust_address_header("X-Real-IP").truncate_addresses());
     phone.headers.insert(USER_AGENT, "Phone/2.0".parse().unwrap());
     phone.headers.insert("x-real-ip", "203.0.113.9".parse().unwrap());
@@ -118,8 +141,17 @@ pub async fn devices_are_listed_and_ended_by_their_own_user_only(site: &Site) {
     assert_eq!(lines.len(), 2, "{list}");
     let here = lines.iter().find(|line| line[1] == "here").expect("this one");
     let there = lines.iter().find(|line| line[1] == "there").expect("the other one");
-    assert_eq!(here[2..], ["127.0.0.1", "Test/1.0"]);
-    assert_eq!(there[2..], ["203.0.113.0", "Phone/2.0"]);
+    assert_eq!(here[4..], ["127.0.0.1", "Test/1.0"]);
+    assert_eq!(there[4..], ["203.0.113.0", "Phone/2.0"]);
+    let time = |line: &[&str], column: usize| line[column].parse::<u128>().expect("milliseconds");
+    assert!(
+        (before..=after).contains(&time(here, 2)),
+        "{before} {here:?} {after}: signed in, not first seen"
+    );
+    assert!((after..).contains(&time(there, 2)), "{after} {there:?}");
+    for line in &lines {
+        assert!(time(line, 3) >= time(line, 2), "used after it was made: {line:?}");
+    }
     let token = phone.token().expect("signed in");
     let id = site.signer.verify(token).expect("authentic").id.expose();
     assert!(

@@ -53,15 +53,18 @@ macro_rules! all_scenarios {
                 a_planted_session_of_a_visitor_does_not_become_the_victims,
                 what_a_visitor_had_is_kept_only_where_it_was_asked_for,
                 parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cookie,
+                the_old_id_is_served_for_the_grace_that_was_set_and_no_longer,
                 two_logins_at_once_both_end_signed_in,
                 devices_are_listed_and_ended_by_their_own_user_only,
                 logging_out_everywhere_and_elsewhere_reaches_the_other_browsers;
             outcomes:
                 a_slow_request_does_not_bring_back_a_session_that_was_logged_out,
+                a_slow_request_does_not_revive_a_session_that_expired,
                 a_failed_handler_saves_nothing,
                 a_conflict_is_told_if_attributes_are_checked,
                 an_unreachable_database_is_503_and_never_an_anonymous_visitor,
                 an_attribute_is_taken_once_and_counted_exactly,
+                of_many_that_insert_at_once_all_get_what_one_has_stored,
                 an_attribute_of_another_type_is_an_error_of_that_key_only,
                 a_message_is_shown_once;
             step_up:
@@ -69,6 +72,7 @@ macro_rules! all_scenarios {
             tokens:
                 the_cookie_has_all_flags,
                 forged_and_truncated_tokens_cost_no_query,
+                a_forged_truncated_or_rotated_out_token_never_reaches_the_database,
                 two_session_cookies_are_none,
                 a_bearer_carries_its_token_in_headers,
                 a_client_sees_its_own_writes_on_the_next_node;

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use pg_sandbox::Sandbox;
 
-use super::world::{Site, in_time};
+use super::browser::Browser;
+use super::world::{Site, eventually, in_time};
+
+/// Of one browser, where they ask at the same time.
+const TABS: usize = 8;
 
 /// A request sets something ── the user logs out ── the request's save comes.
 pub async fn a_slow_request_does_not_bring_back_a_session_that_was_logged_out(site: &Site) {
@@ -32,6 +36,27 @@ pub async fn a_slow_request_does_not_bring_back_a_session_that_was_logged_out(si
     let reply = in_time("it returns", writing).await.expect("a reply");
     assert_eq!((reply.status.as_u16(), reply.cookies().len()), (200, 0), "as it was set");
     assert_eq!(site.rows().await, 0, "nothing came back");
+}
+
+/// A request sets something ── the session reaches its limit ── the request's save comes.
+pub async fn a_slow_request_does_not_revive_a_session_that_expired(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/login-for/2000/42").await;
+    let mut slow = browser.tab();
+    let writing = tokio::spawn(async move { (slow.get("/slow/cart/apples").await, slow) });
+    site.gate.reached().await;
+    let client = site.client().await;
+    let ended = "SELECT expires_at <= clock_timestamp() FROM sessions";
+    eventually("it ends", async || client.query_one(ended, &[]).await.expect("its row").get(0)).await;
+    site.gate.open();
+    let (reply, mut slow) = in_time("it returns", writing).await.expect("a reply");
+    assert_eq!((reply.status.as_u16(), reply.cookies().len()), (409, 0), "as after a logout");
+    assert_eq!(slow.page("/user").await, "nobody");
+    assert_eq!(slow.page("/get/cart").await, "none");
+    let row = client.query_one(ended, &[]).await.expect("its row");
+    assert!(row.get::<_, bool>(0), "nothing prolonged it");
+    let saved = client.query("SELECT key FROM session_attributes WHERE key = 'cart'", &[]).await;
+    assert_eq!(saved.expect("its attributes").len(), 0, "nothing was written");
 }
 
 pub async fn a_failed_handler_saves_nothing(site: &Site) {
@@ -88,32 +113,46 @@ pub async fn an_unreachable_database_is_503_and_never_an_anonymous_visitor(site:
 }
 
 pub async fn an_attribute_is_taken_once_and_counted_exactly(site: &Site) {
-    const TABS: usize = 8;
     let mut browser = site.browser();
     browser.page("/set/ticket/one").await;
-    let in_tabs = async |browser: &super::browser::Browser, path: &'static str| {
-        let tabs: Vec<_> = (0..TABS)
-            .map(|_| {
-                let mut tab = browser.tab();
-                tokio::spawn(async move { tab.page(path).await })
-            })
-            .collect();
-        let mut answers = Vec::new();
-        for tab in tabs {
-            answers.push(in_time("a tab ends", tab).await.expect("it is answered"));
-        }
-        answers
-    };
-    let taken = in_tabs(&browser, "/take/ticket").await;
+    let taken = in_tabs(&browser, |_| "/take/ticket".to_owned()).await;
     assert_eq!(taken.iter().filter(|answer| *answer == "one").count(), 1, "{taken:?}");
     let mut counts: Vec<usize> =
-        in_tabs(&browser, "/count").await.iter().map(|n| n.parse().unwrap()).collect();
+        in_tabs(&browser, |_| "/count".to_owned()).await.iter().map(|n| n.parse().unwrap()).collect();
     counts.sort_unstable();
     assert_eq!(counts, (1..=TABS).collect::<Vec<_>>());
     // One that is not stored yet is counted in the session to be.
     let mut visitor = site.browser();
     assert_eq!(visitor.page("/count").await, "1");
     assert_eq!(visitor.page("/count").await, "2");
+}
+
+pub async fn of_many_that_insert_at_once_all_get_what_one_has_stored(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    let answers = in_tabs(&browser, |tab| format!("/keep/colour/{tab}")).await;
+    let stored = browser.page("/get/colour").await;
+    assert_eq!(answers, vec![stored.clone(); TABS]);
+    assert_eq!(browser.page("/keep/colour/other").await, stored, "there is one");
+    // Where there is none yet, the session begins with it.
+    let mut visitor = site.browser();
+    assert_eq!(visitor.page("/keep/colour/red").await, "red");
+    assert_eq!(visitor.page("/keep/colour/blue").await, "red");
+}
+
+/// What tabs of one browser are answered that ask at the same time.
+async fn in_tabs(browser: &Browser, path: impl Fn(usize) -> String) -> Vec<String> {
+    let tabs: Vec<_> = (0..TABS)
+        .map(|number| {
+            let (mut tab, path) = (browser.tab(), path(number));
+            tokio::spawn(async move { tab.page(&path).await })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for tab in tabs {
+        answers.push(in_time("a tab ends", tab).await.expect("it is answered"));
+    }
+    answers
 }
 
 pub async fn a_message_is_shown_once(site: &Site) {

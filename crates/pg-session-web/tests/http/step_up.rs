@@ -1,6 +1,6 @@
 //! Privileges that have to be earned again.
 
-use super::world::Site;
+use super::world::{Site, eventually};
 
 pub async fn a_privilege_is_demanded_given_under_a_new_id_and_ends(site: &Site) {
     let paged = site.sessions().step_up_page("/confirm").expect("a path");
@@ -28,6 +28,11 @@ pub async fn a_privilege_is_demanded_given_under_a_new_id_and_ends(site: &Site) 
     assert_eq!(before.get("/pay").await.status, 403, "the old id did not get it");
     browser.page("/lower").await;
     assert_eq!(browser.get("/pay").await.status, 403);
+
+    browser.page("/elevate-for/3000").await;
+    assert_eq!(browser.page("/pay").await, "paid");
+    eventually("it ends by itself", async || browser.get("/pay").await.status == 403).await;
+    assert_eq!(browser.page("/user").await, "42", "and nothing else does");
 
     browser.page("/elevate").await;
     browser.page("/login/43").await;

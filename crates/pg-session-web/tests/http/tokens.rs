@@ -1,6 +1,8 @@
 //! What travels: the cookie's flags, tokens that are not ours, headers instead of cookies, versions.
 
 use hyper::header::AUTHORIZATION;
+use pg_sandbox::Sandbox;
+use pg_session::SigningKey;
 
 use super::browser::COOKIE_NAME;
 use super::world::Site;
@@ -51,6 +53,60 @@ pub async fn forged_and_truncated_tokens_cost_no_query(site: &Site) {
     browser.plant(&good);
     assert_eq!(browser.page("/user").await, "42");
 }
+
+/// Whatever is asked for, and by the server's own word: its log has every statement.
+pub async fn a_forged_truncated_or_rotated_out_token_never_reaches_the_database(site: &Site) {
+    let sandbox = Sandbox::builder().setting("log_statement", "all").start().expect("PostgreSQL starts");
+    let site = Site::on(&sandbox, site.edge()).await;
+    let statements = || sandbox.log().matches(&site.schema).count();
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    let old = browser.token().expect("signed in").to_owned();
+    let new = SigningKey::generate().expect("a key");
+    let ring = site.signer.ring().with_signing(&new).expect("room");
+    site.signer.replace(ring.without(site.key.id()).expect("it does not sign"));
+    browser.page("/login/42").await;
+    let good = browser.token().expect("signed in").to_owned();
+
+    let mut addrs = vec![site.serve(site.sessions()), site.serve(site.sessions().bearer())];
+    let flipped = if good.ends_with('A') { "B" } else { "A" };
+    let forged = format!("{}{flipped}", &good[..good.len() - 1]);
+    let bare = site.signer.verify(&good).expect("authentic").id.expose().to_string();
+    let before = statements();
+    for token in [old.as_str(), &forged, &good[..good.len() - 1], &bare] {
+        for addr in &addrs {
+            let mut browser = browser.tab_at(*addr);
+            browser.headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+            for path in EVERYTHING_BUT_NEW_SESSIONS {
+                browser.plant(token);
+                let reply = browser.get(path).await;
+                assert!(reply.status != 500 && reply.body != "42", "{path}: {}", reply.status);
+            }
+        }
+    }
+    assert_eq!(statements(), before);
+    let mut browser = browser.tab_at(addrs.remove(0));
+    browser.plant(&good);
+    assert_eq!(browser.page("/logout").await, "true");
+    assert!(statements() > before, "or this test reads the wrong log");
+}
+
+/// What an anonymous visitor may ask for without beginning a session.
+const EVERYTHING_BUT_NEW_SESSIONS: [&str; 13] = [
+    "/",
+    "/user",
+    "/get/cart",
+    "/remove/cart",
+    "/take/cart",
+    "/flash",
+    "/lower",
+    "/pay",
+    "/elevate",
+    "/devices",
+    "/logout",
+    "/logout-others",
+    "/logout-everywhere",
+];
 
 pub async fn two_session_cookies_are_none(site: &Site) {
     let mut browser = site.browser();

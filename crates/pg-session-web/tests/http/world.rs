@@ -46,7 +46,7 @@ impl Site {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let schema = format!("web_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let url = sandbox.url();
-        let node = node(&url, &schema).await;
+        let node = node(&url, config(&schema)).await;
         let key = SigningKey::generate().expect("a key");
         let signer = Signer::new(KeyRing::new(&key));
         Self { serve, url, schema, node, signer, key, gate: Arc::new(Gate::new()) }
@@ -77,7 +77,21 @@ impl Site {
 
     /// Another node of the same application: same tables, same keys.
     pub async fn other_node(&self) -> SessionManager {
-        node(&self.url, &self.schema).await
+        node(&self.url, config(&self.schema)).await
+    }
+
+    /// A browser at a node that keeps an id which was rotated readable for this long.
+    pub async fn browser_with_grace(&self, grace: Duration) -> Browser {
+        let mut config = config(&self.schema);
+        config.rotation_grace = grace;
+        self.browser_with(WebSessions::new(node(&self.url, config).await, self.signer.clone()))
+    }
+
+    /// The database's clock, in milliseconds since 1970.
+    pub async fn milliseconds(&self) -> u128 {
+        let query = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        let now: i64 = self.client().await.query_one(query, &[]).await.expect("a time").get(0);
+        now.try_into().expect("after 1970")
     }
 
     /// Rows in the sessions' table.
@@ -111,8 +125,8 @@ pub fn config(schema: &str) -> Config {
     config
 }
 
-async fn node(url: &str, schema: &str) -> SessionManager {
-    let node = SessionManager::connect(url, config(schema)).await.expect("the node starts");
+async fn node(url: &str, config: Config) -> SessionManager {
+    let node = SessionManager::connect(url, config).await.expect("the node starts");
     in_time("the node is in sync", node.trusted()).await;
     node
 }
