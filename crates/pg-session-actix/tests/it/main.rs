@@ -18,5 +18,6 @@ all_scenarios!(crate::edge::serve);
 
 #[tokio::test]
 async fn the_example_keeps_a_cart_through_a_login() {
+    http::example::fits_forty_lines(include_str!("../../examples/actix.rs"));
     http::example::the_shop_keeps_a_cart_through_a_login("actix").await;
 }

@@ -25,16 +25,21 @@ async fn a_save_is_finished_when_the_server_has_dropped_the_request() {
 
 #[tokio::test]
 async fn the_example_keeps_a_cart_through_a_login() {
+    http::example::fits_forty_lines(include_str!("../../examples/axum.rs"));
     http::example::the_shop_keeps_a_cart_through_a_login("axum").await;
 }
 
-/// The block in this crate's front page is compiled as a test; the repository's front page shows the same one.
+/// This crate's front page has them in a program, which is compiled as a test.
 #[test]
-fn the_quick_start_of_the_front_page_is_the_one_that_is_compiled() {
+fn the_five_lines_of_the_front_page_are_those_that_are_compiled() {
     let block = |page: &'static str, fence| {
-        page.split_once(fence).and_then(|(_, rest)| rest.split_once("\n```")).map(|(block, _)| block)
+        let (_, rest) = page.split_once(fence).expect("it has one");
+        let (block, _) = rest.split_once("\n```").expect("it ends");
+        block.lines().map(str::trim).collect::<Vec<_>>()
     };
-    let compiled = block(include_str!("../../README.md"), "```rust,no_run\n").expect("it has one");
-    assert!(compiled.contains("SessionLayer::new(sessions, signer)"));
-    assert_eq!(block(include_str!("../../../../README.md"), "```rust,ignore\n"), Some(compiled));
+    let program = block(include_str!("../../README.md"), "```rust,no_run\n");
+    let shown = block(include_str!("../../../../README.md"), "```rust,ignore\n");
+    assert_eq!(shown.len(), 5, "{shown:#?}");
+    assert!(program.windows(5).any(|lines| lines == shown), "{shown:#?}");
+    assert!(shown[3].contains(".layer(SessionLayer::new(sessions, signer))"), "{shown:#?}");
 }

@@ -26,6 +26,13 @@ pub async fn the_shop_keeps_a_cart_through_a_login(name: &str) {
     assert_eq!(laptop.page("/").await, r#"ann has ["apples", "pears"]"#);
 }
 
+/// So that it can be pasted and read at one look: without its heading, its comments and its empty lines.
+pub fn fits_forty_lines(example: &str) {
+    let lines =
+        example.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    assert!(lines.clone().count() <= 40, "{} lines of code", lines.count());
+}
+
 /// An example that serves, until this is dropped.
 pub struct Server(Child);
 
