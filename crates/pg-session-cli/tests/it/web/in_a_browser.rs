@@ -93,7 +93,9 @@ async fn the_page_fits_a_desk_and_a_phone_and_shows_three_nodes_live() {
         "['apples', 'coffee'].map(item => document.getElementById('n-' + item).value).join() === '1,2'";
     browser.wait_for(cart).await;
     let trusted = "[...document.querySelectorAll('.trust')].map(trust => trust.textContent).join() === 'trusted,trusted,trusted'";
-    let live = "['A', 'B', 'C'].every(name => document.getElementById(`${name}-barrier`).textContent.endsWith(' ms ago'))";
+    let live = "['A', 'B', 'C'].every(name => /^[0-9]+ ms ago$/.test(document.getElementById(`${name}-barrier`).textContent)
+        && / ago$/.test(document.getElementById(`${name}-change`).textContent)
+        && ['hits', 'misses'].every(figure => /^[0-9]+$/.test(document.getElementById(`${name}-${figure}`).textContent)))";
     let fits = "document.documentElement.scrollWidth <= innerWidth";
     browser.screen(1280, 800, "light").await;
     phone.screen(390, 844, "dark").await;
@@ -106,6 +108,9 @@ async fn the_page_fits_a_desk_and_a_phone_and_shows_three_nodes_live() {
         browser.wait_for("document.querySelectorAll('#devices li').length === 2").await;
         keep(name, &browser.picture().await);
     }
+    let hits = "Number(document.getElementById('C-hits').textContent)";
+    let before = browser.eval(hits).await;
+    browser.wait_for(&format!("{hits} > {before}")).await;
     // As one looks at it who has cut a wire.
     browser.click("#wire").await;
     browser.wait_for("document.querySelector('#node-C').classList.contains('deaf')").await;
