@@ -244,3 +244,23 @@ fn unknown_and_malformed_settings_are_named() {
     );
     assert!(text(r#"{ "schema": 7 }"#).contains("expected a string"));
 }
+
+/// The last line, for whatever writes past the library.
+#[tokio::test]
+async fn the_tables_refuse_keys_and_values_beyond_every_limit() {
+    let Scene { observer, session, .. } = Scene::new().await;
+    let insert = "INSERT INTO session_attributes (session_id, key, value, version) VALUES ($1, $2, $3, 1)";
+    let (key_max, value_max) = ("k".repeat(512), "v".repeat(1 << 20));
+    let (key_over, value_over) = ("k".repeat(513), "v".repeat((1 << 20) + 1));
+    for (key, value, constraint) in [
+        ("", "1", Some("session_attributes_key_check")),
+        (key_over.as_str(), "1", Some("session_attributes_key_check")),
+        ("d", value_over.as_str(), Some("session_attributes_value_check")),
+        (key_max.as_str(), value_max.as_str(), None),
+    ] {
+        let outcome = observer.execute(insert, &[&session.id().expose(), &key, &value]).await;
+        let broken = outcome.err().map(|error| error.as_db_error().expect("the server's").clone());
+        let broken = broken.as_ref().and_then(|error| error.constraint());
+        assert_eq!(broken, constraint, "{} and {} bytes", key.len(), value.len());
+    }
+}
