@@ -38,8 +38,6 @@ impl Tables {
         let (keys, values): (Vec<String>, Vec<String>) =
             payload.attributes().into_iter().map(|(key, value)| (key, format!("\"{value}\""))).unzip();
         let client = database.client().await?;
-        // Foreign keys are not checked row by row: the same statement makes both rows.
-        client.batch_execute("SET session_replication_role = replica").await?;
         for chunk in ids.chunks(CHUNK) {
             client
                 .execute(
@@ -50,7 +48,8 @@ impl Tables {
                          FROM unnest($1::uuid[]) AS id RETURNING id
                      )
                      INSERT INTO session_attributes (session_id, key, value, version)
-                     SELECT id, key, value, 1 FROM made CROSS JOIN unnest($2::text[], $3::text[]) AS a (key, value)",
+                     SELECT id, key, value, 1 FROM made CROSS JOIN unnest($2::text[], $3::text[]) AS a (key, value)
+                     ORDER BY id",
                     &[&chunk, &keys, &values],
                 )
                 .await?;
@@ -78,7 +77,7 @@ impl Tables {
     pub(crate) async fn uncombined(&self) -> anyhow::Result<Node> {
         let mut config = self.config();
         config.write_batch_max = 1;
-        config.update_statements_max = 16;
+        config.write_statements_max = 16;
         config.pool_connections_max = super::pool::CONNECTIONS;
         self.node(config).await
     }

@@ -83,7 +83,8 @@ pub struct Config {
     /// Rows that one statement of the clean-up deletes. Default 500.
     pub cleanup_batch_max: usize,
 
-    /// How often last accesses are written. Default 10 min, at most a quarter of `idle_timeout`.
+    /// How often last accesses are written. Default 10 min, at most a quarter of `idle_timeout`. Accesses closer together
+    /// than a tenth of it, or than a minute, count as one.
     #[serde(with = "humantime_serde")]
     pub touch_interval: Duration,
     /// Last accesses written by one statement. Default 5 000. A flush starts early only if more sessions wait for it
@@ -99,9 +100,10 @@ pub struct Config {
     /// Whether statements are prepared on the server. Default [`Statements::Prepared`].
     pub statements: Statements,
 
-    /// Statements of combined updates that may be under way at the same time. Default 2. The second leaves only with 64
-    /// updates or more, or if the first takes long: what gathers behind one statement costs the server less than two.
-    pub update_statements_max: usize,
+    /// Statements of combined updates that may be under way at the same time, and of creates, and of rotations. Default 2.
+    /// The second leaves only with 64 updates (16 of the others) or more, or if the first takes long: what gathers behind
+    /// one statement costs the server less than two.
+    pub write_statements_max: usize,
     /// Changes that one statement combines. Default 512.
     pub write_batch_max: usize,
     /// Writes that may wait in each lane before a caller gets [`ErrorKind::Overloaded`]. Default 8 192.
@@ -177,7 +179,7 @@ impl Default for Config {
             pool_connections_max: 8,
             query_timeout: Duration::from_secs(5),
             statements: Statements::default(),
-            update_statements_max: 2,
+            write_statements_max: 2,
             write_batch_max: 512,
             write_queue_max: 8_192,
             load_batch_max: 256,
@@ -240,11 +242,17 @@ impl Config {
         between("cleanup_batch_max", self.cleanup_batch_max, 1, 100_000)?;
         between("touch_batch_max", self.touch_batch_max, 1, 50_000)?;
         between("pool_connections_max", self.pool_connections_max, 1, 1_000)?;
-        between("update_statements_max", self.update_statements_max, 1, 16)?;
+        between("write_statements_max", self.write_statements_max, 1, 16)?;
         between("write_batch_max", self.write_batch_max, 1, 10_000)?;
         between("write_queue_max", self.write_queue_max, 1, 1_000_000)?;
         between("load_batch_max", self.load_batch_max, 1, 10_000)?;
         between("load_queue_max", self.load_queue_max, 1, 1_000_000)
+    }
+
+    /// Accesses closer together than this are one: a hit is then one comparison, and what was evicted and is loaded again is
+    /// not written again. A tenth of the interval in which they are written, and at most a minute.
+    pub(crate) fn touch_step(&self) -> Duration {
+        (self.touch_interval / 10).min(Duration::from_secs(60))
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -300,7 +308,7 @@ mod tests {
         assert!(
             message(|c| c.attribute_key_bytes_max = KEY_BYTES_MAX + 1).contains("attribute_key_bytes_max")
         );
-        assert!(message(|c| c.update_statements_max = 0).contains("update_statements_max"));
+        assert!(message(|c| c.write_statements_max = 0).contains("write_statements_max"));
         assert!(message(|c| c.lifetime = Duration::MAX).contains("lifetime"));
     }
 

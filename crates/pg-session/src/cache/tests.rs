@@ -14,7 +14,12 @@ use crate::session::record::{Row, Rules};
 
 fn rules() -> Arc<Rules> {
     let limits = Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
-    Arc::new(Rules { clock: Clock::monotonic(), limits, idle_timeout: Duration::from_secs(3_600) })
+    Arc::new(Rules {
+        clock: Clock::monotonic(),
+        limits,
+        idle_timeout: Duration::from_secs(3_600),
+        touch_step: Duration::from_secs(1),
+    })
 }
 
 fn cache(sessions_max: usize) -> Cache {

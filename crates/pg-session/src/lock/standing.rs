@@ -102,6 +102,7 @@ mod tests {
             clock: Clock::manual(Arc::clone(&nanos)),
             limits: Config::default().limits(),
             idle_timeout: SECOND,
+            touch_step: SECOND,
         };
         (nanos, Standing::new(Arc::new(rules), Tick::ZERO.plus(SECOND)))
     }

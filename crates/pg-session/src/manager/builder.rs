@@ -137,6 +137,7 @@ impl Builder {
             clock: self.clock,
             limits: self.config.limits(),
             idle_timeout: self.config.idle_timeout,
+            touch_step: self.config.touch_step(),
         });
         let database =
             Arc::new(Database::new(pool, Arc::clone(&rules), names, &self.config, &self.database_clock));

@@ -1,9 +1,9 @@
-//! Deletes sessions and tells the other nodes, in one statement. Attributes go by the foreign key's cascade, which
-//! sees what was committed while the statement waited for a row.
+//! Deletes sessions and tells the other nodes, in one statement. Attributes go by a trigger, which sees what was
+//! committed while the statement waited for a row (migration 0004).
 //!
 //! A session and what rotations left of it (its remnants, which point at it) go together: a logout with an old id is
 //! one, and a logout with the new id ends the old ones. All of their rows are locked in the order of their ids, as
-//! everywhere, so that two statements cannot wait for each other and the cascade finds no row that somebody else holds.
+//! everywhere, so that two statements cannot wait for each other and the trigger finds no row that somebody else holds.
 //!
 //! ```text
 //! A   snapshot: S ── waits for S ───────────── S points at T, which the snapshot does not hold

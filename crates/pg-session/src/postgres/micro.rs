@@ -60,7 +60,12 @@ fn record(id: SessionId, attributes: &[(&str, &str)]) -> Arc<Record> {
     let config = Config::default();
     let clock = Clock::monotonic();
     let now = clock.database_now();
-    let rules = Arc::new(Rules { clock, limits: config.limits(), idle_timeout: config.idle_timeout });
+    let rules = Arc::new(Rules {
+        clock,
+        limits: config.limits(),
+        idle_timeout: config.idle_timeout,
+        touch_step: config.touch_step(),
+    });
     let version = Version::FIRST;
     let row = Row {
         id,

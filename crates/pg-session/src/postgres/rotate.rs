@@ -324,7 +324,7 @@ fn successor(row: &SqlRow, turn: &Turn<'_>, version: Version) -> Result<Successo
             idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
             rotated: false,
         },
-        attributes: attributes(row)?,
+        attributes: attributes(row, 11)?,
         last_accessed_at: time(row, "last_accessed_at")?,
         remnants: left.chain(ended).collect(),
         evicted: ids(row, "evicted")?,

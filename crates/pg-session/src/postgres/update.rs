@@ -336,7 +336,7 @@ fn outcome(row: &SqlRow, order: &Order<'_>) -> Result<Updated, tokio_postgres::E
             last_accessed_at: time(row, "last_accessed_at")?,
             idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
             group_id: row.try_get::<_, Option<Uuid>>("group_id")?.map(GroupId::from),
-            found: if found == order.base.row.version { None } else { Some(attributes(row)?) },
+            found: if found == order.base.row.version { None } else { Some(attributes(row, 12)?) },
         }));
     }
     if !row.try_get::<_, bool>("live")? {

@@ -25,13 +25,10 @@ pub enum IdleLimit {
     Exempt,
 }
 
-/// Accesses closer together than this are one access: it keeps a hit at one relaxed load.
-const TOUCH_STEP: Duration = Duration::from_secs(1);
-
 /// What a touch asks of its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Touch {
-    /// Recorded, or too close to the one before: nothing to do.
+    /// Too close to the one before, or recorded: nothing to do.
     Nothing,
     /// First access since the last flush: to be flushed at the next interval.
     Later,
@@ -76,11 +73,11 @@ impl Access {
         self.last.fetch_max(confirmed.nanos(), Ordering::Relaxed);
     }
 
-    /// Records an access at `now`. `urgent_after` is how old the confirmed access may be before the flush must not
-    /// wait: half the idle limit, or `None` for a session without one.
+    /// Records an access at `now`, unless the one before was less than `step` ago. `urgent_after` is how old the confirmed
+    /// access may be before the flush must not wait: half the idle limit, or `None` for a session without one.
     #[inline]
-    pub(crate) fn touch(&self, now: DbTime, urgent_after: Option<Duration>) -> Touch {
-        if now < self.last().plus(TOUCH_STEP) {
+    pub(crate) fn touch(&self, now: DbTime, step: Duration, urgent_after: Option<Duration>) -> Touch {
+        if now < self.last().plus(step) {
             return Touch::Nothing;
         }
         self.last.fetch_max(now.nanos(), Ordering::Relaxed);
@@ -107,6 +104,7 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3_600);
+    const STEP: Duration = Duration::from_secs(1);
 
     fn at(hours: u32) -> DbTime {
         DbTime::EPOCH.plus(HOUR * hours)
@@ -115,7 +113,7 @@ mod tests {
     #[test]
     fn the_last_access_never_moves_backwards() {
         let access = Access::new(at(5));
-        access.touch(at(4), None);
+        access.touch(at(4), STEP, None);
         assert_eq!(access.last(), at(5));
         access.confirm(at(3));
         assert_eq!((access.last(), access.confirmed()), (at(5), at(5)));
@@ -127,24 +125,24 @@ mod tests {
     #[test]
     fn an_access_is_urgent_only_past_half_the_idle_limit() {
         let access = Access::new(at(0));
-        assert_eq!(access.touch(at(24), Some(HOUR * 24)), Touch::Later);
+        assert_eq!(access.touch(at(24), STEP, Some(HOUR * 24)), Touch::Later);
         access.take();
-        assert_eq!(access.touch(at(25), Some(HOUR * 24)), Touch::Now);
+        assert_eq!(access.touch(at(25), STEP, Some(HOUR * 24)), Touch::Now);
         access.take();
         access.confirm(at(25));
-        assert_eq!(access.touch(at(26), Some(HOUR * 24)), Touch::Later);
+        assert_eq!(access.touch(at(26), STEP, Some(HOUR * 24)), Touch::Later);
         access.take();
-        assert_eq!(access.touch(at(99), None), Touch::Later);
+        assert_eq!(access.touch(at(99), STEP, None), Touch::Later);
     }
 
     #[test]
-    fn accesses_within_a_second_are_one_and_pending_ones_are_not_queued_twice() {
+    fn accesses_within_a_step_are_one_and_pending_ones_are_not_queued_twice() {
         let access = Access::new(at(0));
-        assert_eq!(access.touch(at(1), None), Touch::Later);
-        assert_eq!(access.touch(at(1).plus(Duration::from_millis(999)), None), Touch::Nothing);
+        assert_eq!(access.touch(at(1), STEP, None), Touch::Later);
+        assert_eq!(access.touch(at(1).plus(Duration::from_millis(999)), STEP, None), Touch::Nothing);
         assert_eq!(access.last(), at(1));
-        assert_eq!(access.touch(at(2), None), Touch::Nothing, "already pending");
+        assert_eq!(access.touch(at(2), STEP, None), Touch::Nothing, "already pending");
         assert_eq!(access.take(), at(2), "but the later access is the one that is flushed");
-        assert_eq!(access.touch(at(3), None), Touch::Later);
+        assert_eq!(access.touch(at(3), STEP, None), Touch::Later);
     }
 }

@@ -103,8 +103,8 @@ impl Session {
         self.record.row.expires_at.into()
     }
 
-    /// The last access that this node knows of, to the second. Other nodes' accesses become known when they are
-    /// flushed, `touch_interval` later at most.
+    /// The last access that this node knows of, to a tenth of `touch_interval` or a minute. Other nodes' accesses become
+    /// known when they are flushed, `touch_interval` later at most.
     #[must_use]
     pub fn last_accessed_at(&self) -> SystemTime {
         self.record.access.last().into()

@@ -19,31 +19,38 @@ pub(crate) struct Rules {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
+    /// Accesses closer together than this are one.
+    pub(crate) touch_step: Duration,
 }
 
 /// A session's row and attributes at one version.
+///
+/// What a hit looks at stands first, beside the reference count: with more sessions than the processor's caches hold, each
+/// cache line that is fetched from memory costs as much as the rest of a hit.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Record {
+    pub(crate) access: Access,
     pub(crate) rules: Arc<Rules>,
     pub(crate) row: Row,
     pub(crate) attributes: Attributes,
-    pub(crate) access: Access,
 }
 
 /// The columns of `sessions`, but for the last access, which moves without a new version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub(crate) struct Row {
-    pub(crate) id: SessionId,
-    /// `None` for an anonymous session.
-    pub(crate) user_id: Option<UserId>,
-    pub(crate) group_id: Option<GroupId>,
-    pub(crate) version: Version,
-    pub(crate) created_at: DbTime,
-    pub(crate) updated_at: DbTime,
     pub(crate) expires_at: DbTime,
     pub(crate) idle_limit: IdleLimit,
     /// The session goes on under another id; this is what is left under the old one.
     pub(crate) rotated: bool,
+    pub(crate) version: Version,
+    pub(crate) id: SessionId,
+    /// `None` for an anonymous session.
+    pub(crate) user_id: Option<UserId>,
+    pub(crate) group_id: Option<GroupId>,
+    pub(crate) created_at: DbTime,
+    pub(crate) updated_at: DbTime,
 }
 
 impl Record {
@@ -80,6 +87,6 @@ impl Record {
             IdleLimit::Enforced => Some(self.rules.idle_timeout / 2),
             IdleLimit::Exempt => None,
         };
-        self.access.touch(now, urgent_after)
+        self.access.touch(now, self.rules.touch_step, urgent_after)
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Bounds {
     pub(super) batch_max: usize,
     /// Statements under way.
     pub(super) statements_max: usize,
+    /// Jobs with which a statement leaves beside another.
+    pub(super) company_min: usize,
 }
 
 /// The sending half.

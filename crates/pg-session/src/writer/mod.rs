@@ -39,6 +39,12 @@ use crate::postgres::Database;
 use crate::probes::Probes;
 use crate::session::record::{Record, Rules};
 
+/// Updates with which a statement leaves beside another. Measured on 2 cores: with 16 and 64 updates in flight one
+/// statement at a time wrote 1.7 and 1.4 times as many as two, with 256 in flight two wrote 1.2 times as many as one.
+const UPDATES_MIN: usize = 64;
+/// The same of creates and rotations, whose rows cost the server several times as much, and its statement less.
+const ARRIVALS_MIN: usize = 16;
+
 /// The lanes' sending halves.
 pub(crate) struct Writer {
     updates: Lane<UpdateJob>,
@@ -107,13 +113,15 @@ impl Writer {
         let updates = Bounds {
             queue_max: config.write_queue_max,
             batch_max: config.write_batch_max,
-            statements_max: config.update_statements_max,
+            statements_max: config.write_statements_max,
+            company_min: UPDATES_MIN,
         };
+        let arrivals = Bounds { company_min: ARRIVALS_MIN, ..updates };
         let one_by_one = Bounds { statements_max: 1, ..updates };
         Self {
             updates: open(updates, &workshop, tasks, stop),
-            creates: open(one_by_one, &workshop, tasks, stop),
-            rotations: open(one_by_one, &workshop, tasks, stop),
+            creates: open(arrivals, &workshop, tasks, stop),
+            rotations: open(arrivals, &workshop, tasks, stop),
             deletes: open(one_by_one, &workshop, tasks, stop),
             // One at a time: each is a statement over any number of rows.
             sweeps: open(Bounds { batch_max: 1, ..one_by_one }, &workshop, tasks, stop),

@@ -6,8 +6,7 @@
 //! was tried. The last flush happens at shutdown and is awaited.
 //!
 //! One write a session and interval: an urgent access takes no others along, and a crowd leaves early only if it is
-//! larger than the cache. A flush at every full batch was continuous as soon as more sessions than that were busy,
-//! since each of them is back a second later.
+//! larger than the cache. A flush at every full batch was continuous as soon as more sessions than that were busy.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -133,19 +132,19 @@ impl TouchBuffer {
     /// Flushes everything at each interval and when a crowd waits, urgent accesses at once; everything once more when
     /// stopped.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut next = Instant::now() + self.interval;
+        let mut interval = tokio::time::interval(self.interval);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Not at once.
+        interval.reset();
         loop {
             let accesses = tokio::select! {
-                () = tokio::time::sleep_until(next) => self.drain_all(),
+                _ = interval.tick() => self.drain_all(),
                 () = self.wake.notified() => {
                     if self.waiting().is_crowd(self.crowd) { self.drain_all() } else { self.drain_urgent() }
                 }
                 () = stop.cancelled() => break,
             };
             self.flush(accesses).await;
-            if Instant::now() >= next {
-                next = Instant::now() + self.interval;
-            }
         }
         self.flush(self.drain_all()).await;
     }

@@ -4,7 +4,7 @@
 //! with the same key are never under way together; they keep their order.
 //!
 //! One statement at a time makes the largest batches, and the larger the batch, the less each job of it costs the
-//! server. So another statement leaves beside it only with [`COMPANY_MIN`] jobs, which use the time in which the first
+//! server. So another statement leaves beside it only with `company_min` jobs, which use the time in which the first
 //! waits for the disk, or if the first takes long: it may be waiting for a row that somebody holds.
 
 use std::collections::{HashSet, VecDeque};
@@ -17,10 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::Workshop;
 use super::lane::{Bounds, Job};
 use super::under_way::UnderWay;
-
-/// Jobs with which a statement leaves beside another. Measured on 2 cores: with 16 and 64 updates in flight one
-/// statement at a time wrote 1.7 and 1.4 times as many as two, with 256 in flight two wrote 1.2 times as many as one.
-const COMPANY_MIN: usize = 64;
 
 /// The working half of a lane.
 pub(super) struct Work<J> {
@@ -75,7 +71,7 @@ impl<J: Job> Work<J> {
     }
 
     fn may_leave(&self, waiting: &VecDeque<J>, under_way: &UnderWay<J>) -> bool {
-        let company_min = COMPANY_MIN.min(self.bounds.batch_max);
+        let company_min = self.bounds.company_min.min(self.bounds.batch_max);
         !waiting.is_empty()
             && under_way.len() < self.bounds.statements_max
             && (under_way.is_empty() || waiting.len() >= company_min || under_way.is_slow())

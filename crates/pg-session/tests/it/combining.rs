@@ -14,7 +14,7 @@ const POISON: &str = "poison-7f3a";
 /// A node with one statement of updates at a time, so that whatever is queued meets in one.
 async fn one_lane(world: &World) -> SessionManager {
     let mut config = world.config();
-    config.update_statements_max = 1;
+    config.write_statements_max = 1;
     world.node_with(config).await
 }
 
@@ -286,7 +286,7 @@ async fn poisoned_creates(world: &World, node: &SessionManager) -> Vec<Result<Se
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poisonous_value_in_a_combined_create_fails_alone() {
     let world = World::new();
-    let node = world.node().await;
+    let node = one_lane(&world).await;
     refuse_poison(&world).await;
     let outcomes = poisoned_creates(&world, &node).await;
     let errors: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();

@@ -112,7 +112,7 @@ async fn tables_in_use_are_brought_up_to_date_and_keep_what_they_hold() {
     let mut checking = world.config();
     checking.migrations = Migrations::Check;
     let error = SessionManager::connect(&world.url, checking).await.unwrap_err();
-    assert!(error.to_string().contains("at version 2, this library needs 3"), "{error}");
+    assert!(error.to_string().contains("at version 2, this library needs 4"), "{error}");
 
     let node = world.node().await;
     let mut session = node.get(id).await.unwrap().unwrap();

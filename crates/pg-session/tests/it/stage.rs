@@ -98,7 +98,8 @@ where
 pub fn hit(node: &SessionManager, id: SessionId) -> Option<Session> {
     let read = pin!(node.get(id).into_future());
     match read.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => Some(answer.expect("a hit is no error").expect("a hit is a session")),
+        // The loader, on another thread, may have been quicker than this look.
+        Poll::Ready(answer) => answer.expect("a hit is no error").filter(Session::is_from_cache),
         Poll::Pending => None,
     }
 }

@@ -55,7 +55,7 @@ pub fn user() -> UserId {
 pub fn record(id: SessionId, version: i64) -> Arc<Record> {
     let limits = Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
     let hour = Duration::from_secs(3_600);
-    let rules = Arc::new(Rules { clock: Clock::monotonic(), limits, idle_timeout: hour });
+    let rules = Arc::new(Rules { clock: Clock::monotonic(), limits, idle_timeout: hour, touch_step: hour });
     let row = Row {
         id,
         user_id: Some(user()),
