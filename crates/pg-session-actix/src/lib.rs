@@ -5,6 +5,8 @@ mod error;
 mod head;
 mod middleware;
 mod session;
+#[cfg(feature = "actix-session")]
+mod store;
 
 pub use elevated::{Elevated, StepUp};
 pub use error::SessionError;
@@ -14,3 +16,5 @@ pub use pg_session_web::{
     STEP_UP_HEADER, WebSessions,
 };
 pub use session::Session;
+#[cfg(feature = "actix-session")]
+pub use store::PgSessionStore;
