@@ -29,6 +29,11 @@ const NOTIFIES_IN_FLIGHT_MAX: usize = 64;
 /// process that was paused or starved finds its answer there.
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
+/// PostgreSQL (15, at least) clears away what every listener has read when somebody notifies, or asks how full its queue is.
+/// Once the queue is full nobody can notify, so that it stays full when the reader that held it up has long gone. The
+/// first statement of each connection asks: a barrier that fails, as all do then, leads here.
+const CLEAR_QUEUE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
+
 #[derive(Debug)]
 pub(crate) struct Session {
     link: Link,
@@ -94,7 +99,7 @@ impl Session {
             barrier_due: Box::pin(sleep(timing.barrier_interval)),
         };
         channels.listen.push(private.clone());
-        session.listen_after(Some(mark.check()), channels);
+        session.listen_after(Some(format!("{}; {CLEAR_QUEUE}", mark.check())), channels);
         // Not a subscriber's channel, so it must never look like one to be given up.
         if let Doing::Listens(channels) = &mut session.doing {
             channels.pop();

@@ -8,6 +8,7 @@
 
 mod barriers;
 mod delivery;
+mod full_queue;
 mod half_open;
 mod losses;
 mod names;
