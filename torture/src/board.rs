@@ -10,7 +10,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::plan::SLOTS;
+use crate::plan::PLACES;
 
 /// Now, before, and a sum over both.
 const ENTRY_BYTES: usize = 40;
@@ -33,7 +33,7 @@ impl Board {
     /// Makes it, with no session anywhere.
     pub fn create(dir: &Path) -> io::Result<()> {
         let board = Self(File::create(dir.join(Self::FILE))?);
-        (0..SLOTS).try_for_each(|slot| board.write(slot, Slot { now: Uuid::nil(), before: Uuid::nil() }))
+        (0..PLACES).try_for_each(|slot| board.write(slot, Slot { now: Uuid::nil(), before: Uuid::nil() }))
     }
 
     pub fn open(dir: &Path) -> io::Result<Self> {

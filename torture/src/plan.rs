@@ -17,10 +17,13 @@ pub const WRITE_QUEUE_MAX: usize = 512;
 pub const LOAD_QUEUE_MAX: usize = 512;
 /// Live sessions that a user may have.
 pub const SESSIONS_PER_USER_MAX: u32 = 3;
-/// Users, and the places on the board that hold a session of each.
+/// Users of the clients, and the places on the board that hold a session of each.
 pub const USERS: usize = 40;
 pub const SLOTS_PER_USER: usize = 3;
 pub const SLOTS: usize = USERS * SLOTS_PER_USER;
+/// Places behind those, of further users: only meetings go there. So many that each is left alone for seconds between two.
+pub const MEETING_PLACES: usize = 24;
+pub const PLACES: usize = SLOTS + MEETING_PLACES;
 /// Tasks of a node that work with sessions.
 pub const CLIENTS: usize = 24;
 /// Tasks of a node that work with locks, and the locks that they share.
@@ -30,8 +33,9 @@ pub const LOCKS: u64 = 4;
 /// What one process of a node is told, as JSON in its only argument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodePlan {
-    /// Which node it is, from 0.
+    /// Which node it is, from 0, and of how many.
     pub node: usize,
+    pub nodes: usize,
     /// How often it has been started before.
     pub incarnation: usize,
     pub seed: u64,

@@ -63,6 +63,7 @@ impl Stage {
             let url = stage.sandbox.url();
             let plan = NodePlan {
                 node,
+                nodes: order.nodes,
                 incarnation: 0,
                 seed: order.seed,
                 pool_url: pool.url_for(&url) + POOL_NAME,

@@ -280,7 +280,16 @@ impl Client {
         (0..=which).map(|_| slots.index(SLOTS)).last().unwrap_or(0)
     }
 
-    pub(super) async fn on_board(&mut self, slot: usize) -> Option<Uuid> {
+    /// The session of a place, read to have it in memory; none if it is gone, and then made anew by whoever `begins`.
+    pub(super) async fn on_place(&mut self, place: usize, begins: bool) -> Option<Uuid> {
+        let session = self.node.board.read(place).ok()?.now;
+        if !session.is_nil() && self.read(session, false, None).await?.is_some() {
+            return Some(session);
+        }
+        if begins { self.begin(place, session).await } else { None }
+    }
+
+    async fn on_board(&mut self, slot: usize) -> Option<Uuid> {
         let session = self.node.board.read(slot).ok()?.now;
         if session.is_nil() { self.begin(slot, session).await } else { Some(session) }
     }

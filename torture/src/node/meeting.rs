@@ -1,30 +1,43 @@
-//! Meetings: five times a second, all nodes go to one session at about the same time, as two requests of one page do.
+//! Meetings: five times a second, all nodes come to one session, as two requests of one page do. One begins with a change;
+//! others answer as soon as they see it, and some only look on.
 //!
-//! Some read it and some change it; then nobody does for a while, but each looks again when the trust window has passed.
-//! Whoever kept what was overtaken at the meeting still has it then.
+//! An answer commits right after what it answers. On a node whose pool is slower than its listener, it is heard before the
+//! node's own change has been published, or before a load that saw that change has arrived: each of these has to give way. Then nobody
+//! writes there for seconds, so that whoever kept what was overtaken still has it when the trust window has passed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pg_session::SessionId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::Node;
 use super::client::Client;
-use crate::clock::{Nanos, now};
+use crate::clock::{Nanos, nanos, now};
 use crate::dice::Dice;
-use crate::plan::{SLOTS, TRUST_WINDOW};
+use crate::plan::{MEETING_PLACES, SLOTS, TRUST_WINDOW};
 
 const INTERVAL: Nanos = 200_000_000;
-/// How long before a meeting they begin to look.
+/// How long before a meeting everybody looks at the session, to have it in memory then.
 const BEFORE: Nanos = 800_000_000;
-/// How far apart they come.
-const SPREAD_MS: u64 = 400;
-/// Meetings of one node that may last at once: beyond, it misses some.
-const MEETINGS_MAX: usize = 64;
-/// When they look again, after the window.
+/// How long a change is waited for, and how often is looked for it: these looks are for finding it only, and not written down.
+const LENGTH: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(10);
+/// How many of those who see a change answer it, in percent.
+const ANSWER: u64 = 60;
+/// When they look again, one after the other, after the window.
 const AGAIN: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_millis(400)];
+/// Meetings of one node that may last at once: beyond, it misses some.
+const MEETINGS_MAX: usize = 64;
+
+// No two meetings at one place at a time.
+const _: () = assert!(
+    MEETING_PLACES as u64 * INTERVAL > BEFORE + (LENGTH.as_nanos() + 2 * TRUST_WINDOW.as_nanos()) as Nanos,
+    "too few places"
+);
 
 pub(super) async fn run(node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
     let mut meetings = JoinSet::new();
@@ -43,24 +56,39 @@ pub(super) async fn run(node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
 }
 
 async fn meet(node: Arc<Node>, number: u64) {
-    // The same one for all nodes; what each does there is its own.
-    let slot = Dice::new(node.plan.seed).fork(!number).index(SLOTS);
+    // Place and beginner are the same for all nodes; what each does there is its own.
+    let place = SLOTS + (number % MEETING_PLACES as u64) as usize;
+    let begins = Dice::new(node.plan.seed).fork(!number).index(node.plan.nodes) == node.plan.node;
     let mut dice = node.dice.fork(!number);
-    let (offset, is_change) = (dice.millis(0, SPREAD_MS), dice.chance(60));
-    let mut client = Client::new(node, dice);
-    // Everybody has it in memory when they meet, so that a change leaves at once.
-    let Some(session) = client.on_board(slot).await else { return };
-    client.read(session, false, None).await;
+    let answers = dice.chance(ANSWER);
+    let mut client = Client::new(Arc::clone(&node), dice);
+    let Some(session) = client.on_place(place, begins).await else { return };
     let meeting = number * INTERVAL + BEFORE;
-    tokio::time::sleep(Duration::from_nanos(meeting.saturating_sub(now())) + offset).await;
-    if is_change {
+    tokio::time::sleep(Duration::from_nanos(meeting.saturating_sub(now()))).await;
+    if begins || (see_change(&node, session).await && answers) {
         client.update(session).await;
-    } else {
-        client.read(session, false, None).await;
     }
-    tokio::time::sleep(TRUST_WINDOW).await;
+    let rest = (meeting + nanos(LENGTH)).saturating_sub(now());
+    tokio::time::sleep(Duration::from_nanos(rest) + TRUST_WINDOW).await;
     for pause in AGAIN {
         tokio::time::sleep(pause).await;
         client.read(session, false, None).await;
     }
+}
+
+/// Whether a version was seen that came after the first.
+async fn see_change(node: &Node, session: Uuid) -> bool {
+    let id = SessionId::from_uuid(session);
+    let mut first = None;
+    let polling = async {
+        loop {
+            if let Ok(Some(session)) = node.manager.get(id).no_touch().await
+                && session.version() > *first.get_or_insert(session.version())
+            {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(LENGTH, polling).await.is_ok()
 }
