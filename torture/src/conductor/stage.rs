@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{Member, Order, Way, gather, sample, tables};
 use crate::board::Board;
-use crate::faults::{self, Disk};
+use crate::faults::{self, Disk, Queue};
 use crate::history::{Entry, History, Journal};
 use crate::plan::NodePlan;
 
@@ -30,6 +30,8 @@ pub struct Stage {
     pub journal: Arc<Journal>,
     /// The file system that holds the server's data, if it has one of its own.
     pub disk: Option<Disk>,
+    /// The server's queue of notifications, if it is to overflow.
+    pub queue: Option<Queue>,
     pub keep: Keep,
     stop: watch::Sender<bool>,
     sampling: JoinHandle<()>,
@@ -43,7 +45,8 @@ impl Stage {
         let dir = keep.path().to_owned();
         Board::create(&dir).context("the board cannot be made")?;
         let journal = Arc::new(Journal::create(&dir, 0).context("the history cannot be made")?);
-        let disk = Disk::mount(order.faults.iter().any(|name| name == faults::QUEUE_FULL));
+        let with_queue = order.faults.iter().any(|name| name == faults::QUEUE_FULL);
+        let disk = Disk::mount(with_queue);
         let mut builder = Sandbox::builder()
             .setting("max_connections", CONNECTIONS_MAX)
             .setting("deadlock_timeout", "100ms")
@@ -54,10 +57,11 @@ impl Stage {
         let starting = tokio::task::spawn_blocking(|| builder.start());
         let sandbox = Arc::new(starting.await?.context("PostgreSQL does not start")?);
         tables::prepare(&sandbox.url()).await.context("the tables cannot be made")?;
+        let queue = if with_queue { Some(Queue::fill(&sandbox.url()).await?) } else { None };
         let (stop, stopped) = watch::channel(false);
         let (pids, watched) = watch::channel(Vec::new());
         let sampling = tokio::spawn(sample::run(sandbox.url(), Arc::clone(&journal), watched, stopped));
-        let mut stage = Self { sandbox, nodes: Vec::new(), journal, disk, keep, stop, sampling, pids };
+        let mut stage = Self { sandbox, nodes: Vec::new(), journal, disk, queue, keep, stop, sampling, pids };
         for node in 0..order.nodes {
             let (pool, ear) = (stage.proxy().await?, stage.proxy().await?);
             let url = stage.sandbox.url();

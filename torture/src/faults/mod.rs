@@ -3,6 +3,7 @@
 mod disk;
 mod node;
 mod pooler;
+mod queue;
 mod server;
 mod sql;
 mod wire;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 pub use self::disk::Disk;
+pub use self::queue::Queue;
 use crate::conductor::Stage;
 use crate::dice::Dice;
 
@@ -65,7 +67,7 @@ const KINDS: &[Kind] = &[
     kind("disk-full", "PostgreSQL's disk is full", Mixing::Alone),
     kind("pgbouncer-transaction", "a node's pool is behind pgbouncer in transaction mode", Mixing::Alone),
     kind("pgbouncer-listener", "a node's listener is behind pgbouncer: it has to be refused", Mixing::Alone),
-    // 8 GB and the better part of a minute.
+    // 8 GB, and the better part of a minute before the nodes start.
     kind(QUEUE_FULL, "the queue of notifications is full, really: 8 GB", Mixing::Never),
     kind("none", "nothing, for as long", Mixing::Never),
 ];
@@ -151,7 +153,7 @@ async fn make_alone(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()
         "vacuum-full" => sql::vacuum_full(stage).await,
         "alter-table" => sql::alter_tables(stage).await,
         "hostile-notify" => sql::hostile_notifications(stage, dice).await,
-        QUEUE_FULL => sql::fill_notification_queue(stage).await,
+        QUEUE_FULL => queue::overflow(stage, dice).await,
         "disk-full" => disk::fill(stage, dice).await,
         "pgbouncer-transaction" => pooler::before_the_pool(stage, dice).await,
         "pgbouncer-listener" => pooler::before_the_listener(stage, dice).await,

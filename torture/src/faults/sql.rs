@@ -12,11 +12,6 @@ use crate::plan::{SCHEMA, SLOTS};
 
 /// Connections that PostgreSQL is asked for until it has none left: more than it allows.
 const CONNECTIONS_TRIED: usize = 200;
-/// Notifications of 8 kB that one transaction sends, and how many such transactions fill any queue: it holds 8 GB.
-const FILL_BATCH: i32 = 5_000;
-const FILL_BATCHES_MAX: usize = 250;
-/// A queue that is this full is full: the last page or two cannot be told from it.
-const QUEUE_FULL: &str = "54000";
 
 /// Uses up every connection, after ending the listeners', which now cannot come back.
 pub(super) async fn use_up_connections(stage: &Stage, dice: &mut Dice) -> Result<()> {
@@ -142,31 +137,5 @@ pub(super) async fn hostile_notifications(stage: &Stage, dice: &mut Dice) -> Res
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
-}
-
-/// A listener that never comes to read keeps the queue's tail where it is; the rest is diligence.
-pub(super) async fn fill_notification_queue(stage: &Stage) -> Result<()> {
-    let (reader, writer) = (stage.client().await?, stage.client().await?);
-    reader.batch_execute("LISTEN torture_sleeper").await?;
-    reader.batch_execute("BEGIN").await?;
-    reader.batch_execute("SELECT 1").await?;
-    let fill = "SELECT count(pg_notify('torture_nobody', repeat('.', 7980) || n)) FROM generate_series(1, $1::integer) n";
-    let mut is_full = false;
-    for _ in 0..FILL_BATCHES_MAX {
-        match writer.execute(fill, &[&FILL_BATCH]).await {
-            Ok(_) => {}
-            Err(error) if error.code().is_some_and(|code| code.code() == QUEUE_FULL) => {
-                is_full = true;
-                break;
-            }
-            Err(error) => return Err(error).context("the queue cannot be filled"),
-        }
-    }
-    ensure!(is_full, "the queue did not become full");
-    // One by one up to the last page.
-    while writer.execute(fill, &[&1_i32]).await.is_ok() {}
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    reader.batch_execute("COMMIT").await?;
     Ok(())
 }
