@@ -21,9 +21,12 @@ pub const SESSIONS_PER_USER_MAX: u32 = 3;
 pub const USERS: usize = 40;
 pub const SLOTS_PER_USER: usize = 3;
 pub const SLOTS: usize = USERS * SLOTS_PER_USER;
-/// Places behind those, of further users: only meetings go there. So many that each is left alone for seconds between two.
+/// Places behind those: of sessions of nobody, with which the clients work as well; and of further users, where only
+/// meetings go, so many that each is left alone for seconds between two.
+pub const ANONYMOUS_PLACES: usize = 12;
+pub const CLIENT_PLACES: usize = SLOTS + ANONYMOUS_PLACES;
 pub const MEETING_PLACES: usize = 24;
-pub const PLACES: usize = SLOTS + MEETING_PLACES;
+pub const PLACES: usize = CLIENT_PLACES + MEETING_PLACES;
 /// Tasks of a node that work with sessions.
 pub const CLIENTS: usize = 24;
 /// Tasks of a node that work with locks, and the locks that they share.
@@ -100,6 +103,11 @@ impl Removed {
     }
 }
 
-pub fn user_of(slot: usize) -> usize {
-    slot / SLOTS_PER_USER
+/// Whose sessions a place holds; `None` if nobody's.
+pub fn user_of(place: usize) -> Option<usize> {
+    match place {
+        0..SLOTS => Some(place / SLOTS_PER_USER),
+        SLOTS..CLIENT_PLACES => None,
+        _ => Some(USERS + (place - CLIENT_PLACES) / SLOTS_PER_USER),
+    }
 }

@@ -22,6 +22,8 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
     let mut at_least = Finding::new("I3 cookie", "a read shows at least the version that it asked for");
     let mut revived = Finding::new("I4", "what has ended is not seen again: deleted, revoked, expired");
     let mut elevated = Finding::new("I4 attr", "an attribute is not seen past its own end");
+    let mut old_ids = Finding::new("I4 ids", "what a rotation leaves says so, and is rotated once");
+    let mut ended = Finding::new("I4 write", "what has ended or was rotated is not changed any more");
     for story in facts.sessions.values() {
         for (look, known) in sweep(&story.looks.iter().collect::<Vec<_>>(), window) {
             if known == GONE {
@@ -53,8 +55,39 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
             }
             ends(facts, look, &mut revived, &mut elevated);
         }
+        rotated(story, &mut old_ids);
+        changed(story, &mut ended);
     }
-    vec![stale, cached, own, at_least, revived, elevated]
+    vec![stale, cached, own, at_least, revived, elevated, old_ids, ended]
+}
+
+/// Of an id that was rotated, everything up to its last version is the session, and the version after it is what is left.
+fn rotated(story: &Story, finding: &mut Finding) {
+    let Some(rotation) = story.rotations.first() else { return };
+    finding
+        .check(story.rotations.len() == 1, || format!("an id was rotated {} times", story.rotations.len()));
+    for look in &story.looks {
+        let (Some(seen), Kind::Read { .. }) = (look.seen, look.kind) else { continue };
+        let is_left = seen.version >= rotation.version;
+        finding.check(seen.rotated == is_left, || {
+            shown(look, &format!("it was rotated with version {}: {seen:?}", rotation.version))
+        });
+    }
+}
+
+/// The database decides about changes, so no window is allowed for.
+fn changed(story: &Story, finding: &mut Finding) {
+    let gone = story.looks.iter().filter(|look| look.version == GONE).map(|look| look.to);
+    let Some(end) = gone.chain(story.rotations.iter().map(|rotation| rotation.to)).min() else { return };
+    for look in story.looks.iter().filter(|look| look.kind == Kind::Change && look.seen.is_some()) {
+        finding.check(look.from <= end, || {
+            format!(
+                "process {:x} at {:.3} s: a change was made after it",
+                look.process,
+                millis(look.from) / 1e3
+            )
+        });
+    }
 }
 
 /// By the database's clock, which is the machine's: nothing that is read shows its end behind the read's beginning.
@@ -142,6 +175,14 @@ pub fn propagation(facts: &Facts) -> Vec<String> {
         distribution("staleness of reads without a fault", &mut calm, calm_reads),
         distribution("staleness of reads during faults   ", &mut disturbed, disturbed_reads),
     ]
+}
+
+/// How much there was to see of old ids.
+pub fn rotations(facts: &Facts) -> String {
+    let rotations: usize = facts.sessions.values().map(|story| story.rotations.len()).sum();
+    let looks = facts.sessions.values().flat_map(|story| &story.looks);
+    let left = looks.filter(|look| look.seen.is_some_and(|seen| seen.rotated)).count();
+    format!("{rotations} rotations; {left} reads showed what one had left under the old id")
 }
 
 fn disturbance(facts: &Facts, at: Nanos) -> bool {

@@ -16,6 +16,19 @@ pub struct Story {
     pub looks: Vec<Look>,
     /// By the database: which operation made which version.
     pub written: Vec<(i64, Op)>,
+    /// Acknowledged ones of this id; there may be one.
+    pub rotations: Vec<Rotation>,
+}
+
+/// A session has gone on under another id.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    pub from: Nanos,
+    pub to: Nanos,
+    pub successor: Uuid,
+    /// That of the new row, and of what is left under the old id: both are the next one.
+    pub version: i64,
+    pub grace: Nanos,
 }
 
 /// One answer about a session: a read, or an acknowledged change.
@@ -79,6 +92,10 @@ impl Facts {
         facts
     }
 
+    pub fn story(&self, session: Uuid) -> Option<&Story> {
+        self.sessions.get(&session)
+    }
+
     fn add(&mut self, process: u64, entry: &Entry) {
         match entry {
             Entry::Read(read) => {
@@ -132,52 +149,71 @@ impl Facts {
         let mut looks = Vec::new();
         for (&op, doing) in &self.doings {
             let Some((to, outcome)) = &doing.answer else { continue };
-            let look = |version, seen| Look {
-                process: crate::history::process_of(op),
-                from: doing.from,
-                to: *to,
-                version,
-                seen,
-                kind: Kind::Change,
-            };
+            let look = |version, seen| doing.look(op, *to, version, seen);
             match (outcome, doing.change) {
                 (Outcome::Made { session, seen }, change) => {
                     looks.push((*session, look(seen.version, Some(*seen))));
-                    match change {
-                        Change::Create { user } => of_user.entry(user).or_default().push((*session, *to)),
-                        Change::Rotate { session: old } => looks.push((old, look(GONE, None))),
-                        _ => {}
+                    if let Change::Create { user: Some(user) } | Change::Rotate { user: Some(user), .. } =
+                        change
+                    {
+                        of_user.entry(user).or_default().push((*session, *to));
+                    }
+                    if let Change::Rotate { session: old, grace, .. } = change {
+                        let version = seen.version;
+                        looks.push((old, look(version, None)));
+                        looks.push((old, doing.look(op, *to + grace, GONE, None)));
+                        let rotation =
+                            Rotation { from: doing.from, to: *to, successor: *session, version, grace };
+                        self.sessions.entry(old).or_default().rotations.push(rotation);
                     }
                 }
                 (
                     Outcome::Gone,
                     Change::Update { session }
                     | Change::Modify { session }
-                    | Change::Rotate { session }
+                    | Change::Rotate { session, .. }
                     | Change::Delete { session },
                 ) => looks.push((session, look(GONE, None))),
                 _ => {}
             }
         }
         for (&op, doing) in &self.doings {
-            let (Change::DeleteUser { user }, Some((to, Outcome::Gone))) = (doing.change, &doing.answer)
-            else {
-                continue;
-            };
-            // Those that certainly existed when it began. Later ones may have come after it.
-            for &(session, created) in of_user.get(&user).into_iter().flatten() {
-                if created < doing.from {
-                    let process = crate::history::process_of(op);
-                    let kind = Kind::Change;
-                    looks.push((
-                        session,
-                        Look { process, from: doing.from, to: *to, version: GONE, seen: None, kind },
-                    ));
+            let Some((to, Outcome::Gone)) = doing.answer else { continue };
+            let ended = match doing.change {
+                // Those that certainly existed when it began. Later ones may have come after it.
+                Change::DeleteUser { user } => {
+                    let all = of_user.get(&user).into_iter().flatten();
+                    all.filter(|&&(_, created)| created < doing.from).map(|&(session, _)| session).collect()
                 }
-            }
+                Change::Delete { session } => self.successors(session, doing.from, to),
+                _ => Vec::new(),
+            };
+            looks.extend(ended.into_iter().map(|session| (session, doing.look(op, to, GONE, None))));
         }
         for (session, look) in looks {
             self.sessions.entry(session).or_default().looks.push(look);
         }
+    }
+
+    /// What `old` had certainly become when its deletion began at `from`, if all that is left of it was certainly still
+    /// there when that ended at `to`: then the deletion ends them all.
+    fn successors(&self, old: Uuid, from: Nanos, to: Nanos) -> Vec<Uuid> {
+        let mut successors = Vec::new();
+        let mut session = old;
+        while let Some([rotation]) = self.sessions.get(&session).map(|story| &story.rotations[..])
+            && rotation.to < from
+            && to < rotation.from + rotation.grace
+        {
+            session = rotation.successor;
+            successors.push(session);
+        }
+        successors
+    }
+}
+
+impl Doing {
+    fn look(&self, op: Op, to: Nanos, version: i64, seen: Option<Seen>) -> Look {
+        let process = crate::history::process_of(op);
+        Look { process, from: self.from, to, version, seen, kind: Kind::Change }
     }
 }

@@ -32,6 +32,7 @@ pub fn all(history: &History, length: Nanos) -> Report {
     report.add(locks::check(history));
     report.add(bounds::check(history));
     report.note(coherence::propagation(&facts));
+    report.note(vec![coherence::rotations(&facts)]);
     report.note(bounds::figures(history));
     report
 }

@@ -24,7 +24,7 @@ impl Tale {
     fn begin() -> Self {
         let mut tale = Self::default();
         tale.entry(0, Entry::Wall { at: 0, wall: 0 });
-        tale.change(op(A, 0, 1), 0, 10, Change::Create { user: 3 }, 1);
+        tale.change(op(A, 0, 1), 0, 10, Change::Create { user: Some(3) }, 1);
         tale
     }
 
@@ -84,6 +84,7 @@ fn seen(version: i64, by: Op) -> Seen {
     Seen {
         version,
         ends: Nanos::MAX / 2,
+        rotated: false,
         a: by,
         b: by,
         a_version: version,
@@ -141,16 +142,108 @@ fn what_was_deleted_is_not_seen_again() {
     Tale::begin().delete(op(A, 0, 2), 100, 110).read(B, 1_200, shows(1, 1)).breaks("I4");
 }
 
+/// What S goes on as.
+const NEW: Uuid = Uuid::from_u128(8);
+
+/// A rotates S, acknowledged at 110 ms.
+fn rotated(grace: Nanos) -> Tale {
+    let mut tale = Tale::begin();
+    rotate(&mut tale, grace, 2);
+    tale
+}
+
+fn rotate(tale: &mut Tale, grace: Nanos, version: i64) {
+    let (rotation, grace) = (op(A, 0, 2), grace * MS);
+    tale.0.tables.writes.push(Written { session: NEW, version, op: rotation });
+    let change = Change::Rotate { session: S, user: Some(3), keeps: true, grace };
+    let made = Outcome::Made { session: NEW, seen: seen(version, rotation) };
+    tale.acknowledge(rotation, 100, 110, change, made);
+}
+
+/// What the rotation has left of S.
+fn left() -> Found {
+    Found::Seen(Seen { version: 2, rotated: true, ..seen(1, op(A, 0, 1)) })
+}
+
 #[test]
 fn what_was_rotated_is_not_seen_again_under_its_old_id() {
-    let new = Uuid::from_u128(8);
-    let mut tale = Tale::begin();
-    let rotation = op(A, 0, 2);
-    tale.0.tables.writes.push(Written { session: new, version: 1, op: rotation });
-    let made = Outcome::Made { session: new, seen: seen(1, rotation) };
-    tale.acknowledge(rotation, 100, 110, Change::Rotate { session: S }, made);
+    let mut tale = rotated(0);
     tale.read(B, 600, shows(1, 1)).is_good();
     tale.read(B, 1_200, shows(1, 1)).breaks("I4");
+}
+
+#[test]
+fn a_rotation_leaves_something_for_its_grace() {
+    let mut tale = rotated(3_000);
+    tale.read(B, 600, shows(1, 1)).read(A, 600, left()).read(B, 1_200, left()).is_good();
+    rotated(3_000).read(B, 1_200, shows(1, 1)).breaks("I3");
+    rotated(3_000).read(A, 3_200, left()).breaks("I4");
+    rotated(3_000).read(B, 4_200, left()).breaks("I4");
+    rotated(3_000).read(B, 4_000, left()).is_good();
+}
+
+#[test]
+fn what_is_left_says_so() {
+    let unmarked = Seen { rotated: false, ..seen(2, op(A, 0, 1)) };
+    let unmarked = Seen { a_version: 1, b_version: 1, ..unmarked };
+    rotated(3_000).read(B, 300, Found::Seen(unmarked)).breaks("I4 ids");
+    let early = Seen { rotated: true, ..seen(1, op(A, 0, 1)) };
+    rotated(3_000).read(B, 300, Found::Seen(early)).breaks("I4 ids");
+    // What the session has become must not be seen under the old id.
+    let planted = Seen { version: 2, rotated: true, ..seen(2, op(A, 0, 2)) };
+    rotated(3_000).read(B, 300, Found::Seen(planted)).breaks("I6");
+}
+
+#[test]
+fn an_id_is_rotated_once_and_not_changed_afterwards() {
+    let mut tale = rotated(3_000);
+    let (again, third) = (op(B, 0, 3), Uuid::from_u128(9));
+    tale.0.tables.writes.push(Written { session: third, version: 2, op: again });
+    let change = Change::Rotate { session: S, user: Some(3), keeps: true, grace: 0 };
+    tale.acknowledge(again, 100, 120, change, Outcome::Made { session: third, seen: seen(2, again) });
+    tale.breaks("I4 ids");
+    rotated(3_000).update(op(B, 0, 3), 105, 120, 3).is_good();
+    rotated(3_000).update(op(B, 0, 3), 111, 120, 3).breaks("I4 write");
+    Tale::begin().delete(op(A, 0, 2), 100, 110).update(op(B, 0, 3), 111, 120, 2).breaks("I4 write");
+}
+
+#[test]
+fn a_logout_by_an_old_id_ends_the_session() {
+    let new = |from| Read {
+        session: NEW,
+        from: from * MS,
+        to: from * MS,
+        at_least: 0,
+        cached: true,
+        found: made(),
+    };
+    fn made() -> Found {
+        Found::Seen(seen(2, op(A, 0, 2)))
+    }
+    let mut tale = rotated(3_000);
+    tale.delete(op(B, 0, 3), 200, 210);
+    tale.entry(process_of(op(A, 0, 0)), Entry::Read(new(1_200))).is_good();
+    tale.entry(process_of(op(A, 0, 0)), Entry::Read(new(1_220))).breaks("I4");
+    // When the grace is over, nothing may be left that knows the session.
+    let mut tale = rotated(3_000);
+    tale.delete(op(B, 0, 3), 3_200, 3_210);
+    tale.entry(process_of(op(A, 0, 0)), Entry::Read(new(9_000))).is_good();
+}
+
+#[test]
+fn a_rotation_takes_the_counter_along() {
+    let count = |n| {
+        let mut tale = Tale::begin();
+        tale.change(op(A, 0, 3), 50, 60, Change::Modify { session: S }, 2);
+        rotate(&mut tale, 0, 3);
+        tale.0.tables.writes.push(Written { session: NEW, version: 4, op: op(A, 0, 4) });
+        let made = Outcome::Made { session: NEW, seen: seen(4, op(A, 0, 4)) };
+        tale.acknowledge(op(A, 0, 4), 200, 210, Change::Modify { session: NEW }, made);
+        tale.0.tables.sessions.push(Row { session: NEW, user: None, version: 4, n, rotated: false });
+        tale.report()
+    };
+    assert!(count(2).is_good(), "{}", count(2));
+    assert!(count(1).breaks("I5 count"));
 }
 
 #[test]
@@ -213,7 +306,7 @@ fn a_counter_counts_every_increment() {
     let count = |n| {
         let mut tale = Tale::begin();
         tale.change(op(A, 0, 2), 100, 110, Change::Modify { session: S }, 2);
-        tale.0.tables.sessions.push(Row { session: S, user: Uuid::nil(), version: 2, n });
+        tale.0.tables.sessions.push(Row { session: S, user: None, version: 2, n, rotated: false });
         tale.report()
     };
     assert!(count(1).is_good());

@@ -57,7 +57,7 @@ pub(super) async fn read(url: &str) -> Result<Tables> {
         tables.writes.push(Written { session: row.get(0), version: row.get(1), op: op.parse()? });
     }
     let alive = format!(
-        "SELECT s.id, s.user_id, s.version, coalesce(n.value::bigint, 0)
+        "SELECT s.id, s.user_id, s.version, coalesce(n.value::bigint, 0), s.rotated_to IS NOT NULL
          FROM {SCHEMA}.sessions s LEFT JOIN {SCHEMA}.session_attributes n ON n.session_id = s.id AND n.key = 'n'
          WHERE s.expires_at > clock_timestamp()"
     );
@@ -67,6 +67,7 @@ pub(super) async fn read(url: &str) -> Result<Tables> {
             user: row.get(1),
             version: row.get(2),
             n: row.get(3),
+            rotated: row.get(4),
         });
     }
     let accepted = "SELECT name, fence, op FROM torture_resource.accepted ORDER BY n";

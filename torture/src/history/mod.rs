@@ -94,6 +94,8 @@ pub struct Seen {
     pub version: i64,
     /// When it ends, on the database's clock.
     pub ends: Nanos,
+    /// Whether this is only what a rotation has left under the old id.
+    pub rotated: bool,
     /// Two attributes that every change writes, with its own number; and the versions that wrote them.
     pub a: Op,
     pub b: Op,
@@ -116,7 +118,7 @@ pub struct Intent {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Change {
     Create {
-        user: usize,
+        user: Option<usize>,
     },
     Update {
         session: Uuid,
@@ -125,9 +127,14 @@ pub enum Change {
     Modify {
         session: Uuid,
     },
-    /// The session goes on under a new id, and is gone under this one.
+    /// The session goes on under a new id, and ends under this one after the grace.
     Rotate {
         session: Uuid,
+        /// Whose it is afterwards.
+        user: Option<usize>,
+        /// Whether the new session has the counter of the old one.
+        keeps: bool,
+        grace: Nanos,
     },
     Delete {
         session: Uuid,
@@ -230,7 +237,9 @@ pub struct Written {
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub session: Uuid,
-    pub user: Uuid,
+    pub user: Option<Uuid>,
     pub version: i64,
     pub n: i64,
+    /// What a rotation has left, for its grace.
+    pub rotated: bool,
 }

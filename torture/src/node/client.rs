@@ -14,7 +14,7 @@ use super::Node;
 use crate::clock::{Nanos, nanos, now};
 use crate::dice::Dice;
 use crate::history::{Answer, Change, Entry, Found, Intent, Listed, Op, Outcome, Read, Seen};
-use crate::plan::{SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
+use crate::plan::{CLIENT_PLACES, SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
 
 /// Sessions that are written in one epoch, and its length: longer than the window, so that the epoch after it has
 /// reads that must show its last writes.
@@ -67,7 +67,7 @@ impl Client {
             0..40 => self.focus(0),
             40..70 => self.focus(1),
             70..85 => self.focus(2),
-            _ => self.dice.index(SLOTS),
+            _ => self.dice.index(CLIENT_PLACES),
         };
         let Some(session) = self.on_board(slot).await else { return };
         if self.read(session, refresh, None).await.is_some_and(|found| found.is_none()) {
@@ -128,13 +128,14 @@ impl Client {
     // --- writes --------------------------------------------------------------------------------------------------
 
     async fn write(&mut self) {
-        let slot = if self.dice.chance(90) { self.focus(0) } else { self.dice.index(SLOTS) };
+        let slot = if self.dice.chance(90) { self.focus(0) } else { self.dice.index(CLIENT_PLACES) };
         let Some(session) = self.on_board(slot).await else { return };
         let outcome = match self.dice.roll(100) {
             0..60 => self.update(session).await,
-            60..92 => self.modify(session).await,
-            92..96 => self.rotate(slot, session).await,
-            _ => self.delete(session).await,
+            60..90 => self.modify(session).await,
+            90..96 => self.rotate(slot, session).await,
+            96..99 => self.delete(session).await,
+            _ => self.delete_by_old_id(slot).await,
         };
         if matches!(outcome, Some(Outcome::Gone)) {
             self.begin(slot, session).await;
@@ -176,18 +177,33 @@ impl Client {
         Some(self.answer(op, outcome))
     }
 
-    /// Without a grace: the old id is worth nothing once the answer is there. The counter begins anew with the new id.
+    /// The session goes on under another id, and the old one answers for a grace or not at all. A session of nobody may
+    /// become a user's: a login, which takes the place of one of the user's sessions.
     async fn rotate(&mut self, slot: usize, session: Uuid) -> Option<Outcome> {
         let mut handle = self.read(session, false, None).await??;
-        let op = self.intend(Change::Rotate { session });
-        if let Err(error) = sign(&mut handle, op).and_then(|()| handle.set("n", &0)) {
+        let logs_in = user_of(slot).is_none() && self.dice.chance(60);
+        let place = if logs_in { self.dice.index(SLOTS) } else { slot };
+        let user = user_of(place);
+        let keeps = !logs_in || self.dice.chance(50);
+        let grace = if self.dice.chance(50) { Duration::ZERO } else { self.dice.millis(200, 3_000) };
+        let op = self.intend(Change::Rotate { session, user, keeps, grace: nanos(grace) });
+        if let Err(error) = sign(&mut handle, op) {
             return Some(self.answer(op, Outcome::Refused(error.to_string())));
         }
-        let rotated = self.node.manager.rotate(&mut handle).grace(Duration::ZERO).await;
+        let rotate = self.node.manager.rotate(&mut handle).grace(grace);
+        let rotated = match user {
+            Some(user) if logs_in && keeps => rotate.user(user as i64).keep(["n"]).await,
+            Some(user) if logs_in => rotate.user(user as i64).await,
+            _ => rotate.await,
+        };
         let outcome = self.outcome_of(rotated.map(|()| handle));
         let outcome = self.answer(op, outcome);
         if let Outcome::Made { session: new, .. } = outcome {
-            self.node.board.replace(slot, session, new).ok()?;
+            let old = self.node.board.read(place).ok()?.now;
+            self.node.board.replace(place, if logs_in { old } else { session }, new).ok()?;
+            if logs_in {
+                self.node.board.replace(slot, session, Uuid::nil()).ok()?;
+            }
         }
         Some(outcome)
     }
@@ -200,8 +216,17 @@ impl Client {
         Some(self.answer(op, outcome))
     }
 
+    /// By what the slot held before: if that was rotated, a request that was under way logs out.
+    async fn delete_by_old_id(&mut self, slot: usize) -> Option<Outcome> {
+        let before = self.node.board.read(slot).ok()?.before;
+        if !before.is_nil() {
+            self.delete(before).await;
+        }
+        None
+    }
+
     async fn delete_user(&mut self) {
-        let user = user_of(self.focus(0));
+        let Some(user) = user_of(self.focus(0)) else { return };
         let op = self.intend(Change::DeleteUser { user });
         let deleted = self.node.manager.delete_user_sessions(user as i64).await.map(|_| ());
         self.answer(op, deleted.map_or_else(of_error, |()| Outcome::Gone));
@@ -211,8 +236,11 @@ impl Client {
     async fn begin(&mut self, slot: usize, old: Uuid) -> Option<Uuid> {
         let user = user_of(slot);
         let op = self.intend(Change::Create { user });
-        let create =
-            self.node.manager.create(user as i64).set("a", &op).and_then(|create| create.set("b", &op));
+        let create = match user {
+            Some(user) => self.node.manager.create(user as i64),
+            None => self.node.manager.create_anonymous(),
+        };
+        let create = create.set("a", &op).and_then(|create| create.set("b", &op));
         let created = match create {
             Ok(create) if self.dice.chance(10) => create.expires_in(self.dice.millis(500, 5_000)).await,
             Ok(create) => create.await,
@@ -261,6 +289,7 @@ impl Client {
         Seen {
             version: session.version().get(),
             ends: since_epoch(session.expires_at()),
+            rotated: session.is_rotated(),
             a: number("a"),
             b: number("b"),
             a_version: version("a"),
@@ -277,7 +306,7 @@ impl Client {
         let epoch = (now() / EPOCH).saturating_sub(ago);
         let which = self.dice.index(FOCUS);
         let mut slots = Dice::new(self.node.plan.seed).fork(epoch);
-        (0..=which).map(|_| slots.index(SLOTS)).last().unwrap_or(0)
+        (0..=which).map(|_| slots.index(CLIENT_PLACES)).last().unwrap_or(0)
     }
 
     /// The session of a place, read to have it in memory; none if it is gone, and then made anew by whoever `begins`.

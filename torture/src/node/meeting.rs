@@ -17,7 +17,7 @@ use super::Node;
 use super::client::Client;
 use crate::clock::{Nanos, nanos, now};
 use crate::dice::Dice;
-use crate::plan::{MEETING_PLACES, SLOTS, TRUST_WINDOW};
+use crate::plan::{CLIENT_PLACES, MEETING_PLACES, TRUST_WINDOW};
 
 const INTERVAL: Nanos = 200_000_000;
 /// How long before a meeting everybody looks at the session, to have it in memory then.
@@ -57,7 +57,7 @@ pub(super) async fn run(node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
 
 async fn meet(node: Arc<Node>, number: u64) {
     // Place and beginner are the same for all nodes; what each does there is its own.
-    let place = SLOTS + (number % MEETING_PLACES as u64) as usize;
+    let place = CLIENT_PLACES + (number % MEETING_PLACES as u64) as usize;
     let begins = Dice::new(node.plan.seed).fork(!number).index(node.plan.nodes) == node.plan.node;
     let mut dice = node.dice.fork(!number);
     let answers = dice.chance(ANSWER);
