@@ -138,8 +138,12 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     // A trusted node may share a load that is under way, as it would share a cached session.
     let may_join = !get.refresh && node.is_trusted();
     let mut loaded = node.loader.load(get.id, may_join).await?;
-    if loaded.as_ref().is_some_and(|record| record.row.version < get.at_least) {
-        // Joined a load that left before that version was committed, or the version is not the database's at all.
+    // Joined a load that left before that version was committed, or the version is not the database's at all; or joined
+    // one that saw the session alive before it ended, although this read began after its end.
+    let is_outdated = |record: &Arc<Record>| {
+        record.row.version < get.at_least || !record.is_live(node.rules.clock.database_now())
+    };
+    if loaded.as_ref().is_some_and(is_outdated) {
         loaded = node.loader.load(get.id, false).await?;
     }
     let Some(record) = loaded else { return Ok(None) };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pg_session::testing::Guard;
+use pg_session::testing::{Guard, Point};
 use pg_session::{Config, IdleLimit, Session, SessionManager, UpdateError};
 
 use crate::clocks::{Clocks, at};
@@ -144,6 +144,29 @@ async fn without_its_check_the_memory_serves_an_ended_session() {
         assert!(scene.node.get(session.id()).await.unwrap().is_some(), "the control must fail");
         scene.node.probes().restore(Guard::Expiry);
         assert!(scene.node.get(session.id()).await.unwrap().is_none());
+    }
+}
+
+/// ```text
+/// first    sees the session alive ──────────────────────── its answer
+/// second                           the end ── joins
+/// ```
+///
+/// On one thread, so that the second has joined when the gate opens.
+#[tokio::test]
+async fn a_read_that_begins_after_the_end_is_not_answered_by_a_load_from_before_it() {
+    for limit in [Limit::Absolute, Limit::Idle] {
+        let scene = Scene::new(limit).await;
+        let id = scene.session().await.id();
+        let gate = scene.other.probes().close(Point::Loaded);
+        let second = async {
+            gate.arrived(1).await;
+            scene.clocks.set(END).await;
+            tokio::join!(scene.other.get(id).no_touch(), async { gate.open() }).0
+        };
+        let (first, second) = tokio::join!(scene.other.get(id).no_touch(), second);
+        first.unwrap();
+        assert!(second.unwrap().is_none(), "it had ended before it was asked for");
     }
 }
 
