@@ -14,6 +14,8 @@ pub struct Database {
     pub row: Version,
     /// The highest version that was ever committed.
     pub committed: Version,
+    /// Whether the session has ended by itself.
+    pub expired: bool,
     /// The highest version that was acknowledged, by how many ticks ago: `[0]` since the last tick, the last one as long
     /// ago as the trust window or longer.
     acknowledged: ArrayVec<Version, { WINDOW_MAX + 1 }>,
@@ -22,7 +24,7 @@ pub struct Database {
 impl Database {
     pub(crate) fn new(window: u8) -> Self {
         let acknowledged = (0..=window).map(|_| Version::ABSENT).collect();
-        Self { row: Version::FIRST, committed: Version::FIRST, acknowledged }
+        Self { row: Version::FIRST, committed: Version::FIRST, expired: false, acknowledged }
     }
 
     /// Commits the next version and returns it.
@@ -36,14 +38,24 @@ impl Database {
         self.row = Version::DELETED;
     }
 
+    /// The session's end has come: no statement finds it any more.
+    pub(crate) fn expire(&mut self) {
+        self.row = Version::DELETED;
+        self.expired = true;
+    }
+
     /// Somebody, anywhere, is told that `version` was committed.
     pub(crate) fn acknowledge(&mut self, version: Version) {
         self.acknowledged[0] = version.max(self.acknowledged[0]);
     }
 
-    /// What was acknowledged a trust window ago, or earlier: every read must see it.
+    /// What was acknowledged a trust window ago, or earlier: every read must see it. An end that was known beforehand
+    /// has no window.
     #[must_use]
     pub fn due(&self) -> Version {
+        if self.expired {
+            return Version::DELETED;
+        }
         self.acknowledged.last().copied().unwrap_or(Version::ABSENT)
     }
 

@@ -62,6 +62,10 @@ pub enum Guard {
     ClockLast,
     /// `manager/get.rs`, `hit`: the entry is of this epoch.
     Verified,
+    /// `manager/get.rs`, `hit`: the session has not ended by an upper bound of the database's clock.
+    Expiry,
+    /// `manager/get.rs`, `load`: a load that was joined is followed by another if the session has ended meanwhile.
+    JoinLive,
     /// `pg-listen`: a barrier travels with the notifications; a ping would not.
     Barrier,
     /// `pg-listen`: the barrier's time is read before it is sent.

@@ -32,7 +32,7 @@ pub enum Event {
     Lost,
 }
 
-/// How the session is deleted, and what is notified.
+/// How the session ends, and what is notified.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ending {
     /// By its id.
@@ -41,6 +41,8 @@ pub enum Ending {
     Owner,
     /// With all sessions.
     All,
+    /// By itself, on the database's clock. Nobody is notified.
+    Expiry,
 }
 
 impl Ending {
@@ -49,6 +51,7 @@ impl Ending {
             Self::Session => cache.forget(rules),
             Self::Owner => cache.drop_owner(rules),
             Self::All => cache.drop_all(rules),
+            Self::Expiry => {}
         }
     }
 }

@@ -90,8 +90,12 @@ impl Reading {
         let until = if rules.holds(Guard::UntilFirst) { until } else { trust };
         let trusted = until > 0 || !rules.holds(Guard::TrustWindow);
         let verified = slot.epoch == cache.epoch() || !rules.holds(Guard::Verified);
+        // The node's bound of the database's clock is never behind it: it knows at once.
+        let ended = database.expired && rules.holds(Guard::Expiry);
         self.reader = Reader::Missed { floor };
-        if trusted && verified {
+        if trusted && verified && ended {
+            rules.tally.add(Seen::EndedInMemory);
+        } else if trusted && verified {
             // The strongest form of I3: what is due now, not when the read began.
             let floor = floor.raise(database.due());
             rules.tally.add(Seen::Hit);
@@ -150,6 +154,11 @@ impl Reading {
         }
         self.tell(version);
         if let Reader::Aboard { floor } = self.reader {
+            if found.is_some() && database.expired && rules.holds(Guard::JoinLive) {
+                rules.tally.add(Seen::EndedAboard);
+                self.reader = Reader::Queued { floor };
+                return;
+            }
             self.answer(floor, found, database);
         }
     }

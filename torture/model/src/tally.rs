@@ -27,9 +27,12 @@ pub enum Seen {
     /// An entry of an earlier epoch was verified, or dropped.
     Verified,
     Outdated,
+    /// What was in memory was not served, or what a load brought not given to a reader, because it had ended.
+    EndedInMemory,
+    EndedAboard,
 }
 
-const ALL: [Seen; 13] = [
+const ALL: [Seen; 15] = [
     Seen::Hit,
     Seen::Join,
     Seen::None,
@@ -43,6 +46,8 @@ const ALL: [Seen; 13] = [
     Seen::TrustedAgain,
     Seen::Verified,
     Seen::Outdated,
+    Seen::EndedInMemory,
+    Seen::EndedAboard,
 ];
 
 /// How often each was seen. Beside the states, not in them: there it would multiply them.

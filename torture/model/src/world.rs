@@ -24,7 +24,7 @@ pub struct Bounds {
     pub elsewhere: bool,
     /// Updates, by anybody.
     pub updates: u8,
-    /// How the session may be deleted, once, by anybody.
+    /// How the session may end, once: deleted by anybody, or by itself.
     pub ending: Option<Ending>,
     /// Whether the outcome of an update may stay unknown to its node.
     pub unknown: bool,
@@ -91,6 +91,7 @@ pub enum Action {
     Listen(usize),
     UpdateElsewhere,
     DeleteElsewhere,
+    Expire,
 }
 
 impl Model for Rules {
@@ -110,6 +111,9 @@ impl Model for Rules {
             return;
         }
         actions.push(Action::Tick);
+        if self.bounds.ending == Some(Ending::Expiry) && world.database.row.is_live() {
+            actions.push(Action::Expire);
+        }
         for node in 0..world.nodes.len() {
             world.read(node, actions);
             world.write(self, node, actions);
@@ -206,7 +210,7 @@ impl World {
     }
 
     fn may_delete(&self, rules: &Rules) -> bool {
-        rules.bounds.ending.is_some() && self.database.row.is_live()
+        rules.bounds.ending.is_some_and(|ending| ending != Ending::Expiry) && self.database.row.is_live()
     }
 
     fn read(&self, at: usize, actions: &mut Vec<Action>) {
@@ -378,6 +382,7 @@ impl World {
                 database.acknowledge(Version::DELETED);
                 self.end(rules);
             }
+            Action::Expire => database.expire(),
         }
         self.nodes.iter_mut().for_each(|node| node.canonical(rules));
     }

@@ -18,6 +18,7 @@ const DELETE: Bounds = Bounds {
 };
 const OWNER: Bounds = Bounds { ending: Some(Ending::Owner), ..DELETE };
 const ALL: Bounds = Bounds { ending: Some(Ending::All), ..DELETE };
+const EXPIRY: Bounds = Bounds { ending: Some(Ending::Expiry), ..DELETE };
 const UPDATES: Bounds = Bounds { updates: 2, ending: None, ..DELETE };
 const LOSS: Bounds = Bounds { ending: None, disconnects: 1, coarse: true, ..DELETE };
 
@@ -76,6 +77,8 @@ needed! {
     until_is_read_first: [UntilFirst] in DELETE breaks "I3" "I4";
     the_clock_is_read_last: [ClockLast] in DELETE breaks "I3" "I4";
     entries_are_verified: [Verified] in LOSS breaks "I3";
+    no_hit_after_the_end: [Expiry] in EXPIRY breaks "I4";
+    no_load_from_before_the_end: [JoinLive] in EXPIRY breaks "I4";
     a_barrier_and_not_a_ping: [Barrier] in DELETE breaks "I3" "I4";
     the_time_before_sending: [AsOfBeforeSending] in DELETE breaks "I3" "I4";
     a_loss_begins_an_epoch: [LossBeginsEpoch] in LOSS breaks "I3";

@@ -66,6 +66,27 @@ fn everybody_is_logged_out() {
 }
 
 #[test]
+fn a_session_ends_by_itself() {
+    let bounds = Bounds { updates: 2, ending: Some(Ending::Expiry), ..NODE };
+    let seen = [
+        Seen::EndedInMemory,
+        Seen::EndedAboard,
+        Seen::None,
+        Seen::NotFound,
+        Seen::Publish,
+        Seen::LatePublish,
+    ];
+    holds("a session ends by itself", bounds, &seen);
+}
+
+#[test]
+fn a_session_ends_by_itself_around_a_loss() {
+    let bounds = Bounds { ending: Some(Ending::Expiry), disconnects: 1, coarse: true, ..NODE };
+    let seen = [Seen::EndedInMemory, Seen::EndedAboard, Seen::TrustedAgain, Seen::Verified, Seen::NotFound];
+    holds("an end and a loss", bounds, &seen);
+}
+
+#[test]
 fn the_outcome_of_an_update_stays_unknown() {
     let bounds = Bounds { ending: Some(Ending::Session), unknown: true, ..NODE };
     holds("an unknown outcome", bounds, &[Seen::Hit, Seen::Refusal, Seen::LatePublish]);
