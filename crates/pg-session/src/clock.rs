@@ -32,7 +32,7 @@ impl Tick {
     }
 
     pub(crate) fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(nanoseconds(duration)))
     }
 }
 
@@ -65,7 +65,13 @@ impl DbTime {
 }
 
 fn nanos_of(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+    i64::try_from(nanoseconds(duration)).unwrap_or(i64::MAX)
+}
+
+/// 584 years fit. `Duration::as_nanos` is arithmetic of 128 bits, which a hit can do without.
+#[inline]
+fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 /// Saturates at the years 1677 and 2262, which `Config` and the migrations keep out of reach.
@@ -158,10 +164,7 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
     pub(crate) fn now(&self) -> Tick {
         match &self.source {
-            Source::Monotonic { anchor } => {
-                // 584 years fit.
-                Tick(u64::try_from(anchor.elapsed().as_nanos()).unwrap_or(u64::MAX))
-            }
+            Source::Monotonic { anchor } => Tick(nanoseconds(anchor.elapsed())),
             Source::Manual { nanos } => Tick(nanos.load(Ordering::SeqCst)),
         }
     }
@@ -170,10 +173,7 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
     pub(crate) fn tick_of(&self, instant: Instant) -> Tick {
         match &self.source {
-            Source::Monotonic { anchor } => {
-                let since = instant.saturating_duration_since(*anchor);
-                Tick(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-            }
+            Source::Monotonic { anchor } => Tick(nanoseconds(instant.saturating_duration_since(*anchor))),
             // A manual clock stands still while a barrier travels.
             Source::Manual { .. } => self.now(),
         }

@@ -76,7 +76,12 @@ impl Access {
     /// Records an access at `now`, unless the one before was less than `step` ago. `urgent_after` is how old the confirmed
     /// access may be before the flush must not wait: half the idle limit, or `None` for a session without one.
     #[inline]
-    pub(crate) fn touch(&self, now: DbTime, step: Duration, urgent_after: Option<Duration>) -> Touch {
+    pub(crate) fn touch(
+        &self,
+        now: DbTime,
+        step: Duration,
+        urgent_after: impl FnOnce() -> Option<Duration>,
+    ) -> Touch {
         if now < self.last().plus(step) {
             return Touch::Nothing;
         }
@@ -86,7 +91,7 @@ impl Access {
         if self.unflushed.swap(true, Ordering::AcqRel) {
             return Touch::Nothing;
         }
-        match urgent_after {
+        match urgent_after() {
             Some(limit) if now > self.confirmed().plus(limit) => Touch::Now,
             _ => Touch::Later,
         }
@@ -113,7 +118,7 @@ mod tests {
     #[test]
     fn the_last_access_never_moves_backwards() {
         let access = Access::new(at(5));
-        access.touch(at(4), STEP, None);
+        access.touch(at(4), STEP, || None);
         assert_eq!(access.last(), at(5));
         access.confirm(at(3));
         assert_eq!((access.last(), access.confirmed()), (at(5), at(5)));
@@ -125,24 +130,24 @@ mod tests {
     #[test]
     fn an_access_is_urgent_only_past_half_the_idle_limit() {
         let access = Access::new(at(0));
-        assert_eq!(access.touch(at(24), STEP, Some(HOUR * 24)), Touch::Later);
+        assert_eq!(access.touch(at(24), STEP, || Some(HOUR * 24)), Touch::Later);
         access.take();
-        assert_eq!(access.touch(at(25), STEP, Some(HOUR * 24)), Touch::Now);
+        assert_eq!(access.touch(at(25), STEP, || Some(HOUR * 24)), Touch::Now);
         access.take();
         access.confirm(at(25));
-        assert_eq!(access.touch(at(26), STEP, Some(HOUR * 24)), Touch::Later);
+        assert_eq!(access.touch(at(26), STEP, || Some(HOUR * 24)), Touch::Later);
         access.take();
-        assert_eq!(access.touch(at(99), STEP, None), Touch::Later);
+        assert_eq!(access.touch(at(99), STEP, || None), Touch::Later);
     }
 
     #[test]
     fn accesses_within_a_step_are_one_and_pending_ones_are_not_queued_twice() {
         let access = Access::new(at(0));
-        assert_eq!(access.touch(at(1), STEP, None), Touch::Later);
-        assert_eq!(access.touch(at(1).plus(Duration::from_millis(999)), STEP, None), Touch::Nothing);
+        assert_eq!(access.touch(at(1), STEP, || None), Touch::Later);
+        assert_eq!(access.touch(at(1).plus(Duration::from_millis(999)), STEP, || None), Touch::Nothing);
         assert_eq!(access.last(), at(1));
-        assert_eq!(access.touch(at(2), STEP, None), Touch::Nothing, "already pending");
+        assert_eq!(access.touch(at(2), STEP, || None), Touch::Nothing, "already pending");
         assert_eq!(access.take(), at(2), "but the later access is the one that is flushed");
-        assert_eq!(access.touch(at(3), STEP, None), Touch::Later);
+        assert_eq!(access.touch(at(3), STEP, || None), Touch::Later);
     }
 }

@@ -83,10 +83,10 @@ impl Record {
         if self.row.rotated {
             return Touch::Nothing;
         }
-        let urgent_after = match self.row.idle_limit {
-            IdleLimit::Enforced => Some(self.rules.idle_timeout / 2),
+        let rules = &self.rules;
+        self.access.touch(now, rules.touch_step, || match self.row.idle_limit {
+            IdleLimit::Enforced => Some(rules.idle_timeout / 2),
             IdleLimit::Exempt => None,
-        };
-        self.access.touch(now, self.rules.touch_step, urgent_after)
+        })
     }
 }
