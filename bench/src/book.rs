@@ -35,6 +35,8 @@ pub(crate) enum Metric {
     /// Milliseconds for the whole.
     Millis,
     Bytes,
+    /// What one operation adds to PostgreSQL's write-ahead log.
+    WalBytesEach,
 }
 
 impl Metric {
@@ -46,6 +48,7 @@ impl Metric {
             Self::P99Micros => "µs p99",
             Self::Millis => "ms",
             Self::Bytes => "bytes",
+            Self::WalBytesEach => "bytes of log each",
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::ratios::Outcome;
 /// Where the repository's documents are, seen from this package.
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 const METHOD: &str = include_str!("method.md");
+const LIMITS: &str = include_str!("limits.md");
 const CAVEATS: &str = include_str!("caveats.md");
 
 /// Writes the page and its charts.
@@ -32,6 +33,8 @@ pub(crate) fn write(machine: &Machine, plan: &Plan, book: &Book, outcomes: &[Out
     for named in &charts {
         let _ = writeln!(page, "![{}](charts/{})\n", named.chart.title, named.file);
     }
+    page.push_str(LIMITS);
+    page.push('\n');
     page.push_str(CAVEATS);
     page.push('\n');
     page.push_str(METHOD);

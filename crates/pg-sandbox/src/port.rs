@@ -45,6 +45,7 @@ impl Port {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -63,6 +64,16 @@ mod tests {
         let server = TcpListener::bind(port.addr()).unwrap();
         TcpStream::connect(port.addr()).unwrap();
         drop(server);
-        TcpListener::bind(port.addr()).unwrap();
+        bind_once_more(port.addr());
+    }
+
+    /// A child that another test forks at this moment has the old server's socket, too, until its exec.
+    #[cfg(target_os = "linux")]
+    fn bind_once_more(addr: SocketAddr) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Err(error) = TcpListener::bind(addr) {
+            assert!(error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline, "{error}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
