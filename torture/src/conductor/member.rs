@@ -16,6 +16,9 @@ use crate::plan::NodePlan;
 
 /// How long a node may take to begin and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Times that a node is started before that is an error, and the pause between them: together longer than any fault.
+const STARTS_MAX: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A node, over all its incarnations.
 pub struct Member {
@@ -60,12 +63,18 @@ impl Member {
         Self { index: plan.node, pool, ear, plan, process: None }
     }
 
-    /// Starts the next incarnation and waits until it serves.
+    /// Starts the next incarnation and waits until it serves. As whoever supervises a node would, again and again: its first
+    /// connections may meet the fault of a wire that accompanies this one.
     pub async fn start(&mut self, way: &Way) -> Result<()> {
-        match self.try_start(way).await? {
-            None => Ok(()),
-            Some(refusal) => bail!("node {} did not start: {refusal}", self.index),
+        let mut starts = 1;
+        while let Some(refusal) = self.try_start(way).await? {
+            if starts == STARTS_MAX {
+                bail!("node {} did not start: {refusal}", self.index);
+            }
+            starts += 1;
+            tokio::time::sleep(PAUSE).await;
         }
+        Ok(())
     }
 
     /// As [`start`](Member::start); a node that refuses to start says why.

@@ -124,6 +124,7 @@ impl Future for GetFuture<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             State::Hit(record) => {
+                // A fault of the caller's, which the contract of futures lets us answer so; `std::future::Ready` does.
                 let Some(record) = record.take() else { panic!("`GetFuture` polled after completion") };
                 Poll::Ready(Ok(Some(Session::new(record, Origin::Cache))))
             }
