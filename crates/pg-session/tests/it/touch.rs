@@ -11,8 +11,9 @@ use crate::tables::{Holder, stored_time, stored_version};
 const MINUTE: Duration = Duration::from_secs(60);
 /// By which a node's idea of the database's clock is ahead when both stand still.
 const AHEAD: Duration = Duration::from_micros(1);
-/// An interval, in real time, for a test in which a flush fails or is kept from a row.
+/// Intervals, in real time, for tests in which a flush fails, or is kept from a row, which it tries for half a second.
 const SOON: Duration = Duration::from_millis(20);
+const SECOND: Duration = Duration::from_secs(1);
 /// The end of a test's nodes.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -204,8 +205,8 @@ async fn accesses_that_could_not_be_written_wait_for_the_next_flush() {
     node.get(b).await.unwrap().unwrap();
     eventually("the flush has failed", async || node.status().touch_failures > 0).await;
     eventually("and they wait", async || node.status().touches_waiting == 2).await;
-    scene.observer.batch_execute("ALTER TABLE hidden RENAME TO sessions").await.unwrap();
     scene.clocks.set(2 * MINUTE).await;
+    scene.observer.batch_execute("ALTER TABLE hidden RENAME TO sessions").await.unwrap();
     assert!(node.shutdown(DEADLINE).await.is_complete());
     for id in [a, b] {
         assert_eq!(scene.last_access(id).await, at(MINUTE + AHEAD));
@@ -217,7 +218,7 @@ async fn accesses_that_could_not_be_written_wait_for_the_next_flush() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_does_not_wait_for_a_row_that_somebody_holds() {
     let scene = Scene::new().await;
-    let node = scene.node(|config| config.touch_interval = SOON).await;
+    let node = scene.node(|config| config.touch_interval = SECOND).await;
     let (held, free) = (node.create(1).await.unwrap().id(), node.create(2).await.unwrap().id());
     let holder = Holder::hold(&scene.world, &[held]).await;
     scene.clocks.set(MINUTE).await;
