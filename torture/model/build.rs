@@ -61,7 +61,7 @@ impl std::fmt::Debug for Cache {",
 ];
 
 /// The guards that are taken away, each in a copy of its own.
-const WITHOUT: [(&str, &[Edit]); 13] = [
+const WITHOUT: [(&str, &[Edit]); 18] = [
     ("without_ticket", &[("mod.rs", "\n                && stripe.admits(ticket, id, version));", ");")]),
     (
         "without_stripe_first",
@@ -88,6 +88,7 @@ const WITHOUT: [(&str, &[Edit]); 13] = [
             "        let _ = &mut stripe;\n        if !self.probes",
         )],
     ),
+    ("without_marks_kept", &[("fill.rs", "writing: std::mem::take(&mut self.writing), ", "")]),
     ("without_publish_order", &[("mod.rs", "if !self.probes.holds(Guard::PublishOrder) {", "if true {")]),
     (
         "without_discard_note",
@@ -136,20 +137,27 @@ const WITHOUT: [(&str, &[Edit]); 13] = [
         )],
     ),
     (
-        "without_epochs",
-        &[
-            (
-                "mod.rs",
-                "                && ticket.epoch == self.epoch()\n                && stripe.is_newest",
-                "                && stripe.is_newest",
-            ),
-            (
-                "mod.rs",
-                "record: Arc::clone(record), epoch: ticket.epoch",
-                "record: Arc::clone(record), epoch: self.epoch()",
-            ),
-        ],
+        "without_taking_back",
+        &[("mod.rs", "                self.users.remove(user.as_uuid(), row.id);\n", "")],
     ),
+    (
+        "without_tickets_epoch",
+        &[(
+            "mod.rs",
+            "record: Arc::clone(record), epoch: ticket.epoch",
+            "record: Arc::clone(record), epoch: self.epoch()",
+        )],
+    ),
+    (
+        "without_listening",
+        &[(
+            "mod.rs",
+            "(is_listening(ticket.epoch)\n                && stripe.is_newest",
+            "(stripe.is_newest",
+        )],
+    ),
+    ("without_verify_ticket", &[("mod.rs", "if stripe.admits(ticket, id, version) {", "if true {")]),
+    ("without_forward", &[("mod.rs", "if old.record.row.version > version {", "if false {")]),
 ];
 
 fn main() {
@@ -164,7 +172,9 @@ fn main() {
     let module =
         |name: &str| format!("#[path = {:?}]\nmod {name};\n", out.join("library").join(format!("{name}.rs")));
     let inner = |name: &str| module(&format!("session/{name}")).replace("mod session/", "pub(crate) mod ");
-    let mut root: String = ["clock", "error", "id", "probes", "version"].map(module).concat();
+    let copies: Vec<&str> = WITHOUT.iter().map(|(name, _)| *name).collect();
+    let mut root = format!("const WITHOUT: [&str; {}] = {copies:?};\n", copies.len());
+    root += &["clock", "error", "id", "probes", "version"].map(module).concat();
     root += "mod session {\npub(crate) use self::expiry::IdleLimit;\n";
     root += &["attributes", "changes", "expiry", "record"].map(inner).concat();
     root += "}\n";

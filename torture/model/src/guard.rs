@@ -1,9 +1,22 @@
 //! The guards of the protocol. Each can be taken away, and a test shows what breaks then.
 
-/// A check or an order of steps that the library relies on. The comment names where it stands in
-/// `crates/pg-session/src`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Guard {
+macro_rules! guards {
+    ($($(#[$comment:meta])+ $guard:ident,)+) => {
+        /// A check or an order of steps that the library relies on. The comment names where it stands in
+        /// `crates/pg-session/src`.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Guard {
+            $($(#[$comment])+ $guard,)+
+        }
+
+        impl Guard {
+            /// All of them: `tests/guards.rs` has to take each away.
+            pub const ALL: &[Self] = &[$(Self::$guard),+];
+        }
+    };
+}
+
+guards! {
     /// `cache/mod.rs`, `install`: the stripe must admit the record.
     FillTicket,
     /// `loader.rs`, `depart`: the ticket is taken before the query leaves.
@@ -16,14 +29,10 @@ pub enum Guard {
     Forgotten,
     /// `cache/mod.rs`, `forget`: an end is noted as higher than any version.
     Tombstone,
-    /// `cache/mod.rs`, `install`: the connection has not been lost since the ticket.
-    SameEpoch,
     /// `cache/mod.rs`, `put`: an entry is of its ticket's epoch, not of the present one.
     TicketsEpoch,
-    /// `cache/mod.rs`, `install`: what is loaded while deaf is not kept.
+    /// `cache/mod.rs`, `install`: what is read or written while deaf is not kept.
     Listening,
-    /// `cache/mod.rs`, `install`: a higher version is not replaced.
-    Forward,
     /// `cache/mod.rs`, `install`: a record that may not be kept makes a lower one disappear.
     SeenDropsLower,
     /// `cache/fill.rs`, `see`: a write under way remembers what was shown meanwhile.
@@ -50,6 +59,8 @@ pub enum Guard {
     AllNoted,
     /// `cache/mod.rs`, `is_current`: a drop that named no session ends the joining of older loads.
     Unnamed,
+    /// `cache/mod.rs`, `is_current`: a loss ends the joining of older loads.
+    JoinEpoch,
     /// `loader.rs`, `load`: only a trusted node joins a load under way.
     JoinTrusted,
     /// `loader.rs`, `enqueue`: nothing was heard of the session since the load's ticket.
@@ -78,6 +89,4 @@ pub enum Guard {
     Relisten,
     /// `cache/mod.rs`, `verify`: only the version that the database holds is verified.
     VerifyVersion,
-    /// `cache/mod.rs`, `verify`: nothing was heard of the session since the question left.
-    VerifyTicket,
 }

@@ -79,6 +79,8 @@ pub struct Hearing {
     pub(crate) events: ArrayVec<Event, EVENTS_MAX>,
     /// `Trust::until`, as ticks from now; none if it has passed.
     pub(crate) trust: u8,
+    /// Whether that trust is older than a loss that was handled. Not in the library: a promise is judged by it.
+    pub(crate) outlived_loss: bool,
     pub(crate) resync: Resync,
     /// Listening has started again while the resync was at work.
     wanted_again: bool,
@@ -87,7 +89,14 @@ pub struct Hearing {
 impl Hearing {
     /// LISTEN is in force, and nothing was proved yet.
     pub(crate) fn new() -> Self {
-        Self { link: Link::Up, events: ArrayVec::new(), trust: 0, resync: Resync::Idle, wanted_again: false }
+        Self {
+            link: Link::Up,
+            events: ArrayVec::new(),
+            trust: 0,
+            outlived_loss: false,
+            resync: Resync::Idle,
+            wanted_again: false,
+        }
     }
 
     /// A commit notifies whoever listens.
@@ -157,6 +166,7 @@ impl Hearing {
             Event::InSync { age } => {
                 let age = if rules.holds(Guard::AsOfBeforeSending) { age } else { 0 };
                 self.trust = rules.bounds.window - age;
+                self.outlived_loss = false;
                 rules.tally.add(if cache.epoch() == 1 { Seen::Trusted } else { Seen::TrustedAgain });
             }
             Event::Lost => self.deafen(rules, cache),
@@ -170,6 +180,7 @@ impl Hearing {
         if rules.holds(Guard::LossBeginsEpoch) {
             cache.stop_listening();
         }
+        self.outlived_loss = self.trust > 0;
     }
 
     /// `Resync::verify`, step by step: ticket, query, verdict.
@@ -199,6 +210,7 @@ impl Hearing {
     /// A barrier that is as old as the window proves nothing any more, and is as good as lost.
     pub(crate) fn tick(&mut self, rules: &Rules) {
         self.trust = self.trust.saturating_sub(1);
+        self.outlived_loss &= self.trust > 0;
         for event in &mut self.events {
             if let Event::InSync { age } = event {
                 *age = rules.bounds.window.min(*age + 1);

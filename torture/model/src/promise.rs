@@ -25,6 +25,9 @@ pub enum Broken {
     Torn,
     /// Something was seen that was never committed.
     Uncommitted,
+    /// A read that began after its node had handled a loss was answered from memory before a barrier of the new connection
+    /// was back.
+    FromMemory,
 }
 
 impl Floor {

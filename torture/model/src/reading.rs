@@ -10,6 +10,7 @@
 use crate::cache::{Cache, Record, Slot, Ticket};
 use crate::database::Database;
 use crate::guard::Guard;
+use crate::hearing::Hearing;
 use crate::promise::{Broken, Floor};
 use crate::tally::Seen;
 use crate::version::Version;
@@ -22,11 +23,14 @@ pub enum Reader {
     /// Has read `Trust::until`, so many ticks from now.
     Trusting {
         until: u8,
+        /// Whether that is from before a loss that was handled.
+        outlived_loss: bool,
         floor: Floor,
     },
     /// Has what was in memory.
     Found {
         until: u8,
+        outlived_loss: bool,
         slot: Slot,
         floor: Floor,
     },
@@ -69,24 +73,25 @@ impl Reading {
         Self { reader: Reader::Idle, flight: None, told: Version::ABSENT, broken: None }
     }
 
-    pub(crate) fn get(&mut self, trust: u8, database: &Database) {
+    pub(crate) fn get(&mut self, hearing: &Hearing, database: &Database) {
         let floor = Floor::new(self.told, database.due());
-        self.reader = Reader::Trusting { until: trust, floor };
+        let Hearing { trust, outlived_loss, .. } = *hearing;
+        self.reader = Reader::Trusting { until: trust, outlived_loss, floor };
     }
 
     pub(crate) fn lookup(&mut self, cache: &Cache) {
-        if let Reader::Trusting { until, floor } = self.reader {
+        if let Reader::Trusting { until, outlived_loss, floor } = self.reader {
             self.reader = match cache.slot {
                 // The epoch and the time would be judged in vain.
                 None => Reader::Missed { floor },
-                Some(slot) => Reader::Found { until, slot, floor },
+                Some(slot) => Reader::Found { until, outlived_loss, slot, floor },
             };
         }
     }
 
     /// The clock is read, and the epoch.
     pub(crate) fn judge(&mut self, rules: &Rules, trust: u8, cache: &Cache, database: &Database) {
-        let Reader::Found { until, slot, floor } = self.reader else { return };
+        let Reader::Found { until, outlived_loss, slot, floor } = self.reader else { return };
         let until = if rules.holds(Guard::UntilFirst) { until } else { trust };
         let trusted = until > 0 || !rules.holds(Guard::TrustWindow);
         let verified = slot.epoch == cache.epoch() || !rules.holds(Guard::Verified);
@@ -99,6 +104,9 @@ impl Reading {
             // The strongest form of I3: what is due now, not when the read began.
             let floor = floor.raise(database.due());
             rules.tally.add(Seen::Hit);
+            if outlived_loss {
+                self.broken = self.broken.or(Some(Broken::FromMemory));
+            }
             self.answer(floor, Some(slot.record), database);
         }
     }
@@ -185,8 +193,8 @@ impl Reading {
     /// A reader who cannot be served from memory any more may as well know it: it changes nothing that he sees.
     pub(crate) fn canonical(&mut self, rules: &Rules, cache: &Cache) {
         let lost = match self.reader {
-            Reader::Trusting { until, floor } => (until == 0).then_some(floor),
-            Reader::Found { until, slot, floor } => {
+            Reader::Trusting { until, floor, .. } => (until == 0).then_some(floor),
+            Reader::Found { until, slot, floor, .. } => {
                 (until == 0 || slot.epoch != cache.epoch() && rules.holds(Guard::Verified)).then_some(floor)
             }
             _ => None,

@@ -13,6 +13,8 @@ pub enum Seen {
     /// A load found that the session has ended.
     None,
     Install,
+    /// A load or an update that the loss of the connection has overtaken was put into memory, unverified.
+    InstallAfterLoss,
     Refusal,
     /// An update was put into memory.
     Publish,
@@ -32,11 +34,12 @@ pub enum Seen {
     EndedAboard,
 }
 
-const ALL: [Seen; 15] = [
+const ALL: [Seen; 16] = [
     Seen::Hit,
     Seen::Join,
     Seen::None,
     Seen::Install,
+    Seen::InstallAfterLoss,
     Seen::Refusal,
     Seen::Publish,
     Seen::LatePublish,

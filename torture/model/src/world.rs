@@ -166,6 +166,13 @@ impl Model for Rules {
             Property::always("only what was committed is seen", |_, world: &World| {
                 world.broken() != Some(Broken::Uncommitted)
             }),
+            Property::always(
+                "after a loss nothing comes from memory before a barrier is back",
+                |_, world: &World| world.broken() != Some(Broken::FromMemory),
+            ),
+            Property::always("a deaf node keeps nothing", |_, world: &World| {
+                world.nodes.iter().all(|node| !node.cache.kept_deaf)
+            }),
             Property::always("every node can be trusted again", |rules: &Rules, world: &World| {
                 world.nodes.iter().all(|node| rules.bounds.disconnects == 0 || node.recovers(rules))
             }),
@@ -291,7 +298,7 @@ impl World {
             }
             Action::Get(at) => {
                 let node = &mut nodes[at];
-                node.reading.get(node.hearing.trust, database);
+                node.reading.get(&node.hearing, database);
             }
             Action::Lookup(at) => {
                 let node = &mut nodes[at];

@@ -95,7 +95,14 @@ fn the_outcome_of_an_update_stays_unknown() {
 #[test]
 fn a_connection_is_lost_and_the_node_is_trusted_again() {
     let bounds = Bounds { disconnects: 1, ..NODE };
-    let seen = [Seen::Hit, Seen::TrustedAgain, Seen::Verified, Seen::Outdated, Seen::LatePublish];
+    let seen = [
+        Seen::Hit,
+        Seen::TrustedAgain,
+        Seen::InstallAfterLoss,
+        Seen::Verified,
+        Seen::Outdated,
+        Seen::LatePublish,
+    ];
     holds("a loss", bounds, &seen);
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Cache {
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     pub(crate) record: Arc<Record>,
-    /// The epoch in which the record was last known to be the database's.
+    /// The epoch in which the record was last known to be the database's: its ticket's, not that of its arrival.
     pub(crate) epoch: u64,
     /// When the record is to be read again although nothing happened.
     pub(crate) until: DbTime,
@@ -125,6 +125,10 @@ impl Cache {
     }
 
     /// Puts a record that was read under `ticket` into memory, if nothing came between. Returns whether it did.
+    ///
+    /// If the connection was lost since, it enters as what it is: an entry of an earlier epoch, to be verified before it
+    /// is served. What is read while nobody listens is not kept, or a node that never hears would fill its memory with
+    /// what it cannot serve.
     pub(crate) fn install(&self, ticket: Ticket, record: &Arc<Record>) -> bool {
         let (id, version) = (record.row.id, record.row.version);
         let mut stripe = self.stripe(id);
@@ -138,7 +142,6 @@ impl Cache {
         }
         let admitted = !self.probes.holds(Guard::FillTicket)
             || (is_listening(ticket.epoch)
-                && ticket.epoch == self.epoch()
                 && stripe.is_newest(id, version)
                 && stripe.admits(ticket, id, version));
         if admitted && self.put(ticket, record) {
@@ -220,7 +223,8 @@ impl Cache {
         self.stats.add(Count::Invalidation);
     }
 
-    /// The connection was lost, or events were: whatever is in memory may be outdated until it is looked at again.
+    /// The connection was lost, or events were: whatever is in memory, or on its way there, may be outdated until it is
+    /// looked at again.
     pub(crate) fn stop_listening(&self) {
         self.epoch
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |epoch| {
@@ -229,7 +233,7 @@ impl Cache {
             .ok();
     }
 
-    /// LISTEN is in force: what is loaded from here on may be kept.
+    /// LISTEN is in force: what is read from here on may be kept.
     pub(crate) fn start_listening(&self) {
         self.epoch
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |epoch| {
@@ -254,13 +258,14 @@ impl Cache {
     pub(crate) fn verify(&self, ticket: Ticket, id: SessionId, found: Option<(Version, DbTime)>) {
         let stripe = self.stripe(id);
         let Some(slot) = self.slots.peek(&id) else { return };
-        if slot.epoch == ticket.epoch {
-            return; // loaded or published since
+        if slot.epoch >= ticket.epoch {
+            return; // loaded, published or verified since
         }
         match found {
             Some((version, last_accessed_at)) if version == slot.record.row.version => {
                 slot.record.access.confirm(last_accessed_at);
-                if ticket.epoch == self.epoch() && stripe.admits(ticket, id, version) {
+                // `drop_all` drains without the stripe's lock: what it takes out after our look must not come back.
+                if stripe.admits(ticket, id, version) {
                     self.put(ticket, &slot.record);
                 }
             }

@@ -84,13 +84,12 @@ fn versions_never_go_backwards() {
     assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 4)));
     assert_eq!(version_of(&cache, id), Some(5));
     // A version that was seen, though it may not be kept, makes the lower one disappear.
-    let ticket = cache.ticket();
     cache.invalidate(id, Version::new(3));
     assert_eq!(version_of(&cache, id), Some(5), "an old notification drops nothing newer");
     cache.forget(SessionId::random());
     cache.drop_user(UserId::from(99));
     cache.stop_listening();
-    assert!(!cache.install(ticket, &record(&rules, id, 1, 6)));
+    assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 6)));
     assert_eq!(version_of(&cache, id), None);
 }
 
@@ -122,17 +121,57 @@ fn a_version_that_was_shown_and_evicted_is_not_followed_by_an_older_publish() {
 }
 
 #[test]
-fn nothing_is_kept_while_deaf_or_across_a_loss() {
+fn what_is_read_while_deaf_is_not_kept() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    cache.stop_listening();
+    cache.stop_listening();
+    let deaf = cache.ticket();
+    assert!(!cache.install(deaf, &record(&rules, id, 1, 1)));
+    cache.publish(deaf, &record(&rules, id, 1, 2));
+    cache.start_listening();
+    cache.start_listening();
+    assert!(!cache.install(deaf, &record(&rules, id, 1, 2)), "nor if listening has begun meanwhile");
+    assert_eq!((cache.stats().sessions, cache.users.len(), cache.groups.len()), (0, 0, 0));
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 2)));
+}
+
+/// Load leaves ┊ connection lost, listening again ┊ load arrives.
+#[test]
+fn a_load_that_a_loss_has_overtaken_is_not_served_before_it_was_verified() {
     let (rules, cache, id) = (rules(), cache(10), SessionId::random());
     let before = cache.ticket();
+    let epoch = cache.epoch();
     cache.stop_listening();
+    cache.start_listening();
+    assert!(cache.install(before, &record(&rules, id, 1, 1)));
+    assert_eq!((cache.get(id).unwrap().epoch, cache.unverified()), (epoch, vec![id]));
+    // The one way: the database is asked for its version.
+    cache.verify(cache.ticket(), id, Some((Version::new(1), DbTime::EPOCH)));
+    assert_eq!((cache.get(id).unwrap().epoch, cache.unverified()), (cache.epoch(), vec![]));
+    // The other: whoever asks for it loads it.
     cache.stop_listening();
-    assert!(!cache.install(before, &record(&rules, id, 1, 1)));
-    assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 1)));
     cache.start_listening();
-    cache.start_listening();
-    assert!(!cache.install(before, &record(&rules, id, 1, 1)), "the loss lies between");
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 2)));
+    assert_eq!((cache.get(id).unwrap().epoch, version_of(&cache, id)), (cache.epoch(), Some(2)));
+    assert_eq!((cache.users.len(), cache.groups.len()), (1, 1));
+}
+
+/// Resync asks ┊ lost, listening, loaded again ┊ resync is answered.
+#[test]
+fn an_answer_of_an_earlier_epoch_says_nothing_about_what_came_later() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
     assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 1)));
+    cache.stop_listening();
+    cache.start_listening();
+    let asked = cache.ticket();
+    cache.stop_listening();
+    cache.start_listening();
+    cache.verify(asked, id, Some((Version::new(1), DbTime::EPOCH)));
+    assert_eq!(cache.unverified(), [id], "right once, but something may have been missed since");
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 2)));
+    cache.verify(asked, id, Some((Version::new(1), DbTime::EPOCH)));
+    cache.verify(asked, id, None);
+    assert_eq!((version_of(&cache, id), cache.unverified()), (Some(2), vec![]));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //!   └──────────Lost───────────┴───────────Lost───────────┘      (trusted also ends by time, without an event)
 //! ```
 //!
-//! Deaf: hits bypass the cache, loads are not kept. Listening: loads are kept. Trusted: hits are served, if they were
+//! Deaf: hits bypass the cache, what is read is not kept. Listening: it is kept. Trusted: hits are served, if they were
 //! loaded, published or verified since `Listening`. What an earlier connection left in memory is verified by version,
 //! by [`resync`] in chunks and by whoever asks for it first.
 

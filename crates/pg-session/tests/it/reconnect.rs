@@ -7,6 +7,8 @@
 //!
 //! The proxy stands in B's listening connection only: its pool goes on working.
 
+use std::time::Duration;
+
 use pg_sandbox::Proxy;
 use pg_session::testing::Guard;
 use pg_session::{Session, SessionId, SessionManager, Trusted};
@@ -73,6 +75,22 @@ async fn a_deaf_node_answers_from_the_database() {
     shows_the_truth(&b, &missed).await;
     assert_eq!(b.status().cache.hits, hits, "each time");
     assert!(b.catch_up().await.is_err(), "and says that it cannot catch up");
+}
+
+/// The window alone would end it ten minutes later.
+#[tokio::test]
+async fn a_loss_ends_the_trust_at_once() {
+    let world = World::new();
+    let [a] = world.nodes().await;
+    let wire = world.proxy().await;
+    let mut config = world.roomy();
+    config.trust_window = Duration::from_secs(600);
+    let b = world.node_hearing_through(&wire, config).await;
+    let id = make(&a, 1).await[0].id();
+    read(&b, id).await;
+    assert!(hit(&b, id).is_some());
+    deafen(&b, &wire).await;
+    assert!(hit(&b, id).is_none());
 }
 
 #[tokio::test]

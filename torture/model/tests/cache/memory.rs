@@ -29,6 +29,7 @@ pub trait Memory: Send + Sync + 'static {
     fn forget(&self, id: SessionId);
     fn discard(&self, id: SessionId);
     fn drop_user(&self);
+    fn drop_group(&self);
     fn drop_all(&self);
     fn stop_listening(&self);
     fn start_listening(&self);
@@ -43,13 +44,17 @@ pub trait Memory: Send + Sync + 'static {
     fn indexed(&self) -> (usize, usize);
 }
 
-/// The sessions of the stories; they are all one user's.
+/// The sessions of the stories; they are all one user's, and of one group.
 pub fn id(number: u128) -> SessionId {
     SessionId::from_uuid(Uuid::from_u128(number))
 }
 
 pub fn user() -> UserId {
     UserId::from(7_i64)
+}
+
+pub fn group() -> GroupId {
+    GroupId::from(8_i64)
 }
 
 pub fn record(id: SessionId, version: i64) -> Arc<Record> {
@@ -59,7 +64,7 @@ pub fn record(id: SessionId, version: i64) -> Arc<Record> {
     let row = Row {
         id,
         user_id: Some(user()),
-        group_id: Some(GroupId::from(8_i64)),
+        group_id: Some(group()),
         version: Version::new(version),
         created_at: DbTime::NEVER,
         updated_at: DbTime::NEVER,
@@ -112,6 +117,10 @@ macro_rules! memories {
 
             fn drop_user(&self) {
                 self.drop_user(user());
+            }
+
+            fn drop_group(&self) {
+                self.drop_group(group());
             }
 
             fn drop_all(&self) {
@@ -168,5 +177,10 @@ memories! {
     without_all_noted
     without_draining_last
     without_counting
-    without_epochs
+    without_marks_kept
+    without_taking_back
+    without_tickets_epoch
+    without_listening
+    without_verify_ticket
+    without_forward
 }

@@ -152,6 +152,25 @@ pub fn a_publish_comes_after_a_newer_version_was_shown<M: Memory>() {
     stage.agree();
 }
 
+/// The same, and everything is evicted between the write's mark and its ticket: the mark must outlive it.
+pub fn all_are_evicted_when_a_write_has_just_begun<M: Memory>() {
+    let stage = Stage::<M>::new(4);
+    join([
+        stage.run(|stage| {
+            stage.update();
+            stage.look();
+        }),
+        stage.run(|stage| {
+            stage.cache.drop_all();
+            stage.commit();
+            stage.load();
+            stage.cache.evict(id(0));
+        }),
+    ]);
+    stage.look();
+    stage.agree();
+}
+
 /// A load's query leaves; an update of this node commits, is published and evicted; the load's row is installed.
 pub fn a_load_is_overtaken_by_a_publish<M: Memory>() {
     let stage = Stage::<M>::new(4);
@@ -203,6 +222,11 @@ pub fn a_publish_comes_after_a_load_that_found_nothing<M: Memory>() {
 /// All sessions of the user are deleted while one of them is loaded and updated: whoever asks afterwards finds nothing.
 pub fn the_user_is_dropped_during_installs<M: Memory>() {
     all_end::<M>(M::drop_user);
+}
+
+/// The same with the sessions of the group, which is looked at when the user has let the session in.
+pub fn the_group_is_dropped_during_installs<M: Memory>() {
+    all_end::<M>(M::drop_group);
 }
 
 /// The same with all sessions of everybody.
@@ -265,5 +289,73 @@ pub fn an_update_is_missed_while_the_connection_is_lost<M: Memory>() {
         }),
     ]);
     assert_ne!(stage.cache.hit(id(0)), Some(1), "the missed update is hidden");
+    stage.agree();
+}
+
+/// A load's query leaves while nobody listens; listening starts at any moment; the load's row may not be kept.
+pub fn a_load_leaves_while_nobody_listens<M: Memory>() {
+    let stage = Stage::<M>::new(4);
+    stage.cache.stop_listening();
+    let listening = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&listening);
+    join([
+        stage.run(move |stage| {
+            let ticket = stage.cache.ticket();
+            let deaf = !listening.load(SeqCst);
+            let kept = stage.cache.install(ticket, id(0), stage.row.load(SeqCst));
+            assert!(!(deaf && kept), "kept by a node that did not listen");
+        }),
+        stage.run(move |stage| {
+            begins.store(true, SeqCst);
+            stage.cache.start_listening();
+        }),
+    ]);
+    stage.agree();
+}
+
+/// The connection was lost, and the database still holds what is in memory. While that is verified, all sessions are
+/// deleted: the stripe is told, what is verified is in memory still, all is drained, and what was verified comes back.
+pub fn all_are_dropped_while_the_memory_is_verified<M: Memory>() {
+    let stage = Stage::<M>::new(4);
+    stage.load();
+    stage.cache.stop_listening();
+    stage.cache.start_listening();
+    join([
+        stage.run(|stage| {
+            let ticket = stage.cache.ticket();
+            if !stage.gone.load(SeqCst) {
+                stage.cache.verify(ticket, id(0), stage.row.load(SeqCst));
+            }
+        }),
+        stage.run(|stage| {
+            stage.gone.store(true, SeqCst);
+            stage.cache.drop_all();
+            stage.told_gone.store(true, SeqCst);
+            stage.look();
+        }),
+    ]);
+    stage.look();
+    stage.agree();
+}
+
+/// A create has committed; before it is published, a listing elsewhere shows the session, it is updated there, and the
+/// newer version is shown here. A create holds no mark of a write.
+pub fn a_create_is_published_after_a_newer_version_was_shown<M: Memory>() {
+    let stage = Stage::<M>::new(4);
+    let ticket = stage.cache.ticket();
+    join([
+        stage.run(move |stage| {
+            stage.cache.publish(ticket, id(0), 1);
+            stage.told.fetch_max(1, SeqCst);
+            stage.look();
+        }),
+        stage.run(|stage| {
+            // Its notification is still on its way.
+            stage.commit();
+            stage.load();
+            stage.look();
+        }),
+    ]);
+    stage.look();
     stage.agree();
 }
