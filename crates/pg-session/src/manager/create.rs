@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::postgres::update::Expiry;
 use crate::session::changes::{Changes, Lifetime};
-use crate::session::{IdleLimit, Origin, Session, check, put};
+use crate::session::{IdleLimit, Session, check, put};
 use crate::writer::CreateJob;
 
 impl SessionManager {
@@ -161,7 +161,7 @@ impl Create<'_> {
                 reply,
             })
             .await?;
-        Ok(Session::new(record, Origin::Database))
+        Ok(Session::from_database(record))
     }
 }
 

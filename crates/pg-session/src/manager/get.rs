@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::{Node, SessionManager};
-use crate::cache::Count;
+use crate::cache::{Count, Slot};
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 use crate::probes::Guard;
+use crate::session::Session;
 use crate::session::record::Record;
-use crate::session::{Origin, Session};
 use crate::version::Version;
 
 impl SessionManager {
@@ -53,7 +53,7 @@ pub struct Get<'a> {
     at_least: Version,
 }
 
-impl Get<'_> {
+impl<'a> Get<'a> {
     /// Does not count as an access: for background work, which must not keep an idle session alive.
     pub fn no_touch(mut self) -> Self {
         self.touch = false;
@@ -90,19 +90,27 @@ impl Get<'_> {
         }
         Some(record)
     }
+
+    #[cold]
+    fn miss(self) -> GetFuture<'a> {
+        self.node.cache.count(Count::Miss, false);
+        GetFuture(State::Loading(Box::pin(load(self))))
+    }
 }
 
 impl<'a> IntoFuture for Get<'a> {
     type Output = Result<Option<Session>, Error>;
     type IntoFuture = GetFuture<'a>;
 
+    #[inline]
     fn into_future(self) -> GetFuture<'a> {
-        let Some(record) = self.hit() else {
-            self.node.cache.count(Count::Miss, false);
-            return GetFuture(State::Loading(Box::pin(load(self))));
-        };
-        self.node.cache.count(Count::Hit, true);
-        GetFuture(State::Hit(Some(record)))
+        match self.hit() {
+            Some(record) => {
+                self.node.cache.count(Count::Hit, true);
+                GetFuture(State::Hit(Some(record)))
+            }
+            None => self.miss(),
+        }
     }
 }
 
@@ -126,7 +134,7 @@ impl Future for GetFuture<'_> {
             State::Hit(record) => {
                 // A fault of the caller's, which the contract of futures lets us answer so; `std::future::Ready` does.
                 let Some(record) = record.take() else { panic!("`GetFuture` polled after completion") };
-                Poll::Ready(Ok(Some(Session::new(record, Origin::Cache))))
+                Poll::Ready(Ok(Some(Session::from_cache(record))))
             }
             State::Loading(loading) => loading.as_mut().poll(context),
         }
@@ -162,7 +170,7 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     if get.touch {
         node.touches.touch(&record, node.rules.clock.database_now());
     }
-    Ok(Some(Session::new(record, Origin::Database)))
+    Ok(Some(Session::from_database(record)))
 }
 
 impl Node {
@@ -172,13 +180,14 @@ impl Node {
     #[inline]
     fn hit(&self, id: SessionId) -> Option<(Arc<Record>, DbTime)> {
         let trusted_until = self.trust.until();
-        let slot = self.cache.get(id)?;
+        // Taken apart at once: moving the slot as a whole costs as much as the comparisons.
+        let Slot { record, epoch, until } = self.cache.get(id)?;
         let tick = self.rules.clock.now();
         let now = self.rules.clock.database_at(tick);
         let trusted = tick < trusted_until || !self.probes.holds(Guard::TrustWindow);
-        let verified = slot.epoch == self.cache.epoch() || !self.probes.holds(Guard::Revalidation);
-        let live = (now < slot.until && slot.record.is_live(now)) || !self.probes.holds(Guard::Expiry);
-        (trusted && verified && live).then_some((slot.record, now))
+        let verified = epoch == self.cache.epoch() || !self.probes.holds(Guard::Revalidation);
+        let live = (now < until && record.is_live(now)) || !self.probes.holds(Guard::Expiry);
+        (trusted && verified && live).then_some((record, now))
     }
 
     fn is_trusted(&self) -> bool {

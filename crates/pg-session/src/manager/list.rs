@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::id::{GroupId, UserId};
 use crate::postgres::failure::Failure;
 use crate::postgres::names::Owner;
-use crate::session::{Origin, Session};
+use crate::session::Session;
 
 /// Sessions that a listing returns at most: those with the latest access.
 pub const LISTED_MAX: u32 = 1_000;
@@ -47,6 +47,6 @@ impl SessionManager {
             // session at once could leave the older one behind, which is why the loader has one flight for each.
             self.0.cache.invalidate(record.row.id, record.row.version);
         }
-        Ok(records.into_iter().map(|record| Session::new(Arc::new(record), Origin::Database)).collect())
+        Ok(records.into_iter().map(|record| Session::from_database(Arc::new(record))).collect())
     }
 }

@@ -11,13 +11,13 @@ use crate::id::SessionId;
 use crate::session::attributes::{Attribute, Attributes};
 use crate::session::changes::{Changes, Check};
 use crate::session::record::{Record, Row, Rules};
-use crate::session::{IdleLimit, Origin, Session};
+use crate::session::{IdleLimit, Session};
 use crate::version::Version;
 
 /// A session with these attributes, given as keys and JSON, that no database knows.
 #[must_use]
 pub fn session(attributes: &[(&str, &str)]) -> Session {
-    Session::new(record(SessionId::random(), attributes), Origin::Cache)
+    Session::from_cache(record(SessionId::random(), attributes))
 }
 
 /// Changes of different sessions, one attribute each, as a lane of the writer holds them.

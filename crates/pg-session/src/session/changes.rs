@@ -21,6 +21,10 @@ pub(crate) enum Change {
 pub(crate) struct Changes(BTreeMap<Box<str>, Change>);
 
 impl Changes {
+    pub(crate) const fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
     pub(crate) fn set(&mut self, key: &str, text: Box<str>, expires_at: DbTime) {
         self.0.insert(key.into(), Change::Set { text, expires_at });
     }
