@@ -31,6 +31,8 @@ pub enum Point {
     Loaded,
     /// An update has committed and has not been published.
     Committed,
+    /// A create has committed and has not been published.
+    Created,
     /// A rotation has committed and has not been published.
     Rotated,
 }

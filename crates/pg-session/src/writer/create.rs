@@ -8,11 +8,13 @@ use uuid::Uuid;
 
 use super::Workshop;
 use super::lane::Job;
+use crate::cache::Writing;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::postgres::create::{Birth, Created};
 use crate::postgres::failure::Failure;
 use crate::postgres::update::Expiry;
+use crate::probes::Point;
 use crate::session::IdleLimit;
 use crate::session::attributes::Attributes;
 use crate::session::changes::Changes;
@@ -54,10 +56,13 @@ impl Job for CreateJob {
     }
 
     async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
+        // Whoever lists the user's sessions knows the id from the commit on, and may change the session.
+        let _writing: Vec<Writing<'_>> = batch.iter().map(|job| workshop.cache.begin_write(job.id)).collect();
         let ticket = workshop.cache.ticket();
         let births: Vec<Birth<'_>> = batch.iter().map(Self::birth).collect();
         let outcomes = workshop.database.create(&births, workshop.limited).await?;
         workshop.counters.create_statements.fetch_add(1, Ordering::Relaxed);
+        workshop.probes.reach(Point::Created).await;
         for (job, outcome) in batch.drain(..).zip(outcomes) {
             let answer = match outcome {
                 Created::Made { created_at, expires_at, evicted } => {

@@ -153,3 +153,31 @@ async fn a_late_publish_does_not_survive_an_eviction() {
     assert_eq!(ids.iter().filter(|&&id| hit(&a, id).is_some()).count(), 0);
     assert_eq!(read(&a, ids[0]).await.version().get(), 2);
 }
+
+/// A: commits the create ┊ B: finds the session, commits 2 · A: shows 2, and evicts it ┊ A: publishes 1.
+///
+/// Nobody is notified of 2, so nothing but what A has shown itself is in the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_that_is_published_late_does_not_bring_the_first_version_back() {
+    let world = World::new();
+    let b = world.node().await;
+    let mut config = world.roomy();
+    config.cache_sessions_max = 1;
+    let a = world.node_with(config).await;
+    in_time("the node is in sync", a.trusted()).await;
+    let others = ids(&make(&b, 10).await);
+    let gate = a.probes().close(Point::Created);
+    let create = tokio::spawn({
+        let a = a.clone();
+        async move { a.create(77).await.unwrap().id() }
+    });
+    in_time("the create is committed", gate.arrived(1)).await;
+    let mut on_b = b.user_sessions(77).await.unwrap().remove(0);
+    b.update(&mut on_b).group(Some(1.into())).no_notify().await.unwrap();
+    assert_eq!(read(&a, on_b.id()).await.version().get(), 2);
+    read_all(&a, &others).await;
+    assert!(hit(&a, on_b.id()).is_none(), "evicted");
+    gate.open();
+    assert_eq!(create.await.unwrap(), on_b.id());
+    assert_eq!(read(&a, on_b.id()).await.version().get(), 2, "I2");
+}

@@ -93,7 +93,7 @@ stories! {
     an_update_is_missed_while_the_connection_is_lost { without_tickets_epoch }
     a_load_leaves_while_nobody_listens { without_listening }
     all_are_dropped_while_the_memory_is_verified { without_verify_ticket }
-    a_create_is_published_after_a_newer_version_was_shown { without_forward }
+    a_write_without_a_mark_is_published_after_a_newer_version_was_shown { without_forward }
 }
 
 /// A copy that no story tries would show nothing.

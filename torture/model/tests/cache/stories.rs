@@ -338,9 +338,9 @@ pub fn all_are_dropped_while_the_memory_is_verified<M: Memory>() {
     stage.agree();
 }
 
-/// A create has committed; before it is published, a listing elsewhere shows the session, it is updated there, and the
-/// newer version is shown here. A create holds no mark of a write.
-pub fn a_create_is_published_after_a_newer_version_was_shown<M: Memory>() {
+/// A write has committed that nobody marked; before it is published, the session is updated elsewhere, and the newer
+/// version is shown here, and kept.
+pub fn a_write_without_a_mark_is_published_after_a_newer_version_was_shown<M: Memory>() {
     let stage = Stage::<M>::new(4);
     let ticket = stage.cache.ticket();
     join([
