@@ -22,6 +22,7 @@ pub(crate) mod touch;
 mod transaction;
 pub(crate) mod update;
 mod update_newest;
+mod update_one;
 pub(crate) mod versions;
 
 use std::sync::Arc;
@@ -69,6 +70,7 @@ struct Texts {
     load: Sql,
     versions: Sql,
     update_newest: Sql,
+    update_one: Sql,
     update: Sql,
     create: Sql,
     user_lock: Sql,
@@ -136,6 +138,7 @@ impl Database {
             load: load::sql(&dialect),
             versions: versions::sql(&dialect),
             update_newest: update_newest::sql(&dialect),
+            update_one: update_one::sql(&dialect),
             update: update::sql(&dialect),
             create: create::sql(&dialect),
             user_lock: session_limit::lock_sql(&dialect),

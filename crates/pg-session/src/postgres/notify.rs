@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::{Database, Dialect, Sql};
+use crate::id::SessionId;
+use crate::version::Version;
 
 /// PostgreSQL refuses payloads of 8 000 bytes and more (documentation of NOTIFY).
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 7_999;
@@ -38,6 +40,11 @@ pub(super) fn changed(dialect: &Dialect<'_>, source: &str) -> String {
          FROM (SELECT q.id, q.version, (row_number() OVER () - 1) / {CHANGED_ENTRIES_MAX} AS part FROM ({source}) q) p
          GROUP BY p.part"
     )
+}
+
+/// The payload that tells of one changed session.
+pub(super) fn changed_payload(id: SessionId, version: Version) -> String {
+    format!("1s{}.{}", id.expose().simple(), version.get())
 }
 
 /// The same for the deleted rows `(id)` of `source`.

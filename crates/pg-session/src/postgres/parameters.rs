@@ -22,6 +22,12 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
+    /// The next parameter, a single value. Not hidden: a plan for it costs the same whatever it is.
+    pub(super) fn scalar(&mut self, scalar: &Type) -> String {
+        self.types.push(scalar.clone());
+        format!("${}::{}", self.types.len(), scalar.name())
+    }
+
     /// The next parameters, arrays of equal length, as a table function.
     pub(super) fn unnest(&mut self, arrays: &[Type]) -> String {
         let arrays: Vec<String> = arrays.iter().map(|array| self.hidden(array)).collect();
@@ -58,6 +64,7 @@ mod tests {
         let table = parameters.unnest(&[IDS, NUMBERS]);
         assert_eq!(table, "unnest((SELECT $1::uuid[]), (SELECT $2::int8[]))");
         assert_eq!(parameters.any(&IDS), "ANY ((SELECT $3::uuid[])::uuid[])");
-        assert_eq!(parameters.types, [IDS, NUMBERS, IDS]);
+        assert_eq!(parameters.scalar(&Type::INT8), "$4::int8");
+        assert_eq!(parameters.types, [IDS, NUMBERS, IDS, Type::INT8]);
     }
 }

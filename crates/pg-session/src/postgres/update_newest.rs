@@ -50,8 +50,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  DELETE FROM {attributes} a USING done d JOIN {removals} AS i (n, key) ON i.n = d.n
                  WHERE a.session_id = d.id AND a.key = i.key
              ), told AS MATERIALIZED ({told})
-             SELECT d.n, d.version, d.updated_at, d.expires_at, d.last_accessed_at, d.idle_limited, d.group_id,
-                    {now} AS now
+             SELECT d.version, d.updated_at, d.expires_at, d.last_accessed_at, d.idle_limited, d.group_id, {now} AS now,
+                    d.n
              FROM done d CROSS JOIN (SELECT count(*) FROM told) t"
         ),
         types: parameters.types,
@@ -66,6 +66,11 @@ impl Database {
     pub(crate) async fn update_newest(&self, orders: &[Order<'_>]) -> Result<Vec<Updated>, Failure> {
         let columns = Columns::of(orders);
         let items = &columns.items;
+        if let [order] = orders
+            && items.removed_keys.is_empty()
+        {
+            return Ok(vec![self.update_one(order, items).await?]);
+        }
         let sent = self.rules.clock.now();
         let rows = self
             .query(
@@ -93,25 +98,25 @@ impl Database {
         }
         let mut outcomes: Vec<Updated> = orders.iter().map(|_| Updated::Moved).collect();
         for row in &rows {
-            let (n, applied) = applied(row).map_err(unexpected)?;
+            let n: i64 = row.try_get(7).map_err(unexpected)?;
             let outcome = usize::try_from(n - 1).ok().and_then(|index| outcomes.get_mut(index));
-            *outcome.ok_or_else(|| unexpected("a row for no order"))? = Updated::Applied(applied);
+            *outcome.ok_or_else(|| unexpected("a row for no order"))? =
+                Updated::Applied(applied(row).map_err(unexpected)?);
         }
         Ok(outcomes)
     }
 }
 
 /// By position: looking eight columns up by their names took longer than decoding them.
-fn applied(row: &SqlRow) -> Result<(i64, Applied), tokio_postgres::Error> {
-    let idle_limited: bool = row.try_get(5)?;
-    let applied = Applied {
-        version: Version::new(row.try_get(1)?),
-        updated_at: time(row, 2)?,
-        expires_at: time(row, 3)?,
-        last_accessed_at: time(row, 4)?,
+pub(super) fn applied(row: &SqlRow) -> Result<Applied, tokio_postgres::Error> {
+    let idle_limited: bool = row.try_get(4)?;
+    Ok(Applied {
+        version: Version::new(row.try_get(0)?),
+        updated_at: time(row, 1)?,
+        expires_at: time(row, 2)?,
+        last_accessed_at: time(row, 3)?,
         idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
-        group_id: row.try_get::<_, Option<uuid::Uuid>>(6)?.map(GroupId::from),
+        group_id: row.try_get::<_, Option<uuid::Uuid>>(5)?.map(GroupId::from),
         found: None,
-    };
-    Ok((row.try_get(0)?, applied))
+    })
 }

@@ -52,6 +52,7 @@ mod session_limit;
 mod shared_listener;
 mod single_flight;
 mod smoke;
+mod statements;
 mod tls;
 mod touch;
 mod upkeep;
