@@ -6,13 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::facts::{Facts, GONE, Kind, Look, Story};
+use super::facts::{CLOCK_SLACK, Facts, GONE, Kind, Look, Story};
 use super::report::Finding;
 use crate::clock::{Nanos, millis, nanos};
 use crate::plan::TRUST_WINDOW;
-
-/// How exactly the two clocks can be compared, beyond how much they were seen to move.
-const CLOCK_SLACK: i128 = 2_000_000;
 
 pub fn check(facts: &Facts) -> Vec<Finding> {
     let window = nanos(TRUST_WINDOW);

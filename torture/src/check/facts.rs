@@ -10,6 +10,9 @@ use crate::history::{Change, Entry, Fault, Found, History, Intent, Op, Outcome, 
 /// Later than any version.
 pub const GONE: i64 = i64::MAX;
 
+/// How exactly the two clocks can be compared, beyond how much they were seen to move.
+pub const CLOCK_SLACK: i128 = 2_000_000;
+
 /// One session, as everybody saw it.
 #[derive(Debug, Default)]
 pub struct Story {
@@ -29,6 +32,8 @@ pub struct Rotation {
     /// That of the new row, and of what is left under the old id: both are the next one.
     pub version: i64,
     pub grace: Nanos,
+    /// When the successor ends, on the database's clock.
+    pub ends: Nanos,
 }
 
 /// One answer about a session: a read, or an acknowledged change.
@@ -162,8 +167,14 @@ impl Facts {
                         let version = seen.version;
                         looks.push((old, look(version, None)));
                         looks.push((old, doing.look(op, *to + grace, GONE, None)));
-                        let rotation =
-                            Rotation { from: doing.from, to: *to, successor: *session, version, grace };
+                        let rotation = Rotation {
+                            from: doing.from,
+                            to: *to,
+                            successor: *session,
+                            version,
+                            grace,
+                            ends: seen.ends,
+                        };
                         self.sessions.entry(old).or_default().rotations.push(rotation);
                     }
                 }
@@ -176,6 +187,9 @@ impl Facts {
                 ) => looks.push((session, look(GONE, None))),
                 _ => {}
             }
+        }
+        for (session, look) in looks.drain(..) {
+            self.sessions.entry(session).or_default().looks.push(look);
         }
         for (&op, doing) in &self.doings {
             let Some((to, Outcome::Gone)) = doing.answer else { continue };
@@ -202,12 +216,22 @@ impl Facts {
         let mut session = old;
         while let Some([rotation]) = self.sessions.get(&session).map(|story| &story.rotations[..])
             && rotation.to < from
-            && to < rotation.from + rotation.grace
+            && self.is_left_until(session, rotation).is_some_and(|end| i128::from(to) < end)
         {
             session = rotation.successor;
             successors.push(session);
         }
         successors
+    }
+
+    /// Until when something is certainly left of `old`: for its grace, but not beyond the end that the session had before, or
+    /// had afterwards. An update of the successor that moves its end later moves no other.
+    fn is_left_until(&self, old: Uuid, rotation: &Rotation) -> Option<i128> {
+        let seen = self.sessions.get(&old)?.looks.iter().filter_map(|look| look.seen);
+        let before = seen.filter(|seen| seen.version < rotation.version).map(|seen| seen.ends).min()?;
+        let (_, ahead) = self.wall_ahead?;
+        let end = i128::from(before.min(rotation.ends)) - ahead - CLOCK_SLACK;
+        Some(end.min(i128::from(rotation.from + rotation.grace)))
     }
 }
 

@@ -228,6 +228,19 @@ fn a_logout_by_an_old_id_ends_the_session() {
     let mut tale = rotated(3_000);
     tale.delete(op(B, 0, 3), 3_200, 3_210);
     tale.entry(process_of(op(A, 0, 0)), Entry::Read(new(9_000))).is_good();
+    // Nor when the end is over that the session had when it was rotated, which was moved afterwards.
+    let ending = |tale: &mut Tale| {
+        let short = Found::Seen(Seen { ends: 1_000 * MS, ..seen(1, op(A, 0, 1)) });
+        tale.read(B, 50, short);
+    };
+    let mut tale = rotated(3_000);
+    ending(&mut tale);
+    tale.delete(op(B, 0, 3), 1_010, 1_020);
+    tale.entry(process_of(op(A, 0, 0)), Entry::Read(new(2_100))).is_good();
+    let mut tale = rotated(3_000);
+    ending(&mut tale);
+    tale.delete(op(B, 0, 3), 900, 910);
+    tale.entry(process_of(op(A, 0, 0)), Entry::Read(new(2_100))).breaks("I4");
 }
 
 #[test]

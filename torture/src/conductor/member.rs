@@ -16,8 +16,11 @@ use crate::plan::NodePlan;
 
 /// How long a node may take to begin and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Times that a node is started before that is an error, and the pause between them: together longer than any fault.
+/// Times that a node is started before that is an error, and the pause between them.
 const STARTS_MAX: u32 = 20;
+/// Refused starts after which the faults of its own wires end. The one that accompanies another lasts for as long as that
+/// takes: a node that was killed behind a half-open wire would never start, and the wire never be healed.
+const REFUSALS_BY_WIRE: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A node, over all its incarnations.
@@ -70,6 +73,9 @@ impl Member {
         while let Some(refusal) = self.try_start(way).await? {
             if starts == STARTS_MAX {
                 bail!("node {} did not start: {refusal}", self.index);
+            }
+            if starts == REFUSALS_BY_WIRE {
+                self.heal();
             }
             starts += 1;
             tokio::time::sleep(PAUSE).await;

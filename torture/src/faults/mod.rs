@@ -10,7 +10,7 @@ mod wire;
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 pub use self::disk::Disk;
 pub use self::queue::Queue;
@@ -130,7 +130,7 @@ pub async fn make(name: &str, is_mixed: bool, stage: &mut Stage, dice: &mut Dice
     wire::begin(companion, stage, dice)?;
     let made = make_alone(name, stage, dice).await;
     wire::end(stage);
-    made?;
+    made.with_context(|| format!("beside {companion}"))?;
     Ok(format!("{name} + {companion}"))
 }
 
