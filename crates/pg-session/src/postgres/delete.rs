@@ -182,6 +182,13 @@ pub(super) fn attribute_sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
+/// How many rows a deletion may find.
+#[derive(Clone, Copy)]
+enum Rows {
+    Batch,
+    Any,
+}
+
 impl Database {
     /// Removes the attribute wherever the user has it. Returns how many sessions lost it, and how many rows were
     /// overtaken and still have it, so that another try is needed.
@@ -195,16 +202,18 @@ impl Database {
     /// Deletes the given sessions, all or none, each with what rotations left of it.
     pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<Vec<Gone>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
-        let rows = self.query_unmoved(&self.texts.delete, &[&ids]).await?;
+        // A batch of them at most, so no more patience than with any other write: a logout whose answer is lost holds up those
+        // that come after it.
+        let rows = self.query_unmoved(Rows::Batch, &self.texts.delete, &[&ids]).await?;
         rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>().map_err(unexpected)
     }
 
     /// Deletes all sessions of a user, of a group, or of everybody.
     pub(crate) async fn delete_all(&self, whose: Whose) -> Result<Swept, Failure> {
         let rows = match &whose {
-            Whose::User(id) => self.query_unmoved(&self.texts.delete_user, &[id]).await?,
-            Whose::Group(id) => self.query_unmoved(&self.texts.delete_group, &[id]).await?,
-            Whose::All => self.query_unmoved(&self.texts.delete_all, &[]).await?,
+            Whose::User(id) => self.query_unmoved(Rows::Any, &self.texts.delete_user, &[id]).await?,
+            Whose::Group(id) => self.query_unmoved(Rows::Any, &self.texts.delete_group, &[id]).await?,
+            Whose::All => self.query_unmoved(Rows::Any, &self.texts.delete_all, &[]).await?,
         };
         swept(&rows)
     }
@@ -212,13 +221,21 @@ impl Database {
     /// Deletes all sessions of a user but `keep`.
     pub(crate) async fn delete_others(&self, user: UserId, keep: SessionId) -> Result<Swept, Failure> {
         let params: [&(dyn ToSql + Sync); 2] = [&user.as_uuid(), &keep.expose()];
-        swept(&self.query_unmoved(&self.texts.delete_user_but, &params).await?)
+        swept(&self.query_unmoved(Rows::Any, &self.texts.delete_user_but, &params).await?)
     }
 
     /// Sends a deletion until none of its sessions was rotated while it waited.
-    async fn query_unmoved(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<SqlRow>, Failure> {
+    async fn query_unmoved(
+        &self,
+        rows: Rows,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<SqlRow>, Failure> {
         for _ in 0..TRIES_MAX {
-            let rows = self.query_long(sql, params).await?;
+            let rows = match rows {
+                Rows::Batch => self.query(sql, params).await?,
+                Rows::Any => self.query_long(sql, params).await?,
+            };
             let moved = rows.first().map(|row| row.try_get("moved")).transpose().map_err(unexpected)?;
             if moved == Some(false) {
                 return Ok(rows);

@@ -220,9 +220,12 @@ impl Database {
         work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let deadline = tokio::time::Instant::now() + timeout;
-        let connection = match tokio::time::timeout_at(deadline, self.pool.get()).await {
+        // Only the statement has the patience for any number of rows. A connection that hangs while it is made, to a server
+        // that is gone, keeps a logout, and all behind it, no longer than it keeps a read.
+        let patience = timeout.min(self.timeout);
+        let connection = match tokio::time::timeout(patience, self.pool.get()).await {
             Ok(connection) => connection.map_err(|error| Failure::not_sent(of_pool(&error)))?,
-            Err(_) => return Err(Failure::not_sent(no_connection(timeout))),
+            Err(_) => return Err(Failure::not_sent(no_connection(patience))),
         };
         match tokio::time::timeout_at(deadline, work(&connection)).await {
             Ok(outcome) => outcome,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pg_sandbox::{Direction, Proxy};
 use pg_session::testing::Guard;
-use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager};
+use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, UserId};
 use tokio::time::Instant;
 
 use crate::stage::{hit, in_time, make, n, read, update_all};
@@ -200,4 +200,34 @@ async fn when_postgresql_is_out_of_reach_a_read_fails_with_a_type_and_is_never_o
     wire.heal();
     in_time("the node is in sync again by itself", b.trusted()).await;
     eventually("the node shows the update", async || Read::of(&b, id).await.shows(2)).await;
+}
+
+/// A logout is answered in the time that any write has, whether its connection hangs while it is made, or its answer does not
+/// come. It used to have twelve times that, and every logout of the node stood behind it.
+#[tokio::test]
+async fn when_postgresql_is_out_of_reach_a_logout_fails_in_the_time_that_a_write_has() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let mut config = quick(&world);
+    config.query_timeout = Duration::from_millis(400);
+    let patience = config.query_timeout * 5;
+    let node = SessionManager::connect(&wire.url_for(&world.url), config).await.unwrap();
+    let id = make(&node, 1).await[0].id();
+    let user = UserId::from(7);
+    wire.stall();
+    let outcome = tokio::time::timeout(patience, node.delete(id)).await.expect("no answer");
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "it was sent");
+    wire.cut();
+    // A connection that was cut is found so by whoever is lent it next, so new ones are made, and hang.
+    eventually(
+        "the pool makes new connections",
+        async || matches!(node.delete(id).await, Err(error) if error.kind() == ErrorKind::Timeout),
+    )
+    .await;
+    let outcome = tokio::time::timeout(patience, node.delete(id)).await.expect("no answer");
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout, "nothing was sent");
+    let outcome = tokio::time::timeout(patience, node.delete_user_sessions(user)).await.expect("no answer");
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout, "nothing was sent");
+    wire.heal();
+    eventually("the node works again by itself", async || node.delete(id).await.is_ok()).await;
 }
