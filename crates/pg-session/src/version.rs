@@ -27,9 +27,9 @@ impl Version {
         self.0
     }
 
-    /// Whether `self` is the version that directly follows `base`.
-    pub(crate) fn follows(self, base: Version) -> bool {
-        base.0.checked_add(1) == Some(self.0)
+    /// The version that directly follows.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 }
 

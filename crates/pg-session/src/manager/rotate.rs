@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::create::check_expiry;
@@ -154,12 +155,12 @@ impl Rotate<'_> {
         session.check_limits(&keep)?;
         let limited = node.config.max_sessions_per_user > 0;
         let exclusive = user_id.filter(|_| limited).map(UserId::as_uuid);
-        let (id, changes) = (session.id(), session.changes().clone());
+        let (base, changes) = (Arc::clone(session.record()), session.changes().clone());
         let successor = SessionId::random();
         let record = node
             .writer
             .rotate(|reply| RotateJob {
-                id,
+                base,
                 successor,
                 user_id,
                 arrives,
@@ -168,6 +169,7 @@ impl Rotate<'_> {
                 keep,
                 changes,
                 exclusive,
+                overtaken: 0,
                 reply,
             })
             .await?;

@@ -18,7 +18,7 @@ use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
-use crate::session::changes::Changes;
+use crate::session::attributes::Writes;
 
 /// One session to create.
 pub(crate) struct Birth<'a> {
@@ -28,7 +28,7 @@ pub(crate) struct Birth<'a> {
     pub(crate) group_id: Option<GroupId>,
     pub(crate) expiry: Expiry,
     pub(crate) idle_limit: IdleLimit,
-    pub(crate) attributes: &'a Changes,
+    pub(crate) writes: Writes<'a>,
 }
 
 /// What became of it.
@@ -50,22 +50,24 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let Limit { ctes: limit, full } = limit(dialect, "SELECT b.user_id FROM birth b");
     let told = deleted(dialect, "SELECT id FROM evicted");
     let mut parameters = Parameters::default();
-    let births = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS]);
+    let births = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS, FLAGS]);
     let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
     Sql {
         text: format!(
             "WITH birth AS MATERIALIZED (
                  SELECT b.*, {now} AS now
                  FROM {births}
-                 WITH ORDINALITY AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, n)
+                 WITH ORDINALITY AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes, spills, n)
              ), item AS MATERIALIZED (
                  SELECT * FROM {items}
                  AS i (n, key, text, expires_at)
              ), {limit}, made AS (
                  INSERT INTO {sessions} AS s
-                     (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at)
+                     (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
+                      attributes, spilled)
                  SELECT b.id, b.user_id, b.group_id, 1, b.idle_limited, b.now, b.now, b.now,
-                        COALESCE(b.expires_at, b.now + b.expires_in * interval '1 microsecond')
+                        COALESCE(b.expires_at, b.now + b.expires_in * interval '1 microsecond'),
+                        COALESCE(b.attributes, '{{}}'), b.spills
                  FROM birth b WHERE (b.user_id IN ({full})) IS NOT TRUE
                  RETURNING s.id, s.created_at, s.expires_at
              ), written AS (
@@ -91,8 +93,10 @@ impl Database {
     pub(crate) async fn create(&self, births: &[Birth<'_>], limited: bool) -> Result<Vec<Created>, Failure> {
         let mut items = Items::default();
         for (birth, n) in births.iter().zip(1_i64..) {
-            items.push(n, birth.attributes, None);
+            birth.writes.set.iter().for_each(|attribute| items.push(n, attribute));
         }
+        let packed: Vec<Option<&str>> = births.iter().map(|birth| birth.writes.packed.as_deref()).collect();
+        let spills: Vec<bool> = births.iter().map(|birth| !birth.writes.set.is_empty()).collect();
         let ids: Vec<Uuid> = births.iter().map(|birth| birth.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.user_id.map(UserId::as_uuid)).collect();
@@ -102,13 +106,15 @@ impl Database {
         let (at, after): (Vec<Option<SystemTime>>, Vec<Option<i64>>) =
             births.iter().map(|birth| columns_of(Some(birth.expiry))).unzip();
         let idle: Vec<bool> = births.iter().map(|birth| birth.idle_limit == IdleLimit::Enforced).collect();
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 10] = [
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 12] = [
             &ids,
             &users,
             &groups,
             &at,
             &after,
             &idle,
+            &packed,
+            &spills,
             &items.of,
             &items.keys,
             &items.texts,

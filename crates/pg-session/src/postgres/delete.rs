@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::failure::{Failure, Verdict};
 use super::names::Owner;
-use super::notify::{Whose, changed, deleted};
+use super::notify::{Whose, deleted};
 use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::error::{Error, ErrorKind};
@@ -152,36 +152,6 @@ fn locked(dialect: &Dialect<'_>, condition: &str) -> String {
     )
 }
 
-/// Removes one attribute from all sessions of a user, and from what rotations left of them.
-///
-/// As in `update`: only while the session's version is the snapshot's, so that the removal cannot overlook what was
-/// inserted while it waited. Sessions that were overtaken are found again by the next try.
-pub(super) fn attribute_sql(dialect: &Dialect<'_>) -> Sql {
-    let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
-    let (now, live) = (dialect.now, dialect.live("s"));
-    let told = changed(dialect, "SELECT id, version FROM done");
-    Sql {
-        text: format!(
-            "WITH found AS MATERIALIZED (
-                 SELECT s.id, s.version FROM {sessions} s
-                 WHERE s.user_id = $1 AND {live}
-                   AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2)
-                 ORDER BY s.id
-             ), done AS (
-                 UPDATE {sessions} s SET version = s.version + 1, updated_at = {now}
-                 FROM found f WHERE s.id = f.id AND s.version = f.version AND {live}
-                 RETURNING s.id, s.version, s.rotated_to
-             ), removed AS (
-                 DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = $2
-             ), told AS MATERIALIZED ({told})
-             SELECT (SELECT count(*) FROM found) - (SELECT count(*) FROM done) AS moved,
-                    (SELECT count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
-                    (SELECT count(*) FROM told) AS told"
-        ),
-        types: vec![Type::UUID, Type::TEXT],
-    }
-}
-
 /// How many rows a deletion may find.
 #[derive(Clone, Copy)]
 enum Rows {
@@ -190,15 +160,6 @@ enum Rows {
 }
 
 impl Database {
-    /// Removes the attribute wherever the user has it. Returns how many sessions lost it, and how many rows were
-    /// overtaken and still have it, so that another try is needed.
-    pub(crate) async fn remove_attribute(&self, user: Uuid, key: &str) -> Result<(u64, u64), Failure> {
-        let rows = self.query_long(&self.texts.remove_attribute, &[&user, &key]).await?;
-        same_length(&rows, 1)?;
-        let read = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
-        Ok((read("sessions")?, read("moved")?))
-    }
-
     /// Deletes the given sessions, all or none, each with what rotations left of it.
     pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<Vec<Gone>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();

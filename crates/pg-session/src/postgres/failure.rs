@@ -78,6 +78,14 @@ impl Failure {
         self.error
     }
 
+    /// For a statement that changes nothing, and that a write needs before it is sent.
+    pub(crate) fn before_write(self) -> Self {
+        match self.verdict {
+            Verdict::Unknown => Self::not_sent(self.error),
+            _ => self,
+        }
+    }
+
     /// For a write: an unknown outcome is said to be one.
     pub(crate) fn of_write(self) -> Error {
         match self.verdict {

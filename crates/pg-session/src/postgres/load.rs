@@ -1,5 +1,6 @@
 //! Loads sessions, rows and attributes, from one snapshot.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,19 +17,22 @@ use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::{DbTime, Tick};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
-use crate::session::attributes::{Attribute, Attributes};
+use crate::session::attributes::{Attribute, Attributes, Place};
+use crate::session::packed;
 use crate::session::record::{Record, Row};
 use crate::version::Version;
 
-/// Aggregates the attributes `a` that have not expired into four arrays of equal length.
-pub(super) fn attribute_arrays(dialect: &Dialect<'_>, condition: &str) -> String {
+/// Aggregates the session's attributes that have rows of their own and have not expired into four arrays of equal length.
+///
+/// Most sessions have none, and the condition on `s.spilled` keeps PostgreSQL from looking for them.
+fn attribute_arrays(dialect: &Dialect<'_>) -> String {
     let attributes = dialect.names.attributes();
     let now = dialect.now;
     format!(
         "SELECT array_agg(a.key) AS keys, array_agg(a.value) AS texts, array_agg(a.version) AS versions,
                 array_agg(a.expires_at) AS expiries
          FROM {attributes} a
-         WHERE {condition} AND (a.expires_at IS NULL OR a.expires_at > {now})"
+         WHERE s.spilled AND a.session_id = s.id AND (a.expires_at IS NULL OR a.expires_at > {now})"
     )
 }
 
@@ -49,11 +53,12 @@ pub(super) fn list_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
 fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
-    let arrays = attribute_arrays(dialect, "a.session_id = s.id");
+    let arrays = attribute_arrays(dialect);
     let now = dialect.now;
     format!(
         "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
-                s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, b.keys, b.texts, b.versions, b.expiries, {now} AS now
+                s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
+                b.keys, b.texts, b.versions, b.expiries, {now} AS now
          FROM {sessions} s
          CROSS JOIN LATERAL ({arrays}) b
          WHERE {condition} AND {live}"
@@ -92,7 +97,7 @@ impl Database {
     }
 
     /// By position: looking fifteen columns up by their names took longer than decoding them.
-    fn record(&self, row: &SqlRow) -> Result<(Record, DbTime), tokio_postgres::Error> {
+    fn record(&self, row: &SqlRow) -> Result<(Record, DbTime), Box<dyn Error + Sync + Send>> {
         let idle_limited: bool = row.try_get(4)?;
         let head = Row {
             id: SessionId::from_uuid(row.try_get(0)?),
@@ -106,7 +111,7 @@ impl Database {
             rotated: row.try_get(9)?,
         };
         let record = Record::new(Arc::clone(&self.rules), head, attributes(row, 10)?, time(row, 7)?);
-        Ok((record, time(row, 14)?))
+        Ok((record, time(row, 15)?))
     }
 }
 
@@ -117,22 +122,23 @@ pub(super) fn time(
     row.try_get::<_, SystemTime>(column).map(DbTime::from)
 }
 
-/// Reads what [`attribute_arrays`] made, four columns from `first` on; no attributes at all make NULL arrays.
-pub(super) fn attributes(row: &SqlRow, first: usize) -> Result<Attributes, tokio_postgres::Error> {
-    let keys: Vec<&str> = row.try_get::<_, Option<_>>(first)?.unwrap_or_default();
-    let texts: Vec<&str> = row.try_get::<_, Option<_>>(first + 1)?.unwrap_or_default();
-    let versions: Vec<i64> = row.try_get::<_, Option<_>>(first + 2)?.unwrap_or_default();
-    let expiries: Vec<Option<SystemTime>> = row.try_get::<_, Option<_>>(first + 3)?.unwrap_or_default();
+/// Reads the text of the session's row, and what [`attribute_arrays`] made, five columns from `first` on; no attributes
+/// with rows of their own make NULL arrays.
+fn attributes(row: &SqlRow, first: usize) -> Result<Attributes, Box<dyn Error + Sync + Send>> {
+    let packed = packed::decode(row.try_get(first)?)?;
+    let keys: Vec<&str> = row.try_get::<_, Option<_>>(first + 1)?.unwrap_or_default();
+    let texts: Vec<&str> = row.try_get::<_, Option<_>>(first + 2)?.unwrap_or_default();
+    let versions: Vec<i64> = row.try_get::<_, Option<_>>(first + 3)?.unwrap_or_default();
+    let expiries: Vec<Option<SystemTime>> = row.try_get::<_, Option<_>>(first + 4)?.unwrap_or_default();
     // Four aggregates over the same rows have the same length, or `zip` would lose some silently.
     debug_assert!(
         keys.len() == texts.len() && keys.len() == versions.len() && keys.len() == expiries.len(),
         "aggregates of different lengths"
     );
-    let list = keys.into_iter().zip(texts).zip(versions).zip(expiries).map(
-        |(((key, text), version), expires_at)| {
-            let expires_at = expires_at.map_or(DbTime::NEVER, DbTime::from);
-            Arc::new(Attribute::new(key.into(), text.into(), Version::new(version), expires_at))
-        },
-    );
-    Ok(Attributes::new(list.collect()))
+    let apart = keys.into_iter().zip(texts).zip(versions).zip(expiries);
+    let apart = apart.map(|(((key, text), version), expires_at)| {
+        let expires_at = expires_at.map_or(DbTime::NEVER, DbTime::from);
+        Attribute::new(key.into(), text.into(), Version::new(version), expires_at, Place::Apart)
+    });
+    Ok(Attributes::new(packed.into_iter().chain(apart).map(Arc::new).collect()))
 }

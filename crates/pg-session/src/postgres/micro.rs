@@ -8,8 +8,8 @@ use super::update::{Columns, Order, RowChange};
 use crate::clock::{Clock, DbTime};
 use crate::config::Config;
 use crate::id::SessionId;
-use crate::session::attributes::{Attribute, Attributes};
-use crate::session::changes::{Changes, Check};
+use crate::session::attributes::{Attributes, Writes};
+use crate::session::changes::Changes;
 use crate::session::record::{Record, Row, Rules};
 use crate::session::{IdleLimit, Session};
 use crate::version::Version;
@@ -41,17 +41,16 @@ impl Batch {
     /// Makes the parameters of one statement of them, and says for how many sessions.
     #[must_use]
     pub fn assemble(&self) -> usize {
-        let orders: Vec<Order<'_>> = self
-            .0
-            .iter()
-            .map(|(base, changes)| Order {
-                base,
-                check: Check::None,
-                row: RowChange::default(),
-                changes,
-                notify: true,
-            })
-            .collect();
+        let after = self.0.iter().map(|(base, changes)| base.attributes.apply(changes, base.row.version.next()));
+        let after: Vec<Attributes> = after.collect();
+        let orders = self.0.iter().zip(&after).map(|((base, _), after)| Order {
+            id: base.row.id,
+            base: base.row.version,
+            row: RowChange::default(),
+            writes: Writes::new(&base.attributes, after, base.row.version.next()),
+            notify: true,
+        });
+        let orders: Vec<Order<'_>> = orders.collect();
         std::hint::black_box(Columns::of(&orders)).ids.len()
     }
 }
@@ -78,8 +77,7 @@ fn record(id: SessionId, attributes: &[(&str, &str)]) -> Arc<Record> {
         idle_limit: IdleLimit::Exempt,
         rotated: false,
     };
-    let attributes = attributes
-        .iter()
-        .map(|&(key, text)| Arc::new(Attribute::new(key.into(), text.into(), version, DbTime::NEVER)));
-    Arc::new(Record::new(rules, row, Attributes::new(attributes.collect()), now))
+    let mut changes = Changes::default();
+    attributes.iter().for_each(|&(key, text)| changes.set(key, text.into(), DbTime::NEVER));
+    Arc::new(Record::new(rules, row, Attributes::default().apply(&changes, version), now))
 }

@@ -13,11 +13,12 @@ use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 
 /// The numbered migrations; never edit one that was published.
-const MIGRATIONS: [(i32, &str, &str); 4] = [
+const MIGRATIONS: [(i32, &str, &str); 5] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "locks", include_str!("../../migrations/0002_locks.sql")),
     (3, "rotation", include_str!("../../migrations/0003_rotation.sql")),
     (4, "attributes_follow", include_str!("../../migrations/0004_attributes_follow.sql")),
+    (5, "attributes_in_the_row", include_str!("../../migrations/0005_attributes_in_the_row.sql")),
 ];
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;

@@ -15,13 +15,13 @@ pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;
 mod parameters;
+mod remove_attribute;
 pub(crate) mod rotate;
 pub(crate) mod server;
 mod session_limit;
 pub(crate) mod touch;
 mod transaction;
 pub(crate) mod update;
-mod update_newest;
 mod update_one;
 pub(crate) mod versions;
 
@@ -35,6 +35,7 @@ use tokio_postgres::{Row, Statement};
 
 use self::failure::{Failure, Verdict};
 use self::names::{Names, Owner};
+use self::update::Rows;
 use crate::clock::{DbTime, Tick};
 use crate::config::{Config, Statements};
 use crate::error::{Error, ErrorKind};
@@ -69,9 +70,9 @@ struct Sql {
 struct Texts {
     load: Sql,
     versions: Sql,
-    update_newest: Sql,
     update_one: Sql,
     update: Sql,
+    update_rows: Sql,
     create: Sql,
     user_lock: Sql,
     rotate: Sql,
@@ -81,6 +82,7 @@ struct Texts {
     delete_user_but: Sql,
     delete_group: Sql,
     delete_all: Sql,
+    having_attribute: Sql,
     remove_attribute: Sql,
     list_user: Sql,
     list_group: Sql,
@@ -137,9 +139,9 @@ impl Database {
         let texts = Texts {
             load: load::sql(&dialect),
             versions: versions::sql(&dialect),
-            update_newest: update_newest::sql(&dialect),
             update_one: update_one::sql(&dialect),
-            update: update::sql(&dialect),
+            update: update::sql(&dialect, Rows::None),
+            update_rows: update::sql(&dialect, Rows::Some),
             create: create::sql(&dialect),
             user_lock: session_limit::lock_sql(&dialect),
             rotate: rotate::sql(&dialect),
@@ -149,7 +151,8 @@ impl Database {
             delete_user_but: delete::others_sql(&dialect),
             delete_group: delete::owner_sql(&dialect, Owner::Group),
             delete_all: delete::all_sql(&dialect),
-            remove_attribute: delete::attribute_sql(&dialect),
+            having_attribute: remove_attribute::found_sql(&dialect),
+            remove_attribute: remove_attribute::sql(&dialect),
             list_user: load::list_sql(&dialect, Owner::User),
             list_group: load::list_sql(&dialect, Owner::Group),
             clean_expired: clean::expired_sql(&dialect),

@@ -11,10 +11,10 @@
 //! Ids and digests are 32 hexadecimal digits, versions decimal. The leading digit is the format's version. A payload stays under
 //! PostgreSQL's 8 000 bytes by a fixed number of entries whose longest form is known.
 
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::parameters::{Parameters, TEXTS};
 use super::{Database, Dialect, Sql};
 use crate::id::SessionId;
 use crate::version::Version;
@@ -44,7 +44,11 @@ pub(super) fn changed(dialect: &Dialect<'_>, source: &str) -> String {
 
 /// The payload that tells of one changed session.
 pub(super) fn changed_payload(id: SessionId, version: Version) -> String {
-    format!("1s{}.{}", id.expose().simple(), version.get())
+    format!("1s{}", entry(id, version))
+}
+
+fn entry(id: SessionId, version: Version) -> String {
+    format!("{}.{}", id.expose().simple(), version.get())
 }
 
 /// The same for the deleted rows `(id)` of `source`.
@@ -66,7 +70,12 @@ pub(super) fn released(dialect: &Dialect<'_>, payload: &str, source: &str) -> St
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
-    Sql { text: format!("SELECT pg_catalog.pg_notify('{channel}', $1)"), types: vec![Type::TEXT] }
+    let mut parameters = Parameters::default();
+    let payloads = parameters.unnest(&[TEXTS]);
+    Sql {
+        text: format!("SELECT pg_catalog.pg_notify('{channel}', p.payload) FROM {payloads} AS p (payload)"),
+        types: parameters.types,
+    }
 }
 
 /// Whose sessions every node is to drop from memory.
@@ -100,6 +109,16 @@ impl Wake {
 impl Database {
     /// Tells every node to drop sessions from memory; nothing in the tables changes.
     pub(crate) async fn notify_drop(&self, whose: Whose) -> Result<(), Failure> {
-        self.query(&self.texts.notify, &[&whose.payload()]).await.map(|_| ())
+        self.query(&self.texts.notify, &[&[whose.payload()].as_slice()]).await.map(|_| ())
+    }
+
+    /// Tells every node what versions these sessions have; nothing in the tables changes.
+    pub(crate) async fn notify_changed(&self, sessions: &[(SessionId, Version)]) -> Result<(), Failure> {
+        let payloads = sessions.chunks(CHANGED_ENTRIES_MAX).map(|part| {
+            let entries: Vec<String> = part.iter().map(|&(id, version)| entry(id, version)).collect();
+            format!("1s{}", entries.join(","))
+        });
+        let payloads: Vec<String> = payloads.collect();
+        self.query(&self.texts.notify, &[&payloads]).await.map(|_| ())
     }
 }

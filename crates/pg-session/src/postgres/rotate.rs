@@ -6,7 +6,8 @@
 //! earlier rotations are pointed at the new row as well: all of them go with the session.
 //!
 //! The session's rows are locked by a statement of its own, before ([`lock_sql`]). So the snapshot of this one holds
-//! the newest attributes, and the newest locks, whose acquisitions hold the session until they commit.
+//! the newest locks, whose acquisitions hold the session until they commit. The attributes of the new row are made by the node,
+//! from those of a version that the session must still have; if it has another, the turn is `Moved`, and made again.
 //!
 //! Lock order: users, then sessions by id, then locks of sessions.
 
@@ -17,7 +18,7 @@ use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::load::{attributes, time};
+use super::load::time;
 use super::notify::{changed, deleted};
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::session_limit::{Limit, limit};
@@ -26,15 +27,15 @@ use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
-use crate::session::attributes::Attributes;
-use crate::session::changes::{Changes, Keep};
+use crate::session::attributes::Writes;
 use crate::session::record::Row;
 use crate::version::Version;
 
 /// One session that is to go on under another id.
-#[derive(Clone, Copy)]
 pub(crate) struct Turn<'a> {
     pub(crate) id: SessionId,
+    /// The version that it was made from.
+    pub(crate) base: Version,
     pub(crate) successor: SessionId,
     /// The user afterwards.
     pub(crate) user_id: Option<UserId>,
@@ -42,8 +43,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) arrives: bool,
     pub(crate) row: RowChange,
     pub(crate) grace: Duration,
-    pub(crate) keep: &'a Keep,
-    pub(crate) changes: &'a Changes,
+    /// All attributes of the new row.
+    pub(crate) writes: Writes<'a>,
 }
 
 /// What became of it.
@@ -58,13 +59,14 @@ pub(crate) enum Rotated {
     },
     /// The new user has all the sessions that the policy allows.
     Refused,
+    /// Another update came between: nothing was written, try again.
+    Moved,
 }
 
 /// The session under its new id.
 #[derive(Debug)]
 pub(crate) struct Successor {
     pub(crate) row: Row,
-    pub(crate) attributes: Attributes,
     pub(crate) last_accessed_at: DbTime,
     /// The old ids, this one's and those of earlier rotations, with the versions of what is left under them. `DELETED`
     /// without a grace.
@@ -101,31 +103,27 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let locks = dialect.names.locks();
     let (now, live) = (dialect.now, dialect.live("s"));
     let Limit { ctes: limit, full } =
-        limit(dialect, "SELECT f.user_id FROM found f WHERE f.arrives AND f.live AND NOT f.rotated");
+        limit(dialect, "SELECT f.user_id FROM found f WHERE f.arrives AND f.live AND NOT f.rotated AND NOT f.moved");
     let remnants = dialect.remnants("h.id");
     let told_left = changed(dialect, "SELECT id, version FROM remnant");
     let told_gone = deleted(dialect, "SELECT id FROM ended UNION ALL SELECT id FROM evicted");
     let mut parameters = Parameters::default();
-    let turns = parameters.unnest(&[IDS, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, FLAGS]);
+    let turns = parameters.unnest(&[
+        IDS, NUMBERS, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS, FLAGS,
+    ]);
     let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
-    let removals = parameters.unnest(&[NUMBERS, TEXTS]);
-    let kept = parameters.unnest(&[NUMBERS, TEXTS]);
     Sql {
         text: format!(
             "WITH turn AS MATERIALIZED (
                  SELECT * FROM {turns}
-                 WITH ORDINALITY AS t (id, successor, user_id, arrives, expires_at, expires_in, idle_limited, regroup,
-                                       group_id, grace, keep_all, n)
+                 WITH ORDINALITY AS t (id, base, successor, user_id, arrives, expires_at, expires_in, idle_limited,
+                                       regroup, group_id, grace, attributes, spills, n)
              ), item AS MATERIALIZED (
                  SELECT * FROM {items}
                  AS i (n, key, text, expires_at)
-             ), removal AS MATERIALIZED (
-                 SELECT * FROM {removals} AS i (n, key)
-             ), keep AS MATERIALIZED (
-                 SELECT * FROM {kept} AS k (n, key)
              ), found AS MATERIALIZED (
-                 SELECT t.n, t.id, t.successor, t.user_id, t.arrives, t.keep_all,
-                        s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
+                 SELECT t.n, t.id, t.successor, t.user_id, t.arrives, t.attributes, t.spills,
+                        s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated, s.version <> t.base AS moved,
                         CASE WHEN t.regroup THEN t.group_id ELSE s.group_id END AS group_id,
                         COALESCE(t.idle_limited, s.idle_limited) AS idle_limited,
                         CASE WHEN t.arrives THEN {now} ELSE s.created_at END AS created_at,
@@ -134,25 +132,18 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  FROM turn t JOIN {sessions} s ON s.id = t.id
              ), {limit}, heir AS MATERIALIZED (
                  SELECT f.* FROM found f WHERE f.n NOT IN (
-                     SELECT x.n FROM found x WHERE NOT x.live OR x.rotated OR x.user_id IN ({full}))
+                     SELECT x.n FROM found x WHERE NOT x.live OR x.rotated OR x.moved OR x.user_id IN ({full}))
              ), made AS (
                  INSERT INTO {sessions} AS s
-                     (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at)
+                     (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
+                      attributes, spilled)
                  SELECT h.successor, h.user_id, h.group_id, h.version + 1, h.idle_limited, h.created_at, {now}, {now},
-                        h.expires_at
+                        h.expires_at, COALESCE(h.attributes, '{{}}'), h.spills
                  FROM heir h RETURNING s.*
              ), written AS (
-                 INSERT INTO {attributes} AS a (session_id, key, value, expires_at, version)
-                 SELECT h.successor, o.key, o.value, o.expires_at, h.version + 1
-                 FROM heir h CROSS JOIN LATERAL (
-                     SELECT a.key, a.value, a.expires_at FROM {attributes} a
-                     WHERE a.session_id = h.id AND (a.expires_at IS NULL OR a.expires_at > {now}) OFFSET 0) o
-                 WHERE (h.keep_all OR (h.n, o.key) IN (SELECT k.n, k.key FROM keep k))
-                   AND (h.n, o.key) NOT IN (SELECT i.n, i.key FROM item i UNION ALL SELECT r.n, r.key FROM removal r)
-                 UNION ALL
+                 INSERT INTO {attributes} (session_id, key, value, expires_at, version)
                  SELECT h.successor, i.key, i.text, i.expires_at, h.version + 1
                  FROM heir h JOIN item i ON i.n = h.n
-                 RETURNING a.session_id, a.key, a.value, a.version, a.expires_at
              ), old AS MATERIALIZED (
                  SELECT h.n, h.id, h.successor, h.expires_at, h.grace FROM heir h
                  UNION ALL
@@ -175,16 +166,12 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE l.session_id = ANY (ARRAY (SELECT id FROM heir)) AND l.session_id = h.id
              ), told_left AS MATERIALIZED ({told_left}
              ), told_gone AS MATERIALIZED ({told_gone})
-             SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated,
+             SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated, f.moved,
                     m.version, m.group_id, m.idle_limited, m.created_at, m.updated_at, m.last_accessed_at, m.expires_at,
-                    b.keys, b.texts, b.versions, b.expiries,
                     p.ids AS remnants, p.versions AS left_versions, e.ids AS ended, v.ids AS evicted, {now} AS now
              FROM turn t
              LEFT JOIN found f ON f.n = t.n
              LEFT JOIN made m ON m.id = t.successor
-             LEFT JOIN (SELECT w.session_id, array_agg(w.key) AS keys, array_agg(w.value) AS texts,
-                               array_agg(w.version) AS versions, array_agg(w.expires_at) AS expiries
-                        FROM written w GROUP BY w.session_id) b ON b.session_id = t.successor
              LEFT JOIN (SELECT r.n, array_agg(r.id) AS ids, array_agg(r.version) AS versions
                         FROM remnant r GROUP BY r.n) p ON p.n = t.n
              LEFT JOIN (SELECT g.n, array_agg(g.id) AS ids FROM ended g GROUP BY g.n) e ON e.n = t.n
@@ -201,6 +188,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 #[derive(Default)]
 struct Columns<'a> {
     ids: Vec<Uuid>,
+    bases: Vec<i64>,
     successors: Vec<Uuid>,
     users: Vec<Option<Uuid>>,
     arrives: Vec<bool>,
@@ -210,16 +198,16 @@ struct Columns<'a> {
     regroup: Vec<bool>,
     group_ids: Vec<Option<Uuid>>,
     graces: Vec<i64>,
-    keep_all: Vec<bool>,
+    packed: Vec<Option<&'a str>>,
+    spills: Vec<bool>,
     items: Items<'a>,
-    kept_of: Vec<i64>,
-    kept_keys: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, turn: &Turn<'a>) {
+    fn push(&mut self, turn: &'a Turn<'a>) {
         let (expires_at, expires_in) = columns_of(turn.row.expiry);
         self.ids.push(turn.id.expose());
+        self.bases.push(turn.base.get());
         self.successors.push(turn.successor.expose());
         self.users.push(turn.user_id.map(UserId::as_uuid));
         self.arrives.push(turn.arrives);
@@ -230,14 +218,11 @@ impl<'a> Columns<'a> {
         self.group_ids.push(turn.row.group_id.flatten().map(GroupId::as_uuid));
         // Checked to be a minute at most.
         self.graces.push(i64::try_from(turn.grace.as_micros()).unwrap_or(i64::MAX));
-        self.keep_all.push(*turn.keep == Keep::All);
+        self.packed.push(turn.writes.packed.as_deref());
+        self.spills.push(!turn.writes.set.is_empty());
         // A batch is bounded by `write_batch_max`, far below i64::MAX.
         let n = i64::try_from(self.ids.len()).unwrap_or(i64::MAX);
-        self.items.push(n, turn.changes, None);
-        for key in turn.keep.named() {
-            self.kept_of.push(n);
-            self.kept_keys.push(key);
-        }
+        turn.writes.set.iter().for_each(|attribute| self.items.push(n, attribute));
     }
 }
 
@@ -263,6 +248,7 @@ impl Database {
                     &self.texts.rotate,
                     &[
                         &c.ids,
+                        &c.bases,
                         &c.successors,
                         &c.users,
                         &c.arrives,
@@ -272,15 +258,12 @@ impl Database {
                         &c.regroup,
                         &c.group_ids,
                         &c.graces,
-                        &c.keep_all,
+                        &c.packed,
+                        &c.spills,
                         &c.items.of,
                         &c.items.keys,
                         &c.items.texts,
                         &c.items.expires_at,
-                        &c.items.removed_of,
-                        &c.items.removed_keys,
-                        &c.kept_of,
-                        &c.kept_keys,
                     ],
                 ),
             )
@@ -304,7 +287,7 @@ fn outcome(row: &SqlRow, turn: &Turn<'_>) -> Result<Rotated, tokio_postgres::Err
     if row.try_get("rotated")? {
         return Ok(Rotated::Before { found: Version::new(row.try_get("found")?) });
     }
-    Ok(Rotated::Refused)
+    Ok(if row.try_get("moved")? { Rotated::Moved } else { Rotated::Refused })
 }
 
 fn successor(row: &SqlRow, turn: &Turn<'_>, version: Version) -> Result<Successor, tokio_postgres::Error> {
@@ -324,7 +307,6 @@ fn successor(row: &SqlRow, turn: &Turn<'_>, version: Version) -> Result<Successo
             idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
             rotated: false,
         },
-        attributes: attributes(row, 11)?,
         last_accessed_at: time(row, "last_accessed_at")?,
         remnants: left.chain(ended).collect(),
         evicted: ids(row, "evicted")?,

@@ -6,10 +6,20 @@ use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 
-use super::changes::{Change, Changes};
+use super::changes::{Change, Changes, Keep};
+use super::packed::{self, Room};
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
+
+/// Where the database keeps an attribute.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Place {
+    /// In the session's row.
+    Packed,
+    /// In a row of its own.
+    Apart,
+}
 
 /// One attribute as the database holds it, with the decoded value beside its text once somebody asked for it.
 pub(crate) struct Attribute {
@@ -18,12 +28,19 @@ pub(crate) struct Attribute {
     pub(crate) text: Box<str>,
     pub(crate) version: Version,
     pub(crate) expires_at: DbTime,
+    pub(crate) place: Place,
     decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Attribute {
-    pub(crate) fn new(key: Box<str>, text: Box<str>, version: Version, expires_at: DbTime) -> Self {
-        Self { key, text, version, expires_at, decoded: OnceLock::new() }
+    pub(crate) fn new(
+        key: Box<str>,
+        text: Box<str>,
+        version: Version,
+        expires_at: DbTime,
+        place: Place,
+    ) -> Self {
+        Self { key, text, version, expires_at, place, decoded: OnceLock::new() }
     }
 
     pub(crate) fn is_live(&self, now: DbTime) -> bool {
@@ -76,9 +93,11 @@ impl fmt::Debug for Attribute {
 pub(crate) struct Attributes(Box<[Arc<Attribute>]>);
 
 impl Attributes {
+    /// Of a key that stands in the session's row and has a row of its own, too, the latter was left behind when it had
+    /// expired, and counts no more.
     pub(crate) fn new(mut attributes: Vec<Arc<Attribute>>) -> Self {
-        attributes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        debug_assert!(attributes.windows(2).all(|pair| pair[0].key < pair[1].key), "a key stands twice");
+        attributes.sort_unstable_by(|a, b| a.key.cmp(&b.key).then_with(|| a.place.cmp(&b.place)));
+        attributes.dedup_by(|later, earlier| later.key == earlier.key);
         Self(attributes.into_boxed_slice())
     }
 
@@ -87,24 +106,71 @@ impl Attributes {
         Some(&self.0[at])
     }
 
-    /// The version that a checked update expects `key` to have in the database.
-    pub(crate) fn version_of(&self, key: &str) -> Version {
-        self.get(key).map_or(Version::ABSENT, |attribute| attribute.version)
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Attribute>> {
         self.0.iter()
     }
 
     /// What the database holds once `changes` were written as `version` on top of these.
     pub(crate) fn apply(&self, changes: &Changes, version: Version) -> Self {
-        let kept = self.0.iter().filter(|attribute| changes.get(&attribute.key).is_none()).map(Arc::clone);
+        let kept = self.0.iter().filter(|attribute| changes.get(&attribute.key).is_none());
+        let mut room = Room::beside(kept.clone().map(|attribute| &**attribute));
         let set = changes.iter().filter_map(|(key, change)| match change {
             Change::Set { text, expires_at } => {
-                Some(Arc::new(Attribute::new(key.into(), text.clone(), version, *expires_at)))
+                let place = room.place(key, text, *expires_at);
+                Some(Arc::new(Attribute::new(key.into(), text.clone(), version, *expires_at, place)))
             }
             Change::Remove => None,
         });
-        Self::new(kept.chain(set).collect())
+        Self::new(kept.map(Arc::clone).chain(set).collect())
+    }
+
+    /// Those that are kept and alive, all as if `version` had written them.
+    pub(crate) fn carry(&self, keep: &Keep, version: Version, now: DbTime) -> Self {
+        let kept = self.0.iter().filter(|attribute| keep.contains(&attribute.key) && attribute.is_live(now));
+        let carried = kept.map(|attribute| {
+            let Attribute { key, text, expires_at, place, .. } = &**attribute;
+            Arc::new(Attribute::new(key.clone(), text.clone(), version, *expires_at, *place))
+        });
+        Self(carried.collect())
+    }
+
+    /// The keys of `changes` whose attributes are not those that `seen` has, sorted. One that has expired is absent: so it
+    /// was, or would have been by now.
+    pub(crate) fn differing(&self, seen: &Self, changes: &Changes, now: DbTime) -> Vec<String> {
+        let version = |attributes: &Self, key: &str| {
+            let live = attributes.get(key).filter(|attribute| attribute.is_live(now));
+            live.map(|attribute| attribute.version)
+        };
+        let keys = changes.iter().map(|(key, _)| key);
+        keys.filter(|key| version(self, key) != version(seen, key)).map(str::to_owned).collect()
+    }
+}
+
+/// What makes the tables of a session that has the attributes `before` hold those of `after`, its next version.
+#[derive(Debug)]
+pub(crate) struct Writes<'a> {
+    /// The attributes of the session's row, if they change.
+    pub(crate) packed: Option<String>,
+    /// Attributes whose own rows are written.
+    pub(crate) set: Vec<&'a Attribute>,
+    /// Keys whose own rows are deleted.
+    pub(crate) removed: Vec<&'a str>,
+}
+
+impl<'a> Writes<'a> {
+    /// `version` is the one that `after` belongs to: what it wrote is what changes.
+    pub(crate) fn new(before: &'a Attributes, after: &'a Attributes, version: Version) -> Self {
+        let place = |of: &Attributes, key: &str| of.get(key).map(|attribute| attribute.place);
+        let written = || after.0.iter().map(|attribute| &**attribute).filter(|new| new.version == version);
+        let left = |from: Place| {
+            let old = before.0.iter().filter(move |old| old.place == from);
+            old.filter(move |old| place(after, &old.key) != Some(from)).map(|old| &*old.key)
+        };
+        let repacked = written().any(|new| new.place == Place::Packed) || left(Place::Packed).next().is_some();
+        Self {
+            packed: repacked.then(|| packed::encode(after.0.iter().map(|attribute| &**attribute))),
+            set: written().filter(|new| new.place == Place::Apart).collect(),
+            removed: left(Place::Apart).collect(),
+        }
     }
 }

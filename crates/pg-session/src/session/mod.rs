@@ -6,6 +6,7 @@
 pub(crate) mod attributes;
 pub(crate) mod changes;
 pub(crate) mod expiry;
+pub(crate) mod packed;
 pub(crate) mod record;
 
 use std::fmt;

@@ -16,7 +16,7 @@ use crate::postgres::failure::Failure;
 use crate::postgres::update::Expiry;
 use crate::probes::Point;
 use crate::session::IdleLimit;
-use crate::session::attributes::Attributes;
+use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::Changes;
 use crate::session::record::{Record, Row};
 use crate::version::Version;
@@ -35,14 +35,14 @@ pub(crate) struct CreateJob {
 }
 
 impl CreateJob {
-    fn birth(&self) -> Birth<'_> {
+    fn birth<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> Birth<'a> {
         Birth {
             id: self.id,
             user_id: self.user_id,
             group_id: self.group_id,
             expiry: self.expiry,
             idle_limit: self.idle_limit,
-            attributes: &self.attributes,
+            writes: Writes::new(none, attributes, Version::FIRST),
         }
     }
 }
@@ -59,11 +59,14 @@ impl Job for CreateJob {
         // Whoever lists the user's sessions knows the id from the commit on, and may change the session.
         let _writing: Vec<Writing<'_>> = batch.iter().map(|job| workshop.cache.begin_write(job.id)).collect();
         let ticket = workshop.cache.ticket();
-        let births: Vec<Birth<'_>> = batch.iter().map(Self::birth).collect();
-        let outcomes = workshop.database.create(&births, workshop.limited).await?;
+        let none = Attributes::default();
+        let made = batch.iter().map(|job| none.apply(&job.attributes, Version::FIRST));
+        let made: Vec<Attributes> = made.collect();
+        let births = batch.iter().zip(&made).map(|(job, attributes)| job.birth(&none, attributes));
+        let outcomes = workshop.database.create(&births.collect::<Vec<_>>(), workshop.limited).await?;
         workshop.counters.create_statements.fetch_add(1, Ordering::Relaxed);
         workshop.probes.reach(Point::Created).await;
-        for (job, outcome) in batch.drain(..).zip(outcomes) {
+        for ((job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
             let answer = match outcome {
                 Created::Made { created_at, expires_at, evicted } => {
                     workshop.counters.creates.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +84,6 @@ impl Job for CreateJob {
                         idle_limit: job.idle_limit,
                         rotated: false,
                     };
-                    let attributes = Attributes::default().apply(&job.attributes, Version::FIRST);
                     let record =
                         Arc::new(Record::new(Arc::clone(&workshop.rules), row, attributes, created_at));
                     workshop.cache.publish(ticket, &record);

@@ -63,6 +63,8 @@ pub(crate) struct Workshop {
     probes: Probes,
     /// Whether `create` has a limit to keep.
     limited: bool,
+    /// Whether the nodes are told of updates that failed their check.
+    tells_conflicts: bool,
     counters: Counters,
 }
 
@@ -108,8 +110,10 @@ impl Writer {
         stop: &CancellationToken,
     ) -> Self {
         let limited = config.max_sessions_per_user > 0;
+        let tells_conflicts = config.notify_conflicts;
+        let counters = Counters::default();
         let workshop =
-            Arc::new(Workshop { rules, cache, database, probes, limited, counters: Counters::default() });
+            Arc::new(Workshop { rules, cache, database, probes, limited, tells_conflicts, counters });
         let updates = Bounds {
             queue_max: config.write_queue_max,
             batch_max: config.write_batch_max,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Workshop;
 use super::create::refused;
 use super::lane::Job;
+use super::update::{OVERTAKEN_MAX, overtaken_too_often, reread};
 use crate::cache::Writing;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::{SessionId, UserId};
@@ -17,12 +18,14 @@ use crate::postgres::failure::Failure;
 use crate::postgres::rotate::{Rotated, Successor, Turn};
 use crate::postgres::update::RowChange;
 use crate::probes::Point;
+use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::{Changes, Keep};
 use crate::session::record::Record;
 
 /// One session that is to go on under another id.
 pub(crate) struct RotateJob {
-    pub(crate) id: SessionId,
+    /// What the caller saw; once it was overtaken, what the database held afterwards.
+    pub(crate) base: Arc<Record>,
     pub(crate) successor: SessionId,
     pub(crate) user_id: Option<UserId>,
     pub(crate) arrives: bool,
@@ -32,20 +35,33 @@ pub(crate) struct RotateJob {
     pub(crate) changes: Changes,
     /// The user if the number of sessions is limited.
     pub(crate) exclusive: Option<Uuid>,
+    pub(crate) overtaken: u32,
     pub(crate) reply: oneshot::Sender<Result<Arc<Record>, UpdateError>>,
 }
 
 impl RotateJob {
-    fn turn(&self) -> Turn<'_> {
+    fn session(&self) -> SessionId {
+        self.base.row.id
+    }
+
+    /// What the session has under its new id.
+    fn outcome(&self) -> Attributes {
+        let version = self.base.row.version.next();
+        let now = self.base.rules.clock.database_now();
+        self.base.attributes.carry(&self.keep, version, now).apply(&self.changes, version)
+    }
+
+    fn turn<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> Turn<'a> {
+        let base = self.base.row.version;
         Turn {
-            id: self.id,
+            id: self.session(),
+            base,
             successor: self.successor,
             user_id: self.user_id,
             arrives: self.arrives,
             row: self.row,
             grace: self.grace,
-            keep: &self.keep,
-            changes: &self.changes,
+            writes: Writes::new(none, attributes, base.next()),
         }
     }
 
@@ -59,7 +75,7 @@ impl Job for RotateJob {
     type Key = Uuid;
 
     fn key(&self) -> Uuid {
-        self.id.expose()
+        self.session().expose()
     }
 
     /// I7: as for creates, one for each user.
@@ -70,16 +86,25 @@ impl Job for RotateJob {
     async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
         let _writing: Vec<Writing<'_>> =
             batch.iter().map(|job| workshop.cache.begin_write(job.successor)).collect();
+        if batch.iter().any(|job| job.overtaken > 0) {
+            catch_up(batch, workshop).await?;
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         let ticket = workshop.cache.ticket();
-        let turns: Vec<Turn<'_>> = batch.iter().map(Self::turn).collect();
-        let outcomes = workshop.database.rotate(&turns, workshop.limited).await?;
+        let none = Attributes::default();
+        let made: Vec<Attributes> = batch.iter().map(Self::outcome).collect();
+        let turns = batch.iter().zip(&made).map(|(job, attributes)| job.turn(&none, attributes));
+        let outcomes = workshop.database.rotate(&turns.collect::<Vec<_>>(), workshop.limited).await?;
         workshop.counters.rotation_statements.fetch_add(1, Ordering::Relaxed);
         workshop.probes.reach(Point::Rotated).await;
-        for (job, outcome) in batch.drain(..).zip(outcomes) {
+        let mut again = Vec::new();
+        for ((mut job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
             let answer = match outcome {
                 Rotated::Done(successor) => {
                     workshop.counters.rotations.fetch_add(1, Ordering::Relaxed);
-                    let Successor { row, attributes, last_accessed_at, remnants, evicted } = *successor;
+                    let Successor { row, last_accessed_at, remnants, evicted } = *successor;
                     // Before the answer: whoever was told of the rotation reads no older state of an old id here.
                     for (id, version) in remnants {
                         workshop.cache.invalidate(id, version);
@@ -93,25 +118,50 @@ impl Job for RotateJob {
                     Ok(record)
                 }
                 Rotated::NotFound => {
-                    workshop.cache.forget(job.id);
+                    workshop.cache.forget(job.session());
                     Err(UpdateError::NotFound)
                 }
                 Rotated::Before { found } => {
-                    workshop.cache.invalidate(job.id, found);
+                    workshop.cache.invalidate(job.session(), found);
                     Err(UpdateError::Rotated)
                 }
                 Rotated::Refused => Err(refused().into()),
+                Rotated::Moved if job.overtaken < OVERTAKEN_MAX => {
+                    job.overtaken += 1;
+                    again.push(job);
+                    continue;
+                }
+                Rotated::Moved => Err(UpdateError::Failed(overtaken_too_often())),
             };
             job.answer(answer);
         }
-        Ok(Vec::new())
+        Ok(again)
     }
 
     fn fail(self, error: Error, workshop: &Workshop) {
         if error.kind() == ErrorKind::OutcomeUnknown {
             // It may have been committed: what is in memory may be outdated.
-            workshop.cache.forget(self.id);
+            workshop.cache.forget(self.session());
         }
         self.answer(Err(error.into()));
     }
+}
+
+/// Reads the sessions of those jobs that were overtaken: they are rotated as they are now. Those that have ended are
+/// answered, and leave the batch.
+async fn catch_up(batch: &mut Vec<RotateJob>, workshop: &Workshop) -> Result<(), Failure> {
+    let overtaken = batch.iter().filter(|job| job.overtaken > 0).map(RotateJob::session);
+    let mut found = reread(overtaken, workshop).await?;
+    for mut job in std::mem::take(batch) {
+        if job.overtaken > 0 {
+            let Some(record) = found.remove(&job.session()) else {
+                workshop.cache.forget(job.session());
+                job.answer(Err(UpdateError::NotFound));
+                continue;
+            };
+            job.base = Arc::new(record);
+        }
+        batch.push(job);
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Writes that concern any number of sessions: given ones together, a user's, a group's, all; deleted or evicted.
 
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::Workshop;
 use super::lane::Job;
@@ -70,14 +71,20 @@ fn count(swept: &Swept, workshop: &Workshop) -> u64 {
     swept.live
 }
 
-/// Until no session of the user was overtaken by another update while the statement waited for it.
+/// Page by page, and again until no session of the user was overtaken by another update.
 async fn remove_attribute(user: UserId, key: &str, workshop: &Workshop) -> Result<u64, Failure> {
-    let mut removed = 0;
+    let mut sessions = 0;
     for _ in 0..OVERTAKEN_MAX {
-        let (sessions, moved) = workshop.database.remove_attribute(user.as_uuid(), key).await?;
-        removed += sessions;
-        if moved == 0 {
-            return Ok(removed);
+        let mut overtaken = 0;
+        let mut page = Some(Uuid::nil());
+        while let Some(after) = page {
+            let removed = workshop.database.remove_attribute(user.as_uuid(), key, after).await?;
+            sessions += removed.sessions;
+            overtaken += removed.overtaken;
+            page = removed.next;
+        }
+        if overtaken == 0 {
+            return Ok(sessions);
         }
     }
     let error = Error::new(

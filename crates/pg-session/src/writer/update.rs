@@ -1,5 +1,6 @@
 //! Combined updates: from jobs to one statement, and from its rows to new records.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,17 +12,19 @@ use crate::cache::Writing;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::SessionId;
 use crate::postgres::failure::Failure;
-use crate::postgres::update::{Applied, Order, RowChange, Updated};
+use crate::postgres::update::{Applied, Order, RowChange};
 use crate::probes::Point;
+use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::{Changes, Check};
 use crate::session::record::{Record, Row};
 
-/// Times that one update may be overtaken between snapshot and lock. Each time, somebody else's update of the same
-/// session went through.
+/// Times that one update may be overtaken between what it was made from and the lock. Each time, somebody else's update
+/// of the same session went through.
 pub(super) const OVERTAKEN_MAX: u32 = 100;
 
 /// One session's changes, on their way.
 pub(crate) struct UpdateJob {
+    /// What the caller saw; once it was overtaken, what the database held afterwards, as far as the check lets it pass.
     pub(crate) base: Arc<Record>,
     pub(crate) check: Check,
     pub(crate) row: RowChange,
@@ -36,13 +39,32 @@ impl UpdateJob {
         self.base.row.id
     }
 
-    fn order(&self) -> Order<'_> {
+    /// What the session has once the update is applied on top of `base`.
+    fn outcome(&self) -> Attributes {
+        self.base.attributes.apply(&self.changes, self.base.row.version.next())
+    }
+
+    fn order<'a>(&self, before: &'a Attributes, after: &'a Attributes) -> Order<'a> {
+        let base = self.base.row.version;
         Order {
-            base: &self.base,
-            check: self.check,
+            id: self.session(),
+            base,
             row: self.row,
-            changes: &self.changes,
+            writes: Writes::new(before, after, base.next()),
             notify: self.notify,
+        }
+    }
+
+    /// What the check says to a session that is now `found`: the keys that differ; none if the version was checked.
+    fn conflict(&self, found: &Record) -> Option<Vec<String>> {
+        match self.check {
+            Check::None => None,
+            Check::Version => (found.row.version != self.base.row.version).then(Vec::new),
+            Check::Attributes => {
+                let now = found.rules.clock.database_now();
+                let keys = found.attributes.differing(&self.base.attributes, &self.changes, now);
+                (!keys.is_empty()).then_some(keys)
+            }
         }
     }
 
@@ -63,47 +85,33 @@ impl Job for UpdateJob {
         // Before the statement leaves: an update of another node that is heard meanwhile must win.
         let _writing: Vec<Writing<'_>> =
             batch.iter().map(|job| workshop.cache.begin_write(job.session())).collect();
+        // Nearly every caller saw the newest version.
+        if batch.iter().any(|job| job.overtaken > 0) {
+            catch_up(batch, workshop).await?;
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         let ticket = workshop.cache.ticket();
-        let orders: Vec<Order<'_>> = batch.iter().map(Self::order).collect();
-        // Nearly every caller saw the newest version; the others come again, and are told why it was not.
-        let outcomes = if batch.iter().all(|job| job.overtaken == 0) {
-            workshop.database.update_newest(&orders).await?
-        } else {
-            workshop.database.update(&orders).await?
-        };
+        let after: Vec<Attributes> = batch.iter().map(Self::outcome).collect();
+        let orders = batch.iter().zip(&after).map(|(job, after)| job.order(&job.base.attributes, after));
+        let outcomes = workshop.database.update(&orders.collect::<Vec<_>>()).await?;
         workshop.counters.update_statements.fetch_add(1, Ordering::Relaxed);
         workshop.probes.reach(Point::Committed).await;
         let mut again = Vec::new();
-        for (mut job, outcome) in batch.drain(..).zip(outcomes) {
+        for ((mut job, attributes), outcome) in batch.drain(..).zip(after).zip(outcomes) {
             match outcome {
-                Updated::Applied(applied) => {
+                Some(applied) => {
                     workshop.counters.updates.fetch_add(1, Ordering::Relaxed);
-                    let record = Arc::new(successor(&job, applied));
+                    let record = Arc::new(successor(&job.base, attributes, applied));
                     workshop.cache.publish(ticket, &record);
                     job.answer(Ok(record));
                 }
-                Updated::Conflict { found, keys } => {
-                    // The caller will load again: not the version that has just lost.
-                    workshop.cache.invalidate(job.session(), found);
-                    job.answer(Err(UpdateError::Conflict { keys }));
-                }
-                Updated::NotFound => {
-                    workshop.cache.forget(job.session());
-                    job.answer(Err(UpdateError::NotFound));
-                }
-                Updated::Rotated { found } => {
-                    // Whoever asks again is to see that the session has gone on.
-                    workshop.cache.invalidate(job.session(), found);
-                    job.answer(Err(UpdateError::Rotated));
-                }
-                Updated::Moved if job.overtaken < OVERTAKEN_MAX => {
+                None if job.overtaken < OVERTAKEN_MAX => {
                     job.overtaken += 1;
                     again.push(job);
                 }
-                Updated::Moved => job.answer(Err(UpdateError::Failed(Error::new(
-                    ErrorKind::Contention,
-                    "other nodes kept updating the session, and this update was not made; try again later",
-                )))),
+                None => job.answer(Err(UpdateError::Failed(overtaken_too_often()))),
             }
         }
         Ok(again)
@@ -118,18 +126,68 @@ impl Job for UpdateJob {
     }
 }
 
-/// What the database holds after the update.
-///
-/// I6: if somebody else's update came between, the caller's attributes are not what the changes were applied to;
-/// then the statement has returned those that were.
-fn successor(job: &UpdateJob, applied: Applied) -> Record {
-    let Applied { version, updated_at, expires_at, last_accessed_at, idle_limit, group_id, found } = applied;
-    let base = &job.base;
-    assert!(
-        found.is_some() || version.follows(base.row.version),
-        "attributes of another version were not returned"
-    );
-    let attributes = found.as_ref().unwrap_or(&base.attributes).apply(&job.changes, version);
+/// Reads the sessions of those jobs that were overtaken. What can still be applied goes on top of what was read; the
+/// others are answered, and leave the batch.
+async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(), Failure> {
+    let mut found = reread(batch.iter().filter(|job| job.overtaken > 0).map(UpdateJob::session), workshop).await?;
+    let mut told = Vec::new();
+    for job in batch.iter().filter(|job| job.overtaken > 0 && job.notify) {
+        if let Some(record) = found.get(&job.session()).filter(|record| job.conflict(record).is_some()) {
+            told.push((job.session(), record.row.version));
+        }
+    }
+    if workshop.tells_conflicts && !told.is_empty() {
+        workshop.database.notify_changed(&told).await.map_err(Failure::before_write)?;
+    }
+    for mut job in std::mem::take(batch) {
+        if job.overtaken == 0 {
+            batch.push(job);
+            continue;
+        }
+        let Some(record) = found.remove(&job.session()) else {
+            workshop.cache.forget(job.session());
+            job.answer(Err(UpdateError::NotFound));
+            continue;
+        };
+        let version = record.row.version;
+        if record.row.rotated {
+            // Whoever asks again is to see that the session has gone on.
+            workshop.cache.invalidate(job.session(), version);
+            job.answer(Err(UpdateError::Rotated));
+        } else if let Some(keys) = job.conflict(&record) {
+            // The caller will load again: not the version that has just lost.
+            workshop.cache.invalidate(job.session(), version);
+            job.answer(Err(UpdateError::Conflict { keys }));
+        } else {
+            record.access.inherit(&job.base.access);
+            job.base = Arc::new(record);
+            batch.push(job);
+        }
+    }
+    Ok(())
+}
+
+/// What the database holds of these sessions now: those that are alive.
+pub(super) async fn reread(
+    ids: impl Iterator<Item = SessionId>,
+    workshop: &Workshop,
+) -> Result<HashMap<SessionId, Record>, Failure> {
+    let ids: Vec<SessionId> = ids.collect();
+    let records = workshop.database.load(&ids).await.map_err(Failure::before_write)?;
+    Ok(records.into_iter().map(|record| (record.row.id, record)).collect())
+}
+
+pub(super) fn overtaken_too_often() -> Error {
+    Error::new(
+        ErrorKind::Contention,
+        "other nodes kept updating the session, and this update was not made; try again later",
+    )
+}
+
+/// I6: the statement applied the update on top of `base` or not at all, so these are the attributes of its version.
+fn successor(base: &Record, attributes: Attributes, applied: Applied) -> Record {
+    let Applied { version, updated_at, expires_at, last_accessed_at, idle_limit, group_id } = applied;
+    assert!(version == base.row.version.next(), "an update was applied to another version than it was made from");
     let row = Row { version, updated_at, expires_at, idle_limit, group_id, ..base.row };
     let record = Record::new(Arc::clone(&base.rules), row, attributes, last_accessed_at);
     record.access.inherit(&base.access);

@@ -15,13 +15,24 @@ pub struct Stored {
     pub version: i64,
 }
 
-/// The attributes of a session as the table holds them, expired ones included.
+/// All attributes: those of the sessions' rows, and those with rows of their own.
+pub const ATTRIBUTES: &str = "(
+    SELECT s.id AS session_id, p.key, (p.value -> 0)::text AS value, (p.value ->> 1)::bigint AS version
+    FROM sessions s CROSS JOIN json_each(s.attributes::json) p
+    UNION ALL
+    SELECT session_id, key, value, version FROM session_attributes
+)";
+
+/// The attributes of a session as the tables hold them, expired ones included.
 pub async fn stored(client: &Client, id: SessionId) -> BTreeMap<String, Stored> {
-    let text = "SELECT key, value, version FROM session_attributes WHERE session_id = $1";
-    let rows = client.query(text, &[&id.expose()]).await.expect("the attributes");
-    rows.iter()
-        .map(|row| (row.get("key"), Stored { text: row.get("value"), version: row.get("version") }))
-        .collect()
+    let text = format!("SELECT key, value, version FROM {ATTRIBUTES} a WHERE session_id = $1");
+    let rows = client.query(&text, &[&id.expose()]).await.expect("the attributes");
+    let mut all = BTreeMap::new();
+    for row in &rows {
+        let before = all.insert(row.get("key"), Stored { text: row.get("value"), version: row.get("version") });
+        assert_eq!(before, None, "a key stands in the session's row and has a row of its own");
+    }
+    all
 }
 
 /// The version of a session as the table holds it.
@@ -36,10 +47,10 @@ pub async fn stored_time(client: &Client, column: &str, id: SessionId) -> System
     client.query_one(&text, &[&id.expose()]).await.expect("the session").get(0)
 }
 
-/// Rows of both tables.
+/// Sessions and attributes.
 pub async fn counts(client: &Client) -> (i64, i64) {
-    let text = "SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM session_attributes)";
-    let row = client.query_one(text, &[]).await.expect("the counts");
+    let text = format!("SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM {ATTRIBUTES} a)");
+    let row = client.query_one(&text, &[]).await.expect("the counts");
     (row.get(0), row.get(1))
 }
 
