@@ -58,6 +58,11 @@ impl DbTime {
         Self(self.0.saturating_add(nanos_of(duration)))
     }
 
+    /// As PostgreSQL keeps it: in whole microseconds, cut off. "Never" stays.
+    pub(crate) fn as_stored(self) -> Self {
+        if self == Self::NEVER { self } else { Self(self.0 - self.0.rem_euclid(1_000)) }
+    }
+
     /// How long after `earlier` this is; zero if it is not.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -246,6 +251,17 @@ mod tests {
 
     fn db(number: i64) -> DbTime {
         DbTime(number * 1_000_000)
+    }
+
+    #[test]
+    fn a_time_is_as_postgresql_keeps_it() {
+        let stored = |nanos| DbTime(nanos).as_stored();
+        assert_eq!(
+            [stored(1_999), stored(2_000), stored(2_001)],
+            [DbTime(1_000), DbTime(2_000), DbTime(2_000)]
+        );
+        assert_eq!(stored(-1), DbTime(-1_000));
+        assert_eq!(DbTime::NEVER.as_stored(), DbTime::NEVER);
     }
 
     #[test]

@@ -185,12 +185,13 @@ pub(crate) enum Lifetime {
 }
 
 impl Lifetime {
-    /// The instant on the database's clock, given what that clock shows at the latest.
+    /// The instant on the database's clock, given what that clock shows at the latest. As PostgreSQL keeps it: the node
+    /// that sets an attribute shows the same end as those that read it, and shows it no longer.
     pub(crate) fn resolve(self, now: DbTime) -> DbTime {
         match self {
             Self::Session => DbTime::NEVER,
-            Self::Until(time) => time,
-            Self::For(duration) => now.plus(duration),
+            Self::Until(time) => time.as_stored(),
+            Self::For(duration) => now.plus(duration).as_stored(),
         }
     }
 }
