@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::stage::{in_time, make, n, read_all};
 use crate::support::{World, eventually};
+use crate::tables::{stored, stored_version};
 
 const SESSIONS: usize = 8;
 const TASKS_PER_NODE: usize = 6;
@@ -134,15 +135,9 @@ async fn everything_is_there(
     let mut updates = 0;
     let client = world.client().await;
     for &id in ids {
-        let row = client
-            .query_one(
-                "SELECT s.version, a.value::bigint, a.version FROM sessions s
-                 JOIN session_attributes a ON a.session_id = s.id AND a.key = 'n' WHERE s.id = $1",
-                &[&id.expose()],
-            )
-            .await
-            .unwrap();
-        let (version, counter, written): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        let version = stored_version(&client, id).await.expect("nobody deletes it");
+        let held = &stored(&client, id).await["n"];
+        let (counter, written) = (held.text.parse().unwrap(), held.version);
         assert_eq!((version, written), (counter, counter), "each update was applied once, as a whole");
         let told =
             acknowledged.range((id, 0)..=(id, i64::MAX)).next_back().map(|(&(_, version), &n)| (version, n));

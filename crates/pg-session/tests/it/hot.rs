@@ -22,6 +22,9 @@ async fn sessions(node: &SessionManager) -> Vec<Session> {
                 for key in ["cart", "theme", "csrf", "flash", "name"] {
                     create = create.set(key, &"x".repeat(60))?;
                 }
+                for key in ["page", "draft"] {
+                    create = create.set(key, &"x".repeat(600))?;
+                }
                 create.await
             })
         })
@@ -33,7 +36,7 @@ async fn sessions(node: &SessionManager) -> Vec<Session> {
     sessions
 }
 
-/// Everybody is seen, a third change an attribute that exists, a few log out and in.
+/// Everybody is seen, a third change a small attribute that exists, a third a large one, a few log out and in.
 async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec<Session> {
     let tasks: Vec<_> = sessions
         .into_iter()
@@ -42,14 +45,23 @@ async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec
             let node = node.clone();
             tokio::spawn(async move {
                 let mut session = node.get(session.id()).await.unwrap().expect("alive");
-                if (at + round).is_multiple_of(3) {
-                    let key = ["cart", "theme", "csrf"][(round % 3) as usize];
-                    session.set(key, &format!("{round:060}")).unwrap();
-                    node.update(&mut session).await.unwrap();
+                match (at + round) % 3 {
+                    0 => {
+                        let key = ["cart", "theme", "csrf"][(round % 3) as usize];
+                        session.set(key, &format!("{round:060}")).unwrap();
+                        node.update(&mut session).await.unwrap();
+                    }
+                    1 => {
+                        let key = ["page", "draft"][(round % 2) as usize];
+                        session.set(key, &format!("{round:0600}")).unwrap();
+                        node.update(&mut session).await.unwrap();
+                    }
+                    _ => {}
                 }
                 if (at + round).is_multiple_of(100) {
                     node.delete(session.id()).await.unwrap();
-                    session = node.create(session.user_id().unwrap()).set("cart", &0).unwrap().await.unwrap();
+                    let create = node.create(session.user_id().unwrap()).set("cart", &0).unwrap();
+                    session = create.set("page", &"x".repeat(600)).unwrap().await.unwrap();
                 }
                 session
             })

@@ -2,9 +2,9 @@
 //!
 //! PostgreSQL refuses a longer payload, and with it the delete: so each of these is also a test of the payloads.
 
-use pg_session::{SessionId, SessionManager};
+use pg_session::{Create, SessionId, SessionManager};
 
-use crate::stage::{all, hit, ids, make, read, read_all};
+use crate::stage::{all, hit, read, read_all};
 use crate::support::World;
 
 /// Deletes all but two of `count + 2` sessions that both nodes have in memory; the deleting call is `delete`.
@@ -15,7 +15,7 @@ async fn delete_and_look(
 ) {
     let world = World::new();
     let nodes: [SessionManager; 2] = world.nodes().await;
-    let spared = ids(&make(&nodes[0], 2).await);
+    let spared = of_many_users(&nodes[0], 2).await;
     let doomed = create(&nodes[0], count).await;
     read_all(&nodes[1], &doomed).await;
     read_all(&nodes[1], &spared).await;
@@ -32,19 +32,26 @@ async fn delete_and_look(
         }
     }
     let client = world.client().await;
-    for (table, left) in [("sessions", 2), ("session_attributes", 2)] {
+    for (table, left) in [("sessions", 2), ("session_attributes", 1)] {
         let rows = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap();
         assert_eq!(rows.get::<_, i64>(0), left, "rows of {table}");
     }
     read(&nodes[1], spared[0]).await;
 }
 
+/// One attribute in the session's row, and in every second session one with a row of its own.
+fn with_attributes(create: Create<'_>, at: usize) -> Create<'_> {
+    let create = create.set("n", &1).unwrap();
+    if at.is_multiple_of(2) { create.set("page", &"x".repeat(600)).unwrap() } else { create }
+}
+
 async fn of_many_users(node: &SessionManager, count: usize) -> Vec<SessionId> {
-    ids(&make(node, count).await)
+    let births = (0..count).map(|at| with_attributes(node.create(i64::try_from(at).unwrap()), at));
+    all(births).await.into_iter().map(|born| born.unwrap().id()).collect()
 }
 
 async fn of_one_user(node: &SessionManager, count: usize) -> Vec<SessionId> {
-    let births = (0..count).map(|_| node.create("ann").set("n", &1).unwrap());
+    let births = (0..count).map(|at| with_attributes(node.create("ann"), at));
     all(births).await.into_iter().map(|born| born.unwrap().id()).collect()
 }
 

@@ -11,7 +11,14 @@ use tokio_postgres::Client;
 use crate::support::World;
 use crate::tables::{Stored, stored, stored_version};
 
-const KEYS: [&str; 3] = ["a", "b", "c"];
+/// More than the session's row has room for, and one that only goes apart.
+const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "\"quoted\""];
+
+/// What stands behind the number: small, so large that three of them fill the session's row, or too large for it.
+fn value(of: u8) -> String {
+    let bytes = [1, 30, 450, 700][usize::from(of % 4)];
+    format!("{of:0bytes$}")
+}
 
 /// One call on a handle.
 #[derive(Clone, Copy, Debug)]
@@ -66,25 +73,18 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Default, Debug)]
 struct Model {
     version: i64,
-    rows: BTreeMap<&'static str, Row>,
+    /// Those that are alive: whether and where the others are is nobody's business.
+    rows: BTreeMap<&'static str, Stored>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Row {
-    text: String,
-    version: i64,
-    expired: bool,
-}
-
-/// The last call on each key; the value and whether it has expired, or `None` for a removal.
-type Final = BTreeMap<&'static str, Option<(String, bool)>>;
+/// The value that the last call on each key set; `None` for a removal, or for one that has expired, which is the same.
+type Final = BTreeMap<&'static str, Option<String>>;
 
 fn finals(acts: &[Act]) -> Final {
     acts.iter()
         .map(|act| match *act {
-            Act::Set(key, value) | Act::SetFor(key, value) => (KEYS[key], Some((value.to_string(), false))),
-            Act::SetExpired(key, value) => (KEYS[key], Some((value.to_string(), true))),
-            Act::Remove(key) => (KEYS[key], None),
+            Act::Set(key, of) | Act::SetFor(key, of) => (KEYS[key], Some(format!("{:?}", value(of)))),
+            Act::SetExpired(key, _) | Act::Remove(key) => (KEYS[key], None),
         })
         .collect()
 }
@@ -97,9 +97,8 @@ impl Model {
         self.version += 1;
         for (key, change) in finals {
             match change {
-                Some((text, expired)) => {
-                    let row = Row { text: text.clone(), version: self.version, expired: *expired };
-                    self.rows.insert(key, row);
+                Some(text) => {
+                    self.rows.insert(key, Stored { text: text.clone(), version: self.version });
                 }
                 None => {
                     self.rows.remove(key);
@@ -108,58 +107,47 @@ impl Model {
         }
     }
 
-    /// Without the attributes that nobody can see any more.
-    fn live(&self) -> Self {
-        let rows = self.rows.iter().filter(|(_, row)| !row.expired);
-        Self { version: self.version, rows: rows.map(|(key, row)| (*key, row.clone())).collect() }
-    }
-
     fn version_of(&self, key: &str) -> i64 {
         self.rows.get(key).map_or(0, |row| row.version)
     }
 
     /// The keys that a checked update of a handle which saw `base` must be refused for.
     fn conflicts(&self, base: &Self, finals: &Final) -> Vec<&'static str> {
-        let differs = |key: &&&str| {
-            let gone = base.version_of(key) == 0 && self.rows.get(**key).is_some_and(|row| row.expired);
-            base.version_of(key) != self.version_of(key) && !gone
-        };
-        finals.keys().filter(differs).copied().collect()
+        finals.keys().filter(|key| base.version_of(key) != self.version_of(key)).copied().collect()
     }
 }
 
 fn call(session: &mut Session, acts: &[Act]) {
     for act in acts {
         match *act {
-            Act::Set(key, value) => session.set(KEYS[key], &value).unwrap(),
-            Act::SetFor(key, value) => {
-                session.set_for(KEYS[key], &value, Duration::from_secs(3_600)).unwrap();
+            Act::Set(key, of) => session.set(KEYS[key], &value(of)).unwrap(),
+            Act::SetFor(key, of) => {
+                session.set_for(KEYS[key], &value(of), Duration::from_secs(3_600)).unwrap();
             }
-            Act::SetExpired(key, value) => {
+            Act::SetExpired(key, of) => {
                 let past = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-                session.set_until(KEYS[key], &value, past).unwrap();
+                session.set_until(KEYS[key], &value(of), past).unwrap();
             }
             Act::Remove(key) => session.remove(KEYS[key]),
         }
     }
 }
 
-/// The tables hold exactly the model: so nothing was written but what was changed.
+/// The tables hold exactly the model: so nothing was written but what was changed. And the row has a bound.
 async fn assert_tables(observer: &Client, session: &Session, model: &Model) {
     assert_eq!(stored_version(observer, session.id()).await, Some(model.version));
-    let expected = model
-        .rows
-        .iter()
-        .map(|(key, row)| ((*key).to_owned(), Stored { text: row.text.clone(), version: row.version }));
+    let expected = model.rows.iter().map(|(key, row)| ((*key).to_owned(), row.clone()));
     assert_eq!(stored(observer, session.id()).await, expected.collect());
+    let text = "SELECT FROM sessions s WHERE id = $1 AND octet_length(attributes) <= 1536
+                    AND (spilled OR NOT EXISTS (SELECT FROM session_attributes a WHERE a.session_id = s.id))";
+    assert_eq!(observer.execute(text, &[&session.id().expose()]).await.unwrap(), 1);
 }
 
 /// The handle shows exactly what is alive in the model.
 fn assert_shows(session: &Session, model: &Model) {
-    let live = model.live();
     assert_eq!(session.version().get(), model.version);
-    assert_eq!(session.keys(), live.rows.keys().copied().collect::<Vec<_>>());
-    for (key, row) in &live.rows {
+    assert_eq!(session.keys(), model.rows.keys().copied().collect::<Vec<_>>());
+    for (key, row) in &model.rows {
         assert_eq!(session.get_json(key), Some(row.text.as_str()));
         assert_eq!(session.attribute_version(key).map(|version| version.get()), Some(row.version));
     }
@@ -178,7 +166,7 @@ impl Story<'_> {
     async fn reread(&mut self) {
         let read = self.nodes[0].get(self.session.id()).refresh().await.unwrap();
         self.session = read.expect("nobody deletes it");
-        self.base = self.model.live();
+        self.base = self.model.clone();
         assert_shows(&self.session, &self.model);
     }
 
@@ -225,11 +213,8 @@ impl Story<'_> {
         if finals.is_empty() {
             return; // nothing was sent, so the handle shows what it showed
         }
-        let unseen = self.base.version != self.model.version;
-        let mut base = if unseen { self.model.live() } else { self.base.clone() };
-        base.apply(finals);
-        self.base = base;
         self.model.apply(finals);
+        self.base = self.model.clone();
         assert_shows(&self.session, &self.model);
     }
 }

@@ -15,6 +15,15 @@ enum Checked {
     Attributes,
 }
 
+/// Where the other node's attribute goes.
+#[derive(Clone, Copy, Debug)]
+enum Theirs {
+    InTheRow,
+    Apart,
+}
+
+const PLACES: [Theirs; 2] = [Theirs::InTheRow, Theirs::Apart];
+
 /// Sends `session`'s update into a row that a plain transaction holds, having inserted the key `new` and bumped the
 /// version, as another node would. Returns the update's outcome.
 async fn overtaken(
@@ -22,14 +31,21 @@ async fn overtaken(
     node: &SessionManager,
     mut session: Session,
     checked: Checked,
+    theirs: Theirs,
 ) -> Result<Session, UpdateError> {
     let observer = world.client().await;
     let id = session.id().expose();
-    let script = format!(
-        "UPDATE sessions SET version = version + 1 WHERE id = '{id}';
-         INSERT INTO session_attributes VALUES ('{id}', 'new', '\"theirs\"', NULL,
-             (SELECT version FROM sessions WHERE id = '{id}'))"
-    );
+    let script = match theirs {
+        Theirs::InTheRow => format!(
+            "UPDATE sessions SET version = version + 1,
+                 attributes = left(attributes, -1) || ',\"new\":[\"theirs\",' || version + 1 || ']}}' WHERE id = '{id}'"
+        ),
+        Theirs::Apart => format!(
+            "UPDATE sessions SET version = version + 1, spilled = true WHERE id = '{id}';
+             INSERT INTO session_attributes VALUES ('{id}', 'new', '\"theirs\"', NULL,
+                 (SELECT version FROM sessions WHERE id = '{id}'))"
+        ),
+    };
     let holder = Holder::begin(world, &script).await;
     let updated: JoinHandle<_> = {
         let node = node.clone();
@@ -52,36 +68,46 @@ async fn overtaken(
 async fn a_removal_does_not_overlook_a_key_that_was_inserted_while_it_waited() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
-    let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
-    session.remove("new");
-    let session = overtaken(&world, &node, session, Checked::No).await.unwrap();
-    assert_eq!(session.version().get(), 3);
-    assert_eq!(session.keys(), ["old"]);
-    assert_eq!(stored(&observer, session.id()).await.keys().collect::<Vec<_>>(), ["old"]);
+    for theirs in PLACES {
+        let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
+        session.remove("new");
+        let session = overtaken(&world, &node, session, Checked::No, theirs).await.unwrap();
+        assert_eq!(session.version().get(), 3, "{theirs:?}");
+        assert_eq!(session.keys(), ["old"]);
+        assert_eq!(stored(&observer, session.id()).await.keys().collect::<Vec<_>>(), ["old"], "{theirs:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unchecked_change_that_was_overtaken_shows_what_overtook_it() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
-    let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
-    session.set("mine", &2).unwrap();
-    let session = overtaken(&world, &node, session, Checked::No).await.unwrap();
-    assert_eq!(session.version().get(), 3);
-    assert_eq!(session.get::<String>("new").unwrap().as_deref(), Some("theirs"));
-    let versions = ["old", "new", "mine"].map(|key| session.attribute_version(key).unwrap().get());
-    assert_eq!(versions, [1, 2, 3]);
-    let cached = node.get(session.id()).await.unwrap().unwrap();
-    assert!(cached.is_from_cache());
-    assert_eq!(cached.keys(), session.keys());
-    assert_eq!(stored_version(&observer, session.id()).await, Some(3));
+    for theirs in PLACES {
+        let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
+        session.set("mine", &2).unwrap();
+        let session = overtaken(&world, &node, session, Checked::No, theirs).await.unwrap();
+        assert_eq!(session.version().get(), 3, "{theirs:?}");
+        assert_eq!(session.get::<String>("new").unwrap().as_deref(), Some("theirs"), "{theirs:?}");
+        let versions = ["old", "new", "mine"].map(|key| session.attribute_version(key).unwrap().get());
+        assert_eq!(versions, [1, 2, 3]);
+        let cached = node.get(session.id()).await.unwrap().unwrap();
+        assert!(cached.is_from_cache());
+        assert_eq!(cached.keys(), session.keys());
+        assert_eq!(stored_version(&observer, session.id()).await, Some(3));
+        let held = stored(&observer, session.id()).await;
+        assert_eq!(
+            held.values().map(|held| held.version).collect::<Vec<_>>(),
+            [3, 2, 1],
+            "{theirs:?}: {held:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checked_attribute_does_not_pass_on_what_it_was_before_the_wait() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
-    for remove in [false, true] {
+    for (theirs, remove) in PLACES.into_iter().flat_map(|theirs| [(theirs, false), (theirs, true)]) {
         let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
         let id = session.id();
         session.set("old", &2).unwrap();
@@ -90,7 +116,7 @@ async fn a_checked_attribute_does_not_pass_on_what_it_was_before_the_wait() {
         } else {
             session.set("new", "mine").unwrap();
         }
-        let outcome = overtaken(&world, &node, session, Checked::Attributes).await;
+        let outcome = overtaken(&world, &node, session, Checked::Attributes, theirs).await;
         assert!(matches!(outcome, Err(UpdateError::Conflict { keys }) if keys == ["new"]));
         let held = stored(&observer, id).await;
         assert_eq!((held["new"].text.as_str(), held["old"].text.as_str()), ("\"theirs\"", "1"));
@@ -106,7 +132,7 @@ async fn a_checked_version_does_not_pass_on_what_it_was_before_the_wait() {
     let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
     let id = session.id();
     session.set("old", &2).unwrap();
-    let outcome = overtaken(&world, &node, session, Checked::Version).await;
+    let outcome = overtaken(&world, &node, session, Checked::Version, Theirs::InTheRow).await;
     assert!(matches!(outcome, Err(UpdateError::Conflict { keys }) if keys.is_empty()));
     assert_eq!(stored(&observer, id).await["old"].text, "1");
     assert_eq!(stored_version(&observer, id).await, Some(2));

@@ -238,7 +238,8 @@ async fn an_invalidated_handle_cannot_be_saved() {
     assert!(!scene.a.get(on_a.id()).await.unwrap().unwrap().is_invalidated(), "only the handle is");
 }
 
-/// The delete's snapshot does not have the attribute: only somebody who looks after the wait can take it along.
+/// The delete's snapshot does not have the attribute, nor that the session has any: only somebody who looks after the
+/// wait can take it along.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attribute_that_is_inserted_while_a_delete_waits_goes_with_its_session() {
     let scene = Scene::new().await;
@@ -246,7 +247,7 @@ async fn an_attribute_that_is_inserted_while_a_delete_waits_goes_with_its_sessio
     let id = on_a.id();
     let text = id.expose();
     let script = format!(
-        "UPDATE sessions SET version = version + 1 WHERE id = '{text}';
+        "UPDATE sessions SET version = version + 1, spilled = true WHERE id = '{text}';
          INSERT INTO session_attributes (session_id, key, value, version)
          SELECT id, 'late', '1', version FROM sessions WHERE id = '{text}'"
     );

@@ -69,7 +69,9 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
         }
         // Past the library: nobody is told.
         let client = world.client().await;
-        client.execute("UPDATE session_attributes SET value = value::bigint + 1", &[]).await.unwrap();
+        let text = "UPDATE sessions SET attributes = CASE attributes
+                        WHEN '{\"n\":[1,1]}' THEN '{\"n\":[2,1]}' WHEN '{\"n\":[2,1]}' THEN '{\"n\":[3,1]}' END";
+        assert_eq!(client.execute(text, &[]).await.unwrap(), 2);
         match everybody {
             true => nodes[1].evict_all().await.unwrap(),
             false => nodes[1].evict_user(ann).await.unwrap(),

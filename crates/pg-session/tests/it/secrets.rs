@@ -84,13 +84,16 @@ async fn story(told: &Told, a: &SessionManager, b: &SessionManager) -> Vec<Sessi
 /// The server's words about a refused row quote it in their detail.
 async fn refused_story(told: &Told, world: &World, a: &SessionManager) -> Vec<SessionId> {
     let mut session = a.create(2).set("token", "fine").unwrap().await.unwrap();
-    let script = "ALTER TABLE session_attributes ADD CONSTRAINT refused CHECK (key <> 'poison')";
+    let script = "ALTER TABLE sessions ADD CONSTRAINT refused CHECK (position('poison' IN attributes) = 0);
+                  ALTER TABLE session_attributes ADD CONSTRAINT refused CHECK (key <> 'poison')";
     world.client().await.batch_execute(script).await.unwrap();
-    session.set("poison", VALUE).unwrap();
-    let refused = a.update(&mut session).await.unwrap_err();
-    add_chain(told, &refused);
-    assert!(matches!(&refused, UpdateError::Failed(_)));
-    add_chain(told, &a.create(2).set("poison", VALUE).unwrap().await.unwrap_err());
+    for value in [VALUE.to_owned(), VALUE.repeat(60)] {
+        session.set("poison", &value).unwrap();
+        let refused = a.update(&mut session).await.unwrap_err();
+        add_chain(told, &refused);
+        assert!(matches!(&refused, UpdateError::Failed(_)));
+        add_chain(told, &a.create(2).set("poison", &value).unwrap().await.unwrap_err());
+    }
     let text = session.id().expose().to_string();
     add_chain(told, &text.to_uppercase().parse::<SessionId>().unwrap_err());
     // A table that is gone: every read and every write says so, once per id and once for all.

@@ -15,21 +15,23 @@ pub struct Stored {
     pub version: i64,
 }
 
-/// All attributes: those of the sessions' rows, and those with rows of their own.
+/// All attributes that are alive: those of the sessions' rows, and those with rows of their own.
 pub const ATTRIBUTES: &str = "(
     SELECT s.id AS session_id, p.key, (p.value -> 0)::text AS value, (p.value ->> 1)::bigint AS version
     FROM sessions s CROSS JOIN json_each(s.attributes::json) p
     UNION ALL
-    SELECT session_id, key, value, version FROM session_attributes
+    SELECT session_id, key, value, version FROM session_attributes WHERE expires_at IS NULL OR expires_at > now()
 )";
 
-/// The attributes of a session as the tables hold them, expired ones included.
+/// The attributes of a session as the tables hold them. Those that have expired may stay until the clean-up, whatever
+/// became of their keys, and are left out.
 pub async fn stored(client: &Client, id: SessionId) -> BTreeMap<String, Stored> {
     let text = format!("SELECT key, value, version FROM {ATTRIBUTES} a WHERE session_id = $1");
     let rows = client.query(&text, &[&id.expose()]).await.expect("the attributes");
     let mut all = BTreeMap::new();
     for row in &rows {
-        let before = all.insert(row.get("key"), Stored { text: row.get("value"), version: row.get("version") });
+        let before =
+            all.insert(row.get("key"), Stored { text: row.get("value"), version: row.get("version") });
         assert_eq!(before, None, "a key stands in the session's row and has a row of its own");
     }
     all
@@ -47,7 +49,7 @@ pub async fn stored_time(client: &Client, column: &str, id: SessionId) -> System
     client.query_one(&text, &[&id.expose()]).await.expect("the session").get(0)
 }
 
-/// Sessions and attributes.
+/// Sessions, and attributes that are alive.
 pub async fn counts(client: &Client) -> (i64, i64) {
     let text = format!("SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM {ATTRIBUTES} a)");
     let row = client.query_one(&text, &[]).await.expect("the counts");
