@@ -41,7 +41,8 @@ impl Batch {
     /// Makes the parameters of one statement of them, and says for how many sessions.
     #[must_use]
     pub fn assemble(&self) -> usize {
-        let after = self.0.iter().map(|(base, changes)| base.attributes.apply(changes, base.row.version.next()));
+        let after =
+            self.0.iter().map(|(base, changes)| base.attributes.apply(changes, base.row.version.next()));
         let after: Vec<Attributes> = after.collect();
         let orders = self.0.iter().zip(&after).map(|((base, _), after)| Order {
             id: base.row.id,

@@ -102,15 +102,16 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let locks = dialect.names.locks();
     let (now, live) = (dialect.now, dialect.live("s"));
-    let Limit { ctes: limit, full } =
-        limit(dialect, "SELECT f.user_id FROM found f WHERE f.arrives AND f.live AND NOT f.rotated AND NOT f.moved");
+    let Limit { ctes: limit, full } = limit(
+        dialect,
+        "SELECT f.user_id FROM found f WHERE f.arrives AND f.live AND NOT f.rotated AND NOT f.moved",
+    );
     let remnants = dialect.remnants("h.id");
     let told_left = changed(dialect, "SELECT id, version FROM remnant");
     let told_gone = deleted(dialect, "SELECT id FROM ended UNION ALL SELECT id FROM evicted");
     let mut parameters = Parameters::default();
-    let turns = parameters.unnest(&[
-        IDS, NUMBERS, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS, FLAGS,
-    ]);
+    let turns = parameters
+        .unnest(&[IDS, NUMBERS, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS, FLAGS]);
     let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
     Sql {
         text: format!(

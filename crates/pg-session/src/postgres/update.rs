@@ -81,8 +81,7 @@ pub(super) fn sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
     let (now, live) = (dialect.now, dialect.live("s"));
     let told = changed(dialect, "SELECT d.id, d.version FROM done d WHERE d.notify");
     let mut parameters = Parameters::default();
-    let changes =
-        parameters.unnest(&[IDS, NUMBERS, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, FLAGS]);
+    let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, FLAGS]);
     let written = match rows {
         Rows::None => String::new(),
         Rows::Some => {
@@ -255,7 +254,8 @@ impl Database {
         for row in &rows {
             let n: i64 = row.try_get(7).map_err(unexpected)?;
             let outcome = usize::try_from(n - 1).ok().and_then(|index| outcomes.get_mut(index));
-            *outcome.ok_or_else(|| unexpected("a row for no order"))? = Some(applied(row).map_err(unexpected)?);
+            *outcome.ok_or_else(|| unexpected("a row for no order"))? =
+                Some(applied(row).map_err(unexpected)?);
         }
         Ok(outcomes)
     }

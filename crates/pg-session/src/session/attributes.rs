@@ -166,7 +166,8 @@ impl<'a> Writes<'a> {
             let old = before.0.iter().filter(move |old| old.place == from);
             old.filter(move |old| place(after, &old.key) != Some(from)).map(|old| &*old.key)
         };
-        let repacked = written().any(|new| new.place == Place::Packed) || left(Place::Packed).next().is_some();
+        let repacked =
+            written().any(|new| new.place == Place::Packed) || left(Place::Packed).next().is_some();
         Self {
             packed: repacked.then(|| packed::encode(after.0.iter().map(|attribute| &**attribute))),
             set: written().filter(|new| new.place == Place::Apart).collect(),

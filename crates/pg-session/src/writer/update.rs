@@ -129,7 +129,8 @@ impl Job for UpdateJob {
 /// Reads the sessions of those jobs that were overtaken. What can still be applied goes on top of what was read; the
 /// others are answered, and leave the batch.
 async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(), Failure> {
-    let mut found = reread(batch.iter().filter(|job| job.overtaken > 0).map(UpdateJob::session), workshop).await?;
+    let mut found =
+        reread(batch.iter().filter(|job| job.overtaken > 0).map(UpdateJob::session), workshop).await?;
     let mut told = Vec::new();
     for job in batch.iter().filter(|job| job.overtaken > 0 && job.notify) {
         if let Some(record) = found.get(&job.session()).filter(|record| job.conflict(record).is_some()) {
@@ -187,7 +188,10 @@ pub(super) fn overtaken_too_often() -> Error {
 /// I6: the statement applied the update on top of `base` or not at all, so these are the attributes of its version.
 fn successor(base: &Record, attributes: Attributes, applied: Applied) -> Record {
     let Applied { version, updated_at, expires_at, last_accessed_at, idle_limit, group_id } = applied;
-    assert!(version == base.row.version.next(), "an update was applied to another version than it was made from");
+    assert!(
+        version == base.row.version.next(),
+        "an update was applied to another version than it was made from"
+    );
     let row = Row { version, updated_at, expires_at, idle_limit, group_id, ..base.row };
     let record = Record::new(Arc::clone(&base.rules), row, attributes, last_accessed_at);
     record.access.inherit(&base.access);
