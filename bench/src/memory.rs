@@ -54,7 +54,11 @@ async fn look(url: &str) -> anyhow::Result<(Vec<SessionId>, u64)> {
     let connection = tokio::spawn(connection);
     let rows = client.query("SELECT id FROM sessions", &[]).await?;
     let ids = rows.iter().map(|row| SessionId::from_uuid(row.get::<_, Uuid>(0))).collect();
-    let sum = "SELECT sum(octet_length(key) + octet_length(value)) FROM session_attributes";
+    let sum = "SELECT sum(octet_length(a.key) + octet_length(a.value)) FROM (
+                   SELECT p.key, (p.value -> 0)::text AS value FROM sessions s CROSS JOIN json_each(s.attributes::json) p
+                   UNION ALL
+                   SELECT key, value FROM session_attributes
+               ) a";
     let text = u64::try_from(client.query_one(sum, &[]).await?.get::<_, i64>(0))?;
     drop(client);
     connection.await??;

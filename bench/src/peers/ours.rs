@@ -15,6 +15,8 @@ use crate::servers::{Database, Servers};
 
 /// Sessions that one statement fills in.
 const CHUNK: usize = 20_000;
+/// Longer than any run.
+const LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// How long a node may take to end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -32,28 +34,37 @@ impl Tables {
         let database = servers.database().await?;
         let mut config = Config::default();
         config.migrations = Migrations::Apply;
-        let report = SessionManager::connect(&database.url, config).await?.shutdown(PATIENCE).await;
+        let manager = SessionManager::connect(&database.url, config).await?;
+        let mut pattern = manager.create(UserId::from(Uuid::new_v4())).expires_in(LIFETIME);
+        for (key, value) in payload.attributes() {
+            pattern = pattern.set(&key, &value)?;
+        }
+        let pattern = pattern.await?.id().expose();
+        let report = manager.shutdown(PATIENCE).await;
         ensure!(report.is_complete(), "the node that migrated left something behind: {report:?}");
         let ids: Vec<Uuid> = (0..sessions).map(|_| Uuid::new_v4()).collect();
-        let (keys, values): (Vec<String>, Vec<String>) =
-            payload.attributes().into_iter().map(|(key, value)| (key, format!("\"{value}\""))).unzip();
         let client = database.client().await?;
         for chunk in ids.chunks(CHUNK) {
+            // Each as the library wrote the first one.
             client
                 .execute(
                     "WITH made AS (
                          INSERT INTO sessions (id, user_id, version, idle_limited, created_at, updated_at,
-                                               last_accessed_at, expires_at)
-                         SELECT id, gen_random_uuid(), 1, true, now(), now(), now(), now() + interval '30 days'
-                         FROM unnest($1::uuid[]) AS id RETURNING id
+                                               last_accessed_at, expires_at, attributes, spilled)
+                         SELECT u.id, gen_random_uuid(), s.version, s.idle_limited, s.created_at, s.updated_at,
+                                s.last_accessed_at, s.expires_at, s.attributes, s.spilled
+                         FROM unnest($1::uuid[]) AS u (id) CROSS JOIN sessions s WHERE s.id = $2
+                         RETURNING id
                      )
                      INSERT INTO session_attributes (session_id, key, value, version)
-                     SELECT id, key, value, 1 FROM made CROSS JOIN unnest($2::text[], $3::text[]) AS a (key, value)
-                     ORDER BY id",
-                    &[&chunk, &keys, &values],
+                     SELECT m.id, a.key, a.value, a.version
+                     FROM made m CROSS JOIN session_attributes a WHERE a.session_id = $2
+                     ORDER BY m.id",
+                    &[&chunk, &pattern],
                 )
                 .await?;
         }
+        client.execute("DELETE FROM sessions WHERE id = $1", &[&pattern]).await?;
         database.settle().await?;
         let ids = ids.into_iter().map(SessionId::from_uuid).collect();
         Ok(Self { database, payload, ids })
@@ -147,10 +158,10 @@ impl Peer for Node {
         let ids: Vec<Uuid> = self.tables.ids.iter().map(|id| id.expose()).collect();
         let rows = client
             .query(
-                "SELECT s.version, a.value
+                "SELECT s.version, COALESCE(s.attributes::json -> $2 ->> 0, a.value) AS value
                  FROM unnest($1::uuid[]) WITH ORDINALITY AS u (id, n)
                  JOIN sessions s ON s.id = u.id
-                 JOIN session_attributes a ON a.session_id = u.id AND a.key = $2
+                 LEFT JOIN session_attributes a ON s.spilled AND a.session_id = u.id AND a.key = $2
                  ORDER BY u.n",
                 &[&ids, &COUNTER],
             )
