@@ -130,7 +130,7 @@ fn by_process(story: &Story) -> impl Iterator<Item = Vec<&Look>> {
     processes.into_values()
 }
 
-fn shown(look: &Look, but: &str) -> String {
+pub(super) fn shown(look: &Look, but: &str) -> String {
     format!(
         "process {:x} at {:.3} s: a read ({:?}) showed {}, but {but}",
         look.process,

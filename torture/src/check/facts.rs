@@ -16,6 +16,8 @@ pub const CLOCK_SLACK: i128 = 2_000_000;
 /// One session, as everybody saw it.
 #[derive(Debug, Default)]
 pub struct Story {
+    /// Whose it is; `None` if nobody's, or if its creation was not acknowledged.
+    pub user: Option<usize>,
     pub looks: Vec<Look>,
     /// By the database: which operation made which version.
     pub written: Vec<(i64, Op)>,
@@ -162,6 +164,7 @@ impl Facts {
                         change
                     {
                         of_user.entry(user).or_default().push((*session, *to));
+                        self.sessions.entry(*session).or_default().user = Some(user);
                     }
                     if let Change::Rotate { session: old, grace, .. } = change {
                         let version = seen.version;
@@ -180,7 +183,7 @@ impl Facts {
                 }
                 (
                     Outcome::Gone,
-                    Change::Update { session }
+                    Change::Update { session, .. }
                     | Change::Modify { session }
                     | Change::Rotate { session, .. }
                     | Change::Delete { session },

@@ -3,6 +3,7 @@
 //!
 //! - [`coherence`]: I1 and I3 (nothing stale beyond the window), I2 (never backwards), I4 (nothing revived).
 //! - [`durability`]: I5 (nothing lost, nothing twice), I6 (row and attributes of one version), I7 (the cap).
+//! - [`places`]: I4 and I6 of an attribute that moves between the places that the database has for it.
 //! - [`locks`]: I8 (fences, exclusion).
 //! - [`bounds`]: I9 (memory, connections, queues) and the time to recover.
 //!
@@ -14,6 +15,7 @@ mod coherence;
 mod durability;
 mod facts;
 mod locks;
+mod places;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ pub fn all(history: &History, length: Nanos) -> Report {
     let mut report = Report::new(&facts, length);
     report.add(coherence::check(&facts));
     report.add(durability::check(&facts, &history.tables));
+    report.add(places::check(&facts, &history.tables));
     report.add(locks::check(history));
     report.add(bounds::check(history));
     report.note(coherence::propagation(&facts));

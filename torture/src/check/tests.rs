@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::{Report, all};
 use crate::clock::Nanos;
 use crate::history::{
-    Answer, Change, Entry, Fault, Found, History, Intent, Listed, Op, Outcome, Read, Row, Seen, Taken,
-    Written, op, process_of,
+    Answer, Change, Elevates, Entry, Fault, Found, History, Intent, Listed, Op, Outcome, Read, Row, Seen,
+    Taken, Written, op, process_of,
 };
 
 const MS: Nanos = 1_000_000;
@@ -39,13 +39,20 @@ impl Tale {
         self.acknowledge(op, from, to, change, Outcome::Made { session: S, seen: seen(version, op) })
     }
 
+    /// The same, of one that does something with the attribute that not every change writes.
+    fn elevate(&mut self, from: Nanos, elevates: Elevates, shown: Seen) -> &mut Self {
+        self.0.tables.writes.push(Written { session: S, version: shown.version, op: shown.a });
+        let made = Outcome::Made { session: S, seen: shown };
+        self.acknowledge(shown.a, from, from + 10, Change::Update { session: S, elevates }, made)
+    }
+
     fn acknowledge(&mut self, op: Op, from: Nanos, to: Nanos, change: Change, outcome: Outcome) -> &mut Self {
         self.entry(process_of(op), Entry::Intent(Intent { op, at: from * MS, change }));
         self.entry(process_of(op), Entry::Answer(Answer { op, at: to * MS, outcome }))
     }
 
     fn update(&mut self, op: Op, from: Nanos, to: Nanos, version: i64) -> &mut Self {
-        self.change(op, from, to, Change::Update { session: S }, version)
+        self.change(op, from, to, Change::Update { session: S, elevates: Elevates::AsBefore }, version)
     }
 
     fn delete(&mut self, op: Op, from: Nanos, to: Nanos) -> &mut Self {
@@ -90,6 +97,8 @@ fn seen(version: i64, by: Op) -> Seen {
         a_version: version,
         b_version: version,
         n: 0,
+        elevated: 0,
+        elevated_version: 0,
         elevated_until: None,
     }
 }
@@ -113,7 +122,11 @@ fn what_another_node_was_shown_counts_as_known() {
     tale.0.tables.writes.push(Written { session: S, version: 2, op: op(A, 0, 2) });
     tale.entry(
         process_of(op(A, 0, 2)),
-        Entry::Intent(Intent { op: op(A, 0, 2), at: 50 * MS, change: Change::Update { session: S } }),
+        Entry::Intent(Intent {
+            op: op(A, 0, 2),
+            at: 50 * MS,
+            change: Change::Update { session: S, elevates: Elevates::AsBefore },
+        }),
     );
     tale.read(B, 200, shows(2, 2)).is_good();
     tale.read(2, 1_300, shows(1, 1)).breaks("I3");
@@ -252,7 +265,14 @@ fn a_rotation_takes_the_counter_along() {
         tale.0.tables.writes.push(Written { session: NEW, version: 4, op: op(A, 0, 4) });
         let made = Outcome::Made { session: NEW, seen: seen(4, op(A, 0, 4)) };
         tale.acknowledge(op(A, 0, 4), 200, 210, Change::Modify { session: NEW }, made);
-        tale.0.tables.sessions.push(Row { session: NEW, user: None, version: 4, n, rotated: false });
+        tale.0.tables.sessions.push(Row {
+            session: NEW,
+            user: None,
+            version: 4,
+            n,
+            rotated: false,
+            misplaced: 0,
+        });
         tale.report()
     };
     assert!(count(2).is_good(), "{}", count(2));
@@ -302,7 +322,13 @@ fn an_acknowledged_change_has_to_be_in_the_database_once() {
 fn an_unknown_outcome_may_be_either_and_a_refusal_may_not() {
     let commit = |outcome: Outcome, committed: bool| {
         let mut tale = Tale::begin();
-        tale.acknowledge(op(A, 0, 2), 100, 110, Change::Update { session: S }, outcome);
+        tale.acknowledge(
+            op(A, 0, 2),
+            100,
+            110,
+            Change::Update { session: S, elevates: Elevates::AsBefore },
+            outcome,
+        );
         if committed {
             tale.0.tables.writes.push(Written { session: S, version: 2, op: op(A, 0, 2) });
         }
@@ -319,7 +345,14 @@ fn a_counter_counts_every_increment() {
     let count = |n| {
         let mut tale = Tale::begin();
         tale.change(op(A, 0, 2), 100, 110, Change::Modify { session: S }, 2);
-        tale.0.tables.sessions.push(Row { session: S, user: None, version: 2, n, rotated: false });
+        tale.0.tables.sessions.push(Row {
+            session: S,
+            user: None,
+            version: 2,
+            n,
+            rotated: false,
+            misplaced: 0,
+        });
         tale.report()
     };
     assert!(count(1).is_good());
@@ -340,6 +373,103 @@ fn row_and_attributes_belong_together() {
     // A version that the clean-up made, and that wrote nothing.
     let mut tale = Tale::begin();
     tale.read(B, 200, Found::Seen(Seen { version: 2, ..seen(1, op(A, 0, 1)) })).is_good();
+}
+
+/// What A's operation of the number of a version wrote.
+fn at(version: i64) -> Seen {
+    seen(version, op(A, 0, version.unsigned_abs()))
+}
+
+/// And beside it the attribute that not every change writes, as operation `number` of A set it.
+fn elevated(version: i64, number: u64, own_version: i64, until: Option<Nanos>) -> Seen {
+    Seen {
+        elevated: op(A, 0, number),
+        elevated_version: own_version,
+        elevated_until: until.map(|until| until * MS),
+        ..at(version)
+    }
+}
+
+#[test]
+fn an_attribute_that_moves_is_seen_as_it_was_last_written() {
+    let end = Some(9_000);
+    // For a while, to the end, and no more.
+    let moved = |from, shown| {
+        let mut tale = Tale::begin();
+        tale.elevate(100, Elevates::ForAWhile, elevated(2, 2, 2, end));
+        tale.elevate(200, Elevates::ToTheEnd, elevated(3, 3, 3, None));
+        tale.elevate(300, Elevates::AsBefore, elevated(4, 3, 3, None));
+        tale.elevate(400, Elevates::NoMore, at(5));
+        tale.read(B, from, Found::Seen(shown)).report()
+    };
+    assert!(moved(120, elevated(2, 2, 2, end)).is_good());
+    assert!(moved(120, at(2)).is_good(), "it may have ended");
+    assert!(moved(120, elevated(2, 2, 2, None)).breaks("I6 attr"));
+    assert!(moved(220, elevated(3, 3, 3, None)).is_good());
+    assert!(moved(320, elevated(4, 3, 3, None)).is_good());
+    assert!(moved(320, elevated(4, 2, 2, end)).breaks("I6 attr"));
+    assert!(moved(320, elevated(4, 3, 4, None)).breaks("I6 attr"));
+    assert!(moved(320, at(4)).breaks("I6 attr"));
+    assert!(moved(420, at(5)).is_good());
+    assert!(moved(420, elevated(5, 3, 3, None)).breaks("I6 attr"));
+}
+
+#[test]
+fn a_version_of_nobody_s_operation_may_have_removed_the_attribute() {
+    let mut tale = Tale::begin();
+    tale.elevate(100, Elevates::ToTheEnd, elevated(2, 2, 2, None));
+    tale.read(B, 200, Found::Seen(Seen { version: 3, ..at(2) })).is_good();
+    tale.read(B, 220, Found::Seen(Seen { version: 3, ..elevated(2, 2, 3, None) })).breaks("I6 attr");
+}
+
+#[test]
+fn a_rotation_makes_what_it_keeps_its_own() {
+    let rotated = |keeps, seen: Seen| {
+        let mut tale = Tale::begin();
+        tale.elevate(50, Elevates::ToTheEnd, elevated(2, 2, 2, None));
+        let rotation = seen.a;
+        tale.0.tables.writes.push(Written { session: NEW, version: 3, op: rotation });
+        let change = Change::Rotate { session: S, user: Some(3), keeps, grace: 0 };
+        tale.acknowledge(rotation, 100, 110, change, Outcome::Made { session: NEW, seen });
+        tale.report()
+    };
+    assert!(rotated(true, elevated(3, 2, 3, None)).is_good());
+    assert!(rotated(true, elevated(3, 2, 2, None)).breaks("I6 attr"));
+    assert!(rotated(true, at(3)).breaks("I6 attr"));
+    assert!(rotated(false, at(3)).is_good());
+    assert!(rotated(false, elevated(3, 2, 3, None)).breaks("I6 attr"));
+}
+
+#[test]
+fn an_attribute_stands_in_one_place() {
+    let end = |misplaced| {
+        let mut tale = Tale::begin();
+        tale.0.tables.sessions.push(Row {
+            session: S,
+            user: None,
+            version: 1,
+            n: 0,
+            rotated: false,
+            misplaced,
+        });
+        tale.report()
+    };
+    assert!(end(0).is_good());
+    assert!(end(1).breaks("I6 place"));
+}
+
+#[test]
+fn what_was_removed_from_all_sessions_is_not_seen_again() {
+    let removed = |from, read| {
+        let mut tale = Tale::begin();
+        let shown = elevated(2, 2, 2, None);
+        tale.elevate(100, Elevates::ToTheEnd, shown);
+        tale.acknowledge(op(A, 0, 3), from, 210, Change::Unelevate { user: 3 }, Outcome::Gone);
+        tale.read(B, read, Found::Seen(shown)).report()
+    };
+    assert!(removed(200, 1_200).is_good());
+    assert!(removed(200, 1_220).breaks("I4 every"));
+    assert!(removed(105, 1_220).is_good(), "it may have come before");
 }
 
 #[test]

@@ -8,16 +8,44 @@ use crate::history::Row as Alive;
 use crate::history::{Tables, Written};
 use crate::plan::SCHEMA;
 
-/// Each change of a session writes its attribute `a`, and so a row here, in its own transaction.
+/// Each change of a session writes its attribute `a`, and so a row here, in its own transaction: from wherever the
+/// attribute is put. In the session's row others stand beside it, so there it is what has the row's version.
 const WRITTEN: &str = "
-    CREATE TABLE {schema}.written (session_id uuid NOT NULL, version bigint NOT NULL, op text NOT NULL);
-    CREATE FUNCTION {schema}.note() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE TABLE {schema}.written (session_id uuid NOT NULL, version bigint NOT NULL, op bigint NOT NULL);
+    CREATE FUNCTION {schema}.note_apart() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        INSERT INTO {schema}.written VALUES (NEW.session_id, NEW.version, NEW.value);
+        INSERT INTO {schema}.written VALUES (NEW.session_id, NEW.version, (NEW.value::json ->> 0)::bigint);
         RETURN NULL;
     END $$;
     CREATE TRIGGER note AFTER INSERT OR UPDATE ON {schema}.session_attributes
-        FOR EACH ROW WHEN (NEW.key = 'a') EXECUTE FUNCTION {schema}.note();";
+        FOR EACH ROW WHEN (NEW.key = 'a') EXECUTE FUNCTION {schema}.note_apart();
+    CREATE FUNCTION {schema}.note_packed() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE a json := NEW.attributes::json -> 'a';
+    BEGIN
+        IF (a ->> 1)::bigint = NEW.version THEN
+            INSERT INTO {schema}.written VALUES (NEW.id, NEW.version, (a -> 0 ->> 0)::bigint);
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER note_new AFTER INSERT ON {schema}.sessions
+        FOR EACH ROW EXECUTE FUNCTION {schema}.note_packed();
+    -- Not of an access, which makes no version.
+    CREATE TRIGGER note AFTER UPDATE ON {schema}.sessions
+        FOR EACH ROW WHEN (NEW.version <> OLD.version) EXECUTE FUNCTION {schema}.note_packed();";
+
+/// What is alive: the counter, from one place or the other, and how many attributes stand in none or both of them.
+const ALIVE: &str = "
+    WITH alive AS (
+        SELECT *, attributes::json AS packed FROM {schema}.sessions WHERE expires_at > clock_timestamp()
+    )
+    SELECT s.id, s.user_id, s.version, COALESCE((COALESCE(s.packed -> 'n' -> 0, a.n) ->> 0)::bigint, 0),
+           s.rotated_to IS NOT NULL, COALESCE(a.misplaced, 0)
+    FROM alive s CROSS JOIN LATERAL (
+        SELECT (array_agg(a.value::json) FILTER (WHERE a.key = 'n'))[1] AS n,
+               count(*) FILTER (WHERE NOT s.spilled OR s.packed -> a.key IS NOT NULL) AS misplaced
+        FROM {schema}.session_attributes a
+        WHERE a.session_id = s.id AND (a.expires_at IS NULL OR a.expires_at > clock_timestamp())
+    ) a";
 
 /// What the locks protect: it knows the highest fence, and refuses lower ones.
 const RESOURCE: &str = "
@@ -53,21 +81,17 @@ pub(super) async fn read(url: &str) -> Result<Tables> {
     let mut tables = Tables::default();
     let written = format!("SELECT session_id, version, op FROM {SCHEMA}.written");
     for row in client.query(&written, &[]).await? {
-        let op: String = row.get(2);
-        tables.writes.push(Written { session: row.get(0), version: row.get(1), op: op.parse()? });
+        let op: i64 = row.get(2);
+        tables.writes.push(Written { session: row.get(0), version: row.get(1), op: op.cast_unsigned() });
     }
-    let alive = format!(
-        "SELECT s.id, s.user_id, s.version, coalesce(n.value::bigint, 0), s.rotated_to IS NOT NULL
-         FROM {SCHEMA}.sessions s LEFT JOIN {SCHEMA}.session_attributes n ON n.session_id = s.id AND n.key = 'n'
-         WHERE s.expires_at > clock_timestamp()"
-    );
-    for row in client.query(&alive, &[]).await? {
+    for row in client.query(&ALIVE.replace("{schema}", SCHEMA), &[]).await? {
         tables.sessions.push(Alive {
             session: row.get(0),
             user: row.get(1),
             version: row.get(2),
             n: row.get(3),
             rotated: row.get(4),
+            misplaced: row.get(5),
         });
     }
     let accepted = "SELECT name, fence, op FROM torture_resource.accepted ORDER BY n";

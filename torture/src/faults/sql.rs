@@ -37,12 +37,15 @@ pub(super) async fn use_up_connections(stage: &Stage, dice: &mut Dice) -> Result
     Ok(())
 }
 
-/// Two clients that lock sessions in the order opposite to the library's, again and again.
+/// A client that locks sessions, and at times their attributes before them, in the order opposite to the library's,
+/// again and again.
 pub(super) async fn deadlock(stage: &Stage, dice: &mut Dice) -> Result<()> {
     let board = Board::open(stage.keep.path())?;
     let end = Instant::now() + dice.millis(2_000, 4_000);
     let one = stage.client().await?;
     let lock = format!("SELECT 1 FROM {SCHEMA}.sessions WHERE id = $1 FOR UPDATE");
+    let lock_attributes =
+        format!("SELECT 1 FROM {SCHEMA}.session_attributes WHERE session_id = $1 FOR UPDATE");
     while Instant::now() < end {
         let mut ids: Vec<_> =
             (0..8).map(|_| board.read(dice.index(SLOTS)).map(|slot| slot.now)).collect::<Result<_, _>>()?;
@@ -51,6 +54,10 @@ pub(super) async fn deadlock(stage: &Stage, dice: &mut Dice) -> Result<()> {
         one.batch_execute("BEGIN").await?;
         for id in ids {
             // Being the victim is what it is here for; the rest of its transaction is then refused.
+            if dice.chance(50) {
+                let _ = one.query(&lock_attributes, &[&id]).await;
+                tokio::time::sleep(dice.millis(5, 40)).await;
+            }
             let _ = one.query(&lock, &[&id]).await;
             tokio::time::sleep(dice.millis(5, 40)).await;
         }
@@ -79,9 +86,11 @@ pub(super) async fn alter_tables(stage: &Stage) -> Result<()> {
             "ALTER TABLE {schema}.sessions ADD COLUMN extra integer DEFAULT 7",
             "ALTER TABLE {schema}.session_attributes ADD COLUMN extra text",
             "ALTER TABLE {schema}.session_attributes ALTER COLUMN value SET STORAGE EXTERNAL",
+            "ALTER TABLE {schema}.sessions ALTER COLUMN attributes SET STORAGE EXTERNAL",
             "ALTER TABLE {schema}.session_attributes DROP COLUMN extra",
             "ALTER TABLE {schema}.sessions DROP COLUMN extra",
             "ALTER TABLE {schema}.session_attributes ALTER COLUMN value SET STORAGE EXTENDED",
+            "ALTER TABLE {schema}.sessions ALTER COLUMN attributes SET STORAGE EXTENDED",
         ] {
             patiently(&client, &change.replace("{schema}", SCHEMA)).await?;
             tokio::time::sleep(Duration::from_millis(50)).await;

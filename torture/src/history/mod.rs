@@ -103,7 +103,10 @@ pub struct Seen {
     pub b_version: i64,
     /// How often `modify` has counted.
     pub n: i64,
-    /// An attribute that ends by itself: when, on the database's clock.
+    /// An attribute that only some changes write or remove: by which it was, 0 if it is not there; and the version.
+    pub elevated: Op,
+    pub elevated_version: i64,
+    /// When it ends by itself, if it does, on the database's clock.
     pub elevated_until: Option<Nanos>,
 }
 
@@ -122,6 +125,7 @@ pub enum Change {
     },
     Update {
         session: Uuid,
+        elevates: Elevates,
     },
     /// An update that counts.
     Modify {
@@ -132,7 +136,7 @@ pub enum Change {
         session: Uuid,
         /// Whose it is afterwards.
         user: Option<usize>,
-        /// Whether the new session has the counter of the old one.
+        /// Whether the new session has the counter of the old one, and what elevated it.
         keeps: bool,
         grace: Nanos,
     },
@@ -142,6 +146,21 @@ pub enum Change {
     DeleteUser {
         user: usize,
     },
+    /// The attribute that not every change writes is removed from all of the user's sessions.
+    Unelevate {
+        user: usize,
+    },
+}
+
+/// What an update does with the attribute that not every change writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Elevates {
+    AsBefore,
+    /// It ends by itself, so it has a row of its own.
+    ForAWhile,
+    /// Until the session ends.
+    ToTheEnd,
+    NoMore,
 }
 
 /// How a change was answered.
@@ -156,7 +175,7 @@ pub struct Answer {
 pub enum Outcome {
     /// Created, or changed: this is what the database holds.
     Made { session: Uuid, seen: Seen },
-    /// The session does not exist, by now.
+    /// The session, or what was to be removed, does not exist, by now.
     Gone,
     /// Nothing was changed: a conflict, or an error that says so.
     Refused(String),
@@ -242,4 +261,6 @@ pub struct Row {
     pub n: i64,
     /// What a rotation has left, for its grace.
     pub rotated: bool,
+    /// Attributes that are where nobody looks for them, or in both places.
+    pub misplaced: i64,
 }

@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Node;
+use super::laden::Laden;
 use crate::clock::{Nanos, nanos, now};
 use crate::dice::Dice;
-use crate::history::{Answer, Change, Entry, Found, Intent, Listed, Op, Outcome, Read, Seen};
+use crate::history::{Answer, Change, Elevates, Entry, Found, Intent, Listed, Op, Outcome, Read, Seen};
 use crate::plan::{CLIENT_PLACES, SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
 
 /// Sessions that are written in one epoch, and its length: longer than the window, so that the epoch after it has
@@ -56,6 +57,7 @@ impl Client {
             640..965 => self.write().await,
             965..975 => self.list().await,
             975..980 => self.delete_user().await,
+            980..985 => self.unelevate().await,
             _ => self.read_ended().await,
         }
     }
@@ -142,14 +144,28 @@ impl Client {
         }
     }
 
-    /// Blind, checked, with an attribute that ends soon, or with an end for the session itself.
+    /// Blind, checked, or with an end for the session itself; and perhaps with what may end by itself.
     pub(super) async fn update(&mut self, session: Uuid) -> Option<Outcome> {
         let mut handle = self.read(session, false, None).await??;
-        let op = self.intend(Change::Update { session });
+        let elevates = match self.dice.roll(100) {
+            0..10 => Elevates::ForAWhile,
+            10..18 => Elevates::ToTheEnd,
+            18..22 => Elevates::NoMore,
+            _ => Elevates::AsBefore,
+        };
+        let op = self.intend(Change::Update { session, elevates });
         let way = self.dice.roll(100);
         let soon = self.dice.millis(200, 1_500);
-        let set = sign(&mut handle, op);
-        let set = if way >= 85 && set.is_ok() { handle.set_for("elevated", &op, soon) } else { set };
+        let elevated = Laden::new(op, &mut self.dice);
+        let set = sign(&mut handle, op, &mut self.dice).and_then(|()| match elevates {
+            Elevates::ForAWhile => handle.set_for("elevated", &elevated, soon),
+            Elevates::ToTheEnd => handle.set("elevated", &elevated),
+            Elevates::NoMore => {
+                handle.remove("elevated");
+                Ok(())
+            }
+            Elevates::AsBefore => Ok(()),
+        });
         if let Err(error) = set {
             return Some(self.answer(op, Outcome::Refused(error.to_string())));
         }
@@ -167,10 +183,11 @@ impl Client {
 
     async fn modify(&mut self, session: Uuid) -> Option<Outcome> {
         let op = self.intend(Change::Modify { session });
+        let dice = &mut self.dice;
         let modified = self.node.manager.modify(SessionId::from_uuid(session), |session| {
-            let n: i64 = session.get("n")?.unwrap_or(0);
-            session.set("n", &(n + 1))?;
-            sign(session, op)
+            let n = session.get("n")?.map_or(0, |laden: Laden<i64>| laden.0);
+            session.set("n", &Laden::new(n + 1, dice))?;
+            sign(session, op, dice)
         });
         let outcome = modified.await;
         let outcome = self.outcome_of(outcome);
@@ -187,12 +204,12 @@ impl Client {
         let keeps = !logs_in || self.dice.chance(50);
         let grace = if self.dice.chance(50) { Duration::ZERO } else { self.dice.millis(200, 3_000) };
         let op = self.intend(Change::Rotate { session, user, keeps, grace: nanos(grace) });
-        if let Err(error) = sign(&mut handle, op) {
+        if let Err(error) = sign(&mut handle, op, &mut self.dice) {
             return Some(self.answer(op, Outcome::Refused(error.to_string())));
         }
         let rotate = self.node.manager.rotate(&mut handle).grace(grace);
         let rotated = match user {
-            Some(user) if logs_in && keeps => rotate.user(user as i64).keep(["n"]).await,
+            Some(user) if logs_in && keeps => rotate.user(user as i64).keep(["n", "elevated"]).await,
             Some(user) if logs_in => rotate.user(user as i64).await,
             _ => rotate.await,
         };
@@ -232,6 +249,13 @@ impl Client {
         self.answer(op, deleted.map_or_else(of_error, |()| Outcome::Gone));
     }
 
+    async fn unelevate(&mut self) {
+        let Some(user) = user_of(self.focus(0)) else { return };
+        let op = self.intend(Change::Unelevate { user });
+        let removed = self.node.manager.delete_attribute_from_user_sessions(user as i64, "elevated").await;
+        self.answer(op, removed.map_or_else(of_error, |_| Outcome::Gone));
+    }
+
     /// A new session for the slot, in the place of `old`.
     async fn begin(&mut self, slot: usize, old: Uuid) -> Option<Uuid> {
         let user = user_of(slot);
@@ -240,7 +264,8 @@ impl Client {
             Some(user) => self.node.manager.create(user as i64),
             None => self.node.manager.create_anonymous(),
         };
-        let create = create.set("a", &op).and_then(|create| create.set("b", &op));
+        let (a, b) = (Laden::new(op, &mut self.dice), Laden::new(op, &mut self.dice));
+        let create = create.set("a", &a).and_then(|create| create.set("b", &b));
         let created = match create {
             Ok(create) if self.dice.chance(10) => create.expires_in(self.dice.millis(500, 5_000)).await,
             Ok(create) => create.await,
@@ -284,7 +309,7 @@ impl Client {
     /// Everything that is checked of a session. An attribute that is missing or does not decode is a 0, which no
     /// operation ever writes.
     fn look(&self, session: &Session) -> Seen {
-        let number = |key| session.get::<u64>(key).ok().flatten().unwrap_or(0);
+        let number = |key| session.get(key).ok().flatten().map_or(0, |laden: Laden<u64>| laden.0);
         let version = |key| session.attribute_version(key).map_or(0, Version::get);
         Seen {
             version: session.version().get(),
@@ -294,7 +319,9 @@ impl Client {
             b: number("b"),
             a_version: version("a"),
             b_version: version("b"),
-            n: session.get("n").ok().flatten().unwrap_or(0),
+            n: session.get("n").ok().flatten().map_or(0, |laden: Laden<i64>| laden.0),
+            elevated: number("elevated"),
+            elevated_version: version("elevated"),
             elevated_until: session.attribute_expires_at("elevated").map(since_epoch),
         }
     }
@@ -324,9 +351,9 @@ impl Client {
     }
 }
 
-fn sign(session: &mut Session, op: Op) -> Result<(), pg_session::Error> {
-    session.set("a", &op)?;
-    session.set("b", &op)
+fn sign(session: &mut Session, op: Op, dice: &mut Dice) -> Result<(), pg_session::Error> {
+    session.set("a", &Laden::new(op, dice))?;
+    session.set("b", &Laden::new(op, dice))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]

@@ -4,6 +4,7 @@
 //! its shutdown left. It ends when its standard input does: by order, or because the conductor is gone.
 
 mod client;
+mod laden;
 mod locker;
 mod meeting;
 mod pulse;
