@@ -35,7 +35,6 @@ use tokio_postgres::{Row, Statement};
 
 use self::failure::{Failure, Verdict};
 use self::names::{Names, Owner};
-use self::update::Rows;
 use crate::clock::{DbTime, Tick};
 use crate::config::{Config, Statements};
 use crate::error::{Error, ErrorKind};
@@ -72,7 +71,7 @@ struct Texts {
     versions: Sql,
     update_one: Sql,
     update: Sql,
-    update_rows: Sql,
+    update_in_full: Sql,
     create: Sql,
     user_lock: Sql,
     rotate: Sql,
@@ -140,8 +139,8 @@ impl Database {
             load: load::sql(&dialect),
             versions: versions::sql(&dialect),
             update_one: update_one::sql(&dialect),
-            update: update::sql(&dialect, Rows::None),
-            update_rows: update::sql(&dialect, Rows::Some),
+            update: update::sql(&dialect),
+            update_in_full: update::full_sql(&dialect),
             create: create::sql(&dialect),
             user_lock: session_limit::lock_sql(&dialect),
             rotate: rotate::sql(&dialect),

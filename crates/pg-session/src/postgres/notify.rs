@@ -42,13 +42,17 @@ pub(super) fn changed(dialect: &Dialect<'_>, source: &str) -> String {
     )
 }
 
-/// The payload that tells of one changed session.
-pub(super) fn changed_payload(id: SessionId, version: Version) -> String {
-    format!("1s{}", entry(id, version))
-}
-
-fn entry(id: SessionId, version: Version) -> String {
-    format!("{}.{}", id.expose().simple(), version.get())
+/// The payloads that tell of these sessions.
+pub(super) fn changed_payloads(sessions: impl Iterator<Item = (SessionId, Version)>) -> Vec<String> {
+    let mut payloads: Vec<String> = Vec::new();
+    for (index, (id, version)) in sessions.enumerate() {
+        let (id, version) = (id.expose().simple(), version.get());
+        match payloads.last_mut() {
+            Some(payload) if index % CHANGED_ENTRIES_MAX > 0 => payload.push_str(&format!(",{id}.{version}")),
+            _ => payloads.push(format!("1s{id}.{version}")),
+        }
+    }
+    payloads
 }
 
 /// The same for the deleted rows `(id)` of `source`.
@@ -114,11 +118,7 @@ impl Database {
 
     /// Tells every node what versions these sessions have; nothing in the tables changes.
     pub(crate) async fn notify_changed(&self, sessions: &[(SessionId, Version)]) -> Result<(), Failure> {
-        let payloads = sessions.chunks(CHANGED_ENTRIES_MAX).map(|part| {
-            let entries: Vec<String> = part.iter().map(|&(id, version)| entry(id, version)).collect();
-            format!("1s{}", entries.join(","))
-        });
-        let payloads: Vec<String> = payloads.collect();
+        let payloads = changed_payloads(sessions.iter().copied());
         self.query(&self.texts.notify, &[&payloads]).await.map(|_| ())
     }
 }

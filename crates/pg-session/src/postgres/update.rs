@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::time;
-use super::notify::changed;
+use super::notify::changed_payloads;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
@@ -58,49 +58,52 @@ pub(crate) struct Order<'a> {
     pub(crate) notify: bool,
 }
 
-/// The row after the update.
+impl Order<'_> {
+    /// Whether it changes nothing but the attributes of the session's row.
+    fn is_plain(&self) -> bool {
+        self.row.is_empty() && self.writes.set.is_empty() && self.writes.removed.is_empty()
+    }
+}
+
+/// What the database made of an order; the rest is known beforehand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Applied {
-    pub(crate) version: Version,
     pub(crate) updated_at: DbTime,
     pub(crate) expires_at: DbTime,
     pub(crate) last_accessed_at: DbTime,
-    pub(crate) idle_limit: IdleLimit,
-    pub(crate) group_id: Option<GroupId>,
 }
 
-/// Whether the statement also writes and deletes rows of attributes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rows {
-    None,
-    Some,
+/// For orders that change nothing but the attributes of the sessions' rows: nearly all.
+pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
+    let sessions = dialect.names.sessions();
+    let (now, live) = (dialect.now, dialect.live("s"));
+    let mut parameters = Parameters::default();
+    let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS]);
+    let told = told(dialect, &parameters.unnest(&[TEXTS]));
+    Sql {
+        text: format!(
+            "WITH done AS (
+                 UPDATE {sessions} s
+                 SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
+                 FROM {changes} WITH ORDINALITY AS c (id, base, attributes, n)
+                 WHERE s.id = c.id AND s.version = c.base AND s.rotated_to IS NULL AND {live}
+                 RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at
+             )
+             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at FROM done d CROSS JOIN ({told}) t"
+        ),
+        types: parameters.types,
+    }
 }
 
-pub(super) fn sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
+/// For any orders.
+pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let (now, live) = (dialect.now, dialect.live("s"));
-    let told = changed(dialect, "SELECT d.id, d.version FROM done d WHERE d.notify");
     let mut parameters = Parameters::default();
-    let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, FLAGS]);
-    let written = match rows {
-        Rows::None => String::new(),
-        Rows::Some => {
-            let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
-            let removals = parameters.unnest(&[NUMBERS, TEXTS]);
-            format!(
-                "), written AS (
-                     INSERT INTO {attributes} AS a (session_id, key, value, expires_at, version)
-                     SELECT d.id, i.key, i.text, i.expires_at, d.version
-                     FROM done d JOIN {items} AS i (n, key, text, expires_at) ON i.n = d.n
-                     ON CONFLICT (session_id, key) DO UPDATE
-                     SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, version = EXCLUDED.version
-                 ), removed AS (
-                     DELETE FROM {attributes} a USING done d JOIN {removals} AS i (n, key) ON i.n = d.n
-                     WHERE a.session_id = d.id AND a.key = i.key
-                 "
-            )
-        }
-    };
+    let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
+    let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
+    let removals = parameters.unnest(&[NUMBERS, TEXTS]);
+    let told = told(dialect, &parameters.unnest(&[TEXTS]));
     Sql {
         text: format!(
             "WITH done AS (
@@ -113,17 +116,33 @@ pub(super) fn sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
                      idle_limited = COALESCE(c.idle_limited, s.idle_limited),
                      group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
                  FROM {changes} WITH ORDINALITY
-                 AS c (id, base, attributes, spills, expires_at, expires_in, idle_limited, regroup, group_id, notify, n)
+                 AS c (id, base, attributes, spills, expires_at, expires_in, idle_limited, regroup, group_id, n)
                  WHERE s.id = c.id AND s.version = c.base AND s.rotated_to IS NULL AND {live}
-                 RETURNING c.n, c.notify, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at,
-                           s.idle_limited, s.group_id
-             {written}), told AS MATERIALIZED ({told})
-             SELECT d.version, d.updated_at, d.expires_at, d.last_accessed_at, d.idle_limited, d.group_id, {now} AS now,
-                    d.n
-             FROM done d CROSS JOIN (SELECT count(*) FROM told) t"
+                 RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
+             ), written AS (
+                 INSERT INTO {attributes} AS a (session_id, key, value, expires_at, version)
+                 SELECT d.id, i.key, i.text, i.expires_at, d.version
+                 FROM done d JOIN {items} AS i (n, key, text, expires_at) ON i.n = d.n
+                 ON CONFLICT (session_id, key) DO UPDATE
+                 SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, version = EXCLUDED.version
+             ), removed AS (
+                 DELETE FROM {attributes} a USING done d JOIN {removals} AS i (n, key) ON i.n = d.n
+                 WHERE a.session_id = d.id AND a.key = i.key
+             )
+             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at FROM done d CROSS JOIN ({told}) t"
         ),
         types: parameters.types,
     }
+}
+
+/// Sends the payloads, once something was done. They tell of all orders: one that was not applied found a newer version, or
+/// nothing, so whoever hears of it drops nothing that is current.
+fn told(dialect: &Dialect<'_>, payloads: &str) -> String {
+    let channel = dialect.channel();
+    format!(
+        "SELECT count(pg_catalog.pg_notify('{channel}', p.payload)) FROM {payloads} AS p (payload)
+         WHERE EXISTS (SELECT FROM done)"
+    )
 }
 
 /// The orders as columns: what UNNEST takes.
@@ -138,10 +157,10 @@ pub(super) struct Columns<'a> {
     idle_limited: Vec<Option<bool>>,
     regroup: Vec<bool>,
     group_ids: Vec<Option<Uuid>>,
-    notify: Vec<bool>,
     items: Items<'a>,
     removed_of: Vec<i64>,
     removed_keys: Vec<&'a str>,
+    payloads: Vec<String>,
 }
 
 /// Attributes with rows of their own as columns, each with the ordinal (from 1) of the session that it belongs to.
@@ -164,12 +183,25 @@ impl<'a> Items<'a> {
 }
 
 impl<'a> Columns<'a> {
+    /// What every order has.
     pub(super) fn of(orders: &'a [Order<'a>]) -> Self {
         debug_assert!(
             orders.windows(2).all(|pair| pair[0].id < pair[1].id),
             "one change per session, one lock order"
         );
-        let mut columns = Self::default();
+        let told = orders.iter().filter(|order| order.notify).map(|order| (order.id, order.base.next()));
+        Self {
+            ids: orders.iter().map(|order| order.id.expose()).collect(),
+            bases: orders.iter().map(|order| order.base.get()).collect(),
+            packed: orders.iter().map(|order| order.writes.packed.as_deref()).collect(),
+            payloads: changed_payloads(told),
+            ..Self::default()
+        }
+    }
+
+    /// What few of them have, too.
+    fn in_full(orders: &'a [Order<'a>]) -> Self {
+        let mut columns = Self::of(orders);
         for (order, n) in orders.iter().zip(1_i64..) {
             columns.push(n, order);
         }
@@ -178,17 +210,13 @@ impl<'a> Columns<'a> {
 
     fn push(&mut self, n: i64, order: &'a Order<'a>) {
         let (expires_at, expires_in) = columns_of(order.row.expiry);
-        let Writes { packed, set, removed } = &order.writes;
-        self.ids.push(order.id.expose());
-        self.bases.push(order.base.get());
-        self.packed.push(packed.as_deref());
+        let Writes { set, removed, .. } = &order.writes;
         self.spills.push(!set.is_empty());
         self.expires_at.push(expires_at);
         self.expires_in.push(expires_in);
         self.idle_limited.push(order.row.idle_limit.map(|limit| limit == IdleLimit::Enforced));
         self.regroup.push(order.row.group_id.is_some());
         self.group_ids.push(order.row.group_id.flatten().map(GroupId::as_uuid));
-        self.notify.push(order.notify);
         for attribute in set {
             self.items.push(n, attribute);
         }
@@ -210,66 +238,74 @@ pub(super) fn columns_of(expiry: Option<Expiry>) -> (Option<SystemTime>, Option<
 
 impl Database {
     /// Carries out those orders, at most one for each session, whose base is what the database holds, and reports on
-    /// each, in their order: the row, or `None` for one that was not carried out.
+    /// each, in their order: `None` for one that was not carried out.
     ///
     /// If the statement fails, none of them was carried out, or its outcome is unknown; the failure says which.
     pub(crate) async fn update(&self, orders: &[Order<'_>]) -> Result<Vec<Option<Applied>>, Failure> {
-        if let [order] = orders
-            && order.writes.set.is_empty()
-            && order.writes.removed.is_empty()
-        {
-            return Ok(vec![self.update_one(order).await?]);
-        }
-        let columns = Columns::of(orders);
-        let Columns { items, .. } = &columns;
-        let all: [&(dyn tokio_postgres::types::ToSql + Sync); 16] = [
-            &columns.ids,
-            &columns.bases,
-            &columns.packed,
-            &columns.spills,
-            &columns.expires_at,
-            &columns.expires_in,
-            &columns.idle_limited,
-            &columns.regroup,
-            &columns.group_ids,
-            &columns.notify,
-            &items.of,
-            &items.keys,
-            &items.texts,
-            &items.expires_at,
-            &columns.removed_of,
-            &columns.removed_keys,
-        ];
-        let (sql, params) = if items.of.is_empty() && columns.removed_of.is_empty() {
-            (&self.texts.update, &all[..10])
-        } else {
-            (&self.texts.update_rows, &all[..])
-        };
         let sent = self.rules.clock.now();
-        let rows = self.query(sql, params).await?;
-        if let Some(row) = rows.last() {
-            self.observe_clock(sent, time(row, 6).map_err(unexpected)?);
-        }
+        let rows = if !orders.iter().all(Order::is_plain) {
+            self.update_in_full(&Columns::in_full(orders)).await?
+        } else if let [order] = orders {
+            self.update_one(order).await?
+        } else {
+            let Columns { ids, bases, packed, payloads, .. } = &Columns::of(orders);
+            self.query(&self.texts.update, &[ids, bases, packed, payloads]).await?
+        };
         let mut outcomes: Vec<Option<Applied>> = orders.iter().map(|_| None).collect();
         for row in &rows {
-            let n: i64 = row.try_get(7).map_err(unexpected)?;
+            let (n, applied) = applied(row).map_err(unexpected)?;
             let outcome = usize::try_from(n - 1).ok().and_then(|index| outcomes.get_mut(index));
-            *outcome.ok_or_else(|| unexpected("a row for no order"))? =
-                Some(applied(row).map_err(unexpected)?);
+            *outcome.ok_or_else(|| unexpected("a row for no order"))? = Some(applied);
+            // Read while the statement ran, like any other reading of the database's clock.
+            self.observe_clock(sent, applied.updated_at);
         }
         Ok(outcomes)
     }
+
+    async fn update_in_full(&self, columns: &Columns<'_>) -> Result<Vec<SqlRow>, Failure> {
+        let Columns {
+            ids,
+            bases,
+            packed,
+            spills,
+            expires_at,
+            expires_in,
+            idle_limited,
+            regroup,
+            group_ids,
+            items,
+            removed_of,
+            removed_keys,
+            payloads,
+        } = columns;
+        self.query(
+            &self.texts.update_in_full,
+            &[
+                ids,
+                bases,
+                packed,
+                spills,
+                expires_at,
+                expires_in,
+                idle_limited,
+                regroup,
+                group_ids,
+                &items.of,
+                &items.keys,
+                &items.texts,
+                &items.expires_at,
+                removed_of,
+                removed_keys,
+                payloads,
+            ],
+        )
+        .await
+    }
 }
 
-/// By position: looking eight columns up by their names took longer than decoding them.
-pub(super) fn applied(row: &SqlRow) -> Result<Applied, tokio_postgres::Error> {
-    let idle_limited: bool = row.try_get(4)?;
-    Ok(Applied {
-        version: Version::new(row.try_get(0)?),
-        updated_at: time(row, 1)?,
-        expires_at: time(row, 2)?,
-        last_accessed_at: time(row, 3)?,
-        idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
-        group_id: row.try_get::<_, Option<Uuid>>(5)?.map(GroupId::from),
-    })
+/// By position: looking columns up by their names took longer than decoding them.
+fn applied(row: &SqlRow) -> Result<(i64, Applied), tokio_postgres::Error> {
+    let applied =
+        Applied { updated_at: time(row, 1)?, expires_at: time(row, 2)?, last_accessed_at: time(row, 3)? };
+    Ok((row.try_get(0)?, applied))
 }

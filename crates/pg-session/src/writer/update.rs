@@ -103,7 +103,7 @@ impl Job for UpdateJob {
             match outcome {
                 Some(applied) => {
                     workshop.counters.updates.fetch_add(1, Ordering::Relaxed);
-                    let record = Arc::new(successor(&job.base, attributes, applied));
+                    let record = Arc::new(successor(&job, attributes, applied));
                     workshop.cache.publish(ticket, &record);
                     job.answer(Ok(record));
                 }
@@ -185,14 +185,18 @@ pub(super) fn overtaken_too_often() -> Error {
     )
 }
 
-/// I6: the statement applied the update on top of `base` or not at all, so these are the attributes of its version.
-fn successor(base: &Record, attributes: Attributes, applied: Applied) -> Record {
-    let Applied { version, updated_at, expires_at, last_accessed_at, idle_limit, group_id } = applied;
-    assert!(
-        version == base.row.version.next(),
-        "an update was applied to another version than it was made from"
-    );
-    let row = Row { version, updated_at, expires_at, idle_limit, group_id, ..base.row };
+/// I6: the statement applied the update on top of `base` or not at all, so this is what the database holds.
+fn successor(job: &UpdateJob, attributes: Attributes, applied: Applied) -> Record {
+    let UpdateJob { base, row, .. } = job;
+    let Applied { updated_at, expires_at, last_accessed_at } = applied;
+    let row = Row {
+        version: base.row.version.next(),
+        updated_at,
+        expires_at,
+        idle_limit: row.idle_limit.unwrap_or(base.row.idle_limit),
+        group_id: row.group_id.unwrap_or(base.row.group_id),
+        ..base.row
+    };
     let record = Record::new(Arc::clone(&base.rules), row, attributes, last_accessed_at);
     record.access.inherit(&base.access);
     record

@@ -1,5 +1,5 @@
-//! An update goes out by one of three statements: alone, with others, or again because it was overtaken. Whatever it
-//! asks for, all of them do the same.
+//! An update goes out by one of three statements: alone, with others that change nothing but small attributes either, or with
+//! any others; and again, because it was overtaken. Whatever it asks for, all of them do the same.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -58,6 +58,9 @@ fn update<'a>(
     if tell { update } else { update.no_notify() }
 }
 
+/// The first so many of them change nothing but small attributes that do not expire.
+const PLAIN: usize = 4;
+
 /// What can be compared between sessions: the days that are left, and whether this version wrote an attribute.
 #[derive(PartialEq, Debug)]
 struct Seen {
@@ -82,9 +85,9 @@ fn seen(session: &Session) -> Seen {
     }
 }
 
-/// Carries the changes out in each of the three ways. Returns what the handles show afterwards, having compared it with
+/// Carries the changes out in each of the ways. Returns what the handles show afterwards, having compared it with
 /// the database, and the other node's memory with whether it was to be told.
-async fn three_ways(tell: bool) -> [Vec<Seen>; 3] {
+async fn each_way(tell: bool) -> [Vec<Seen>; 4] {
     let world = World::new();
     let [writer, hearer] = world.nodes().await;
 
@@ -104,6 +107,16 @@ async fn three_ways(tell: bool) -> [Vec<Seen>; 3] {
     }
     assert_eq!(writer.status().writes.update_statements - before, 1);
 
+    let mut alike = scene(&writer, &hearer).await;
+    for range in [0..PLAIN, PLAIN..CHANGES.len()] {
+        let before = writer.status().writes.update_statements;
+        let pairs = alike[range.clone()].iter_mut().zip(&CHANGES[range]);
+        for outcome in all(pairs.map(|(session, change)| update(&writer, session, change, tell))).await {
+            outcome.unwrap();
+        }
+        assert_eq!(writer.status().writes.update_statements - before, 1);
+    }
+
     // Another node moves each of them on, so each is found to be overtaken, and sent again.
     let mut overtaken = scene(&writer, &hearer).await;
     for session in &overtaken {
@@ -119,7 +132,7 @@ async fn three_ways(tell: bool) -> [Vec<Seen>; 3] {
 
     hearer.catch_up().await.unwrap();
     let mut ways = Vec::new();
-    for (sessions, version) in [(alone, 2), (together, 2), (overtaken, 3)] {
+    for (sessions, version) in [(alone, 2), (together, 2), (alike, 2), (overtaken, 3)] {
         let mut way = Vec::new();
         for (session, (name, ..)) in sessions.iter().zip(&CHANGES) {
             assert_eq!(session.version().get(), version, "{name}");
@@ -137,9 +150,10 @@ async fn three_ways(tell: bool) -> [Vec<Seen>; 3] {
 #[tokio::test]
 async fn an_update_does_the_same_by_each_of_the_statements() {
     for tell in [true, false] {
-        let [alone, together, overtaken] = three_ways(tell).await;
+        let [alone, together, alike, overtaken] = each_way(tell).await;
         for (index, (name, ..)) in CHANGES.iter().enumerate() {
             assert_eq!(alone[index], together[index], "{name}");
+            assert_eq!(alone[index], alike[index], "{name}");
             assert_eq!(alone[index], overtaken[index], "{name}");
         }
     }
