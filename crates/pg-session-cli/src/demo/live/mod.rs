@@ -94,9 +94,7 @@ fn introduce(stage: &Stage, teller: &Teller) -> Result<(), Trouble> {
         Some(sandbox) => print::text(&format!("      psql {}", sandbox.url()))?,
         None => print::text(&format!("      SET search_path TO {};", stage.server.schema()))?,
     }
-    print::text(
-        "      SELECT id, sessions.version, value FROM sessions JOIN session_attributes ON session_id = id WHERE key = 'theme';",
-    )?;
+    print::text("      SELECT id, version, attributes FROM sessions;")?;
     print::text(
         "   What you change there is announced to nobody: afterwards press e, and every node loads it anew.",
     )?;
