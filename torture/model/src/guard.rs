@@ -45,9 +45,9 @@ guards! {
     PublishBeforeAnswer,
     /// `writer/update.rs`, `commit`: an update that found nothing drops what is in memory.
     NotFoundForgets,
-    /// `writer/update.rs`, `successor`: what came between comes back with the update.
+    /// `writer/update.rs`, `catch_up`: whoever was overtaken goes on top of what was read then, attributes and all.
     Found,
-    /// `postgres/update.rs`: applied only to the version in the statement's own snapshot.
+    /// `postgres/update.rs`: applied only to the version that the update was made from.
     Moved,
     /// `writer/delete.rs`: dropped here before the answer.
     ForgetBeforeAnswer,

@@ -20,7 +20,7 @@ pub enum Seen {
     Publish,
     /// An update was not, because something came between.
     LatePublish,
-    /// An update was overtaken between snapshot and lock.
+    /// An update was overtaken between what it was made from and the lock.
     Moved,
     NotFound,
     Trusted,

@@ -76,8 +76,9 @@ pub enum Action {
     Select(usize),
     Arrive(usize),
     BeginWrite(usize),
-    Snapshot(usize),
     CommitUpdate(usize),
+    Reread(usize),
+    CatchUp(usize),
     Publish(usize),
     OutcomeUnknown(usize),
     CommitDelete(usize),
@@ -133,7 +134,7 @@ impl Model for Rules {
         let mut world = world.clone();
         world.step(self, action);
         if self.bounds.coarse {
-            while let Some(next) = world.goes_on(self, action) {
+            while let Some(next) = world.goes_on(action) {
                 world.step(self, next);
             }
         }
@@ -186,27 +187,25 @@ impl World {
     }
 
     /// What the same lane does next without waiting.
-    fn goes_on(&self, rules: &Rules, action: Action) -> Option<Action> {
+    fn goes_on(&self, action: Action) -> Option<Action> {
         let (Action::Get(at)
         | Action::Lookup(at)
         | Action::Judge(at)
         | Action::IsTrusted(at)
         | Action::Enqueue(at)
-        | Action::Snapshot(at)
+        | Action::Reread(at)
         | Action::Publish(at)) = action
         else {
             return None;
         };
         let node = &self.nodes[at];
-        let reads = !matches!(action, Action::Snapshot(_) | Action::Publish(_));
+        let reads = !matches!(action, Action::Reread(_) | Action::Publish(_));
         match (node.reading.reader, node.writing.update) {
             (Reader::Trusting { .. }, _) if reads => Some(Action::Lookup(at)),
             (Reader::Found { .. }, _) if reads => Some(Action::Judge(at)),
             (Reader::Missed { .. }, _) if reads => Some(Action::IsTrusted(at)),
             (Reader::MayJoin { .. }, _) if reads => Some(Action::Enqueue(at)),
-            (_, Update::Snapshot { .. }) if !reads && self.may_update(rules) => {
-                Some(Action::CommitUpdate(at))
-            }
+            (_, Update::Reread { .. }) if !reads => Some(Action::CatchUp(at)),
             (_, Update::Noted { .. }) if !reads => Some(Action::Publish(at)),
             _ => None,
         }
@@ -247,11 +246,12 @@ impl World {
                 actions.push(Action::BeginWrite(at));
             }
             Update::Idle => {}
-            Update::Begun { .. } => actions.push(Action::Snapshot(at)),
-            Update::Snapshot { .. } if self.may_update(rules) || !self.database.row.is_live() => {
+            Update::Overtaken { .. } => actions.push(Action::Reread(at)),
+            Update::Reread { .. } => actions.push(Action::CatchUp(at)),
+            Update::Begun { .. } if self.may_update(rules) || !self.database.row.is_live() => {
                 actions.push(Action::CommitUpdate(at));
             }
-            Update::Snapshot { .. } => {}
+            Update::Begun { .. } => {}
             Update::Committed { .. } => {
                 actions.push(Action::Publish(at));
                 if rules.bounds.unknown {
@@ -331,7 +331,11 @@ impl World {
                 let node = &mut nodes[at];
                 node.writing.begin_write(rules, node.reading.told, &mut node.cache);
             }
-            Action::Snapshot(at) => nodes[at].writing.snapshot(database),
+            Action::Reread(at) => nodes[at].writing.reread(rules, database),
+            Action::CatchUp(at) => {
+                let node = &mut nodes[at];
+                node.writing.catch_up(&node.cache);
+            }
             Action::CommitUpdate(at) => {
                 let node = &mut nodes[at];
                 if let Some(version) = node.writing.commit(rules, &mut node.cache, database) {

@@ -1,12 +1,13 @@
 //! The write lane of a node: `writer/update.rs` and `writer/delete.rs`, step by step.
 //!
 //! ```text
-//! begin_write, ticket ── snapshot ── commit ── publish (note ── install) ── answer
-//!                            ▲──Moved──┘
+//! begin_write ── ticket ── commit ── publish (note ── install) ── answer
+//!                  ▲          │ overtaken
+//!      begin_write ┴─ reread ─┘
 //! ```
 //!
-//! The statement sees the row twice: in its snapshot, and when it has the row's lock. Deletes have a lane of their own,
-//! so one may run beside an update of the same session.
+//! The statement is applied only to the version that it was made from: at first what the caller holds, and once that was
+//! overtaken, what was read then. Deletes have a lane of their own, so one may run beside an update of the same session.
 
 use crate::cache::{Cache, Record, Ticket};
 use crate::database::Database;
@@ -19,11 +20,36 @@ use crate::world::Rules;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Update {
     Idle,
-    Begun { ticket: Ticket, base: Version },
-    Snapshot { ticket: Ticket, base: Version, seen: Version },
-    Committed { ticket: Ticket, record: Record },
-    Noted { ticket: Ticket, record: Record },
+    Begun {
+        ticket: Ticket,
+        made: Made,
+    },
+    /// The statement found another version than it was made from, or none; `told` is what the caller holds.
+    Overtaken {
+        told: Version,
+    },
+    /// The session was read again; the answer is on its way.
+    Reread {
+        made: Made,
+    },
+    Committed {
+        ticket: Ticket,
+        record: Record,
+    },
+    Noted {
+        ticket: Ticket,
+        record: Record,
+    },
     NotFound,
+}
+
+/// What a statement was made from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Made {
+    /// The version that the row must still have.
+    base: Version,
+    /// Whose attributes the changes are applied to.
+    attributes: Version,
 }
 
 /// Where the delete is.
@@ -48,20 +74,29 @@ impl Writing {
     pub(crate) fn begin_write(&mut self, rules: &Rules, told: Version, cache: &mut Cache) {
         cache.begin_write();
         let ticket = cache.ticket();
-        // What came between comes back with the update, so that the base makes no difference.
-        let base = if rules.holds(Guard::Found) { Version::ABSENT } else { told };
-        self.update = Update::Begun { ticket, base };
+        self.update = Update::Begun { ticket, made: Made { base: told, attributes: told } };
         if !rules.holds(Guard::PublishAfterCommit) {
             cache.install(rules, ticket, Record { version: told.next(), whole: true });
         }
     }
 
-    pub(crate) fn snapshot(&mut self, database: &Database) {
-        if let Update::Begun { ticket, base } = self.update {
+    /// Whoever was overtaken reads the session.
+    pub(crate) fn reread(&mut self, rules: &Rules, database: &Database) {
+        if let Update::Overtaken { told } = self.update {
             self.update = match database.row {
                 Version::DELETED => Update::NotFound,
-                seen => Update::Snapshot { ticket, base, seen },
+                base => {
+                    let attributes = if rules.holds(Guard::Found) { base } else { told };
+                    Update::Reread { made: Made { base, attributes } }
+                }
             };
+        }
+    }
+
+    /// The answer is there, and the statement is about to leave.
+    pub(crate) fn catch_up(&mut self, cache: &Cache) {
+        if let Update::Reread { made } = self.update {
+            self.update = Update::Begun { ticket: cache.ticket(), made };
         }
     }
 
@@ -72,17 +107,16 @@ impl Writing {
         cache: &mut Cache,
         database: &mut Database,
     ) -> Option<Version> {
-        let Update::Snapshot { ticket, base, seen } = self.update else { return None };
-        let moved = database.row != seen;
+        let Update::Begun { ticket, made } = self.update else { return None };
+        let moved = database.row != made.base;
         if database.row == Version::DELETED || moved && rules.holds(Guard::Moved) {
             rules.tally.add(Seen::Moved);
             cache.begin_write();
-            self.update = Update::Begun { ticket: cache.ticket(), base };
+            self.update = Update::Overtaken { told: made.attributes };
             return None;
         }
         // The attributes in the record, and those that the changes were applied to.
-        let attributes = if rules.holds(Guard::Found) { seen } else { base };
-        let whole = attributes == database.row;
+        let whole = made.attributes == database.row;
         let version = database.update();
         self.update = Update::Committed { ticket, record: Record { version, whole } };
         Some(version)
@@ -111,7 +145,7 @@ impl Writing {
                 self.end_update(cache);
                 Some(Version::DELETED)
             }
-            Update::Idle | Update::Begun { .. } | Update::Snapshot { .. } => None,
+            Update::Idle | Update::Begun { .. } | Update::Overtaken { .. } | Update::Reread { .. } => None,
         }
     }
 
@@ -141,10 +175,9 @@ impl Writing {
     pub(crate) fn ticket(&mut self) -> Option<&mut Ticket> {
         match &mut self.update {
             Update::Begun { ticket, .. }
-            | Update::Snapshot { ticket, .. }
             | Update::Committed { ticket, .. }
             | Update::Noted { ticket, .. } => Some(ticket),
-            Update::Idle | Update::NotFound => None,
+            Update::Idle | Update::Overtaken { .. } | Update::Reread { .. } | Update::NotFound => None,
         }
     }
 }

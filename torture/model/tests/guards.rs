@@ -69,8 +69,8 @@ needed! {
     published_after_the_commit: PublishAfterCommit in DELETE breaks "I1" "only";
     published_before_the_answer: PublishBeforeAnswer in DELETE breaks "I2";
     what_an_update_did_not_find_is_dropped: NotFoundForgets in DELETE breaks "I4";
-    what_came_between_comes_back: Found in UPDATES breaks "I6";
-    applied_to_the_snapshots_version_only: Moved in UPDATES breaks "I6";
+    what_came_between_is_read: Found in UPDATES breaks "I6";
+    applied_to_its_base_only: Moved in UPDATES breaks "I6";
     a_delete_is_forgotten_before_the_answer: ForgetBeforeAnswer in DELETE breaks "I4";
     what_a_load_did_not_find_is_noted: Discard in DELETE breaks "I4";
     a_drop_of_the_owner_refuses_older_loads: OwnerDropped in OWNER breaks "I1";
