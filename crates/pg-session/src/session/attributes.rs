@@ -175,3 +175,116 @@ impl<'a> Writes<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::session::packed::VALUE_BYTES_MAX;
+
+    const KEYS: [&str; 5] = ["a", "b", "c", "d", "\"e\""];
+
+    /// For each key: nothing, a removal, or a value of this many bytes that may expire.
+    type Step = [Option<Option<(usize, bool)>>; KEYS.len()];
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = prop_oneof![Just(1), Just(400), Just(VALUE_BYTES_MAX), Just(VALUE_BYTES_MAX + 1)];
+        let set = (bytes, proptest::bool::weighted(0.2));
+        proptest::array::uniform5(proptest::option::of(proptest::option::weighted(0.7, set)))
+    }
+
+    fn changes(step: Step) -> Changes {
+        let mut changes = Changes::none();
+        for (key, change) in KEYS.into_iter().zip(step) {
+            match change {
+                Some(Some((bytes, expires))) => {
+                    let expires_at = if expires { DbTime::from_nanos(i64::MAX - 1) } else { DbTime::NEVER };
+                    changes.set(key, "1".repeat(bytes).into(), expires_at);
+                }
+                Some(None) => changes.remove(key),
+                None => {}
+            }
+        }
+        changes
+    }
+
+    /// Both tables, as far as they hold one session.
+    #[derive(Default)]
+    struct Tables {
+        packed: String,
+        rows: BTreeMap<String, (String, DbTime, Version)>,
+    }
+
+    impl Tables {
+        fn write(&mut self, writes: &Writes<'_>, version: Version) {
+            let Writes { packed, set, removed } = writes;
+            if let Some(packed) = packed {
+                self.packed.clone_from(packed);
+            }
+            for attribute in set {
+                assert!(!removed.contains(&&*attribute.key), "written and deleted by one statement");
+                let row = (attribute.text.to_string(), attribute.expires_at, version);
+                self.rows.insert(attribute.key.to_string(), row);
+            }
+            for key in removed {
+                assert!(self.rows.remove(*key).is_some(), "what is deleted was there");
+            }
+        }
+
+        /// What a load reads.
+        fn attributes(&self) -> Vec<Arc<Attribute>> {
+            let rows = self.rows.iter().map(|(key, (text, expires_at, version))| {
+                Attribute::new(key.as_str().into(), text.as_str().into(), *version, *expires_at, Place::Apart)
+            });
+            packed::decode(&self.packed).unwrap().into_iter().chain(rows).map(Arc::new).collect()
+        }
+    }
+
+    fn pairs(attributes: &Attributes) -> Vec<(&str, &str, Version, DbTime, Place)> {
+        attributes.iter().map(|a| (&*a.key, &*a.text, a.version, a.expires_at, a.place)).collect()
+    }
+
+    proptest! {
+        /// Wherever they move, the tables hold what the node goes on with, each attribute once, and nothing is written
+        /// that does not change.
+        #[test]
+        fn what_is_written_makes_the_tables_hold_what_the_node_has(steps in proptest::collection::vec(step(), 1..12)) {
+            let mut tables = Tables { packed: "{}".to_owned(), ..Tables::default() };
+            let (mut before, mut version) = (Attributes::default(), Version::new(1));
+            for step in steps {
+                version = version.next();
+                let changes = changes(step);
+                let after = before.apply(&changes, version);
+                let packed = tables.packed.clone();
+                let writes = Writes::new(&before, &after, version);
+                prop_assert!(writes.set.iter().all(|attribute| changes.get(&attribute.key).is_some()));
+                prop_assert!(writes.removed.iter().all(|key| changes.get(key).is_some()));
+                let same = writes.packed.is_none();
+                tables.write(&writes, version);
+                let held = tables.attributes();
+                prop_assert_eq!(held.len(), after.iter().count(), "each attribute stands in one place");
+                let held = Attributes::new(held);
+                prop_assert_eq!(pairs(&held), pairs(&after));
+                prop_assert_eq!(same, packed == tables.packed, "the row's text is written if it changes");
+                before = after;
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_was_left_behind_counts_less_than_the_sessions_own() {
+        let attribute = |text: &str, version, place| {
+            Arc::new(Attribute::new("key".into(), text.into(), Version::new(version), DbTime::NEVER, place))
+        };
+        let (packed, left) = (attribute("1", 2, Place::Packed), attribute("2", 1, Place::Apart));
+        for both in [vec![Arc::clone(&packed), Arc::clone(&left)], vec![left, packed]] {
+            assert_eq!(
+                pairs(&Attributes::new(both)),
+                [("key", "1", Version::new(2), DbTime::NEVER, Place::Packed)]
+            );
+        }
+    }
+}
