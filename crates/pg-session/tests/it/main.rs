@@ -39,6 +39,7 @@ mod model;
 mod modes;
 mod moved;
 mod outcomes;
+mod placement;
 mod pooler;
 mod predecessor;
 mod propagation;

@@ -1,0 +1,364 @@
+//! Where attributes are kept: in the session's row, or in rows of their own; and that nobody can tell by reading them.
+
+mod overtaken;
+mod removal;
+
+use std::time::{Duration, SystemTime};
+
+use pg_session::{ErrorKind, Session, SessionId, SessionManager, UpdateError, UserId};
+use tokio_postgres::Client;
+
+use crate::clocks::{Clocks, at};
+use crate::stage::{all, read};
+use crate::support::World;
+use crate::tables::{in_places, places};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A value whose JSON takes this many bytes; the session's row takes up to 512.
+fn sized(bytes: usize) -> String {
+    "x".repeat(bytes - 2)
+}
+
+/// What a node shows, from memory and from the database: key, bytes of the value and version of each attribute.
+async fn shown(node: &SessionManager, id: SessionId) -> Vec<(String, usize, i64)> {
+    let of = |session: &Session| {
+        let attribute = |key: &str| {
+            let bytes = session.get_json(key).expect("it is shown").len();
+            (key.to_owned(), bytes, session.attribute_version(key).expect("it is saved").get())
+        };
+        session.keys().into_iter().map(attribute).collect::<Vec<_>>()
+    };
+    node.catch_up().await.unwrap();
+    let first = of(&read(node, id).await);
+    assert_eq!(first, of(&node.get(id).refresh().await.unwrap().expect("it is alive")));
+    let listed = node.user_sessions(1).await.unwrap();
+    assert_eq!(
+        listed.iter().find(|session| session.id() == id).map(of),
+        Some(first.clone()),
+        "as a listing shows it"
+    );
+    first
+}
+
+fn seen(attributes: &[(&str, usize, i64)]) -> Vec<(String, usize, i64)> {
+    attributes.iter().map(|&(key, bytes, version)| (key.to_owned(), bytes, version)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attribute_that_grows_leaves_the_row_and_comes_back_when_it_shrinks() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let observer = world.client().await;
+    let id = a.create(1).set("cart", &1).unwrap().set("seen", &2).unwrap().await.unwrap().id();
+    assert_eq!(places(&observer, id).await, in_places(r#"{"cart":[1,1],"seen":[2,1]}"#, &[], false));
+
+    // Each node goes on from what the other has written.
+    for (version, bytes) in [(2, 512), (3, 513), (4, 2_000), (5, 10), (6, 9), (7, 600), (8, 512)] {
+        let node = if version % 2 == 0 { &a } else { &b };
+        let mut session = read(node, id).await;
+        session.set("cart", &sized(bytes)).unwrap();
+        node.update(&mut session).await.unwrap();
+        let expected = if bytes <= 512 {
+            let packed = format!(r#"{{"cart":["{}",{version}],"seen":[2,1]}}"#, sized(bytes));
+            in_places(&packed, &[], version > 2)
+        } else {
+            in_places(r#"{"seen":[2,1]}"#, &[("cart", version)], true)
+        };
+        assert_eq!(places(&observer, id).await, expected, "{bytes} bytes");
+        for node in [&a, &b] {
+            assert_eq!(shown(node, id).await, seen(&[("cart", bytes, version), ("seen", 1, 1)]));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_attributes_fill_the_row_and_the_others_stand_apart() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let observer = world.client().await;
+    let keys: Vec<String> = (0..60).map(|number| format!("key {number:02}")).collect();
+    let mut create = a.create(1);
+    for key in &keys {
+        create = create.set(key, &sized(60)).unwrap();
+    }
+    let mut session = create.await.unwrap();
+    let id = session.id();
+    let is = |version: i64| keys.iter().map(|key| (key.clone(), 60, version)).collect::<Vec<_>>();
+    let bounded = async |version: i64| {
+        let at = places(&observer, id).await;
+        let packed = at.packed.matches(&format!(",{version}]")).count();
+        assert!((1_100..=1_536).contains(&at.packed.len()), "{} bytes", at.packed.len());
+        assert_eq!(packed + at.apart.len(), keys.len(), "each in one place");
+        for node in [&a, &b] {
+            assert_eq!(shown(node, id).await, is(version));
+        }
+    };
+    bounded(1).await;
+
+    // Written again, all at once: the row is filled as before.
+    for key in &keys {
+        session.set(key, &sized(60)).unwrap();
+    }
+    a.update(&mut session).await.unwrap();
+    bounded(2).await;
+
+    // Where one leaves, another has room once it is set.
+    let last = keys.last().unwrap();
+    session.remove(&keys[0]);
+    a.update(&mut session).await.unwrap();
+    let before = places(&observer, id).await;
+    assert!(before.apart.iter().any(|(key, _)| key == last), "nothing moves by itself");
+    session.set(last, &sized(60)).unwrap();
+    a.update(&mut session).await.unwrap();
+    let after = places(&observer, id).await;
+    assert!(after.packed.contains(&format!("{last:?}:[")) && after.apart.len() == before.apart.len() - 1);
+    assert_eq!(shown(&b, id).await.len(), 59);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_attributes_are_all_small_has_no_rows_and_none_are_looked_for() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let observer = world.client().await;
+    let mut session = a.create(1).set("cart", &1).unwrap().await.unwrap();
+    session.set("seen", &1).unwrap();
+    a.update(&mut session).group(Some(7.into())).await.unwrap();
+    session.remove("cart");
+    session.remove("never was");
+    a.update(&mut session).await.unwrap();
+    a.rotate(&mut session).await.unwrap();
+    a.create(2).await.unwrap();
+    let text = "SELECT count(*) FROM sessions WHERE spilled";
+    assert_eq!(observer.query_one(text, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let id = session.id();
+    assert_eq!(places(&observer, id).await, in_places(r#"{"seen":[1,4]}"#, &[], false));
+
+    // Past the library: whoever inserts a row says so in the session's.
+    let text =
+        "INSERT INTO session_attributes (session_id, key, value, version) VALUES ($1, 'by hand', '1', 4)";
+    observer.execute(text, &[&id.expose()]).await.unwrap();
+    assert_eq!(b.get(id).refresh().await.unwrap().unwrap().keys(), ["seen"]);
+    let text = "UPDATE sessions SET spilled = true, version = version + 1 WHERE id = $1";
+    observer.execute(text, &[&id.expose()]).await.unwrap();
+    assert_eq!(b.get(id).refresh().await.unwrap().unwrap().keys(), ["by hand", "seen"]);
+}
+
+/// On one thread, so that they leave together: in one statement, as creates and as updates.
+#[tokio::test]
+async fn of_writes_that_leave_together_only_those_that_need_rows_say_so() {
+    let world = World::new();
+    let [node] = world.nodes().await;
+    let observer = world.client().await;
+    let value = |at: i32| sized(if at == 3 { 600 } else { 60 });
+    let births = (0..6).map(|at| node.create(i64::from(at)).set("n", &value(at - 1)).unwrap());
+    let mut sessions: Vec<Session> = all(births).await.into_iter().map(Result::unwrap).collect();
+    let spilled = async || {
+        let text = "SELECT array_agg(user_id ORDER BY user_id) FROM sessions WHERE spilled";
+        let users: Vec<uuid::Uuid> = observer.query_one(text, &[]).await.unwrap().get(0);
+        users.into_iter().map(|user| UserId::from(user).as_integer().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(spilled().await, [4]);
+    let updates = sessions.iter_mut().zip(0..).map(|(session, at)| {
+        session.set("m", &value(at)).unwrap();
+        node.update(session)
+    });
+    all(updates).await.into_iter().for_each(Result::unwrap);
+    assert_eq!(spilled().await, [3, 4]);
+    let writes = node.status().writes;
+    assert!(writes.update_statements < writes.updates, "{writes:?}");
+}
+
+async fn rows(observer: &Client) -> i64 {
+    observer.query_one("SELECT count(*) FROM session_attributes", &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_their_own_go_with_the_session_however_it_ends() {
+    let world = World::new();
+    let node = world.node().await;
+    let observer = world.client().await;
+    for grown in [false, true] {
+        for way in 0..8 {
+            let create = node.create(1).group(7).set("seen", &1).unwrap();
+            // From the start, or only once it had outgrown the row.
+            let mut session = if grown {
+                let mut session = create.set("page", &1).unwrap().await.unwrap();
+                session.set("page", &sized(600)).unwrap();
+                node.update(&mut session).await.unwrap();
+                session
+            } else {
+                create.set("page", &sized(600)).unwrap().await.unwrap()
+            };
+            let id = session.id();
+            assert_eq!(rows(&observer).await, 1);
+            match way {
+                0 => assert!(node.delete(id).await.unwrap()),
+                1 => assert_eq!(node.delete_many([id]).await.unwrap(), 1),
+                2 => assert_eq!(node.delete_user_sessions(1).await.unwrap(), 1),
+                3 => assert_eq!(node.delete_group_sessions(7).await.unwrap(), 1),
+                4 => assert_eq!(node.delete_all_sessions().await.unwrap(), 1),
+                5 => {
+                    for _ in 0..world.config().max_sessions_per_user {
+                        node.create(1).await.unwrap();
+                    }
+                }
+                6 => {
+                    node.update(&mut session).expires_at(SystemTime::UNIX_EPOCH + HOUR).await.unwrap();
+                    assert_eq!(node.clean_up().await.unwrap().expired, 1);
+                }
+                _ => node.rotate(&mut session).keep_none().grace(Duration::ZERO).await.unwrap(),
+            }
+            assert_eq!(rows(&observer).await, 0, "way {way}");
+            node.delete_all_sessions().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expiring_attribute_stands_apart_and_the_clean_up_takes_it() {
+    let world = World::new();
+    let clocks = Clocks::new(&world).await;
+    let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
+    let observer = world.client().await;
+    let mut session = a.create(1).set_for("offer", &7, HOUR).unwrap().set("code", &1).unwrap().await.unwrap();
+    let id = session.id();
+    // An end of its own takes an attribute out of the row, and without it, it comes back.
+    session.set_until("code", &1, at(HOUR)).unwrap();
+    a.update(&mut session).await.unwrap();
+    assert_eq!(places(&observer, id).await, in_places("{}", &[("code", 2), ("offer", 1)], true));
+    assert_eq!(shown(&b, id).await, seen(&[("code", 1, 2), ("offer", 1, 1)]));
+    session.set("code", &1).unwrap();
+    a.update(&mut session).await.unwrap();
+    assert_eq!(places(&observer, id).await, in_places(r#"{"code":[1,3]}"#, &[("offer", 1)], true));
+
+    assert_eq!(a.clean_up().await.unwrap().attributes, 0);
+    clocks.set(HOUR + SECOND).await;
+    for cleaned in [false, true] {
+        for node in [&a, &b] {
+            assert_eq!(shown(node, id).await, seen(&[("code", 1, 3)]));
+        }
+        let done = b.clean_up().await.unwrap();
+        assert_eq!(done.attributes, u64::from(!cleaned), "{done:?}");
+    }
+    assert_eq!(places(&observer, id).await, in_places(r#"{"code":[1,3]}"#, &[], true));
+}
+
+/// The node that sets it has never seen the row that has expired, so it stays behind, unseen, until the clean-up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attribute_that_is_set_again_after_its_end_is_what_was_set_before_the_clean_up_and_after_it() {
+    for removed in [false, true] {
+        let world = World::new();
+        let clocks = Clocks::new(&world).await;
+        let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
+        let observer = world.client().await;
+        let id = a.create(1).set_until("code", &sized(100), at(HOUR)).unwrap().await.unwrap().id();
+        clocks.set(HOUR).await;
+        let mut session = read(&b, id).await;
+        session.set("code", &sized(10)).unwrap();
+        b.update(&mut session).check_attributes().await.unwrap();
+        let packed = format!(r#"{{"code":["{}",2]}}"#, sized(10));
+        assert_eq!(
+            places(&observer, id).await,
+            in_places(&packed, &[("code", 1)], true),
+            "the old one is left"
+        );
+        let mut expected = seen(&[("code", 10, 2)]);
+        // A node has caught up with an instant, so the clocks go on after each update: else an earlier barrier would do.
+        clocks.set(HOUR + SECOND).await;
+        if removed {
+            assert_eq!(shown(&a, id).await, expected);
+            session.remove("code");
+            b.update(&mut session).await.unwrap();
+            expected.clear();
+            clocks.set(HOUR + SECOND * 2).await;
+        }
+        for left in [1, 0] {
+            for node in [&a, &b] {
+                assert_eq!(shown(node, id).await, expected);
+            }
+            assert_eq!(a.clean_up().await.unwrap().attributes, left);
+        }
+        // And once more in a row of its own.
+        session.set("code", &sized(700)).unwrap();
+        b.update(&mut session).await.unwrap();
+        let version = session.version().get();
+        assert_eq!(places(&observer, id).await, in_places("{}", &[("code", version)], true));
+        clocks.set(HOUR + SECOND * 3).await;
+        assert_eq!(shown(&a, id).await, seen(&[("code", 700, version)]));
+    }
+}
+
+/// An attribute that is apart again takes the place of the row; one that is in the session's row takes it away, if the node
+/// knows of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_has_expired_gives_way_to_the_next_of_its_key() {
+    let world = World::new();
+    let clocks = Clocks::new(&world).await;
+    let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
+    let observer = world.client().await;
+    let create = a.create(1).set_until("known", &1, at(HOUR)).unwrap();
+    let mut session = create.set_until("unknown", &1, at(HOUR)).unwrap().await.unwrap();
+    let id = session.id();
+    clocks.set(HOUR).await;
+    let mut on_b = read(&b, id).await;
+    on_b.set_until("unknown", &2, at(HOUR * 2)).unwrap();
+    b.update(&mut on_b).check_attributes().await.unwrap();
+    session.set("known", &2).unwrap();
+    a.update(&mut session).check_attributes().await.unwrap();
+    assert_eq!(
+        places(&observer, id).await,
+        in_places(r#"{"known":[2,3]}"#, &[("known", 1), ("unknown", 2)], true)
+    );
+
+    // A node that has the row in memory takes it away.
+    let mut fresh = a.create(1).set_until("known", &1, at(HOUR * 2)).unwrap().await.unwrap();
+    clocks.set(HOUR * 2).await;
+    fresh.set("known", &2).unwrap();
+    a.update(&mut fresh).await.unwrap();
+    assert_eq!(places(&observer, fresh.id()).await, in_places(r#"{"known":[2,2]}"#, &[], true));
+    clocks.set(HOUR * 2 + SECOND).await;
+    for node in [&a, &b] {
+        assert_eq!(shown(node, id).await, seen(&[("known", 1, 3)]));
+        assert_eq!(shown(node, fresh.id()).await, seen(&[("known", 1, 2)]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrupt_text_is_an_error_that_repeats_nothing_of_it_and_its_session_can_be_deleted() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let observer = world.client().await;
+    let mut session = a.create(1).set("n", &1).unwrap().await.unwrap();
+    let id = session.id();
+    for text in
+        [r#"{"token":["top-secret"#, r#"{"token":"top-secret"}"#, r#"{"token":["top-secret","top-secret"]}"#]
+    {
+        let corrupt = "UPDATE sessions SET attributes = $1, version = version + 1 WHERE id = $2";
+        observer.execute(corrupt, &[&text, &id.expose()]).await.unwrap();
+        session.set("n", &2).unwrap();
+        let update = match a.update(&mut session).await {
+            Err(UpdateError::Failed(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        let errors = [
+            b.get(id).await.unwrap_err(),
+            a.get(id).refresh().await.unwrap_err(),
+            b.user_sessions(1).await.unwrap_err(),
+            update,
+        ];
+        for error in errors {
+            let source = std::error::Error::source(&error).expect("where it is at fault");
+            let told = format!("{error} {error:?} {source} {source:?}");
+            assert_eq!(error.kind(), ErrorKind::Schema, "{told}");
+            assert!(
+                told.contains("attributes column") && !told.contains("secret") && !told.contains("token"),
+                "{told}"
+            );
+        }
+        assert_eq!(b.status().cache.sessions, 0, "nothing of it is kept");
+    }
+    assert!(b.delete(id).await.unwrap());
+    assert!(a.get(id).refresh().await.unwrap().is_none());
+}

@@ -1,0 +1,210 @@
+//! Two nodes at one session, whose attributes move between its row and rows of their own: what is judged, told and
+//! carried along is what the database holds.
+
+use std::time::Duration;
+
+use pg_session::{Session, UpdateError};
+
+use super::{HOUR, seen, shown, sized};
+use crate::clocks::{Clocks, at};
+use crate::stage::read;
+use crate::support::World;
+use crate::tables::{in_places, places, stored, stored_version};
+
+/// In the row, in the row as another size, apart, and apart with an end of its own.
+fn set(session: &mut Session, key: &str, kind: usize) {
+    match kind {
+        0 => session.set(key, &1).unwrap(),
+        1 => session.set(key, &sized(400)).unwrap(),
+        2 => session.set(key, &sized(600)).unwrap(),
+        _ => session.set_for(key, &1, HOUR).unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_names_the_keys_that_differ_wherever_they_have_moved() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let observer = world.client().await;
+    for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
+        let mut on_a = a.create(1).await.unwrap();
+        for key in ["changed", "removed", "same"] {
+            set(&mut on_a, key, from);
+        }
+        a.update(&mut on_a).await.unwrap();
+        let id = on_a.id();
+        let mut on_b = read(&b, id).await;
+        set(&mut on_b, "changed", to);
+        set(&mut on_b, "new", to);
+        set(&mut on_b, "theirs", to);
+        on_b.remove("removed");
+        b.update(&mut on_b).await.unwrap();
+
+        let mut refused = on_a.clone();
+        for key in ["changed", "removed", "new", "same", "mine"] {
+            set(&mut refused, key, 0);
+        }
+        match a.update(&mut refused).check_attributes().await {
+            Err(UpdateError::Conflict { keys }) => {
+                assert_eq!(keys, ["changed", "new", "removed"], "{from} {to}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(stored_version(&observer, id).await, Some(3), "nothing was written");
+        assert_eq!(read(&a, id).await.version().get(), 3, "what has lost is not served again");
+
+        // Those that nobody else has touched pass, on top of what the other has written.
+        set(&mut on_a, "mine", from);
+        set(&mut on_a, "same", to);
+        a.update(&mut on_a).check_attributes().await.unwrap();
+        let versions = |session: &Session| {
+            ["changed", "mine", "new", "same", "theirs"]
+                .map(|key| session.attribute_version(key).unwrap().get())
+        };
+        b.catch_up().await.unwrap();
+        for session in [&on_a, &read(&a, id).await, &read(&b, id).await] {
+            assert_eq!(session.keys(), ["changed", "mine", "new", "same", "theirs"]);
+            assert_eq!((session.version().get(), versions(session)), (4, [3, 4, 3, 4, 3]), "{from} {to}");
+        }
+        let held = stored(&observer, id).await;
+        assert_eq!(held.values().map(|held| held.version).collect::<Vec<_>>(), [3, 4, 3, 4, 3]);
+        a.delete(id).await.unwrap();
+    }
+}
+
+/// Each from the same version, at the same time: of those of one key one passes, those of different keys all do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_checked_updates_of_one_key_one_passes_and_of_two_keys_both_do() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let observer = world.client().await;
+    for round in 0..40 {
+        let same = round % 2 == 0;
+        let mut first = a.create(1).set("x", &0).unwrap().set("y", &0).unwrap().await.unwrap();
+        let mut second = read(&b, first.id()).await;
+        let id = first.id();
+        set(&mut first, "x", round / 2 % 4);
+        set(&mut second, if same { "x" } else { "y" }, round / 8 % 4);
+        let outcomes = tokio::join!(async { a.update(&mut first).check_attributes().await }, async {
+            b.update(&mut second).check_attributes().await
+        },);
+        let failed: Vec<UpdateError> = [outcomes.0, outcomes.1].into_iter().filter_map(Result::err).collect();
+        let versions: Vec<i64> = stored(&observer, id).await.values().map(|held| held.version).collect();
+        if same {
+            assert!(matches!(&failed[..], [UpdateError::Conflict { keys }] if keys == &["x"]), "{failed:?}");
+            assert_eq!(versions, [2, 1]);
+        } else {
+            assert!(failed.is_empty(), "{failed:?}");
+            assert!(versions == [2, 3] || versions == [3, 2], "{versions:?}");
+        }
+        a.delete(id).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_is_told_if_it_was_asked_for_and_if_the_update_would_have_been() {
+    for (tells, notify) in [(true, true), (true, false), (false, true)] {
+        let world = World::new();
+        let mut config = world.roomy();
+        config.notify_conflicts = tells;
+        let (a, b) = (world.node_with(config.clone()).await, world.node_with(config).await);
+        let third = world.node().await;
+        let mut on_a = a.create(1).set("x", &1).unwrap().await.unwrap();
+        let mut on_b = read(&b, on_a.id()).await;
+        read(&third, on_a.id()).await;
+        on_a.set("x", &sized(600)).unwrap();
+        a.update(&mut on_a).no_notify().await.unwrap();
+        on_b.set("x", &2).unwrap();
+        let update = b.update(&mut on_b).check_attributes();
+        let outcome = if notify { update.await } else { update.no_notify().await };
+        assert!(matches!(outcome, Err(UpdateError::Conflict { keys }) if keys == ["x"]));
+        third.catch_up().await.unwrap();
+        let shown = read(&third, on_a.id()).await.version().get();
+        assert_eq!(shown, if tells && notify { 2 } else { 1 }, "{tells} {notify}");
+    }
+}
+
+/// The handle was read before another node changed nearly everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_of_a_session_that_was_updated_meanwhile_goes_on_with_what_the_database_holds() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let observer = world.client().await;
+    let mut create = a.create(1).group(7);
+    for key in ["cart", "grows", "left", "mine", "over"] {
+        create = create.set(key, &1).unwrap();
+    }
+    let create = create.set("shrinks", &sized(600)).unwrap().set_for("offer", &1, HOUR).unwrap();
+    let mut stale = create.set("ends", &1).unwrap().await.unwrap();
+    let old = stale.id();
+    let mut on_b = read(&b, old).await;
+    on_b.set("cart", &sized(7)).unwrap();
+    on_b.set("grows", &sized(700)).unwrap();
+    on_b.set("shrinks", &1).unwrap();
+    on_b.set("left", &sized(9)).unwrap();
+    on_b.set("mine", &sized(11)).unwrap();
+    on_b.set("new", &1).unwrap();
+    on_b.set_for("ends", &1, HOUR).unwrap();
+    on_b.remove("over");
+    b.update(&mut on_b).group(Some(8.into())).expires_in(HOUR * 2).await.unwrap();
+
+    stale.set("mine", &1).unwrap();
+    stale.set("more", &sized(800)).unwrap();
+    a.rotate(&mut stale)
+        .keep(["cart", "grows", "shrinks", "mine", "over", "new", "offer", "ends"])
+        .await
+        .unwrap();
+    let session = stale;
+    assert_eq!(session.version().get(), 3);
+    assert_eq!((session.group_id(), session.expires_at()), (Some(8.into()), on_b.expires_at()));
+    let expected = seen(&[
+        ("cart", 7, 3),
+        ("ends", 1, 3),
+        ("grows", 700, 3),
+        ("mine", 1, 3),
+        ("more", 800, 3),
+        ("new", 1, 3),
+        ("offer", 1, 3),
+        ("shrinks", 1, 3),
+    ]);
+    for node in [&a, &b] {
+        assert_eq!(shown(node, session.id()).await, expected);
+        let same = read(node, session.id()).await;
+        for key in ["ends", "offer"] {
+            assert!(same.attribute_expires_at(key).is_some());
+            assert_eq!(same.attribute_expires_at(key), on_b.attribute_expires_at(key), "{key}");
+        }
+        let left = read(node, old).await;
+        assert!(left.is_rotated() && left.contains("left") && left.contains("new") && !left.contains("more"));
+    }
+    let packed = r#"{"cart":["xxxxx",3],"mine":[1,3],"new":[1,3],"shrinks":[1,3]}"#;
+    let apart = [("ends", 3), ("grows", 3), ("more", 3), ("offer", 3)];
+    assert_eq!(places(&observer, session.id()).await, in_places(packed, &apart, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_keeps_the_ends_of_attributes_and_leaves_those_that_have_ended() {
+    let world = World::new();
+    let clocks = Clocks::new(&world).await;
+    let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
+    let observer = world.client().await;
+    let create = a.create(1).set("cart", &1).unwrap().set_until("code", &1, at(HOUR)).unwrap();
+    let mut session = create.set_until("offer", &1, at(HOUR * 2)).unwrap().await.unwrap();
+    for (now, packed, apart) in [
+        (HOUR - Duration::from_secs(1), r#"{"cart":[1,2]}"#, &[("code", 2), ("offer", 2)][..]),
+        (HOUR, r#"{"cart":[1,3]}"#, &[("offer", 3)]),
+        (HOUR * 2, r#"{"cart":[1,4]}"#, &[]),
+    ] {
+        clocks.set(now).await;
+        a.rotate(&mut session).await.unwrap();
+        assert_eq!(
+            places(&observer, session.id()).await,
+            in_places(packed, apart, !apart.is_empty()),
+            "{now:?}"
+        );
+        for (key, end) in [("code", HOUR), ("offer", HOUR * 2)] {
+            let read = read(&b, session.id()).await;
+            assert_eq!(read.attribute_expires_at(key), (now < end).then(|| at(end)), "{key} at {now:?}");
+        }
+    }
+}
