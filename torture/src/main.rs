@@ -54,6 +54,9 @@ struct Arguments {
     /// Keeps the histories in this directory.
     #[arg(long, value_name = "DIRECTORY")]
     keep: Option<PathBuf>,
+    /// Makes no run: checks the one whose histories are in this directory again.
+    #[arg(long, value_name = "DIRECTORY")]
+    check: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +93,12 @@ async fn run(arguments: Arguments) -> Result<bool> {
     if let Some(Hidden::Node { plan }) = &arguments.hidden {
         node::run(serde_json::from_str(plan)?).await?;
         return Ok(true);
+    }
+    if let Some(kept) = &arguments.check {
+        let (history, length) = history::load_kept(kept)?;
+        let report = check::all(&history, length);
+        println!("{report}");
+        return Ok(report.is_good());
     }
     let mut order = Order {
         length: Duration::from_secs_f64(arguments.minutes * 60.0),

@@ -16,7 +16,7 @@ use crate::check::{self, Report};
 use crate::clock::{millis, now};
 use crate::dice::Dice;
 use crate::faults;
-use crate::history::{Entry, Fault, History, load};
+use crate::history::{self, Entry, Fault, History, load};
 use crate::plan::Removed;
 
 /// Between a fault's recovery and the next fault; among the mixture, long enough to be looked at by itself.
@@ -57,7 +57,9 @@ pub async fn run(order: Order) -> Result<Report> {
         stage.mend().await.context("the run cannot be ended")?;
     }
     let (history, keep) = stage.strike().await.context("the run cannot be ended")?;
-    let report = check::all(&history, now() - began);
+    let length = now() - began;
+    history::keep(keep.path(), &history, length)?;
+    let report = check::all(&history, length);
     keep.done(!report.is_good());
     Ok(report)
 }
@@ -111,6 +113,6 @@ async fn recover(stage: &mut Stage) -> Result<()> {
 }
 
 /// Reads what all processes have written, and what the database has.
-pub fn gather(dir: &std::path::Path, tables: crate::history::Tables) -> Result<History> {
+pub fn gather(dir: &std::path::Path, tables: history::Tables) -> Result<History> {
     Ok(History { processes: load(dir)?, tables })
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::read::load;
+pub use self::read::{keep, load, load_kept};
 pub use self::write::Journal;
 use crate::clock::Nanos;
 
@@ -236,7 +236,7 @@ pub struct History {
 }
 
 /// What the database itself remembers: every write that was committed, from a trigger, and what is left at the end.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Tables {
     pub writes: Vec<Written>,
     pub sessions: Vec<Row>,
@@ -245,7 +245,7 @@ pub struct Tables {
 }
 
 /// One committed write of the attribute `a`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Written {
     pub session: Uuid,
     pub version: i64,
@@ -253,7 +253,7 @@ pub struct Written {
 }
 
 /// A session that is alive at the end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Row {
     pub session: Uuid,
     pub user: Option<Uuid>,
