@@ -3,9 +3,10 @@
 //! No waiting for company: a lone job leaves at once, and while its statement is under way the next ones gather. Jobs
 //! with the same key are never under way together; they keep their order.
 //!
-//! One statement at a time makes the largest batches, and the larger the batch, the less each job of it costs the
-//! server. So another statement leaves beside it only with `company_min` jobs, which use the time in which the first
-//! waits for the disk, or if the first takes long: it may be waiting for a row that somebody holds.
+//! The larger the batch, the less each job of it costs the server. But while a statement waits for the disk, or its answers
+//! travel, another can work. So one statement leaves at a time as long as there are few jobs; as soon as each has
+//! `company_min`, the jobs are shared out among as many statements as may be under way. One also leaves beside another that
+//! takes long: that may be waiting for a row that somebody holds.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -80,6 +81,13 @@ impl<J: Job> Work<J> {
         }
     }
 
+    /// How many of those that wait are one statement's: all, or its share if several statements can leave.
+    fn share(&self, waiting: usize, under_way: usize) -> usize {
+        let free = self.bounds.statements_max - under_way;
+        let statements = free.min(waiting / self.bounds.company_min.max(1)).max(1);
+        waiting.div_ceil(statements).min(self.bounds.batch_max)
+    }
+
     fn may_leave(&self, waiting: &VecDeque<J>, under_way: &UnderWay<J>) -> bool {
         let company_min = self.bounds.company_min.min(self.bounds.batch_max);
         !waiting.is_empty()
@@ -90,14 +98,15 @@ impl<J: Job> Work<J> {
     /// Takes at most one job per key out of `waiting`, sorted, none whose key is under way; the rest keeps its order.
     fn select(&self, waiting: &mut VecDeque<J>, under_way: &UnderWay<J>) -> Vec<J> {
         let mut keys = HashSet::new();
-        let mut batch = Vec::with_capacity(waiting.len().min(self.bounds.batch_max));
+        let batch_max = self.share(waiting.len(), under_way.len());
+        let mut batch = Vec::with_capacity(batch_max);
         let mut rest = VecDeque::new();
         for job in waiting.drain(..) {
             let own = [Some(job.key()), job.second_key()];
             let free = own.iter().flatten().all(|key| !keys.contains(key) && !under_way.has(key));
             // Those of a job that stays behind, too: a later one with the same key must not overtake it.
             keys.extend(own.into_iter().flatten());
-            if free && batch.len() < self.bounds.batch_max {
+            if free && batch.len() < batch_max {
                 batch.push(job);
             } else {
                 rest.push_back(job);

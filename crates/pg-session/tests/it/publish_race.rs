@@ -7,7 +7,8 @@ use pg_session::{Session, SessionManager};
 use crate::stage::{all, hit, ids, in_time, make, n, read, read_all, update_all};
 use crate::support::World;
 
-const SESSIONS: usize = 50;
+/// So few that they are one statement's.
+const SESSIONS: usize = 40;
 /// Statements that a round's updates make: all of them wait when the first leaves.
 const STATEMENTS: usize = 1;
 
