@@ -29,6 +29,8 @@ const TRIES_MAX: u32 = 3;
 /// Reads that may wait for one session.
 const WAITERS_MAX: usize = 65_536;
 
+/// What a statement found, by id.
+type Fetched = HashMap<SessionId, Result<Arc<Record>, Error>>;
 /// The session, or `None` if there is none that is alive.
 type Answer = Result<Option<Arc<Record>>, Error>;
 type Waiters = Vec<oneshot::Sender<Answer>>;
@@ -174,14 +176,14 @@ impl Loader {
         (ids, ticket)
     }
 
-    async fn fetch(&self, ids: &[SessionId]) -> Result<HashMap<SessionId, Arc<Record>>, Error> {
+    async fn fetch(&self, ids: &[SessionId]) -> Result<Fetched, Error> {
         let mut tries = 1;
         loop {
             self.statements.fetch_add(1, Ordering::Relaxed);
             self.sessions.fetch_add(ids.len() as u64, Ordering::Relaxed);
             match self.database.load(ids).await {
-                Ok(records) => {
-                    return Ok(records.into_iter().map(|record| (record.row.id, Arc::new(record))).collect());
+                Ok(found) => {
+                    return Ok(found.into_iter().map(|(id, record)| (id, record.map(Arc::new))).collect());
                 }
                 Err(Failure { verdict: Verdict::Collided | Verdict::Outdated, .. }) if tries < TRIES_MAX => {
                     tries += 1;
@@ -191,15 +193,14 @@ impl Loader {
         }
     }
 
-    fn arrive(
-        &self,
-        mut airborne: Airborne<'_>,
-        ticket: Ticket,
-        loaded: &Result<HashMap<SessionId, Arc<Record>>, Error>,
-    ) {
+    fn arrive(&self, mut airborne: Airborne<'_>, ticket: Ticket, loaded: &Result<Fetched, Error>) {
         while let Some(&id) = airborne.ids.first() {
             let answer = match loaded {
-                Ok(records) => Ok(records.get(&id).map(Arc::clone)),
+                Ok(found) => match found.get(&id) {
+                    Some(Ok(record)) => Ok(Some(Arc::clone(record))),
+                    Some(Err(error)) => Err(error.duplicate()),
+                    None => Ok(None),
+                },
                 Err(error) => Err(error.duplicate()),
             };
             match &answer {

@@ -105,7 +105,8 @@ impl SessionManager {
     }
 
     /// Drops a user's sessions from every node's memory; the database keeps them. For changes of the tables that were
-    /// made past this library. On return this node has dropped them, the others do so within milliseconds.
+    /// made past this library. On return this node has dropped them, the others do so within milliseconds. **Such a change
+    /// must grow the session's `version`**, or an update that is under way takes it for what it was made from, and may undo it.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager).

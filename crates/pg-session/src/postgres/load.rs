@@ -1,6 +1,5 @@
 //! Loads sessions, rows and attributes, from one snapshot.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,6 +14,7 @@ use super::names::Owner;
 use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::{DbTime, Tick};
+use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
 use crate::session::attributes::{Attribute, Attributes, Place};
@@ -65,39 +65,42 @@ fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     )
 }
 
+/// A session that is alive, or why it cannot be read: one whose row somebody spoilt is an error of that session only.
+pub(crate) type Found = (SessionId, Result<Record, Error>);
+
 impl Database {
     /// The live ones among `ids`, in no particular order.
-    pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<Vec<Record>, Failure> {
+    pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<Vec<Found>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         let sent = self.rules.clock.now();
         let rows = self.query(&self.texts.load, &[&ids]).await?;
-        self.records(sent, &rows)
+        self.found(sent, &rows)
     }
 
     /// The live sessions of a user or a group, at most `rows_max`, the most recently used first.
-    pub(crate) async fn list(&self, owner: Owner, id: Uuid, rows_max: u32) -> Result<Vec<Record>, Failure> {
+    pub(crate) async fn list(&self, owner: Owner, id: Uuid, rows_max: u32) -> Result<Vec<Found>, Failure> {
         let sql = match owner {
             Owner::User => &self.texts.list_user,
             Owner::Group => &self.texts.list_group,
         };
         let sent = self.rules.clock.now();
         let rows = self.query(sql, &[&id, &i64::from(rows_max)]).await?;
-        self.records(sent, &rows)
+        self.found(sent, &rows)
     }
 
-    fn records(&self, sent: Tick, rows: &[SqlRow]) -> Result<Vec<Record>, Failure> {
-        let mut records = Vec::with_capacity(rows.len());
+    fn found(&self, sent: Tick, rows: &[SqlRow]) -> Result<Vec<Found>, Failure> {
+        let mut all = Vec::with_capacity(rows.len());
         for row in rows {
-            let (record, now) = self.record(row).map_err(unexpected)?;
+            let (found, now) = self.record(row).map_err(unexpected)?;
             // The last row's reading is the newest, but each of them lies within the statement.
             self.observe_clock(sent, now);
-            records.push(record);
+            all.push(found);
         }
-        Ok(records)
+        Ok(all)
     }
 
     /// By position: looking fifteen columns up by their names took longer than decoding them.
-    fn record(&self, row: &SqlRow) -> Result<(Record, DbTime), Box<dyn Error + Sync + Send>> {
+    fn record(&self, row: &SqlRow) -> Result<(Found, DbTime), tokio_postgres::Error> {
         let idle_limited: bool = row.try_get(4)?;
         let head = Row {
             id: SessionId::from_uuid(row.try_get(0)?),
@@ -110,8 +113,16 @@ impl Database {
             idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
             rotated: row.try_get(9)?,
         };
-        let record = Record::new(Arc::clone(&self.rules), head, attributes(row, 10)?, time(row, 7)?);
-        Ok((record, time(row, 15)?))
+        let (id, last_accessed_at, now) = (head.id, time(row, 7)?, time(row, 15)?);
+        let apart = apart(row, 11)?;
+        let record = match packed::decode(row.try_get(10)?) {
+            Ok(packed) => {
+                let attributes = Attributes::new(packed.into_iter().chain(apart).map(Arc::new).collect());
+                Ok(Record::new(Arc::clone(&self.rules), head, attributes, last_accessed_at))
+            }
+            Err(malformed) => Err(unexpected(malformed).error),
+        };
+        Ok(((id, record), now))
     }
 }
 
@@ -122,23 +133,21 @@ pub(super) fn time(
     row.try_get::<_, SystemTime>(column).map(DbTime::from)
 }
 
-/// Reads the text of the session's row, and what [`attribute_arrays`] made, five columns from `first` on; no attributes
-/// with rows of their own make NULL arrays.
-fn attributes(row: &SqlRow, first: usize) -> Result<Attributes, Box<dyn Error + Sync + Send>> {
-    let packed = packed::decode(row.try_get(first)?)?;
-    let keys: Vec<&str> = row.try_get::<_, Option<_>>(first + 1)?.unwrap_or_default();
-    let texts: Vec<&str> = row.try_get::<_, Option<_>>(first + 2)?.unwrap_or_default();
-    let versions: Vec<i64> = row.try_get::<_, Option<_>>(first + 3)?.unwrap_or_default();
-    let expiries: Vec<Option<SystemTime>> = row.try_get::<_, Option<_>>(first + 4)?.unwrap_or_default();
+/// Reads what [`attribute_arrays`] made, four columns from `first` on; no attributes at all make NULL arrays.
+fn apart(row: &SqlRow, first: usize) -> Result<Vec<Attribute>, tokio_postgres::Error> {
+    let keys: Vec<&str> = row.try_get::<_, Option<_>>(first)?.unwrap_or_default();
+    let texts: Vec<&str> = row.try_get::<_, Option<_>>(first + 1)?.unwrap_or_default();
+    let versions: Vec<i64> = row.try_get::<_, Option<_>>(first + 2)?.unwrap_or_default();
+    let expiries: Vec<Option<SystemTime>> = row.try_get::<_, Option<_>>(first + 3)?.unwrap_or_default();
     // Four aggregates over the same rows have the same length, or `zip` would lose some silently.
     debug_assert!(
         keys.len() == texts.len() && keys.len() == versions.len() && keys.len() == expiries.len(),
         "aggregates of different lengths"
     );
-    let apart = keys.into_iter().zip(texts).zip(versions).zip(expiries);
-    let apart = apart.map(|(((key, text), version), expires_at)| {
+    let all = keys.into_iter().zip(texts).zip(versions).zip(expiries);
+    let all = all.map(|(((key, text), version), expires_at)| {
         let expires_at = expires_at.map_or(DbTime::NEVER, DbTime::from);
         Attribute::new(key.into(), text.into(), Version::new(version), expires_at, Place::Apart)
     });
-    Ok(Attributes::new(packed.into_iter().chain(apart).map(Arc::new).collect()))
+    Ok(all.collect())
 }

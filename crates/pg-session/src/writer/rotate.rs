@@ -154,12 +154,18 @@ async fn catch_up(batch: &mut Vec<RotateJob>, workshop: &Workshop) -> Result<(),
     let mut found = reread(overtaken, workshop).await?;
     for mut job in std::mem::take(batch) {
         if job.overtaken > 0 {
-            let Some(record) = found.remove(&job.session()) else {
-                workshop.cache.forget(job.session());
-                job.answer(Err(UpdateError::NotFound));
-                continue;
-            };
-            job.base = Arc::new(record);
+            match found.remove(&job.session()) {
+                Some(Ok(record)) => job.base = Arc::new(record),
+                Some(Err(error)) => {
+                    job.answer(Err(error.into()));
+                    continue;
+                }
+                None => {
+                    workshop.cache.forget(job.session());
+                    job.answer(Err(UpdateError::NotFound));
+                    continue;
+                }
+            }
         }
         batch.push(job);
     }

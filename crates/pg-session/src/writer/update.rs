@@ -133,7 +133,9 @@ async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(),
         reread(batch.iter().filter(|job| job.overtaken > 0).map(UpdateJob::session), workshop).await?;
     let mut told = Vec::new();
     for job in batch.iter().filter(|job| job.overtaken > 0 && job.notify) {
-        if let Some(record) = found.get(&job.session()).filter(|record| job.conflict(record).is_some()) {
+        if let Some(Ok(record)) = found.get(&job.session())
+            && job.conflict(record).is_some()
+        {
             told.push((job.session(), record.row.version));
         }
     }
@@ -145,10 +147,17 @@ async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(),
             batch.push(job);
             continue;
         }
-        let Some(record) = found.remove(&job.session()) else {
-            workshop.cache.forget(job.session());
-            job.answer(Err(UpdateError::NotFound));
-            continue;
+        let record = match found.remove(&job.session()) {
+            Some(Ok(record)) => record,
+            Some(Err(error)) => {
+                job.answer(Err(error.into()));
+                continue;
+            }
+            None => {
+                workshop.cache.forget(job.session());
+                job.answer(Err(UpdateError::NotFound));
+                continue;
+            }
         };
         let version = record.row.version;
         if record.row.rotated {
@@ -168,14 +177,14 @@ async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(),
     Ok(())
 }
 
-/// What the database holds of these sessions now: those that are alive.
+/// What the database holds of these sessions now: those that are alive, or why they cannot be read.
 pub(super) async fn reread(
     ids: impl Iterator<Item = SessionId>,
     workshop: &Workshop,
-) -> Result<HashMap<SessionId, Record>, Failure> {
+) -> Result<HashMap<SessionId, Result<Record, Error>>, Failure> {
     let ids: Vec<SessionId> = ids.collect();
-    let records = workshop.database.load(&ids).await.map_err(Failure::before_write)?;
-    Ok(records.into_iter().map(|record| (record.row.id, record)).collect())
+    let found = workshop.database.load(&ids).await.map_err(Failure::before_write)?;
+    Ok(found.into_iter().collect())
 }
 
 pub(super) fn overtaken_too_often() -> Error {

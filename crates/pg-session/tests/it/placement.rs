@@ -9,7 +9,7 @@ use pg_session::{ErrorKind, Session, SessionId, SessionManager, UpdateError, Use
 use tokio_postgres::Client;
 
 use crate::clocks::{Clocks, at};
-use crate::stage::{all, read};
+use crate::stage::{all, make, read};
 use crate::support::World;
 use crate::tables::{in_places, places};
 
@@ -361,4 +361,44 @@ async fn a_corrupt_text_is_an_error_that_repeats_nothing_of_it_and_its_session_c
     }
     assert!(b.delete(id).await.unwrap());
     assert!(a.get(id).refresh().await.unwrap().is_none());
+}
+
+/// What somebody spoilt by hand is an error of that session, not of those that share a statement with it.
+#[tokio::test]
+async fn a_corrupt_text_spoils_no_other_session_of_its_statement() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let mut sessions = make(&a, 10).await;
+    let spoilt = sessions[3].id();
+    let corrupt = "UPDATE sessions SET attributes = '{', version = version + 1 WHERE id = $1";
+    world.client().await.execute(corrupt, &[&spoilt.expose()]).await.unwrap();
+
+    let before = b.status().loads.statements;
+    let found = all(sessions.iter().map(|session| b.get(session.id()))).await;
+    assert_eq!(b.status().loads.statements - before, 1, "they share a statement");
+    for (session, found) in sessions.iter().zip(found) {
+        match found {
+            Err(error) => assert_eq!((session.id(), error.kind()), (spoilt, ErrorKind::Schema)),
+            Ok(found) => assert!(found.is_some() && session.id() != spoilt),
+        }
+    }
+
+    // All of them are overtaken, read again by one statement, and updated by the next.
+    for session in &sessions {
+        let text = "UPDATE sessions SET version = version + 1 WHERE id = $1";
+        world.client().await.execute(text, &[&session.id().expose()]).await.unwrap();
+    }
+    let updated = all(sessions.iter_mut().map(|session| {
+        session.set("n", &7).unwrap();
+        a.update(session)
+    }))
+    .await;
+    for (session, updated) in sessions.iter().zip(updated) {
+        match updated {
+            Err(UpdateError::Failed(error)) => {
+                assert_eq!((session.id(), error.kind()), (spoilt, ErrorKind::Schema));
+            }
+            other => assert!(other.is_ok() && session.id() != spoilt),
+        }
+    }
 }
