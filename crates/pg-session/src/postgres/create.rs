@@ -120,8 +120,12 @@ impl Database {
             &items.texts,
             &items.expires_at,
         ];
+        let limited = limited && !locked.is_empty();
+        if !limited && items.of.is_empty() {
+            return self.create_plain(births, &params[..7]).await;
+        }
         let sent = self.rules.clock.now();
-        let rows = if limited && !locked.is_empty() {
+        let rows = if limited {
             self.query_behind((&self.texts.user_lock, &[&locked]), (&self.texts.create, &params)).await?
         } else {
             self.query(&self.texts.create, &params).await?

@@ -5,6 +5,7 @@
 
 pub(crate) mod clean;
 pub(crate) mod create;
+mod create_plain;
 pub(crate) mod delete;
 pub(crate) mod failure;
 pub(crate) mod load;
@@ -73,6 +74,7 @@ struct Texts {
     update: Sql,
     update_in_full: Sql,
     create: Sql,
+    create_plain: Sql,
     user_lock: Sql,
     rotate: Sql,
     rotate_lock: Sql,
@@ -142,6 +144,7 @@ impl Database {
             update: update::sql(&dialect),
             update_in_full: update::full_sql(&dialect),
             create: create::sql(&dialect),
+            create_plain: create_plain::sql(&dialect),
             user_lock: session_limit::lock_sql(&dialect),
             rotate: rotate::sql(&dialect),
             rotate_lock: rotate::lock_sql(&dialect),
