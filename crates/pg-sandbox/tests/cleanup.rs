@@ -126,7 +126,14 @@ impl Owner {
     /// Signals the whole group, and waits for the owner.
     fn signal_group(&mut self, signal: Signal) -> ExitStatus {
         kill(Pid::from_raw(-i32::try_from(self.child.id()).unwrap()), signal).unwrap();
-        self.child.wait().unwrap()
+        // Whoever starts the tests with the signal ignored (`nohup … &` in a script) hands that on.
+        let mut ended = None;
+        let look = || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        };
+        eventually(look, || format!("the owner lives on after {signal}; is it ignored here?"));
+        ended.unwrap()
     }
 
     fn assert_nothing_is_left(&self) {
@@ -164,7 +171,7 @@ fn processes(mark: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn eventually(condition: impl Fn() -> bool, otherwise: impl Fn() -> String) {
+fn eventually(mut condition: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
     let deadline = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < deadline, "{}", otherwise());

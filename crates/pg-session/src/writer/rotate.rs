@@ -154,15 +154,10 @@ async fn catch_up(batch: &mut Vec<RotateJob>, workshop: &Workshop) -> Result<(),
     let mut found = reread(overtaken, workshop).await?;
     for mut job in std::mem::take(batch) {
         if job.overtaken > 0 {
-            match found.remove(&job.session()) {
-                Some(Ok(record)) => job.base = Arc::new(record),
-                Some(Err(error)) => {
-                    job.answer(Err(error.into()));
-                    continue;
-                }
-                None => {
-                    workshop.cache.forget(job.session());
-                    job.answer(Err(UpdateError::NotFound));
+            match found.take(job.session(), workshop) {
+                Ok(record) => job.base = Arc::new(record),
+                Err(error) => {
+                    job.answer(Err(error));
                     continue;
                 }
             }

@@ -133,7 +133,7 @@ async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(),
         reread(batch.iter().filter(|job| job.overtaken > 0).map(UpdateJob::session), workshop).await?;
     let mut told = Vec::new();
     for job in batch.iter().filter(|job| job.overtaken > 0 && job.notify) {
-        if let Some(Ok(record)) = found.get(&job.session())
+        if let Some(record) = found.get(job.session())
             && job.conflict(record).is_some()
         {
             told.push((job.session(), record.row.version));
@@ -147,15 +147,10 @@ async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(),
             batch.push(job);
             continue;
         }
-        let record = match found.remove(&job.session()) {
-            Some(Ok(record)) => record,
-            Some(Err(error)) => {
-                job.answer(Err(error.into()));
-                continue;
-            }
-            None => {
-                workshop.cache.forget(job.session());
-                job.answer(Err(UpdateError::NotFound));
+        let record = match found.take(job.session(), workshop) {
+            Ok(record) => record,
+            Err(error) => {
+                job.answer(Err(error));
                 continue;
             }
         };
@@ -177,14 +172,33 @@ async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(),
     Ok(())
 }
 
-/// What the database holds of these sessions now: those that are alive, or why they cannot be read.
+/// What the database holds of sessions whose writes were overtaken: those that are alive, or why they cannot be read.
+pub(super) struct Reread(HashMap<SessionId, Result<Record, Error>>);
+
+impl Reread {
+    fn get(&self, id: SessionId) -> Option<&Record> {
+        self.0.get(&id)?.as_ref().ok()
+    }
+
+    /// The session, or what its write is to be answered.
+    pub(super) fn take(&mut self, id: SessionId, workshop: &Workshop) -> Result<Record, UpdateError> {
+        match self.0.remove(&id) {
+            Some(found) => Ok(found?),
+            None => {
+                workshop.cache.forget(id);
+                Err(UpdateError::NotFound)
+            }
+        }
+    }
+}
+
 pub(super) async fn reread(
     ids: impl Iterator<Item = SessionId>,
     workshop: &Workshop,
-) -> Result<HashMap<SessionId, Result<Record, Error>>, Failure> {
+) -> Result<Reread, Failure> {
     let ids: Vec<SessionId> = ids.collect();
     let found = workshop.database.load(&ids).await.map_err(Failure::before_write)?;
-    Ok(found.into_iter().collect())
+    Ok(Reread(found.into_iter().collect()))
 }
 
 pub(super) fn overtaken_too_often() -> Error {
