@@ -158,6 +158,7 @@ impl Create<'_> {
                 idle_limit,
                 attributes,
                 exclusive,
+                crowded: false,
                 reply,
             })
             .await?;

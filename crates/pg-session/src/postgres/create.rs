@@ -42,6 +42,8 @@ pub(crate) enum Created {
     },
     /// The user has all the sessions that the policy allows.
     Refused,
+    /// The user may have as many sessions as are allowed, and was given none: to be created with `crowded`.
+    Crowded,
 }
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
@@ -90,7 +92,13 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 
 impl Database {
     /// Creates the sessions, at most one for each user if their number is limited, and reports on each, in their order.
-    pub(crate) async fn create(&self, births: &[Birth<'_>], limited: bool) -> Result<Vec<Created>, Failure> {
+    /// Unless they are called `crowded`, only what is sure to have room is.
+    pub(crate) async fn create(
+        &self,
+        births: &[Birth<'_>],
+        limited: bool,
+        crowded: bool,
+    ) -> Result<Vec<Created>, Failure> {
         let mut items = Items::default();
         for (birth, n) in births.iter().zip(1_i64..) {
             birth.writes.set.iter().for_each(|attribute| items.push(n, attribute));
@@ -100,7 +108,7 @@ impl Database {
         let ids: Vec<Uuid> = births.iter().map(|birth| birth.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.user_id.map(UserId::as_uuid)).collect();
-        let locked: Vec<Uuid> = users.iter().copied().flatten().collect();
+        let locked: Vec<Uuid> = if limited { users.iter().copied().flatten().collect() } else { Vec::new() };
         let groups: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.group_id.map(GroupId::as_uuid)).collect();
         let (at, after): (Vec<Option<SystemTime>>, Vec<Option<i64>>) =
@@ -120,16 +128,11 @@ impl Database {
             &items.texts,
             &items.expires_at,
         ];
-        let limited = limited && !locked.is_empty();
-        if !limited && items.of.is_empty() {
-            return self.create_plain(births, &params[..7]).await;
+        if !crowded && items.of.is_empty() {
+            return self.create_plain(births, &locked, &params[..7]).await;
         }
         let sent = self.rules.clock.now();
-        let rows = if limited {
-            self.query_behind((&self.texts.user_lock, &[&locked]), (&self.texts.create, &params)).await?
-        } else {
-            self.query(&self.texts.create, &params).await?
-        };
+        let rows = self.query_behind_users(&locked, (&self.texts.create, &params)).await?;
         same_length(&rows, births.len())?;
         if let Some(row) = rows.last() {
             self.observe_clock(sent, time(row, "now").map_err(unexpected)?);

@@ -34,7 +34,8 @@ pub(super) struct Limit {
     pub(super) full: String,
 }
 
-/// `newcomers` is a query of the users who come in, each once, with one session.
+/// `newcomers` is a query of the users who come in, each once, with one session. Their sessions are looked up for each of them,
+/// see [`Dialect::remnants`].
 pub(super) fn limit(dialect: &Dialect<'_>, newcomers: &str) -> Limit {
     let sessions = dialect.names.sessions();
     let Policy { held, surplus, full } = policy(dialect, newcomers);
@@ -82,7 +83,9 @@ fn policy(dialect: &Dialect<'_>, newcomers: &str) -> Policy {
             held: format!(
                 "SELECT s.id, s.user_id,
                         row_number() OVER (PARTITION BY s.user_id ORDER BY {live} DESC, s.last_accessed_at DESC, s.id) AS rank
-                 FROM {sessions} s WHERE s.user_id IN ({newcomers}) AND s.rotated_to IS NULL"
+                 FROM ({newcomers}) u CROSS JOIN LATERAL (
+                     SELECT s.* FROM {sessions} s WHERE s.user_id = u.user_id AND s.rotated_to IS NULL OFFSET 0
+                 ) s"
             ),
             surplus: format!("SELECT h.id, h.user_id FROM held h WHERE h.rank > {others}"),
             full: NO_USER.into(),
@@ -91,7 +94,11 @@ fn policy(dialect: &Dialect<'_>, newcomers: &str) -> Policy {
         SessionLimit::Refuse => Policy {
             held: format!(
                 "SELECT s.id, s.user_id, {live} AS live FROM {sessions} s
-                 WHERE s.user_id IN ({newcomers}) AND s.rotated_to IS NULL ORDER BY s.id FOR NO KEY UPDATE"
+                 WHERE s.id = ANY (ARRAY (
+                     SELECT h.id FROM ({newcomers}) u CROSS JOIN LATERAL (
+                         SELECT h.id FROM {sessions} h WHERE h.user_id = u.user_id OFFSET 0
+                     ) h
+                 )) AND s.rotated_to IS NULL ORDER BY s.id FOR NO KEY UPDATE"
             ),
             surplus: NOTHING.into(),
             full: format!(

@@ -7,6 +7,7 @@
 use deadpool_postgres::Object;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use super::failure::Failure;
 use super::{Database, Sql};
@@ -19,6 +20,19 @@ impl Database {
     /// Sends `lock` and then `call` in one transaction, and waits for the rows of `call`.
     pub(super) async fn query_behind(&self, lock: Call<'_>, call: Call<'_>) -> Result<Vec<Row>, Failure> {
         self.bounded(self.timeout, async |connection| self.pipeline(connection, lock, call).await).await
+    }
+
+    /// Sends `call` behind the locks of these users, if there are any.
+    pub(super) async fn query_behind_users(
+        &self,
+        users: &[Uuid],
+        call: Call<'_>,
+    ) -> Result<Vec<Row>, Failure> {
+        if users.is_empty() {
+            let (sql, params) = call;
+            return self.query(sql, params).await;
+        }
+        self.query_behind((&self.texts.user_lock, &[&users]), call).await
     }
 
     async fn pipeline(

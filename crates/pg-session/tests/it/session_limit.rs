@@ -1,6 +1,8 @@
 //! I7: at every acknowledged create, the user has at most `max_sessions_per_user` live sessions. Logins at once, on two
 //! nodes, under both policies; and a touch that keeps a session alive while a create counts it as idle.
 
+use std::time::Duration;
+
 use pg_session::{Config, ErrorKind, Session, SessionLimit, SessionManager, UserId};
 
 use crate::stage::all;
@@ -120,4 +122,57 @@ async fn an_evicting_create_ends_a_session_that_a_touch_keeps_alive_meanwhile() 
     let rows = world.client().await.query("SELECT id FROM sessions", &[]).await.unwrap();
     let ids: Vec<uuid::Uuid> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(ids, [made.id().expose()], "and not {:?}", held.id());
+}
+
+#[tokio::test]
+async fn a_login_with_room_is_one_statement_and_one_without_is_two() {
+    for policy in [SessionLimit::EvictLeastRecentlyUsed, SessionLimit::Refuse] {
+        let world = World::new();
+        let node = world.node_with(limited(&world, 2, policy)).await;
+        let statements = || node.status().writes.create_statements;
+        let mut first = node.create(UserId::from(1)).await.unwrap();
+        node.rotate(&mut first).await.unwrap();
+        node.create(UserId::from(1)).await.unwrap();
+        assert_eq!(statements(), 2, "what a rotation left behind takes no room: {policy:?}");
+        let third = node.create(UserId::from(1)).await.map_err(|error| error.kind());
+        assert_eq!(statements(), 4, "{policy:?}");
+        let refused = policy == SessionLimit::Refuse;
+        assert_eq!(third.err(), refused.then_some(ErrorKind::SessionLimit));
+        // Nobody limits how many anonymous visitors there are.
+        for _ in 0..3 {
+            node.create_anonymous().await.unwrap();
+        }
+        assert_eq!(statements(), 7, "{policy:?}");
+    }
+}
+
+/// Until a table is analysed for the first time, the planner believes what it likes about it, and keeps the plan.
+#[tokio::test]
+async fn a_login_with_room_never_reads_the_whole_table() {
+    const USERS: i64 = 500;
+    for policy in [SessionLimit::EvictLeastRecentlyUsed, SessionLimit::Refuse] {
+        let world = World::in_own_database().await;
+        let node = world.node_with(limited(&world, 5, policy)).await;
+        // The large one has a row of its own, and the login another statement.
+        for bytes in [600, 6, 600, 6] {
+            let logins = (0..USERS).map(async |user| {
+                let create = node.create(UserId::from(user)).set("cart", &"x".repeat(bytes)).unwrap();
+                create.await.unwrap()
+            });
+            all(logins).await;
+        }
+        // Statistics are complete once those who made them have gone.
+        assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
+        let client = world.client().await;
+        eventually("the node's backends have ended", async || {
+            let others =
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                          AND backend_type = 'client backend'";
+            client.query(others, &[]).await.unwrap().is_empty()
+        })
+        .await;
+        let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'sessions'::regclass";
+        let read: i64 = client.query_one(read, &[]).await.unwrap().get(0);
+        assert!(read < USERS, "{read} rows were read in passing, {policy:?}");
+    }
 }
