@@ -74,22 +74,23 @@ pub(crate) struct Applied {
 }
 
 /// For orders that change nothing but the attributes of the sessions' rows: nearly all.
+///
+/// The payloads are sent as the first row is returned, once: a subselect that refers to nothing outside is carried out once
+/// for the statement. Telling in a query beside the update took a fifth longer for the whole.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
-    let sessions = dialect.names.sessions();
+    let (sessions, channel) = (dialect.names.sessions(), dialect.channel());
     let (now, live) = (dialect.now, dialect.live("s"));
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS]);
-    let told = told(dialect, &parameters.unnest(&[TEXTS]));
+    let payloads = parameters.unnest(&[TEXTS]);
     Sql {
         text: format!(
-            "WITH done AS (
-                 UPDATE {sessions} s
-                 SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
-                 FROM {changes} WITH ORDINALITY AS c (id, base, attributes, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.rotated_to IS NULL AND {live}
-                 RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at
-             )
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at FROM done d CROSS JOIN ({told}) t"
+            "UPDATE {sessions} s
+             SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
+             FROM {changes} WITH ORDINALITY AS c (id, base, attributes, n)
+             WHERE s.id = c.id AND s.version = c.base AND s.rotated_to IS NULL AND {live}
+             RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at,
+                       (SELECT count(pg_catalog.pg_notify('{channel}', p.payload)) FROM {payloads} AS p (payload))"
         ),
         types: parameters.types,
     }
