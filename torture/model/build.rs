@@ -106,8 +106,8 @@ const WITHOUT: [(&str, &[Edit]); 18] = [
             ("index.rs", "        shard.dropped_at = sequence();\n", ""),
             (
                 "index.rs",
-                "        shard.counts.range(first..=last).map(|(&(_, id), _)| id).collect()\n",
-                "        let ids = shard.counts.range(first..=last).map(|(&(_, id), _)| id).collect();
+                "        of_owner.map(|(&(_, id), _)| SessionId::from_uuid(Uuid::from_u128(id))).collect()\n",
+                "        let ids = of_owner.map(|(&(_, id), _)| SessionId::from_uuid(Uuid::from_u128(id))).collect();
         drop(shard);
         self.shard(owner).dropped_at = sequence();
         ids\n",
@@ -133,8 +133,8 @@ const WITHOUT: [(&str, &[Edit]); 18] = [
         "without_counting",
         &[(
             "index.rs",
-            "*shard.counts.entry((owner, id)).or_insert(0) += 1;",
-            "shard.counts.insert((owner, id), 1);",
+            "*shard.counts.entry(key(owner, id)).or_insert(0) += 1;",
+            "shard.counts.insert(key(owner, id), 1);",
         )],
     ),
     (

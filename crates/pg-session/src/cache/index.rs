@@ -4,6 +4,7 @@
 //! late removal by an eviction can never take away what a newer install has added.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
@@ -21,7 +22,8 @@ pub(super) struct Index {
 
 #[derive(Debug, Default)]
 struct Shard {
-    counts: BTreeMap<(Uuid, SessionId), u32>,
+    /// By owner and session, as numbers: they are compared in registers, bytes by a call.
+    counts: BTreeMap<(u128, u128), u32>,
     /// The sequence of the last invalidation of an owner in this shard.
     dropped_at: u64,
 }
@@ -41,18 +43,18 @@ impl Index {
         if shard.dropped_at > ticket.sequence {
             return false;
         }
-        *shard.counts.entry((owner, id)).or_insert(0) += 1;
+        *shard.counts.entry(key(owner, id)).or_insert(0) += 1;
         true
     }
 
     pub(super) fn remove(&self, owner: Uuid, id: SessionId) {
         let mut shard = self.shard(owner);
-        match shard.counts.get_mut(&(owner, id)) {
-            Some(1) => {
-                shard.counts.remove(&(owner, id));
+        match shard.counts.entry(key(owner, id)) {
+            Entry::Occupied(count) if *count.get() == 1 => {
+                count.remove();
             }
-            Some(count) => *count -= 1,
-            None => debug_assert!(false, "removed more often than added"),
+            Entry::Occupied(mut count) => *count.get_mut() -= 1,
+            Entry::Vacant(_) => debug_assert!(false, "removed more often than added"),
         }
     }
 
@@ -60,9 +62,10 @@ impl Index {
     pub(super) fn drop_owner(&self, owner: Uuid, sequence: impl FnOnce() -> u64) -> Vec<SessionId> {
         let mut shard = self.shard(owner);
         shard.dropped_at = sequence();
-        let first = (owner, SessionId::from_uuid(Uuid::nil()));
-        let last = (owner, SessionId::from_uuid(Uuid::max()));
-        shard.counts.range(first..=last).map(|(&(_, id), _)| id).collect()
+        let first = key(owner, SessionId::from_uuid(Uuid::nil()));
+        let last = key(owner, SessionId::from_uuid(Uuid::max()));
+        let of_owner = shard.counts.range(first..=last);
+        of_owner.map(|(&(_, id), _)| SessionId::from_uuid(Uuid::from_u128(id))).collect()
     }
 
     #[cfg(test)]
@@ -75,4 +78,8 @@ impl Index {
         // Each critical section leaves the shard consistent, so a panic elsewhere does not spoil it.
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn key(owner: Uuid, id: SessionId) -> (u128, u128) {
+    (owner.as_u128(), id.expose().as_u128())
 }

@@ -4,6 +4,7 @@
 //! two orders for one key (the predecessor lost writes that way).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::DbTime;
@@ -16,48 +17,53 @@ pub(crate) enum Change {
     Remove,
 }
 
-/// The changes of one session, by key.
+/// The changes of one session, by key. A clone shares them until one of the two goes on changing: an update takes along what
+/// its handle has.
 #[derive(Clone, Default)]
-pub(crate) struct Changes(BTreeMap<Box<str>, Change>);
+pub(crate) struct Changes(Option<Arc<BTreeMap<Box<str>, Change>>>);
 
 impl Changes {
     pub(crate) const fn none() -> Self {
-        Self(BTreeMap::new())
+        Self(None)
     }
 
     pub(crate) fn set(&mut self, key: &str, text: Box<str>, expires_at: DbTime) {
-        self.0.insert(key.into(), Change::Set { text, expires_at });
+        self.put(key, Change::Set { text, expires_at });
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        self.0.insert(key.into(), Change::Remove);
+        self.put(key, Change::Remove);
+    }
+
+    fn put(&mut self, key: &str, change: Change) {
+        Arc::make_mut(self.0.get_or_insert_default()).insert(key.into(), change);
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Change> {
-        self.0.get(key)
+        self.0.as_ref()?.get(key)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Change)> {
-        self.0.iter().map(|(key, change)| (&**key, change))
+        self.0.iter().flat_map(|changes| &**changes).map(|(key, change)| (&**key, change))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.0.as_ref().map_or(0, |changes| changes.len())
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.0 = None;
     }
 }
 
 impl std::fmt::Debug for Changes {
     /// Keys only: values are the application's secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.iter().map(|(key, _)| key)).finish()
     }
 }
 
