@@ -8,16 +8,18 @@ use std::path::Path;
 use std::{env, fs};
 
 /// Below `crates/pg-session/src`: what the cache uses, as it is.
-const USED: [&str; 10] = [
+const USED: [&str; 12] = [
     "clock.rs",
     "error.rs",
     "id.rs",
     "probes.rs",
     "version.rs",
+    "session/attribute.rs",
     "session/attributes.rs",
     "session/changes.rs",
     "session/expiry.rs",
     "session/packed.rs",
+    "session/place.rs",
     "session/record.rs",
 ];
 const CACHE: [&str; 4] = ["mod.rs", "fill.rs", "index.rs", "stats.rs"];
@@ -177,7 +179,8 @@ fn main() {
     let mut root = format!("const WITHOUT: [&str; {}] = {copies:?};\n", copies.len());
     root += &["clock", "error", "id", "probes", "version"].map(module).concat();
     root += "mod session {\npub(crate) use self::expiry::IdleLimit;\n";
-    root += &["attributes", "changes", "expiry", "packed", "record"].map(inner).concat();
+    root +=
+        &["attribute", "attributes", "changes", "expiry", "packed", "place", "record"].map(inner).concat();
     root += "}\n";
     for (name, edits) in [("as_it_is", &[] as &[Edit])].iter().chain(&WITHOUT) {
         for file in CACHE {

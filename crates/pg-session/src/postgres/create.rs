@@ -103,7 +103,7 @@ impl Database {
         for (birth, n) in births.iter().zip(1_i64..) {
             birth.writes.set.iter().for_each(|attribute| items.push(n, attribute));
         }
-        let packed: Vec<Option<&str>> = births.iter().map(|birth| birth.writes.packed.as_deref()).collect();
+        let packed: Vec<Option<&str>> = births.iter().map(|birth| birth.writes.packed).collect();
         let spills: Vec<bool> = births.iter().map(|birth| !birth.writes.set.is_empty()).collect();
         let ids: Vec<Uuid> = births.iter().map(|birth| birth.id.expose()).collect();
         let users: Vec<Option<Uuid>> =

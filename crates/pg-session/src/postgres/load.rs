@@ -17,8 +17,9 @@ use crate::clock::{DbTime, Tick};
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
-use crate::session::attributes::{Attribute, Attributes, Place};
-use crate::session::packed;
+use crate::session::attribute::Apart;
+use crate::session::attributes::Attributes;
+use crate::session::packed::Packed;
 use crate::session::record::{Record, Row};
 use crate::version::Version;
 
@@ -115,9 +116,9 @@ impl Database {
         };
         let (id, last_accessed_at, now) = (head.id, time(row, 7)?, time(row, 15)?);
         let apart = apart(row, 11)?;
-        let record = match packed::decode(row.try_get(10)?) {
+        let record = match Packed::read(row.try_get(10)?) {
             Ok(packed) => {
-                let attributes = Attributes::new(packed.into_iter().chain(apart).map(Arc::new).collect());
+                let attributes = Attributes::new(packed, apart);
                 Ok(Record::new(Arc::clone(&self.rules), head, attributes, last_accessed_at))
             }
             Err(malformed) => Err(unexpected(malformed).error),
@@ -134,7 +135,7 @@ pub(super) fn time(
 }
 
 /// Reads what [`attribute_arrays`] made, four columns from `first` on; no attributes at all make NULL arrays.
-fn apart(row: &SqlRow, first: usize) -> Result<Vec<Attribute>, tokio_postgres::Error> {
+fn apart(row: &SqlRow, first: usize) -> Result<Vec<Arc<Apart>>, tokio_postgres::Error> {
     let keys: Vec<&str> = row.try_get::<_, Option<_>>(first)?.unwrap_or_default();
     let texts: Vec<&str> = row.try_get::<_, Option<_>>(first + 1)?.unwrap_or_default();
     let versions: Vec<i64> = row.try_get::<_, Option<_>>(first + 2)?.unwrap_or_default();
@@ -147,7 +148,7 @@ fn apart(row: &SqlRow, first: usize) -> Result<Vec<Attribute>, tokio_postgres::E
     let all = keys.into_iter().zip(texts).zip(versions).zip(expiries);
     let all = all.map(|(((key, text), version), expires_at)| {
         let expires_at = expires_at.map_or(DbTime::NEVER, DbTime::from);
-        Attribute::new(key.into(), text.into(), Version::new(version), expires_at, Place::Apart)
+        Arc::new(Apart::new(key, text, Version::new(version), expires_at))
     });
     Ok(all.collect())
 }

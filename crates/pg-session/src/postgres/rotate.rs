@@ -219,7 +219,7 @@ impl<'a> Columns<'a> {
         self.group_ids.push(turn.row.group_id.flatten().map(GroupId::as_uuid));
         // Checked to be a minute at most.
         self.graces.push(i64::try_from(turn.grace.as_micros()).unwrap_or(i64::MAX));
-        self.packed.push(turn.writes.packed.as_deref());
+        self.packed.push(turn.writes.packed);
         self.spills.push(!turn.writes.set.is_empty());
         // A batch is bounded by `write_batch_max`, far below i64::MAX.
         let n = i64::try_from(self.ids.len()).unwrap_or(i64::MAX);

@@ -23,7 +23,8 @@ use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId};
 use crate::session::IdleLimit;
-use crate::session::attributes::{Attribute, Writes};
+use crate::session::attribute::Apart;
+use crate::session::attributes::Writes;
 use crate::version::Version;
 
 /// A new absolute limit.
@@ -174,8 +175,8 @@ pub(super) struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    pub(super) fn push(&mut self, of: i64, attribute: &'a Attribute) {
-        let Attribute { key, text, expires_at, .. } = attribute;
+    pub(super) fn push(&mut self, of: i64, attribute: &'a Apart) {
+        let Apart { key, text, expires_at, .. } = attribute;
         self.of.push(of);
         self.keys.push(key);
         self.texts.push(text);
@@ -194,7 +195,7 @@ impl<'a> Columns<'a> {
         Self {
             ids: orders.iter().map(|order| order.id.expose()).collect(),
             bases: orders.iter().map(|order| order.base.get()).collect(),
-            packed: orders.iter().map(|order| order.writes.packed.as_deref()).collect(),
+            packed: orders.iter().map(|order| order.writes.packed).collect(),
             payloads: changed_payloads(told),
             ..Self::default()
         }

@@ -1,137 +1,81 @@
-//! The attributes of a session: immutable, sorted by key, shared by every reader on the node.
+//! The attributes of a session: immutable, shared by every reader on the node.
 
-use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-
+use super::attribute::{Apart, Attribute};
 use super::changes::{Change, Changes, Keep};
-use super::packed::{self, Room};
+use super::packed::{Entry, Packed, Piece};
+use super::place::{Place, Room};
 use crate::clock::DbTime;
-use crate::error::{Error, ErrorKind};
 use crate::version::Version;
 
-/// Where the database keeps an attribute.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Place {
-    /// In the session's row.
-    Packed,
-    /// In a row of its own.
-    Apart,
+/// All attributes of one version of a session, as the database holds them.
+#[derive(Default)]
+pub(crate) struct Attributes {
+    packed: Packed,
+    /// Sorted by key.
+    apart: Box<[Arc<Apart>]>,
 }
-
-/// One attribute as the database holds it, with the decoded value beside its text once somebody asked for it.
-pub(crate) struct Attribute {
-    pub(crate) key: Box<str>,
-    /// JSON, exactly as stored.
-    pub(crate) text: Box<str>,
-    pub(crate) version: Version,
-    pub(crate) expires_at: DbTime,
-    pub(crate) place: Place,
-    decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
-
-impl Attribute {
-    pub(crate) fn new(
-        key: Box<str>,
-        text: Box<str>,
-        version: Version,
-        expires_at: DbTime,
-        place: Place,
-    ) -> Self {
-        Self { key, text, version, expires_at, place, decoded: OnceLock::new() }
-    }
-
-    pub(crate) fn is_live(&self, now: DbTime) -> bool {
-        now < self.expires_at
-    }
-
-    /// The value, decoded once per node for the first type that is asked for; another type decodes each time.
-    pub(crate) fn shared<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, Error> {
-        if let Some(known) = self.decoded.get()
-            && let Ok(value) = Arc::clone(known).downcast()
-        {
-            return Ok(value);
-        }
-        let value = Arc::new(decode::<T>(&self.key, &self.text)?);
-        // Two first readers may both decode; one of the two equal values stays.
-        let _ = self.decoded.set(Arc::clone(&value) as Arc<dyn Any + Send + Sync>);
-        Ok(value)
-    }
-}
-
-/// Keys are the application's own words and may stand in a message; values may not, so serde_json's text, which
-/// quotes them, is reduced to what kind of fault it is and where.
-pub(crate) fn decode<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, Error> {
-    serde_json::from_str(text).map_err(|error| {
-        Error::new(
-            ErrorKind::Decode,
-            format!(
-                "attribute {key:?} does not decode as {} ({:?} fault at column {}); read it as the type it was written with",
-                std::any::type_name::<T>(),
-                error.classify(),
-                error.column(),
-            ),
-        )
-    })
-}
-
-impl fmt::Debug for Attribute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attribute")
-            .field("key", &self.key)
-            .field("bytes", &self.text.len())
-            .field("version", &self.version)
-            .field("expires_at", &self.expires_at)
-            .finish()
-    }
-}
-
-/// All attributes of one version of a session, sorted by key.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Attributes(Box<[Arc<Attribute>]>);
 
 impl Attributes {
     /// Of a key that stands in the session's row and has a row of its own, too, the latter was left behind when it had
     /// expired, and counts no more.
-    pub(crate) fn new(mut attributes: Vec<Arc<Attribute>>) -> Self {
-        attributes.sort_unstable_by(|a, b| a.key.cmp(&b.key).then_with(|| a.place.cmp(&b.place)));
-        attributes.dedup_by(|later, earlier| later.key == earlier.key);
-        Self(attributes.into_boxed_slice())
+    pub(crate) fn new(packed: Packed, mut apart: Vec<Arc<Apart>>) -> Self {
+        apart.retain(|apart| packed.get(&apart.key).is_none());
+        apart.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Self { packed, apart: apart.into() }
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&Arc<Attribute>> {
-        let at = self.0.binary_search_by(|attribute| (*attribute.key).cmp(key)).ok()?;
-        Some(&self.0[at])
+    pub(crate) fn get(&self, key: &str) -> Option<Attribute<'_>> {
+        let packed = self.packed.get(key).map(Attribute::Packed);
+        packed.or_else(|| self.apart(key).map(Attribute::Apart))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Attribute>> {
-        self.0.iter()
+    fn apart(&self, key: &str) -> Option<&Apart> {
+        let at = self.apart.binary_search_by(|apart| (*apart.key).cmp(key)).ok()?;
+        Some(&self.apart[at])
+    }
+
+    /// Sorted by key in each place, those of the session's row first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Attribute<'_>> {
+        let apart = self.apart.iter().map(|apart| Attribute::Apart(apart));
+        self.packed.iter().map(Attribute::Packed).chain(apart)
     }
 
     /// What the database holds once `changes` were written as `version` on top of these.
     pub(crate) fn apply(&self, changes: &Changes, version: Version) -> Self {
-        let kept = self.0.iter().filter(|attribute| changes.get(&attribute.key).is_none());
-        let mut room = Room::beside(kept.clone().map(|attribute| &**attribute));
-        let set = changes.iter().filter_map(|(key, change)| match change {
-            Change::Set { text, expires_at } => {
-                let place = room.place(key, text, *expires_at);
-                Some(Arc::new(Attribute::new(key.into(), text.clone(), version, *expires_at, place)))
+        let is_kept = |key: &str| changes.get(key).is_none();
+        let mut packed: Vec<Piece<'_>> = Vec::with_capacity(self.packed.len() + changes.len());
+        packed.extend(self.packed.iter().filter(|entry| is_kept(entry.key())).map(Entry::piece));
+        let mut apart: Vec<Arc<Apart>> =
+            self.apart.iter().filter(|apart| is_kept(&apart.key)).map(Arc::clone).collect();
+        let mut room = Room::beside(&packed);
+        let decimals = version.to_string();
+        for (key, change) in changes.iter() {
+            let Change::Set { text, expires_at } = change else { continue };
+            match room.place(key, text, *expires_at) {
+                Place::Packed => packed.push(Piece { key, text, version: &decimals, decoded: None }),
+                Place::Apart => apart.push(Arc::new(Apart::new(key, text, version, *expires_at))),
             }
-            Change::Remove => None,
-        });
-        Self::new(kept.map(Arc::clone).chain(set).collect())
+        }
+        Self::new(Packed::of(packed), apart)
     }
 
     /// Those that are kept and alive, all as if `version` had written them.
     pub(crate) fn carry(&self, keep: &Keep, version: Version, now: DbTime) -> Self {
-        let kept = self.0.iter().filter(|attribute| keep.contains(&attribute.key) && attribute.is_live(now));
-        let carried = kept.map(|attribute| {
-            let Attribute { key, text, expires_at, place, .. } = &**attribute;
-            Arc::new(Attribute::new(key.clone(), text.clone(), version, *expires_at, *place))
-        });
-        Self(carried.collect())
+        let (mut packed, mut apart, decimals) = (Vec::new(), Vec::new(), version.to_string());
+        for kept in self.iter().filter(|attribute| keep.contains(attribute.key()) && attribute.is_live(now)) {
+            match kept {
+                Attribute::Packed(entry) => {
+                    packed.push(Piece { version: &decimals, decoded: None, ..entry.piece() });
+                }
+                Attribute::Apart(Apart { key, text, expires_at, .. }) => {
+                    apart.push(Arc::new(Apart::new(key, text, version, *expires_at)));
+                }
+            }
+        }
+        Self::new(Packed::of(packed), apart)
     }
 
     /// The keys of `changes` whose attributes are not those that `seen` has, sorted. One that has expired is absent: so it
@@ -139,20 +83,25 @@ impl Attributes {
     pub(crate) fn differing(&self, seen: &Self, changes: &Changes, now: DbTime) -> Vec<String> {
         let version = |attributes: &Self, key: &str| {
             let live = attributes.get(key).filter(|attribute| attribute.is_live(now));
-            live.map(|attribute| attribute.version)
+            live.map(Attribute::version)
         };
         let keys = changes.iter().map(|(key, _)| key);
         keys.filter(|key| version(self, key) != version(seen, key)).map(str::to_owned).collect()
     }
 }
 
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
 /// What makes the tables of a session that has the attributes `before` hold those of `after`, its next version.
-#[derive(Debug)]
 pub(crate) struct Writes<'a> {
     /// The attributes of the session's row, if they change.
-    pub(crate) packed: Option<String>,
+    pub(crate) packed: Option<&'a str>,
     /// Attributes whose own rows are written.
-    pub(crate) set: Vec<&'a Attribute>,
+    pub(crate) set: Vec<&'a Apart>,
     /// Keys whose own rows are deleted.
     pub(crate) removed: Vec<&'a str>,
 }
@@ -160,18 +109,13 @@ pub(crate) struct Writes<'a> {
 impl<'a> Writes<'a> {
     /// `version` is the one that `after` belongs to: what it wrote is what changes.
     pub(crate) fn new(before: &'a Attributes, after: &'a Attributes, version: Version) -> Self {
-        let place = |of: &Attributes, key: &str| of.get(key).map(|attribute| attribute.place);
-        let written = || after.0.iter().map(|attribute| &**attribute).filter(|new| new.version == version);
-        let left = |from: Place| {
-            let old = before.0.iter().filter(move |old| old.place == from);
-            old.filter(move |old| place(after, &old.key) != Some(from)).map(|old| &*old.key)
-        };
-        let repacked =
-            written().any(|new| new.place == Place::Packed) || left(Place::Packed).next().is_some();
+        let (old, new) = (before.packed.text(), after.packed.text());
+        let left = before.apart.iter().filter(|old| after.apart(&old.key).is_none());
         Self {
-            packed: repacked.then(|| packed::encode(after.0.iter().map(|attribute| &**attribute))),
-            set: written().filter(|new| new.place == Place::Apart).collect(),
-            removed: left(Place::Apart).collect(),
+            // Whatever is written there has a new version, so the text tells.
+            packed: (old != new).then_some(new),
+            set: after.apart.iter().map(|apart| &**apart).filter(|new| new.version == version).collect(),
+            removed: left.map(|old| &*old.key).collect(),
         }
     }
 }
@@ -181,28 +125,33 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use serde_json::value::{RawValue, Value};
 
     use super::*;
-    use crate::session::packed::VALUE_BYTES_MAX;
+    use crate::session::place::VALUE_BYTES_MAX;
 
-    const KEYS: [&str; 5] = ["a", "b", "c", "d", "\"e\""];
+    const KEYS: [&str; 6] = ["a", "b", "c", "ü", "\u{1f600}", "\"e\""];
 
-    /// For each key: nothing, a removal, or a value of this many bytes that may expire.
-    type Step = [Option<Option<(usize, bool)>>; KEYS.len()];
+    /// For each key: nothing, a removal, or a value of this many bytes that may expire; and whether somebody reads it
+    /// afterwards.
+    type Step = [(Option<Option<(usize, bool)>>, bool); KEYS.len()];
 
     fn step() -> impl Strategy<Value = Step> {
         let bytes = prop_oneof![Just(1), Just(400), Just(VALUE_BYTES_MAX), Just(VALUE_BYTES_MAX + 1)];
         let set = (bytes, proptest::bool::weighted(0.2));
-        proptest::array::uniform5(proptest::option::of(proptest::option::weighted(0.7, set)))
+        let change = proptest::option::of(proptest::option::weighted(0.7, set));
+        proptest::array::uniform6((change, any::<bool>()))
     }
 
-    fn changes(step: Step) -> Changes {
+    /// Each version has values of its own.
+    fn changes(step: Step, version: Version) -> Changes {
+        let digit = (version.get() % 9 + 1).to_string();
         let mut changes = Changes::none();
-        for (key, change) in KEYS.into_iter().zip(step) {
+        for (key, (change, _)) in KEYS.into_iter().zip(step) {
             match change {
                 Some(Some((bytes, expires))) => {
                     let expires_at = if expires { DbTime::from_nanos(i64::MAX - 1) } else { DbTime::NEVER };
-                    changes.set(key, "1".repeat(bytes).into(), expires_at);
+                    changes.set(key, digit.repeat(bytes).into(), expires_at);
                 }
                 Some(None) => changes.remove(key),
                 None => {}
@@ -222,7 +171,7 @@ mod tests {
         fn write(&mut self, writes: &Writes<'_>, version: Version) {
             let Writes { packed, set, removed } = writes;
             if let Some(packed) = packed {
-                self.packed.clone_from(packed);
+                (*packed).clone_into(&mut self.packed);
             }
             for attribute in set {
                 assert!(!removed.contains(&&*attribute.key), "written and deleted by one statement");
@@ -235,28 +184,29 @@ mod tests {
         }
 
         /// What a load reads.
-        fn attributes(&self) -> Vec<Arc<Attribute>> {
+        fn attributes(&self) -> (Packed, Vec<Arc<Apart>>) {
             let rows = self.rows.iter().map(|(key, (text, expires_at, version))| {
-                Attribute::new(key.as_str().into(), text.as_str().into(), *version, *expires_at, Place::Apart)
+                Arc::new(Apart::new(key, text, *version, *expires_at))
             });
-            packed::decode(&self.packed).unwrap().into_iter().chain(rows).map(Arc::new).collect()
+            (Packed::read(&self.packed).unwrap(), rows.collect())
         }
     }
 
-    fn pairs(attributes: &Attributes) -> Vec<(&str, &str, Version, DbTime, Place)> {
-        attributes.iter().map(|a| (&*a.key, &*a.text, a.version, a.expires_at, a.place)).collect()
+    fn shown(attributes: &Attributes) -> Vec<(&str, &str, Version, DbTime, Place)> {
+        attributes.iter().map(|a| (a.key(), a.text(), a.version(), a.expires_at(), a.place())).collect()
     }
 
     proptest! {
         /// Wherever they move, the tables hold what the node goes on with, each attribute once, and nothing is written
-        /// that does not change.
+        /// that does not change. And it is what was set last, whoever had read what was there before.
         #[test]
         fn what_is_written_makes_the_tables_hold_what_the_node_has(steps in proptest::collection::vec(step(), 1..12)) {
             let mut tables = Tables { packed: "{}".to_owned(), ..Tables::default() };
+            let mut model = BTreeMap::new();
             let (mut before, mut version) = (Attributes::default(), Version::new(1));
             for step in steps {
                 version = version.next();
-                let changes = changes(step);
+                let changes = changes(step, version);
                 let after = before.apply(&changes, version);
                 let packed = tables.packed.clone();
                 let writes = Writes::new(&before, &after, version);
@@ -264,27 +214,109 @@ mod tests {
                 prop_assert!(writes.removed.iter().all(|key| changes.get(key).is_some()));
                 let same = writes.packed.is_none();
                 tables.write(&writes, version);
-                let held = tables.attributes();
-                prop_assert_eq!(held.len(), after.iter().count(), "each attribute stands in one place");
-                let held = Attributes::new(held);
-                prop_assert_eq!(pairs(&held), pairs(&after));
+                let (row, rows) = tables.attributes();
+                prop_assert_eq!(row.len() + rows.len(), after.iter().count(), "each attribute stands in one place");
+                let held = Attributes::new(row, rows);
+                prop_assert_eq!(shown(&held), shown(&after));
                 prop_assert_eq!(same, packed == tables.packed, "the row's text is written if it changes");
+
+                for (key, change) in changes.iter() {
+                    match change {
+                        Change::Set { text, expires_at } => {
+                            model.insert(key.to_owned(), (text.to_string(), version, *expires_at));
+                        }
+                        Change::Remove => drop(model.remove(key)),
+                    }
+                }
+                let all = after.iter().map(|a| (a.key().to_owned(), (a.text().to_owned(), a.version(), a.expires_at())));
+                prop_assert_eq!(&all.collect::<BTreeMap<_, _>>(), &model);
+                for (key, (_, read)) in KEYS.into_iter().zip(step) {
+                    prop_assert_eq!(after.get(key).map(Attribute::text), model.get(key).map(|(text, ..)| &**text));
+                    if let Some(attribute) = after.get(key).filter(|_| read) {
+                        let value = attribute.shared::<Box<RawValue>>().unwrap();
+                        prop_assert_eq!(value.get(), attribute.text());
+                    }
+                }
                 before = after;
             }
         }
     }
 
+    fn set(attributes: &[(&str, &str)]) -> Changes {
+        let mut changes = Changes::none();
+        attributes.iter().for_each(|&(key, text)| changes.set(key, text.into(), DbTime::NEVER));
+        changes
+    }
+
+    fn value(attributes: &Attributes, key: &str) -> Arc<Value> {
+        attributes.get(key).unwrap().shared().unwrap()
+    }
+
+    #[test]
+    fn a_value_is_decoded_once_and_goes_on_with_its_session_until_it_is_set_again() {
+        let large = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX));
+        let all = [("b", "[1]"), ("c", "[2]"), ("large", &*large)];
+        let first = Attributes::default().apply(&set(&all), Version::new(1));
+        let known = all.map(|(key, _)| (key, value(&first, key)));
+        let is_known = |attributes: &Attributes| {
+            known.each_ref().map(|(key, known)| Arc::ptr_eq(known, &value(attributes, key)))
+        };
+        assert_eq!(is_known(&first), [true; 3]);
+        assert_eq!(*first.get("b").unwrap().shared::<Vec<u8>>().unwrap(), [1], "as another type, too");
+        assert_eq!(is_known(&first), [true; 3]);
+
+        // Others come and go before and behind.
+        let second = first.apply(&set(&[("a", "0"), ("d", "0"), ("larger", &large)]), Version::new(2));
+        assert_eq!(is_known(&second), [true; 3]);
+        let mut changes = Changes::none();
+        changes.remove("a");
+        let third = second.apply(&changes, Version::new(3));
+        assert_eq!(is_known(&third), [true; 3]);
+
+        let fourth = third.apply(&set(&[("b", "[3]"), ("large", &large)]), Version::new(4));
+        assert_eq!(is_known(&fourth), [false, true, false]);
+        assert_eq!((value(&fourth, "b"), value(&third, "b")), (Arc::new([3].into()), Arc::new([1].into())));
+
+        let carried = fourth.carry(&Keep::All, Version::new(5), DbTime::EPOCH);
+        assert_eq!(is_known(&carried), [false; 3], "nothing decoded goes from one id to another");
+    }
+
+    #[test]
+    fn what_is_kept_under_another_id_is_alive_and_has_the_new_version() {
+        let mut changes = set(&[("a", "1"), ("b", "2"), ("\"c\"", "3")]);
+        changes.set("d", "4".into(), DbTime::from_nanos(10));
+        changes.set("e", "5".into(), DbTime::from_nanos(20));
+        let attributes = Attributes::default().apply(&changes, Version::new(1));
+        let only = |keys: &[&str]| Keep::Only(keys.iter().map(|&key| key.into()).collect());
+        let kept = |keep: &Keep| {
+            let carried = attributes.carry(keep, Version::new(7), DbTime::from_nanos(10));
+            assert!(carried.iter().all(|attribute| attribute.version() == Version::new(7)));
+            carried.iter().map(|a| format!("{} {} {:?}", a.key(), a.text(), a.place())).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&Keep::All), ["a 1 Packed", "b 2 Packed", "\"c\" 3 Apart", "e 5 Apart"]);
+        assert_eq!(kept(&only(&["b", "d", "e", "f"])), ["b 2 Packed", "e 5 Apart"]);
+        assert_eq!(kept(&Keep::none()), [""; 0]);
+    }
+
     #[test]
     fn a_row_that_was_left_behind_counts_less_than_the_sessions_own() {
-        let attribute = |text: &str, version, place| {
-            Arc::new(Attribute::new("key".into(), text.into(), Version::new(version), DbTime::NEVER, place))
-        };
-        let (packed, left) = (attribute("1", 2, Place::Packed), attribute("2", 1, Place::Apart));
-        for both in [vec![Arc::clone(&packed), Arc::clone(&left)], vec![left, packed]] {
-            assert_eq!(
-                pairs(&Attributes::new(both)),
-                [("key", "1", Version::new(2), DbTime::NEVER, Place::Packed)]
-            );
-        }
+        let left = ["other", "key"].map(|key| Arc::new(Apart::new(key, "2", Version::new(1), DbTime::NEVER)));
+        let both = Attributes::new(Packed::read(r#"{"key":[1,2]}"#).unwrap(), left.into());
+        assert_eq!(
+            shown(&both),
+            [
+                ("key", "1", Version::new(2), DbTime::NEVER, Place::Packed),
+                ("other", "2", Version::new(1), DbTime::NEVER, Place::Apart)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_debug_output_tells_no_value() {
+        let large = format!("\"secret{}\"", "x".repeat(VALUE_BYTES_MAX));
+        let attributes =
+            Attributes::default().apply(&set(&[("a", "\"secret\""), ("b", &large)]), Version::new(1));
+        let told = format!("{attributes:?}");
+        assert!(told.contains("\"a\"") && told.contains("\"b\"") && !told.contains("secret"), "{told}");
     }
 }

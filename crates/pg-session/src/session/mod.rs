@@ -3,10 +3,12 @@
 //! Reading never blocks and never copies the attributes: all requests on a node share one [`Record`] per version.
 //! Writing changes nothing but this handle until [`SessionManager::update`](crate::SessionManager::update) commits.
 
+pub(crate) mod attribute;
 pub(crate) mod attributes;
 pub(crate) mod changes;
 pub(crate) mod expiry;
 pub(crate) mod packed;
+pub(crate) mod place;
 pub(crate) mod record;
 
 use std::fmt;
@@ -16,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::attributes::{Attribute, decode};
+use self::attribute::{Attribute, decode};
 use self::changes::{Change, Changes, Keep, Lifetime};
 pub use self::expiry::IdleLimit;
 use self::record::{Record, Rules};
@@ -191,7 +193,7 @@ impl Session {
     {
         match self.changes().get(key) {
             Some(_) => Ok(self.get(key)?.map(Arc::new)),
-            None => self.saved(key).map(|attribute| attribute.shared()).transpose(),
+            None => self.saved(key).map(Attribute::shared).transpose(),
         }
     }
 
@@ -201,7 +203,7 @@ impl Session {
         match self.changes().get(key) {
             Some(Change::Set { text, expires_at }) => (self.now() < *expires_at).then_some(text),
             Some(Change::Remove) => None,
-            None => self.saved(key).map(|attribute| &*attribute.text),
+            None => self.saved(key).map(Attribute::text),
         }
     }
 
@@ -216,8 +218,7 @@ impl Session {
     pub fn keys(&self) -> Vec<&str> {
         let now = self.now();
         let saved = self.record.attributes.iter().filter(|attribute| attribute.is_live(now));
-        let untouched =
-            saved.map(|attribute| &*attribute.key).filter(|key| self.changes().get(key).is_none());
+        let untouched = saved.map(Attribute::key).filter(|key| self.changes().get(key).is_none());
         let set = self.changes().iter().filter_map(|(key, change)| match change {
             Change::Set { expires_at, .. } if now < *expires_at => Some(key),
             Change::Set { .. } | Change::Remove => None,
@@ -233,7 +234,7 @@ impl Session {
     pub fn attribute_version(&self, key: &str) -> Option<Version> {
         match self.changes().get(key) {
             Some(_) => None,
-            None => self.saved(key).map(|attribute| attribute.version),
+            None => self.saved(key).map(Attribute::version),
         }
     }
 
@@ -244,7 +245,7 @@ impl Session {
         let expires_at = match self.changes().get(key) {
             Some(Change::Set { expires_at, .. }) => *expires_at,
             Some(Change::Remove) => return None,
-            None => self.saved(key)?.expires_at,
+            None => self.saved(key)?.expires_at(),
         };
         (self.now() < expires_at && expires_at != DbTime::NEVER).then(|| expires_at.into())
     }
@@ -298,9 +299,9 @@ impl Session {
     pub(crate) fn check_limits(&self, keep: &Keep) -> Result<(), Error> {
         let now = self.now();
         let kept = self.record.attributes.iter().filter(|attribute| attribute.is_live(now));
-        let kept = kept.filter(|attribute| keep.contains(&attribute.key));
-        let kept = kept.filter(|attribute| self.changes().get(&attribute.key).is_none());
-        let kept = kept.map(|attribute| (&*attribute.key, &*attribute.text));
+        let kept = kept.filter(|attribute| keep.contains(attribute.key()));
+        let kept = kept.filter(|attribute| self.changes().get(attribute.key()).is_none());
+        let kept = kept.map(|attribute| (attribute.key(), attribute.text()));
         check(&self.record.rules, kept, self.changes())
     }
 
@@ -316,10 +317,10 @@ impl Session {
         put(&mut own.changes, &self.record.rules, key, value, lifetime)
     }
 
-    fn saved(&self, key: &str) -> Option<&Arc<Attribute>> {
+    fn saved(&self, key: &str) -> Option<Attribute<'_>> {
         let attribute = self.record.attributes.get(key)?;
         // Most attributes never expire: they cost no clock read.
-        let live = attribute.expires_at == DbTime::NEVER || attribute.is_live(self.now());
+        let live = attribute.expires_at() == DbTime::NEVER || attribute.is_live(self.now());
         live.then_some(attribute)
     }
 

@@ -1,74 +1,170 @@
 //! The attributes that a session keeps in its own row, as one text: `{"role":["admin",3],"seen":[41,7]}`, each with its
-//! version.
+//! version. In memory they are the same text, and where in it each of them stands.
 //!
-//! A change of one of them is one row of PostgreSQL's to change, not two: half of the server's work for an update, a
-//! fifth for a create. It is paid for by writing the others again, so there is a bound: what is large, or would make the
-//! row large, has a row of its own, and so has what expires by itself, for the clean-up to find.
+//! A read looks a key up in the index and borrows from the text: nothing is parsed, nothing is allocated. An update makes
+//! the next text, which is what it sends, too.
 
-use std::fmt::{self, Write};
+use std::fmt;
+use std::sync::OnceLock;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::attributes::{Attribute, Place};
-use crate::clock::DbTime;
+use super::attribute::Decoded;
 use crate::version::Version;
 
-/// Bytes of one value in the session's row.
-pub(crate) const VALUE_BYTES_MAX: usize = 512;
-/// Bytes of the text. With the row's other columns it stays below the 2 000 bytes at which PostgreSQL begins to compress
-/// columns and to move them out of line (documentation of TOAST), and several versions of the row share a page.
-pub(crate) const BYTES_MAX: usize = 1_536;
-/// What an attribute takes beside key and value: four quotes and brackets, a colon, two commas, and a version.
-const FRAME_BYTES_MAX: usize = 7 + 19;
+/// Bytes of a text that is read: what the table's check allows. Even with the longest versions, its offsets fit into 16 bits.
+const BYTES_READ_MAX: usize = 2_048;
 
-/// The room that is left in a session's row.
-pub(crate) struct Room(usize);
+/// The attributes of one version of a session's row.
+#[derive(Default)]
+pub(crate) struct Packed {
+    /// In canonical form: sorted by key, without white space. Empty if there are none, so that nothing is allocated.
+    text: Box<str>,
+    index: Box<[Span]>,
+    /// As long as the index, once somebody asked for a value.
+    decoded: OnceLock<Box<[Decoded]>>,
+}
 
-impl Room {
-    /// What is left beside these attributes, as far as they are packed.
-    pub(crate) fn beside<'a>(attributes: impl Iterator<Item = &'a Attribute>) -> Self {
-        let packed = attributes.filter(|attribute| attribute.place == Place::Packed);
-        let taken: usize = packed.map(|attribute| bytes_max(&attribute.key, &attribute.text)).sum();
-        // For the braces.
-        Self(BYTES_MAX.saturating_sub(2 + taken))
-    }
+/// Where an attribute stands in the text: `"key":[value,version]`.
+#[derive(Clone, Copy)]
+struct Span {
+    key: u16,
+    value: u16,
+    value_end: u16,
+}
 
-    /// Where the attribute goes. If it fits, its room is taken.
-    pub(crate) fn place(&mut self, key: &str, text: &str, expires_at: DbTime) -> Place {
-        let bytes = bytes_max(key, text);
-        let fits = expires_at == DbTime::NEVER && text.len() <= VALUE_BYTES_MAX && bytes <= self.0;
-        // So that a key stands in the text as it is, and is borrowed from it.
-        let plain = !key.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\');
-        if fits && plain {
-            self.0 -= bytes;
-            Place::Packed
-        } else {
-            Place::Apart
+/// An attribute that a text is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) text: &'a str,
+    /// In decimals: those of attributes that do not change are copied, not read and written.
+    pub(crate) version: &'a str,
+    /// Its value, if it is known already.
+    pub(crate) decoded: Option<&'a Decoded>,
+}
+
+impl Packed {
+    /// Of pieces with one key the first counts, which only a text that was written by hand has.
+    pub(crate) fn of(mut pieces: Vec<Piece<'_>>) -> Self {
+        if pieces.is_empty() {
+            return Self::default();
         }
+        pieces.sort_by(|a, b| a.key.cmp(b.key));
+        pieces.dedup_by(|later, earlier| later.key == earlier.key);
+        // Exact, so that nothing is moved or left over: braces, and around each of them what stands there, with a comma.
+        let bytes =
+            pieces.iter().map(|Piece { key, text, version, .. }| key.len() + text.len() + version.len());
+        let mut text = String::with_capacity(1 + bytes.map(|bytes| bytes + 7).sum::<usize>());
+        let mut index = Vec::with_capacity(pieces.len());
+        for piece in &pieces {
+            text.push_str(if text.is_empty() { "{\"" } else { ",\"" });
+            let key = offset(&text);
+            text.push_str(piece.key);
+            text.push_str("\":[");
+            let value = offset(&text);
+            text.push_str(piece.text);
+            index.push(Span { key, value, value_end: offset(&text) });
+            text.push(',');
+            text.push_str(piece.version);
+            text.push(']');
+        }
+        text.push('}');
+        let decoded = if pieces.iter().any(|piece| piece.decoded.is_some()) {
+            let all = pieces.iter().map(|piece| piece.decoded.cloned().unwrap_or_default());
+            OnceLock::from(all.collect::<Box<[_]>>())
+        } else {
+            OnceLock::new()
+        };
+        Self { text: text.into(), index: index.into(), decoded }
+    }
+
+    /// Reads the row's text. One that somebody wrote in another form is brought into this one.
+    pub(crate) fn read(text: &str) -> Result<Self, Malformed> {
+        Ok(Self::of(parse(text)?))
+    }
+
+    /// As the row holds it.
+    pub(crate) fn text(&self) -> &str {
+        if self.text.is_empty() { "{}" } else { &self.text }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Entry<'_>> {
+        let at = self.index.binary_search_by(|span| span.key(&self.text).cmp(key)).ok()?;
+        Some(Entry { packed: self, at })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Sorted by key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        (0..self.index.len()).map(|at| Entry { packed: self, at })
     }
 }
 
-fn bytes_max(key: &str, text: &str) -> usize {
-    key.len() + text.len() + FRAME_BYTES_MAX
+/// The length of a text that has a bound: that of `place`, or what [`BYTES_READ_MAX`] becomes with longer versions.
+fn offset(text: &str) -> u16 {
+    debug_assert!(u16::try_from(text.len()).is_ok(), "the row's attributes have a bound");
+    u16::try_from(text.len()).unwrap_or(u16::MAX)
 }
 
-/// The text of those attributes that are packed.
-pub(crate) fn encode<'a>(attributes: impl Iterator<Item = &'a Attribute>) -> String {
-    let mut packed = String::with_capacity(128);
-    for attribute in attributes.filter(|attribute| attribute.place == Place::Packed) {
-        packed.push(if packed.is_empty() { '{' } else { ',' });
-        packed.push('"');
-        packed.push_str(&attribute.key);
-        packed.push_str("\":[");
-        packed.push_str(&attribute.text);
-        packed.push(',');
-        // Writing to a String does not fail.
-        let _ = write!(packed, "{}]", attribute.version);
+impl Span {
+    fn key(self, text: &str) -> &str {
+        &text[usize::from(self.key)..usize::from(self.value) - "\":[".len()]
     }
-    packed.push_str(if packed.is_empty() { "{}" } else { "}" });
-    debug_assert!(packed.len() <= BYTES_MAX, "the row's attributes have a bound");
-    packed
+}
+
+/// One of the attributes.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    packed: &'a Packed,
+    at: usize,
+}
+
+impl<'a> Entry<'a> {
+    pub(crate) fn key(self) -> &'a str {
+        self.span().key(&self.packed.text)
+    }
+
+    pub(crate) fn text(self) -> &'a str {
+        let Span { value, value_end, .. } = self.span();
+        &self.packed.text[usize::from(value)..usize::from(value_end)]
+    }
+
+    /// Few ask for it, so it is not kept as a number.
+    pub(crate) fn version(self) -> Version {
+        let number = self.decimals().parse();
+        debug_assert!(number.is_ok(), "a version stands behind each value");
+        number.map_or(Version::ABSENT, Version::new)
+    }
+
+    fn decimals(self) -> &'a str {
+        let behind = usize::from(self.span().value_end) + ",".len();
+        let end = match self.packed.index.get(self.at + 1) {
+            Some(next) => usize::from(next.key) - "],\"".len(),
+            None => self.packed.text.len() - "]}".len(),
+        };
+        &self.packed.text[behind..end]
+    }
+
+    pub(crate) fn decoded(self) -> &'a Decoded {
+        let none = || self.packed.index.iter().map(|_| Decoded::new()).collect();
+        &self.packed.decoded.get_or_init(none)[self.at]
+    }
+
+    /// To be put into another text.
+    pub(crate) fn piece(self) -> Piece<'a> {
+        let decoded = self.packed.decoded.get().map(|all| &all[self.at]);
+        let decoded = decoded.filter(|decoded| decoded.get().is_some());
+        Piece { key: self.key(), text: self.text(), version: self.decimals(), decoded }
+    }
+
+    fn span(self) -> Span {
+        self.packed.index[self.at]
+    }
 }
 
 /// How an attribute begins in the text, if it is packed at all.
@@ -77,13 +173,13 @@ pub(crate) fn opening(key: &str) -> String {
 }
 
 /// The text without one of its attributes; `None` if it has no such attribute.
-pub(crate) fn without(packed: &str, key: &str) -> Result<Option<String>, Malformed> {
-    let attributes = decode(packed)?;
-    let others: Vec<&Attribute> = attributes.iter().filter(|attribute| *attribute.key != *key).collect();
-    Ok((others.len() < attributes.len()).then(|| encode(others.into_iter())))
+pub(crate) fn without(text: &str, key: &str) -> Result<Option<String>, Malformed> {
+    let all = parse(text)?;
+    let others: Vec<Piece<'_>> = all.iter().filter(|piece| piece.key != key).copied().collect();
+    Ok((others.len() < all.len()).then(|| Packed::of(others).text().to_owned()))
 }
 
-/// A text that [`encode`] did not make. It says where it is at fault, and not what stands there.
+/// A text that is none of a row's. It says where it is at fault, and not what stands there.
 #[derive(Debug)]
 pub(crate) struct Malformed(String);
 
@@ -95,42 +191,43 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// The attributes of a text that [`encode`] made.
-pub(crate) fn decode(packed: &str) -> Result<Vec<Attribute>, Malformed> {
-    if packed == "{}" {
+fn parse(text: &str) -> Result<Vec<Piece<'_>>, Malformed> {
+    if text == "{}" {
         return Ok(Vec::new());
     }
-    let Pairs(pairs) = serde_json::from_str(packed).map_err(|error| {
+    if text.len() > BYTES_READ_MAX {
+        return Err(Malformed(format!(
+            "the attributes column: {} bytes are over {BYTES_READ_MAX}",
+            text.len()
+        )));
+    }
+    let Pieces(pieces) = serde_json::from_str(text).map_err(|error| {
         Malformed(format!("the attributes column: {:?} fault at column {}", error.classify(), error.column()))
     })?;
-    Ok(pairs)
+    Ok(pieces)
 }
 
-struct Pairs(Vec<Attribute>);
+struct Pieces<'a>(Vec<Piece<'a>>);
 
-impl<'de> Deserialize<'de> for Pairs {
+impl<'de> Deserialize<'de> for Pieces<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Read;
 
         impl<'de> Visitor<'de> for Read {
-            type Value = Pairs;
+            type Value = Pieces<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of values and versions")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut attributes = Vec::new();
-                while let Some((key, (value, version))) = map.next_entry::<&str, (&RawValue, i64)>()? {
-                    attributes.push(Attribute::new(
-                        key.into(),
-                        value.get().into(),
-                        Version::new(version),
-                        DbTime::NEVER,
-                        Place::Packed,
-                    ));
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pieces<'de>, A::Error> {
+                let mut pieces = Vec::new();
+                while let Some((key, (text, version))) = map.next_entry::<&str, (&RawValue, &RawValue)>()? {
+                    let (text, version) = (text.get(), version.get());
+                    serde_json::from_str::<i64>(version).map_err(Error::custom)?;
+                    pieces.push(Piece { key, text, version, decoded: None });
                 }
-                Ok(Pairs(attributes))
+                Ok(Pieces(pieces))
             }
         }
 
@@ -145,6 +242,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::DbTime;
+    use crate::session::place::{BYTES_MAX, Place, Room, VALUE_BYTES_MAX};
 
     /// What serde_json would refuse, round, or read only so deep, if it looked into values; and what looks like the
     /// frame around them.
@@ -175,39 +274,46 @@ mod tests {
     }
 
     /// Attributes by key, each with the version that wrote it; many, and with versions of every length.
-    fn attributes() -> impl Strategy<Value = BTreeMap<String, (String, i64)>> {
+    fn attributes() -> impl Strategy<Value = BTreeMap<String, (String, String)>> {
         let key = prop_oneof!["[^\\x00]{1,12}", "[a-z]{1,3}", Just("key".to_owned())];
         let version = prop_oneof![1_i64..100, Just(i64::MAX), 1_i64..i64::MAX];
-        proptest::collection::btree_map(key, (texts(), version), 0..60)
+        let decimals = version.prop_map(|version| version.to_string());
+        proptest::collection::btree_map(key, (texts(), decimals), 0..60)
     }
 
-    /// All of them in the places that they would get, one after the other.
-    fn placed(attributes: &BTreeMap<String, (String, i64)>) -> Vec<Attribute> {
-        let mut room = Room::beside(std::iter::empty());
-        let placed = attributes.iter().map(|(key, (text, version))| {
-            let place = room.place(key, text, DbTime::NEVER);
-            let (key, text) = (key.as_str().into(), text.as_str().into());
-            Attribute::new(key, text, Version::new(*version), DbTime::NEVER, place)
-        });
-        placed.collect()
+    fn piece<'a>(key: &'a str, text: &'a str, version: &'a str) -> Piece<'a> {
+        Piece { key, text, version, decoded: None }
     }
 
-    fn packed(placed: &[Attribute]) -> impl Iterator<Item = &Attribute> + Clone {
-        placed.iter().filter(|attribute| attribute.place == Place::Packed)
+    /// Those that have room, one after the other.
+    fn fitting(attributes: &BTreeMap<String, (String, String)>) -> Vec<Piece<'_>> {
+        let mut room = Room::beside(&[]);
+        let all = attributes.iter().map(|(key, (text, version))| piece(key, text, version));
+        all.filter(|piece| room.place(piece.key, piece.text, DbTime::NEVER) == Place::Packed).collect()
     }
 
-    fn pairs<'a>(attributes: impl Iterator<Item = &'a Attribute>) -> Vec<(&'a str, &'a str, Version, Place)> {
-        attributes.map(|a| (&*a.key, &*a.text, a.version, a.place)).collect()
+    fn of_pieces(pieces: &[Piece<'_>]) -> Vec<(String, String, Version)> {
+        let version = |piece: &Piece<'_>| Version::new(piece.version.parse().unwrap());
+        pieces.iter().map(|piece| (piece.key.to_owned(), piece.text.to_owned(), version(piece))).collect()
+    }
+
+    fn of_entries<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Vec<(String, String, Version)> {
+        entries.map(|entry| (entry.key().to_owned(), entry.text().to_owned(), entry.version())).collect()
     }
 
     proptest! {
         #[test]
         fn what_is_packed_is_read_as_it_was_and_never_takes_more_than_its_room(attributes in attributes()) {
-            let placed = placed(&attributes);
-            let text = encode(placed.iter());
-            prop_assert!(text.len() <= BYTES_MAX, "{} bytes", text.len());
-            let read = decode(&text).unwrap();
-            prop_assert_eq!(pairs(read.iter()), pairs(packed(&placed)));
+            let pieces = fitting(&attributes);
+            let packed = Packed::of(pieces.iter().rev().copied().collect());
+            prop_assert!(packed.text().len() <= BYTES_MAX, "{} bytes", packed.text().len());
+            let read = Packed::read(packed.text()).unwrap();
+            prop_assert_eq!(read.text(), packed.text());
+            for packed in [packed, read] {
+                prop_assert_eq!(of_entries(packed.iter()), of_pieces(&pieces));
+                let found = attributes.keys().filter_map(|key| packed.get(key));
+                prop_assert_eq!(of_entries(found), of_pieces(&pieces));
+            }
         }
 
         #[test]
@@ -215,67 +321,101 @@ mod tests {
             attributes in attributes(),
             at in any::<proptest::sample::Index>(),
         ) {
-            let placed = placed(&attributes);
-            let text = encode(placed.iter());
+            let mut pieces = fitting(&attributes);
+            let text = Packed::of(pieces.clone()).text().to_owned();
             prop_assert_eq!(without(&text, "no such key").unwrap(), None);
-            let packed: Vec<&Attribute> = packed(&placed).collect();
-            if packed.is_empty() {
+            if pieces.is_empty() {
                 return Ok(());
             }
-            let taken = at.get(&packed);
-            prop_assert!(text.contains(&opening(&taken.key)));
-            let others = packed.iter().filter(|other| other.key != taken.key).copied();
-            prop_assert_eq!(without(&text, &taken.key).unwrap(), Some(encode(others)));
+            let taken = pieces.remove(at.index(pieces.len()));
+            prop_assert!(text.contains(&opening(taken.key)));
+            let others = Packed::of(pieces).text().to_owned();
+            prop_assert_eq!(without(&text, taken.key).unwrap(), Some(others));
         }
     }
 
     #[test]
     fn the_column_reads_as_its_documentation_says() {
-        let attribute = |key: &str, text: &str, version| {
-            Attribute::new(key.into(), text.into(), Version::new(version), DbTime::NEVER, Place::Packed)
-        };
-        let apart = Attribute::new("x".into(), "1".into(), Version::new(1), DbTime::NEVER, Place::Apart);
-        assert_eq!(encode([&apart].into_iter()), "{}");
-        let all = [attribute("role", "\"admin\"", 3), apart, attribute("seen", "41", 7)];
-        assert_eq!(encode(all.iter()), r#"{"role":["admin",3],"seen":[41,7]}"#);
+        assert_eq!(Packed::default().text(), "{}");
+        assert_eq!(Packed::read("{}").unwrap().text, "".into(), "nothing is allocated");
+        let all = vec![piece("role", "\"admin\"", "3"), piece("seen", "41", "7")];
+        assert_eq!(Packed::of(all).text(), r#"{"role":["admin",3],"seen":[41,7]}"#);
     }
 
     #[test]
-    fn what_is_large_or_expires_or_has_a_key_to_escape_goes_apart() {
-        let place = |key: &str, text: &str| Room::beside(std::iter::empty()).place(key, text, DbTime::NEVER);
-        let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
-        assert_eq!(place("key", &text(VALUE_BYTES_MAX)), Place::Packed);
-        assert_eq!(place("key", &text(VALUE_BYTES_MAX + 1)), Place::Apart);
-        for key in ["a\"b", "a\\b", "a\nb", "\u{1f}", "\""] {
-            assert_eq!(place(key, "1"), Place::Apart, "{key:?}");
+    fn a_text_that_was_written_by_hand_is_read_and_brought_into_its_form() {
+        for (text, canonical) in [
+            (" { } ", "{}"),
+            (
+                " {\n\"seen\" : [ 41 ,\t7 ] , \"role\":[\"admin\",3] }\n",
+                r#"{"role":["admin",3],"seen":[41,7]}"#,
+            ),
+            (r#"{"b":[{ "a" : [ ] } , 1],"a":[1, -2]}"#, r#"{"a":[1,-2],"b":[{ "a" : [ ] },1]}"#),
+            (r#"{"":[1,1]}"#, r#"{"":[1,1]}"#),
+            // Of one key the first counts.
+            (r#"{"b":[1,5],"a":[0,1],"b":[2,6]}"#, r#"{"a":[0,1],"b":[1,5]}"#),
+        ] {
+            assert_eq!(Packed::read(text).unwrap().text(), canonical);
         }
-        for key in [" ", "\u{7f}", "ü", "\u{2028}", "\u{1f600}", "/", "'"] {
-            assert_eq!(place(key, "1"), Place::Packed, "{key:?}");
+        let many: Vec<String> = (0..99).map(|number| format!(r#""{}":[{number},1]"#, number % 3)).collect();
+        let read = Packed::read(&format!("{{{}}}", many.join(","))).unwrap();
+        assert_eq!(read.text(), r#"{"0":[0,1],"1":[1,1],"2":[2,1]}"#);
+        assert_eq!(without(r#"{"b":[1,5],"a":[0,1],"b":[2,6]}"#, "b").unwrap().unwrap(), r#"{"a":[0,1]}"#);
+    }
+
+    /// As many and as large as they get, and then all with the longest version.
+    #[test]
+    fn each_is_found_in_the_longest_texts() {
+        let longest = i64::MAX.to_string();
+        let keys: Vec<String> = (0..200).map(|number| format!("{}{number}", '\u{1f600}')).collect();
+        let mut room = Room::beside(&[]);
+        let tiny = keys.iter().map(|key| piece(key, "1", &longest));
+        let tiny: Vec<Piece<'_>> =
+            tiny.filter(|piece| room.place(piece.key, "1", DbTime::NEVER) == Place::Packed).collect();
+        let large = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX - 2));
+        let rest = format!("\"{}\"", "x".repeat(BYTES_MAX - 2 - 2 * (1 + VALUE_BYTES_MAX + 26) - 1 - 26 - 2));
+        let full =
+            vec![piece("a", &large, &longest), piece("b", &large, &longest), piece("c", &rest, &longest)];
+        for pieces in [tiny, full] {
+            let packed = Packed::of(pieces.clone());
+            assert!((BYTES_MAX - 32..BYTES_MAX).contains(&packed.text().len()), "{}", packed.text().len());
+            let mut pieces = pieces;
+            pieces.sort_by_key(|piece| piece.key);
+            let found = pieces.iter().filter_map(|piece| packed.get(piece.key));
+            assert_eq!(of_entries(found), of_pieces(&pieces));
         }
-        let expiring = Room::beside(std::iter::empty()).place(
-            "key",
-            "1",
-            DbTime::EPOCH.plus(std::time::Duration::from_secs(1)),
-        );
-        assert_eq!(expiring, Place::Apart);
+
+        let keys: Vec<String> = (0..177).map(|number| format!("{number:02}")).collect();
+        let by_hand: Vec<String> = keys.iter().map(|key| format!(r#""{key}":[1,1]"#)).collect();
+        let by_hand = format!("{{{}}}", by_hand.join(","));
+        let text = format!("{by_hand}{}", " ".repeat(BYTES_READ_MAX - by_hand.len()));
+        let read = Packed::read(&text).unwrap();
+        let carried =
+            Packed::of(read.iter().map(|entry| Piece { version: &longest, ..entry.piece() }).collect());
+        assert!(carried.text().len() > 2 * BYTES_READ_MAX);
+        for key in &keys {
+            let entry = carried.get(key).unwrap();
+            assert_eq!((entry.key(), entry.text(), entry.version()), (&**key, "1", Version::new(i64::MAX)));
+        }
+        let fault = Packed::read(&format!("{text} ")).map(|_| ()).unwrap_err();
+        assert!(fault.to_string().contains("attributes column"), "{fault}");
     }
 
     #[test]
-    fn what_the_row_has_no_room_for_goes_apart_and_what_is_smaller_still_fits() {
-        let text = format!("\"{}\"", "x".repeat(450));
-        let mut room = Room::beside(std::iter::empty());
-        let places = [0; 4].map(|_| room.place("key", &text, DbTime::NEVER));
-        assert_eq!(places, [Place::Packed, Place::Packed, Place::Packed, Place::Apart]);
-        assert_eq!(room.place("key", "1", DbTime::NEVER), Place::Packed);
-
-        // Of those that are there, only those count that stand in the row.
-        let there =
-            |place| Attribute::new("old".into(), text.as_str().into(), Version::new(1), DbTime::NEVER, place);
-        let beside = |place| {
-            let mut room = Room::beside([there(place), there(place), there(place)].iter());
-            room.place("key", &text, DbTime::NEVER)
+    fn no_value_takes_room_before_somebody_asks_for_it() {
+        let text = r#"{"a":[1,1],"b":[2,1]}"#;
+        let pieces = |packed: &Packed| {
+            let next = Packed::of(packed.iter().map(Entry::piece).collect());
+            next.decoded
+                .get()
+                .map(|all| all.iter().map(|decoded| decoded.get().is_some()).collect::<Vec<_>>())
         };
-        assert_eq!((beside(Place::Packed), beside(Place::Apart)), (Place::Apart, Place::Packed));
+        let packed = Packed::read(text).unwrap();
+        assert_eq!(pieces(&packed), None);
+        let _ = packed.get("b").unwrap().decoded();
+        assert_eq!(pieces(&packed), None, "asked for, and not decodable");
+        packed.get("b").unwrap().decoded().set(std::sync::Arc::new(2)).unwrap();
+        assert_eq!(pieces(&packed), Some(vec![false, true]));
     }
 
     #[test]
@@ -296,8 +436,12 @@ mod tests {
             "{\"sec\\u0072et\":[\"secret\",1]}",
             "{\"a\":[1,1]} secret",
             "{\"secret\":[1,99999999999999999999]}",
+            "{\"secret\":[1,-9223372036854775809]}",
+            "{\"secret\":[1,1e2]}",
+            "{\"secret\":[1,null]}",
+            "{\"secret\":[1,-0]}",
         ] {
-            let fault = decode(text).expect_err(text);
+            let fault = Packed::read(text).map(|_| ()).expect_err(text);
             let told = format!("{fault} {fault:?}");
             assert!(
                 told.contains("attributes column") && !told.contains("secret") && !told.contains("999"),

@@ -1,0 +1,90 @@
+//! Where the database keeps an attribute: in the session's row, or in a row of its own.
+//!
+//! A change of one in the session's row is one row of PostgreSQL's to change, not two: half of the server's work for an
+//! update, a fifth for a create. It is paid for by writing the others again, so there is a bound: what is large, or would
+//! make the row large, has a row of its own, and so has what expires by itself, for the clean-up to find.
+
+use super::packed::Piece;
+use crate::clock::DbTime;
+
+/// Bytes of one value in the session's row.
+pub(crate) const VALUE_BYTES_MAX: usize = 512;
+/// Bytes of the text. With the row's other columns it stays below the 2 000 bytes at which PostgreSQL begins to compress
+/// columns and to move them out of line (documentation of TOAST), and several versions of the row share a page.
+pub(crate) const BYTES_MAX: usize = 1_536;
+/// What an attribute takes beside key and value: four quotes and brackets, a colon, two commas, and a version.
+const FRAME_BYTES_MAX: usize = 7 + 19;
+
+/// Where the database keeps an attribute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// In the session's row.
+    Packed,
+    /// In a row of its own.
+    Apart,
+}
+
+/// The room that is left in a session's row.
+pub(crate) struct Room(usize);
+
+impl Room {
+    /// What is left beside these.
+    pub(crate) fn beside(pieces: &[Piece<'_>]) -> Self {
+        let taken: usize = pieces.iter().map(|piece| bytes_max(piece.key, piece.text)).sum();
+        // For the braces.
+        Self(BYTES_MAX.saturating_sub(2 + taken))
+    }
+
+    /// Where the attribute goes. If it fits, its room is taken.
+    pub(crate) fn place(&mut self, key: &str, text: &str, expires_at: DbTime) -> Place {
+        let bytes = bytes_max(key, text);
+        let fits = expires_at == DbTime::NEVER && text.len() <= VALUE_BYTES_MAX && bytes <= self.0;
+        // So that a key stands in the text as it is, and is borrowed from it.
+        let plain = !key.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\');
+        if fits && plain {
+            self.0 -= bytes;
+            Place::Packed
+        } else {
+            Place::Apart
+        }
+    }
+}
+
+fn bytes_max(key: &str, text: &str) -> usize {
+    key.len() + text.len() + FRAME_BYTES_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_large_or_expires_or_has_a_key_to_escape_goes_apart() {
+        let place = |key: &str, text: &str| Room::beside(&[]).place(key, text, DbTime::NEVER);
+        let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+        assert_eq!(place("key", &text(VALUE_BYTES_MAX)), Place::Packed);
+        assert_eq!(place("key", &text(VALUE_BYTES_MAX + 1)), Place::Apart);
+        for key in ["a\"b", "a\\b", "a\nb", "\u{1f}", "\""] {
+            assert_eq!(place(key, "1"), Place::Apart, "{key:?}");
+        }
+        for key in [" ", "\u{7f}", "ü", "\u{2028}", "\u{1f600}", "/", "'"] {
+            assert_eq!(place(key, "1"), Place::Packed, "{key:?}");
+        }
+        let expiring =
+            Room::beside(&[]).place("key", "1", DbTime::EPOCH.plus(std::time::Duration::from_secs(1)));
+        assert_eq!(expiring, Place::Apart);
+    }
+
+    #[test]
+    fn what_the_row_has_no_room_for_goes_apart_and_what_is_smaller_still_fits() {
+        let text = format!("\"{}\"", "x".repeat(450));
+        let mut room = Room::beside(&[]);
+        let places = [0; 4].map(|_| room.place("key", &text, DbTime::NEVER));
+        assert_eq!(places, [Place::Packed, Place::Packed, Place::Packed, Place::Apart]);
+        assert_eq!(room.place("key", "1", DbTime::NEVER), Place::Packed);
+
+        let there = ["a", "b", "c"].map(|key| Piece { key, text: &text, version: "1", decoded: None });
+        let beside = |there| Room::beside(there).place("key", &text, DbTime::NEVER);
+        assert_eq!((beside(&there), beside(&there[1..])), (Place::Apart, Place::Packed));
+    }
+}
