@@ -363,6 +363,32 @@ async fn a_corrupt_text_is_an_error_that_repeats_nothing_of_it_and_its_session_c
     assert!(a.get(id).refresh().await.unwrap().is_none());
 }
 
+/// White space, another order, a key twice: all of it is a text that reads, and the next update writes it as nodes do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_in_another_form_is_read_as_it_says_and_written_as_nodes_write_it() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let observer = world.client().await;
+    let mut session = a.create(1).set("n", &1).unwrap().await.unwrap();
+    let id = session.id();
+    let by_hand = "{ \"seen\" : [ [4, 1] , 2 ],\n \"cart\": [\"first\", 1], \"cart\": [\"second\", 2] }";
+    let rewrite = "UPDATE sessions SET attributes = $1, version = version + 1 WHERE id = $2";
+    observer.execute(rewrite, &[&by_hand, &id.expose()]).await.unwrap();
+    let read = b.get(id).refresh().await.unwrap().unwrap();
+    assert_eq!(read.keys(), ["cart", "seen"]);
+    assert_eq!((read.get_json("cart"), read.get_json("seen")), (Some("\"first\""), Some("[4, 1]")));
+    assert_eq!(read.attribute_version("seen").unwrap().get(), 2);
+    assert_eq!(places(&observer, id).await.packed, by_hand, "nothing is written by a read");
+
+    session.set("n", &3).unwrap();
+    a.update(&mut session).await.unwrap();
+    let written = r#"{"cart":["first",1],"n":[3,3],"seen":[[4, 1],2]}"#;
+    assert_eq!(places(&observer, id).await, in_places(written, &[], false));
+    for node in [&a, &b] {
+        assert_eq!(shown(node, id).await, seen(&[("cart", 7, 1), ("n", 1, 3), ("seen", 6, 2)]));
+    }
+}
+
 /// What somebody spoilt by hand is an error of that session, not of those that share a statement with it.
 #[tokio::test]
 async fn a_corrupt_text_spoils_no_other_session_of_its_statement() {
