@@ -1,6 +1,7 @@
 //! The contenders. Each is a store of numbered sessions that can be read, updated and created.
 
 pub(crate) mod bare;
+pub(crate) mod bare_batches;
 pub(crate) mod ours;
 pub(crate) mod pool;
 pub(crate) mod redis;

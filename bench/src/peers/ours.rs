@@ -83,6 +83,13 @@ impl Tables {
         Ok(Node { manager, tables: self.clone() })
     }
 
+    /// As [`node`](Tables::node), without the limit of sessions per user.
+    pub(crate) async fn unlimited(&self) -> anyhow::Result<Node> {
+        let mut config = self.config();
+        config.max_sessions_per_user = 0;
+        self.node(config).await
+    }
+
     /// As [`node`](Tables::node), with combining switched off: each update is a statement and a commit of its own, on as
     /// many connections as there may be.
     pub(crate) async fn uncombined(&self) -> anyhow::Result<Node> {

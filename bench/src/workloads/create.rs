@@ -1,4 +1,5 @@
-//! Creates of sessions with five small attributes, for a new user each, with the limit of sessions per user in force.
+//! Creates of sessions with five small attributes, for a new user each, with the limit of sessions per user in force. What
+//! that limit costs, and what the indices do, shows beside it.
 
 use super::in_flight;
 use super::lineup::{self, Lineup, parts};
@@ -21,6 +22,19 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         .enter(lineup::OURS, async |payload, sessions| {
             let tables = Tables::fill(servers, payload, sessions).await?;
             tables.node(tables.config()).await
+        })
+        .await?;
+    lineup
+        .enter(lineup::UNLIMITED, async |payload, sessions| {
+            Tables::fill(servers, payload, sessions).await?.unlimited().await
+        })
+        .await?;
+    lineup
+        .enter(lineup::ONE_INDEX, async |payload, sessions| {
+            let tables = Tables::fill(servers, payload, sessions).await?;
+            let client = tables.database.client().await?;
+            client.batch_execute("DROP INDEX sessions_user_id_idx, sessions_expires_at_idx").await?;
+            tables.unlimited().await
         })
         .await?;
     if let Some(redis) = &servers.redis {

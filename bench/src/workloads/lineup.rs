@@ -15,6 +15,9 @@ pub(crate) const OURS: &str = "ours";
 pub(crate) const UNCOMBINED: &str = "ours, combining off";
 pub(crate) const BARE_ONE: &str = "bare statement, 1 connection";
 pub(crate) const BARE_POOL: &str = "bare statement, pool of 32";
+pub(crate) const BARE_BATCHES: &str = "bare batches, 2 connections";
+pub(crate) const UNLIMITED: &str = "ours, without the limit";
+pub(crate) const ONE_INDEX: &str = "ours, without the limit, one index";
 pub(crate) const REDIS: &str = "redis, multiplexed";
 pub(crate) const REDIS_POOL: &str = "redis, pool of 32";
 pub(crate) const REDIS_FSYNC: &str = "redis fsync, multiplexed";
@@ -92,12 +95,17 @@ impl<'a> Lineup<'a> {
         op: Op,
         in_flight: impl Fn(&str) -> usize,
     ) -> anyhow::Result<()> {
+        self.contest(case, op, in_flight).run(self.plan, book).await
+    }
+
+    /// Their contest in this case, for others to enter.
+    pub(crate) fn contest(&self, case: &str, op: Op, in_flight: impl Fn(&str) -> usize) -> Contest<'_> {
         let mut contest = Contest::new(self.workload, case);
         for (name, crew) in &self.crews {
             let in_flight = in_flight(name);
             contest.enter(self.plan, name, move |span| Arc::clone(crew).drive(op, in_flight, span));
         }
-        contest.run(self.plan, book).await
+        contest
     }
 
     /// Looks whether everything that was acknowledged is there.

@@ -7,6 +7,7 @@ use crate::contest::Bench;
 use crate::drive::Op;
 use crate::payload::Payload;
 use crate::peers::bare::Bare;
+use crate::peers::bare_batches::BareBatches;
 use crate::peers::ours::Tables;
 use crate::peers::pool::CONNECTIONS;
 use crate::peers::redis::Announce;
@@ -48,8 +49,19 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             Ok(Table::fill(servers, payload, sessions).await?.plain())
         })
         .await?;
+    let mut batches = None;
+    if plan.wants_contender(NAME, lineup::BARE_BATCHES) {
+        batches = Some(BareBatches::fill(servers, Payload::Small, SESSIONS).await?);
+    }
     for count in IN_FLIGHT {
-        lineup.compete(book, &in_flight(count), Op::Update, |_| count).await?;
+        let mut contest = lineup.contest(&in_flight(count), Op::Update, |_| count);
+        if let Some(batches) = &batches {
+            contest.enter(plan, lineup::BARE_BATCHES, move |span| batches.drive(count, span));
+        }
+        contest.run(plan, book).await?;
+    }
+    if let Some(batches) = &batches {
+        batches.verify().await?;
     }
     lineup.verify().await
 }

@@ -1,0 +1,97 @@
+//! The floor under combined updates: what PostgreSQL alone makes of rows that are updated many at a time. Two connections, as
+//! ours has statements under way, and half of what is in flight in each statement; no tasks that wait for it, no memory to
+//! keep, no checks, nobody told. Nobody who combines updates, and waits for the flush, has less to do.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures_util::future::try_join_all;
+use tokio_postgres::{Client, Statement};
+use uuid::Uuid;
+
+use crate::book::{Figures, Metric};
+use crate::payload::Payload;
+use crate::servers::{Database, Servers};
+
+const CONNECTIONS: usize = 2;
+
+/// The bare table, filled, and the connections to it.
+pub(crate) struct BareBatches {
+    database: Database,
+    connections: Vec<(Client, Statement)>,
+    /// Sorted: one lock order.
+    ids: Vec<Uuid>,
+    payload: Payload,
+    updates: AtomicU64,
+}
+
+impl BareBatches {
+    pub(crate) async fn fill(servers: &Servers, payload: Payload, rows: usize) -> anyhow::Result<Self> {
+        let database = servers.database().await?;
+        let admin = database.client().await?;
+        admin
+            .batch_execute(
+                "CREATE TABLE bare (id uuid PRIMARY KEY, version bigint NOT NULL, value text NOT NULL)
+                 WITH (fillfactor = 70)",
+            )
+            .await?;
+        let mut ids: Vec<Uuid> = (0..rows).map(|_| Uuid::new_v4()).collect();
+        admin
+            .execute(
+                "INSERT INTO bare SELECT id, 1, $2 FROM unnest($1::uuid[]) AS id",
+                &[&ids, &payload.counter(0)],
+            )
+            .await?;
+        ids.sort_unstable();
+        database.settle().await?;
+        let mut connections = Vec::with_capacity(CONNECTIONS);
+        for _ in 0..CONNECTIONS {
+            let client = database.client().await?;
+            // Or each list would be planned for as if it were short.
+            client.batch_execute("SET plan_cache_mode = force_generic_plan").await?;
+            let statement = client
+                .prepare(
+                    "UPDATE bare b SET version = b.version + 1, value = c.value
+                     FROM unnest($1::uuid[], $2::text[]) AS c (id, value) WHERE b.id = c.id",
+                )
+                .await?;
+            connections.push((client, statement));
+        }
+        Ok(Self { database, connections, ids, payload, updates: AtomicU64::new(0) })
+    }
+
+    /// One turn.
+    pub(crate) async fn drive(&self, in_flight: usize, span: Duration) -> anyhow::Result<Figures> {
+        let begun = Instant::now();
+        let each = (in_flight / CONNECTIONS).max(1);
+        let turns = self.connections.iter().map(|(client, statement)| async move {
+            let mut count = 0;
+            while begun.elapsed() < span {
+                let mut rows = fastrand::choose_multiple(0..self.ids.len(), each);
+                rows.sort_unstable();
+                let ids: Vec<Uuid> = rows.into_iter().map(|row| self.ids[row]).collect();
+                let values: Vec<String> = ids.iter().map(|_| self.payload.counter(count)).collect();
+                count += client.execute(statement, &[&ids, &values]).await?;
+            }
+            anyhow::Ok(count)
+        });
+        let count: u64 = try_join_all(turns).await?.into_iter().sum();
+        self.updates.fetch_add(count, Ordering::Relaxed);
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let per_second = count as f64 / begun.elapsed().as_secs_f64();
+        Ok(vec![(Metric::PerSecond, per_second)])
+    }
+
+    /// Looks whether everything that was counted is there.
+    pub(crate) async fn verify(&self) -> anyhow::Result<()> {
+        let client = self.database.client().await?;
+        let row = client.query_one("SELECT (sum(version) - count(*))::bigint FROM bare", &[]).await?;
+        let (stored, counted) = (row.get::<_, i64>(0), self.updates.load(Ordering::Relaxed));
+        ensure!(
+            u64::try_from(stored) == Ok(counted),
+            "{counted} updates were acknowledged, and the table holds {stored}"
+        );
+        Ok(())
+    }
+}
