@@ -86,7 +86,7 @@ impl<'a> Get<'a> {
             return None;
         }
         if self.touch {
-            self.node.touches.touch(&record, now);
+            self.node.touches.touch(&record, &self.node.rules, now);
         }
         Some(record)
     }
@@ -155,7 +155,7 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     // Joined a load that left before that version was committed, or the version is not the database's at all; or joined
     // one that saw the session alive before it ended, although this read began after its end.
     let is_outdated = |record: &Arc<Record>| {
-        record.row.version < get.at_least || !record.is_live(node.rules.clock.database_now())
+        record.row.version < get.at_least || !record.is_live(&node.rules, node.rules.clock.database_now())
     };
     if loaded.as_ref().is_some_and(is_outdated) {
         loaded = node.loader.load(get.id, false).await?;
@@ -168,7 +168,7 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
         ));
     }
     if get.touch {
-        node.touches.touch(&record, node.rules.clock.database_now());
+        node.touches.touch(&record, &node.rules, node.rules.clock.database_now());
     }
     Ok(Some(Session::from_database(record)))
 }
@@ -186,7 +186,7 @@ impl Node {
         let now = self.rules.clock.database_at(tick);
         let trusted = tick < trusted_until || !self.probes.holds(Guard::TrustWindow);
         let verified = epoch == self.cache.epoch() || !self.probes.holds(Guard::Revalidation);
-        let live = (now < until && record.is_live(now)) || !self.probes.holds(Guard::Expiry);
+        let live = (now < until && record.is_live(&self.rules, now)) || !self.probes.holds(Guard::Expiry);
         (trusted && verified && live).then_some((record, now))
     }
 

@@ -41,16 +41,15 @@ pub(crate) enum Touch {
 pub(crate) struct Access {
     last: AtomicI64,
     confirmed: AtomicI64,
-    unflushed: AtomicBool,
 }
+
+/// Whether an access waits to be flushed. Not in [`Access`], which every hit looks at, and which is to be small.
+#[derive(Debug, Default)]
+pub(crate) struct Unflushed(AtomicBool);
 
 impl Access {
     pub(crate) fn new(confirmed: DbTime) -> Self {
-        Self {
-            last: AtomicI64::new(confirmed.nanos()),
-            confirmed: AtomicI64::new(confirmed.nanos()),
-            unflushed: AtomicBool::new(false),
-        }
+        Self { last: AtomicI64::new(confirmed.nanos()), confirmed: AtomicI64::new(confirmed.nanos()) }
     }
 
     pub(crate) fn last(&self) -> DbTime {
@@ -78,6 +77,7 @@ impl Access {
     #[inline]
     pub(crate) fn touch(
         &self,
+        unflushed: &Unflushed,
         now: DbTime,
         step: Duration,
         urgent_after: impl FnOnce() -> Option<Duration>,
@@ -88,7 +88,7 @@ impl Access {
         self.last.fetch_max(now.nanos(), Ordering::Relaxed);
         // Acquire pairs with `take`'s release: the flusher that clears the flag reads `last` after it, so an access
         // that finds the flag still set was stored early enough to be read by that flush.
-        if self.unflushed.swap(true, Ordering::AcqRel) {
+        if unflushed.0.swap(true, Ordering::AcqRel) {
             return Touch::Nothing;
         }
         match urgent_after() {
@@ -98,8 +98,8 @@ impl Access {
     }
 
     /// The access to flush. From here on a touch asks to be flushed again.
-    pub(crate) fn take(&self) -> DbTime {
-        self.unflushed.swap(false, Ordering::AcqRel);
+    pub(crate) fn take(&self, unflushed: &Unflushed) -> DbTime {
+        unflushed.0.swap(false, Ordering::AcqRel);
         self.last()
     }
 }
@@ -117,8 +117,9 @@ mod tests {
 
     #[test]
     fn the_last_access_never_moves_backwards() {
+        let unflushed = Unflushed::default();
         let access = Access::new(at(5));
-        access.touch(at(4), STEP, || None);
+        access.touch(&unflushed, at(4), STEP, || None);
         assert_eq!(access.last(), at(5));
         access.confirm(at(3));
         assert_eq!((access.last(), access.confirmed()), (at(5), at(5)));
@@ -129,25 +130,30 @@ mod tests {
 
     #[test]
     fn an_access_is_urgent_only_past_half_the_idle_limit() {
+        let unflushed = Unflushed::default();
         let access = Access::new(at(0));
-        assert_eq!(access.touch(at(24), STEP, || Some(HOUR * 24)), Touch::Later);
-        access.take();
-        assert_eq!(access.touch(at(25), STEP, || Some(HOUR * 24)), Touch::Now);
-        access.take();
+        assert_eq!(access.touch(&unflushed, at(24), STEP, || Some(HOUR * 24)), Touch::Later);
+        access.take(&unflushed);
+        assert_eq!(access.touch(&unflushed, at(25), STEP, || Some(HOUR * 24)), Touch::Now);
+        access.take(&unflushed);
         access.confirm(at(25));
-        assert_eq!(access.touch(at(26), STEP, || Some(HOUR * 24)), Touch::Later);
-        access.take();
-        assert_eq!(access.touch(at(99), STEP, || None), Touch::Later);
+        assert_eq!(access.touch(&unflushed, at(26), STEP, || Some(HOUR * 24)), Touch::Later);
+        access.take(&unflushed);
+        assert_eq!(access.touch(&unflushed, at(99), STEP, || None), Touch::Later);
     }
 
     #[test]
     fn accesses_within_a_step_are_one_and_pending_ones_are_not_queued_twice() {
+        let unflushed = Unflushed::default();
         let access = Access::new(at(0));
-        assert_eq!(access.touch(at(1), STEP, || None), Touch::Later);
-        assert_eq!(access.touch(at(1).plus(Duration::from_millis(999)), STEP, || None), Touch::Nothing);
+        assert_eq!(access.touch(&unflushed, at(1), STEP, || None), Touch::Later);
+        assert_eq!(
+            access.touch(&unflushed, at(1).plus(Duration::from_millis(999)), STEP, || None),
+            Touch::Nothing
+        );
         assert_eq!(access.last(), at(1));
-        assert_eq!(access.touch(at(2), STEP, || None), Touch::Nothing, "already pending");
-        assert_eq!(access.take(), at(2), "but the later access is the one that is flushed");
-        assert_eq!(access.touch(at(3), STEP, || None), Touch::Later);
+        assert_eq!(access.touch(&unflushed, at(2), STEP, || None), Touch::Nothing, "already pending");
+        assert_eq!(access.take(&unflushed), at(2), "but the later access is the one that is flushed");
+        assert_eq!(access.touch(&unflushed, at(3), STEP, || None), Touch::Later);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::attributes::Attributes;
 use super::changes::Limits;
-use super::expiry::{Access, IdleLimit, Touch};
+use super::expiry::{Access, IdleLimit, Touch, Unflushed};
 use crate::clock::{Clock, DbTime};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::version::Version;
@@ -25,15 +25,16 @@ pub(crate) struct Rules {
 
 /// A session's row and attributes at one version.
 ///
-/// What a hit looks at stands first, beside the reference count: with more sessions than the processor's caches hold, each
-/// cache line that is fetched from memory costs as much as the rest of a hit.
+/// What a hit looks at stands first, beside the reference count, and takes 42 bytes with it: with more sessions than the
+/// processor's caches hold, each cache line that is fetched from memory costs as much as the rest of a hit.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Record {
     pub(crate) access: Access,
-    pub(crate) rules: Arc<Rules>,
     pub(crate) row: Row,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) attributes: Attributes,
+    unflushed: Unflushed,
 }
 
 /// The columns of `sessions`, but for the last access, which moves without a new version.
@@ -56,37 +57,41 @@ pub(crate) struct Row {
 impl Record {
     pub(crate) fn new(rules: Arc<Rules>, row: Row, attributes: Attributes, last_accessed_at: DbTime) -> Self {
         debug_assert!(row.version > Version::ABSENT, "the table's check keeps versions positive");
-        Self { rules, row, attributes, access: Access::new(last_accessed_at) }
+        let (access, unflushed) = (Access::new(last_accessed_at), Unflushed::default());
+        Self { access, row, rules, attributes, unflushed }
     }
 
-    /// When the session ends, by everything that the database has confirmed.
+    /// When the session ends, by everything that the database has confirmed. A hit has the rules at hand; to follow the
+    /// record's own pointer would fetch a line more.
     #[inline]
-    pub(crate) fn ends_at(&self) -> DbTime {
+    pub(crate) fn ends_at(&self, rules: &Rules) -> DbTime {
         match self.row.idle_limit {
-            IdleLimit::Enforced => {
-                self.row.expires_at.min(self.access.confirmed().plus(self.rules.idle_timeout))
-            }
+            IdleLimit::Enforced => self.row.expires_at.min(self.access.confirmed().plus(rules.idle_timeout)),
             IdleLimit::Exempt => self.row.expires_at,
         }
     }
 
     /// I4: at `ends_at` itself the session is gone, as in the statements' `expires_at > now`.
     #[inline]
-    pub(crate) fn is_live(&self, now: DbTime) -> bool {
-        now < self.ends_at()
+    pub(crate) fn is_live(&self, rules: &Rules, now: DbTime) -> bool {
+        now < self.ends_at(rules)
     }
 
     /// Records an access; the caller queues the record as it is told. What a rotation left behind ends with its grace,
     /// whoever reads it.
     #[inline]
-    pub(crate) fn touch(&self, now: DbTime) -> Touch {
+    pub(crate) fn touch(&self, rules: &Rules, now: DbTime) -> Touch {
         if self.row.rotated {
             return Touch::Nothing;
         }
-        let rules = &self.rules;
-        self.access.touch(now, rules.touch_step, || match self.row.idle_limit {
+        self.access.touch(&self.unflushed, now, rules.touch_step, || match self.row.idle_limit {
             IdleLimit::Enforced => Some(rules.idle_timeout / 2),
             IdleLimit::Exempt => None,
         })
+    }
+
+    /// The access to flush; see [`Access::take`].
+    pub(crate) fn take_access(&self) -> DbTime {
+        self.access.take(&self.unflushed)
     }
 }

@@ -26,7 +26,7 @@ use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::postgres::touch::Touched;
 use crate::session::expiry::Touch;
-use crate::session::record::Record;
+use crate::session::record::{Record, Rules};
 
 /// Crowds that may wait while the database is away. Beyond, further accesses are counted and dropped: a node that
 /// cannot reach the database soon serves nothing that could be touched.
@@ -86,7 +86,7 @@ fn add(records: &mut Records, record: &Arc<Record>) {
         (Arc::clone(waiting), Arc::clone(record))
     };
     // First the flag, then the access: whoever still holds the older one and touches it from here on comes again.
-    older.access.take();
+    older.take_access();
     newer.access.inherit(&older.access);
 }
 
@@ -106,8 +106,8 @@ impl TouchBuffer {
 
     /// Records an access at `now`. Nearly always this is one comparison in the record.
     #[inline]
-    pub(crate) fn touch(&self, record: &Arc<Record>, now: DbTime) {
-        match record.touch(now) {
+    pub(crate) fn touch(&self, record: &Arc<Record>, rules: &Rules, now: DbTime) {
+        match record.touch(rules, now) {
             Touch::Nothing => {}
             Touch::Later => self.push(record, false),
             Touch::Now => self.push(record, true),
@@ -120,7 +120,7 @@ impl TouchBuffer {
         if waiting.len() >= self.crowd * CROWDS_MAX {
             waiting.dropped += 1;
             // The record may ask again.
-            record.access.take();
+            record.take_access();
             return;
         }
         add(if urgent { &mut waiting.urgent } else { &mut waiting.later }, record);
@@ -220,7 +220,7 @@ impl TouchBuffer {
 /// Adds the records' last accesses. Sorted by id, as every batch is.
 fn newest(records: Records, mut accesses: BTreeMap<SessionId, DbTime>) -> BTreeMap<SessionId, DbTime> {
     for (id, record) in records {
-        let at = record.access.take();
+        let at = record.take_access();
         let newest = accesses.entry(id).or_insert(at);
         *newest = at.max(*newest);
     }
