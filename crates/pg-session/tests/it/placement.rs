@@ -5,7 +5,7 @@ mod removal;
 
 use std::time::{Duration, SystemTime};
 
-use pg_session::{ErrorKind, Session, SessionId, SessionManager, UpdateError, UserId};
+use pg_session::{ErrorKind, GroupId, IdleLimit, Session, SessionId, SessionManager, UpdateError, UserId};
 use tokio_postgres::Client;
 
 use crate::clocks::{Clocks, at};
@@ -427,4 +427,19 @@ async fn a_corrupt_text_spoils_no_other_session_of_its_statement() {
             other => assert!(other.is_ok() && session.id() != spoilt),
         }
     }
+}
+
+#[tokio::test]
+async fn an_update_of_a_large_attribute_changes_the_row_too_if_it_is_asked_to() {
+    let world = World::new();
+    let node = world.node().await;
+    let mut session = node.create(1).set("page", &"x".repeat(600)).unwrap().await.unwrap();
+    session.set("page", &"y".repeat(600)).unwrap();
+    let update = node.update(&mut session).group(Some(GroupId::from(7))).idle_limit(IdleLimit::Exempt);
+    update.expires_in(HOUR).await.unwrap();
+    let read = node.get(session.id()).refresh().await.unwrap().unwrap();
+    assert_eq!((read.group_id(), read.idle_limit()), (Some(GroupId::from(7)), IdleLimit::Exempt));
+    let lifetime = read.expires_at().duration_since(read.updated_at()).unwrap();
+    assert!(lifetime.abs_diff(HOUR) < SECOND, "{lifetime:?}");
+    assert_eq!(read.get::<String>("page").unwrap(), Some("y".repeat(600)));
 }

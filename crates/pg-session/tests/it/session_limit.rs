@@ -124,6 +124,39 @@ async fn an_evicting_create_ends_a_session_that_a_touch_keeps_alive_meanwhile() 
     assert_eq!(ids, [made.id().expose()], "and not {:?}", held.id());
 }
 
+/// ```text
+/// a        lock of the user ┊ waits for the table ┊ snapshot: room for one ┊ inserts
+/// b        waits for a      ┊                     ┊                        ┊         ┊ snapshot: no room
+/// ```
+/// Without the lock, both have waited for the table, and see room for one.
+#[tokio::test]
+async fn of_two_logins_at_once_one_takes_the_last_place() {
+    for policy in [SessionLimit::EvictLeastRecentlyUsed, SessionLimit::Refuse] {
+        let world = World::in_own_database().await;
+        let config = limited(&world, 1, policy);
+        let nodes = [world.node_with(config.clone()).await, world.node_with(config).await];
+        for (node, user) in nodes.iter().zip(2..) {
+            node.create(UserId::from(user)).await.expect("the statements are prepared");
+        }
+        let (holder, client) = (world.client().await, world.client().await);
+        holder.batch_execute("BEGIN; LOCK TABLE sessions IN SHARE MODE").await.unwrap();
+        let logins = nodes.map(|node| tokio::spawn(async move { node.create(UserId::from(1)).await }));
+        let blocked = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0";
+        eventually("both wait", async || client.query_one(blocked, &[]).await.unwrap().get::<_, i64>(0) == 2)
+            .await;
+        holder.batch_execute("COMMIT").await.unwrap();
+        let mut passed = 0;
+        for login in logins {
+            passed += usize::from(login.await.unwrap().is_ok());
+        }
+        assert_eq!(passed, if policy == SessionLimit::Refuse { 1 } else { 2 });
+        let held = "SELECT count(*) FROM sessions WHERE user_id = $1";
+        let held = client.query_one(held, &[&UserId::from(1).as_uuid()]).await.unwrap();
+        assert_eq!(held.get::<_, i64>(0), 1, "{policy:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_login_with_room_is_one_statement_and_one_without_is_two() {
     for policy in [SessionLimit::EvictLeastRecentlyUsed, SessionLimit::Refuse] {
