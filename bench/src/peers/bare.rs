@@ -32,22 +32,7 @@ impl Bare {
         sessions: usize,
         connections: usize,
     ) -> anyhow::Result<Self> {
-        let database = servers.database().await?;
-        let admin = database.client().await?;
-        admin
-            .batch_execute(
-                "CREATE TABLE bare (id uuid PRIMARY KEY, version bigint NOT NULL, value text NOT NULL)
-                 WITH (fillfactor = 70)",
-            )
-            .await?;
-        let ids: Arc<[Uuid]> = (0..sessions).map(|_| Uuid::new_v4()).collect();
-        admin
-            .execute(
-                "INSERT INTO bare SELECT id, 1, $2 FROM unnest($1::uuid[]) AS id",
-                &[&&*ids, &payload.counter(0)],
-            )
-            .await?;
-        database.settle().await?;
+        let (database, ids) = filled(servers, payload, sessions).await?;
         let mut idle = Vec::with_capacity(connections);
         for _ in 0..connections {
             idle.push(prepared(&database).await?);
@@ -56,6 +41,32 @@ impl Bare {
         listener.batch_execute(&format!("LISTEN {CHANNEL}")).await?;
         Ok(Self { database, pool: Pool::of(idle), ids, payload, _listener: listener })
     }
+}
+
+/// A database with the bare table, and the ids of its rows, sorted.
+pub(super) async fn filled(
+    servers: &Servers,
+    payload: Payload,
+    rows: usize,
+) -> anyhow::Result<(Database, Arc<[Uuid]>)> {
+    let database = servers.database().await?;
+    let admin = database.client().await?;
+    admin
+        .batch_execute(
+            "CREATE TABLE bare (id uuid PRIMARY KEY, version bigint NOT NULL, value text NOT NULL)
+             WITH (fillfactor = 70)",
+        )
+        .await?;
+    let mut ids: Vec<Uuid> = (0..rows).map(|_| Uuid::new_v4()).collect();
+    admin
+        .execute(
+            "INSERT INTO bare SELECT id, 1, $2 FROM unnest($1::uuid[]) AS id",
+            &[&ids, &payload.counter(0)],
+        )
+        .await?;
+    database.settle().await?;
+    ids.sort_unstable();
+    Ok((database, ids.into()))
 }
 
 async fn prepared(database: &Database) -> anyhow::Result<(Client, Statement)> {

@@ -2,6 +2,7 @@
 //! ours has statements under way, and half of what is in flight in each statement; no tasks that wait for it, no memory to
 //! keep, no checks, nobody told. Nobody who combines updates, and waits for the flush, has less to do.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use futures_util::future::try_join_all;
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
+use super::bare;
 use crate::book::{Figures, Metric};
 use crate::payload::Payload;
 use crate::servers::{Database, Servers};
@@ -21,30 +23,14 @@ pub(crate) struct BareBatches {
     database: Database,
     connections: Vec<(Client, Statement)>,
     /// Sorted: one lock order.
-    ids: Vec<Uuid>,
+    ids: Arc<[Uuid]>,
     payload: Payload,
     updates: AtomicU64,
 }
 
 impl BareBatches {
     pub(crate) async fn fill(servers: &Servers, payload: Payload, rows: usize) -> anyhow::Result<Self> {
-        let database = servers.database().await?;
-        let admin = database.client().await?;
-        admin
-            .batch_execute(
-                "CREATE TABLE bare (id uuid PRIMARY KEY, version bigint NOT NULL, value text NOT NULL)
-                 WITH (fillfactor = 70)",
-            )
-            .await?;
-        let mut ids: Vec<Uuid> = (0..rows).map(|_| Uuid::new_v4()).collect();
-        admin
-            .execute(
-                "INSERT INTO bare SELECT id, 1, $2 FROM unnest($1::uuid[]) AS id",
-                &[&ids, &payload.counter(0)],
-            )
-            .await?;
-        ids.sort_unstable();
-        database.settle().await?;
+        let (database, ids) = bare::filled(servers, payload, rows).await?;
         let mut connections = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
             let client = database.client().await?;
