@@ -1,5 +1,5 @@
 //! Creates sessions whose users have room for them, and all of whose attributes stand in their rows: one list, and nothing to
-//! join. Nearly every login is one of these; for the others there is [`create`](super::create), which takes several times as long.
+//! join. Nearly every login is one of these; for the others there is [`create`](super::create).
 //!
 //! I7: a user who has as many sessions as allowed, dead or alive, gets none here, and [`Created::Crowded`] says so. All are
 //! counted, because one that looks idle may be kept alive by a touch that commits meanwhile. Those that the snapshot does

@@ -182,7 +182,7 @@ fn written(dialect: &Dialect<'_>, items: &str) -> String {
 }
 
 /// Sends the payloads, as the first row is returned, and once: a subselect that refers to nothing outside is carried out once
-/// for the statement. In a query beside the update it took a fifth of the whole.
+/// for the statement. In a query beside the update it took up to a fifth of the server's time.
 ///
 /// They tell of all orders: one that was not applied found a newer version, or nothing, so whoever hears of it drops nothing
 /// that is current.
