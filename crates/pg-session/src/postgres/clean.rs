@@ -38,7 +38,7 @@ fn leader(dialect: &Dialect<'_>) -> String {
 }
 
 /// Whether nothing alive points at the session `s`. A clean-up leaves a session to the next one until then, so that
-/// the cascade takes only what has ended by itself, and nobody has to be told of it.
+/// the trigger takes only what has ended by itself, and nobody has to be told of it.
 fn without_remnants(dialect: &Dialect<'_>) -> String {
     let (sessions, now) = (dialect.names.sessions(), dialect.now);
     format!("NOT EXISTS (SELECT FROM {sessions} r WHERE r.rotated_to = s.id AND r.expires_at > {now})")

@@ -7,7 +7,7 @@
 //! expiring leave the row where it is. A session's row goes with its session, and an acquisition holds the session
 //! (`FOR KEY SHARE`) while it writes: it comes before the end of the session, or finds it ended.
 //!
-//! Lock order: session, then lock, as the cascade of a delete has it.
+//! Lock order: session, then lock, as the trigger of a delete has it.
 
 use std::time::{Duration, SystemTime};
 

@@ -13,13 +13,16 @@ use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 
 /// The numbered migrations; never edit one that was published.
-const MIGRATIONS: [(i32, &str, &str); 5] = [
+const MIGRATIONS: [(i32, &str, &str); 6] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "locks", include_str!("../../migrations/0002_locks.sql")),
     (3, "rotation", include_str!("../../migrations/0003_rotation.sql")),
     (4, "attributes_follow", include_str!("../../migrations/0004_attributes_follow.sql")),
     (5, "attributes_in_the_row", include_str!("../../migrations/0005_attributes_in_the_row.sql")),
+    (6, "all_follow_by_trigger", include_str!("../../migrations/0006_all_follow_by_trigger.sql")),
 ];
+/// What a node does with each of its tables.
+const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// Nodes that start together wait for each other here.
@@ -167,11 +170,8 @@ impl Database {
     }
 
     /// What a node does with its tables.
-    fn rights(&self) -> [(String, &'static [&'static str]); 3] {
-        const ALL: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
-        // The rows of a lock are kept, or go by the foreign key's cascade, which needs no right.
-        const NO_DELETE: &[&str] = &["SELECT", "INSERT", "UPDATE"];
-        [(self.names.sessions(), ALL), (self.names.attributes(), ALL), (self.names.locks(), NO_DELETE)]
+    fn tables(&self) -> [String; 3] {
+        [self.names.sessions(), self.names.attributes(), self.names.locks()]
     }
 
     /// The least that a node needs, as statements to run.
@@ -179,21 +179,21 @@ impl Database {
         let (schema, migrations) = (self.names.schema(), self.names.migrations());
         let mut grants =
             format!("GRANT USAGE ON SCHEMA {schema} TO <role>; GRANT SELECT ON {migrations} TO <role>");
-        for (table, needed) in self.rights() {
-            grants.push_str(&format!("; GRANT {} ON {table} TO <role>", needed.join(", ")));
+        for table in self.tables() {
+            grants.push_str(&format!("; GRANT {} ON {table} TO <role>", RIGHTS.join(", ")));
         }
         grants
     }
 
     /// Looks before the first request does, and says exactly which GRANT is missing.
     async fn check_rights(&self) -> Result<(), Error> {
-        for (table, needed) in &self.rights() {
-            for right in *needed {
+        for table in &self.tables() {
+            for right in RIGHTS {
                 let may = self
                     .bounded(self.timeout, async |connection| {
                         let text = "SELECT pg_catalog.has_table_privilege($1, $2)";
                         let rows =
-                            connection.query_typed(text, &[(table, Type::TEXT), (right, Type::TEXT)]).await;
+                            connection.query_typed(text, &[(table, Type::TEXT), (&right, Type::TEXT)]).await;
                         rows.map_err(|error| Failure::of_statement(&error))?[0]
                             .try_get::<_, bool>(0)
                             .map_err(unexpected)

@@ -22,6 +22,7 @@ mod dropped;
 mod ending;
 mod expiry;
 mod fill_race;
+mod follow;
 mod forgery;
 mod half_open;
 mod history;

@@ -7,7 +7,7 @@ use pg_session::{ErrorKind, Session, SessionId, SessionManager, UpdateError};
 use tokio_postgres::Client;
 
 use crate::support::World;
-use crate::tables::{Holder, counts, stored, stored_version};
+use crate::tables::{counts, stored, stored_version};
 
 struct Scene {
     world: World,
@@ -236,36 +236,4 @@ async fn an_invalidated_handle_cannot_be_saved() {
     }
     scene.assert_holds(on_a.id(), 1, &[("x", "1", 1), ("y", "1", 1)]).await;
     assert!(!scene.a.get(on_a.id()).await.unwrap().unwrap().is_invalidated(), "only the handle is");
-}
-
-/// The delete's snapshot does not have the attribute, nor that the session has any: only somebody who looks after the
-/// wait can take it along.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attribute_that_is_inserted_while_a_delete_waits_goes_with_its_session() {
-    let scene = Scene::new().await;
-    let (on_a, _) = scene.session().await;
-    let id = on_a.id();
-    let text = id.expose();
-    let script = format!(
-        "UPDATE sessions SET version = version + 1, spilled = true WHERE id = '{text}';
-         INSERT INTO session_attributes (session_id, key, value, version)
-         SELECT id, 'late', '1', version FROM sessions WHERE id = '{text}'"
-    );
-    let update = Holder::begin(&scene.world, &script).await;
-    let delete = tokio::spawn({
-        let node = scene.b.clone();
-        async move { node.delete(id).await }
-    });
-    update.blocks(&scene.observer).await;
-    update.commit().await;
-    assert!(delete.await.unwrap().unwrap());
-    assert_eq!(counts(&scene.observer).await, (0, 0));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_truncated_table_leaves_no_attributes() {
-    let scene = Scene::new().await;
-    scene.session().await;
-    scene.observer.batch_execute("TRUNCATE sessions CASCADE").await.unwrap();
-    assert_eq!(counts(&scene.observer).await, (0, 0));
 }
