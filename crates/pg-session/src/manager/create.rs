@@ -11,6 +11,7 @@ use crate::config::LIFETIME_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::postgres::update::Expiry;
+use crate::session::attributes::Attributes;
 use crate::session::changes::{Changes, Lifetime};
 use crate::session::{IdleLimit, Session, check, put};
 use crate::writer::CreateJob;
@@ -143,7 +144,7 @@ impl Create<'_> {
         let node = self.node;
         node.check_open()?;
         check_expiry(self.expiry)?;
-        check(&node.rules, std::iter::empty(), &self.attributes)?;
+        check(&node.rules, &Attributes::default(), std::iter::empty(), &self.attributes)?;
         let id = SessionId::random();
         let limited = node.config.max_sessions_per_user > 0;
         let exclusive = self.user_id.filter(|_| limited).map_or(id.expose(), UserId::as_uuid);

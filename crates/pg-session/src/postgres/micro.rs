@@ -48,7 +48,7 @@ impl Batch {
             id: base.row.id,
             base: base.row.version,
             row: RowChange::default(),
-            writes: Writes::new(&base.attributes, after, base.row.version.next()),
+            writes: Writes::new(&base.attributes, after),
             notify: true,
         });
         let orders: Vec<Order<'_>> = orders.collect();

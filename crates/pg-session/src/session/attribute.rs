@@ -28,6 +28,11 @@ impl Apart {
     pub(crate) fn new(key: &str, text: &str, version: Version, expires_at: DbTime) -> Self {
         Self { key: key.into(), text: text.into(), version, expires_at, decoded: Decoded::new() }
     }
+
+    /// Of key and text.
+    pub(crate) fn bytes(&self) -> usize {
+        self.key.len() + self.text.len()
+    }
 }
 
 /// An attribute of a session in memory, wherever it stands.

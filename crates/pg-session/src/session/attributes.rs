@@ -16,6 +16,8 @@ pub(crate) struct Attributes {
     packed: Packed,
     /// Sorted by key.
     apart: Box<[Arc<Apart>]>,
+    /// Of their keys and texts.
+    apart_bytes: usize,
 }
 
 impl Attributes {
@@ -24,7 +26,17 @@ impl Attributes {
     pub(crate) fn new(packed: Packed, mut apart: Vec<Arc<Apart>>) -> Self {
         apart.retain(|apart| packed.get(&apart.key).is_none());
         apart.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Self { packed, apart: apart.into() }
+        let apart_bytes = apart.iter().map(|apart| apart.bytes()).sum();
+        Self { packed, apart: apart.into(), apart_bytes }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.packed.len() + self.apart.len()
+    }
+
+    /// Keys and texts take no more than that.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.packed.text().len() + self.apart_bytes
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Attribute<'_>> {
@@ -44,22 +56,32 @@ impl Attributes {
     }
 
     /// What the database holds once `changes` were written as `version` on top of these.
+    ///
+    /// Those that have rows of their own may be many, and none is looked at that does not change.
     pub(crate) fn apply(&self, changes: &Changes, version: Version) -> Self {
-        let is_kept = |key: &str| changes.get(key).is_none();
+        let is_kept = |entry: &Entry<'_>| changes.get(entry.key()).is_none();
         let mut packed: Vec<Piece<'_>> = Vec::with_capacity(self.packed.len() + changes.len());
-        packed.extend(self.packed.iter().filter(|entry| is_kept(entry.key())).map(Entry::piece));
-        let mut apart: Vec<Arc<Apart>> =
-            self.apart.iter().filter(|apart| is_kept(&apart.key)).map(Arc::clone).collect();
+        packed.extend(self.packed.iter().filter(is_kept).map(Entry::piece));
+        let (mut apart, mut apart_bytes) = (self.apart.to_vec(), self.apart_bytes);
         let mut room = Room::beside(&packed);
         let decimals = version.to_string();
         for (key, change) in changes.iter() {
-            let Change::Set { text, expires_at } = change else { continue };
-            match room.place(key, text, *expires_at) {
-                Place::Packed => packed.push(Piece { key, text, version: &decimals, decoded: None }),
-                Place::Apart => apart.push(Arc::new(Apart::new(key, text, version, *expires_at))),
+            let mut new = None;
+            if let Change::Set { text, expires_at } = change {
+                match room.place(key, text, *expires_at) {
+                    Place::Packed => packed.push(Piece { key, text, version: &decimals, decoded: None }),
+                    Place::Apart => new = Some(Arc::new(Apart::new(key, text, version, *expires_at))),
+                }
+            }
+            apart_bytes += new.as_ref().map_or(0, |new| new.bytes());
+            match (apart.binary_search_by(|apart| (*apart.key).cmp(key)), new) {
+                (Ok(at), Some(new)) => apart_bytes -= std::mem::replace(&mut apart[at], new).bytes(),
+                (Ok(at), None) => apart_bytes -= apart.remove(at).bytes(),
+                (Err(at), Some(new)) => apart.insert(at, new),
+                (Err(_), None) => {}
             }
         }
-        Self::new(Packed::of(packed), apart)
+        Self { packed: Packed::of(packed), apart: apart.into(), apart_bytes }
     }
 
     /// Those that are kept and alive, all as if `version` had written them.
@@ -107,16 +129,33 @@ pub(crate) struct Writes<'a> {
 }
 
 impl<'a> Writes<'a> {
-    /// `version` is the one that `after` belongs to: what it wrote is what changes.
-    pub(crate) fn new(before: &'a Attributes, after: &'a Attributes, version: Version) -> Self {
+    /// What both have, they share, so nothing of it is looked at.
+    pub(crate) fn new(before: &'a Attributes, after: &'a Attributes) -> Self {
         let (old, new) = (before.packed.text(), after.packed.text());
-        let left = before.apart.iter().filter(|old| after.apart(&old.key).is_none());
-        Self {
-            // Whatever is written there has a new version, so the text tells.
-            packed: (old != new).then_some(new),
-            set: after.apart.iter().map(|apart| &**apart).filter(|new| new.version == version).collect(),
-            removed: left.map(|old| &*old.key).collect(),
+        let (mut set, mut removed) = (Vec::new(), Vec::new());
+        let (mut olds, mut news) = (before.apart.iter().peekable(), after.apart.iter().peekable());
+        loop {
+            match (olds.peek().copied(), news.peek().copied()) {
+                (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {
+                    olds.next();
+                    news.next();
+                }
+                (Some(old), new) if new.is_none_or(|new| old.key < new.key) => {
+                    removed.push(&*old.key);
+                    olds.next();
+                }
+                (old, Some(new)) => {
+                    set.push(&**new);
+                    news.next();
+                    if old.is_some_and(|old| old.key == new.key) {
+                        olds.next();
+                    }
+                }
+                (_, None) => break,
+            }
         }
+        // Whatever is written to the row has a new version, so the text tells.
+        Self { packed: (old != new).then_some(new), set, removed }
     }
 }
 
@@ -209,15 +248,19 @@ mod tests {
                 let changes = changes(step, version);
                 let after = before.apply(&changes, version);
                 let packed = tables.packed.clone();
-                let writes = Writes::new(&before, &after, version);
+                let writes = Writes::new(&before, &after);
+                prop_assert!(writes.set.iter().all(|attribute| attribute.version == version));
                 prop_assert!(writes.set.iter().all(|attribute| changes.get(&attribute.key).is_some()));
                 prop_assert!(writes.removed.iter().all(|key| changes.get(key).is_some()));
                 let same = writes.packed.is_none();
                 tables.write(&writes, version);
                 let (row, rows) = tables.attributes();
-                prop_assert_eq!(row.len() + rows.len(), after.iter().count(), "each attribute stands in one place");
+                prop_assert_eq!(row.len() + rows.len(), after.len(), "each attribute stands in one place");
                 let held = Attributes::new(row, rows);
                 prop_assert_eq!(shown(&held), shown(&after));
+                let bytes: usize = after.iter().map(|a| a.key().len() + a.text().len()).sum();
+                prop_assert!((bytes..bytes + 40 * after.len() + 3).contains(&after.bytes_max()), "{:?}", after);
+                prop_assert_eq!(held.bytes_max(), after.bytes_max());
                 prop_assert_eq!(same, packed == tables.packed, "the row's text is written if it changes");
 
                 for (key, change) in changes.iter() {

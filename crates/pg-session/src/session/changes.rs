@@ -150,6 +150,11 @@ impl Limits {
         Ok(())
     }
 
+    /// Whether a session may hold so many attributes with so many bytes in keys and texts.
+    pub(crate) fn admit(&self, count: usize, bytes: usize) -> bool {
+        count <= self.attributes_max && bytes <= self.session_bytes_max
+    }
+
     /// Checks what the session would hold, given each attribute's key and text.
     pub(crate) fn check_total<'a>(
         &self,

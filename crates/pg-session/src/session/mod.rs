@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::attribute::{Attribute, decode};
+use self::attributes::Attributes;
 use self::changes::{Change, Changes, Keep, Lifetime};
 pub use self::expiry::IdleLimit;
 use self::record::{Record, Rules};
@@ -302,7 +303,7 @@ impl Session {
         let kept = kept.filter(|attribute| keep.contains(attribute.key()));
         let kept = kept.filter(|attribute| self.changes().get(attribute.key()).is_none());
         let kept = kept.map(|attribute| (attribute.key(), attribute.text()));
-        check(&self.record.rules, kept, self.changes())
+        check(&self.record.rules, &self.record.attributes, kept, self.changes())
     }
 
     /// Checks that `keep` names keys that attributes can have, and not more of them than a session holds.
@@ -347,9 +348,11 @@ pub(crate) fn put<T: Serialize + ?Sized>(
     Ok(())
 }
 
-/// Checks the keys of removals, which `put` has not seen, and the totals.
+/// Checks the keys of removals, too, which `put` has not seen, and the totals of what would be held: the changes, and what is
+/// `kept` of `attributes`.
 pub(crate) fn check<'a>(
     rules: &Rules,
+    attributes: &Attributes,
     kept: impl Iterator<Item = (&'a str, &'a str)>,
     changes: &'a Changes,
 ) -> Result<(), Error> {
@@ -359,6 +362,11 @@ pub(crate) fn check<'a>(
         if let Change::Set { text, .. } = change {
             set.push((key, &**text));
         }
+    }
+    let bytes: usize = set.iter().map(|(key, text)| key.len() + text.len()).sum();
+    if rules.limits.admit(attributes.len() + set.len(), attributes.bytes_max() + bytes) {
+        // Even if all of them were kept, so there is no need to look at each.
+        return Ok(());
     }
     rules.limits.check_total(kept.chain(set))
 }

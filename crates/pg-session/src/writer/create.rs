@@ -44,7 +44,7 @@ impl CreateJob {
             group_id: self.group_id,
             expiry: self.expiry,
             idle_limit: self.idle_limit,
-            writes: Writes::new(none, attributes, Version::FIRST),
+            writes: Writes::new(none, attributes),
         }
     }
 }

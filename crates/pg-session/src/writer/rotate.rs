@@ -61,7 +61,7 @@ impl RotateJob {
             arrives: self.arrives,
             row: self.row,
             grace: self.grace,
-            writes: Writes::new(none, attributes, base.next()),
+            writes: Writes::new(none, attributes),
         }
     }
 

@@ -50,7 +50,7 @@ impl UpdateJob {
             id: self.session(),
             base,
             row: self.row,
-            writes: Writes::new(before, after, base.next()),
+            writes: Writes::new(before, after),
             notify: self.notify,
         }
     }
