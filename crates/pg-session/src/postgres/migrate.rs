@@ -13,13 +13,14 @@ use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 
 /// The numbered migrations; never edit one that was published.
-const MIGRATIONS: [(i32, &str, &str); 6] = [
+const MIGRATIONS: [(i32, &str, &str); 7] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "locks", include_str!("../../migrations/0002_locks.sql")),
     (3, "rotation", include_str!("../../migrations/0003_rotation.sql")),
     (4, "attributes_follow", include_str!("../../migrations/0004_attributes_follow.sql")),
     (5, "attributes_in_the_row", include_str!("../../migrations/0005_attributes_in_the_row.sql")),
     (6, "all_follow_by_trigger", include_str!("../../migrations/0006_all_follow_by_trigger.sql")),
+    (7, "checks_by_type", include_str!("../../migrations/0007_checks_by_type.sql")),
 ];
 /// What a node does with each of its tables.
 const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];

@@ -263,4 +263,20 @@ async fn the_tables_refuse_keys_and_values_beyond_every_limit() {
         let broken = broken.as_ref().and_then(|error| error.constraint());
         assert_eq!(broken, constraint, "{} and {} bytes", key.len(), value.len());
     }
+
+    let (row_max, row_over) = ("v".repeat(2_048), "v".repeat(2_049));
+    let begins = "1970-01-01 00:00:00.000001+00";
+    for (change, constraint) in [
+        (format!("attributes = '{row_over}'"), Some("session_packed_check")),
+        (format!("attributes = '{row_max}'"), None),
+        ("expires_at = '1970-01-01 00:00:00+00'".to_owned(), Some("session_end_check")),
+        ("expires_at = 'infinity'".to_owned(), Some("session_end_check")),
+        ("expires_at = '2200-01-01 00:00:00+00'".to_owned(), Some("session_end_check")),
+        (format!("expires_at = '{begins}'"), None),
+    ] {
+        let outcome = observer.execute(&format!("UPDATE sessions SET {change}"), &[]).await;
+        let broken = outcome.err().map(|error| error.as_db_error().expect("the server's").clone());
+        let broken = broken.as_ref().and_then(|error| error.constraint());
+        assert_eq!(broken, constraint, "{}", &change[..30]);
+    }
 }

@@ -335,7 +335,7 @@ async fn a_corrupt_text_is_an_error_that_repeats_nothing_of_it_and_its_session_c
     for text in
         [r#"{"token":["top-secret"#, r#"{"token":"top-secret"}"#, r#"{"token":["top-secret","top-secret"]}"#]
     {
-        let corrupt = "UPDATE sessions SET attributes = $1, version = version + 1 WHERE id = $2";
+        let corrupt = "UPDATE sessions SET attributes = $1::text, version = version + 1 WHERE id = $2";
         observer.execute(corrupt, &[&text, &id.expose()]).await.unwrap();
         session.set("n", &2).unwrap();
         let update = match a.update(&mut session).await {
@@ -372,7 +372,7 @@ async fn a_text_in_another_form_is_read_as_it_says_and_written_as_nodes_write_it
     let mut session = a.create(1).set("n", &1).unwrap().await.unwrap();
     let id = session.id();
     let by_hand = "{ \"seen\" : [ [4, 1] , 2 ],\n \"cart\": [\"first\", 1], \"cart\": [\"second\", 2] }";
-    let rewrite = "UPDATE sessions SET attributes = $1, version = version + 1 WHERE id = $2";
+    let rewrite = "UPDATE sessions SET attributes = $1::text, version = version + 1 WHERE id = $2";
     observer.execute(rewrite, &[&by_hand, &id.expose()]).await.unwrap();
     let read = b.get(id).refresh().await.unwrap().unwrap();
     assert_eq!(read.keys(), ["cart", "seen"]);
