@@ -171,7 +171,7 @@ impl Create<'_> {
 pub(super) fn check_expiry(expiry: Expiry) -> Result<(), Error> {
     let fine = match expiry {
         Expiry::In(lifetime) => lifetime <= LIFETIME_MAX,
-        // The years 1970 to 2200, as the table checks.
+        // The years 1970 to 2200, as the column's type has it.
         Expiry::At(time) => time.nanos() > 0 && time.nanos() < 7_258_118_400_000_000_000,
     };
     if fine {

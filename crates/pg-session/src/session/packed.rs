@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::attribute::Decoded;
 use crate::version::Version;
 
-/// Bytes of a text that is read: what the table's check allows. Even with the longest versions, its offsets fit into 16 bits.
+/// Bytes of a text that is read: what the column's type allows. Even with the longest versions, its offsets fit into 16 bits.
 const BYTES_READ_MAX: usize = 2_048;
 
 /// The attributes of one version of a session's row.
