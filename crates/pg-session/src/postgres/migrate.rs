@@ -22,12 +22,12 @@ const MIGRATIONS: [(i32, &str, &str); 7] = [
     (6, "all_follow_by_trigger", include_str!("../../migrations/0006_all_follow_by_trigger.sql")),
     (7, "checks_by_type", include_str!("../../migrations/0007_checks_by_type.sql")),
 ];
-/// What a node does with each of its tables.
-const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// Nodes that start together wait for each other here.
 const LOCK_KEY: i64 = 0x7067_5f73_6573_7300; // "pg_sess\0"
+/// What a node does with each of the tables that it writes.
+const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 /// All migrations as plain SQL for the schema and prefix of `config`, records included, to be run by another tool
 /// in one transaction on a database that has none of them.
@@ -170,7 +170,7 @@ impl Database {
         Error::new(ErrorKind::Permission, message).with_source(error)
     }
 
-    /// What a node does with its tables.
+    /// The tables that a node writes.
     fn tables(&self) -> [String; 3] {
         [self.names.sessions(), self.names.attributes(), self.names.locks()]
     }

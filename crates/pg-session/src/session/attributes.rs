@@ -57,7 +57,7 @@ impl Attributes {
 
     /// What the database holds once `changes` were written as `version` on top of these.
     ///
-    /// Those that have rows of their own may be many, and none is looked at that does not change.
+    /// Those that have rows of their own may be many: the changed ones are searched for, the others not looked at one by one.
     pub(crate) fn apply(&self, changes: &Changes, version: Version) -> Self {
         let is_kept = |entry: &Entry<'_>| changes.get(entry.key()).is_none();
         let mut packed: Vec<Piece<'_>> = Vec::with_capacity(self.packed.len() + changes.len());
