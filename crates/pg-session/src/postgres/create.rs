@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::notify::deleted;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::session_limit::{Limit, limit};
+use super::session_limit::{Limit, limit, lock_order};
 use super::update::{Expiry, Items, columns_of};
 use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
@@ -108,7 +108,7 @@ impl Database {
         let ids: Vec<Uuid> = births.iter().map(|birth| birth.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.user_id.map(UserId::as_uuid)).collect();
-        let locked: Vec<Uuid> = if limited { users.iter().copied().flatten().collect() } else { Vec::new() };
+        let locked = if limited { lock_order(users.iter().copied()) } else { Vec::new() };
         let groups: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.group_id.map(GroupId::as_uuid)).collect();
         let (at, after): (Vec<Option<SystemTime>>, Vec<Option<i64>>) =

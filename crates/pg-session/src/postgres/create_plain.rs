@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use quick_cache::DefaultHashBuilder;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -56,7 +57,8 @@ impl Database {
         let sent = self.rules.clock.now();
         let rows = self.query_behind_users(users, (&self.texts.create_plain, params)).await?;
         // SQL promises no order.
-        let mut made: HashMap<Uuid, (DbTime, DbTime)> = HashMap::with_capacity(rows.len());
+        let mut made: HashMap<Uuid, (DbTime, DbTime), DefaultHashBuilder> =
+            HashMap::with_capacity_and_hasher(rows.len(), DefaultHashBuilder::default());
         for row in &rows {
             let read = || Ok::<_, tokio_postgres::Error>((row.try_get(0)?, (time(row, 1)?, time(row, 2)?)));
             let (id, times) = read().map_err(unexpected)?;

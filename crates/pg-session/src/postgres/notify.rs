@@ -43,16 +43,19 @@ pub(super) fn changed(dialect: &Dialect<'_>, source: &str) -> String {
 }
 
 /// The payloads that tell of these sessions.
-pub(super) fn changed_payloads(sessions: impl Iterator<Item = (SessionId, Version)>) -> Vec<String> {
-    let mut payloads: Vec<String> = Vec::new();
-    for (index, (id, version)) in sessions.enumerate() {
-        let (id, version) = (id.expose().simple(), version.get());
-        match payloads.last_mut() {
-            Some(payload) if index % CHANGED_ENTRIES_MAX > 0 => payload.push_str(&format!(",{id}.{version}")),
-            _ => payloads.push(format!("1s{id}.{version}")),
+pub(super) fn changed_payloads(sessions: &[(SessionId, Version)]) -> Vec<String> {
+    let payload = |sessions: &[(SessionId, Version)]| {
+        let mut payload = String::with_capacity(HEADER_BYTES + sessions.len() * CHANGED_BYTES_MAX);
+        payload.push_str("1s");
+        for (n, (id, version)) in sessions.iter().enumerate() {
+            payload.push_str(if n > 0 { "," } else { "" });
+            payload.push_str(id.expose().simple().encode_lower(&mut Uuid::encode_buffer()));
+            payload.push('.');
+            payload.push_str(itoa::Buffer::new().format(version.get()));
         }
-    }
-    payloads
+        payload
+    };
+    sessions.chunks(CHANGED_ENTRIES_MAX).map(payload).collect()
 }
 
 /// The same for the deleted rows `(id)` of `source`.
@@ -118,7 +121,7 @@ impl Database {
 
     /// Tells every node what versions these sessions have; nothing in the tables changes.
     pub(crate) async fn notify_changed(&self, sessions: &[(SessionId, Version)]) -> Result<(), Failure> {
-        let payloads = changed_payloads(sessions.iter().copied());
+        let payloads = changed_payloads(sessions);
         self.query(&self.texts.notify, &[&payloads]).await.map(|_| ())
     }
 }

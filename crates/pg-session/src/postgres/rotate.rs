@@ -21,7 +21,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::notify::{changed, deleted};
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::session_limit::{Limit, limit};
+use super::session_limit::{Limit, limit, lock_order};
 use super::update::{Items, RowChange, columns_of};
 use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
@@ -240,7 +240,7 @@ impl Database {
             columns.push(turn);
         }
         let c = &columns;
-        let users: Vec<Uuid> = if limited { c.users.iter().copied().flatten().collect() } else { Vec::new() };
+        let users = if limited { lock_order(c.users.iter().copied()) } else { Vec::new() };
         let sent = self.rules.clock.now();
         let rows = self
             .query_behind(

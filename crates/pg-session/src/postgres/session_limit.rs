@@ -6,24 +6,33 @@
 //! What a rotation left behind (`rotated_to`) is no session: it neither counts nor is chosen, and goes with the session
 //! that it points at.
 
+use uuid::Uuid;
+
 use super::parameters::{IDS, Parameters};
 use super::{Dialect, Sql};
 use crate::config::SessionLimit;
 
-/// One lock for each user, in one order. The key is 64 bits of a hash: two users that collide only wait for each other.
+/// One lock for each user, in their order in the list: see [`lock_order`]. The key is 64 bits of a hash: two users that collide
+/// only wait for each other.
 pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
     let mut parameters = Parameters::default();
     let users = parameters.unnest(&[IDS]);
     Sql {
         text: format!(
-            "SELECT count(pg_catalog.pg_advisory_xact_lock(k.key)) FROM (
-                 SELECT DISTINCT pg_catalog.hashtextextended('{channel}' || u.id::text, 0) AS key
-                 FROM {users} AS u (id) ORDER BY key
-             ) k"
+            "SELECT count(pg_catalog.pg_advisory_xact_lock(
+                 pg_catalog.uuid_hash_extended(u.id, pg_catalog.hashtextextended('{channel}', 0))))
+             FROM {users} AS u (id)"
         ),
         types: parameters.types,
     }
+}
+
+/// Those whose locks are to be taken: one order for all statements, so that no two wait for each other.
+pub(super) fn lock_order(users: impl Iterator<Item = Option<Uuid>>) -> Vec<Uuid> {
+    let mut users: Vec<Uuid> = users.flatten().collect();
+    users.sort_unstable();
+    users
 }
 
 /// The parts.

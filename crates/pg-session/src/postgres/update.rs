@@ -236,11 +236,12 @@ impl<'a> Columns<'a> {
             "one change per session, one lock order"
         );
         let told = orders.iter().filter(|order| order.notify).map(|order| (order.id, order.base.next()));
+        let told: Vec<_> = told.collect();
         Self {
             ids: orders.iter().map(|order| order.id.expose()).collect(),
             bases: orders.iter().map(|order| order.base.get()).collect(),
             packed: orders.iter().map(|order| order.writes.packed).collect(),
-            payloads: changed_payloads(told),
+            payloads: changed_payloads(&told),
             ..Self::default()
         }
     }

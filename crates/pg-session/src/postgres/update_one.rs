@@ -32,7 +32,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 impl Database {
     pub(super) async fn update_one(&self, order: &Order<'_>) -> Result<Vec<SqlRow>, Failure> {
         let &Order { id, base, notify, ref writes, .. } = order;
-        let told = changed_payloads(notify.then_some((id, base.next())).into_iter()).pop();
+        let told = notify.then(|| changed_payloads(&[(id, base.next())]).pop()).flatten();
         self.query(&self.texts.update_one, &[&id.expose(), &base.get(), &writes.packed, &told]).await
     }
 }

@@ -64,12 +64,13 @@ impl Attributes {
         packed.extend(self.packed.iter().filter(is_kept).map(Entry::piece));
         let (mut apart, mut apart_bytes) = (self.apart.to_vec(), self.apart_bytes);
         let mut room = Room::beside(&packed);
-        let decimals = version.to_string();
+        let mut decimals = itoa::Buffer::new();
+        let decimals = decimals.format(version.get());
         for (key, change) in changes.iter() {
             let mut new = None;
             if let Change::Set { text, expires_at } = change {
                 match room.place(key, text, *expires_at) {
-                    Place::Packed => packed.push(Piece { key, text, version: &decimals, decoded: None }),
+                    Place::Packed => packed.push(Piece { key, text, version: decimals, decoded: None }),
                     Place::Apart => new = Some(Arc::new(Apart::new(key, text, version, *expires_at))),
                 }
             }

@@ -43,7 +43,7 @@ impl Changes {
         self.0.as_ref()?.get(key)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Change)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Change)> + Clone {
         self.0.iter().flat_map(|changes| &**changes).map(|(key, change)| (&**key, change))
     }
 

@@ -75,7 +75,8 @@ impl Session {
 
     /// After a commit: the handle shows what the database holds.
     pub(crate) fn advance(&mut self, record: Arc<Record>) {
-        *self = Self::from_database(record);
+        self.record = record;
+        *self.own() = Own { from_database: true, ..Own::default() };
     }
 
     /// The session's id. **A capability**; see [`SessionId`].
@@ -344,7 +345,8 @@ pub(crate) fn put<T: Serialize + ?Sized>(
             .with_source(error)
     })?;
     rules.limits.check_value(key, &text)?;
-    changes.set(key, text.into(), lifetime.resolve(rules.clock.database_now()));
+    // Copied at its length: shrunk in place, each would leave a remnant of serde_json's buffer to the allocator.
+    changes.set(key, (&*text).into(), lifetime.resolve(rules.clock.database_now()));
     Ok(())
 }
 
@@ -356,15 +358,14 @@ pub(crate) fn check<'a>(
     kept: impl Iterator<Item = (&'a str, &'a str)>,
     changes: &'a Changes,
 ) -> Result<(), Error> {
-    let mut set = Vec::with_capacity(changes.len());
-    for (key, change) in changes.iter() {
-        rules.limits.check_key(key)?;
-        if let Change::Set { text, .. } = change {
-            set.push((key, &**text));
-        }
-    }
-    let bytes: usize = set.iter().map(|(key, text)| key.len() + text.len()).sum();
-    if rules.limits.admit(attributes.len() + set.len(), attributes.bytes_max() + bytes) {
+    changes.iter().try_for_each(|(key, _)| rules.limits.check_key(key))?;
+    let set = changes.iter().filter_map(|(key, change)| match change {
+        Change::Set { text, .. } => Some((key, &**text)),
+        Change::Remove => None,
+    });
+    let count = set.clone().count();
+    let bytes: usize = set.clone().map(|(key, text)| key.len() + text.len()).sum();
+    if rules.limits.admit(attributes.len() + count, attributes.bytes_max() + bytes) {
         // Even if all of them were kept, so there is no need to look at each.
         return Ok(());
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-
+use quick_cache::DefaultHashBuilder;
 use tracing::debug;
 
 use super::Workshop;
@@ -25,13 +25,16 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// A statement that has been under way for longer does not keep others back: several times what one takes.
 const SLOW: Duration = Duration::from_millis(5);
 
+/// Keys of jobs. A bounded number of them, so the quicker hash function of the memory's map will do.
+pub(super) type Keys<J> = HashSet<<J as Job>::Key, DefaultHashBuilder>;
+
 type Statement<J> = Pin<Box<dyn Future<Output = Finished<J>> + Send>>;
 
 pub(super) struct UnderWay<J: Job> {
     /// Driven by the lane's own task: another task would be another wake-up for a lone job.
     statements: FuturesUnordered<Statement<J>>,
     /// Of all jobs that are under way.
-    keys: HashSet<J::Key>,
+    keys: Keys<J>,
     /// When the youngest statement is slow.
     slow_at: tokio::time::Instant,
 }
@@ -45,7 +48,7 @@ impl<J: Job> UnderWay<J> {
     pub(super) fn new() -> Self {
         Self {
             statements: FuturesUnordered::new(),
-            keys: HashSet::new(),
+            keys: Keys::<J>::default(),
             slow_at: tokio::time::Instant::now(),
         }
     }

@@ -12,12 +12,13 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use quick_cache::DefaultHashBuilder;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Workshop;
 use super::lane::{Bounds, Job};
-use super::under_way::UnderWay;
+use super::under_way::{Keys, UnderWay};
 
 /// Turns that those who were just answered get before the next batch leaves. With 64 in flight it then holds 62 of them;
 /// with one turn it held 38.
@@ -97,7 +98,8 @@ impl<J: Job> Work<J> {
 
     /// Takes at most one job per key out of `waiting`, sorted, none whose key is under way; the rest keeps its order.
     fn select(&self, waiting: &mut VecDeque<J>, under_way: &UnderWay<J>) -> Vec<J> {
-        let mut keys = HashSet::new();
+        let mut keys: Keys<J> =
+            HashSet::with_capacity_and_hasher(waiting.len(), DefaultHashBuilder::default());
         let batch_max = self.share(waiting.len(), under_way.len());
         let mut batch = Vec::with_capacity(batch_max);
         let mut rest = VecDeque::new();

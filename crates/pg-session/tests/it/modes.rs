@@ -50,6 +50,35 @@ async fn story(a: &SessionManager, b: &SessionManager) {
     assert_eq!(a.delete_all_sessions().await.unwrap(), 0);
 }
 
+/// Plans that the server has made for the actual values of creates, and of all else, on the pool's only connection.
+async fn custom_plans(pool: &Pool) -> [i64; 2] {
+    let connection = pool.get().await.unwrap();
+    let plans =
+        |condition: &str| format!("(COALESCE(sum(custom_plans) FILTER (WHERE {condition}), 0))::bigint");
+    let [creates, others] = ["statement LIKE 'INSERT%'", "statement NOT LIKE 'INSERT%'"].map(plans);
+    let sql = format!("SELECT {creates}, {others} FROM pg_prepared_statements");
+    let rows = connection.query_typed(&sql, &[]).await.unwrap();
+    [rows[0].get(0), rows[0].get(1)]
+}
+
+#[tokio::test]
+async fn a_create_is_planned_once_whatever_the_table_becomes() {
+    let world = World::new();
+    let pool = pool(&world, 1);
+    let node = node_on(&world, &pool, world.config()).await;
+    let client = world.client().await;
+    for user in 1..=10 {
+        node.create(user).await.unwrap();
+    }
+    client.batch_execute("ANALYZE sessions").await.unwrap();
+    let mut last = node.create(11).await.unwrap();
+    // By default the first five plans of a statement are for the actual values, and those of the table when it was empty.
+    assert_eq!(custom_plans(&pool).await[0], 0);
+    last.set("x", &1).unwrap();
+    node.update(&mut last).await.unwrap();
+    assert!(custom_plans(&pool).await[1] > 0, "what is set for a create's transaction ends with it");
+}
+
 /// What the server has prepared on the pool's only connection.
 async fn prepared(pool: &Pool) -> i64 {
     let connection = pool.get().await.unwrap();
