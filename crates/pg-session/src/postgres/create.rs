@@ -108,7 +108,7 @@ impl Database {
         let ids: Vec<Uuid> = births.iter().map(|birth| birth.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.user_id.map(UserId::as_uuid)).collect();
-        let locked = if limited { lock_order(users.iter().copied()) } else { Vec::new() };
+        let locked = limited.then(|| lock_order(users.iter().copied()));
         let groups: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.group_id.map(GroupId::as_uuid)).collect();
         let (at, after): (Vec<Option<SystemTime>>, Vec<Option<i64>>) =
@@ -129,10 +129,10 @@ impl Database {
             &items.expires_at,
         ];
         if !crowded && items.of.is_empty() {
-            return self.create_plain(births, &locked, &params[..7]).await;
+            return self.create_plain(births, locked.as_ref(), &params[..7]).await;
         }
         let sent = self.rules.clock.now();
-        let rows = self.query_behind_users(&locked, (&self.texts.create, &params)).await?;
+        let rows = self.query_behind_users(locked.unwrap_or_default(), (&self.texts.create, &params)).await?;
         same_length(&rows, births.len())?;
         if let Some(row) = rows.last() {
             self.observe_clock(sent, time(row, "now").map_err(unexpected)?);

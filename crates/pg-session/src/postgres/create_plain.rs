@@ -1,9 +1,9 @@
-//! Creates sessions whose users have room for them, and all of whose attributes stand in their rows: one list, and nothing to
-//! join. Nearly every login is one of these; for the others there is [`create`](super::create).
+//! Creates sessions whose users have room for them, and all of whose attributes stand in their rows: one statement, one list, and
+//! nothing to join. Nearly every login is one of these; for the others there is [`create`](super::create).
 //!
-//! I7: a user who has as many sessions as allowed, dead or alive, gets none here, and [`Created::Crowded`] says so. All are
-//! counted, because one that looks idle may be kept alive by a touch that commits meanwhile. Those that the snapshot does
-//! not show came in without this user's lock, which nobody does: the lock's statement was before this one.
+//! I7: who has room is told by a function (`migrations/0008_room_by_function.sql`) that takes the users' locks and then looks,
+//! with a snapshot that is younger than the locks. It is called before the first row is inserted, and once. A user who has as
+//! many sessions as allowed, dead or alive, gets none here, and [`Created::Crowded`] says so.
 
 use std::collections::HashMap;
 
@@ -15,6 +15,7 @@ use super::create::{Birth, Created};
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
+use super::session_limit::lock_seed;
 use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 
@@ -22,12 +23,14 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, now) = (dialect.names.sessions(), dialect.now);
     let mut parameters = Parameters::default();
     let births = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS]);
-    // Looked up for each user. A join would be made from a hash of the whole table as long as it was not analysed.
     let room = match dialect.config.max_sessions_per_user {
         0 => String::new(),
-        limit => format!(
-            "WHERE (SELECT count(*) FROM {sessions} h WHERE h.user_id = b.user_id AND h.rotated_to IS NULL) < {limit}"
-        ),
+        limit => {
+            let (room, seed, users) = (dialect.names.room(), lock_seed(dialect), parameters.hidden(&IDS));
+            format!(
+                "WHERE b.user_id IS NULL OR b.user_id IN (SELECT r.id FROM {room}({users}, {seed}, {limit}) AS r (id))"
+            )
+        }
     };
     // `OFFSET 0`: the clock is read once for each session.
     Sql {
@@ -47,15 +50,17 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    /// `users` are those whose locks are taken before.
+    /// `users` are those whose number of sessions is limited, `None` if nobody's is.
     pub(super) async fn create_plain(
         &self,
         births: &[Birth<'_>],
-        users: &[Uuid],
+        users: Option<&Vec<Uuid>>,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Created>, Failure> {
+        let mut params = params.to_vec();
+        params.extend(users.map(|users| users as &(dyn ToSql + Sync)));
         let sent = self.rules.clock.now();
-        let rows = self.query_behind_users(users, (&self.texts.create_plain, params)).await?;
+        let rows = self.query(&self.texts.create_plain, &params).await?;
         // SQL promises no order.
         let mut made: HashMap<Uuid, (DbTime, DbTime), DefaultHashBuilder> =
             HashMap::with_capacity_and_hasher(rows.len(), DefaultHashBuilder::default());

@@ -13,7 +13,7 @@ use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 
 /// The numbered migrations; never edit one that was published.
-const MIGRATIONS: [(i32, &str, &str); 7] = [
+const MIGRATIONS: [(i32, &str, &str); 8] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "locks", include_str!("../../migrations/0002_locks.sql")),
     (3, "rotation", include_str!("../../migrations/0003_rotation.sql")),
@@ -21,6 +21,7 @@ const MIGRATIONS: [(i32, &str, &str); 7] = [
     (5, "attributes_in_the_row", include_str!("../../migrations/0005_attributes_in_the_row.sql")),
     (6, "all_follow_by_trigger", include_str!("../../migrations/0006_all_follow_by_trigger.sql")),
     (7, "checks_by_type", include_str!("../../migrations/0007_checks_by_type.sql")),
+    (8, "room_by_function", include_str!("../../migrations/0008_room_by_function.sql")),
 ];
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
@@ -183,6 +184,7 @@ impl Database {
         for table in self.tables() {
             grants.push_str(&format!("; GRANT {} ON {table} TO <role>", RIGHTS.join(", ")));
         }
+        grants.push_str(&format!("; GRANT EXECUTE ON FUNCTION {} TO <role>", room(&self.names)));
         grants
     }
 
@@ -190,26 +192,32 @@ impl Database {
     async fn check_rights(&self) -> Result<(), Error> {
         for table in &self.tables() {
             for right in RIGHTS {
-                let may = self
-                    .bounded(self.timeout, async |connection| {
-                        let text = "SELECT pg_catalog.has_table_privilege($1, $2)";
-                        let rows =
-                            connection.query_typed(text, &[(table, Type::TEXT), (&right, Type::TEXT)]).await;
-                        rows.map_err(|error| Failure::of_statement(&error))?[0]
-                            .try_get::<_, bool>(0)
-                            .map_err(unexpected)
-                    })
-                    .await;
-                if !may.map_err(Failure::of_read)? {
-                    return Err(Error::new(
-                        ErrorKind::Permission,
-                        format!("the role lacks {right} on {table}; run: {}", self.grants()),
-                    ));
-                }
+                self.check_right("has_table_privilege", table, right).await?;
             }
         }
-        Ok(())
+        // Everybody's by default.
+        self.check_right("has_function_privilege", &room(&self.names), "EXECUTE").await
     }
+
+    async fn check_right(&self, inquiry: &str, object: &String, right: &str) -> Result<(), Error> {
+        let text = format!("SELECT pg_catalog.{inquiry}($1, $2)");
+        let may = self.bounded(self.timeout, async |connection| {
+            let rows = connection.query_typed(&text, &[(object, Type::TEXT), (&right, Type::TEXT)]).await;
+            rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
+        });
+        if may.await.map_err(Failure::of_read)? {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Permission,
+            format!("the role lacks {right} on {object}; run: {}", self.grants()),
+        ))
+    }
+}
+
+/// The function that tells who has room, as GRANT wants it.
+fn room(names: &Names) -> String {
+    format!("{}(uuid[], bigint, bigint)", names.room())
 }
 
 async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {

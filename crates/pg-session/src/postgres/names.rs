@@ -83,6 +83,11 @@ impl Names {
         self.table("session_migrations")
     }
 
+    /// The function that tells who has room for another session, by its name.
+    pub(crate) fn room(&self) -> String {
+        self.table("sessions_room")
+    }
+
     /// The channel that this schema's and prefix's nodes share.
     pub(crate) fn channel(&self) -> &str {
         &self.channel

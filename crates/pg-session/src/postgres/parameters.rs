@@ -41,7 +41,8 @@ impl Parameters {
         format!("ANY ({hidden}::{})", name(array))
     }
 
-    fn hidden(&mut self, array: &Type) -> String {
+    /// The next parameter as an array.
+    pub(super) fn hidden(&mut self, array: &Type) -> String {
         self.types.push(array.clone());
         format!("(SELECT ${}::{})", self.types.len(), name(array))
     }

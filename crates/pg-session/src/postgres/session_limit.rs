@@ -1,7 +1,8 @@
 //! How many sessions a user may have: the parts of a statement that let somebody in and keep the limit.
 //!
 //! I7: the limit is kept inside the statement, behind an advisory lock per user that was taken by a statement of its own
-//! ([`lock_sql`]), so that this one's snapshot sees what the lock's previous holder committed.
+//! ([`lock_sql`]), so that this one's snapshot sees what the lock's previous holder committed. Who has room beyond doubt is let in
+//! without that, by [`create_plain`](super::create_plain); the locks are the same.
 //!
 //! What a rotation left behind (`rotated_to`) is no session: it neither counts nor is chosen, and goes with the session
 //! that it points at.
@@ -15,17 +16,21 @@ use crate::config::SessionLimit;
 /// One lock for each user, in their order in the list: see [`lock_order`]. The key is 64 bits of a hash: two users that collide
 /// only wait for each other.
 pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
-    let channel = dialect.channel();
+    let seed = lock_seed(dialect);
     let mut parameters = Parameters::default();
     let users = parameters.unnest(&[IDS]);
     Sql {
         text: format!(
-            "SELECT count(pg_catalog.pg_advisory_xact_lock(
-                 pg_catalog.uuid_hash_extended(u.id, pg_catalog.hashtextextended('{channel}', 0))))
+            "SELECT count(pg_catalog.pg_advisory_xact_lock(pg_catalog.uuid_hash_extended(u.id, {seed})))
              FROM {users} AS u (id)"
         ),
         types: parameters.types,
     }
+}
+
+/// What the keys of the users' locks are hashed with: schema and prefix have locks of their own.
+pub(super) fn lock_seed(dialect: &Dialect<'_>) -> String {
+    format!("pg_catalog.hashtextextended('{}', 0)", dialect.channel())
 }
 
 /// Those whose locks are to be taken: one order for all statements, so that no two wait for each other.

@@ -31,7 +31,7 @@ impl Database {
     /// Sends `call` behind the locks of these users, if there are any.
     pub(super) async fn query_behind_users(
         &self,
-        users: &[Uuid],
+        users: Vec<Uuid>,
         call: Call<'_>,
     ) -> Result<Vec<Row>, Failure> {
         if users.is_empty() {

@@ -117,13 +117,15 @@ async fn in_use(world: &World, before: &str) -> (Client, SessionId) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_in_use_are_brought_up_to_date_and_keep_what_they_hold() {
-    for (version, next) in [(2, "-- 0003:"), (4, "-- 0005:"), (5, "-- 0006:"), (6, "-- 0007:")] {
+    for (version, next) in
+        [(2, "-- 0003:"), (4, "-- 0005:"), (5, "-- 0006:"), (6, "-- 0007:"), (7, "-- 0008:")]
+    {
         let world = World::new();
         let (_, id) = in_use(&world, next).await;
         let mut checking = world.config();
         checking.migrations = Migrations::Check;
         let error = SessionManager::connect(&world.url, checking).await.unwrap_err();
-        let told = format!("at version {version}, this library needs 7");
+        let told = format!("at version {version}, this library needs 8");
         assert!(error.to_string().contains(&told), "{error}");
 
         let node = world.node().await;

@@ -83,3 +83,18 @@ async fn without_one_of_the_rights_in_the_readme_a_node_does_not_start_and_says_
         assert!(error.to_string().contains("grant") || error.to_string().contains("GRANT"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn where_functions_are_not_everybodys_the_role_needs_one_of_them() {
+    let role = Role::new().await;
+    let client = role.world.client().await;
+    let function = format!("{}.sessions_room(uuid[], bigint, bigint)", role.world.schema);
+    let revoke = format!("REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC");
+    client.batch_execute(&format!("{};{revoke}", role.grants().concat())).await.unwrap();
+    let error = role.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Permission);
+    assert!(error.to_string().contains("the role lacks EXECUTE on "), "{error}");
+    let grant = format!("GRANT EXECUTE ON FUNCTION {function} TO {}", role.name);
+    client.batch_execute(&grant).await.unwrap();
+    assert!(role.connect().await.unwrap().create(1).await.is_ok());
+}

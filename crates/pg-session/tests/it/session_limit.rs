@@ -194,18 +194,38 @@ async fn a_login_with_room_never_reads_the_whole_table() {
             });
             all(logins).await;
         }
-        // Statistics are complete once those who made them have gone.
-        assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
-        let client = world.client().await;
-        eventually("the node's backends have ended", async || {
-            let others =
-                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-                          AND backend_type = 'client backend'";
-            client.query(others, &[]).await.unwrap().is_empty()
-        })
-        .await;
-        let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'sessions'::regclass";
-        let read: i64 = client.query_one(read, &[]).await.unwrap().get(0);
+        let read = read_in_passing(&world, node).await;
         assert!(read < USERS, "{read} rows were read in passing, {policy:?}");
     }
+}
+
+/// A plan is kept with its connection, and of a small table all is read.
+#[tokio::test]
+async fn a_login_does_not_go_by_a_plan_from_when_the_table_was_small() {
+    const USERS: i64 = 500;
+    let world = World::in_own_database().await;
+    let node = world.node_with(limited(&world, 5, SessionLimit::Refuse)).await;
+    node.create(UserId::from(USERS)).await.unwrap();
+    world.client().await.batch_execute("ANALYZE sessions").await.unwrap();
+    for _ in 0..2 {
+        all((0..USERS).map(async |user| node.create(UserId::from(user)).await.unwrap())).await;
+    }
+    let read = read_in_passing(&world, node).await;
+    assert!(read < USERS, "{read} rows were read in passing");
+}
+
+/// Rows of sessions that were read without an index, until the node has ended.
+async fn read_in_passing(world: &World, node: SessionManager) -> i64 {
+    // Statistics are complete once those who made them have gone.
+    assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
+    let client = world.client().await;
+    eventually("the node's backends have ended", async || {
+        let others =
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                      AND backend_type = 'client backend'";
+        client.query(others, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'sessions'::regclass";
+    client.query_one(read, &[]).await.unwrap().get(0)
 }
