@@ -61,11 +61,12 @@ fn record(names: &Names, version: i32, name: &str) -> String {
 }
 
 impl Database {
-    /// Makes sure that the tables are there, and that this role may use them.
+    /// Makes sure that the tables are there, and that this role may use them, in transactions that see what they waited for.
     ///
     /// # Errors
-    /// [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
+    /// [`ErrorKind::Config`], [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
     pub(crate) async fn prepare_tables(&self, migrations: Migrations) -> Result<(), Error> {
+        self.check_isolation().await?;
         if migrations == Migrations::Apply {
             self.apply_alone().await.map_err(|error| self.explain_creation(error))?;
         }
@@ -186,6 +187,29 @@ impl Database {
         }
         grants.push_str(&format!("; GRANT EXECUTE ON FUNCTION {} TO <role>", room(&self.names)));
         grants
+    }
+
+    /// What waits for somebody's lock has to see afterwards what they did: an update that it was overtaken, a login who came in
+    /// before it, a deletion what was inserted meanwhile. A transaction of another isolation has one snapshot.
+    async fn check_isolation(&self) -> Result<(), Error> {
+        let isolation = self.bounded(self.timeout, async |connection| {
+            let text = "SELECT pg_catalog.current_setting('transaction_isolation')";
+            let rows = connection.query_typed(text, &[]).await;
+            rows.map_err(|error| Failure::of_statement(&error))?[0]
+                .try_get::<_, String>(0)
+                .map_err(unexpected)
+        });
+        let isolation = isolation.await.map_err(Failure::of_read)?;
+        if isolation == "read committed" {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "the transactions of this role are {isolation}, and sessions need read committed; run: \
+                 ALTER ROLE <role> SET default_transaction_isolation = 'read committed', or connect as another role"
+            ),
+        ))
     }
 
     /// Looks before the first request does, and says exactly which GRANT is missing.

@@ -205,3 +205,24 @@ async fn a_role_that_may_not_create_is_told_who_can() {
     let made: i64 = observer.query_one(text, &[&world.schema]).await.unwrap().get(0);
     assert_eq!(made, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_with_one_snapshot_are_refused_with_the_statement_that_changes_it() {
+    let world = World::in_own_database().await;
+    let client = world.client().await;
+    let role = role(&world, "ALTER ROLE {role} SUPERUSER").await;
+    let set = async |isolation: &str| {
+        let set = format!("ALTER ROLE {role} SET default_transaction_isolation = '{isolation}'");
+        client.batch_execute(&set).await.unwrap();
+    };
+    for isolation in ["repeatable read", "serializable"] {
+        set(isolation).await;
+        let error = refused(&as_role(&world, &role), world.config()).await;
+        assert_says(&error, ErrorKind::Config, &format!("are {isolation}, and sessions need read committed"));
+        assert_says(&error, ErrorKind::Config, "SET default_transaction_isolation = 'read committed'");
+        let made = client.query_one("SELECT to_regclass('sessions') IS NOT NULL", &[]).await.unwrap();
+        assert!(!made.get::<_, bool>(0), "nothing is left behind");
+    }
+    set("read committed").await;
+    SessionManager::connect(&as_role(&world, &role), world.config()).await.unwrap();
+}
