@@ -132,6 +132,30 @@ async fn a_login_does_not_miss_a_session_that_is_being_rotated() {
     }
 }
 
+/// A: a visitor signs in, and waits for the session's row ┊ B: the same user logs in, and has room. The two take the user's
+/// lock in different ways, and it has to be one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_with_room_waits_for_a_sign_in_of_the_same_user() {
+    let world = World::new();
+    let [a, b] = two_nodes(&world, |config| config.max_sessions_per_user = 1).await;
+    let observer = world.client().await;
+    let mut visitor = a.create_anonymous().await.unwrap();
+    let holder = Holder::hold(&world, &[visitor.id()]).await;
+    let sign_in = tokio::spawn(async move { a.rotate(&mut visitor).user(1).await });
+    holder.blocks(&observer).await;
+    let login = tokio::spawn(async move { b.create(1).await });
+    eventually("the login waits for the user", async || {
+        let text = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        !observer.query(text, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    assert!(!login.is_finished());
+    holder.commit().await;
+    sign_in.await.unwrap().unwrap();
+    let newest = login.await.unwrap().unwrap();
+    assert_eq!(held(&observer).await, [newest.id().expose()].into());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_policy_is_to_refuse_a_sign_in_is_refused_and_the_visitor_stays_one() {
     let world = World::new();
