@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use quick_cache::DefaultHashBuilder;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -60,15 +61,17 @@ impl Database {
         let mut params = params.to_vec();
         params.extend(users.map(|users| users as &(dyn ToSql + Sync)));
         let sent = self.rules.clock.now();
-        let rows = self.query(&self.texts.create_plain, &params).await?;
         // SQL promises no order.
         let mut made: HashMap<Uuid, (DbTime, DbTime), DefaultHashBuilder> =
-            HashMap::with_capacity_and_hasher(rows.len(), DefaultHashBuilder::default());
-        for row in &rows {
-            let read = || Ok::<_, tokio_postgres::Error>((row.try_get(0)?, (time(row, 1)?, time(row, 2)?)));
-            let (id, times) = read().map_err(unexpected)?;
+            HashMap::with_capacity_and_hasher(births.len(), DefaultHashBuilder::default());
+        let read =
+            |row: &Row| Ok::<_, tokio_postgres::Error>((row.try_get(0)?, (time(row, 1)?, time(row, 2)?)));
+        self.query_each(&self.texts.create_plain, &params, |row| {
+            let (id, times) = read(row).map_err(unexpected)?;
             made.insert(id, times);
-        }
+            Ok(())
+        })
+        .await?;
         if let Some((created_at, _)) = made.values().max() {
             self.observe_clock(sent, *created_at);
         }

@@ -74,8 +74,7 @@ impl Database {
     pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<Vec<Found>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         let sent = self.rules.clock.now();
-        let rows = self.query(&self.texts.load, &[&ids]).await?;
-        self.found(sent, &rows)
+        self.query_each(&self.texts.load, &[&ids], |row| self.found(sent, row)).await
     }
 
     /// The live sessions of a user or a group, at most `rows_max`, the most recently used first.
@@ -85,19 +84,14 @@ impl Database {
             Owner::Group => &self.texts.list_group,
         };
         let sent = self.rules.clock.now();
-        let rows = self.query(sql, &[&id, &i64::from(rows_max)]).await?;
-        self.found(sent, &rows)
+        self.query_each(sql, &[&id, &i64::from(rows_max)], |row| self.found(sent, row)).await
     }
 
-    fn found(&self, sent: Tick, rows: &[SqlRow]) -> Result<Vec<Found>, Failure> {
-        let mut all = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (found, now) = self.record(row).map_err(unexpected)?;
-            // The last row's reading is the newest, but each of them lies within the statement.
-            self.observe_clock(sent, now);
-            all.push(found);
-        }
-        Ok(all)
+    fn found(&self, sent: Tick, row: &SqlRow) -> Result<Found, Failure> {
+        let (found, now) = self.record(row).map_err(unexpected)?;
+        // The last row's reading is the newest, but each of them lies within the statement.
+        self.observe_clock(sent, now);
+        Ok(found)
     }
 
     /// By position: looking fifteen columns up by their names took longer than decoding them.

@@ -32,7 +32,7 @@ impl Batch {
             // In the order of their ids, which is the order of their locks.
             let id = SessionId::from_uuid(Uuid::from_u128(number as u128));
             let mut changes = Changes::default();
-            changes.set("counter", "\"00000001\"".into(), DbTime::NEVER);
+            changes.set("counter", "\"00000001\"", DbTime::NEVER);
             (record(id, &[("counter", "\"00000000\"")]), changes)
         });
         Self(orders.collect())
@@ -79,6 +79,6 @@ fn record(id: SessionId, attributes: &[(&str, &str)]) -> Arc<Record> {
         rotated: false,
     };
     let mut changes = Changes::default();
-    attributes.iter().for_each(|&(key, text)| changes.set(key, text.into(), DbTime::NEVER));
+    attributes.iter().for_each(|&(key, text)| changes.set(key, text, DbTime::NEVER));
     Arc::new(Record::new(rules, row, Attributes::default().apply(&changes, version), now))
 }

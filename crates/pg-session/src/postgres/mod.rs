@@ -26,13 +26,15 @@ pub(crate) mod update;
 mod update_one;
 pub(crate) mod versions;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use deadpool_postgres::{Object, Pool, PoolError};
+use futures_util::TryStreamExt as _;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::{Row, RowStream, Statement};
 
 use self::failure::{Failure, Verdict};
 use self::names::{Names, Owner};
@@ -201,6 +203,20 @@ impl Database {
         self.bounded(self.timeout, async |connection| self.send(connection, sql, params).await).await
     }
 
+    /// As [`query`](Database::query), and makes something of each row as it comes.
+    ///
+    /// Rows that are kept until the last one has come are freed in a crowd, and glibc's allocator keeps seven of a size at
+    /// hand for a thread: with 64 in flight, creates were a tenth slower.
+    async fn query_each<T>(
+        &self,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+        read: impl FnMut(&Row) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        let work = async |connection: &Object| self.send_each(connection, sql, params, read).await;
+        self.bounded(self.timeout, work).await
+    }
+
     /// As [`query`](Database::query), for a caller that can wait less.
     async fn query_within(
         &self,
@@ -249,26 +265,43 @@ impl Database {
         sql: &Sql,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Failure> {
-        let hidden: Vec<Hidden<'_>> = params.iter().map(|&param| Hidden(param)).collect();
+        let rows = self.stream(connection, sql, params).await?;
+        rows.try_collect().await.map_err(|error| failed(connection, &error))
+    }
+
+    /// A row that cannot be read ends it; the driver then drops those that are still to come.
+    async fn send_each<T>(
+        &self,
+        connection: &Object,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+        mut read: impl FnMut(&Row) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        let mut rows = pin!(self.stream(connection, sql, params).await?);
+        let mut all = Vec::new();
+        while let Some(row) = rows.try_next().await.map_err(|error| failed(connection, &error))? {
+            all.push(read(&row)?);
+        }
+        Ok(all)
+    }
+
+    async fn stream(
+        &self,
+        connection: &Object,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<RowStream, Failure> {
+        let hidden = params.iter().map(|&param| Hidden(param));
         let sent = match self.mode {
             Statements::Prepared => {
                 let statement = self.prepare(connection, sql).await?;
-                let params: Vec<&(dyn ToSql + Sync)> = hidden.iter().map(|param| param as _).collect();
-                connection.query(&statement, &params).await
+                connection.query_raw(&statement, hidden).await
             }
             Statements::Unnamed => {
-                let typed: Vec<(&(dyn ToSql + Sync), Type)> =
-                    hidden.iter().map(|param| param as _).zip(sql.types.iter().cloned()).collect();
-                connection.query_typed(&sql.text, &typed).await
+                connection.query_typed_raw(&sql.text, hidden.zip(sql.types.iter().cloned())).await
             }
         };
-        sent.map_err(|error| {
-            let failure = Failure::of_statement(&error);
-            if failure.verdict == Verdict::Outdated {
-                connection.statement_cache.clear();
-            }
-            failure
-        })
+        sent.map_err(|error| failed(connection, &error))
     }
 
     /// Prepares a statement once per connection. Preparing changes nothing: if it fails, the write was not sent.
@@ -282,6 +315,15 @@ impl Database {
         let clock = &self.rules.clock;
         clock.observe(sent, clock.now(), reading);
     }
+}
+
+/// What became of a statement that was sent. One whose plan is outdated is to be prepared again.
+fn failed(connection: &Object, error: &tokio_postgres::Error) -> Failure {
+    let failure = Failure::of_statement(error);
+    if failure.verdict == Verdict::Outdated {
+        connection.statement_cache.clear();
+    }
+    failure
 }
 
 fn no_connection(timeout: Duration) -> Error {

@@ -13,6 +13,7 @@
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row as SqlRow;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::failure::Failure;
@@ -293,18 +294,17 @@ impl Database {
     pub(crate) async fn update(&self, orders: &[Order<'_>]) -> Result<Vec<Option<Applied>>, Failure> {
         let sent = self.rules.clock.now();
         let extent = orders.iter().map(Order::extent).max();
-        let rows = match (extent, orders) {
+        let all = match (extent, orders) {
             (Some(Extent::Full), _) => self.update_in_full(&Columns::in_full(orders)).await?,
             (Some(Extent::Apart), _) => self.update_apart(&Columns::with_apart(orders)).await?,
             (_, [order]) => self.update_one(order).await?,
             _ => {
                 let Columns { ids, bases, packed, payloads, .. } = &Columns::of(orders);
-                self.query(&self.texts.update, &[ids, bases, packed, payloads]).await?
+                self.carried_out(&self.texts.update, &[ids, bases, packed, payloads]).await?
             }
         };
         let mut outcomes: Vec<Option<Applied>> = orders.iter().map(|_| None).collect();
-        for row in &rows {
-            let (n, applied) = applied(row).map_err(unexpected)?;
+        for (n, applied) in all {
             let outcome = usize::try_from(n - 1).ok().and_then(|index| outcomes.get_mut(index));
             *outcome.ok_or_else(|| unexpected("a row for no order"))? = Some(applied);
             // Read while the statement ran, like any other reading of the database's clock.
@@ -313,17 +313,26 @@ impl Database {
         Ok(outcomes)
     }
 
-    async fn update_apart(&self, columns: &Columns<'_>) -> Result<Vec<SqlRow>, Failure> {
+    /// Sends an update, and reads which orders were carried out, by number, and what came of them.
+    pub(super) async fn carried_out(
+        &self,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<(i64, Applied)>, Failure> {
+        self.query_each(sql, params, |row| applied(row).map_err(unexpected)).await
+    }
+
+    async fn update_apart(&self, columns: &Columns<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
         let Columns { ids, bases, packed, spills, items, payloads, .. } = columns;
         let Items { of, keys, texts, expires_at } = items;
-        self.query(
+        self.carried_out(
             &self.texts.update_apart,
             &[ids, bases, packed, spills, of, keys, texts, expires_at, payloads],
         )
         .await
     }
 
-    async fn update_in_full(&self, columns: &Columns<'_>) -> Result<Vec<SqlRow>, Failure> {
+    async fn update_in_full(&self, columns: &Columns<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
         let Columns {
             ids,
             bases,
@@ -339,7 +348,7 @@ impl Database {
             removed_keys,
             payloads,
         } = columns;
-        self.query(
+        self.carried_out(
             &self.texts.update_in_full,
             &[
                 ids,

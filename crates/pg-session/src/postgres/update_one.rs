@@ -2,13 +2,12 @@
 //!
 //! It does what [`update`](super::update) does for many, without lists to be joined.
 
-use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::Type;
 
 use super::failure::Failure;
 use super::notify::changed_payloads;
 use super::parameters::Parameters;
-use super::update::Order;
+use super::update::{Applied, Order};
 use super::{Database, Dialect, Sql};
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
@@ -30,9 +29,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    pub(super) async fn update_one(&self, order: &Order<'_>) -> Result<Vec<SqlRow>, Failure> {
+    pub(super) async fn update_one(&self, order: &Order<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
         let &Order { id, base, notify, ref writes, .. } = order;
         let told = notify.then(|| changed_payloads(&[(id, base.next())]).pop()).flatten();
-        self.query(&self.texts.update_one, &[&id.expose(), &base.get(), &writes.packed, &told]).await
+        self.carried_out(&self.texts.update_one, &[&id.expose(), &base.get(), &writes.packed, &told]).await
     }
 }

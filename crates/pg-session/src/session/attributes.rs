@@ -69,9 +69,9 @@ impl Attributes {
         for (key, change) in changes.iter() {
             let mut new = None;
             if let Change::Set { text, expires_at } = change {
-                match room.place(key, text, *expires_at) {
+                match room.place(key, text, expires_at) {
                     Place::Packed => packed.push(Piece { key, text, version: decimals, decoded: None }),
-                    Place::Apart => new = Some(Arc::new(Apart::new(key, text, version, *expires_at))),
+                    Place::Apart => new = Some(Arc::new(Apart::new(key, text, version, expires_at))),
                 }
             }
             apart_bytes += new.as_ref().map_or(0, |new| new.bytes());
@@ -191,7 +191,7 @@ mod tests {
             match change {
                 Some(Some((bytes, expires))) => {
                     let expires_at = if expires { DbTime::from_nanos(i64::MAX - 1) } else { DbTime::NEVER };
-                    changes.set(key, digit.repeat(bytes).into(), expires_at);
+                    changes.set(key, &digit.repeat(bytes), expires_at);
                 }
                 Some(None) => changes.remove(key),
                 None => {}
@@ -267,7 +267,7 @@ mod tests {
                 for (key, change) in changes.iter() {
                     match change {
                         Change::Set { text, expires_at } => {
-                            model.insert(key.to_owned(), (text.to_string(), version, *expires_at));
+                            model.insert(key.to_owned(), (text.to_owned(), version, expires_at));
                         }
                         Change::Remove => drop(model.remove(key)),
                     }
@@ -288,7 +288,7 @@ mod tests {
 
     fn set(attributes: &[(&str, &str)]) -> Changes {
         let mut changes = Changes::none();
-        attributes.iter().for_each(|&(key, text)| changes.set(key, text.into(), DbTime::NEVER));
+        attributes.iter().for_each(|&(key, text)| changes.set(key, text, DbTime::NEVER));
         changes
     }
 
@@ -328,8 +328,8 @@ mod tests {
     #[test]
     fn what_is_kept_under_another_id_is_alive_and_has_the_new_version() {
         let mut changes = set(&[("a", "1"), ("b", "2"), ("\"c\"", "3")]);
-        changes.set("d", "4".into(), DbTime::from_nanos(10));
-        changes.set("e", "5".into(), DbTime::from_nanos(20));
+        changes.set("d", "4", DbTime::from_nanos(10));
+        changes.set("e", "5", DbTime::from_nanos(20));
         let attributes = Attributes::default().apply(&changes, Version::new(1));
         let only = |keys: &[&str]| Keep::Only(keys.iter().map(|&key| key.into()).collect());
         let kept = |keep: &Keep| {

@@ -203,7 +203,7 @@ impl Session {
     #[must_use]
     pub fn get_json(&self, key: &str) -> Option<&str> {
         match self.changes().get(key) {
-            Some(Change::Set { text, expires_at }) => (self.now() < *expires_at).then_some(text),
+            Some(Change::Set { text, expires_at }) => (self.now() < expires_at).then_some(text),
             Some(Change::Remove) => None,
             None => self.saved(key).map(Attribute::text),
         }
@@ -222,7 +222,7 @@ impl Session {
         let saved = self.record.attributes.iter().filter(|attribute| attribute.is_live(now));
         let untouched = saved.map(Attribute::key).filter(|key| self.changes().get(key).is_none());
         let set = self.changes().iter().filter_map(|(key, change)| match change {
-            Change::Set { expires_at, .. } if now < *expires_at => Some(key),
+            Change::Set { expires_at, .. } if now < expires_at => Some(key),
             Change::Set { .. } | Change::Remove => None,
         });
         let mut keys: Vec<&str> = untouched.chain(set).collect();
@@ -245,7 +245,7 @@ impl Session {
     #[must_use]
     pub fn attribute_expires_at(&self, key: &str) -> Option<SystemTime> {
         let expires_at = match self.changes().get(key) {
-            Some(Change::Set { expires_at, .. }) => *expires_at,
+            Some(Change::Set { expires_at, .. }) => expires_at,
             Some(Change::Remove) => return None,
             None => self.saved(key)?.expires_at(),
         };
@@ -345,8 +345,7 @@ pub(crate) fn put<T: Serialize + ?Sized>(
             .with_source(error)
     })?;
     rules.limits.check_value(key, &text)?;
-    // Copied at its length: shrunk in place, each would leave a remnant of serde_json's buffer to the allocator.
-    changes.set(key, (&*text).into(), lifetime.resolve(rules.clock.database_now()));
+    changes.set(key, &text, lifetime.resolve(rules.clock.database_now()));
     Ok(())
 }
 
@@ -360,7 +359,7 @@ pub(crate) fn check<'a>(
 ) -> Result<(), Error> {
     changes.iter().try_for_each(|(key, _)| rules.limits.check_key(key))?;
     let set = changes.iter().filter_map(|(key, change)| match change {
-        Change::Set { text, .. } => Some((key, &**text)),
+        Change::Set { text, .. } => Some((key, text)),
         Change::Remove => None,
     });
     let count = set.clone().count();

@@ -221,7 +221,8 @@ impl<'de> Deserialize<'de> for Pieces<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pieces<'de>, A::Error> {
-                let mut pieces = Vec::new();
+                // More than most have, so that it does not grow.
+                let mut pieces = Vec::with_capacity(8);
                 while let Some((key, (text, version))) = map.next_entry::<&str, (&RawValue, &RawValue)>()? {
                     let (text, version) = (text.get(), version.get());
                     serde_json::from_str::<i64>(version).map_err(Error::custom)?;
