@@ -2,6 +2,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod bare_batches;
+pub(crate) mod bare_inserts;
 pub(crate) mod ours;
 pub(crate) mod pool;
 pub(crate) mod redis;

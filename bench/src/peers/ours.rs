@@ -83,6 +83,12 @@ impl Tables {
         Ok(Node { manager, tables: self.clone() })
     }
 
+    /// Leaves the sessions without an index by user or by end: no list of a user's sessions, no clean-up.
+    pub(crate) async fn drop_indices(&self) -> anyhow::Result<()> {
+        let client = self.database.client().await?;
+        Ok(client.batch_execute("DROP INDEX sessions_user_id_idx, sessions_expires_at_idx").await?)
+    }
+
     /// As [`node`](Tables::node), without the limit of sessions per user.
     pub(crate) async fn unlimited(&self) -> anyhow::Result<Node> {
         let mut config = self.config();

@@ -1,11 +1,12 @@
 //! Creates of sessions with five small attributes, for a new user each, with the limit of sessions per user in force. What
-//! that limit costs, and what the indices do, shows beside it.
+//! that limit costs, what the indices do, and what PostgreSQL makes of batches without a client shows beside it.
 
 use super::in_flight;
 use super::lineup::{self, Lineup, parts};
 use crate::contest::Bench;
 use crate::drive::Op;
 use crate::payload::Payload;
+use crate::peers::bare_inserts::BareInserts;
 use crate::peers::ours::Tables;
 use crate::peers::redis::Announce;
 use crate::peers::tower_sessions::Table;
@@ -32,8 +33,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     lineup
         .enter(lineup::ONE_INDEX, async |payload, sessions| {
             let tables = Tables::fill(servers, payload, sessions).await?;
-            let client = tables.database.client().await?;
-            client.batch_execute("DROP INDEX sessions_user_id_idx, sessions_expires_at_idx").await?;
+            tables.drop_indices().await?;
             tables.unlimited().await
         })
         .await?;
@@ -46,8 +46,25 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             Ok(Table::fill(servers, payload, sessions).await?.plain())
         })
         .await?;
+    let mut batches = Vec::new();
+    for name in [lineup::BARE_INSERTS, lineup::BARE_INSERTS_ONE_INDEX] {
+        if plan.wants_contender(NAME, name) {
+            let tables = Tables::fill(servers, Payload::Small, SESSIONS).await?;
+            if name == lineup::BARE_INSERTS_ONE_INDEX {
+                tables.drop_indices().await?;
+            }
+            batches.push((name, BareInserts::new(&tables).await?));
+        }
+    }
     for count in IN_FLIGHT {
-        lineup.compete(book, &in_flight(count), Op::Create, |_| count).await?;
+        let mut contest = lineup.contest(&in_flight(count), Op::Create, |_| count);
+        for (name, batches) in &batches {
+            contest.enter(plan, name, move |span| batches.drive(count, span));
+        }
+        contest.run(plan, book).await?;
+    }
+    for (_, batches) in &batches {
+        batches.verify().await?;
     }
     lineup.verify().await
 }
