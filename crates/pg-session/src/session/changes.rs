@@ -4,7 +4,7 @@
 //! two orders for one key (the predecessor lost writes that way).
 //!
 //! Keys and texts stand in one buffer. They are made in a request's task and dropped in the writer's: with two allocations for
-//! each change, which the allocator then had to carry from thread to thread, that took a tenth of a create's time.
+//! each of them, which the allocator had to carry from thread to thread, creates of five attributes were 5 to 9 % slower.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
