@@ -12,7 +12,7 @@ use crate::peers::tower_sessions::Table;
 
 pub(crate) const NAME: &str = "update_big";
 const SESSIONS: usize = 10_000;
-const IN_FLIGHT: usize = 64;
+const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
 /// The same node with small sessions, in the same rounds.
 pub(crate) const OURS_SMALL: &str = "ours, small sessions";
 
@@ -37,6 +37,8 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             Ok(Table::fill(servers, payload, sessions).await?.plain())
         })
         .await?;
-    lineup.compete(book, &in_flight(IN_FLIGHT), Op::Update, |_| IN_FLIGHT).await?;
+    for count in IN_FLIGHT {
+        lineup.compete(book, &in_flight(count), Op::Update, |_| count).await?;
+    }
     lineup.verify().await
 }
