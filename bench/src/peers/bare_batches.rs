@@ -16,7 +16,7 @@ use crate::book::{Figures, Metric};
 use crate::payload::Payload;
 use crate::servers::{Database, Servers};
 
-const CONNECTIONS: usize = 2;
+pub(super) const CONNECTIONS: usize = 2;
 
 /// The bare table, filled, and the connections to it.
 pub(crate) struct BareBatches {
@@ -49,24 +49,14 @@ impl BareBatches {
 
     /// One turn.
     pub(crate) async fn drive(&self, in_flight: usize, span: Duration) -> anyhow::Result<Figures> {
-        let begun = Instant::now();
-        let each = (in_flight / CONNECTIONS).max(1);
-        let turns = self.connections.iter().map(|(client, statement)| async move {
-            let mut count = 0;
-            while begun.elapsed() < span {
-                let mut rows = fastrand::choose_multiple(0..self.ids.len(), each);
-                rows.sort_unstable();
-                let ids: Vec<Uuid> = rows.into_iter().map(|row| self.ids[row]).collect();
-                let values: Vec<String> = ids.iter().map(|_| self.payload.counter(count)).collect();
-                count += client.execute(statement, &[&ids, &values]).await?;
-            }
-            anyhow::Ok(count)
-        });
-        let count: u64 = try_join_all(turns).await?.into_iter().sum();
-        self.updates.fetch_add(count, Ordering::Relaxed);
-        #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let per_second = count as f64 / begun.elapsed().as_secs_f64();
-        Ok(vec![(Metric::PerSecond, per_second)])
+        let batch = async |client: &Client, statement: &Statement, rows: usize, number: u64| {
+            let mut rows = fastrand::choose_multiple(0..self.ids.len(), rows);
+            rows.sort_unstable();
+            let ids: Vec<Uuid> = rows.into_iter().map(|row| self.ids[row]).collect();
+            let values: Vec<String> = ids.iter().map(|_| self.payload.counter(number)).collect();
+            Ok(client.execute(statement, &[&ids, &values]).await?)
+        };
+        drive(&self.connections, &self.updates, in_flight, span, batch).await
     }
 
     /// Looks whether everything that was counted is there.
@@ -80,4 +70,29 @@ impl BareBatches {
         );
         Ok(())
     }
+}
+
+/// One turn of batches: on each connection one after the other, of what is in flight the connection's share of rows. `batch`
+/// is told how many rows, and how many were written on its connection before; what it says was written is counted.
+pub(super) async fn drive(
+    connections: &[(Client, Statement)],
+    counted: &AtomicU64,
+    in_flight: usize,
+    span: Duration,
+    batch: impl AsyncFn(&Client, &Statement, usize, u64) -> anyhow::Result<u64>,
+) -> anyhow::Result<Figures> {
+    let begun = Instant::now();
+    let rows = (in_flight / connections.len()).max(1);
+    let turns = connections.iter().map(async |(client, statement)| {
+        let mut count = 0;
+        while begun.elapsed() < span {
+            count += batch(client, statement, rows, count).await?;
+        }
+        anyhow::Ok(count)
+    });
+    let count: u64 = try_join_all(turns).await?.into_iter().sum();
+    counted.fetch_add(count, Ordering::Relaxed);
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let per_second = count as f64 / begun.elapsed().as_secs_f64();
+    Ok(vec![(Metric::PerSecond, per_second)])
 }

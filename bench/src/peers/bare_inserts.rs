@@ -3,18 +3,16 @@
 //! it, no memory to keep, no limit to look up, nothing to be returned. Whoever combines creates, and waits for the flush, has no less to do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
-use futures_util::future::try_join_all;
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
+use super::bare_batches::{CONNECTIONS, drive};
 use super::ours::Tables;
-use crate::book::{Figures, Metric};
+use crate::book::Figures;
 use crate::servers::Database;
-
-const CONNECTIONS: usize = 2;
 
 /// Our table, filled, and the connections to it.
 pub(crate) struct BareInserts {
@@ -50,25 +48,15 @@ impl BareInserts {
 
     /// One turn.
     pub(crate) async fn drive(&self, in_flight: usize, span: Duration) -> anyhow::Result<Figures> {
-        let begun = Instant::now();
-        let each = (in_flight / CONNECTIONS).max(1);
-        let turns = self.connections.iter().map(|(client, statement)| async move {
-            let mut count = 0;
-            while begun.elapsed() < span {
-                // One lock order in the index.
-                let mut ids: Vec<Uuid> = (0..each).map(|_| Uuid::new_v4()).collect();
-                ids.sort_unstable();
-                let users: Vec<Uuid> = ids.iter().map(|_| Uuid::new_v4()).collect();
-                let attributes: Vec<&str> = ids.iter().map(|_| &*self.attributes).collect();
-                count += client.execute(statement, &[&ids, &users, &attributes]).await?;
-            }
-            anyhow::Ok(count)
-        });
-        let count: u64 = try_join_all(turns).await?.into_iter().sum();
-        self.creates.fetch_add(count, Ordering::Relaxed);
-        #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let per_second = count as f64 / begun.elapsed().as_secs_f64();
-        Ok(vec![(Metric::PerSecond, per_second)])
+        let batch = async |client: &Client, statement: &Statement, rows: usize, _: u64| {
+            // One lock order in the index.
+            let mut ids: Vec<Uuid> = (0..rows).map(|_| Uuid::new_v4()).collect();
+            ids.sort_unstable();
+            let users: Vec<Uuid> = ids.iter().map(|_| Uuid::new_v4()).collect();
+            let attributes: Vec<&str> = ids.iter().map(|_| &*self.attributes).collect();
+            Ok(client.execute(statement, &[&ids, &users, &attributes]).await?)
+        };
+        drive(&self.connections, &self.creates, in_flight, span, batch).await
     }
 
     /// Looks whether everything that was counted is there.
