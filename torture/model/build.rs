@@ -32,8 +32,8 @@ const EVERYWHERE: [Edit; 8] = [
     ("mod.rs", "use std::sync::atomic::{", "use shuttle::sync::atomic::{"),
     (
         "mod.rs",
-        "{Arc, Mutex, MutexGuard, PoisonError};",
-        "{Arc, PoisonError};\nuse shuttle::sync::{Mutex, MutexGuard};",
+        "{Mutex, MutexGuard, PoisonError};",
+        "PoisonError;\nuse shuttle::sync::{Mutex, MutexGuard};",
     ),
     (
         "index.rs",
@@ -147,8 +147,8 @@ const WITHOUT: [(&str, &[Edit]); 18] = [
         "without_tickets_epoch",
         &[(
             "mod.rs",
-            "record: Arc::clone(record), epoch: ticket.epoch",
-            "record: Arc::clone(record), epoch: self.epoch()",
+            "record: SharedRecord::clone(record), epoch: ticket.epoch",
+            "record: SharedRecord::clone(record), epoch: self.epoch()",
         )],
     ),
     (

@@ -20,7 +20,7 @@ use crate::id::SessionId;
 use crate::postgres::Database;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::probes::{Point, Probes};
-use crate::session::record::Record;
+use crate::session::record::SharedRecord;
 
 /// Statements under way at once.
 pub(crate) const LOAD_LANES: usize = 2;
@@ -30,9 +30,9 @@ const TRIES_MAX: u32 = 3;
 const WAITERS_MAX: usize = 65_536;
 
 /// What a statement found, by id.
-type Fetched = HashMap<SessionId, Result<Arc<Record>, Error>>;
+type Fetched = HashMap<SessionId, Result<SharedRecord, Error>>;
 /// The session, or `None` if there is none that is alive.
-type Answer = Result<Option<Arc<Record>>, Error>;
+type Answer = Result<Option<SharedRecord>, Error>;
 type Waiters = Vec<oneshot::Sender<Answer>>;
 
 /// The queue of missing sessions.
@@ -183,7 +183,10 @@ impl Loader {
             self.sessions.fetch_add(ids.len() as u64, Ordering::Relaxed);
             match self.database.load(ids).await {
                 Ok(found) => {
-                    return Ok(found.into_iter().map(|(id, record)| (id, record.map(Arc::new))).collect());
+                    return Ok(found
+                        .into_iter()
+                        .map(|(id, record)| (id, record.map(SharedRecord::new)))
+                        .collect());
                 }
                 Err(Failure { verdict: Verdict::Collided | Verdict::Outdated, .. }) if tries < TRIES_MAX => {
                     tries += 1;
@@ -197,7 +200,7 @@ impl Loader {
         while let Some(&id) = airborne.ids.first() {
             let answer = match loaded {
                 Ok(found) => match found.get(&id) {
-                    Some(Ok(record)) => Ok(Some(Arc::clone(record))),
+                    Some(Ok(record)) => Ok(Some(SharedRecord::clone(record))),
                     Some(Err(error)) => Err(error.duplicate()),
                     None => Ok(None),
                 },

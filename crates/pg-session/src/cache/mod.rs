@@ -15,7 +15,7 @@ mod stats;
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quick_cache::sync::Cache as Slots;
@@ -31,7 +31,7 @@ use self::stats::Stats;
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::probes::{Guard, Probes};
-use crate::session::record::Record;
+use crate::session::record::{Record, SharedRecord};
 use crate::version::Version;
 
 const STRIPES: usize = 1_024;
@@ -57,10 +57,10 @@ pub(crate) struct Cache {
 /// One entry. Cloned out on every hit, so it is small.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    pub(crate) record: Arc<Record>,
+    pub(crate) record: SharedRecord,
     /// The epoch in which the record was last known to be the database's: its ticket's, not that of its arrival.
     pub(crate) epoch: u64,
-    /// When the record is to be read again although nothing happened.
+    /// Until when the record can be served without a look at its end, which would fetch another line of it from memory.
     pub(crate) until: DbTime,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Slot {
 struct Collect;
 
 impl Lifecycle<SessionId, Slot> for Collect {
-    type RequestState = Vec<Arc<Record>>;
+    type RequestState = Vec<SharedRecord>;
 
     fn on_evict(&self, out: &mut Self::RequestState, _: SessionId, slot: Slot) {
         out.push(slot.record);
@@ -129,7 +129,7 @@ impl Cache {
     /// If the connection was lost since, it enters as what it is: an entry of an earlier epoch, to be verified before it
     /// is served. What is read while nobody listens is not kept, or a node that never hears would fill its memory with
     /// what it cannot serve.
-    pub(crate) fn install(&self, ticket: Ticket, record: &Arc<Record>) -> bool {
+    pub(crate) fn install(&self, ticket: Ticket, record: &SharedRecord) -> bool {
         let (id, version) = (record.row.id, record.row.version);
         let mut stripe = self.stripe(id);
         stripe.see(id, version);
@@ -161,7 +161,7 @@ impl Cache {
     }
 
     /// Puts the outcome of an own commit into memory, if nothing came between; what is older goes in any case.
-    pub(crate) fn publish(&self, ticket: Ticket, record: &Arc<Record>) {
+    pub(crate) fn publish(&self, ticket: Ticket, record: &SharedRecord) {
         let (id, version) = (record.row.id, record.row.version);
         // What is under way and older is refused from here on. What is in memory is served until it is replaced: the
         // caller has not been told of the commit yet.
@@ -283,7 +283,7 @@ impl Cache {
     }
 
     /// Under the stripe's lock: index first, then slot, so that a drop of the owner finds the entry or refuses it.
-    fn put(&self, ticket: Ticket, record: &Arc<Record>) -> bool {
+    fn put(&self, ticket: Ticket, record: &SharedRecord) -> bool {
         let row = &record.row;
         if let Some(user) = row.user_id
             && !self.users.add(user.as_uuid(), row.id, ticket)
@@ -298,8 +298,8 @@ impl Cache {
             }
             return false;
         }
-        let until = record.rules.clock.database_now().plus(self.lifetime);
-        let slot = Slot { record: Arc::clone(record), epoch: ticket.epoch, until };
+        let until = record.enter_memory(self.lifetime);
+        let slot = Slot { record: SharedRecord::clone(record), epoch: ticket.epoch, until };
         let mut out = Vec::new();
         self.slots.insert_with_lifecycle(row.id, slot, &mut out);
         for record in out {

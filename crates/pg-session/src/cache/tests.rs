@@ -1,5 +1,6 @@
 //! The cache by itself: tickets, owners, epochs, and the indices under eviction and under threads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::clock::Clock;
 use crate::session::IdleLimit;
 use crate::session::attributes::Attributes;
 use crate::session::changes::Limits;
-use crate::session::record::{Row, Rules};
+use crate::session::record::{Row, Rules, SharedRecord};
 
 fn rules() -> Arc<Rules> {
     let limits = Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
@@ -28,7 +29,7 @@ fn cache(sessions_max: usize) -> Cache {
     cache
 }
 
-fn record(rules: &Arc<Rules>, id: SessionId, user: i64, version: i64) -> Arc<Record> {
+fn record(rules: &Arc<Rules>, id: SessionId, user: i64, version: i64) -> SharedRecord {
     let now = rules.clock.database_now();
     let row = Row {
         id,
@@ -41,7 +42,7 @@ fn record(rules: &Arc<Rules>, id: SessionId, user: i64, version: i64) -> Arc<Rec
         idle_limit: IdleLimit::Exempt,
         rotated: false,
     };
-    Arc::new(Record::new(Arc::clone(rules), row, Attributes::default(), now))
+    SharedRecord::new(Record::new(Arc::clone(rules), row, Attributes::default(), now))
 }
 
 fn version_of(cache: &Cache, id: SessionId) -> Option<i64> {

@@ -2,7 +2,6 @@
 
 use std::future::IntoFuture;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::{Node, SessionManager};
@@ -12,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 use crate::probes::Guard;
 use crate::session::Session;
-use crate::session::record::Record;
+use crate::session::record::SharedRecord;
 use crate::version::Version;
 
 impl SessionManager {
@@ -77,13 +76,13 @@ impl<'a> Get<'a> {
     }
 
     #[inline]
-    fn hit(&self) -> Option<Arc<Record>> {
+    fn hit(&self) -> Option<SharedRecord> {
         if self.refresh {
             return None;
         }
         let (record, now) = self.node.hit(self.id)?;
-        if record.row.version < self.at_least {
-            return None;
+        if self.at_least > Version::ABSENT && record.row.version < self.at_least {
+            return None; // looked at only if asked for: it is on another cache line
         }
         if self.touch {
             self.node.touches.touch(&record, &self.node.rules, now);
@@ -121,7 +120,7 @@ type Loading<'a> = Pin<Box<dyn Future<Output = Result<Option<Session>, Error>> +
 
 enum State<'a> {
     /// The session is made of it when it is asked for: a pointer moves faster. `None` afterwards.
-    Hit(Option<Arc<Record>>),
+    Hit(Option<SharedRecord>),
     Loading(Loading<'a>),
 }
 
@@ -154,8 +153,8 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     let mut loaded = node.loader.load(get.id, may_join).await?;
     // Joined a load that left before that version was committed, or the version is not the database's at all; or joined
     // one that saw the session alive before it ended, although this read began after its end.
-    let is_outdated = |record: &Arc<Record>| {
-        record.row.version < get.at_least || !record.is_live(&node.rules, node.rules.clock.database_now())
+    let is_outdated = |record: &SharedRecord| {
+        record.row.version < get.at_least || !record.is_live(node.rules.clock.database_now())
     };
     if loaded.as_ref().is_some_and(is_outdated) {
         loaded = node.loader.load(get.id, false).await?;
@@ -178,7 +177,7 @@ impl Node {
     ///
     /// I3 rests on the order of the first three steps; see `invalidation::trust`.
     #[inline]
-    fn hit(&self, id: SessionId) -> Option<(Arc<Record>, DbTime)> {
+    fn hit(&self, id: SessionId) -> Option<(SharedRecord, DbTime)> {
         let trusted_until = self.trust.until();
         // Taken apart at once: moving the slot as a whole costs as much as the comparisons.
         let Slot { record, epoch, until } = self.cache.get(id)?;
@@ -186,7 +185,7 @@ impl Node {
         let now = self.rules.clock.database_at(tick);
         let trusted = tick < trusted_until || !self.probes.holds(Guard::TrustWindow);
         let verified = epoch == self.cache.epoch() || !self.probes.holds(Guard::Revalidation);
-        let live = (now < until && record.is_live(&self.rules, now)) || !self.probes.holds(Guard::Expiry);
+        let live = now < until || record.lives_on(now) || !self.probes.holds(Guard::Expiry);
         (trusted && verified && live).then_some((record, now))
     }
 

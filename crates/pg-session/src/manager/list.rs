@@ -1,7 +1,5 @@
 //! Listing a user's or a group's sessions.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::SessionManager;
@@ -10,6 +8,7 @@ use crate::id::{GroupId, UserId};
 use crate::postgres::failure::Failure;
 use crate::postgres::names::Owner;
 use crate::session::Session;
+use crate::session::record::SharedRecord;
 
 /// Sessions that a listing returns at most: those with the latest access.
 pub const LISTED_MAX: u32 = 1_000;
@@ -48,6 +47,6 @@ impl SessionManager {
             // session at once could leave the older one behind, which is why the loader has one flight for each.
             self.0.cache.invalidate(record.row.id, record.row.version);
         }
-        Ok(records.into_iter().map(|record| Session::from_database(Arc::new(record))).collect())
+        Ok(records.into_iter().map(|record| Session::from_database(SharedRecord::new(record))).collect())
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::create::check_expiry;
@@ -14,6 +13,7 @@ use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::postgres::update::{Expiry, RowChange};
 use crate::session::changes::Keep;
+use crate::session::record::SharedRecord;
 use crate::session::{IdleLimit, Session};
 use crate::writer::RotateJob;
 
@@ -155,7 +155,7 @@ impl Rotate<'_> {
         session.check_limits(&keep)?;
         let limited = node.config.max_sessions_per_user > 0;
         let exclusive = user_id.filter(|_| limited).map(UserId::as_uuid);
-        let (base, changes) = (Arc::clone(session.record()), session.changes().clone());
+        let (base, changes) = (SharedRecord::clone(session.record()), session.changes().clone());
         let successor = SessionId::random();
         let record = node
             .writer

@@ -2,7 +2,6 @@
 
 use std::future::IntoFuture;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::create::check_expiry;
@@ -11,6 +10,7 @@ use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::GroupId;
 use crate::postgres::update::{Expiry, RowChange};
 use crate::session::changes::{Check, Keep};
+use crate::session::record::SharedRecord;
 use crate::session::{IdleLimit, Session};
 use crate::writer::UpdateJob;
 
@@ -118,7 +118,7 @@ impl Update<'_> {
             check_expiry(expiry)?;
         }
         session.check_limits(&Keep::All)?;
-        let base = Arc::clone(session.record());
+        let base = SharedRecord::clone(session.record());
         let changes = session.changes().clone();
         let record = node
             .writer

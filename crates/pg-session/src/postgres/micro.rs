@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::id::SessionId;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::Changes;
-use crate::session::record::{Record, Row, Rules};
+use crate::session::record::{Record, Row, Rules, SharedRecord};
 use crate::session::{IdleLimit, Session};
 use crate::version::Version;
 
@@ -22,7 +22,7 @@ pub fn session(attributes: &[(&str, &str)]) -> Session {
 
 /// Changes of different sessions, one attribute each, as a lane of the writer holds them.
 #[derive(Debug)]
-pub struct Batch(Vec<(Arc<Record>, Changes)>);
+pub struct Batch(Vec<(SharedRecord, Changes)>);
 
 impl Batch {
     /// The changes of so many sessions.
@@ -56,7 +56,7 @@ impl Batch {
     }
 }
 
-fn record(id: SessionId, attributes: &[(&str, &str)]) -> Arc<Record> {
+fn record(id: SessionId, attributes: &[(&str, &str)]) -> SharedRecord {
     let config = Config::default();
     let clock = Clock::monotonic();
     let now = clock.database_now();
@@ -80,5 +80,5 @@ fn record(id: SessionId, attributes: &[(&str, &str)]) -> Arc<Record> {
     };
     let mut changes = Changes::default();
     attributes.iter().for_each(|&(key, text)| changes.set(key, text, DbTime::NEVER));
-    Arc::new(Record::new(rules, row, Attributes::default().apply(&changes, version), now))
+    SharedRecord::new(Record::new(rules, row, Attributes::default().apply(&changes, version), now))
 }

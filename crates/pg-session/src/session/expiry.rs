@@ -38,8 +38,9 @@ pub(crate) enum Touch {
 
 /// The last access, as this node knows it and as the database has confirmed it.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Access {
-    last: AtomicI64,
+    pub(super) last: AtomicI64,
     confirmed: AtomicI64,
 }
 
@@ -72,26 +73,22 @@ impl Access {
         self.last.fetch_max(confirmed.nanos(), Ordering::Relaxed);
     }
 
-    /// Records an access at `now`, unless the one before was less than `step` ago. `urgent_after` is how old the confirmed
-    /// access may be before the flush must not wait: half the idle limit, or `None` for a session without one.
+    /// Whether an access at `now` is one with that before it: less than `step` ago.
     #[inline]
-    pub(crate) fn touch(
-        &self,
-        unflushed: &Unflushed,
-        now: DbTime,
-        step: Duration,
-        urgent_after: impl FnOnce() -> Option<Duration>,
-    ) -> Touch {
-        if now < self.last().plus(step) {
-            return Touch::Nothing;
-        }
+    pub(crate) fn is_recent(&self, now: DbTime, step: Duration) -> bool {
+        now < self.last().plus(step)
+    }
+
+    /// Records an access at `now`. `urgent_after` is how old the confirmed access may be before the flush must not wait: half
+    /// the idle limit, or `None` for a session without one.
+    pub(crate) fn touch(&self, unflushed: &Unflushed, now: DbTime, urgent_after: Option<Duration>) -> Touch {
         self.last.fetch_max(now.nanos(), Ordering::Relaxed);
         // Acquire pairs with `take`'s release: the flusher that clears the flag reads `last` after it, so an access
         // that finds the flag still set was stored early enough to be read by that flush.
         if unflushed.0.swap(true, Ordering::AcqRel) {
             return Touch::Nothing;
         }
-        match urgent_after() {
+        match urgent_after {
             Some(limit) if now > self.confirmed().plus(limit) => Touch::Now,
             _ => Touch::Later,
         }
@@ -109,7 +106,6 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3_600);
-    const STEP: Duration = Duration::from_secs(1);
 
     fn at(hours: u32) -> DbTime {
         DbTime::EPOCH.plus(HOUR * hours)
@@ -119,7 +115,7 @@ mod tests {
     fn the_last_access_never_moves_backwards() {
         let unflushed = Unflushed::default();
         let access = Access::new(at(5));
-        access.touch(&unflushed, at(4), STEP, || None);
+        access.touch(&unflushed, at(4), None);
         assert_eq!(access.last(), at(5));
         access.confirm(at(3));
         assert_eq!((access.last(), access.confirmed()), (at(5), at(5)));
@@ -132,28 +128,30 @@ mod tests {
     fn an_access_is_urgent_only_past_half_the_idle_limit() {
         let unflushed = Unflushed::default();
         let access = Access::new(at(0));
-        assert_eq!(access.touch(&unflushed, at(24), STEP, || Some(HOUR * 24)), Touch::Later);
+        assert_eq!(access.touch(&unflushed, at(24), Some(HOUR * 24)), Touch::Later);
         access.take(&unflushed);
-        assert_eq!(access.touch(&unflushed, at(25), STEP, || Some(HOUR * 24)), Touch::Now);
+        assert_eq!(access.touch(&unflushed, at(25), Some(HOUR * 24)), Touch::Now);
         access.take(&unflushed);
         access.confirm(at(25));
-        assert_eq!(access.touch(&unflushed, at(26), STEP, || Some(HOUR * 24)), Touch::Later);
+        assert_eq!(access.touch(&unflushed, at(26), Some(HOUR * 24)), Touch::Later);
         access.take(&unflushed);
-        assert_eq!(access.touch(&unflushed, at(99), STEP, || None), Touch::Later);
+        assert_eq!(access.touch(&unflushed, at(99), None), Touch::Later);
     }
 
     #[test]
-    fn accesses_within_a_step_are_one_and_pending_ones_are_not_queued_twice() {
+    fn an_access_that_waits_is_not_queued_again_and_the_latest_is_flushed() {
         let unflushed = Unflushed::default();
         let access = Access::new(at(0));
-        assert_eq!(access.touch(&unflushed, at(1), STEP, || None), Touch::Later);
-        assert_eq!(
-            access.touch(&unflushed, at(1).plus(Duration::from_millis(999)), STEP, || None),
-            Touch::Nothing
-        );
-        assert_eq!(access.last(), at(1));
-        assert_eq!(access.touch(&unflushed, at(2), STEP, || None), Touch::Nothing, "already pending");
-        assert_eq!(access.take(&unflushed), at(2), "but the later access is the one that is flushed");
-        assert_eq!(access.touch(&unflushed, at(3), STEP, || None), Touch::Later);
+        assert_eq!(access.touch(&unflushed, at(1), None), Touch::Later);
+        assert_eq!(access.touch(&unflushed, at(2), None), Touch::Nothing);
+        assert_eq!(access.take(&unflushed), at(2));
+        assert_eq!(access.touch(&unflushed, at(3), None), Touch::Later);
+    }
+
+    #[test]
+    fn accesses_within_a_step_are_one() {
+        let (access, step) = (Access::new(at(1)), Duration::from_secs(1));
+        assert!(access.is_recent(at(1).plus(Duration::from_millis(999)), step));
+        assert!(!access.is_recent(at(1).plus(step), step));
     }
 }

@@ -1,6 +1,6 @@
 //! [`Session`]: what a request holds. A shared snapshot of one version, and the request's own changes.
 //!
-//! Reading never blocks and never copies the attributes: all requests on a node share one [`Record`] per version.
+//! Reading never blocks and never copies the attributes: all requests on a node share one record per version.
 //! Writing changes nothing but this handle until [`SessionManager::update`](crate::SessionManager::update) commits.
 
 pub(crate) mod attribute;
@@ -22,7 +22,7 @@ use self::attribute::{Attribute, decode};
 use self::attributes::Attributes;
 use self::changes::{Change, Changes, Keep, Lifetime};
 pub use self::expiry::IdleLimit;
-use self::record::{Record, Rules};
+use self::record::{Rules, SharedRecord};
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
@@ -34,7 +34,7 @@ use crate::version::Version;
 /// through it at once, and to everybody else once `update` has returned. Dropping it discards them.
 #[derive(Clone)]
 pub struct Session {
-    record: Arc<Record>,
+    record: SharedRecord,
     /// None for a hit that was not changed, so that it is two pointers, and moves in two registers: as five words, a fifth
     /// of a hit's time went into copying it.
     own: Option<Box<Own>>,
@@ -51,16 +51,16 @@ struct Own {
 impl Session {
     /// Read from memory.
     #[inline]
-    pub(crate) fn from_cache(record: Arc<Record>) -> Self {
+    pub(crate) fn from_cache(record: SharedRecord) -> Self {
         Self { record, own: None }
     }
 
     /// Read from the database, or just written.
-    pub(crate) fn from_database(record: Arc<Record>) -> Self {
+    pub(crate) fn from_database(record: SharedRecord) -> Self {
         Self { record, own: Some(Box::new(Own { from_database: true, ..Own::default() })) }
     }
 
-    pub(crate) fn record(&self) -> &Arc<Record> {
+    pub(crate) fn record(&self) -> &SharedRecord {
         &self.record
     }
 
@@ -74,7 +74,7 @@ impl Session {
     }
 
     /// After a commit: the handle shows what the database holds.
-    pub(crate) fn advance(&mut self, record: Arc<Record>) {
+    pub(crate) fn advance(&mut self, record: SharedRecord) {
         self.record = record;
         *self.own() = Own { from_database: true, ..Own::default() };
     }

@@ -4,6 +4,7 @@
 //! that: from one statement's snapshot, and from a record plus the changes that directly follow its version.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::attributes::Attributes;
@@ -23,10 +24,13 @@ pub(crate) struct Rules {
     pub(crate) touch_step: Duration,
 }
 
-/// A session's row and attributes at one version.
-///
-/// What a hit looks at stands first, beside the reference count, and takes 42 bytes with it: with more sessions than the
-/// processor's caches hold, each cache line that is fetched from memory costs as much as the rest of a hit.
+/// A record and those who hold it. Of the two counts of the standard library's `Arc` nobody needs the weak one; without it
+/// the count and what a hit looks at, the last access, are the first 16 bytes of an allocation, which never fall on two cache
+/// lines. With more sessions than the processor's caches hold, each line that is fetched from memory costs as much as the
+/// rest of a hit.
+pub(crate) type SharedRecord = triomphe::Arc<Record>;
+
+/// A session's row and attributes at one version. What a hit looks at stands first; see [`SharedRecord`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Record {
@@ -35,6 +39,8 @@ pub(crate) struct Record {
     pub(crate) rules: Arc<Rules>,
     pub(crate) attributes: Attributes,
     unflushed: Unflushed,
+    /// When memory is to read the session again although nothing happened.
+    stale_at: AtomicI64,
 }
 
 /// The columns of `sessions`, but for the last access, which moves without a new version.
@@ -58,40 +64,89 @@ impl Record {
     pub(crate) fn new(rules: Arc<Rules>, row: Row, attributes: Attributes, last_accessed_at: DbTime) -> Self {
         debug_assert!(row.version > Version::ABSENT, "the table's check keeps versions positive");
         let (access, unflushed) = (Access::new(last_accessed_at), Unflushed::default());
-        Self { access, row, rules, attributes, unflushed }
+        Self { access, row, rules, attributes, unflushed, stale_at: AtomicI64::new(DbTime::NEVER.nanos()) }
     }
 
-    /// When the session ends, by everything that the database has confirmed. A hit has the rules at hand; to follow the
-    /// record's own pointer would fetch a line more.
-    #[inline]
-    pub(crate) fn ends_at(&self, rules: &Rules) -> DbTime {
+    /// When the session ends, by everything that the database has confirmed.
+    pub(crate) fn ends_at(&self) -> DbTime {
         match self.row.idle_limit {
-            IdleLimit::Enforced => self.row.expires_at.min(self.access.confirmed().plus(rules.idle_timeout)),
+            IdleLimit::Enforced => {
+                self.row.expires_at.min(self.access.confirmed().plus(self.rules.idle_timeout))
+            }
             IdleLimit::Exempt => self.row.expires_at,
         }
     }
 
     /// I4: at `ends_at` itself the session is gone, as in the statements' `expires_at > now`.
-    #[inline]
-    pub(crate) fn is_live(&self, rules: &Rules, now: DbTime) -> bool {
-        now < self.ends_at(rules)
+    pub(crate) fn is_live(&self, now: DbTime) -> bool {
+        now < self.ends_at()
+    }
+
+    /// It enters memory, for at most `lifetime`. Returns until when it can be served without another look at it; after that
+    /// see [`lives_on`](Record::lives_on).
+    pub(crate) fn enter_memory(&self, lifetime: Duration) -> DbTime {
+        let stale_at = self.rules.clock.database_now().plus(lifetime);
+        self.stale_at.store(stale_at.nanos(), Ordering::Relaxed);
+        stale_at.min(self.ends_at())
+    }
+
+    /// Whether it can be served although its end as it was when it entered memory has passed: accesses that were confirmed
+    /// since have moved it.
+    #[cold]
+    pub(crate) fn lives_on(&self, now: DbTime) -> bool {
+        now < DbTime::from_nanos(self.stale_at.load(Ordering::Relaxed)) && self.is_live(now)
     }
 
     /// Records an access; the caller queues the record as it is told. What a rotation left behind ends with its grace,
-    /// whoever reads it.
+    /// whoever reads it. A hit has the rules at hand; to follow the record's own pointer would fetch a line more.
     #[inline]
     pub(crate) fn touch(&self, rules: &Rules, now: DbTime) -> Touch {
-        if self.row.rotated {
+        if self.access.is_recent(now, rules.touch_step) || self.row.rotated {
             return Touch::Nothing;
         }
-        self.access.touch(&self.unflushed, now, rules.touch_step, || match self.row.idle_limit {
+        let urgent_after = match self.row.idle_limit {
             IdleLimit::Enforced => Some(rules.idle_timeout / 2),
             IdleLimit::Exempt => None,
-        })
+        };
+        self.access.touch(&self.unflushed, now, urgent_after)
     }
 
     /// The access to flush; see [`Access::take`].
     pub(crate) fn take_access(&self) -> DbTime {
         self.access.take(&self.unflushed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_hit_looks_at_is_on_one_cache_line() {
+        const LINE: usize = 64;
+        let limits =
+            Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
+        let hour = Duration::from_secs(3_600);
+        let rules =
+            Arc::new(Rules { clock: Clock::monotonic(), limits, idle_timeout: hour, touch_step: hour });
+        let now = rules.clock.database_now();
+        let row = Row {
+            expires_at: DbTime::NEVER,
+            idle_limit: IdleLimit::Enforced,
+            rotated: false,
+            version: Version::new(1),
+            id: SessionId::random(),
+            user_id: None,
+            group_id: None,
+            created_at: now,
+            updated_at: now,
+        };
+        for _ in 0..100 {
+            let record = SharedRecord::new(Record::new(Arc::clone(&rules), row, Attributes::default(), now));
+            let count = SharedRecord::heap_ptr(&record).addr();
+            let last = (&raw const record.access).addr() + std::mem::offset_of!(Access, last);
+            assert_eq!(last - count, 8, "nothing stands between them");
+            assert_eq!(count / LINE, (last + 7) / LINE);
+        }
     }
 }

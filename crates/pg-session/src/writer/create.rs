@@ -18,7 +18,7 @@ use crate::probes::Point;
 use crate::session::IdleLimit;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::Changes;
-use crate::session::record::{Record, Row};
+use crate::session::record::{Record, Row, SharedRecord};
 use crate::version::Version;
 
 /// One session to be made.
@@ -33,7 +33,7 @@ pub(crate) struct CreateJob {
     pub(crate) exclusive: Uuid,
     /// The user was found to have all the sessions that are allowed, or nearly: the policy decides.
     pub(crate) crowded: bool,
-    pub(crate) reply: oneshot::Sender<Result<Arc<Record>, Error>>,
+    pub(crate) reply: oneshot::Sender<Result<SharedRecord, Error>>,
 }
 
 impl CreateJob {
@@ -89,8 +89,12 @@ impl Job for CreateJob {
                         idle_limit: job.idle_limit,
                         rotated: false,
                     };
-                    let record =
-                        Arc::new(Record::new(Arc::clone(&workshop.rules), row, attributes, created_at));
+                    let record = SharedRecord::new(Record::new(
+                        Arc::clone(&workshop.rules),
+                        row,
+                        attributes,
+                        created_at,
+                    ));
                     workshop.cache.publish(ticket, &record);
                     Ok(record)
                 }

@@ -37,7 +37,7 @@ use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::SessionId;
 use crate::postgres::Database;
 use crate::probes::Probes;
-use crate::session::record::{Record, Rules};
+use crate::session::record::{Rules, SharedRecord};
 
 /// Updates with which a statement leaves beside another. Measured on 2 cores: with 64 in flight two statements of 32 wrote
 /// 1.1 times as many as one of 64, with 256 as many; below this, one at a time writes more.
@@ -136,8 +136,8 @@ impl Writer {
     /// Writes an update. Dropping the future does not undo it.
     pub(crate) async fn update(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<Arc<Record>, UpdateError>>) -> UpdateJob,
-    ) -> Result<Arc<Record>, UpdateError> {
+        make: impl FnOnce(oneshot::Sender<Result<SharedRecord, UpdateError>>) -> UpdateJob,
+    ) -> Result<SharedRecord, UpdateError> {
         let (reply, outcome) = oneshot::channel();
         let job = make(reply);
         self.updates.push(job)?;
@@ -147,8 +147,8 @@ impl Writer {
     /// Creates a session. Dropping the future does not undo it.
     pub(crate) async fn create(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<Arc<Record>, Error>>) -> CreateJob,
-    ) -> Result<Arc<Record>, Error> {
+        make: impl FnOnce(oneshot::Sender<Result<SharedRecord, Error>>) -> CreateJob,
+    ) -> Result<SharedRecord, Error> {
         let (reply, outcome) = oneshot::channel();
         self.creates.push(make(reply))?;
         outcome.await.unwrap_or_else(|_| Err(vanished()))
@@ -157,8 +157,8 @@ impl Writer {
     /// Rotates a session. Dropping the future does not undo it.
     pub(crate) async fn rotate(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<Arc<Record>, UpdateError>>) -> RotateJob,
-    ) -> Result<Arc<Record>, UpdateError> {
+        make: impl FnOnce(oneshot::Sender<Result<SharedRecord, UpdateError>>) -> RotateJob,
+    ) -> Result<SharedRecord, UpdateError> {
         let (reply, outcome) = oneshot::channel();
         self.rotations.push(make(reply))?;
         outcome.await.unwrap_or_else(|_| Err(vanished().into()))

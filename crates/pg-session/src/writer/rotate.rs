@@ -20,12 +20,12 @@ use crate::postgres::update::RowChange;
 use crate::probes::Point;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::{Changes, Keep};
-use crate::session::record::Record;
+use crate::session::record::{Record, SharedRecord};
 
 /// One session that is to go on under another id.
 pub(crate) struct RotateJob {
     /// What the caller saw; once it was overtaken, what the database held afterwards.
-    pub(crate) base: Arc<Record>,
+    pub(crate) base: SharedRecord,
     pub(crate) successor: SessionId,
     pub(crate) user_id: Option<UserId>,
     pub(crate) arrives: bool,
@@ -36,7 +36,7 @@ pub(crate) struct RotateJob {
     /// The user if the number of sessions is limited.
     pub(crate) exclusive: Option<Uuid>,
     pub(crate) overtaken: u32,
-    pub(crate) reply: oneshot::Sender<Result<Arc<Record>, UpdateError>>,
+    pub(crate) reply: oneshot::Sender<Result<SharedRecord, UpdateError>>,
 }
 
 impl RotateJob {
@@ -66,7 +66,7 @@ impl RotateJob {
     }
 
     /// Nobody waits any more if the future was dropped; the commit stands.
-    fn answer(self, outcome: Result<Arc<Record>, UpdateError>) {
+    fn answer(self, outcome: Result<SharedRecord, UpdateError>) {
         let _ = self.reply.send(outcome);
     }
 }
@@ -113,7 +113,7 @@ impl Job for RotateJob {
                         workshop.cache.forget(id);
                     }
                     let record = Record::new(Arc::clone(&workshop.rules), row, attributes, last_accessed_at);
-                    let record = Arc::new(record);
+                    let record = SharedRecord::new(record);
                     workshop.cache.publish(ticket, &record);
                     Ok(record)
                 }
@@ -155,7 +155,7 @@ async fn catch_up(batch: &mut Vec<RotateJob>, workshop: &Workshop) -> Result<(),
     for mut job in std::mem::take(batch) {
         if job.overtaken > 0 {
             match found.take(job.session(), workshop) {
-                Ok(record) => job.base = Arc::new(record),
+                Ok(record) => job.base = SharedRecord::new(record),
                 Err(error) => {
                     job.answer(Err(error));
                     continue;

@@ -26,7 +26,7 @@ use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::postgres::touch::Touched;
 use crate::session::expiry::Touch;
-use crate::session::record::{Record, Rules};
+use crate::session::record::{Rules, SharedRecord};
 
 /// Crowds that may wait while the database is away. Beyond, further accesses are counted and dropped: a node that
 /// cannot reach the database soon serves nothing that could be touched.
@@ -50,7 +50,7 @@ pub(crate) struct TouchBuffer {
     failures: AtomicU64,
 }
 
-type Records = HashMap<SessionId, Arc<Record>>;
+type Records = HashMap<SessionId, SharedRecord>;
 
 #[derive(Default)]
 struct Waiting {
@@ -75,15 +75,15 @@ impl Waiting {
 }
 
 /// Puts `record` among those that wait. Two versions of a session wait as one: the newer, with the later access.
-fn add(records: &mut Records, record: &Arc<Record>) {
-    let waiting = records.entry(record.row.id).or_insert_with(|| Arc::clone(record));
-    if Arc::ptr_eq(waiting, record) {
+fn add(records: &mut Records, record: &SharedRecord) {
+    let waiting = records.entry(record.row.id).or_insert_with(|| SharedRecord::clone(record));
+    if SharedRecord::ptr_eq(waiting, record) {
         return;
     }
     let (newer, older) = if waiting.row.version < record.row.version {
-        (Arc::clone(record), std::mem::replace(waiting, Arc::clone(record)))
+        (SharedRecord::clone(record), std::mem::replace(waiting, SharedRecord::clone(record)))
     } else {
-        (Arc::clone(waiting), Arc::clone(record))
+        (SharedRecord::clone(waiting), SharedRecord::clone(record))
     };
     // First the flag, then the access: whoever still holds the older one and touches it from here on comes again.
     older.take_access();
@@ -106,7 +106,7 @@ impl TouchBuffer {
 
     /// Records an access at `now`. Nearly always this is one comparison in the record.
     #[inline]
-    pub(crate) fn touch(&self, record: &Arc<Record>, rules: &Rules, now: DbTime) {
+    pub(crate) fn touch(&self, record: &SharedRecord, rules: &Rules, now: DbTime) {
         match record.touch(rules, now) {
             Touch::Nothing => {}
             Touch::Later => self.push(record, false),
@@ -115,7 +115,7 @@ impl TouchBuffer {
     }
 
     #[cold]
-    fn push(&self, record: &Arc<Record>, urgent: bool) {
+    fn push(&self, record: &SharedRecord, urgent: bool) {
         let mut waiting = self.waiting();
         if waiting.len() >= self.crowd * CROWDS_MAX {
             waiting.dropped += 1;

@@ -16,7 +16,7 @@ use crate::postgres::update::{Applied, Order, RowChange};
 use crate::probes::Point;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::{Changes, Check};
-use crate::session::record::{Record, Row};
+use crate::session::record::{Record, Row, SharedRecord};
 
 /// Times that one update may be overtaken between what it was made from and the lock. Each time, somebody else's update
 /// of the same session went through.
@@ -25,13 +25,13 @@ pub(super) const OVERTAKEN_MAX: u32 = 100;
 /// One session's changes, on their way.
 pub(crate) struct UpdateJob {
     /// What the caller saw; once it was overtaken, what the database held afterwards, as far as the check lets it pass.
-    pub(crate) base: Arc<Record>,
+    pub(crate) base: SharedRecord,
     pub(crate) check: Check,
     pub(crate) row: RowChange,
     pub(crate) changes: Changes,
     pub(crate) notify: bool,
     pub(crate) overtaken: u32,
-    pub(crate) reply: oneshot::Sender<Result<Arc<Record>, UpdateError>>,
+    pub(crate) reply: oneshot::Sender<Result<SharedRecord, UpdateError>>,
 }
 
 impl UpdateJob {
@@ -69,7 +69,7 @@ impl UpdateJob {
     }
 
     /// Nobody waits any more if the future was dropped; the commit stands.
-    fn answer(self, outcome: Result<Arc<Record>, UpdateError>) {
+    fn answer(self, outcome: Result<SharedRecord, UpdateError>) {
         let _ = self.reply.send(outcome);
     }
 }
@@ -103,7 +103,7 @@ impl Job for UpdateJob {
             match outcome {
                 Some(applied) => {
                     workshop.counters.updates.fetch_add(1, Ordering::Relaxed);
-                    let record = Arc::new(successor(&job, attributes, applied));
+                    let record = SharedRecord::new(successor(&job, attributes, applied));
                     workshop.cache.publish(ticket, &record);
                     job.answer(Ok(record));
                 }
@@ -165,7 +165,7 @@ async fn catch_up(batch: &mut Vec<UpdateJob>, workshop: &Workshop) -> Result<(),
             job.answer(Err(UpdateError::Conflict { keys }));
         } else {
             record.access.inherit(&job.base.access);
-            job.base = Arc::new(record);
+            job.base = SharedRecord::new(record);
             batch.push(job);
         }
     }

@@ -11,7 +11,7 @@ use crate::probes::Probes;
 use crate::session::IdleLimit;
 use crate::session::attributes::Attributes;
 use crate::session::changes::Limits;
-use crate::session::record::{Record, Row, Rules};
+use crate::session::record::{Record, Row, Rules, SharedRecord};
 use crate::version::Version;
 
 /// One of the copies. All calls are the library's own, but for the last two.
@@ -57,7 +57,7 @@ pub fn group() -> GroupId {
     GroupId::from(8_i64)
 }
 
-pub fn record(id: SessionId, version: i64) -> Arc<Record> {
+pub fn record(id: SessionId, version: i64) -> SharedRecord {
     let limits = Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
     let hour = Duration::from_secs(3_600);
     let rules = Arc::new(Rules { clock: Clock::monotonic(), limits, idle_timeout: hour, touch_step: hour });
@@ -72,7 +72,7 @@ pub fn record(id: SessionId, version: i64) -> Arc<Record> {
         idle_limit: IdleLimit::Exempt,
         rotated: false,
     };
-    Arc::new(Record::new(rules, row, Attributes::default(), DbTime::NEVER))
+    SharedRecord::new(Record::new(rules, row, Attributes::default(), DbTime::NEVER))
 }
 
 macro_rules! memories {
