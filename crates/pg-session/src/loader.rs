@@ -11,6 +11,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use quick_cache::DefaultHashBuilder;
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -30,10 +32,13 @@ const TRIES_MAX: u32 = 3;
 const WAITERS_MAX: usize = 65_536;
 
 /// What a statement found, by id.
-type Fetched = HashMap<SessionId, Result<SharedRecord, Error>>;
+type Fetched = ById<Result<SharedRecord, Error>>;
+/// A bounded number of ids, so the quicker hash function of the memory's map will do.
+type ById<T> = HashMap<SessionId, T, DefaultHashBuilder>;
 /// The session, or `None` if there is none that is alive.
 type Answer = Result<Option<SharedRecord>, Error>;
-type Waiters = Vec<oneshot::Sender<Answer>>;
+/// Nearly always one.
+type Waiters = SmallVec<[oneshot::Sender<Answer>; 1]>;
 
 /// The queue of missing sessions.
 pub(crate) struct Loader {
@@ -62,8 +67,8 @@ pub struct LoadStats {
 struct Queue {
     /// In order of arrival; each id stands once here and once in `waiters`.
     order: VecDeque<SessionId>,
-    waiters: HashMap<SessionId, Waiters>,
-    flights: HashMap<SessionId, Flight>,
+    waiters: ById<Waiters>,
+    flights: ById<Flight>,
     closed: bool,
 }
 
@@ -101,22 +106,27 @@ impl Loader {
         }
     }
 
-    /// Loads one session. `may_join` allows the answer of a load that is under way; see the module.
+    /// Loads one session. `may_join` allows the answer of a load that is under way, if there is one; see the module.
     ///
     /// Cancel safe: the load goes on for the others and for the cache.
-    pub(crate) async fn load(&self, id: SessionId, may_join: bool) -> Answer {
+    pub(crate) async fn load(&self, id: SessionId, may_join: impl FnOnce() -> bool) -> Answer {
         let (waiter, answer) = oneshot::channel();
         self.enqueue(id, may_join, waiter)?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    fn enqueue(&self, id: SessionId, may_join: bool, waiter: oneshot::Sender<Answer>) -> Result<(), Error> {
+    fn enqueue(
+        &self,
+        id: SessionId,
+        may_join: impl FnOnce() -> bool,
+        waiter: oneshot::Sender<Answer>,
+    ) -> Result<(), Error> {
         let mut queue = self.queue();
         if queue.closed {
             return Err(closed());
         }
         if let Some(flight) = queue.flights.get_mut(&id)
-            && may_join
+            && may_join()
             && self.cache.is_current(flight.ticket, id)
         {
             return join(&mut flight.waiters, waiter);
@@ -128,7 +138,7 @@ impl Loader {
             return Err(overloaded());
         }
         queue.order.push_back(id);
-        queue.waiters.insert(id, vec![waiter]);
+        queue.waiters.insert(id, smallvec![waiter]);
         drop(queue);
         self.wake.notify_one();
         Ok(())

@@ -149,15 +149,14 @@ impl std::fmt::Debug for GetFuture<'_> {
 async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     let node = get.node;
     // A trusted node may share a load that is under way, as it would share a cached session.
-    let may_join = !get.refresh && node.is_trusted();
+    let may_join = || !get.refresh && node.is_trusted();
     let mut loaded = node.loader.load(get.id, may_join).await?;
+    let now = node.rules.clock.database_now();
     // Joined a load that left before that version was committed, or the version is not the database's at all; or joined
     // one that saw the session alive before it ended, although this read began after its end.
-    let is_outdated = |record: &SharedRecord| {
-        record.row.version < get.at_least || !record.is_live(node.rules.clock.database_now())
-    };
+    let is_outdated = |record: &SharedRecord| record.row.version < get.at_least || !record.is_live(now);
     if loaded.as_ref().is_some_and(is_outdated) {
-        loaded = node.loader.load(get.id, false).await?;
+        loaded = node.loader.load(get.id, || false).await?;
     }
     let Some(record) = loaded else { return Ok(None) };
     if record.row.version < get.at_least {
@@ -167,7 +166,7 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
         ));
     }
     if get.touch {
-        node.touches.touch(&record, &node.rules, node.rules.clock.database_now());
+        node.touches.touch(&record, &node.rules, now);
     }
     Ok(Some(Session::from_database(record)))
 }

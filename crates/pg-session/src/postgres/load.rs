@@ -6,14 +6,14 @@ use std::time::SystemTime;
 
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::row::RowIndex;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::names::Owner;
 use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, unexpected};
-use crate::clock::{DbTime, Tick};
+use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
@@ -23,17 +23,20 @@ use crate::session::packed::Packed;
 use crate::session::record::{Record, Row};
 use crate::version::Version;
 
-/// Aggregates the session's attributes that have rows of their own and have not expired into four arrays of equal length.
+/// The session's attributes that have rows of their own and have not expired: four arrays of equal length, in a row of their
+/// own to be one column; see [`Arrays`].
 ///
-/// Most sessions have none, and the condition on `s.spilled` keeps PostgreSQL from looking for them.
-fn attribute_arrays(dialect: &Dialect<'_>) -> String {
+/// Most sessions have none, and then nothing is looked for: a subselect within CASE is not even begun, an aggregate that is
+/// joined is.
+fn apart_arrays(dialect: &Dialect<'_>) -> String {
     let attributes = dialect.names.attributes();
     let now = dialect.now;
     format!(
-        "SELECT array_agg(a.key) AS keys, array_agg(a.value) AS texts, array_agg(a.version) AS versions,
-                array_agg(a.expires_at) AS expiries
-         FROM {attributes} a
-         WHERE s.spilled AND a.session_id = s.id AND (a.expires_at IS NULL OR a.expires_at > {now})"
+        "CASE WHEN s.spilled THEN (
+             SELECT ROW(array_agg(a.key), array_agg(a.value), array_agg(a.version), array_agg(a.expires_at))
+             FROM {attributes} a
+             WHERE a.session_id = s.id AND (a.expires_at IS NULL OR a.expires_at > {now})
+         ) END"
     )
 }
 
@@ -54,14 +57,13 @@ pub(super) fn list_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
 fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
-    let arrays = attribute_arrays(dialect);
+    let apart = apart_arrays(dialect);
     let now = dialect.now;
     format!(
         "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
                 s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
-                b.keys, b.texts, b.versions, b.expiries, {now} AS now
+                {apart} AS apart, {now} AS now
          FROM {sessions} s
-         CROSS JOIN LATERAL ({arrays}) b
          WHERE {condition} AND {live}"
     )
 }
@@ -73,8 +75,7 @@ impl Database {
     /// The live ones among `ids`, in no particular order.
     pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<Vec<Found>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
-        let sent = self.rules.clock.now();
-        self.query_each(&self.texts.load, &[&ids], |row| self.found(sent, row)).await
+        self.find(&self.texts.load, &[&ids]).await
     }
 
     /// The live sessions of a user or a group, at most `rows_max`, the most recently used first.
@@ -83,18 +84,26 @@ impl Database {
             Owner::User => &self.texts.list_user,
             Owner::Group => &self.texts.list_group,
         };
-        let sent = self.rules.clock.now();
-        self.query_each(sql, &[&id, &i64::from(rows_max)], |row| self.found(sent, row)).await
+        self.find(sql, &[&id, &i64::from(rows_max)]).await
     }
 
-    fn found(&self, sent: Tick, row: &SqlRow) -> Result<Found, Failure> {
-        let (found, now) = self.record(row).map_err(unexpected)?;
-        // The last row's reading is the newest, but each of them lies within the statement.
-        self.observe_clock(sent, now);
+    async fn find(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Found>, Failure> {
+        let sent = self.rules.clock.now();
+        let mut reading = None;
+        let read = |row: &SqlRow| {
+            let (found, now) = self.record(row).map_err(unexpected)?;
+            reading = Some(now);
+            Ok(found)
+        };
+        let found = self.query_each(sql, params, read).await?;
+        // Of the last row: the newest.
+        if let Some(reading) = reading {
+            self.observe_clock(sent, reading);
+        }
         Ok(found)
     }
 
-    /// By position: looking fifteen columns up by their names took longer than decoding them.
+    /// By position: looking a dozen columns up by their names took longer than decoding them.
     fn record(&self, row: &SqlRow) -> Result<(Found, DbTime), tokio_postgres::Error> {
         let idle_limited: bool = row.try_get(4)?;
         let head = Row {
@@ -108,8 +117,8 @@ impl Database {
             idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
             rotated: row.try_get(9)?,
         };
-        let (id, last_accessed_at, now) = (head.id, time(row, 7)?, time(row, 15)?);
-        let apart = apart(row, 11)?;
+        let (id, last_accessed_at, now) = (head.id, time(row, 7)?, time(row, 12)?);
+        let apart = row.try_get::<_, Option<Arrays<'_>>>(11)?.map(Arrays::attributes).unwrap_or_default();
         let record = match Packed::read(row.try_get(10)?) {
             Ok(packed) => {
                 let attributes = Attributes::new(packed, apart);
@@ -128,21 +137,110 @@ pub(super) fn time(
     row.try_get::<_, SystemTime>(column).map(DbTime::from)
 }
 
-/// Reads what [`attribute_arrays`] made, four columns from `first` on; no attributes at all make NULL arrays.
-fn apart(row: &SqlRow, first: usize) -> Result<Vec<Arc<Apart>>, tokio_postgres::Error> {
-    let keys: Vec<&str> = row.try_get::<_, Option<_>>(first)?.unwrap_or_default();
-    let texts: Vec<&str> = row.try_get::<_, Option<_>>(first + 1)?.unwrap_or_default();
-    let versions: Vec<i64> = row.try_get::<_, Option<_>>(first + 2)?.unwrap_or_default();
-    let expiries: Vec<Option<SystemTime>> = row.try_get::<_, Option<_>>(first + 3)?.unwrap_or_default();
-    // Four aggregates over the same rows have the same length, or `zip` would lose some silently.
-    debug_assert!(
-        keys.len() == texts.len() && keys.len() == versions.len() && keys.len() == expiries.len(),
-        "aggregates of different lengths"
-    );
-    let all = keys.into_iter().zip(texts).zip(versions).zip(expiries);
-    let all = all.map(|(((key, text), version), expires_at)| {
-        let expires_at = expires_at.map_or(DbTime::NEVER, DbTime::from);
-        Arc::new(Apart::new(key, text, Version::new(version), expires_at))
-    });
-    Ok(all.collect())
+/// What [`apart_arrays`] makes. No attributes at all make NULL arrays.
+struct Arrays<'a> {
+    keys: Vec<&'a str>,
+    texts: Vec<&'a str>,
+    versions: Vec<i64>,
+    expiries: Vec<Option<SystemTime>>,
+}
+
+impl Arrays<'_> {
+    fn attributes(self) -> Vec<Arc<Apart>> {
+        let all = self.keys.into_iter().zip(self.texts).zip(self.versions).zip(self.expiries);
+        let all = all.map(|(((key, text), version), expires_at)| {
+            let expires_at = expires_at.map_or(DbTime::NEVER, DbTime::from);
+            Arc::new(Apart::new(key, text, Version::new(version), expires_at))
+        });
+        all.collect()
+    }
+}
+
+type Unreadable = Box<dyn std::error::Error + Sync + Send>;
+
+impl<'a> FromSql<'a> for Arrays<'a> {
+    fn from_sql(_: &Type, mut raw: &'a [u8]) -> Result<Self, Unreadable> {
+        // As `record_send` writes a row: the number of columns, then each of them.
+        if number(&mut raw)? != 4 {
+            return Err("not four columns".into());
+        }
+        let arrays = Self {
+            keys: column(&mut raw, &Type::TEXT_ARRAY)?,
+            texts: column(&mut raw, &Type::TEXT_ARRAY)?,
+            versions: column(&mut raw, &Type::INT8_ARRAY)?,
+            expiries: column(&mut raw, &Type::TIMESTAMPTZ_ARRAY)?,
+        };
+        // Or `zip` would lose some silently.
+        let lengths = [arrays.texts.len(), arrays.versions.len(), arrays.expiries.len()];
+        if lengths != [arrays.keys.len(); 3] {
+            return Err("arrays of different lengths".into());
+        }
+        Ok(arrays)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::RECORD
+    }
+}
+
+/// A column of a row within a row: type, length (negative for NULL), and the value as it would be by itself.
+fn column<'a, T: FromSql<'a> + Default>(raw: &mut &'a [u8], kind: &Type) -> Result<T, Unreadable> {
+    if number(raw)?.cast_unsigned() != kind.oid() {
+        return Err(format!("not {kind}").into());
+    }
+    let Ok(length) = usize::try_from(number(raw)?) else { return Ok(T::default()) };
+    let (value, rest) = raw.split_at_checked(length).ok_or("a column is cut off")?;
+    *raw = rest;
+    T::from_sql(kind, value)
+}
+
+fn number(raw: &mut &[u8]) -> Result<i32, Unreadable> {
+    let (number, rest) = raw.split_first_chunk().ok_or("a row is cut off")?;
+    *raw = rest;
+    Ok(i32::from_be_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `ROW(ARRAY['a'], ARRAY['1'], ARRAY[7::int8], ARRAY[NULL::timestamptz])`.
+    fn row() -> Vec<u8> {
+        let array = |oid: u32, has_null: i32, item: &[u8]| {
+            let head = [1_i32, has_null, oid.cast_signed(), 1, 1].map(i32::to_be_bytes).concat();
+            [&head[..], item].concat()
+        };
+        let item = |value: &[u8]| [&i32::try_from(value.len()).unwrap().to_be_bytes()[..], value].concat();
+        let columns = [
+            (Type::TEXT_ARRAY, array(Type::TEXT.oid(), 0, &item(b"a"))),
+            (Type::TEXT_ARRAY, array(Type::TEXT.oid(), 0, &item(b"1"))),
+            (Type::INT8_ARRAY, array(Type::INT8.oid(), 0, &item(&7_i64.to_be_bytes()))),
+            (Type::TIMESTAMPTZ_ARRAY, array(Type::TIMESTAMPTZ.oid(), 1, &(-1_i32).to_be_bytes())),
+        ];
+        let mut row = 4_i32.to_be_bytes().to_vec();
+        for (kind, value) in columns {
+            row.extend([&kind.oid().to_be_bytes()[..], &item(&value)].concat());
+        }
+        row
+    }
+
+    #[test]
+    fn a_row_within_a_row_is_read_whole_or_is_an_error() {
+        let row = row();
+        let arrays = Arrays::from_sql(&Type::RECORD, &row).unwrap();
+        let [one] = &arrays.attributes()[..] else { panic!("one attribute") };
+        assert_eq!((&*one.key, &*one.text, one.version.get(), one.expires_at), ("a", "1", 7, DbTime::NEVER));
+        for end in 0..row.len() {
+            assert!(Arrays::from_sql(&Type::RECORD, &row[..end]).is_err(), "{end} bytes of {}", row.len());
+        }
+        let none = [4_u32, Type::TEXT_ARRAY.oid()].map(u32::to_be_bytes).concat();
+        let null = (-1_i32).to_be_bytes();
+        assert!(Arrays::from_sql(&Type::RECORD, &[&none[..], &null, &row[8 + 4 + 25..]].concat()).is_err());
+        let nulls: Vec<u8> = [Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::INT8_ARRAY, Type::TIMESTAMPTZ_ARRAY]
+            .iter()
+            .flat_map(|kind| [kind.oid().to_be_bytes(), null].concat())
+            .collect();
+        let nothing = [&4_i32.to_be_bytes()[..], &nulls].concat();
+        assert!(Arrays::from_sql(&Type::RECORD, &nothing).unwrap().attributes().is_empty());
+    }
 }
