@@ -89,16 +89,17 @@ impl Database {
 
     async fn find(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Found>, Failure> {
         let sent = self.rules.clock.now();
-        let mut reading = None;
+        let mut readings: Option<(DbTime, DbTime)> = None;
         let read = |row: &SqlRow| {
             let (found, now) = self.record(row).map_err(unexpected)?;
-            reading = Some(now);
+            readings = Some(readings.map_or((now, now), |(first, last)| (first.min(now), last.max(now))));
             Ok(found)
         };
         let found = self.query_each(sql, params, read).await?;
-        // Of the last row: the newest.
-        if let Some(reading) = reading {
-            self.observe_clock(sent, reading);
+        // Each lies within the statement; the first tells most about how far the clock may be ahead, the last behind.
+        if let Some((first, last)) = readings {
+            self.observe_clock(sent, first);
+            self.observe_clock(sent, last);
         }
         Ok(found)
     }
