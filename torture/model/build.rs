@@ -30,11 +30,7 @@ type Edit = (&'static str, &'static str, &'static str);
 /// In every copy: shuttle decides who runs, and two stripes and shards are shared as often as they can be.
 const EVERYWHERE: [Edit; 8] = [
     ("mod.rs", "use std::sync::atomic::{", "use shuttle::sync::atomic::{"),
-    (
-        "mod.rs",
-        "{Mutex, MutexGuard, PoisonError};",
-        "PoisonError;\nuse shuttle::sync::{Mutex, MutexGuard};",
-    ),
+    ("mod.rs", "{Mutex, MutexGuard, PoisonError};", "PoisonError;\nuse shuttle::sync::{Mutex, MutexGuard};"),
     (
         "index.rs",
         "{Mutex, MutexGuard, PoisonError};",
