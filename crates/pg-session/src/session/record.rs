@@ -25,8 +25,8 @@ pub(crate) struct Rules {
 }
 
 /// A record and those who hold it. Of the two counts of the standard library's `Arc` nobody needs the weak one; without it
-/// the count and what a hit looks at, the last access, are the first 16 bytes of an allocation, which never fall on two cache
-/// lines. With more sessions than the processor's caches hold, each line that is fetched from memory costs as much as the
+/// the count and what a hit looks at, the last access, are the first 16 bytes of an allocation. Allocators align that to 16
+/// bytes on 64-bit machines, so they are not across two cache lines. With more sessions than the processor's caches hold, each line that is fetched from memory costs as much as the
 /// rest of a hit.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
 
