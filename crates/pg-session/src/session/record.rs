@@ -26,8 +26,8 @@ pub(crate) struct Rules {
 
 /// A record and those who hold it. Of the two counts of the standard library's `Arc` nobody needs the weak one; without it
 /// the count and what a hit looks at, the last access, are the first 16 bytes of an allocation. Allocators align that to 16
-/// bytes on 64-bit machines, so they are not across two cache lines. With more sessions than the processor's caches hold, each line that is fetched from memory costs as much as the
-/// rest of a hit.
+/// bytes on 64-bit machines, so they are not across two cache lines. With more sessions than the processor's caches hold,
+/// each line that is fetched from memory costs as much as the rest of a hit.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
 
 /// A session's row and attributes at one version. What a hit looks at stands first; see [`SharedRecord`].
