@@ -39,9 +39,13 @@ pub(super) struct UnderWay<J: Job> {
     slow_at: tokio::time::Instant,
 }
 
-struct Finished<J: Job> {
+/// A statement that has ended.
+pub(super) struct Finished<J: Job> {
+    /// How many jobs it was made of.
+    pub(super) jobs: usize,
+    /// Those of them that are to be tried again.
+    pub(super) again: Vec<J>,
     keys: Vec<J::Key>,
-    again: Vec<J>,
 }
 
 impl<J: Job> UnderWay<J> {
@@ -70,21 +74,21 @@ impl<J: Job> UnderWay<J> {
             batch.iter().flat_map(|job| [Some(job.key()), job.second_key()]).flatten().collect();
         self.keys.extend(&keys);
         self.slow_at = tokio::time::Instant::now() + SLOW;
-        let workshop = Arc::clone(workshop);
+        let (jobs, workshop) = (batch.len(), Arc::clone(workshop));
         self.statements
-            .push(Box::pin(async move { Finished { keys, again: carry_out(batch, &workshop).await } }));
+            .push(Box::pin(async move { Finished { jobs, again: carry_out(batch, &workshop).await, keys } }));
     }
 
-    /// Waits for a statement to end. Returns the jobs to be tried again.
+    /// Waits for a statement to end; `None` if there is none.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub(super) async fn done(&mut self) -> Vec<J> {
-        let Some(finished) = self.statements.next().await else { return Vec::new() };
+    pub(super) async fn done(&mut self) -> Option<Finished<J>> {
+        let finished = self.statements.next().await?;
         for key in &finished.keys {
             self.keys.remove(key);
         }
-        finished.again
+        Some(finished)
     }
 
     /// Whether the youngest statement takes longer than one should.

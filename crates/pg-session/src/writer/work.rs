@@ -63,21 +63,28 @@ impl<J: Job> Work<J> {
                     Some(job) => waiting.push_back(job),
                     None => drained = true,
                 },
-                again = under_way.done(), if !under_way.is_empty() => {
+                Some(finished) = under_way.done(), if !under_way.is_empty() => {
                     // First in, first out: those to be tried again go before the rest.
-                    again.into_iter().rev().for_each(|job| waiting.push_front(job));
-                    // Those who were just answered get a turn: what they write next joins the batch that leaves now,
-                    // not the one after it; and another turn as long as more come. No timer, so a lone job loses nothing.
-                    for _ in 0..GATHER_MAX {
-                        let gathered = self.jobs.len();
-                        tokio::task::yield_now().await;
-                        if self.jobs.len() == gathered {
-                            break;
-                        }
+                    finished.again.into_iter().rev().for_each(|job| waiting.push_front(job));
+                    // After a lone job there is nobody to be joined, and a turn costs: it wakes another thread.
+                    if finished.jobs > 1 || !waiting.is_empty() {
+                        self.gather().await;
                     }
                 }
                 () = slow, if kept_back => {}
                 () = stop.cancelled(), if !self.jobs.is_closed() => self.jobs.close(),
+            }
+        }
+    }
+
+    /// Those who were just answered get a turn: what they write next joins the batch that leaves now, not the one after it;
+    /// and another turn as long as more come. No timer: nothing waits for a company that may not come.
+    async fn gather(&self) {
+        for _ in 0..GATHER_MAX {
+            let gathered = self.jobs.len();
+            tokio::task::yield_now().await;
+            if self.jobs.len() == gathered {
+                break;
             }
         }
     }
