@@ -7,8 +7,12 @@
 //! each of them, which the allocator had to carry from thread to thread, creates of five attributes were 5 to 9 % slower.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
@@ -48,12 +52,35 @@ impl Changes {
         Self(None)
     }
 
+    /// Encodes `value` as what `key` is to have, if `check` admits its text. On error nothing changes.
+    pub(crate) fn encode<T: Serialize + ?Sized>(
+        &mut self,
+        key: &str,
+        value: &T,
+        expires_at: DbTime,
+        check: impl FnOnce(&str) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.list().put(key, Some(expires_at), |buffer| {
+            let start = buffer.len();
+            serde_json::to_writer(Append(buffer), value).map_err(|error| {
+                let trouble = format!("the value of attribute {key:?} has no JSON form");
+                Error::new(ErrorKind::Encode, trouble).with_source(error)
+            })?;
+            check(&buffer[start..])
+        })
+    }
+
+    /// Sets a text that is known to be JSON.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn set(&mut self, key: &str, text: &str, expires_at: DbTime) {
-        self.list().put(key, text, Some(expires_at));
+        let Ok(()) = self.list().put(key, Some(expires_at), |buffer| {
+            buffer.push_str(text);
+            Ok::<_, Infallible>(())
+        });
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        self.list().put(key, "", None);
+        let Ok(()) = self.list().put(key, None, |_| Ok::<_, Infallible>(()));
     }
 
     fn list(&mut self) -> &mut List {
@@ -89,27 +116,36 @@ impl List {
     /// Of the buffer at first: a login's usual attributes.
     const BYTES: usize = 128;
 
-    fn put(&mut self, key: &str, text: &str, expires_at: Option<DbTime>) {
-        let at = match self.find(key) {
-            Ok(at) => {
-                self.cut(at);
-                at
-            }
-            Err(at) => at,
-        };
+    /// `write` appends the text.
+    fn put<E>(
+        &mut self,
+        key: &str,
+        expires_at: Option<DbTime>,
+        write: impl FnOnce(&mut String) -> Result<(), E>,
+    ) -> Result<(), E> {
         if self.buffer.is_empty() {
             self.buffer.reserve(Self::BYTES);
         }
         let start = self.buffer.len();
         self.buffer.push_str(key);
-        self.buffer.push_str(text);
-        let span = Span { key: start, text: start + key.len(), end: self.buffer.len(), expires_at };
-        self.spans.insert(at, span);
+        let text = self.buffer.len();
+        if let Err(error) = write(&mut self.buffer) {
+            self.buffer.truncate(start);
+            return Err(error);
+        }
+        let span = Span { key: start, text, end: self.buffer.len(), expires_at };
+        match self.find(key) {
+            Ok(at) => {
+                let old = std::mem::replace(&mut self.spans[at], span);
+                self.cut(old.key, old.end);
+            }
+            Err(at) => self.spans.insert(at, span),
+        }
+        Ok(())
     }
 
-    /// Takes a change out, text and all: whoever sets one key again and again has the last text only.
-    fn cut(&mut self, at: usize) {
-        let Span { key: start, end, .. } = self.spans.remove(at);
+    /// Takes out what was set before, text and all: whoever sets one key again and again has the last text only.
+    fn cut(&mut self, start: usize, end: usize) {
         self.buffer.drain(start..end);
         for span in self.spans.iter_mut().filter(|span| span.key >= end) {
             span.key -= end - start;
@@ -131,6 +167,32 @@ impl List {
             Some(expires_at) => Change::Set { text: &self.buffer[span.text..span.end], expires_at },
             None => Change::Remove,
         }
+    }
+}
+
+/// What is encoded goes straight into the buffer. A text of its own, grown as it comes and freed at once, was a good part of what
+/// large values cost.
+struct Append<'a>(&'a mut String);
+
+impl Append<'_> {
+    /// Bytes of what may follow a piece that makes up most of the text, as a string's closing quote does.
+    const LITTLE: usize = 16;
+}
+
+impl io::Write for Append<'_> {
+    /// serde_json writes a text in whole pieces, each of them UTF-8.
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let text = std::str::from_utf8(piece).map_err(io::Error::other)?;
+        if text.len() >= self.0.len() {
+            // More than twice as long already: to double that would be too large for what allocators keep for each thread.
+            self.0.reserve_exact(text.len() + Self::LITTLE);
+        }
+        self.0.push_str(text);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -337,6 +399,59 @@ mod tests {
             model.extend(more);
             prop_assert_eq!(shown(&changes), model.into_iter().collect::<Vec<_>>());
         }
+    }
+
+    fn admit(_: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn text(changes: &Changes, key: &str) -> Option<String> {
+        match changes.get(key)? {
+            Change::Set { text, .. } => Some(text.to_owned()),
+            Change::Remove => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_is_encoded_as_serde_json_does(value in any::<(String, Vec<Option<f64>>, char)>(), more in 0..600_usize) {
+            let value = (value, "\u{1f600}\"".repeat(more));
+            let mut changes = Changes::none();
+            for key in ["b", "a", "b"] {
+                changes.encode(key, &value, DbTime::NEVER, admit).unwrap();
+            }
+            let expected = Some(serde_json::to_string(&value).unwrap());
+            prop_assert_eq!(text(&changes, "a"), expected.clone());
+            prop_assert_eq!(text(&changes, "b"), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_encoded_or_is_not_admitted_changes_nothing() {
+        let refuse = |text: &str| Err(Error::new(ErrorKind::Attribute, format!("{} bytes", text.len())));
+        let no_json = BTreeMap::from([(vec![1], "a list is no key")]);
+        let mut changes = Changes::none();
+        for known in [None, Some("1")] {
+            for key in ["known", "new"] {
+                let error = changes.encode(key, &no_json, DbTime::NEVER, admit).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Encode);
+                let error = changes.encode(key, "long", DbTime::NEVER, refuse).unwrap_err();
+                assert_eq!(error.to_string(), "6 bytes");
+                assert_eq!((text(&changes, "known").as_deref(), text(&changes, "new")), (known, None));
+                assert_eq!(changes.len(), usize::from(known.is_some()));
+            }
+            changes.set("known", "1", DbTime::NEVER);
+        }
+        let bytes = changes.0.as_ref().map(|list| list.buffer.len());
+        assert_eq!(bytes, Some("known1".len()), "nothing of it is left");
+    }
+
+    #[test]
+    fn a_long_value_takes_little_more_than_its_own_length() {
+        let mut changes = Changes::none();
+        changes.encode("key", &"x".repeat(1_000), DbTime::NEVER, admit).unwrap();
+        let capacity = changes.0.as_ref().map(|list| list.buffer.capacity());
+        assert!(capacity.is_some_and(|capacity| (1_005..1_032).contains(&capacity)), "{capacity:?}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use self::changes::{Change, Changes, Keep, Lifetime};
 pub use self::expiry::IdleLimit;
 use self::record::{Rules, SharedRecord};
 use crate::clock::DbTime;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::version::Version;
 
@@ -340,13 +340,8 @@ pub(crate) fn put<T: Serialize + ?Sized>(
     lifetime: Lifetime,
 ) -> Result<(), Error> {
     rules.limits.check_key(key)?;
-    let text = serde_json::to_string(value).map_err(|error| {
-        Error::new(ErrorKind::Encode, format!("the value of attribute {key:?} has no JSON form"))
-            .with_source(error)
-    })?;
-    rules.limits.check_value(key, &text)?;
-    changes.set(key, &text, lifetime.resolve(rules.clock.database_now()));
-    Ok(())
+    let expires_at = lifetime.resolve(rules.clock.database_now());
+    changes.encode(key, value, expires_at, |text| rules.limits.check_value(key, text))
 }
 
 /// Checks the keys of removals, too, which `put` has not seen, and the totals of what would be held: the changes, and what is
