@@ -101,8 +101,9 @@ pub struct Config {
     pub statements: Statements,
 
     /// Statements of combined updates that may be under way at the same time, and of creates, and of rotations. Default 2.
-    /// The second leaves only with 64 updates (16 of the others) or more, or if the first takes long: what gathers behind
-    /// one statement costs the server less than two.
+    /// The second leaves only with 24 updates (16 of the others) or more, or if the first takes long: what gathers behind
+    /// one statement costs the server less than two. With 1, updates take a fifth to a quarter less processor time, and as many or
+    /// up to a seventh fewer are written.
     pub write_statements_max: usize,
     /// Changes that one statement combines. Default 512.
     pub write_batch_max: usize,
