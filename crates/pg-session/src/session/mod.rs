@@ -162,7 +162,8 @@ impl Session {
     }
 
     /// Marks the handle as unusable for writing: a later `update` with it fails with
-    /// [`ErrorKind::Invalidated`]. For a request that found its session to be in a state that must not be saved.
+    /// [`ErrorKind::Invalidated`](crate::ErrorKind::Invalidated). For a request that found its session to be in a state that must
+    /// not be saved.
     /// Nothing is sent to the database.
     pub fn invalidate(&mut self) {
         self.own().invalidated = true;
@@ -177,7 +178,7 @@ impl Session {
     /// Decodes an attribute. `None` if there is none, or it has expired.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the value is not a `T`.
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the value is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.get_json(key).map(|text| decode(key, text)).transpose()
     }
@@ -188,7 +189,7 @@ impl Session {
     /// each time. A value that this handle has set and not saved is decoded each time, too.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the value is not a `T`.
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the value is not a `T`.
     pub fn get_shared<T>(&self, key: &str) -> Result<Option<Arc<T>>, Error>
     where
         T: DeserializeOwned + Send + Sync + 'static,
@@ -255,8 +256,8 @@ impl Session {
     /// Sets an attribute for as long as the session lives.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`] if `value` is not representable in JSON; [`ErrorKind::Attribute`] if key or value
-    /// break a limit. The handle is unchanged then.
+    /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) if `value` is not representable in JSON;
+    /// [`ErrorKind::Attribute`](crate::ErrorKind::Attribute) if key or value break a limit. The handle is unchanged then.
     pub fn set<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), Error> {
         self.put(key, value, Lifetime::Session)
     }
