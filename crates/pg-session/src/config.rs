@@ -189,9 +189,9 @@ impl Default for Config {
     }
 }
 
-/// The hard limit on a key, which the table checks as well. Keep in step with `migrations/0001_sessions.sql`.
+/// The hard limit on a key, which the table checks as well. Keep in step with `migrations/0001_initial.sql`.
 pub(crate) const KEY_BYTES_MAX: usize = 512;
-/// The hard limit on a value, which the table checks as well. Keep in step with `migrations/0001_sessions.sql`.
+/// The hard limit on a value, which the table checks as well. Keep in step with `migrations/0001_initial.sql`.
 pub(crate) const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Ten years: far beyond any standard's limit, near enough that no sum of times can overflow.
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);

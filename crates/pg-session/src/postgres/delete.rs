@@ -1,5 +1,5 @@
 //! Deletes sessions and tells the other nodes, in one statement. Attributes go by a trigger, which sees what was
-//! committed while the statement waited for a row (migration 0004).
+//! committed while the statement waited for a row.
 //!
 //! A session and what rotations left of it (its remnants, which point at it) go together: a logout with an old id is
 //! one, and a logout with the new id ends the old ones. All of their rows are locked in the order of their ids, as

@@ -23,7 +23,7 @@ use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 
-/// Longest name and label. Keep in step with `migrations/0002_locks.sql`.
+/// Longest name and label. Keep in step with `migrations/0001_initial.sql`.
 const TEXT_BYTES_MAX: usize = 255;
 
 /// Which lock: a name, or a name within a session.

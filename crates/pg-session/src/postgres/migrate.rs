@@ -13,16 +13,8 @@ use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 
 /// The numbered migrations; never edit one that was published.
-const MIGRATIONS: [(i32, &str, &str); 8] = [
-    (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
-    (2, "locks", include_str!("../../migrations/0002_locks.sql")),
-    (3, "rotation", include_str!("../../migrations/0003_rotation.sql")),
-    (4, "attributes_follow", include_str!("../../migrations/0004_attributes_follow.sql")),
-    (5, "attributes_in_the_row", include_str!("../../migrations/0005_attributes_in_the_row.sql")),
-    (6, "all_follow_by_trigger", include_str!("../../migrations/0006_all_follow_by_trigger.sql")),
-    (7, "checks_by_type", include_str!("../../migrations/0007_checks_by_type.sql")),
-    (8, "room_by_function", include_str!("../../migrations/0008_room_by_function.sql")),
-];
+const MIGRATIONS: [(i32, &str, &str); 1] =
+    [(1, "initial", include_str!("../../migrations/0001_initial.sql"))];
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// Nodes that start together wait for each other here.

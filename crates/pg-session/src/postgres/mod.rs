@@ -43,6 +43,14 @@ use crate::config::{Config, Statements};
 use crate::error::{Error, ErrorKind};
 use crate::session::record::Rules;
 
+/// A literal of type `interval`, exact to the microsecond.
+///
+/// In seconds: before version 15, PostgreSQL reads no more than 2^31 of any unit, which microseconds exceed after
+/// 36 minutes.
+fn interval(duration: Duration) -> String {
+    format!("interval '{}.{:06} seconds'", duration.as_secs(), duration.subsec_micros())
+}
+
 /// The database as the rest of the library sees it.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -118,9 +126,9 @@ impl Dialect<'_> {
     /// I4: whether the session `s` is alive, by the database's clock. Gone at the very instant that it expires.
     fn live(&self, s: &str) -> String {
         let Self { now, config, .. } = self;
-        let idle = config.idle_timeout.as_micros();
+        let idle = interval(config.idle_timeout);
         format!(
-            "({s}.expires_at > {now} AND (NOT {s}.idle_limited OR {s}.last_accessed_at > {now} - interval '{idle} microseconds'))"
+            "({s}.expires_at > {now} AND (NOT {s}.idle_limited OR {s}.last_accessed_at > {now} - {idle}))"
         )
     }
 

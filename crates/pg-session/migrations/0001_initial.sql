@@ -1,0 +1,152 @@
+-- 0001: sessions, their attributes, and locks.
+--
+-- No index covers a column that changes with every write or touch (version, updated_at, last_accessed_at), and each
+-- page has free room. So nearly every update is a heap-only tuple (HOT) update and touches no index.
+--
+-- The limits of a session's row are domains, not CHECK constraints of the table. PostgreSQL reads and plans the
+-- constraints of a table again in each statement that writes a row. It prepares those of a domain once a connection.
+
+CREATE DOMAIN "{schema}"."{prefix}session_end" AS timestamptz
+    CONSTRAINT "{prefix}session_end_check"
+        CHECK (VALUE > '1970-01-01 00:00:00+00' AND VALUE < '2200-01-01 00:00:00+00');
+CREATE DOMAIN "{schema}"."{prefix}session_packed" AS text
+    CONSTRAINT "{prefix}session_packed_check" CHECK (octet_length(VALUE) <= 2048);
+
+-- user_id: NULL for an anonymous session.
+--
+-- rotated_to: NULL for a session. A row with a value is a retired id: it shows the session as it was before a rotation,
+-- for requests in flight, and ends with the grace period. It always refers to the current id, also after further
+-- rotations, and is deleted with it.
+--
+-- attributes: the inline attributes as JSON, each with the session version that last wrote it:
+-- {"role": ["admin", 3], "seen": [41, 7]}. The library keeps the text short, so that PostgreSQL never moves the column
+-- out of line. All other attributes are rows of session_attributes.
+--
+-- spilled: whether session_attributes may hold rows of the session. A statement that inserts such a row sets it.
+CREATE TABLE "{schema}"."{prefix}sessions" (
+    id               uuid        NOT NULL,
+    user_id          uuid,
+    group_id         uuid,
+    version          bigint      NOT NULL,
+    idle_limited     boolean     NOT NULL,
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL,
+    last_accessed_at timestamptz NOT NULL,
+    expires_at       "{schema}"."{prefix}session_end" NOT NULL,
+    rotated_to       uuid,
+    attributes       "{schema}"."{prefix}session_packed" NOT NULL DEFAULT '{}',
+    spilled          boolean     NOT NULL DEFAULT true,
+    CONSTRAINT "{prefix}sessions_pkey" PRIMARY KEY (id)
+) WITH (fillfactor = 70);
+
+CREATE INDEX "{prefix}sessions_user_id_idx" ON "{schema}"."{prefix}sessions" (user_id);
+CREATE INDEX "{prefix}sessions_group_id_idx" ON "{schema}"."{prefix}sessions" (group_id) WHERE group_id IS NOT NULL;
+CREATE INDEX "{prefix}sessions_expires_at_idx" ON "{schema}"."{prefix}sessions" (expires_at);
+CREATE INDEX "{prefix}sessions_rotated_to_idx" ON "{schema}"."{prefix}sessions" (rotated_to)
+    WHERE rotated_to IS NOT NULL;
+
+-- version: the session version that last wrote the attribute. A session version never repeats, so an attribute that
+-- was deleted and created again differs from the earlier one.
+CREATE TABLE "{schema}"."{prefix}session_attributes" (
+    session_id uuid        NOT NULL,
+    key        text        NOT NULL COLLATE "C",
+    value      text        NOT NULL,
+    expires_at timestamptz,
+    version    bigint      NOT NULL,
+    CONSTRAINT "{prefix}session_attributes_pkey" PRIMARY KEY (session_id, key),
+    CONSTRAINT "{prefix}session_attributes_key_check" CHECK (octet_length(key) BETWEEN 1 AND 512),
+    CONSTRAINT "{prefix}session_attributes_value_check" CHECK (octet_length(value) <= 1048576)
+) WITH (fillfactor = 80);
+
+CREATE INDEX "{prefix}session_attributes_expires_at_idx" ON "{schema}"."{prefix}session_attributes" (expires_at)
+    WHERE expires_at IS NOT NULL;
+
+-- Locks with leases and fencing tokens: one row for each lock that was ever taken.
+--
+-- A release keeps the row, because a fence must never decrease. A deleted row starts its fence again at 1, so delete
+-- only rows of names that are never used again.
+--
+-- scope: the session's id, or the nil UUID for a lock without a session, so that the two never meet.
+-- owner: new for each acquisition, NULL after a release. The lock is free if owner is NULL or expires_at has passed.
+-- Only columns that never change are indexed: every renewal is a heap-only update.
+CREATE TABLE "{schema}"."{prefix}session_locks" (
+    session_id  uuid,
+    name        text        NOT NULL COLLATE "C",
+    scope       uuid        NOT NULL
+        GENERATED ALWAYS AS (COALESCE(session_id, '00000000-0000-0000-0000-000000000000')) STORED,
+    owner       uuid,
+    label       text,
+    fence       bigint      NOT NULL,
+    acquired_at timestamptz NOT NULL,
+    expires_at  timestamptz NOT NULL,
+    CONSTRAINT "{prefix}session_locks_pkey" PRIMARY KEY (scope, name),
+    CONSTRAINT "{prefix}session_locks_session_id_check"
+        CHECK (session_id <> '00000000-0000-0000-0000-000000000000'),
+    CONSTRAINT "{prefix}session_locks_name_check" CHECK (octet_length(name) BETWEEN 1 AND 255),
+    CONSTRAINT "{prefix}session_locks_label_check" CHECK (octet_length(label) BETWEEN 1 AND 255),
+    CONSTRAINT "{prefix}session_locks_fence_check" CHECK (fence > 0),
+    CONSTRAINT "{prefix}session_locks_expires_at_check"
+        CHECK (expires_at > '1970-01-01 00:00:00+00' AND expires_at < '2200-01-01 00:00:00+00')
+) WITH (fillfactor = 50);
+
+CREATE INDEX "{prefix}session_locks_session_id_idx" ON "{schema}"."{prefix}session_locks" (session_id)
+    WHERE session_id IS NOT NULL;
+
+-- Deletes all that belongs to a deleted session: its retired ids, attributes and locks.
+--
+-- A trigger, not foreign keys: a key runs row triggers on every insert and update of a session. The checks of a key are
+-- not needed. A transaction that inserts an attribute or a lock has inserted, updated or locked its session before.
+-- As with the cascade of a key, the queries of the function see what was committed while the delete waited.
+--
+-- A retired id refers to the session itself, never to another retired id, so the recursion is one level deep.
+--
+-- enable_seqscan: plans are kept with the connection. One that was made for a small table would later read all of it.
+CREATE FUNCTION "{schema}"."{prefix}sessions_follow"() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pg_session$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        TRUNCATE "{schema}"."{prefix}session_attributes";
+        -- Locks without a session stay, with their fences.
+        DELETE FROM "{schema}"."{prefix}session_locks" l WHERE l.session_id IS NOT NULL;
+        RETURN NULL;
+    END IF;
+    -- This deletes rows of sessions, too: the trigger runs again, for retired ids only.
+    IF EXISTS (SELECT FROM gone g WHERE g.rotated_to IS NULL) THEN
+        DELETE FROM "{schema}"."{prefix}sessions" s
+        WHERE s.rotated_to = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.rotated_to IS NULL));
+        DELETE FROM "{schema}"."{prefix}session_locks" l
+        WHERE l.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.rotated_to IS NULL));
+    END IF;
+    DELETE FROM "{schema}"."{prefix}session_attributes" a
+    WHERE a.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.spilled));
+    RETURN NULL;
+END
+$pg_session$;
+
+CREATE TRIGGER sessions_follow_delete AFTER DELETE ON "{schema}"."{prefix}sessions"
+    REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}sessions_follow"();
+
+CREATE TRIGGER sessions_follow_truncate AFTER TRUNCATE ON "{schema}"."{prefix}sessions"
+    FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}sessions_follow"();
+
+-- Locks the users, then returns those who have room for another session.
+--
+-- Each query of a volatile function sees what was committed when that query began. So the count includes the sessions
+-- of transactions that the lock waited for.
+--
+-- It counts expired and idle sessions as well: a touch that commits meanwhile may keep an idle session alive.
+-- It does not count retired ids.
+--
+-- plan_cache_mode: without it each call would be planned again, because a short array looks cheaper than the generic plan.
+CREATE FUNCTION "{schema}"."{prefix}sessions_room"(users uuid[], seed bigint, places bigint) RETURNS SETOF uuid
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $pg_session$
+BEGIN
+    PERFORM pg_advisory_xact_lock(uuid_hash_extended(u.id, seed)) FROM unnest(users) AS u (id);
+    RETURN QUERY SELECT u.id FROM unnest(users) AS u (id)
+    WHERE (SELECT count(*) FROM "{schema}"."{prefix}sessions" s
+           WHERE s.user_id = u.id AND s.rotated_to IS NULL) < places;
+END
+$pg_session$;
