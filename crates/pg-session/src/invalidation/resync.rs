@@ -1,8 +1,8 @@
 //! After a reconnect: asks the database which of the sessions in memory still have their version.
 //!
-//! In chunks with one array each, one at a time: never "clear and stampede", never a timestamp watermark. Until an
-//! entry has been verified it is not served, so this may take its time, and may fail: whoever needs the session
-//! loads it.
+//! In chunks with one array each, one at a time: never "clear and stampede", never a timestamp watermark. An entry is not
+//! served before it is verified, so this may take its time. A chunk that fails is tried again, with a growing pause,
+//! until it succeeds or the next epoch begins. A request for a session that is not verified yet loads it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use crate::postgres::failure::Failure;
 
 /// Sessions verified by one statement.
 const CHUNK_SESSIONS: usize = 2_000;
-/// Tries of one chunk, before the rest is left to be loaded on demand.
-const TRIES_MAX: u32 = 5;
+/// The pause after the first failure of a chunk. It doubles with each further failure.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What the task works on.
 pub(crate) struct Resync {
@@ -45,19 +46,29 @@ impl Resync {
     }
 
     async fn verify_all(&self) {
+        let epoch = self.cache.epoch();
         let ids = self.cache.unverified();
         for chunk in ids.chunks(CHUNK_SESSIONS) {
-            let mut tries = 0;
+            let (mut pause, mut attempts) = (PAUSE, 0_u64);
             while let Err(failure) = self.verify(chunk).await {
-                tries += 1;
-                if tries == TRIES_MAX {
-                    warn!(error = %failure.error, "sessions in memory could not be verified, they are loaded when needed");
+                attempts += 1;
+                // A long outage must not fill the log.
+                if attempts.is_power_of_two() {
+                    warn!(
+                        attempts,
+                        error = %failure.error,
+                        "cached sessions could not be verified after a reconnect; the node loads them on demand and tries again"
+                    );
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                if self.cache.epoch() != epoch {
+                    // The next start of listening verifies everything anew.
                     return;
                 }
-                tokio::time::sleep(PAUSE).await;
             }
         }
-        debug!(sessions = ids.len(), "verified the sessions in memory");
+        debug!(sessions = ids.len(), "verified the cached sessions");
     }
 
     async fn verify(&self, ids: &[crate::id::SessionId]) -> Result<(), Failure> {

@@ -91,9 +91,9 @@ impl<'a> Get<'a> {
     }
 
     #[cold]
-    fn miss(self) -> GetFuture<'a> {
+    fn miss(self) -> Loading<'a> {
         self.node.cache.count(Count::Miss, false);
-        GetFuture(State::Loading(Box::pin(load(self))))
+        Box::pin(load(self))
     }
 }
 
@@ -103,25 +103,21 @@ impl<'a> IntoFuture for Get<'a> {
 
     #[inline]
     fn into_future(self) -> GetFuture<'a> {
-        match self.hit() {
-            Some(record) => {
-                self.node.cache.count(Count::Hit, true);
-                GetFuture(State::Hit(Some(record)))
-            }
-            None => self.miss(),
-        }
+        GetFuture(State::New(self))
     }
 }
 
-/// The future of a [`Get`]. A hit is ready at once and allocates nothing.
+/// The future of a [`Get`]. A hit is ready at the first poll and allocates nothing.
 pub struct GetFuture<'a>(State<'a>);
 
 type Loading<'a> = Pin<Box<dyn Future<Output = Result<Option<Session>, Error>> + Send + 'a>>;
 
 enum State<'a> {
-    /// The session is made of it when it is asked for: a pointer moves faster. `None` afterwards.
-    Hit(Option<SharedRecord>),
+    /// Not polled yet. The cache is read at the first poll, not here: a future may be kept for any time before it is
+    /// awaited, and what was read at its creation may be older than the trust window by then (I3).
+    New(Get<'a>),
     Loading(Loading<'a>),
+    Done,
 }
 
 impl Future for GetFuture<'_> {
@@ -129,14 +125,32 @@ impl Future for GetFuture<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            State::Hit(record) => {
-                // A fault of the caller's, which the contract of futures lets us answer so; `std::future::Ready` does.
-                let Some(record) = record.take() else { panic!("`GetFuture` polled after completion") };
-                Poll::Ready(Ok(Some(Session::from_cache(record))))
-            }
-            State::Loading(loading) => loading.as_mut().poll(context),
+        match std::mem::replace(&mut self.0, State::Done) {
+            State::New(get) => match get.hit() {
+                Some(record) => {
+                    get.node.cache.count(Count::Hit, true);
+                    Poll::Ready(Ok(Some(Session::from_cache(record))))
+                }
+                None => self.poll_loading(get.miss(), context),
+            },
+            State::Loading(loading) => self.poll_loading(loading, context),
+            // The contract of futures allows a panic here; `std::future::Ready` does the same.
+            State::Done => panic!("`GetFuture` polled after completion"),
         }
+    }
+}
+
+impl<'a> GetFuture<'a> {
+    fn poll_loading(
+        &mut self,
+        mut loading: Loading<'a>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Session>, Error>> {
+        let polled = loading.as_mut().poll(context);
+        if polled.is_pending() {
+            self.0 = State::Loading(loading);
+        }
+        polled
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a read can be asked for: at least some version, past the memory, without counting as an access.
 
+use std::future::IntoFuture as _;
 use std::time::{Duration, SystemTime};
 
 use pg_session::{ErrorKind, SessionId, Version};
@@ -28,6 +29,23 @@ async fn at_least_reads_past_an_older_version_in_memory() {
     let again = b.get(id).at_least(second).await.unwrap().unwrap();
     assert!(again.is_from_cache(), "what it loaded replaced what was in memory");
     wire.heal();
+}
+
+/// ```text
+/// B  get(id) made ─────────────────────────────── awaited: none
+/// A                 delete(id) acknowledged, heard by B
+/// ```
+#[tokio::test]
+async fn a_get_reads_the_cache_when_it_is_first_polled() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let id = make(&a, 1).await[0].id();
+    read(&b, id).await;
+    assert!(hit(&b, id).is_some(), "the session is in the cache of B");
+    let future = b.get(id).into_future();
+    assert!(a.delete(id).await.unwrap());
+    b.catch_up().await.unwrap();
+    assert!(future.await.unwrap().is_none(), "it was made before the delete and awaited after it");
 }
 
 /// B has not heard of an update, and lists the user's sessions; then it must not go back to what is in memory (I2).

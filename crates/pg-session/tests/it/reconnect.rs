@@ -15,6 +15,7 @@ use pg_session::{Session, SessionId, SessionManager, Trusted};
 
 use crate::stage::{all, hit, ids, in_time, make, n, read, read_all, update_all};
 use crate::support::{World, eventually};
+use crate::told::Told;
 
 /// A, B that hears through the wire, and the wire.
 async fn pair(world: &World) -> (SessionManager, SessionManager, Proxy) {
@@ -137,6 +138,30 @@ async fn what_an_earlier_connection_left_is_not_served_before_it_was_looked_at()
 async fn control_without_revalidation_the_missed_update_is_hidden() {
     let served = served_before_revalidation(&World::new(), Some(Guard::Revalidation)).await;
     assert_eq!(served.map(|session| n(&session)), Some(1));
+}
+
+/// B: disconnected ┊ the tables are locked ┊ B: connected again, eight attempts to verify fail ┊ unlocked: verified.
+#[tokio::test]
+async fn verification_continues_after_many_failures() {
+    let world = World::new();
+    let [a] = world.nodes().await;
+    let wire = world.proxy().await;
+    let mut config = world.roomy();
+    config.query_timeout = Duration::from_millis(50);
+    let b = world.node_hearing_through(&wire, config).await;
+    let sessions = make(&a, 1).await;
+    read(&b, sessions[0].id()).await;
+    deafen(&b, &wire).await;
+    let logs = Told::default();
+    let _listening = logs.listen();
+    let mut client = world.client().await;
+    let transaction = client.transaction().await.unwrap();
+    transaction.execute("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE", &[]).await.unwrap();
+    recover(&b, &wire).await;
+    eventually("eight attempts failed", async || logs.text().contains("attempts=8")).await;
+    transaction.rollback().await.unwrap();
+    eventually("it is verified", async || logs.text().contains("verified the cached sessions")).await;
+    assert!(hit(&b, sessions[0].id()).is_some(), "it is served from memory without a load");
 }
 
 /// Reads one session after the other: while the revalidation runs, the first few are loaded, and then no more.
