@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY};
 use actix_web::{HttpMessage as _, HttpResponse};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Closing, WebSessions};
+use pg_session_web::{CacheScope, Closing, WebSessions, is_cache_header};
 
 use crate::head::Head;
 
@@ -89,8 +89,8 @@ where
         let handling = self.inner.call(request);
         Box::pin(async move {
             let response = handling.await?;
-            let values = response.headers().get_all(CACHE_CONTROL);
-            let scope = CacheScope::of(values.map(HeaderValue::as_bytes));
+            let headers = response.headers().iter();
+            let scope = CacheScope::of(headers.map(|(name, value)| (name.as_str(), value.as_bytes())));
             let closing = session.close(response.status().as_u16(), scope).await;
             Ok(answer(response, closing))
         })
@@ -108,7 +108,14 @@ fn answer<B: MessageBody>(response: ServiceResponse<B>, closing: Closing) -> Ser
     let headers = response.headers_mut();
     if let Some((name, value)) = closing.token {
         append(headers, HeaderName::from_static(name), &value);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Some(value) = closing.cache_control {
+        let replaced: Vec<_> =
+            headers.keys().filter(|name| is_cache_header(name.as_str())).cloned().collect();
+        for name in replaced {
+            headers.remove(name);
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(value));
     }
     if let Some(name) = closing.vary {
         vary(headers, name);

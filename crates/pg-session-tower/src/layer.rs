@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http::header::{CACHE_CONTROL, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Closing, Session, WebSessions};
+use pg_session_web::{CacheScope, Closing, Session, WebSessions, is_cache_header};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -103,8 +103,8 @@ where
 {
     // A service that fails has no response that could tell anything, and nothing is saved.
     let response = handling.await?;
-    let values = response.headers().get_all(CACHE_CONTROL).iter();
-    let scope = CacheScope::of(values.map(HeaderValue::as_bytes));
+    let headers = response.headers().iter();
+    let scope = CacheScope::of(headers.map(|(name, value)| (name.as_str(), value.as_bytes())));
     let closing = session.close(response.status().as_u16(), scope).await;
     Ok(answer(response, closing))
 }
@@ -121,7 +121,14 @@ fn answer<R: Default>(response: Response<R>, closing: Closing) -> Response<R> {
     let headers = response.headers_mut();
     if let Some((name, value)) = closing.token {
         append(headers, HeaderName::from_static(name), &value);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Some(value) = closing.cache_control {
+        let replaced: Vec<_> =
+            headers.keys().filter(|name| is_cache_header(name.as_str())).cloned().collect();
+        for name in replaced {
+            headers.remove(name);
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(value));
     }
     if let Some(name) = closing.vary {
         vary(headers, name);

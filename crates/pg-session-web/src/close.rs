@@ -8,12 +8,18 @@
 //! | signed in, stepped up, logged out | as it is | the new token, or to forget it |
 //! | ended, rotated or in conflict meanwhile | 409, or as it is with `pass_unsaved` | nothing: a parallel request may have told it of a new session |
 //! | the database does not answer | 503 | nothing |
-//! | the handler answered 500 or above | as it is | what was committed already; nothing is saved |
+//! | the handler answered 408, or 500 or above | as it is | what was committed already; nothing is saved |
 //!
-//! A response that is marked for shared caches (`public`, `s-maxage`) never carries a token. What the client can do without is
-//! left out, and a visitor gets no session by it; a new id or a logout it must learn of, so the mark is replaced by `no-store`.
-
-use std::time::SystemTime;
+//! A cache must never store a token. What a response says about caches decides:
+//!
+//! | the handler's headers | a token that the client can do without | a new id, or a logout |
+//! |---|---|---|
+//! | none, `no-store` or `no-cache` | sent with `no-store` | sent with `no-store` |
+//! | `private`, `max-age`, `Expires` | after a save: sent with `no-store`; after a key rotation: not sent | sent with `no-store` |
+//! | `public`, `s-maxage`, or a header for a CDN | not sent, and a visitor gets no session | sent with `no-store` |
+//!
+//! Beside a token, all headers that tell a cache to store the response are removed. A response to a signed-in user that
+//! read the session says `private, no-cache`, unless the handler has decided.
 
 use crate::error::Error;
 use crate::session::{News, Session, Stage, State};
@@ -25,32 +31,69 @@ use crate::web_sessions::Unsaved;
 pub struct Closing {
     /// The status of an empty response that is sent instead, because what the response says was not done.
     pub refuse: Option<u16>,
-    /// A header to append: the token, or to forget it. Beside it, `cache-control: no-store` replaces all others.
+    /// A header to append: the token, or to forget it.
     pub token: Option<(&'static str, String)>,
+    /// The value of `cache-control`. It replaces every header for which [`is_cache_header`] is true.
+    pub cache_control: Option<&'static str>,
     /// The name of a request header to append to `vary`.
     pub vary: Option<&'static str>,
 }
 
-/// Who may keep a response, by its `cache-control`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a response says about caches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum CacheScope {
-    /// Nobody but the client, as far as anybody was told.
+    /// Nothing.
+    Unsaid,
+    /// Nobody stores it, or everybody asks again: `no-store`, `no-cache`.
+    Never,
+    /// The client may store it: `private`, `max-age`, `Expires`.
     Private,
-    /// Caches that answer other clients as well: `public` or `s-maxage`.
+    /// Caches that answer other clients may store it: `public`, `s-maxage`, or a header for a CDN.
     Shared,
 }
 
 impl CacheScope {
-    /// By the values of the response's `cache-control` headers.
+    /// By the names and values of the response's headers. The names must be in lower case.
     #[must_use]
-    pub fn of<'a>(cache_control: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut directives = cache_control.flat_map(|value| value.split(|&byte| byte == b','));
-        let is_shared = directives.any(|directive| {
-            let name = directive.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii();
-            name.eq_ignore_ascii_case(b"public") || name.eq_ignore_ascii_case(b"s-maxage")
-        });
-        if is_shared { Self::Shared } else { Self::Private }
+    pub fn of<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
+        headers
+            .filter(|(name, _)| is_cache_header(name))
+            .map(|(name, value)| match name {
+                "expires" => Self::Private,
+                // A number of seconds, or `@` and a time; 0 is "do not store".
+                "x-accel-expires" if value.trim_ascii() == b"0" => Self::Never,
+                "x-accel-expires" => Self::Shared,
+                "cache-control" => directives(value, Self::Private),
+                // Addressed to shared caches alone.
+                _ => directives(value, Self::Shared),
+            })
+            .max()
+            .unwrap_or(Self::Unsaid)
     }
+}
+
+/// Whether a response header of this name, in lower case, tells a cache whether and how long to store the response:
+/// `cache-control` and all names that end with it (`cdn-cache-control`, `cloudflare-cdn-cache-control` and others),
+/// `surrogate-control`, `edge-control`, `x-accel-expires` and `expires`.
+#[must_use]
+pub fn is_cache_header(name: &str) -> bool {
+    name.ends_with("cache-control")
+        || matches!(name, "surrogate-control" | "edge-control" | "x-accel-expires" | "expires")
+}
+
+/// What one header's directives allow; `otherwise`, if they allow to store but name no scope.
+fn directives(value: &[u8], otherwise: CacheScope) -> CacheScope {
+    let mut never = false;
+    for directive in value.split(|&byte| byte == b',') {
+        let name = directive.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii();
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        if is(b"public") || is(b"s-maxage") {
+            return CacheScope::Shared;
+        }
+        never |= is(b"no-store") || is(b"no-cache");
+    }
+    if never { CacheScope::Never } else { otherwise }
 }
 
 impl Session {
@@ -61,7 +104,7 @@ impl Session {
     pub async fn close(&self, status: u16, scope: CacheScope) -> Closing {
         let refuse = self.save_at_the_end(status, scope).await;
         let mut state = self.lock().await;
-        if state.news == News::Fresher && !self.goes_on(&state).await {
+        if matches!(state.news, News::Resigned | News::Fresher) && !self.goes_on(&state).await {
             state.news = News::Nothing;
         }
         self.closing(&state, scope, refuse)
@@ -72,7 +115,8 @@ impl Session {
         {
             let mut state = self.lock().await;
             state.closed = true;
-            if !state.is_modified() || status >= 500 {
+            // 408: a time limit inside the layer dropped the handler somewhere.
+            if !state.is_modified() || status >= 500 || status == 408 {
                 return None;
             }
             if matches!(state.stage, Stage::Absent(_)) && scope == CacheScope::Shared {
@@ -123,28 +167,31 @@ impl Session {
             (_, News::Gone) => Some(parts.transport.remove()),
             (Stage::Present(session), news) if tells(news, scope) => {
                 let token = parts.signer.issue(session.id(), session.version());
-                Some(parts.transport.issue(&token, session.expires_at(), now()))
+                // By the database's clock, like the session's end: the node's own may be hours off.
+                let now = parts.manager.database_time();
+                Some(parts.transport.issue(&token, session.expires_at(), now))
             }
             _ => None,
         };
+        let signed_in = state.accessed && state.present().is_some_and(|session| session.user_id().is_some());
+        let cache_control = match (&token, scope) {
+            (Some(_), _) => Some("no-store"),
+            (None, CacheScope::Unsaid) if signed_in => Some(parts.signed_in_cache_control),
+            (None, _) => None,
+        };
         let vary = (state.accessed || token.is_some()).then(|| parts.transport.request_header());
-        Closing { refuse, token, vary }
+        Closing { refuse, token, cache_control, vary }
     }
 }
 
-/// Whether the client gets a token: what it can do without does not cost a shared response its caches.
+/// Whether the client gets a token. One that it can do without does not cost a response its caches.
 fn tells(news: News, scope: CacheScope) -> bool {
     match news {
         News::NewId => true,
-        News::Fresher => scope == CacheScope::Private,
+        News::Fresher => scope < CacheScope::Shared,
+        News::Resigned => scope < CacheScope::Private,
         News::Nothing | News::Gone => false,
     }
-}
-
-/// For `Max-Age` only, which tells browsers when they may forget; the database decides how long a session lives.
-#[allow(clippy::disallowed_methods, reason = "the browser counts from its own now; nothing is decided by it")]
-fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]
@@ -152,15 +199,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shared_caches_are_told_by_two_directives() {
-        let shared = |values: &[&'static str]| {
-            CacheScope::of(values.iter().map(|value| value.as_bytes())) == CacheScope::Shared
+    fn headers_say_who_may_store_a_response() {
+        let of = |headers: &[(&'static str, &'static str)]| {
+            CacheScope::of(headers.iter().map(|&(name, value)| (name, value.as_bytes())))
         };
-        assert!(shared(&["public"]));
-        assert!(shared(&["max-age=60", "Public, immutable"]));
-        assert!(shared(&["S-MaxAge = 60"]));
-        assert!(!shared(&["private", "no-store", "max-age=60"]));
-        assert!(!shared(&["x=public", "publicity"]));
-        assert!(!shared(&[]));
+        for (scope, headers) in [
+            (CacheScope::Unsaid, &[][..]),
+            (CacheScope::Unsaid, &[("x-cache", "public"), ("surrogate-key", "a b")]),
+            (CacheScope::Never, &[("cache-control", "no-store")]),
+            (CacheScope::Never, &[("cache-control", "private, no-cache")]),
+            (CacheScope::Never, &[("cdn-cache-control", "no-store"), ("x-accel-expires", "0")]),
+            (CacheScope::Private, &[("cache-control", "private, max-age=60")]),
+            (CacheScope::Private, &[("cache-control", "max-age=60, x=public, publicity")]),
+            (CacheScope::Private, &[("expires", "Thu, 01 Jan 2099 00:00:00 GMT")]),
+            (CacheScope::Shared, &[("cache-control", "public")]),
+            (CacheScope::Shared, &[("cache-control", "max-age=60, Public, immutable")]),
+            (CacheScope::Shared, &[("cache-control", "S-MaxAge = 60")]),
+            (CacheScope::Shared, &[("cache-control", "no-store"), ("cdn-cache-control", "max-age=60")]),
+            (CacheScope::Shared, &[("cloudflare-cdn-cache-control", "max-age=60")]),
+            (CacheScope::Shared, &[("vercel-cdn-cache-control", "max-age=60")]),
+            (CacheScope::Shared, &[("surrogate-control", "max-age=60")]),
+            (CacheScope::Shared, &[("edge-control", "cache-maxage=60m")]),
+            (CacheScope::Shared, &[("x-accel-expires", "60")]),
+        ] {
+            assert_eq!(of(headers), scope, "{headers:?}");
+        }
     }
 }

@@ -141,23 +141,18 @@ impl CookiePolicy {
         self.name = format!("{prefix}{}", self.base);
     }
 
-    /// The value of the one cookie of this name. `None` if there is none, **or more than one**: somebody who can write
-    /// cookies for a part of the site has planted another, and nothing tells which is which.
+    /// The values of all cookies of this name, in the order of the request. A page on another path or a sibling domain may
+    /// have planted some of them, so the caller uses only those that verify.
     ///
     /// By hand and over bytes, not with the `cookie` crate: that one trims all of Unicode's white space, so that a sibling
     /// domain's `U+2000 __Host-session`, which browsers do not take for a `__Host-` cookie, would be read as one.
-    pub(crate) fn find<'a>(&self, headers: impl Iterator<Item = &'a [u8]>) -> Found<'a> {
-        let mut found = Found::Nothing;
-        for pair in headers.flat_map(|header| header.split(|&byte| byte == b';')) {
-            let pair = pair.trim_ascii();
-            let Some(value) = pair.strip_prefix(self.name.as_bytes()) else { continue };
-            let Some(value) = value.strip_prefix(b"=") else { continue };
-            found = match found {
-                Found::Nothing => Found::One(value),
-                Found::One(_) | Found::Many => Found::Many,
-            };
-        }
-        found
+    pub(crate) fn values<'a>(
+        &self,
+        headers: impl Iterator<Item = &'a [u8]>,
+    ) -> impl Iterator<Item = &'a [u8]> {
+        headers
+            .flat_map(|header| header.split(|&byte| byte == b';'))
+            .filter_map(|pair| pair.trim_ascii().strip_prefix(self.name.as_bytes())?.strip_prefix(b"="))
     }
 
     /// The value of a `Set-Cookie` header with this token.
@@ -195,54 +190,43 @@ impl CookiePolicy {
     }
 }
 
-/// What a request brought along.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Found<'a> {
-    Nothing,
-    One(&'a [u8]),
-    Many,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn find<'a>(headers: &[&'a str]) -> Found<'a> {
-        CookiePolicy::default().find(headers.iter().map(|header| header.as_bytes()))
+    fn values<'a>(headers: &[&'a str]) -> Vec<&'a [u8]> {
+        CookiePolicy::default().values(headers.iter().map(|header| header.as_bytes())).collect()
     }
 
     #[test]
     fn the_cookie_is_found_among_others() {
-        assert_eq!(find(&["a=1; __Host-session=abc ;b=2"]), Found::One(b"abc"));
-        assert_eq!(find(&["a=1", "__Host-session=abc"]), Found::One(b"abc"));
-        assert_eq!(find(&["__Host-session=a=b"]), Found::One(b"a=b"));
-        assert_eq!(
-            find(&["__Host-session2=x; x__Host-session=y; __host-session=z; __Host-session"]),
-            Found::Nothing
-        );
-        assert_eq!(find(&[]), Found::Nothing);
+        assert_eq!(values(&["a=1; __Host-session=abc ;b=2"]), [b"abc"]);
+        assert_eq!(values(&["a=1", "__Host-session=abc"]), [b"abc"]);
+        assert_eq!(values(&["__Host-session=a=b"]), [b"a=b"]);
+        let others = values(&["__Host-session2=x; x__Host-session=y; __host-session=z; __Host-session"]);
+        assert!(others.is_empty() && values(&[]).is_empty());
     }
 
     #[test]
-    fn two_cookies_are_none() {
-        assert_eq!(find(&["__Host-session=a; __Host-session=a"]), Found::Many);
-        assert_eq!(find(&["__Host-session=a", "b=c; __Host-session=b"]), Found::Many);
-        assert_eq!(find(&["__Host-session=a; __Host-session=b; __Host-session=c"]), Found::Many);
+    fn duplicate_cookies_are_all_found() {
+        assert_eq!(values(&["__Host-session=a; __Host-session="]), [&b"a"[..], b""]);
+        assert_eq!(values(&["__Host-session=a", "b=c; __Host-session=b"]), [b"a", b"b"]);
     }
 
     #[test]
     fn white_space_beyond_ascii_does_not_make_a_host_cookie() {
         for space in ['\u{2000}', '\u{85}', '\u{a0}', '\u{3000}'] {
-            assert_eq!(find(&[&format!("{space}__Host-session=evil")]), Found::Nothing, "{space:?}");
+            assert!(values(&[&format!("{space}__Host-session=evil")]).is_empty(), "{space:?}");
             let both = format!("__Host-session=good; {space}__Host-session=evil");
-            assert_eq!(find(&[&both]), Found::One(b"good"), "{space:?}");
+            assert_eq!(values(&[&both]), [b"good"], "{space:?}");
         }
     }
 
     #[test]
     fn a_cookie_that_is_not_text_does_not_hide_ours() {
         let header: &[u8] = b"x=\xff\xfe; __Host-session=abc";
-        assert_eq!(CookiePolicy::default().find(std::iter::once(header)), Found::One(b"abc"));
+        let values: Vec<_> = CookiePolicy::default().values(std::iter::once(header)).collect();
+        assert_eq!(values, [b"abc"]);
     }
 
     #[test]

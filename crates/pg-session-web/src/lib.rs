@@ -27,7 +27,7 @@ mod session;
 mod step_up;
 
 pub use client::{RequestHead, USER_AGENT_BYTES_MAX};
-pub use close::{CacheScope, Closing};
+pub use close::{CacheScope, Closing, is_cache_header};
 pub use cookie::{COOKIE_BYTES_MAX, CookiePolicy};
 pub use devices::{Device, DeviceId, NotADevice};
 pub use error::{Error, ErrorKind};

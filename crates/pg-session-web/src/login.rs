@@ -34,7 +34,7 @@ impl Session {
     /// Ends the session, on every node, for good; the client forgets its token. Answers whether there was one. What the
     /// request sets afterwards begins a new, anonymous session.
     ///
-    /// Without a token this is free. With the old id of a session that was rotated, the session that it became ends.
+    /// Without a token this is free. Of a request that presents the tokens of several sessions, all of them end. With the old id of a session that was rotated, the session that it became ends.
     ///
     /// # Errors
     /// Those of [`SessionManager::delete`](pg_session::SessionManager::delete): **then the user is not logged out.**
@@ -48,15 +48,15 @@ impl Session {
             return Err(Error::closed());
         }
         state.accessed = true;
-        let id = match &state.stage {
-            Stage::Unread(token) => Some(token.id),
-            Stage::Present(session) => Some(session.id()),
-            Stage::Absent(_) => None,
+        let manager = self.sessions().manager();
+        let was_alive = match &state.stage {
+            Stage::Unread(token) => manager.delete(token.id).await?,
+            // One of them is the user's.
+            Stage::Ambiguous(tokens) => manager.delete_many(tokens.iter().map(|token| token.id)).await? > 0,
+            Stage::Present(session) => manager.delete(session.id()).await?,
+            Stage::Absent(_) => manager.delete_many(state.rivals.iter().copied()).await? > 0,
         };
-        let was_alive = match id {
-            Some(id) => self.sessions().manager().delete(id).await?,
-            None => false,
-        };
+        state.rivals.clear();
         self.forget(&mut state);
         Ok(was_alive)
     }
@@ -139,6 +139,7 @@ impl Login<'_> {
 
     async fn submit(self) -> Result<(), Error> {
         let mut state = self.session.open_to_change().await?;
+        state.end_rivals(self.session.sessions()).await?;
         let session = match &state.stage {
             Stage::Present(former) => match self.rotate(former).await {
                 Err(UpdateError::NotFound | UpdateError::Rotated) => self.create(&Draft::default()).await?,
@@ -146,7 +147,7 @@ impl Login<'_> {
             },
             Stage::Absent(draft) => self.create(draft).await?,
             // `open_to_change` has loaded it.
-            Stage::Unread(_) => self.create(&Draft::default()).await?,
+            Stage::Unread(_) | Stage::Ambiguous(_) => self.create(&Draft::default()).await?,
         };
         state.stage = Stage::Present(Box::new(session));
         state.tell(News::NewId);

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pg_session::{UserId, Verified};
+use pg_session::{SessionId, UserId, Verified};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, MutexGuard};
@@ -48,7 +48,8 @@ pub struct Session(Arc<Shared>);
 struct Shared {
     web: WebSessions,
     client: Client,
-    presented: Presented,
+    /// Whether the client has something that it would have to forget.
+    presented_something: bool,
     /// Held across awaits on purpose: the operations of one request take turns. No other request knows it.
     state: Mutex<State>,
 }
@@ -60,10 +61,15 @@ pub(crate) struct State {
     pub(crate) accessed: bool,
     /// Whether the response's head has left.
     pub(crate) closed: bool,
+    /// The live sessions whose tokens the request presented, if there are several. The request counts as a visitor's then.
+    /// A new session ends them, or the next request would present two live sessions again; so does a logout.
+    pub(crate) rivals: Vec<SessionId>,
 }
 
 pub(crate) enum Stage {
     Unread(Verified),
+    /// Authentic tokens of several sessions.
+    Ambiguous(Vec<Verified>),
     Absent(Draft),
     Present(Box<pg_session::Session>),
 }
@@ -72,7 +78,9 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum News {
     Nothing,
-    /// A newer version, or the same under the key that signs now. The client can do without.
+    /// The same version, signed with the key that signs now. The client can do without until the old key goes.
+    Resigned,
+    /// A newer version. The client can do without, but may read its own writes late on another node.
     Fresher,
     /// Another id. Without it the client loses the session.
     NewId,
@@ -82,12 +90,14 @@ pub(crate) enum News {
 
 impl Session {
     pub(crate) fn new(web: WebSessions, presented: Presented, client: Client) -> Self {
+        let presented_something = !matches!(presented, Presented::Nothing);
         let stage = match presented {
             Presented::Token(token) => Stage::Unread(token),
+            Presented::Several(tokens) => Stage::Ambiguous(tokens),
             Presented::Nothing | Presented::Rejected => Stage::Absent(Draft::default()),
         };
-        let state = State { stage, news: News::Nothing, accessed: false, closed: false };
-        Self(Arc::new(Shared { web, client, presented, state: Mutex::new(state) }))
+        let state = State { stage, news: News::Nothing, accessed: false, closed: false, rivals: Vec::new() };
+        Self(Arc::new(Shared { web, client, presented_something, state: Mutex::new(state) }))
     }
 
     /// The user who is signed in. `None` for a visitor.
@@ -118,7 +128,7 @@ impl Session {
         match &self.open().await?.stage {
             Stage::Present(session) => Ok(session.get_shared(key)?),
             Stage::Absent(draft) => Ok(draft.get(key)?.map(Arc::new)),
-            Stage::Unread(_) => Ok(None),
+            Stage::Unread(_) | Stage::Ambiguous(_) => Ok(None),
         }
     }
 
@@ -176,7 +186,7 @@ impl Session {
         match &mut state.stage {
             // One that is not there needs no write, unless another request may be about to add it: then it is later.
             Stage::Present(session) if session.contains(key) => session.remove(key),
-            Stage::Present(_) | Stage::Unread(_) => {}
+            Stage::Present(_) | Stage::Unread(_) | Stage::Ambiguous(_) => {}
             Stage::Absent(draft) => draft.remove(key),
         }
         Ok(())
@@ -245,32 +255,60 @@ impl Session {
         &self.0.client
     }
 
-    /// Whether the client has something that it would have to forget.
     pub(crate) fn presented_something(&self) -> bool {
-        !matches!(self.0.presented, Presented::Nothing)
+        self.0.presented_something
     }
 }
 
 impl State {
     async fn load(&mut self, web: &WebSessions) -> Result<(), Error> {
-        let Stage::Unread(token) = &self.stage else { return Ok(()) };
-        let parts = web.parts();
-        let session = parts.manager.get(token.id).at_least(token.version).await?;
-        // A client that comes back gets a token from the key that signs now, so that the old key can go.
-        if session.is_some() && token.key != parts.signer.ring().signing() {
-            self.news = News::Fresher;
-        }
+        let session = match &self.stage {
+            Stage::Unread(token) => read(web, token).await?.map(|session| (*token, session)),
+            Stage::Ambiguous(tokens) => {
+                let mut live = Vec::new();
+                for token in tokens {
+                    if let Some(session) = read(web, token).await? {
+                        live.push((*token, session));
+                    }
+                }
+                // The tokens of ended sessions say nothing. Two live sessions are those of two users.
+                if live.len() > 1 {
+                    tracing::warn!(
+                        sessions = live.len(),
+                        "a request presented several live sessions and counts as a visitor's; another page may have planted a cookie"
+                    );
+                    self.rivals = live.drain(..).map(|(_, session)| session.id()).collect();
+                }
+                live.pop()
+            }
+            Stage::Absent(_) | Stage::Present(_) => return Ok(()),
+        };
         self.stage = match session {
-            Some(session) => Stage::Present(Box::new(session)),
+            Some((token, session)) => {
+                // A client that comes back gets a token from the key that signs now, so that the old key can go.
+                if token.key != web.parts().signer.ring().signing() {
+                    self.news = News::Resigned;
+                }
+                Stage::Present(Box::new(session))
+            }
             None => Stage::Absent(Draft::default()),
         };
+        Ok(())
+    }
+
+    /// Ends the sessions between which the request could not choose, before a new session takes their place.
+    pub(crate) async fn end_rivals(&mut self, web: &WebSessions) -> Result<(), Error> {
+        if !self.rivals.is_empty() {
+            web.manager().delete_many(self.rivals.iter().copied()).await?;
+            self.rivals.clear();
+        }
         Ok(())
     }
 
     pub(crate) fn present(&self) -> Option<&pg_session::Session> {
         match &self.stage {
             Stage::Present(session) => Some(session),
-            Stage::Unread(_) | Stage::Absent(_) => None,
+            Stage::Unread(_) | Stage::Ambiguous(_) | Stage::Absent(_) => None,
         }
     }
 
@@ -278,7 +316,7 @@ impl State {
         match &self.stage {
             Stage::Present(session) => Ok(session.get(key)?),
             Stage::Absent(draft) => draft.get(key),
-            Stage::Unread(_) => Ok(None),
+            Stage::Unread(_) | Stage::Ambiguous(_) => Ok(None),
         }
     }
 
@@ -286,7 +324,7 @@ impl State {
         match &self.stage {
             Stage::Present(session) => session.contains(key),
             Stage::Absent(draft) => draft.contains(key),
-            Stage::Unread(_) => false,
+            Stage::Unread(_) | Stage::Ambiguous(_) => false,
         }
     }
 
@@ -303,7 +341,7 @@ impl State {
             (Stage::Present(session), Lifetime::Until(end)) => Ok(session.set_until(key, value, end)?),
             (Stage::Absent(draft), lifetime) => draft.set(web.manager(), key, value, lifetime),
             // `open` has loaded it.
-            (Stage::Unread(_), _) => Ok(()),
+            (Stage::Unread(_) | Stage::Ambiguous(_), _) => Ok(()),
         }
     }
 
@@ -312,12 +350,15 @@ impl State {
         match &self.stage {
             Stage::Present(session) => session.is_modified(),
             Stage::Absent(draft) => !draft.is_empty(),
-            Stage::Unread(_) => false,
+            Stage::Unread(_) | Stage::Ambiguous(_) => false,
         }
     }
 
     /// Writes what was set, to the session that there is or to a new one. Never to one that has ended.
     pub(crate) async fn save(&mut self, web: &WebSessions) -> Result<(), Error> {
+        if matches!(&self.stage, Stage::Absent(draft) if !draft.is_empty()) {
+            self.end_rivals(web).await?;
+        }
         let manager = web.manager();
         match &mut self.stage {
             Stage::Present(session) if session.is_modified() => {
@@ -341,7 +382,7 @@ impl State {
                 self.stage = Stage::Present(Box::new(session));
                 self.tell(News::NewId);
             }
-            Stage::Present(_) | Stage::Absent(_) | Stage::Unread(_) => {}
+            Stage::Present(_) | Stage::Absent(_) | Stage::Unread(_) | Stage::Ambiguous(_) => {}
         }
         Ok(())
     }
@@ -354,6 +395,11 @@ impl State {
     }
 }
 
+/// Never shows less than this client has seen on another node.
+async fn read(web: &WebSessions, token: &Verified) -> Result<Option<pg_session::Session>, Error> {
+    Ok(web.manager().get(token.id).at_least(token.version).await?)
+}
+
 /// Keys that an application may write.
 pub(crate) fn check_key(key: &str) -> Result<(), Error> {
     if key.starts_with(RESERVED) { Err(Error::reserved()) } else { Ok(()) }
@@ -362,7 +408,7 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self.0.state.try_lock().as_deref() {
-            Ok(State { stage: Stage::Unread(_), .. }) => "unread",
+            Ok(State { stage: Stage::Unread(_) | Stage::Ambiguous(_), .. }) => "unread",
             Ok(State { stage: Stage::Absent(_), .. }) => "absent",
             Ok(State { stage: Stage::Present(_), .. }) => "present",
             Err(_) => "in use",

@@ -9,7 +9,7 @@ use crate::client::{AddressDetail, AddressSource, Client, RequestHead};
 use crate::cookie::CookiePolicy;
 use crate::error::Error;
 use crate::session::Session;
-use crate::transport::{Presented, Transport};
+use crate::transport::Transport;
 
 /// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
 ///
@@ -38,6 +38,7 @@ pub(crate) struct Parts {
     pub(crate) check: Check,
     pub(crate) unsaved: Unsaved,
     pub(crate) step_up_page: Option<String>,
+    pub(crate) signed_in_cache_control: &'static str,
     address_source: AddressSource,
     address_detail: AddressDetail,
 }
@@ -69,6 +70,7 @@ impl WebSessions {
             check: Check::Nothing,
             unsaved: Unsaved::Refuse,
             step_up_page: None,
+            signed_in_cache_control: "private, no-cache",
             address_source: AddressSource::default(),
             address_detail: AddressDetail::default(),
         }))
@@ -145,6 +147,14 @@ impl WebSessions {
         Ok(self.with(|parts| parts.step_up_page = Some(path.to_owned())))
     }
 
+    /// Responses to signed-in users say `cache-control: no-store`, unless the handler decides. Default: `private, no-cache`,
+    /// which lets the browser show a page again after it has asked the server. With `no-store`, the back button never shows
+    /// a page from before the logout, and each page is loaded again.
+    #[must_use]
+    pub fn never_store_signed_in_pages(self) -> Self {
+        self.with(|parts| parts.signed_in_cache_control = "no-store")
+    }
+
     /// The manager, for what goes beyond one request.
     #[must_use]
     pub fn manager(&self) -> &SessionManager {
@@ -157,20 +167,11 @@ impl WebSessions {
         &self.0.signer
     }
 
-    /// Begins a request: for edges. Looks at the token, which costs no query and, if it is not authentic, leaves an anonymous
-    /// session.
+    /// Begins a request: for edges. Verifies the tokens of the request, which costs no query. Without an authentic one, the
+    /// session is anonymous.
     #[must_use]
     pub fn begin(&self, head: &impl RequestHead) -> Session {
-        let presented = match self.0.transport.find(head) {
-            None => Presented::Nothing,
-            Some(text) => match self.0.signer.verify(&String::from_utf8_lossy(text.unwrap_or_default())) {
-                Ok(token) => Presented::Token(token),
-                Err(reason) => {
-                    tracing::debug!(?reason, "session token rejected");
-                    Presented::Rejected
-                }
-            },
-        };
+        let presented = self.0.transport.presented(head, &self.0.signer);
         let client = Client::of(head, &self.0.address_source, self.0.address_detail);
         Session::new(self.clone(), presented, client)
     }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use pg_session_actix::{Elevated, Session, SessionError, SessionMiddleware};
 use pg_session_web::WebSessions;
@@ -37,8 +36,8 @@ async fn everything(
 ) -> Result<HttpResponse, SessionError> {
     let answer = act(&session, &gate, request.path()).await?;
     let mut response = HttpResponse::build(StatusCode::from_u16(answer.status).expect("a status"));
-    if let Some(value) = answer.cache_control {
-        response.insert_header((CACHE_CONTROL, value));
+    for (name, value) in answer.headers {
+        response.append_header((name, value));
     }
     Ok(response.body(answer.body))
 }

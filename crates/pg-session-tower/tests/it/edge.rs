@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, Uri, header::CACHE_CONTROL};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
@@ -37,8 +37,8 @@ async fn everything(
     let answer = act(&session, &gate, uri.path()).await?;
     let status = StatusCode::from_u16(answer.status).expect("a status");
     let mut response = (status, answer.body).into_response();
-    if let Some(value) = answer.cache_control {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(value));
+    for (name, value) in answer.headers {
+        response.headers_mut().append(name, HeaderValue::from_static(value));
     }
     Ok(response)
 }

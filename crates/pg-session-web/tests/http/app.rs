@@ -13,11 +13,27 @@ impl Privilege for Billing {
     const NAME: &'static str = "billing";
 }
 
+/// What a handler can say about caches, and whether that allows shared caches to store, or only the client.
+pub const CACHE_HEADERS: [&[(&str, &str)]; 12] = [
+    &[],
+    &[("cache-control", "no-store")],
+    &[("cache-control", "private, max-age=60")],
+    &[("expires", "Thu, 01 Jan 2099 00:00:00 GMT")],
+    &[("cache-control", "public, max-age=60")],
+    &[("cache-control", "s-maxage=60")],
+    &[("cdn-cache-control", "max-age=60")],
+    &[("cache-control", "no-store"), ("cloudflare-cdn-cache-control", "max-age=60")],
+    &[("surrogate-control", "max-age=60"), ("surrogate-key", "shop")],
+    &[("x-accel-expires", "60")],
+    &[("edge-control", "cache-maxage=60m")],
+    &[("cache-control", "max-age=60"), ("netlify-cdn-cache-control", "public, durable")],
+];
+
 /// What a handler answers.
 pub struct Answer {
     pub status: u16,
     pub body: String,
-    pub cache_control: Option<&'static str>,
+    pub headers: Vec<(&'static str, &'static str)>,
 }
 
 /// Where slow handlers wait until the test lets them go.
@@ -50,7 +66,7 @@ impl Gate {
 /// A request. `/pay` is not here: an edge demands `Elevated<Billing>` for it.
 pub async fn act(session: &Session, gate: &Gate, path: &str) -> Result<Answer, Error> {
     let words: Vec<&str> = path.split('/').skip(1).collect();
-    let mut answer = Answer { status: 200, body: String::new(), cache_control: None };
+    let mut answer = Answer { status: 200, body: String::new(), headers: Vec::new() };
     answer.body = match *words {
         [""] => "hello".to_owned(),
         ["get", key] => shown(session.get(key).await?),
@@ -63,9 +79,20 @@ pub async fn act(session: &Session, gate: &Gate, path: &str) -> Result<Answer, E
             "removed".to_owned()
         }
         ["public", key, value] => {
-            answer.cache_control = Some("public, max-age=60");
+            answer.headers.push(("cache-control", "public, max-age=60"));
             session.set(key, value).await?;
             "set".to_owned()
+        }
+        // With the headers of this number, what the rest of the path says.
+        ["cached", number, ref rest @ ..] => {
+            let inner = Box::pin(act(session, gate, &format!("/{}", rest.join("/")))).await?;
+            answer.headers = CACHE_HEADERS[number.parse::<usize>().expect("a number")].to_vec();
+            inner.body
+        }
+        ["time-out", key, value] => {
+            session.set(key, value).await?;
+            answer.status = 408;
+            "too slow".to_owned()
         }
         ["fail", key, value] => {
             session.set(key, value).await?;
@@ -114,7 +141,7 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             "signed in".to_owned()
         }
         ["public-login", user] => {
-            answer.cache_control = Some("public");
+            answer.headers.push(("cache-control", "public"));
             session.login(user.parse::<i64>().expect("an integer")).await?;
             "signed in".to_owned()
         }

@@ -1,6 +1,78 @@
 //! What caches are told.
 
+use pg_session::SigningKey;
+use pg_session_web::{CacheScope, is_cache_header};
+
+use super::app::CACHE_HEADERS;
+use super::browser::Reply;
 use super::world::Site;
+
+fn scope(reply: &Reply) -> CacheScope {
+    CacheScope::of(reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
+}
+
+/// The response's headers for caches, as the handler wrote them.
+fn unchanged(reply: &Reply, headers: &[(&str, &str)]) -> bool {
+    let names = reply.headers.keys().filter(|name| is_cache_header(name.as_str())).count();
+    let written = headers.iter().filter(|(name, _)| is_cache_header(name));
+    names == written.clone().count() && written.clone().all(|(name, value)| reply.all(name) == [*value])
+}
+
+/// Whatever a handler says, nothing that stores the response goes with a token.
+pub async fn no_cache_may_store_a_token(site: &Site) {
+    // What is done, and whether the client can do without the token.
+    for (path, optional) in
+        [("login/42", false), ("set/cart/pears", true), ("elevate", false), ("logout", false)]
+    {
+        for (number, headers) in CACHE_HEADERS.iter().enumerate() {
+            let mut browser = site.browser();
+            browser.page("/login/41").await;
+            let reply = browser.get(&format!("/cached/{number}/{path}")).await;
+            let case = format!("{path} {headers:?}");
+            let shared = CacheScope::of(headers.iter().map(|&(name, value)| (name, value.as_bytes())))
+                == CacheScope::Shared;
+            assert_eq!(reply.cookies().is_empty(), optional && shared, "{case}");
+            if reply.cookies().is_empty() {
+                assert!(unchanged(&reply, headers), "{case}: {:?}", reply.headers);
+            } else {
+                assert_eq!(
+                    (scope(&reply), reply.cache_control()),
+                    (CacheScope::Never, vec!["no-store".to_owned()]),
+                    "{case}"
+                );
+                assert!(unchanged(&reply, &[("cache-control", "no-store")]), "{case}: {:?}", reply.headers);
+            }
+        }
+    }
+}
+
+pub async fn a_read_after_a_key_rotation_keeps_its_cache_headers(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    let new = SigningKey::generate().expect("a key");
+    site.signer.replace(site.signer.ring().with_signing(&new).expect("room"));
+    for (number, headers) in CACHE_HEADERS.iter().enumerate().skip(2) {
+        let reply = browser.get(&format!("/cached/{number}/get/cart")).await;
+        assert!(reply.cookies().is_empty() && unchanged(&reply, headers), "{headers:?}: {:?}", reply.headers);
+    }
+    assert_eq!(browser.get("/get/cart").await.cookies().len(), 1, "it is sent where it costs nothing");
+    assert!(browser.get("/get/cart").await.cookies().is_empty(), "once");
+}
+
+pub async fn pages_of_signed_in_users_are_not_stored_unless_the_handler_says_so(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    assert!(browser.get("/get/cart").await.cache_control().is_empty(), "a visitor's page");
+    browser.page("/login/42").await;
+    assert_eq!(browser.get("/get/cart").await.cache_control(), ["private, no-cache"]);
+    assert!(browser.get("/").await.cache_control().is_empty(), "it did not read the session");
+    for (number, headers) in CACHE_HEADERS.iter().enumerate().skip(1) {
+        let reply = browser.get(&format!("/cached/{number}/get/cart")).await;
+        assert!(unchanged(&reply, headers), "{headers:?}: {:?}", reply.headers);
+    }
+    let mut strict = browser.tab_at(site.serve(site.sessions().never_store_signed_in_pages()));
+    assert_eq!(strict.get("/get/cart").await.cache_control(), ["no-store"]);
+}
 
 pub async fn a_response_that_was_shaped_by_the_session_varies(site: &Site) {
     let mut browser = site.browser();
@@ -20,7 +92,7 @@ pub async fn every_cookie_goes_with_no_store(site: &Site) {
         assert_eq!(reply.cache_control(), ["no-store"], "{path}");
     }
     let reply = browser.get("/get/cart").await;
-    assert!(reply.cookies().is_empty() && reply.cache_control().is_empty(), "nothing to tell");
+    assert!(reply.cookies().is_empty() && reply.cache_control().is_empty(), "signed out, nothing to tell");
 }
 
 pub async fn a_public_response_carries_no_cookie_and_begins_no_session(site: &Site) {

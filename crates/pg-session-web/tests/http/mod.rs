@@ -43,7 +43,10 @@ macro_rules! all_scenarios {
                 a_response_that_was_shaped_by_the_session_varies,
                 every_cookie_goes_with_no_store,
                 a_public_response_carries_no_cookie_and_begins_no_session,
-                a_login_makes_a_public_response_private;
+                a_login_makes_a_public_response_private,
+                no_cache_may_store_a_token,
+                a_read_after_a_key_rotation_keeps_its_cache_headers,
+                pages_of_signed_in_users_are_not_stored_unless_the_handler_says_so;
             hang_up:
                 a_save_is_finished_when_the_connection_was_reset;
             keys:
@@ -61,6 +64,7 @@ macro_rules! all_scenarios {
                 a_slow_request_does_not_bring_back_a_session_that_was_logged_out,
                 a_slow_request_does_not_revive_a_session_that_expired,
                 a_failed_handler_saves_nothing,
+                a_handler_that_timed_out_saves_nothing,
                 a_conflict_is_told_if_attributes_are_checked,
                 an_unreachable_database_is_503_and_never_an_anonymous_visitor,
                 an_attribute_is_taken_once_and_counted_exactly,
@@ -71,9 +75,13 @@ macro_rules! all_scenarios {
                 a_privilege_is_demanded_given_under_a_new_id_and_ends;
             tokens:
                 the_cookie_has_all_flags,
+                a_node_clock_that_is_ahead_does_not_shorten_the_cookie,
                 forged_and_truncated_tokens_cost_no_query,
                 a_forged_truncated_or_rotated_out_token_never_reaches_the_database,
-                two_session_cookies_are_none,
+                a_planted_cookie_does_not_hide_the_valid_one,
+                two_live_sessions_count_as_none_until_a_login,
+                a_logout_ends_every_session_that_was_presented,
+                a_visitors_change_with_two_sessions_adds_one_row,
                 a_bearer_carries_its_token_in_headers,
                 a_client_sees_its_own_writes_on_the_next_node;
         }

@@ -62,6 +62,15 @@ pub async fn a_slow_request_does_not_revive_a_session_that_expired(site: &Site) 
     assert!(!in_the_row.contains("cart") && !elsewhere, "nothing was written");
 }
 
+/// A time limit inside the layer has dropped the handler somewhere between two changes.
+pub async fn a_handler_that_timed_out_saves_nothing(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/set/cart/pears").await;
+    let reply = browser.get("/time-out/cart/apples").await;
+    assert_eq!((reply.status.as_u16(), reply.cookies().len()), (408, 0));
+    assert_eq!(browser.page("/get/cart").await, "pears");
+}
+
 pub async fn a_failed_handler_saves_nothing(site: &Site) {
     let mut browser = site.browser();
     let reply = browser.get("/fail/cart/apples").await;

@@ -1,11 +1,14 @@
 //! What travels: the cookie's flags, tokens that are not ours, headers instead of cookies, versions.
 
+use std::time::Duration;
+
 use hyper::header::AUTHORIZATION;
 use pg_sandbox::Sandbox;
-use pg_session::SigningKey;
+use pg_session::{SessionManager, SigningKey};
+use pg_session_web::WebSessions;
 
 use super::browser::COOKIE_NAME;
-use super::world::Site;
+use super::world::{Site, config};
 
 pub async fn the_cookie_has_all_flags(site: &Site) {
     let mut browser = site.browser();
@@ -22,6 +25,23 @@ pub async fn the_cookie_has_all_flags(site: &Site) {
     let seconds: u64 = age[1].strip_prefix("Max-Age=").expect("an age").parse().expect("seconds");
     let lifetime = site.node.config().lifetime.as_secs();
     assert!((lifetime - 60..=lifetime + 60).contains(&seconds), "{seconds}");
+}
+
+/// The database's clock is an hour behind the node's, and a session lives half an hour.
+pub async fn a_node_clock_that_is_ahead_does_not_shorten_the_cookie(site: &Site) {
+    let mut config = config(&site.schema);
+    let lifetime = Duration::from_secs(1_800);
+    (config.lifetime, config.idle_timeout) = (lifetime, lifetime);
+    config.touch_interval = Duration::from_secs(60);
+    let builder = SessionManager::builder(config).url(&site.url).expect("a URL");
+    let behind = "(pg_catalog.clock_timestamp() - interval '1 hour')";
+    let node = builder.database_clock(behind).connect().await.expect("the node starts");
+    let mut browser = site.browser_with(WebSessions::new(node, site.signer.clone()));
+    let cookie = browser.get("/login/42").await.cookies().remove(0);
+    let (_, age) = cookie.split_once("Max-Age=").expect("an age");
+    let seconds: u64 = age.split(';').next().expect("a number").parse().expect("seconds");
+    assert!((1_740..=1_800).contains(&seconds), "{seconds}");
+    assert_eq!(browser.page("/user").await, "42");
 }
 
 pub async fn forged_and_truncated_tokens_cost_no_query(site: &Site) {
@@ -108,26 +128,97 @@ const EVERYTHING_BUT_NEW_SESSIONS: [&str; 13] = [
     "/logout-everywhere",
 ];
 
-pub async fn two_session_cookies_are_none(site: &Site) {
+fn cookie_header(token: &str) -> String {
+    format!("{COOKIE_NAME}={token}")
+}
+
+/// Cookies that a sibling domain or another path can plant beside ours.
+pub async fn a_planted_cookie_does_not_hide_the_valid_one(site: &Site) {
     let mut browser = site.browser();
     browser.page("/login/42").await;
-    let good = format!("{COOKIE_NAME}={}", browser.token().expect("signed in"));
-    let mut attacker = site.browser();
-    attacker.page("/login/43").await;
-    let bad = format!("{COOKIE_NAME}={}", attacker.token().expect("signed in"));
-    let before = site.statements();
-    for cookies in [
-        vec![format!("{good}; {bad}")],
-        vec![format!("{bad}; {good}")],
-        vec![good.clone(), bad.clone()],
-        vec![format!("{good}; {good}")],
-    ] {
-        assert_eq!(browser.send("GET", "/user", &cookies).await.body, "nobody", "{cookies:?}");
+    let good = cookie_header(browser.token().expect("signed in"));
+    let mut ended = site.browser();
+    ended.page("/login/43").await;
+    let ended_cookie = cookie_header(ended.token().expect("signed in"));
+    assert_eq!(ended.page("/logout").await, "true");
+    let rows = site.rows().await;
+    let planted = [
+        cookie_header(""),
+        cookie_header("x"),
+        COOKIE_NAME.to_owned(),
+        cookie_header(&"A".repeat(2_000)),
+        format!("\u{2000}{}", cookie_header("evil")),
+        vec![cookie_header("x"); 100].join("; "),
+        ended_cookie,
+        good.clone(),
+    ];
+    for planted in &planted {
+        let orders = [
+            vec![format!("{good}; {planted}")],
+            vec![format!("{planted}; {good}")],
+            vec![good.clone(), planted.clone()],
+            vec![planted.clone(), good.clone()],
+        ];
+        for cookies in orders {
+            assert_eq!(browser.send("GET", "/user", &cookies).await.body, "42", "{cookies:?}");
+        }
     }
-    assert_eq!(site.statements(), before);
-    // Not ours, as browsers see it.
-    let near = format!("{good}; \u{2000}{bad}; __host-session=x; {COOKIE_NAME}2=y");
-    assert_eq!(browser.send("GET", "/user", &[near]).await.body, "42");
+    assert_eq!(site.rows().await, rows, "no row was created");
+    let cookies = [format!("{}; {good}", planted[0])];
+    assert_eq!(browser.send("GET", "/logout", &cookies).await.body, "true");
+    assert_eq!(browser.page("/user").await, "nobody", "it ended the session");
+}
+
+pub async fn two_live_sessions_count_as_none_until_a_login(site: &Site) {
+    let (mut browser, mut attacker) = (site.browser(), site.browser());
+    browser.page("/login/42").await;
+    attacker.page("/login/43").await;
+    let [good, planted] = [&browser, &attacker].map(|one| cookie_header(one.token().expect("signed in")));
+    for cookies in [vec![format!("{good}; {planted}")], vec![planted.clone(), good.clone()]] {
+        let reply = browser.send("GET", "/user", &cookies).await;
+        assert_eq!((reply.body.as_str(), reply.cookies().len()), ("nobody", 0));
+    }
+    // The planted cookie stays in the browser, ours is replaced.
+    let reply = browser.send("GET", "/login/42", &[format!("{planted}; {good}")]).await;
+    let fresh = reply.cookies().remove(0).split(';').next().expect("a pair").to_owned();
+    let reply = browser.send("GET", "/user", &[format!("{planted}; {fresh}")]).await;
+    assert_eq!(reply.body, "42", "the login recovered");
+    assert_eq!(attacker.page("/user").await, "nobody", "the session that was planted ended");
+}
+
+pub async fn a_logout_ends_every_session_that_was_presented(site: &Site) {
+    for first_reads in [false, true] {
+        let (mut browser, mut attacker) = (site.browser(), site.browser());
+        browser.page("/login/42").await;
+        attacker.page("/login/43").await;
+        let [good, planted] = [&browser, &attacker].map(|one| cookie_header(one.token().expect("signed in")));
+        let cookies = [format!("{planted}; {good}")];
+        if first_reads {
+            assert_eq!(browser.send("GET", "/user", &cookies).await.body, "nobody");
+        }
+        let reply = browser.send("GET", "/logout", &cookies).await;
+        assert_eq!((reply.body.as_str(), reply.cookies().len()), ("true", 1));
+        assert_eq!(browser.page("/user").await, "nobody");
+        assert_eq!(attacker.page("/user").await, "nobody");
+    }
+}
+
+pub async fn a_visitors_change_with_two_sessions_adds_one_row(site: &Site) {
+    let (mut browser, mut attacker) = (site.browser(), site.browser());
+    browser.page("/login/42").await;
+    attacker.page("/login/43").await;
+    let [good, planted] = [&browser, &attacker].map(|one| cookie_header(one.token().expect("signed in")));
+    let mut ours = good;
+    for value in ["apples", "pears", "plums"] {
+        let cookies = [format!("{planted}; {ours}")];
+        let reply = browser.send("GET", &format!("/set/cart/{value}"), &cookies).await;
+        if let Some(cookie) = reply.cookies().first() {
+            ours = cookie.split(';').next().expect("a pair").to_owned();
+        }
+    }
+    assert_eq!(site.rows().await, 1, "the new session took the place of both");
+    let reply = browser.send("GET", "/get/cart", &[format!("{planted}; {ours}")]).await;
+    assert_eq!(reply.body, "plums");
 }
 
 pub async fn a_bearer_carries_its_token_in_headers(site: &Site) {
@@ -150,7 +241,7 @@ pub async fn a_bearer_carries_its_token_in_headers(site: &Site) {
 /// The other node does not even listen to the first one's change: the version in the cookie is enough.
 pub async fn a_client_sees_its_own_writes_on_the_next_node(site: &Site) {
     let other = site.other_node().await;
-    let other = site.serve(pg_session_web::WebSessions::new(other, site.signer.clone()));
+    let other = site.serve(WebSessions::new(other, site.signer.clone()));
     let mut browser = site.browser();
     browser.page("/set/cart/0").await;
     for n in 1..200 {

@@ -1,6 +1,6 @@
 //! How the node is doing.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::SessionManager;
 use crate::cache::CacheStats;
@@ -59,6 +59,13 @@ impl SessionManager {
         let mut changes = self.0.trust.watch();
         // An error means that the sender is gone, which `self` keeps.
         let _ = changes.wait_for(|standing| self.0.rules.clock.now() < standing.until).await;
+    }
+
+    /// The time by the database's clock, as this node knows it: at most a round trip ahead, never behind. It costs no query.
+    /// Compare a session's times with it, not with the clock of the machine.
+    #[must_use]
+    pub fn database_time(&self) -> SystemTime {
+        self.0.rules.clock.database_now().into()
     }
 
     /// Sends a barrier and waits until it is back: then this node has handled every change that was committed, by

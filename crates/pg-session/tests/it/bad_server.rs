@@ -112,7 +112,7 @@ async fn a_wrong_password_is_named_as_such_and_not_repeated() {
     let (file, rules): (String, String) = (row.get(0), row.get(1));
     let rules = format!("host all {role} all scram-sha-256\n{rules}");
     let script = format!(
-        "COPY (SELECT line FROM string_to_table($rules${rules}$rules$, E'\n') AS line) TO '{file}';
+        "COPY (SELECT line FROM unnest(string_to_array($rules${rules}$rules$, E'\n')) AS line) TO '{file}';
          SELECT pg_reload_conf()"
     );
     observer.batch_execute(&script).await.unwrap();

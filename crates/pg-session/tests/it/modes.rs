@@ -63,6 +63,11 @@ async fn custom_plans(pool: &Pool, begin: &str) -> i64 {
 #[tokio::test]
 async fn a_create_is_planned_once_whatever_the_table_becomes() {
     let world = World::new();
+    let version =
+        world.client().await.query_one("SELECT current_setting('server_version_num')::int", &[]).await;
+    if version.unwrap().get::<_, i32>(0) < 140_000 {
+        return; // PostgreSQL does not count custom plans before version 14.
+    }
     let pool = pool(&world, 1);
     let node = node_on(&world, &pool, world.config()).await;
     let client = world.client().await;
