@@ -174,16 +174,6 @@ impl Clock {
         }
     }
 
-    /// The tick at which `instant` was, or zero for one before this clock was made.
-    #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
-    pub(crate) fn tick_of(&self, instant: Instant) -> Tick {
-        match &self.source {
-            Source::Monotonic { anchor } => Tick(nanoseconds(instant.saturating_duration_since(*anchor))),
-            // A manual clock stands still while a barrier travels.
-            Source::Manual { .. } => self.now(),
-        }
-    }
-
     /// The latest that the database's clock can be at `tick`.
     #[inline]
     pub(crate) fn database_at(&self, tick: Tick) -> DbTime {

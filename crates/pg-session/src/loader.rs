@@ -198,7 +198,10 @@ impl Loader {
                         .map(|(id, record)| (id, record.map(SharedRecord::new)))
                         .collect());
                 }
-                Err(Failure { verdict: Verdict::Collided | Verdict::Outdated, .. }) if tries < TRIES_MAX => {
+                Err(Failure {
+                    verdict: Verdict::Collided | Verdict::Outdated | Verdict::WrongServer,
+                    ..
+                }) if tries < TRIES_MAX => {
                     tries += 1;
                 }
                 Err(failure) => return Err(failure.of_read()),

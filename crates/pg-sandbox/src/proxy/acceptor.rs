@@ -21,7 +21,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Accepts until it is aborted; its connections end with it.
 pub(super) async fn run(
     listener: TcpListener,
-    server: SocketAddr,
+    server: Receiver<SocketAddr>,
     faults: Receiver<Faults>,
     counts: Arc<Counts>,
 ) {
@@ -35,7 +35,7 @@ pub(super) async fn run(
                         reset(&client);
                     } else {
                         let open = Open::count(&counts);
-                        connections.spawn(forward(client, server, now.cuts, faults.clone(), open));
+                        connections.spawn(forward(client, *server.borrow(), now.cuts, faults.clone(), open));
                     }
                 }
                 // The client has gone again, or there is nothing to accept it with: neither ends the proxy.

@@ -36,6 +36,7 @@ use faults::{Faults, PerDirection};
 #[must_use = "a proxy that is dropped closes its connections"]
 pub struct Proxy {
     addr: SocketAddr,
+    server: watch::Sender<SocketAddr>,
     faults: watch::Sender<Faults>,
     counts: Arc<Counts>,
     acceptor: AbortHandle,
@@ -65,9 +66,10 @@ impl Proxy {
         let faults = watch::Sender::new(Faults::default());
         let counts =
             Arc::new(Counts { open: watch::Sender::new(0), forwarded: PerDirection::of(AtomicU64::default) });
-        let accepting = acceptor::run(listener, server, faults.subscribe(), Arc::clone(&counts));
+        let server = watch::Sender::new(server);
+        let accepting = acceptor::run(listener, server.subscribe(), faults.subscribe(), Arc::clone(&counts));
         let acceptor = tokio::spawn(accepting).abort_handle();
-        Ok(Self { addr, faults, counts, acceptor })
+        Ok(Self { addr, server, faults, counts, acceptor })
     }
 
     /// Where the proxy listens.
@@ -83,6 +85,11 @@ impl Proxy {
     #[must_use]
     pub fn url_for(&self, url: &str) -> String {
         url::with_addr(url, self.addr)
+    }
+
+    /// Forwards new connections to `server`, as after a failover or a change of a name in DNS. Open ones are left alone.
+    pub fn redirect(&self, server: SocketAddr) {
+        self.server.send_replace(server);
     }
 
     /// Closes every connection that is open now (the peers see a reset, or the end of the stream). New ones are accepted.

@@ -20,6 +20,8 @@ pub(crate) enum Message {
     DropAll,
     /// A lock was released.
     Released(Wake),
+    /// The number that a node sent through its pool.
+    Proof(Uuid),
 }
 
 /// The payload is not one that this library writes.
@@ -49,6 +51,7 @@ impl Message {
             'u' => Ok(Self::DropUser(uuid(rest)?.into())),
             'g' => Ok(Self::DropGroup(uuid(rest)?.into())),
             'l' => Ok(Self::Released(Wake(uuid(rest)?))),
+            'p' => Ok(Self::Proof(uuid(rest)?)),
             'a' if rest.is_empty() => Ok(Self::DropAll),
             _ => Err(Malformed),
         }

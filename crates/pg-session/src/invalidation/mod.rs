@@ -1,9 +1,9 @@
-//! The hearing lane: notifications drop what they name and wake who waits for a lock, barriers renew the trust, a lost connection ends it.
+//! The hearing lane: notifications drop what they name and wake who waits for a lock, proofs renew the trust, a lost connection ends it.
 //!
 //! States of a node, as its subscription tells them:
 //!
 //! ```text
-//! deaf ──Listening──▶ listening, unproved ──InSync──▶ trusted ⟲ InSync
+//! deaf ──Listening──▶ listening, unproved ──proof───▶ trusted ⟲ proof
 //!   ▲                         │                          │
 //!   └──────────Lost───────────┴───────────Lost───────────┘      (trusted also ends by time, without an event)
 //! ```
@@ -13,6 +13,7 @@
 //! by [`resync`] in chunks and by whoever asks for it first.
 
 pub(crate) mod message;
+pub(crate) mod proof;
 pub(crate) mod resync;
 pub(crate) mod trust;
 
@@ -25,19 +26,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::message::Message;
+use self::proof::Prover;
 use self::trust::Trust;
 use crate::cache::Cache;
 use crate::lock::waiters::Waiters;
-use crate::session::record::Rules;
 
 /// What the hearing task works on.
 pub(crate) struct Hearing {
-    pub(crate) rules: Arc<Rules>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) waiters: Arc<Waiters>,
     /// Told at each start of listening.
     pub(crate) resync: Arc<Notify>,
+    pub(crate) prover: Arc<Prover>,
 }
 
 impl Hearing {
@@ -68,8 +69,10 @@ impl Hearing {
                     self.cache.start_listening();
                     self.waiters.hear();
                     self.resync.notify_one();
+                    self.prover.set_listening(true);
                 }
-                Some(Event::InSync { as_of }) => self.trust.prove(self.rules.clock.tick_of(as_of)),
+                // The listener's own barrier says nothing about the server that the pool writes to.
+                Some(Event::InSync { .. }) => {}
                 Some(Event::Lost(reason)) => {
                     self.deafen();
                     info!(%reason, "notifications may have been missed, sessions are read from the database until in sync again");
@@ -84,6 +87,7 @@ impl Hearing {
     /// Trust first: no reader may be served under it once the epoch has moved on.
     fn deafen(&self) {
         self.trust.revoke();
+        self.prover.set_listening(false);
         self.cache.stop_listening();
         self.waiters.deafen();
     }
@@ -98,11 +102,12 @@ impl Hearing {
             Message::DropGroup(group) => self.cache.drop_group(group),
             Message::DropAll => self.cache.drop_all(),
             Message::Released(wake) => self.waiters.wake(wake),
+            Message::Proof(number) => self.prover.received(number),
         }
     }
 }
 
-/// Sends a barrier at each interval, until stopped. Its return is an event like any other's.
+/// Sends a barrier at each interval over an application's listener, until stopped, so that a half-open connection is found.
 pub(crate) async fn pulse(listener: Listener, interval: Duration, stop: CancellationToken) {
     loop {
         tokio::select! {

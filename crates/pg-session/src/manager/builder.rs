@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::Hearing;
+use crate::invalidation::proof::Prover;
 use crate::invalidation::resync::Resync;
 use crate::invalidation::trust::Trust;
 use crate::loader::{LOAD_LANES, Loader};
@@ -29,8 +30,11 @@ use crate::session::record::Rules;
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
-/// A barrier each third of the trust window: two may be lost before trust ends.
-pub(super) const BARRIERS_PER_WINDOW: u32 = 3;
+/// Barriers of the listener each trust window. They find a half-open connection within a window; they prove no trust.
+pub(super) const BARRIERS_PER_WINDOW: u32 = 2;
+
+/// The least time that `connect` waits for a notification through the pool to reach the listener.
+const START_WAIT_MIN: Duration = Duration::from_secs(2);
 
 /// Collects what a [`SessionManager`] is to be connected with.
 #[derive(Debug)]
@@ -153,9 +157,10 @@ impl Builder {
         if !owns_listener {
             manager.0.keep_proving();
         }
-        let patience = manager.0.config.query_timeout;
+        let patience = manager.0.config.query_timeout.max(START_WAIT_MIN);
         match tokio::time::timeout(patience, manager.begin_hearing()).await {
             Ok(begun) => begun?,
+            Err(_) if manager.0.hears_another_server() => return Err(another_server()),
             Err(_) => {
                 warn!("the listener is not in sync yet, sessions are read from the database until it is");
             }
@@ -192,6 +197,22 @@ impl SessionManager {
     }
 }
 
+impl Node {
+    /// Whether the listener works, and has not received what the pool committed.
+    fn hears_another_server(&self) -> bool {
+        let in_sync = self.listener.status().phase() == pg_listen::Phase::InSync;
+        in_sync && self.prover.watch().borrow().committed
+    }
+}
+
+fn another_server() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "the listener did not receive a notification that the pool committed: they reach different databases or servers; \
+         correct `listen_on` (host, port and dbname), or the address of the pool",
+    )
+}
+
 /// Whose listener it is: only our own is closed at shutdown, and sends as many barriers as the trust needs by itself.
 enum Ears {
     Own(Box<Server>),
@@ -213,12 +234,19 @@ fn start(
 
     let wanted = Arc::new(Notify::new());
     let waiters = Arc::<Waiters>::default();
+    let prover = Arc::new(Prover::new(
+        Arc::clone(&rules),
+        Arc::clone(&database),
+        Arc::clone(&trust),
+        config.trust_window,
+    ));
+    serving.spawn(Arc::clone(&prover).run(stop.clone()));
     let hearing = Hearing {
-        rules: Arc::clone(&rules),
         cache: Arc::clone(&cache),
         trust: Arc::clone(&trust),
         waiters: Arc::clone(&waiters),
         resync: Arc::clone(&wanted),
+        prover: Arc::clone(&prover),
     };
     serving.spawn(hearing.run(events, stop.clone()));
     let resync = Resync { cache: Arc::clone(&cache), database: Arc::clone(&database), wanted };
@@ -268,6 +296,7 @@ fn start(
         rules,
         cache,
         trust,
+        prover,
         loader,
         writer,
         touches,
@@ -306,7 +335,6 @@ fn make_listener(server: &Server, config: &Config) -> Result<Listener, Error> {
     Listener::builder(server.config.clone())
         .tls(server.connector()?)
         .barrier_interval(interval)
-        // A barrier that takes longer than the rest of the window cannot renew the trust in time.
         .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))
         .start()
         .map_err(of_listener)

@@ -36,6 +36,7 @@ use crate::cache::Cache;
 use crate::cleaner::Cleaner;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+use crate::invalidation::proof::Prover;
 use crate::invalidation::pulse;
 use crate::invalidation::trust::Trust;
 use crate::loader::Loader;
@@ -61,6 +62,7 @@ struct Node {
     rules: Arc<Rules>,
     cache: Arc<Cache>,
     trust: Arc<Trust>,
+    prover: Arc<Prover>,
     loader: Arc<Loader>,
     writer: Writer,
     touches: Arc<TouchBuffer>,

@@ -1,5 +1,6 @@
 //! How the node is doing.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::SessionManager;
@@ -68,26 +69,47 @@ impl SessionManager {
         self.0.rules.clock.database_now().into()
     }
 
-    /// Sends a barrier and waits until it is back: then this node has handled every change that was committed, by
-    /// anyone, before this call.
+    /// Sends a notification through the pool and waits until this node's listener receives it. Then this node has handled
+    /// every change that any node committed before this call.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the listening connection is down, or is lost and not back within `trust_window`.
+    /// [`ErrorKind::Unavailable`] if the listener is not connected, or does not receive the notification within
+    /// `trust_window`.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn catch_up(&self) -> Result<(), Error> {
-        let mut changes = self.0.trust.watch();
-        let deaf =
-            || Error::new(ErrorKind::Unavailable, "the listener is not connected; it is being replaced");
-        let as_of = self.0.listener.barrier().await.map_err(|error| deaf().with_source(error))?;
-        // The barrier came back to the listener; it counts when the hearing task has handled what came before it. If
-        // the connection is lost in between, the barrier of the next one proves as much.
-        let proved = self.0.rules.clock.tick_of(as_of);
-        let heard = changes.wait_for(|standing| standing.proved >= proved);
-        match tokio::time::timeout(self.0.config.trust_window, heard).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(deaf()),
+        let node = &self.0;
+        let (mut changes, mut attempts) = (node.trust.watch(), node.prover.watch());
+        if !node.listener.status().is_connected() {
+            return Err(not_proved("the listener is not connected; it is being replaced", None));
         }
+        let asked = node.rules.clock.now();
+        node.prover.want();
+        let outcome = async {
+            tokio::select! {
+                proved = changes.wait_for(|standing| standing.proved >= asked) => proved.map(|_| None).ok(),
+                failed = attempts.wait_for(|attempts| attempts.failed.is_some_and(|failed| failed >= asked)) => {
+                    failed.map(|attempts| Some(attempts.error.clone())).ok()
+                }
+            }
+        };
+        match tokio::time::timeout(node.config.trust_window, outcome).await {
+            Ok(Some(None)) => Ok(()),
+            Ok(Some(Some(cause))) => {
+                Err(not_proved("no notification could be sent through the pool and received", cause))
+            }
+            Ok(None) | Err(_) => {
+                Err(not_proved("the listener did not receive a notification that the pool sent", None))
+            }
+        }
+    }
+}
+
+fn not_proved(what: &str, cause: Option<Arc<Error>>) -> Error {
+    let error = Error::new(ErrorKind::Unavailable, what.to_owned());
+    match cause {
+        Some(cause) => error.with_source(cause.to_string()),
+        None => error,
     }
 }

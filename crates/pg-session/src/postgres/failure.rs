@@ -28,6 +28,8 @@ pub(crate) enum Verdict {
     /// The tables changed under a prepared statement, or a pooler lost it; nothing happened, and another try with a
     /// new one may pass.
     Outdated,
+    /// The server is a standby or read-only; nothing happened, and another connection may reach the primary.
+    WrongServer,
     /// It never left this node.
     NotSent,
     /// It was sent, and its outcome is not known.
@@ -65,6 +67,9 @@ impl Failure {
                     SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::FEATURE_NOT_SUPPORTED => {
                         Verdict::Outdated
                     }
+                    SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+                        Verdict::WrongServer
+                    }
                     _ => Verdict::Refused,
                 };
                 Self { error: refusal(server), verdict }
@@ -100,7 +105,7 @@ impl Failure {
                 "the write kept colliding with other transactions and was not made; try again later",
             )
             .with_source(self.error),
-            Verdict::Refused | Verdict::Outdated | Verdict::NotSent => self.error,
+            Verdict::Refused | Verdict::Outdated | Verdict::WrongServer | Verdict::NotSent => self.error,
         }
     }
 }
@@ -135,6 +140,12 @@ fn refusal(server: &DbError) -> Error {
         SqlState::TOO_MANY_CONNECTIONS => {
             (ErrorKind::Unavailable, "PostgreSQL has no connection left; raise max_connections".to_owned())
         }
+        SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => (
+            ErrorKind::Unavailable,
+            "the pool reached a standby or a read-only server, which cannot serve sessions; nothing was read or written, \
+             try again; if this lasts, give the pool the address of the primary"
+                .to_owned(),
+        ),
         _ => (ErrorKind::Database, "PostgreSQL refused the statement".to_owned()),
     };
     Error::new(kind, message).with_source(Cause::of(server))

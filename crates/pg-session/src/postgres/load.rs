@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::names::Owner;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
@@ -64,7 +64,7 @@ fn select(dialect: &Dialect<'_>, condition: &str) -> String {
                 s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
                 {apart} AS apart, {now} AS now
          FROM {sessions} s
-         WHERE {condition} AND {live}"
+         WHERE {condition} AND {live} AND {ON_PRIMARY}"
     )
 }
 

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::notify::{Wake, released};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
@@ -215,7 +215,8 @@ fn holder(dialect: &Dialect<'_>) -> Sql {
     Sql {
         text: format!(
             "SELECT l.label, l.fence, l.acquired_at, l.expires_at FROM {locks} l
-             WHERE l.scope = $1 AND l.name = $2 AND l.owner IS NOT NULL AND l.expires_at > {now}"
+             WHERE l.scope = $1 AND l.name = $2 AND l.owner IS NOT NULL AND l.expires_at > {now}
+                 AND {ON_PRIMARY}"
         ),
         types: vec![Type::UUID, Type::TEXT],
     }

@@ -145,6 +145,13 @@ impl Dialect<'_> {
     }
 }
 
+/// A condition of each statement that only reads: true on a primary, an error on a standby (SQLSTATE 55000).
+///
+/// A standby may lag behind a revocation for any time. Its rows must not enter the cache, and its silence does not mean that
+/// a session is gone. A connection can change its server, behind a pooler or a proxy, so each statement asks. As a
+/// subselect it is evaluated once for a statement, also if no row matches.
+const ON_PRIMARY: &str = "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)";
+
 impl Database {
     pub(crate) fn new(pool: Pooled, rules: Arc<Rules>, names: Names, config: &Config, now: &str) -> Self {
         let dialect = Dialect { names: &names, config, now };
@@ -244,26 +251,44 @@ impl Database {
 
     /// Runs `work` on a connection of the pool, all within `timeout`.
     ///
-    /// A connection whose work did not end in time is closed, not returned: its answer would meet the next borrower.
+    /// A connection whose work did not end in time is closed, not returned: its answer would meet the next borrower. So is
+    /// one that leads to a standby.
     async fn bounded<T>(
         &self,
         timeout: Duration,
         work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let deadline = tokio::time::Instant::now() + timeout;
-        // Only the statement has the patience for any number of rows. A connection that hangs while it is made, to a server
-        // that is gone, keeps a logout, and all behind it, no longer than it keeps a read.
-        let patience = timeout.min(self.timeout);
-        let connection = match tokio::time::timeout(patience, self.pool.get()).await {
-            Ok(connection) => connection.map_err(|error| Failure::not_sent(of_pool(&error)))?,
-            Err(_) => return Err(Failure::not_sent(no_connection(patience))),
-        };
+        let connection = self.connection(timeout).await?;
         match tokio::time::timeout_at(deadline, work(&connection)).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                if outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::WrongServer) {
+                    self.leave_server(connection);
+                }
+                outcome
+            }
             Err(_) => {
                 drop(Object::take(connection));
                 Err(Failure::no_answer(timeout))
             }
+        }
+    }
+
+    async fn connection(&self, timeout: Duration) -> Result<Object, Failure> {
+        // Only the statement has the patience for any number of rows. A connection that hangs while it is made, to a server
+        // that is gone, keeps a logout, and all behind it, no longer than it keeps a read.
+        let patience = timeout.min(self.timeout);
+        match tokio::time::timeout(patience, self.pool.get()).await {
+            Ok(connection) => connection.map_err(|error| Failure::not_sent(of_pool(&error))),
+            Err(_) => Err(Failure::not_sent(no_connection(patience))),
+        }
+    }
+
+    /// Closes a connection to a standby, and in a pool of our own the idle ones, which may lead there, too.
+    fn leave_server(&self, connection: Object) {
+        drop(Object::take(connection));
+        if self.owns_pool {
+            self.pool.retain(|_, _| false);
         }
     }
 

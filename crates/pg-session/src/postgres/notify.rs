@@ -6,10 +6,13 @@
 //! 1u<id>  1g<id>                     drop every session of this user, of this group
 //! 1a                                 drop every session
 //! 1l<digest>                         this lock was released
+//! 1p<number>                         a node's proof that its listener receives what its pool commits
 //! ```
 //!
 //! Ids and digests are 32 hexadecimal digits, versions decimal. The leading digit is the format's version. A payload stays under
 //! PostgreSQL's 8 000 bytes by a fixed number of entries whose longest form is known.
+
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -117,6 +120,12 @@ impl Database {
     /// Tells every node to drop sessions from memory; nothing in the tables changes.
     pub(crate) async fn notify_drop(&self, whose: Whose) -> Result<(), Failure> {
         self.query(&self.texts.notify, &[&[whose.payload()].as_slice()]).await.map(|_| ())
+    }
+
+    /// Sends a number through the pool, for `invalidation::proof`.
+    pub(crate) async fn notify_proof(&self, number: Uuid, timeout: Duration) -> Result<(), Failure> {
+        let payload = format!("1p{}", number.simple());
+        self.query_within(timeout, &self.texts.notify, &[&[payload].as_slice()]).await.map(|_| ())
     }
 
     /// Tells every node what versions these sessions have; nothing in the tables changes.

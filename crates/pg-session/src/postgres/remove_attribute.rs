@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
-use super::{Database, Dialect, Sql, same_length, unexpected};
+use super::{Database, Dialect, ON_PRIMARY, Sql, same_length, unexpected};
 use crate::session::packed;
 
 /// Sessions that one statement takes.
@@ -35,7 +35,7 @@ pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
             "WITH found AS MATERIALIZED (
                  SELECT s.id, s.version, s.attributes, position($3 IN s.attributes) > 0 AS packed,
                         s.spilled AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2) AS apart
-                 FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live}
+                 FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live} AND {ON_PRIMARY}
              )
              SELECT f.id, f.version, f.attributes, f.apart FROM found f
              WHERE f.packed OR f.apart ORDER BY f.id LIMIT {PAGE}"

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::version::Version;
@@ -26,7 +26,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let ids = parameters.any(&IDS);
     Sql {
         text: format!(
-            "SELECT s.id, s.version, s.last_accessed_at, {now} AS now FROM {sessions} s WHERE s.id = {ids} AND {live}"
+            "SELECT s.id, s.version, s.last_accessed_at, {now} AS now FROM {sessions} s
+             WHERE s.id = {ids} AND {live} AND {ON_PRIMARY}"
         ),
         types: parameters.types,
     }

@@ -116,8 +116,8 @@ async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Vec<J> {
             Err(failure) => failure,
         };
         match failure.verdict {
-            Verdict::Collided | Verdict::Outdated if tries < TRIES_MAX => {
-                debug!(error = %failure.error, tries, "a combined write collided");
+            Verdict::Collided | Verdict::Outdated | Verdict::WrongServer if tries < TRIES_MAX => {
+                debug!(error = %failure.error, tries, "a batch failed without effect and is tried again");
                 tokio::time::sleep(PAUSE * (1 << tries)).await;
                 tries += 1;
                 parts.push(part);

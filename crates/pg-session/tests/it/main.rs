@@ -13,6 +13,7 @@ mod support;
 mod tables;
 mod told;
 
+mod another_server;
 mod bad_input;
 mod bad_server;
 mod combining;

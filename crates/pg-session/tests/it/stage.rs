@@ -45,7 +45,7 @@ impl World {
         node
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> SocketAddr {
         let config = driver_config(&self.url);
         match (config.get_hosts(), config.get_ports()) {
             ([Host::Tcp(host)], [port]) => format!("{host}:{port}").parse().expect("a numeric address"),
@@ -54,7 +54,7 @@ impl World {
     }
 }
 
-fn driver_config(url: &str) -> tokio_postgres::Config {
+pub fn driver_config(url: &str) -> tokio_postgres::Config {
     tokio_postgres::Config::from_str(url).expect("the sandbox's URL parses")
 }
 
