@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use actix_web::dev::ServiceRequest;
+use actix_web::http::header::HOST;
 use actix_web::{HttpMessage as _, HttpRequest};
-use pg_session_web::RequestHead;
+use pg_session_web::{RequestHead, host_of};
 
 pub(crate) struct Head<'a>(pub(crate) &'a ServiceRequest);
 
@@ -15,6 +16,16 @@ impl RequestHead for Head<'_> {
 
     fn peer(&self) -> Option<IpAddr> {
         self.0.peer_addr().map(|address| address.ip())
+    }
+
+    fn host(&self) -> Option<&str> {
+        let header = self.0.headers().get(HOST).and_then(|value| value.to_str().ok());
+        // HTTP/2 has it in the address.
+        self.0.uri().host().or(header.map(host_of))
+    }
+
+    fn path(&self) -> &str {
+        self.0.uri().path()
     }
 }
 

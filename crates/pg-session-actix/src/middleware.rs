@@ -106,7 +106,7 @@ fn answer<B: MessageBody>(response: ServiceResponse<B>, closing: Closing) -> Ser
         }
     };
     let headers = response.headers_mut();
-    if let Some((name, value)) = closing.token {
+    for (name, value) in closing.headers {
         append(headers, HeaderName::from_static(name), &value);
     }
     if let Some(value) = closing.cache_control {

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use http::header::HOST;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Request};
-use pg_session_web::RequestHead;
+use http::{Extensions, HeaderMap, Request, Uri};
+use pg_session_web::{RequestHead, host_of};
 
 /// The address at the other end of the connection, put into a request's extensions by a server other than axum's: there, use
 /// `into_make_service_with_connect_info::<SocketAddr>()`.
@@ -12,13 +13,14 @@ use pg_session_web::RequestHead;
 pub struct Peer(pub IpAddr);
 
 pub(crate) struct Head<'a> {
+    uri: &'a Uri,
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
 }
 
 impl<'a> Head<'a> {
     pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
-        Self { headers: request.headers(), extensions: request.extensions() }
+        Self { uri: request.uri(), headers: request.headers(), extensions: request.extensions() }
     }
 }
 
@@ -32,6 +34,16 @@ impl RequestHead for Head<'_> {
             return Some(*address);
         }
         connect_info(self.extensions)
+    }
+
+    fn host(&self) -> Option<&str> {
+        let header = self.headers.get(HOST).and_then(|value| value.to_str().ok());
+        // HTTP/2 has it in the address.
+        self.uri.host().or(header.map(host_of))
+    }
+
+    fn path(&self) -> &str {
+        self.uri.path()
     }
 }
 

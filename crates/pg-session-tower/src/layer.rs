@@ -119,7 +119,7 @@ fn answer<R: Default>(response: Response<R>, closing: Closing) -> Response<R> {
         }
     };
     let headers = response.headers_mut();
-    if let Some((name, value)) = closing.token {
+    for (name, value) in closing.headers {
         append(headers, HeaderName::from_static(name), &value);
     }
     if let Some(value) = closing.cache_control {

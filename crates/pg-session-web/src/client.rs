@@ -4,6 +4,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::AddressSource;
+
+/// The host of an authority or a `host` header, without its port. For edges.
+#[must_use]
+pub fn host_of(authority: &str) -> &str {
+    let end = if authority.starts_with('[') {
+        authority.find(']').map(|bracket| bracket + 1)
+    } else {
+        authority.find(':')
+    };
+    &authority[..end.unwrap_or(authority.len())]
+}
+
 /// The part of a user agent that is kept, in bytes.
 pub const USER_AGENT_BYTES_MAX: usize = 256;
 
@@ -14,16 +27,12 @@ pub trait RequestHead {
 
     /// The address at the other end of the connection, if the server knows it.
     fn peer(&self) -> Option<IpAddr>;
-}
 
-/// Where a client's address is taken from.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum AddressSource {
-    /// The connection.
-    #[default]
-    Peer,
-    /// The last address in this header.
-    Header(String),
+    /// The host that the client asked for, without a port.
+    fn host(&self) -> Option<&str>;
+
+    /// The path that the client asked for, without a query.
+    fn path(&self) -> &str;
 }
 
 /// How much of an address is kept.
@@ -43,23 +52,13 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn of(head: &impl RequestHead, source: &AddressSource, detail: AddressDetail) -> Self {
-        let address = match source {
-            AddressSource::Peer => head.peer(),
-            AddressSource::Header(name) => head.headers(name).last().and_then(last_address),
-        };
-        let address = address.map(|address| address.to_canonical());
+        let address = source.address(head);
         let address = match detail {
             AddressDetail::Whole => address,
             AddressDetail::Network => address.map(network),
         };
         Self { address, user_agent: head.headers("user-agent").next().and_then(user_agent) }
     }
-}
-
-/// What stands before it was written by whoever sent the request to the proxy.
-fn last_address(header: &[u8]) -> Option<IpAddr> {
-    let last = header.rsplit(|&byte| byte == b',').next()?;
-    std::str::from_utf8(last).ok()?.trim().parse().ok()
 }
 
 /// The /24 of an IPv4 address, the /48 of an IPv6 address.
@@ -97,6 +96,18 @@ mod tests {
         fn peer(&self) -> Option<IpAddr> {
             Some("::ffff:192.0.2.7".parse().unwrap())
         }
+
+        fn host(&self) -> Option<&str> {
+            None
+        }
+
+        fn path(&self) -> &str {
+            "/"
+        }
+    }
+
+    fn from_header(name: &str) -> AddressSource {
+        AddressSource { header: Some(name.to_owned()), ..AddressSource::default() }
     }
 
     fn address(head: &Head, source: &AddressSource, detail: AddressDetail) -> Option<String> {
@@ -106,7 +117,7 @@ mod tests {
     #[test]
     fn a_header_counts_only_if_it_is_trusted_and_then_its_last_address() {
         let head = Head(&[("x-forwarded-for", b"6.6.6.6"), ("x-forwarded-for", b"7.7.7.7, 203.0.113.9")]);
-        let (peer, header) = (AddressSource::Peer, AddressSource::Header("x-forwarded-for".to_owned()));
+        let (peer, header) = (AddressSource::default(), from_header("x-forwarded-for"));
         assert_eq!(address(&head, &peer, AddressDetail::Whole).as_deref(), Some("192.0.2.7"));
         assert_eq!(address(&head, &header, AddressDetail::Whole).as_deref(), Some("203.0.113.9"));
         assert_eq!(address(&Head(&[]), &header, AddressDetail::Whole), None);
@@ -116,9 +127,9 @@ mod tests {
 
     #[test]
     fn a_shortened_address_is_a_network() {
-        let source = AddressSource::Header("x".to_owned());
+        let source = from_header("x");
         assert_eq!(
-            address(&Head(&[]), &AddressSource::Peer, AddressDetail::Network).as_deref(),
+            address(&Head(&[]), &AddressSource::default(), AddressDetail::Network).as_deref(),
             Some("192.0.2.0")
         );
         let six = Head(&[("x", b"2001:db8:1:2:3:4:5:6")]);

@@ -31,8 +31,8 @@ use crate::web_sessions::Unsaved;
 pub struct Closing {
     /// The status of an empty response that is sent instead, because what the response says was not done.
     pub refuse: Option<u16>,
-    /// A header to append: the token, or to forget it.
-    pub token: Option<(&'static str, String)>,
+    /// Headers to append: the token, or to forget it, or to forget those that are not ours.
+    pub headers: Vec<(&'static str, String)>,
     /// The value of `cache-control`. It replaces every header for which [`is_cache_header`] is true.
     pub cache_control: Option<&'static str>,
     /// The name of a request header to append to `vary`.
@@ -58,11 +58,13 @@ impl CacheScope {
     #[must_use]
     pub fn of<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
         headers
-            .filter(|(name, _)| is_cache_header(name))
+            // In a response, `pragma` decides nothing.
+            .filter(|(name, _)| is_cache_header(name) && *name != "pragma")
             .map(|(name, value)| match name {
+                "expires" if is_past(value) => Self::Never,
                 "expires" => Self::Private,
                 // A number of seconds, or `@` and a time; 0 is "do not store".
-                "x-accel-expires" if value.trim_ascii() == b"0" => Self::Never,
+                "x-accel-expires" if matches!(value.trim_ascii(), b"0" | b"off") => Self::Never,
                 "x-accel-expires" => Self::Shared,
                 "cache-control" => directives(value, Self::Private),
                 // Addressed to shared caches alone.
@@ -75,11 +77,19 @@ impl CacheScope {
 
 /// Whether a response header of this name, in lower case, tells a cache whether and how long to store the response:
 /// `cache-control` and all names that end with it (`cdn-cache-control`, `cloudflare-cdn-cache-control` and others),
-/// `surrogate-control`, `edge-control`, `x-accel-expires` and `expires`.
+/// `surrogate-control`, `edge-control`, `cf-edge-cache`, `x-litespeed-cache`, `x-cache-enabled`, `x-accel-expires`, `expires`
+/// and `pragma`.
 #[must_use]
 pub fn is_cache_header(name: &str) -> bool {
     name.ends_with("cache-control")
-        || matches!(name, "surrogate-control" | "edge-control" | "x-accel-expires" | "expires")
+        || matches!(name, "surrogate-control" | "edge-control" | "x-accel-expires" | "expires" | "pragma")
+        || matches!(name, "cf-edge-cache" | "x-litespeed-cache" | "x-cache-enabled")
+}
+
+/// `Expires: 0` and whatever else is no date means "expired"; so does a date of the last century.
+fn is_past(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    !value.ends_with(b"GMT") || value.windows(3).any(|part| part == b" 19")
 }
 
 /// What one header's directives allow; `otherwise`, if they allow to store but name no scope.
@@ -91,7 +101,11 @@ fn directives(value: &[u8], otherwise: CacheScope) -> CacheScope {
         if is(b"public") || is(b"s-maxage") {
             return CacheScope::Shared;
         }
-        never |= is(b"no-store") || is(b"no-cache");
+        let value = directive.split(|&byte| byte == b'=').nth(1).map(<[u8]>::trim_ascii);
+        // `no-cache` with a list of fields concerns those only.
+        never |= is(b"no-store")
+            || (is(b"no-cache") && value.is_none())
+            || (is(b"max-age") && value == Some(b"0"));
     }
     if never { CacheScope::Never } else { otherwise }
 }
@@ -173,14 +187,19 @@ impl Session {
             }
             _ => None,
         };
+        // Not beside a token of ours: clients that know cookies by their names only would take the one for the other.
+        let mut headers: Vec<_> = token.into_iter().collect();
+        if headers.is_empty() && scope < CacheScope::Shared {
+            headers.extend(state.removals().iter().map(|removal| ("set-cookie", removal.clone())));
+        }
         let signed_in = state.accessed && state.present().is_some_and(|session| session.user_id().is_some());
-        let cache_control = match (&token, scope) {
-            (Some(_), _) => Some("no-store"),
-            (None, CacheScope::Unsaid) if signed_in => Some(parts.signed_in_cache_control),
-            (None, _) => None,
+        let cache_control = match scope {
+            _ if !headers.is_empty() || refuse.is_some() => Some("no-store"),
+            CacheScope::Unsaid if signed_in => Some(parts.signed_in_cache_control),
+            _ => None,
         };
-        let vary = (state.accessed || token.is_some()).then(|| parts.transport.request_header());
-        Closing { refuse, token, cache_control, vary }
+        let vary = (state.accessed || !headers.is_empty()).then(|| parts.transport.request_header());
+        Closing { refuse, headers, cache_control, vary }
     }
 }
 
@@ -205,10 +224,17 @@ mod tests {
         };
         for (scope, headers) in [
             (CacheScope::Unsaid, &[][..]),
+            (CacheScope::Unsaid, &[("pragma", "public")]),
             (CacheScope::Unsaid, &[("x-cache", "public"), ("surrogate-key", "a b")]),
             (CacheScope::Never, &[("cache-control", "no-store")]),
             (CacheScope::Never, &[("cache-control", "private, no-cache")]),
             (CacheScope::Never, &[("cdn-cache-control", "no-store"), ("x-accel-expires", "0")]),
+            (CacheScope::Never, &[("cache-control", "max-age=0, must-revalidate"), ("expires", "0")]),
+            (CacheScope::Never, &[("expires", "Thu, 01 Jan 1970 00:00:00 GMT")]),
+            (CacheScope::Never, &[("surrogate-control", "max-age=0"), ("x-accel-expires", "off")]),
+            (CacheScope::Shared, &[("edge-control", "!no-store, max-age=1d")]),
+            (CacheScope::Shared, &[("x-litespeed-cache-control", "max-age=60")]),
+            (CacheScope::Shared, &[("cf-edge-cache", "cache,platform=wordpress")]),
             (CacheScope::Private, &[("cache-control", "private, max-age=60")]),
             (CacheScope::Private, &[("cache-control", "max-age=60, x=public, publicity")]),
             (CacheScope::Private, &[("expires", "Thu, 01 Jan 2099 00:00:00 GMT")]),

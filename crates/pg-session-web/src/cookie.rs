@@ -15,6 +15,12 @@ pub const COOKIE_BYTES_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 128;
 const _: () = assert!(NAME_BYTES_MAX + 1 + SESSION_TOKEN_CHARS <= COOKIE_BYTES_MAX);
 
+/// `Set-Cookie` headers that remove foreign cookies from one browser, at most: some proxies take heads of 4 kB only.
+pub(crate) const REMOVALS_MAX: usize = 16;
+/// Domains and paths whose cookies are removed, at most.
+const DOMAINS_MAX: usize = 4;
+const PATHS_MAX: usize = 8;
+
 /// How the session's cookie looks.
 ///
 /// By default `__Host-session`, `Secure`, `HttpOnly`, `SameSite=Lax`, `Path=/`, without `Domain`, and kept by the browser for
@@ -168,9 +174,35 @@ impl CookiePolicy {
         cookie.to_string()
     }
 
+    /// The values of `Set-Cookie` headers that remove cookies of this name that this policy does not set, but that browsers
+    /// send beside ours: for other domains that contain `host`, and for paths that contain `path`. **Not our own**: a login
+    /// in parallel may just have replaced it. At most [`REMOVALS_MAX`].
+    pub(crate) fn remove_others(&self, host: Option<&str>, path: &str) -> Vec<String> {
+        let domains = domains_of(host);
+        let mut removals = Vec::new();
+        for path in paths_of(path) {
+            for domain in std::iter::once(None).chain(domains.iter().map(|domain| Some(*domain))) {
+                let own = path == "/" && domain.map(str::to_ascii_lowercase) == self.domain;
+                if !own && removals.len() < REMOVALS_MAX {
+                    removals.push(self.removal(path, domain));
+                }
+            }
+        }
+        removals
+    }
+
     /// The value of a `Set-Cookie` header that makes the browser forget the cookie.
     pub(crate) fn remove(&self) -> String {
+        self.removal("/", self.domain.as_deref())
+    }
+
+    fn removal(&self, path: &str, domain: Option<&str>) -> String {
         let mut cookie = self.cookie("");
+        cookie.set_path(path);
+        match domain {
+            Some(domain) => cookie.set_domain(domain),
+            None => cookie.unset_domain(),
+        }
         cookie.set_max_age(::cookie::time::Duration::ZERO);
         // For what does not know Max-Age.
         cookie.set_expires(::cookie::time::OffsetDateTime::UNIX_EPOCH);
@@ -188,6 +220,39 @@ impl CookiePolicy {
         }
         cookie
     }
+}
+
+/// The host itself and the domains above it, without the last label alone, which no browser takes. None for an address.
+fn domains_of(host: Option<&str>) -> Vec<&str> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+    let Some(host) = host.filter(|host| host.len() <= 253 && host.bytes().all(fine)) else {
+        return Vec::new();
+    };
+    let is_address =
+        host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+    if is_address {
+        return Vec::new();
+    }
+    let above =
+        host.match_indices('.').map(|(dot, _)| &host[dot + 1..]).filter(|domain| domain.contains('.'));
+    std::iter::once(host).chain(above).take(DOMAINS_MAX).collect()
+}
+
+/// The paths whose cookies a browser sends with a request for `path`: `/`, and each folder with and without its slash.
+fn paths_of(path: &str) -> Vec<&str> {
+    let fine = |byte: u8| byte.is_ascii_graphic() && !b";\",\\".contains(&byte);
+    let mut paths = vec!["/"];
+    if !path.starts_with('/') || !path.bytes().all(fine) {
+        return paths;
+    }
+    for (slash, _) in path.match_indices('/').skip(1) {
+        paths.extend([&path[..slash], &path[..=slash]]);
+    }
+    if !path.ends_with('/') {
+        paths.push(path);
+    }
+    paths.truncate(PATHS_MAX);
+    paths
 }
 
 #[cfg(test)]
@@ -227,6 +292,31 @@ mod tests {
         let header: &[u8] = b"x=\xff\xfe; __Host-session=abc";
         let values: Vec<_> = CookiePolicy::default().values(std::iter::once(header)).collect();
         assert_eq!(values, [b"abc"]);
+    }
+
+    #[test]
+    fn cookies_of_other_domains_and_paths_are_removed() {
+        let plain = CookiePolicy::default().insecure_without_tls();
+        let scopes = |policy: &CookiePolicy, host, path| {
+            let removals = policy.remove_others(host, path);
+            assert!(removals.iter().all(|text| text.contains("Max-Age=0")), "{removals:?}");
+            let part = |text: &str, name: &str| {
+                let found = text.split("; ").find_map(|part| part.strip_prefix(name));
+                found.unwrap_or("-").to_owned()
+            };
+            let scope = |text: &String| format!("{} {}", part(text, "Domain="), part(text, "Path="));
+            removals.iter().map(scope).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            scopes(&plain, Some("app.shop.example"), "/a"),
+            ["app.shop.example /", "shop.example /", "- /a", "app.shop.example /a", "shop.example /a"]
+        );
+        let wide = CookiePolicy::default().insecure_for_all_hosts_of("shop.example").unwrap();
+        assert_eq!(scopes(&wide, Some("app.shop.example"), "/"), ["- /", "app.shop.example /"]);
+        assert_eq!(scopes(&plain, Some("127.0.0.1"), "/a/b"), ["- /a", "- /a/", "- /a/b"]);
+        assert_eq!(scopes(&plain, None, "/;evil"), Vec::<String>::new());
+        assert_eq!(scopes(&plain, Some("a.b.c.d.e.f.g"), "/1/2/3/4/5/6/7").len(), REMOVALS_MAX);
+        assert!(scopes(&plain, Some("a.b;c"), "/").is_empty());
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub enum ErrorKind {
     /// Another request has changed the same attributes, and this one did not save. Only with
     /// [`WebSessions::check_attributes`](crate::WebSessions::check_attributes). Status 409.
     Conflict,
+    /// The request presents tokens of too many sessions to say which one is meant: nothing was saved, or, at a logout,
+    /// some may live on. The response removes cookies that are not ours. Status 409.
+    Ambiguous,
     /// Nobody is signed in. Status 401.
     SignedOut,
     /// The key begins with `pg-session/`, which is kept for what this library records. Status 500.
@@ -64,7 +67,7 @@ impl Error {
         use pg_session::ErrorKind as Core;
         match self.kind() {
             ErrorKind::SignedOut => 401,
-            ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict => 409,
+            ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict | ErrorKind::Ambiguous => 409,
             ErrorKind::Core(Core::SessionLimit) => 409,
             ErrorKind::Core(
                 Core::Unavailable
@@ -98,6 +101,12 @@ impl Error {
 
     pub(crate) fn signed_out() -> Self {
         Self(Cause::Own(ErrorKind::SignedOut, "nobody is signed in; log in first"))
+    }
+
+    pub(crate) fn ambiguous() -> Self {
+        let message =
+            "the request presents tokens of too many sessions; delete this site's cookies, then log in";
+        Self(Cause::Own(ErrorKind::Ambiguous, message))
     }
 
     pub(crate) fn reserved() -> Self {

@@ -12,6 +12,7 @@
 //! An edge, which knows its framework, shows the head of a request through [`RequestHead`], hands the [`Session`] to handlers,
 //! and does to the response what [`Closing`] says.
 
+mod address;
 mod client;
 mod cookie;
 mod draft;
@@ -26,7 +27,7 @@ mod login;
 mod session;
 mod step_up;
 
-pub use client::{RequestHead, USER_AGENT_BYTES_MAX};
+pub use client::{RequestHead, USER_AGENT_BYTES_MAX, host_of};
 pub use close::{CacheScope, Closing, is_cache_header};
 pub use cookie::{COOKIE_BYTES_MAX, CookiePolicy};
 pub use devices::{Device, DeviceId, NotADevice};

@@ -34,11 +34,13 @@ impl Session {
     /// Ends the session, on every node, for good; the client forgets its token. Answers whether there was one. What the
     /// request sets afterwards begins a new, anonymous session.
     ///
-    /// Without a token this is free. Of a request that presents the tokens of several sessions, all of them end. With the old id of a session that was rotated, the session that it became ends.
+    /// Without a token this is free. Of a request that presents the tokens of several sessions, all of them end. With the old
+    /// id of a session that was rotated, the session that it became ends.
     ///
     /// # Errors
     /// Those of [`SessionManager::delete`](pg_session::SessionManager::delete): **then the user is not logged out.**
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed). [`ErrorKind::Ambiguous`](crate::ErrorKind::Ambiguous) if the request presents
+    /// more sessions than are looked at: those that were have ended.
     ///
     /// # Cancel safety
     /// **Dropping the future does not undo a logout that was submitted.**
@@ -52,10 +54,15 @@ impl Session {
         let was_alive = match &state.stage {
             Stage::Unread(token) => manager.delete(token.id).await?,
             // One of them is the user's.
-            Stage::Ambiguous(tokens) => manager.delete_many(tokens.iter().map(|token| token.id)).await? > 0,
+            Stage::Ambiguous(several) => {
+                manager.delete_many(several.tokens.iter().map(|token| token.id)).await? > 0
+            }
             Stage::Present(session) => manager.delete(session.id()).await?,
             Stage::Absent(_) => manager.delete_many(state.rivals.iter().copied()).await? > 0,
         };
+        if state.flooded {
+            return Err(Error::ambiguous());
+        }
         state.rivals.clear();
         self.forget(&mut state);
         Ok(was_alive)

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::client::Client;
 use crate::draft::{Draft, Lifetime};
 use crate::error::Error;
-use crate::transport::Presented;
+use crate::transport::{Presented, Several};
 use crate::web_sessions::{Check, WebSessions};
 
 /// What this library records begins with this, and an application cannot write it.
@@ -29,7 +29,7 @@ pub(crate) const RESERVED: &str = "pg-session/";
 ///
 /// It always exists: a visitor without one has an empty session, which costs no query, no row and no cookie until something is
 /// set. What is set is saved when the handler has returned, before the response's head leaves, unless the response is a
-/// server error (500 and above): then nothing of it is saved. [`save`](Session::save) does it earlier.
+/// server error or a timeout (408, 500 and above): then nothing of it is saved. [`save`](Session::save) does it earlier.
 ///
 /// Reading is answered from the node's memory as far as [`SessionManager::get`](pg_session::SessionManager::get) can, and never
 /// shows less than this client has seen on another node.
@@ -64,12 +64,16 @@ pub(crate) struct State {
     /// The live sessions whose tokens the request presented, if there are several. The request counts as a visitor's then.
     /// A new session ends them, or the next request would present two live sessions again; so does a logout.
     pub(crate) rivals: Vec<SessionId>,
+    /// Whether the request presents more sessions than are looked at. Then it counts as a visitor's that cannot save.
+    pub(crate) flooded: bool,
+    /// The `Set-Cookie` values that remove cookies of our name that are not ours.
+    removals: Vec<String>,
 }
 
 pub(crate) enum Stage {
     Unread(Verified),
     /// Authentic tokens of several sessions.
-    Ambiguous(Vec<Verified>),
+    Ambiguous(Several),
     Absent(Draft),
     Present(Box<pg_session::Session>),
 }
@@ -89,14 +93,24 @@ pub(crate) enum News {
 }
 
 impl Session {
-    pub(crate) fn new(web: WebSessions, presented: Presented, client: Client) -> Self {
+    /// `removals` are for a client that presents several sessions.
+    pub(crate) fn new(web: WebSessions, presented: Presented, client: Client, removals: Vec<String>) -> Self {
+        let flooded = matches!(&presented, Presented::Several(several) if !several.complete);
         let presented_something = !matches!(presented, Presented::Nothing);
         let stage = match presented {
             Presented::Token(token) => Stage::Unread(token),
-            Presented::Several(tokens) => Stage::Ambiguous(tokens),
+            Presented::Several(several) => Stage::Ambiguous(several),
             Presented::Nothing | Presented::Rejected => Stage::Absent(Draft::default()),
         };
-        let state = State { stage, news: News::Nothing, accessed: false, closed: false, rivals: Vec::new() };
+        let state = State {
+            stage,
+            news: News::Nothing,
+            accessed: false,
+            closed: false,
+            rivals: Vec::new(),
+            flooded,
+            removals,
+        };
         Self(Arc::new(Shared { web, client, presented_something, state: Mutex::new(state) }))
     }
 
@@ -264,15 +278,19 @@ impl State {
     async fn load(&mut self, web: &WebSessions) -> Result<(), Error> {
         let session = match &self.stage {
             Stage::Unread(token) => read(web, token).await?.map(|session| (*token, session)),
-            Stage::Ambiguous(tokens) => {
+            Stage::Ambiguous(several) => {
                 let mut live = Vec::new();
-                for token in tokens {
+                for token in &several.tokens {
                     if let Some(session) = read(web, token).await? {
                         live.push((*token, session));
                     }
                 }
-                // The tokens of ended sessions say nothing. Two live sessions are those of two users.
-                if live.len() > 1 {
+                // The tokens of ended sessions say nothing, and neither do retired ids beside another session: theirs may be
+                // the same one. Two live sessions are those of two users.
+                if live.iter().any(|(_, session)| !session.is_rotated()) {
+                    live.retain(|(_, session)| !session.is_rotated());
+                }
+                if live.len() > 1 || self.flooded {
                     tracing::warn!(
                         sessions = live.len(),
                         "a request presented several live sessions and counts as a visitor's; another page may have planted a cookie"
@@ -294,6 +312,11 @@ impl State {
             None => Stage::Absent(Draft::default()),
         };
         Ok(())
+    }
+
+    /// The `Set-Cookie` values with which a client that presents several live sessions can find back to its own.
+    pub(crate) fn removals(&self) -> &[String] {
+        if self.rivals.is_empty() && !self.flooded { &[] } else { &self.removals }
     }
 
     /// Ends the sessions between which the request could not choose, before a new session takes their place.
@@ -357,6 +380,9 @@ impl State {
     /// Writes what was set, to the session that there is or to a new one. Never to one that has ended.
     pub(crate) async fn save(&mut self, web: &WebSessions) -> Result<(), Error> {
         if matches!(&self.stage, Stage::Absent(draft) if !draft.is_empty()) {
+            if self.flooded {
+                return Err(Error::ambiguous());
+            }
             self.end_rivals(web).await?;
         }
         let manager = web.manager();

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use pg_session::{SessionToken, Signer, Verified};
+use pg_session::{SESSION_TOKEN_CHARS, SessionToken, Signer, Verified};
 
 use crate::client::RequestHead;
 use crate::cookie::CookiePolicy;
@@ -16,9 +16,12 @@ pub(crate) enum Transport {
     Bearer,
 }
 
-/// Different sessions that one request may present, before the others are ignored. A browser presents one, or two after
+/// Texts as long as a token that are verified for one request, at most. Browsers keep 180 cookies of one site, and most
+/// servers take heads of 64 kB at most, which is room for 600. Each costs 0.2 µs. A text of another length costs nothing.
+const CANDIDATES_MAX: usize = 1_024;
+/// Different sessions that one request may present, at most. Each costs a read. A browser presents one, or two after
 /// another page planted a cookie.
-const PRESENTED_MAX: usize = 8;
+const PRESENTED_MAX: usize = 16;
 
 /// What a request brought along.
 #[derive(Clone, Debug)]
@@ -28,7 +31,15 @@ pub(crate) enum Presented {
     Rejected,
     Token(Verified),
     /// Authentic tokens of different sessions. Another page has planted all but one of them, and nothing tells which.
-    Several(Vec<Verified>),
+    Several(Several),
+}
+
+/// The tokens of a request that presents several sessions.
+#[derive(Clone, Debug)]
+pub(crate) struct Several {
+    pub(crate) tokens: Vec<Verified>,
+    /// False if a bound was reached. Then there may be more sessions, and any of them may be the user's.
+    pub(crate) complete: bool,
 }
 
 impl Transport {
@@ -45,6 +56,14 @@ impl Transport {
         match self {
             Self::Cookie(_) => "cookie",
             Self::Bearer => "authorization",
+        }
+    }
+
+    /// The response headers that remove cookies of our name that are not ours.
+    pub(crate) fn remove_others(&self, head: &impl RequestHead) -> Vec<String> {
+        match self {
+            Self::Cookie(cookie) => cookie.remove_others(head.host(), head.path()),
+            Self::Bearer => Vec::new(),
         }
     }
 
@@ -77,39 +96,53 @@ fn bearer<'a>(headers: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &
     })
 }
 
-/// Of two tokens of one session, the newer counts.
 fn verified<'a>(texts: impl Iterator<Item = &'a [u8]>, signer: &Signer) -> Presented {
-    let mut presented = Presented::Nothing;
+    let (mut any, mut candidates) = (false, 0);
+    let mut several = Several { tokens: Vec::new(), complete: true };
     for text in texts {
-        let token = match signer.verify(&String::from_utf8_lossy(text)) {
-            Ok(token) => token,
-            Err(reason) => {
-                tracing::debug!(?reason, "session token rejected");
-                if matches!(presented, Presented::Nothing) {
-                    presented = Presented::Rejected;
-                }
-                continue;
-            }
+        any = true;
+        let text = std::str::from_utf8(text).ok().filter(|text| text.len() == SESSION_TOKEN_CHARS);
+        let Some(text) = text else {
+            tracing::debug!("session token rejected: it does not have the length of one");
+            continue;
         };
-        presented = match presented {
-            Presented::Nothing | Presented::Rejected => Presented::Token(token),
-            Presented::Token(other) if other.id == token.id => Presented::Token(newer(other, token)),
-            Presented::Token(other) => Presented::Several(vec![other, token]),
-            Presented::Several(mut tokens) => {
-                match tokens.iter().position(|other| other.id == token.id) {
-                    Some(at) => tokens[at] = newer(tokens[at], token),
-                    None if tokens.len() < PRESENTED_MAX => tokens.push(token),
-                    None => tracing::warn!("a request presented too many sessions, the others are ignored"),
-                }
-                Presented::Several(tokens)
-            }
-        };
+        candidates += 1;
+        if candidates > CANDIDATES_MAX {
+            several.complete = false;
+            break;
+        }
+        match signer.verify(text) {
+            Ok(token) => several.add(token),
+            Err(reason) => tracing::debug!(?reason, "session token rejected"),
+        }
     }
-    presented
+    match several.tokens.as_slice() {
+        [] if several.complete => {
+            if any {
+                Presented::Rejected
+            } else {
+                Presented::Nothing
+            }
+        }
+        [token] if several.complete => Presented::Token(*token),
+        _ => Presented::Several(several),
+    }
 }
 
-fn newer(a: Verified, b: Verified) -> Verified {
-    if b.version > a.version { b } else { a }
+impl Several {
+    /// Of two tokens of one session, the newer counts.
+    fn add(&mut self, token: Verified) {
+        match self.tokens.iter().position(|known| known.id == token.id) {
+            Some(at) => {
+                let known = &mut self.tokens[at];
+                if (known.version, known.issued_at) < (token.version, token.issued_at) {
+                    *known = token;
+                }
+            }
+            None if self.tokens.len() < PRESENTED_MAX => self.tokens.push(token),
+            None => self.complete = false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -152,9 +185,19 @@ mod tests {
             }
         }
         assert!(matches!(of(&[&first, &first]), Presented::Token(token) if token.id == one));
-        assert!(matches!(of(&[&first, &second, &first]), Presented::Several(tokens) if tokens.len() == 2));
+        let Presented::Several(several) = of(&[&first, &second, &first]) else { panic!("two sessions") };
+        assert!(several.tokens.len() == 2 && several.complete);
         let many: Vec<String> = (0..PRESENTED_MAX * 2).map(|_| issue(&signer, id())).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(matches!(of(&many), Presented::Several(tokens) if tokens.len() == PRESENTED_MAX));
+        let Presented::Several(several) = of(&many) else { panic!("many sessions") };
+        assert!(several.tokens.len() == PRESENTED_MAX && !several.complete);
+
+        let wrong = "A".repeat(SESSION_TOKEN_CHARS);
+        let mut flood = vec![wrong.as_str(); CANDIDATES_MAX - 1];
+        flood.push(&first);
+        assert!(matches!(of(&flood), Presented::Token(token) if token.id == one));
+        flood.insert(0, &wrong);
+        let Presented::Several(several) = of(&flood) else { panic!("too many candidates") };
+        assert!(several.tokens.is_empty() && !several.complete);
     }
 }

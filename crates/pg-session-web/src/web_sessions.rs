@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use pg_session::{SessionManager, Signer};
 
-use crate::client::{AddressDetail, AddressSource, Client, RequestHead};
+use crate::address::{AddressSource, PROXIES_MAX, TRUSTED_NETWORKS_MAX, Trust};
+use crate::client::{AddressDetail, Client, RequestHead};
 use crate::cookie::CookiePolicy;
 use crate::error::Error;
 use crate::session::Session;
-use crate::transport::Transport;
+use crate::transport::{Presented, Transport};
 
 /// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
 ///
@@ -124,12 +125,48 @@ impl WebSessions {
         self.with(|parts| parts.address_detail = AddressDetail::Network)
     }
 
-    /// Takes the client's address from the last entry of this header (`x-forwarded-for`, `x-real-ip`), which **your own proxy
-    /// has to set or append to**: anybody else can write into it what they like. Default: the address of the connection.
+    /// Takes the client's address from this header instead of the connection: `x-forwarded-for`, `forwarded` (RFC 7239), or
+    /// one with a single address, like `x-real-ip`. **Your own proxy has to set it or append to it.** Default: the address
+    /// of the connection.
+    ///
+    /// Ports, brackets, quotes and zones are left out. Several lines count as one list. An entry that hides the address
+    /// (`unknown`, `_name`) or is no address leaves it unknown.
+    ///
+    /// Of a list, the last entry counts, which one proxy appends. For more proxies, add
+    /// [`trusted_proxies`](Self::trusted_proxies) or [`trusted_networks`](Self::trusted_networks).
     #[must_use]
     pub fn trust_address_header(self, name: &str) -> Self {
         let name = name.to_ascii_lowercase();
-        self.with(|parts| parts.address_source = AddressSource::Header(name))
+        self.with(|parts| parts.address_source.header = Some(name))
+    }
+
+    /// How many of your own proxies each request passes. Each appends one entry to the header of
+    /// [`trust_address_header`](Self::trust_address_header), so the client's address is this many entries from the right.
+    /// Entries further left were written by the client and are never used. Default 1.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for 0, or more than 32.
+    pub fn trusted_proxies(self, count: usize) -> Result<Self, Error> {
+        if !(1..=PROXIES_MAX).contains(&count) {
+            return Err(Error::config("trusted_proxies must be from 1 to 32"));
+        }
+        Ok(self.with(|parts| parts.address_source.trust = Trust::Count(count)))
+    }
+
+    /// The networks of your own proxies, in CIDR notation: `10.0.0.0/8`, `fd00::/8`, or one address. Instead of
+    /// [`trusted_proxies`](Self::trusted_proxies), where requests take ways of different lengths. The client's address is the
+    /// first one from the right, beginning with the connection, that is in none of these networks. A request that does not
+    /// come from one of them keeps the address of its connection.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what is no network, for none, and for more than 256.
+    pub fn trusted_networks<'a>(self, networks: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        let networks: Vec<_> =
+            networks.into_iter().take(TRUSTED_NETWORKS_MAX + 1).map(str::parse).collect::<Result<_, _>>()?;
+        if networks.is_empty() || networks.len() > TRUSTED_NETWORKS_MAX {
+            return Err(Error::config("trusted_networks must name 1 to 256 networks"));
+        }
+        Ok(self.with(|parts| parts.address_source.trust = Trust::Networks(networks)))
     }
 
     /// Where a browser is sent that asks for what needs a step-up: `GET` and `HEAD` are answered with 303 to
@@ -173,7 +210,11 @@ impl WebSessions {
     pub fn begin(&self, head: &impl RequestHead) -> Session {
         let presented = self.0.transport.presented(head, &self.0.signer);
         let client = Client::of(head, &self.0.address_source, self.0.address_detail);
-        Session::new(self.clone(), presented, client)
+        let removals = match presented {
+            Presented::Several(_) => self.0.transport.remove_others(head),
+            Presented::Nothing | Presented::Rejected | Presented::Token(_) => Vec::new(),
+        };
+        Session::new(self.clone(), presented, client, removals)
     }
 
     pub(crate) fn parts(&self) -> &Parts {

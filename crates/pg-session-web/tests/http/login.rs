@@ -170,6 +170,28 @@ pub async fn devices_are_listed_and_ended_by_their_own_user_only(site: &Site) {
     assert_eq!(stranger.page("/user").await, "43");
 }
 
+pub async fn a_client_behind_proxies_is_recorded_with_its_own_address(site: &Site) {
+    let sessions = || site.sessions().trust_address_header("x-forwarded-for");
+    let addresses = |sessions, lines: &'static [&'static str]| async move {
+        let mut browser = site.browser_with(sessions);
+        for line in lines {
+            browser.headers.append("x-forwarded-for", line.parse().unwrap());
+        }
+        browser.page("/login/42").await;
+        let list = browser.page("/devices").await;
+        browser.page("/logout").await;
+        list.split(' ').nth(4).expect("an address").to_owned()
+    };
+    let two = sessions().trusted_proxies(2).expect("two");
+    let lines = &["6.6.6.6, \"[2001:db8::1]:443\"", "10.0.0.2:80,"];
+    assert_eq!(addresses(two, lines).await, "2001:db8::1");
+    let networks = || sessions().trusted_networks(["127.0.0.0/8", "10.0.0.0/8"]).expect("networks");
+    assert_eq!(addresses(networks(), &["6.6.6.6, 203.0.113.9:80, 10.0.0.2"]).await, "203.0.113.9");
+    assert_eq!(addresses(networks(), &["6.6.6.6, unknown"]).await, "?");
+    let elsewhere = sessions().trusted_networks(["10.0.0.0/8"]).expect("a network");
+    assert_eq!(addresses(elsewhere, &["6.6.6.6"]).await, "127.0.0.1", "not through a proxy");
+}
+
 pub async fn logging_out_everywhere_and_elsewhere_reaches_the_other_browsers(site: &Site) {
     let mut browsers = [site.browser(), site.browser(), site.browser()];
     for browser in &mut browsers {

@@ -58,6 +58,7 @@ macro_rules! all_scenarios {
                 parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cookie,
                 the_old_id_is_served_for_the_grace_that_was_set_and_no_longer,
                 two_logins_at_once_both_end_signed_in,
+                a_client_behind_proxies_is_recorded_with_its_own_address,
                 devices_are_listed_and_ended_by_their_own_user_only,
                 logging_out_everywhere_and_elsewhere_reaches_the_other_browsers;
             outcomes:
@@ -80,6 +81,8 @@ macro_rules! all_scenarios {
                 a_forged_truncated_or_rotated_out_token_never_reaches_the_database,
                 a_planted_cookie_does_not_hide_the_valid_one,
                 two_live_sessions_count_as_none_until_a_login,
+                a_retired_id_beside_its_session_is_not_a_second_session,
+                a_logout_with_too_many_sessions_is_an_error,
                 a_logout_ends_every_session_that_was_presented,
                 a_visitors_change_with_two_sessions_adds_one_row,
                 a_bearer_carries_its_token_in_headers,

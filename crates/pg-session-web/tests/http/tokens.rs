@@ -176,7 +176,16 @@ pub async fn two_live_sessions_count_as_none_until_a_login(site: &Site) {
     let [good, planted] = [&browser, &attacker].map(|one| cookie_header(one.token().expect("signed in")));
     for cookies in [vec![format!("{good}; {planted}")], vec![planted.clone(), good.clone()]] {
         let reply = browser.send("GET", "/user", &cookies).await;
-        assert_eq!((reply.body.as_str(), reply.cookies().len()), ("nobody", 0));
+        assert_eq!(reply.body, "nobody");
+        // The request says where a planted cookie can come from. Ours, for `/` and no domain, stays.
+        let removals = reply.cookies();
+        let scopes = ["Path=/; Domain=localhost", "Path=/user", "Path=/user; Domain=localhost"];
+        assert_eq!(removals.len(), scopes.len(), "{removals:?}");
+        for scope in scopes {
+            let removes = |cookie: &String| cookie.contains(&format!("{scope}; Max-Age=0;"));
+            assert!(removals.iter().any(removes), "{scope}: {removals:?}");
+        }
+        assert_eq!(reply.cache_control(), ["no-store"]);
     }
     // The planted cookie stays in the browser, ours is replaced.
     let reply = browser.send("GET", "/login/42", &[format!("{planted}; {good}")]).await;
@@ -184,6 +193,37 @@ pub async fn two_live_sessions_count_as_none_until_a_login(site: &Site) {
     let reply = browser.send("GET", "/user", &[format!("{planted}; {fresh}")]).await;
     assert_eq!(reply.body, "42", "the login recovered");
     assert_eq!(attacker.page("/user").await, "nobody", "the session that was planted ended");
+}
+
+/// The client keeps the old id in another place than the new one, as after a change of the cookie's policy.
+pub async fn a_retired_id_beside_its_session_is_not_a_second_session(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    let old = cookie_header(browser.token().expect("a session"));
+    browser.page("/login/42").await;
+    let new = cookie_header(browser.token().expect("signed in"));
+    for cookies in [[old.clone(), new.clone()], [new, old]] {
+        let reply = browser.send("GET", "/user", &cookies).await;
+        assert_eq!((reply.body.as_str(), reply.cookies().len()), ("42", 0));
+    }
+}
+
+pub async fn a_logout_with_too_many_sessions_is_an_error(site: &Site) {
+    let mut cookies = Vec::new();
+    for user in 0..17 {
+        let mut browser = site.browser();
+        browser.page(&format!("/login/{user}")).await;
+        cookies.push(cookie_header(browser.token().expect("signed in")));
+    }
+    let mut browser = site.browser();
+    let reply = browser.send("GET", "/set/cart/apples", &cookies).await;
+    assert_eq!((reply.status.as_u16(), site.rows().await), (409, 17), "no row for each request");
+    assert!(reply.cookies().iter().all(|cookie| cookie.contains("Max-Age=0")), "{:?}", reply.cookies());
+    assert_eq!(browser.send("GET", "/user", &cookies).await.body, "nobody");
+    assert_eq!(browser.send("GET", "/logout", &cookies).await.status, 409, "one lives on");
+    assert_eq!(site.rows().await, 1);
+    assert_eq!(browser.send("GET", "/logout", &cookies[16..]).await.body, "true");
+    assert_eq!(site.rows().await, 0);
 }
 
 pub async fn a_logout_ends_every_session_that_was_presented(site: &Site) {
