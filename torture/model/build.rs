@@ -155,8 +155,15 @@ const WITHOUT: [(&str, &[Edit]); 18] = [
             "(stripe.is_newest",
         )],
     ),
-    ("without_verify_ticket", &[("mod.rs", "if stripe.admits(ticket, id, version) {", "if true {")]),
-    ("without_forward", &[("mod.rs", "if old.record.row.version > version {", "if false {")]),
+    ("without_verify_ticket", &[("mod.rs", "if stripe.admits(ticket, id, revision.version) {", "if true {")]),
+    (
+        "without_forward",
+        &[(
+            "mod.rs",
+            "|old| old.record.row.version > version && old.epoch >= ticket.epoch)",
+            "|old| old.epoch > ticket.epoch && false)",
+        )],
+    ),
 ];
 
 fn main() {

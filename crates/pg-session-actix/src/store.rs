@@ -67,7 +67,7 @@ impl PgSessionStore {
     /// The session of a key. What is not a key of ours belongs to nobody, and costs no query.
     async fn read(&self, key: &SessionKey) -> Result<Option<Session>, pg_session::Error> {
         match key.as_ref().parse::<VersionedId>() {
-            Ok(known) => self.sessions.get(known.id).at_least(known.version).await,
+            Ok(known) => self.sessions.get(known.id).at_least(known.version).or_latest().await,
             Err(_) => Ok(None),
         }
     }

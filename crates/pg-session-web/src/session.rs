@@ -82,7 +82,8 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum News {
     Nothing,
-    /// The same version, signed with the key that signs now. The client can do without until the old key goes.
+    /// The same version, signed with the key that signs now, or the database's version where it has lost the client's. The
+    /// client can do without until the old key goes.
     Resigned,
     /// A newer version. The client can do without, but may read its own writes late on another node.
     Fresher,
@@ -304,7 +305,9 @@ impl State {
         self.stage = match session {
             Some((token, session)) => {
                 // A client that comes back gets a token from the key that signs now, so that the old key can go.
-                if token.key != web.parts().signer.ring().signing() {
+                // So does one whose token names a version that the database has lost, or each of its requests asks again.
+                let is_lost = session.version() < token.version;
+                if is_lost || token.key != web.parts().signer.ring().signing() {
                     self.news = News::Resigned;
                 }
                 Stage::Present(Box::new(session))
@@ -423,7 +426,7 @@ impl State {
 
 /// Never shows less than this client has seen on another node.
 async fn read(web: &WebSessions, token: &Verified) -> Result<Option<pg_session::Session>, Error> {
-    Ok(web.manager().get(token.id).at_least(token.version).await?)
+    Ok(web.manager().get(token.id).at_least(token.version).or_latest().await?)
 }
 
 /// Keys that an application may write.

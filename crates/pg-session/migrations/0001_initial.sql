@@ -63,8 +63,9 @@ CREATE INDEX "{prefix}session_attributes_expires_at_idx" ON "{schema}"."{prefix}
 
 -- Locks with leases and fencing tokens: one row for each lock that was ever taken.
 --
--- A release keeps the row, because a fence must never decrease. A deleted row starts its fence again at 1, so delete
--- only rows of names that are never used again.
+-- A release keeps the row, because a fence must never decrease. fence: the database's clock in microseconds at the
+-- acquisition, and more than the row's fence before. So fences grow across a restored backup and a deleted row, too,
+-- unless the clock is set back.
 --
 -- scope: the session's id, or the nil UUID for a lock without a session, so that the two never meet.
 -- owner: new for each acquisition, NULL after a release. The lock is free if owner is NULL or expires_at has passed.

@@ -15,6 +15,7 @@ use quick_cache::DefaultHashBuilder;
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::cache::{Cache, Ticket};
 use crate::error::{Error, ErrorKind};
@@ -51,6 +52,7 @@ pub(crate) struct Loader {
     queue_max: usize,
     statements: AtomicU64,
     sessions: AtomicU64,
+    lost_versions: AtomicU64,
 }
 
 /// What the loader has done since the manager's start.
@@ -61,6 +63,9 @@ pub struct LoadStats {
     pub sessions: u64,
     /// Statements that asked.
     pub statements: u64,
+    /// Reads that asked for a version which the database has lost, and were answered with the latest that it holds; see
+    /// [`Get::or_latest`](crate::Get::or_latest).
+    pub lost_versions: u64,
 }
 
 #[derive(Default)]
@@ -96,6 +101,7 @@ impl Loader {
             queue_max,
             statements: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
+            lost_versions: AtomicU64::new(0),
         }
     }
 
@@ -103,6 +109,17 @@ impl Loader {
         LoadStats {
             sessions: self.sessions.load(Ordering::Relaxed),
             statements: self.statements.load(Ordering::Relaxed),
+            lost_versions: self.lost_versions.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a read of a version that the database has lost, and logs the first.
+    pub(crate) fn count_lost_version(&self) {
+        if self.lost_versions.fetch_add(1, Ordering::Relaxed) == 0 {
+            warn!(
+                "a client holds a newer version of its session than the database: it was restored, or a failover lost \
+                 commits; the node answers with the database's version (logged once, counted in lost_versions)"
+            );
         }
     }
 

@@ -86,7 +86,8 @@ macro_rules! all_scenarios {
                 a_logout_ends_every_session_that_was_presented,
                 a_visitors_change_with_two_sessions_adds_one_row,
                 a_bearer_carries_its_token_in_headers,
-                a_client_sees_its_own_writes_on_the_next_node;
+                a_client_sees_its_own_writes_on_the_next_node,
+                a_client_of_a_restored_database_gets_a_fresh_token;
         }
     };
 }

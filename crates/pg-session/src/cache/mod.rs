@@ -31,7 +31,7 @@ use self::stats::Stats;
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::probes::{Guard, Probes};
-use crate::session::record::{Record, SharedRecord};
+use crate::session::record::{Record, Revision, SharedRecord};
 use crate::version::Version;
 
 const STRIPES: usize = 1_024;
@@ -136,9 +136,11 @@ impl Cache {
         let old = self.slots.peek(&id);
         if let Some(old) = &old {
             record.access.inherit(&old.record.access);
-            if old.record.row.version > version {
-                return self.count(Count::Refusal, false);
-            }
+        }
+        // A newer version in memory refuses an older one. An entry of an earlier epoch does not: the database
+        // may have been restored since. A record that its ticket admits is what the database holds now.
+        if old.as_ref().is_some_and(|old| old.record.row.version > version && old.epoch >= ticket.epoch) {
+            return self.count(Count::Refusal, false);
         }
         let admitted = !self.probes.holds(Guard::FillTicket)
             || (is_listening(ticket.epoch)
@@ -148,7 +150,11 @@ impl Cache {
             return self.count(Count::Install, true);
         }
         // I2: whoever gets this record must not meet a lower version here afterwards.
-        if old.is_some_and(|old| old.record.row.version < version) {
+        // Another content of the same version is of another history of the database: the next read asks.
+        if old.is_some_and(|old| {
+            let (old, new) = (old.record.row.revision(), record.row.revision());
+            old.version < new.version || (old.version == new.version && old != new)
+        }) {
             self.take(id);
         }
         self.count(Count::Refusal, false)
@@ -254,18 +260,18 @@ impl Cache {
     }
 
     /// Brings one unverified entry into `ticket`'s epoch, if the database, asked under that ticket, still holds its
-    /// version; drops it otherwise. `found` is the database's version and last access, or `None` if the session ended.
-    pub(crate) fn verify(&self, ticket: Ticket, id: SessionId, found: Option<(Version, DbTime)>) {
+    /// revision; drops it otherwise. `found` is the database's revision and last access, or `None` if the session ended.
+    pub(crate) fn verify(&self, ticket: Ticket, id: SessionId, found: Option<(Revision, DbTime)>) {
         let stripe = self.stripe(id);
         let Some(slot) = self.slots.peek(&id) else { return };
         if slot.epoch >= ticket.epoch {
             return; // loaded, published or verified since
         }
         match found {
-            Some((version, last_accessed_at)) if version == slot.record.row.version => {
+            Some((revision, last_accessed_at)) if revision == slot.record.row.revision() => {
                 slot.record.access.confirm(last_accessed_at);
                 // `drop_all` drains without the stripe's lock: what it takes out after our look must not come back.
-                if stripe.admits(ticket, id, version) {
+                if stripe.admits(ticket, id, revision.version) {
                     self.put(ticket, &slot.record);
                 }
             }

@@ -37,12 +37,17 @@ fn record(rules: &Arc<Rules>, id: SessionId, user: i64, version: i64) -> SharedR
         group_id: Some(GroupId::from(user % 2)),
         version: Version::new(version),
         created_at: now,
-        updated_at: now,
+        updated_at: DbTime::EPOCH,
         expires_at: DbTime::NEVER,
         idle_limit: IdleLimit::Exempt,
         rotated: false,
     };
     SharedRecord::new(Record::new(Arc::clone(rules), row, Attributes::default(), now))
+}
+
+/// Of what [`record`] makes.
+fn revision(version: i64) -> Revision {
+    Revision { version: Version::new(version), updated_at: DbTime::EPOCH }
 }
 
 fn version_of(cache: &Cache, id: SessionId) -> Option<i64> {
@@ -147,7 +152,7 @@ fn a_load_that_a_loss_has_overtaken_is_not_served_before_it_was_verified() {
     assert!(cache.install(before, &record(&rules, id, 1, 1)));
     assert_eq!((cache.get(id).unwrap().epoch, cache.unverified()), (epoch, vec![id]));
     // The one way: the database is asked for its version.
-    cache.verify(cache.ticket(), id, Some((Version::new(1), DbTime::EPOCH)));
+    cache.verify(cache.ticket(), id, Some((revision(1), DbTime::EPOCH)));
     assert_eq!((cache.get(id).unwrap().epoch, cache.unverified()), (cache.epoch(), vec![]));
     // The other: whoever asks for it loads it.
     cache.stop_listening();
@@ -167,10 +172,10 @@ fn an_answer_of_an_earlier_epoch_says_nothing_about_what_came_later() {
     let asked = cache.ticket();
     cache.stop_listening();
     cache.start_listening();
-    cache.verify(asked, id, Some((Version::new(1), DbTime::EPOCH)));
+    cache.verify(asked, id, Some((revision(1), DbTime::EPOCH)));
     assert_eq!(cache.unverified(), [id], "right once, but something may have been missed since");
     assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 2)));
-    cache.verify(asked, id, Some((Version::new(1), DbTime::EPOCH)));
+    cache.verify(asked, id, Some((revision(1), DbTime::EPOCH)));
     cache.verify(asked, id, None);
     assert_eq!((version_of(&cache, id), cache.unverified()), (Some(2), vec![]));
 }
@@ -188,10 +193,10 @@ fn an_entry_of_an_earlier_epoch_is_kept_only_if_the_database_still_holds_its_ver
     let ticket = cache.ticket();
     cache.invalidate(ids[3], Version::new(4));
     let access = DbTime::EPOCH;
-    cache.verify(ticket, ids[0], Some((Version::new(3), access)));
-    cache.verify(ticket, ids[1], Some((Version::new(4), access)));
+    cache.verify(ticket, ids[0], Some((revision(3), access)));
+    cache.verify(ticket, ids[1], Some((revision(4), access)));
     cache.verify(ticket, ids[2], None);
-    cache.verify(ticket, ids[3], Some((Version::new(3), access)));
+    cache.verify(ticket, ids[3], Some((revision(3), access)));
     assert_eq!(ids.map(|id| version_of(&cache, id)), [Some(3), None, None, None]);
     assert_eq!(cache.get(ids[0]).map(|slot| slot.epoch), Some(cache.epoch()));
     assert!(cache.unverified().is_empty());
@@ -258,4 +263,33 @@ fn no_thread_finds_what_was_invalidated_before_it_looked() {
     });
     let sessions = cache.stats().sessions;
     assert_eq!((cache.users.len(), cache.groups.len()), (sessions, sessions));
+}
+
+/// epoch 1: v5 cached ┊ the database is restored to v3 ┊ epoch 3: a load of v3, and what may not replace what
+#[test]
+fn a_load_of_a_later_epoch_replaces_a_higher_version() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let early = cache.ticket();
+    assert!(cache.install(early, &record(&rules, id, 1, 5)));
+    assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 3)), "the same epoch: an older load");
+    cache.stop_listening();
+    cache.start_listening();
+    assert!(!cache.install(early, &record(&rules, id, 1, 4)), "a load of the earlier epoch");
+    let ticket = cache.ticket();
+    cache.publish(early, &record(&rules, id, 1, 6));
+    assert!(!cache.install(ticket, &record(&rules, id, 1, 3)), "overtaken by a write of this node");
+    assert_eq!(version_of(&cache, id), Some(6));
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 3)));
+    assert_eq!(version_of(&cache, id), Some(3));
+}
+
+#[test]
+fn another_content_of_the_same_version_is_not_verified() {
+    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 5)));
+    cache.stop_listening();
+    cache.start_listening();
+    let other = Revision { updated_at: DbTime::from_nanos(1_000), ..revision(5) };
+    cache.verify(cache.ticket(), id, Some((other, DbTime::EPOCH)));
+    assert_eq!(version_of(&cache, id), None);
 }

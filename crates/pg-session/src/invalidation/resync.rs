@@ -1,4 +1,4 @@
-//! After a reconnect: asks the database which of the sessions in memory still have their version.
+//! After a reconnect: asks the database which of the sessions in memory still have their content.
 //!
 //! In chunks with one array each, one at a time: never "clear and stampede", never a timestamp watermark. An entry is not
 //! served before it is verified, so this may take its time. A chunk that fails is tried again, with a growing pause,
@@ -75,7 +75,7 @@ impl Resync {
         let ticket = self.cache.ticket();
         let standings = self.database.versions(ids).await?;
         let found: HashMap<_, _> =
-            standings.iter().map(|found| (found.id, (found.version, found.last_accessed_at))).collect();
+            standings.iter().map(|found| (found.id, (found.revision, found.last_accessed_at))).collect();
         for &id in ids {
             self.cache.verify(ticket, id, found.get(&id).copied());
         }

@@ -37,7 +37,7 @@ impl SessionManager {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub fn get(&self, id: SessionId) -> Get<'_> {
-        Get { node: &self.0, id, touch: true, refresh: false, at_least: Version::ABSENT }
+        Get { node: &self.0, id, touch: true, refresh: false, at_least: Version::ABSENT, or_latest: false }
     }
 }
 
@@ -50,6 +50,7 @@ pub struct Get<'a> {
     touch: bool,
     refresh: bool,
     at_least: Version,
+    or_latest: bool,
 }
 
 impl<'a> Get<'a> {
@@ -68,10 +69,21 @@ impl<'a> Get<'a> {
     /// Never answers from anything older than `version`: read your writes on any node, with the version that the
     /// cookie carries.
     ///
-    /// Awaiting it fails with [`ErrorKind::Unavailable`] if the database itself holds an older version, which can
-    /// only be if it was restored or is a replica.
+    /// Awaiting it fails with [`ErrorKind::Unavailable`] if the database itself holds an older version: it was restored,
+    /// or a failover lost commits. [`or_latest`](Get::or_latest) answers with the older version instead.
     pub fn at_least(mut self, version: Version) -> Self {
         self.at_least = version;
+        self
+    }
+
+    /// Answers with what the database holds if that is older than [`at_least`](Get::at_least) asks for.
+    ///
+    /// A client may hold a version that the database has lost. It would get an error with every request, for as long as
+    /// it presents that version. Compare [`Session::version`] with the version asked for, and give the client a fresh
+    /// token if it is lower. The first such read is logged as a warning, and all are counted:
+    /// [`LoadStats::lost_versions`](crate::LoadStats::lost_versions).
+    pub fn or_latest(mut self) -> Self {
+        self.or_latest = true;
         self
     }
 
@@ -174,10 +186,14 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     }
     let Some(record) = loaded else { return Ok(None) };
     if record.row.version < get.at_least {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the database holds an older version of the session than was asked for; it was restored, or is a replica",
-        ));
+        if !get.or_latest {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the database holds an older version of the session than at_least asks for: it was restored, or a \
+                 failover lost commits; use or_latest to read the older version",
+            ));
+        }
+        node.loader.count_lost_version();
     }
     if get.touch {
         node.touches.touch(&record, &node.rules, now);

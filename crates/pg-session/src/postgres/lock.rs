@@ -3,8 +3,9 @@
 //! The database's clock decides whether a lock is free. `{now}` moves within a statement and is read after the row
 //! was locked, so one that had to wait judges by the time at which it got the row.
 //!
-//! I8: a fence never decreases. Only an acquisition changes it, by one, while it holds the row's lock; releasing and
-//! expiring leave the row where it is. A session's row goes with its session, and an acquisition holds the session
+//! I8: a fence never decreases. Only an acquisition changes it, while it holds the row's lock: to the database's clock in
+//! microseconds, and by at least one. Releasing and expiring leave the row where it is. The clock is for a row that goes
+//! back in time or is lost, with a restored backup or a failover: the next fence is above all that were given before. A session's row goes with its session, and an acquisition holds the session
 //! (`FOR KEY SHARE`) while it writes: it comes before the end of the session, or finds it ended.
 //!
 //! Lock order: session, then lock, as the trigger of a delete has it.
@@ -142,18 +143,19 @@ fn acquire(dialect: &Dialect<'_>) -> Sql {
     let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
     let live = dialect.live("s");
     let now = dialect.now;
+    let clock = format!("GREATEST(1, (EXTRACT(epoch FROM {now}) * 1000000)::bigint)");
     Sql {
         text: format!(
             "WITH alive AS MATERIALIZED (
                  SELECT s.id FROM {sessions} s WHERE s.id = $1 AND s.rotated_to IS NULL AND {live} FOR KEY SHARE
              ), taken AS (
                  INSERT INTO {locks} AS l (session_id, name, owner, label, fence, acquired_at, expires_at)
-                 SELECT $1, $3, $4, $5, 1, {now}, {now} + $6 * interval '1 microsecond'
+                 SELECT $1, $3, $4, $5, {clock}, {now}, {now} + $6 * interval '1 microsecond'
                  WHERE $1 IS NULL OR EXISTS (SELECT FROM alive)
                  ON CONFLICT (scope, name) DO UPDATE
                  SET owner = EXCLUDED.owner,
                      label = EXCLUDED.label,
-                     fence = CASE WHEN l.owner = EXCLUDED.owner THEN l.fence ELSE l.fence + 1 END,
+                     fence = CASE WHEN l.owner = EXCLUDED.owner THEN l.fence ELSE GREATEST(l.fence + 1, EXCLUDED.fence) END,
                      acquired_at = CASE WHEN l.owner = EXCLUDED.owner THEN l.acquired_at ELSE {now} END,
                      expires_at = GREATEST({now} + $6 * interval '1 microsecond',
                                            CASE WHEN l.owner = EXCLUDED.owner THEN l.expires_at END)

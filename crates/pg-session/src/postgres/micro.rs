@@ -46,7 +46,7 @@ impl Batch {
         let after: Vec<Attributes> = after.collect();
         let orders = self.0.iter().zip(&after).map(|((base, _), after)| Order {
             id: base.row.id,
-            base: base.row.version,
+            base: base.row.revision(),
             row: RowChange::default(),
             writes: Writes::new(&base.attributes, after),
             notify: true,

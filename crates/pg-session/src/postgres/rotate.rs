@@ -28,14 +28,14 @@ use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
 use crate::session::attributes::Writes;
-use crate::session::record::Row;
+use crate::session::record::{Revision, Row};
 use crate::version::Version;
 
 /// One session that is to go on under another id.
 pub(crate) struct Turn<'a> {
     pub(crate) id: SessionId,
-    /// The version that it was made from.
-    pub(crate) base: Version,
+    /// The revision that it was made from.
+    pub(crate) base: Revision,
     pub(crate) successor: SessionId,
     /// The user afterwards.
     pub(crate) user_id: Option<UserId>,
@@ -110,21 +110,23 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let told_left = changed(dialect, "SELECT id, version FROM remnant");
     let told_gone = deleted(dialect, "SELECT id FROM ended UNION ALL SELECT id FROM evicted");
     let mut parameters = Parameters::default();
-    let turns = parameters
-        .unnest(&[IDS, NUMBERS, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS, FLAGS]);
+    let turns = parameters.unnest(&[
+        IDS, NUMBERS, TIMES, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS, FLAGS,
+    ]);
     let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
     Sql {
         text: format!(
             "WITH turn AS MATERIALIZED (
                  SELECT * FROM {turns}
-                 WITH ORDINALITY AS t (id, base, successor, user_id, arrives, expires_at, expires_in, idle_limited,
+                 WITH ORDINALITY AS t (id, base, base_at, successor, user_id, arrives, expires_at, expires_in, idle_limited,
                                        regroup, group_id, grace, attributes, spills, n)
              ), item AS MATERIALIZED (
                  SELECT * FROM {items}
                  AS i (n, key, text, expires_at)
              ), found AS MATERIALIZED (
                  SELECT t.n, t.id, t.successor, t.user_id, t.arrives, t.attributes, t.spills,
-                        s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated, s.version <> t.base AS moved,
+                        s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
+                        s.version <> t.base OR s.updated_at <> t.base_at AS moved,
                         CASE WHEN t.regroup THEN t.group_id ELSE s.group_id END AS group_id,
                         COALESCE(t.idle_limited, s.idle_limited) AS idle_limited,
                         CASE WHEN t.arrives THEN {now} ELSE s.created_at END AS created_at,
@@ -190,6 +192,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 struct Columns<'a> {
     ids: Vec<Uuid>,
     bases: Vec<i64>,
+    base_times: Vec<SystemTime>,
     successors: Vec<Uuid>,
     users: Vec<Option<Uuid>>,
     arrives: Vec<bool>,
@@ -208,7 +211,8 @@ impl<'a> Columns<'a> {
     fn push(&mut self, turn: &'a Turn<'a>) {
         let (expires_at, expires_in) = columns_of(turn.row.expiry);
         self.ids.push(turn.id.expose());
-        self.bases.push(turn.base.get());
+        self.bases.push(turn.base.version.get());
+        self.base_times.push(turn.base.updated_at.into());
         self.successors.push(turn.successor.expose());
         self.users.push(turn.user_id.map(UserId::as_uuid));
         self.arrives.push(turn.arrives);
@@ -250,6 +254,7 @@ impl Database {
                     &[
                         &c.ids,
                         &c.bases,
+                        &c.base_times,
                         &c.successors,
                         &c.users,
                         &c.arrives,

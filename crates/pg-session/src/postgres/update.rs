@@ -1,6 +1,7 @@
 //! The combined update: many sessions' changes, one statement, one commit, its notifications inside.
 //!
-//! An order is applied only while the session's version is the one that the order was made from. PostgreSQL evaluates
+//! An order is applied only while the session's version and `updated_at` are those that the order was made from. The
+//! time is compared because a restored database gives a version number again, to other content. PostgreSQL evaluates
 //! that again on the row that it finally locks, and every change of an attribute bumps its session's version in the same
 //! statement. So a session that passes has the attributes that the order was made from: no check can fail, no removal
 //! can overlook a key that another node inserted meanwhile, and the text of the row's attributes, made by the node,
@@ -26,7 +27,7 @@ use crate::id::{GroupId, SessionId};
 use crate::session::IdleLimit;
 use crate::session::attribute::Apart;
 use crate::session::attributes::Writes;
-use crate::version::Version;
+use crate::session::record::Revision;
 
 /// A new absolute limit.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +54,8 @@ impl RowChange {
 /// One session's part of a combined update.
 pub(crate) struct Order<'a> {
     pub(crate) id: SessionId,
-    /// The version that it was made from.
-    pub(crate) base: Version,
+    /// The revision that it was made from.
+    pub(crate) base: Revision,
     pub(crate) row: RowChange,
     pub(crate) writes: Writes<'a>,
     pub(crate) notify: bool,
@@ -95,14 +96,14 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, live) = (dialect.now, dialect.live("s"));
     let mut parameters = Parameters::default();
-    let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS]);
+    let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS]);
     let told = told(dialect, &parameters.unnest(&[TEXTS]));
     Sql {
         text: format!(
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
-             FROM {changes} WITH ORDINALITY AS c (id, base, attributes, n)
-             WHERE s.id = c.id AND s.version = c.base AND s.rotated_to IS NULL AND {live}
+             FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, n)
+             WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND s.rotated_to IS NULL AND {live}
              RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at, ({told})"
         ),
         types: parameters.types,
@@ -114,7 +115,7 @@ pub(super) fn apart_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, live) = (dialect.now, dialect.live("s"));
     let mut parameters = Parameters::default();
-    let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS, FLAGS]);
+    let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS]);
     let written = written(dialect, &parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]));
     let told = told(dialect, &parameters.unnest(&[TEXTS]));
     Sql {
@@ -125,8 +126,8 @@ pub(super) fn apart_sql(dialect: &Dialect<'_>) -> Sql {
                      attributes = COALESCE(c.attributes, s.attributes),
                      spilled = s.spilled OR c.spills,
                      updated_at = {now}
-                 FROM {changes} WITH ORDINALITY AS c (id, base, attributes, spills, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.rotated_to IS NULL AND {live}
+                 FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, spills, n)
+                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND s.rotated_to IS NULL AND {live}
                  RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
              ), written AS ({written})
              SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({told}) FROM done d"
@@ -140,7 +141,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let (now, live) = (dialect.now, dialect.live("s"));
     let mut parameters = Parameters::default();
-    let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
+    let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
     let written = written(dialect, &parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]));
     let removals = parameters.unnest(&[NUMBERS, TEXTS]);
     let told = told(dialect, &parameters.unnest(&[TEXTS]));
@@ -156,8 +157,8 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                      idle_limited = COALESCE(c.idle_limited, s.idle_limited),
                      group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
                  FROM {changes} WITH ORDINALITY
-                 AS c (id, base, attributes, spills, expires_at, expires_in, idle_limited, regroup, group_id, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.rotated_to IS NULL AND {live}
+                 AS c (id, base, base_at, attributes, spills, expires_at, expires_in, idle_limited, regroup, group_id, n)
+                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND s.rotated_to IS NULL AND {live}
                  RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
              ), written AS ({written}
              ), removed AS (
@@ -197,6 +198,7 @@ fn told(dialect: &Dialect<'_>, payloads: &str) -> String {
 pub(super) struct Columns<'a> {
     pub(super) ids: Vec<Uuid>,
     bases: Vec<i64>,
+    base_times: Vec<SystemTime>,
     packed: Vec<Option<&'a str>>,
     spills: Vec<bool>,
     expires_at: Vec<Option<SystemTime>>,
@@ -236,11 +238,13 @@ impl<'a> Columns<'a> {
             orders.windows(2).all(|pair| pair[0].id < pair[1].id),
             "one change per session, one lock order"
         );
-        let told = orders.iter().filter(|order| order.notify).map(|order| (order.id, order.base.next()));
+        let told =
+            orders.iter().filter(|order| order.notify).map(|order| (order.id, order.base.version.next()));
         let told: Vec<_> = told.collect();
         Self {
             ids: orders.iter().map(|order| order.id.expose()).collect(),
-            bases: orders.iter().map(|order| order.base.get()).collect(),
+            bases: orders.iter().map(|order| order.base.version.get()).collect(),
+            base_times: orders.iter().map(|order| order.base.updated_at.into()).collect(),
             packed: orders.iter().map(|order| order.writes.packed).collect(),
             payloads: changed_payloads(&told),
             ..Self::default()
@@ -299,8 +303,8 @@ impl Database {
             (Some(Extent::Apart), _) => self.update_apart(&Columns::with_apart(orders)).await?,
             (_, [order]) => self.update_one(order).await?,
             _ => {
-                let Columns { ids, bases, packed, payloads, .. } = &Columns::of(orders);
-                self.carried_out(&self.texts.update, &[ids, bases, packed, payloads]).await?
+                let Columns { ids, bases, base_times, packed, payloads, .. } = &Columns::of(orders);
+                self.carried_out(&self.texts.update, &[ids, bases, base_times, packed, payloads]).await?
             }
         };
         let mut outcomes: Vec<Option<Applied>> = orders.iter().map(|_| None).collect();
@@ -323,11 +327,11 @@ impl Database {
     }
 
     async fn update_apart(&self, columns: &Columns<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
-        let Columns { ids, bases, packed, spills, items, payloads, .. } = columns;
+        let Columns { ids, bases, base_times, packed, spills, items, payloads, .. } = columns;
         let Items { of, keys, texts, expires_at } = items;
         self.carried_out(
             &self.texts.update_apart,
-            &[ids, bases, packed, spills, of, keys, texts, expires_at, payloads],
+            &[ids, bases, base_times, packed, spills, of, keys, texts, expires_at, payloads],
         )
         .await
     }
@@ -336,6 +340,7 @@ impl Database {
         let Columns {
             ids,
             bases,
+            base_times,
             packed,
             spills,
             expires_at,
@@ -353,6 +358,7 @@ impl Database {
             &[
                 ids,
                 bases,
+                base_times,
                 packed,
                 spills,
                 expires_at,

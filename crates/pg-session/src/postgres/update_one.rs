@@ -2,6 +2,8 @@
 //!
 //! It does what [`update`](super::update) does for many, without lists to be joined.
 
+use std::time::SystemTime;
+
 use tokio_postgres::types::Type;
 
 use super::failure::Failure;
@@ -14,13 +16,14 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, live, channel) = (dialect.now, dialect.live("s"), dialect.channel());
     let mut parameters = Parameters::default();
-    let [id, base, packed, told] =
-        [Type::UUID, Type::INT8, Type::TEXT, Type::TEXT].map(|scalar| parameters.scalar(&scalar));
+    let [id, base, base_at, packed, told] =
+        [Type::UUID, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT]
+            .map(|scalar| parameters.scalar(&scalar));
     Sql {
         text: format!(
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
-             WHERE s.id = {id} AND s.version = {base} AND s.rotated_to IS NULL AND {live}
+             WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live}
              RETURNING 1::bigint, s.updated_at, s.expires_at, s.last_accessed_at,
                        CASE WHEN {told} IS NOT NULL THEN pg_catalog.pg_notify('{channel}', {told}) END"
         ),
@@ -31,7 +34,12 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 impl Database {
     pub(super) async fn update_one(&self, order: &Order<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
         let &Order { id, base, notify, ref writes, .. } = order;
-        let told = notify.then(|| changed_payloads(&[(id, base.next())]).pop()).flatten();
-        self.carried_out(&self.texts.update_one, &[&id.expose(), &base.get(), &writes.packed, &told]).await
+        let told = notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
+        let base_at = SystemTime::from(base.updated_at);
+        self.carried_out(
+            &self.texts.update_one,
+            &[&id.expose(), &base.version.get(), &base_at, &writes.packed, &told],
+        )
+        .await
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the versions of cached sessions, to find after a lost connection which of them were missed.
+//! Reads the revisions of cached sessions, to find after a lost connection which of them were missed.
 
 use uuid::Uuid;
 
@@ -8,13 +8,14 @@ use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
+use crate::session::record::Revision;
 use crate::version::Version;
 
 /// What the database says of a cached session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) id: SessionId,
-    pub(crate) version: Version,
+    pub(crate) revision: Revision,
     pub(crate) last_accessed_at: DbTime,
 }
 
@@ -26,7 +27,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let ids = parameters.any(&IDS);
     Sql {
         text: format!(
-            "SELECT s.id, s.version, s.last_accessed_at, {now} AS now FROM {sessions} s
+            "SELECT s.id, s.version, s.updated_at, s.last_accessed_at, {now} AS now FROM {sessions} s
              WHERE s.id = {ids} AND {live} AND {ON_PRIMARY}"
         ),
         types: parameters.types,
@@ -44,7 +45,10 @@ impl Database {
             self.observe_clock(sent, time(row, "now")?);
             Ok::<_, tokio_postgres::Error>(Standing {
                 id: SessionId::from_uuid(row.try_get("id")?),
-                version: Version::new(row.try_get("version")?),
+                revision: Revision {
+                    version: Version::new(row.try_get("version")?),
+                    updated_at: time(row, "updated_at")?,
+                },
                 last_accessed_at: time(row, "last_accessed_at")?,
             })
         });

@@ -104,12 +104,13 @@ impl Attributes {
     /// The keys of `changes` whose attributes are not those that `seen` has, sorted. One that has expired is absent: so it
     /// was, or would have been by now.
     pub(crate) fn differing(&self, seen: &Self, changes: &Changes, now: DbTime) -> Vec<String> {
-        let version = |attributes: &Self, key: &str| {
+        // The text as well: a restored database gives a version number again, to other content.
+        fn content<'a>(attributes: &'a Attributes, key: &str, now: DbTime) -> Option<(Version, &'a str)> {
             let live = attributes.get(key).filter(|attribute| attribute.is_live(now));
-            live.map(Attribute::version)
-        };
+            live.map(|attribute| (attribute.version(), attribute.text()))
+        }
         let keys = changes.iter().map(|(key, _)| key);
-        keys.filter(|key| version(self, key) != version(seen, key)).map(str::to_owned).collect()
+        keys.filter(|key| content(self, key, now) != content(seen, key, now)).map(str::to_owned).collect()
     }
 }
 

@@ -60,6 +60,22 @@ pub(crate) struct Row {
     pub(crate) updated_at: DbTime,
 }
 
+/// Identifies one content of a session.
+///
+/// A version number alone does not: after a restored backup, or a failover that lost commits, the database
+/// gives a number again, to other content. The time of the commit tells the two apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Revision {
+    pub(crate) version: Version,
+    pub(crate) updated_at: DbTime,
+}
+
+impl Row {
+    pub(crate) fn revision(&self) -> Revision {
+        Revision { version: self.version, updated_at: self.updated_at }
+    }
+}
+
 impl Record {
     pub(crate) fn new(rules: Arc<Rules>, row: Row, attributes: Attributes, last_accessed_at: DbTime) -> Self {
         debug_assert!(row.version > Version::ABSENT, "the table's check keeps versions positive");

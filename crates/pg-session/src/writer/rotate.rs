@@ -52,7 +52,7 @@ impl RotateJob {
     }
 
     fn turn<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> Turn<'a> {
-        let base = self.base.row.version;
+        let base = self.base.row.revision();
         Turn {
             id: self.session(),
             base,

@@ -45,7 +45,7 @@ impl UpdateJob {
     }
 
     fn order<'a>(&self, before: &'a Attributes, after: &'a Attributes) -> Order<'a> {
-        let base = self.base.row.version;
+        let base = self.base.row.revision();
         Order {
             id: self.session(),
             base,
@@ -59,7 +59,7 @@ impl UpdateJob {
     fn conflict(&self, found: &Record) -> Option<Vec<String>> {
         match self.check {
             Check::None => None,
-            Check::Version => (found.row.version != self.base.row.version).then(Vec::new),
+            Check::Version => (found.row.revision() != self.base.row.revision()).then(Vec::new),
             Check::Attributes => {
                 let now = found.rules.clock.database_now();
                 let keys = found.attributes.differing(&self.base.attributes, &self.changes, now);

@@ -114,7 +114,7 @@ async fn a_waiter_gets_the_lock_of_a_holder_that_vanished() {
     let began = Instant::now();
     let lease = node.lock("x").wait(PATIENCE).await.unwrap();
     assert!(began.elapsed() < WOKEN, "by the holder's end, not by looking again");
-    assert_eq!(lease.fence().get(), 8);
+    assert!(lease.fence().get() > 7);
     lease.release().await.unwrap();
 }
 
@@ -154,6 +154,7 @@ async fn ten_thousand_waiters_share_one_place_in_the_queue_and_one_more_is_refus
     let [a, b] = world.nodes().await;
     let client = world.client().await;
     let lease = a.try_lock("x").await.unwrap();
+    let fence = lease.fence();
     let before = row_lock(&client).await;
     let mut waiters = vec![waiter(&b)];
     eventually("the first has asked", async || row_lock(&client).await != before).await;
@@ -166,7 +167,7 @@ async fn ten_thousand_waiters_share_one_place_in_the_queue_and_one_more_is_refus
     lease.release().await.unwrap();
     // It has the turn; the others have not asked the database at all.
     let lease = in_time("the first gets it", first).await.unwrap();
-    assert_eq!(lease.fence().get(), 2);
+    assert!(lease.fence() > fence);
     drop(waiters);
     lease.release().await.unwrap();
     eventually("their places are free", async || b.try_lock("y").await.is_ok()).await;

@@ -48,6 +48,7 @@ mod propagation;
 mod publish_race;
 mod reads;
 mod reconnect;
+mod restored;
 mod rights;
 mod rotate;
 mod secrets;

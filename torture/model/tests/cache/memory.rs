@@ -11,7 +11,7 @@ use crate::probes::Probes;
 use crate::session::IdleLimit;
 use crate::session::attributes::Attributes;
 use crate::session::changes::Limits;
-use crate::session::record::{Record, Row, Rules, SharedRecord};
+use crate::session::record::{Record, Revision, Row, Rules, SharedRecord};
 use crate::version::Version;
 
 /// One of the copies. All calls are the library's own, but for the last two.
@@ -136,7 +136,7 @@ macro_rules! memories {
             }
 
             fn verify(&self, ticket: Self::Ticket, id: SessionId, found: i64) {
-                self.verify(ticket, id, Some((Version::new(found), DbTime::NEVER)));
+                self.verify(ticket, id, Some((Revision { version: Version::new(found), updated_at: DbTime::NEVER }, DbTime::NEVER)));
             }
 
             fn get(&self, id: SessionId) -> Option<i64> {
