@@ -2,7 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::{error::Error, sandbox::Sandbox, settings::Settings};
+use crate::{
+    binaries::Binaries,
+    error::{Error, ErrorKind},
+    launch::Launch,
+    sandbox::Sandbox,
+    settings::Settings,
+};
 
 /// Chooses how a [`Sandbox`] is configured, then starts it.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +61,40 @@ impl SandboxBuilder {
     /// # Errors
     /// See [`ErrorKind`](crate::ErrorKind); the message says what to do, and ends with the log if there is one.
     pub fn start(self) -> Result<Sandbox, Error> {
-        Sandbox::launch(&self.settings, &self.files, self.within.as_deref())
+        let Self { settings, files, within } = self;
+        Sandbox::launch(Binaries::find()?, &settings, within.as_deref(), |launch, reaper, conf| {
+            launch.run_initdb(reaper)?;
+            configure(launch, conf, &files)
+        })
     }
+}
+
+impl Sandbox {
+    /// Makes and starts a server with the defaults. Blocks for one or two seconds, mostly `initdb`.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; the message says what to do, and ends with the log if there is one.
+    pub fn start() -> Result<Self, Error> {
+        Self::builder().start()
+    }
+
+    /// Chooses settings first.
+    pub fn builder() -> SandboxBuilder {
+        SandboxBuilder::default()
+    }
+}
+
+/// Writes the configuration and the caller's files into a fresh cluster.
+fn configure(launch: &Launch, conf: &str, files: &[(String, Vec<u8>)]) -> Result<(), Error> {
+    launch.append_settings(conf)?;
+    for (name, contents) in files {
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+            let message = format!("file {name:?}: give the plain name of a file in the data directory");
+            return Err(Error::new(ErrorKind::Setting, message));
+        }
+        launch.write_private(&launch.directory.data().join(name), contents).map_err(|error| {
+            Error::caused(ErrorKind::Setting, format!("file {name:?}: could not be written"), error)
+        })?;
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::{
     ffi::OsStr,
     fs,
     hash::{BuildHasher, Hasher},
+    io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process,
@@ -67,6 +68,28 @@ impl Directory {
             });
         furnished.map_err(|error| {
             Error::caused(ErrorKind::Directory, format!("could not furnish {}", self.path.display()), error)
+        })
+    }
+
+    /// Removes the cluster's files, for another cluster to be put there. `postmaster.pid` and the directory itself stay:
+    /// they lead the next server, or the reaper, to the shared memory of a killed one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Directory`].
+    pub(crate) fn empty_data(&self) -> Result<(), Error> {
+        let empty = || {
+            for entry in fs::read_dir(self.data())? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())?;
+                } else if entry.file_name() != "postmaster.pid" {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok::<_, io::Error>(())
+        };
+        empty().map_err(|error| {
+            Error::caused(ErrorKind::Directory, format!("could not empty {}", self.data().display()), error)
         })
     }
 

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Timeout,
     /// The server is stopped, and the call needs it running.
     NotRunning,
+    /// The server refused a query of the sandbox itself; the message ends with what it said.
+    Query,
     /// A process could not be started, found or signalled, or the directory could not be removed.
     Process,
 }
@@ -66,6 +68,7 @@ impl fmt::Display for ErrorKind {
             Self::Start => "server did not start",
             Self::Timeout => "took too long",
             Self::NotRunning => "server is not running",
+            Self::Query => "query failed",
             Self::Process => "process trouble",
         })
     }

@@ -7,9 +7,12 @@
 
 use std::{
     env,
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::process::CommandExt,
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     time::Duration,
@@ -21,14 +24,13 @@ use crate::{
     deadline,
     directory::Directory,
     error::{Error, ErrorKind},
+    log::tail,
     reaper::{Reaper, Running},
     server::Server,
 };
 
 /// How long `initdb` may take: about a second, much more on a loaded machine.
 const INITDB_WAIT: Duration = Duration::from_secs(120);
-/// How much of a log a message carries, in bytes.
-const MESSAGE_LOG_BYTES_MAX: usize = 4 * 1024;
 
 /// The shell at the gate. The arguments are the program and its own arguments.
 const GATE: &str = r#"read -r _ && exec "$@" </dev/null"#;
@@ -56,7 +58,7 @@ impl Launch {
             "--no-sync",
         ]);
         let waiting = Waiting::spawn(command)?;
-        reaper.tell(Running::Initdb(waiting.child.id()))?;
+        reaper.tell(Running::Group(waiting.child.id()))?;
         self.finish_initdb(&mut waiting.let_through()?)?;
         reaper.tell(Running::None)
     }
@@ -83,6 +85,27 @@ impl Launch {
         let waiting = Waiting::spawn(command)?;
         reaper.tell(Running::Server(waiting.child.id()))?;
         Ok(Server::starting(waiting.let_through()?, log_begin))
+    }
+
+    /// Adds lines to the cluster's `postgresql.conf`; the last one of a name counts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Directory`].
+    pub(crate) fn append_settings(&self, lines: &str) -> Result<(), Error> {
+        let path = self.directory.data().join("postgresql.conf");
+        let appended =
+            OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(lines.as_bytes()));
+        appended.map_err(|error| {
+            Error::caused(ErrorKind::Directory, format!("could not write {}", path.display()), error)
+        })
+    }
+
+    /// Writes a file that nobody but the server's account can read. PostgreSQL takes a key only then.
+    pub(crate) fn write_private(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(contents)?;
+        self.account.map_or(Ok(()), |account| account.own(path))
     }
 
     /// A program of PostgreSQL behind its gate, with nothing of the caller's PostgreSQL about it.
@@ -133,17 +156,5 @@ impl Waiting {
                 Err(Error::caused(ErrorKind::Process, "a program of PostgreSQL died before it began", error))
             }
         }
-    }
-}
-
-/// The end of a log from `begin` on, short enough for a message.
-pub(crate) fn tail(log: &Path, begin: u64) -> String {
-    match fs::read(log) {
-        Ok(bytes) => {
-            let begin = usize::try_from(begin).unwrap_or(0).min(bytes.len());
-            let begin = begin.max(bytes.len().saturating_sub(MESSAGE_LOG_BYTES_MAX));
-            String::from_utf8_lossy(&bytes[begin..]).trim().to_owned()
-        }
-        Err(error) => format!("(the log {} cannot be read: {error})", log.display()),
     }
 }

@@ -9,12 +9,17 @@ compile_error!("pg-sandbox drives PostgreSQL with Unix signals and sockets: it n
 
 // From the outside in: what a user holds, what it is made of, what keeps it clean, and the faults on the wire.
 mod builder;
+mod standby;
+
 mod sandbox;
 
 mod account;
+mod backup;
 mod binaries;
+mod client;
 mod directory;
 mod launch;
+mod log;
 mod port;
 mod server;
 mod settings;
@@ -32,4 +37,5 @@ pub use builder::SandboxBuilder;
 pub use error::{Error, ErrorKind};
 pub use proxy::{Direction, Proxy};
 pub use sandbox::Sandbox;
+pub use standby::StandbyBuilder;
 pub use version::ServerVersion;

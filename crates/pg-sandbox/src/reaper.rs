@@ -35,8 +35,8 @@ const REAP_WAIT: Duration = Duration::from_secs(30);
 pub(crate) enum Running {
     /// Nothing.
     None,
-    /// `initdb`, the leader of a process group.
-    Initdb(u32),
+    /// `initdb` or pgbouncer, the leader of a process group.
+    Group(u32),
     /// The postmaster.
     Server(u32),
 }
@@ -100,7 +100,7 @@ impl Reaper {
     pub(crate) fn tell(&mut self, running: Running) -> Result<(), Error> {
         let line = match running {
             Running::None => "none 0\n".to_owned(),
-            Running::Initdb(id) => format!("initdb {id}\n"),
+            Running::Group(id) => format!("group {id}\n"),
             Running::Server(id) => format!("server {id}\n"),
         };
         let sent = match &mut self.watchdog {

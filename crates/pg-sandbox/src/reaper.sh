@@ -1,7 +1,7 @@
 # The watchdog of one sandbox: see reaper.rs. POSIX sh; $1 is the directory of the sandbox.
 #
 # It makes the directory and says "made", or says what is wrong and exits 1; standard output ends after that.
-# Standard input is a pipe that only the owner holds. On it come lines "server PID", "initdb PID" and "none 0", the
+# Standard input is a pipe that only the owner holds. On it come lines "server PID", "group PID" and "none 0", the
 # last of which says what runs now. Its end means that the owner is gone or has let go: stop what runs, remove
 # the directory. Exits 0 if nothing is left.
 
@@ -93,7 +93,7 @@ done
 if [ "$pid" -gt 0 ] && surely_ours "$pid"; then
     case $what in
     server) stop_server "$pid" ;;
-    initdb) kill -s KILL -- "-$pid" ;;
+    group) kill -s KILL -- "-$pid" ;;
     esac
 fi
 

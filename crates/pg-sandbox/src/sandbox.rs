@@ -4,10 +4,8 @@
 //! transition, so that two callers see one after the other.
 
 use std::{
-    fs::{self, OpenOptions, Permissions},
-    io::{self, Write},
+    fs,
     net::SocketAddr,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -15,7 +13,7 @@ use std::{
 use crate::{
     account::Account,
     binaries::Binaries,
-    builder::SandboxBuilder,
+    client::Client,
     directory::Directory,
     error::{Error, ErrorKind},
     launch::Launch,
@@ -56,25 +54,13 @@ struct State {
 }
 
 impl Sandbox {
-    /// Makes and starts a server with the defaults. Blocks for one or two seconds, mostly `initdb`.
-    ///
-    /// # Errors
-    /// See [`ErrorKind`]; the message says what to do, and ends with the log if there is one.
-    pub fn start() -> Result<Self, Error> {
-        Self::builder().start()
-    }
-
-    /// Chooses settings first.
-    pub fn builder() -> SandboxBuilder {
-        SandboxBuilder::default()
-    }
-
+    /// Makes and starts a server of `binaries` on the cluster that `fill` makes.
     pub(crate) fn launch(
+        binaries: Binaries,
         settings: &Settings,
-        files: &[(String, Vec<u8>)],
         within: Option<&Path>,
+        fill: impl FnOnce(&Launch, &mut Reaper, &str) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let binaries = Binaries::find()?;
         let account = Account::to_drop_to()?;
         let directory = match within {
             Some(parent) => Directory::within(parent, account)?,
@@ -85,9 +71,7 @@ impl Sandbox {
         let mut reaper = Reaper::watch(directory.clone())?;
         directory.furnish(account)?;
         let launch = Launch { binaries, account, directory };
-
-        launch.run_initdb(&mut reaper)?;
-        configure(&launch, &conf, files)?;
+        fill(&launch, &mut reaper, &conf)?;
 
         let mut state = State { reaper, server: None };
         let port = state.run_on_a_free_port(&launch)?;
@@ -159,14 +143,7 @@ impl Sandbox {
     /// # Errors
     /// [`ErrorKind::Start`] with the end of the log.
     pub fn start_again(&self) -> Result<(), Error> {
-        let mut state = self.state();
-        if state.server.as_mut().map_or(Ok(false), Server::is_running)? {
-            return Ok(());
-        }
-        state.server = None;
-        state.run_on(&self.launch, &self.port).map_err(|trouble| match trouble {
-            StartError::PortTaken(error) | StartError::Failed(error) => error,
-        })
+        self.state().start_again(&self.launch, &self.port)
     }
 
     /// [`stop`](Self::stop), then [`start_again`](Self::start_again).
@@ -212,6 +189,33 @@ impl Sandbox {
         self.state().reaper.reap()
     }
 
+    /// Stops the server, puts another cluster in the place of its own, and starts it on the same port.
+    pub(crate) fn replace_cluster(
+        &self,
+        settings: &Settings,
+        fill: impl FnOnce(&Launch, &str) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let conf = settings.render(&self.launch.directory)?;
+        let mut state = self.state();
+        state.end(Server::stop)?;
+        self.launch.directory.empty_data()?;
+        fill(&self.launch, &conf)?;
+        state.start_again(&self.launch, &self.port)
+    }
+
+    /// A connection for the sandbox's own queries.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotRunning`] if there is no server, [`ErrorKind::Query`] if it refuses the connection.
+    pub(crate) fn client(&self) -> Result<Client, Error> {
+        self.state().running()?;
+        Client::connect(&self.socket_dir, self.addr().port(), "postgres")
+    }
+
+    pub(crate) fn setup(&self) -> &Launch {
+        &self.launch
+    }
+
     /// Nothing is left half-done by a panic under this lock that the next call could not see for itself.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -238,6 +242,16 @@ impl State {
         self.server.insert(server).wait_until_ready(&launch.directory).inspect_err(|_| self.server = None)
     }
 
+    fn start_again(&mut self, launch: &Launch, port: &Port) -> Result<(), Error> {
+        if self.server.as_mut().map_or(Ok(false), Server::is_running)? {
+            return Ok(());
+        }
+        self.server = None;
+        self.run_on(launch, port).map_err(|trouble| match trouble {
+            StartError::PortTaken(error) | StartError::Failed(error) => error,
+        })
+    }
+
     fn end(&mut self, how: impl FnOnce(Server) -> Result<(), Error>) -> Result<(), Error> {
         match self.server.take() {
             Some(server) => how(server).and(self.reaper.tell(Running::None)),
@@ -253,35 +267,4 @@ impl State {
         }
         Err(Error::new(ErrorKind::NotRunning, "the server is not running: call `start_again` first"))
     }
-}
-
-/// Writes the configuration and the caller's files into a fresh cluster.
-fn configure(launch: &Launch, conf: &str, files: &[(String, Vec<u8>)]) -> Result<(), Error> {
-    let data = launch.directory.data();
-    let conf_path = data.join("postgresql.conf");
-    OpenOptions::new()
-        .append(true)
-        .open(&conf_path)
-        .and_then(|mut file| file.write_all(conf.as_bytes()))
-        .map_err(|error| {
-            Error::caused(ErrorKind::Directory, format!("could not write {}", conf_path.display()), error)
-        })?;
-    for (name, contents) in files {
-        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
-            let message = format!("file {name:?}: give the plain name of a file in the data directory");
-            return Err(Error::new(ErrorKind::Setting, message));
-        }
-        write_private(&data.join(name), contents, launch.account).map_err(|error| {
-            Error::caused(ErrorKind::Setting, format!("file {name:?}: could not be written"), error)
-        })?;
-    }
-    Ok(())
-}
-
-/// PostgreSQL takes a key only if nobody else can read it.
-fn write_private(path: &Path, contents: &[u8], account: Option<Account>) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(contents)?;
-    account.map_or(Ok(()), |account| account.own(path))
 }

@@ -15,7 +15,7 @@ use crate::{
     deadline,
     directory::Directory,
     error::{Error, ErrorKind},
-    launch::tail,
+    log::tail,
     processes,
 };
 

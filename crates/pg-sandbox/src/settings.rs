@@ -35,6 +35,16 @@ impl Settings {
         self.callers.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Those of a copy of a cluster that has its own already: durable or not as the original.
+    pub(crate) fn of_a_copy() -> Self {
+        Self { durable: true, callers: Vec::new() }
+    }
+
+    /// Adds the caller's lines of `others`.
+    pub(crate) fn extend(&mut self, others: &Self) {
+        self.callers.extend(others.callers.iter().cloned());
+    }
+
     /// The text to append to `postgresql.conf`.
     ///
     /// # Errors

@@ -56,6 +56,13 @@ fn owner() {
             sandbox.start_again().unwrap();
             wait_with(&sandbox, "ready");
         }
+        "standby" => {
+            let primary = Sandbox::start().unwrap();
+            let standby = primary.standby().start().unwrap();
+            standby.promote().unwrap();
+            standby.standby().rejoin(&primary).unwrap();
+            wait_with(&standby, "ready");
+        }
         "two and a child" => {
             let _first = Sandbox::start().unwrap();
             let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
@@ -280,6 +287,32 @@ fn running_paused_crashed_and_restarted_sandboxes_are_gone_after_kill_9_of_the_o
         owner.listen();
         assert!(!owner.directories().is_empty(), "{role}");
         assert_eq!(owner.signal_group(Signal::SIGKILL).signal(), Some(Signal::SIGKILL as i32));
+        owner.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn standbys_are_gone_after_kill_9_of_the_owner() {
+    let mut owner = Owner::start("standby", &[]);
+    owner.listen();
+    assert_eq!(owner.directories().len(), 2);
+    owner.signal_group(Signal::SIGKILL);
+    owner.assert_nothing_is_left();
+}
+
+#[test]
+fn owner_that_is_killed_while_a_standby_starts_leaves_nothing() {
+    for sign in ["s", "data/base", "data/backup_label", "data/standby.signal", "data/postmaster.pid"] {
+        let mut owner = Owner::start("standby", &[]);
+        // The standby is the one that `initdb` did not make.
+        let is_standby = |directory: &PathBuf| !directory.join("initdb.log").exists();
+        let shows = || {
+            let directories = owner.directories();
+            directories.len() == 2
+                && directories.iter().any(|directory| is_standby(directory) && directory.join(sign).exists())
+        };
+        eventually(shows, || format!("no {sign}"));
+        owner.signal_group(Signal::SIGKILL);
         owner.assert_nothing_is_left();
     }
 }
