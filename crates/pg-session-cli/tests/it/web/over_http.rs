@@ -101,9 +101,12 @@ async fn logging_out_the_others_and_one_device_ends_them_on_every_node() {
     assert_eq!(left.as_array().map(Vec::len), Some(2));
 
     here.act(&site.c, &json!({ "do": "logout-others" })).await;
+    // C acknowledged the logout. A and B hear of it on their own, so each of them is waited for.
     for shopper in [&mut there, &mut third] {
-        eventually("the others are out", async || shopper.view(&site.a).await, |view| view["user"].is_null())
-            .await;
+        for node in [&site.a, &site.b] {
+            eventually("the others are out", async || shopper.view(node).await, |view| view["user"].is_null())
+                .await;
+        }
     }
     assert_eq!(here.view(&site.b).await["user"], "Ann");
     assert_eq!(there.json(&format!("{}/api/devices", site.b)).await, json!([]), "nobody's devices");
