@@ -10,7 +10,7 @@ CREATE DOMAIN "{schema}"."{prefix}session_end" AS timestamptz
     CONSTRAINT "{prefix}session_end_check"
         CHECK (VALUE > '1970-01-01 00:00:00+00' AND VALUE < '2200-01-01 00:00:00+00');
 CREATE DOMAIN "{schema}"."{prefix}session_packed" AS text
-    CONSTRAINT "{prefix}session_packed_check" CHECK (octet_length(VALUE) <= 2048);
+    CONSTRAINT "{prefix}session_packed_check" CHECK (pg_catalog.octet_length(VALUE) <= 2048);
 
 -- user_id: NULL for an anonymous session.
 --
@@ -54,8 +54,8 @@ CREATE TABLE "{schema}"."{prefix}session_attributes" (
     expires_at timestamptz,
     version    bigint      NOT NULL,
     CONSTRAINT "{prefix}session_attributes_pkey" PRIMARY KEY (session_id, key),
-    CONSTRAINT "{prefix}session_attributes_key_check" CHECK (octet_length(key) BETWEEN 1 AND 512),
-    CONSTRAINT "{prefix}session_attributes_value_check" CHECK (octet_length(value) <= 1048576)
+    CONSTRAINT "{prefix}session_attributes_key_check" CHECK (pg_catalog.octet_length(key) BETWEEN 1 AND 512),
+    CONSTRAINT "{prefix}session_attributes_value_check" CHECK (pg_catalog.octet_length(value) <= 1048576)
 ) WITH (fillfactor = 80);
 
 CREATE INDEX "{prefix}session_attributes_expires_at_idx" ON "{schema}"."{prefix}session_attributes" (expires_at)
@@ -83,8 +83,8 @@ CREATE TABLE "{schema}"."{prefix}session_locks" (
     CONSTRAINT "{prefix}session_locks_pkey" PRIMARY KEY (scope, name),
     CONSTRAINT "{prefix}session_locks_session_id_check"
         CHECK (session_id <> '00000000-0000-0000-0000-000000000000'),
-    CONSTRAINT "{prefix}session_locks_name_check" CHECK (octet_length(name) BETWEEN 1 AND 255),
-    CONSTRAINT "{prefix}session_locks_label_check" CHECK (octet_length(label) BETWEEN 1 AND 255),
+    CONSTRAINT "{prefix}session_locks_name_check" CHECK (pg_catalog.octet_length(name) BETWEEN 1 AND 255),
+    CONSTRAINT "{prefix}session_locks_label_check" CHECK (pg_catalog.octet_length(label) BETWEEN 1 AND 255),
     CONSTRAINT "{prefix}session_locks_fence_check" CHECK (fence > 0),
     CONSTRAINT "{prefix}session_locks_expires_at_check"
         CHECK (expires_at > '1970-01-01 00:00:00+00' AND expires_at < '2200-01-01 00:00:00+00')
@@ -145,9 +145,38 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $pg_session$
 BEGIN
-    PERFORM pg_advisory_xact_lock(uuid_hash_extended(u.id, seed)) FROM unnest(users) AS u (id);
-    RETURN QUERY SELECT u.id FROM unnest(users) AS u (id)
-    WHERE (SELECT count(*) FROM "{schema}"."{prefix}sessions" s
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.uuid_hash_extended(u.id, seed)) FROM pg_catalog.unnest(users) AS u (id);
+    RETURN QUERY SELECT u.id FROM pg_catalog.unnest(users) AS u (id)
+    WHERE (SELECT pg_catalog.count(*) FROM "{schema}"."{prefix}sessions" s
            WHERE s.user_id = u.id AND s.rotated_to IS NULL) < places;
+END
+$pg_session$;
+
+-- Only the owner and the roles that it names have rights.
+--
+-- By default PUBLIC has EXECUTE on functions. Platforms that serve tables over HTTP grant all rights on new tables
+-- to the roles of their visitors, by default privileges.
+REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
+    "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM PUBLIC;
+REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}sessions_room"(uuid[], bigint, bigint)
+    FROM PUBLIC;
+
+DO $pg_session$
+DECLARE
+    visitor name;
+BEGIN
+    -- The roles of visitors in Supabase and PostgREST.
+    FOR visitor IN SELECT r.rolname FROM pg_catalog.pg_roles r
+                   WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND r.rolname <> CURRENT_USER
+    LOOP
+        EXECUTE pg_catalog.concat($revoke$
+            REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
+                "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM $revoke$,
+            pg_catalog.quote_ident(visitor));
+        EXECUTE pg_catalog.concat($revoke$
+            REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(),
+                "{schema}"."{prefix}sessions_room"(uuid[], bigint, bigint) FROM $revoke$,
+            pg_catalog.quote_ident(visitor));
+    END LOOP;
 END
 $pg_session$;

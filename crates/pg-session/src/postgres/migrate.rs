@@ -28,9 +28,23 @@ const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 /// # Errors
 /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
 pub fn sql_for(config: &Config) -> Result<String, Error> {
+    sql_after(config, 0)
+}
+
+/// The migrations after `version`, as plain SQL, records included, to be run by another tool in one transaction on a
+/// database that is at `version`. Empty if there are none.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
+pub fn sql_after(config: &Config, version: u32) -> Result<String, Error> {
     let names = Names::new(config)?;
-    let mut text = format!("{};\n{};\n", create_schema(&names), create_record(&names));
-    for (version, name, template) in MIGRATIONS {
+    let mut text = match version {
+        0 => format!("{};\n{};\n", create_schema(&names), create_record(&names)),
+        _ => String::new(),
+    };
+    for (version, name, template) in
+        MIGRATIONS.into_iter().filter(|&(number, ..)| i64::from(number) > i64::from(version))
+    {
         text.push_str(&format!("\n{}\n{};\n", names.fill(template), record(&names, version, name)));
     }
     Ok(text)
@@ -59,11 +73,24 @@ impl Database {
     /// [`ErrorKind::Config`], [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
     pub(crate) async fn prepare_tables(&self, migrations: Migrations) -> Result<(), Error> {
         self.check_isolation().await?;
-        if migrations == Migrations::Apply {
+        if migrations == Migrations::Apply && self.is_apply_needed().await? {
             self.apply_alone().await.map_err(|error| self.explain_creation(error))?;
         }
         self.check_version().await?;
         self.check_rights().await
+    }
+
+    /// Whether there may be something to apply. A role that may only use the tables can start with `Apply`, too. One that may not
+    /// even read the record gets the advice of the checks.
+    async fn is_apply_needed(&self) -> Result<bool, Error> {
+        match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
+            Ok(known) => Ok(known < LATEST),
+            Err(failure) => match failure.of_read() {
+                error if error.kind() == ErrorKind::Schema => Ok(true),
+                error if error.kind() == ErrorKind::Permission => Ok(false),
+                error => Err(error),
+            },
+        }
     }
 
     /// On a connection taken out of the pool for good: if the future is dropped half-way, the connection is closed and
@@ -84,7 +111,10 @@ impl Database {
     async fn apply(&self, connection: &ClientWrapper) -> Result<(), Failure> {
         // A role that may not create schemas can still apply to one that exists.
         let exists = self.exists(connection).await?;
-        let mut script = format!("BEGIN; SELECT pg_catalog.pg_advisory_xact_lock({LOCK_KEY});");
+        // The migrations mean PostgreSQL's own types and operators, whatever another role has created.
+        let mut script = format!(
+            "BEGIN; SET LOCAL search_path = pg_catalog; SELECT pg_catalog.pg_advisory_xact_lock({LOCK_KEY});"
+        );
         if !exists {
             script.push_str(&format!("{};", create_schema(&self.names)));
         }
@@ -122,7 +152,8 @@ impl Database {
             Ok(known) if known < latest => Err(Error::new(
                 ErrorKind::Schema,
                 format!(
-                    "the session tables in schema {schema} are at version {known}, this library needs {latest}; {advice}"
+                    "the session tables in schema {schema} are at version {known}, this library needs {latest}; set \
+                     `migrations = \"apply\"` once, or run the SQL that `pg_session::migrations_sql_after` prints for {known}"
                 ),
             )),
             Ok(known) => Err(Error::new(
@@ -211,7 +242,6 @@ impl Database {
                 self.check_right("has_table_privilege", table, right).await?;
             }
         }
-        // Everybody's by default.
         self.check_right("has_function_privilege", &room(&self.names), "EXECUTE").await
     }
 
@@ -238,4 +268,20 @@ fn room(names: &Names) -> String {
 
 async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {
     connection.batch_execute(script).await.map_err(|error| Failure::of_statement(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_migrations_are_those_after_a_version() {
+        let config = Config::default();
+        let latest = u32::try_from(LATEST).unwrap();
+        assert_eq!(sql_after(&config, 0).unwrap(), sql_for(&config).unwrap());
+        assert_eq!(sql_after(&config, latest).unwrap(), "");
+        assert_eq!(sql_after(&config, u32::MAX).unwrap(), "");
+        let last = sql_after(&config, latest - 1).unwrap();
+        assert!(last.contains(&format!("VALUES ({LATEST}, ")), "{last}");
+    }
 }

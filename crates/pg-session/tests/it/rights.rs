@@ -1,10 +1,14 @@
-//! The rights that the README lists are enough for everything that a node does, and each of them is needed.
+//! The rights that the documents list are enough for everything that a node does, and each of them is needed. Nobody else has
+//! any.
 
 use std::time::Duration;
 
 use pg_session::{ErrorKind, Migrations, SessionManager, UserId};
 
 use crate::support::World;
+
+const README: &str = include_str!("../../README.md");
+const SECURITY: &str = include_str!("../../../../SECURITY.md");
 
 /// A role of its own for each test, for roles are not kept in a schema.
 struct Role {
@@ -25,9 +29,13 @@ impl Role {
 
     /// The statements in the README, for this role and schema.
     fn grants(&self) -> Vec<String> {
-        let readme = include_str!("../../README.md");
-        let block =
-            readme.split("```sql").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of SQL");
+        self.grants_in(README)
+    }
+
+    /// The statements in a document, for this role and schema.
+    fn grants_in(&self, paper: &str) -> Vec<String> {
+        let mut blocks = paper.split("```sql").skip(1).filter_map(|rest| rest.split("```").next());
+        let block = blocks.find(|block| block.contains("GRANT ")).expect("a block of grants");
         let grants =
             block.replace("public", &self.world.schema).replace("TO app;", &format!("TO {};", self.name));
         grants.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned).collect()
@@ -43,8 +51,17 @@ impl Role {
 
 #[tokio::test]
 async fn a_role_with_the_rights_in_the_readme_can_do_everything() {
+    do_everything_with_the_rights_in(README).await;
+}
+
+#[tokio::test]
+async fn the_rights_in_the_security_policy_are_enough() {
+    do_everything_with_the_rights_in(SECURITY).await;
+}
+
+async fn do_everything_with_the_rights_in(paper: &str) {
     let role = Role::new().await;
-    role.world.client().await.batch_execute(&role.grants().concat()).await.unwrap();
+    role.world.client().await.batch_execute(&role.grants_in(paper).concat()).await.unwrap();
     let node = role.connect().await.unwrap();
     let user = UserId::from(1);
     let mut ids = Vec::new();
@@ -72,10 +89,10 @@ async fn a_role_with_the_rights_in_the_readme_can_do_everything() {
 
 #[tokio::test]
 async fn without_one_of_the_rights_in_the_readme_a_node_does_not_start_and_says_which() {
-    for missing in 0..3 {
+    for missing in 0..4 {
         let role = Role::new().await;
         let mut grants = role.grants();
-        assert_eq!(grants.len(), 3);
+        assert_eq!(grants.len(), 4);
         grants.remove(missing);
         role.world.client().await.batch_execute(&grants.concat()).await.unwrap();
         let error = role.connect().await.expect_err("a right is missing");
@@ -85,16 +102,60 @@ async fn without_one_of_the_rights_in_the_readme_a_node_does_not_start_and_says_
 }
 
 #[tokio::test]
-async fn where_functions_are_not_everybodys_the_role_needs_one_of_them() {
+async fn apply_needs_no_create_right_once_the_tables_exist() {
     let role = Role::new().await;
-    let client = role.world.client().await;
-    let function = format!("{}.sessions_room(uuid[], bigint, bigint)", role.world.schema);
-    let revoke = format!("REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC");
-    client.batch_execute(&format!("{};{revoke}", role.grants().concat())).await.unwrap();
-    let error = role.connect().await.unwrap_err();
+    role.world.client().await.batch_execute(&role.grants().concat()).await.unwrap();
+    let mut config = role.world.config();
+    config.migrations = Migrations::Apply;
+    let url = role.world.url.replace("postgres@", &format!("{}@", role.name));
+    let node = SessionManager::connect(&url, config).await.unwrap();
+    assert!(node.create(1).await.is_ok());
+}
+
+#[tokio::test]
+async fn apply_without_rights_names_the_grants_that_are_missing() {
+    let role = Role::new().await;
+    let mut config = role.world.config();
+    config.migrations = Migrations::Apply;
+    let url = role.world.url.replace("postgres@", &format!("{}@", role.name));
+    let error = SessionManager::connect(&url, config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Permission);
-    assert!(error.to_string().contains("the role lacks EXECUTE on "), "{error}");
-    let grant = format!("GRANT EXECUTE ON FUNCTION {function} TO {}", role.name);
-    client.batch_execute(&grant).await.unwrap();
+    let grants =
+        error.to_string().split_once("run: ").expect("it says what to run").1.replace("<role>", &role.name);
+    role.world.client().await.batch_execute(&grants).await.unwrap();
     assert!(role.connect().await.unwrap().create(1).await.is_ok());
+}
+
+/// As on Supabase, where each new table in `public` belongs to the visitors of an HTTP gateway.
+#[tokio::test]
+async fn default_privileges_give_no_one_rights_on_the_tables() {
+    let world = World::in_own_database().await;
+    let (client, schema) = (world.client().await, &world.schema);
+    // Roles belong to the whole server, and other tests may have made these.
+    for visitor in ["anon", "authenticated", "web_anon"] {
+        let create =
+            format!("DO $$ BEGIN CREATE ROLE {visitor}; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
+        client.batch_execute(&create).await.unwrap();
+    }
+    let setup = format!(
+        "CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
+         ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon, authenticated, web_anon, PUBLIC;
+         ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO anon, authenticated, web_anon;
+         CREATE TABLE {schema}.control ()"
+    );
+    client.batch_execute(&setup).await.unwrap();
+    // A prefix with every character that could end a quotation.
+    let mut config = world.config();
+    config.table_prefix = "a'b\"c%d$e ".to_owned();
+    let node = world.node_with(config).await;
+    assert!(node.create(1).await.is_ok());
+    let text = "
+        SELECT c.relname::text FROM pg_class c, (VALUES ('anon'), ('authenticated'), ('web_anon')) AS v (visitor)
+        WHERE c.relnamespace = $1::text::regnamespace AND c.relkind = 'r'
+          AND has_table_privilege(v.visitor, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+        UNION SELECT p.proname::text FROM pg_proc p, (VALUES ('anon'), ('authenticated'), ('web_anon')) AS v (visitor)
+        WHERE p.pronamespace = $1::text::regnamespace AND has_function_privilege(v.visitor, p.oid, 'EXECUTE')";
+    let open: Vec<String> =
+        client.query(text, &[schema]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(open, ["control"], "the default privileges give rights, and only on what is not ours");
 }
