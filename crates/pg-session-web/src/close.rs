@@ -6,6 +6,7 @@
 //! | only read | as it is | `Vary` |
 //! | saved | as it is | the new version's token |
 //! | signed in, stepped up, logged out | as it is | the new token, or to forget it |
+//! | ended before the request, its token older than any grace | as it is | to forget the token |
 //! | ended, rotated or in conflict meanwhile | 409, or as it is with `pass_unsaved` | nothing: a parallel request may have told it of a new session |
 //! | the database does not answer | 503 | nothing |
 //! | the handler answered 408, or 500 or above | as it is | what was committed already; nothing is saved |
@@ -21,9 +22,18 @@
 //! Beside a token, all headers that tell a cache to store the response are removed. A response to a signed-in user that
 //! read the session says `private, no-cache`, unless the handler has decided.
 
+use std::time::{Duration, SystemTime};
+
+use crate::cookie::Keep;
 use crate::error::Error;
 use crate::session::{News, Session, Stage, State};
 use crate::web_sessions::Unsaved;
+
+/// How old a token is at least when a client is told to forget it because its session has ended: twice the longest grace of
+/// a rotation.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
+/// How long a request may have taken that tells so: a user cannot log in on another node meanwhile.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// What an edge does to a response; from [`Session::close`].
 #[derive(Debug)]
@@ -124,6 +134,21 @@ impl Session {
         self.closing(&state, scope, refuse)
     }
 
+    /// Whether the client is told to forget a token because its session has ended. A login beside this request may have
+    /// given it another one, which that would remove. So the token is older than any grace, a user asked for a page, the
+    /// request was short, and this node has not ended or replaced the session itself.
+    fn may_forget(&self, state: &State) -> bool {
+        let Some(token) = self.presented().filter(|_| state.missing && self.navigates()) else {
+            return false;
+        };
+        let parts = self.sessions().parts();
+        let now = parts.manager.database_time();
+        let is_older = |time: SystemTime, age| time.checked_add(age).is_some_and(|end| end < now);
+        is_older(token.issued_at, FORGOTTEN_AFTER)
+            && !is_older(self.began(), FORGOTTEN_WITHIN)
+            && !parts.superseded.contains(token.id)
+    }
+
     /// The status to answer with, if what was set could not be saved.
     async fn save_at_the_end(&self, status: u16, scope: CacheScope) -> Option<u16> {
         {
@@ -132,6 +157,9 @@ impl Session {
             // 408: a time limit inside the layer dropped the handler somewhere.
             if !state.is_modified() || status >= 500 || status == 408 {
                 return None;
+            }
+            if matches!(state.stage, Stage::Absent(_)) {
+                self.supersede();
             }
             if matches!(state.stage, Stage::Absent(_)) && scope == CacheScope::Shared {
                 tracing::warn!(
@@ -180,10 +208,16 @@ impl Session {
         let token = match (&state.stage, state.news) {
             (_, News::Gone) => Some(parts.transport.remove()),
             (Stage::Present(session), news) if tells(news, scope) => {
-                let token = parts.signer.issue(session.id(), session.version());
                 // By the database's clock, like the session's end: the node's own may be hours off.
                 let now = parts.manager.database_time();
-                Some(parts.transport.issue(&token, session.expires_at(), now))
+                let token = parts.signer.issue_at(session.id(), session.version(), now);
+                if news == News::NewId && !self.presented_something() && !self.is_https() {
+                    parts.transport.warn_if_lost(&parts.lost_cookies);
+                }
+                Some(parts.transport.issue(&token, session.expires_at(), now, Keep::of(session)))
+            }
+            (Stage::Absent(_), News::Nothing) if scope < CacheScope::Private && self.may_forget(state) => {
+                Some(parts.transport.remove())
             }
             _ => None,
         };

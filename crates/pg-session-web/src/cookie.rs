@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use ::cookie::{Cookie, SameSite};
 use pg_session::SESSION_TOKEN_CHARS;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
@@ -27,6 +28,9 @@ const PATHS_MAX: usize = 8;
 /// as long as the session can live. A browser takes a `__Host-` cookie only over TLS and only from the very host, so
 /// neither a sibling domain nor a page without TLS can plant one.
 ///
+/// **Two applications on one host overwrite each other's cookie if both use the default name**, also on different ports and
+/// paths: cookies know no port. Give each a name of its own with [`named`](Self::named).
+///
 /// ```
 /// use pg_session_web::CookiePolicy;
 ///
@@ -45,11 +49,24 @@ pub struct CookiePolicy {
     keep: Keep,
 }
 
+/// The attribute in which a login records how long the browser keeps its cookie, if it has decided.
+pub(crate) const KEEP_KEY: &str = "pg-session/cookie";
+
 /// How long a browser keeps the cookie.
-#[derive(Clone, Copy, Debug)]
-enum Keep {
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Keep {
+    #[serde(rename = "persistent")]
     WhileTheSessionCanLive,
+    #[serde(rename = "browser")]
     UntilTheBrowserCloses,
+}
+
+impl Keep {
+    /// What the session's login has decided. `None`: the policy decides.
+    pub(crate) fn of(session: &pg_session::Session) -> Option<Self> {
+        // Another version's word is none of ours: then the policy decides, too.
+        session.get(KEEP_KEY).ok().flatten()
+    }
 }
 
 impl Default for CookiePolicy {
@@ -92,6 +109,10 @@ impl CookiePolicy {
         &self.name
     }
 
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// `SameSite=Strict`: not sent even when the user follows a link from another site, who then looks logged out.
     pub fn same_site_strict(mut self) -> Self {
         self.same_site = SameSite::Strict;
@@ -106,7 +127,8 @@ impl CookiePolicy {
     }
 
     /// **Without `Secure` and without the `__Host-` prefix**: the cookie travels over plain HTTP, where anybody on the way
-    /// reads it. For development on another host than `localhost`, to which browsers send `Secure` cookies anyway.
+    /// reads it. For development. Chromium and Firefox keep `Secure` cookies of `http://localhost` and need this for other hosts
+    /// only. **Safari drops `Secure` cookies over plain HTTP, on `localhost` as well**, and each request looks like a first visit.
     pub fn insecure_without_tls(mut self) -> Self {
         self.secure = false;
         self.rename();
@@ -162,14 +184,21 @@ impl CookiePolicy {
     }
 
     /// The value of a `Set-Cookie` header with this token.
-    pub(crate) fn issue(&self, token: &str, expires_at: SystemTime, now: SystemTime) -> String {
+    ///
+    /// `keep` is what the login has decided.
+    pub(crate) fn issue(
+        &self,
+        token: &str,
+        expires_at: SystemTime,
+        now: SystemTime,
+        keep: Option<Keep>,
+    ) -> String {
         let mut cookie = self.cookie(token);
-        if let Keep::WhileTheSessionCanLive = self.keep {
+        if let Keep::WhileTheSessionCanLive = keep.unwrap_or(self.keep) {
             let left = expires_at.duration_since(now).unwrap_or(Duration::ZERO);
-            // At most ten years: `Session`s do not live longer.
-            cookie.set_max_age(::cookie::time::Duration::seconds(
-                i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            ));
+            // Rounded up: zero would remove the cookie. At most ten years: `Session`s do not live longer.
+            let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
+            cookie.set_max_age(::cookie::time::Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX)));
         }
         cookie.to_string()
     }
@@ -322,7 +351,7 @@ mod tests {
     #[test]
     fn the_default_is_the_strongest_that_works_everywhere() {
         let now = SystemTime::UNIX_EPOCH;
-        let text = CookiePolicy::default().issue("token", now + Duration::from_secs(60), now);
+        let text = CookiePolicy::default().issue("token", now + Duration::from_secs(60), now, None);
         assert_eq!(text, "__Host-session=token; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60");
         let removal = CookiePolicy::default().remove();
         assert_eq!(
@@ -336,9 +365,9 @@ mod tests {
     fn a_weaker_cookie_has_a_weaker_name() {
         let now = SystemTime::UNIX_EPOCH;
         let plain = CookiePolicy::default().insecure_without_tls().until_the_browser_closes();
-        assert_eq!(plain.issue("token", now, now), "session=token; HttpOnly; SameSite=Lax; Path=/");
+        assert_eq!(plain.issue("token", now, now, None), "session=token; HttpOnly; SameSite=Lax; Path=/");
         let wide = CookiePolicy::named("a").unwrap().insecure_for_all_hosts_of("example.com").unwrap();
-        let wide = wide.insecure_cross_site().issue("token", now, now);
+        let wide = wide.insecure_cross_site().issue("token", now, now, None);
         assert_eq!(
             wide,
             "__Secure-a=token; HttpOnly; SameSite=None; Secure; Path=/; Domain=example.com; Max-Age=0"

@@ -17,6 +17,8 @@ mod client;
 mod cookie;
 mod draft;
 mod error;
+mod lost_cookies;
+mod superseded;
 mod transport;
 mod web_sessions;
 

@@ -4,8 +4,9 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use pg_session::{GroupId, UpdateError, UserId};
+use pg_session::{GroupId, IdleLimit, UpdateError, UserId};
 
+use crate::cookie::{KEEP_KEY, Keep};
 use crate::devices;
 use crate::draft::Draft;
 use crate::error::Error;
@@ -28,7 +29,14 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn login(&self, user: impl Into<UserId>) -> Login<'_> {
-        Login { session: self, user: user.into(), group: None, expires_in: None }
+        Login {
+            session: self,
+            user: user.into(),
+            group: None,
+            expires_in: None,
+            idle_limit: None,
+            remember: None,
+        }
     }
 
     /// Ends the session, on every node, for good; the client forgets its token. Answers whether there was one. What the
@@ -50,6 +58,7 @@ impl Session {
             return Err(Error::closed());
         }
         state.accessed = true;
+        self.supersede();
         let manager = self.sessions().manager();
         let was_alive = match &state.stage {
             Stage::Unread(token) => manager.delete(token.id).await?,
@@ -79,6 +88,7 @@ impl Session {
     pub async fn logout_everywhere(&self) -> Result<u64, Error> {
         let mut state = self.open_to_change().await?;
         let (_, user) = state.signed_in()?;
+        self.supersede();
         let ended = self.sessions().manager().delete_user_sessions(user).await?;
         self.forget(&mut state);
         Ok(ended)
@@ -129,6 +139,8 @@ pub struct Login<'a> {
     user: UserId,
     group: Option<GroupId>,
     expires_in: Option<Duration>,
+    idle_limit: Option<IdleLimit>,
+    remember: Option<bool>,
 }
 
 impl Login<'_> {
@@ -138,14 +150,54 @@ impl Login<'_> {
         self
     }
 
-    /// The absolute limit, from now: "remember me for 30 days". Default `Config::lifetime`.
+    /// The absolute limit, from now. Default `Config::lifetime`.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expires_in = Some(lifetime);
         self
     }
 
+    /// Whether the session ends after `Config::idle_timeout` without access. Default: it does.
+    pub fn idle_limit(mut self, idle_limit: IdleLimit) -> Self {
+        self.idle_limit = Some(idle_limit);
+        self
+    }
+
+    /// What the box "stay signed in" says.
+    ///
+    /// | | `true` | `false` |
+    /// |---|---|---|
+    /// | the browser keeps the cookie | while the session can live | until it is closed |
+    /// | absolute limit | [`remember_for`](crate::WebSessions::remember_for), 30 days by default | `Config::lifetime` |
+    /// | idle limit | none | `Config::idle_timeout` |
+    ///
+    /// [`expires_in`](Self::expires_in) and [`idle_limit`](Self::idle_limit) take precedence. It holds for the session, under
+    /// each id that it gets by a step-up. Default: the cookie as its policy says, and the limits of a session.
+    pub fn remember(mut self, remember: bool) -> Self {
+        self.remember = Some(remember);
+        self
+    }
+
+    /// What the session is to have. `None`: as it was, or as a new one has it.
+    fn limits(&self, new_user: bool) -> (Option<Duration>, Option<IdleLimit>, Option<Keep>) {
+        let web = self.session.sessions();
+        let (lifetime, idle_limit, keep) = match self.remember {
+            Some(true) => {
+                let lifetime = web.parts().remembered_for;
+                (Some(lifetime), Some(IdleLimit::Exempt), Some(Keep::WhileTheSessionCanLive))
+            }
+            Some(false) => {
+                let lifetime = web.manager().config().lifetime;
+                (Some(lifetime), Some(IdleLimit::Enforced), Some(Keep::UntilTheBrowserCloses))
+            }
+            // Another user does not inherit an exemption.
+            None => (None, new_user.then_some(IdleLimit::Enforced), None),
+        };
+        (self.expires_in.or(lifetime), self.idle_limit.or(idle_limit), keep)
+    }
+
     async fn submit(self) -> Result<(), Error> {
         let mut state = self.session.open_to_change().await?;
+        self.session.supersede();
         state.end_rivals(self.session.sessions()).await?;
         let session = match &state.stage {
             Stage::Present(former) => match self.rotate(former).await {
@@ -166,6 +218,10 @@ impl Login<'_> {
         let web = self.session.sessions();
         let mut session = former.clone();
         session.set(devices::KEY, self.session.client())?;
+        let (lifetime, idle_limit, keep) = self.limits(former.user_id() != Some(self.user));
+        if let Some(keep) = keep {
+            session.set(KEEP_KEY, &keep)?;
+        }
         let mut rotate = web.manager().rotate(&mut session).user(self.user);
         if former.user_id().is_none() {
             rotate = rotate.keep(web.parts().kept_at_login.iter().map(String::as_str));
@@ -174,8 +230,11 @@ impl Login<'_> {
         if self.group.is_some() || former.user_id() != Some(self.user) {
             rotate = rotate.group(self.group);
         }
-        if let Some(lifetime) = self.expires_in {
+        if let Some(lifetime) = lifetime {
             rotate = rotate.expires_in(lifetime);
+        }
+        if let Some(idle_limit) = idle_limit {
+            rotate = rotate.idle_limit(idle_limit);
         }
         rotate.await?;
         Ok(session)
@@ -188,8 +247,15 @@ impl Login<'_> {
         if let Some(group) = self.group {
             create = create.group(group);
         }
-        if let Some(lifetime) = self.expires_in {
+        let (lifetime, idle_limit, keep) = self.limits(true);
+        if let Some(lifetime) = lifetime {
             create = create.expires_in(lifetime);
+        }
+        if let Some(idle_limit) = idle_limit {
+            create = create.idle_limit(idle_limit);
+        }
+        if let Some(keep) = keep {
+            create = create.set(KEEP_KEY, &keep)?;
         }
         Ok(create.await?)
     }

@@ -50,8 +50,27 @@ struct Shared {
     client: Client,
     /// Whether the client has something that it would have to forget.
     presented_something: bool,
+    /// The one session that it presented.
+    presented: Option<Verified>,
+    /// When it was, by the database's clock.
+    began: SystemTime,
+    https: bool,
+    navigates: bool,
     /// Held across awaits on purpose: the operations of one request take turns. No other request knows it.
     state: Mutex<State>,
+}
+
+/// What a session knows of its request.
+pub(crate) struct Request {
+    pub(crate) client: Client,
+    /// For a client that presents several sessions: the `Set-Cookie` values that remove cookies that are not ours.
+    pub(crate) removals: Vec<String>,
+    /// Whether it counts as an access.
+    pub(crate) touch: bool,
+    /// Whether it is known to have come over HTTPS.
+    pub(crate) https: bool,
+    /// Whether a user may have asked for a page. A script of a page may ask beside a login.
+    pub(crate) navigates: bool,
 }
 
 pub(crate) struct State {
@@ -66,6 +85,10 @@ pub(crate) struct State {
     pub(crate) rivals: Vec<SessionId>,
     /// Whether the request presents more sessions than are looked at. Then it counts as a visitor's that cannot save.
     pub(crate) flooded: bool,
+    /// Whether reading counts as an access.
+    touch: bool,
+    /// Whether the session that was presented was looked for and not found.
+    pub(crate) missing: bool,
     /// The `Set-Cookie` values that remove cookies of our name that are not ours.
     removals: Vec<String>,
 }
@@ -94,10 +117,15 @@ pub(crate) enum News {
 }
 
 impl Session {
-    /// `removals` are for a client that presents several sessions.
-    pub(crate) fn new(web: WebSessions, presented: Presented, client: Client, removals: Vec<String>) -> Self {
+    pub(crate) fn new(web: WebSessions, presented: Presented, request: Request) -> Self {
         let flooded = matches!(&presented, Presented::Several(several) if !several.complete);
+        let Request { client, removals, touch, https, navigates } = request;
         let presented_something = !matches!(presented, Presented::Nothing);
+        let token = match &presented {
+            Presented::Token(token) => Some(*token),
+            Presented::Nothing | Presented::Rejected | Presented::Several(_) => None,
+        };
+        let began = token.map_or(SystemTime::UNIX_EPOCH, |_| web.manager().database_time());
         let stage = match presented {
             Presented::Token(token) => Stage::Unread(token),
             Presented::Several(several) => Stage::Ambiguous(several),
@@ -110,9 +138,20 @@ impl Session {
             closed: false,
             rivals: Vec::new(),
             flooded,
+            touch,
+            missing: false,
             removals,
         };
-        Self(Arc::new(Shared { web, client, presented_something, state: Mutex::new(state) }))
+        Self(Arc::new(Shared {
+            web,
+            client,
+            presented_something,
+            presented: token,
+            began,
+            https,
+            navigates,
+            state: Mutex::new(state),
+        }))
     }
 
     /// The user who is signed in. `None` for a visitor.
@@ -219,6 +258,9 @@ impl Session {
     /// **Dropping the future does not undo a save that was submitted.**
     pub async fn save(&self) -> Result<(), Error> {
         let mut state = self.open_to_change().await?;
+        if state.is_modified() && matches!(state.stage, Stage::Absent(_)) {
+            self.supersede();
+        }
         state.save(&self.0.web).await
     }
 
@@ -229,6 +271,13 @@ impl Session {
     /// See [above](#errors).
     pub async fn snapshot(&self) -> Result<Option<pg_session::Session>, Error> {
         Ok(self.open().await?.present().cloned())
+    }
+
+    /// This request does not count as an access, for pages that poll. To be called before anything else; once the session was
+    /// read, it changes nothing. Saving a change counts in any case. For whole paths, set
+    /// [`no_touch_paths`](WebSessions::no_touch_paths).
+    pub async fn no_touch(&self) {
+        self.lock().await.touch = false;
     }
 
     /// The settings, the manager and the signer that the request is served with.
@@ -270,6 +319,31 @@ impl Session {
         &self.0.client
     }
 
+    /// The one session whose token the request brought along.
+    pub(crate) fn presented(&self) -> Option<&Verified> {
+        self.0.presented.as_ref()
+    }
+
+    /// When the request began, by the database's clock, if it presented a session.
+    pub(crate) fn began(&self) -> SystemTime {
+        self.0.began
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        self.0.https
+    }
+
+    pub(crate) fn navigates(&self) -> bool {
+        self.0.navigates
+    }
+
+    /// To be called before the client's session ends, or it is given another one.
+    pub(crate) fn supersede(&self) {
+        if let Some(token) = self.presented() {
+            self.sessions().parts().superseded.add(token.id);
+        }
+    }
+
     pub(crate) fn presented_something(&self) -> bool {
         self.0.presented_something
     }
@@ -278,11 +352,15 @@ impl Session {
 impl State {
     async fn load(&mut self, web: &WebSessions) -> Result<(), Error> {
         let session = match &self.stage {
-            Stage::Unread(token) => read(web, token).await?.map(|session| (*token, session)),
+            Stage::Unread(token) => {
+                let session = read(web, token, self.touch).await?;
+                self.missing = session.is_none();
+                session.map(|session| (*token, session))
+            }
             Stage::Ambiguous(several) => {
                 let mut live = Vec::new();
                 for token in &several.tokens {
-                    if let Some(session) = read(web, token).await? {
+                    if let Some(session) = read(web, token, self.touch).await? {
                         live.push((*token, session));
                     }
                 }
@@ -425,8 +503,13 @@ impl State {
 }
 
 /// Never shows less than this client has seen on another node.
-async fn read(web: &WebSessions, token: &Verified) -> Result<Option<pg_session::Session>, Error> {
-    Ok(web.manager().get(token.id).at_least(token.version).or_latest().await?)
+async fn read(
+    web: &WebSessions,
+    token: &Verified,
+    touch: bool,
+) -> Result<Option<pg_session::Session>, Error> {
+    let get = web.manager().get(token.id).at_least(token.version).or_latest();
+    Ok(if touch { get.await? } else { get.no_touch().await? })
 }
 
 /// Keys that an application may write.

@@ -43,6 +43,7 @@ impl Session {
         // On a copy: otherwise a rotation that fails would leave the privilege to a later save.
         let mut session = former.clone();
         session.set_for(&key, &true, lifetime)?;
+        self.supersede();
         self.sessions().manager().rotate(&mut session).keep_all().await?;
         state.stage = Stage::Present(Box::new(session));
         state.tell(News::NewId);

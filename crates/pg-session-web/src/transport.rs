@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use pg_session::{SESSION_TOKEN_CHARS, SessionToken, Signer, Verified};
 
 use crate::client::RequestHead;
-use crate::cookie::CookiePolicy;
+use crate::cookie::{CookiePolicy, Keep};
+use crate::lost_cookies::LostCookies;
 
 /// The response header with the token that a bearer is to go on with; empty: to forget the one it has.
 pub const SESSION_TOKEN_HEADER: &str = "session-token";
@@ -73,10 +74,20 @@ impl Transport {
         token: &SessionToken,
         expires_at: SystemTime,
         now: SystemTime,
+        keep: Option<Keep>,
     ) -> (&'static str, String) {
         match self {
-            Self::Cookie(cookie) => ("set-cookie", cookie.issue(token.expose(), expires_at, now)),
+            Self::Cookie(cookie) => ("set-cookie", cookie.issue(token.expose(), expires_at, now, keep)),
             Self::Bearer => (SESSION_TOKEN_HEADER, token.expose().to_owned()),
+        }
+    }
+
+    /// A cookie was sent to a client that had none.
+    pub(crate) fn warn_if_lost(&self, lost: &LostCookies) {
+        if let Self::Cookie(cookie) = self
+            && cookie.is_secure()
+        {
+            lost.issued();
         }
     }
 

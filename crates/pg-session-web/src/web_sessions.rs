@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pg_session::{SessionManager, Signer};
 
@@ -9,7 +10,9 @@ use crate::address::{AddressSource, PROXIES_MAX, TRUSTED_NETWORKS_MAX, Trust};
 use crate::client::{AddressDetail, Client, RequestHead};
 use crate::cookie::CookiePolicy;
 use crate::error::Error;
-use crate::session::Session;
+use crate::lost_cookies::{LostCookies, is_https};
+use crate::session::{Request, Session};
+use crate::superseded::Superseded;
 use crate::transport::{Presented, Transport};
 
 /// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
@@ -40,6 +43,10 @@ pub(crate) struct Parts {
     pub(crate) unsaved: Unsaved,
     pub(crate) step_up_page: Option<String>,
     pub(crate) signed_in_cache_control: &'static str,
+    pub(crate) remembered_for: Duration,
+    pub(crate) lost_cookies: Arc<LostCookies>,
+    pub(crate) superseded: Arc<Superseded>,
+    untouched_paths: Vec<String>,
     address_source: AddressSource,
     address_detail: AddressDetail,
 }
@@ -72,6 +79,10 @@ impl WebSessions {
             unsaved: Unsaved::Refuse,
             step_up_page: None,
             signed_in_cache_control: "private, no-cache",
+            remembered_for: Duration::from_secs(30 * 24 * 3_600),
+            lost_cookies: Arc::default(),
+            superseded: Arc::default(),
+            untouched_paths: Vec::new(),
             address_source: AddressSource::default(),
             address_detail: AddressDetail::default(),
         }))
@@ -123,6 +134,21 @@ impl WebSessions {
     #[must_use]
     pub fn truncate_addresses(self) -> Self {
         self.with(|parts| parts.address_detail = AddressDetail::Network)
+    }
+
+    /// How long a login with [`remember(true)`](crate::Login::remember) lives. Default 30 days.
+    #[must_use]
+    pub fn remember_for(self, lifetime: Duration) -> Self {
+        self.with(|parts| parts.remembered_for = lifetime)
+    }
+
+    /// Requests for these paths, and for everything below them, do not count as accesses: a page that polls does not keep
+    /// the session of an idle user alive. `/poll` stands for `/poll` and `/poll/x`, not for `/polling`. Paths are compared as
+    /// the layer sees them. Default: every request that reads the session is an access. One request can decide for itself
+    /// with [`Session::no_touch`].
+    #[must_use]
+    pub fn no_touch_paths<P: Into<String>>(self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.with(|parts| parts.untouched_paths = paths.into_iter().map(Into::into).collect())
     }
 
     /// Takes the client's address from this header instead of the connection: `x-forwarded-for`, `forwarded` (RFC 7239), or
@@ -214,7 +240,19 @@ impl WebSessions {
             Presented::Several(_) => self.0.transport.remove_others(head),
             Presented::Nothing | Presented::Rejected | Presented::Token(_) => Vec::new(),
         };
-        Session::new(self.clone(), presented, client, removals)
+        if matches!(presented, Presented::Token(_) | Presented::Several(_)) {
+            self.0.lost_cookies.returned();
+        }
+        let mut modes = head.headers("sec-fetch-mode");
+        let request = Request {
+            client,
+            removals,
+            touch: !self.0.untouched_paths.iter().any(|path| is_below(head.path(), path)),
+            https: is_https(head),
+            navigates: modes.next().is_none_or(|mode| mode == b"navigate"),
+        };
+        drop(modes);
+        Session::new(self.clone(), presented, request)
     }
 
     pub(crate) fn parts(&self) -> &Parts {
@@ -224,5 +262,29 @@ impl WebSessions {
     fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
+    }
+}
+
+fn is_below(path: &str, above: &str) -> bool {
+    let above = above.trim_end_matches('/');
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stands_for_itself_and_what_is_below() {
+        for (path, above, expected) in [
+            ("/poll", "/poll", true),
+            ("/poll/x", "/poll", true),
+            ("/poll", "/poll/", true),
+            ("/polling", "/poll", false),
+            ("/x/poll", "/poll", false),
+            ("/anything", "/", true),
+        ] {
+            assert_eq!(is_below(path, above), expected, "{path} {above}");
+        }
     }
 }

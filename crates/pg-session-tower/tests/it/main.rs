@@ -14,6 +14,7 @@ mod http;
 mod secrets;
 #[path = "../../../pg-session/tests/it/told.rs"]
 mod told;
+mod warnings;
 
 all_scenarios!(crate::edge::serve);
 

@@ -104,6 +104,10 @@ pub async fn act(session: &Session, gate: &Gate, path: &str) -> Result<Answer, E
             gate.pass().await;
             "set".to_owned()
         }
+        ["late-get", key] => {
+            gate.pass().await;
+            shown(session.get(key).await?)
+        }
         ["slow-get", key] => {
             let before = shown(session.get(key).await?);
             gate.pass().await;
@@ -133,6 +137,15 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
         }
         ["login", user] => {
             session.login(user.parse::<i64>().expect("an integer")).await?;
+            "signed in".to_owned()
+        }
+        ["poll"] => {
+            session.no_touch().await;
+            Box::pin(account(session, &["user"], answer)).await?
+        }
+        ["login-remember", remember, user] => {
+            let login = session.login(user.parse::<i64>().expect("an integer"));
+            login.remember(remember.parse().expect("a decision")).await?;
             "signed in".to_owned()
         }
         ["login-for", milliseconds, user] => {

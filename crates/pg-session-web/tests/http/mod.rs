@@ -10,10 +10,12 @@ pub mod world;
 
 pub mod anonymous;
 pub mod caching;
+pub mod forgetting;
 pub mod hang_up;
 pub mod keys;
 pub mod login;
 pub mod outcomes;
+pub mod remember;
 pub mod step_up;
 pub mod tokens;
 
@@ -47,6 +49,9 @@ macro_rules! all_scenarios {
                 no_cache_may_store_a_token,
                 a_read_after_a_key_rotation_keeps_its_cache_headers,
                 pages_of_signed_in_users_are_not_stored_unless_the_handler_says_so;
+            forgetting:
+                an_old_cookie_of_an_ended_session_is_removed,
+                a_request_beside_a_login_does_not_remove_the_cookie;
             hang_up:
                 a_save_is_finished_when_the_connection_was_reset;
             keys:
@@ -72,6 +77,10 @@ macro_rules! all_scenarios {
                 of_many_that_insert_at_once_all_get_what_one_has_stored,
                 an_attribute_of_another_type_is_an_error_of_that_key_only,
                 a_message_is_shown_once;
+            remember:
+                a_remembered_login_is_not_idle_and_keeps_its_cookie,
+                a_login_that_is_not_remembered_ends_with_the_browser,
+                a_page_that_polls_does_not_keep_an_idle_user_alive;
             step_up:
                 a_privilege_is_demanded_given_under_a_new_id_and_ends;
             tokens:

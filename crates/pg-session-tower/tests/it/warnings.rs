@@ -1,0 +1,44 @@
+//! What the log says to who runs the application.
+
+use hyper::header::HeaderName;
+
+use crate::edge;
+use crate::http::world::Site;
+use crate::told::{self, Told};
+
+const SETTING: &str = "insecure_without_tls";
+
+/// Begins sessions for clients that send no cookie; what the log says of it.
+async fn visits(site: &Site, proto: Option<&str>, keeps_cookies: bool, secure: bool) -> String {
+    let logged = Told::default();
+    let _listening = logged.listen();
+    let sessions = site.sessions();
+    let cookie = pg_session_web::CookiePolicy::default();
+    let addr = site.serve(if secure { sessions } else { sessions.cookie(cookie.insecure_without_tls()) });
+    let mut browser = crate::http::browser::Browser::new(addr);
+    if let Some(proto) = proto {
+        browser.headers.insert(HeaderName::from_static("x-forwarded-proto"), proto.parse().unwrap());
+    }
+    for _ in 0..10 {
+        browser.page("/set/cart/apples").await;
+        if !keeps_cookies {
+            browser.jar.clear();
+        }
+    }
+    logged.text()
+}
+
+/// On one thread, so that everything that is told is told to this test's subscriber.
+#[tokio::test]
+async fn a_secure_cookie_that_never_comes_back_is_warned_about_once() {
+    told::init();
+    let site = Site::new(edge::serve).await;
+    assert_eq!(visits(&site, None, false, true).await.matches(SETTING).count(), 1);
+    assert_eq!(visits(&site, Some("http"), false, true).await.matches(SETTING).count(), 1);
+    for (proto, keeps_cookies, secure) in
+        [(Some("https"), false, true), (None, true, true), (None, false, false)]
+    {
+        let log = visits(&site, proto, keeps_cookies, secure).await;
+        assert!(!log.contains(SETTING), "{proto:?} {keeps_cookies} {secure}");
+    }
+}
