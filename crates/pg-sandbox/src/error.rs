@@ -16,7 +16,7 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No `initdb` and `postgres` on this machine; the message names the package to install.
+    /// No `initdb` and `postgres`, or no `pgbouncer`, on this machine; the message names the package to install.
     BinariesMissing,
     /// Running as root, and there is no unprivileged account to run the server as.
     NoAccount,
@@ -28,7 +28,7 @@ pub enum ErrorKind {
     Port,
     /// `initdb` failed; the message ends with what it said.
     Initdb,
-    /// The server did not start; the message ends with the end of its log.
+    /// The server or the pooler did not start; the message ends with the end of its log.
     Start,
     /// A step took longer than its limit.
     Timeout,
@@ -59,7 +59,7 @@ impl Error {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::BinariesMissing => "PostgreSQL is not installed",
+            Self::BinariesMissing => "a program is not installed",
             Self::NoAccount => "no unprivileged account",
             Self::Setting => "unusable setting",
             Self::Directory => "directory trouble",

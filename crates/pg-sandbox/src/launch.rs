@@ -1,20 +1,11 @@
-//! Starting PostgreSQL's programs: as which account, with which environment, and never before the reaper knows.
-//!
-//! A program that has been spawned and not yet been told about would outlive an owner that is killed at that moment;
-//! `initdb` would even make the directory again that the reaper has removed. So a program begins as a shell that waits
-//! at a gate, a pipe: it is made known, then let through, and the shell becomes the program. If the owner dies in
-//! between, the pipe ends, and so does the shell.
+//! What it takes to start a server, once and again: its cluster, its configuration, its programs.
 
 use std::{
-    env,
     fs::{self, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::{
-        fs::{OpenOptionsExt, PermissionsExt},
-        process::CommandExt,
-    },
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::Child,
     time::Duration,
 };
 
@@ -24,6 +15,7 @@ use crate::{
     deadline,
     directory::Directory,
     error::{Error, ErrorKind},
+    gate::{self, Waiting},
     log::tail,
     reaper::{Reaper, Running},
     server::Server,
@@ -31,9 +23,6 @@ use crate::{
 
 /// How long `initdb` may take: about a second, much more on a loaded machine.
 const INITDB_WAIT: Duration = Duration::from_secs(120);
-
-/// The shell at the gate. The arguments are the program and its own arguments.
-const GATE: &str = r#"read -r _ && exec "$@" </dev/null"#;
 
 /// What it takes to start a server, once and again.
 #[derive(Debug)]
@@ -49,7 +38,7 @@ impl Launch {
     /// # Errors
     /// [`ErrorKind::Initdb`] or [`ErrorKind::Timeout`] with what `initdb` said.
     pub(crate) fn run_initdb(&self, reaper: &mut Reaper) -> Result<(), Error> {
-        let mut command = self.command(&self.binaries.initdb(), &self.directory.initdb_log())?;
+        let mut command = gate::command(&self.binaries.initdb(), &self.directory.initdb_log(), self.account)?;
         command.arg("--pgdata").arg(self.directory.data()).args([
             "--username=postgres",
             "--auth=trust",
@@ -58,7 +47,7 @@ impl Launch {
             "--no-sync",
         ]);
         let waiting = Waiting::spawn(command)?;
-        reaper.tell(Running::Group(waiting.child.id()))?;
+        reaper.tell(Running::Group(waiting.id()))?;
         self.finish_initdb(&mut waiting.let_through()?)?;
         reaper.tell(Running::None)
     }
@@ -80,10 +69,10 @@ impl Launch {
     pub(crate) fn start_server(&self, port: u16, reaper: &mut Reaper) -> Result<Server, Error> {
         let log = self.directory.log();
         let log_begin = fs::metadata(&log).map_or(0, |metadata| metadata.len());
-        let mut command = self.command(&self.binaries.postgres(), &log)?;
+        let mut command = gate::command(&self.binaries.postgres(), &log, self.account)?;
         command.arg("-D").arg(self.directory.data()).arg("-p").arg(port.to_string());
         let waiting = Waiting::spawn(command)?;
-        reaper.tell(Running::Server(waiting.child.id()))?;
+        reaper.tell(Running::Server(waiting.id()))?;
         Ok(Server::starting(waiting.let_through()?, log_begin))
     }
 
@@ -106,55 +95,5 @@ impl Launch {
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.write_all(contents)?;
         self.account.map_or(Ok(()), |account| account.own(path))
-    }
-
-    /// A program of PostgreSQL behind its gate, with nothing of the caller's PostgreSQL about it.
-    fn command(&self, program: &Path, log: &Path) -> Result<Command, Error> {
-        let log_file = OpenOptions::new().create(true).append(true).open(log);
-        let (out, err) = log_file.and_then(|file| Ok((file.try_clone()?, file))).map_err(|error| {
-            Error::caused(ErrorKind::Directory, format!("could not open {}", log.display()), error)
-        })?;
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", GATE, "pg-sandbox-gate"]).arg(program);
-        // PGDATA, PGPORT, PGOPTIONS and their kin would lead elsewhere.
-        for (name, _) in env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"PG") {
-                command.env_remove(name);
-            }
-        }
-        // English, because the log is read; UTC, because initdb would spend its time comparing time zones.
-        command.env("LC_ALL", "C").env("TZ", "UTC").current_dir("/").process_group(0);
-        command.stdin(Stdio::piped()).stdout(out).stderr(err);
-        if let Some(account) = self.account {
-            account.run(&mut command);
-        }
-        Ok(command)
-    }
-}
-
-/// A program at its gate.
-struct Waiting {
-    child: Child,
-    gate: ChildStdin,
-}
-
-impl Waiting {
-    fn spawn(mut command: Command) -> Result<Self, Error> {
-        let could_not = "could not start /bin/sh as the account that the server runs as";
-        let mut child =
-            command.spawn().map_err(|error| Error::caused(ErrorKind::Process, could_not, error))?;
-        match child.stdin.take() {
-            Some(gate) => Ok(Self { child, gate }),
-            None => Err(Error::new(ErrorKind::Process, could_not)),
-        }
-    }
-
-    fn let_through(mut self) -> Result<Child, Error> {
-        match self.gate.write_all(b"go\n") {
-            Ok(()) => Ok(self.child),
-            Err(error) => {
-                Err(Error::caused(ErrorKind::Process, "a program of PostgreSQL died before it began", error))
-            }
-        }
     }
 }

@@ -9,6 +9,7 @@ compile_error!("pg-sandbox drives PostgreSQL with Unix signals and sockets: it n
 
 // From the outside in: what a user holds, what it is made of, what keeps it clean, and the faults on the wire.
 mod builder;
+mod pooler;
 mod standby;
 
 mod sandbox;
@@ -18,6 +19,7 @@ mod backup;
 mod binaries;
 mod client;
 mod directory;
+mod gate;
 mod launch;
 mod log;
 mod port;
@@ -35,6 +37,7 @@ mod error;
 
 pub use builder::SandboxBuilder;
 pub use error::{Error, ErrorKind};
+pub use pooler::{PoolMode, Pooler, PoolerBuilder};
 pub use proxy::{Direction, Proxy};
 pub use sandbox::Sandbox;
 pub use standby::StandbyBuilder;

@@ -7,6 +7,7 @@
 use std::{
     env, fs,
     io::{self, BufRead, BufReader, Read, Write},
+    net::TcpStream,
     os::unix::process::{CommandExt, ExitStatusExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -20,7 +21,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use pg_sandbox::Sandbox;
+use pg_sandbox::{PoolMode, Pooler, Sandbox};
 
 /// Longer than anything here takes, so that a hang is a failure and not a hang.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -62,6 +63,13 @@ fn owner() {
             standby.promote().unwrap();
             standby.standby().rejoin(&primary).unwrap();
             wait_with(&standby, "ready");
+        }
+        "pooler" => {
+            let sandbox = Sandbox::start().unwrap();
+            let pooler = Pooler::builder(sandbox.addr(), PoolMode::Session).start().unwrap();
+            pooler.kill().unwrap();
+            pooler.start_again().unwrap();
+            wait_with(&sandbox, &pooler.addr().to_string());
         }
         "two and a child" => {
             let _first = Sandbox::start().unwrap();
@@ -315,6 +323,17 @@ fn owner_that_is_killed_while_a_standby_starts_leaves_nothing() {
         owner.signal_group(Signal::SIGKILL);
         owner.assert_nothing_is_left();
     }
+}
+
+#[test]
+fn pooler_is_gone_after_kill_9_of_the_owner() {
+    let mut owner = Owner::start("pooler", &[]);
+    let addr = owner.listen();
+    assert_eq!(owner.directories().len(), 2);
+    assert_eq!(processes("pgbouncer.ini").iter().filter(|line| line.contains(&owner.mark())).count(), 1);
+    owner.signal_group(Signal::SIGKILL);
+    owner.assert_nothing_is_left();
+    assert!(TcpStream::connect(addr).is_err());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::member::{Member, Way};
-pub use self::stage::{Stage, connect};
+pub use self::stage::{POOL_NAME, Stage, connect};
 use crate::check::{self, Report};
 use crate::clock::{millis, now};
 use crate::dice::Dice;
