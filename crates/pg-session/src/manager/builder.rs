@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use pg_listen::{Listener, Subscription};
 use tokio::sync::Notify;
+use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
 use super::modify::Turns;
@@ -134,8 +135,12 @@ impl Builder {
             None => Ears::Own(Box::new(self.listen_on_server()?)),
         };
         let pool = match self.pool {
-            Some(pool) => Pooled::Application(pool),
-            None => Pooled::Own(make_pool(self.server.ok_or_else(no_server)?, &self.config)?),
+            Some(pool) => Pooled::Application(pool, Server::unverified()?),
+            None => {
+                let server = self.server.ok_or_else(no_server)?;
+                let tls = server.connector()?;
+                Pooled::Own(make_pool(server, tls.clone(), &self.config)?, tls)
+            }
         };
         let rules = Arc::new(Rules {
             clock: self.clock,
@@ -314,8 +319,7 @@ fn start(
 /// The kernel gives up a connection whose peer has vanished after this many `query_timeout`s; its default is hours.
 const VANISHED_FACTOR: u32 = 4;
 
-fn make_pool(server: Server, config: &Config) -> Result<Pool, Error> {
-    let connector = server.connector()?;
+fn make_pool(server: Server, connector: MakeRustlsConnect, config: &Config) -> Result<Pool, Error> {
     let mut postgres = server.config;
     if postgres.get_connect_timeout().is_none() {
         postgres.connect_timeout(config.query_timeout);

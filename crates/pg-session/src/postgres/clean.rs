@@ -41,7 +41,9 @@ fn leader(dialect: &Dialect<'_>) -> String {
 /// the trigger takes only what has ended by itself, and nobody has to be told of it.
 fn without_remnants(dialect: &Dialect<'_>) -> String {
     let (sessions, now) = (dialect.names.sessions(), dialect.now);
-    format!("NOT EXISTS (SELECT FROM {sessions} r WHERE r.rotated_to = s.id AND r.expires_at > {now})")
+    format!(
+        "NOT EXISTS (SELECT FROM {sessions} r WHERE r.rotated_to = s.id AND r.expires_at::pg_catalog.timestamptz > {now})"
+    )
 }
 
 /// Sessions past their absolute limit, oldest first, by the index on `expires_at`.
@@ -55,13 +57,13 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
             "WITH leader AS MATERIALIZED ({leader}
              ), doomed AS MATERIALIZED (
                  SELECT s.id FROM {sessions} s
-                 WHERE (SELECT mine FROM leader) AND s.expires_at <= {now} AND {alone}
+                 WHERE (SELECT mine FROM leader) AND s.expires_at::pg_catalog.timestamptz <= {now} AND {alone}
                  ORDER BY s.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
              ), gone AS (
                  DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id
              ), told AS MATERIALIZED ({told})
-             SELECT (SELECT count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
-                    (SELECT count(*) FROM told) AS told"
+             SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
+                    (SELECT pg_catalog.count(*) FROM told) AS told"
         ),
         types: vec![Type::INT8],
     }
@@ -85,9 +87,9 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
              ), gone AS (
                  DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id
              ), told AS MATERIALIZED ({told})
-             SELECT (SELECT count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
-                    (SELECT count(*) FROM told) AS told, (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1) AS last,
-                    (SELECT count(*) FROM page) AS page"
+             SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
+                    (SELECT pg_catalog.count(*) FROM told) AS told, (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1) AS last,
+                    (SELECT pg_catalog.count(*) FROM page) AS page"
         ),
         types: vec![Type::UUID, Type::INT8],
     }
@@ -109,7 +111,7 @@ pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
                  DELETE FROM {attributes} a USING doomed d WHERE a.session_id = d.session_id AND a.key = d.key
                  RETURNING 1
              )
-             SELECT (SELECT count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader"
+             SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader"
         ),
         types: vec![Type::INT8],
     }

@@ -68,7 +68,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                      (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
                       attributes, spilled)
                  SELECT b.id, b.user_id, b.group_id, 1, b.idle_limited, b.now, b.now, b.now,
-                        COALESCE(b.expires_at, b.now + b.expires_in * interval '1 microsecond'),
+                        COALESCE(b.expires_at, b.now + b.expires_in::pg_catalog.float8 * interval '1 microsecond'),
                         COALESCE(b.attributes, '{{}}'), b.spills
                  FROM birth b WHERE (b.user_id IN ({full})) IS NOT TRUE
                  RETURNING s.id, s.created_at, s.expires_at
@@ -81,9 +81,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                     COALESCE(v.ids, '{{}}') AS evicted
              FROM birth b
              LEFT JOIN made m ON m.id = b.id
-             LEFT JOIN (SELECT e.user_id, array_agg(e.id) AS ids FROM evicted e GROUP BY e.user_id) v
+             LEFT JOIN (SELECT e.user_id, pg_catalog.array_agg(e.id) AS ids FROM evicted e GROUP BY e.user_id) v
                  ON v.user_id = b.user_id
-             CROSS JOIN (SELECT count(*) FROM told) t
+             CROSS JOIN (SELECT pg_catalog.count(*) FROM told) t
              ORDER BY b.n"
         ),
         types: parameters.types,

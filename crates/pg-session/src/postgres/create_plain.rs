@@ -40,7 +40,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
                   attributes, spilled)
              SELECT b.id, b.user_id, b.group_id, 1, b.idle_limited, b.now, b.now, b.now,
-                    COALESCE(b.expires_at, b.now + b.expires_in * interval '1 microsecond'),
+                    COALESCE(b.expires_at, b.now + b.expires_in::pg_catalog.float8 * interval '1 microsecond'),
                     COALESCE(b.attributes, '{{}}'), false
              FROM (SELECT b.*, {now} AS now FROM {births}
                    AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes) {room} OFFSET 0) b

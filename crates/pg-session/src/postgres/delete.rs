@@ -65,7 +65,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
                  RETURNING s.id, COALESCE(s.rotated_to, s.id) AS session, s.rotated_to IS NULL AND {live} AS live
              ), told AS MATERIALIZED ({told})
              SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live
-             FROM (SELECT count(*) FROM told) t LEFT JOIN gone g ON true"
+             FROM (SELECT pg_catalog.count(*) FROM told) t LEFT JOIN gone g ON true"
         ),
         types: parameters.types,
     }
@@ -95,7 +95,9 @@ fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str) -> String {
         Owner::Group => 'g',
     };
     let (channel, column) = (dialect.channel(), owner.column());
-    let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '1{kind}' || replace($1::text, '-', ''))");
+    let notify = format!(
+        "SELECT pg_catalog.pg_notify('{channel}', '1{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', ''))"
+    );
     mass_delete(dialect, &doomed(dialect, chosen), &format!("s.{column} IS DISTINCT FROM $1"), &notify)
 }
 
@@ -116,9 +118,9 @@ fn mass_delete(dialect: &Dialect<'_>, doomed: &str, stranger: &str, notify: &str
              RETURNING s.id, {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
          ), told_all AS MATERIALIZED ({notify}
          ), told AS MATERIALIZED ({told})
-         SELECT EXISTS (SELECT FROM moved) AS moved, count(*) FILTER (WHERE g.live) AS live,
-                array_agg(g.id) FILTER (WHERE g.stranger) AS strangers,
-                (SELECT count(*) FROM told_all) AS told_all, (SELECT count(*) FROM told) AS told
+         SELECT EXISTS (SELECT FROM moved) AS moved, pg_catalog.count(*) FILTER (WHERE g.live) AS live,
+                pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS strangers,
+                (SELECT pg_catalog.count(*) FROM told_all) AS told_all, (SELECT pg_catalog.count(*) FROM told) AS told
          FROM gone g"
     )
 }

@@ -151,6 +151,11 @@ fn refusal(server: &DbError) -> Error {
     Error::new(kind, message).with_source(Cause::of(server))
 }
 
+/// Whether the server refused a connection because it has none left.
+pub(super) fn is_full(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
+}
+
 /// A failure to connect.
 pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
     if let Some(cause) = tls_fault(error) {

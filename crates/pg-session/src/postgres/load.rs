@@ -33,7 +33,7 @@ fn apart_arrays(dialect: &Dialect<'_>) -> String {
     let now = dialect.now;
     format!(
         "CASE WHEN s.spilled THEN (
-             SELECT ROW(array_agg(a.key), array_agg(a.value), array_agg(a.version), array_agg(a.expires_at))
+             SELECT ROW(pg_catalog.array_agg(a.key), pg_catalog.array_agg(a.value), pg_catalog.array_agg(a.version), pg_catalog.array_agg(a.expires_at))
              FROM {attributes} a
              WHERE a.session_id = s.id AND (a.expires_at IS NULL OR a.expires_at > {now})
          ) END"

@@ -150,14 +150,14 @@ fn acquire(dialect: &Dialect<'_>) -> Sql {
                  SELECT s.id FROM {sessions} s WHERE s.id = $1 AND s.rotated_to IS NULL AND {live} FOR KEY SHARE
              ), taken AS (
                  INSERT INTO {locks} AS l (session_id, name, owner, label, fence, acquired_at, expires_at)
-                 SELECT $1, $3, $4, $5, {clock}, {now}, {now} + $6 * interval '1 microsecond'
+                 SELECT $1, $3, $4, $5, {clock}, {now}, {now} + $6::pg_catalog.float8 * interval '1 microsecond'
                  WHERE $1 IS NULL OR EXISTS (SELECT FROM alive)
                  ON CONFLICT (scope, name) DO UPDATE
                  SET owner = EXCLUDED.owner,
                      label = EXCLUDED.label,
                      fence = CASE WHEN l.owner = EXCLUDED.owner THEN l.fence ELSE GREATEST(l.fence + 1, EXCLUDED.fence) END,
                      acquired_at = CASE WHEN l.owner = EXCLUDED.owner THEN l.acquired_at ELSE {now} END,
-                     expires_at = GREATEST({now} + $6 * interval '1 microsecond',
+                     expires_at = GREATEST({now} + $6::pg_catalog.float8 * interval '1 microsecond',
                                            CASE WHEN l.owner = EXCLUDED.owner THEN l.expires_at END)
                  WHERE l.owner IS NULL OR l.owner = EXCLUDED.owner OR l.expires_at <= {now}
                  RETURNING l.fence
@@ -180,7 +180,7 @@ fn renew(dialect: &Dialect<'_>) -> Sql {
     Sql {
         text: format!(
             "UPDATE {locks} l
-             SET expires_at = GREATEST(l.expires_at, {now} + $4 * interval '1 microsecond')
+             SET expires_at = GREATEST(l.expires_at, {now} + $4::pg_catalog.float8 * interval '1 microsecond')
              WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND l.expires_at > {now}
                AND (l.session_id IS NULL
                     OR EXISTS (SELECT FROM {sessions} s WHERE s.id = l.session_id AND {live}))
@@ -205,7 +205,7 @@ fn release(dialect: &Dialect<'_>) -> Sql {
                  FROM held h WHERE l.scope = h.scope AND l.name = h.name
                  RETURNING h.live
              ), told AS MATERIALIZED ({told})
-             SELECT f.live FROM freed f CROSS JOIN (SELECT count(*) FROM told) t"
+             SELECT f.live FROM freed f CROSS JOIN (SELECT pg_catalog.count(*) FROM told) t"
         ),
         types: vec![Type::UUID, Type::TEXT, Type::UUID, Type::TEXT],
     }

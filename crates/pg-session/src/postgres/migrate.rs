@@ -6,9 +6,10 @@
 use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::Type;
 
+use super::connection::of_pool;
 use super::failure::Failure;
 use super::names::Names;
-use super::{Database, LONG_FACTOR, of_pool, unexpected};
+use super::{Database, LONG_FACTOR, unexpected};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 
@@ -138,7 +139,7 @@ impl Database {
     }
 
     async fn applied(&self, connection: &ClientWrapper) -> Result<i32, Failure> {
-        let text = format!("SELECT COALESCE(max(version), 0) FROM {}", self.names.migrations());
+        let text = format!("SELECT COALESCE(pg_catalog.max(version), 0) FROM {}", self.names.migrations());
         let rows = connection.query_typed(&text, &[]).await.map_err(|error| Failure::of_statement(&error))?;
         rows[0].try_get(0).map_err(unexpected)
     }

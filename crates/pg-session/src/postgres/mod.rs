@@ -4,6 +4,7 @@
 //! and carries the database's own judgement of what is alive, so that no caller can forget it.
 
 pub(crate) mod clean;
+mod connection;
 pub(crate) mod create;
 mod create_plain;
 pub(crate) mod delete;
@@ -31,11 +32,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use deadpool_postgres::{Object, Pool, PoolError};
+use deadpool_postgres::{Object, Pool};
 use futures_util::TryStreamExt as _;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Row, RowStream, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
+use self::connection::{Busy, Canceller};
 use self::failure::{Failure, Verdict};
 use self::names::{Names, Owner};
 use crate::clock::{DbTime, Tick};
@@ -56,6 +59,7 @@ fn interval(duration: Duration) -> String {
 pub(crate) struct Database {
     pool: Pool,
     owns_pool: bool,
+    canceller: Canceller,
     rules: Arc<Rules>,
     names: Names,
     texts: Texts,
@@ -63,10 +67,10 @@ pub(crate) struct Database {
     timeout: Duration,
 }
 
-/// Whose pool it is: only our own is closed at shutdown.
+/// A pool of our own is closed at shutdown. Both come with what a cancel request does TLS with.
 pub(crate) enum Pooled {
-    Own(Pool),
-    Application(Pool),
+    Own(Pool, MakeRustlsConnect),
+    Application(Pool, MakeRustlsConnect),
 }
 
 /// A statement's text and parameter types, so that it can be sent prepared or unnamed alike.
@@ -128,7 +132,7 @@ impl Dialect<'_> {
         let Self { now, config, .. } = self;
         let idle = interval(config.idle_timeout);
         format!(
-            "({s}.expires_at > {now} AND (NOT {s}.idle_limited OR {s}.last_accessed_at > {now} - {idle}))"
+            "({s}.expires_at::pg_catalog.timestamptz > {now} AND (NOT {s}.idle_limited OR {s}.last_accessed_at > {now} - {idle}))"
         )
     }
 
@@ -184,11 +188,20 @@ impl Database {
             locks: lock::texts(&dialect),
             clock: Sql { text: format!("SELECT {now} AS now"), types: vec![] },
         };
-        let (pool, owns_pool) = match pool {
-            Pooled::Own(pool) => (pool, true),
-            Pooled::Application(pool) => (pool, false),
+        let (pool, owns_pool, tls) = match pool {
+            Pooled::Own(pool, tls) => (pool, true, tls),
+            Pooled::Application(pool, tls) => (pool, false, tls),
         };
-        Self { pool, owns_pool, rules, names, texts, mode: config.statements, timeout: config.query_timeout }
+        Self {
+            pool,
+            owns_pool,
+            canceller: Canceller::new(tls),
+            rules,
+            names,
+            texts,
+            mode: config.statements,
+            timeout: config.query_timeout,
+        }
     }
 
     /// Learns the database's clock before anything depends on it.
@@ -251,37 +264,28 @@ impl Database {
 
     /// Runs `work` on a connection of the pool, all within `timeout`.
     ///
-    /// A connection whose work did not end in time is closed, not returned: its answer would meet the next borrower. So is
-    /// one that leads to a standby.
+    /// If `work` does not end in time, or this future is dropped, its statement is cancelled on the server and the connection
+    /// is closed. A connection that leads to a standby is closed, too.
     async fn bounded<T>(
         &self,
         timeout: Duration,
         work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let deadline = tokio::time::Instant::now() + timeout;
-        let connection = self.connection(timeout).await?;
-        match tokio::time::timeout_at(deadline, work(&connection)).await {
-            Ok(outcome) => {
-                if outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::WrongServer) {
-                    self.leave_server(connection);
-                }
-                outcome
-            }
-            Err(_) => {
-                drop(Object::take(connection));
-                Err(Failure::no_answer(timeout))
-            }
-        }
-    }
-
-    async fn connection(&self, timeout: Duration) -> Result<Object, Failure> {
         // Only the statement has the patience for any number of rows. A connection that hangs while it is made, to a server
         // that is gone, keeps a logout, and all behind it, no longer than it keeps a read.
-        let patience = timeout.min(self.timeout);
-        match tokio::time::timeout(patience, self.pool.get()).await {
-            Ok(connection) => connection.map_err(|error| Failure::not_sent(of_pool(&error))),
-            Err(_) => Err(Failure::not_sent(no_connection(patience))),
+        let connection = connection::take(&self.pool, timeout.min(self.timeout)).await?;
+        let busy = Busy::new(connection, &self.canceller);
+        let Some(connection) = busy.get() else { return Err(Failure::no_answer(timeout)) };
+        let Ok(outcome) = tokio::time::timeout_at(deadline, work(connection)).await else {
+            return Err(Failure::no_answer(timeout));
+        };
+        if let Some(connection) = busy.ended()
+            && outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::WrongServer)
+        {
+            self.leave_server(connection);
         }
+        outcome
     }
 
     /// Closes a connection to a standby, and in a pool of our own the idle ones, which may lead there, too.
@@ -357,25 +361,6 @@ fn failed(connection: &Object, error: &tokio_postgres::Error) -> Failure {
         connection.statement_cache.clear();
     }
     failure
-}
-
-fn no_connection(timeout: Duration) -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        format!(
-            "no connection to PostgreSQL within {} s; raise pool_connections_max or look at the server's load",
-            timeout.as_secs_f64()
-        ),
-    )
-}
-
-fn of_pool(error: &PoolError) -> Error {
-    match error {
-        PoolError::Backend(error) => failure::of_connect(error),
-        PoolError::Closed => Error::new(ErrorKind::ShuttingDown, "the connection pool is closed"),
-        other => Error::new(ErrorKind::Unavailable, "the pool has no connection to PostgreSQL")
-            .with_source(other.to_string()),
-    }
 }
 
 /// A row that does not have the shape that the statement gives it: the tables were changed by hand.

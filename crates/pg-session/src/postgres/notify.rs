@@ -39,8 +39,8 @@ pub(crate) const DELETED_ENTRIES_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES)
 pub(super) fn changed(dialect: &Dialect<'_>, source: &str) -> String {
     let channel = dialect.channel();
     format!(
-        "SELECT pg_catalog.pg_notify('{channel}', '1s' || string_agg(replace(p.id::text, '-', '') || '.' || p.version, ','))
-         FROM (SELECT q.id, q.version, (row_number() OVER () - 1) / {CHANGED_ENTRIES_MAX} AS part FROM ({source}) q) p
+        "SELECT pg_catalog.pg_notify('{channel}', '1s' || pg_catalog.string_agg(pg_catalog.replace(p.id::pg_catalog.text, '-', '') || '.' || p.version::pg_catalog.text, ','))
+         FROM (SELECT q.id, q.version, (pg_catalog.row_number() OVER () - 1) / {CHANGED_ENTRIES_MAX} AS part FROM ({source}) q) p
          GROUP BY p.part"
     )
 }
@@ -65,8 +65,8 @@ pub(super) fn changed_payloads(sessions: &[(SessionId, Version)]) -> Vec<String>
 pub(super) fn deleted(dialect: &Dialect<'_>, source: &str) -> String {
     let channel = dialect.channel();
     format!(
-        "SELECT pg_catalog.pg_notify('{channel}', '1d' || string_agg(replace(p.id::text, '-', ''), ','))
-         FROM (SELECT q.id, (row_number() OVER () - 1) / {DELETED_ENTRIES_MAX} AS part FROM ({source}) q) p
+        "SELECT pg_catalog.pg_notify('{channel}', '1d' || pg_catalog.string_agg(pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ','))
+         FROM (SELECT q.id, (pg_catalog.row_number() OVER () - 1) / {DELETED_ENTRIES_MAX} AS part FROM ({source}) q) p
          GROUP BY p.part"
     )
 }

@@ -25,13 +25,14 @@ impl Parameters {
     /// The next parameter, a single value. Not hidden: a plan for it costs the same whatever it is.
     pub(super) fn scalar(&mut self, scalar: &Type) -> String {
         self.types.push(scalar.clone());
-        format!("${}::{}", self.types.len(), scalar.name())
+        format!("${}::pg_catalog.{}", self.types.len(), scalar.name())
     }
 
     /// The next parameters, arrays of equal length, as a table function.
     pub(super) fn unnest(&mut self, arrays: &[Type]) -> String {
-        let arrays: Vec<String> = arrays.iter().map(|array| self.hidden(array)).collect();
-        format!("unnest({})", arrays.join(", "))
+        let arrays = arrays.iter().map(|array| format!("pg_catalog.unnest({})", self.hidden(array)));
+        // `unnest` with several arguments cannot be qualified. This is what PostgreSQL makes of it.
+        format!("ROWS FROM ({})", arrays.collect::<Vec<_>>().join(", "))
     }
 
     /// The next parameter as the right side of `=`.
@@ -50,8 +51,8 @@ impl Parameters {
 
 fn name(array: &Type) -> String {
     match array.kind() {
-        Kind::Array(element) => format!("{}[]", element.name()),
-        _ => array.name().to_owned(),
+        Kind::Array(element) => format!("pg_catalog.{}[]", element.name()),
+        _ => format!("pg_catalog.{}", array.name()),
     }
 }
 
@@ -63,9 +64,12 @@ mod tests {
     fn parameters_are_numbered_in_the_order_of_their_use() {
         let mut parameters = Parameters::default();
         let table = parameters.unnest(&[IDS, NUMBERS]);
-        assert_eq!(table, "unnest((SELECT $1::uuid[]), (SELECT $2::int8[]))");
-        assert_eq!(parameters.any(&IDS), "ANY ((SELECT $3::uuid[])::uuid[])");
-        assert_eq!(parameters.scalar(&Type::INT8), "$4::int8");
+        assert_eq!(
+            table,
+            "ROWS FROM (pg_catalog.unnest((SELECT $1::pg_catalog.uuid[])), pg_catalog.unnest((SELECT $2::pg_catalog.int8[])))"
+        );
+        assert_eq!(parameters.any(&IDS), "ANY ((SELECT $3::pg_catalog.uuid[])::pg_catalog.uuid[])");
+        assert_eq!(parameters.scalar(&Type::INT8), "$4::pg_catalog.int8");
         assert_eq!(parameters.types, [IDS, NUMBERS, IDS, Type::INT8]);
     }
 }

@@ -62,9 +62,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), removed AS (
                  DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = {key}
              ), told AS MATERIALIZED ({told})
-             SELECT (SELECT count(*) FROM done) AS done,
-                    (SELECT count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
-                    (SELECT count(*) FROM told) AS told"
+             SELECT (SELECT pg_catalog.count(*) FROM done) AS done,
+                    (SELECT pg_catalog.count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
+                    (SELECT pg_catalog.count(*) FROM told) AS told"
         ),
         types: parameters.types,
     }

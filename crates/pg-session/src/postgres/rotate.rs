@@ -86,7 +86,7 @@ pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
         text: format!(
             "WITH users AS MATERIALIZED ({users}
              ), turn AS MATERIALIZED (SELECT t.id FROM {turns} t (id))
-             SELECT count(*) FROM (
+             SELECT pg_catalog.count(*) FROM (
                  SELECT s.id FROM {sessions} s CROSS JOIN users
                  WHERE s.id = ANY (ARRAY (SELECT t.id FROM turn t
                                           UNION ALL
@@ -130,8 +130,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                         CASE WHEN t.regroup THEN t.group_id ELSE s.group_id END AS group_id,
                         COALESCE(t.idle_limited, s.idle_limited) AS idle_limited,
                         CASE WHEN t.arrives THEN {now} ELSE s.created_at END AS created_at,
-                        COALESCE(t.expires_at, {now} + t.expires_in * interval '1 microsecond', s.expires_at) AS expires_at,
-                        t.grace * interval '1 microsecond' AS grace
+                        COALESCE(t.expires_at, {now} + t.expires_in::pg_catalog.float8 * interval '1 microsecond', s.expires_at) AS expires_at,
+                        t.grace::pg_catalog.float8 * interval '1 microsecond' AS grace
                  FROM turn t JOIN {sessions} s ON s.id = t.id
              ), {limit}, heir AS MATERIALIZED (
                  SELECT f.* FROM found f WHERE f.n NOT IN (
@@ -175,12 +175,12 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              FROM turn t
              LEFT JOIN found f ON f.n = t.n
              LEFT JOIN made m ON m.id = t.successor
-             LEFT JOIN (SELECT r.n, array_agg(r.id) AS ids, array_agg(r.version) AS versions
+             LEFT JOIN (SELECT r.n, pg_catalog.array_agg(r.id) AS ids, pg_catalog.array_agg(r.version) AS versions
                         FROM remnant r GROUP BY r.n) p ON p.n = t.n
-             LEFT JOIN (SELECT g.n, array_agg(g.id) AS ids FROM ended g GROUP BY g.n) e ON e.n = t.n
-             LEFT JOIN (SELECT d.user_id, array_agg(d.id) AS ids FROM evicted d GROUP BY d.user_id) v
+             LEFT JOIN (SELECT g.n, pg_catalog.array_agg(g.id) AS ids FROM ended g GROUP BY g.n) e ON e.n = t.n
+             LEFT JOIN (SELECT d.user_id, pg_catalog.array_agg(d.id) AS ids FROM evicted d GROUP BY d.user_id) v
                  ON t.arrives AND v.user_id = t.user_id
-             CROSS JOIN (SELECT count(*) FROM told_left) tl CROSS JOIN (SELECT count(*) FROM told_gone) tg
+             CROSS JOIN (SELECT pg_catalog.count(*) FROM told_left) tl CROSS JOIN (SELECT pg_catalog.count(*) FROM told_gone) tg
              ORDER BY t.n"
         ),
         types: parameters.types,

@@ -1,8 +1,9 @@
 //! Where the server is and how it is trusted: connection strings with libpq's `sslmode`, and the TLS connector.
 //!
 //! The driver knows `disable`, `prefer` and `require`. libpq's `verify-ca` and `verify-full`, and `sslrootcert`, are
-//! taken out of the string here and turned into a verifier. As in libpq, **`prefer` and `require` encrypt without
-//! verifying whom they talk to**; over a network that is not your own, use `sslmode=verify-full`.
+//! taken out of the string here and turned into a verifier. As in libpq, **`prefer`, and `require` without `sslrootcert`,
+//! encrypt without verifying whom they talk to**. `require` with a file in `sslrootcert` means `verify-ca`, and
+//! `sslrootcert=system` means `verify-full`. Over a network that is not your own, use `sslmode=verify-full`.
 //! <https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION>
 
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{Error, ErrorKind};
@@ -51,22 +53,54 @@ impl Server {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let mut proof = Proof::None;
         let mut root_cert = None;
+        let (mut mode, mut system) = (None, false);
         let rest = rewrite(url, |key, value| match (key, value) {
             ("sslmode", "verify-ca") => {
+                mode = Some("verify-ca");
                 proof = Proof::Authority;
                 Some("sslmode=require")
             }
             ("sslmode", "verify-full") => {
+                mode = Some("verify-full");
                 proof = Proof::Host;
                 Some("sslmode=require")
             }
+            ("sslmode", "require") => {
+                mode = Some("require");
+                proof = Proof::None;
+                None
+            }
+            ("sslmode", _) => {
+                mode = Some("weaker");
+                proof = Proof::None;
+                None
+            }
             ("sslrootcert", path) => {
-                root_cert = (path != "system").then(|| path.to_owned());
+                system = path == "system";
+                root_cert = (!system && !path.is_empty()).then(|| path.to_owned());
                 Some("")
             }
             _ => None,
         });
-        let config = tokio_postgres::Config::from_str(&rest).map_err(|error| {
+        // As libpq does.
+        let is_encrypted = match (mode, system, &root_cert) {
+            (None | Some("verify-full"), true, _) => {
+                proof = Proof::Host;
+                true
+            }
+            (Some(_), true, _) => {
+                return Err(tls_fault(
+                    "sslrootcert=system needs sslmode=verify-full, because anyone can have a certificate of a public \
+                     authority; set sslmode=verify-full or leave it out",
+                ));
+            }
+            (Some("require"), false, Some(_)) => {
+                proof = Proof::Authority;
+                true
+            }
+            _ => false,
+        };
+        let mut config = tokio_postgres::Config::from_str(&rest).map_err(|error| {
             let mut cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             // The driver quotes the option, which is the rest of the password if that has a space and no quotes.
             if cause.starts_with("unknown option") {
@@ -84,12 +118,27 @@ impl Server {
                 "the connection string names no host; write it as postgres://user:password@host:5432/database",
             ));
         }
+        if is_encrypted {
+            config.ssl_mode(SslMode::Require);
+        }
         Ok(Self { config, proof, root_cert })
     }
 
-    /// The same proof, on another way.
-    pub(crate) fn reached_by(&self, config: tokio_postgres::Config) -> Self {
+    /// The same proof, on another way. A way that must be proved is never plain text.
+    pub(crate) fn reached_by(&self, mut config: tokio_postgres::Config) -> Self {
+        if self.proof != Proof::None {
+            config.ssl_mode(SslMode::Require);
+        }
         Self { config, ..self.clone() }
+    }
+
+    /// What a cancel request of an application's pool does TLS with, whose own connector is not known. The request carries
+    /// nothing but a number that is worth one cancellation.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if TLS cannot be set up.
+    pub(crate) fn unverified() -> Result<MakeRustlsConnect, Error> {
+        Self::from(tokio_postgres::Config::new()).connector()
     }
 
     /// What the pool and the listener do TLS with. Whether they do is `sslmode` in the configuration.
@@ -299,8 +348,6 @@ impl ServerCertVerifier for AnyHost {
 
 #[cfg(test)]
 mod tests {
-    use tokio_postgres::config::SslMode;
-
     use super::*;
 
     #[test]
@@ -329,8 +376,63 @@ mod tests {
             .unwrap();
         assert_eq!(server.config.get_password(), Some("a b'c".as_bytes()));
         assert_eq!((server.proof, server.config.get_ssl_mode()), (Proof::None, SslMode::Prefer));
-        let server = Server::parse("postgres://localhost/app?sslmode=verify-ca&sslrootcert=system").unwrap();
-        assert_eq!((server.proof, server.root_cert), (Proof::Authority, None));
+        let server =
+            Server::parse("postgres://localhost/app?sslmode=verify-full&sslrootcert=system").unwrap();
+        assert_eq!((server.proof, server.root_cert), (Proof::Host, None));
+    }
+
+    /// As libpq 16: <https://www.postgresql.org/docs/16/libpq-connect.html#LIBPQ-CONNECT-SSLROOTCERT>.
+    #[test]
+    fn sslmode_and_sslrootcert_say_together_what_is_verified() {
+        let (prefer, require) = (SslMode::Prefer, SslMode::Require);
+        for (mode, root, expected) in [
+            ("", "", Some((Proof::None, prefer))),
+            ("prefer", "", Some((Proof::None, prefer))),
+            ("prefer", "/ca.pem", Some((Proof::None, prefer))),
+            ("disable", "/ca.pem", Some((Proof::None, SslMode::Disable))),
+            ("require", "", Some((Proof::None, require))),
+            ("require", "/ca.pem", Some((Proof::Authority, require))),
+            ("verify-ca", "", Some((Proof::Authority, require))),
+            ("verify-ca", "/ca.pem", Some((Proof::Authority, require))),
+            ("verify-full", "", Some((Proof::Host, require))),
+            ("verify-full", "/ca.pem", Some((Proof::Host, require))),
+            ("", "system", Some((Proof::Host, require))),
+            ("verify-full", "system", Some((Proof::Host, require))),
+            ("disable", "system", None),
+            ("prefer", "system", None),
+            ("require", "system", None),
+            ("verify-ca", "system", None),
+        ] {
+            let settings: Vec<String> = [("sslmode", mode), ("sslrootcert", root)]
+                .iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            let reversed: Vec<String> = settings.iter().rev().cloned().collect();
+            for settings in [settings, reversed] {
+                for text in [
+                    format!("host=db user=me {}", settings.join(" ")),
+                    format!("postgres://me@db/app?{}", settings.join("&")),
+                ] {
+                    let parsed = Server::parse(&text);
+                    let found = parsed.as_ref().map(|server| (server.proof, server.config.get_ssl_mode()));
+                    assert_eq!(found.ok(), expected, "{text}");
+                    if let Err(error) = parsed {
+                        assert!(error.to_string().contains("sslmode=verify-full"), "{error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_listener_beside_a_verified_pool_is_never_plain_text() {
+        let pool = Server::parse("host=db sslmode=verify-full").unwrap();
+        for mode in ["disable", "prefer", "require"] {
+            let config = tokio_postgres::Config::from_str(&format!("host=other sslmode={mode}")).unwrap();
+            let listener = pool.reached_by(config);
+            assert_eq!((listener.proof, listener.config.get_ssl_mode()), (Proof::Host, SslMode::Require));
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
     let users = parameters.unnest(&[IDS]);
     Sql {
         text: format!(
-            "SELECT count(pg_catalog.pg_advisory_xact_lock(pg_catalog.uuid_hash_extended(u.id, {seed})))
+            "SELECT pg_catalog.count(pg_catalog.pg_advisory_xact_lock(pg_catalog.uuid_hash_extended(u.id, {seed})))
              FROM {users} AS u (id)"
         ),
         types: parameters.types,
@@ -79,9 +79,9 @@ struct Policy {
 }
 
 fn policy(dialect: &Dialect<'_>, newcomers: &str) -> Policy {
-    const NOBODY: &str = "SELECT NULL::uuid AS id, NULL::uuid AS user_id WHERE false";
+    const NOBODY: &str = "SELECT NULL::pg_catalog.uuid AS id, NULL::pg_catalog.uuid AS user_id WHERE false";
     const NOTHING: &str = "SELECT h.id, h.user_id FROM held h WHERE false";
-    const NO_USER: &str = "SELECT NULL::uuid WHERE false";
+    const NO_USER: &str = "SELECT NULL::pg_catalog.uuid WHERE false";
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let limit = dialect.config.max_sessions_per_user;
@@ -96,7 +96,7 @@ fn policy(dialect: &Dialect<'_>, newcomers: &str) -> Policy {
         SessionLimit::EvictLeastRecentlyUsed => Policy {
             held: format!(
                 "SELECT s.id, s.user_id,
-                        row_number() OVER (PARTITION BY s.user_id ORDER BY {live} DESC, s.last_accessed_at DESC, s.id) AS rank
+                        pg_catalog.row_number() OVER (PARTITION BY s.user_id ORDER BY {live} DESC, s.last_accessed_at DESC, s.id) AS rank
                  FROM ({newcomers}) u CROSS JOIN LATERAL (
                      SELECT s.* FROM {sessions} s WHERE s.user_id = u.user_id AND s.rotated_to IS NULL OFFSET 0
                  ) s"
@@ -116,7 +116,7 @@ fn policy(dialect: &Dialect<'_>, newcomers: &str) -> Policy {
             ),
             surplus: NOTHING.into(),
             full: format!(
-                "SELECT h.user_id FROM held h WHERE h.live GROUP BY h.user_id HAVING count(*) > {others}"
+                "SELECT h.user_id FROM held h WHERE h.live GROUP BY h.user_id HAVING pg_catalog.count(*) > {others}"
             ),
         },
     }

@@ -153,7 +153,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                      attributes = COALESCE(c.attributes, s.attributes),
                      spilled = s.spilled OR c.spills,
                      updated_at = {now},
-                     expires_at = COALESCE(c.expires_at, {now} + c.expires_in * interval '1 microsecond', s.expires_at),
+                     expires_at = COALESCE(c.expires_at, {now} + c.expires_in::pg_catalog.float8 * interval '1 microsecond', s.expires_at),
                      idle_limited = COALESCE(c.idle_limited, s.idle_limited),
                      group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
                  FROM {changes} WITH ORDINALITY
@@ -190,7 +190,9 @@ fn written(dialect: &Dialect<'_>, items: &str) -> String {
 /// that is current.
 fn told(dialect: &Dialect<'_>, payloads: &str) -> String {
     let channel = dialect.channel();
-    format!("SELECT count(pg_catalog.pg_notify('{channel}', p.payload)) FROM {payloads} AS p (payload)")
+    format!(
+        "SELECT pg_catalog.count(pg_catalog.pg_notify('{channel}', p.payload)) FROM {payloads} AS p (payload)"
+    )
 }
 
 /// The orders as columns: what UNNEST takes.

@@ -24,7 +24,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
              WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live}
-             RETURNING 1::bigint, s.updated_at, s.expires_at, s.last_accessed_at,
+             RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at,
                        CASE WHEN {told} IS NOT NULL THEN pg_catalog.pg_notify('{channel}', {told}) END"
         ),
         types: parameters.types,
