@@ -13,6 +13,7 @@ mod support;
 mod tables;
 mod told;
 
+mod abandoned;
 mod another_server;
 mod bad_input;
 mod bad_server;
@@ -27,6 +28,7 @@ mod follow;
 mod forgery;
 mod half_open;
 mod history;
+mod hostile_role;
 mod hot;
 mod loading;
 mod lock;

@@ -9,12 +9,12 @@ use tokio_postgres::NoTls;
 
 use crate::support::World;
 
-fn pool(world: &World, connections: usize) -> Pool {
+pub fn pool(world: &World, connections: usize) -> Pool {
     let server = tokio_postgres::Config::from_str(&world.url).unwrap();
     Pool::builder(Manager::new(server, NoTls)).max_size(connections).build().unwrap()
 }
 
-async fn node_on(world: &World, pool: &Pool, config: Config) -> SessionManager {
+pub async fn node_on(world: &World, pool: &Pool, config: Config) -> SessionManager {
     let builder = SessionManager::builder(config).url(&world.url).unwrap().pool(pool.clone());
     let node = builder.connect().await.unwrap();
     node.trusted().await;
@@ -22,7 +22,7 @@ async fn node_on(world: &World, pool: &Pool, config: Config) -> SessionManager {
 }
 
 /// Every statement that the library has, once.
-async fn story(a: &SessionManager, b: &SessionManager) {
+pub async fn story(a: &SessionManager, b: &SessionManager) {
     let mut on_a = a.create(1).group(2).set("x", &1).unwrap().await.unwrap();
     let mut on_b = b.get(on_a.id()).await.unwrap().unwrap();
     on_a.set("x", &2).unwrap();

@@ -1,0 +1,97 @@
+//! Statements that nobody waits for any more end on the server, too; and a server without a free connection is waited for.
+
+use std::time::Duration;
+
+use pg_session::ErrorKind;
+use tokio_postgres::Client;
+
+use crate::modes::{node_on, pool};
+use crate::stage::{all, in_time, make};
+use crate::support::{World, eventually};
+
+/// Server processes of the world's database that carry out a statement of the library.
+async fn busy(observer: &Client) -> i64 {
+    let text = "SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active'";
+    observer.query_one(text, &[]).await.unwrap().get(0)
+}
+
+async fn connections(observer: &Client) -> i64 {
+    let text = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
+    observer.query_one(text, &[]).await.unwrap().get(0)
+}
+
+/// One row is locked by another client, and requests for it come again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn timed_out_statements_do_not_stay_on_the_server() {
+    for application_pool in [false, true] {
+        let world = World::in_own_database().await;
+        let mut config = world.roomy();
+        config.query_timeout = Duration::from_millis(200);
+        config.pool_connections_max = 4;
+        let node = if application_pool {
+            node_on(&world, &pool(&world, 4), config).await
+        } else {
+            world.node_with(config).await
+        };
+        let mut sessions = make(&node, 1).await;
+        let session = &mut sessions[0];
+        let observer = world.client().await;
+        let mut holder = world.client().await;
+        let transaction = holder.transaction().await.unwrap();
+        transaction.query("SELECT FROM sessions WHERE id = $1 FOR UPDATE", &[&session.id().expose()]).await.unwrap();
+        for n in 0..10 {
+            session.set("n", &n).unwrap();
+            let error = node.update(session).await.unwrap_err();
+            assert!(matches!(error, pg_session::UpdateError::Failed(ref error) if error.kind() == ErrorKind::OutcomeUnknown), "{error:?}");
+            // The pool, the listener, the two clients of this test, and one that is being cancelled.
+            let open = connections(&observer).await;
+            assert!(open <= 4 + 1 + 2 + 1, "{open} connections after {n} updates");
+        }
+        eventually("no statement is left", async || busy(&observer).await == 0).await;
+        transaction.rollback().await.unwrap();
+        session.set("n", &77).unwrap();
+        in_time("the row is free", node.update(session)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_caller_leaves_no_statement_on_the_server() {
+    let world = World::in_own_database().await;
+    let node = world.node_with(world.roomy()).await;
+    let (observer, mut holder) = (world.client().await, world.client().await);
+    let transaction = holder.transaction().await.unwrap();
+    transaction.batch_execute("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let listing = tokio::spawn({
+        let node = node.clone();
+        async move { node.user_sessions(1).await.map(|_| ()) }
+    });
+    eventually("it waits for the lock", async || busy(&observer).await > 0).await;
+    listing.abort();
+    eventually("its statement has ended", async || busy(&observer).await == 0).await;
+    transaction.rollback().await.unwrap();
+}
+
+/// Another client holds all other connections of the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_is_waited_for_while_the_pool_has_a_connection() {
+    let sandbox = pg_sandbox::Sandbox::builder()
+        .setting("max_connections", "12")
+        .setting("superuser_reserved_connections", "0")
+        .start()
+        .unwrap();
+    let world = World::on(&sandbox);
+    let mut config = world.roomy();
+    config.pool_connections_max = 8;
+    let node = world.node_with(config).await;
+    let mut others = Vec::new();
+    let server: tokio_postgres::Config = world.url.parse().unwrap();
+    while let Ok((client, connection)) = server.connect(tokio_postgres::NoTls).await {
+        tokio::spawn(connection);
+        others.push(client);
+        assert!(others.len() < 12, "the server has a limit");
+    }
+    let outcomes = all((0..40).map(|user| node.user_sessions(user))).await;
+    let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}

@@ -1,0 +1,141 @@
+//! A role in the same database that may CREATE in a schema on the application's `search_path`.
+//!
+//! PostgreSQL prefers an exact match of argument types over a polymorphic or an implicitly cast one, whichever schema it
+//! is in. So such a role could have its own functions and operators run as the application. It plants one for each name
+//! that a statement may use, with each combination of types. Every one of them raises an error.
+
+use std::str::FromStr;
+
+use deadpool_postgres::{Manager, Pool};
+use pg_session::{Migrations, SessionManager};
+use tokio_postgres::NoTls;
+
+use crate::modes::{node_on, story};
+use crate::support::World;
+
+/// Types of parameters and columns; the domains are those of the migration.
+const TYPES: [&str; 10] = [
+    "uuid",
+    "int8",
+    "int4",
+    "text",
+    "bool",
+    "float8",
+    "timestamptz",
+    "interval",
+    "{schema}.session_end",
+    "{schema}.session_packed",
+];
+const ARRAYS: [&str; 5] = ["uuid[]", "int8[]", "text[]", "timestamptz[]", "bool[]"];
+const OPERATORS: [&str; 11] = ["=", "<>", "<", ">", "<=", ">=", "+", "-", "*", "/", "||"];
+const ONE_ARGUMENT: [&str; 12] = [
+    "unnest", "count", "array_agg", "max", "min", "sum", "octet_length", "length", "pg_advisory_xact_lock",
+    "pg_try_advisory_xact_lock", "row_security_active", "current_setting",
+];
+const TWO_ARGUMENTS: [&str; 7] = [
+    "string_agg", "pg_notify", "position", "strpos", "hashtextextended", "uuid_hash_extended", "array_cat",
+];
+
+/// A function of each of these names, and an operator of each pair of types.
+fn planted(schema: &str) -> String {
+    let types = TYPES.map(|name| name.replace("{schema}", schema));
+    let mut script = String::new();
+    let mut function = |name: &str, arguments: &str| {
+        script.push_str(&format!(
+            "CREATE FUNCTION public.{name}({arguments}) RETURNS bool LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;"
+        ));
+    };
+    for name in ONE_ARGUMENT {
+        types.iter().map(String::as_str).chain(ARRAYS).for_each(|argument| function(name, argument));
+    }
+    for name in ["now", "clock_timestamp", "row_number", "count", "pg_current_wal_lsn"] {
+        function(name, "");
+    }
+    for left in &types {
+        for right in &types {
+            for name in TWO_ARGUMENTS {
+                function(name, &format!("{left}, {right}"));
+            }
+            function("planted", &format!("{left}, {right}"));
+            function("replace", &format!("{left}, {right}, text"));
+        }
+    }
+    for left in &types {
+        for right in &types {
+            for name in OPERATORS {
+                script.push_str(&format!(
+                    "CREATE OPERATOR public.{name} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = public.planted);"
+                ));
+            }
+        }
+    }
+    script
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_may_create_cannot_run_code_as_the_application() {
+    let world = World::in_own_database().await;
+    let mut config = world.config();
+    // The tables are made before anything is planted.
+    world.node_with(config.clone()).await;
+    config.migrations = Migrations::Check;
+    let admin = world.client().await;
+    let (schema, role) = (&world.schema, format!("hostile_{}", world.schema));
+    let setup = format!(
+        "CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}; GRANT USAGE ON SCHEMA {schema} TO {role};
+         SET ROLE {role}; {}; RESET ROLE;",
+        planted(schema)
+    );
+    admin.batch_execute(&setup).await.unwrap();
+
+    // Control: an unqualified name in the same session runs what was planted.
+    admin.batch_execute("SET search_path TO public").await.unwrap();
+    for text in [
+        "SELECT unnest(ARRAY[NULL::uuid])".to_owned(),
+        "SELECT array_agg(1::int8)".to_owned(),
+        "SELECT 2::int8 * interval '1 second'".to_owned(),
+        "SELECT '1'::text || 2::int8".to_owned(),
+        format!("SELECT expires_at > now() FROM {schema}.sessions UNION ALL SELECT now()::{schema}.session_end > now()"),
+    ] {
+        let error = admin.query(&text, &[]).await.unwrap_err();
+        assert!(error.as_db_error().unwrap().message().contains("planted code ran"), "{text}: {error:?}");
+    }
+
+    let server = tokio_postgres::Config::from_str(&world.url).unwrap();
+    let mut server = server.clone();
+    server.options("-c search_path=public");
+    let pool = Pool::builder(Manager::new(server, NoTls)).max_size(4).build().unwrap();
+    let (a, b) = (node_on(&world, &pool, config.clone()).await, node_on(&world, &pool, config.clone()).await);
+    surface(&a, &b).await;
+    // And over pools of our own.
+    let (a, b) = (world.node_with(config.clone()).await, world.node_with(config).await);
+    surface(&a, &b).await;
+}
+
+/// Every statement of the library, with attributes inline, large and expiring.
+async fn surface(a: &SessionManager, b: &SessionManager) {
+    story(a, b).await;
+    let hour = std::time::Duration::from_secs(3_600);
+    let large = "x".repeat(2_000);
+    let mut session = a.create(9).group(3).set("large", &large).unwrap().set_for("offer", &1, hour).unwrap().await.unwrap();
+    session.set("large", &format!("{large}y")).unwrap();
+    session.remove("offer");
+    a.update(&mut session).group(Some(4.into())).await.unwrap();
+    assert_eq!(a.user_sessions(9).await.unwrap().len(), 1);
+    assert_eq!(a.group_sessions(4).await.unwrap().len(), 1);
+    assert_eq!(b.delete_attribute_from_user_sessions(9, "large").await.unwrap(), 1);
+    let mut session = a.get(session.id()).refresh().await.unwrap().unwrap();
+    a.rotate(&mut session).user(10).await.unwrap();
+    let lease = a.session_lock(session.id(), "cart").await.unwrap();
+    lease.extend(hour).await.unwrap();
+    assert!(b.session_lock_holder(session.id(), "cart").await.unwrap().is_some());
+    lease.release().await.unwrap();
+    b.evict_all().await.unwrap();
+    a.clean_up().await.unwrap();
+    let ids: Vec<_> = [a.create(11).await.unwrap(), a.create(11).await.unwrap()].iter().map(|s| s.id()).collect();
+    assert_eq!(b.delete_user_sessions_except(11, ids[0]).await.unwrap(), 1);
+    assert_eq!(b.delete_many(ids).await.unwrap(), 1);
+    assert_eq!(a.delete_all_sessions().await.unwrap(), 1);
+    assert!(a.shutdown(hour).await.is_complete(), "last accesses are written");
+}
