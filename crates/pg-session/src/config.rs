@@ -97,7 +97,7 @@ pub struct Config {
     /// How long a statement may take, waiting for a connection included, before its callers get an error. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub query_timeout: Duration,
-    /// Whether statements are prepared on the server. Default [`Statements::Prepared`].
+    /// Whether statements are prepared on the server. Default [`Statements::Auto`].
     pub statements: Statements,
 
     /// Statements of combined updates that may be under way at the same time, and of creates, and of rotations. Default 2.
@@ -144,11 +144,14 @@ pub enum SessionLimit {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Statements {
-    /// Prepared once per connection: the fastest.
+    /// Prepared where each connection keeps its own server process, which is found out at the start; otherwise unnamed.
+    /// With an application's pool of one connection that cannot be found out, and statements are unnamed.
     #[default]
+    Auto,
+    /// Prepared once per connection: the fastest. `connect` refuses it behind a pooler that shares server connections
+    /// between clients and does not track prepared statements.
     Prepared,
-    /// Sent with their types each time, for a pooler in transaction mode that does not track prepared statements
-    /// (pgbouncer before 1.21).
+    /// Sent with their types each time, and planned each time: safe behind every pooler, and slower.
     Unnamed,
 }
 

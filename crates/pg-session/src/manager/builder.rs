@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use deadpool_postgres::Pool;
 use pg_listen::{Listener, Subscription};
 use tokio::sync::Notify;
-use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
 use super::modify::Turns;
@@ -23,7 +22,9 @@ use crate::invalidation::trust::Trust;
 use crate::loader::{LOAD_LANES, Loader};
 use crate::lock::Locks;
 use crate::lock::waiters::Waiters;
+use crate::postgres::connection::no_connection;
 use crate::postgres::names::Names;
+use crate::postgres::pooler::{Reach, own_pool, statement_mode};
 use crate::postgres::server::Server;
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::probes::Probes;
@@ -139,17 +140,30 @@ impl Builder {
             None => {
                 let server = self.server.ok_or_else(no_server)?;
                 let tls = server.connector()?;
-                Pooled::Own(make_pool(server, tls.clone(), &self.config)?, tls)
+                let (pool, reach) = own_pool(server.config, tls.clone(), &self.config).await?;
+                Pooled::Own(pool, tls, reach)
             }
         };
+        let mode = match &pool {
+            Pooled::Own(pool, _, reach) => statement_mode(pool, *reach, self.config.statements),
+            Pooled::Application(pool, _) => statement_mode(pool, Reach::Unknown, self.config.statements),
+        };
+        let mode = tokio::time::timeout(self.config.query_timeout, mode).await;
+        let mode = mode.map_err(|_| no_connection(self.config.query_timeout))??;
         let rules = Arc::new(Rules {
             clock: self.clock,
             limits: self.config.limits(),
             idle_timeout: self.config.idle_timeout,
             touch_step: self.config.touch_step(),
         });
-        let database =
-            Arc::new(Database::new(pool, Arc::clone(&rules), names, &self.config, &self.database_clock));
+        let database = Arc::new(Database::new(
+            pool,
+            mode,
+            Arc::clone(&rules),
+            names,
+            &self.config,
+            &self.database_clock,
+        ));
         database.prepare_tables(self.config.migrations).await?;
         database.learn_clock().await?;
         let (listener, owns_listener) = match ears {
@@ -314,24 +328,6 @@ fn start(
         probes,
         tasks,
     }
-}
-
-/// The kernel gives up a connection whose peer has vanished after this many `query_timeout`s; its default is hours.
-const VANISHED_FACTOR: u32 = 4;
-
-fn make_pool(server: Server, connector: MakeRustlsConnect, config: &Config) -> Result<Pool, Error> {
-    let mut postgres = server.config;
-    if postgres.get_connect_timeout().is_none() {
-        postgres.connect_timeout(config.query_timeout);
-    }
-    if postgres.get_tcp_user_timeout().is_none() {
-        postgres.tcp_user_timeout(config.query_timeout.saturating_mul(VANISHED_FACTOR));
-    }
-    let manager =
-        Manager::from_config(postgres, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-    Pool::builder(manager).max_size(config.pool_connections_max).build().map_err(|error| {
-        Error::new(ErrorKind::Config, "the connection pool could not be made").with_source(error.to_string())
-    })
 }
 
 fn make_listener(server: &Server, config: &Config) -> Result<Listener, Error> {

@@ -119,7 +119,7 @@ fn is_full(error: &PoolError) -> bool {
     matches!(error, PoolError::Backend(error) if failure::is_full(error))
 }
 
-fn no_connection(timeout: Duration) -> Error {
+pub(crate) fn no_connection(timeout: Duration) -> Error {
     Error::new(
         ErrorKind::Timeout,
         format!(

@@ -143,10 +143,11 @@ fn doomed(dialect: &Dialect<'_>, chosen: &str) -> String {
 
 /// `doomed`, and `moved` for those that point beyond the snapshot.
 fn locked(dialect: &Dialect<'_>, condition: &str) -> String {
+    let visible = dialect.visible();
     let sessions = dialect.names.sessions();
     format!(
         "doomed AS MATERIALIZED (
-             SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} ORDER BY s.id FOR UPDATE
+             SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} AND {visible} ORDER BY s.id FOR UPDATE
          ), moved AS MATERIALIZED (
              SELECT d.id FROM doomed d
              WHERE d.rotated_to IS NOT NULL AND (SELECT x.id FROM {sessions} x WHERE x.id = d.rotated_to) IS NULL

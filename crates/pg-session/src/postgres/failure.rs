@@ -64,9 +64,9 @@ impl Failure {
                     SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => {
                         Verdict::Collided
                     }
-                    SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::FEATURE_NOT_SUPPORTED => {
-                        Verdict::Outdated
-                    }
+                    SqlState::INVALID_SQL_STATEMENT_NAME
+                    | SqlState::DUPLICATE_PSTATEMENT
+                    | SqlState::FEATURE_NOT_SUPPORTED => Verdict::Outdated,
                     SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
                         Verdict::WrongServer
                     }
@@ -123,9 +123,26 @@ fn lost(cause: Option<Cause>) -> Error {
     }
 }
 
+/// The unknown setting that `Dialect::visible` asks for where a policy would hide rows.
+pub(super) const ROW_SECURITY_MARK: &str = "pg_session.row_security_is_active";
+/// Rows that a policy hides would look like sessions that ended.
+pub(super) const ROW_SECURITY: &str = "row-level security is active on the session tables for this role, and would hide \
+     sessions; run: ALTER TABLE ... DISABLE ROW LEVEL SECURITY for each of them, or ALTER ROLE <role> BYPASSRLS";
+
 /// A refused statement, in words that say what to do.
 fn refusal(server: &DbError) -> Error {
     let (kind, message) = match *server.code() {
+        // With `row_security = off`, or by the condition that `Dialect::visible` adds.
+        SqlState::UNDEFINED_OBJECT if server.message().contains(ROW_SECURITY_MARK) => {
+            (ErrorKind::Permission, ROW_SECURITY.to_owned())
+        }
+        SqlState::INSUFFICIENT_PRIVILEGE if server.message().contains("row-level security") => {
+            (ErrorKind::Permission, ROW_SECURITY.to_owned())
+        }
+        SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => (
+            ErrorKind::Config,
+            "a pooler lost or mixed up prepared statements; set `statements = \"unnamed\"` and restart the node".to_owned(),
+        ),
         SqlState::INSUFFICIENT_PRIVILEGE => (
             ErrorKind::Permission,
             format!("{}; grant the role the rights that the README lists", server.message()),
@@ -149,6 +166,13 @@ fn refusal(server: &DbError) -> Error {
         _ => (ErrorKind::Database, "PostgreSQL refused the statement".to_owned()),
     };
     Error::new(kind, message).with_source(Cause::of(server))
+}
+
+/// Whether a pooler refused the startup packet for an option that it does not know.
+pub(super) fn names_a_pooler(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|server| {
+        *server.code() == SqlState::PROTOCOL_VIOLATION && server.message().contains("startup parameter")
+    })
 }
 
 /// Whether the server refused a connection because it has none left.

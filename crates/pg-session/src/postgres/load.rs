@@ -57,6 +57,7 @@ pub(super) fn list_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
 fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
+    let visible = dialect.visible();
     let apart = apart_arrays(dialect);
     let now = dialect.now;
     format!(
@@ -64,7 +65,7 @@ fn select(dialect: &Dialect<'_>, condition: &str) -> String {
                 s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
                 {apart} AS apart, {now} AS now
          FROM {sessions} s
-         WHERE {condition} AND {live} AND {ON_PRIMARY}"
+         WHERE {condition} AND {live} AND {ON_PRIMARY} AND {visible}"
     )
 }
 

@@ -141,13 +141,15 @@ pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
 /// Trying again with the same owner is harmless: what was taken is kept, with its fence, and never shortened.
 fn acquire(dialect: &Dialect<'_>) -> Sql {
     let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
-    let live = dialect.live("s");
+    let (live, visible) = (dialect.live("s"), dialect.visible());
     let now = dialect.now;
-    let clock = format!("GREATEST(1, (EXTRACT(epoch FROM {now}) * 1000000)::bigint)");
+    let clock = format!(
+        "GREATEST(1, (pg_catalog.date_part('epoch', {now}) * 1000000::pg_catalog.float8)::pg_catalog.int8)"
+    );
     Sql {
         text: format!(
             "WITH alive AS MATERIALIZED (
-                 SELECT s.id FROM {sessions} s WHERE s.id = $1 AND s.rotated_to IS NULL AND {live} FOR KEY SHARE
+                 SELECT s.id FROM {sessions} s WHERE s.id = $1 AND s.rotated_to IS NULL AND {live} AND {visible} FOR KEY SHARE
              ), taken AS (
                  INSERT INTO {locks} AS l (session_id, name, owner, label, fence, acquired_at, expires_at)
                  SELECT $1, $3, $4, $5, {clock}, {now}, {now} + $6::pg_catalog.float8 * interval '1 microsecond'

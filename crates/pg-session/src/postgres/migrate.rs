@@ -7,7 +7,7 @@ use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::Type;
 
 use super::connection::of_pool;
-use super::failure::Failure;
+use super::failure::{Failure, ROW_SECURITY};
 use super::names::Names;
 use super::{Database, LONG_FACTOR, unexpected};
 use crate::config::{Config, Migrations};
@@ -243,7 +243,24 @@ impl Database {
                 self.check_right("has_table_privilege", table, right).await?;
             }
         }
-        self.check_right("has_function_privilege", &room(&self.names), "EXECUTE").await
+        self.check_right("has_function_privilege", &room(&self.names), "EXECUTE").await?;
+        for table in &self.tables() {
+            self.check_row_security(table).await?;
+        }
+        Ok(())
+    }
+
+    /// A policy would hide sessions, which then look ended: a logout would do nothing and say so.
+    async fn check_row_security(&self, table: &String) -> Result<(), Error> {
+        let text = "SELECT pg_catalog.row_security_active($1)";
+        let active = self.bounded(self.timeout, async |connection| {
+            let rows = connection.query_typed(text, &[(table, Type::TEXT)]).await;
+            rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
+        });
+        if !active.await.map_err(Failure::of_read)? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Permission, format!("{ROW_SECURITY} (found on {table})")))
     }
 
     async fn check_right(&self, inquiry: &str, object: &String, right: &str) -> Result<(), Error> {

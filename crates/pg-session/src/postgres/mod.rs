@@ -4,7 +4,7 @@
 //! and carries the database's own judgement of what is alive, so that no caller can forget it.
 
 pub(crate) mod clean;
-mod connection;
+pub(crate) mod connection;
 pub(crate) mod create;
 mod create_plain;
 pub(crate) mod delete;
@@ -17,6 +17,7 @@ pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;
 mod parameters;
+pub(crate) mod pooler;
 mod remove_attribute;
 pub(crate) mod rotate;
 pub(crate) mod server;
@@ -41,6 +42,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use self::connection::{Busy, Canceller};
 use self::failure::{Failure, Verdict};
 use self::names::{Names, Owner};
+use self::pooler::Reach;
 use crate::clock::{DbTime, Tick};
 use crate::config::{Config, Statements};
 use crate::error::{Error, ErrorKind};
@@ -69,7 +71,7 @@ pub(crate) struct Database {
 
 /// A pool of our own is closed at shutdown. Both come with what a cancel request does TLS with.
 pub(crate) enum Pooled {
-    Own(Pool, MakeRustlsConnect),
+    Own(Pool, MakeRustlsConnect, Reach),
     Application(Pool, MakeRustlsConnect),
 }
 
@@ -117,6 +119,8 @@ struct Dialect<'a> {
     config: &'a Config,
     /// The expression that reads the database's clock.
     now: &'a str,
+    /// Whether each connection has the settings of `pooler::pin`.
+    pinned: bool,
 }
 
 /// The database's clock. `clock_timestamp()` moves within a statement, so that one which waited for a lock judges by
@@ -133,6 +137,22 @@ impl Dialect<'_> {
         let idle = interval(config.idle_timeout);
         format!(
             "({s}.expires_at::pg_catalog.timestamptz > {now} AND (NOT {s}.idle_limited OR {s}.last_accessed_at > {now} - {idle}))"
+        )
+    }
+
+    /// A condition that raises an error (an unknown setting) if row-level security hides rows of sessions or their attributes from
+    /// this role: they would look like sessions that ended. `true` where the connection itself makes that an error.
+    fn visible(&self) -> String {
+        if self.pinned {
+            return "true".to_owned();
+        }
+        let active = [self.names.sessions(), self.names.attributes(), self.names.locks()].map(|table| {
+            format!("pg_catalog.row_security_active('{}'::pg_catalog.regclass)", table.replace('\'', "''"))
+        });
+        format!(
+            "(SELECT CASE WHEN {} THEN pg_catalog.current_setting('{}') END IS NULL)",
+            active.join(" OR "),
+            failure::ROW_SECURITY_MARK
         )
     }
 
@@ -157,8 +177,16 @@ impl Dialect<'_> {
 const ON_PRIMARY: &str = "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)";
 
 impl Database {
-    pub(crate) fn new(pool: Pooled, rules: Arc<Rules>, names: Names, config: &Config, now: &str) -> Self {
-        let dialect = Dialect { names: &names, config, now };
+    pub(crate) fn new(
+        pool: Pooled,
+        mode: Statements,
+        rules: Arc<Rules>,
+        names: Names,
+        config: &Config,
+        now: &str,
+    ) -> Self {
+        let pinned = matches!(pool, Pooled::Own(_, _, Reach::Direct));
+        let dialect = Dialect { names: &names, config, now, pinned };
         let texts = Texts {
             load: load::sql(&dialect),
             versions: versions::sql(&dialect),
@@ -189,7 +217,7 @@ impl Database {
             clock: Sql { text: format!("SELECT {now} AS now"), types: vec![] },
         };
         let (pool, owns_pool, tls) = match pool {
-            Pooled::Own(pool, tls) => (pool, true, tls),
+            Pooled::Own(pool, tls, _) => (pool, true, tls),
             Pooled::Application(pool, tls) => (pool, false, tls),
         };
         Self {
@@ -199,7 +227,7 @@ impl Database {
             rules,
             names,
             texts,
-            mode: config.statements,
+            mode,
             timeout: config.query_timeout,
         }
     }
@@ -330,7 +358,7 @@ impl Database {
     ) -> Result<RowStream, Failure> {
         let hidden = params.iter().map(|&param| Hidden(param));
         let sent = match self.mode {
-            Statements::Prepared => {
+            Statements::Auto | Statements::Prepared => {
                 let statement = self.prepare(connection, sql).await?;
                 connection.query_raw(&statement, hidden).await
             }

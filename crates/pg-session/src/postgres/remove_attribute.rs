@@ -29,13 +29,14 @@ pub(crate) struct Removed {
 /// Materialized, or the planner may walk the primary key through everybody's sessions for the first of this user.
 pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
+    let visible = dialect.visible();
     let live = dialect.live("s");
     Sql {
         text: format!(
             "WITH found AS MATERIALIZED (
                  SELECT s.id, s.version, s.attributes, position($3 IN s.attributes) > 0 AS packed,
                         s.spilled AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2) AS apart
-                 FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live} AND {ON_PRIMARY}
+                 FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live} AND {ON_PRIMARY} AND {visible}
              )
              SELECT f.id, f.version, f.attributes, f.apart FROM found f
              WHERE f.packed OR f.apart ORDER BY f.id LIMIT {PAGE}"

@@ -77,6 +77,7 @@ pub(crate) struct Successor {
 
 /// Users first: their sort comes below the rows' locks, so every user is locked before any row is.
 pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
+    let visible = dialect.visible();
     let sessions = dialect.names.sessions();
     let Sql { text: users, types } = super::session_limit::lock_sql(dialect);
     let mut parameters = Parameters { types };
@@ -91,6 +92,7 @@ pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE s.id = ANY (ARRAY (SELECT t.id FROM turn t
                                           UNION ALL
                                           SELECT r.id FROM turn t CROSS JOIN LATERAL ({remnants}) r))
+                 AND {visible}
                  ORDER BY s.id FOR UPDATE OF s
              ) l"
         ),

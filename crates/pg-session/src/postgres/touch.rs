@@ -33,6 +33,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let now = dialect.now;
+    let visible = dialect.visible();
     let mut parameters = Parameters::default();
     let touches = parameters.unnest(&[IDS, TIMES]);
     Sql {
@@ -42,6 +43,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), free AS MATERIALIZED (
                  SELECT s.id, t.at FROM touch t JOIN {sessions} s ON s.id = t.id
                  WHERE s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL AND {live}
+                     AND {visible}
                  FOR NO KEY UPDATE OF s SKIP LOCKED
              ), done AS (
                  UPDATE {sessions} s SET last_accessed_at = LEAST(f.at, {now})

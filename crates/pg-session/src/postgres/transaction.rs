@@ -48,7 +48,7 @@ impl Database {
         (sql, params): Call<'_>,
     ) -> Result<Vec<Row>, Failure> {
         let begin = match self.mode {
-            Statements::Prepared => {
+            Statements::Auto | Statements::Prepared => {
                 // Here, so that nothing has to be awaited between the four.
                 self.prepare(connection, lock).await?;
                 self.prepare(connection, sql).await?;

@@ -23,12 +23,13 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let now = dialect.now;
+    let visible = dialect.visible();
     let mut parameters = Parameters::default();
     let ids = parameters.any(&IDS);
     Sql {
         text: format!(
             "SELECT s.id, s.version, s.updated_at, s.last_accessed_at, {now} AS now FROM {sessions} s
-             WHERE s.id = {ids} AND {live} AND {ON_PRIMARY}"
+             WHERE s.id = {ids} AND {live} AND {visible} AND {ON_PRIMARY}"
         ),
         types: parameters.types,
     }

@@ -39,11 +39,17 @@ async fn timed_out_statements_do_not_stay_on_the_server() {
         let observer = world.client().await;
         let mut holder = world.client().await;
         let transaction = holder.transaction().await.unwrap();
-        transaction.query("SELECT FROM sessions WHERE id = $1 FOR UPDATE", &[&session.id().expose()]).await.unwrap();
+        transaction
+            .query("SELECT FROM sessions WHERE id = $1 FOR UPDATE", &[&session.id().expose()])
+            .await
+            .unwrap();
         for n in 0..10 {
             session.set("n", &n).unwrap();
             let error = node.update(session).await.unwrap_err();
-            assert!(matches!(error, pg_session::UpdateError::Failed(ref error) if error.kind() == ErrorKind::OutcomeUnknown), "{error:?}");
+            assert!(
+                matches!(error, pg_session::UpdateError::Failed(ref error) if error.kind() == ErrorKind::OutcomeUnknown),
+                "{error:?}"
+            );
             // The pool, the listener, the two clients of this test, and one that is being cancelled.
             let open = connections(&observer).await;
             assert!(open <= 4 + 1 + 2 + 1, "{open} connections after {n} updates");

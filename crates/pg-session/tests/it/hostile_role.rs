@@ -29,12 +29,21 @@ const TYPES: [&str; 10] = [
 const ARRAYS: [&str; 5] = ["uuid[]", "int8[]", "text[]", "timestamptz[]", "bool[]"];
 const OPERATORS: [&str; 11] = ["=", "<>", "<", ">", "<=", ">=", "+", "-", "*", "/", "||"];
 const ONE_ARGUMENT: [&str; 12] = [
-    "unnest", "count", "array_agg", "max", "min", "sum", "octet_length", "length", "pg_advisory_xact_lock",
-    "pg_try_advisory_xact_lock", "row_security_active", "current_setting",
+    "unnest",
+    "count",
+    "array_agg",
+    "max",
+    "min",
+    "sum",
+    "octet_length",
+    "length",
+    "pg_advisory_xact_lock",
+    "pg_try_advisory_xact_lock",
+    "row_security_active",
+    "current_setting",
 ];
-const TWO_ARGUMENTS: [&str; 7] = [
-    "string_agg", "pg_notify", "position", "strpos", "hashtextextended", "uuid_hash_extended", "array_cat",
-];
+const TWO_ARGUMENTS: [&str; 7] =
+    ["string_agg", "pg_notify", "position", "strpos", "hashtextextended", "uuid_hash_extended", "array_cat"];
 
 /// A function of each of these names, and an operator of each pair of types.
 fn planted(schema: &str) -> String {
@@ -96,7 +105,9 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
         "SELECT array_agg(1::int8)".to_owned(),
         "SELECT 2::int8 * interval '1 second'".to_owned(),
         "SELECT '1'::text || 2::int8".to_owned(),
-        format!("SELECT expires_at > now() FROM {schema}.sessions UNION ALL SELECT now()::{schema}.session_end > now()"),
+        format!(
+            "SELECT expires_at > now() FROM {schema}.sessions UNION ALL SELECT now()::{schema}.session_end > now()"
+        ),
     ] {
         let error = admin.query(&text, &[]).await.unwrap_err();
         assert!(error.as_db_error().unwrap().message().contains("planted code ran"), "{text}: {error:?}");
@@ -118,7 +129,8 @@ async fn surface(a: &SessionManager, b: &SessionManager) {
     story(a, b).await;
     let hour = std::time::Duration::from_secs(3_600);
     let large = "x".repeat(2_000);
-    let mut session = a.create(9).group(3).set("large", &large).unwrap().set_for("offer", &1, hour).unwrap().await.unwrap();
+    let mut session =
+        a.create(9).group(3).set("large", &large).unwrap().set_for("offer", &1, hour).unwrap().await.unwrap();
     session.set("large", &format!("{large}y")).unwrap();
     session.remove("offer");
     a.update(&mut session).group(Some(4.into())).await.unwrap();
@@ -133,7 +145,8 @@ async fn surface(a: &SessionManager, b: &SessionManager) {
     lease.release().await.unwrap();
     b.evict_all().await.unwrap();
     a.clean_up().await.unwrap();
-    let ids: Vec<_> = [a.create(11).await.unwrap(), a.create(11).await.unwrap()].iter().map(|s| s.id()).collect();
+    let ids: Vec<_> =
+        [a.create(11).await.unwrap(), a.create(11).await.unwrap()].iter().map(|s| s.id()).collect();
     assert_eq!(b.delete_user_sessions_except(11, ids[0]).await.unwrap(), 1);
     assert_eq!(b.delete_many(ids).await.unwrap(), 1);
     assert_eq!(a.delete_all_sessions().await.unwrap(), 1);

@@ -53,6 +53,7 @@ mod reconnect;
 mod restored;
 mod rights;
 mod rotate;
+mod row_security;
 mod secrets;
 mod session_limit;
 mod shared_listener;

@@ -69,7 +69,9 @@ async fn a_create_is_planned_once_whatever_the_table_becomes() {
         return; // PostgreSQL does not count custom plans before version 14.
     }
     let pool = pool(&world, 1);
-    let node = node_on(&world, &pool, world.config()).await;
+    let mut config = world.config();
+    config.statements = Statements::Prepared;
+    let node = node_on(&world, &pool, config).await;
     let client = world.client().await;
     let analysed = async |users: std::ops::Range<i64>| {
         for user in users {

@@ -104,8 +104,12 @@ async fn logging_out_the_others_and_one_device_ends_them_on_every_node() {
     // C acknowledged the logout. A and B hear of it on their own, so each of them is waited for.
     for shopper in [&mut there, &mut third] {
         for node in [&site.a, &site.b] {
-            eventually("the others are out", async || shopper.view(node).await, |view| view["user"].is_null())
-                .await;
+            eventually(
+                "the others are out",
+                async || shopper.view(node).await,
+                |view| view["user"].is_null(),
+            )
+            .await;
         }
     }
     assert_eq!(here.view(&site.b).await["user"], "Ann");

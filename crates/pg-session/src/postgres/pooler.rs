@@ -1,0 +1,246 @@
+//! What is between our pool and PostgreSQL, and what follows from it: which settings a connection has, and whether
+//! prepared statements are safe.
+//!
+//! **Prepared statements.** The driver names them `s0`, `s1`, … in every process. A pooler in transaction mode that does
+//! not track them gives one server connection to two processes in turn. Then a read in one process can execute the
+//! other's DELETE. So a statement is prepared only where a connection keeps its server process, or the pooler renames
+//! statements.
+//!
+//! **A pool of our own** marks its startup packets with a parameter that no other client can know, as `pg-listen` does.
+//! A pooler refuses the packet or drops the parameter, so a connection that has it leads directly to PostgreSQL.
+//! Beside the mark, the packet sets what each statement relies on; see [`pin`].
+//!
+//! **An application's pool** is asked for two connections. If one of them ever has the other's server process, or changes
+//! its own, the pool leads through a pooler that shares server connections:
+//!
+//! ```text
+//! B   process? ──────────────────── process?        both the same, and never A's
+//! A             BEGIN ── process? ─────────── COMMIT
+//! ```
+//!
+//! An idle pooler gives A the process that B has just used. A busy one gives B another process each time.
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
+};
+use tokio_postgres::types::Type;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::info;
+use uuid::Uuid;
+
+use super::connection::of_pool;
+use super::failure::{self, Failure};
+use super::{LONG_FACTOR, unexpected};
+use crate::config::{Config, Statements};
+use crate::error::{Error, ErrorKind};
+
+/// What the marks of all connections begin with.
+const MARK_PREFIX: &str = "pg_session.direct_";
+/// Rounds in which two connections are compared.
+const AFFINITY_ROUNDS: u32 = 8;
+/// How long two connections and their answers are waited for.
+const AFFINITY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The kernel gives up a connection whose peer has vanished after this many `query_timeout`s; its default is hours.
+const VANISHED_FACTOR: u32 = 4;
+
+/// Whether a pool is known to lead directly to PostgreSQL, with settings of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reach {
+    /// Each connection has our settings and its own server process.
+    Direct,
+    /// A pool of the application, or through a pooler.
+    Unknown,
+}
+
+/// A pool of our own: direct if nothing is in between.
+pub(crate) async fn own_pool(
+    server: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
+    config: &Config,
+) -> Result<(Pool, Reach), Error> {
+    let mark = format!("{MARK_PREFIX}{}", Uuid::new_v4().simple());
+    let pool = make_pool(pin(server.clone(), &mark, config), tls.clone(), config, Some(mark))?;
+    let direct = match tokio::time::timeout(config.query_timeout, pool.get()).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(PoolError::PostCreateHook(HookError::Message(_)))) => false,
+        Ok(Err(PoolError::Backend(error))) if failure::names_a_pooler(&error) => false,
+        // The same error comes again, from what needs a connection first.
+        Ok(Err(_)) | Err(_) => true,
+    };
+    if direct {
+        return Ok((pool, Reach::Direct));
+    }
+    info!("the pool leads through a connection pooler");
+    Ok((make_pool(server, tls, config, None)?, Reach::Unknown))
+}
+
+/// Adds to the startup packet, behind the user's own options:
+///
+/// - `search_path`: names that are not qualified mean PostgreSQL's own, whatever other roles may create;
+/// - `row_security`: a row that a policy hides is an error, not an absence;
+/// - `statement_timeout`: no statement outlives the longest that this library sends.
+fn pin(mut server: tokio_postgres::Config, mark: &str, config: &Config) -> tokio_postgres::Config {
+    let users = server.get_options().map(|options| format!("{options} ")).unwrap_or_default();
+    let timeout = config.query_timeout.saturating_mul(LONG_FACTOR).as_millis().min(i32::MAX as u128);
+    server.options(format!(
+        "{users}-c {mark}=on -c search_path=pg_catalog -c row_security=off -c statement_timeout={timeout}"
+    ));
+    server
+}
+
+fn make_pool(
+    mut server: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
+    config: &Config,
+    mark: Option<String>,
+) -> Result<Pool, Error> {
+    if server.get_connect_timeout().is_none() {
+        server.connect_timeout(config.query_timeout);
+    }
+    if server.get_tcp_user_timeout().is_none() {
+        server.tcp_user_timeout(config.query_timeout.saturating_mul(VANISHED_FACTOR));
+    }
+    if server.get_application_name().is_none() {
+        server.application_name("pg-session");
+    }
+    let manager =
+        Manager::from_config(server, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let mut builder = Pool::builder(manager).max_size(config.pool_connections_max);
+    if let Some(mark) = mark {
+        builder = builder.post_create(Hook::async_fn(move |client, _| {
+            let mark = mark.clone();
+            Box::pin(async move { check_mark(client, &mark).await })
+        }));
+    }
+    builder.build().map_err(|error| {
+        Error::new(ErrorKind::Config, "the connection pool could not be made").with_source(error.to_string())
+    })
+}
+
+async fn check_mark(client: &ClientWrapper, mark: &str) -> Result<(), HookError> {
+    let text = "SELECT pg_catalog.current_setting($1, true)";
+    let rows = client.query_typed(text, &[(&mark, Type::TEXT)]).await.map_err(HookError::Backend)?;
+    let value: Option<String> = rows.first().and_then(|row| row.try_get(0).ok().flatten());
+    if value.as_deref() == Some("on") {
+        return Ok(());
+    }
+    Err(HookError::message(
+        "the connection leads through a connection pooler, and did so not at the start; restart the node",
+    ))
+}
+
+/// What two connections of one pool have shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Affinity {
+    /// Each keeps its server process.
+    Kept,
+    /// They share server processes.
+    Shared,
+    /// There were no two connections to compare.
+    Unknown,
+}
+
+/// How statements are sent over this pool.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if the setting is not safe there, or a pooler forbids transactions.
+pub(crate) async fn statement_mode(
+    pool: &Pool,
+    reach: Reach,
+    wanted: Statements,
+) -> Result<Statements, Error> {
+    if reach == Reach::Direct {
+        return Ok(match wanted {
+            Statements::Auto | Statements::Prepared => Statements::Prepared,
+            Statements::Unnamed => Statements::Unnamed,
+        });
+    }
+    check_transactions(pool).await?;
+    if wanted == Statements::Unnamed {
+        return Ok(Statements::Unnamed);
+    }
+    let affinity = match tokio::time::timeout(AFFINITY_TIMEOUT, affinity(pool)).await {
+        Ok(affinity) => affinity.map_err(Failure::of_read)?,
+        // The second waits for the server connection that the first one holds.
+        Err(_) => Affinity::Shared,
+    };
+    let mode = match (wanted, affinity) {
+        (_, Affinity::Kept) | (Statements::Prepared, Affinity::Unknown) => Statements::Prepared,
+        (Statements::Prepared, Affinity::Shared)
+            if renames_statements(pool).await.map_err(Failure::of_read)? =>
+        {
+            Statements::Prepared
+        }
+        (Statements::Prepared, Affinity::Shared) => {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "the pool leads through a pooler that shares server connections and does not track prepared statements, so \
+                 one process would execute the statements of another; set `statements = \"unnamed\"`, or let the pooler track \
+                 them (pgbouncer 1.21 or newer: max_prepared_statements)",
+            ));
+        }
+        _ => Statements::Unnamed,
+    };
+    info!(?affinity, ?mode, "statements are sent this way over the pool");
+    Ok(mode)
+}
+
+/// Locks and creates at the session limit need a transaction of several statements.
+async fn check_transactions(pool: &Pool) -> Result<(), Error> {
+    let connection = pool.get().await.map_err(|error| of_pool(&error))?;
+    match connection.batch_execute("BEGIN").await {
+        Ok(()) => connection.batch_execute("COMMIT").await.map_err(|error| Failure::of_statement(&error).of_read()),
+        Err(error) if error.as_db_error().is_some() => Err(Error::new(
+            ErrorKind::Config,
+            "the pooler in front of PostgreSQL forbids transactions (statement mode); use its session or transaction mode",
+        )
+        .with_source(Failure::of_statement(&error).of_read())),
+        Err(error) => Err(Failure::of_statement(&error).of_read()),
+    }
+}
+
+async fn affinity(pool: &Pool) -> Result<Affinity, Failure> {
+    if pool.status().max_size < 2 {
+        return Ok(Affinity::Unknown);
+    }
+    let get = async || pool.get().await.map_err(|error| Failure::not_sent(of_pool(&error)));
+    let (a, b) = (get().await?, get().await?);
+    for _ in 0..AFFINITY_ROUNDS {
+        let before = process(&b).await?;
+        run(&a, "BEGIN").await?;
+        let held = process(&a).await?;
+        let after = process(&b).await?;
+        run(&a, "COMMIT").await?;
+        if before != after || held == before {
+            return Ok(Affinity::Shared);
+        }
+    }
+    Ok(Affinity::Kept)
+}
+
+async fn process(client: &ClientWrapper) -> Result<i32, Failure> {
+    let rows = client.query_typed("SELECT pg_catalog.pg_backend_pid()", &[]).await;
+    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+    rows.first().ok_or_else(|| unexpected("no row"))?.try_get(0).map_err(unexpected)
+}
+
+async fn run(client: &ClientWrapper, text: &str) -> Result<(), Failure> {
+    client.batch_execute(text).await.map_err(|error| Failure::of_statement(&error))
+}
+
+/// Whether the pooler gives prepared statements names of its own.
+async fn renames_statements(pool: &Pool) -> Result<bool, Failure> {
+    let client = pool.get().await.map_err(|error| Failure::not_sent(of_pool(&error)))?;
+    let text = format!("SELECT '{}'::pg_catalog.text AS probe", Uuid::new_v4().simple());
+    let _kept = client.prepare(&text).await.map_err(|error| Failure::of_statement(&error))?;
+    let query = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE statement = $1";
+    let rows = client.query_typed(query, &[(&text, Type::TEXT)]).await;
+    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    let name: String = row.try_get(0).map_err(unexpected)?;
+    let is_ours =
+        name.strip_prefix('s').is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    Ok(!is_ours)
+}

@@ -1,0 +1,112 @@
+//! Row-level security hides rows without a word. A hidden session must not look like one that ended.
+
+use std::str::FromStr as _;
+
+use deadpool_postgres::{Manager, Pool};
+use pg_session::{Error, ErrorKind, Migrations, SessionId, SessionManager, UpdateError};
+use tokio_postgres::{Client, NoTls};
+
+use crate::stage::make;
+use crate::support::World;
+
+/// A role with all rights that is subject to policies, in tables that another role owns.
+struct Subject {
+    world: World,
+    admin: Client,
+    url: String,
+}
+
+impl Subject {
+    async fn new() -> Self {
+        let world = World::new();
+        world.node().await;
+        let admin = world.client().await;
+        let (schema, role) = (&world.schema, format!("subject_of_{}", world.schema));
+        let grants = format!(
+            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role};
+             GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}"
+        );
+        admin.batch_execute(&grants).await.unwrap();
+        let url = world.url.replace("postgres@", &format!("{role}@"));
+        Self { world, admin, url }
+    }
+
+    async fn connect(&self, application_pool: bool) -> Result<SessionManager, Error> {
+        let mut config = self.world.roomy();
+        config.migrations = Migrations::Check;
+        let builder = SessionManager::builder(config).url(&self.url)?;
+        if !application_pool {
+            return builder.connect().await;
+        }
+        let server = tokio_postgres::Config::from_str(&self.url).unwrap();
+        let pool = Pool::builder(Manager::new(server, NoTls)).max_size(4).build().unwrap();
+        builder.pool(pool).connect().await
+    }
+
+    async fn alter(&self, table: &str, action: &str) {
+        let script = format!("ALTER TABLE {table} {action} ROW LEVEL SECURITY");
+        self.admin.batch_execute(&script).await.unwrap();
+    }
+}
+
+fn assert_names_row_security(error: &Error) {
+    assert_eq!(error.kind(), ErrorKind::Permission, "{error:?}");
+    assert!(error.to_string().contains("DISABLE ROW LEVEL SECURITY"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_security_is_refused_at_start() {
+    let subject = Subject::new().await;
+    for table in ["sessions", "session_attributes", "session_locks"] {
+        subject.alter(table, "ENABLE").await;
+        for application_pool in [false, true] {
+            let error = subject.connect(application_pool).await.unwrap_err();
+            assert_names_row_security(&error);
+            assert!(error.to_string().contains(table), "{error}");
+        }
+        subject.alter(table, "DISABLE").await;
+    }
+    subject.connect(false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_security_on_a_running_node_is_an_error_not_an_absence() {
+    for application_pool in [false, true] {
+        let subject = Subject::new().await;
+        let node = subject.connect(application_pool).await.unwrap();
+        let large = "x".repeat(2_000);
+        let mut sessions = make(&node, 1).await;
+        let session = &mut sessions[0];
+        session.set("large", &large).unwrap();
+        node.update(session).await.unwrap();
+        let id = session.id();
+        for table in ["sessions", "session_attributes"] {
+            subject.alter(table, "ENABLE").await;
+            assert_names_row_security(&node.get(id).refresh().await.unwrap_err());
+            if table == "sessions" {
+                refuses_every_write(&node, session, id).await;
+            }
+            subject.alter(table, "DISABLE").await;
+        }
+        let read = node.get(id).refresh().await.unwrap().expect("it is alive");
+        assert_eq!(read.get::<String>("large").unwrap(), Some(large), "no attribute is lost");
+        assert!(node.delete(id).await.unwrap());
+    }
+}
+
+async fn refuses_every_write(node: &SessionManager, session: &mut pg_session::Session, id: SessionId) {
+    assert_names_row_security(&node.delete(id).await.unwrap_err());
+    assert_names_row_security(&node.delete_many([id]).await.unwrap_err());
+    assert_names_row_security(&node.delete_user_sessions(0).await.unwrap_err());
+    assert_names_row_security(&node.delete_all_sessions().await.unwrap_err());
+    assert_names_row_security(&node.user_sessions(0).await.unwrap_err());
+    session.set("n", &9).unwrap();
+    let Err(UpdateError::Failed(error)) = node.update(session).await else { panic!("it was hidden") };
+    assert_names_row_security(&error);
+    session.discard_changes();
+    let Err(UpdateError::Failed(error)) = node.rotate(&mut session.clone()).await else {
+        panic!("it was hidden")
+    };
+    assert_names_row_security(&error);
+}
