@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool, PoolError};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
@@ -98,13 +98,15 @@ impl Drop for Busy<'_> {
 
 /// Takes a connection within `patience`. While the server has no connection left, waits for one of the pool to come back.
 pub(super) async fn take(pool: &Pool, patience: Duration) -> Result<Object, Failure> {
-    let deadline = Instant::now() + patience;
+    let deadline = tokio::time::Instant::now() + patience;
     let mut pause = FULL_PAUSE;
     loop {
         match tokio::time::timeout_at(deadline, pool.get()).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error))
-                if is_full(&error) && pool.status().size > 0 && Instant::now() + pause < deadline =>
+                if is_full(&error)
+                    && pool.status().size > 0
+                    && tokio::time::Instant::now() + pause < deadline =>
             {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(FULL_PAUSE_MAX);
