@@ -55,6 +55,7 @@ mod rights;
 mod rotate;
 mod row_security;
 mod secrets;
+mod server_log;
 mod session_limit;
 mod shared_listener;
 mod single_flight;
