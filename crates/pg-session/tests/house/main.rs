@@ -4,6 +4,7 @@
 //! - [`floors`]: a module uses its own floor and those below, as `lib.rs` lists them, and no two modules use each other.
 //! - [`rules`]: one clock, one place for SQL, one reader of SQLSTATEs, no panics, no long files, no sleeping tests.
 //! - [`papers`]: what the documents name exists, and every guard has a control that runs without it.
+//! - [`qualified`]: every function and type in the SQL texts names its schema.
 //! - [`settings`]: the page about the configuration shows every field with its default.
 //!
 //! What a compiler or clippy can check is not repeated here, but for `unwrap`, whose exceptions are to be seen.
@@ -13,6 +14,7 @@
 
 mod floors;
 mod papers;
+mod qualified;
 mod rules;
 mod settings;
 mod source;
@@ -51,6 +53,21 @@ fn only_clock_rs_reads_the_clock() {
 #[test]
 fn sql_stands_only_in_postgres() {
     everywhere(rules::sql);
+}
+
+#[test]
+fn every_function_and_type_in_sql_names_its_schema() {
+    everywhere(qualified::in_rust);
+    let folder = source::root().join("crates/pg-session/migrations");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("the migrations") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a migration");
+        let faults = qualified::faults(&text).into_iter();
+        nothing(&faults.map(|fault| format!("{}: {fault}", path.display())).collect::<Vec<_>>());
+        seen += 1;
+    }
+    assert!(seen > 0, "the migrations were found");
 }
 
 #[test]

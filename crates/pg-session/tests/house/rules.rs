@@ -70,7 +70,7 @@ pub fn sql(source: &Source) -> Vec<String> {
 }
 
 /// A statement by its first word, or by the words that belong together in one.
-fn is_sql(text: &str) -> bool {
+pub fn is_sql(text: &str) -> bool {
     const FIRST: [&str; 19] = [
         "SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "CREATE", "ALTER", "DROP", "TRUNCATE", "GRANT",
         "REVOKE", "BEGIN", "COMMIT", "ROLLBACK", "LISTEN", "NOTIFY", "SET", "LOCK", "COPY",
