@@ -60,7 +60,7 @@ impl std::fmt::Debug for Cache {",
 ];
 
 /// The guards that are taken away, each in a copy of its own.
-const WITHOUT: [(&str, &[Edit]); 18] = [
+const WITHOUT: [(&str, &[Edit]); 15] = [
     ("without_ticket", &[("mod.rs", "\n                && stripe.admits(ticket, id, version));", ");")]),
     (
         "without_stripe_first",
@@ -87,7 +87,6 @@ const WITHOUT: [(&str, &[Edit]); 18] = [
             "        let _ = &mut stripe;\n        if !self.probes",
         )],
     ),
-    ("without_marks_kept", &[("fill.rs", "writing: std::mem::take(&mut self.writing), ", "")]),
     ("without_publish_order", &[("mod.rs", "if !self.probes.holds(Guard::PublishOrder) {", "if true {")]),
     (
         "without_discard_note",
@@ -99,33 +98,24 @@ const WITHOUT: [(&str, &[Edit]); 18] = [
     ),
     ("without_owner_dropped", &[("index.rs", "if shard.dropped_at > ticket.sequence {", "if false {")]),
     (
-        "without_one_lock_for_bump_and_list",
+        "without_bump_first",
         &[
-            ("index.rs", "        shard.dropped_at = sequence();\n", ""),
-            (
-                "index.rs",
-                "        of_owner.map(|(&(_, id), _)| SessionId::from_uuid(Uuid::from_u128(id))).collect()\n",
-                "        let ids = of_owner.map(|(&(_, id), _)| SessionId::from_uuid(Uuid::from_u128(id))).collect();
-        drop(shard);
-        self.shard(owner).dropped_at = sequence();
-        ids\n",
-            ),
-        ],
-    ),
-    ("without_all_noted", &[("mod.rs", "lock(stripe).note_all(self.next());", "let _ = stripe;")]),
-    (
-        "without_draining_last",
-        &[
-            ("mod.rs", "for (id, slot) in self.slots.drain() {", "for (id, slot) in drained {"),
             (
                 "mod.rs",
-                "        let sequence = self.next();\n        self.unnamed.fetch_max(sequence, Ordering::Release);\n        for stripe",
-                "        let drained: Vec<_> = self.slots.drain().collect();
-        let sequence = self.next();
-        self.unnamed.fetch_max(sequence, Ordering::Release);
-        for stripe",
+                "        index.refuse_older(owner, || {",
+                "        index.list(owner, SessionId::from_uuid(Uuid::nil()), 9).into_iter().for_each(|id| self.forget(id));
+        index.refuse_older(owner, || {",
             ),
+            ("mod.rs", "Dropping { cache: self, index, owner, first:", "Dropping { cache: self, index, owner: Uuid::max(), first:"),
         ],
+    ),
+    (
+        "without_generation",
+        &[(
+            "mod.rs",
+            "self.epoch.fetch_add(Epoch::GENERATION, Ordering::AcqRel);",
+            "self.slots.drain().for_each(|(id, slot)| self.unindex(id, &slot.record));",
+        )],
     ),
     (
         "without_counting",
@@ -151,11 +141,10 @@ const WITHOUT: [(&str, &[Edit]); 18] = [
         "without_listening",
         &[(
             "mod.rs",
-            "(is_listening(ticket.epoch)\n                && stripe.is_newest",
-            "(stripe.is_newest",
+            "(ticket.epoch.is_listening()\n                && ticket.epoch",
+            "(ticket.epoch",
         )],
     ),
-    ("without_verify_ticket", &[("mod.rs", "if stripe.admits(ticket, id, revision.version) {", "if true {")]),
     (
         "without_forward",
         &[(

@@ -21,6 +21,8 @@ pub enum Guard {
     PublishOrder = 32,
     /// Every holder of a lock is given the same fence.
     Fence = 64,
+    /// `delete_all_sessions` and `evict_all` leave the node's own entries as they are.
+    Generation = 128,
 }
 
 /// A point at which a test can stop whoever comes by.

@@ -61,11 +61,6 @@ impl Stripe {
         self.remembered.push(Invalidation { version, sequence });
     }
 
-    fn note_all(&mut self, sequence: u8) {
-        self.forgotten = sequence;
-        self.remembered.clear();
-    }
-
     fn see(&mut self, version: Version) {
         self.writing = self.writing.map(|seen| seen.max(version));
     }
@@ -130,6 +125,7 @@ impl Cache {
         }
         let old = self.slot.map(|slot| slot.record.version);
         let admitted = (is_listening(ticket.epoch) || !rules.holds(Guard::Listening))
+            && ticket.epoch / GENERATION == self.epoch / GENERATION
             && self.stripe.is_newest(version)
             && (self.stripe.admits(ticket, version) || !rules.holds(Guard::FillTicket));
         if admitted && self.put(rules, ticket, record) {
@@ -199,12 +195,10 @@ impl Cache {
         self.handled = Version::DELETED;
     }
 
-    /// After all sessions were deleted.
+    /// After all sessions were deleted. An entry of an earlier generation is never served, so here it is gone at once.
     pub(crate) fn drop_all(&mut self, rules: &Rules) {
-        self.unnamed = self.next();
-        let sequence = self.next();
-        if rules.holds(Guard::AllNoted) {
-            self.stripe.note_all(sequence);
+        if rules.holds(Guard::Generation) {
+            self.epoch += GENERATION;
         }
         self.take();
         self.handled = Version::DELETED;
@@ -296,6 +290,9 @@ impl Cache {
         }
     }
 }
+
+/// What `drop_all` adds to the epoch. The connections of a model's bounds are fewer.
+const GENERATION: u8 = 32;
 
 fn is_listening(epoch: u8) -> bool {
     epoch % 2 == 1

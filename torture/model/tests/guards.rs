@@ -74,7 +74,7 @@ needed! {
     a_delete_is_forgotten_before_the_answer: ForgetBeforeAnswer in DELETE breaks "I4";
     what_a_load_did_not_find_is_noted: Discard in DELETE breaks "I4";
     a_drop_of_the_owner_refuses_older_loads: OwnerDropped in OWNER breaks "I1";
-    a_drop_of_all_refuses_older_loads: AllNoted in ALL breaks "I1";
+    a_drop_of_all_begins_a_generation: Generation in ALL breaks "I1";
     a_drop_of_the_owner_ends_joining: Unnamed in OWNER breaks "I4";
     only_the_trusted_join: JoinTrusted in DELETE breaks "I3" "I4";
     only_current_loads_are_joined: JoinCurrent in DELETE breaks "I4";

@@ -35,7 +35,7 @@ impl Index {
 
     /// Adds an entry, unless its owner was dropped after `ticket` was taken: the load may have missed it.
     ///
-    /// One lock covers check and add, as one covers bump and listing in [`drop_owner`](Index::drop_owner): either the
+    /// One lock covers check and add, and a drop bumps ([`refuse_older`](Index::refuse_older)) before it lists: either the
     /// install sees the bump, or the drop sees the entry.
     #[must_use]
     pub(super) fn add(&self, owner: Uuid, id: SessionId, ticket: Ticket) -> bool {
@@ -58,13 +58,17 @@ impl Index {
         }
     }
 
-    /// From now on, loads that began earlier are refused for this owner. Returns the entries to drop.
-    pub(super) fn drop_owner(&self, owner: Uuid, sequence: impl FnOnce() -> u64) -> Vec<SessionId> {
+    /// From now on, loads that began earlier are refused for this owner.
+    pub(super) fn refuse_older(&self, owner: Uuid, sequence: impl FnOnce() -> u64) {
         let mut shard = self.shard(owner);
         shard.dropped_at = sequence();
-        let first = key(owner, SessionId::from_uuid(Uuid::nil()));
-        let last = key(owner, SessionId::from_uuid(Uuid::max()));
-        let of_owner = shard.counts.range(first..=last);
+    }
+
+    /// The owner's entries in the order of their ids: at most `entries_max` of them, from `first` on.
+    pub(super) fn list(&self, owner: Uuid, first: SessionId, entries_max: usize) -> Vec<SessionId> {
+        let shard = self.shard(owner);
+        let last = SessionId::from_uuid(Uuid::max());
+        let of_owner = shard.counts.range(key(owner, first)..=key(owner, last)).take(entries_max);
         of_owner.map(|(&(_, id), _)| SessionId::from_uuid(Uuid::from_u128(id))).collect()
     }
 

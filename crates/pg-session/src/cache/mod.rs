@@ -23,7 +23,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 use uuid::Uuid;
 
 use self::fill::Stripe;
-pub(crate) use self::fill::Ticket;
+pub(crate) use self::fill::{Epoch, Ticket};
 use self::index::Index;
 pub use self::stats::CacheStats;
 pub(crate) use self::stats::Count;
@@ -35,6 +35,8 @@ use crate::session::record::{Record, Revision, SharedRecord};
 use crate::version::Version;
 
 const STRIPES: usize = 1_024;
+/// Entries that one step of [`Dropping`] removes.
+const DROPPED_MAX: usize = 1_024;
 
 /// The sessions in memory.
 pub(crate) struct Cache {
@@ -46,8 +48,7 @@ pub(crate) struct Cache {
     sequence: AtomicU64,
     /// The sequence of the last invalidation that named no session.
     unnamed: AtomicU64,
-    /// Odd while the node listens. Each loss and each start of listening adds one, so records of another epoch may
-    /// have missed something.
+    /// The bits of the present [`Epoch`].
     epoch: AtomicU64,
     lifetime: Duration,
     stats: Stats,
@@ -59,7 +60,7 @@ pub(crate) struct Cache {
 pub(crate) struct Slot {
     pub(crate) record: SharedRecord,
     /// The epoch in which the record was last known to be the database's: its ticket's, not that of its arrival.
-    pub(crate) epoch: u64,
+    pub(crate) epoch: Epoch,
     /// Until when the record can be served without a look at its end, which would fetch another line of it from memory.
     pub(crate) until: DbTime,
 }
@@ -143,7 +144,8 @@ impl Cache {
             return self.count(Count::Refusal, false);
         }
         let admitted = !self.probes.holds(Guard::FillTicket)
-            || (is_listening(ticket.epoch)
+            || (ticket.epoch.is_listening()
+                && ticket.epoch.is_of_generation(self.epoch())
                 && stripe.is_newest(id, version)
                 && stripe.admits(ticket, id, version));
         if admitted && self.put(ticket, record) {
@@ -207,24 +209,23 @@ impl Cache {
         self.take(id);
     }
 
-    pub(crate) fn drop_user(&self, user: UserId) {
-        self.drop_owner(&self.users, user.as_uuid());
+    /// Drops a user's sessions, step by step. From now on, loads that began earlier are refused.
+    pub(crate) fn drop_user(&self, user: UserId) -> Dropping<'_> {
+        self.drop_owner(&self.users, user.as_uuid())
     }
 
-    pub(crate) fn drop_group(&self, group: GroupId) {
-        self.drop_owner(&self.groups, group.as_uuid());
+    /// Drops a group's sessions, as [`drop_user`](Cache::drop_user).
+    pub(crate) fn drop_group(&self, group: GroupId) -> Dropping<'_> {
+        self.drop_owner(&self.groups, group.as_uuid())
     }
 
-    /// Drops everything, in memory and under way.
+    /// Drops everything, in memory and under way, in constant time: what is of an earlier generation is not served.
+    ///
+    /// An entry is of its ticket's generation, so nothing that left before this can be served after it.
+    /// [`unverified`](Cache::unverified) frees the memory.
     pub(crate) fn drop_all(&self) {
-        let sequence = self.next();
-        self.unnamed.fetch_max(sequence, Ordering::Release);
-        for stripe in &self.stripes {
-            // An install that holds the stripe finishes first, and is drained below.
-            lock(stripe).note_all(self.next());
-        }
-        for (id, slot) in self.slots.drain() {
-            self.unindex(id, &slot.record);
+        if self.probes.holds(Guard::Generation) {
+            self.epoch.fetch_add(Epoch::GENERATION, Ordering::AcqRel);
         }
         self.stats.add(Count::Invalidation);
     }
@@ -234,7 +235,7 @@ impl Cache {
     pub(crate) fn stop_listening(&self) {
         self.epoch
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |epoch| {
-                is_listening(epoch).then_some(epoch + 1)
+                Epoch(epoch).is_listening().then_some(epoch + 1)
             })
             .ok();
     }
@@ -243,37 +244,56 @@ impl Cache {
     pub(crate) fn start_listening(&self) {
         self.epoch
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |epoch| {
-                (!is_listening(epoch)).then_some(epoch + 1)
+                (!Epoch(epoch).is_listening()).then_some(epoch + 1)
             })
             .ok();
     }
 
     #[inline]
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// The ids that an earlier epoch left in memory.
+    /// The ids that an earlier connection left in memory. Removes the entries that [`drop_all`](Cache::drop_all) left.
+    ///
+    /// It looks at each entry: with a million of them it is for a thread that may block. It holds no lock for longer
+    /// than one entry takes.
     pub(crate) fn unverified(&self) -> Vec<SessionId> {
-        let epoch = self.epoch();
-        self.slots.iter().filter(|(_, slot)| slot.epoch != epoch).map(|(id, _)| id).collect()
+        let mut unverified = Vec::new();
+        for (id, slot) in self.slots.iter() {
+            let epoch = self.epoch();
+            if !slot.epoch.is_of_generation(epoch) {
+                self.remove_dropped(id);
+            } else if slot.epoch != epoch {
+                unverified.push(id);
+            }
+        }
+        unverified
+    }
+
+    fn remove_dropped(&self, id: SessionId) {
+        let dropped = self.slots.remove_if(&id, |slot| !slot.epoch.is_of_generation(self.epoch()));
+        if let Some((id, slot)) = dropped {
+            self.unindex(id, &slot.record);
+        }
     }
 
     /// Brings one unverified entry into `ticket`'s epoch, if the database, asked under that ticket, still holds its
     /// revision; drops it otherwise. `found` is the database's revision and last access, or `None` if the session ended.
     pub(crate) fn verify(&self, ticket: Ticket, id: SessionId, found: Option<(Revision, DbTime)>) {
-        let stripe = self.stripe(id);
+        // Under the stripe's lock, so that an invalidation comes before the look or after the entry.
+        let _stripe = self.stripe(id);
         let Some(slot) = self.slots.peek(&id) else { return };
         if slot.epoch >= ticket.epoch {
             return; // loaded, published or verified since
         }
+        if !slot.epoch.is_of_generation(ticket.epoch) {
+            return self.take(id);
+        }
         match found {
             Some((revision, last_accessed_at)) if revision == slot.record.row.revision() => {
                 slot.record.access.confirm(last_accessed_at);
-                // `drop_all` drains without the stripe's lock: what it takes out after our look must not come back.
-                if stripe.admits(ticket, id, revision.version) {
-                    self.put(ticket, &slot.record);
-                }
+                self.put(ticket, &slot.record);
             }
             _ => self.take(id),
         }
@@ -329,16 +349,14 @@ impl Cache {
         }
     }
 
-    fn drop_owner(&self, index: &Index, owner: Uuid) {
-        let ids = index.drop_owner(owner, || {
+    fn drop_owner<'a>(&'a self, index: &'a Index, owner: Uuid) -> Dropping<'a> {
+        index.refuse_older(owner, || {
             let sequence = self.next();
             self.unnamed.fetch_max(sequence, Ordering::Release);
             sequence
         });
-        for id in ids {
-            self.forget(id);
-        }
         self.stats.add(Count::Invalidation);
+        Dropping { cache: self, index, owner, first: SessionId::from_uuid(Uuid::nil()) }
     }
 
     fn next(&self) -> u64 {
@@ -363,8 +381,30 @@ impl Drop for Writing<'_> {
     }
 }
 
-fn is_listening(epoch: u64) -> bool {
-    epoch % 2 == 1
+/// The sessions of a user or a group, which are dropped step by step: an owner may have any number of them, and a
+/// thread of the runtime must not stall.
+#[must_use = "the owner's sessions are dropped when the last step is done"]
+pub(crate) struct Dropping<'a> {
+    cache: &'a Cache,
+    index: &'a Index,
+    owner: Uuid,
+    first: SessionId,
+}
+
+impl Dropping<'_> {
+    /// Drops some of the sessions. Returns whether there may be more.
+    pub(crate) fn step(&mut self) -> bool {
+        let ids = self.index.list(self.owner, self.first, DROPPED_MAX);
+        ids.iter().for_each(|&id| self.cache.forget(id));
+        match ids.last() {
+            // The first is dropped again, if it is there again.
+            Some(&last) if ids.len() == DROPPED_MAX => {
+                self.first = last;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A stripe is consistent after every statement, so a panic elsewhere does not spoil it.

@@ -50,8 +50,13 @@ fn revision(version: i64) -> Revision {
     Revision { version: Version::new(version), updated_at: DbTime::EPOCH }
 }
 
+fn all(mut dropping: Dropping<'_>) {
+    while dropping.step() {}
+}
+
 fn version_of(cache: &Cache, id: SessionId) -> Option<i64> {
-    cache.get(id).map(|slot| slot.record.row.version.get())
+    let slot = cache.get(id).filter(|slot| slot.epoch.is_of_generation(cache.epoch()))?;
+    Some(slot.record.row.version.get())
 }
 
 #[test]
@@ -69,7 +74,9 @@ fn a_load_overtaken_by_an_invalidation_is_not_kept() {
 fn a_load_overtaken_by_a_drop_of_its_user_its_group_or_all_is_not_kept() {
     let (rules, cache, id) = (rules(), cache(10), SessionId::random());
     let drops: [&dyn Fn(); 3] =
-        [&|| cache.drop_user(UserId::from(7)), &|| cache.drop_group(GroupId::from(1)), &|| cache.drop_all()];
+        [&|| all(cache.drop_user(UserId::from(7))), &|| all(cache.drop_group(GroupId::from(1))), &|| {
+            cache.drop_all()
+        }];
     for drop in drops {
         let ticket = cache.ticket();
         assert!(cache.is_current(ticket, id));
@@ -80,6 +87,7 @@ fn a_load_overtaken_by_a_drop_of_its_user_its_group_or_all_is_not_kept() {
         drop();
         assert_eq!(version_of(&cache, id), None);
     }
+    assert!(cache.unverified().is_empty());
     assert_eq!((cache.users.len(), cache.groups.len()), (0, 0));
 }
 
@@ -93,7 +101,7 @@ fn versions_never_go_backwards() {
     cache.invalidate(id, Version::new(3));
     assert_eq!(version_of(&cache, id), Some(5), "an old notification drops nothing newer");
     cache.forget(SessionId::random());
-    cache.drop_user(UserId::from(99));
+    all(cache.drop_user(UserId::from(99)));
     cache.stop_listening();
     assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 6)));
     assert_eq!(version_of(&cache, id), None);
@@ -112,7 +120,7 @@ fn a_version_that_was_shown_and_evicted_is_not_followed_by_an_older_publish() {
     // The same, but 3 was never kept.
     let (writing, ticket) = (cache.begin_write(id), cache.ticket());
     let refused = cache.ticket();
-    cache.drop_user(UserId::from(1));
+    all(cache.drop_user(UserId::from(1)));
     assert!(!cache.install(refused, &record(&rules, id, 1, 5)));
     cache.publish(ticket, &record(&rules, id, 1, 4));
     assert_eq!(version_of(&cache, id), None);
@@ -217,6 +225,7 @@ fn the_indices_follow_evictions_and_replacements() {
     assert!(sessions > 0 && sessions <= 50);
     assert_eq!((cache.users.len(), cache.groups.len()), (sessions, sessions));
     cache.drop_all();
+    assert!(cache.unverified().is_empty());
     assert_eq!((cache.stats().sessions, cache.users.len(), cache.groups.len()), (0, 0, 0));
 }
 
@@ -236,7 +245,7 @@ fn no_thread_finds_what_was_invalidated_before_it_looked() {
                 let n = round * 7 % database.len();
                 let version = database[n].fetch_add(1, Ordering::SeqCst) + 1;
                 match round % 50 {
-                    0 => cache.drop_user(UserId::from(i64::try_from(n).unwrap())),
+                    0 => all(cache.drop_user(UserId::from(i64::try_from(n).unwrap()))),
                     1 => cache.drop_all(),
                     _ => cache.invalidate(id(n), Version::new(version)),
                 }
@@ -292,4 +301,44 @@ fn another_content_of_the_same_version_is_not_verified() {
     let other = Revision { updated_at: DbTime::from_nanos(1_000), ..revision(5) };
     cache.verify(cache.ticket(), id, Some((other, DbTime::EPOCH)));
     assert_eq!(version_of(&cache, id), None);
+}
+
+/// load leaves ┊ all are dropped ┊ the load arrives · the entries that were there are still in memory
+#[test]
+fn nothing_of_an_earlier_generation_is_served() {
+    let (rules, cache) = (rules(), cache(10));
+    let [id, other] = [SessionId::random(), SessionId::random()];
+    let early = cache.ticket();
+    assert!(cache.install(early, &record(&rules, id, 1, 5)));
+    assert!(cache.install(early, &record(&rules, other, 1, 5)));
+    cache.drop_all();
+    assert_eq!((version_of(&cache, id), cache.stats().sessions), (None, 2));
+    assert!(!cache.is_current(early, id), "a read that begins now must not join that load");
+    assert!(!cache.install(early, &record(&rules, id, 1, 5)));
+    // An entry of an earlier generation is not verified, but loaded again.
+    cache.stop_listening();
+    cache.start_listening();
+    cache.verify(cache.ticket(), other, Some((revision(5), DbTime::EPOCH)));
+    assert_eq!(cache.stats().sessions, 1);
+    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 5)));
+    assert_eq!((version_of(&cache, id), cache.unverified()), (Some(5), vec![]));
+    assert_eq!((cache.users.len(), cache.groups.len()), (1, 1));
+}
+
+#[test]
+fn an_owner_with_more_sessions_than_a_step_is_dropped() {
+    let (rules, cache) = (rules(), cache(10_000));
+    let sessions = DROPPED_MAX * 2 + 1;
+    for n in 0..sessions {
+        let id = SessionId::from_uuid(Uuid::from_u128(n as u128));
+        cache.install(cache.ticket(), &record(&rules, id, 1, 1));
+    }
+    let other = SessionId::random();
+    cache.install(cache.ticket(), &record(&rules, other, 2, 1));
+    assert_eq!(cache.stats().sessions, sessions + 1);
+    let (mut dropping, mut steps) = (cache.drop_user(UserId::from(1)), 1);
+    while dropping.step() {
+        steps += 1;
+    }
+    assert_eq!((steps, cache.stats().sessions, version_of(&cache, other)), (3, 1, Some(1)));
 }

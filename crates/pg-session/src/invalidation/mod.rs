@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 use self::message::Message;
 use self::proof::Prover;
 use self::trust::Trust;
-use crate::cache::Cache;
+use crate::cache::{Cache, Dropping};
 use crate::lock::waiters::Waiters;
 
 /// What the hearing task works on.
@@ -52,7 +52,7 @@ impl Hearing {
             };
             match event {
                 Some(Event::Notification(notification)) => match Message::parse(notification.payload()) {
-                    Ok(message) => self.apply(message),
+                    Ok(message) => self.apply(message).await,
                     Err(_) => {
                         malformed += 1;
                         // Any role can send these: a flood must not fill the log.
@@ -92,18 +92,29 @@ impl Hearing {
         self.waiters.deafen();
     }
 
-    fn apply(&self, message: Message) {
+    async fn apply(&self, message: Message) {
         match message {
             Message::Changed(list) => {
                 list.into_iter().for_each(|(id, version)| self.cache.invalidate(id, version));
             }
             Message::Deleted(ids) => ids.into_iter().for_each(|id| self.cache.forget(id)),
-            Message::DropUser(user) => self.cache.drop_user(user),
-            Message::DropGroup(group) => self.cache.drop_group(group),
-            Message::DropAll => self.cache.drop_all(),
+            Message::DropUser(user) => drop_in_steps(self.cache.drop_user(user)).await,
+            Message::DropGroup(group) => drop_in_steps(self.cache.drop_group(group)).await,
+            Message::DropAll => {
+                self.cache.drop_all();
+                // Frees the memory.
+                self.resync.notify_one();
+            }
             Message::Released(wake) => self.waiters.wake(wake),
             Message::Proof(number) => self.prover.received(number),
         }
+    }
+}
+
+/// Other tasks run between the steps. Events that come later wait: a proof must not be handled before this.
+async fn drop_in_steps(mut dropping: Dropping<'_>) {
+    while dropping.step() {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -47,7 +47,14 @@ impl Resync {
 
     async fn verify_all(&self) {
         let epoch = self.cache.epoch();
-        let ids = self.cache.unverified();
+        let cache = Arc::clone(&self.cache);
+        // It looks at each entry, of which there may be a million.
+        let ids = match tokio::task::spawn_blocking(move || cache.unverified()).await {
+            Ok(ids) => ids,
+            Err(error) => {
+                return warn!(%error, "the cached sessions could not be listed; the node loads them on demand");
+            }
+        };
         for chunk in ids.chunks(CHUNK_SESSIONS) {
             let (mut pause, mut attempts) = (PAUSE, 0_u64);
             while let Err(failure) = self.verify(chunk).await {

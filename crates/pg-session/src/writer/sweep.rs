@@ -1,6 +1,7 @@
 //! Writes that concern any number of sessions: given ones together, a user's, a group's, all; deleted or evicted.
 
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use uuid::Uuid;
 
 use super::Workshop;
@@ -11,6 +12,9 @@ use crate::id::{SessionId, UserId};
 use crate::postgres::delete::Swept;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::postgres::notify::Whose;
+
+/// Sessions that are dropped from memory before other tasks run.
+const FORGOTTEN_MAX: usize = 1_024;
 
 /// What to do with how many sessions.
 #[derive(Clone, Debug)]
@@ -37,38 +41,48 @@ impl SweepJob {
         match &self.sweep {
             Sweep::Delete(ids) => {
                 let gone = workshop.database.delete(ids).await?;
-                gone.iter().for_each(|row| workshop.cache.forget(row.id));
+                forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), workshop).await;
                 Ok(gone.iter().map(|row| u64::from(row.live)).sum())
             }
-            Sweep::DeleteAll(whose) => {
-                workshop.database.delete_all(*whose).await.map(|gone| count(&gone, workshop))
-            }
+            Sweep::DeleteAll(whose) => count(&workshop.database.delete_all(*whose).await?, workshop).await,
             Sweep::DeleteOthers(user, keep) => {
-                workshop.database.delete_others(*user, *keep).await.map(|gone| count(&gone, workshop))
+                count(&workshop.database.delete_others(*user, *keep).await?, workshop).await
             }
             Sweep::RemoveAttribute(user, key) => remove_attribute(*user, key, workshop).await,
             Sweep::Evict(whose) => workshop.database.notify_drop(*whose).await.map(|()| 0),
         }
     }
 
-    /// Before the answer: what was acknowledged holds on this node.
-    fn forget(&self, workshop: &Workshop) {
-        match &self.sweep {
-            Sweep::Delete(ids) => ids.iter().for_each(|&id| workshop.cache.forget(id)),
-            Sweep::RemoveAttribute(user, _) | Sweep::DeleteOthers(user, _) => workshop.cache.drop_user(*user),
+    /// Before the answer, whatever it is: what was acknowledged holds on this node, and what has failed may have
+    /// happened. Other tasks run between the steps.
+    async fn forget(&self, workshop: &Workshop) {
+        let cache = &workshop.cache;
+        let mut dropping = match &self.sweep {
+            Sweep::Delete(ids) => return forget_each(ids, workshop).await,
+            Sweep::RemoveAttribute(user, _) | Sweep::DeleteOthers(user, _) => cache.drop_user(*user),
             Sweep::DeleteAll(whose) | Sweep::Evict(whose) => match *whose {
-                Whose::User(user) => workshop.cache.drop_user(user.into()),
-                Whose::Group(group) => workshop.cache.drop_group(group.into()),
-                Whose::All => workshop.cache.drop_all(),
+                Whose::User(user) => cache.drop_user(user.into()),
+                Whose::Group(group) => cache.drop_group(group.into()),
+                Whose::All => return cache.drop_all(),
             },
+        };
+        while dropping.step() {
+            yield_now().await;
         }
     }
 }
 
 /// Drops what no notification of the owner covers.
-fn count(swept: &Swept, workshop: &Workshop) -> u64 {
-    swept.strangers.iter().for_each(|&id| workshop.cache.forget(id));
-    swept.live
+async fn count(swept: &Swept, workshop: &Workshop) -> Result<u64, Failure> {
+    forget_each(&swept.strangers, workshop).await;
+    Ok(swept.live)
+}
+
+async fn forget_each(ids: &[SessionId], workshop: &Workshop) {
+    for some in ids.chunks(FORGOTTEN_MAX) {
+        some.iter().for_each(|&id| workshop.cache.forget(id));
+        yield_now().await;
+    }
 }
 
 /// Page by page, and again until no session of the user was overtaken by another update.
@@ -102,8 +116,9 @@ impl Job for SweepJob {
 
     async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
         while let Some(job) = batch.last() {
-            let count = job.carry_out(workshop).await?;
-            job.forget(workshop);
+            let outcome = job.carry_out(workshop).await;
+            job.forget(workshop).await;
+            let count = outcome?;
             if let Some(job) = batch.pop() {
                 let _ = job.reply.send(Ok(count));
             }
@@ -111,8 +126,7 @@ impl Job for SweepJob {
         Ok(Vec::new())
     }
 
-    fn fail(self, error: Error, workshop: &Workshop) {
-        self.forget(workshop);
+    fn fail(self, error: Error, _: &Workshop) {
         let _ = self.reply.send(Err(error));
     }
 }

@@ -20,6 +20,7 @@ mod bad_server;
 mod combining;
 mod corpus;
 mod crash;
+mod drop_many;
 mod dropped;
 mod ending;
 mod expiry;

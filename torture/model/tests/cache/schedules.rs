@@ -82,17 +82,17 @@ stories! {
     a_load_is_overtaken_by_invalidations { without_ticket without_stripe_first }
     an_invalidation_is_forgotten { without_forgotten }
     a_publish_comes_after_a_newer_version_was_shown { without_writing }
-    all_are_evicted_when_a_write_has_just_begun { without_marks_kept }
+    all_are_evicted_when_a_write_has_just_begun { without_writing }
     a_load_is_overtaken_by_a_publish { without_publish_note }
     two_publishes_come_out_of_order { without_publish_order }
     a_publish_comes_after_a_load_that_found_nothing { without_discard_note }
-    the_user_is_dropped_during_installs { without_owner_dropped without_one_lock_for_bump_and_list }
+    the_user_is_dropped_during_installs { without_owner_dropped without_bump_first }
     the_group_is_dropped_during_installs { without_taking_back }
-    all_are_dropped_during_installs { without_all_noted without_draining_last }
+    all_are_dropped_during_installs { without_generation }
     the_indices_are_kept_through_evictions { without_counting }
     an_update_is_missed_while_the_connection_is_lost { without_tickets_epoch }
     a_load_leaves_while_nobody_listens { without_listening }
-    all_are_dropped_while_the_memory_is_verified { without_verify_ticket }
+    all_are_dropped_while_the_memory_is_verified { without_generation }
     a_write_without_a_mark_is_published_after_a_newer_version_was_shown { without_forward }
 }
 

@@ -152,7 +152,7 @@ pub fn a_publish_comes_after_a_newer_version_was_shown<M: Memory>() {
     stage.agree();
 }
 
-/// The same, and everything is evicted between the write's mark and its ticket: the mark must outlive it.
+/// The same, and everything is evicted between the write's mark and its ticket: the mark outlives it.
 pub fn all_are_evicted_when_a_write_has_just_begun<M: Memory>() {
     let stage = Stage::<M>::new(4);
     join([
@@ -314,7 +314,7 @@ pub fn a_load_leaves_while_nobody_listens<M: Memory>() {
 }
 
 /// The connection was lost, and the database still holds what is in memory. While that is verified, all sessions are
-/// deleted: the stripe is told, what is verified is in memory still, all is drained, and what was verified comes back.
+/// deleted. What was verified must be of the earlier generation.
 pub fn all_are_dropped_while_the_memory_is_verified<M: Memory>() {
     let stage = Stage::<M>::new(4);
     stage.load();
