@@ -79,12 +79,16 @@ impl ResponseError for StepUp {
 
     fn error_response(&self) -> HttpResponse {
         if let Denied::Failed(error) = &self.denied {
-            tracing::warn!(?error, "a request failed by its session");
+            error.log();
+            let refusal = error.refusal();
+            return HttpResponse::build(self.status_code())
+                .content_type(refusal.content_type)
+                .body(refusal.body);
         }
         let mut response = HttpResponse::build(self.status_code());
         if let (_, Some(header)) = self.denied.answer(self.method.as_str()) {
             response.insert_header(header);
         }
-        response.finish()
+        response.content_type("text/plain; charset=utf-8").body(format!("{}\n", self.denied))
     }
 }

@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use pg_session_web::Error;
 
-/// What a handler returns when its session fails: the client gets the status, the log gets the rest.
+/// What a handler returns when its session fails: the client gets the status and a sentence, the log gets the rest.
 ///
 /// ```
 /// # use pg_session_actix::{Session, SessionError};
@@ -51,17 +51,15 @@ impl std::error::Error for SessionError {
     }
 }
 
-/// The [status](Error::status), with an empty body.
+/// The [refusal](Error::refusal): the status, and one sentence as plain text.
 impl ResponseError for SessionError {
     fn status_code(&self) -> StatusCode {
         StatusCode::from_u16(self.0.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     fn error_response(&self) -> HttpResponse {
-        let status = self.status_code();
-        if status.is_server_error() {
-            tracing::warn!(error = ?self.0, "a request failed by its session");
-        }
-        HttpResponse::new(status)
+        self.0.log();
+        let refusal = self.0.refusal();
+        HttpResponse::build(self.status_code()).content_type(refusal.content_type).body(refusal.body)
     }
 }

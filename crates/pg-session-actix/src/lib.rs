@@ -12,8 +12,8 @@ pub use elevated::{Elevated, StepUp};
 pub use error::SessionError;
 pub use middleware::{SessionMiddleware, SessionService};
 pub use pg_session_web::{
-    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, SESSION_TOKEN_HEADER,
-    STEP_UP_HEADER, WebSessions,
+    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, Refusal,
+    SESSION_TOKEN_HEADER, STEP_UP_HEADER, WebSessions,
 };
 pub use session::Session;
 #[cfg(feature = "actix-session")]

@@ -100,9 +100,10 @@ where
 fn answer<B: MessageBody>(response: ServiceResponse<B>, closing: Closing) -> ServiceResponse<EitherBody<B>> {
     let mut response = match closing.refuse {
         None => response.map_into_left_body(),
-        Some(status) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            response.into_response(HttpResponse::new(status).map_into_right_body())
+        Some(refusal) => {
+            let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let refusal = HttpResponse::build(status).content_type(refusal.content_type).body(refusal.body);
+            response.into_response(refusal.map_into_right_body())
         }
     };
     let headers = response.headers_mut();

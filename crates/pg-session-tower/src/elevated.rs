@@ -77,8 +77,8 @@ impl IntoResponse for StepUp {
             Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
         });
         match header {
-            Some(header) => (status, [header]).into_response(),
-            None => status.into_response(),
+            Some(header) => (status, [header], format!("{}\n", self.denied)).into_response(),
+            None => (status, format!("{}\n", self.denied)).into_response(),
         }
     }
 }

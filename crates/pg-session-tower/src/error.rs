@@ -7,7 +7,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use pg_session_web::Error;
 
-/// What a handler returns when its session fails: the client gets the status, the log gets the rest.
+/// What a handler returns when its session fails: the client gets the status and a sentence, the log gets the rest.
 ///
 /// ```
 /// # use pg_session_tower::{Session, SessionError};
@@ -51,13 +51,12 @@ impl std::error::Error for SessionError {
     }
 }
 
-/// The [status](Error::status), with an empty body.
+/// The [refusal](Error::refusal): the status, and one sentence as plain text.
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if status.is_server_error() {
-            tracing::warn!(error = ?self.0, "a request failed by its session");
-        }
-        status.into_response()
+        self.0.log();
+        let refusal = self.0.refusal();
+        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, refusal.body).into_response()
     }
 }

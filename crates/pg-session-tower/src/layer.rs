@@ -1,13 +1,15 @@
 //! [`SessionLayer`]: begins a session with each request, and closes it before the response's head leaves.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::header::{CACHE_CONTROL, VARY};
+use axum_core::body::Body;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Closing, Session, WebSessions, is_cache_header};
+use pg_session_web::{CacheScope, Closing, Refusal, Session, WebSessions, is_cache_header};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -99,7 +101,7 @@ impl<R, E> fmt::Debug for ResponseFuture<R, E> {
 async fn respond<F, R, E>(handling: F, session: Session) -> Result<Response<R>, E>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    R: Default,
+    R: Default + 'static,
 {
     // A service that fails has no response that could tell anything, and nothing is saved.
     let response = handling.await?;
@@ -109,14 +111,26 @@ where
     Ok(answer(response, closing))
 }
 
-fn answer<R: Default>(response: Response<R>, closing: Closing) -> Response<R> {
+/// With the sentence, if the body is axum's; of another type, only the empty body is known.
+fn refuse<R: Default + 'static>(refusal: Refusal) -> Response<R> {
+    let body: Box<dyn Any> = Box::new(Body::from(refusal.body));
+    let (body, content_type) = match body.downcast::<R>() {
+        Ok(body) => (*body, HeaderValue::from_str(&refusal.content_type).ok()),
+        Err(_) => (R::default(), None),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+fn answer<R: Default + 'static>(response: Response<R>, closing: Closing) -> Response<R> {
     let mut response = match closing.refuse {
         None => response,
-        Some(status) => {
-            let mut refusal = Response::new(R::default());
-            *refusal.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            refusal
-        }
+        Some(refusal) => refuse(refusal),
     };
     let headers = response.headers_mut();
     for (name, value) in closing.headers {

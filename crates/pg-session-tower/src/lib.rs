@@ -13,8 +13,8 @@ pub use error::SessionError;
 pub use head::Peer;
 pub use layer::{ResponseFuture, SessionLayer, SessionService};
 pub use pg_session_web::{
-    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, SESSION_TOKEN_HEADER,
-    STEP_UP_HEADER, WebSessions,
+    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, Refusal,
+    SESSION_TOKEN_HEADER, STEP_UP_HEADER, WebSessions,
 };
 pub use session::Session;
 #[cfg(feature = "tower-sessions")]

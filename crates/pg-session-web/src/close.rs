@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cookie::Keep;
 use crate::error::Error;
+use crate::refusal::Refusal;
 use crate::session::{News, Session, Stage, State};
 use crate::web_sessions::Unsaved;
 
@@ -39,8 +40,8 @@ const FORGOTTEN_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 #[must_use = "the client has to be told"]
 pub struct Closing {
-    /// The status of an empty response that is sent instead, because what the response says was not done.
-    pub refuse: Option<u16>,
+    /// The response that is sent instead, without any of the handler's headers, because what the response says was not done.
+    pub refuse: Option<Refusal>,
     /// Headers to append: the token, or to forget it, or to forget those that are not ours.
     pub headers: Vec<(&'static str, String)>,
     /// The value of `cache-control`. It replaces every header for which [`is_cache_header`] is true.
@@ -149,8 +150,8 @@ impl Session {
             && !parts.superseded.contains(token.id)
     }
 
-    /// The status to answer with, if what was set could not be saved.
-    async fn save_at_the_end(&self, status: u16, scope: CacheScope) -> Option<u16> {
+    /// What to answer with, if what was set could not be saved.
+    async fn save_at_the_end(&self, status: u16, scope: CacheScope) -> Option<Refusal> {
         {
             let mut state = self.lock().await;
             state.closed = true;
@@ -193,18 +194,20 @@ impl Session {
         }
     }
 
-    fn refusal(&self, error: &Error) -> Option<u16> {
+    fn refusal(&self, error: &Error) -> Option<Refusal> {
         let passes = matches!(self.sessions().parts().unsaved, Unsaved::Pass) && error.is_outcome();
         if error.is_outcome() {
             tracing::info!(kind = ?error.kind(), passes, "the session was not saved: others were quicker");
         } else {
             tracing::warn!(?error, "the session was not saved");
         }
-        (!passes).then(|| error.status())
+        (!passes).then(|| self.sessions().parts().on_refusal.apply(error.refusal()))
     }
 
-    fn closing(&self, state: &State, scope: CacheScope, refuse: Option<u16>) -> Closing {
+    fn closing(&self, state: &State, scope: CacheScope, refuse: Option<Refusal>) -> Closing {
         let parts = self.sessions().parts();
+        // A refusal has none of the handler's headers.
+        let scope = if refuse.is_some() { CacheScope::Unsaid } else { scope };
         let token = match (&state.stage, state.news) {
             (_, News::Gone) => Some(parts.transport.remove()),
             (Stage::Present(session), news) if tells(news, scope) => {

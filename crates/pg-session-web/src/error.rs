@@ -4,6 +4,8 @@ use std::fmt;
 
 use pg_session::UpdateError;
 
+use crate::refusal::Refusal;
+
 /// What went wrong, for code that branches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -36,7 +38,7 @@ pub enum ErrorKind {
 }
 
 /// Something went wrong with a request's session; see [`kind`](Error::kind). `Display` says what, without any secret. It is for
-/// logs: clients get the [`status`](Error::status).
+/// logs: clients get the [`refusal`](Error::refusal).
 pub struct Error(Cause);
 
 enum Cause {
@@ -82,6 +84,46 @@ impl Error {
             | ErrorKind::Config
             | ErrorKind::NoLayer
             | ErrorKind::Core(_) => 500,
+        }
+    }
+
+    /// The response for the client: the status, and one sentence that says what to do. What only the application can mend
+    /// is in the log, except for a missing layer, whose sentence tells how to add it.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let sentence = match self.kind() {
+            ErrorKind::SignedOut => "Nobody is signed in. Log in first.",
+            ErrorKind::Ended => "The session has ended, and nothing was saved. Log in again.",
+            ErrorKind::Rotated => {
+                "The session has got a new id meanwhile, and nothing was saved. Load the page again."
+            }
+            ErrorKind::Conflict => {
+                "Another request has changed the same data, and nothing was saved. Load the page again."
+            }
+            ErrorKind::Ambiguous => {
+                "The request has cookies of too many sessions, and nothing was saved. Delete this site's cookies, then log in."
+            }
+            ErrorKind::Core(pg_session::ErrorKind::SessionLimit) => {
+                "The user has as many sessions as are allowed. Log out elsewhere first."
+            }
+            ErrorKind::NoLayer => {
+                "No session layer is around this handler. Add it to the routes that use a session."
+            }
+            _ if self.status() == 503 => {
+                "The sessions cannot be read or saved at the moment. Try again soon."
+            }
+            _ => "The session failed. The server's log says why.",
+        };
+        Refusal::new(self.status(), sentence)
+    }
+
+    /// Logs an error that a handler has returned: for edges. What the application or its operator has to mend at WARN or
+    /// ERROR, the rest at DEBUG.
+    pub fn log(&self) {
+        match (self.kind(), self.status()) {
+            (ErrorKind::NoLayer, _) => tracing::error!(error = %self, "a handler has no session"),
+            (_, 500..) => tracing::warn!(error = ?self, "a request failed by its session"),
+            (_, status) => tracing::debug!(error = ?self, status, "a request was refused by its session"),
         }
     }
 

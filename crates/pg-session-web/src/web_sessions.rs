@@ -11,6 +11,7 @@ use crate::client::{AddressDetail, Client, RequestHead};
 use crate::cookie::CookiePolicy;
 use crate::error::Error;
 use crate::lost_cookies::{LostCookies, is_https};
+use crate::refusal::{OnRefusal, Refusal};
 use crate::session::{Request, Session};
 use crate::superseded::Superseded;
 use crate::transport::{Presented, Transport};
@@ -43,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) unsaved: Unsaved,
     pub(crate) step_up_page: Option<String>,
     pub(crate) signed_in_cache_control: &'static str,
+    pub(crate) on_refusal: OnRefusal,
     pub(crate) remembered_for: Duration,
     pub(crate) lost_cookies: Arc<LostCookies>,
     pub(crate) superseded: Arc<Superseded>,
@@ -79,6 +81,7 @@ impl WebSessions {
             unsaved: Unsaved::Refuse,
             step_up_page: None,
             signed_in_cache_control: "private, no-cache",
+            on_refusal: OnRefusal::default(),
             remembered_for: Duration::from_secs(30 * 24 * 3_600),
             lost_cookies: Arc::default(),
             superseded: Arc::default(),
@@ -134,6 +137,23 @@ impl WebSessions {
     #[must_use]
     pub fn truncate_addresses(self) -> Self {
         self.with(|parts| parts.address_detail = AddressDetail::Network)
+    }
+
+    /// Changes the response that replaces a handler's because its changes were not saved (409, 503): a page of your own, or
+    /// JSON. Default: one sentence as plain text. Errors that a handler returns itself are its own to answer: see
+    /// [`Error::refusal`].
+    ///
+    /// ```no_run
+    /// # fn f(sessions: pg_session_web::WebSessions) {
+    /// let sessions = sessions.on_refusal(|refusal| {
+    ///     refusal.content_type = "application/json".to_owned();
+    ///     refusal.body = format!(r#"{{"error":{}}}"#, refusal.status);
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_refusal(self, change: impl Fn(&mut Refusal) + Send + Sync + 'static) -> Self {
+        self.with(|parts| parts.on_refusal = OnRefusal::new(change))
     }
 
     /// How long a login with [`remember(true)`](crate::Login::remember) lives. Default 30 days.

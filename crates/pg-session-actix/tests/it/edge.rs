@@ -29,6 +29,18 @@ pub fn serve(sessions: WebSessions, gate: Arc<Gate>) -> SocketAddr {
     addr
 }
 
+/// An application that forgot the middleware.
+pub fn serve_without_middleware() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("a port");
+    std::thread::spawn(move || {
+        let app = || App::new().route("/user", web::to(async |_: Session| "served"));
+        let server = HttpServer::new(app).workers(1).listen(listener).expect("a socket").run();
+        rt::System::new().block_on(server).expect("it serves for ever");
+    });
+    addr
+}
+
 async fn everything(
     session: Session,
     gate: web::Data<Gate>,

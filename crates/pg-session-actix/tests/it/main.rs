@@ -17,6 +17,11 @@ mod http;
 all_scenarios!(crate::edge::serve);
 
 #[tokio::test]
+async fn a_missing_middleware_is_told() {
+    http::outcomes::a_missing_layer_is_told(edge::serve_without_middleware()).await;
+}
+
+#[tokio::test]
 async fn the_example_keeps_a_cart_through_a_login() {
     http::example::fits_forty_lines(include_str!("../../examples/actix.rs"));
     http::example::the_shop_keeps_a_cart_through_a_login("actix").await;

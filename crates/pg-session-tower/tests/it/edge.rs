@@ -20,6 +20,15 @@ pub fn serve(sessions: WebSessions, gate: Arc<Gate>) -> SocketAddr {
         .fallback(everything)
         .layer(SessionLayer::from(sessions))
         .with_state(gate);
+    listen(app)
+}
+
+/// An application that forgot the layer.
+pub fn serve_without_layer() -> SocketAddr {
+    listen(Router::new().route("/user", any(async |_: Session| "served")))
+}
+
+fn listen(app: Router) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
     let addr = listener.local_addr().expect("a port");

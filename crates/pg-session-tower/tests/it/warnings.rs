@@ -42,3 +42,12 @@ async fn a_secure_cookie_that_never_comes_back_is_warned_about_once() {
         assert!(!log.contains(SETTING), "{proto:?} {keeps_cookies} {secure}");
     }
 }
+
+#[tokio::test]
+async fn a_missing_layer_is_told() {
+    told::init();
+    let logged = Told::default();
+    let _listening = logged.listen();
+    crate::http::outcomes::a_missing_layer_is_told(edge::serve_without_layer()).await;
+    assert!(logged.text().contains("no session layer is around this handler"), "{}", logged.text());
+}

@@ -69,6 +69,7 @@ macro_rules! all_scenarios {
             outcomes:
                 a_slow_request_does_not_bring_back_a_session_that_was_logged_out,
                 a_slow_request_does_not_revive_a_session_that_expired,
+                a_refusal_says_what_to_do,
                 a_failed_handler_saves_nothing,
                 a_handler_that_timed_out_saves_nothing,
                 a_conflict_is_told_if_attributes_are_checked,

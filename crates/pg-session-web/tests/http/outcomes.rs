@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pg_sandbox::Sandbox;
 
-use super::browser::Browser;
+use super::browser::{Browser, Reply};
 use super::world::{Site, eventually, in_time};
 
 /// Of one browser, where they ask at the same time.
@@ -69,6 +69,54 @@ pub async fn a_handler_that_timed_out_saves_nothing(site: &Site) {
     let reply = browser.get("/time-out/cart/apples").await;
     assert_eq!((reply.status.as_u16(), reply.cookies().len()), (408, 0));
     assert_eq!(browser.page("/get/cart").await, "pears");
+}
+
+/// The sentence, in a body whose type says that it is text.
+fn sentence(reply: &Reply) -> &str {
+    assert_eq!(reply.all("content-type"), ["text/plain; charset=utf-8"]);
+    reply.body.trim_end()
+}
+
+pub async fn a_refusal_says_what_to_do(site: &Site) {
+    let mut visitor = site.browser();
+    let reply = visitor.get("/devices").await;
+    assert_eq!((reply.status.as_u16(), sentence(&reply)), (401, "Nobody is signed in. Log in first."));
+    let reply = visitor.get("/pay").await;
+    assert_eq!(reply.status, 403);
+    assert!(sentence(&reply).contains("billing"), "{}", reply.body);
+    let reply = visitor.get("/set/pg-session%2Fdevice/x").await;
+    assert_eq!(
+        (reply.status.as_u16(), sentence(&reply)),
+        (500, "The session failed. The server's log says why.")
+    );
+
+    let json = site.sessions().on_refusal(|refusal| {
+        refusal.content_type = "application/json".to_owned();
+        refusal.body = format!("{{\"status\":{}}}", refusal.status);
+    });
+    for (sessions, body) in [
+        (site.sessions(), "The session has ended, and nothing was saved. Log in again.\n"),
+        (json, "{\"status\":409}"),
+    ] {
+        let mut browser = site.browser_with(sessions);
+        browser.page("/login/42").await;
+        let mut slow = browser.tab();
+        let writing = tokio::spawn(async move { slow.get("/slow/cart/apples").await });
+        site.gate.reached().await;
+        browser.page("/logout").await;
+        site.gate.open();
+        let reply = in_time("it returns", writing).await.expect("a reply");
+        assert_eq!((reply.status.as_u16(), reply.body.as_str()), (409, body));
+        assert_eq!(reply.all("content-type").len(), 1);
+        assert_eq!(reply.cache_control(), ["no-store"]);
+    }
+}
+
+/// A handler that asks for a session, in an application without the layer.
+pub async fn a_missing_layer_is_told(addr: std::net::SocketAddr) {
+    let reply = Browser::new(addr).get("/user").await;
+    let expected = "No session layer is around this handler. Add it to the routes that use a session.";
+    assert_eq!((reply.status.as_u16(), sentence(&reply)), (500, expected));
 }
 
 pub async fn a_failed_handler_saves_nothing(site: &Site) {
