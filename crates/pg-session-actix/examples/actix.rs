@@ -20,7 +20,7 @@ async fn add(session: Session, item: web::Path<String>) -> Result<String, Sessio
 }
 
 async fn login(session: Session, name: web::Path<String>) -> Result<&'static str, SessionError> {
-    session.login(name.as_str()).await?; // after you have looked at a password
+    session.login(pg_session::UserId::named(&name)).await?; // after you have looked at a password
     session.set("name", &*name).await?;
     Ok("signed in")
 }

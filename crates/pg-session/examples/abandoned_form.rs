@@ -33,13 +33,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.migrations = Migrations::Apply;
     let sessions = SessionManager::connect(&url, config).await?;
 
-    let ann = sessions.create(UserId::from("ann")).await?.id();
+    let ann = sessions.create(UserId::named("ann")).await?.id();
     page(&sessions, ann, "name", "Ann").await?;
     page(&sessions, ann, "town", "Leeds").await?;
     println!("ann sends {:?}", send(&sessions, ann).await?);
     println!("and again: {:?}", send(&sessions, ann).await?);
 
-    let bob = sessions.create(UserId::from("bob")).await?.id();
+    let bob = sessions.create(UserId::named("bob")).await?.id();
     let session = page(&sessions, bob, "name", "Bob").await?;
     println!("bob has typed {:?}, and goes for lunch", session.get::<Draft>("draft")?.unwrap_or_default());
     while session.contains("draft") {

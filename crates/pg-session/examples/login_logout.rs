@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.migrations = Migrations::Apply;
     let sessions = SessionManager::connect(&url, config).await?;
 
-    let ann = UserId::from("ann");
+    let ann = UserId::named("ann");
     let laptop = log_in(&sessions, ann, "laptop").await?;
     let phone = log_in(&sessions, ann, "phone").await?;
     let tablet = log_in(&sessions, ann, "tablet").await?;

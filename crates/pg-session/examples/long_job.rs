@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     lease.release().await?;
 
     // A lock of a session is lost with its session: the user logs out while an export of theirs is running.
-    let id = a.create(UserId::from("ann")).await?.id();
+    let id = a.create(UserId::named("ann")).await?.id();
     let lease = a.session_lock(id, "export").lease(LEASE).await?;
     b.delete(id).await?;
     tokio::select! {

@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.migrations = Migrations::Apply;
     let (a, b) =
         (SessionManager::connect(&url, config.clone()).await?, SessionManager::connect(&url, config).await?);
-    let (staff, ann) = (Staff::default(), UserId::from("ann"));
+    let (staff, ann) = (Staff::default(), UserId::named("ann"));
 
     let laptop = a.create(ann).set("device", "laptop")?.await?.id();
     let phone = a.create(ann).set("device", "phone")?.await?.id();

@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // After the password was checked. What is set and not saved goes along; of the rest, what is named.
     session.set("name", "Ann")?;
-    sessions.rotate(&mut session).user(UserId::from("ann")).keep(["cart"]).await?;
+    sessions.rotate(&mut session).user(UserId::named("ann")).keep(["cart"]).await?;
     println!("signed in: a new id: {}, {:?}", session.id() != old, session.keys());
 
     // A request of the same page, which left with the old cookie.

@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (a, b) =
         (SessionManager::connect(&url, config.clone()).await?, SessionManager::connect(&url, config).await?);
 
-    let id = a.create(UserId::from("ann")).await?.id();
+    let id = a.create(UserId::named("ann")).await?.id();
     println!("show the profile: {}", profile(&a, id).await?);
     println!("change the e-mail address: {}", change_address(&a, id).await?);
 

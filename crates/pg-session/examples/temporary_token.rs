@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         (SessionManager::connect(&url, config.clone()).await?, SessionManager::connect(&url, config).await?);
 
     let bank = Bank::default();
-    let id = a.create(UserId::from("ann")).await?.id();
+    let id = a.create(UserId::named("ann")).await?.id();
     println!("a calls the bank with {}", token(&a, id, &bank).await?);
     println!("a calls again with {}", token(&a, id, &bank).await?);
     b.catch_up().await?; // the other node hears of it within milliseconds; here we want to be sure

@@ -27,8 +27,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.migrations = Migrations::Apply;
     let (a, b) =
         (SessionManager::connect(&url, config.clone()).await?, SessionManager::connect(&url, config).await?);
-    let ann = a.create(UserId::from("ann")).await?.id();
-    let bob = b.create(UserId::from("bob")).await?.id();
+    let ann = a.create(UserId::named("ann")).await?.id();
+    let bob = b.create(UserId::named("bob")).await?.id();
 
     // Ann's first tab is at the bank until `answer` is sent.
     let (answer, bank) = oneshot::channel();

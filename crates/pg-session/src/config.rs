@@ -38,8 +38,9 @@ pub struct Config {
     /// How long a session may go without access. Default 48 hours. Sessions that are exempt ignore it.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
-    /// Live sessions that a user may have at once; 0 means unlimited. Default 5. Kept exactly, inside `create`: a
-    /// create then takes an advisory lock for its user.
+    /// Live sessions that a user may have at once; 0 means unlimited. Default 50: a bound on logins that run away, which
+    /// people do not reach. `create` keeps it exactly, under an advisory lock for its user, and logs each session that it
+    /// ends.
     pub max_sessions_per_user: u32,
     /// What `create` does for a user who has them all. Default [`SessionLimit::EvictLeastRecentlyUsed`].
     pub session_limit: SessionLimit,
@@ -164,7 +165,7 @@ impl Default for Config {
             migrations: Migrations::default(),
             lifetime: HOUR * 24 * 30,
             idle_timeout: HOUR * 48,
-            max_sessions_per_user: 5,
+            max_sessions_per_user: 50,
             session_limit: SessionLimit::default(),
             rotation_grace: Duration::from_secs(10),
             attribute_key_bytes_max: 128,

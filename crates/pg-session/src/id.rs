@@ -85,15 +85,23 @@ macro_rules! owner_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         ///
-        /// The column holds a UUID. Applications with other keys map them deterministically: an integer is
-        /// embedded and comes back with [`as_integer`](Self::as_integer); a text becomes 121 bits of its SHA-256
-        /// and does not come back. The three sources cannot collide with each other, unless an application
-        /// makes its own version-8 UUIDs that begin with `pgsess`.
+        /// The column holds a UUID. Applications with other keys map them deterministically. An integer is embedded,
+        /// and [`as_integer`](Self::as_integer) returns it. [`named`](Self::named) hashes a text, which cannot be read
+        /// back. The text of a UUID parses: `"3f2504e0-4f89-41d3-9a0c-0305e82c3301".parse()`.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
         impl $name {
+            /// The id of a text that is neither a UUID nor a number: 121 bits of its SHA-256.
+            ///
+            /// The text is hashed as it is: `"Ann"` and `"ann"` are two ids. **The text of a UUID gives another id than
+            /// the UUID**: parse it instead. An id from here never equals one from an integer.
+            #[must_use]
+            pub fn named(text: &str) -> Self {
+                Self(uuid_of_text(text))
+            }
+
             /// The id as the UUID that stands in the table.
             #[must_use]
             pub fn as_uuid(self) -> Uuid {
@@ -131,11 +139,46 @@ macro_rules! owner_id {
             }
         }
 
-        /// Hashes the text as it is: `"Ann"` and `"ann"` are two ids, and a UUID in text form is hashed like any
-        /// other text (parse it first where it is meant as a UUID).
-        impl From<&str> for $name {
-            fn from(text: &str) -> Self {
-                Self(uuid_of_text(text))
+        /// The number of an unsigned key. Fails above `i64::MAX`.
+        impl TryFrom<u64> for $name {
+            type Error = Error;
+
+            fn try_from(number: u64) -> Result<Self, Error> {
+                let number = i64::try_from(number).map_err(|_| {
+                    Error::new(
+                        ErrorKind::Config,
+                        "an integer id must be at most 9223372036854775807; use a UUID or `named`",
+                    )
+                })?;
+                Ok(Self::from(number))
+            }
+        }
+
+        /// Parses the text of a UUID, with or without hyphens.
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                Uuid::try_parse(text).map(Self).map_err(|_| {
+                    Error::new(
+                        ErrorKind::Config,
+                        concat!(
+                            "this text is not a UUID; use `",
+                            stringify!($name),
+                            "::named` for other texts, or `from` for an integer"
+                        ),
+                    )
+                })
+            }
+        }
+
+        /// Shows the integer that the id was made from, otherwise the UUID.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.as_integer() {
+                    Some(number) => write!(f, "{number}"),
+                    None => write!(f, "{}", self.0),
+                }
             }
         }
     };
@@ -196,17 +239,29 @@ mod tests {
             let id = UserId::from(number);
             assert_eq!(id.as_integer(), Some(number));
             assert_eq!(id.as_uuid().get_version_num(), 8);
-            assert_ne!(id, UserId::from(number.to_string().as_str()));
+            assert_ne!(id, UserId::named(&number.to_string()));
+            assert_eq!(id.to_string(), number.to_string());
         }
         assert_eq!(UserId::from(Uuid::new_v4()).as_integer(), None);
-        assert_eq!(UserId::from("42").as_integer(), None);
+        assert_eq!(UserId::named("42").as_integer(), None);
     }
 
     #[test]
     fn texts_map_to_one_id_each() {
-        assert_eq!(UserId::from("ann"), UserId::from("ann"));
-        assert_ne!(UserId::from("ann"), UserId::from("Ann"));
-        assert_ne!(UserId::from("").as_uuid(), Uuid::nil());
+        assert_eq!(UserId::named("ann"), UserId::named("ann"));
+        assert_ne!(UserId::named("ann"), UserId::named("Ann"));
+        assert_ne!(UserId::named("").as_uuid(), Uuid::nil());
+    }
+
+    #[test]
+    fn the_text_of_a_uuid_is_that_uuid() {
+        let uuid = Uuid::new_v4();
+        assert_eq!(uuid.to_string().parse::<UserId>().unwrap(), UserId::from(uuid));
+        assert_eq!(UserId::from(uuid).to_string(), uuid.to_string());
+        let error = "ann".parse::<GroupId>().unwrap_err();
+        assert!(error.to_string().contains("GroupId::named"), "{error}");
+        assert_eq!(UserId::try_from(42_u64).unwrap(), UserId::from(42));
+        assert!(UserId::try_from(u64::MAX).is_err());
     }
 
     #[test]

@@ -75,9 +75,7 @@ impl Job for CreateJob {
             let answer = match outcome {
                 Created::Made { created_at, expires_at, evicted } => {
                     workshop.counters.creates.fetch_add(1, Ordering::Relaxed);
-                    for id in evicted {
-                        workshop.cache.forget(id);
-                    }
+                    workshop.evicted(job.user_id, &evicted);
                     let row = Row {
                         id: job.id,
                         user_id: job.user_id,

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 pub(crate) use self::create::CreateJob;
 use self::delete::DeleteJob;
@@ -34,7 +35,7 @@ pub(crate) use self::update::UpdateJob;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, UpdateError};
-use crate::id::SessionId;
+use crate::id::{SessionId, UserId};
 use crate::postgres::Database;
 use crate::probes::Probes;
 use crate::session::record::{Rules, SharedRecord};
@@ -76,6 +77,22 @@ struct Counters {
     create_statements: AtomicU64,
     rotations: AtomicU64,
     rotation_statements: AtomicU64,
+    evictions: AtomicU64,
+}
+
+impl Workshop {
+    /// A create or a rotation has ended the least recently used sessions of its user, to keep the limit.
+    fn evicted(&self, user: Option<UserId>, sessions: &[SessionId]) {
+        let (Some(user), Some(first)) = (user, sessions.first()) else { return };
+        sessions.iter().for_each(|&id| self.cache.forget(id));
+        self.counters.evictions.fetch_add(sessions.len() as u64, Ordering::Relaxed);
+        info!(
+            %user,
+            sessions = sessions.len(),
+            first = ?first,
+            "ended the least recently used sessions of a user at max_sessions_per_user"
+        );
+    }
 }
 
 /// What the writer has done since the manager's start.
@@ -94,6 +111,8 @@ pub struct WriteStats {
     pub rotations: u64,
     /// Statements, and so commits, that carried them.
     pub rotation_statements: u64,
+    /// Sessions that creates and rotations ended to keep [`Config::max_sessions_per_user`].
+    pub evictions: u64,
     /// Writes that wait for a statement now.
     pub waiting: usize,
 }
@@ -194,6 +213,7 @@ impl Writer {
             create_statements,
             rotations,
             rotation_statements,
+            evictions,
         } = &self.workshop.counters;
         WriteStats {
             updates: updates.load(Ordering::Relaxed),
@@ -202,6 +222,7 @@ impl Writer {
             create_statements: create_statements.load(Ordering::Relaxed),
             rotations: rotations.load(Ordering::Relaxed),
             rotation_statements: rotation_statements.load(Ordering::Relaxed),
+            evictions: evictions.load(Ordering::Relaxed),
             waiting: self.waiting(),
         }
     }

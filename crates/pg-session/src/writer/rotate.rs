@@ -109,9 +109,7 @@ impl Job for RotateJob {
                     for (id, version) in remnants {
                         workshop.cache.invalidate(id, version);
                     }
-                    for id in evicted {
-                        workshop.cache.forget(id);
-                    }
+                    workshop.evicted(row.user_id, &evicted);
                     let record = Record::new(Arc::clone(&workshop.rules), row, attributes, last_accessed_at);
                     let record = SharedRecord::new(record);
                     workshop.cache.publish(ticket, &record);

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL refuses a longer payload, and with it the delete: so each of these is also a test of the payloads.
 
-use pg_session::{Create, SessionId, SessionManager};
+use pg_session::{Create, SessionId, SessionManager, UserId};
 
 use crate::stage::{all, hit, read, read_all};
 use crate::support::World;
@@ -51,7 +51,7 @@ async fn of_many_users(node: &SessionManager, count: usize) -> Vec<SessionId> {
 }
 
 async fn of_one_user(node: &SessionManager, count: usize) -> Vec<SessionId> {
-    let births = (0..count).map(|at| with_attributes(node.create("ann"), at));
+    let births = (0..count).map(|at| with_attributes(node.create(UserId::named("ann")), at));
     all(births).await.into_iter().map(|born| born.unwrap().id()).collect()
 }
 
@@ -60,7 +60,7 @@ async fn given(node: &SessionManager, ids: &[SessionId]) -> u64 {
 }
 
 async fn of_ann(node: &SessionManager, _: &[SessionId]) -> u64 {
-    node.delete_user_sessions("ann").await.unwrap()
+    node.delete_user_sessions(UserId::named("ann")).await.unwrap()
 }
 
 #[tokio::test]

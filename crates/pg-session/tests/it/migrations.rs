@@ -70,7 +70,8 @@ async fn a_users_id_stands_in_the_column_as_documented() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     let uuid = Uuid::new_v4();
-    let users = [UserId::from(42), UserId::from(-1_i64), UserId::from("ann@example.org"), UserId::from(uuid)];
+    let users =
+        [UserId::from(42), UserId::from(-1_i64), UserId::named("ann@example.org"), UserId::from(uuid)];
     for user in users {
         let id = node.create(user).await.unwrap().id();
         let text = "SELECT user_id FROM sessions WHERE id = $1";

@@ -123,14 +123,14 @@ async fn of_a_removal_and_a_set_of_one_key_in_one_update_the_later_wins() {
 async fn an_update_from_a_stale_handle_does_not_write_the_group_back() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let mut on_a = a.create(1).group("old").await.unwrap();
+    let mut on_a = a.create(1).group(GroupId::named("old")).await.unwrap();
     let mut stale = read(&b, on_a.id()).await;
-    a.update(&mut on_a).group(Some(GroupId::from("new"))).await.unwrap();
+    a.update(&mut on_a).group(Some(GroupId::named("new"))).await.unwrap();
     stale.set("x", &1).unwrap();
     b.update(&mut stale).await.unwrap();
-    assert_eq!(stale.group_id(), Some(GroupId::from("new")), "and shows it");
+    assert_eq!(stale.group_id(), Some(GroupId::named("new")), "and shows it");
     let fresh = a.get(on_a.id()).refresh().await.unwrap().unwrap();
-    assert_eq!((fresh.group_id(), fresh.contains("x")), (Some(GroupId::from("new")), true));
+    assert_eq!((fresh.group_id(), fresh.contains("x")), (Some(GroupId::named("new")), true));
 }
 
 /// Fault 9: what an update was going to write was in the cache before it was committed, and stayed if it was not.

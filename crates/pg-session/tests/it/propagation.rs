@@ -60,7 +60,7 @@ async fn nodes_that_take_turns_at_updating_see_each_other() {
 async fn an_eviction_reaches_every_node_and_deletes_nothing() {
     let world = World::new();
     let nodes: [SessionManager; 3] = world.nodes().await;
-    let (ann, bob) = (UserId::from("ann"), UserId::from("bob"));
+    let (ann, bob) = (UserId::named("ann"), UserId::named("bob"));
     let of_ann = nodes[0].create(ann).set("n", &1).unwrap().await.unwrap().id();
     let of_bob = nodes[0].create(bob).set("n", &1).unwrap().await.unwrap().id();
     for everybody in [false, true] {
@@ -105,7 +105,7 @@ async fn deleting_a_users_sessions_is_seen_on_every_node_and_spares_the_others()
 #[tokio::test]
 async fn deleting_a_groups_sessions_is_seen_on_every_node_and_spares_the_others() {
     let nodes: [SessionManager; 2] = World::new().nodes().await;
-    let (red, blue) = (GroupId::from("red"), GroupId::from("blue"));
+    let (red, blue) = (GroupId::named("red"), GroupId::named("blue"));
     let in_red = nodes[0].create(1).group(red).await.unwrap().id();
     let in_blue = nodes[0].create(1).group(blue).await.unwrap().id();
     let mut moved = nodes[0].create(1).group(red).await.unwrap();

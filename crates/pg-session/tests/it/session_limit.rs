@@ -7,6 +7,7 @@ use pg_session::{Config, ErrorKind, Session, SessionLimit, SessionManager, UserI
 
 use crate::stage::all;
 use crate::support::{World, eventually};
+use crate::told::Told;
 
 const LOGINS: usize = 25;
 
@@ -51,6 +52,28 @@ async fn fifty_logins_at_once_on_two_nodes_leave_five_sessions() {
         }
         assert_eq!(found, 5, "the evicted are gone on every node, the others are not");
     }
+}
+
+#[tokio::test]
+async fn an_eviction_by_the_limit_is_logged_and_counted() {
+    assert_eq!(Config::default().max_sessions_per_user, 50, "people do not reach it");
+    let world = World::new();
+    let node = world.node_with(limited(&world, 2, SessionLimit::EvictLeastRecentlyUsed)).await;
+    let user = UserId::from(4_711);
+    for _ in 0..2 {
+        node.create(user).await.unwrap();
+    }
+    let logs = Told::default();
+    let _listening = logs.listen();
+    node.create(user).await.unwrap();
+    let mut visitor = node.create_anonymous().await.unwrap();
+    assert_eq!(node.status().writes.evictions, 1);
+    node.rotate(&mut visitor).user(user).await.unwrap();
+    assert_eq!(node.status().writes.evictions, 2);
+    let text = logs.text();
+    assert_eq!(text.matches("max_sessions_per_user").count(), 2, "{text}");
+    assert_eq!(text.matches("user=4711").count(), 2, "{text}");
+    assert!(!text.contains(&visitor.id().expose().to_string()), "ids are secret");
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ impl World {
         config.schema.clone_from(&self.schema);
         config.migrations = Migrations::Apply;
         config.pool_connections_max = 4;
+        config.max_sessions_per_user = 5;
         // A busy machine is not what these tests are about; those that are about time-outs set their own.
         config.query_timeout = PATIENCE;
         config

@@ -14,7 +14,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<SessionId, Tr
     teller.act("One session, three nodes")?;
     let create = async {
         let begin = Instant::now();
-        let ann = UserId::from("ann");
+        let ann = UserId::named("ann");
         let session = stage.a.sessions.create(ann).set("theme", "light")?.set("role", "admin")?.await?;
         Ok((took(begin.elapsed()), session.id()))
     };

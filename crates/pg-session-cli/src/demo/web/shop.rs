@@ -139,7 +139,7 @@ impl Shop {
         match action {
             // A real shop would look at a password first.
             Action::Login { name: Name(name) } => {
-                session.login(name.as_str()).await?;
+                session.login(pg_session::UserId::named(&name)).await?;
                 session.set(NAME, &name).await?;
             }
             Action::Logout => {
