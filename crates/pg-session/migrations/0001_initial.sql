@@ -154,12 +154,14 @@ $pg_session$;
 
 -- Only the owner and the roles that it names have rights.
 --
--- By default PUBLIC has EXECUTE on functions. Platforms that serve tables over HTTP grant all rights on new tables
+-- By default PUBLIC has USAGE on types and EXECUTE on functions. A role with USAGE on the domains could create operators
+-- for them. Platforms that serve tables over HTTP grant all rights on new tables
 -- to the roles of their visitors, by default privileges.
 REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
     "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM PUBLIC;
 REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}sessions_room"(uuid[], bigint, bigint)
     FROM PUBLIC;
+REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_end", "{schema}"."{prefix}session_packed" FROM PUBLIC;
 
 DO $pg_session$
 DECLARE

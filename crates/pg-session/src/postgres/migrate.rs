@@ -74,6 +74,7 @@ impl Database {
     /// [`ErrorKind::Config`], [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
     pub(crate) async fn prepare_tables(&self, migrations: Migrations) -> Result<(), Error> {
         self.check_isolation().await?;
+        self.check_search_path().await?;
         if migrations == Migrations::Apply && self.is_apply_needed().await? {
             self.apply_alone().await.map_err(|error| self.explain_creation(error))?;
         }
@@ -234,6 +235,28 @@ impl Database {
                  ALTER ROLE <role> SET default_transaction_isolation = 'read committed', or connect as another role"
             ),
         ))
+    }
+
+    /// PostgreSQL looks for operators in `pg_catalog` first, unless the path names it behind another schema. Then whoever may
+    /// create in that schema can have its operators run as this role. `pg_temp` holds none.
+    async fn check_search_path(&self) -> Result<(), Error> {
+        let path = self.bounded(self.timeout, async |connection| {
+            let rows = connection.query_typed("SELECT pg_catalog.current_schemas(true)", &[]).await;
+            rows.map_err(|error| Failure::of_statement(&error))?[0]
+                .try_get::<_, Vec<String>>(0)
+                .map_err(unexpected)
+        });
+        let path = path.await.map_err(Failure::of_read)?;
+        match path.iter().find(|schema| !schema.starts_with("pg_temp_")) {
+            Some(first) if first != "pg_catalog" => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "the search_path of the pool's connections puts schema \"{first}\" before pg_catalog, so that code of other \
+                     roles could run as this one; take pg_catalog out of the search_path, or put it first"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Looks before the first request does, and says exactly which GRANT is missing.

@@ -31,7 +31,7 @@ pub(crate) struct Touched {
 /// each, while the rows stay locked. `NOT IN` looks into a hash table.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let live = dialect.live("s");
+    let (live, current) = (dialect.live("s"), dialect.current("s"));
     let now = dialect.now;
     let visible = dialect.visible();
     let mut parameters = Parameters::default();
@@ -42,13 +42,13 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  SELECT * FROM {touches} AS t (id, at)
              ), free AS MATERIALIZED (
                  SELECT s.id, t.at FROM touch t JOIN {sessions} s ON s.id = t.id
-                 WHERE s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL AND {live}
+                 WHERE s.last_accessed_at < LEAST(t.at, {now}) AND {current}
                      AND {visible}
                  FOR NO KEY UPDATE OF s SKIP LOCKED
              ), done AS (
                  UPDATE {sessions} s SET last_accessed_at = LEAST(f.at, {now})
                  FROM free f
-                 WHERE s.id = f.id AND s.last_accessed_at < LEAST(f.at, {now}) AND s.rotated_to IS NULL AND {live}
+                 WHERE s.id = f.id AND s.last_accessed_at < LEAST(f.at, {now}) AND {current}
                  RETURNING s.id, s.last_accessed_at
              )
              SELECT d.id, d.last_accessed_at, false AS skipped FROM done d

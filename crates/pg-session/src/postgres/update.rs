@@ -94,7 +94,7 @@ pub(crate) struct Applied {
 /// For [`Extent::Packed`].
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let (now, live) = (dialect.now, dialect.live("s"));
+    let (now, current) = (dialect.now, dialect.current("s"));
     let visible = dialect.visible();
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS]);
@@ -104,7 +104,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
              FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, n)
-             WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND s.rotated_to IS NULL AND {live} AND {visible}
+             WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible}
              RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at, ({told})"
         ),
         types: parameters.types,
@@ -114,7 +114,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 /// For [`Extent::Apart`].
 pub(super) fn apart_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let (now, live) = (dialect.now, dialect.live("s"));
+    let (now, current) = (dialect.now, dialect.current("s"));
     let visible = dialect.visible();
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS]);
@@ -129,7 +129,7 @@ pub(super) fn apart_sql(dialect: &Dialect<'_>) -> Sql {
                      spilled = s.spilled OR c.spills,
                      updated_at = {now}
                  FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, spills, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND s.rotated_to IS NULL AND {live} AND {visible}
+                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible}
                  RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
              ), written AS ({written})
              SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({told}) FROM done d"
@@ -141,7 +141,7 @@ pub(super) fn apart_sql(dialect: &Dialect<'_>) -> Sql {
 /// For any orders.
 pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
-    let (now, live) = (dialect.now, dialect.live("s"));
+    let (now, current) = (dialect.now, dialect.current("s"));
     let visible = dialect.visible();
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
@@ -161,7 +161,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                      group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
                  FROM {changes} WITH ORDINALITY
                  AS c (id, base, base_at, attributes, spills, expires_at, expires_in, idle_limited, regroup, group_id, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND s.rotated_to IS NULL AND {live} AND {visible}
+                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible}
                  RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
              ), written AS ({written}
              ), removed AS (

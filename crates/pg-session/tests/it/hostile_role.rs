@@ -7,7 +7,7 @@
 use std::str::FromStr;
 
 use deadpool_postgres::{Manager, Pool};
-use pg_session::{Migrations, SessionManager};
+use pg_session::{ErrorKind, Migrations, SessionManager};
 use tokio_postgres::NoTls;
 
 use crate::modes::{node_on, story};
@@ -93,6 +93,7 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
     let (schema, role) = (&world.schema, format!("hostile_{}", world.schema));
     let setup = format!(
         "CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}; GRANT USAGE ON SCHEMA {schema} TO {role};
+         GRANT USAGE ON DOMAIN {schema}.session_end, {schema}.session_packed TO {role};
          SET ROLE {role}; {}; RESET ROLE;",
         planted(schema)
     );
@@ -151,4 +152,34 @@ async fn surface(a: &SessionManager, b: &SessionManager) {
     assert_eq!(b.delete_many(ids).await.unwrap(), 1);
     assert_eq!(a.delete_all_sessions().await.unwrap(), 1);
     assert!(a.shutdown(hour).await.is_complete(), "last accesses are written");
+}
+
+/// With `public, pg_catalog` each planted operator would win, and no statement can name all of its operators' schemas.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_with_pg_catalog_behind_a_schema_is_refused() {
+    let world = World::new();
+    world.node().await;
+    for (path, accepted) in [
+        ("public,pg_catalog", false),
+        ("\\\"$user\\\",public,pg_catalog", false),
+        ("pg_catalog,public", true),
+        ("public", true),
+        ("", true),
+    ] {
+        let mut server = tokio_postgres::Config::from_str(&world.url).unwrap();
+        server.options(format!("-c search_path={path}"));
+        let pool = Pool::builder(Manager::new(server, NoTls)).max_size(2).build().unwrap();
+        let builder = SessionManager::builder(world.config()).url(&world.url).unwrap().pool(pool);
+        match builder.connect().await {
+            Ok(node) => {
+                assert!(accepted, "{path}");
+                assert!(node.create(1).await.is_ok());
+            }
+            Err(error) => {
+                assert!(!accepted, "{path}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Config);
+                assert!(error.to_string().contains("before pg_catalog"), "{error}");
+            }
+        }
+    }
 }

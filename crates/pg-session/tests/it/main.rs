@@ -45,6 +45,7 @@ mod modes;
 mod moved;
 mod outcomes;
 mod placement;
+mod plans;
 mod pooler;
 mod predecessor;
 mod propagation;

@@ -154,7 +154,9 @@ async fn default_privileges_give_no_one_rights_on_the_tables() {
         WHERE c.relnamespace = $1::text::regnamespace AND c.relkind = 'r'
           AND has_table_privilege(v.visitor, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
         UNION SELECT p.proname::text FROM pg_proc p, (VALUES ('anon'), ('authenticated'), ('web_anon')) AS v (visitor)
-        WHERE p.pronamespace = $1::text::regnamespace AND has_function_privilege(v.visitor, p.oid, 'EXECUTE')";
+        WHERE p.pronamespace = $1::text::regnamespace AND has_function_privilege(v.visitor, p.oid, 'EXECUTE')
+        UNION SELECT t.typname::text FROM pg_type t, (VALUES ('anon'), ('authenticated'), ('web_anon')) AS v (visitor)
+        WHERE t.typnamespace = $1::text::regnamespace AND t.typtype = 'd' AND has_type_privilege(v.visitor, t.oid, 'USAGE')";
     let open: Vec<String> =
         client.query(text, &[schema]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert_eq!(open, ["control"], "the default privileges give rights, and only on what is not ours");
