@@ -75,7 +75,7 @@ fn a_load_overtaken_by_a_drop_of_its_user_its_group_or_all_is_not_kept() {
     let (rules, cache, id) = (rules(), cache(10), SessionId::random());
     let drops: [&dyn Fn(); 3] =
         [&|| all(cache.drop_user(UserId::from(7))), &|| all(cache.drop_group(GroupId::from(1))), &|| {
-            cache.drop_all()
+            cache.drop_all();
         }];
     for drop in drops {
         let ticket = cache.ticket();
