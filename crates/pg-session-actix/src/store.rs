@@ -28,7 +28,7 @@ type UserOf = dyn Fn(&State) -> Option<UserId> + Send + Sync;
 /// // With actix-identity, whose users have texts for ids. The values of a state are JSON:
 /// let store = PgSessionStore::new(sessions).user_of(|state| {
 ///     let user: String = serde_json::from_str(state.get("actix_identity.user_id")?).ok()?;
-///     Some(UserId::from(user.as_str()))
+///     Some(UserId::named(&user))
 /// });
 /// let sessions = SessionMiddleware::new(store, key);
 /// # }
