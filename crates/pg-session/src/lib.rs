@@ -24,7 +24,7 @@
 //!
 //! if let Some(mut session) = sessions.get(id).await? { // from memory
 //!     session.set("theme", "dark")?;
-//!     sessions.save(&mut session).await?; // writes only what changed
+//!     sessions.update(&mut session).await?; // writes only what changed
 //! }
 //! sessions.delete(id).await?; // on all nodes
 //! # Ok(()) }
@@ -48,7 +48,7 @@
 //!
 //! // Requests in flight can read the retired id for the grace period. It shows the old state.
 //! if let Some(old) = sessions.get(old_id).await? {
-//!     assert!(old.is_retired() && old.user_id().is_none());
+//!     assert!(old.is_rotated() && old.user_id().is_none());
 //! }
 //! # Ok(()) }
 //! ```
@@ -62,7 +62,7 @@
 //! # use pg_session::{ErrorKind, Session, SessionManager, UpdateError};
 //! # type Outcome = Result<(), UpdateError>;
 //! # async fn example(sessions: &SessionManager, session: &mut Session) -> Outcome {
-//! match sessions.save(session).check_attributes().await {
+//! match sessions.update(session).check_attributes().await {
 //!     Ok(()) => {}
 //!     Err(UpdateError::Conflict { keys }) => println!("changed by another request: {keys:?}"),
 //!     Err(UpdateError::NotFound) => println!("logged out"),
@@ -85,9 +85,9 @@
 //! | [`Create`], [`Get`], [`Update`], [`Rotate`] | builders; awaiting one sends it |
 //! | [`SessionId`], [`UserId`], [`GroupId`], [`Version`] | identifiers |
 //! | [`Error`], [`ErrorKind`], [`UpdateError`], [`LockError`] | failures |
-//! | [`Signer`], [`KeyRing`], [`SigningKey`], [`TokenError`] | signed tokens for cookies |
+//! | [`Signer`], [`KeyRing`], [`SigningKey`], [`Rejected`] | signed tokens for cookies |
 //! | [`Lock`], [`Lease`], [`Fence`] | locks with leases and fencing tokens |
-//! | [`Status`], [`ShutdownReport`], [`CleanupReport`] | what a node reports |
+//! | [`Status`], [`ShutdownReport`], [`CleanUp`] | what a node reports |
 //!
 //! # Features
 //!
