@@ -1,7 +1,7 @@
 //! `pg-session-bench`: pg-session beside Redis, tower-sessions and its own floors, in one run on one machine.
 //!
 //! It starts servers of its own, lets the contenders of each case take turns in interleaved rounds, and says what
-//! came of it: a table on the terminal, JSON with `--json`, docs/BENCHMARKS.md with charts. Every figure that counts is a
+//! came of it: a table on the terminal, JSON with `--json`, docs/history/benchmarks.md with charts. Every figure that counts is a
 //! ratio between two things measured in the same rounds, because machines differ and are noisy.
 //!
 //! Exit codes: 0 done, whether or not the targets were met (the table says so); 1 something went wrong, an
@@ -45,7 +45,7 @@ struct Options {
     /// Only this ratio, workload or case (may be given several times); `--list` shows them.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Regenerates docs/BENCHMARKS.md and its charts, which a complete run does anyway.
+    /// Regenerates docs/history/benchmarks.md and its charts, which a complete run does anyway.
     #[arg(long)]
     docs: bool,
     /// Shows the names of ratios and workloads, and ends.

@@ -1,4 +1,4 @@
-//! docs/BENCHMARKS.md and its charts: the targets, every figure, how they were measured, and what they do not show.
+//! docs/history/benchmarks.md and its charts: the targets, every figure, how they were measured, and what they do not show.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -28,10 +28,12 @@ pub(crate) fn write(machine: &Machine, plan: &Plan, book: &Book, outcomes: &[Out
             .with_context(|| format!("could not write {}", named.file))?;
     }
     let mut page = String::from("# Benchmarks\n\n");
-    page.push_str("Written by `./dev bench`; edit `bench/src/report` and run it again.\n\n");
+    page.push_str(
+        "Written by `./dev bench`; edit `bench/src/report` and run it again. The summary is [one page](../benchmarks.md).\n\n",
+    );
     targets(&mut page, outcomes);
     for named in &charts {
-        let _ = writeln!(page, "![{}](charts/{})\n", named.chart.title, named.file);
+        let _ = writeln!(page, "![{}](../charts/{})\n", named.chart.title, named.file);
     }
     page.push_str(LIMITS);
     page.push('\n');
@@ -41,7 +43,8 @@ pub(crate) fn write(machine: &Machine, plan: &Plan, book: &Book, outcomes: &[Out
     page.push('\n');
     setting(&mut page, machine, plan);
     figures(&mut page, book);
-    std::fs::write(docs.join("BENCHMARKS.md"), page).context("docs/BENCHMARKS.md could not be written")
+    std::fs::write(docs.join("history/benchmarks.md"), page)
+        .context("docs/history/benchmarks.md could not be written")
 }
 
 // Writing to a string cannot fail.

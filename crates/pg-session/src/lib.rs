@@ -1,43 +1,112 @@
-#![doc = include_str!("../README.md")]
+//! Distributed web sessions on PostgreSQL: memory-speed reads with a stated revocation bound.
 //!
-//! # How it works
+//! A *node* is one process with one [`SessionManager`]. It reads sessions from its own memory and
+//! writes them to PostgreSQL. LISTEN/NOTIFY tells it what other nodes change.
 //!
-//! A node is one process with one [`SessionManager`]. It has three lanes.
+//! After a change is acknowledged, no node serves the old state later than
+//! [`Config::trust_window`] (6 s by default), whatever fails. A node that cannot prove that it
+//! receives notifications reads from PostgreSQL. If PostgreSQL does not answer, the read fails.
 //!
-//! ```text
-//! READ   get ── memory ── hit, and the node is trusted ──────────────────▶ Session
-//!                 └ otherwise: loader (one query for all who wait) ── PostgreSQL
-//!                              └ may enter the memory only with its fill ticket
-//! WRITE  Session with changes ── update ── writer (combines what waits) ── one statement, one commit
-//!                                                                           └ NOTIFY inside, memory afterwards
-//! HEAR   NOTIFY ── invalidation ── drops from memory what is older than what it names
-//!        barrier returned ── trusted for another `trust_window`;  connection lost ── not trusted
+//! In a web application, use the layer of [`pg-session-tower`] or the middleware of
+//! [`pg-session-actix`]. They set the cookie and call this crate.
+//!
+//! # Create, read, change, delete
+//!
+//! ```no_run
+//! use pg_session::{Config, Migrations, SessionManager, UserId};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = Config::default();
+//! config.migrations = Migrations::Apply; // creates the tables
+//! let sessions = SessionManager::connect("postgres://localhost/app", config).await?;
+//!
+//! let id = sessions.create(UserId::from(42)).set("role", "admin")?.await?.id();
+//!
+//! if let Some(mut session) = sessions.get(id).await? { // from memory
+//!     session.set("theme", "dark")?;
+//!     sessions.update(&mut session).await?; // writes only what changed
+//! }
+//! sessions.delete(id).await?; // on all nodes
+//! # Ok(()) }
 //! ```
 //!
-//! **Reading.** [`SessionManager::get`] answers from memory if the node can prove that it hears the database, and asks
-//! the database otherwise. What it hands out is a [`Session`]: a snapshot of one [`Version`], shared by all requests of
-//! the node, with the request's own changes on top. Absence is `None`, for unknown, expired and revoked alike.
+//! [`get`](SessionManager::get) returns `Ok(None)` for unknown, expired and deleted sessions.
+//! A [`Session`] is a snapshot of one [`Version`] with the caller's own changes.
 //!
-//! **Writing.** [`create`](SessionManager::create), [`update`](SessionManager::update) and
-//! [`delete`](SessionManager::delete) return when PostgreSQL has committed. From then on this node shows the new state,
-//! and the others do so within milliseconds. An update may be checked against the session's version or against the
-//! versions of the attributes that it changes ([which one](https://github.com/pg-session/pg-session/blob/main/docs/checked-updates.md));
-//! [`modify`](SessionManager::modify) loads, changes, checks and retries.
-//! What an update cannot do is bring back a session that was ended: that is [`UpdateError::NotFound`].
+//! # Log in with a new id
 //!
-//! **Signing in.** A session may be [of nobody](SessionManager::create_anonymous) at first. With each change of privilege it
-//! goes on under a new id ([`rotate`](SessionManager::rotate)), with the attributes that are to stay. For a short grace the old id
-//! answers requests that were under way, with the user and the attributes from before.
+//! Rotate the id at each login and each change of privilege. An id that was planted or stolen
+//! before the login is worthless after it.
 //!
-//! **Hearing.** Each node listens on a connection of its own. Notifications name what changed and to which version; a
-//! barrier, sent every third of [`Config::trust_window`] and heard again, proves that nothing is missing. A node that
-//! lost its connection serves nothing from memory until it listens again, and then only sessions whose versions it has
-//! compared with the database's. [`SessionManager::status`] says how it stands.
+//! ```no_run
+//! # use pg_session::SessionManager;
+//! # async fn example(sessions: &SessionManager) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut visitor = sessions.create_anonymous().set("cart", &["milk"])?.await?;
+//! let old_id = visitor.id();
 //!
-//! **Ending.** [`SessionManager::shutdown`] takes no new work, commits what is queued, writes the last accesses, and
-//! says what it could not finish.
+//! sessions.rotate(&mut visitor).user(42).keep(["cart"]).await?;
 //!
-//! Errors are one opaque [`Error`] with a [`kind`](Error::kind) to branch on and a message that says what to do.
+//! // Requests in flight can read the retired id for the grace period. It shows the old state.
+//! if let Some(old) = sessions.get(old_id).await? {
+//!     assert!(old.is_rotated() && old.user_id().is_none());
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Errors
+//!
+//! [`Error`] is opaque. Branch on its [`kind`](Error::kind). A save returns [`UpdateError`], which
+//! names the outcomes that a caller handles.
+//!
+//! ```no_run
+//! # use pg_session::{ErrorKind, Session, SessionManager, UpdateError};
+//! # type Outcome = Result<(), UpdateError>;
+//! # async fn example(sessions: &SessionManager, session: &mut Session) -> Outcome {
+//! match sessions.update(session).check_attributes().await {
+//!     Ok(()) => {}
+//!     Err(UpdateError::Conflict { keys }) => println!("changed by another request: {keys:?}"),
+//!     Err(UpdateError::NotFound) => println!("logged out"),
+//!     Err(UpdateError::Rotated) => println!("retry with the new cookie"),
+//!     Err(UpdateError::Failed(error)) if error.kind() == ErrorKind::OutcomeUnknown => {
+//!         println!("load the session again to see whether the change was made");
+//!     }
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Types
+//!
+//! | type | purpose |
+//! |---|---|
+//! | [`SessionManager`] | the entry point; one for each process, cheap to clone |
+//! | [`Config`], [`Builder`] | settings; an existing pool; another address for the listener |
+//! | [`Session`] | a snapshot with attributes; [`set`](Session::set) changes are saved by `save` |
+//! | [`Create`], [`Get`], [`Update`], [`Rotate`] | builders; awaiting one sends it |
+//! | [`SessionId`], [`UserId`], [`GroupId`], [`Version`] | identifiers |
+//! | [`Error`], [`ErrorKind`], [`UpdateError`], [`LockError`] | failures |
+//! | [`Signer`], [`KeyRing`], [`SigningKey`], [`Rejected`] | signed tokens for cookies |
+//! | [`Lock`], [`Lease`], [`Fence`] | locks with leases and fencing tokens |
+//! | [`Status`], [`ShutdownReport`], [`CleanUp`] | what a node reports |
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `testing` | off | hooks for this crate's own tests; **no promise of stability** |
+//!
+//! # More
+//!
+//! [Configuration], [operations], [checked updates], [security], [architecture], [examples].
+//!
+//! [`pg-session-tower`]: https://docs.rs/pg-session-tower
+//! [`pg-session-actix`]: https://docs.rs/pg-session-actix
+//! [Configuration]: https://github.com/pg-session/pg-session/blob/main/docs/configuration.md
+//! [operations]: https://github.com/pg-session/pg-session/blob/main/docs/operations.md
+//! [checked updates]: https://github.com/pg-session/pg-session/blob/main/docs/checked-updates.md
+//! [security]: https://github.com/pg-session/pg-session/blob/main/SECURITY.md
+//! [architecture]: https://github.com/pg-session/pg-session/blob/main/ARCHITECTURE.md
+//! [examples]: https://github.com/pg-session/pg-session/tree/main/crates/pg-session/examples
 
 // Floor 0, pure: no I/O, no async.
 mod clock;
@@ -95,15 +164,17 @@ pub mod testing {
     }
 }
 
-/// The pages of `docs/`, so that `cargo test --doc` compiles their code.
+/// Compiles the code in `docs/` as part of `cargo test --doc`.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../../../docs/checked-updates.md")]
     mod checked_updates {}
-    #[doc = include_str!("../../../docs/coming-from-go-pg-session.md")]
+    #[doc = include_str!("../../../docs/history/coming-from-go-pg-session.md")]
     mod coming_from_go_pg_session {}
     #[doc = include_str!("../../../docs/configuration.md")]
     mod configuration {}
+    #[doc = include_str!("../../../docs/operations.md")]
+    mod operations {}
     #[doc = include_str!("../../../docs/security.md")]
     mod security {}
 }

@@ -20,9 +20,12 @@ pub fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).expect("a document of the repository")
 }
 
+/// The archive in `docs/history` is not among them: it names what existed when it was written.
 pub fn all() -> Vec<Paper> {
-    let pages = fs::read_dir(root().join("docs")).expect("the pages of the repository");
-    let pages = pages.map(|page| format!("docs/{}", page.expect("a page").file_name().display()));
+    let pages = ["docs", "docs/decisions"].into_iter().flat_map(|folder| {
+        let pages = fs::read_dir(root().join(folder)).expect("the pages of the repository");
+        pages.map(move |page| format!("{folder}/{}", page.expect("a page").file_name().display()))
+    });
     let pages = pages.filter(|page| page.ends_with(".md"));
     let names = PAPERS.iter().map(ToString::to_string).chain(pages);
     names.map(|name| Paper { text: read(&name), name }).collect()

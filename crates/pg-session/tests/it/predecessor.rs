@@ -1,5 +1,5 @@
 //! What the predecessor (go-pg-session) gets wrong, and no other test shows by its name: one test a fault, in the order of
-//! docs/COVERAGE.md, which lists all of them with their tests.
+//! docs/history/coverage.md, which lists all of them with their tests.
 
 use pg_session::testing::Guard;
 use pg_session::{Config, ErrorKind, GroupId, SessionManager, Trusted, UpdateError};

@@ -9,6 +9,7 @@ use crate::support::World;
 
 const README: &str = include_str!("../../README.md");
 const SECURITY: &str = include_str!("../../../../SECURITY.md");
+const OPERATIONS: &str = include_str!("../../../../docs/operations.md");
 
 /// A role of its own for each test, for roles are not kept in a schema.
 struct Role {
@@ -57,6 +58,29 @@ async fn a_role_with_the_rights_in_the_readme_can_do_everything() {
 #[tokio::test]
 async fn the_rights_in_the_security_policy_are_enough() {
     do_everything_with_the_rights_in(SECURITY).await;
+}
+
+#[tokio::test]
+async fn the_rights_in_the_operations_page_are_enough() {
+    do_everything_with_the_rights_in(OPERATIONS).await;
+}
+
+/// All blocks but the grants, in the order of the page, as the owner of the tables.
+#[tokio::test]
+async fn the_statements_of_the_operations_page_run() {
+    let world = World::new();
+    let node = world.node().await;
+    node.create(1).set("n", &1).unwrap().await.unwrap();
+    let blocks = OPERATIONS.split("```sql").skip(1).filter_map(|rest| rest.split("```").next());
+    let statements: Vec<&str> = blocks.filter(|block| !block.contains("GRANT ")).collect();
+    assert!(statements.len() >= 4, "{statements:?}");
+    for statement in statements {
+        let statement = statement.replace("public.", &format!("{}.", world.schema));
+        world.client().await.batch_execute(&statement).await.unwrap_or_else(|error| {
+            panic!("{statement}: {error}");
+        });
+    }
+    assert!(node.user_sessions(1).await.unwrap().is_empty(), "the last statement ends all sessions");
 }
 
 async fn do_everything_with_the_rights_in(paper: &str) {
