@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod elevated;
 mod error;
@@ -11,6 +12,7 @@ mod store;
 pub use elevated::{Elevated, StepUp};
 pub use error::SessionError;
 pub use middleware::{SessionMiddleware, SessionService};
+pub use pg_session;
 pub use pg_session_web::{
     CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, Refusal,
     SESSION_TOKEN_HEADER, STEP_UP_HEADER, WebSessions,

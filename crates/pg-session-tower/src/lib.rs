@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod elevated;
 mod error;
@@ -12,6 +13,7 @@ pub use elevated::{Elevated, StepUp};
 pub use error::SessionError;
 pub use head::Peer;
 pub use layer::{ResponseFuture, SessionLayer, SessionService};
+pub use pg_session;
 pub use pg_session_web::{
     CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, Refusal,
     SESSION_TOKEN_HEADER, STEP_UP_HEADER, WebSessions,

@@ -36,6 +36,7 @@ pub use cookie::{COOKIE_BYTES_MAX, CookiePolicy};
 pub use devices::{Device, DeviceId, NotADevice};
 pub use error::{Error, ErrorKind};
 pub use login::Login;
+pub use pg_session;
 pub use refusal::Refusal;
 pub use session::Session;
 pub use step_up::{Denied, Privilege, STEP_UP_HEADER};
