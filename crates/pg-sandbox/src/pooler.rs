@@ -150,7 +150,7 @@ impl PoolerBuilder {
         let directory = Directory::choose(account);
         let port = Port::reserve()
             .map_err(|error| Error::caused(ErrorKind::Port, "could not get a port on 127.0.0.1", error))?;
-        // From here on the reaper is responsible, whatever fails and whoever dies.
+        // From here on the reaper cleans up, also if this process dies.
         let reaper = Reaper::watch(directory.clone())?;
         directory.furnish(account)?;
         let state = Mutex::new(State { reaper, process: None, config });

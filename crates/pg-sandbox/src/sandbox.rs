@@ -67,7 +67,7 @@ impl Sandbox {
             None => Directory::choose(account),
         };
         let conf = settings.render(&directory)?;
-        // From here on the reaper is responsible, whatever fails and whoever dies.
+        // From here on the reaper cleans up, also if this process dies.
         let mut reaper = Reaper::watch(directory.clone())?;
         directory.furnish(account)?;
         let launch = Launch { binaries, account, directory };

@@ -30,8 +30,7 @@ use crate::refusal::Refusal;
 use crate::session::{News, Session, Stage, State};
 use crate::web_sessions::Unsaved;
 
-/// How old a token is at least when a client is told to forget it because its session has ended: twice the longest grace of
-/// a rotation.
+/// The least age of the token of an ended session whose cookie is removed: twice the longest grace of a rotation.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 /// How long a request may have taken that tells so: a user cannot log in on another node meanwhile.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(1);
@@ -135,7 +134,7 @@ impl Session {
         self.closing(&state, scope, refuse)
     }
 
-    /// Whether the client is told to forget a token because its session has ended. A login beside this request may have
+    /// Whether the response removes the token of an ended session from the client. A login beside this request may have
     /// given it another one, which that would remove. So the token is older than any grace, a user asked for a page, the
     /// request was short, and this node has not ended or replaced the session itself.
     fn may_forget(&self, state: &State) -> bool {

@@ -131,7 +131,7 @@ CREATE TRIGGER sessions_follow_delete AFTER DELETE ON "{schema}"."{prefix}sessio
 CREATE TRIGGER sessions_follow_truncate AFTER TRUNCATE ON "{schema}"."{prefix}sessions"
     FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}sessions_follow"();
 
--- Locks the users, then returns those who have room for another session.
+-- Locks the users, then returns the users that have room for another session.
 --
 -- Each query of a volatile function sees what was committed when that query began. So the count includes the sessions
 -- of transactions that the lock waited for.

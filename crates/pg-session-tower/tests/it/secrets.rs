@@ -13,7 +13,7 @@ use crate::http::browser::{Browser, Reply};
 use crate::http::world::{Site, eventually};
 use crate::told::{self, Told};
 
-/// On one thread, so that everything that is told is told to this test's subscriber.
+/// On one thread, so that this test's subscriber receives every event.
 #[tokio::test]
 async fn no_table_no_notification_and_no_log_holds_what_logs_a_person_in() {
     told::init();

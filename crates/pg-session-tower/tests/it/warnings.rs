@@ -28,7 +28,7 @@ async fn visits(site: &Site, proto: Option<&str>, keeps_cookies: bool, secure: b
     logged.text()
 }
 
-/// On one thread, so that everything that is told is told to this test's subscriber.
+/// On one thread, so that this test's subscriber receives every event.
 #[tokio::test]
 async fn a_secure_cookie_that_never_comes_back_is_warned_about_once() {
     told::init();

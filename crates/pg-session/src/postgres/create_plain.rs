@@ -1,7 +1,7 @@
 //! Creates sessions whose users have room for them, and all of whose attributes stand in their rows: one statement, one list, and
 //! nothing to join. Nearly every login is one of these; for the others there is [`create`](super::create).
 //!
-//! I7: who has room is told by a function (`migrations/0001_initial.sql`) that takes the users' locks and then looks,
+//! I7: a function (`migrations/0001_initial.sql`) finds the users with room. It takes the users' locks and then looks,
 //! with a snapshot that is younger than the locks. It is called before the first row is inserted, and once. A user who has as
 //! many sessions as allowed, dead or alive, gets none here, and [`Created::Crowded`] says so.
 

@@ -237,8 +237,8 @@ impl Database {
         ))
     }
 
-    /// PostgreSQL looks for operators in `pg_catalog` first, unless the path names it behind another schema. Then whoever may
-    /// create in that schema can have its operators run as this role. `pg_temp` holds none.
+    /// PostgreSQL looks for operators in `pg_catalog` first, unless the path names it behind another schema. Then a role
+    /// that may create in that schema can have its operators run as this role. `pg_temp` holds none.
     async fn check_search_path(&self) -> Result<(), Error> {
         let path = self.bounded(self.timeout, async |connection| {
             let rows = connection.query_typed("SELECT pg_catalog.current_schemas(true)", &[]).await;
