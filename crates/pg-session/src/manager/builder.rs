@@ -22,10 +22,10 @@ use crate::invalidation::trust::Trust;
 use crate::loader::{LOAD_LANES, Loader};
 use crate::lock::Locks;
 use crate::lock::waiters::Waiters;
+use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
 use crate::postgres::names::Names;
 use crate::postgres::pooler::{Reach, own_pool, statement_mode};
-use crate::postgres::server::Server;
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::probes::Probes;
 use crate::session::record::Rules;
@@ -43,8 +43,8 @@ const START_WAIT_MIN: Duration = Duration::from_secs(2);
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct Builder {
     config: Config,
-    server: Option<Server>,
-    listen_on: Option<tokio_postgres::Config>,
+    server: Option<ConnectOptions>,
+    listen_on: Option<ListenOn>,
     listener: Option<Listener>,
     pool: Option<Pool>,
     clock: Clock,
@@ -64,31 +64,58 @@ impl Builder {
         }
     }
 
-    /// The server, as a connection string: a URL, or `host=… user=…`, with libpq's `sslmode` and `sslrootcert`.
+    /// The server, as a connection string that `psql` accepts: a URL, or `host=… user=…`.
     ///
     /// **`sslmode=prefer` (the default) and `require` encrypt without verifying the server.** Over a network that is
     /// not your own, use `sslmode=verify-full`, which verifies with the machine's authorities or the PEM file in
-    /// `sslrootcert`.
+    /// `sslrootcert`. As in libpq, `require` with `sslrootcert` verifies as `verify-ca` does, and `sslrootcert=system`
+    /// means `verify-full`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if it does not parse. The message does not repeat the string, which may hold a password.
-    pub fn url(mut self, url: &str) -> Result<Self, Error> {
-        self.server = Some(Server::parse(url)?);
-        Ok(self)
+    /// [`ErrorKind::Config`] if it does not parse or asks for what is not supported. The message names the option, and
+    /// repeats no value.
+    pub fn url(self, url: &str) -> Result<Self, Error> {
+        Ok(self.connect_options(ConnectOptions::parse(url)?))
+    }
+
+    /// The server, from `DATABASE_URL` and libpq's variables; see [`ConnectOptions::from_env`].
+    ///
+    /// # Errors
+    /// As [`ConnectOptions::from_env`].
+    pub fn from_env(self) -> Result<Self, Error> {
+        Ok(self.connect_options(ConnectOptions::from_env()?))
+    }
+
+    /// The server, as options that were read before.
+    pub fn connect_options(mut self, options: ConnectOptions) -> Self {
+        self.server = Some(options);
+        self
     }
 
     /// The server, as the driver's configuration, which cannot ask for verification; [`url`](Builder::url) can.
-    pub fn postgres(mut self, postgres: tokio_postgres::Config) -> Self {
-        self.server = Some(postgres.into());
-        self
+    pub fn postgres(self, postgres: tokio_postgres::Config) -> Self {
+        self.connect_options(postgres.into())
     }
 
     /// Another way to the same database for the listener, which needs a connection of its own: directly to
     /// PostgreSQL where the pool goes through pgbouncer. A listener that meets a pooler is an error of
     /// [`connect`](Builder::connect); one that meets it later is not trusted, and the node reads from the database.
+    ///
+    /// The driver's configuration cannot ask for verification: the connection is encrypted and verified as the pool's
+    /// is. `sslmode=disable` beside a pool that is encrypted is an error of [`connect`](Builder::connect).
     pub fn listen_on(mut self, postgres: tokio_postgres::Config) -> Self {
-        self.listen_on = Some(postgres);
+        self.listen_on = Some(ListenOn::Driver(Box::new(postgres)));
         self
+    }
+
+    /// As [`listen_on`](Builder::listen_on), with a connection string. Its `sslmode` must protect the connection at
+    /// least as well as the pool's is; a weaker one is an error of [`connect`](Builder::connect).
+    ///
+    /// # Errors
+    /// As [`url`](Builder::url).
+    pub fn listen_on_url(mut self, url: &str) -> Result<Self, Error> {
+        self.listen_on = Some(ListenOn::Options(Box::new(ConnectOptions::parse(url)?)));
+        Ok(self)
     }
 
     /// The application's own listener on the same database, instead of a connection more. The node subscribes to its
@@ -136,10 +163,10 @@ impl Builder {
             None => Ears::Own(Box::new(self.listen_on_server()?)),
         };
         let pool = match self.pool {
-            Some(pool) => Pooled::Application(pool, Server::unverified()?),
+            Some(pool) => Pooled::Application(pool, ConnectOptions::unverified()?),
             None => {
                 let server = self.server.ok_or_else(no_server)?;
-                let tls = server.connector()?;
+                let tls = server.tls.connector()?;
                 let (pool, reach) = own_pool(server.config, tls.clone(), &self.config).await?;
                 Pooled::Own(pool, tls, reach)
             }
@@ -187,15 +214,27 @@ impl Builder {
         Ok(manager)
     }
 
-    /// The listener's way to the database, verified as the pool's is.
-    fn listen_on_server(&self) -> Result<Server, Error> {
+    /// The listener's way to the database, protected at least as the pool's is.
+    fn listen_on_server(&self) -> Result<ConnectOptions, Error> {
         match (&self.listen_on, &self.server) {
-            (Some(config), Some(server)) => Ok(server.reached_by(config.clone())),
-            (Some(config), None) => Ok(config.clone().into()),
+            (Some(ListenOn::Driver(config)), Some(server)) => server.protect((**config).clone()),
+            (Some(ListenOn::Options(options)), Some(server)) => {
+                server.check_listener(options)?;
+                Ok((**options).clone())
+            }
+            (Some(ListenOn::Driver(config)), None) => Ok((**config).clone().into()),
+            (Some(ListenOn::Options(options)), None) => Ok((**options).clone()),
             (None, Some(server)) => Ok(server.clone()),
             (None, None) => Err(no_server()),
         }
     }
+}
+
+/// The listener's own way to the database.
+#[derive(Debug)]
+enum ListenOn {
+    Driver(Box<tokio_postgres::Config>),
+    Options(Box<ConnectOptions>),
 }
 
 impl SessionManager {
@@ -206,7 +245,7 @@ impl SessionManager {
             pg_listen::ErrorKind::Pooler => Error::new(
                 ErrorKind::Config,
                 "the listener is behind a connection pooler, which loses notifications; give it PostgreSQL's own \
-                 address with `listen_on`",
+                 address with `listen_on_url`",
             )
             .with_source(error),
             _ => of_listener(error),
@@ -234,7 +273,7 @@ fn another_server() -> Error {
 
 /// Whose listener it is: only our own is closed at shutdown, and sends as many barriers as the trust needs by itself.
 enum Ears {
-    Own(Box<Server>),
+    Own(Box<ConnectOptions>),
     Application(Listener),
 }
 
@@ -330,10 +369,10 @@ fn start(
     }
 }
 
-fn make_listener(server: &Server, config: &Config) -> Result<Listener, Error> {
+fn make_listener(server: &ConnectOptions, config: &Config) -> Result<Listener, Error> {
     let interval = config.trust_window / BARRIERS_PER_WINDOW;
     Listener::builder(server.config.clone())
-        .tls(server.connector()?)
+        .tls(server.tls.connector()?)
         .barrier_interval(interval)
         .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))
         .start()

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use rustls::CertificateError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::error::{Error, ErrorKind};
@@ -182,24 +183,21 @@ pub(super) fn is_full(error: &tokio_postgres::Error) -> bool {
 
 /// A failure to connect.
 pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
-    if let Some(cause) = tls_fault(error) {
-        return Error::new(
-            ErrorKind::Config,
-            "TLS with PostgreSQL failed; compare its certificate with sslmode, sslrootcert and the host's name",
-        )
-        .with_source(cause);
+    if let Some((message, cause)) = tls_fault(error) {
+        return Error::new(ErrorKind::Config, message).with_source(cause);
     }
     let Some(server) = error.as_db_error() else {
-        return Error::new(
-            ErrorKind::Unavailable,
-            "PostgreSQL cannot be reached; check host, port and network",
-        )
-        .with_source(error_text(error));
+        let (kind, message) = of_driver(error);
+        return Error::new(kind, message).with_source(error_text(error));
     };
     let (kind, message) = match *server.code() {
-        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+        SqlState::INVALID_PASSWORD => {
             (ErrorKind::Config, "PostgreSQL refused the user name or password; correct the connection string")
         }
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION => (
+            ErrorKind::Config,
+            "PostgreSQL does not let this user in, see the cause; correct the connection string (user, sslmode) or pg_hba.conf",
+        ),
         SqlState::INVALID_CATALOG_NAME => {
             (ErrorKind::Config, "the database does not exist; create it or correct the connection string")
         }
@@ -215,13 +213,59 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
     Error::new(kind, message).with_source(Cause::of(server))
 }
 
+/// What the driver found by itself. It tells its kinds apart only by their text.
+fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    match (error.to_string().as_str(), cause.as_str()) {
+        ("invalid configuration", "password missing") => (
+            ErrorKind::Config,
+            "PostgreSQL asks for a password, and none was given; add it to the connection string",
+        ),
+        ("invalid configuration", _) => {
+            (ErrorKind::Config, "the connection's settings contradict each other; look at the cause")
+        }
+        ("authentication error", _) => (
+            ErrorKind::Config,
+            "PostgreSQL and the node found no common way to authenticate; compare channel_binding and sslmode with the \
+             server's",
+        ),
+        (_, "database does not allow writes") => (
+            ErrorKind::Unavailable,
+            "no host that was reached accepts writes, which sessions need; give the pool the address of the primary",
+        ),
+        (_, cause) if cause.starts_with("failed to lookup address information") => {
+            (ErrorKind::Unavailable, "the host's name cannot be resolved; correct the host, or look at DNS")
+        }
+        _ => (ErrorKind::Unavailable, "PostgreSQL cannot be reached; check host, port and network"),
+    }
+}
+
 /// What the two sides' settings are to blame for, not the network: the TLS library's own error, which the driver
 /// wraps in an `io::Error`, or a server without TLS, which the driver tells only by its text.
-fn tls_fault(error: &tokio_postgres::Error) -> Option<String> {
+fn tls_fault(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
     let cause = std::error::Error::source(error)?;
+    if cause.to_string() == "server does not support TLS" {
+        let message = "the server does not offer TLS; turn it on there (ssl = on), or use sslmode=disable";
+        return Some((message, cause.to_string()));
+    }
     let own = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let is_tls = own.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
-    (is_tls || cause.to_string() == "server does not support TLS").then(|| cause.to_string())
+    let message = match own.and_then(<dyn std::error::Error + Send + Sync>::downcast_ref)? {
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => {
+            "the server's certificate is for another host; connect by a name in it, or use sslmode=verify-ca"
+        }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the server's certificate is of an authority that is not known; name its file in sslrootcert"
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            "the server's certificate is not accepted; look at the cause, sslrootcert and sslcrl"
+        }
+        _ => {
+            "TLS with PostgreSQL failed; compare the server's settings with sslmode, sslcert and sslrootcert"
+        }
+    };
+    Some((message, cause.to_string()))
 }
 
 fn error_text(error: &tokio_postgres::Error) -> String {

@@ -4,10 +4,13 @@
 //! and carries the database's own judgement of what is alive, so that no caller can forget it.
 
 pub(crate) mod clean;
+pub(crate) mod connect_options;
 pub(crate) mod connection;
+mod connection_string;
 pub(crate) mod create;
 mod create_plain;
 pub(crate) mod delete;
+mod environment;
 pub(crate) mod failure;
 pub(crate) mod load;
 pub(crate) mod lock;
@@ -17,11 +20,12 @@ pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;
 mod parameters;
+mod password_file;
 pub(crate) mod pooler;
 mod remove_attribute;
 pub(crate) mod rotate;
-pub(crate) mod server;
 mod session_limit;
+mod tls;
 pub(crate) mod touch;
 mod transaction;
 pub(crate) mod update;

@@ -18,6 +18,7 @@ mod another_server;
 mod bad_input;
 mod bad_server;
 mod combining;
+mod connection_errors;
 mod corpus;
 mod crash;
 mod drop_many;

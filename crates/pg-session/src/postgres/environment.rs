@@ -1,0 +1,148 @@
+//! `DATABASE_URL` and libpq's variables, for programs that ask for them.
+//!
+//! <https://www.postgresql.org/docs/current/libpq-envars.html>
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::connection_string::{self, Settings};
+use crate::error::{Error, ErrorKind};
+
+/// libpq's variables and the settings that they are defaults of.
+const VARIABLES: &[(&str, &str)] = &[
+    ("PGAPPNAME", "application_name"),
+    ("PGCHANNELBINDING", "channel_binding"),
+    ("PGCLIENTENCODING", "client_encoding"),
+    ("PGCONNECT_TIMEOUT", "connect_timeout"),
+    ("PGDATABASE", "dbname"),
+    ("PGGSSDELEGATION", "gssdelegation"),
+    ("PGGSSENCMODE", "gssencmode"),
+    ("PGGSSLIB", "gsslib"),
+    ("PGHOST", "host"),
+    ("PGHOSTADDR", "hostaddr"),
+    ("PGKRBSRVNAME", "krbsrvname"),
+    ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
+    ("PGOPTIONS", "options"),
+    ("PGPASSFILE", "passfile"),
+    ("PGPASSWORD", "password"),
+    ("PGPORT", "port"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLCERTMODE", "sslcertmode"),
+    ("PGSSLCOMPRESSION", "sslcompression"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+    ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLSNI", "sslsni"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+    ("PGUSER", "user"),
+];
+
+/// Variables of libpq that would change where or how we connect, and are not supported.
+const UNSUPPORTED: &[&str] = &["PGREQUIREAUTH", "PGREQUIREPEER", "PGSERVICE", "PGSERVICEFILE", "PGSSLCRLDIR"];
+
+/// # Errors
+/// A variable is not UTF-8 or not supported, or `DATABASE_URL` is no connection string.
+pub(super) fn settings(variable: impl Fn(&str) -> Option<OsString>) -> Result<Settings, Error> {
+    let variable = |name: &str| match variable(name).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Some(Err(_)) => {
+            Err(Error::new(ErrorKind::Config, format!("the variable {name} is not UTF-8; write it as UTF-8")))
+        }
+    };
+    let mut settings = match variable("DATABASE_URL")? {
+        Some(text) => connection_string::parse(&text).map_err(|error| {
+            Error::new(ErrorKind::Config, format!("the variable DATABASE_URL is wrong: {error}"))
+        })?,
+        None => Settings::new(),
+    };
+    let mut missing = Vec::new();
+    for (name, setting) in VARIABLES {
+        match variable(name)? {
+            // A host of the string is not reached by an address of the environment.
+            Some(_) if *setting == "hostaddr" && settings.contains_key("host") => {}
+            Some(value) if !settings.contains_key(*setting) => missing.push(((*setting).to_owned(), value)),
+            _ => {}
+        }
+    }
+    settings.extend(missing);
+    for name in UNSUPPORTED {
+        if variable(name)?.is_some() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "the variable {name} is not supported; remove it and write its settings into DATABASE_URL"
+                ),
+            ));
+        }
+    }
+    if !settings.contains_key("host") && !settings.contains_key("hostaddr") {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "no variable names a host; set DATABASE_URL to postgres://user:password@host:5432/database, or set PGHOST",
+        ));
+    }
+    if !settings.contains_key("passfile")
+        && !settings.contains_key("password")
+        && let Some(home) = variable("HOME")?
+    {
+        let path = PathBuf::from(home).join(".pgpass");
+        if let (true, Some(path)) = (path.is_file(), path.to_str()) {
+            settings.insert("passfile".to_owned(), path.to_owned());
+        }
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, Error> {
+        settings(|name| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into()))
+    }
+
+    #[test]
+    fn variables_fill_what_the_url_does_not_name() {
+        let read = read(&[
+            ("DATABASE_URL", "postgres://me@db/app"),
+            ("PGUSER", "other"),
+            ("PGHOSTADDR", "192.0.2.1"),
+            ("PGPASSWORD", "secret"),
+            ("PGSSLMODE", "verify-full"),
+            ("PGAPPNAME", ""),
+        ])
+        .unwrap();
+        let read: Vec<(&str, &str)> =
+            read.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [
+            ("dbname", "app"),
+            ("host", "db"),
+            ("password", "secret"),
+            ("sslmode", "verify-full"),
+            ("user", "me"),
+        ];
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn what_is_missing_or_not_supported_is_named() {
+        for (variables, expected) in [
+            (&[][..], "DATABASE_URL"),
+            (&[("PGHOST", "db"), ("PGSERVICE", "prod")], "PGSERVICE"),
+            (
+                &[("DATABASE_URL", "mysql://u:hunter2@h")],
+                "DATABASE_URL is wrong: the connection string has a scheme",
+            ),
+        ] {
+            let error = read(variables).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}
