@@ -245,7 +245,8 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
 fn tls_fault(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
     let cause = std::error::Error::source(error)?;
     if cause.to_string() == "server does not support TLS" {
-        let message = "the server does not offer TLS; turn it on there (ssl = on), or use sslmode=disable";
+        let message = "the server does not offer TLS; turn it on there (ssl = on); use sslmode=disable only in a network \
+                       that you trust";
         return Some((message, cause.to_string()));
     }
     let own = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
