@@ -137,7 +137,7 @@ fn refusal(server: &DbError) -> Error {
         SqlState::UNDEFINED_OBJECT if server.message().contains(ROW_SECURITY_MARK) => {
             (ErrorKind::Permission, ROW_SECURITY.to_owned())
         }
-        SqlState::INSUFFICIENT_PRIVILEGE if server.message().contains("row-level security") => {
+        SqlState::INSUFFICIENT_PRIVILEGE if is_row_security(server) => {
             (ErrorKind::Permission, ROW_SECURITY.to_owned())
         }
         SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => (
@@ -148,7 +148,26 @@ fn refusal(server: &DbError) -> Error {
             ErrorKind::Permission,
             format!("{}; grant the role the rights that the README lists", server.message()),
         ),
-        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN | SqlState::INVALID_SCHEMA_NAME => (
+        SqlState::INVALID_SCHEMA_NAME => (
+            ErrorKind::Schema,
+            format!(
+                "{}; correct `schema` in the configuration, or create it (`migrations = \"apply\"` does so at start)",
+                server.message()
+            ),
+        ),
+        SqlState::UNDEFINED_FUNCTION | SqlState::UNDEFINED_OBJECT | SqlState::WRONG_OBJECT_TYPE => (
+            ErrorKind::Schema,
+            format!(
+                "{}; the schema was changed by hand: restore it as the SQL of `pg_session::migrations_sql` makes it",
+                server.message()
+            ),
+        ),
+        SqlState::UNTRANSLATABLE_CHARACTER | SqlState::CHARACTER_NOT_IN_REPERTOIRE => (
+            ErrorKind::Config,
+            "the database's encoding cannot store a character of this request; use a database with encoding UTF8"
+                .to_owned(),
+        ),
+        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN => (
             ErrorKind::Schema,
             format!("{}; run the migrations (`migrations = \"apply\"` does so at start)", server.message()),
         ),
@@ -167,6 +186,11 @@ fn refusal(server: &DbError) -> Error {
         _ => (ErrorKind::Database, "PostgreSQL refused the statement".to_owned()),
     };
     Error::new(kind, message).with_source(Cause::of(server))
+}
+
+/// Whether a policy refused a row. The server translates its messages, but not the names of its routines.
+fn is_row_security(server: &DbError) -> bool {
+    matches!(server.routine(), Some("ExecWithCheckOptions" | "check_enable_rls"))
 }
 
 /// Whether a pooler refused the startup packet for an option that it does not know.
@@ -276,7 +300,8 @@ fn error_text(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// The server's words without DETAIL, HINT and WHERE, which quote rows: session ids and values.
+/// The server's message without DETAIL, HINT and WHERE, which quote rows: session ids and values. The message of a data
+/// exception (class 22) can quote a value as well, so only its code is kept.
 #[derive(Debug)]
 struct Cause {
     code: String,
@@ -288,7 +313,11 @@ impl Cause {
     fn of(error: &DbError) -> Self {
         Self {
             code: error.code().code().to_owned(),
-            message: error.message().to_owned(),
+            message: if error.code().code().starts_with("22") {
+                "data exception; the message is withheld because it can quote a value".to_owned()
+            } else {
+                error.message().to_owned()
+            },
             constraint: error.constraint().map(ToOwned::to_owned),
         }
     }

@@ -1,10 +1,11 @@
 //! Servers that cannot be used: not there, not for this role, without the tables, or with somebody else's. Each is a
 //! typed error at the start that says what to do, and nothing is left behind.
 
+use std::future::IntoFuture as _;
 use std::time::Duration;
 
 use pg_sandbox::Sandbox;
-use pg_session::{Config, Error, ErrorKind, Migrations, SessionManager};
+use pg_session::{Config, Error, ErrorKind, LockError, Migrations, SessionManager};
 use tokio::net::TcpListener;
 
 use crate::support::{World, eventually};
@@ -75,6 +76,54 @@ async fn a_closed_port_is_unavailable_and_said_to_be() {
     let error = refused(&format!("postgres://ann:hunter2@{free}/db"), world.config()).await;
     assert_says(&error, ErrorKind::Unavailable, "check host, port and network");
     assert!(!chain(&error).contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_character_outside_the_encoding_is_named_without_bytes() {
+    let world = World::new();
+    let name = format!("latin1_{}", world.schema);
+    let create =
+        format!("CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    world.client().await.batch_execute(&create).await.unwrap();
+    let (server, _) = world.url.rsplit_once('/').unwrap();
+    let node = SessionManager::connect(&format!("{server}/{name}"), world.config()).await.unwrap();
+    // Both values travel in one statement. Only the euro sign is refused.
+    let euro = node.create(1).set("price", &"5 \u{20ac}").unwrap().into_future();
+    let pound = node.create(1).set("price", &"5 \u{a3}").unwrap().into_future();
+    let (euro, pound) = tokio::join!(euro, pound);
+    assert!(pound.is_ok(), "{pound:?}");
+    let Err(LockError::Failed(name)) = node.lock("\u{20ac}").await else { panic!("it cannot be stored") };
+    for error in [euro.unwrap_err(), name] {
+        assert_says(&error, ErrorKind::Config, "encoding UTF8");
+        assert!(!chain(&error).contains("0xe2"), "{}", chain(&error));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_function_is_named_with_what_restores_it() {
+    let world = World::new();
+    let node = world.node().await;
+    world.client().await.batch_execute("DROP FUNCTION sessions_room").await.unwrap();
+    let running = node.create(1).await.unwrap_err();
+    let starting = refused(&world.url, checking(&world)).await;
+    for error in [running, starting] {
+        assert_says(&error, ErrorKind::Schema, "sessions_room");
+        assert_says(
+            &error,
+            ErrorKind::Schema,
+            "restore it as the SQL of `pg_session::migrations_sql` makes it",
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_disappears_is_named_with_its_setting() {
+    let world = World::new();
+    let node = world.node().await;
+    let drop = format!("DROP SCHEMA {} CASCADE", world.schema);
+    world.client().await.batch_execute(&drop).await.unwrap();
+    let error = node.create(1).await.unwrap_err();
+    assert_says(&error, ErrorKind::Schema, "migrations = \"apply\"");
 }
 
 #[tokio::test]

@@ -96,6 +96,7 @@ async fn row_security_on_a_running_node_is_an_error_not_an_absence() {
 }
 
 async fn refuses_every_write(node: &SessionManager, session: &mut pg_session::Session, id: SessionId) {
+    assert_names_row_security(&node.create(1).await.unwrap_err());
     assert_names_row_security(&node.delete(id).await.unwrap_err());
     assert_names_row_security(&node.delete_many([id]).await.unwrap_err());
     assert_names_row_security(&node.delete_user_sessions(0).await.unwrap_err());
