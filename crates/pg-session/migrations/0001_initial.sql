@@ -131,24 +131,123 @@ CREATE TRIGGER sessions_follow_delete AFTER DELETE ON "{schema}"."{prefix}sessio
 CREATE TRIGGER sessions_follow_truncate AFTER TRUNCATE ON "{schema}"."{prefix}sessions"
     FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}sessions_follow"();
 
--- Locks the users, then returns the users that have room for another session.
+-- Makes room for one more session of each user. Returns a row for each user at the limit: whether it is admitted all
+-- the same, and the ids of the sessions that were deleted for it, with their retired ids. Users without a row have room.
 --
--- Each query of a volatile function sees what was committed when that query began. So the count includes the sessions
--- of transactions that the lock waited for.
+-- users: sorted, each once, so that two calls never wait for each other.
+-- sessions_max: live sessions of a user, the new one included.
+-- evict: whether to delete the least recently used sessions at the limit, or not to admit the user.
+-- idle_timeout: how long a session with an idle limit lives without access.
 --
--- It counts expired and idle sessions as well: a touch that commits meanwhile may keep an idle session alive.
--- It does not count retired ids.
+-- Each query of a volatile function sees what was committed when that query began. So each query after the first one
+-- sees the sessions of transactions that held a user's lock before.
 --
--- plan_cache_mode: without it each call would be planned again, because a short array looks cheaper than the generic plan.
-CREATE FUNCTION "{schema}"."{prefix}sessions_room"(users uuid[], seed bigint, places bigint) RETURNS SETOF uuid
+-- Retired ids are not counted.
+--
+-- plan_cache_mode: without it each call would be planned again, because a short array looks cheaper than the generic
+-- plan.
+CREATE FUNCTION "{schema}"."{prefix}session_make_room"(
+    users uuid[], channel text, sessions_max bigint, evict boolean, idle_timeout interval
+) RETURNS TABLE (user_id uuid, admitted boolean, evicted uuid[])
+LANGUAGE plpgsql VOLATILE ROWS 10
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $pg_session$
+DECLARE
+    at_limit uuid[];
+BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock(
+        pg_catalog.uuid_hash_extended(u.id, pg_catalog.hashtextextended(channel, 0)))
+    FROM pg_catalog.unnest(users) AS u (id);
+
+    -- Expired and idle sessions count here: a touch that commits meanwhile may keep an idle session alive.
+    at_limit := ARRAY (
+        SELECT u.id FROM pg_catalog.unnest(users) AS u (id)
+        WHERE (SELECT pg_catalog.count(*) FROM "{schema}"."{prefix}sessions" s
+               WHERE s.user_id = u.id AND s.rotated_to IS NULL) >= sessions_max);
+    IF at_limit = '{}' THEN
+        RETURN;
+    END IF;
+
+    IF NOT evict THEN
+        -- Waits for touches, and keeps others out. So the sessions that are live below are live at the commit.
+        PERFORM FROM "{schema}"."{prefix}sessions" s
+        WHERE s.id = ANY (ARRAY (
+            SELECT c.id FROM pg_catalog.unnest(at_limit) AS u (id)
+            CROSS JOIN LATERAL (
+                SELECT c.id FROM "{schema}"."{prefix}sessions" c WHERE c.user_id = u.id OFFSET 0
+            ) c))
+            AND s.rotated_to IS NULL
+        ORDER BY s.id FOR NO KEY UPDATE;
+        RETURN QUERY
+            SELECT u.id,
+                   (SELECT pg_catalog.count(*) FROM "{schema}"."{prefix}sessions" s
+                    WHERE s.user_id = u.id AND s.rotated_to IS NULL
+                        AND s.expires_at::pg_catalog.timestamptz > pg_catalog.clock_timestamp()
+                        AND (NOT s.idle_limited
+                             OR s.last_accessed_at > pg_catalog.clock_timestamp() - idle_timeout)) < sessions_max,
+                   NULL::pg_catalog.uuid[]
+            FROM pg_catalog.unnest(at_limit) AS u (id);
+        RETURN;
+    END IF;
+
+    -- Ranks every session, the expired and idle ones last: see above. One place is for the new session.
+    RETURN QUERY
+        WITH ranked AS MATERIALIZED (
+            SELECT s.id, s.user_id,
+                   pg_catalog.row_number() OVER (
+                       PARTITION BY s.user_id
+                       ORDER BY s.expires_at::pg_catalog.timestamptz > pg_catalog.clock_timestamp()
+                                AND (NOT s.idle_limited
+                                     OR s.last_accessed_at > pg_catalog.clock_timestamp() - idle_timeout) DESC,
+                                s.last_accessed_at DESC, s.id
+                   ) AS rank
+            FROM pg_catalog.unnest(at_limit) AS u (id)
+            CROSS JOIN LATERAL (
+                SELECT c.* FROM "{schema}"."{prefix}sessions" c
+                WHERE c.user_id = u.id AND c.rotated_to IS NULL OFFSET 0
+            ) s
+        ), over_limit AS MATERIALIZED (
+            SELECT r.id, r.user_id FROM ranked r WHERE r.rank >= sessions_max
+        ), to_evict AS MATERIALIZED (
+            SELECT o.id, o.user_id FROM over_limit o
+            UNION ALL
+            SELECT r.id, o.user_id FROM over_limit o
+            CROSS JOIN LATERAL (
+                SELECT r.id FROM "{schema}"."{prefix}sessions" r WHERE r.rotated_to = o.id OFFSET 0
+            ) r
+        ), locked AS MATERIALIZED (
+            SELECT s.id FROM "{schema}"."{prefix}sessions" s
+            WHERE s.id = ANY (ARRAY (SELECT e.id FROM to_evict e)) ORDER BY s.id FOR UPDATE
+        ), deleted AS (
+            DELETE FROM "{schema}"."{prefix}sessions" s
+            WHERE s.id = ANY (ARRAY (SELECT l.id FROM locked l)) RETURNING s.id
+        ), evictions AS MATERIALIZED (
+            SELECT d.id, e.user_id FROM deleted d JOIN to_evict e ON e.id = d.id
+        ), notified AS MATERIALIZED (
+            -- As `postgres/notify.rs` does it.
+            SELECT pg_catalog.pg_notify(channel, '1d' || pg_catalog.string_agg(
+                       pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ','))
+            FROM (SELECT e.id, (pg_catalog.row_number() OVER () - 1) / 242 AS part FROM evictions e) p
+            GROUP BY p.part
+        )
+        SELECT u.id, true, (SELECT pg_catalog.array_agg(e.id) FROM evictions e WHERE e.user_id = u.id)
+        FROM pg_catalog.unnest(at_limit) AS u (id)
+        CROSS JOIN (SELECT pg_catalog.count(*) FROM notified) n;
+END
+$pg_session$;
+
+-- Moves the locks of rotated sessions to their new ids.
+--
+-- A rotation calls it when it has locked the sessions. The query of a volatile function sees what was committed when
+-- it began, so it finds the locks of transactions that the rotation waited for.
+CREATE FUNCTION "{schema}"."{prefix}session_move_locks"(old_ids uuid[], new_ids uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $pg_session$
 BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.uuid_hash_extended(u.id, seed)) FROM pg_catalog.unnest(users) AS u (id);
-    RETURN QUERY SELECT u.id FROM pg_catalog.unnest(users) AS u (id)
-    WHERE (SELECT pg_catalog.count(*) FROM "{schema}"."{prefix}sessions" s
-           WHERE s.user_id = u.id AND s.rotated_to IS NULL) < places;
+    UPDATE "{schema}"."{prefix}session_locks" l SET session_id = m.new_id
+    FROM ROWS FROM (pg_catalog.unnest(old_ids), pg_catalog.unnest(new_ids)) AS m (old_id, new_id)
+    WHERE l.session_id = m.old_id;
 END
 $pg_session$;
 
@@ -159,8 +258,9 @@ $pg_session$;
 -- to the roles of their visitors, by default privileges.
 REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
     "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM PUBLIC;
-REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}sessions_room"(uuid[], bigint, bigint)
-    FROM PUBLIC;
+REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(),
+    "{schema}"."{prefix}session_make_room"(uuid[], text, bigint, boolean, interval),
+    "{schema}"."{prefix}session_move_locks"(uuid[], uuid[]) FROM PUBLIC;
 REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_end", "{schema}"."{prefix}session_packed" FROM PUBLIC;
 
 DO $pg_session$
@@ -177,7 +277,8 @@ BEGIN
             pg_catalog.quote_ident(visitor));
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(),
-                "{schema}"."{prefix}sessions_room"(uuid[], bigint, bigint) FROM $revoke$,
+                "{schema}"."{prefix}session_make_room"(uuid[], text, bigint, boolean, interval),
+                "{schema}"."{prefix}session_move_locks"(uuid[], uuid[]) FROM $revoke$,
             pg_catalog.quote_ident(visitor));
     END LOOP;
 END

@@ -159,7 +159,6 @@ impl Create<'_> {
                 idle_limit,
                 attributes,
                 exclusive,
-                crowded: false,
                 reply,
             })
             .await?;

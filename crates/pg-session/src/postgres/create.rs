@@ -1,20 +1,21 @@
-//! Creates sessions, many at a time, and keeps each user's number of sessions.
+//! Creates sessions, many at a time, and keeps each user's number of sessions: one statement.
 //!
-//! I7: the limit is kept inside the create, behind a lock of its user; see `session_limit`. `BEGIN`, lock, create and
-//! `COMMIT` travel together: one round trip, one flush.
+//! I7: [`make_room`] admits the users or not, before the first row is inserted.
 
+use std::collections::HashMap;
 use std::time::SystemTime;
 
+use quick_cache::DefaultHashBuilder;
 use tokio_postgres::Row as SqlRow;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::admission::{evicted, is_admitted, lock_order, make_room};
 use super::failure::Failure;
 use super::load::time;
-use super::notify::deleted;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::session_limit::{Limit, limit, lock_order};
 use super::update::{Expiry, Items, columns_of};
-use super::{Database, Dialect, Sql, same_length, unexpected};
+use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
@@ -23,7 +24,7 @@ use crate::session::attributes::Writes;
 /// One session to create.
 pub(crate) struct Birth<'a> {
     pub(crate) id: SessionId,
-    /// `None` for an anonymous session, which nothing limits the number of.
+    /// `None` for an anonymous session. Their number is not limited.
     pub(crate) user_id: Option<UserId>,
     pub(crate) group_id: Option<GroupId>,
     pub(crate) expiry: Expiry,
@@ -31,90 +32,91 @@ pub(crate) struct Birth<'a> {
     pub(crate) writes: Writes<'a>,
 }
 
-/// What became of it.
+/// The outcome of one create.
 #[derive(Debug)]
 pub(crate) enum Created {
     Made {
         created_at: DbTime,
         expires_at: DbTime,
-        /// The user's sessions that had to go.
+        /// The user's sessions that were deleted to make room, with their retired ids.
         evicted: Vec<SessionId>,
     },
-    /// The user has all the sessions that the policy allows.
+    /// The user has as many live sessions as the configuration allows.
     Refused,
-    /// The user may have as many sessions as are allowed, and was given none: to be created with `crowded`.
-    Crowded,
 }
 
+/// For sessions without overflow attributes: nearly every create.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
-    let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
-    let now = dialect.now;
-    let Limit { ctes: limit, full } = limit(dialect, "SELECT b.user_id FROM birth b");
-    let told = deleted(dialect, "SELECT id FROM evicted");
     let mut parameters = Parameters::default();
-    let births = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS, FLAGS]);
-    let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
+    let inserted = inserted(dialect, &mut parameters, "false");
+    let room = room(dialect, &mut parameters);
+    Sql { text: format!("WITH {room} {inserted}"), types: parameters.types }
+}
+
+/// For sessions with overflow attributes, and those that leave with them.
+pub(super) fn overflow_sql(dialect: &Dialect<'_>) -> Sql {
+    let attributes = dialect.names.attributes();
+    let mut parameters = Parameters::default();
+    let inserted = inserted(dialect, &mut parameters, "b.id IN (SELECT i.id FROM item i)");
+    let room = room(dialect, &mut parameters);
+    let items = parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]);
     Sql {
         text: format!(
-            "WITH birth AS MATERIALIZED (
-                 SELECT b.*, {now} AS now
-                 FROM {births}
-                 WITH ORDINALITY AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes, spills, n)
-             ), item AS MATERIALIZED (
-                 SELECT * FROM {items}
-                 AS i (n, key, text, expires_at)
-             ), {limit}, made AS (
-                 INSERT INTO {sessions} AS s
-                     (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
-                      attributes, spilled)
-                 SELECT b.id, b.user_id, b.group_id, 1, b.idle_limited, b.now, b.now, b.now,
-                        COALESCE(b.expires_at, b.now + b.expires_in::pg_catalog.float8 * interval '1 microsecond'),
-                        COALESCE(b.attributes, '{{}}'), b.spills
-                 FROM birth b WHERE (b.user_id IN ({full})) IS NOT TRUE
-                 RETURNING s.id, s.created_at, s.expires_at
+            "WITH {room}, item AS MATERIALIZED (
+                 SELECT * FROM {items} AS i (id, key, text, expires_at)
+             ), made AS ({inserted}
              ), written AS (
                  INSERT INTO {attributes} (session_id, key, value, expires_at, version)
-                 SELECT m.id, i.key, i.text, i.expires_at, 1
-                 FROM made m JOIN birth b ON b.id = m.id JOIN item i ON i.n = b.n
-             ), told AS MATERIALIZED ({told})
-             SELECT m.created_at, m.expires_at, b.now,
-                    COALESCE(v.ids, '{{}}') AS evicted
-             FROM birth b
-             LEFT JOIN made m ON m.id = b.id
-             LEFT JOIN (SELECT e.user_id, pg_catalog.array_agg(e.id) AS ids FROM evicted e GROUP BY e.user_id) v
-                 ON v.user_id = b.user_id
-             CROSS JOIN (SELECT pg_catalog.count(*) FROM told) t
-             ORDER BY b.n"
+                 SELECT m.id, i.key, i.text, i.expires_at, 1 FROM made m JOIN item i ON i.id = m.id
+             )
+             SELECT m.id, m.created_at, m.expires_at, m.evicted FROM made m"
         ),
         types: parameters.types,
     }
 }
 
+fn room(dialect: &Dialect<'_>, parameters: &mut Parameters) -> String {
+    let users = parameters.hidden(&IDS);
+    format!("room AS MATERIALIZED ({})", make_room(dialect, &users))
+}
+
+/// Inserts the sessions of those users that are admitted. `OFFSET 0`: the clock is read once for each session.
+fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &str) -> String {
+    let (sessions, now) = (dialect.names.sessions(), dialect.now);
+    let births = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS]);
+    let (admitted, evicted) = (is_admitted("b.user_id"), evicted("s.user_id"));
+    format!(
+        "INSERT INTO {sessions} AS s
+             (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
+              attributes, spilled)
+         SELECT b.id, b.user_id, b.group_id, 1, b.idle_limited, b.now, b.now, b.now,
+                COALESCE(b.expires_at, b.now + b.expires_in::pg_catalog.float8 * interval '1 microsecond'),
+                COALESCE(b.attributes, '{{}}'), {has_overflow}
+         FROM (SELECT b.*, {now} AS now FROM {births}
+               AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes)
+               WHERE {admitted} OFFSET 0) b
+         RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted"
+    )
+}
+
 impl Database {
     /// Creates the sessions, at most one for each user if their number is limited, and reports on each, in their order.
-    /// Unless they are called `crowded`, only what is sure to have room is.
-    pub(crate) async fn create(
-        &self,
-        births: &[Birth<'_>],
-        limited: bool,
-        crowded: bool,
-    ) -> Result<Vec<Created>, Failure> {
+    pub(crate) async fn create(&self, births: &[Birth<'_>], limited: bool) -> Result<Vec<Created>, Failure> {
         let mut items = Items::default();
-        for (birth, n) in births.iter().zip(1_i64..) {
-            birth.writes.set.iter().for_each(|attribute| items.push(n, attribute));
+        for birth in births {
+            birth.writes.set.iter().for_each(|attribute| items.push(birth.id, attribute));
         }
         let packed: Vec<Option<&str>> = births.iter().map(|birth| birth.writes.packed).collect();
-        let spills: Vec<bool> = births.iter().map(|birth| !birth.writes.set.is_empty()).collect();
         let ids: Vec<Uuid> = births.iter().map(|birth| birth.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.user_id.map(UserId::as_uuid)).collect();
-        let locked = limited.then(|| lock_order(users.iter().copied()));
+        let to_lock = if limited { lock_order(births.iter().map(|birth| birth.user_id)) } else { Vec::new() };
         let groups: Vec<Option<Uuid>> =
             births.iter().map(|birth| birth.group_id.map(GroupId::as_uuid)).collect();
         let (at, after): (Vec<Option<SystemTime>>, Vec<Option<i64>>) =
             births.iter().map(|birth| columns_of(Some(birth.expiry))).unzip();
         let idle: Vec<bool> = births.iter().map(|birth| birth.idle_limit == IdleLimit::Enforced).collect();
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 12] = [
+        let params: [&(dyn ToSql + Sync); 12] = [
             &ids,
             &users,
             &groups,
@@ -122,33 +124,39 @@ impl Database {
             &after,
             &idle,
             &packed,
-            &spills,
+            &to_lock,
             &items.of,
             &items.keys,
             &items.texts,
             &items.expires_at,
         ];
-        if !crowded && items.of.is_empty() {
-            return self.create_plain(births, locked.as_ref(), &params[..7]).await;
-        }
+        let (sql, params) = match items.of.is_empty() {
+            true => (&self.texts.create, &params[..8]),
+            false => (&self.texts.create_with_overflow, &params[..]),
+        };
         let sent = self.rules.clock.now();
-        let rows = self.query_behind_users(locked.unwrap_or_default(), (&self.texts.create, &params)).await?;
-        same_length(&rows, births.len())?;
-        if let Some(row) = rows.last() {
-            self.observe_clock(sent, time(row, "now").map_err(unexpected)?);
+        // SQL promises no order.
+        let mut made: HashMap<Uuid, Created, DefaultHashBuilder> =
+            HashMap::with_capacity_and_hasher(births.len(), DefaultHashBuilder::default());
+        let mut newest: Option<DbTime> = None;
+        self.query_each(sql, params, |row| {
+            let (id, created_at, outcome) = outcome(row).map_err(unexpected)?;
+            newest = newest.max(Some(created_at));
+            made.insert(id, outcome);
+            Ok(())
+        })
+        .await?;
+        if let Some(created_at) = newest {
+            self.observe_clock(sent, created_at);
         }
-        rows.iter().map(outcome).collect::<Result<_, _>>().map_err(unexpected)
+        let outcomes = births.iter().map(|birth| made.remove(&birth.id.expose()).unwrap_or(Created::Refused));
+        Ok(outcomes.collect())
     }
 }
 
-fn outcome(row: &SqlRow) -> Result<Created, tokio_postgres::Error> {
-    let Some(created_at) = row.try_get::<_, Option<SystemTime>>("created_at")? else {
-        return Ok(Created::Refused);
-    };
-    let evicted: Vec<Uuid> = row.try_get("evicted")?;
-    Ok(Created::Made {
-        created_at: created_at.into(),
-        expires_at: time(row, "expires_at")?,
-        evicted: evicted.into_iter().map(SessionId::from_uuid).collect(),
-    })
+fn outcome(row: &SqlRow) -> Result<(Uuid, DbTime, Created), tokio_postgres::Error> {
+    let created_at = time(row, 1)?;
+    let evicted: Vec<Uuid> = row.try_get::<_, Option<_>>(3)?.unwrap_or_default();
+    let evicted = evicted.into_iter().map(SessionId::from_uuid).collect();
+    Ok((row.try_get(0)?, created_at, Created::Made { created_at, expires_at: time(row, 2)?, evicted }))
 }

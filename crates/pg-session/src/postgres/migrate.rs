@@ -210,7 +210,10 @@ impl Database {
         for table in self.tables() {
             grants.push_str(&format!("; GRANT {} ON {table} TO <role>", RIGHTS.join(", ")));
         }
-        grants.push_str(&format!("; GRANT EXECUTE ON FUNCTION {} TO <role>", room(&self.names)));
+        grants.push_str(&format!(
+            "; GRANT EXECUTE ON FUNCTION {} TO <role>",
+            functions(&self.names).join(", ")
+        ));
         grants
     }
 
@@ -266,7 +269,9 @@ impl Database {
                 self.check_right("has_table_privilege", table, right).await?;
             }
         }
-        self.check_right("has_function_privilege", &room(&self.names), "EXECUTE").await?;
+        for function in &functions(&self.names) {
+            self.check_right("has_function_privilege", function, "EXECUTE").await?;
+        }
         for table in &self.tables() {
             self.check_row_security(table).await?;
         }
@@ -302,9 +307,12 @@ impl Database {
     }
 }
 
-/// The function that tells who has room, as GRANT wants it.
-fn room(names: &Names) -> String {
-    format!("{}(uuid[], bigint, bigint)", names.room())
+/// The functions that a node calls, as GRANT names them.
+fn functions(names: &Names) -> [String; 2] {
+    [
+        format!("{}(uuid[], text, bigint, boolean, interval)", names.make_room()),
+        format!("{}(uuid[], uuid[])", names.move_locks()),
+    ]
 }
 
 async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {

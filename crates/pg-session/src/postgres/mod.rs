@@ -3,12 +3,12 @@
 //! One file per statement, each with its text, its parameters and its rows. Every statement is qualified by schema
 //! and carries the database's own judgement of what is alive, so that no caller can forget it.
 
+mod admission;
 pub(crate) mod clean;
 pub(crate) mod connect_options;
 pub(crate) mod connection;
 mod connection_string;
 pub(crate) mod create;
-mod create_plain;
 pub(crate) mod delete;
 mod environment;
 pub(crate) mod failure;
@@ -24,10 +24,8 @@ mod password_file;
 pub(crate) mod pooler;
 mod remove_attribute;
 pub(crate) mod rotate;
-mod session_limit;
 mod tls;
 pub(crate) mod touch;
-mod transaction;
 pub(crate) mod update;
 mod update_one;
 pub(crate) mod versions;
@@ -92,13 +90,10 @@ struct Texts {
     versions: Sql,
     update_one: Sql,
     update: Sql,
-    update_apart: Sql,
     update_in_full: Sql,
     create: Sql,
-    create_plain: Sql,
-    user_lock: Sql,
+    create_with_overflow: Sql,
     rotate: Sql,
-    rotate_lock: Sql,
     delete: Sql,
     delete_user: Sql,
     delete_user_but: Sql,
@@ -204,13 +199,10 @@ impl Database {
             versions: versions::sql(&dialect),
             update_one: update_one::sql(&dialect),
             update: update::sql(&dialect),
-            update_apart: update::apart_sql(&dialect),
             update_in_full: update::full_sql(&dialect),
             create: create::sql(&dialect),
-            create_plain: create_plain::sql(&dialect),
-            user_lock: session_limit::lock_sql(&dialect),
+            create_with_overflow: create::overflow_sql(&dialect),
             rotate: rotate::sql(&dialect),
-            rotate_lock: rotate::lock_sql(&dialect),
             delete: delete::sessions_sql(&dialect),
             delete_user: delete::owner_sql(&dialect, Owner::User),
             delete_user_but: delete::others_sql(&dialect),

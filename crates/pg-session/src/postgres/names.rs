@@ -83,9 +83,14 @@ impl Names {
         self.table("session_migrations")
     }
 
-    /// The function that tells who has room for another session, by its name.
-    pub(crate) fn room(&self) -> String {
-        self.table("sessions_room")
+    /// The function that admits users within the session limit.
+    pub(crate) fn make_room(&self) -> String {
+        self.table("session_make_room")
+    }
+
+    /// The function that moves the locks of rotated sessions.
+    pub(crate) fn move_locks(&self) -> String {
+        self.table("session_move_locks")
     }
 
     /// The channel that this schema's and prefix's nodes share.

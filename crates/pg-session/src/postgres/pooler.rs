@@ -187,7 +187,7 @@ pub(crate) async fn statement_mode(
     Ok(mode)
 }
 
-/// Locks and creates at the session limit need a transaction of several statements.
+/// Migrations and the comparison of two connections need a transaction of several statements.
 async fn check_transactions(pool: &Pool) -> Result<(), Error> {
     let connection = pool.get().await.map_err(|error| of_pool(&error))?;
     match connection.batch_execute("BEGIN").await {

@@ -5,9 +5,10 @@
 //! session has become, so an id that somebody planted or stole before a login is worth nothing after it. Remnants of
 //! earlier rotations are pointed at the new row as well: all of them go with the session.
 //!
-//! The session's rows are locked by a statement of its own, before ([`lock_sql`]). So the snapshot of this one holds
-//! the newest locks, whose acquisitions hold the session until they commit. The attributes of the new row are made by the node,
-//! from those of a version that the session must still have; if it has another, the turn is `Moved`, and made again.
+//! One statement does it all. It locks the users, then the rows of the sessions and their retired ids, and reads the
+//! newest version of each row that it has locked. So a session that another transaction changed meanwhile has another
+//! version than the rotation was made from. It is `Moved`, and made again. Only the rows of the session's locks may be
+//! newer than the statement's snapshot; `session_move_locks` looks for them with its own.
 //!
 //! Lock order: users, then sessions by id, then locks of sessions.
 
@@ -15,13 +16,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row as SqlRow;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::admission::{is_admitted, lock_order, lock_seed, make_room};
 use super::failure::Failure;
 use super::load::time;
 use super::notify::{changed, deleted};
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::session_limit::{Limit, limit, lock_order};
 use super::update::{Items, RowChange, columns_of};
 use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
@@ -75,114 +77,102 @@ pub(crate) struct Successor {
     pub(crate) evicted: Vec<SessionId>,
 }
 
-/// Users first: their sort comes below the rows' locks, so every user is locked before any row is.
-pub(super) fn lock_sql(dialect: &Dialect<'_>) -> Sql {
-    let visible = dialect.visible();
-    let sessions = dialect.names.sessions();
-    let Sql { text: users, types } = super::session_limit::lock_sql(dialect);
-    let mut parameters = Parameters { types };
-    let turns = parameters.unnest(&[IDS]);
-    let remnants = dialect.remnants("t.id");
-    Sql {
-        text: format!(
-            "WITH users AS MATERIALIZED ({users}
-             ), turn AS MATERIALIZED (SELECT t.id FROM {turns} t (id))
-             SELECT pg_catalog.count(*) FROM (
-                 SELECT s.id FROM {sessions} s CROSS JOIN users
-                 WHERE s.id = ANY (ARRAY (SELECT t.id FROM turn t
-                                          UNION ALL
-                                          SELECT r.id FROM turn t CROSS JOIN LATERAL ({remnants}) r))
-                 AND {visible}
-                 ORDER BY s.id FOR UPDATE OF s
-             ) l"
-        ),
-        types: parameters.types,
-    }
-}
-
+/// The sort of `locked` reads `users` first, so every user is locked before any row is.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
-    let locks = dialect.names.locks();
-    let (now, live) = (dialect.now, dialect.live("s"));
-    let Limit { ctes: limit, full } = limit(
-        dialect,
-        "SELECT f.user_id FROM found f WHERE f.arrives AND f.live AND NOT f.rotated AND NOT f.moved",
+    let move_locks = dialect.names.move_locks();
+    let (now, live, visible) = (dialect.now, dialect.live("s"), dialect.visible());
+    let (seed, retired_ids) = (lock_seed(dialect), dialect.remnants("t.id"));
+    let possible = "f.live AND NOT f.rotated AND NOT f.moved";
+    let arrivals = format!(
+        "ARRAY (SELECT f.user_id FROM found f WHERE f.changes_user AND {possible} ORDER BY f.user_id)"
     );
-    let remnants = dialect.remnants("h.id");
-    let told_left = changed(dialect, "SELECT id, version FROM remnant");
-    let told_gone = deleted(dialect, "SELECT id FROM ended UNION ALL SELECT id FROM evicted");
+    let room = make_room(dialect, &arrivals);
+    let admitted = is_admitted("f.user_id");
+    let notified_retired = changed(dialect, "SELECT id, version FROM retired");
+    let notified_deleted = deleted(dialect, "SELECT id FROM deleted");
     let mut parameters = Parameters::default();
     let turns = parameters.unnest(&[
         IDS, NUMBERS, TIMES, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS, FLAGS,
     ]);
-    let items = parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]);
+    let users = parameters.unnest(&[IDS]);
+    let items = parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]);
     Sql {
         text: format!(
-            "WITH turn AS MATERIALIZED (
+            "WITH users AS MATERIALIZED (
+                 SELECT pg_catalog.count(pg_catalog.pg_advisory_xact_lock(pg_catalog.uuid_hash_extended(u.id, {seed})))
+                 FROM {users} AS u (id)
+             ), turn AS MATERIALIZED (
                  SELECT * FROM {turns}
-                 WITH ORDINALITY AS t (id, base, base_at, successor, user_id, arrives, expires_at, expires_in, idle_limited,
+                 WITH ORDINALITY AS t (id, base, base_at, new_id, user_id, changes_user, expires_at, expires_in, idle_limited,
                                        regroup, group_id, grace, attributes, spills, n)
-             ), item AS MATERIALIZED (
-                 SELECT * FROM {items}
-                 AS i (n, key, text, expires_at)
+             ), locked AS MATERIALIZED (
+                 SELECT s.id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at, s.last_accessed_at,
+                        s.expires_at, s.rotated_to
+                 FROM {sessions} s CROSS JOIN users
+                 WHERE s.id = ANY (ARRAY (SELECT t.id FROM turn t
+                                          UNION ALL
+                                          SELECT r.id FROM turn t CROSS JOIN LATERAL ({retired_ids}) r))
+                     AND {visible}
+                 ORDER BY s.id FOR UPDATE OF s
              ), found AS MATERIALIZED (
-                 SELECT t.n, t.id, t.successor, t.user_id, t.arrives, t.attributes, t.spills,
+                 SELECT t.n, t.id, t.new_id, t.user_id, t.changes_user, t.attributes, t.spills,
                         s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
                         s.version <> t.base OR s.updated_at <> t.base_at AS moved,
                         CASE WHEN t.regroup THEN t.group_id ELSE s.group_id END AS group_id,
                         COALESCE(t.idle_limited, s.idle_limited) AS idle_limited,
-                        CASE WHEN t.arrives THEN {now} ELSE s.created_at END AS created_at,
+                        CASE WHEN t.changes_user THEN {now} ELSE s.created_at END AS created_at,
                         COALESCE(t.expires_at, {now} + t.expires_in::pg_catalog.float8 * interval '1 microsecond', s.expires_at) AS expires_at,
                         t.grace::pg_catalog.float8 * interval '1 microsecond' AS grace
-                 FROM turn t JOIN {sessions} s ON s.id = t.id
-             ), {limit}, heir AS MATERIALIZED (
-                 SELECT f.* FROM found f WHERE f.n NOT IN (
-                     SELECT x.n FROM found x WHERE NOT x.live OR x.rotated OR x.moved OR x.user_id IN ({full}))
-             ), made AS (
+                 FROM turn t JOIN locked s ON s.id = t.id
+             ), room AS MATERIALIZED ({room}
+             ), accepted AS MATERIALIZED (
+                 SELECT f.* FROM found f WHERE {possible} AND (NOT f.changes_user OR {admitted})
+             ), new_row AS (
                  INSERT INTO {sessions} AS s
                      (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
                       attributes, spilled)
-                 SELECT h.successor, h.user_id, h.group_id, h.version + 1, h.idle_limited, h.created_at, {now}, {now},
+                 SELECT h.new_id, h.user_id, h.group_id, h.version + 1, h.idle_limited, h.created_at, {now}, {now},
                         h.expires_at, COALESCE(h.attributes, '{{}}'), h.spills
-                 FROM heir h RETURNING s.*
+                 FROM accepted h RETURNING s.*
              ), written AS (
                  INSERT INTO {attributes} (session_id, key, value, expires_at, version)
-                 SELECT h.successor, i.key, i.text, i.expires_at, h.version + 1
-                 FROM heir h JOIN item i ON i.n = h.n
+                 SELECT h.new_id, i.key, i.text, i.expires_at, h.version + 1
+                 FROM accepted h JOIN {items} AS i (id, key, text, expires_at) ON i.id = h.new_id
              ), old AS MATERIALIZED (
-                 SELECT h.n, h.id, h.successor, h.expires_at, h.grace FROM heir h
+                 SELECT h.n, h.id, h.new_id, h.expires_at, h.grace FROM accepted h
                  UNION ALL
-                 SELECT h.n, r.id, h.successor, h.expires_at, h.grace FROM heir h CROSS JOIN LATERAL ({remnants}) r
-             ), remnant AS (
+                 SELECT h.n, l.id, h.new_id, h.expires_at, h.grace FROM accepted h JOIN locked l ON l.rotated_to = h.id
+             ), retired AS (
                  UPDATE {sessions} s
-                 SET rotated_to = o.successor,
+                 SET rotated_to = o.new_id,
                      version = s.version + 1,
                      updated_at = {now},
                      expires_at = LEAST(s.expires_at, o.expires_at, {now} + o.grace)
                  FROM old o
                  WHERE s.id = ANY (ARRAY (SELECT id FROM old)) AND s.id = o.id AND o.grace > interval '0'
                  RETURNING o.n, s.id, s.version
-             ), ended AS (
+             ), deleted AS (
                  DELETE FROM {sessions} s USING old o
                  WHERE s.id = ANY (ARRAY (SELECT id FROM old)) AND s.id = o.id AND o.grace = interval '0'
                  RETURNING o.n, s.id
-             ), carried AS (
-                 UPDATE {locks} l SET session_id = h.successor FROM heir h
-                 WHERE l.session_id = ANY (ARRAY (SELECT id FROM heir)) AND l.session_id = h.id
-             ), told_left AS MATERIALIZED ({told_left}
-             ), told_gone AS MATERIALIZED ({told_gone})
+             ), moved_locks AS MATERIALIZED (
+                 SELECT {move_locks}(pg_catalog.array_agg(h.id), pg_catalog.array_agg(h.new_id)) FROM accepted h
+             ), notified_retired AS MATERIALIZED ({notified_retired}
+             ), notified_deleted AS MATERIALIZED ({notified_deleted})
              SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated, f.moved,
                     m.version, m.group_id, m.idle_limited, m.created_at, m.updated_at, m.last_accessed_at, m.expires_at,
-                    p.ids AS remnants, p.versions AS left_versions, e.ids AS ended, v.ids AS evicted, {now} AS now
+                    p.ids AS remnants, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now
              FROM turn t
              LEFT JOIN found f ON f.n = t.n
-             LEFT JOIN made m ON m.id = t.successor
+             LEFT JOIN new_row m ON m.id = t.new_id
              LEFT JOIN (SELECT r.n, pg_catalog.array_agg(r.id) AS ids, pg_catalog.array_agg(r.version) AS versions
-                        FROM remnant r GROUP BY r.n) p ON p.n = t.n
-             LEFT JOIN (SELECT g.n, pg_catalog.array_agg(g.id) AS ids FROM ended g GROUP BY g.n) e ON e.n = t.n
-             LEFT JOIN (SELECT d.user_id, pg_catalog.array_agg(d.id) AS ids FROM evicted d GROUP BY d.user_id) v
-                 ON t.arrives AND v.user_id = t.user_id
-             CROSS JOIN (SELECT pg_catalog.count(*) FROM told_left) tl CROSS JOIN (SELECT pg_catalog.count(*) FROM told_gone) tg
+                        FROM retired r GROUP BY r.n) p ON p.n = t.n
+             LEFT JOIN (SELECT g.n, pg_catalog.array_agg(g.id) AS ids FROM deleted g GROUP BY g.n) e ON e.n = t.n
+             LEFT JOIN room v ON t.changes_user AND v.user_id = t.user_id
+             CROSS JOIN (SELECT pg_catalog.count(*) FROM moved_locks) ml
+             CROSS JOIN (SELECT pg_catalog.count(*) FROM notified_retired) nr
+             CROSS JOIN (SELECT pg_catalog.count(*) FROM notified_deleted) nd
              ORDER BY t.n"
         ),
         types: parameters.types,
@@ -227,9 +217,7 @@ impl<'a> Columns<'a> {
         self.graces.push(i64::try_from(turn.grace.as_micros()).unwrap_or(i64::MAX));
         self.packed.push(turn.writes.packed);
         self.spills.push(!turn.writes.set.is_empty());
-        // A batch is bounded by `write_batch_max`, far below i64::MAX.
-        let n = i64::try_from(self.ids.len()).unwrap_or(i64::MAX);
-        turn.writes.set.iter().for_each(|attribute| self.items.push(n, attribute));
+        turn.writes.set.iter().for_each(|attribute| self.items.push(turn.successor, attribute));
     }
 }
 
@@ -246,36 +234,30 @@ impl Database {
             columns.push(turn);
         }
         let c = &columns;
-        let users = if limited { lock_order(c.users.iter().copied()) } else { Vec::new() };
+        let users = if limited { lock_order(turns.iter().map(|turn| turn.user_id)) } else { Vec::new() };
         let sent = self.rules.clock.now();
-        let rows = self
-            .query_behind(
-                (&self.texts.rotate_lock, &[&users, &c.ids]),
-                (
-                    &self.texts.rotate,
-                    &[
-                        &c.ids,
-                        &c.bases,
-                        &c.base_times,
-                        &c.successors,
-                        &c.users,
-                        &c.arrives,
-                        &c.expires_at,
-                        &c.expires_in,
-                        &c.idle_limited,
-                        &c.regroup,
-                        &c.group_ids,
-                        &c.graces,
-                        &c.packed,
-                        &c.spills,
-                        &c.items.of,
-                        &c.items.keys,
-                        &c.items.texts,
-                        &c.items.expires_at,
-                    ],
-                ),
-            )
-            .await?;
+        let params: [&(dyn ToSql + Sync); 19] = [
+            &c.ids,
+            &c.bases,
+            &c.base_times,
+            &c.successors,
+            &c.users,
+            &c.arrives,
+            &c.expires_at,
+            &c.expires_in,
+            &c.idle_limited,
+            &c.regroup,
+            &c.group_ids,
+            &c.graces,
+            &c.packed,
+            &c.spills,
+            &users,
+            &c.items.of,
+            &c.items.keys,
+            &c.items.texts,
+            &c.items.expires_at,
+        ];
+        let rows = self.query(&self.texts.rotate, &params).await?;
         same_length(&rows, turns.len())?;
         if let Some(row) = rows.last() {
             self.observe_clock(sent, time(row, "now").map_err(unexpected)?);

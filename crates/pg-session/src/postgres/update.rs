@@ -61,25 +61,10 @@ pub(crate) struct Order<'a> {
     pub(crate) notify: bool,
 }
 
-/// How much an order changes. There is a statement for each: what few orders have costs the others nothing.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Extent {
-    /// Nothing but the attributes of the session's row: nearly all.
-    Packed,
-    /// Attributes with rows of their own, too, and none of these is removed.
-    Apart,
-    /// Anything.
-    Full,
-}
-
 impl Order<'_> {
-    fn extent(&self) -> Extent {
-        let Writes { set, removed, .. } = &self.writes;
-        match (self.row.is_empty() && removed.is_empty(), set.is_empty()) {
-            (true, true) => Extent::Packed,
-            (true, false) => Extent::Apart,
-            (false, _) => Extent::Full,
-        }
+    /// Whether it changes only inline attributes. Most orders do, and their statement is the cheaper one.
+    fn is_inline(&self) -> bool {
+        self.row.is_empty() && self.writes.set.is_empty() && self.writes.removed.is_empty()
     }
 }
 
@@ -91,7 +76,7 @@ pub(crate) struct Applied {
     pub(crate) last_accessed_at: DbTime,
 }
 
-/// For [`Extent::Packed`].
+/// For orders that change only inline attributes.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, current) = (dialect.now, dialect.current("s"));
@@ -111,33 +96,6 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// For [`Extent::Apart`].
-pub(super) fn apart_sql(dialect: &Dialect<'_>) -> Sql {
-    let sessions = dialect.names.sessions();
-    let (now, current) = (dialect.now, dialect.current("s"));
-    let visible = dialect.visible();
-    let mut parameters = Parameters::default();
-    let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS]);
-    let written = written(dialect, &parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]));
-    let told = told(dialect, &parameters.unnest(&[TEXTS]));
-    Sql {
-        text: format!(
-            "WITH done AS (
-                 UPDATE {sessions} s
-                 SET version = s.version + 1,
-                     attributes = COALESCE(c.attributes, s.attributes),
-                     spilled = s.spilled OR c.spills,
-                     updated_at = {now}
-                 FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, spills, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible}
-                 RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
-             ), written AS ({written})
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({told}) FROM done d"
-        ),
-        types: parameters.types,
-    }
-}
-
 /// For any orders.
 pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
@@ -145,8 +103,8 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let visible = dialect.visible();
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
-    let written = written(dialect, &parameters.unnest(&[NUMBERS, TEXTS, TEXTS, TIMES]));
-    let removals = parameters.unnest(&[NUMBERS, TEXTS]);
+    let written = written(dialect, &parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]));
+    let removals = parameters.unnest(&[IDS, TEXTS]);
     let told = told(dialect, &parameters.unnest(&[TEXTS]));
     Sql {
         text: format!(
@@ -165,7 +123,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                  RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
              ), written AS ({written}
              ), removed AS (
-                 DELETE FROM {attributes} a USING done d JOIN {removals} AS i (n, key) ON i.n = d.n
+                 DELETE FROM {attributes} a USING done d JOIN {removals} AS i (id, key) ON i.id = d.id
                  WHERE a.session_id = d.id AND a.key = i.key
              )
              SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({told}) FROM done d"
@@ -179,7 +137,7 @@ fn written(dialect: &Dialect<'_>, items: &str) -> String {
     format!(
         "INSERT INTO {} AS a (session_id, key, value, expires_at, version)
          SELECT d.id, i.key, i.text, i.expires_at, d.version
-         FROM done d JOIN {items} AS i (n, key, text, expires_at) ON i.n = d.n
+         FROM done d JOIN {items} AS i (id, key, text, expires_at) ON i.id = d.id
          ON CONFLICT (session_id, key) DO UPDATE
          SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, version = EXCLUDED.version",
         dialect.names.attributes()
@@ -212,24 +170,24 @@ pub(super) struct Columns<'a> {
     regroup: Vec<bool>,
     group_ids: Vec<Option<Uuid>>,
     items: Items<'a>,
-    removed_of: Vec<i64>,
+    removed_of: Vec<Uuid>,
     removed_keys: Vec<&'a str>,
     payloads: Vec<String>,
 }
 
-/// Attributes with rows of their own as columns, each with the ordinal (from 1) of the session that it belongs to.
+/// Attributes with rows of their own as columns, each with the id of its session.
 #[derive(Default)]
 pub(super) struct Items<'a> {
-    pub(super) of: Vec<i64>,
+    pub(super) of: Vec<Uuid>,
     pub(super) keys: Vec<&'a str>,
     pub(super) texts: Vec<&'a str>,
     pub(super) expires_at: Vec<Option<SystemTime>>,
 }
 
 impl<'a> Items<'a> {
-    pub(super) fn push(&mut self, of: i64, attribute: &'a Apart) {
+    pub(super) fn push(&mut self, of: SessionId, attribute: &'a Apart) {
         let Apart { key, text, expires_at, .. } = attribute;
-        self.of.push(of);
+        self.of.push(of.expose());
         self.keys.push(key);
         self.texts.push(text);
         self.expires_at.push((*expires_at != DbTime::NEVER).then(|| (*expires_at).into()));
@@ -256,21 +214,13 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// And their attributes with rows of their own.
-    fn with_apart(orders: &'a [Order<'a>]) -> Self {
-        let mut columns = Self::of(orders);
-        for (order, n) in orders.iter().zip(1_i64..) {
-            let set = &order.writes.set;
-            columns.spills.push(!set.is_empty());
-            set.iter().for_each(|attribute| columns.items.push(n, attribute));
-        }
-        columns
-    }
-
     /// And all the rest.
     fn in_full(orders: &'a [Order<'a>]) -> Self {
-        let mut columns = Self::with_apart(orders);
-        for (order, n) in orders.iter().zip(1_i64..) {
+        let mut columns = Self::of(orders);
+        for order in orders {
+            let set = &order.writes.set;
+            columns.spills.push(!set.is_empty());
+            set.iter().for_each(|attribute| columns.items.push(order.id, attribute));
             let (expires_at, expires_in) = columns_of(order.row.expiry);
             columns.expires_at.push(expires_at);
             columns.expires_in.push(expires_in);
@@ -278,7 +228,7 @@ impl<'a> Columns<'a> {
             columns.regroup.push(order.row.group_id.is_some());
             columns.group_ids.push(order.row.group_id.flatten().map(GroupId::as_uuid));
             for key in &order.writes.removed {
-                columns.removed_of.push(n);
+                columns.removed_of.push(order.id.expose());
                 columns.removed_keys.push(key);
             }
         }
@@ -302,12 +252,11 @@ impl Database {
     /// If the statement fails, none of them was carried out, or its outcome is unknown; the failure says which.
     pub(crate) async fn update(&self, orders: &[Order<'_>]) -> Result<Vec<Option<Applied>>, Failure> {
         let sent = self.rules.clock.now();
-        let extent = orders.iter().map(Order::extent).max();
-        let all = match (extent, orders) {
-            (Some(Extent::Full), _) => self.update_in_full(&Columns::in_full(orders)).await?,
-            (Some(Extent::Apart), _) => self.update_apart(&Columns::with_apart(orders)).await?,
-            (_, [order]) => self.update_one(order).await?,
-            _ => {
+        let is_inline = orders.iter().all(Order::is_inline);
+        let all = match (is_inline, orders) {
+            (false, _) => self.update_in_full(&Columns::in_full(orders)).await?,
+            (true, [order]) => self.update_one(order).await?,
+            (true, _) => {
                 let Columns { ids, bases, base_times, packed, payloads, .. } = &Columns::of(orders);
                 self.carried_out(&self.texts.update, &[ids, bases, base_times, packed, payloads]).await?
             }
@@ -329,16 +278,6 @@ impl Database {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<(i64, Applied)>, Failure> {
         self.query_each(sql, params, |row| applied(row).map_err(unexpected)).await
-    }
-
-    async fn update_apart(&self, columns: &Columns<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
-        let Columns { ids, bases, base_times, packed, spills, items, payloads, .. } = columns;
-        let Items { of, keys, texts, expires_at } = items;
-        self.carried_out(
-            &self.texts.update_apart,
-            &[ids, bases, base_times, packed, spills, of, keys, texts, expires_at, payloads],
-        )
-        .await
     }
 
     async fn update_in_full(&self, columns: &Columns<'_>) -> Result<Vec<(i64, Applied)>, Failure> {

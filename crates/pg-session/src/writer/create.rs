@@ -31,8 +31,6 @@ pub(crate) struct CreateJob {
     pub(crate) attributes: Changes,
     /// The user if the number of sessions is limited, the session itself if not.
     pub(crate) exclusive: Uuid,
-    /// The user was found to have all the sessions that are allowed, or nearly: the policy decides.
-    pub(crate) crowded: bool,
     pub(crate) reply: oneshot::Sender<Result<SharedRecord, Error>>,
 }
 
@@ -65,13 +63,10 @@ impl Job for CreateJob {
         let made = batch.iter().map(|job| none.apply(&job.attributes, Version::FIRST));
         let made: Vec<Attributes> = made.collect();
         let births = batch.iter().zip(&made).map(|(job, attributes)| job.birth(&none, attributes));
-        let crowded = batch.iter().any(|job| job.crowded);
-        let outcomes =
-            workshop.database.create(&births.collect::<Vec<_>>(), workshop.limited, crowded).await?;
+        let outcomes = workshop.database.create(&births.collect::<Vec<_>>(), workshop.limited).await?;
         workshop.counters.create_statements.fetch_add(1, Ordering::Relaxed);
         workshop.probes.reach(Point::Created).await;
-        let mut again = Vec::new();
-        for ((mut job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
+        for ((job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
             let answer = match outcome {
                 Created::Made { created_at, expires_at, evicted } => {
                     workshop.counters.creates.fetch_add(1, Ordering::Relaxed);
@@ -97,16 +92,11 @@ impl Job for CreateJob {
                     Ok(record)
                 }
                 Created::Refused => Err(refused()),
-                Created::Crowded => {
-                    job.crowded = true;
-                    again.push(job);
-                    continue;
-                }
             };
             // Nobody waits any more if the future was dropped; the session exists all the same.
             let _ = job.reply.send(answer);
         }
-        Ok(again)
+        Ok(Vec::new())
     }
 
     fn fail(self, error: Error, _: &Workshop) {

@@ -39,6 +39,7 @@ mod lock_loss;
 mod lock_process;
 mod lock_wait;
 mod logins;
+mod lost_login;
 mod mass_delete;
 mod migrations;
 mod model;

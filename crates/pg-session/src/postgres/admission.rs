@@ -1,0 +1,57 @@
+//! The session limit: a part of each statement that gives a user one more session.
+//!
+//! I7: the function `session_make_room` (`migrations/0001_initial.sql`) locks the users and then decides. Each of its
+//! queries has a snapshot of its own, so it sees the sessions of transactions that held the locks before. The locks
+//! end with the statement. No transaction waits for the client while it holds them.
+
+use uuid::Uuid;
+
+use super::Dialect;
+use crate::config::SessionLimit;
+use crate::id::UserId;
+
+/// A query of the rows `(user_id, admitted, evicted)` of those users in the array `users` that are at the limit. Of no
+/// row if the number of sessions is not limited. **A statement must evaluate it once**, before it inserts a session.
+pub(super) fn make_room(dialect: &Dialect<'_>, users: &str) -> String {
+    let config = dialect.config;
+    let (make_room, channel) = (dialect.names.make_room(), dialect.channel());
+    let idle_timeout = super::interval(config.idle_timeout);
+    let evict = match config.session_limit {
+        SessionLimit::EvictLeastRecentlyUsed => "true",
+        SessionLimit::Refuse => "false",
+    };
+    match config.max_sessions_per_user {
+        0 => "SELECT NULL::pg_catalog.uuid AS user_id, true AS admitted, NULL::pg_catalog.uuid[] AS evicted WHERE false".to_owned(),
+        sessions_max => format!(
+            "SELECT r.user_id, r.admitted, r.evicted
+             FROM {make_room}({users}, '{channel}', {sessions_max}, {evict}, {idle_timeout}) r"
+        ),
+    }
+}
+
+/// A condition: whether `user` may have one more session. `room` holds the rows of the query above.
+///
+/// `NOT IN` looks into a hash table, which is made from all rows of `room` before the first user is admitted.
+pub(super) fn is_admitted(user: &str) -> String {
+    format!("({user} IS NULL OR {user} NOT IN (SELECT r.user_id FROM room r WHERE NOT r.admitted))")
+}
+
+/// The sessions that were deleted for `user`, or NULL. Nearly always `room` is empty, and nothing is looked up.
+pub(super) fn evicted(user: &str) -> String {
+    format!(
+        "CASE WHEN EXISTS (SELECT FROM room) THEN (SELECT r.evicted FROM room r WHERE r.user_id = {user}) END"
+    )
+}
+
+/// What the users' locks are hashed with, as in the function.
+pub(super) fn lock_seed(dialect: &Dialect<'_>) -> String {
+    format!("pg_catalog.hashtextextended('{}', 0)", dialect.channel())
+}
+
+/// The users to lock: sorted, so that no two statements wait for each other, and each once.
+pub(super) fn lock_order(users: impl Iterator<Item = Option<UserId>>) -> Vec<Uuid> {
+    let mut users: Vec<Uuid> = users.flatten().map(UserId::as_uuid).collect();
+    users.sort_unstable();
+    users.dedup();
+    users
+}
