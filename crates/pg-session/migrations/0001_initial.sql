@@ -18,9 +18,10 @@ CREATE DOMAIN "{schema}"."{prefix}session_packed" AS text
 -- for requests in flight, and ends with the grace period. It always refers to the current id, also after further
 -- rotations, and is deleted with it.
 --
--- attributes: the inline attributes as JSON, each with the session version that last wrote it:
--- {"role": ["admin", 3], "seen": [41, 7]}. The library keeps the text short, so that PostgreSQL never moves the column
--- out of line. All other attributes are rows of session_attributes.
+-- attributes: the inline attributes as JSON, each with the session version that last wrote it and, if it expires, its
+-- expiry in microseconds since 1970: {"role": ["admin", 3], "code": [417, 7, 1893456000000000]}. An expired attribute
+-- stays until the session is written again. The library keeps the text short, so that PostgreSQL never moves the column
+-- out of line. Larger attributes are rows of session_attributes.
 --
 -- spilled: whether session_attributes may hold rows of the session. A statement that inserts such a row sets it.
 CREATE TABLE "{schema}"."{prefix}sessions" (

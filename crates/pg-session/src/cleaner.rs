@@ -28,7 +28,8 @@ pub struct CleanUp {
     pub expired: u64,
     /// Sessions past their idle limit.
     pub idle: u64,
-    /// Attributes past their own expiry, of sessions that live.
+    /// Overflow attributes past their own expiry, of live sessions. Small attributes are inline: the next write of their
+    /// session removes them.
     pub attributes: u64,
     /// Whether another node was found cleaning, and the rest was left to it.
     pub left_to_another: bool,

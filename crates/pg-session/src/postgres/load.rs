@@ -121,7 +121,7 @@ impl Database {
         };
         let (id, last_accessed_at, now) = (head.id, time(row, 7)?, time(row, 12)?);
         let apart = row.try_get::<_, Option<Arrays<'_>>>(11)?.map(Arrays::attributes).unwrap_or_default();
-        let record = match Packed::read(row.try_get(10)?) {
+        let record = match Packed::read(row.try_get(10)?, now) {
             Ok(packed) => {
                 let attributes = Attributes::new(packed, apart);
                 Ok(Record::new(Arc::clone(&self.rules), head, attributes, last_accessed_at))

@@ -41,8 +41,10 @@ impl Batch {
     /// Makes the parameters of one statement of them, and says for how many sessions.
     #[must_use]
     pub fn assemble(&self) -> usize {
-        let after =
-            self.0.iter().map(|(base, changes)| base.attributes.apply(changes, base.row.version.next()));
+        let after = self
+            .0
+            .iter()
+            .map(|(base, changes)| base.attributes.apply(changes, base.row.version.next(), DbTime::EPOCH));
         let after: Vec<Attributes> = after.collect();
         let orders = self.0.iter().zip(&after).map(|((base, _), after)| Order {
             id: base.row.id,
@@ -80,5 +82,5 @@ fn record(id: SessionId, attributes: &[(&str, &str)]) -> SharedRecord {
     };
     let mut changes = Changes::default();
     attributes.iter().for_each(|&(key, text)| changes.set(key, text, DbTime::NEVER));
-    SharedRecord::new(Record::new(rules, row, Attributes::default().apply(&changes, version), now))
+    SharedRecord::new(Record::new(rules, row, Attributes::default().apply(&changes, version, now), now))
 }

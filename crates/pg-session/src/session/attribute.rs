@@ -68,7 +68,7 @@ impl<'a> Attribute<'a> {
 
     pub(crate) fn expires_at(self) -> DbTime {
         match self {
-            Self::Packed(_) => DbTime::NEVER,
+            Self::Packed(entry) => entry.expires_at(),
             Self::Apart(apart) => apart.expires_at,
         }
     }

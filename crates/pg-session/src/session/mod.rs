@@ -265,6 +265,9 @@ impl Session {
     /// Sets an attribute that disappears by itself at `expires_at` on the database's clock. A time in the past
     /// makes it absent.
     ///
+    /// No read returns an expired attribute. **Its value stays in the table** until the next write of the session: a small
+    /// one in the session's row, a large one at most until the next cleanup.
+    ///
     /// # Errors
     /// As [`set`](Session::set).
     pub fn set_until<T: Serialize + ?Sized>(

@@ -1,5 +1,8 @@
-//! The attributes that a session keeps in its own row, as one text: `{"role":["admin",3],"seen":[41,7]}`, each with its
-//! version. In memory they are the same text, and where in it each of them stands.
+//! The inline attributes of a session: those that its row holds, as one text. Each has its version and, if it expires, its
+//! expiry in microseconds since the Unix epoch: `{"role":["admin",3],"code":[417,7,1893456000000000]}`. In memory they are
+//! the same text, and the offsets of each attribute.
+//!
+//! An expired attribute stays in the text until the session is written again. No reader sees it.
 //!
 //! A read looks a key up in the index and borrows from the text: nothing is parsed, nothing is allocated. An update makes
 //! the next text, which is what it sends, too.
@@ -7,10 +10,11 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::attribute::Decoded;
+use crate::clock::DbTime;
 use crate::version::Version;
 
 /// Bytes of a text that is read: what the column's type allows. Even with the longest versions, its offsets fit into 16 bits.
@@ -26,12 +30,13 @@ pub(crate) struct Packed {
     decoded: OnceLock<Box<[Decoded]>>,
 }
 
-/// Where an attribute stands in the text: `"key":[value,version]`.
+/// Where an attribute stands in the text: `"key":[value,version]` or `"key":[value,version,expiry]`.
 #[derive(Clone, Copy)]
 struct Span {
     key: u16,
     value: u16,
     value_end: u16,
+    version_end: u16,
 }
 
 /// An attribute that a text is made of.
@@ -41,6 +46,7 @@ pub(crate) struct Piece<'a> {
     pub(crate) text: &'a str,
     /// In decimals: those of attributes that do not change are copied, not read and written.
     pub(crate) version: &'a str,
+    pub(crate) expires_at: DbTime,
     /// Its value, if it is known already.
     pub(crate) decoded: Option<&'a Decoded>,
 }
@@ -53,7 +59,7 @@ impl Packed {
         }
         pieces.sort_by(|a, b| a.key.cmp(b.key));
         pieces.dedup_by(|later, earlier| later.key == earlier.key);
-        // Exact, so that nothing is moved or left over: braces, and around each of them what stands there, with a comma.
+        // Exact unless one expires: braces, and around each of them what stands there, with a comma.
         let bytes =
             pieces.iter().map(|Piece { key, text, version, .. }| key.len() + text.len() + version.len());
         let mut text = String::with_capacity(1 + bytes.map(|bytes| bytes + 7).sum::<usize>());
@@ -65,9 +71,14 @@ impl Packed {
             text.push_str("\":[");
             let value = offset(&text);
             text.push_str(piece.text);
-            index.push(Span { key, value, value_end: offset(&text) });
+            let value_end = offset(&text);
             text.push(',');
             text.push_str(piece.version);
+            index.push(Span { key, value, value_end, version_end: offset(&text) });
+            if piece.expires_at != DbTime::NEVER {
+                text.push(',');
+                text.push_str(itoa::Buffer::new().format(micros(piece.expires_at)));
+            }
             text.push(']');
         }
         text.push('}');
@@ -80,9 +91,12 @@ impl Packed {
         Self { text: text.into(), index: index.into(), decoded }
     }
 
-    /// Reads the row's text. One that somebody wrote in another form is brought into this one.
-    pub(crate) fn read(text: &str) -> Result<Self, Malformed> {
-        Ok(Self::of(parse(text)?))
+    /// Reads the row's text, without the attributes that have expired at `now`. A text in another form is brought into the
+    /// canonical one.
+    pub(crate) fn read(text: &str, now: DbTime) -> Result<Self, Malformed> {
+        let mut pieces = parse(text)?;
+        pieces.retain(|piece| now < piece.expires_at);
+        Ok(Self::of(pieces))
     }
 
     /// As the row holds it.
@@ -142,12 +156,18 @@ impl<'a> Entry<'a> {
     }
 
     fn decimals(self) -> &'a str {
-        let behind = usize::from(self.span().value_end) + ",".len();
-        let end = match self.packed.index.get(self.at + 1) {
-            Some(next) => usize::from(next.key) - "],\"".len(),
-            None => self.packed.text.len() - "]}".len(),
-        };
-        &self.packed.text[behind..end]
+        let Span { value_end, version_end, .. } = self.span();
+        &self.packed.text[usize::from(value_end) + ",".len()..usize::from(version_end)]
+    }
+
+    /// Few attributes expire, so it is not kept as a number.
+    pub(crate) fn expires_at(self) -> DbTime {
+        let rest = &self.packed.text[usize::from(self.span().version_end)..];
+        let Some(rest) = rest.strip_prefix(',') else { return DbTime::NEVER };
+        let micros = rest.split(']').next().and_then(|decimals| decimals.parse().ok());
+        debug_assert!(micros.is_some(), "a number stands behind the version");
+        // One that cannot be read has expired.
+        micros.map_or(DbTime::from_nanos(i64::MIN), from_micros)
     }
 
     pub(crate) fn decoded(self) -> &'a Decoded {
@@ -159,12 +179,22 @@ impl<'a> Entry<'a> {
     pub(crate) fn piece(self) -> Piece<'a> {
         let decoded = self.packed.decoded.get().map(|all| &all[self.at]);
         let decoded = decoded.filter(|decoded| decoded.get().is_some());
-        Piece { key: self.key(), text: self.text(), version: self.decimals(), decoded }
+        let expires_at = self.expires_at();
+        Piece { key: self.key(), text: self.text(), version: self.decimals(), expires_at, decoded }
     }
 
     fn span(self) -> Span {
         self.packed.index[self.at]
     }
+}
+
+fn micros(time: DbTime) -> i64 {
+    time.nanos().div_euclid(1_000)
+}
+
+/// Saturates far behind the year 2200, at which PostgreSQL's columns end.
+fn from_micros(micros: i64) -> DbTime {
+    DbTime::from_nanos(micros.saturating_mul(1_000).min(DbTime::NEVER.nanos() - 1))
 }
 
 /// How an attribute begins in the text, if it is packed at all.
@@ -223,16 +253,47 @@ impl<'de> Deserialize<'de> for Pieces<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pieces<'de>, A::Error> {
                 // More than most have, so that it does not grow.
                 let mut pieces = Vec::with_capacity(8);
-                while let Some((key, (text, version))) = map.next_entry::<&str, (&RawValue, &RawValue)>()? {
-                    let (text, version) = (text.get(), version.get());
-                    serde_json::from_str::<i64>(version).map_err(Error::custom)?;
-                    pieces.push(Piece { key, text, version, decoded: None });
+                while let Some((key, Value { text, version, expires_at })) = map.next_entry()? {
+                    pieces.push(Piece { key, text, version, expires_at, decoded: None });
                 }
                 Ok(Pieces(pieces))
             }
         }
 
         deserializer.deserialize_map(Read)
+    }
+}
+
+/// `[value,version]` or `[value,version,expiry]`.
+struct Value<'a> {
+    text: &'a str,
+    version: &'a str,
+    expires_at: DbTime,
+}
+
+impl<'de> Deserialize<'de> for Value<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Value<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value, a version and perhaps an expiry")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value<'de>, A::Error> {
+                let missing = |count| Error::invalid_length(count, &self);
+                let text: &RawValue = seq.next_element()?.ok_or_else(|| missing(0))?;
+                let version: &RawValue = seq.next_element()?.ok_or_else(|| missing(1))?;
+                let version = version.get();
+                serde_json::from_str::<i64>(version).map_err(Error::custom)?;
+                let expires_at = seq.next_element::<i64>()?.map_or(DbTime::NEVER, from_micros);
+                Ok(Value { text: text.get(), version, expires_at })
+            }
+        }
+
+        deserializer.deserialize_seq(Read)
     }
 }
 
@@ -243,7 +304,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::DbTime;
     use crate::session::place::{BYTES_MAX, Place, Room, VALUE_BYTES_MAX};
 
     /// What serde_json would refuse, round, or read only so deep, if it looked into values; and what looks like the
@@ -283,7 +343,7 @@ mod tests {
     }
 
     fn piece<'a>(key: &'a str, text: &'a str, version: &'a str) -> Piece<'a> {
-        Piece { key, text, version, decoded: None }
+        Piece { key, text, version, expires_at: DbTime::NEVER, decoded: None }
     }
 
     /// Those that have room, one after the other.
@@ -308,7 +368,7 @@ mod tests {
             let pieces = fitting(&attributes);
             let packed = Packed::of(pieces.iter().rev().copied().collect());
             prop_assert!(packed.text().len() <= BYTES_MAX, "{} bytes", packed.text().len());
-            let read = Packed::read(packed.text()).unwrap();
+            let read = Packed::read(packed.text(), DbTime::EPOCH).unwrap();
             prop_assert_eq!(read.text(), packed.text());
             for packed in [packed, read] {
                 prop_assert_eq!(of_entries(packed.iter()), of_pieces(&pieces));
@@ -338,9 +398,32 @@ mod tests {
     #[test]
     fn the_column_reads_as_its_documentation_says() {
         assert_eq!(Packed::default().text(), "{}");
-        assert_eq!(Packed::read("{}").unwrap().text, "".into(), "nothing is allocated");
+        assert_eq!(Packed::read("{}", DbTime::EPOCH).unwrap().text, "".into(), "nothing is allocated");
         let all = vec![piece("role", "\"admin\"", "3"), piece("seen", "41", "7")];
         assert_eq!(Packed::of(all).text(), r#"{"role":["admin",3],"seen":[41,7]}"#);
+    }
+
+    #[test]
+    fn an_expiry_is_read_as_it_was_written_and_ends_the_attribute() {
+        let time = |micros: i64| DbTime::from_nanos(micros * 1_000);
+        let code = Piece { expires_at: time(1_893_456_000_000_000), ..piece("code", "417", "7") };
+        let packed = Packed::of(vec![code, piece("role", "\"admin\"", "3")]);
+        assert_eq!(packed.text(), r#"{"code":[417,7,1893456000000000],"role":["admin",3]}"#);
+        let expiries = |packed: &Packed| packed.iter().map(Entry::expires_at).collect::<Vec<_>>();
+        for packed in [&packed, &Packed::read(packed.text(), time(1_893_455_999_999_999)).unwrap()] {
+            assert_eq!(expiries(packed), [time(1_893_456_000_000_000), DbTime::NEVER]);
+            let code = packed.get("code").unwrap();
+            assert_eq!((code.text(), code.version()), ("417", Version::new(7)));
+        }
+        let read = Packed::read(packed.text(), time(1_893_456_000_000_000)).unwrap();
+        assert_eq!(read.text(), r#"{"role":["admin",3]}"#, "gone at the very instant");
+        for micros in [i64::MIN, -1, 0, 1, i64::MAX] {
+            let read =
+                Packed::read(&format!(r#"{{"a":[1,1,{micros}]}}"#), DbTime::from_nanos(i64::MIN)).unwrap();
+            let saturated = DbTime::from_nanos(micros.saturating_mul(1_000).min(i64::MAX - 1));
+            assert!(read.iter().all(|entry| entry.expires_at() <= saturated), "{micros}");
+            assert_eq!(read.len(), usize::from(micros != i64::MIN));
+        }
     }
 
     #[test]
@@ -356,10 +439,10 @@ mod tests {
             // Of one key the first counts.
             (r#"{"b":[1,5],"a":[0,1],"b":[2,6]}"#, r#"{"a":[0,1],"b":[1,5]}"#),
         ] {
-            assert_eq!(Packed::read(text).unwrap().text(), canonical);
+            assert_eq!(Packed::read(text, DbTime::EPOCH).unwrap().text(), canonical);
         }
         let many: Vec<String> = (0..99).map(|number| format!(r#""{}":[{number},1]"#, number % 3)).collect();
-        let read = Packed::read(&format!("{{{}}}", many.join(","))).unwrap();
+        let read = Packed::read(&format!("{{{}}}", many.join(",")), DbTime::EPOCH).unwrap();
         assert_eq!(read.text(), r#"{"0":[0,1],"1":[1,1],"2":[2,1]}"#);
         assert_eq!(without(r#"{"b":[1,5],"a":[0,1],"b":[2,6]}"#, "b").unwrap().unwrap(), r#"{"a":[0,1]}"#);
     }
@@ -390,7 +473,7 @@ mod tests {
         let by_hand: Vec<String> = keys.iter().map(|key| format!(r#""{key}":[1,1]"#)).collect();
         let by_hand = format!("{{{}}}", by_hand.join(","));
         let text = format!("{by_hand}{}", " ".repeat(BYTES_READ_MAX - by_hand.len()));
-        let read = Packed::read(&text).unwrap();
+        let read = Packed::read(&text, DbTime::EPOCH).unwrap();
         let carried =
             Packed::of(read.iter().map(|entry| Piece { version: &longest, ..entry.piece() }).collect());
         assert!(carried.text().len() > 2 * BYTES_READ_MAX);
@@ -398,7 +481,7 @@ mod tests {
             let entry = carried.get(key).unwrap();
             assert_eq!((entry.key(), entry.text(), entry.version()), (&**key, "1", Version::new(i64::MAX)));
         }
-        let fault = Packed::read(&format!("{text} ")).map(|_| ()).unwrap_err();
+        let fault = Packed::read(&format!("{text} "), DbTime::EPOCH).map(|_| ()).unwrap_err();
         assert!(fault.to_string().contains("attributes column"), "{fault}");
     }
 
@@ -411,7 +494,7 @@ mod tests {
                 .get()
                 .map(|all| all.iter().map(|decoded| decoded.get().is_some()).collect::<Vec<_>>())
         };
-        let packed = Packed::read(text).unwrap();
+        let packed = Packed::read(text, DbTime::EPOCH).unwrap();
         assert_eq!(pieces(&packed), None);
         let _ = packed.get("b").unwrap().decoded();
         assert_eq!(pieces(&packed), None, "asked for, and not decodable");
@@ -430,7 +513,10 @@ mod tests {
             "{\"secret\":1}",
             "{\"secret\":[1]}",
             "{\"secret\":[\"secret\"]}",
-            "{\"secret\":[\"secret\",1,2]}",
+            "{\"secret\":[\"secret\",1,2,3]}",
+            "{\"secret\":[\"secret\",1,null]}",
+            "{\"secret\":[\"secret\",1,\"2\"]}",
+            "{\"secret\":[\"secret\",1,99999999999999999999]}",
             "{\"secret\":[\"secret\",\"secret\"]}",
             "{\"secret\":[\"secret\",1.5]}",
             "{\"secret\":[secret,1]}",
@@ -442,7 +528,7 @@ mod tests {
             "{\"secret\":[1,null]}",
             "{\"secret\":[1,-0]}",
         ] {
-            let fault = Packed::read(text).map(|_| ()).expect_err(text);
+            let fault = Packed::read(text, DbTime::EPOCH).map(|_| ()).expect_err(text);
             let told = format!("{fault} {fault:?}");
             assert!(
                 told.contains("attributes column") && !told.contains("secret") && !told.contains("999"),

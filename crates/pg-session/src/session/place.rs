@@ -2,7 +2,7 @@
 //!
 //! A change of one in the session's row is one row of PostgreSQL's to change, not two: half of the server's work for an
 //! update, a fifth for a create. It is paid for by writing the others again, so there is a bound: what is large, or would
-//! make the row large, has a row of its own, and so has what expires by itself, for the clean-up to find.
+//! make the row large, has a row of its own.
 
 use super::packed::Piece;
 use crate::clock::DbTime;
@@ -14,6 +14,8 @@ pub(crate) const VALUE_BYTES_MAX: usize = 512;
 pub(crate) const BYTES_MAX: usize = 1_536;
 /// What an attribute takes beside key and value: four quotes and brackets, a colon, two commas, and a version.
 const FRAME_BYTES_MAX: usize = 7 + 19;
+/// And if it expires: a comma, and microseconds since 1970 as far as [`DbTime`] goes, which may be negative.
+const EXPIRY_BYTES_MAX: usize = 1 + 17;
 
 /// Where the database keeps an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,15 +32,16 @@ pub(crate) struct Room(usize);
 impl Room {
     /// What is left beside these.
     pub(crate) fn beside(pieces: &[Piece<'_>]) -> Self {
-        let taken: usize = pieces.iter().map(|piece| bytes_max(piece.key, piece.text)).sum();
+        let taken: usize =
+            pieces.iter().map(|piece| bytes_max(piece.key, piece.text, piece.expires_at)).sum();
         // For the braces.
         Self(BYTES_MAX.saturating_sub(2 + taken))
     }
 
     /// Where the attribute goes. If it fits, its room is taken.
     pub(crate) fn place(&mut self, key: &str, text: &str, expires_at: DbTime) -> Place {
-        let bytes = bytes_max(key, text);
-        let fits = expires_at == DbTime::NEVER && text.len() <= VALUE_BYTES_MAX && bytes <= self.0;
+        let bytes = bytes_max(key, text, expires_at);
+        let fits = text.len() <= VALUE_BYTES_MAX && bytes <= self.0;
         // So that a key stands in the text as it is, and is borrowed from it.
         let plain = !key.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\');
         if fits && plain {
@@ -50,8 +53,9 @@ impl Room {
     }
 }
 
-fn bytes_max(key: &str, text: &str) -> usize {
-    key.len() + text.len() + FRAME_BYTES_MAX
+fn bytes_max(key: &str, text: &str, expires_at: DbTime) -> usize {
+    let expiry = if expires_at == DbTime::NEVER { 0 } else { EXPIRY_BYTES_MAX };
+    key.len() + text.len() + FRAME_BYTES_MAX + expiry
 }
 
 #[cfg(test)]
@@ -59,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_large_or_expires_or_has_a_key_to_escape_goes_apart() {
+    fn what_is_large_or_has_a_key_to_escape_goes_apart() {
         let place = |key: &str, text: &str| Room::beside(&[]).place(key, text, DbTime::NEVER);
         let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
         assert_eq!(place("key", &text(VALUE_BYTES_MAX)), Place::Packed);
@@ -72,7 +76,7 @@ mod tests {
         }
         let expiring =
             Room::beside(&[]).place("key", "1", DbTime::EPOCH.plus(std::time::Duration::from_secs(1)));
-        assert_eq!(expiring, Place::Apart);
+        assert_eq!(expiring, Place::Packed);
     }
 
     #[test]
@@ -83,7 +87,13 @@ mod tests {
         assert_eq!(places, [Place::Packed, Place::Packed, Place::Packed, Place::Apart]);
         assert_eq!(room.place("key", "1", DbTime::NEVER), Place::Packed);
 
-        let there = ["a", "b", "c"].map(|key| Piece { key, text: &text, version: "1", decoded: None });
+        let there = ["a", "b", "c"].map(|key| Piece {
+            key,
+            text: &text,
+            version: "1",
+            expires_at: DbTime::NEVER,
+            decoded: None,
+        });
         let beside = |there| Room::beside(there).place("key", &text, DbTime::NEVER);
         assert_eq!((beside(&there), beside(&there[1..])), (Place::Apart, Place::Packed));
     }

@@ -60,7 +60,8 @@ impl Job for CreateJob {
         let _writing: Vec<Writing<'_>> = batch.iter().map(|job| workshop.cache.begin_write(job.id)).collect();
         let ticket = workshop.cache.ticket();
         let none = Attributes::default();
-        let made = batch.iter().map(|job| none.apply(&job.attributes, Version::FIRST));
+        let now = workshop.rules.clock.database_now();
+        let made = batch.iter().map(|job| none.apply(&job.attributes, Version::FIRST, now));
         let made: Vec<Attributes> = made.collect();
         let births = batch.iter().zip(&made).map(|(job, attributes)| job.birth(&none, attributes));
         let outcomes = workshop.database.create(&births.collect::<Vec<_>>(), workshop.limited).await?;

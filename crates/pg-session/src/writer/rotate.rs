@@ -48,7 +48,7 @@ impl RotateJob {
     fn outcome(&self) -> Attributes {
         let version = self.base.row.version.next();
         let now = self.base.rules.clock.database_now();
-        self.base.attributes.carry(&self.keep, version, now).apply(&self.changes, version)
+        self.base.attributes.carry(&self.keep, version, now).apply(&self.changes, version, now)
     }
 
     fn turn<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> Turn<'a> {

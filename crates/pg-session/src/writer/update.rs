@@ -41,7 +41,8 @@ impl UpdateJob {
 
     /// What the session has once the update is applied on top of `base`.
     fn outcome(&self) -> Attributes {
-        self.base.attributes.apply(&self.changes, self.base.row.version.next())
+        let now = self.base.rules.clock.database_now();
+        self.base.attributes.apply(&self.changes, self.base.row.version.next(), now)
     }
 
     fn order<'a>(&self, before: &'a Attributes, after: &'a Attributes) -> Order<'a> {

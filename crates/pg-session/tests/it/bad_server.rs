@@ -103,11 +103,11 @@ async fn a_character_outside_the_encoding_is_named_without_bytes() {
 async fn a_missing_function_is_named_with_what_restores_it() {
     let world = World::new();
     let node = world.node().await;
-    world.client().await.batch_execute("DROP FUNCTION sessions_room").await.unwrap();
+    world.client().await.batch_execute("DROP FUNCTION session_make_room").await.unwrap();
     let running = node.create(1).await.unwrap_err();
     let starting = refused(&world.url, checking(&world)).await;
     for error in [running, starting] {
-        assert_says(&error, ErrorKind::Schema, "sessions_room");
+        assert_says(&error, ErrorKind::Schema, "session_make_room");
         assert_says(
             &error,
             ErrorKind::Schema,

@@ -217,32 +217,88 @@ async fn rows_of_their_own_go_with_the_session_however_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_expiring_attribute_stands_apart_and_the_clean_up_takes_it() {
+async fn the_clean_up_deletes_a_large_attribute_that_has_expired() {
     let world = World::new();
     let clocks = Clocks::new(&world).await;
     let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
     let observer = world.client().await;
-    let mut session = a.create(1).set_for("offer", &7, HOUR).unwrap().set("code", &1).unwrap().await.unwrap();
-    let id = session.id();
-    // An end of its own takes an attribute out of the row, and without it, it comes back.
-    session.set_until("code", &1, at(HOUR)).unwrap();
-    a.update(&mut session).await.unwrap();
-    assert_eq!(places(&observer, id).await, in_places("{}", &[("code", 2), ("offer", 1)], true));
-    assert_eq!(shown(&b, id).await, seen(&[("code", 1, 2), ("offer", 1, 1)]));
-    session.set("code", &1).unwrap();
-    a.update(&mut session).await.unwrap();
-    assert_eq!(places(&observer, id).await, in_places(r#"{"code":[1,3]}"#, &[("offer", 1)], true));
+    let create = a.create(1).set_for("offer", &sized(600), HOUR).unwrap().set("code", &1).unwrap();
+    let id = create.await.unwrap().id();
+    assert_eq!(places(&observer, id).await, in_places(r#"{"code":[1,1]}"#, &[("offer", 1)], true));
+    assert_eq!(shown(&b, id).await, seen(&[("code", 1, 1), ("offer", 600, 1)]));
 
     assert_eq!(a.clean_up().await.unwrap().attributes, 0);
     clocks.set(HOUR + SECOND).await;
     for cleaned in [false, true] {
         for node in [&a, &b] {
-            assert_eq!(shown(node, id).await, seen(&[("code", 1, 3)]));
+            assert_eq!(shown(node, id).await, seen(&[("code", 1, 1)]));
         }
         let done = b.clean_up().await.unwrap();
         assert_eq!(done.attributes, u64::from(!cleaned), "{done:?}");
     }
-    assert_eq!(places(&observer, id).await, in_places(r#"{"code":[1,3]}"#, &[], true));
+    assert_eq!(places(&observer, id).await, in_places(r#"{"code":[1,1]}"#, &[], true));
+}
+
+/// What a session's row holds of an attribute that expires, with its expiry.
+fn expiring(key: &str, value: i32, version: i64, expires_at: SystemTime) -> String {
+    let expiry = expires_at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
+    format!(r#""{key}":[{value},{version},{expiry}]"#)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_attribute_that_expires_is_inline_until_the_next_write() {
+    let world = World::new();
+    let clocks = Clocks::new(&world).await;
+    let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
+    let observer = world.client().await;
+    let create = a.create(1).set_until("offer", &7, at(HOUR)).unwrap().set("n", &1).unwrap();
+    let mut session = create.await.unwrap();
+    let id = session.id();
+    let offer = |version| expiring("offer", 7, version, at(HOUR));
+    let row = |offer: &str, n: i64| format!(r#"{{"n":[1,{n}],{offer}}}"#);
+    assert_eq!(places(&observer, id).await, in_places(&row(&offer(1), 1), &[], false));
+    for node in [&a, &b] {
+        let session = read(node, id).await;
+        assert_eq!(session.attribute_expires_at("offer"), Some(at(HOUR)));
+        assert_eq!((session.get("offer").unwrap(), session.attribute_expires_at("n")), (Some(7), None));
+    }
+
+    // Another write keeps it, and a rotation does.
+    session.set("n", &1).unwrap();
+    b.update(&mut session).await.unwrap();
+    assert_eq!(places(&observer, id).await, in_places(&row(&offer(1), 2), &[], false));
+    b.rotate(&mut session).await.unwrap();
+    let id = session.id();
+    assert_eq!(places(&observer, id).await, in_places(&row(&offer(3), 3), &[], false));
+
+    // No node shows it any more, and the row keeps it until the session is written.
+    clocks.set(HOUR).await;
+    for node in [&a, &b] {
+        assert_eq!(shown(node, id).await, seen(&[("n", 1, 3)]));
+    }
+    assert_eq!(a.clean_up().await.unwrap().attributes, 0);
+    assert_eq!(places(&observer, id).await, in_places(&row(&offer(3), 3), &[], false));
+    session.set("n", &1).unwrap();
+    a.update(&mut session).check_attributes().await.unwrap();
+    assert_eq!(places(&observer, id).await, in_places(r#"{"n":[1,4]}"#, &[], false));
+}
+
+/// B has read the session after the end of the attribute, so it has never seen it. Then it sets the key to a large value.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_inline_attribute_gives_way_to_a_large_one() {
+    let world = World::new();
+    let clocks = Clocks::new(&world).await;
+    let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
+    let observer = world.client().await;
+    let id = a.create(1).set_until("code", &1, at(HOUR)).unwrap().await.unwrap().id();
+    clocks.set(HOUR).await;
+    let mut session = read(&b, id).await;
+    assert!(session.keys().is_empty());
+    session.set("code", &sized(600)).unwrap();
+    b.update(&mut session).check_attributes().await.unwrap();
+    assert_eq!(places(&observer, id).await, in_places("{}", &[("code", 2)], true));
+    clocks.set(HOUR + SECOND).await;
+    assert_eq!(shown(&a, id).await, seen(&[("code", 600, 2)]));
 }
 
 /// The node that sets it has never seen the row that has expired, so it stays behind, unseen, until the clean-up.
@@ -253,7 +309,7 @@ async fn an_attribute_that_is_set_again_after_its_end_is_what_was_set_before_the
         let clocks = Clocks::new(&world).await;
         let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
         let observer = world.client().await;
-        let id = a.create(1).set_until("code", &sized(100), at(HOUR)).unwrap().await.unwrap().id();
+        let id = a.create(1).set_until("code", &sized(600), at(HOUR)).unwrap().await.unwrap().id();
         clocks.set(HOUR).await;
         let mut session = read(&b, id).await;
         session.set("code", &sized(10)).unwrap();
@@ -298,12 +354,12 @@ async fn a_row_that_has_expired_gives_way_to_the_next_of_its_key() {
     let clocks = Clocks::new(&world).await;
     let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
     let observer = world.client().await;
-    let create = a.create(1).set_until("known", &1, at(HOUR)).unwrap();
-    let mut session = create.set_until("unknown", &1, at(HOUR)).unwrap().await.unwrap();
+    let create = a.create(1).set_until("known", &sized(600), at(HOUR)).unwrap();
+    let mut session = create.set_until("unknown", &sized(600), at(HOUR)).unwrap().await.unwrap();
     let id = session.id();
     clocks.set(HOUR).await;
     let mut on_b = read(&b, id).await;
-    on_b.set_until("unknown", &2, at(HOUR * 2)).unwrap();
+    on_b.set_until("unknown", &sized(600), at(HOUR * 2)).unwrap();
     b.update(&mut on_b).check_attributes().await.unwrap();
     session.set("known", &2).unwrap();
     a.update(&mut session).check_attributes().await.unwrap();
@@ -313,7 +369,7 @@ async fn a_row_that_has_expired_gives_way_to_the_next_of_its_key() {
     );
 
     // A node that has the row in memory takes it away.
-    let mut fresh = a.create(1).set_until("known", &1, at(HOUR * 2)).unwrap().await.unwrap();
+    let mut fresh = a.create(1).set_until("known", &sized(600), at(HOUR * 2)).unwrap().await.unwrap();
     clocks.set(HOUR * 2).await;
     fresh.set("known", &2).unwrap();
     a.update(&mut fresh).await.unwrap();

@@ -19,12 +19,13 @@ pub struct Stored {
 pub const ATTRIBUTES: &str = "(
     SELECT s.id AS session_id, p.key, (p.value -> 0)::text AS value, (p.value ->> 1)::bigint AS version
     FROM sessions s CROSS JOIN json_each(s.attributes::json) p
+    WHERE p.value ->> 2 IS NULL OR (p.value ->> 2)::bigint > extract(epoch FROM now()) * 1000000
     UNION ALL
     SELECT session_id, key, value, version FROM session_attributes WHERE expires_at IS NULL OR expires_at > now()
 )";
 
-/// The attributes of a session as the tables hold them. Those that have expired may stay until the clean-up, whatever
-/// became of their keys, and are left out.
+/// The attributes of a session as the tables hold them. Those that have expired may stay, whatever became of their
+/// keys, and are left out.
 pub async fn stored(client: &Client, id: SessionId) -> BTreeMap<String, Stored> {
     let text = format!("SELECT key, value, version FROM {ATTRIBUTES} a WHERE session_id = $1");
     let rows = client.query(&text, &[&id.expose()]).await.expect("the attributes");

@@ -35,7 +35,7 @@ async fn clean_up_deletes_what_has_ended_and_nothing_else() {
     node.create(2).idle_limit(IdleLimit::Exempt).await.unwrap();
     let with_offer = node
         .create(4)
-        .set_until("offer", "20 %", std::time::SystemTime::UNIX_EPOCH)
+        .set_until("offer", &"20 %".repeat(200), std::time::SystemTime::UNIX_EPOCH)
         .unwrap()
         .set("name", "Ann")
         .unwrap()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pg_session::{Session, UpdateError};
 
-use super::{HOUR, seen, shown, sized};
+use super::{HOUR, expiring, seen, shown, sized};
 use crate::clocks::{Clocks, at};
 use crate::stage::read;
 use crate::support::World;
@@ -177,9 +177,14 @@ async fn a_rotation_of_a_session_that_was_updated_meanwhile_goes_on_with_what_th
         let left = read(node, old).await;
         assert!(left.is_rotated() && left.contains("left") && left.contains("new") && !left.contains("more"));
     }
-    let packed = r#"{"cart":["xxxxx",3],"mine":[1,3],"new":[1,3],"shrinks":[1,3]}"#;
-    let apart = [("ends", 3), ("grows", 3), ("more", 3), ("offer", 3)];
-    assert_eq!(places(&observer, session.id()).await, in_places(packed, &apart, true));
+    let inline = ["ends", "offer"].map(|key| {
+        let end = session.attribute_expires_at(key).unwrap();
+        expiring(key, 1, 3, end)
+    });
+    let [ends, offer] = inline;
+    let packed = format!(r#"{{"cart":["xxxxx",3],{ends},"mine":[1,3],"new":[1,3],{offer},"shrinks":[1,3]}}"#);
+    let apart = [("grows", 3), ("more", 3)];
+    assert_eq!(places(&observer, session.id()).await, in_places(&packed, &apart, true));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,21 +193,23 @@ async fn a_rotation_keeps_the_ends_of_attributes_and_leaves_those_that_have_ende
     let clocks = Clocks::new(&world).await;
     let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
     let observer = world.client().await;
-    let create = a.create(1).set("cart", &1).unwrap().set_until("code", &1, at(HOUR)).unwrap();
-    let mut session = create.set_until("offer", &1, at(HOUR * 2)).unwrap().await.unwrap();
+    let create = a.create(1).set_until("cart", &1, at(HOUR)).unwrap();
+    let create = create.set_until("code", &sized(600), at(HOUR)).unwrap();
+    let mut session = create.set_until("offer", &sized(600), at(HOUR * 2)).unwrap().await.unwrap();
+    let cart = expiring("cart", 1, 2, at(HOUR));
     for (now, packed, apart) in [
-        (HOUR - Duration::from_secs(1), r#"{"cart":[1,2]}"#, &[("code", 2), ("offer", 2)][..]),
-        (HOUR, r#"{"cart":[1,3]}"#, &[("offer", 3)]),
-        (HOUR * 2, r#"{"cart":[1,4]}"#, &[]),
+        (HOUR - Duration::from_secs(1), format!("{{{cart}}}"), &[("code", 2), ("offer", 2)][..]),
+        (HOUR, "{}".to_owned(), &[("offer", 3)]),
+        (HOUR * 2, "{}".to_owned(), &[]),
     ] {
         clocks.set(now).await;
         a.rotate(&mut session).await.unwrap();
         assert_eq!(
             places(&observer, session.id()).await,
-            in_places(packed, apart, !apart.is_empty()),
+            in_places(&packed, apart, !apart.is_empty()),
             "{now:?}"
         );
-        for (key, end) in [("code", HOUR), ("offer", HOUR * 2)] {
+        for (key, end) in [("cart", HOUR), ("code", HOUR), ("offer", HOUR * 2)] {
             let read = read(&b, session.id()).await;
             assert_eq!(read.attribute_expires_at(key), (now < end).then(|| at(end)), "{key} at {now:?}");
         }
