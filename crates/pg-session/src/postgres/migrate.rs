@@ -7,7 +7,7 @@ use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::Type;
 
 use super::connection::of_pool;
-use super::failure::{Failure, ROW_SECURITY};
+use super::failure::{Failure, ROW_SECURITY, Verdict};
 use super::names::Names;
 use super::{Database, LONG_FACTOR, unexpected};
 use crate::config::{Config, Migrations};
@@ -20,6 +20,8 @@ const MIGRATIONS: [(i32, &str, &str); 1] =
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// Nodes that start together wait for each other here.
 const LOCK_KEY: i64 = 0x7067_5f73_6573_7300; // "pg_sess\0"
+/// Tries to apply the migrations. Before each but the first, another node has applied some.
+const APPLY_TRIES_MAX: u32 = 5;
 /// What a node does with each of the tables that it writes.
 const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
@@ -67,6 +69,18 @@ fn record(names: &Names, version: i32, name: &str) -> String {
     format!("INSERT INTO {} (version, name) VALUES ({version}, '{name}')", names.migrations())
 }
 
+/// Fails as a serialization failure if other migrations than the `known` ones are applied.
+fn check_known(names: &Names, known: i32) -> String {
+    format!(
+        "DO $pg_session$ BEGIN
+             IF (SELECT COALESCE(pg_catalog.max(m.version), 0) FROM {} m) <> {known} THEN
+                 RAISE EXCEPTION 'another node has applied migrations' USING ERRCODE = 'serialization_failure';
+             END IF;
+         END $pg_session$",
+        names.migrations()
+    )
+}
+
 impl Database {
     /// Makes sure that the tables are there, and that this role may use them, in transactions that see what they waited for.
     ///
@@ -100,8 +114,15 @@ impl Database {
     async fn apply_alone(&self) -> Result<(), Error> {
         let timeout = self.timeout * LONG_FACTOR;
         let work = async {
-            let connection = Object::take(self.pool.get().await.map_err(|error| of_pool(&error))?);
-            self.apply(&connection).await.map_err(Failure::of_read)
+            for _ in 0..APPLY_TRIES_MAX {
+                let connection = Object::take(self.pool.get().await.map_err(|error| of_pool(&error))?);
+                match self.apply(&connection).await {
+                    Err(failure) if failure.verdict == Verdict::Collided => {}
+                    outcome => return outcome.map_err(Failure::of_read),
+                }
+            }
+            // Other nodes have applied something each time. `check_version` says whether it was enough.
+            Ok(())
         };
         match tokio::time::timeout(timeout, work).await {
             Ok(outcome) => outcome,
@@ -109,25 +130,32 @@ impl Database {
         }
     }
 
-    /// Everything in one transaction: half a schema is never left behind.
+    /// Everything in one transaction: half a schema is never left behind. And in one message: a node whose connection
+    /// breaks leaves no lock that other nodes would wait for.
+    ///
+    /// # Errors
+    /// A failure with [`Verdict::Collided`] if another node has applied migrations meanwhile.
     async fn apply(&self, connection: &ClientWrapper) -> Result<(), Failure> {
+        let known = match self.applied(connection).await {
+            Err(failure) if failure.error.kind() == ErrorKind::Schema => 0,
+            known => known?,
+        };
         // A role that may not create schemas can still apply to one that exists.
         let exists = self.exists(connection).await?;
         // The migrations mean PostgreSQL's own types and operators, whatever another role has created.
         let mut script = format!(
-            "BEGIN; SET LOCAL search_path = pg_catalog; SELECT pg_catalog.pg_advisory_xact_lock({LOCK_KEY});"
+            "BEGIN; SET LOCAL search_path = pg_catalog; SELECT pg_catalog.pg_advisory_xact_lock({LOCK_KEY});\n"
         );
         if !exists {
-            script.push_str(&format!("{};", create_schema(&self.names)));
+            script.push_str(&format!("{};\n", create_schema(&self.names)));
         }
-        script.push_str(&format!("{};", create_record(&self.names)));
-        run(connection, &script).await?;
-        let known = self.applied(connection).await?;
+        script.push_str(&format!("{};\n{};\n", create_record(&self.names), check_known(&self.names, known)));
         for (version, name, template) in MIGRATIONS.into_iter().filter(|&(version, ..)| version > known) {
-            run(connection, &self.names.fill(template)).await?;
-            run(connection, &record(&self.names, version, name)).await?;
+            let text = self.names.fill(template);
+            script.push_str(&format!("{text}\n{};\n", record(&self.names, version, name)));
         }
-        run(connection, "COMMIT").await
+        script.push_str("COMMIT");
+        run(connection, &script).await
     }
 
     async fn exists(&self, connection: &ClientWrapper) -> Result<bool, Failure> {

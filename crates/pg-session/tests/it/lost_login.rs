@@ -1,4 +1,5 @@
-//! A login whose connection breaks while it is sent holds up no other login of its user.
+//! A login whose connection breaks while it is sent holds up no other login of its user. A node whose connection breaks
+//! while it applies the migrations holds up no other node.
 //!
 //! ```text
 //! A   login ── a part arrives ──╳ the rest is lost, and PostgreSQL is not told that A is gone
@@ -114,6 +115,37 @@ async fn a_create_that_is_cut_off_leaves_no_lock() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_that_is_cut_off_leaves_no_lock() {
     no_login_waits_for_one_that_was_cut_off(Login::Rotate).await;
+}
+
+/// A node begins to make the tables, and its connection loses the rest. Another node starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_is_cut_off_leaves_no_lock() {
+    const MIGRATION_BYTES_PER_SECOND: u64 = 20_000;
+    for bursts in 1..=6 {
+        let world = World::in_own_database().await;
+        let observer = world.client().await;
+        let wire = world.proxy().await;
+        let url = wire.url_for(&world.url);
+        wire.throttle(MIGRATION_BYTES_PER_SECOND);
+        let cut_off = tokio::spawn({
+            let mut config = world.config();
+            config.query_timeout = MOMENT;
+            async move { SessionManager::connect(&url, config).await }
+        });
+        // Its first statements are small, and the script of the migration is not.
+        let passed = 2_000 + bursts * MIGRATION_BYTES_PER_SECOND / 10;
+        eventually("a part has arrived, or it is over", async || {
+            wire.bytes(Direction::ToServer) >= passed || cut_off.is_finished()
+        })
+        .await;
+        wire.drop_direction(Direction::ToServer);
+        let next = tokio::time::timeout(MOMENT, world.node()).await;
+        let next =
+            next.unwrap_or_else(|_| panic!("a node waits behind one that was cut off after {passed} bytes"));
+        next.create(1).await.expect("the tables are there");
+        eventually("nothing is locked", async || advisory_locks(&observer).await == 0).await;
+        cut_off.abort();
+    }
 }
 
 /// PostgreSQL receives all of the login, and its answer is lost. The next one is of either kind.
