@@ -281,8 +281,37 @@ async fn a_login_does_not_go_by_a_plan_from_when_the_table_was_small() {
     assert!(read < USERS, "{read} rows were read in passing");
 }
 
+/// A user at the limit logs in again and again, and each login leaves a dead row.
+#[tokio::test]
+async fn logins_at_the_limit_do_not_read_dead_rows_again() {
+    const LOGINS: i64 = 400;
+    for policy in [SessionLimit::EvictLeastRecentlyUsed, SessionLimit::Refuse] {
+        let world = World::in_own_database().await;
+        let node = world.node_with(limited(&world, 1, policy)).await;
+        let off = "ALTER TABLE sessions SET (autovacuum_enabled = off)";
+        world.client().await.batch_execute(off).await.unwrap();
+        for _ in 0..LOGINS {
+            let session = node.create(UserId::from(1)).await.unwrap();
+            if policy == SessionLimit::Refuse {
+                node.create(UserId::from(1)).await.unwrap_err();
+                node.delete(session.id()).await.unwrap();
+            }
+        }
+        let entries = "SELECT idx_tup_read FROM pg_stat_user_indexes
+                       WHERE indexrelid = 'sessions_user_id_idx'::regclass";
+        let read = statistic(&world, node, entries).await;
+        // With all dead rows, each scan of a login reads 200 on average.
+        assert!(read < LOGINS * 40, "{read} entries of the index were read, {policy:?}");
+    }
+}
+
 /// Rows of sessions that were read without an index, until the node has ended.
 async fn read_in_passing(world: &World, node: SessionManager) -> i64 {
+    let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'sessions'::regclass";
+    statistic(world, node, read).await
+}
+
+async fn statistic(world: &World, node: SessionManager, query: &str) -> i64 {
     // Statistics are complete once those who made them have gone.
     assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
     let client = world.client().await;
@@ -293,6 +322,5 @@ async fn read_in_passing(world: &World, node: SessionManager) -> i64 {
         client.query(others, &[]).await.unwrap().is_empty()
     })
     .await;
-    let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'sessions'::regclass";
-    client.query_one(read, &[]).await.unwrap().get(0)
+    client.query_one(query, &[]).await.unwrap().get(0)
 }
