@@ -45,6 +45,11 @@ const AFFINITY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The kernel gives up a connection whose peer has vanished after this many `query_timeout`s; its default is hours.
 const VANISHED_FACTOR: u32 = 4;
 
+/// The server gives up a client that has vanished, and the locks of its last statement, within half a minute. Its default
+/// is hours. PostgreSQL carries out a statement before it has received the last five bytes of the request, and commits
+/// after them.
+const VANISHED_CLIENT: &str = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=30000";
+
 /// Whether a pool is known to lead directly to PostgreSQL, with settings of ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reach {
@@ -76,7 +81,7 @@ pub(crate) async fn own_pool(
     Ok((make_pool(server, tls, config, None)?, Reach::Unknown))
 }
 
-/// Adds to the startup packet, behind the user's own options:
+/// Adds to the startup packet, before the user's own options, [`VANISHED_CLIENT`]. And behind them:
 ///
 /// - `search_path`: names that are not qualified mean PostgreSQL's own, whatever other roles may create;
 /// - `row_security`: a row that a policy hides is an error, not an absence;
@@ -85,7 +90,7 @@ fn pin(mut server: tokio_postgres::Config, mark: &str, config: &Config) -> tokio
     let users = server.get_options().map(|options| format!("{options} ")).unwrap_or_default();
     let timeout = config.query_timeout.saturating_mul(LONG_FACTOR).as_millis().min(i32::MAX as u128);
     server.options(format!(
-        "{users}-c {mark}=on -c search_path=pg_catalog -c row_security=off -c statement_timeout={timeout}"
+        "{VANISHED_CLIENT} {users}-c {mark}=on -c search_path=pg_catalog -c row_security=off -c statement_timeout={timeout}"
     ));
     server
 }

@@ -173,3 +173,39 @@ async fn a_login_whose_answer_is_lost_leaves_no_lock() {
         let _ = in_time("the login is answered", unanswered).await.unwrap();
     }
 }
+
+/// Seconds until PostgreSQL asks whether the client of an idle connection is still there, for each of its connections.
+#[cfg(target_os = "linux")]
+fn keepalive_timers(port: u16) -> Vec<u64> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of connections");
+    let timers = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, local) = fields.get(1)?.rsplit_once(':')?;
+        // `02` is the keepalive timer; its unit is 1/100 s.
+        let ticks = fields.get(5)?.strip_prefix("02:")?;
+        (local == format!("{port:04X}")).then(|| u64::from_str_radix(ticks, 16).expect("a number") / 100)
+    });
+    timers.collect()
+}
+
+/// The last bytes of a request may be lost after PostgreSQL has carried it out and before it commits.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_gives_up_a_client_that_has_vanished() {
+    const HOUR: u64 = 3_600;
+    let sandbox = pg_sandbox::Sandbox::start().unwrap();
+    let world = World::on(&sandbox);
+    let port = world.addr().port();
+    let plain = world.client().await;
+    eventually("the server's own setting is hours", async || {
+        keepalive_timers(port).iter().all(|&seconds| seconds > HOUR) && !keepalive_timers(port).is_empty()
+    })
+    .await;
+    let node = world.node().await;
+    node.create(1).await.unwrap();
+    eventually("that of the pool is seconds", async || {
+        keepalive_timers(port).iter().any(|&seconds| seconds <= 15)
+    })
+    .await;
+    plain.batch_execute("SELECT 1").await.unwrap();
+}
