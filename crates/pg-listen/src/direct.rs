@@ -37,9 +37,15 @@ impl Mark {
 }
 
 /// Whether this error says that a pooler is in between: it refused the startup packet, or the mark is not there.
+///
+/// pgbouncer refuses a startup parameter with 08P01. RDS Proxy refuses command-line options with 0A000, which PostgreSQL
+/// itself never does.
 pub(crate) fn names_a_pooler(error: &DbError) -> bool {
-    let refused =
-        *error.code() == SqlState::PROTOCOL_VIOLATION && error.message().contains("startup parameter");
+    let refused = match *error.code() {
+        SqlState::PROTOCOL_VIOLATION => error.message().contains("startup parameter"),
+        SqlState::FEATURE_NOT_SUPPORTED => error.message().contains("option"),
+        _ => false,
+    };
     let unmarked = *error.code() == SqlState::UNDEFINED_OBJECT && error.message().contains(PREFIX);
     refused || unmarked
 }

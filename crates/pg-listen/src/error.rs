@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 
-use crate::direct;
+use crate::{direct, refusal};
 
 /// What went wrong. Branch on [`kind`](Error::kind); `Display` is for people, `source()` for the cause.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,12 @@ pub enum ErrorKind {
     Database,
     /// A connection pooler answers in PostgreSQL's place. Behind it, notifications would be missed without a word.
     Pooler,
+    /// The server refuses this configuration: its role, password, database, options or TLS settings. It keeps refusing
+    /// until one side changes.
+    Refused,
+    /// No server answers at the address: the host's name is unknown, the host cannot be reached, or the port is closed.
+    /// A server that is down looks the same.
+    Unreachable,
     /// A limit of the listener is reached; ask again when there is less in flight.
     Overloaded,
     /// The listener has been shut down.
@@ -92,6 +98,24 @@ impl Error {
             None => (ErrorKind::Connection, "the connection to postgres failed; the outcome is unknown"),
         };
         Self { kind, message: message.into(), source: Some(Box::new(error)) }
+    }
+}
+
+impl Error {
+    /// From the driver's error while connecting.
+    pub(crate) fn connecting(error: tokio_postgres::Error) -> Self {
+        let (kind, message) = match refusal::kind(&error) {
+            ErrorKind::Pooler => return Self::pooler().caused_by(error),
+            ErrorKind::Refused => (
+                ErrorKind::Refused,
+                "postgres refused the connection; correct the role, password, database, options or TLS settings",
+            ),
+            ErrorKind::Unreachable => {
+                (ErrorKind::Unreachable, "no server answers at the address; check host and port")
+            }
+            kind => (kind, "the connection to postgres could not be made"),
+        };
+        Self::new(kind, message).caused_by(error)
     }
 }
 

@@ -14,6 +14,7 @@ mod link;
 mod listener;
 mod notify_query;
 mod queue;
+mod refusal;
 mod registry;
 mod session;
 mod status;

@@ -130,8 +130,9 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler) if the last attempt has met a connection pooler: the listener
-    /// goes on trying, and will meet it again until the configuration is corrected.
+    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler) if the last attempt has met a connection pooler, and
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the server refused the configuration: the listener goes on
+    /// trying, and fails again until the configuration is corrected.
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after shutdown.
     ///
     /// # Cancel safety
@@ -140,10 +141,10 @@ impl Listener {
     pub async fn wait_connected(&self) -> Result<(), Error> {
         let mut status = self.status.clone();
         let is_settled =
-            |status: &Status| status.is_connected() || status.is_pooled || status.phase == Phase::Closed;
+            |status: &Status| status.is_connected() || status.refusal().is_some() || status.phase == Phase::Closed;
         match status.wait_for(is_settled).await {
             Ok(status) if status.is_connected() => Ok(()),
-            Ok(status) if status.is_pooled && status.phase != Phase::Closed => Err(Error::pooler()),
+            Ok(status) if status.phase != Phase::Closed => Err(status.refusal().unwrap_or_else(Error::closed)),
             Ok(_) | Err(_) => Err(Error::closed()),
         }
     }

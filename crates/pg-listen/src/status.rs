@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::error::{Error, ErrorKind};
+
 /// A snapshot of a [`Listener`](crate::Listener), from [`Listener::status`](crate::Listener::status).
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -11,8 +13,7 @@ pub struct Status {
     pub(crate) failures: u32,
     pub(crate) as_of: Option<Instant>,
     pub(crate) last_error: Option<Arc<str>>,
-    /// Whether the last trouble was a pooler.
-    pub(crate) is_pooled: bool,
+    pub(crate) last_error_kind: Option<ErrorKind>,
 }
 
 /// The step of the connection's life.
@@ -68,5 +69,21 @@ impl Status {
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
+    }
+
+    /// The kind of [`last_error`](Self::last_error).
+    #[must_use]
+    pub fn last_error_kind(&self) -> Option<ErrorKind> {
+        self.last_error_kind
+    }
+
+    /// The last error, if only another configuration removes it.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let text = self.last_error.as_deref().unwrap_or_default();
+        match self.last_error_kind {
+            Some(ErrorKind::Pooler) => Some(Error::pooler()),
+            Some(ErrorKind::Refused) => Some(Error::new(ErrorKind::Refused, text.to_owned())),
+            _ => None,
+        }
     }
 }

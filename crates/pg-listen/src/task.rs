@@ -74,7 +74,16 @@ pub(crate) struct Task {
     barriers: Barriers,
     /// Attempts in a row that did not lead to a connection in sync.
     failures: u32,
-    status: watch::Sender<Status>,
+    status: Published,
+}
+
+/// The status. Says `Closed` when the task is gone, also if its runtime ended under it.
+struct Published(watch::Sender<Status>);
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        self.0.send_modify(|status| status.phase = Phase::Closed);
+    }
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<(Link, Mark), Error>> + Send>>;
@@ -105,7 +114,7 @@ impl Task {
             registry: Registry::default(),
             barriers: Barriers::new(),
             failures: 0,
-            status,
+            status: Published(status),
         }
     }
 
@@ -122,7 +131,7 @@ impl Task {
                 Step::Session(event) => self.session_event(event),
                 Step::Retry => {
                     self.state = State::connecting(&self.route);
-                    self.status.send_modify(|status| status.phase = Phase::Connecting);
+                    self.status.0.send_modify(|status| status.phase = Phase::Connecting);
                 }
             }
         }
@@ -248,7 +257,7 @@ impl Task {
     }
 
     fn in_sync(&self, as_of: Instant) {
-        self.status.send_modify(|status| {
+        self.status.0.send_modify(|status| {
             status.phase = Phase::InSync;
             status.failures = self.failures;
             status.as_of = Some(as_of);
@@ -260,9 +269,9 @@ impl Task {
             self.registry.listening(channel, self.barriers.next_number());
         }
         self.barriers.want();
-        if self.status.borrow().phase == Phase::Connecting {
+        if self.status.0.borrow().phase == Phase::Connecting {
             tracing::info!(channels = channels.len(), "listening");
-            self.status.send_modify(|status| {
+            self.status.0.send_modify(|status| {
                 status.phase = Phase::Listening;
                 status.connections += 1;
             });
@@ -279,21 +288,21 @@ impl Task {
     fn back_off(&mut self, error: &Error) {
         let delay = self.route.backoff.delay(self.failures);
         self.failures = self.failures.saturating_add(1);
-        let is_pooled = error.kind() == ErrorKind::Pooler;
+        let kind = error.kind();
         let error = chain(error);
         tracing::warn!(%error, failures = self.failures, retry_in = ?delay, "not listening");
         self.state = State::Backoff(Box::pin(sleep(delay)));
-        self.status.send_modify(|status| {
+        self.status.0.send_modify(|status| {
             status.phase = Phase::Backoff;
             status.failures = self.failures;
             status.last_error = Some(error.into());
-            status.is_pooled = is_pooled;
+            status.last_error_kind = Some(kind);
         });
     }
 
     /// Readers and callers are told first; then the connection is closed for real.
     async fn close(mut self) {
-        self.status.send_modify(|status| status.phase = Phase::Closed);
+        self.status.0.send_modify(|status| status.phase = Phase::Closed);
         self.registry.end();
         self.barriers.fail(Error::closed);
         if let State::Up(session) = self.state {
@@ -313,7 +322,7 @@ impl State {
         Self::Connecting(Box::pin(async move {
             match tokio::time::timeout(limit, connecting).await {
                 Ok(Ok(link)) => Ok((link, mark)),
-                Ok(Err(error)) => Err(Error::driver(error)),
+                Ok(Err(error)) => Err(Error::connecting(error)),
                 Err(_) => Err(Error::new(
                     ErrorKind::Connection,
                     format!("no connection to postgres within {limit:?}"),

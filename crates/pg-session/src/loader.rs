@@ -20,6 +20,7 @@ use tracing::warn;
 use crate::cache::{Cache, Ticket};
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
+use crate::invalidation::trust::Ended;
 use crate::postgres::Database;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::probes::{Point, Probes};
@@ -74,7 +75,7 @@ struct Queue {
     order: VecDeque<SessionId>,
     waiters: ById<Waiters>,
     flights: ById<Flight>,
-    closed: bool,
+    closed: Option<Ended>,
 }
 
 /// A load whose statement has left.
@@ -129,7 +130,7 @@ impl Loader {
     pub(crate) async fn load(&self, id: SessionId, may_join: impl FnOnce() -> bool) -> Answer {
         let (waiter, answer) = oneshot::channel();
         self.enqueue(id, may_join, waiter)?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        answer.await.unwrap_or_else(|_| Err(self.queue().closed.unwrap_or(Ended::RuntimeGone).error()))
     }
 
     fn enqueue(
@@ -139,8 +140,8 @@ impl Loader {
         waiter: oneshot::Sender<Answer>,
     ) -> Result<(), Error> {
         let mut queue = self.queue();
-        if queue.closed {
-            return Err(closed());
+        if let Some(ended) = queue.closed {
+            return Err(ended.error());
         }
         if let Some(flight) = queue.flights.get_mut(&id)
             && may_join()
@@ -163,12 +164,13 @@ impl Loader {
 
     /// One lane: takes what is queued now, loads it, answers; until stopped.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let _end = LaneEnd { loader: &self, stop: &stop };
         loop {
             let (ids, ticket) = self.depart();
             if ids.is_empty() {
                 tokio::select! {
                     () = self.wake.notified() => continue,
-                    () = stop.cancelled() => return self.close(),
+                    () = stop.cancelled() => return,
                 }
             }
             let airborne = Airborne { loader: &self, ids: &ids };
@@ -254,9 +256,9 @@ impl Loader {
         }
     }
 
-    fn close(&self) {
+    fn close(&self, ended: Ended) {
         let mut queue = self.queue();
-        queue.closed = true;
+        queue.closed.get_or_insert(ended);
         // Dropping the senders answers every waiter.
         queue.order.clear();
         queue.waiters.clear();
@@ -264,6 +266,21 @@ impl Loader {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of a lane, by shutdown or with its runtime. No read may wait after it. After a panic the other lane goes on.
+struct LaneEnd<'a> {
+    loader: &'a Loader,
+    stop: &'a CancellationToken,
+}
+
+impl Drop for LaneEnd<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.loader.close(if self.stop.is_cancelled() { Ended::Stopped } else { Ended::RuntimeGone });
     }
 }
 
@@ -310,8 +327,4 @@ fn overloaded() -> Error {
         ErrorKind::Overloaded,
         "more sessions wait to be loaded than load_queue_max allows; PostgreSQL does not keep up with the reads",
     )
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
 }

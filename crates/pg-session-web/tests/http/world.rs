@@ -127,7 +127,7 @@ pub fn config(schema: &str) -> Config {
 
 async fn node(url: &str, config: Config) -> SessionManager {
     let node = SessionManager::connect(url, config).await.expect("the node starts");
-    in_time("the node is in sync", node.trusted()).await;
+    in_time("the node is in sync", node.trusted()).await.unwrap();
     node
 }
 

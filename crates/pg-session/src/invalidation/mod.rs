@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 
 use self::message::Message;
 use self::proof::Prover;
-use self::trust::Trust;
+use self::trust::{Ended, Trust};
 use crate::cache::{Cache, Dropping};
 use crate::lock::waiters::Waiters;
 
@@ -44,6 +44,8 @@ pub(crate) struct Hearing {
 impl Hearing {
     /// Handles events in the order in which they come, until stopped.
     pub(crate) async fn run(self, mut events: Subscription, stop: CancellationToken) {
+        // Dropped half-way only with its runtime.
+        let mut end = TrustEnd { trust: Arc::clone(&self.trust), ended: Ended::RuntimeGone };
         let mut malformed = 0_u64;
         loop {
             let event = tokio::select! {
@@ -82,6 +84,7 @@ impl Hearing {
             }
         }
         self.deafen();
+        end.ended = if stop.is_cancelled() { Ended::Stopped } else { Ended::ListenerClosed };
     }
 
     /// Trust first: no reader may be served under it once the epoch has moved on.
@@ -115,6 +118,18 @@ impl Hearing {
 async fn drop_in_steps(mut dropping: Dropping<'_>) {
     while dropping.step() {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Ends trust for good when it is dropped.
+struct TrustEnd {
+    trust: Arc<Trust>,
+    ended: Ended,
+}
+
+impl Drop for TrustEnd {
+    fn drop(&mut self) {
+        self.trust.end(self.ended);
     }
 }
 

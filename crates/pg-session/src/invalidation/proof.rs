@@ -151,7 +151,7 @@ impl Prover {
         tokio::select! {
             _ = changes.wait_for(|standing| standing.proved >= as_of) => {
                 self.attempts.send_modify(|attempts| {
-                    (attempts.unheard, attempts.committed) = (0, false);
+                    (attempts.unheard, attempts.committed, attempts.error) = (0, false, None);
                 });
             }
             _ = listening.changed() => return false,

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Tick;
+use crate::error::{Error, ErrorKind};
 
 /// Until when hits may be served.
 #[derive(Debug)]
@@ -36,6 +37,37 @@ pub(crate) struct Standing {
     pub(crate) until: Tick,
     /// When the last barrier was sent that came back. Unlike trust, it is not lost with the connection.
     pub(crate) proved: Tick,
+    /// Why there will never be trust again.
+    pub(crate) ended: Option<Ended>,
+}
+
+/// Why a node stopped receiving notifications for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// The manager was shut down.
+    Stopped,
+    /// The application shut its listener down.
+    ListenerClosed,
+    /// The tokio runtime that ran the node's tasks ended.
+    RuntimeGone,
+}
+
+impl Ended {
+    /// The error of a call that can only wait in vain.
+    pub(crate) fn error(self) -> Error {
+        let message = match self {
+            Self::Stopped => "the session manager is shutting down",
+            Self::ListenerClosed => {
+                "the listener given to `listener` was shut down, so this node is never trusted again; connect a manager \
+                 with a running listener"
+            }
+            Self::RuntimeGone => {
+                "the tokio runtime in which this manager was connected has ended, and its tasks with it; keep that runtime \
+                 for as long as the manager, and connect a manager in each test that has a runtime of its own"
+            }
+        };
+        Error::new(ErrorKind::ShuttingDown, message)
+    }
 }
 
 impl Trust {
@@ -44,7 +76,7 @@ impl Trust {
         Self {
             until: AtomicU64::new(0),
             window,
-            changed: watch::Sender::new(Standing { until: Tick::ZERO, proved: Tick::ZERO }),
+            changed: watch::Sender::new(Standing { until: Tick::ZERO, proved: Tick::ZERO, ended: None }),
         }
     }
 
@@ -67,8 +99,19 @@ impl Trust {
     fn set(&self, until: Tick, proved: Option<Tick>) {
         self.until.store(until.nanos(), Ordering::Release);
         self.changed.send_modify(|standing| {
-            *standing = Standing { until, proved: proved.unwrap_or(standing.proved) };
+            *standing = Standing { until, proved: proved.unwrap_or(standing.proved), ..*standing };
         });
+    }
+
+    /// Ends trust for good; wakes everyone who waits for it.
+    pub(crate) fn end(&self, ended: Ended) {
+        self.revoke();
+        self.changed.send_modify(|standing| standing.ended = Some(ended));
+    }
+
+    /// Why there will never be trust again, if it has ended.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.changed.borrow().ended
     }
 
     /// Each change.

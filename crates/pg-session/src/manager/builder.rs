@@ -8,6 +8,7 @@ use pg_listen::{Listener, Subscription};
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::listening::{Begun, Way};
 use super::modify::Turns;
 use super::{Node, SessionManager, Stage, Tasks};
 use crate::cache::Cache;
@@ -157,6 +158,7 @@ impl Builder {
     pub async fn connect(self) -> Result<SessionManager, Error> {
         self.config.validate()?;
         let names = Names::new(&self.config)?;
+        let way = Way::of(self.listener.is_some(), self.listen_on.is_some());
         // What is missing is said before anything is connected.
         let ears = match &self.listener {
             Some(listener) => Ears::Application(listener.clone()),
@@ -204,12 +206,8 @@ impl Builder {
             manager.0.keep_proving();
         }
         let patience = manager.0.config.query_timeout.max(START_WAIT_MIN);
-        match tokio::time::timeout(patience, manager.begin_hearing()).await {
-            Ok(begun) => begun?,
-            Err(_) if manager.0.hears_another_server() => return Err(another_server()),
-            Err(_) => {
-                warn!("the listener is not in sync yet, sessions are read from the database until it is");
-            }
+        if let Begun::Untrusted(cause) = manager.0.begin_listening(way, patience).await? {
+            warn!(cause, "the listener is not in sync yet, sessions are read from the database until it is");
         }
         Ok(manager)
     }
@@ -235,40 +233,6 @@ impl Builder {
 enum ListenOn {
     Driver(Box<tokio_postgres::Config>),
     Options(Box<ConnectOptions>),
-}
-
-impl SessionManager {
-    /// Waits until the node is in sync. A pooler before the listener is a mistake in the configuration, not an outage
-    /// that passes.
-    async fn begin_hearing(&self) -> Result<(), Error> {
-        self.0.listener.wait_connected().await.map_err(|error| match error.kind() {
-            pg_listen::ErrorKind::Pooler => Error::new(
-                ErrorKind::Config,
-                "the listener is behind a connection pooler, which loses notifications; give it PostgreSQL's own \
-                 address with `listen_on_url`",
-            )
-            .with_source(error),
-            _ => of_listener(error),
-        })?;
-        self.trusted().await;
-        Ok(())
-    }
-}
-
-impl Node {
-    /// Whether the listener works, and has not received what the pool committed.
-    fn hears_another_server(&self) -> bool {
-        let in_sync = self.listener.status().phase() == pg_listen::Phase::InSync;
-        in_sync && self.prover.watch().borrow().committed
-    }
-}
-
-fn another_server() -> Error {
-    Error::new(
-        ErrorKind::Config,
-        "the listener did not receive a notification that the pool committed: they reach different databases or servers; \
-         correct `listen_on` (host, port and dbname), or the address of the pool",
-    )
 }
 
 /// Whose listener it is: only our own is closed at shutdown, and sends as many barriers as the trust needs by itself.
@@ -379,7 +343,7 @@ fn make_listener(server: &ConnectOptions, config: &Config) -> Result<Listener, E
         .map_err(of_listener)
 }
 
-fn of_listener(error: pg_listen::Error) -> Error {
+pub(super) fn of_listener(error: pg_listen::Error) -> Error {
     Error::new(ErrorKind::Config, "the listener could not be started; look at its cause").with_source(error)
 }
 

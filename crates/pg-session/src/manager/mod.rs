@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod get;
 mod list;
+mod listening;
 mod lock;
 mod modify;
 mod rotate;
@@ -35,10 +36,10 @@ pub use self::update::Update;
 use crate::cache::Cache;
 use crate::cleaner::Cleaner;
 use crate::config::Config;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::invalidation::proof::Prover;
 use crate::invalidation::pulse;
-use crate::invalidation::trust::Trust;
+use crate::invalidation::trust::{Ended, Trust};
 use crate::loader::Loader;
 use crate::lock::Locks;
 use crate::postgres::Database;
@@ -145,9 +146,12 @@ impl Node {
 
     fn check_open(&self) -> Result<(), Error> {
         if self.tasks.writing.stop.is_cancelled() {
-            return Err(Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down"));
+            return Err(Ended::Stopped.error());
         }
-        Ok(())
+        match self.trust.ended() {
+            Some(ended @ Ended::RuntimeGone) => Err(ended.error()),
+            _ => Ok(()),
+        }
     }
 }
 

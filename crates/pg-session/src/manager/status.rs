@@ -6,15 +6,18 @@ use std::time::{Duration, SystemTime};
 use super::SessionManager;
 use crate::cache::CacheStats;
 use crate::error::{Error, ErrorKind};
+use crate::invalidation::trust::Standing;
 use crate::loader::LoadStats;
 use crate::writer::WriteStats;
 
 /// The node at one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
     /// Whether hits are served from memory.
     pub trust: Trusted,
+    /// Why not, if the cause is known: the last error of the listener or of the pool's notification, for people to read.
+    pub trust_error: Option<String>,
     /// The cache's counters.
     pub cache: CacheStats,
     /// The loader's counters.
@@ -42,8 +45,10 @@ impl SessionManager {
     pub fn status(&self) -> Status {
         let node = &self.0;
         let left = node.trust.until().nanos().saturating_sub(node.rules.clock.now().nanos());
+        let trust = if left == 0 { Trusted::No } else { Trusted::For(Duration::from_nanos(left)) };
         Status {
-            trust: if left == 0 { Trusted::No } else { Trusted::For(Duration::from_nanos(left)) },
+            trust,
+            trust_error: if trust == Trusted::No { node.trust_error() } else { None },
             cache: node.cache.stats(),
             loads: node.loader.stats(),
             writes: node.writer.stats(),
@@ -52,14 +57,23 @@ impl SessionManager {
         }
     }
 
-    /// Waits until the node is in sync and serves from memory.
+    /// Waits until the node is in sync and serves from memory. While the listener cannot connect, this waits;
+    /// [`Status::trust_error`] has the reason.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ShuttingDown`] if the node will never be trusted again: it was shut down, or the listener that it
+    /// shares, or the tokio runtime in which it was connected has ended.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub async fn trusted(&self) {
+    pub async fn trusted(&self) -> Result<(), Error> {
         let mut changes = self.0.trust.watch();
+        let is_settled = |standing: &Standing| {
+            standing.ended.is_some() || self.0.rules.clock.now() < standing.until
+        };
         // An error means that the sender is gone, which `self` keeps.
-        let _ = changes.wait_for(|standing| self.0.rules.clock.now() < standing.until).await;
+        let ended = changes.wait_for(is_settled).await.ok().and_then(|standing| standing.ended);
+        ended.map_or(Ok(()), |ended| Err(ended.error()))
     }
 
     /// The time by the database's clock, as this node knows it: at most a round trip ahead, never behind. It costs no query.
@@ -74,13 +88,16 @@ impl SessionManager {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the listener is not connected, or does not receive the notification within
-    /// `trust_window`.
+    /// `trust_window`. [`ErrorKind::ShuttingDown`] as for [`trusted`](SessionManager::trusted).
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn catch_up(&self) -> Result<(), Error> {
         let node = &self.0;
         let (mut changes, mut attempts) = (node.trust.watch(), node.prover.watch());
+        if let Some(ended) = node.trust.ended() {
+            return Err(ended.error());
+        }
         if !node.listener.status().is_connected() {
             return Err(not_proved("the listener is not connected; it is being replaced", None));
         }

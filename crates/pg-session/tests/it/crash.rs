@@ -110,7 +110,7 @@ async fn survives(fault: impl FnOnce(&Sandbox, &Told) + Send + 'static) {
     assert!(told.errors.load(Ordering::Relaxed) > 0, "the fault was felt");
 
     for node in &nodes {
-        in_time("the node is in sync again by itself", node.trusted()).await;
+        in_time("the node is in sync again by itself", node.trusted()).await.unwrap();
         node.catch_up().await.unwrap();
     }
     everything_is_there(&world, &nodes, &ids, &acknowledged, told.unknown.load(Ordering::Relaxed)).await;

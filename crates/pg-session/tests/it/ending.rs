@@ -102,7 +102,7 @@ async fn backends(world: &World, observer: &tokio_postgres::Client) -> i64 {
 async fn named_node(world: &World) -> SessionManager {
     let url = format!("{}?application_name={}", world.url, world.schema);
     let node = SessionManager::connect(&url, world.config()).await.unwrap();
-    node.trusted().await;
+    node.trusted().await.unwrap();
     node
 }
 

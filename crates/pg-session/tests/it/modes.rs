@@ -17,7 +17,7 @@ pub fn pool(world: &World, connections: usize) -> Pool {
 pub async fn node_on(world: &World, pool: &Pool, config: Config) -> SessionManager {
     let builder = SessionManager::builder(config).url(&world.url).unwrap().pool(pool.clone());
     let node = builder.connect().await.unwrap();
-    node.trusted().await;
+    node.trusted().await.unwrap();
     node
 }
 

@@ -27,7 +27,7 @@ async fn after_a_refresh_that_failed_nothing_that_was_missed_is_served() {
 
     client.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
     wire.accept();
-    in_time("the node hears again", b.trusted()).await;
+    in_time("the node hears again", b.trusted()).await.unwrap();
     assert!(hit(&b, id).is_none());
     assert!(b.get(id).await.is_err(), "nothing else to answer with");
     // The control: this is what it would have answered.

@@ -165,7 +165,7 @@ async fn a_create_that_is_published_late_does_not_bring_the_first_version_back()
     let mut config = world.roomy();
     config.cache_sessions_max = 1;
     let a = world.node_with(config).await;
-    in_time("the node is in sync", a.trusted()).await;
+    in_time("the node is in sync", a.trusted()).await.unwrap();
     let others = ids(&make(&b, 10).await);
     let gate = a.probes().close(Point::Created);
     let create = tokio::spawn({

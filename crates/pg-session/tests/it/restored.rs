@@ -80,7 +80,7 @@ async fn restored(world: &World, sessions: usize) -> Restored {
 impl Restored {
     async fn heal(&self) {
         self.wire.accept();
-        in_time("the node is in sync again", self.node.trusted()).await;
+        in_time("the node is in sync again", self.node.trusted()).await.unwrap();
     }
 
     async fn n_of(&self, id: SessionId) -> i64 {
@@ -178,7 +178,7 @@ async fn a_lower_version_is_cached_after_a_restore() {
     wire.cut();
     eventually("the node has noticed", async || node.status().trust == Trusted::No).await;
     restore(&client).await;
-    in_time("the node is in sync again", node.trusted()).await;
+    in_time("the node is in sync again", node.trusted()).await.unwrap();
     assert_eq!(n(&read(&node, id).await), 1);
     eventually("it is cached again", async || hit(&node, id).is_some()).await;
     assert_eq!(n(&hit(&node, id).unwrap()), 1);

@@ -41,7 +41,7 @@ impl World {
         let listen_on = driver_config(&wire.url_for(&self.url));
         let node = SessionManager::builder(config).url(&self.url).expect("the URL parses");
         let node = node.listen_on(listen_on).connect().await.expect("the node starts");
-        in_time("the node is in sync", node.trusted()).await;
+        in_time("the node is in sync", node.trusted()).await.unwrap();
         node
     }
 

@@ -67,7 +67,7 @@ impl World {
 
     pub async fn node_with(&self, config: Config) -> SessionManager {
         let node = SessionManager::connect(&self.url, config).await.expect("the node starts");
-        node.trusted().await;
+        node.trusted().await.unwrap();
         node
     }
 

@@ -41,7 +41,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
     let mend = async {
         let begin = Instant::now();
         wires.mend();
-        stage.b.sessions.trusted().await;
+        stage.b.sessions.trusted().await?;
         Ok((format!("after {}", took(begin.elapsed())), ()))
     };
     teller.step("the network is back: B listens, and is in sync again", mend).await?;

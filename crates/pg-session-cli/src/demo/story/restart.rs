@@ -166,7 +166,7 @@ async fn compare(stage: &Stage, accounts: &[Account]) -> Result<(String, ()), Wh
     let begin = Instant::now();
     let client = stage.server.client().await?;
     for node in stage.nodes() {
-        node.sessions.trusted().await;
+        node.sessions.trusted().await?;
         for account in accounts {
             let text = "SELECT version FROM sessions WHERE id = $1";
             let version: i64 = client.query_one(text, &[&account.id.expose()]).await?.try_get(0)?;

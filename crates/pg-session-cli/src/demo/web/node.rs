@@ -74,7 +74,7 @@ async fn open(setup: &Setup) -> Result<(TcpListener, WebSessions, Proxy), Why> {
         .listen_on(tokio_postgres::Config::from_str(&wire.url_for(&setup.postgres_url))?)
         .connect()
         .await?;
-    manager.trusted().await;
+    manager.trusted().await?;
     let signer = Signer::new(KeyRing::new(&SigningKey::from_base64(&setup.key)?));
     let sessions = WebSessions::new(manager, signer)
         .cookie(CookiePolicy::named("pg-session-demo")?)

@@ -1,0 +1,117 @@
+//! Whether the node receives notifications, and why not: at start as an error that names the setting, later in the status.
+
+use std::time::Duration;
+
+use pg_listen::{ErrorKind as ListenError, Phase};
+
+use super::Node;
+use super::builder::of_listener;
+use crate::error::{Error, ErrorKind};
+
+/// Where the address of the listener comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// The connection string of the pool.
+    Pool,
+    ListenOn,
+    /// The application made the listener.
+    Application,
+}
+
+/// How a start without a mistake in the configuration ended.
+pub(super) enum Begun {
+    Trusted,
+    /// An outage, which may pass; with its cause.
+    Untrusted(String),
+}
+
+impl Way {
+    pub(super) fn of(has_listener: bool, has_listen_on: bool) -> Self {
+        match (has_listener, has_listen_on) {
+            (true, _) => Self::Application,
+            (false, true) => Self::ListenOn,
+            (false, false) => Self::Pool,
+        }
+    }
+
+    /// What the user corrects.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Pool => "the connection string",
+            Self::ListenOn => "`listen_on`",
+            Self::Application => "the configuration of the listener that is given to `listener`",
+        }
+    }
+}
+
+impl Node {
+    /// Waits until the node is trusted, for `patience`. An error is a mistake in the configuration. An outage is none: it
+    /// passes.
+    pub(super) async fn begin_listening(&self, way: Way, patience: Duration) -> Result<Begun, Error> {
+        let mut changes = self.trust.watch();
+        let begin = async {
+            self.listener.wait_connected().await.map_err(|error| refused(way, error))?;
+            // An error means that the sender is gone, which `self` keeps.
+            let _ = changes.wait_for(|standing| self.rules.clock.now() < standing.until).await;
+            Ok(())
+        };
+        match tokio::time::timeout(patience, begin).await {
+            Ok(begun) => return begun.map(|()| Begun::Trusted),
+            Err(_) if self.receives_another_server() => return Err(another_server()),
+            Err(_) => {}
+        }
+        let status = self.listener.status();
+        let is_absent = !status.is_connected() && status.last_error_kind() == Some(ListenError::Unreachable);
+        // The pool has just reached the address that it shares with the listener: there, only an outage is left.
+        if is_absent && way != Way::Pool {
+            let message = format!("the listener reaches no server; correct host and port of {}", way.setting());
+            let cause = status.last_error().unwrap_or_default().to_owned();
+            return Err(Error::new(ErrorKind::Unavailable, message).with_source(cause));
+        }
+        Ok(Begun::Untrusted(self.trust_error().unwrap_or_else(|| "no answer in time".to_owned())))
+    }
+
+    /// Why the node is not trusted, if that is known.
+    pub(super) fn trust_error(&self) -> Option<String> {
+        if let Some(ended) = self.trust.ended() {
+            return Some(ended.error().to_string());
+        }
+        let status = self.listener.status();
+        if !status.is_connected() {
+            return status.last_error().map(|cause| format!("the listener is not connected: {cause}"));
+        }
+        let attempts = self.prover.watch().borrow().clone();
+        match attempts.error {
+            Some(error) => Some(format!("no notification could be sent through the pool: {}", crate::error::chain(error.as_ref()))),
+            None => (attempts.unheard > 0).then(|| another_server().to_string()),
+        }
+    }
+
+    /// Whether the listener works, and has not received what the pool committed.
+    fn receives_another_server(&self) -> bool {
+        self.listener.status().phase() == Phase::InSync && self.prover.watch().borrow().committed
+    }
+}
+
+/// A listener that its server refuses.
+fn refused(way: Way, error: pg_listen::Error) -> Error {
+    let message = match error.kind() {
+        ListenError::Pooler => format!(
+            "the listener is behind a connection pooler, which loses notifications; give it PostgreSQL's own address {}",
+            if way == Way::Application { "with `pg_listen::Listener::builder`" } else { "with `listen_on`" },
+        ),
+        ListenError::Refused => {
+            format!("PostgreSQL refused the connection of the listener; correct {}", way.setting())
+        }
+        _ => return of_listener(error),
+    };
+    Error::new(ErrorKind::Config, message).with_source(error)
+}
+
+fn another_server() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "the listener did not receive a notification that the pool committed: they reach different databases or servers; \
+         correct `listen_on` (host, port and dbname), or the address of the pool",
+    )
+}

@@ -1,0 +1,139 @@
+//! A listener that cannot connect. A mistake in its configuration is an error of `connect` that names the setting; an outage
+//! is waited for; both are in the status.
+
+use std::time::Duration;
+
+use pg_session::{Config, Error, ErrorKind, SessionManager, Trusted};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_postgres::config::SslMode;
+
+use crate::stage::{driver_config, in_time};
+use crate::support::{World, eventually};
+
+fn config(world: &World) -> Config {
+    let mut config = world.config();
+    config.query_timeout = Duration::from_secs(3);
+    config.trust_window = Duration::from_secs(1);
+    config
+}
+
+async fn connect(world: &World, listen_on: tokio_postgres::Config) -> Result<SessionManager, Error> {
+    let builder = SessionManager::builder(config(world)).url(&world.url)?;
+    in_time("it is decided", builder.listen_on(listen_on).connect()).await
+}
+
+/// The server's configuration with another database.
+fn other_database(world: &World, name: &str) -> tokio_postgres::Config {
+    let mut config = driver_config(&world.url);
+    config.dbname(name);
+    config
+}
+
+/// Answers every startup packet with one error. Returns the URL.
+async fn refusing(code: &str, message: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let length = client.read_i32().await.unwrap();
+            let mut packet = vec![0; usize::try_from(length).unwrap() - 4];
+            client.read_exact(&mut packet).await.unwrap();
+            client.write_u8(b'E').await.unwrap();
+            client.write_i32(i32::try_from(fields.len()).unwrap() + 4).await.unwrap();
+            client.write_all(fields.as_bytes()).await.unwrap();
+        }
+    });
+    format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable")
+}
+
+fn assert_refused(outcome: Result<SessionManager, Error>, kind: ErrorKind, says: &str) {
+    let error = outcome.expect_err(says);
+    assert_eq!(error.kind(), kind, "{error:?}");
+    assert!(error.to_string().contains("listen_on"), "it names the setting: {error:?}");
+    assert!(format!("{error:?}").contains(says), "it has the cause {says:?}: {error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mistake_in_listen_on_is_an_error_of_connect() {
+    let world = World::new();
+    let missing = connect(&world, other_database(&world, "no_such_database")).await;
+    assert_refused(missing, ErrorKind::Config, "no_such_database");
+
+    let mut role = driver_config(&world.url);
+    role.user("nobody_knows_me");
+    assert_refused(connect(&world, role).await, ErrorKind::Config, "nobody_knows_me");
+
+    let mut tls = driver_config(&world.url);
+    tls.ssl_mode(SslMode::Require);
+    assert_refused(connect(&world, tls).await, ErrorKind::Config, "server does not support TLS");
+
+    let mut options = driver_config(&world.url);
+    options.options("-c no_such_setting=1");
+    assert_refused(connect(&world, options).await, ErrorKind::Config, "no_such_setting");
+
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = driver_config(&format!("postgres://postgres@{closed}/postgres"));
+    assert_refused(connect(&world, closed).await, ErrorKind::Unavailable, "host and port");
+
+    let mut unknown = tokio_postgres::Config::new();
+    unknown.host("no-such-host.invalid").user("postgres");
+    assert_refused(connect(&world, unknown).await, ErrorKind::Unavailable, "host and port");
+
+    for (code, message, says) in [
+        ("28P01", "password authentication failed for user", "password authentication failed"),
+        ("28000", "no pg_hba.conf entry for host", "no pg_hba.conf entry"),
+        (
+            "0A000",
+            "Feature not supported: RDS Proxy currently doesn't support command-line options.",
+            "connection pooler",
+        ),
+    ] {
+        let url = refusing(code, message).await;
+        assert_refused(connect(&world, driver_config(&url)).await, ErrorKind::Config, says);
+    }
+}
+
+/// ```text
+/// node   starts: the listener's way is cut ── reads from the database ┊ the way is back: trusted
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_listener_at_start_is_waited_for() {
+    let world = World::new();
+    let outage = refusing("57P03", "the database system is starting up").await;
+    let wire = world.proxy().await;
+    let addr = driver_config(&outage).get_ports()[0];
+    wire.redirect(format!("127.0.0.1:{addr}").parse().unwrap());
+    let node = connect(&world, driver_config(&wire.url_for(&world.url))).await.unwrap();
+    let status = node.status();
+    assert_eq!(status.trust, Trusted::No);
+    let cause = status.trust_error.expect("a reason");
+    assert!(cause.contains("starting up"), "{cause}");
+    assert!(in_time("it is created", node.create(1)).await.is_ok(), "the database serves");
+
+    wire.redirect(world.addr());
+    in_time("it is trusted", node.trusted()).await.unwrap();
+    assert_eq!(node.status().trust_error, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_says_why_the_listener_is_refused_later() {
+    let world = World::new();
+    let refusing = refusing("28P01", "password authentication failed for user").await;
+    let wire = world.proxy().await;
+    let node = world.node_hearing_through(&wire, config(&world)).await;
+    assert_eq!(node.status().trust_error, None);
+
+    wire.redirect(format!("127.0.0.1:{}", driver_config(&refusing).get_ports()[0]).parse().unwrap());
+    wire.cut();
+    eventually("the reason is in the status", async || {
+        node.status().trust_error.is_some_and(|cause| cause.contains("password authentication failed"))
+    })
+    .await;
+    assert_eq!(node.status().trust, Trusted::No);
+
+    wire.redirect(world.addr());
+    in_time("it is trusted again", node.trusted()).await.unwrap();
+    assert_eq!(node.status().trust_error, None);
+}
