@@ -140,11 +140,14 @@ impl Listener {
     /// Cancel safe.
     pub async fn wait_connected(&self) -> Result<(), Error> {
         let mut status = self.status.clone();
-        let is_settled =
-            |status: &Status| status.is_connected() || status.refusal().is_some() || status.phase == Phase::Closed;
+        let is_settled = |status: &Status| {
+            status.is_connected() || status.refusal().is_some() || status.phase == Phase::Closed
+        };
         match status.wait_for(is_settled).await {
             Ok(status) if status.is_connected() => Ok(()),
-            Ok(status) if status.phase != Phase::Closed => Err(status.refusal().unwrap_or_else(Error::closed)),
+            Ok(status) if status.phase != Phase::Closed => {
+                Err(status.refusal().unwrap_or_else(Error::closed))
+            }
             Ok(_) | Err(_) => Err(Error::closed()),
         }
     }

@@ -29,6 +29,17 @@ async fn refuse(mut client: TcpStream) {
     client.write_all(fields).await.unwrap();
 }
 
+/// Answers as RDS Proxy does.
+async fn refuse_options(mut client: TcpStream) {
+    startup(&mut client).await;
+    let fields =
+        b"SFATAL\0VFATAL\0C0A000\0MFeature not supported: RDS Proxy currently doesn't support command-line \
+                   options.\0\0";
+    client.write_u8(b'E').await.unwrap();
+    client.write_i32(i32::try_from(fields.len()).unwrap() + 4).await.unwrap();
+    client.write_all(fields).await.unwrap();
+}
+
 /// Forwards all but the options.
 async fn forward_without_options(mut client: TcpStream) {
     let mut packet = 196_608_i32.to_be_bytes().to_vec();
@@ -72,6 +83,11 @@ async fn is_recognised(addr: SocketAddr) {
 #[tokio::test]
 async fn a_pooler_that_refuses_the_startup_packet_is_recognised() {
     is_recognised(serve(refuse).await).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_options_is_recognised() {
+    is_recognised(serve(refuse_options).await).await;
 }
 
 #[tokio::test]

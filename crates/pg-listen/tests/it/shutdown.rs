@@ -79,3 +79,32 @@ async fn shutdown_without_a_connection_is_immediate() {
     timeout(Duration::from_secs(4), listener.shutdown()).await.expect("no waiting for the backoff");
     assert!(subscription.recv().await.is_none());
 }
+
+#[tokio::test]
+async fn a_listener_whose_runtime_ended_is_closed() {
+    let stage = Stage::new().await;
+    let builder = stage.quiet_listener();
+    let listener = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = builder.start().unwrap();
+            listener.wait_connected().await.unwrap();
+            listener
+        })
+    });
+    let listener = listener.join().unwrap();
+    assert_eq!(listener.status().phase(), Phase::Closed);
+    assert_eq!(listener.wait_connected().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn a_refused_listener_says_why_and_tries_again() {
+    let mut config: tokio_postgres::Config = crate::stage::SANDBOX.url().parse().unwrap();
+    config.dbname("no_such_database");
+    let listener = pg_listen::Listener::builder(config).start().unwrap();
+    let error = timeout(PATIENCE, listener.wait_connected()).await.expect("at once").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("no_such_database"), "{error}");
+    crate::stage::eventually("it tries again", async || listener.status().failures() > 2).await;
+    assert_eq!(listener.status().last_error_kind(), Some(ErrorKind::Refused));
+}

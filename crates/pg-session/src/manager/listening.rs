@@ -64,7 +64,8 @@ impl Node {
         let is_absent = !status.is_connected() && status.last_error_kind() == Some(ListenError::Unreachable);
         // The pool has just reached the address that it shares with the listener: there, only an outage is left.
         if is_absent && way != Way::Pool {
-            let message = format!("the listener reaches no server; correct host and port of {}", way.setting());
+            let message =
+                format!("the listener reaches no server; correct host and port of {}", way.setting());
             let cause = status.last_error().unwrap_or_default().to_owned();
             return Err(Error::new(ErrorKind::Unavailable, message).with_source(cause));
         }
@@ -82,7 +83,10 @@ impl Node {
         }
         let attempts = self.prover.watch().borrow().clone();
         match attempts.error {
-            Some(error) => Some(format!("no notification could be sent through the pool: {}", crate::error::chain(error.as_ref()))),
+            Some(error) => Some(format!(
+                "no notification could be sent through the pool: {}",
+                crate::error::chain(error.as_ref())
+            )),
             None => (attempts.unheard > 0).then(|| another_server().to_string()),
         }
     }

@@ -109,9 +109,10 @@ impl SessionManager {
     /// the node serves from the database until it is.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a setting or connection string that is wrong, [`ErrorKind::Schema`] and
+    /// [`ErrorKind::Config`] for a setting or connection string that is wrong, also the listener's, [`ErrorKind::Schema`] and
     /// [`ErrorKind::Permission`] for tables that are missing or may not be used, [`ErrorKind::Unavailable`] if
-    /// PostgreSQL cannot be reached. Nothing is left running then.
+    /// PostgreSQL cannot be reached, or no server answers at the address in [`listen_on`](Builder::listen_on). Nothing is
+    /// left running then. An outage of the listener alone is no error: [`Status::trust_error`] has its cause.
     pub async fn connect(url: &str, config: Config) -> Result<Self, Error> {
         Self::builder(config).url(url)?.connect().await
     }

@@ -68,9 +68,8 @@ impl SessionManager {
     /// Dropping the future loses nothing.
     pub async fn trusted(&self) -> Result<(), Error> {
         let mut changes = self.0.trust.watch();
-        let is_settled = |standing: &Standing| {
-            standing.ended.is_some() || self.0.rules.clock.now() < standing.until
-        };
+        let is_settled =
+            |standing: &Standing| standing.ended.is_some() || self.0.rules.clock.now() < standing.until;
         // An error means that the sender is gone, which `self` keeps.
         let ended = changes.wait_for(is_settled).await.ok().and_then(|standing| standing.ended);
         ended.map_or(Ok(()), |ended| Err(ended.error()))

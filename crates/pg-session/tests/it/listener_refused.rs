@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pg_session::{Config, Error, ErrorKind, SessionManager, Trusted};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::config::SslMode;
 
 use crate::stage::{driver_config, in_time};
@@ -37,15 +37,28 @@ async fn refusing(code: &str, message: &str) -> String {
     let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            let length = client.read_i32().await.unwrap();
-            let mut packet = vec![0; usize::try_from(length).unwrap() - 4];
-            client.read_exact(&mut packet).await.unwrap();
+            let mut packet = startup_packet(&mut client).await;
+            if packet == TLS_REQUEST {
+                client.write_u8(b'N').await.unwrap();
+                packet = startup_packet(&mut client).await;
+            }
+            assert!(packet.starts_with(b"\0\x03\0\0"), "protocol 3.0");
             client.write_u8(b'E').await.unwrap();
             client.write_i32(i32::try_from(fields.len()).unwrap() + 4).await.unwrap();
             client.write_all(fields.as_bytes()).await.unwrap();
         }
     });
-    format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable")
+    format!("postgres://postgres@127.0.0.1:{port}/postgres")
+}
+
+/// A client's question whether the server has TLS.
+const TLS_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
+
+async fn startup_packet(client: &mut TcpStream) -> Vec<u8> {
+    let length = client.read_i32().await.unwrap();
+    let mut packet = vec![0; usize::try_from(length).unwrap() - 4];
+    client.read_exact(&mut packet).await.unwrap();
+    packet
 }
 
 fn assert_refused(outcome: Result<SessionManager, Error>, kind: ErrorKind, says: &str) {
