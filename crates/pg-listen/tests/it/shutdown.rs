@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use pg_listen::{ErrorKind, Phase};
+use pg_listen::{ErrorKind, Listener, Phase};
 use tokio::time::timeout;
 
-use crate::stage::{PATIENCE, Stage, eventually, expect_start, notify, unique};
+use crate::stage::{PATIENCE, SANDBOX, Stage, eventually, expect_start, notify, unique};
 
 #[tokio::test]
 async fn shutdown_closes_the_connection_and_ends_every_subscription() {
@@ -82,8 +82,8 @@ async fn shutdown_without_a_connection_is_immediate() {
 
 #[tokio::test]
 async fn a_listener_whose_runtime_ended_is_closed() {
-    let stage = Stage::new().await;
-    let builder = stage.quiet_listener();
+    // Without a proxy, whose runtime this test blocks.
+    let builder = Listener::builder(SANDBOX.url().parse().unwrap());
     let listener = std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -99,12 +99,12 @@ async fn a_listener_whose_runtime_ended_is_closed() {
 
 #[tokio::test]
 async fn a_refused_listener_says_why_and_tries_again() {
-    let mut config: tokio_postgres::Config = crate::stage::SANDBOX.url().parse().unwrap();
+    let mut config: tokio_postgres::Config = SANDBOX.url().parse().unwrap();
     config.dbname("no_such_database");
-    let listener = pg_listen::Listener::builder(config).start().unwrap();
+    let listener = Listener::builder(config).start().unwrap();
     let error = timeout(PATIENCE, listener.wait_connected()).await.expect("at once").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("no_such_database"), "{error}");
-    crate::stage::eventually("it tries again", async || listener.status().failures() > 2).await;
+    eventually("it tries again", async || listener.status().failures() > 2).await;
     assert_eq!(listener.status().last_error_kind(), Some(ErrorKind::Refused));
 }
