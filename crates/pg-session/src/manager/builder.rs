@@ -158,7 +158,12 @@ impl Builder {
     pub async fn connect(self) -> Result<SessionManager, Error> {
         self.config.validate()?;
         let names = Names::new(&self.config)?;
-        let way = Way::of(self.listener.is_some(), self.listen_on.is_some());
+        let way = match (&self.listener, &self.listen_on) {
+            (Some(_), _) => Way::Application,
+            (None, Some(ListenOn::Driver(_))) => Way::ListenOn,
+            (None, Some(ListenOn::Options(_))) => Way::ListenOnUrl,
+            (None, None) => Way::Pool,
+        };
         // What is missing is said before anything is connected.
         let ears = match &self.listener {
             Some(listener) => Ears::Application(listener.clone()),

@@ -14,6 +14,7 @@ pub(super) enum Way {
     /// The connection string of the pool.
     Pool,
     ListenOn,
+    ListenOnUrl,
     /// The application made the listener.
     Application,
 }
@@ -26,19 +27,12 @@ pub(super) enum Begun {
 }
 
 impl Way {
-    pub(super) fn of(has_listener: bool, has_listen_on: bool) -> Self {
-        match (has_listener, has_listen_on) {
-            (true, _) => Self::Application,
-            (false, true) => Self::ListenOn,
-            (false, false) => Self::Pool,
-        }
-    }
-
     /// What the user corrects.
     fn setting(self) -> &'static str {
         match self {
             Self::Pool => "the connection string",
             Self::ListenOn => "`listen_on`",
+            Self::ListenOnUrl => "`listen_on_url`",
             Self::Application => "the configuration of the listener that is given to `listener`",
         }
     }
@@ -102,7 +96,11 @@ fn refused(way: Way, error: pg_listen::Error) -> Error {
     let message = match error.kind() {
         ListenError::Pooler => format!(
             "the listener is behind a connection pooler, which loses notifications; give it PostgreSQL's own address {}",
-            if way == Way::Application { "with `pg_listen::Listener::builder`" } else { "with `listen_on`" },
+            if way == Way::Application {
+                "with `pg_listen::Listener::builder`"
+            } else {
+                "with `listen_on_url`"
+            },
         ),
         ListenError::Refused => {
             format!("PostgreSQL refused the connection of the listener; correct {}", way.setting())

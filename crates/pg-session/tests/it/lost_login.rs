@@ -66,7 +66,7 @@ async fn node_behind(world: &World, wire: &Proxy, mut config: Config) -> Session
     config.query_timeout = MOMENT;
     let builder = SessionManager::builder(config).url(&wire.url_for(&world.url)).unwrap();
     let node = builder.listen_on(driver_config(&world.url)).connect().await.unwrap();
-    in_time("the node is in sync", node.trusted()).await;
+    in_time("the node is in sync", node.trusted()).await.unwrap();
     node
 }
 
