@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use pg_listen::{Listener, Subscription};
 use tokio::sync::Notify;
+use tokio_postgres::config::TargetSessionAttrs;
 use tracing::warn;
 
 use super::listening::{Begun, Way};
@@ -198,8 +199,9 @@ impl Builder {
             &self.config,
             &self.database_clock,
         ));
-        database.prepare_tables(self.config.migrations).await?;
+        // First, because it needs a primary: the tables of a standby may be old.
         database.learn_clock().await?;
+        database.prepare_tables(self.config.migrations).await?;
         let (listener, owns_listener) = match ears {
             Ears::Application(listener) => (listener, false),
             Ears::Own(server) => (make_listener(&server, &self.config)?, true),
@@ -340,7 +342,10 @@ fn start(
 
 fn make_listener(server: &ConnectOptions, config: &Config) -> Result<Listener, Error> {
     let interval = config.trust_window / BARRIERS_PER_WINDOW;
-    Listener::builder(server.config.clone())
+    let mut address = server.config.clone();
+    // A standby sends no notifications.
+    address.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    Listener::builder(address)
         .tls(server.tls.connector()?)
         .barrier_interval(interval)
         .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))

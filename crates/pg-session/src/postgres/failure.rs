@@ -68,9 +68,7 @@ impl Failure {
                     SqlState::INVALID_SQL_STATEMENT_NAME
                     | SqlState::DUPLICATE_PSTATEMENT
                     | SqlState::FEATURE_NOT_SUPPORTED => Verdict::Outdated,
-                    SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
-                        Verdict::WrongServer
-                    }
+                    _ if is_read_only(server) => Verdict::WrongServer,
                     _ => Verdict::Refused,
                 };
                 Self { error: refusal(server), verdict }
@@ -130,9 +128,24 @@ pub(super) const ROW_SECURITY_MARK: &str = "pg_session.row_security_is_active";
 pub(super) const ROW_SECURITY: &str = "row-level security is active on the session tables for this role, and would hide \
      sessions; run: ALTER TABLE ... DISABLE ROW LEVEL SECURITY for each of them, or ALTER ROLE <role> BYPASSRLS";
 
+/// The unknown setting that `ON_PRIMARY` asks for on a standby or a read-only server.
+pub(super) const READ_ONLY_MARK: &str = "pg_session.server_is_read_only";
+const READ_ONLY: &str = "the pool reached a standby or a read-only server, which cannot serve sessions; nothing was read \
+     or written, try again; if this lasts, give the pool the address of the primary";
+
+/// Whether the server refused a statement because it is a standby or read-only.
+fn is_read_only(server: &DbError) -> bool {
+    match *server.code() {
+        SqlState::READ_ONLY_SQL_TRANSACTION => true,
+        SqlState::UNDEFINED_OBJECT => server.message().contains(READ_ONLY_MARK),
+        _ => false,
+    }
+}
+
 /// A refused statement, in words that say what to do.
 fn refusal(server: &DbError) -> Error {
     let (kind, message) = match *server.code() {
+        _ if is_read_only(server) => (ErrorKind::Unavailable, READ_ONLY.to_owned()),
         // With `row_security = off`, or by the condition that `Dialect::visible` adds.
         SqlState::UNDEFINED_OBJECT if server.message().contains(ROW_SECURITY_MARK) => {
             (ErrorKind::Permission, ROW_SECURITY.to_owned())
@@ -177,12 +190,6 @@ fn refusal(server: &DbError) -> Error {
         SqlState::TOO_MANY_CONNECTIONS => {
             (ErrorKind::Unavailable, "PostgreSQL has no connection left; raise max_connections".to_owned())
         }
-        SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => (
-            ErrorKind::Unavailable,
-            "the pool reached a standby or a read-only server, which cannot serve sessions; nothing was read or written, \
-             try again; if this lasts, give the pool the address of the primary"
-                .to_owned(),
-        ),
         _ => (ErrorKind::Database, "PostgreSQL refused the statement".to_owned()),
     };
     Error::new(kind, message).with_source(Cause::of(server))
@@ -255,7 +262,8 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
         ),
         (_, "database does not allow writes") => (
             ErrorKind::Unavailable,
-            "no host that was reached accepts writes, which sessions need; give the pool the address of the primary",
+            "no host that was reached accepts writes, it is a standby or a read-only server; try again; if this lasts, give the \
+             address of the primary",
         ),
         (_, cause) if cause.starts_with("failed to lookup address information") => {
             (ErrorKind::Unavailable, "the host's name cannot be resolved; correct the host, or look at DNS")

@@ -176,12 +176,16 @@ impl Dialect<'_> {
     }
 }
 
-/// A condition of each statement that only reads: true on a primary, an error on a standby (SQLSTATE 55000).
+/// The condition of each statement that only reads: true on a primary, an error on a standby or a read-only server.
 ///
-/// A standby may lag behind a revocation for any time. Its rows must not enter the cache, and its silence does not mean that
-/// a session is gone. A connection can change its server, behind a pooler or a proxy, so each statement asks. As a
-/// subselect it is evaluated once for a statement, also if no row matches.
-const ON_PRIMARY: &str = "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)";
+/// A standby may lag behind a revocation for any time, and a former primary that was made read-only stays behind. Their
+/// rows must not enter the cache, and a missing row does not mean that a session is gone. A connection can change its
+/// server, behind a pooler or a proxy, so each statement asks. As a subselect it is evaluated once for a statement, also
+/// if no row matches. On a standby every transaction is read-only. Functions that read the WAL would fail on Aurora.
+///
+/// The error is an unknown setting, `failure::READ_ONLY_MARK`.
+const ON_PRIMARY: &str = "(SELECT CASE WHEN pg_catalog.current_setting('transaction_read_only') <> 'off' \
+     THEN pg_catalog.current_setting('pg_session.server_is_read_only') END IS NULL)";
 
 impl Database {
     pub(crate) fn new(
@@ -218,7 +222,7 @@ impl Database {
             touch: touch::sql(&dialect),
             notify: notify::sql(&dialect),
             locks: lock::texts(&dialect),
-            clock: Sql { text: format!("SELECT {now} AS now"), types: vec![] },
+            clock: Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] },
         };
         let (pool, owns_pool, tls) = match pool {
             Pooled::Own(pool, tls, _) => (pool, true, tls),
@@ -260,7 +264,7 @@ impl Database {
 
     /// Sends one statement and waits for its rows. The transaction is the statement.
     async fn query(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
-        self.bounded(self.timeout, async |connection| self.send(connection, sql, params).await).await
+        self.query_in(self.timeout, sql, params).await
     }
 
     /// As [`query`](Database::query), and makes something of each row as it comes.
@@ -284,14 +288,28 @@ impl Database {
         sql: &Sql,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Failure> {
-        let timeout = timeout.min(self.timeout);
-        self.bounded(timeout, async |connection| self.send(connection, sql, params).await).await
+        self.query_in(timeout.min(self.timeout), sql, params).await
     }
 
     /// As [`query`](Database::query), with the patience that a statement over any number of rows needs.
     async fn query_long(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
-        let timeout = self.timeout.saturating_mul(LONG_FACTOR);
-        self.bounded(timeout, async |connection| self.send(connection, sql, params).await).await
+        self.query_in(self.timeout.saturating_mul(LONG_FACTOR), sql, params).await
+    }
+
+    /// Sends one statement. One that met a standby on an old connection is sent again on a new one.
+    async fn query_in(
+        &self,
+        timeout: Duration,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let first = self.bounded(timeout, async |connection| self.send(connection, sql, params).await).await;
+        match first {
+            Err(failure) if failure.verdict == Verdict::WrongServer => {
+                self.bounded(timeout, async |connection| self.send(connection, sql, params).await).await
+            }
+            outcome => outcome,
+        }
     }
 
     /// Runs `work` on a connection of the pool, all within `timeout`.
@@ -320,10 +338,12 @@ impl Database {
         outcome
     }
 
-    /// Closes a connection to a standby, and in a pool of our own the idle ones, which may lead there, too.
+    /// Closes a connection to a standby. If it is an old one, closes the idle ones as well: after a failover all of them lead
+    /// there. A new one shows where the address leads now, so nothing would be gained.
     fn leave_server(&self, connection: Object) {
+        let is_new = Object::metrics(&connection).recycle_count == 0;
         drop(Object::take(connection));
-        if self.owns_pool {
+        if !is_new {
             self.pool.retain(|_, _| false);
         }
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
 };
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::Type;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::info;
@@ -107,6 +108,8 @@ fn make_pool(
     if server.get_tcp_user_timeout().is_none() {
         server.tcp_user_timeout(config.query_timeout.saturating_mul(VANISHED_FACTOR));
     }
+    // Of several hosts or addresses, the primary.
+    server.target_session_attrs(TargetSessionAttrs::ReadWrite);
     if server.get_application_name().is_none() {
         server.application_name("pg-session");
     }

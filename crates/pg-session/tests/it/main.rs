@@ -66,6 +66,7 @@ mod session_limit;
 mod shared_listener;
 mod single_flight;
 mod smoke;
+mod standby;
 mod statements;
 mod tls;
 mod touch;
