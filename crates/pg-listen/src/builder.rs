@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Config, NoTls, Socket};
 
 use crate::backoff::Backoff;
+use crate::connector::{CONNECT_TIMEOUT, Connector, PROVIDER_TIMEOUT};
 use crate::error::{Error, ErrorKind};
-use crate::link::Connect;
+use crate::hosts;
 use crate::listener::Listener;
 use crate::queue::{QUEUE_EVENTS_CEILING, QUEUE_EVENTS_MIN};
+use crate::server::{Server, Source};
 use crate::session::Timing;
 use crate::status::Status;
 use crate::task::{Inbox, Route, Task};
@@ -26,8 +28,10 @@ const REQUESTS_MAX: usize = 256;
 /// Settings of a [`Listener`]; from [`Listener::builder`]. The defaults are good ones.
 #[must_use = "nothing runs before `start`"]
 pub struct Builder {
-    config: Config,
-    connector: Box<dyn Connect>,
+    source: Source,
+    /// Whether `tls` was called beside a provider.
+    has_stray_tls: bool,
+    provider_timeout: Duration,
     timing: Timing,
     connect_timeout: Duration,
     backoff: Backoff,
@@ -35,22 +39,24 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(source: Source) -> Self {
         Self {
-            config,
-            connector: Box::new(NoTls),
+            source,
+            has_stray_tls: false,
+            provider_timeout: PROVIDER_TIMEOUT,
             timing: Timing {
                 barrier_interval: Duration::from_secs(2),
                 barrier_timeout: Duration::from_secs(2),
             },
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: CONNECT_TIMEOUT,
             backoff: Backoff { min: Duration::from_millis(50), max: Duration::from_secs(5) },
             queue_events_max: 8_192,
         }
     }
 
     /// How to do TLS, as for `tokio_postgres::connect`. Whether it is done is `sslmode` in the configuration.
-    /// Default: `NoTls`, with which `sslmode=require` fails to connect.
+    /// Default: `NoTls`, with which `sslmode=require` fails to connect. A provider sets it in the [`Server`] that it
+    /// returns.
     pub fn tls<T>(mut self, connector: T) -> Self
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -58,7 +64,10 @@ impl Builder {
         T::TlsConnect: Send,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        self.connector = Box::new(connector);
+        match &mut self.source {
+            Source::Fixed(server) => **server = Server::clone(server).tls(connector),
+            Source::Provider(_) => self.has_stray_tls = true,
+        }
         self
     }
 
@@ -78,8 +87,14 @@ impl Builder {
         self
     }
 
-    /// How long connecting may take, from name resolution to authentication, over all addresses. Default 5 s;
-    /// 1 ms to 1 h.
+    /// How long the provider may take to return the settings of an attempt. Default 10 s; 1 ms to 1 h.
+    pub fn provider_timeout(mut self, timeout: Duration) -> Self {
+        self.provider_timeout = timeout;
+        self
+    }
+
+    /// How long connecting may take, from name resolution to authentication, over all hosts and addresses. Each has its
+    /// share: one that does not answer does not keep the listener from the next. Default 5 s; 1 ms to 1 h.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -111,26 +126,20 @@ impl Builder {
     /// # Panics
     ///
     /// The task panics in a runtime built without `enable_io` and `enable_time`.
-    pub fn start(mut self) -> Result<Listener, Error> {
+    pub fn start(self) -> Result<Listener, Error> {
         self.validate()?;
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|_| config_error("there is no tokio runtime here; call `start` inside one"))?;
-        if self.config.get_application_name().is_none() {
-            self.config.application_name("pg-listen");
-        }
         let (commands_in, commands) = mpsc::channel(REQUESTS_MAX);
         let (notifies_in, notifies) = mpsc::channel(REQUESTS_MAX);
         let (status_in, status) = watch::channel(Status::default());
         let inbox =
             Inbox { commands, notifies, dropped: Arc::new(Notify::new()), stop: Arc::new(Notify::new()) };
         let listener = Listener::new(commands_in, notifies_in, status, &inbox, self.queue_events_max);
-        let route = Route {
-            config: self.config,
-            connector: self.connector,
-            connect_timeout: self.connect_timeout,
-            backoff: self.backoff,
-            timing: self.timing,
-        };
+        let connector = Connector::of(self.source)
+            .provider_timeout(self.provider_timeout)
+            .connect_timeout(self.connect_timeout);
+        let route = Route { connector: Arc::new(connector), backoff: self.backoff, timing: self.timing };
         runtime.spawn(Task::new(route, inbox, status_in).run());
         Ok(listener)
     }
@@ -139,6 +148,7 @@ impl Builder {
         let durations = [
             ("barrier_interval", self.timing.barrier_interval),
             ("barrier_timeout", self.timing.barrier_timeout),
+            ("provider_timeout", self.provider_timeout),
             ("connect_timeout", self.connect_timeout),
             ("backoff min", self.backoff.min),
             ("backoff max", self.backoff.max),
@@ -162,10 +172,13 @@ impl Builder {
                 self.queue_events_max
             )));
         }
-        if self.config.get_hosts().is_empty() && self.config.get_hostaddrs().is_empty() {
-            return Err(config_error("the configuration names no host; set one"));
+        match &self.source {
+            Source::Fixed(server) => hosts::list(&server.config).map(|_| ()),
+            Source::Provider(_) if self.has_stray_tls => Err(config_error(
+                "`tls` has no effect beside a provider; set it in the `Server` that it returns",
+            )),
+            Source::Provider(_) => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -178,6 +191,7 @@ impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
             .field("timing", &self.timing)
+            .field("provider_timeout", &self.provider_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("backoff", &self.backoff)
             .field("queue_events_max", &self.queue_events_max)
@@ -187,6 +201,8 @@ impl std::fmt::Debug for Builder {
 
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::Config;
+
     use super::*;
 
     fn refused(change: impl FnOnce(Builder) -> Builder) -> String {
@@ -203,6 +219,7 @@ mod tests {
         assert!(refused(|b| b.barrier_interval(zero)).contains("barrier_interval"));
         assert!(refused(|b| b.barrier_timeout(zero)).contains("barrier_timeout"));
         assert!(refused(|b| b.connect_timeout(Duration::MAX)).contains("connect_timeout"));
+        assert!(refused(|b| b.provider_timeout(zero)).contains("provider_timeout"));
         assert!(refused(|b| b.backoff(zero, second)).contains("backoff min"));
         assert!(refused(|b| b.backoff(second, Duration::MAX)).contains("backoff max"));
         assert!(refused(|b| b.backoff(second * 2, second)).contains("above max"));
@@ -215,5 +232,8 @@ mod tests {
         let error = Listener::builder(Config::new()).start().unwrap_err();
         assert!(error.to_string().contains("no host"), "{error}");
         assert!(refused(|b| b).contains("runtime"));
+        let provided = Listener::builder_with(|| async { Err("not asked".into()) });
+        let error = provided.tls(tokio_postgres::NoTls).start().unwrap_err();
+        assert!(error.to_string().contains("`tls` has no effect"), "{error}");
     }
 }

@@ -42,6 +42,9 @@ pub enum ErrorKind {
     /// No server answers at the address: the host's name is unknown, the host cannot be reached, or the port is closed.
     /// A server that is down looks the same.
     Unreachable,
+    /// The provider of the connection settings failed, panicked or gave no answer in time. It is asked again for the next
+    /// attempt.
+    Provider,
     /// A limit of the listener is reached; ask again when there is less in flight.
     Overloaded,
     /// The listener has been shut down.
@@ -85,9 +88,46 @@ impl Error {
         )
     }
 
-    fn caused_by(mut self, error: tokio_postgres::Error) -> Self {
+    pub(crate) fn provider(message: &'static str, cause: Option<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind: ErrorKind::Provider, message: message.into(), source: cause }
+    }
+
+    fn caused_by(self, error: tokio_postgres::Error) -> Self {
+        self.with_source(error)
+    }
+
+    pub(crate) fn with_source(mut self, error: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(error));
         self
+    }
+
+    pub(crate) fn with_message(mut self, message: String) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// A refusal of settings that a provider returned: the next ones may work.
+    pub(crate) fn may_pass(mut self) -> Self {
+        if self.kind == ErrorKind::Refused {
+            self.kind = ErrorKind::Connection;
+            self.message = format!(
+                "the settings that the provider returned do not work, it is asked again; {}",
+                self.message
+            )
+            .into();
+        }
+        self
+    }
+
+    /// How much the error of one host says about what to do: a server's answer more than silence.
+    pub(crate) fn weight(&self) -> u8 {
+        let driver = self.source.as_ref().and_then(|source| source.downcast_ref::<tokio_postgres::Error>());
+        match (self.kind, driver) {
+            (ErrorKind::Pooler | ErrorKind::Refused, _) => 3,
+            (_, Some(driver)) if driver.as_db_error().is_some() => 2,
+            (_, Some(_)) => 1,
+            _ => 0,
+        }
     }
 
     /// From the driver's error: told apart by who refused, the server or the way to it.

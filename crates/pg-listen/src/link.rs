@@ -30,9 +30,15 @@ pub(crate) type Sender = oneshot::Sender<Result<(), Error>>;
 /// How long the goodbye may take; after that the socket is just dropped.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// Makes links; hides the type of the TLS connector.
+/// Opens connections; hides the type of the TLS connector.
 pub(crate) trait Connect: Send + Sync {
-    fn connect(&self, config: Config) -> BoxFuture<Result<Link, DriverError>>;
+    fn connect(&self, config: Config) -> BoxFuture<Result<Opened, DriverError>>;
+}
+
+/// What the driver makes: the client, and the connection that has to be polled for it.
+pub(crate) struct Opened {
+    pub(crate) client: Client,
+    pub(crate) connection: Box<dyn Messages>,
 }
 
 impl<T> Connect for T
@@ -42,15 +48,11 @@ where
     T::TlsConnect: Send,
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
-    fn connect(&self, config: Config) -> BoxFuture<Result<Link, DriverError>> {
+    fn connect(&self, config: Config) -> BoxFuture<Result<Opened, DriverError>> {
         let tls = self.clone();
         Box::pin(async move {
             let (client, connection) = config.connect(tls).await?;
-            Ok(Link {
-                client: Arc::new(client),
-                connection: Box::new(connection),
-                running: FuturesUnordered::new(),
-            })
+            Ok(Opened { client, connection: Box::new(connection) })
         })
     }
 }
@@ -83,6 +85,10 @@ pub(crate) enum Answer {
 }
 
 impl Link {
+    pub(crate) fn new(Opened { client, connection }: Opened) -> Self {
+        Self { client: Arc::new(client), connection, running: FuturesUnordered::new() }
+    }
+
     /// Sends a statement of our own; the caller keeps it to one at a time.
     pub(crate) fn control(&mut self, statement: String) {
         let client = Arc::clone(&self.client);
@@ -153,7 +159,7 @@ impl std::fmt::Debug for Link {
 }
 
 /// `Connection::poll_message` without the types of socket and TLS stream.
-trait Messages: Send {
+pub(crate) trait Messages: Send {
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<AsyncMessage, DriverError>>>;
 }
 

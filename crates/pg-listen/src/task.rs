@@ -15,19 +15,19 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Sleep, sleep};
-use tokio_postgres::Config;
 
 use crate::backoff::Backoff;
 use crate::barrier::{Barriers, Caller};
 use crate::channel::Channel;
+use crate::connector::Connector;
 use crate::direct::Mark;
 use crate::error::{Error, ErrorKind, chain};
 use crate::event::{LostReason, Notification};
-use crate::link::{Connect, Link, Sender};
+use crate::link::{Link, Sender};
 use crate::notify_query::NotifyQuery;
 use crate::queue::Queue;
 use crate::registry::{Delivered, Registry};
@@ -36,9 +36,7 @@ use crate::status::{Phase, Status};
 
 /// How the task reaches the server.
 pub(crate) struct Route {
-    pub(crate) config: Config,
-    pub(crate) connector: Box<dyn Connect>,
-    pub(crate) connect_timeout: Duration,
+    pub(crate) connector: Arc<Connector>,
     pub(crate) backoff: Backoff,
     pub(crate) timing: Timing,
 }
@@ -314,20 +312,17 @@ impl Task {
 
 impl State {
     fn connecting(route: &Route) -> Self {
-        let mark = Mark::new();
-        let mut config = route.config.clone();
-        mark.put_on(&mut config);
-        let connecting = route.connector.connect(config);
-        let limit = route.connect_timeout;
+        let connector = Arc::clone(&route.connector);
         Self::Connecting(Box::pin(async move {
-            match tokio::time::timeout(limit, connecting).await {
-                Ok(Ok(link)) => Ok((link, mark)),
-                Ok(Err(error)) => Err(Error::connecting(error)),
-                Err(_) => Err(Error::new(
-                    ErrorKind::Connection,
-                    format!("no connection to postgres within {limit:?}"),
-                )),
-            }
+            let mark = Mark::new();
+            let opened = connector.open(|config| {
+                if config.get_application_name().is_none() {
+                    config.application_name("pg-listen");
+                }
+                mark.put_on(config);
+            });
+            let link = Link::new(opened.await?);
+            Ok((link, mark))
         }))
     }
 

@@ -1,0 +1,161 @@
+//! What one attempt to connect needs: the driver's configuration and a way to do TLS, fixed or from a provider.
+
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Config, NoTls, Socket};
+
+use crate::error::{Error, ErrorKind};
+use crate::link::Connect;
+
+/// Where PostgreSQL is, who connects, and how to do TLS.
+///
+/// `Debug` does not show the password.
+#[derive(Clone)]
+pub struct Server {
+    pub(crate) config: Config,
+    pub(crate) connector: Arc<dyn Connect>,
+    /// Whether the next attempt has the same settings.
+    pub(crate) is_fixed: bool,
+}
+
+impl Server {
+    /// A server that is reached as `config` says, without TLS.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, connector: Arc::new(NoTls), is_fixed: false }
+    }
+
+    /// Does TLS with this connector, as for `tokio_postgres::connect`. Whether TLS is used is `sslmode` in the
+    /// configuration.
+    #[must_use]
+    pub fn tls<T>(mut self, connector: T) -> Self
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        self.connector = Arc::new(connector);
+        self
+    }
+
+    /// Says that the provider always returns these settings. A server that refuses them keeps refusing them, which is
+    /// [`ErrorKind::Refused`]. Otherwise a refusal is [`ErrorKind::Connection`], because the next settings may work.
+    #[must_use]
+    pub fn fixed(mut self) -> Self {
+        self.is_fixed = true;
+        self
+    }
+}
+
+impl From<Config> for Server {
+    fn from(config: Config) -> Self {
+        Self::new(config)
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The driver hides the password.
+        f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What a provider fails with. Its text is logged.
+pub(crate) type ProviderError = Box<dyn StdError + Send + Sync>;
+type Answer = Pin<Box<dyn Future<Output = Result<Server, ProviderError>> + Send>>;
+
+/// Where the settings of an attempt come from.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Fixed(Box<Server>),
+    Provider(Arc<dyn Fn() -> Answer + Send + Sync>),
+}
+
+impl Source {
+    pub(crate) fn provider<P, F>(provider: P) -> Self
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Server, ProviderError>> + Send + 'static,
+    {
+        Self::Provider(Arc::new(move || Box::pin(provider())))
+    }
+
+    /// The settings of the next attempt. A provider runs in a task of its own: its panic ends only that task, and it is
+    /// aborted after `limit`.
+    pub(crate) async fn get(&self, limit: Duration) -> Result<Server, Error> {
+        let provider = match self {
+            Self::Fixed(server) => return Ok(Server::clone(server).fixed()),
+            Self::Provider(provider) => Arc::clone(provider),
+        };
+        let mut task = AbortOnDrop(tokio::spawn(async move { provider().await }));
+        match tokio::time::timeout(limit, &mut task.0).await {
+            Ok(Ok(Ok(server))) => Ok(server),
+            Ok(Ok(Err(cause))) => {
+                Err(Error::provider("the provider of the connection settings failed", Some(cause)))
+            }
+            // The text of a panic is not repeated: it may show a value.
+            Ok(Err(error)) if error.is_panic() => Err(Error::provider(
+                "the provider of the connection settings panicked; look at the panic's own message on stderr",
+                None,
+            )),
+            Ok(Err(_)) => Err(Error::new(
+                ErrorKind::Provider,
+                "the provider of the connection settings was aborted, because its tokio runtime ends",
+            )),
+            Err(_) => Err(Error::new(
+                ErrorKind::Provider,
+                format!(
+                    "the provider of the connection settings gave no answer within {limit:?}; look at what it waits for, \
+                     or raise `provider_timeout`"
+                ),
+            )),
+        }
+    }
+}
+
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    async fn failure(source: &Source, limit: Duration) -> String {
+        let error = source.get(limit).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Provider);
+        crate::error::chain(&error)
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_fails_hangs_or_panics_is_an_error() {
+        let fails = Source::provider(|| async { Err("vault is sealed".into()) });
+        assert!(failure(&fails, LIMIT).await.ends_with("failed: vault is sealed"));
+        let hangs = Source::provider(std::future::pending);
+        assert!(failure(&hangs, Duration::from_millis(20)).await.contains("no answer within 20ms"));
+        let panics = Source::provider(|| async { panic!("hunter2") });
+        let text = failure(&panics, LIMIT).await;
+        assert!(text.contains("panicked") && !text.contains("hunter2"), "{text}");
+        let panics_at_once =
+            Source::provider(|| -> std::future::Ready<Result<Server, ProviderError>> { panic!("hunter2") });
+        assert!(failure(&panics_at_once, LIMIT).await.contains("panicked"));
+    }
+
+    #[test]
+    fn a_server_does_not_show_its_password() {
+        let config: Config = "host=h user=u password=hunter2".parse().unwrap();
+        assert!(!format!("{:?}", Server::new(config)).contains("hunter2"));
+    }
+}

@@ -1,0 +1,104 @@
+//! Several hosts: one that accepts and never answers does not keep the listener from the next.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pg_listen::{Listener, Phase};
+use pg_sandbox::Proxy;
+use tokio::net::TcpListener;
+use tokio_postgres::Config;
+
+use crate::stage::{
+    SANDBOX, Stage, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, unique,
+};
+
+/// A host that accepts each connection and never sends a byte.
+struct SilentHost {
+    addr: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl SilentHost {
+    async fn start() -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, accepted) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((connection, _)) = socket.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                open.push(connection);
+            }
+        });
+        Self { addr, accepted }
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+/// Both hosts, the first one first.
+fn hosts(first: SocketAddr, second: SocketAddr, name: &str) -> Config {
+    let both = format!(
+        "host=127.0.0.1,127.0.0.1 port={},{} user=postgres dbname=postgres application_name={name} \
+         target_session_attrs=read-write",
+        first.port(),
+        second.port()
+    );
+    both.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_silent_first_host_does_not_hide_the_second() {
+    let (stage, silent) = (Stage::new().await, SilentHost::start().await);
+    let listener = Listener::builder(hosts(silent.addr, SANDBOX.addr(), &stage.name))
+        .connect_timeout(TIMEOUT)
+        .start()
+        .unwrap();
+    let channel = unique("channel");
+    let mut subscription = listener.subscribe(&channel).await.unwrap();
+    expect_start(&mut subscription).await;
+    let client = stage.client().await;
+    notify(&client, &channel, "heard").await;
+    assert_eq!(expect_payload(&mut subscription).await, "heard");
+    assert_eq!(silent.accepted(), 1);
+
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
+    client.execute(terminate, &[&stage.name]).await.unwrap();
+    expect_lost(&mut subscription).await;
+    expect_start(&mut subscription).await;
+    assert_eq!(silent.accepted(), 1, "the last good host comes first");
+}
+
+#[tokio::test]
+async fn a_first_host_that_falls_silent_is_left_for_the_second() {
+    let stage = Stage::new().await;
+    let first = Proxy::start(SANDBOX.addr()).await.unwrap();
+    let listener = Listener::builder(hosts(first.addr(), SANDBOX.addr(), &stage.name))
+        .barrier_interval(TIMEOUT / 4)
+        .barrier_timeout(TIMEOUT)
+        .connect_timeout(TIMEOUT)
+        .start()
+        .unwrap();
+    let mut subscription = listener.subscribe(&unique("channel")).await.unwrap();
+    expect_start(&mut subscription).await;
+    assert_eq!(first.connections(), 1, "the first host is the one in use");
+    first.stall();
+    expect_lost(&mut subscription).await;
+    expect_start(&mut subscription).await;
+}
+
+#[tokio::test]
+async fn an_error_says_what_became_of_each_host() {
+    let silent = SilentHost::start().await;
+    let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+    let listener =
+        Listener::builder(hosts(silent.addr, closed, "nobody")).connect_timeout(TIMEOUT).start().unwrap();
+    eventually("a failed attempt", async || listener.status().phase() == Phase::Backoff).await;
+    let status = listener.status();
+    let error = status.last_error().unwrap();
+    assert!(error.contains("host 1: no connection to postgres within"), "{error}");
+    assert!(error.contains("host 2: ") && error.contains("refused"), "{error}");
+}
