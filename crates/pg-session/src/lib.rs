@@ -164,18 +164,3 @@ pub mod testing {
         crate::invalidation::message::Message::parse(payload).is_ok()
     }
 }
-
-/// Compiles the code in `docs/` as part of `cargo test --doc`.
-#[cfg(doctest)]
-mod pages {
-    #[doc = include_str!("../../../docs/checked-updates.md")]
-    mod checked_updates {}
-    #[doc = include_str!("../../../docs/history/coming-from-go-pg-session.md")]
-    mod coming_from_go_pg_session {}
-    #[doc = include_str!("../../../docs/configuration.md")]
-    mod configuration {}
-    #[doc = include_str!("../../../docs/operations.md")]
-    mod operations {}
-    #[doc = include_str!("../../../docs/security.md")]
-    mod security {}
-}

@@ -1,7 +1,7 @@
 //! `demo --web`: the same story over plain HTTP, and in a browser.
 
 mod chromium;
-mod http;
+pub mod http;
 mod in_a_browser;
 mod over_http;
 
