@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::channel::Channel;
 use crate::clock;
 use crate::error::{Error, ErrorKind};
+use crate::notify_query::NotifyQuery;
 
 /// Callers of `barrier()` that may wait at once, per listener.
 pub(crate) const BARRIER_CALLERS_MAX: usize = 4_096;
@@ -106,11 +107,11 @@ impl Barriers {
         self.pending.is_some()
     }
 
-    /// Begins the next barrier and returns the statement that sends it.
-    pub(crate) fn begin(&mut self) -> String {
+    /// Begins the next barrier and returns the notification to be sent.
+    pub(crate) fn begin(&mut self) -> NotifyQuery {
         assert!(self.pending.is_none(), "one barrier at a time");
         let nonce = format!("{:x}-{}", self.next, Uuid::new_v4().simple());
-        let statement = format!("NOTIFY {}, '{nonce}'", self.channel.quoted());
+        let query = NotifyQuery::ours(self.channel.clone(), nonce.clone());
         self.pending = Some(Pending {
             number: self.next_number(),
             nonce,
@@ -119,7 +120,7 @@ impl Barriers {
         });
         self.next += 1;
         self.wanted = false;
-        statement
+        query
     }
 
     /// A notification came on the private channel. `None` if it is not the barrier under way: forged, or left
@@ -157,8 +158,8 @@ fn answer(caller: Caller, answer: Result<Instant, Error>) {
 mod tests {
     use super::*;
 
-    fn nonce_of(statement: &str) -> String {
-        statement.split('\'').nth(1).unwrap().to_owned()
+    fn nonce_of(barrier: &NotifyQuery) -> String {
+        barrier.payload().to_owned()
     }
 
     #[test]

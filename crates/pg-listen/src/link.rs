@@ -78,7 +78,7 @@ pub(crate) enum LinkEvent {
 /// A statement is done.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The one sent with [`Link::control`].
+    /// The one sent with [`Link::control`] or [`Link::control_notify`].
     Control(Result<(), DriverError>),
     /// One sent with [`Link::notify`]; its sender has been told.
     Notify,
@@ -93,6 +93,12 @@ impl Link {
     pub(crate) fn control(&mut self, statement: String) {
         let client = Arc::clone(&self.client);
         self.running.push(Box::pin(async move { Answer::Control(client.batch_execute(&statement).await) }));
+    }
+
+    /// The same for a notification of our own.
+    pub(crate) fn control_notify(&mut self, query: NotifyQuery) {
+        let client = Arc::clone(&self.client);
+        self.running.push(Box::pin(async move { Answer::Control(query.send(&*client).await) }));
     }
 
     /// Sends a user's notification and tells `sender` how it went.

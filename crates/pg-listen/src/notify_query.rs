@@ -1,10 +1,10 @@
 //! One NOTIFY as a statement with parameters, for the application's own transaction.
 //!
 //! It goes through `pg_notify`, because `NOTIFY` takes no parameters and would need its payload pasted into
-//! SQL.
+//! SQL. Barriers go the same way: as texts of their own, they would fill `pg_stat_statements`.
 
 use tokio_postgres::GenericClient;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind};
@@ -61,6 +61,12 @@ impl NotifyQuery {
         Ok(Self { channel, payload })
     }
 
+    /// A payload of ours, which is short and has no NUL byte.
+    pub(crate) fn ours(channel: Channel, payload: String) -> Self {
+        debug_assert!(payload.len() <= PAYLOAD_BYTES_MAX, "a payload of ours is short");
+        Self { channel, payload }
+    }
+
     /// The statement, with the channel as `$1` and the payload as `$2`, both `text`.
     #[must_use]
     pub fn sql(&self) -> &'static str {
@@ -91,10 +97,18 @@ impl NotifyQuery {
     ///
     /// Dropping the future does not take the statement back once it is sent.
     pub async fn execute<C: GenericClient + Sync>(&self, client: &C) -> Result<(), Error> {
+        self.send(client).await.map_err(Error::driver)
+    }
+
+    /// As [`execute`](Self::execute), with the driver's own error.
+    pub(crate) async fn send<C: GenericClient + Sync>(
+        &self,
+        client: &C,
+    ) -> Result<(), tokio_postgres::Error> {
         let channel = self.channel.as_str();
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
             [(&channel, Type::TEXT), (&self.payload, Type::TEXT)];
-        client.query_typed(SQL, &parameters).await.map(drop).map_err(Error::driver)
+        client.query_typed(SQL, &parameters).await.map(drop)
     }
 }
 

@@ -137,13 +137,15 @@ impl Session {
         let unlisten = changes.unlisten.iter().map(|channel| format!("UNLISTEN {}", channel.quoted()));
         let statement = first.into_iter().chain(listen).chain(unlisten).collect::<Vec<_>>().join("; ");
         self.last_was_listen = true;
-        self.send(statement, Doing::Listens(changes.listen));
+        self.begin(Doing::Listens(changes.listen));
+        self.link.control(statement);
     }
 
-    pub(crate) fn barrier(&mut self, statement: String) {
+    pub(crate) fn barrier(&mut self, barrier: NotifyQuery) {
         self.barrier_due.as_mut().reset(Instant::now() + self.timing.barrier_interval);
         self.last_was_listen = false;
-        self.send(statement, Doing::Awaits { answered: false, returned: false });
+        self.begin(Doing::Awaits { answered: false, returned: false });
+        self.link.control_notify(barrier);
     }
 
     /// The barrier's notification came.
@@ -191,9 +193,8 @@ impl Session {
         self.link.close().await;
     }
 
-    fn send(&mut self, statement: String, doing: Doing) {
+    fn begin(&mut self, doing: Doing) {
         assert!(self.is_idle(), "one statement at a time");
-        self.link.control(statement);
         self.doing = doing;
         self.last_look = false;
         self.deadline.as_mut().reset(Instant::now() + self.timing.barrier_timeout);

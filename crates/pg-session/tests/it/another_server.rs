@@ -54,7 +54,7 @@ async fn a_listener_that_moves_to_another_server_ends_trust() {
     wire.cut();
     let other = World::on(&sandbox).client().await;
     // The listener's own barrier: it is in sync there.
-    let barriers = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'NOTIFY %'";
+    let barriers = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_catalog.pg_notify(%'";
     eventually("B listens on the other server", async || {
         other.query_one(barriers, &[]).await.unwrap().get::<_, i64>(0) > 0
     })

@@ -17,6 +17,7 @@ mod abandoned;
 mod another_server;
 mod bad_input;
 mod bad_server;
+mod barrier_texts;
 mod combining;
 mod connection_errors;
 mod corpus;
