@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY};
 use actix_web::{HttpMessage as _, HttpResponse};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Closing, WebSessions, is_cache_header};
+use pg_session_web::{CacheScope, Closing, Session, WebSessions, is_cache_header};
 
 use crate::head::Head;
 
@@ -25,6 +25,9 @@ use crate::head::Head;
 /// let app = move || App::new().wrap(sessions.clone());
 /// # }
 /// ```
+///
+/// A middleware inside of another one (of a scope) goes on with its session, if both use the same cookie. The settings of the
+/// outer one hold then.
 ///
 /// Settings are made on [`WebSessions`], from which a middleware is [made](SessionMiddleware::from), too. If another middleware
 /// between this one and the handler fails with an error instead of a response, nothing is saved.
@@ -84,6 +87,12 @@ where
     }
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
+        let continues =
+            request.extensions().get().is_some_and(|outer: &Session| self.sessions.continues(outer));
+        if continues {
+            let handling = self.inner.call(request);
+            return Box::pin(async move { Ok(handling.await?.map_into_left_body()) });
+        }
         let session = self.sessions.begin(&Head(&request));
         request.extensions_mut().insert(session.clone());
         let handling = self.inner.call(request);

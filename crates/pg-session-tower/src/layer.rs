@@ -25,6 +25,9 @@ use crate::head::Head;
 /// # }
 /// ```
 ///
+/// A layer inside of another one goes on with its session, if both use the same cookie: nested routers can each have one. The
+/// settings of the outer layer hold then.
+///
 /// Put it around whatever uses sessions, and inside of what changes response headers (compression, CORS). Settings are made on
 /// [`WebSessions`], from which a layer is [made](SessionLayer::from), too.
 #[derive(Clone, Debug)]
@@ -75,6 +78,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if request.extensions().get().is_some_and(|outer: &Session| self.sessions.continues(outer)) {
+            return ResponseFuture(Box::pin(self.inner.call(request)));
+        }
         let session = self.sessions.begin(&Head::of(&request));
         request.extensions_mut().insert(session.clone());
         ResponseFuture(Box::pin(respond(self.inner.call(request), session)))

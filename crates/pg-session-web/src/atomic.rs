@@ -173,6 +173,7 @@ impl Session {
             **session = web.manager().modify(session.id(), change).await?;
             if session.version() > version {
                 state.tell(News::Fresher);
+                state.renew(web).await;
             }
         }
         outcome

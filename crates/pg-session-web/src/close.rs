@@ -25,7 +25,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::cookie::Keep;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::refusal::Refusal;
 use crate::session::{News, Session, Stage, State};
 use crate::web_sessions::Unsaved;
@@ -197,6 +197,9 @@ impl Session {
         let passes = matches!(self.sessions().parts().unsaved, Unsaved::Pass) && error.is_outcome();
         if error.is_outcome() {
             tracing::info!(kind = ?error.kind(), passes, "the session was not saved: others were quicker");
+        } else if error.kind() == ErrorKind::AnonymousLimit {
+            // The limit itself has warned, once for all requests.
+            tracing::debug!("the session was not created: too many visitors");
         } else {
             tracing::warn!(?error, "the session was not saved");
         }

@@ -22,6 +22,9 @@ pub enum ErrorKind {
     /// The request presents tokens of too many sessions to say which one is meant: nothing was saved, or, at a logout,
     /// some may live on. The response removes cookies that are not ours. Status 409.
     Ambiguous,
+    /// This node has created as many sessions without a user in this second as
+    /// [`WebSessions::anonymous_per_second`](crate::WebSessions::anonymous_per_second) allows. Nothing was saved. Status 503.
+    AnonymousLimit,
     /// Nobody is signed in. Status 401.
     SignedOut,
     /// The key begins with `pg-session/`, which is kept for what this library records. Status 500.
@@ -71,7 +74,8 @@ impl Error {
             ErrorKind::SignedOut => 401,
             ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict | ErrorKind::Ambiguous => 409,
             ErrorKind::Core(Core::SessionLimit) => 409,
-            ErrorKind::Core(
+            ErrorKind::AnonymousLimit
+            | ErrorKind::Core(
                 Core::Unavailable
                 | Core::Timeout
                 | Core::OutcomeUnknown
@@ -106,6 +110,9 @@ impl Error {
             ErrorKind::Core(pg_session::ErrorKind::SessionLimit) => {
                 "The user has as many sessions as are allowed. Log out elsewhere first."
             }
+            ErrorKind::AnonymousLimit => {
+                "Too many visitors have come at once, and nothing was saved. Try again in a second."
+            }
             ErrorKind::NoLayer => {
                 "No session layer is around this handler. Add it to the routes that use a session."
             }
@@ -122,6 +129,8 @@ impl Error {
     pub fn log(&self) {
         match (self.kind(), self.status()) {
             (ErrorKind::NoLayer, _) => tracing::error!(error = %self, "a handler has no session"),
+            // The limit itself has warned, once for all requests.
+            (ErrorKind::AnonymousLimit, _) => tracing::debug!("a handler found too many visitors"),
             (_, 500..) => tracing::warn!(error = ?self, "a request failed by its session"),
             (_, status) => tracing::debug!(error = ?self, status, "a request was refused by its session"),
         }
@@ -149,6 +158,12 @@ impl Error {
         let message =
             "the request presents tokens of too many sessions; delete this site's cookies, then log in";
         Self(Cause::Own(ErrorKind::Ambiguous, message))
+    }
+
+    pub(crate) fn anonymous_limit() -> Self {
+        let message = "this node has created as many anonymous sessions in this second as `anonymous_per_second` allows; \
+                       raise it if these were people";
+        Self(Cause::Own(ErrorKind::AnonymousLimit, message))
     }
 
     pub(crate) fn reserved() -> Self {

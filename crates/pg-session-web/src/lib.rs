@@ -21,6 +21,7 @@ mod lost_cookies;
 mod refusal;
 mod superseded;
 mod transport;
+mod visitors;
 mod web_sessions;
 
 mod atomic;

@@ -467,9 +467,13 @@ impl State {
             self.end_rivals(web).await?;
         }
         let manager = web.manager();
+        let renewal = self.renewal(web);
         match &mut self.stage {
             Stage::Present(session) if session.is_modified() => {
-                let update = manager.update(session);
+                let mut update = manager.update(session);
+                if let Some(lifetime) = renewal {
+                    update = update.expires_in(lifetime);
+                }
                 let saved = match web.parts().check {
                     Check::Nothing => update.await,
                     Check::Attributes => update.check_attributes().await,
@@ -485,13 +489,37 @@ impl State {
                 }
             }
             Stage::Absent(draft) if !draft.is_empty() => {
-                let session = draft.put_into(manager.create_anonymous())?.await?;
+                let parts = web.parts();
+                if !parts.creations.admit(manager.database_time()) {
+                    return Err(Error::anonymous_limit());
+                }
+                let create = manager.create_anonymous().expires_in(web.lifetime_of_visitors());
+                let session = draft.put_into(create)?.await?;
                 self.stage = Stage::Present(Box::new(session));
                 self.tell(News::NewId);
             }
             Stage::Present(_) | Stage::Absent(_) | Stage::Unread(_) | Stage::Ambiguous(_) => {}
         }
         Ok(())
+    }
+
+    /// The lifetime that a change gives a session without a user, once half of it is over.
+    pub(crate) fn renewal(&self, web: &WebSessions) -> Option<Duration> {
+        let session = self.present().filter(|session| session.user_id().is_none())?;
+        let lifetime = web.lifetime_of_visitors();
+        let left = session.expires_at().duration_since(web.manager().database_time()).unwrap_or_default();
+        (left < lifetime / 2).then_some(lifetime)
+    }
+
+    /// Renews a session without a user after a change that could not do it itself. The change is committed, so a failure
+    /// is no error of it; the next change tries again.
+    pub(crate) async fn renew(&mut self, web: &WebSessions) {
+        let Some(lifetime) = self.renewal(web) else { return };
+        if let Stage::Present(session) = &mut self.stage
+            && let Err(error) = web.manager().update(session).expires_in(lifetime).await
+        {
+            tracing::debug!(?error, "an anonymous session was changed and not renewed");
+        }
     }
 
     /// A new id says more than a newer version.

@@ -60,6 +60,15 @@ impl Transport {
         }
     }
 
+    /// Whether a client has room for the token of one of both only.
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cookie(one), Self::Cookie(other)) => one.name() == other.name(),
+            (Self::Bearer, Self::Bearer) => true,
+            (Self::Cookie(_), Self::Bearer) | (Self::Bearer, Self::Cookie(_)) => false,
+        }
+    }
+
     /// The response headers that remove cookies of our name that are not ours.
     pub(crate) fn remove_others(&self, head: &impl RequestHead) -> Vec<String> {
         match self {

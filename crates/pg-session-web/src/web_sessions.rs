@@ -15,6 +15,7 @@ use crate::refusal::{OnRefusal, Refusal};
 use crate::session::{Request, Session};
 use crate::superseded::Superseded;
 use crate::transport::{Presented, Transport};
+use crate::visitors::{ANONYMOUS_LIFETIME, ANONYMOUS_PER_SECOND, CreationLimit};
 
 /// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
 ///
@@ -46,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) signed_in_cache_control: &'static str,
     pub(crate) on_refusal: OnRefusal,
     pub(crate) remembered_for: Duration,
+    anonymous_lifetime: Duration,
+    pub(crate) creations: Arc<CreationLimit>,
     pub(crate) lost_cookies: Arc<LostCookies>,
     pub(crate) superseded: Arc<Superseded>,
     untouched_paths: Vec<String>,
@@ -83,6 +86,8 @@ impl WebSessions {
             signed_in_cache_control: "private, no-cache",
             on_refusal: OnRefusal::default(),
             remembered_for: Duration::from_secs(30 * 24 * 3_600),
+            anonymous_lifetime: ANONYMOUS_LIFETIME,
+            creations: Arc::new(CreationLimit::new(ANONYMOUS_PER_SECOND)),
             lost_cookies: Arc::default(),
             superseded: Arc::default(),
             untouched_paths: Vec::new(),
@@ -160,6 +165,23 @@ impl WebSessions {
     #[must_use]
     pub fn remember_for(self, lifetime: Duration) -> Self {
         self.with(|parts| parts.remembered_for = lifetime)
+    }
+
+    /// How long a session without a user lives after its last change, at most `Config::lifetime`. Default 4 hours. A
+    /// change renews it when half of that is over. A login gives the session the limits of a user's.
+    #[must_use]
+    pub fn anonymous_lifetime(self, lifetime: Duration) -> Self {
+        self.with(|parts| parts.anonymous_lifetime = lifetime)
+    }
+
+    /// How many sessions without a user this node creates per second. Default 100; 0 is no limit. Logins do not count.
+    ///
+    /// Whatever is over the limit is refused with [`ErrorKind::AnonymousLimit`](crate::ErrorKind::AnonymousLimit), status
+    /// 503. So clients without cookies leave at most this many rows times
+    /// [`anonymous_lifetime`](Self::anonymous_lifetime): 1.4 million by default.
+    #[must_use]
+    pub fn anonymous_per_second(self, creations: u32) -> Self {
+        self.with(|parts| parts.creations = Arc::new(CreationLimit::new(creations)))
     }
 
     /// Requests for these paths, and for everything below them, do not count as accesses: a page that polls does not keep
@@ -250,6 +272,14 @@ impl WebSessions {
         &self.0.signer
     }
 
+    /// Whether a request that has this session already, from a layer further out, goes on with it: for edges. It does if
+    /// both would put their token into the same place. Two layers that each save and answer for one cookie would undo each
+    /// other's work. The outer layer's settings hold.
+    #[must_use]
+    pub fn continues(&self, outer: &Session) -> bool {
+        self.0.transport.is_same_place(&outer.sessions().0.transport)
+    }
+
     /// Begins a request: for edges. Verifies the tokens of the request, which costs no query. Without an authentic one, the
     /// session is anonymous.
     #[must_use]
@@ -273,6 +303,11 @@ impl WebSessions {
         };
         drop(modes);
         Session::new(self.clone(), presented, request)
+    }
+
+    /// The absolute limit of a session without a user.
+    pub(crate) fn lifetime_of_visitors(&self) -> Duration {
+        self.0.anonymous_lifetime.min(self.manager().config().lifetime)
     }
 
     pub(crate) fn parts(&self) -> &Parts {

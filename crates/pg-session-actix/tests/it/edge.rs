@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use pg_session_actix::{Elevated, Session, SessionError, SessionMiddleware};
 use pg_session_web::WebSessions;
@@ -15,18 +18,35 @@ pub fn serve(sessions: WebSessions, gate: Arc<Gate>) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("a port");
     std::thread::spawn(move || {
+        // Of a scope that came with a middleware of its own, and another in between that uses the session, too.
+        let nested = SessionMiddleware::from(sessions.clone().check_attributes());
         let sessions = SessionMiddleware::from(sessions);
         let app = move || {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&gate)))
                 .wrap(sessions.clone())
                 .route("/pay", web::to(async |_: Elevated<Billing>| "paid"))
+                .service(
+                    web::scope("/nested")
+                        .wrap(nested.clone())
+                        .wrap(from_fn(in_between))
+                        .default_service(web::to(everything)),
+                )
                 .default_service(web::to(everything))
         };
         let server = HttpServer::new(app).workers(1).listen(listener).expect("a socket").run();
         rt::System::new().block_on(server).expect("it serves for ever");
     });
     addr
+}
+
+async fn in_between(
+    session: Session,
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    session.set("between", request.path()).await.map_err(SessionError::from)?;
+    next.call(request).await
 }
 
 /// An application that forgot the middleware.
@@ -46,7 +66,8 @@ async fn everything(
     gate: web::Data<Gate>,
     request: actix_web::HttpRequest,
 ) -> Result<HttpResponse, SessionError> {
-    let answer = act(&session, &gate, request.path()).await?;
+    let path = request.path();
+    let answer = act(&session, &gate, path.strip_prefix("/nested").unwrap_or(path)).await?;
     let mut response = HttpResponse::build(StatusCode::from_u16(answer.status).expect("a status"));
     for (name, value) in answer.headers {
         response.append_header((name, value));

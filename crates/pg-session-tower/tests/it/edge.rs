@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
@@ -15,12 +16,21 @@ use crate::http::app::{Billing, Gate, act};
 
 /// Serves on a free port for as long as the test's runtime lives.
 pub fn serve(sessions: WebSessions, gate: Arc<Gate>) -> SocketAddr {
+    // A router that came with a layer of its own, and a middleware in between that uses the session, too.
+    let inner = SessionLayer::from(sessions.clone().check_attributes());
+    let nested = Router::new().fallback(everything).layer(inner).layer(from_fn(in_between));
     let app = Router::new()
         .route("/pay", any(async |_: Elevated<Billing>| "paid"))
+        .nest("/nested", nested)
         .fallback(everything)
         .layer(SessionLayer::from(sessions))
         .with_state(gate);
     listen(app)
+}
+
+async fn in_between(session: Session, request: Request, next: Next) -> Result<Response, SessionError> {
+    session.set("between", request.uri().path()).await?;
+    Ok(next.run(request).await)
 }
 
 /// An application that forgot the layer.

@@ -1,5 +1,9 @@
 //! Visitors: nothing is asked, stored or sent for those who do nothing with their session.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::browser::Browser;
 use super::world::{Site, in_time};
 
@@ -55,4 +59,87 @@ pub async fn a_removal_or_a_logout_of_nothing_makes_nothing(site: &Site) {
     assert_eq!((reply.body.as_str(), reply.cookies().len()), ("false", 1));
     assert_eq!(browser.token(), None);
     assert_eq!(site.statements(), before);
+}
+
+/// Seconds until the absolute limit of the only session.
+async fn seconds_left(site: &Site) -> i64 {
+    let query = "SELECT extract(epoch FROM expires_at - clock_timestamp())::bigint FROM sessions
+                 WHERE rotated_to IS NULL";
+    site.client().await.query_one(query, &[]).await.expect("its row").get(0)
+}
+
+/// Lets some of its life pass.
+async fn age(site: &Site, seconds: i64) {
+    let update = format!(
+        "UPDATE sessions SET expires_at = expires_at - interval '{seconds} seconds', version = version + 1"
+    );
+    site.client().await.batch_execute(&update).await.expect("it is older");
+    site.node.evict_all().await.expect("the cache is empty");
+}
+
+fn near(seconds: i64, expected: i64) -> bool {
+    (expected - 60..=expected).contains(&seconds)
+}
+
+pub async fn an_anonymous_session_is_short_and_a_change_renews_it(site: &Site) {
+    const HOUR: i64 = 3_600;
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    for path in ["/set/cart/pears", "/count"] {
+        assert!(near(seconds_left(site).await, 4 * HOUR), "{path}");
+        age(site, HOUR).await;
+        browser.page(path).await;
+        assert!(near(seconds_left(site).await, 3 * HOUR), "{path}: not half of it is over");
+        age(site, HOUR + 1).await;
+        let reply = browser.get(path).await;
+        assert!(reply.cookies()[0].contains("; Max-Age=14"), "{path}: {:?}", reply.cookies());
+    }
+    browser.page("/login/42").await;
+    let lifetime = i64::try_from(site.node.config().lifetime.as_secs()).expect("seconds");
+    assert!(near(seconds_left(site).await, lifetime), "a user's session");
+    age(site, lifetime - 60).await;
+    browser.page("/set/cart/plums").await;
+    assert!(near(seconds_left(site).await, 60), "a user's session has an end");
+    browser.page("/logout").await;
+
+    let minute = Duration::from_secs(60);
+    site.browser_with(site.sessions().anonymous_lifetime(minute)).page("/set/cart/apples").await;
+    assert!(near(seconds_left(site).await, 60), "as it was set");
+}
+
+pub async fn clients_without_cookies_create_a_bounded_number_of_rows(site: &Site) {
+    const REQUESTS: usize = 1_000;
+    const PER_SECOND: u32 = 20;
+    let addr = site.serve(site.sessions().anonymous_per_second(PER_SECOND));
+    let began = Instant::now();
+    let clients = (0..8).map(|_| {
+        tokio::spawn(async move {
+            let (mut client, mut created) = (Browser::new(addr), 0);
+            for _ in 0..REQUESTS / 8 {
+                let reply = client.send("GET", "/set/cart/apples", &[]).await;
+                match reply.status.as_u16() {
+                    200 => created += 1,
+                    status => assert_eq!((status, reply.cookies().len()), (503, 0), "{}", reply.body),
+                }
+            }
+            created
+        })
+    });
+    let mut created = 0;
+    for client in clients.collect::<Vec<_>>() {
+        created += in_time("the requests end", client).await.expect("all are answered");
+    }
+    let seconds = began.elapsed().as_secs() + 1;
+    assert!(created >= i64::from(PER_SECOND), "{created}");
+    let most = i64::from(PER_SECOND) * i64::try_from(seconds + 1).expect("seconds");
+    assert!(created <= most, "{created} of {most}");
+    assert_eq!(site.rows().await, created, "what was refused left nothing");
+
+    let mut user = Browser::new(site.serve(site.sessions().anonymous_per_second(1)));
+    assert_eq!(user.page("/set/cart/apples").await, "set");
+    let reply = user.tab_at(addr).send("GET", "/set/cart/apples", &[]).await;
+    assert!(reply.status == 200 || reply.body.starts_with("Too many visitors"), "{}", reply.body);
+    for path in ["/set/cart/pears", "/login/42", "/logout", "/login/43"] {
+        assert_eq!(user.get(path).await.status, 200, "{path}: neither a change nor a login counts");
+    }
 }

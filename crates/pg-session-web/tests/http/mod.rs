@@ -14,6 +14,7 @@ pub mod forgetting;
 pub mod hang_up;
 pub mod keys;
 pub mod login;
+pub mod nested;
 pub mod outcomes;
 pub mod remember;
 pub mod step_up;
@@ -40,7 +41,9 @@ macro_rules! all_scenarios {
             anonymous:
                 ten_thousand_visitors_leave_no_row_and_ask_no_query,
                 what_a_visitor_sets_is_there_with_the_next_request,
-                a_removal_or_a_logout_of_nothing_makes_nothing;
+                a_removal_or_a_logout_of_nothing_makes_nothing,
+                an_anonymous_session_is_short_and_a_change_renews_it,
+                clients_without_cookies_create_a_bounded_number_of_rows;
             caching:
                 a_response_that_was_shaped_by_the_session_varies,
                 every_cookie_goes_with_no_store,
@@ -66,6 +69,8 @@ macro_rules! all_scenarios {
                 a_client_behind_proxies_is_recorded_with_its_own_address,
                 devices_are_listed_and_ended_by_their_own_user_only,
                 logging_out_everywhere_and_elsewhere_reaches_the_other_browsers;
+            nested:
+                nested_layers_share_one_session;
             outcomes:
                 a_slow_request_does_not_bring_back_a_session_that_was_logged_out,
                 a_slow_request_does_not_revive_a_session_that_expired,
