@@ -23,6 +23,12 @@ pub enum Guard {
     Fence = 64,
     /// `delete_all_sessions` and `evict_all` leave the node's own entries as they are.
     Generation = 128,
+    /// A stripe that runs out of places loses its oldest invalidation without a trace.
+    Forgotten = 256,
+    /// An index knows whether it lists a session, not how often.
+    IndexCount = 512,
+    /// A fill that the group's index refuses leaves its mark in the user's index.
+    IndexRollback = 1_024,
 }
 
 /// A point at which a test can stop whoever comes by.

@@ -17,6 +17,7 @@
 //! I1: no entry is older than an invalidation handled after its fill began.
 
 use crate::id::SessionId;
+use crate::probes::{Guard, Probes};
 use crate::version::Version;
 
 /// The right to install what a query returns, taken before the query leaves.
@@ -76,14 +77,21 @@ pub(super) struct Stripe {
     ///
     /// Neither the cache nor an invalidation tells A's writer of 3 then, and version 2 would come back.
     writing: Vec<(SessionId, Version)>,
+    probes: Probes,
 }
 
 impl Stripe {
+    pub(super) fn new(probes: Probes) -> Self {
+        Self { probes, ..Self::default() }
+    }
+
     pub(super) fn note(&mut self, id: SessionId, version: Version, sequence: u64) {
         let invalidation = Invalidation { id, version, sequence };
         if let Some(out) = self.remembered[self.oldest].replace(invalidation) {
             debug_assert!(out.sequence > self.forgotten && out.sequence < sequence, "sequences grow");
-            self.forgotten = out.sequence;
+            if self.probes.holds(Guard::Forgotten) {
+                self.forgotten = out.sequence;
+            }
         }
         self.oldest = (self.oldest + 1) % REMEMBERED;
     }

@@ -5,19 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use uuid::Uuid;
 
 use super::fill::Ticket;
+use super::sync::{Mutex, MutexGuard, SHARDS};
 use crate::id::SessionId;
-
-const SHARDS: usize = 64;
+use crate::probes::{Guard, Probes};
 
 /// The cached sessions by owner.
 #[derive(Debug)]
 pub(super) struct Index {
     shards: Box<[Mutex<Shard>]>,
+    probes: Probes,
 }
 
 #[derive(Debug, Default)]
@@ -29,8 +30,8 @@ struct Shard {
 }
 
 impl Index {
-    pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    pub(super) fn new(probes: Probes) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), probes }
     }
 
     /// Adds an entry, unless its owner was dropped after `ticket` was taken: the load may have missed it.
@@ -43,7 +44,8 @@ impl Index {
         if shard.dropped_at > ticket.sequence {
             return false;
         }
-        *shard.counts.entry(key(owner, id)).or_insert(0) += 1;
+        let count = shard.counts.entry(key(owner, id)).or_insert(0);
+        *count = if self.probes.holds(Guard::IndexCount) { *count + 1 } else { 1 };
         true
     }
 
@@ -72,9 +74,12 @@ impl Index {
         of_owner.map(|(&(_, id), _)| SessionId::from_uuid(Uuid::from_u128(id))).collect()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, shuttle))]
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap().counts.len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).counts.len())
+            .sum()
     }
 
     fn shard(&self, owner: Uuid) -> MutexGuard<'_, Shard> {

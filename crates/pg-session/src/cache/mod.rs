@@ -11,11 +11,13 @@
 mod fill;
 mod index;
 mod stats;
+#[cfg(shuttle)]
+mod steps;
+mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use quick_cache::sync::Cache as Slots;
@@ -28,13 +30,13 @@ use self::index::Index;
 pub use self::stats::CacheStats;
 pub(crate) use self::stats::Count;
 use self::stats::Stats;
+use self::sync::{AtomicU64, Mutex, MutexGuard, Ordering, STRIPES};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::probes::{Guard, Probes};
 use crate::session::record::{Record, Revision, SharedRecord};
 use crate::version::Version;
 
-const STRIPES: usize = 1_024;
 /// Entries that one step of [`Dropping`] removes.
 const DROPPED_MAX: usize = 1_024;
 
@@ -88,9 +90,9 @@ impl Cache {
                 DefaultHashBuilder::default(),
                 Collect,
             ),
-            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            users: Index::new(),
-            groups: Index::new(),
+            stripes: (0..STRIPES).map(|_| Mutex::new(Stripe::new(probes.clone()))).collect(),
+            users: Index::new(probes.clone()),
+            groups: Index::new(probes.clone()),
             sequence: AtomicU64::new(0),
             unnamed: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -319,7 +321,9 @@ impl Cache {
         if let Some(group) = row.group_id
             && !self.groups.add(group.as_uuid(), row.id, ticket)
         {
-            if let Some(user) = row.user_id {
+            if let Some(user) = row.user_id
+                && self.probes.holds(Guard::IndexRollback)
+            {
                 self.users.remove(user.as_uuid(), row.id);
             }
             return false;

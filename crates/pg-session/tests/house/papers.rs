@@ -32,7 +32,7 @@ pub fn all() -> Vec<Paper> {
 }
 
 /// What stands in backticks and is a file's path or a name with two underscores or more.
-pub fn check(paper: &Paper, sources: &[Source]) -> Vec<String> {
+pub fn check(paper: &Paper, sources: &[&Source]) -> Vec<String> {
     let mut faults = Vec::new();
     for (line, number) in paper.text.lines().zip(1..) {
         // In backticks is every second piece.
@@ -86,9 +86,9 @@ fn contains_word(text: &str, word: &str) -> bool {
 
 #[test]
 fn what_does_not_exist_is_found() {
-    let sources = [Source::new("a.rs", "fn a_test_that_exists() {}\nfn not_an_abc_test_x() {}")];
+    let source = Source::new("a.rs", "fn a_test_that_exists() {}\nfn not_an_abc_test_x() {}");
     let paper = |text: &str| Paper { name: "x.md".to_owned(), text: text.to_owned() };
-    let faults = |text: &str| check(&paper(text), &sources).len();
+    let faults = |text: &str| check(&paper(text), &[&source]).len();
     assert_eq!(faults("| I1 | `src/cache/fill.rs` | `a_test_that_exists` | `trust` and `SessionId` |"), 0);
     assert_eq!(faults("| I1 | `src/cache/full.rs` |"), 1);
     assert_eq!(faults("`a_test_that_is_gone` and `an_abc_test`"), 2);

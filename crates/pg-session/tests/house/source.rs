@@ -54,15 +54,21 @@ pub fn root() -> PathBuf {
 
 /// Every Rust file of every crate and of the benchmarks, read once.
 pub fn workspace() -> &'static [Source] {
-    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
-        let mut sources = Vec::new();
-        for folder in ["crates", "bench/src"] {
-            visit(&root(), folder, &mut sources);
-        }
-        assert!(!sources.is_empty(), "no source files found");
-        sources
-    });
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| read(&["crates", "bench/src"]));
     &SOURCES
+}
+
+/// Every Rust file of the torture test and of the model, read once.
+pub fn torture() -> &'static [Source] {
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| read(&["torture"]));
+    &SOURCES
+}
+
+fn read(folders: &[&str]) -> Vec<Source> {
+    let mut sources = Vec::new();
+    folders.iter().for_each(|folder| visit(&root(), folder, &mut sources));
+    assert!(!sources.is_empty(), "no source files found");
+    sources
 }
 
 fn visit(root: &Path, path: &str, sources: &mut Vec<Source>) {
