@@ -4,6 +4,7 @@
 //! - [`floors`]: a module uses its own floor and those below, as `lib.rs` lists them, and no two modules use each other.
 //! - [`rules`]: one clock, one place for SQL, one reader of SQLSTATEs, no panics, no long files, no sleeping tests.
 //! - [`papers`]: what the documents name exists, and every guard has a control that runs without it.
+//! - [`evidence`]: the field report names tests that exist.
 //! - [`qualified`]: every function and type in the SQL texts names its schema.
 //! - [`settings`]: the page about the configuration shows every field with its default.
 //!
@@ -12,6 +13,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no API")]
 #![allow(clippy::expect_used, reason = "what panics here fails its test, also outside the test functions")]
 
+mod evidence;
 mod floors;
 mod papers;
 mod qualified;
