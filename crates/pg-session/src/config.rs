@@ -145,12 +145,12 @@ pub enum SessionLimit {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Statements {
-    /// Prepared where each connection keeps its own server process, which is found out at the start; otherwise unnamed.
-    /// With an application's pool of one connection that cannot be found out, and statements are unnamed.
+    /// Prepared on each connection that leads directly to PostgreSQL, which the node asks it once; otherwise unnamed.
     #[default]
     Auto,
-    /// Prepared once per connection: the fastest. `connect` refuses it behind a pooler that shares server connections
-    /// between clients and does not track prepared statements.
+    /// As `Auto`, and prepared behind a pooler, too. `connect` refuses that if the pooler shares server connections between
+    /// clients and does not track prepared statements. **It must not begin to do so later:** one process would execute the
+    /// statements of another.
     Prepared,
     /// Sent with their types each time, and planned each time: safe behind every pooler, and slower.
     Unnamed,

@@ -27,7 +27,7 @@ use crate::lock::waiters::Waiters;
 use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
 use crate::postgres::names::Names;
-use crate::postgres::pooler::{Reach, own_pool, statement_mode};
+use crate::postgres::pooler::{Reach, own_pool, sending};
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::probes::Probes;
 use crate::session::record::Rules;
@@ -180,8 +180,8 @@ impl Builder {
             }
         };
         let mode = match &pool {
-            Pooled::Own(pool, _, reach) => statement_mode(pool, *reach, self.config.statements),
-            Pooled::Application(pool, _) => statement_mode(pool, Reach::Unknown, self.config.statements),
+            Pooled::Own(pool, _, reach) => sending(pool, *reach, self.config.statements),
+            Pooled::Application(pool, _) => sending(pool, Reach::Unknown, self.config.statements),
         };
         let mode = tokio::time::timeout(self.config.query_timeout, mode).await;
         let mode = mode.map_err(|_| no_connection(self.config.query_timeout))??;

@@ -10,6 +10,7 @@ pub(crate) mod connection;
 mod connection_string;
 pub(crate) mod create;
 pub(crate) mod delete;
+mod direct;
 mod environment;
 pub(crate) mod failure;
 pub(crate) mod load;
@@ -42,11 +43,12 @@ use tokio_postgres::{Row, RowStream, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::connection::{Busy, Canceller};
+use self::direct::DirectConnections;
 use self::failure::{Failure, Verdict};
 use self::names::{Names, Owner};
-use self::pooler::Reach;
+use self::pooler::{Reach, Sending};
 use crate::clock::{DbTime, Tick};
-use crate::config::{Config, Statements};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::session::record::Rules;
 
@@ -67,7 +69,8 @@ pub(crate) struct Database {
     rules: Arc<Rules>,
     names: Names,
     texts: Texts,
-    mode: Statements,
+    mode: Sending,
+    direct: DirectConnections,
     timeout: Duration,
 }
 
@@ -190,7 +193,7 @@ const ON_PRIMARY: &str = "(SELECT CASE WHEN pg_catalog.current_setting('transact
 impl Database {
     pub(crate) fn new(
         pool: Pooled,
-        mode: Statements,
+        mode: Sending,
         rules: Arc<Rules>,
         names: Names,
         config: &Config,
@@ -236,6 +239,7 @@ impl Database {
             names,
             texts,
             mode,
+            direct: DirectConnections::default(),
             timeout: config.query_timeout,
         }
     }
@@ -381,14 +385,20 @@ impl Database {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<RowStream, Failure> {
         let hidden = params.iter().map(|&param| Hidden(param));
-        let sent = match self.mode {
-            Statements::Auto | Statements::Prepared => {
-                let statement = self.prepare(connection, sql).await?;
-                connection.query_raw(&statement, hidden).await
+        let is_prepared = match self.mode {
+            Sending::Prepared => true,
+            // Asking changes nothing: if it fails, the write was not sent.
+            Sending::PreparedIfDirect => {
+                let answer = self.direct.contains(connection).await;
+                answer.map_err(|failure| Failure::not_sent(failure.error))?
             }
-            Statements::Unnamed => {
-                connection.query_typed_raw(&sql.text, hidden.zip(sql.types.iter().cloned())).await
-            }
+            Sending::Unnamed => false,
+        };
+        let sent = if is_prepared {
+            let statement = self.prepare(connection, sql).await?;
+            connection.query_raw(&statement, hidden).await
+        } else {
+            connection.query_typed_raw(&sql.text, hidden.zip(sql.types.iter().cloned())).await
         };
         sent.map_err(|error| failed(connection, &error))
     }

@@ -10,8 +10,11 @@
 //! A pooler refuses the packet or drops the parameter, so a connection that has it leads directly to PostgreSQL.
 //! Beside the mark, the packet sets what each statement relies on; see [`pin`].
 //!
-//! **An application's pool** is asked for two connections. If one of them ever has the other's server process, or changes
-//! its own, the pool leads through a pooler that shares server connections:
+//! **Any other connection**, of an application's pool or through a pooler, is asked whether it leads directly to
+//! PostgreSQL; see [`direct`](super::direct). If not, its statements are not prepared: a pooler that keeps a server
+//! connection for each client today may share them tomorrow. With `statements = "prepared"` the user answers for that,
+//! and `connect` refuses what is unsafe from the beginning. It asks for two connections. If one of them ever has the
+//! other's server process, or changes its own, the pooler shares server connections:
 //!
 //! ```text
 //! B   process? ──────────────────── process?        both the same, and never A's
@@ -32,6 +35,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::connection::of_pool;
+use super::direct::{is_direct, process};
 use super::failure::{self, Failure};
 use super::{LONG_FACTOR, unexpected};
 use crate::config::{Config, Statements};
@@ -150,49 +154,66 @@ enum Affinity {
     Unknown,
 }
 
+/// How statements are sent over a pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sending {
+    Prepared,
+    /// Prepared on each connection that leads directly to PostgreSQL; see [`direct`](super::direct).
+    PreparedIfDirect,
+    Unnamed,
+}
+
 /// How statements are sent over this pool.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if the setting is not safe there, or a pooler forbids transactions.
-pub(crate) async fn statement_mode(
-    pool: &Pool,
-    reach: Reach,
-    wanted: Statements,
-) -> Result<Statements, Error> {
+pub(crate) async fn sending(pool: &Pool, reach: Reach, wanted: Statements) -> Result<Sending, Error> {
     if reach == Reach::Direct {
         return Ok(match wanted {
-            Statements::Auto | Statements::Prepared => Statements::Prepared,
-            Statements::Unnamed => Statements::Unnamed,
+            Statements::Auto | Statements::Prepared => Sending::Prepared,
+            Statements::Unnamed => Sending::Unnamed,
         });
     }
     check_transactions(pool).await?;
-    if wanted == Statements::Unnamed {
-        return Ok(Statements::Unnamed);
+    let sending = match wanted {
+        Statements::Auto => Sending::PreparedIfDirect,
+        Statements::Prepared => check_prepared(pool).await?,
+        Statements::Unnamed => Sending::Unnamed,
+    };
+    info!(?sending, "statements are sent this way over the pool");
+    Ok(sending)
+}
+
+/// Whether prepared statements are safe over all connections of a pool.
+async fn check_prepared(pool: &Pool) -> Result<Sending, Error> {
+    if leads_directly(pool).await.map_err(Failure::of_read)? {
+        return Ok(Sending::PreparedIfDirect);
     }
     let affinity = match tokio::time::timeout(AFFINITY_TIMEOUT, affinity(pool)).await {
         Ok(affinity) => affinity.map_err(Failure::of_read)?,
         // The second waits for the server connection that the first one holds.
         Err(_) => Affinity::Shared,
     };
-    let mode = match (wanted, affinity) {
-        (_, Affinity::Kept) | (Statements::Prepared, Affinity::Unknown) => Statements::Prepared,
-        (Statements::Prepared, Affinity::Shared)
-            if renames_statements(pool).await.map_err(Failure::of_read)? =>
-        {
-            Statements::Prepared
+    if affinity == Affinity::Kept || renames_statements(pool).await.map_err(Failure::of_read)? {
+        return Ok(Sending::Prepared);
+    }
+    let message = match affinity {
+        Affinity::Kept | Affinity::Shared => {
+            "the pool leads through a pooler that shares server connections and does not track prepared statements, so \
+             one process would execute the statements of another; set `statements = \"unnamed\"`, or let the pooler track \
+             them (pgbouncer 1.21 or newer: max_prepared_statements)"
         }
-        (Statements::Prepared, Affinity::Shared) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "the pool leads through a pooler that shares server connections and does not track prepared statements, so \
-                 one process would execute the statements of another; set `statements = \"unnamed\"`, or let the pooler track \
-                 them (pgbouncer 1.21 or newer: max_prepared_statements)",
-            ));
+        Affinity::Unknown => {
+            "the pool leads through a pooler and has one connection, so it cannot be tested whether the pooler shares server \
+             connections; set `statements = \"auto\"`, or give the pool two connections"
         }
-        _ => Statements::Unnamed,
     };
-    info!(?affinity, ?mode, "statements are sent this way over the pool");
-    Ok(mode)
+    Err(Error::new(ErrorKind::Config, message))
+}
+
+async fn leads_directly(pool: &Pool) -> Result<bool, Failure> {
+    let client = pool.get().await.map_err(|error| Failure::not_sent(of_pool(&error)))?;
+    is_direct(&client).await
 }
 
 /// Migrations and the comparison of two connections need a transaction of several statements.
@@ -226,12 +247,6 @@ async fn affinity(pool: &Pool) -> Result<Affinity, Failure> {
         }
     }
     Ok(Affinity::Kept)
-}
-
-async fn process(client: &ClientWrapper) -> Result<i32, Failure> {
-    let rows = client.query_typed("SELECT pg_catalog.pg_backend_pid()", &[]).await;
-    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
-    rows.first().ok_or_else(|| unexpected("no row"))?.try_get(0).map_err(unexpected)
 }
 
 async fn run(client: &ClientWrapper, text: &str) -> Result<(), Failure> {

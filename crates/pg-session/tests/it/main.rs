@@ -51,6 +51,7 @@ mod outcomes;
 mod placement;
 mod plans;
 mod pooler;
+mod poolers;
 mod predecessor;
 mod propagation;
 mod publish_race;

@@ -1,0 +1,130 @@
+//! Whether a connection leads directly to PostgreSQL, so that a statement prepared on it stays there.
+//!
+//! At the start of a connection, the server names the process that a cancel request would reach. PostgreSQL names the
+//! process that serves the connection. A pooler gives server processes to its clients in turn, so it must name one of its
+//! own. The driver does not show the name. It writes it into a cancel request, so one is written into memory and read.
+//!
+//! The answer is known for each connection: a name can change its address while a node runs.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use deadpool_postgres::{ClientWrapper, StatementCache};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
+use tokio_postgres::CancelToken;
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+
+use super::failure::Failure;
+use super::unexpected;
+
+/// The code of the packet that asks for TLS:
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
+const TLS_REQUEST: i32 = 80_877_103;
+/// More than both packets.
+const REQUEST_BYTES: usize = 64;
+
+/// What is known of the connections of one pool.
+#[derive(Debug, Default)]
+pub(super) struct DirectConnections(Mutex<HashMap<usize, (Weak<StatementCache>, bool)>>);
+
+impl DirectConnections {
+    /// Asks a connection once.
+    pub(super) async fn contains(&self, connection: &ClientWrapper) -> Result<bool, Failure> {
+        // The weak reference keeps the address from being used again.
+        let cache = &connection.statement_cache;
+        let address = Arc::as_ptr(cache).addr();
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address).map(|known| known.1);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let is_direct = is_direct(connection).await?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // At most the connections of the pool, and those that ended since the last new one.
+        all.retain(|_, (cache, _)| cache.strong_count() > 0);
+        all.insert(address, (Arc::downgrade(cache), is_direct));
+        Ok(is_direct)
+    }
+}
+
+/// Whether the process that answers is the one that the connection's start has named.
+pub(super) async fn is_direct(connection: &ClientWrapper) -> Result<bool, Failure> {
+    let named = named_process(&connection.cancel_token()).await.map_err(unexpected)?;
+    Ok(process(connection).await? == named)
+}
+
+/// The process that serves the connection at this moment.
+pub(super) async fn process(connection: &ClientWrapper) -> Result<i32, Failure> {
+    let rows = connection.query_typed("SELECT pg_catalog.pg_backend_pid()", &[]).await;
+    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+    rows.first().ok_or_else(|| unexpected("no row"))?.try_get(0).map_err(unexpected)
+}
+
+async fn named_process(token: &CancelToken) -> io::Result<i32> {
+    let (driver, mut server) = tokio::io::duplex(REQUEST_BYTES);
+    let read = async move {
+        loop {
+            // The length, and what kind of packet it is.
+            server.read_i32().await?;
+            if server.read_i32().await? != TLS_REQUEST {
+                return server.read_i32().await;
+            }
+            server.write_u8(b'S').await?;
+        }
+    };
+    let (_, process) = tokio::join!(token.cancel_query_raw(driver, InMemory), read);
+    process
+}
+
+/// Stands for TLS where the request goes nowhere.
+struct InMemory;
+
+impl TlsConnect<DuplexStream> for InMemory {
+    type Stream = Memory;
+    type Error = Infallible;
+    type Future = Ready<Result<Memory, Infallible>>;
+
+    fn connect(self, stream: DuplexStream) -> Self::Future {
+        ready(Ok(Memory(stream)))
+    }
+}
+
+struct Memory(DuplexStream);
+
+impl TlsStream for Memory {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+impl AsyncRead for Memory {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Memory {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,237 @@
+//! A real pgbouncer in front of the pool, of the listener, and of both.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, Pool};
+use pg_sandbox::{PoolMode, Pooler, Proxy};
+use pg_session::{Config, Error, ErrorKind, SessionManager, Statements, Trusted};
+use tokio_postgres::NoTls;
+
+use crate::modes::story;
+use crate::stage::{driver_config, hit, in_time, make, read};
+use crate::support::{World, eventually};
+
+const MODES: [PoolMode; 2] = [PoolMode::Session, PoolMode::Transaction];
+
+/// Whose pool a node has.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Whose {
+    Own,
+    Applications,
+}
+
+const BOTH: [Whose; 2] = [Whose::Own, Whose::Applications];
+
+fn pooler(world: &World, mode: PoolMode) -> Pooler {
+    Pooler::builder(world.addr(), mode).start().unwrap()
+}
+
+fn config(world: &World, statements: Statements) -> Config {
+    let mut config = world.config();
+    config.statements = statements;
+    config.query_timeout = Duration::from_secs(5);
+    config
+}
+
+fn application_pool(url: &str, connections: usize) -> Pool {
+    Pool::builder(Manager::new(driver_config(url), NoTls)).max_size(connections).build().unwrap()
+}
+
+async fn connect(
+    config: Config,
+    whose: Whose,
+    pool_url: &str,
+    listen_url: &str,
+) -> Result<SessionManager, Error> {
+    let builder = SessionManager::builder(config.clone()).listen_on_url(listen_url)?;
+    match whose {
+        Whose::Own => builder.url(pool_url)?.connect().await,
+        Whose::Applications => {
+            builder.pool(application_pool(pool_url, config.pool_connections_max)).connect().await
+        }
+    }
+}
+
+/// What is prepared on the only server connection of a pooler, beside what the question prepares.
+async fn prepared(url: &str) -> Vec<String> {
+    let (client, connection) = driver_config(url).connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let rows = client.query_typed("SELECT statement FROM pg_prepared_statements", &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_operations_work_behind_a_pooler() {
+    for mode in MODES {
+        for whose in BOTH {
+            for statements in [Statements::Auto, Statements::Unnamed] {
+                let world = World::new();
+                let pooler = pooler(&world, mode);
+                let url = pooler.url();
+                let node = || connect(config(&world, statements), whose, &url, &world.url);
+                let [a, b] = [node().await.unwrap(), node().await.unwrap()];
+                in_time("A is trusted", a.trusted()).await.unwrap();
+                in_time("B is trusted", b.trusted()).await.unwrap();
+                in_time("the story ends", story(&a, &b)).await;
+            }
+        }
+    }
+}
+
+/// pgbouncer 1.18 tracks no prepared statements. In session mode each client keeps its server connection, until somebody
+/// changes the mode.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_prepared_behind_a_pooler() {
+    for mode in MODES {
+        for whose in BOTH {
+            let world = World::new();
+            // Shared by all, so that it shows what they leave; and it is not reset.
+            let pooler = Pooler::builder(world.addr(), mode)
+                .setting("default_pool_size", if mode == PoolMode::Session { "20" } else { "1" })
+                .setting("server_reset_query", "SELECT 1")
+                .start()
+                .unwrap();
+            let url = pooler.url();
+            let mut config = config(&world, Statements::Auto);
+            config.pool_connections_max = 2;
+            let node = connect(config, whose, &url, &world.url).await.unwrap();
+            let [kept, ended] = [node.create(1).await.unwrap(), node.create(2).await.unwrap()];
+            assert!(node.delete(ended.id()).await.unwrap());
+            assert!(node.get(kept.id()).refresh().await.unwrap().is_some());
+            assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
+            let found = prepared(&url).await;
+            assert!(found.is_empty(), "{mode:?} {whose:?}: {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn prepared_statements_are_refused_where_unsafe() {
+    let world = World::new();
+    let shared = pooler(&world, PoolMode::Transaction);
+    let url = shared.url();
+    for whose in BOTH {
+        for connections in [1, 2] {
+            let mut config = config(&world, Statements::Prepared);
+            config.pool_connections_max = connections;
+            let error = connect(config, whose, &url, &world.url).await.map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{whose:?} {connections}: {error}");
+            assert!(error.to_string().contains("`statements = "), "it says what to do: {error}");
+        }
+    }
+    // With one connection, what cannot be tested is not prepared unless it leads directly to PostgreSQL.
+    for statements in [Statements::Auto, Statements::Prepared] {
+        let mut config = config(&world, statements);
+        config.pool_connections_max = 1;
+        let node = connect(config, Whose::Applications, &world.url, &world.url).await.unwrap();
+        assert!(node.delete(node.create(1).await.unwrap().id()).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prepared_statements_work_in_session_mode() {
+    let world = World::new();
+    let pooler = pooler(&world, PoolMode::Session);
+    let url = pooler.url();
+    for whose in BOTH {
+        let node = || connect(config(&world, Statements::Prepared), whose, &url, &world.url);
+        let [a, b] = [node().await.unwrap(), node().await.unwrap()];
+        in_time("A is trusted", a.trusted()).await.unwrap();
+        in_time("B is trusted", b.trusted()).await.unwrap();
+        in_time("the story ends", story(&a, &b)).await;
+    }
+}
+
+/// ```text
+/// pool   leads directly to PostgreSQL: prepared ┊ its name leads to a pooler: not prepared
+/// ```
+#[tokio::test]
+async fn pool_that_moves_behind_a_pooler_stops_preparing() {
+    let world = World::new();
+    let shared = Pooler::builder(world.addr(), PoolMode::Transaction)
+        .setting("default_pool_size", "1")
+        .start()
+        .unwrap();
+    let name = Proxy::start(world.addr()).await.unwrap();
+    let url = name.url_for(&world.url);
+    let pool = application_pool(&url, 2);
+    let builder =
+        SessionManager::builder(config(&world, Statements::Auto)).listen_on_url(&world.url).unwrap();
+    let node = builder.pool(pool.clone()).connect().await.unwrap();
+    let session = node.create(1).await.unwrap();
+    let connection = pool.get().await.unwrap();
+    let text = "SELECT count(*) FROM pg_prepared_statements";
+    let rows = connection.query_typed(text, &[]).await.unwrap();
+    assert!(rows[0].get::<_, i64>(0) > 0, "a direct connection prepares");
+    drop(connection);
+    name.redirect(shared.addr());
+    name.cut();
+    eventually("the pool leads through the pooler", async || {
+        node.get(session.id()).refresh().await.is_ok_and(|found| found.is_some())
+    })
+    .await;
+    assert!(node.delete(session.id()).await.unwrap());
+    let found = prepared(&shared.url()).await;
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[tokio::test]
+async fn statement_mode_is_refused_at_start() {
+    let world = World::new();
+    let pooler = pooler(&world, PoolMode::Statement);
+    let url = pooler.url();
+    for whose in BOTH {
+        for statements in [Statements::Auto, Statements::Prepared, Statements::Unnamed] {
+            let started = connect(config(&world, statements), whose, &url, &world.url).await;
+            let error = started.map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{whose:?} {statements:?}: {error}");
+            assert!(error.to_string().contains("session or transaction mode"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn listener_behind_a_pooler_is_refused_at_start() {
+    let world = World::new();
+    for mode in [PoolMode::Session, PoolMode::Transaction, PoolMode::Statement] {
+        // By default pgbouncer refuses what marks the connection. Many setups let it ignore that.
+        for ignored in ["extra_float_digits", "extra_float_digits,options"] {
+            let pooler = Pooler::builder(world.addr(), mode).setting("ignore_startup_parameters", ignored);
+            let pooler = pooler.start().unwrap();
+            let url = pooler.url();
+            let pools = if mode == PoolMode::Statement { vec![&world.url] } else { vec![&world.url, &url] };
+            for pool_url in pools {
+                let started = connect(config(&world, Statements::Auto), Whose::Own, pool_url, &url).await;
+                let error = started.map(|_| ()).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Config, "{mode:?}, {ignored}: {error}");
+                assert!(error.to_string().contains("connection pooler"), "{error}");
+                assert!(error.to_string().contains("listen_on"), "it says what to do: {error}");
+            }
+        }
+    }
+}
+
+/// ```text
+/// listener   leads directly to PostgreSQL ┊ its name leads to a pooler: not trusted ┊ directly again: trusted
+/// ```
+#[tokio::test]
+async fn listener_that_moves_behind_a_pooler_ends_trust() {
+    let world = World::new();
+    let pooler = pooler(&world, PoolMode::Session);
+    let name = world.proxy().await;
+    let node = world.node_hearing_through(&name, world.roomy()).await;
+    let id = make(&node, 1).await[0].id();
+    assert!(hit(&node, id).is_some());
+    name.redirect(pooler.addr());
+    name.cut();
+    eventually("trust ends", async || node.status().trust == Trusted::No).await;
+    eventually("it says why", async || {
+        node.status().trust_error.is_some_and(|error| error.contains("pooler"))
+    })
+    .await;
+    assert!(hit(&node, id).is_none());
+    assert!(!read(&node, id).await.is_from_cache());
+    name.redirect(world.addr());
+    name.cut();
+    in_time("it is trusted again", node.trusted()).await.unwrap();
+}
