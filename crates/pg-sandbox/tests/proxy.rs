@@ -107,6 +107,19 @@ async fn cut_ends_open_connections_and_lets_new_ones_in() {
 }
 
 #[tokio::test]
+async fn forget_silences_open_connections_and_lets_new_ones_in() {
+    let proxy = proxy().await;
+    let (a, b) = (connect(&proxy).await.unwrap(), connect(&proxy).await.unwrap());
+    proxy.forget();
+    assert!(is_silent(answers(&a)).await);
+    assert_eq!(answers(&connect(&proxy).await.unwrap()).await.unwrap(), 7);
+    proxy.heal();
+    assert!(is_silent(answers(&b)).await, "they are forgotten for good");
+    proxy.cut();
+    assert!(answers(&b).await.is_err());
+}
+
+#[tokio::test]
 async fn refuse_leaves_open_connections_alone() {
     let proxy = proxy().await;
     let open = connect(&proxy).await.unwrap();

@@ -35,7 +35,7 @@ pub(super) async fn run(
                         reset(&client);
                     } else {
                         let open = Open::count(&counts);
-                        connections.spawn(forward(client, *server.borrow(), now.cuts, faults.clone(), open));
+                        connections.spawn(forward(client, *server.borrow(), now, faults.clone(), open));
                     }
                 }
                 // The client has gone again, or there is nothing to accept it with: neither ends the proxy.
@@ -47,9 +47,9 @@ pub(super) async fn run(
 }
 
 /// One connection, from the dialling of the server to its end.
-async fn forward(client: TcpStream, server: SocketAddr, cuts: u64, faults: Receiver<Faults>, open: Open) {
+async fn forward(client: TcpStream, server: SocketAddr, born: Faults, faults: Receiver<Faults>, open: Open) {
     match dial(server).await {
-        Ok(server) => Connection::new(client, server, cuts, &open.counts).run(faults).await,
+        Ok(server) => Connection::new(client, server, &born, &open.counts).run(faults).await,
         // The server refuses: so do we.
         Err(_) => reset(&client),
     }

@@ -23,11 +23,13 @@ pub(super) struct Connection {
     answers: Lane,
     /// How often everything had been cut when this connection was accepted.
     cuts: u64,
+    /// The same for how often all were forgotten.
+    losses: u64,
     counts: Arc<Counts>,
 }
 
 impl Connection {
-    pub(super) fn new(client: TcpStream, server: TcpStream, cuts: u64, counts: &Arc<Counts>) -> Self {
+    pub(super) fn new(client: TcpStream, server: TcpStream, born: &Faults, counts: &Arc<Counts>) -> Self {
         // Small writes go out at once, or Nagle's delay would look like a fault. A socket that refuses this is dying.
         let _ = client.set_nodelay(true);
         let (client, server) = (Arc::new(client), Arc::new(server));
@@ -36,7 +38,8 @@ impl Connection {
             answers: Lane::new(Direction::ToClient, &server, &client),
             client,
             server,
-            cuts,
+            cuts: born.cuts,
+            losses: born.losses,
             counts: Arc::clone(counts),
         }
     }
@@ -47,6 +50,12 @@ impl Connection {
             let now = *faults.borrow_and_update();
             if self.must_be_cut(&now) {
                 return self.reset();
+            }
+            if now.losses != self.losses {
+                match faults.changed().await {
+                    Ok(()) => continue,
+                    Err(_) => return self.reset(),
+                }
             }
             if self.requests.is_finished() && self.answers.is_finished() {
                 return;
@@ -63,6 +72,9 @@ impl Connection {
             let now = *faults.borrow();
             if now.cuts != self.cuts {
                 return self.reset();
+            }
+            if now.losses != self.losses {
+                continue;
             }
             match lane.step(ready, &now, &self.counts) {
                 Step::Moved => {}

@@ -67,6 +67,8 @@ pub(super) struct Faults {
     pub(super) allowance: PerDirection<Option<Allowance>>,
     /// How often everything has been cut: a connection that saw a lower number when it was accepted has to go.
     pub(super) cuts: u64,
+    /// How often the open connections were forgotten: one that saw a lower number when it was accepted is silent for good.
+    pub(super) losses: u64,
     /// The last serial given to an allowance.
     serial: u64,
 }
@@ -79,6 +81,6 @@ impl Faults {
 
     /// No faults. What has been counted stays, or an old cut would be due again.
     pub(super) fn heal(&mut self) {
-        *self = Self { cuts: self.cuts, serial: self.serial, ..Self::default() };
+        *self = Self { cuts: self.cuts, losses: self.losses, serial: self.serial, ..Self::default() };
     }
 }

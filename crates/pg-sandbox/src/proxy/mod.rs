@@ -97,6 +97,13 @@ impl Proxy {
         self.change(|faults| faults.cuts += 1);
     }
 
+    /// Forgets every connection that is open now, as a firewall forgets idle ones: nothing passes any more, not even an end,
+    /// and nobody is told. New ones are forwarded. [`heal`](Self::heal) does not bring them back; [`cut`](Self::cut)
+    /// closes them.
+    pub fn forget(&self) {
+        self.change(|faults| faults.losses += 1);
+    }
+
     /// Refuses new connections until [`accept`](Self::accept) or [`heal`](Self::heal): they are reset as soon as
     /// they are made. Open ones are left alone.
     pub fn refuse(&self) {

@@ -5,12 +5,12 @@
 //! would wait on, the next request would open another connection, and one locked row would take all of the server's
 //! connections. A cancel request ends the statement.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool, PoolError};
 use tokio::sync::Semaphore;
-
+use tokio::time::Instant;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
@@ -25,6 +25,14 @@ const FULL_PAUSE_MAX: Duration = Duration::from_millis(200);
 const CANCELS_MAX: usize = 8;
 /// How long a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that a read may try. Each has an equal share of the time.
+const READ_TRIES: u32 = 2;
+/// How long after a loss the connections that are older than it are asked for an answer before each use. Keepalive finds
+/// dead ones after this time.
+const SUSPECT_FOR: Duration = Duration::from_secs(60);
+/// How long such an answer may take, and no longer than half of what is left of the time.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What cancel requests need.
 #[derive(Clone)]
@@ -96,17 +104,74 @@ impl Drop for Busy<'_> {
     }
 }
 
+/// The time that one connection has for one statement. A statement that changes nothing is sent once more on another
+/// connection if the first is lost, or silent for its share of the time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Try {
+    pub(super) deadline: Instant,
+    /// Of the time, without the wait for a connection.
+    pub(super) share: Duration,
+}
+
+impl Try {
+    /// All the time for one connection.
+    pub(super) fn only(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, share: timeout }
+    }
+
+    pub(super) fn first(timeout: Duration) -> Self {
+        Self { share: timeout / READ_TRIES, ..Self::only(timeout) }
+    }
+
+    /// The second try, if the first has lost its connection and there is time left.
+    pub(super) fn again<T>(self, outcome: &Result<T, Failure>) -> Option<Self> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let is_lost = outcome.as_ref().is_err_and(Failure::is_lost);
+        (is_lost && !left.is_zero()).then_some(Self { share: left, ..self })
+    }
+}
+
+/// When a connection was last lost or silent. A firewall that forgets idle connections forgets all of them, and says so to
+/// nobody.
+#[derive(Debug, Default)]
+pub(super) struct Suspicion(Mutex<Option<Instant>>);
+
+impl Suspicion {
+    pub(super) fn raise(&self) {
+        *self.raised() = Some(Instant::now());
+    }
+
+    /// Whether a connection has to answer before it is used.
+    fn concerns(&self, connection: &Object) -> bool {
+        let Some(raised) = *self.raised() else { return false };
+        raised.elapsed() < SUSPECT_FOR && Object::metrics(connection).created <= raised.into_std()
+    }
+
+    fn raised(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Takes a connection within `patience`. While the server has no connection left, waits for one of the pool to come back.
-pub(super) async fn take(pool: &Pool, patience: Duration) -> Result<Object, Failure> {
-    let deadline = tokio::time::Instant::now() + patience;
+///
+/// After a connection was lost, older ones are asked for an answer. If one is silent, all idle ones are closed.
+pub(super) async fn take(pool: &Pool, suspicion: &Suspicion, patience: Duration) -> Result<Object, Failure> {
+    let deadline = Instant::now() + patience;
     let mut pause = FULL_PAUSE;
     loop {
         match tokio::time::timeout_at(deadline, pool.get()).await {
-            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Ok(connection)) if !suspicion.concerns(&connection) => return Ok(connection),
+            Ok(Ok(connection)) => {
+                let wait = PING_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()) / 2);
+                if let Ok(Ok(_)) = tokio::time::timeout(wait, connection.simple_query("")).await {
+                    return Ok(connection);
+                }
+                debug!("an idle connection of the pool is dead; closing all that are idle");
+                drop(Object::take(connection));
+                pool.retain(|_, _| false);
+            }
             Ok(Err(error))
-                if is_full(&error)
-                    && pool.status().size > 0
-                    && tokio::time::Instant::now() + pause < deadline =>
+                if is_full(&error) && pool.status().size > 0 && Instant::now() + pause < deadline =>
             {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(FULL_PAUSE_MAX);

@@ -77,6 +77,15 @@ impl Failure {
         }
     }
 
+    /// Whether the connection was lost, or is silent. Another one may work.
+    pub(super) fn is_lost(&self) -> bool {
+        match self.verdict {
+            Verdict::Unknown => matches!(self.error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout),
+            Verdict::NotSent => self.error.kind() == ErrorKind::Unavailable,
+            Verdict::Refused | Verdict::Collided | Verdict::Outdated | Verdict::WrongServer => false,
+        }
+    }
+
     /// For a statement that changes nothing: its outcome is known to be "nothing happened".
     pub(crate) fn of_read(self) -> Error {
         self.error

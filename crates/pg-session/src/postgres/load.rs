@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use deadpool_postgres::Object;
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use uuid::Uuid;
 
+use super::connection::Try;
 use super::failure::Failure;
 use super::names::Owner;
 use super::parameters::{IDS, Parameters};
@@ -89,6 +91,20 @@ impl Database {
     }
 
     async fn find(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Found>, Failure> {
+        let first = Try::first(self.timeout);
+        let outcome = self.find_once(first, sql, params).await;
+        match first.again(&outcome) {
+            Some(second) => self.find_once(second, sql, params).await,
+            None => outcome,
+        }
+    }
+
+    async fn find_once(
+        &self,
+        time: Try,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Found>, Failure> {
         let sent = self.rules.clock.now();
         let mut readings: Option<(DbTime, DbTime)> = None;
         let read = |row: &SqlRow| {
@@ -96,7 +112,8 @@ impl Database {
             readings = Some(readings.map_or((now, now), |(first, last)| (first.min(now), last.max(now))));
             Ok(found)
         };
-        let found = self.query_each(sql, params, read).await?;
+        let work = async |connection: &Object| self.send_each(connection, sql, params, read).await;
+        let found = self.attempt(time, work).await?;
         // Each lies within the statement; the first tells most about how far the clock may be ahead, the last behind.
         if let Some((first, last)) = readings {
             self.observe_clock(sent, first);

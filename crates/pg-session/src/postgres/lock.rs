@@ -286,7 +286,7 @@ impl Database {
     /// Who has the lock now.
     pub(crate) async fn lock_holder(&self, key: &LockKey) -> Result<Option<Holding>, Failure> {
         let (scope, name) = (key.scope(), key.name());
-        let rows = self.query(&self.texts.locks.holder, &[&scope, &name]).await?;
+        let rows = self.query_read(self.timeout, &self.texts.locks.holder, &[&scope, &name]).await?;
         let holding = rows.first().map(|row| {
             Ok::<_, tokio_postgres::Error>(Holding {
                 label: row.try_get("label")?,

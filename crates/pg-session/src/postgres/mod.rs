@@ -38,11 +38,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use deadpool_postgres::{Object, Pool};
 use futures_util::TryStreamExt as _;
+use tokio::time::Instant;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Row, RowStream, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use self::connection::{Busy, Canceller};
+use self::connection::{Busy, Canceller, Suspicion, Try};
 use self::direct::DirectConnections;
 use self::failure::{Failure, Verdict};
 use self::names::{Names, Owner};
@@ -66,6 +67,7 @@ pub(crate) struct Database {
     pool: Pool,
     owns_pool: bool,
     canceller: Canceller,
+    suspicion: Suspicion,
     rules: Arc<Rules>,
     names: Names,
     texts: Texts,
@@ -235,6 +237,7 @@ impl Database {
             pool,
             owns_pool,
             canceller: Canceller::new(tls),
+            suspicion: Suspicion::default(),
             rules,
             names,
             texts,
@@ -316,6 +319,23 @@ impl Database {
         }
     }
 
+    /// As [`query_within`](Database::query_within), for a statement that may be sent twice; see [`Try`].
+    async fn query_read(
+        &self,
+        timeout: Duration,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let first = Try::first(timeout.min(self.timeout));
+        let outcome = self.attempt(first, async |connection| self.send(connection, sql, params).await).await;
+        match first.again(&outcome) {
+            Some(second) => {
+                self.attempt(second, async |connection| self.send(connection, sql, params).await).await
+            }
+            None => outcome,
+        }
+    }
+
     /// Runs `work` on a connection of the pool, all within `timeout`.
     ///
     /// If `work` does not end in time, or this future is dropped, its statement is cancelled on the server and the connection
@@ -325,15 +345,29 @@ impl Database {
         timeout: Duration,
         work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let deadline = tokio::time::Instant::now() + timeout;
+        self.attempt(Try::only(timeout), work).await
+    }
+
+    /// As [`bounded`](Database::bounded).
+    async fn attempt<T>(
+        &self,
+        Try { deadline, share }: Try,
+        work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         // Only the statement has the patience for any number of rows. A connection that hangs while it is made, to a server
         // that is gone, keeps a logout, and all behind it, no longer than it keeps a read.
-        let connection = connection::take(&self.pool, timeout.min(self.timeout)).await?;
+        let patience = deadline.saturating_duration_since(Instant::now()).min(self.timeout);
+        let connection = connection::take(&self.pool, &self.suspicion, patience).await?;
         let busy = Busy::new(connection, &self.canceller);
-        let Some(connection) = busy.get() else { return Err(Failure::no_answer(timeout)) };
-        let Ok(outcome) = tokio::time::timeout_at(deadline, work(connection)).await else {
-            return Err(Failure::no_answer(timeout));
+        let Some(connection) = busy.get() else { return Err(Failure::no_answer(share)) };
+        let end = deadline.min(Instant::now() + share);
+        let Ok(outcome) = tokio::time::timeout_at(end, work(connection)).await else {
+            self.suspicion.raise();
+            return Err(Failure::no_answer(share));
         };
+        if outcome.as_ref().is_err_and(Failure::is_lost) {
+            self.suspicion.raise();
+        }
         if let Some(connection) = busy.ended()
             && outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::WrongServer)
         {

@@ -66,6 +66,7 @@ mod secrets;
 mod server_log;
 mod session_limit;
 mod shared_listener;
+mod silent_loss;
 mod single_flight;
 mod smoke;
 mod standby;
