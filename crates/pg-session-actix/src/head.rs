@@ -24,6 +24,15 @@ impl RequestHead for Head<'_> {
         self.0.uri().host().or(header.map(host_of))
     }
 
+    fn authority(&self) -> Option<&str> {
+        let header = self.0.headers().get(HOST).and_then(|value| value.to_str().ok());
+        self.0.uri().authority().map(actix_web::http::uri::Authority::as_str).or(header)
+    }
+
+    fn method(&self) -> &str {
+        self.0.method().as_str()
+    }
+
     fn path(&self) -> &str {
         self.0.uri().path()
     }

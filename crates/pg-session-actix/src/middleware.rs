@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY};
 use actix_web::{HttpMessage as _, HttpResponse};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Closing, Session, WebSessions, is_cache_header};
+use pg_session_web::{CacheScope, Closing, Refusal, Session, WebSessions, is_cache_header};
 
 use crate::head::Head;
 
@@ -93,6 +93,9 @@ where
             let handling = self.inner.call(request);
             return Box::pin(async move { Ok(handling.await?.map_into_left_body()) });
         }
+        if let Some(refusal) = self.sessions.refuse_cross_site(&Head(&request)) {
+            return Box::pin(ready(Ok(request.into_response(refuse(refusal).map_into_right_body()))));
+        }
         let session = self.sessions.begin(&Head(&request));
         request.extensions_mut().insert(session.clone());
         let handling = self.inner.call(request);
@@ -106,14 +109,15 @@ where
     }
 }
 
+fn refuse(refusal: Refusal) -> HttpResponse {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status).content_type(refusal.content_type).body(refusal.body)
+}
+
 fn answer<B: MessageBody>(response: ServiceResponse<B>, closing: Closing) -> ServiceResponse<EitherBody<B>> {
     let mut response = match closing.refuse {
         None => response.map_into_left_body(),
-        Some(refusal) => {
-            let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let refusal = HttpResponse::build(status).content_type(refusal.content_type).body(refusal.body);
-            response.into_response(refusal.map_into_right_body())
-        }
+        Some(refusal) => response.into_response(refuse(refusal).map_into_right_body()),
     };
     let headers = response.headers_mut();
     for (name, value) in closing.headers {

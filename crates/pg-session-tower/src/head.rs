@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Request, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Uri};
 use pg_session_web::{RequestHead, host_of};
 
 /// The address at the other end of the connection, put into a request's extensions by a server other than axum's: there, use
@@ -13,6 +13,7 @@ use pg_session_web::{RequestHead, host_of};
 pub struct Peer(pub IpAddr);
 
 pub(crate) struct Head<'a> {
+    method: &'a Method,
     uri: &'a Uri,
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
@@ -20,7 +21,12 @@ pub(crate) struct Head<'a> {
 
 impl<'a> Head<'a> {
     pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
-        Self { uri: request.uri(), headers: request.headers(), extensions: request.extensions() }
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
     }
 }
 
@@ -40,6 +46,15 @@ impl RequestHead for Head<'_> {
         let header = self.headers.get(HOST).and_then(|value| value.to_str().ok());
         // HTTP/2 has it in the address.
         self.uri.host().or(header.map(host_of))
+    }
+
+    fn authority(&self) -> Option<&str> {
+        let header = self.headers.get(HOST).and_then(|value| value.to_str().ok());
+        self.uri.authority().map(http::uri::Authority::as_str).or(header)
+    }
+
+    fn method(&self) -> &str {
+        self.method.as_str()
     }
 
     fn path(&self) -> &str {

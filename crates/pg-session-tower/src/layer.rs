@@ -81,6 +81,9 @@ where
         if request.extensions().get().is_some_and(|outer: &Session| self.sessions.continues(outer)) {
             return ResponseFuture(Box::pin(self.inner.call(request)));
         }
+        if let Some(refusal) = self.sessions.refuse_cross_site(&Head::of(&request)) {
+            return ResponseFuture(Box::pin(async move { Ok(refuse(refusal)) }));
+        }
         let session = self.sessions.begin(&Head::of(&request));
         request.extensions_mut().insert(session.clone());
         ResponseFuture(Box::pin(respond(self.inner.call(request), session)))

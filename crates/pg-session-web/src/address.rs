@@ -251,6 +251,14 @@ mod tests {
             None
         }
 
+        fn authority(&self) -> Option<&str> {
+            None
+        }
+
+        fn method(&self) -> &str {
+            "GET"
+        }
+
         fn path(&self) -> &str {
             "/"
         }

@@ -31,6 +31,12 @@ pub trait RequestHead {
     /// The host that the client asked for, without a port.
     fn host(&self) -> Option<&str>;
 
+    /// The host that the client asked for, with its port if there is one.
+    fn authority(&self) -> Option<&str>;
+
+    /// The method, as it came.
+    fn method(&self) -> &str;
+
     /// The path that the client asked for, without a query.
     fn path(&self) -> &str;
 }
@@ -99,6 +105,14 @@ mod tests {
 
         fn host(&self) -> Option<&str> {
             None
+        }
+
+        fn authority(&self) -> Option<&str> {
+            None
+        }
+
+        fn method(&self) -> &str {
+            "GET"
         }
 
         fn path(&self) -> &str {

@@ -161,6 +161,12 @@ impl Session {
             if matches!(state.stage, Stage::Absent(_)) {
                 self.supersede();
             }
+            if matches!(state.stage, Stage::Absent(_)) && state.withheld {
+                tracing::warn!(
+                    "a request of another site cannot begin a session: its browser may keep one back; what was set is dropped"
+                );
+                return None;
+            }
             if matches!(state.stage, Stage::Absent(_)) && scope == CacheScope::Shared {
                 tracing::warn!(
                     "a response for shared caches cannot begin a session; what was set is dropped"

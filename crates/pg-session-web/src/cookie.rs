@@ -113,6 +113,15 @@ impl CookiePolicy {
         self.secure
     }
 
+    /// Whether a browser keeps the cookie back from a request that another site caused.
+    pub(crate) fn withholds(&self, is_unsafe: bool) -> bool {
+        match self.same_site {
+            SameSite::Strict => true,
+            SameSite::Lax => is_unsafe,
+            SameSite::None => false,
+        }
+    }
+
     /// `SameSite=Strict`: not sent even when the user follows a link from another site, who then looks logged out.
     pub fn same_site_strict(mut self) -> Self {
         self.same_site = SameSite::Strict;

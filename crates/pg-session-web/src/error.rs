@@ -25,6 +25,12 @@ pub enum ErrorKind {
     /// This node has created as many sessions without a user in this second as
     /// [`WebSessions::anonymous_per_second`](crate::WebSessions::anonymous_per_second) allows. Nothing was saved. Status 503.
     AnonymousLimit,
+    /// Another site caused the request, which must not change anything; see
+    /// [`WebSessions::accept_cross_site_at`](crate::WebSessions::accept_cross_site_at). Status 403.
+    CrossSite,
+    /// The form does not carry the token of this session; see
+    /// [`Session::check_csrf_token`](crate::Session::check_csrf_token). Status 403.
+    CsrfToken,
     /// Nobody is signed in. Status 401.
     SignedOut,
     /// The key begins with `pg-session/`, which is kept for what this library records. Status 500.
@@ -72,6 +78,7 @@ impl Error {
         use pg_session::ErrorKind as Core;
         match self.kind() {
             ErrorKind::SignedOut => 401,
+            ErrorKind::CrossSite | ErrorKind::CsrfToken => 403,
             ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict | ErrorKind::Ambiguous => 409,
             ErrorKind::Core(Core::SessionLimit) => 409,
             ErrorKind::AnonymousLimit
@@ -109,6 +116,12 @@ impl Error {
             }
             ErrorKind::Core(pg_session::ErrorKind::SessionLimit) => {
                 "The user has as many sessions as are allowed. Log out elsewhere first."
+            }
+            ErrorKind::CrossSite => {
+                "Another site has sent this request, and it was refused. Open the page on this site, then try again."
+            }
+            ErrorKind::CsrfToken => {
+                "The form is not of this session, and nothing was done. Load the page again, then send it."
             }
             ErrorKind::AnonymousLimit => {
                 "Too many visitors have come at once, and nothing was saved. Try again in a second."
@@ -158,6 +171,19 @@ impl Error {
         let message =
             "the request presents tokens of too many sessions; delete this site's cookies, then log in";
         Self(Cause::Own(ErrorKind::Ambiguous, message))
+    }
+
+    pub(crate) fn cross_site() -> Self {
+        let message = "another site caused the request; name its path in `accept_cross_site_at` or its origin in \
+                       `trusted_origins` if that is meant to be";
+        Self(Cause::Own(ErrorKind::CrossSite, message))
+    }
+
+    pub(crate) fn csrf_token() -> Self {
+        Self(Cause::Own(
+            ErrorKind::CsrfToken,
+            "the form does not carry this session's token; render it again",
+        ))
     }
 
     pub(crate) fn anonymous_limit() -> Self {

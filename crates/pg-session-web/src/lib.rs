@@ -15,6 +15,7 @@
 mod address;
 mod client;
 mod cookie;
+mod cross_site;
 mod draft;
 mod error;
 mod lost_cookies;
@@ -26,6 +27,7 @@ mod web_sessions;
 
 mod atomic;
 mod close;
+mod csrf;
 mod devices;
 mod login;
 mod session;
@@ -40,6 +42,6 @@ pub use login::Login;
 pub use pg_session;
 pub use refusal::Refusal;
 pub use session::Session;
-pub use step_up::{Denied, Privilege, STEP_UP_HEADER};
+pub use step_up::{Denied, Elevate, Privilege, STEP_UP_HEADER};
 pub use transport::SESSION_TOKEN_HEADER;
 pub use web_sessions::WebSessions;

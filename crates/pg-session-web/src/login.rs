@@ -36,6 +36,7 @@ impl Session {
             expires_in: None,
             idle_limit: None,
             remember: None,
+            grace: None,
         }
     }
 
@@ -94,7 +95,8 @@ impl Session {
         Ok(ended)
     }
 
-    /// Ends all other sessions of the user who is signed in. Answers how many there were.
+    /// Ends all other sessions of the user who is signed in, and the retired ids of this one: after this, no id but the
+    /// client's own reads as the user. Answers how many other sessions there were.
     ///
     /// # Errors
     /// As [`logout_everywhere`](Session::logout_everywhere).
@@ -141,6 +143,7 @@ pub struct Login<'a> {
     expires_in: Option<Duration>,
     idle_limit: Option<IdleLimit>,
     remember: Option<bool>,
+    grace: Option<Duration>,
 }
 
 impl Login<'_> {
@@ -174,6 +177,13 @@ impl Login<'_> {
     /// each id that it gets by a step-up. Default: the cookie as its policy says, and the limits of a session.
     pub fn remember(mut self, remember: bool) -> Self {
         self.remember = Some(remember);
+        self
+    }
+
+    /// Ends the old id at once, instead of after [`Config::rotation_grace`](pg_session::Config::rotation_grace). For a login
+    /// after a theft. Requests that the same page has under way may find themselves logged out.
+    pub fn without_grace(mut self) -> Self {
+        self.grace = Some(Duration::ZERO);
         self
     }
 
@@ -229,6 +239,9 @@ impl Login<'_> {
         // Another user does not inherit the group.
         if self.group.is_some() || former.user_id() != Some(self.user) {
             rotate = rotate.group(self.group);
+        }
+        if let Some(grace) = self.grace {
+            rotate = rotate.grace(grace);
         }
         if let Some(lifetime) = lifetime {
             rotate = rotate.expires_in(lifetime);

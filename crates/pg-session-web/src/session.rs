@@ -67,6 +67,8 @@ pub(crate) struct Request {
     pub(crate) removals: Vec<String>,
     /// Whether it counts as an access.
     pub(crate) touch: bool,
+    /// Whether a browser may have kept the session's cookie back, because another site caused the request.
+    pub(crate) withheld: bool,
     /// Whether it is known to have come over HTTPS.
     pub(crate) https: bool,
     /// Whether a user may have asked for a page. A script of a page may ask beside a login.
@@ -85,6 +87,9 @@ pub(crate) struct State {
     pub(crate) rivals: Vec<SessionId>,
     /// Whether the request presents more sessions than are looked at. Then it counts as a visitor's that cannot save.
     pub(crate) flooded: bool,
+    /// Whether the client may have a session that its browser has kept back. Then nothing but a login begins one, which would
+    /// take its place.
+    pub(crate) withheld: bool,
     /// Whether reading counts as an access.
     touch: bool,
     /// Whether the session that was presented was looked for and not found.
@@ -119,7 +124,7 @@ pub(crate) enum News {
 impl Session {
     pub(crate) fn new(web: WebSessions, presented: Presented, request: Request) -> Self {
         let flooded = matches!(&presented, Presented::Several(several) if !several.complete);
-        let Request { client, removals, touch, https, navigates } = request;
+        let Request { client, removals, touch, withheld, https, navigates } = request;
         let presented_something = !matches!(presented, Presented::Nothing);
         let token = match &presented {
             Presented::Token(token) => Some(*token),
@@ -138,6 +143,7 @@ impl Session {
             closed: false,
             rivals: Vec::new(),
             flooded,
+            withheld: withheld && !presented_something,
             touch,
             missing: false,
             removals,
@@ -461,10 +467,7 @@ impl State {
     /// Writes what was set, to the session that there is or to a new one. Never to one that has ended.
     pub(crate) async fn save(&mut self, web: &WebSessions) -> Result<(), Error> {
         if matches!(&self.stage, Stage::Absent(draft) if !draft.is_empty()) {
-            if self.flooded {
-                return Err(Error::ambiguous());
-            }
-            self.end_rivals(web).await?;
+            self.create(web).await?;
         }
         let manager = web.manager();
         let renewal = self.renewal(web);
@@ -488,18 +491,38 @@ impl State {
                     }
                 }
             }
-            Stage::Absent(draft) if !draft.is_empty() => {
-                let parts = web.parts();
-                if !parts.creations.admit(manager.database_time()) {
-                    return Err(Error::anonymous_limit());
-                }
-                let create = manager.create_anonymous().expires_in(web.lifetime_of_visitors());
-                let session = draft.put_into(create)?.await?;
-                self.stage = Stage::Present(Box::new(session));
-                self.tell(News::NewId);
-            }
             Stage::Present(_) | Stage::Absent(_) | Stage::Unread(_) | Stage::Ambiguous(_) => {}
         }
+        Ok(())
+    }
+
+    /// The session's id. Without a session, one is created.
+    pub(crate) async fn id_or_new(&mut self, web: &WebSessions) -> Result<SessionId, Error> {
+        if matches!(self.stage, Stage::Absent(_)) {
+            self.create(web).await?;
+        }
+        // `open` has loaded it.
+        self.present().map(pg_session::Session::id).ok_or_else(Error::closed)
+    }
+
+    /// Makes a session of the draft.
+    async fn create(&mut self, web: &WebSessions) -> Result<(), Error> {
+        if self.flooded {
+            return Err(Error::ambiguous());
+        }
+        if self.withheld {
+            return Err(Error::cross_site());
+        }
+        self.end_rivals(web).await?;
+        let Stage::Absent(draft) = &self.stage else { return Ok(()) };
+        let (manager, parts) = (web.manager(), web.parts());
+        if !parts.creations.admit(manager.database_time()) {
+            return Err(Error::anonymous_limit());
+        }
+        let create = manager.create_anonymous().expires_in(web.lifetime_of_visitors());
+        let session = draft.put_into(create)?.await?;
+        self.stage = Stage::Present(Box::new(session));
+        self.tell(News::NewId);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! Step-up: a privilege that has to be earned again, and ends by itself.
 
 use std::fmt;
+use std::future::IntoFuture;
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -29,25 +31,9 @@ impl Session {
     ///
     /// The privilege ends by itself, with [`lower`](Session::lower), and with the session. It is never handed on to another user.
     ///
-    /// # Errors
-    /// [`ErrorKind::SignedOut`](crate::ErrorKind::SignedOut), [`ErrorKind::Rotated`](crate::ErrorKind::Rotated),
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a name that no [`Privilege`] can have; see also
-    /// [`save`](Session::save). The privilege is not given then.
-    ///
-    /// # Cancel safety
-    /// **Dropping the future does not undo a step-up that was submitted**, but the client never learns the new id.
-    pub async fn elevate(&self, privilege: &str, lifetime: Duration) -> Result<(), Error> {
-        let key = key(privilege)?;
-        let mut state = self.open_to_change().await?;
-        let (former, _) = state.signed_in()?;
-        // On a copy: otherwise a rotation that fails would leave the privilege to a later save.
-        let mut session = former.clone();
-        session.set_for(&key, &true, lifetime)?;
-        self.supersede();
-        self.sessions().manager().rotate(&mut session).keep_all().await?;
-        state.stage = Stage::Present(Box::new(session));
-        state.tell(News::NewId);
-        Ok(())
+    /// Awaiting the builder does it.
+    pub fn elevate<'a>(&'a self, privilege: &'a str, lifetime: Duration) -> Elevate<'a> {
+        Elevate { session: self, privilege, lifetime, grace: None }
     }
 
     /// Whether the session has a privilege now.
@@ -81,6 +67,60 @@ impl Session {
         }
         let page = self.sessions().parts().step_up_page.as_ref();
         Err(Denied::Missing { privilege, page: page.map(|page| format!("{page}?privilege={privilege}")) })
+    }
+}
+
+/// A step-up to be carried out by awaiting this; made by [`Session::elevate`].
+///
+/// # Errors
+/// [`ErrorKind::SignedOut`](crate::ErrorKind::SignedOut), [`ErrorKind::Rotated`](crate::ErrorKind::Rotated),
+/// [`ErrorKind::Config`](crate::ErrorKind::Config) for a name that no [`Privilege`] can have; see also
+/// [`save`](Session::save). The privilege is not given then.
+///
+/// # Cancel safety
+/// **Dropping the future does not undo a step-up that was submitted**, but the client never learns the new id.
+#[derive(Debug)]
+#[must_use = "the privilege is not given until this is awaited"]
+pub struct Elevate<'a> {
+    session: &'a Session,
+    privilege: &'a str,
+    lifetime: Duration,
+    grace: Option<Duration>,
+}
+
+impl Elevate<'_> {
+    /// Ends the old id at once, instead of after [`Config::rotation_grace`](pg_session::Config::rotation_grace).
+    pub fn without_grace(mut self) -> Self {
+        self.grace = Some(Duration::ZERO);
+        self
+    }
+
+    async fn submit(self) -> Result<(), Error> {
+        let key = key(self.privilege)?;
+        let web = self.session.sessions();
+        let mut state = self.session.open_to_change().await?;
+        let (former, _) = state.signed_in()?;
+        // On a copy: otherwise a rotation that fails would leave the privilege to a later save.
+        let mut session = former.clone();
+        session.set_for(&key, &true, self.lifetime)?;
+        self.session.supersede();
+        let mut rotate = web.manager().rotate(&mut session).keep_all();
+        if let Some(grace) = self.grace {
+            rotate = rotate.grace(grace);
+        }
+        rotate.await?;
+        state.stage = Stage::Present(Box::new(session));
+        state.tell(News::NewId);
+        Ok(())
+    }
+}
+
+impl<'a> IntoFuture for Elevate<'a> {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.submit())
     }
 }
 

@@ -60,6 +60,18 @@ impl Transport {
         }
     }
 
+    pub(crate) fn is_bearer(&self) -> bool {
+        matches!(self, Self::Bearer)
+    }
+
+    /// Whether a browser may have kept back the token of a request that another site caused.
+    pub(crate) fn withholds(&self, is_unsafe: bool) -> bool {
+        match self {
+            Self::Cookie(cookie) => cookie.withholds(is_unsafe),
+            Self::Bearer => false,
+        }
+    }
+
     /// Whether a client has room for the token of one of both only.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {

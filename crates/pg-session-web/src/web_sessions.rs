@@ -9,6 +9,7 @@ use pg_session::{SessionManager, Signer};
 use crate::address::{AddressSource, PROXIES_MAX, TRUSTED_NETWORKS_MAX, Trust};
 use crate::client::{AddressDetail, Client, RequestHead};
 use crate::cookie::CookiePolicy;
+use crate::cross_site::{CrossSite, Site, is_unsafe, origins};
 use crate::error::Error;
 use crate::lost_cookies::{LostCookies, is_https};
 use crate::refusal::{OnRefusal, Refusal};
@@ -51,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) creations: Arc<CreationLimit>,
     pub(crate) lost_cookies: Arc<LostCookies>,
     pub(crate) superseded: Arc<Superseded>,
+    cross_site: CrossSite,
     untouched_paths: Vec<String>,
     address_source: AddressSource,
     address_detail: AddressDetail,
@@ -90,6 +92,7 @@ impl WebSessions {
             creations: Arc::new(CreationLimit::new(ANONYMOUS_PER_SECOND)),
             lost_cookies: Arc::default(),
             superseded: Arc::default(),
+            cross_site: CrossSite::default(),
             untouched_paths: Vec::new(),
             address_source: AddressSource::default(),
             address_detail: AddressDetail::default(),
@@ -193,6 +196,38 @@ impl WebSessions {
         self.with(|parts| parts.untouched_paths = paths.into_iter().map(Into::into).collect())
     }
 
+    /// Accepts requests of other sites for these paths and everything below them: callbacks of providers that post a form,
+    /// webhooks. Default: the layer answers an unsafe request that a browser marks as another site's with status 403, before
+    /// the handler. Unsafe are all methods but `GET`, `HEAD`, `OPTIONS` and `TRACE`, and the beginning of a WebSocket.
+    ///
+    /// `Sec-Fetch-Site` says where a request is from. Without it, `Origin` must name the host, or `x-forwarded-host`. A
+    /// request with neither is accepted: no browser sends it. [`bearer`](Self::bearer) is exempt.
+    ///
+    /// A browser keeps a `SameSite` cookie back from such a request. So a handler that sets something there begins no session,
+    /// which would take the place of the client's own; a [`login`](Session::login) does.
+    #[must_use]
+    pub fn accept_cross_site_at<P: Into<String>>(self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.with(|parts| parts.cross_site.paths = paths.into_iter().map(Into::into).collect())
+    }
+
+    /// Accepts requests of pages with these origins, like `https://app.example`, for all paths; see
+    /// [`accept_cross_site_at`](Self::accept_cross_site_at). Name the own public origin here if a proxy changes `host`, sends
+    /// no `x-forwarded-host`, and browsers come over plain HTTP. Default none; hosts of the same site are not trusted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what is no origin, and for more than 64.
+    pub fn trusted_origins<'a>(self, trusted: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        let trusted = origins(trusted)?;
+        Ok(self.with(|parts| parts.cross_site.origins = trusted))
+    }
+
+    /// **Accepts requests of every site for every path**: any page can make a user's browser send a form to this application.
+    /// Check a token in each handler then; see [`Session::check_csrf_token`].
+    #[must_use]
+    pub fn insecure_accept_cross_site(self) -> Self {
+        self.with(|parts| parts.cross_site.accept_all = true)
+    }
+
     /// Takes the client's address from this header instead of the connection: `x-forwarded-for`, `forwarded` (RFC 7239), or
     /// one with a single address, like `x-real-ip`. **Your own proxy has to set it or append to it.** Default: the address
     /// of the connection.
@@ -272,6 +307,22 @@ impl WebSessions {
         &self.0.signer
     }
 
+    /// What to answer instead of the handler, if another site caused a request that may change something: for edges, before
+    /// [`begin`](Self::begin).
+    #[must_use]
+    pub fn refuse_cross_site(&self, head: &impl RequestHead) -> Option<Refusal> {
+        if self.0.transport.is_bearer() || self.0.cross_site.accepts(head) {
+            return None;
+        }
+        let error = Error::cross_site();
+        tracing::info!(path = head.path(), %error, "a request was refused");
+        Some(self.0.on_refusal.apply(error.refusal()))
+    }
+
+    fn withholds(&self, head: &impl RequestHead) -> bool {
+        self.0.transport.withholds(is_unsafe(head)) && Site::of(head) == Site::Other
+    }
+
     /// Whether a request that has this session already, from a layer further out, goes on with it: for edges. It does if
     /// both would put their token into the same place. Two layers that each save and answer for one cookie would undo each
     /// other's work. The outer layer's settings hold.
@@ -297,6 +348,7 @@ impl WebSessions {
         let request = Request {
             client,
             removals,
+            withheld: self.withholds(head),
             touch: !self.0.untouched_paths.iter().any(|path| is_below(head.path(), path)),
             https: is_https(head),
             navigates: modes.next().is_none_or(|mode| mode == b"navigate"),
@@ -320,7 +372,7 @@ impl WebSessions {
     }
 }
 
-fn is_below(path: &str, above: &str) -> bool {
+pub(crate) fn is_below(path: &str, above: &str) -> bool {
     let above = above.trim_end_matches('/');
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

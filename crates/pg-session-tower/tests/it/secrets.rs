@@ -63,9 +63,9 @@ async fn story(site: &Site) -> Vec<String> {
     // Too large to be inline.
     let notes = format!("/set/notes/{}", "x".repeat(600));
     for path in [
-        &*notes,
         "/set/cart/apples",
         "/login/42",
+        &*notes,
         "/set/cart/pears",
         "/elevate",
         "/flash/hello",

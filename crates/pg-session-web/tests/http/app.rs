@@ -139,6 +139,19 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             session.login(user.parse::<i64>().expect("an integer")).await?;
             "signed in".to_owned()
         }
+        ["login-without-grace", user] => {
+            session.login(user.parse::<i64>().expect("an integer")).without_grace().await?;
+            "signed in".to_owned()
+        }
+        ["elevate-without-grace"] => {
+            session.elevate(Billing::NAME, Duration::from_secs(600)).without_grace().await?;
+            "elevated".to_owned()
+        }
+        ["csrf"] => session.csrf_token().await?,
+        ["csrf-check", token] => {
+            session.check_csrf_token(token).await?;
+            "checked".to_owned()
+        }
         ["poll"] => {
             session.no_touch().await;
             Box::pin(account(session, &["user"], answer)).await?

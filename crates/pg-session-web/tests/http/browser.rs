@@ -47,6 +47,10 @@ impl Browser {
         Self { addr, jar: self.jar.clone(), headers: self.headers.clone(), connection: None }
     }
 
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// The session's cookie.
     pub fn token(&self) -> Option<&str> {
         self.jar.get(COOKIE_NAME).map(String::as_str)

@@ -209,3 +209,51 @@ pub async fn logging_out_everywhere_and_elsewhere_reaches_the_other_browsers(sit
     assert_eq!(a.page("/user").await, "nobody");
     assert_eq!(site.rows().await, 0);
 }
+
+/// Somebody stole the cookie before the user logged in again, or stepped up. The grace is still on.
+pub async fn the_others_of_a_theft_are_the_old_ids_too(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    browser.page("/elevate").await;
+    let mut thief = browser.tab();
+    for path in ["/login/42", "/elevate"] {
+        let mut second = browser.tab();
+        browser.page(path).await;
+        for old in [&mut thief, &mut second] {
+            assert_eq!(
+                (old.page("/user").await, old.page("/pay").await),
+                ("42".into(), "paid".into()),
+                "{path}"
+            );
+        }
+        assert_eq!(browser.page("/logout-others").await, "0", "no other session");
+        for old in [&mut thief, &mut second] {
+            assert_eq!(old.page("/user").await, "nobody", "{path}");
+            assert_eq!(old.get("/pay").await.status, 403, "{path}");
+        }
+        assert_eq!(browser.page("/user").await, "42", "{path}");
+        thief = browser.tab();
+    }
+    // Also what was left from before there was a user.
+    let mut visitor = site.browser();
+    visitor.page("/set/cart/apples").await;
+    let mut old = visitor.tab();
+    visitor.page("/login/43").await;
+    assert_eq!(old.page("/get/cart").await, "apples");
+    visitor.page("/logout-others").await;
+    assert_eq!(old.page("/get/cart").await, "none");
+}
+
+pub async fn without_grace_the_old_id_ends_with_the_login(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/login/42").await;
+    browser.page("/elevate").await;
+    for path in ["/login-without-grace/42", "/elevate-without-grace"] {
+        let mut thief = browser.tab();
+        assert_eq!(thief.page("/pay").await, "paid");
+        browser.page(path).await;
+        assert_eq!(thief.page("/user").await, "nobody", "{path}");
+        assert_eq!(thief.get("/pay").await.status, 403, "{path}");
+        assert_eq!((browser.page("/user").await, browser.page("/pay").await), ("42".into(), "paid".into()));
+    }
+}

@@ -10,6 +10,7 @@ pub mod world;
 
 pub mod anonymous;
 pub mod caching;
+pub mod cross_site;
 pub mod forgetting;
 pub mod hang_up;
 pub mod keys;
@@ -52,6 +53,11 @@ macro_rules! all_scenarios {
                 no_cache_may_store_a_token,
                 a_read_after_a_key_rotation_keeps_its_cache_headers,
                 pages_of_signed_in_users_are_not_stored_unless_the_handler_says_so;
+            cross_site:
+                another_sites_form_changes_nothing,
+                cross_site_requests_are_accepted_where_it_was_asked_for,
+                an_accepted_cross_site_request_replaces_no_session,
+                a_form_token_belongs_to_one_session_and_id;
             forgetting:
                 an_old_cookie_of_an_ended_session_is_removed,
                 a_request_beside_a_login_does_not_remove_the_cookie;
@@ -67,6 +73,8 @@ macro_rules! all_scenarios {
                 the_old_id_is_served_for_the_grace_that_was_set_and_no_longer,
                 two_logins_at_once_both_end_signed_in,
                 a_client_behind_proxies_is_recorded_with_its_own_address,
+                the_others_of_a_theft_are_the_old_ids_too,
+                without_grace_the_old_id_ends_with_the_login,
                 devices_are_listed_and_ended_by_their_own_user_only,
                 logging_out_everywhere_and_elsewhere_reaches_the_other_browsers;
             nested:

@@ -57,8 +57,8 @@ impl SessionManager {
         self.sweep(Sweep::DeleteAll(Whose::User(user.into().as_uuid()))).await
     }
 
-    /// Ends all sessions of a user but one: "log out the others". `keep` may be an old id that still answers. Answers how
-    /// many were alive. **If `keep` is not the user's, all of the user's sessions end.**
+    /// Ends all sessions of a user but one: "log out the others". `keep` may be an old id that still answers. All other old ids
+    /// of that session end, too: they may be stolen. Answers how many sessions were alive. **If `keep` is not the user's, all of the user's sessions end.**
     ///
     /// # Errors
     /// See [above](#impl-SessionManager).

@@ -77,12 +77,17 @@ pub(super) fn owner_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
     Sql { text: owned(dialect, owner, &chosen), types: vec![Type::UUID] }
 }
 
-/// All of a user's sessions but one, whichever of its ids it is named by.
+/// All of a user's sessions but one, whichever of its ids it is named by. Its retired ids go, unless one of them names it:
+/// whoever stole one is among the others.
 pub(super) fn others_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
+    let retired = dialect.remnants("k.id");
+    let kept = format!("COALESCE((SELECT k.rotated_to FROM {sessions} k WHERE k.id = $2), $2)");
     let chosen = format!(
-        "SELECT s.id FROM {sessions} s WHERE s.user_id = $1 AND COALESCE(s.rotated_to, s.id) <>
-             COALESCE((SELECT k.rotated_to FROM {sessions} k WHERE k.id = $2), $2)"
+        "SELECT s.id FROM {sessions} s WHERE s.user_id = $1 AND COALESCE(s.rotated_to, s.id) <> {kept}
+         UNION ALL
+         SELECT r.id FROM (SELECT k.id FROM {sessions} k WHERE k.id = {kept} AND k.user_id = $1 OFFSET 0) k
+         CROSS JOIN LATERAL ({retired}) r WHERE r.id <> $2"
     );
     Sql { text: owned(dialect, Owner::User, &chosen), types: vec![Type::UUID, Type::UUID] }
 }

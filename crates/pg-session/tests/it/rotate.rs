@@ -153,15 +153,23 @@ async fn all_but_one_session_of_a_user_end() {
     assert_eq!(a.delete_user_sessions_except(1, kept.id()).await.unwrap(), 2);
     b.catch_up().await.unwrap();
     for node in [&a, &b] {
-        for id in others {
+        for id in others.into_iter().chain([old]) {
             assert!(node.get(id).await.unwrap().is_none());
         }
-        for id in [kept.id(), old, stranger] {
+        for id in [kept.id(), stranger] {
             read(node, id).await;
         }
     }
-    assert_eq!(b.delete_user_sessions_except(1, old).await.unwrap(), 0, "named by its old id");
+    let named = kept.id();
+    a.rotate(&mut kept).await.unwrap();
+    assert_eq!(b.delete_user_sessions_except(1, named).await.unwrap(), 0, "named by its old id");
+    a.catch_up().await.unwrap();
     read(&a, kept.id()).await;
+    read(&a, named).await;
+    // Of a session of somebody else, nothing ends.
+    assert_eq!(b.delete_user_sessions_except(2, kept.id()).await.unwrap(), 1, "the stranger's own");
+    a.catch_up().await.unwrap();
+    read(&a, named).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
