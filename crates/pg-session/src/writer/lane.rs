@@ -41,10 +41,8 @@ pub(super) struct Bounds {
     pub(super) queue_max: usize,
     /// Jobs of one statement.
     pub(super) batch_max: usize,
-    /// Statements under way.
+    /// Statements in flight.
     pub(super) statements_max: usize,
-    /// Jobs with which a statement leaves beside another.
-    pub(super) company_min: usize,
 }
 
 /// The sending half.
@@ -65,11 +63,12 @@ pub(super) fn lane<J: Job>(bounds: Bounds, workshop: &Arc<Workshop>) -> (Lane<J>
 impl<J: Job> Lane<J> {
     /// Queues a job, or says why not; it never waits, so an overloaded node says so instead of piling up.
     pub(super) fn push(&self, job: J) -> Result<(), Error> {
+        // Jobs that were taken from the channel wait as well.
+        if self.waiting() >= self.jobs.max_capacity() {
+            return Err(overloaded());
+        }
         self.jobs.try_send(job).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Error::new(
-                ErrorKind::Overloaded,
-                "more writes wait than write_queue_max allows; PostgreSQL does not keep up with the writes",
-            ),
+            mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => {
                 Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
             }
@@ -79,4 +78,11 @@ impl<J: Job> Lane<J> {
     pub(super) fn waiting(&self) -> usize {
         self.jobs.max_capacity() - self.jobs.capacity() + self.held.load(Ordering::Relaxed)
     }
+}
+
+fn overloaded() -> Error {
+    Error::new(
+        ErrorKind::Overloaded,
+        "more writes wait than write_queue_max allows; PostgreSQL does not keep up with the writes",
+    )
 }

@@ -40,12 +40,6 @@ use crate::postgres::Database;
 use crate::probes::Probes;
 use crate::session::record::{Rules, SharedRecord};
 
-/// Updates with which a statement leaves beside another. Measured on 2 cores: with 64 in flight two statements of 32 wrote
-/// 1.1 times as many as one of 64, with 256 as many; below this, one at a time writes more.
-const UPDATES_MIN: usize = 24;
-/// The same of creates and rotations, whose rows cost the server several times as much, and its statement less.
-const ARRIVALS_MIN: usize = 16;
-
 /// The lanes' sending halves.
 pub(crate) struct Writer {
     updates: Lane<UpdateJob>,
@@ -53,6 +47,8 @@ pub(crate) struct Writer {
     rotations: Lane<RotateJob>,
     deletes: Lane<DeleteJob>,
     sweeps: Lane<SweepJob>,
+    /// Sweeps that change no row: they need no lock, and wait for none.
+    evictions: Lane<SweepJob>,
     workshop: Arc<Workshop>,
 }
 
@@ -133,21 +129,20 @@ impl Writer {
         let counters = Counters::default();
         let workshop =
             Arc::new(Workshop { rules, cache, database, probes, limited, tells_conflicts, counters });
-        let updates = Bounds {
+        let bounds = Bounds {
             queue_max: config.write_queue_max,
             batch_max: config.write_batch_max,
             statements_max: config.write_statements_max,
-            company_min: UPDATES_MIN,
         };
-        let arrivals = Bounds { company_min: ARRIVALS_MIN, ..updates };
-        let one_by_one = Bounds { statements_max: 1, ..updates };
+        // Each is a statement over any number of rows.
+        let alone = Bounds { batch_max: 1, ..bounds };
         Self {
-            updates: open(updates, &workshop, tasks, stop),
-            creates: open(arrivals, &workshop, tasks, stop),
-            rotations: open(arrivals, &workshop, tasks, stop),
-            deletes: open(one_by_one, &workshop, tasks, stop),
-            // One at a time: each is a statement over any number of rows.
-            sweeps: open(Bounds { batch_max: 1, ..one_by_one }, &workshop, tasks, stop),
+            updates: open(bounds, &workshop, tasks, stop),
+            creates: open(bounds, &workshop, tasks, stop),
+            rotations: open(bounds, &workshop, tasks, stop),
+            deletes: open(bounds, &workshop, tasks, stop),
+            sweeps: open(alone, &workshop, tasks, stop),
+            evictions: open(alone, &workshop, tasks, stop),
             workshop,
         }
     }
@@ -193,7 +188,8 @@ impl Writer {
     /// Carries out a sweep; answers how many living sessions were deleted. Dropping the future does not undo it.
     pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, Error> {
         let (reply, outcome) = oneshot::channel();
-        self.sweeps.push(SweepJob { sweep, reply })?;
+        let lane = if matches!(sweep, Sweep::Evict(_)) { &self.evictions } else { &self.sweeps };
+        lane.push(SweepJob { sweep, reply })?;
         outcome.await.unwrap_or_else(|_| Err(vanished()))
     }
 
@@ -203,6 +199,7 @@ impl Writer {
             + self.rotations.waiting()
             + self.deletes.waiting()
             + self.sweeps.waiting()
+            + self.evictions.waiting()
     }
 
     pub(crate) fn stats(&self) -> WriteStats {

@@ -109,10 +109,20 @@ async fn remove_attribute(user: UserId, key: &str, workshop: &Workshop) -> Resul
 }
 
 impl Job for SweepJob {
-    /// They travel alone, so all are alike.
-    type Key = ();
+    /// Sweeps of one user, of one group or of all are made one after the other.
+    type Key = (u8, Uuid);
 
-    fn key(&self) {}
+    fn key(&self) -> Self::Key {
+        match &self.sweep {
+            Sweep::Delete(ids) => (0, ids.first().map_or(Uuid::nil(), |id| id.expose())),
+            Sweep::DeleteOthers(user, _) | Sweep::RemoveAttribute(user, _) => (1, user.as_uuid()),
+            Sweep::DeleteAll(whose) | Sweep::Evict(whose) => match *whose {
+                Whose::User(user) => (1, user),
+                Whose::Group(group) => (2, group),
+                Whose::All => (3, Uuid::nil()),
+            },
+        }
+    }
 
     async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
         while let Some(job) = batch.last() {

@@ -3,10 +3,11 @@
 //! No waiting for company: a lone job leaves at once, and while its statement is under way the next ones gather. Jobs
 //! with the same key are never under way together; they keep their order.
 //!
-//! The larger the batch, the less each job of it costs the server. But while a statement waits for the disk, or its answers
-//! travel, another can work. So one statement leaves at a time as long as there are few jobs; as soon as each has
-//! `company_min`, the jobs are shared out among as many statements as may be under way. One also leaves beside another that
-//! takes long: that may be waiting for a row that somebody holds.
+//! The larger the batch, the less each job of it costs the server. So one statement leaves at a time. A further one leaves
+//! when the youngest takes long: that one may wait for a row which another client has locked, and must not delay the
+//! others.
+//!
+//! Any number of jobs with the same key may wait. They stay in the queue and fill no batch.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -40,11 +41,12 @@ impl<J: Job> Work<J> {
         // Closed and empty.
         let mut drained = false;
         loop {
-            while waiting.len() < self.bounds.batch_max
+            while waiting.len() < self.bounds.queue_max
                 && let Ok(job) = self.jobs.try_recv()
             {
                 waiting.push_back(job);
             }
+            self.held.store(waiting.len(), Ordering::Relaxed);
             while self.may_leave(&waiting, &under_way) {
                 let batch = self.select(&mut waiting, &under_way);
                 if batch.is_empty() {
@@ -59,7 +61,7 @@ impl<J: Job> Work<J> {
             let kept_back = !waiting.is_empty() && !under_way.is_slow();
             let slow = under_way.takes_long();
             tokio::select! {
-                job = self.jobs.recv(), if !drained && waiting.len() < self.bounds.batch_max => match job {
+                job = self.jobs.recv(), if !drained && waiting.len() < self.bounds.queue_max => match job {
                     Some(job) => waiting.push_back(job),
                     None => drained = true,
                 },
@@ -89,39 +91,32 @@ impl<J: Job> Work<J> {
         }
     }
 
-    /// How many of those that wait are one statement's: all, or its share if several statements can leave.
-    fn share(&self, waiting: usize, under_way: usize) -> usize {
-        let free = self.bounds.statements_max - under_way;
-        let statements = free.min(waiting / self.bounds.company_min.max(1)).max(1);
-        waiting.div_ceil(statements).min(self.bounds.batch_max)
-    }
-
     fn may_leave(&self, waiting: &VecDeque<J>, under_way: &UnderWay<J>) -> bool {
-        let company_min = self.bounds.company_min.min(self.bounds.batch_max);
         !waiting.is_empty()
             && under_way.len() < self.bounds.statements_max
-            && (under_way.is_empty() || waiting.len() >= company_min || under_way.is_slow())
+            && (under_way.is_empty() || under_way.is_slow())
     }
 
     /// Takes at most one job per key out of `waiting`, sorted, none whose key is under way; the rest keeps its order.
     fn select(&self, waiting: &mut VecDeque<J>, under_way: &UnderWay<J>) -> Vec<J> {
-        let mut keys: Keys<J> =
-            HashSet::with_capacity_and_hasher(waiting.len(), DefaultHashBuilder::default());
-        let batch_max = self.share(waiting.len(), under_way.len());
-        let mut batch = Vec::with_capacity(batch_max);
-        let mut rest = VecDeque::new();
-        for job in waiting.drain(..) {
+        let expected = waiting.len().min(self.bounds.batch_max);
+        let mut keys: Keys<J> = HashSet::with_capacity_and_hasher(expected, DefaultHashBuilder::default());
+        let mut batch = Vec::with_capacity(expected);
+        let mut rest = Vec::new();
+        while batch.len() < self.bounds.batch_max
+            && let Some(job) = waiting.pop_front()
+        {
             let own = [Some(job.key()), job.second_key()];
             let free = own.iter().flatten().all(|key| !keys.contains(key) && !under_way.has(key));
             // Those of a job that stays behind, too: a later one with the same key must not overtake it.
             keys.extend(own.into_iter().flatten());
-            if free && batch.len() < batch_max {
+            if free {
                 batch.push(job);
             } else {
-                rest.push_back(job);
+                rest.push(job);
             }
         }
-        *waiting = rest;
+        rest.into_iter().rev().for_each(|job| waiting.push_front(job));
         batch.sort_unstable_by_key(Job::key);
         batch
     }

@@ -60,6 +60,7 @@ mod reconnect;
 mod restored;
 mod rights;
 mod rotate;
+mod row_locks;
 mod row_security;
 mod runtime_gone;
 mod secrets;
