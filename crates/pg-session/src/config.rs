@@ -98,12 +98,18 @@ pub struct Config {
     /// How long a statement may take, waiting for a connection included, before its callers get an error. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub query_timeout: Duration,
+    /// How long a write waits inside PostgreSQL for a row that another transaction has locked. Default 5 ms.
+    ///
+    /// Then the statement is repeated without the writes that need this row. Those are tried again until `query_timeout` is
+    /// over ([`ErrorKind::Contention`]); a bulk delete is tried for 12 times as long.
+    #[serde(with = "humantime_serde")]
+    pub row_lock_wait: Duration,
     /// Whether statements are prepared on the server. Default [`Statements::Auto`].
     pub statements: Statements,
 
     /// Statements of one kind of write (updates, creates, rotations, deletes, bulk deletes) that may be in flight at the same
-    /// time. Default 4. A further one leaves only when the youngest has been in flight for 5 ms: it may wait for a row that
-    /// another client has locked. Each needs a connection while it is in flight.
+    /// time. Default 2. A further one leaves only when the youngest has been in flight for 5 ms. Each needs a connection
+    /// while it is in flight.
     pub write_statements_max: usize,
     /// Changes that one statement combines. Default 512.
     pub write_batch_max: usize,
@@ -182,8 +188,9 @@ impl Default for Config {
             touch_batch_max: 5_000,
             pool_connections_max: 8,
             query_timeout: Duration::from_secs(5),
+            row_lock_wait: Duration::from_millis(5),
             statements: Statements::default(),
-            write_statements_max: 4,
+            write_statements_max: 2,
             write_batch_max: 512,
             write_queue_max: 8_192,
             load_batch_max: 256,
@@ -221,6 +228,7 @@ impl Config {
         between("cache_lifetime", self.cache_lifetime, MS, LIFETIME_MAX)?;
         between("trust_window", self.trust_window, MS * 500, Duration::from_secs(600))?;
         between("query_timeout", self.query_timeout, MS * 10, Duration::from_secs(600))?;
+        between("row_lock_wait", self.row_lock_wait, MS, Duration::from_secs(600))?;
         between("rotation_grace", self.rotation_grace, Duration::ZERO, ROTATION_GRACE_MAX)?;
         between("cleanup_interval", self.cleanup_interval, Duration::ZERO, LIFETIME_MAX)?;
         // A quarter keeps an active session from going idle in the database; see `session::expiry`.

@@ -16,6 +16,7 @@ pub(super) fn make_room(dialect: &Dialect<'_>, users: &str) -> String {
     let config = dialect.config;
     let (make_room, channel) = (dialect.names.make_room(), dialect.channel());
     let idle_timeout = super::interval(config.idle_timeout);
+    let brief = dialect.wait_briefly();
     let evict = match config.session_limit {
         SessionLimit::EvictLeastRecentlyUsed => "true",
         SessionLimit::Refuse => "false",
@@ -24,7 +25,8 @@ pub(super) fn make_room(dialect: &Dialect<'_>, users: &str) -> String {
         0 => "SELECT NULL::pg_catalog.uuid AS user_id, true AS admitted, NULL::pg_catalog.uuid[] AS evicted WHERE false".to_owned(),
         sessions_max => format!(
             "SELECT r.user_id, r.admitted, r.evicted
-             FROM {make_room}({users}, '{channel}', {sessions_max}, {evict}, {idle_timeout}) r"
+             FROM {make_room}({users}, '{channel}', {sessions_max}, {evict}, {idle_timeout}) r
+             WHERE {brief}"
         ),
     }
 }

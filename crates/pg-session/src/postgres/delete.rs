@@ -13,6 +13,8 @@
 //! A would end the remnant and leave T alive. So a statement that finds one of its rows pointing beyond its snapshot
 //! deletes nothing and says so (`moved`), and the next one sees T.
 
+use std::time::Duration;
+
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
@@ -21,7 +23,7 @@ use super::failure::{Failure, Verdict};
 use super::names::Owner;
 use super::notify::{Whose, deleted};
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, same_length, unexpected};
+use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most};
 use crate::error::{Error, ErrorKind};
 use crate::id::{SessionId, UserId};
 
@@ -55,6 +57,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let doomed = doomed(
         dialect,
         &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = {ids}"),
+        &dialect.wait_briefly(),
     );
     let told = deleted(dialect, "SELECT id FROM gone");
     Sql {
@@ -74,7 +77,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
 pub(super) fn owner_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
     let (sessions, column) = (dialect.names.sessions(), owner.column());
     let chosen = format!("SELECT s.id FROM {sessions} s WHERE s.{column} = $1");
-    Sql { text: owned(dialect, owner, &chosen), types: vec![Type::UUID] }
+    Sql { text: owned(dialect, owner, &chosen, "$2"), types: vec![Type::UUID, Type::TEXT] }
 }
 
 /// All of a user's sessions but one, whichever of its ids it is named by. Its retired ids go, unless one of them names it:
@@ -89,12 +92,12 @@ pub(super) fn others_sql(dialect: &Dialect<'_>) -> Sql {
          SELECT r.id FROM (SELECT k.id FROM {sessions} k WHERE k.id = {kept} AND k.user_id = $1 OFFSET 0) k
          CROSS JOIN LATERAL ({retired}) r WHERE r.id <> $2"
     );
-    Sql { text: owned(dialect, Owner::User, &chosen), types: vec![Type::UUID, Type::UUID] }
+    Sql { text: owned(dialect, Owner::User, &chosen, "$3"), types: vec![Type::UUID, Type::UUID, Type::TEXT] }
 }
 
 /// Every node drops the owner's sessions from memory, by one notification: "log out everywhere" cannot outgrow a
 /// payload.
-fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str) -> String {
+fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str, wait: &str) -> String {
     let kind = match owner {
         Owner::User => 'u',
         Owner::Group => 'g',
@@ -103,13 +106,15 @@ fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str) -> String {
     let notify = format!(
         "SELECT pg_catalog.pg_notify('{channel}', '1{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', ''))"
     );
-    mass_delete(dialect, &doomed(dialect, chosen), &format!("s.{column} IS DISTINCT FROM $1"), &notify)
+    let doomed = doomed(dialect, chosen, &waits_at_most(wait));
+    mass_delete(dialect, &doomed, &format!("s.{column} IS DISTINCT FROM $1"), &notify)
 }
 
+/// It needs every row, so it waits for each.
 pub(super) fn all_sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
     let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", Whose::All.payload());
-    Sql { text: mass_delete(dialect, &locked(dialect, "true"), "false", &notify), types: vec![] }
+    Sql { text: mass_delete(dialect, &locked(dialect, "true", "true"), "false", &notify), types: vec![] }
 }
 
 fn mass_delete(dialect: &Dialect<'_>, doomed: &str, stranger: &str, notify: &str) -> String {
@@ -133,7 +138,7 @@ fn mass_delete(dialect: &Dialect<'_>, doomed: &str, stranger: &str, notify: &str
 /// Locks the sessions that `chosen` names, with their remnants.
 ///
 /// Arrays, here and below: the planner takes one for ten rows, however many it expects of the query, and looks them up.
-fn doomed(dialect: &Dialect<'_>, chosen: &str) -> String {
+fn doomed(dialect: &Dialect<'_>, chosen: &str, wait: &str) -> String {
     let remnants = dialect.remnants("c.id");
     let locked = locked(
         dialect,
@@ -142,17 +147,19 @@ fn doomed(dialect: &Dialect<'_>, chosen: &str) -> String {
                                 UNION
                                 SELECT r.id FROM chosen c CROSS JOIN LATERAL ({remnants}) r))"
         ),
+        wait,
     );
     format!("chosen AS MATERIALIZED ({chosen}), {locked}")
 }
 
 /// `doomed`, and `moved` for those that point beyond the snapshot.
-fn locked(dialect: &Dialect<'_>, condition: &str) -> String {
+fn locked(dialect: &Dialect<'_>, condition: &str, wait: &str) -> String {
     let visible = dialect.visible();
     let sessions = dialect.names.sessions();
     format!(
         "doomed AS MATERIALIZED (
-             SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} AND {visible} ORDER BY s.id FOR UPDATE
+             SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} AND {visible} AND {wait}
+             ORDER BY s.id FOR UPDATE
          ), moved AS MATERIALIZED (
              SELECT d.id FROM doomed d
              WHERE d.rotated_to IS NOT NULL AND (SELECT x.id FROM {sessions} x WHERE x.id = d.rotated_to) IS NULL
@@ -177,19 +184,27 @@ impl Database {
         rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>().map_err(unexpected)
     }
 
-    /// Deletes all sessions of a user, of a group, or of everybody.
-    pub(crate) async fn delete_all(&self, whose: Whose) -> Result<Swept, Failure> {
+    /// Deletes all sessions of a user, of a group, or of everybody. A user's or a group's rows are waited for no longer than
+    /// `wait` each.
+    pub(crate) async fn delete_all(&self, whose: Whose, wait: Duration) -> Result<Swept, Failure> {
+        let wait = wait.as_millis().to_string();
         let rows = match &whose {
-            Whose::User(id) => self.query_unmoved(Rows::Any, &self.texts.delete_user, &[id]).await?,
-            Whose::Group(id) => self.query_unmoved(Rows::Any, &self.texts.delete_group, &[id]).await?,
+            Whose::User(id) => self.query_unmoved(Rows::Any, &self.texts.delete_user, &[id, &wait]).await?,
+            Whose::Group(id) => self.query_unmoved(Rows::Any, &self.texts.delete_group, &[id, &wait]).await?,
             Whose::All => self.query_unmoved(Rows::Any, &self.texts.delete_all, &[]).await?,
         };
         swept(&rows)
     }
 
-    /// Deletes all sessions of a user but `keep`.
-    pub(crate) async fn delete_others(&self, user: UserId, keep: SessionId) -> Result<Swept, Failure> {
-        let params: [&(dyn ToSql + Sync); 2] = [&user.as_uuid(), &keep.expose()];
+    /// Deletes all sessions of a user but `keep`. The rows are waited for no longer than `wait` each.
+    pub(crate) async fn delete_others(
+        &self,
+        user: UserId,
+        keep: SessionId,
+        wait: Duration,
+    ) -> Result<Swept, Failure> {
+        let wait = wait.as_millis().to_string();
+        let params: [&(dyn ToSql + Sync); 3] = [&user.as_uuid(), &keep.expose(), &wait];
         swept(&self.query_unmoved(Rows::Any, &self.texts.delete_user_but, &params).await?)
     }
 

@@ -26,6 +26,9 @@ pub(crate) enum Verdict {
     Refused,
     /// Deadlock or serialization failure; nothing happened, and another try may pass.
     Collided,
+    /// Another transaction has locked a row for longer than the statement may wait; nothing happened, and another try may
+    /// pass.
+    Blocked,
     /// The tables changed under a prepared statement, or a pooler lost it; nothing happened, and another try with a
     /// new one may pass.
     Outdated,
@@ -55,6 +58,12 @@ impl Failure {
         }
     }
 
+    /// Another transaction has locked a row for so long.
+    pub(crate) fn blocked(waited: Duration) -> Self {
+        let message = format!("the row was locked for {} s", waited.as_secs_f64());
+        Self { error: Error::new(ErrorKind::Contention, message), verdict: Verdict::Blocked }
+    }
+
     pub(super) fn of_statement(error: &tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(server) if is_fatal(server) => {
@@ -65,6 +74,7 @@ impl Failure {
                     SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => {
                         Verdict::Collided
                     }
+                    SqlState::LOCK_NOT_AVAILABLE => Verdict::Blocked,
                     SqlState::INVALID_SQL_STATEMENT_NAME
                     | SqlState::DUPLICATE_PSTATEMENT
                     | SqlState::FEATURE_NOT_SUPPORTED => Verdict::Outdated,
@@ -113,6 +123,14 @@ impl Failure {
                 "the write kept colliding with other transactions and was not made; try again later",
             )
             .with_source(self.error),
+            Verdict::Blocked => {
+                Error::new(
+                    ErrorKind::Contention,
+                    "another transaction has locked a row that the write needs, and the write was not made; end that \
+                     transaction (pg_blocking_pids names it), then try again",
+                )
+                .with_source(self.error)
+            }
             Verdict::Refused | Verdict::Outdated | Verdict::WrongServer | Verdict::NotSent => self.error,
         }
     }

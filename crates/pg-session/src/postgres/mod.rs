@@ -25,6 +25,7 @@ mod password_file;
 pub(crate) mod pooler;
 mod remove_attribute;
 pub(crate) mod rotate;
+mod row_locks;
 mod tls;
 pub(crate) mod touch;
 pub(crate) mod update;
@@ -112,6 +113,8 @@ struct Texts {
     clean_idle: Sql,
     clean_attributes: Sql,
     touch: Sql,
+    locked_rows: Sql,
+    locked_sessions: Sql,
     notify: Sql,
     locks: lock::Texts,
     clock: Sql,
@@ -176,9 +179,21 @@ impl Dialect<'_> {
         format!("SELECT r.id FROM {} r WHERE r.rotated_to = {of} OFFSET 0", self.names.sessions())
     }
 
+    /// A condition that is always true, and limits how long the rest of the transaction waits for each row that another one
+    /// has locked. It is evaluated before the first row is locked. In the statement, because a pooler or an application may
+    /// own the connection's settings.
+    fn wait_briefly(&self) -> String {
+        waits_at_most(&format!("'{}'", self.config.row_lock_wait.as_millis()))
+    }
+
     fn channel(&self) -> &str {
         self.names.channel()
     }
+}
+
+/// As [`Dialect::wait_briefly`]; `limit` is a text of milliseconds.
+fn waits_at_most(limit: &str) -> String {
+    format!("(SELECT pg_catalog.set_config('lock_timeout', {limit}, true) IS NOT NULL)")
 }
 
 /// The condition of each statement that only reads: true on a primary, an error on a standby or a read-only server.
@@ -225,6 +240,8 @@ impl Database {
             clean_idle: clean::idle_sql(&dialect),
             clean_attributes: clean::attributes_sql(&dialect),
             touch: touch::sql(&dialect),
+            locked_rows: row_locks::rows_sql(&dialect),
+            locked_sessions: row_locks::sessions_sql(&dialect),
             notify: notify::sql(&dialect),
             locks: lock::texts(&dialect),
             clock: Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] },
@@ -265,6 +282,16 @@ impl Database {
         }
     }
 
+    /// How long a write of one session is tried.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout
+    }
+
+    /// How long a write of any number of sessions is tried.
+    pub(crate) fn long_patience(&self) -> Duration {
+        self.timeout.saturating_mul(LONG_FACTOR)
+    }
+
     pub(crate) fn names(&self) -> &Names {
         &self.names
     }
@@ -300,7 +327,7 @@ impl Database {
 
     /// As [`query`](Database::query), with the patience that a statement over any number of rows needs.
     async fn query_long(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
-        self.query_in(self.timeout.saturating_mul(LONG_FACTOR), sql, params).await
+        self.query_in(self.long_patience(), sql, params).await
     }
 
     /// Sends one statement. One that met a standby on an old connection is sent again on a new one.

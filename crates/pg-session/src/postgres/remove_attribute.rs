@@ -3,13 +3,15 @@
 //! As in [`update`](super::update): a page of sessions is read, and each is changed only while its version is the one that
 //! was read. Those that were overtaken still have the attribute, and are found again.
 
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
-use super::{Database, Dialect, ON_PRIMARY, Sql, same_length, unexpected};
+use super::{Database, Dialect, ON_PRIMARY, Sql, same_length, unexpected, waits_at_most};
 use crate::session::packed;
 
 /// Sessions that one statement takes.
@@ -52,13 +54,14 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let mut parameters = Parameters::default();
     let key = parameters.scalar(&Type::TEXT);
     let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS]);
+    let brief = waits_at_most(&parameters.scalar(&Type::TEXT));
     Sql {
         text: format!(
             "WITH done AS (
                  UPDATE {sessions} s
                  SET version = s.version + 1, updated_at = {now}, attributes = COALESCE(c.attributes, s.attributes)
                  FROM {changes} AS c (id, base, attributes)
-                 WHERE s.id = c.id AND s.version = c.base AND {live}
+                 WHERE s.id = c.id AND s.version = c.base AND {live} AND {brief}
                  RETURNING s.id, s.version, s.rotated_to
              ), removed AS (
                  DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = {key}
@@ -72,12 +75,14 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    /// Removes the attribute from a page of the user's sessions, beginning behind `after`.
+    /// Removes the attribute from a page of the user's sessions, beginning behind `after`. Their rows are waited for no longer
+    /// than `wait` each.
     pub(crate) async fn remove_attribute(
         &self,
         user: Uuid,
         key: &str,
         after: Uuid,
+        wait: Duration,
     ) -> Result<Removed, Failure> {
         let opening = packed::opening(key);
         let found = self.query_long(&self.texts.having_attribute, &[&user, &key, &opening, &after]).await;
@@ -106,7 +111,8 @@ impl Database {
         if ids.is_empty() {
             return Ok(Removed { sessions: 0, overtaken: 0, next });
         }
-        let rows = self.query_long(&self.texts.remove_attribute, &[&key, &ids, &bases, &texts]).await?;
+        let wait = wait.as_millis().to_string();
+        let rows = self.query_long(&self.texts.remove_attribute, &[&key, &ids, &bases, &texts, &wait]).await?;
         same_length(&rows, 1)?;
         let read = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
         let overtaken = (ids.len() as u64).saturating_sub(read("done")?);

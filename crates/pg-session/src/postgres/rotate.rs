@@ -82,6 +82,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let move_locks = dialect.names.move_locks();
     let (now, live, visible) = (dialect.now, dialect.live("s"), dialect.visible());
+    let brief = dialect.wait_briefly();
     let (seed, retired_ids) = (lock_seed(dialect), dialect.remnants("t.id"));
     let possible = "f.live AND NOT f.rotated AND NOT f.moved";
     let arrivals = format!(
@@ -113,7 +114,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE s.id = ANY (ARRAY (SELECT t.id FROM turn t
                                           UNION ALL
                                           SELECT r.id FROM turn t CROSS JOIN LATERAL ({retired_ids}) r))
-                     AND {visible}
+                     AND {visible} AND {brief}
                  ORDER BY s.id FOR UPDATE OF s
              ), found AS MATERIALIZED (
                  SELECT t.n, t.id, t.new_id, t.user_id, t.changes_user, t.attributes, t.spills,

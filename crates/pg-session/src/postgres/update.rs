@@ -80,7 +80,7 @@ pub(crate) struct Applied {
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, current) = (dialect.now, dialect.current("s"));
-    let visible = dialect.visible();
+    let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS]);
     let told = told(dialect, &parameters.unnest(&[TEXTS]));
@@ -89,7 +89,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
              FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, n)
-             WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible}
+             WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
              RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at, ({told})"
         ),
         types: parameters.types,
@@ -100,7 +100,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let (now, current) = (dialect.now, dialect.current("s"));
-    let visible = dialect.visible();
+    let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
     let written = written(dialect, &parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]));
@@ -119,7 +119,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                      group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
                  FROM {changes} WITH ORDINALITY
                  AS c (id, base, base_at, attributes, spills, expires_at, expires_in, idle_limited, regroup, group_id, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible}
+                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
                  RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
              ), written AS ({written}
              ), removed AS (

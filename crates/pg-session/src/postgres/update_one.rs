@@ -14,7 +14,7 @@ use super::{Database, Dialect, Sql};
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let visible = dialect.visible();
+    let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
     let (now, live, channel) = (dialect.now, dialect.live("s"), dialect.channel());
     let mut parameters = Parameters::default();
     let [id, base, base_at, packed, told] =
@@ -24,7 +24,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
         text: format!(
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
-             WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live} AND {visible}
+             WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live} AND {visible} AND {brief}
              RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at,
                        CASE WHEN {told} IS NOT NULL THEN pg_catalog.pg_notify('{channel}', {told}) END"
         ),

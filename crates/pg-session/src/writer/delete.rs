@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::Workshop;
 use super::lane::Job;
+use super::under_way::Keys;
 use crate::error::Error;
 use crate::id::SessionId;
 use crate::postgres::delete::Gone;
@@ -35,6 +36,11 @@ impl Job for DeleteJob {
             let _ = job.reply.send(Ok(session.is_some_and(|session| session.live)));
         }
         Ok(Vec::new())
+    }
+
+    async fn find_locked(batch: &[Self], workshop: &Workshop) -> Result<Keys<Self>, Failure> {
+        let ids: Vec<SessionId> = batch.iter().map(|job| job.id).collect();
+        Ok(workshop.database.locked_sessions(&ids).await?.into_iter().collect())
     }
 
     fn fail(self, error: Error, workshop: &Workshop) {

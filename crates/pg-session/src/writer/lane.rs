@@ -3,10 +3,12 @@
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::Workshop;
+use super::under_way::Keys;
 use super::work::Work;
 use crate::error::{Error, ErrorKind};
 use crate::postgres::failure::Failure;
@@ -29,6 +31,19 @@ pub(super) trait Job: Sized + Send + 'static {
         batch: &mut Vec<Self>,
         workshop: &Workshop,
     ) -> impl Future<Output = Result<Vec<Self>, Failure>> + Send;
+
+    /// The keys of those jobs whose rows other transactions have locked now, as far as one query can tell.
+    fn find_locked(
+        _batch: &[Self],
+        _workshop: &Workshop,
+    ) -> impl Future<Output = Result<Keys<Self>, Failure>> + Send {
+        std::future::ready(Ok(Keys::<Self>::default()))
+    }
+
+    /// How long a job whose row is locked is tried again.
+    fn patience(workshop: &Workshop) -> Duration {
+        workshop.database.patience()
+    }
 
     /// Answers the job with an error.
     fn fail(self, error: Error, workshop: &Workshop);

@@ -7,6 +7,7 @@
 //! Updates, creates, rotations, deletes and what concerns any number of sessions (a user's, all) have a lane each. Last
 //! accesses are gathered by [`touch`].
 
+mod blocked;
 mod create;
 mod delete;
 mod lane;
@@ -19,6 +20,7 @@ mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +64,8 @@ pub(crate) struct Workshop {
     limited: bool,
     /// Whether the nodes are told of updates that failed their check.
     tells_conflicts: bool,
+    /// How long a write waits for a locked row.
+    row_lock_wait: Duration,
     counters: Counters,
 }
 
@@ -126,16 +130,23 @@ impl Writer {
     ) -> Self {
         let limited = config.max_sessions_per_user > 0;
         let tells_conflicts = config.notify_conflicts;
-        let counters = Counters::default();
-        let workshop =
-            Arc::new(Workshop { rules, cache, database, probes, limited, tells_conflicts, counters });
+        let workshop = Arc::new(Workshop {
+            rules,
+            cache,
+            database,
+            probes,
+            limited,
+            tells_conflicts,
+            row_lock_wait: config.row_lock_wait,
+            counters: Counters::default(),
+        });
         let bounds = Bounds {
             queue_max: config.write_queue_max,
             batch_max: config.write_batch_max,
             statements_max: config.write_statements_max,
         };
-        // Each is a statement over any number of rows.
-        let alone = Bounds { batch_max: 1, ..bounds };
+        // Each is a statement over any number of rows. The deletion of all sessions waits for every row, beside the others.
+        let alone = Bounds { batch_max: 1, statements_max: bounds.statements_max.max(2), ..bounds };
         Self {
             updates: open(bounds, &workshop, tasks, stop),
             creates: open(bounds, &workshop, tasks, stop),
@@ -189,7 +200,7 @@ impl Writer {
     pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, Error> {
         let (reply, outcome) = oneshot::channel();
         let lane = if matches!(sweep, Sweep::Evict(_)) { &self.evictions } else { &self.sweeps };
-        lane.push(SweepJob { sweep, reply })?;
+        lane.push(SweepJob::new(sweep, reply))?;
         outcome.await.unwrap_or_else(|_| Err(vanished()))
     }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Workshop;
 use super::create::refused;
 use super::lane::Job;
+use super::under_way::Keys;
 use super::update::{OVERTAKEN_MAX, overtaken_too_often, reread};
 use crate::cache::Writing;
 use crate::error::{Error, ErrorKind, UpdateError};
@@ -134,6 +135,12 @@ impl Job for RotateJob {
             job.answer(answer);
         }
         Ok(again)
+    }
+
+    async fn find_locked(batch: &[Self], workshop: &Workshop) -> Result<Keys<Self>, Failure> {
+        let ids: Vec<SessionId> = batch.iter().map(Self::session).collect();
+        let locked = workshop.database.locked_sessions(&ids).await?;
+        Ok(locked.iter().map(|id| id.expose()).collect())
     }
 
     fn fail(self, error: Error, workshop: &Workshop) {

@@ -1,5 +1,7 @@
 //! Writes that concern any number of sessions: given ones together, a user's, a group's, all; deleted or evicted.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use uuid::Uuid;
@@ -15,6 +17,9 @@ use crate::postgres::notify::Whose;
 
 /// Sessions that are dropped from memory before other tasks run.
 const FORGOTTEN_MAX: usize = 1_024;
+
+/// The longest that a bulk write waits for each row.
+const ROW_LOCK_WAIT_MAX: Duration = Duration::from_millis(80);
 
 /// What to do with how many sessions.
 #[derive(Clone, Debug)]
@@ -33,22 +38,40 @@ pub(crate) enum Sweep {
 
 pub(super) struct SweepJob {
     pub(super) sweep: Sweep,
-    pub(super) reply: oneshot::Sender<Result<u64, Error>>,
+    /// Times that it met a locked row.
+    blocked: u32,
+    /// Sessions that have lost the attribute.
+    removed: u64,
+    reply: oneshot::Sender<Result<u64, Error>>,
 }
 
 impl SweepJob {
-    async fn carry_out(&self, workshop: &Workshop) -> Result<u64, Failure> {
+    pub(super) fn new(sweep: Sweep, reply: oneshot::Sender<Result<u64, Error>>) -> Self {
+        Self { sweep, blocked: 0, removed: 0, reply }
+    }
+
+    /// How long the next try waits for each row: longer each time, because many rows have many writers.
+    fn row_lock_wait(&self, workshop: &Workshop) -> Duration {
+        let first = workshop.row_lock_wait;
+        first.saturating_mul(1 << self.blocked.min(16)).min(first.max(ROW_LOCK_WAIT_MAX))
+    }
+
+    async fn carry_out(&mut self, workshop: &Workshop) -> Result<u64, Failure> {
+        let wait = self.row_lock_wait(workshop);
         match &self.sweep {
             Sweep::Delete(ids) => {
                 let gone = workshop.database.delete(ids).await?;
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), workshop).await;
                 Ok(gone.iter().map(|row| u64::from(row.live)).sum())
             }
-            Sweep::DeleteAll(whose) => count(&workshop.database.delete_all(*whose).await?, workshop).await,
+            Sweep::DeleteAll(whose) => count(&workshop.database.delete_all(*whose, wait).await?, workshop).await,
             Sweep::DeleteOthers(user, keep) => {
-                count(&workshop.database.delete_others(*user, *keep).await?, workshop).await
+                count(&workshop.database.delete_others(*user, *keep, wait).await?, workshop).await
             }
-            Sweep::RemoveAttribute(user, key) => remove_attribute(*user, key, workshop).await,
+            Sweep::RemoveAttribute(user, key) => {
+                remove_attribute(*user, key, &mut self.removed, wait, workshop).await?;
+                Ok(self.removed)
+            }
             Sweep::Evict(whose) => workshop.database.notify_drop(*whose).await.map(|()| 0),
         }
     }
@@ -86,19 +109,24 @@ async fn forget_each(ids: &[SessionId], workshop: &Workshop) {
 }
 
 /// Page by page, and again until no session of the user was overtaken by another update.
-async fn remove_attribute(user: UserId, key: &str, workshop: &Workshop) -> Result<u64, Failure> {
-    let mut sessions = 0;
+async fn remove_attribute(
+    user: UserId,
+    key: &str,
+    sessions: &mut u64,
+    wait: Duration,
+    workshop: &Workshop,
+) -> Result<(), Failure> {
     for _ in 0..OVERTAKEN_MAX {
         let mut overtaken = 0;
         let mut page = Some(Uuid::nil());
         while let Some(after) = page {
-            let removed = workshop.database.remove_attribute(user.as_uuid(), key, after).await?;
-            sessions += removed.sessions;
+            let removed = workshop.database.remove_attribute(user.as_uuid(), key, after, wait).await?;
+            *sessions += removed.sessions;
             overtaken += removed.overtaken;
             page = removed.next;
         }
         if overtaken == 0 {
-            return Ok(sessions);
+            return Ok(());
         }
     }
     let error = Error::new(
@@ -125,15 +153,25 @@ impl Job for SweepJob {
     }
 
     async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
-        while let Some(job) = batch.last() {
+        while let Some(job) = batch.last_mut() {
             let outcome = job.carry_out(workshop).await;
-            job.forget(workshop).await;
+            // A blocked deletion changed nothing. A blocked removal may have changed the pages before.
+            let changed_nothing = outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::Blocked)
+                && !matches!(job.sweep, Sweep::RemoveAttribute(..));
+            if !changed_nothing {
+                job.forget(workshop).await;
+            }
+            job.blocked += 1;
             let count = outcome?;
             if let Some(job) = batch.pop() {
                 let _ = job.reply.send(Ok(count));
             }
         }
         Ok(Vec::new())
+    }
+
+    fn patience(workshop: &Workshop) -> Duration {
+        workshop.database.long_patience()
     }
 
     fn fail(self, error: Error, _: &Workshop) {

@@ -2,8 +2,8 @@
 //!
 //! A touched session waits here once per flush, however often it is touched meanwhile; its record's own cell holds the
 //! newest access. It waits here even if the cache evicts it, so no access is lost to an eviction. What a flush could not
-//! write waits for the next one: because the database is away, or because somebody else held the row each time that it
-//! was tried. The last flush happens at shutdown and is awaited.
+//! write waits for the next one, because the database is away. An access whose row another transaction has locked is tried
+//! again soon, and others are written meanwhile. The last flush happens at shutdown and is awaited.
 //!
 //! One write a session and interval: an urgent access takes no others along, and a crowd leaves early only if it is
 //! larger than the cache. A flush at every full batch was continuous as soon as more sessions than that were busy.
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -32,9 +32,9 @@ use crate::session::record::{Rules, SharedRecord};
 /// cannot reach the database soon serves nothing that could be touched.
 const CROWDS_MAX: usize = 2;
 
-/// Times that a flush tries to write an access whose row somebody holds.
-const TRIES_MAX: u32 = 8;
-/// The pause after the first try; it doubles.
+/// Retries of the accesses whose rows are locked, before they wait for the next interval.
+const RETRIES_MAX: u32 = 8;
+/// The pause before the first retry; it doubles. Other accesses are written meanwhile.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The accesses that wait to be written.
@@ -136,17 +136,40 @@ impl TouchBuffer {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Not at once.
         interval.reset();
+        // Retries of locked rows so far, and when the next one is due.
+        let mut retries = 0;
+        let mut retry_at = None;
         loop {
+            let mut is_retry = false;
+            let due = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now));
             let accesses = tokio::select! {
                 _ = interval.tick() => self.drain_all(),
                 () = self.wake.notified() => {
                     if self.waiting().is_crowd(self.crowd) { self.drain_all() } else { self.drain_urgent() }
                 }
+                () = due, if retry_at.is_some() => {
+                    is_retry = true;
+                    std::mem::take(&mut self.waiting().failed)
+                }
                 () = stop.cancelled() => break,
             };
-            self.flush(accesses).await;
+            let skipped = self.flush(accesses).await;
+            if is_retry {
+                retries += 1;
+                retry_at = None;
+            } else if skipped {
+                retries = 0;
+            }
+            if skipped && retries < RETRIES_MAX {
+                retry_at = Some(Instant::now() + PAUSE * (1 << retries));
+            }
         }
-        self.flush(self.drain_all()).await;
+        for retries in 0..RETRIES_MAX {
+            if !self.flush(self.drain_all()).await {
+                break;
+            }
+            tokio::time::sleep(PAUSE * (1 << retries)).await;
+        }
     }
 
     /// Statements of a flush that failed since the start.
@@ -158,31 +181,40 @@ impl TouchBuffer {
         self.waiting().len()
     }
 
-    async fn flush(&self, accesses: BTreeMap<SessionId, DbTime>) {
+    /// Returns whether locked rows were skipped.
+    async fn flush(&self, accesses: BTreeMap<SessionId, DbTime>) -> bool {
+        let mut any_skipped = false;
         let accesses: Vec<(SessionId, DbTime)> = accesses.into_iter().collect();
         for batch in accesses.chunks(self.batch_max) {
             let mut left = batch.to_vec();
-            if let Err(failure) = self.write(&mut left).await {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                warn!(error = %failure.error, sessions = left.len(), "last accesses could not be written, they wait for the next flush");
+            match self.write(&mut left).await {
+                Ok(()) => any_skipped |= !left.is_empty(),
+                Err(failure) => {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    warn!(error = %failure.error, sessions = left.len(), "last accesses could not be written, they wait for the next flush");
+                }
             }
-            self.waiting().failed.extend(left);
+            self.keep(left);
+        }
+        any_skipped
+    }
+
+    /// Keeps what could not be written; a newer access of the same session counts.
+    fn keep(&self, left: Vec<(SessionId, DbTime)>) {
+        let mut waiting = self.waiting();
+        for (id, at) in left {
+            let kept = waiting.failed.entry(id).or_insert(at);
+            *kept = at.max(*kept);
         }
     }
 
-    /// Writes what it can and takes it out of `left`.
+    /// Writes the accesses and takes them out of `left`, but for those whose rows are locked.
     async fn write(&self, left: &mut Vec<(SessionId, DbTime)>) -> Result<(), Failure> {
-        for tries in 0..TRIES_MAX {
-            let touched = self.database.touch(left).await?;
-            self.confirm(left, &touched);
-            let skipped: HashSet<SessionId> =
-                touched.iter().filter(|touched| touched.skipped).map(|touched| touched.id).collect();
-            left.retain(|(id, _)| skipped.contains(id));
-            if left.is_empty() {
-                break;
-            }
-            tokio::time::sleep(PAUSE * (1 << tries)).await;
-        }
+        let touched = self.database.touch(left).await?;
+        self.confirm(left, &touched);
+        let skipped: HashSet<SessionId> =
+            touched.iter().filter(|touched| touched.skipped).map(|touched| touched.id).collect();
+        left.retain(|(id, _)| skipped.contains(id));
         Ok(())
     }
 

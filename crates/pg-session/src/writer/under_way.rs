@@ -2,6 +2,8 @@
 //!
 //! If a statement is refused, its batch is halved until the one that is to blame stands alone, so that a poisonous
 //! value fails nobody else. One that collided with another transaction is tried again, a bounded number of times.
+//!
+//! A statement that meets a row which another transaction has locked is repeated without the jobs that need such rows.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -15,7 +17,7 @@ use tracing::debug;
 
 use super::Workshop;
 use super::lane::Job;
-use crate::postgres::failure::Verdict;
+use crate::postgres::failure::{Failure, Verdict};
 use crate::probes::Guard;
 
 /// Tries of a statement that collided with another transaction, before its jobs fail.
@@ -37,6 +39,8 @@ pub(super) struct UnderWay<J: Job> {
     keys: Keys<J>,
     /// When the youngest statement is slow.
     slow_at: tokio::time::Instant,
+    /// Whether one of the statements is a retry of blocked jobs.
+    retries: bool,
 }
 
 /// A statement that has ended.
@@ -45,7 +49,17 @@ pub(super) struct Finished<J: Job> {
     pub(super) jobs: usize,
     /// Those of them that are to be tried again.
     pub(super) again: Vec<J>,
-    keys: Vec<J::Key>,
+    /// Those of them whose rows are locked. Their keys stay in flight.
+    pub(super) blocked: Vec<J>,
+    pub(super) keys: Vec<J::Key>,
+    /// Whether it was a retry of blocked jobs.
+    pub(super) retry: bool,
+}
+
+/// What became of a batch: jobs that are not answered.
+struct Unanswered<J> {
+    again: Vec<J>,
+    blocked: Vec<J>,
 }
 
 impl<J: Job> UnderWay<J> {
@@ -54,6 +68,7 @@ impl<J: Job> UnderWay<J> {
             statements: FuturesUnordered::new(),
             keys: Keys::<J>::default(),
             slow_at: tokio::time::Instant::now(),
+            retries: false,
         }
     }
 
@@ -61,8 +76,14 @@ impl<J: Job> UnderWay<J> {
         self.statements.is_empty()
     }
 
+    /// Statements, but for the retry of blocked jobs.
     pub(super) fn len(&self) -> usize {
-        self.statements.len()
+        self.statements.len() - usize::from(self.retries)
+    }
+
+    /// Whether blocked jobs are being retried.
+    pub(super) fn retries(&self) -> bool {
+        self.retries
     }
 
     pub(super) fn has(&self, key: &J::Key) -> bool {
@@ -70,13 +91,32 @@ impl<J: Job> UnderWay<J> {
     }
 
     pub(super) fn start(&mut self, batch: Vec<J>, workshop: &Arc<Workshop>) {
-        let keys: Vec<J::Key> =
-            batch.iter().flat_map(|job| [Some(job.key()), job.second_key()]).flatten().collect();
+        let keys = keys_of(&batch);
         self.keys.extend(&keys);
         self.slow_at = tokio::time::Instant::now() + SLOW;
         let (jobs, workshop) = (batch.len(), Arc::clone(workshop));
-        self.statements
-            .push(Box::pin(async move { Finished { jobs, again: carry_out(batch, &workshop).await, keys } }));
+        self.statements.push(Box::pin(async move {
+            let Unanswered { again, blocked } = carry_out(batch, &workshop).await;
+            Finished { jobs, again, blocked, keys, retry: false }
+        }));
+    }
+
+    /// Writes those of the blocked jobs whose rows have become free.
+    pub(super) fn retry(&mut self, batch: Vec<J>, workshop: &Arc<Workshop>) {
+        let keys = keys_of(&batch);
+        self.retries = true;
+        let (jobs, workshop) = (batch.len(), Arc::clone(workshop));
+        self.statements.push(Box::pin(async move {
+            let Unanswered { again, blocked } = retry(batch, &workshop).await;
+            Finished { jobs, again, blocked, keys, retry: true }
+        }));
+    }
+
+    /// A blocked job was given up: others with its keys may leave.
+    pub(super) fn release(&mut self, job: &J) {
+        for key in [Some(job.key()), job.second_key()].into_iter().flatten() {
+            self.keys.remove(&key);
+        }
     }
 
     /// Waits for a statement to end; `None` if there is none.
@@ -88,6 +128,8 @@ impl<J: Job> UnderWay<J> {
         for key in &finished.keys {
             self.keys.remove(key);
         }
+        self.keys.extend(keys_of(&finished.blocked));
+        self.retries &= !finished.retry;
         Some(finished)
     }
 
@@ -102,12 +144,42 @@ impl<J: Job> UnderWay<J> {
     }
 }
 
-/// Commits the batch, in as few statements as it takes. Returns the jobs to be tried again.
-async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Vec<J> {
+fn keys_of<J: Job>(batch: &[J]) -> Vec<J::Key> {
+    batch.iter().flat_map(|job| [Some(job.key()), job.second_key()]).flatten().collect()
+}
+
+/// As [`carry_out`], but asks first which of the jobs are still blocked.
+async fn retry<J: Job>(mut batch: Vec<J>, workshop: &Workshop) -> Unanswered<J> {
+    let mut blocked = Vec::new();
+    match J::find_locked(&batch, workshop).await {
+        Ok(locked) => blocked.extend(batch.extract_if(.., |job| locked.contains(&job.key()))),
+        Err(failure) => {
+            fail_all(batch, failure, workshop);
+            return Unanswered { again: Vec::new(), blocked };
+        }
+    }
+    let mut rest = carry_out(batch, workshop).await;
+    rest.blocked.append(&mut blocked);
+    rest
+}
+
+fn fail_all<J: Job>(batch: Vec<J>, failure: Failure, workshop: &Workshop) {
+    let error = failure.of_write();
+    for job in batch {
+        job.fail(error.duplicate(), workshop);
+    }
+}
+
+/// Commits the batch, in as few statements as it takes.
+async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Unanswered<J> {
     let mut again = Vec::new();
+    let mut blocked = Vec::new();
     let mut tries = 0;
     let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {
+        if part.is_empty() {
+            continue;
+        }
         let failure = match J::commit(&mut part, workshop).await {
             Ok(mut more) => {
                 again.append(&mut more);
@@ -122,18 +194,28 @@ async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Vec<J> {
                 tries += 1;
                 parts.push(part);
             }
+            Verdict::Blocked if part.len() == 1 => blocked.append(&mut part),
+            Verdict::Blocked => match J::find_locked(&part, workshop).await {
+                // Another row than those that the query looks at, or it is free by now.
+                Ok(locked) if locked.is_empty() => {
+                    let right = part.split_off(part.len() / 2);
+                    parts.push(right);
+                    parts.push(part);
+                }
+                Ok(locked) => {
+                    debug!(jobs = locked.len(), "rows are locked by another transaction; their writes are tried again");
+                    blocked.extend(part.extract_if(.., |job| locked.contains(&job.key())));
+                    parts.push(part);
+                }
+                Err(failure) => fail_all(part, failure, workshop),
+            },
             Verdict::Refused if part.len() > 1 && workshop.probes.holds(Guard::Split) => {
                 let right = part.split_off(part.len() / 2);
                 parts.push(right);
                 parts.push(part);
             }
-            _ => {
-                let error = failure.of_write();
-                for job in part {
-                    job.fail(error.duplicate(), workshop);
-                }
-            }
+            _ => fail_all(part, failure, workshop),
         }
     }
-    again
+    Unanswered { again, blocked }
 }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Workshop;
 use super::lane::Job;
+use super::under_way::Keys;
 use crate::cache::Writing;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::SessionId;
@@ -116,6 +117,11 @@ impl Job for UpdateJob {
             }
         }
         Ok(again)
+    }
+
+    async fn find_locked(batch: &[Self], workshop: &Workshop) -> Result<Keys<Self>, Failure> {
+        let ids: Vec<SessionId> = batch.iter().map(Self::session).collect();
+        Ok(workshop.database.locked_rows(&ids).await?.into_iter().collect())
     }
 
     fn fail(self, error: Error, workshop: &Workshop) {

@@ -4,8 +4,8 @@
 //! with the same key are never under way together; they keep their order.
 //!
 //! The larger the batch, the less each job of it costs the server. So one statement leaves at a time. A further one leaves
-//! when the youngest takes long: that one may wait for a row which another client has locked, and must not delay the
-//! others.
+//! when the youngest takes long: its connection may be lost. Jobs that need a row which another transaction has locked are
+//! set aside; see [`Blocked`].
 //!
 //! Any number of jobs with the same key may wait. They stay in the queue and fill no batch.
 
@@ -15,11 +15,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quick_cache::DefaultHashBuilder;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Workshop;
+use super::blocked::Blocked;
 use super::lane::{Bounds, Job};
-use super::under_way::{Keys, UnderWay};
+use super::under_way::{Finished, Keys, UnderWay};
+use crate::postgres::failure::Failure;
 
 /// Turns that those who were just answered get before the next batch leaves. With 64 in flight it then holds 62 of them;
 /// with one turn it held 38.
@@ -38,6 +41,7 @@ impl<J: Job> Work<J> {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut waiting = VecDeque::new();
         let mut under_way = UnderWay::new();
+        let mut blocked = Blocked::new();
         // Closed and empty.
         let mut drained = false;
         loop {
@@ -54,10 +58,15 @@ impl<J: Job> Work<J> {
                 }
                 under_way.start(batch, &self.workshop);
             }
-            self.held.store(waiting.len(), Ordering::Relaxed);
-            if drained && waiting.is_empty() && under_way.is_empty() {
+            if !blocked.is_empty() && !under_way.retries() && Instant::now() >= blocked.retry_at() {
+                under_way.retry(blocked.take(self.bounds.batch_max), &self.workshop);
+            }
+            self.held.store(waiting.len() + blocked.len(), Ordering::Relaxed);
+            if drained && waiting.is_empty() && under_way.is_empty() && blocked.is_empty() {
                 return;
             }
+            let retry_later = !blocked.is_empty() && !under_way.retries();
+            let retry_at = blocked.retry_at();
             let kept_back = !waiting.is_empty() && !under_way.is_slow();
             let slow = under_way.takes_long();
             tokio::select! {
@@ -65,7 +74,8 @@ impl<J: Job> Work<J> {
                     Some(job) => waiting.push_back(job),
                     None => drained = true,
                 },
-                Some(finished) = under_way.done(), if !under_way.is_empty() => {
+                Some(mut finished) = under_way.done(), if !under_way.is_empty() => {
+                    self.set_aside(&mut finished, &mut blocked, &mut under_way);
                     // First in, first out: those to be tried again go before the rest.
                     finished.again.into_iter().rev().for_each(|job| waiting.push_front(job));
                     // After a lone job there is nobody to be joined, and a turn costs: it wakes another thread.
@@ -74,9 +84,27 @@ impl<J: Job> Work<J> {
                     }
                 }
                 () = slow, if kept_back => {}
+                () = tokio::time::sleep_until(retry_at), if retry_later => {}
                 () = stop.cancelled(), if !self.jobs.is_closed() => self.jobs.close(),
             }
         }
+    }
+
+    /// Keeps the blocked jobs of a statement for a retry. Those that have waited too long fail.
+    fn set_aside(&self, finished: &mut Finished<J>, blocked: &mut Blocked<J>, under_way: &mut UnderWay<J>) {
+        blocked.written(&finished.keys, &finished.blocked);
+        let progress = finished.blocked.len() < finished.jobs;
+        if !finished.retry && finished.blocked.is_empty() {
+            return;
+        }
+        let patience = J::patience(&self.workshop);
+        for job in finished.blocked.drain(..) {
+            if let Some((job, waited)) = blocked.add(job, patience) {
+                under_way.release(&job);
+                job.fail(Failure::blocked(waited).of_write(), &self.workshop);
+            }
+        }
+        blocked.schedule(progress || !finished.retry, self.bounds.batch_max);
     }
 
     /// Those who were just answered get a turn: what they write next joins the batch that leaves now, not the one after it;
@@ -94,7 +122,7 @@ impl<J: Job> Work<J> {
     fn may_leave(&self, waiting: &VecDeque<J>, under_way: &UnderWay<J>) -> bool {
         !waiting.is_empty()
             && under_way.len() < self.bounds.statements_max
-            && (under_way.is_empty() || under_way.is_slow())
+            && (under_way.len() == 0 || under_way.is_slow())
     }
 
     /// Takes at most one job per key out of `waiting`, sorted, none whose key is under way; the rest keeps its order.

@@ -57,6 +57,8 @@ impl World {
         config.max_sessions_per_user = 5;
         // A busy machine is not what these tests are about; those that are about time-outs set their own.
         config.query_timeout = PATIENCE;
+        // Tests of interleavings hold a row until the statement has met something else; `row_locks` has the default.
+        config.row_lock_wait = PATIENCE;
         config
     }
 

@@ -1,0 +1,91 @@
+//! The jobs of a lane that need rows which other transactions have locked.
+//!
+//! They hold no connection and no place of a statement. One query finds those whose rows have become free, again and again;
+//! these are written. A job that stays blocked for longer than its patience fails.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use quick_cache::DefaultHashBuilder;
+use tokio::time::Instant;
+
+use super::lane::Job;
+
+/// The pause before the first retry. It doubles as long as no row becomes free.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The longest pause between two retries.
+const PAUSE_MAX: Duration = Duration::from_millis(40);
+
+/// At most one job for each key.
+pub(super) struct Blocked<J: Job> {
+    jobs: VecDeque<J>,
+    /// Since when the jobs are blocked, those that are being retried included.
+    since: HashMap<J::Key, Instant, DefaultHashBuilder>,
+    pause: Duration,
+    retry_at: Instant,
+}
+
+impl<J: Job> Blocked<J> {
+    pub(super) fn new() -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            since: HashMap::default(),
+            pause: PAUSE_MIN,
+            retry_at: Instant::now(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// When the next retry is due.
+    pub(super) fn retry_at(&self) -> Instant {
+        self.retry_at
+    }
+
+    /// Adds a job; returns it with the time that it was blocked if that is as long as `patience`.
+    pub(super) fn add(&mut self, job: J, patience: Duration) -> Option<(J, Duration)> {
+        let now = Instant::now();
+        let since = *self.since.entry(job.key()).or_insert(now);
+        if now - since >= patience {
+            self.since.remove(&job.key());
+            return Some((job, now - since));
+        }
+        self.jobs.push_back(job);
+        None
+    }
+
+    /// A statement has ended: what it wrote is no longer blocked. To be called before [`add`](Self::add) for the others.
+    pub(super) fn written(&mut self, keys: &[J::Key], still_blocked: &[J]) {
+        if self.since.is_empty() {
+            return;
+        }
+        for key in keys {
+            if !still_blocked.iter().any(|job| job.key() == *key) {
+                self.since.remove(key);
+            }
+        }
+    }
+
+    /// The next retry is due after a pause: the shortest after `progress`, a longer one each time without it.
+    ///
+    /// Several retries are needed to try all jobs once; they share the pause.
+    pub(super) fn schedule(&mut self, progress: bool, batch_max: usize) {
+        self.pause = if progress { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
+        let retries = u32::try_from(self.jobs.len().div_ceil(batch_max).max(1)).unwrap_or(u32::MAX);
+        self.retry_at = Instant::now() + self.pause / retries;
+    }
+
+    /// Takes the jobs of the next retry, those that have waited longest for one.
+    pub(super) fn take(&mut self, batch_max: usize) -> Vec<J> {
+        let count = self.jobs.len().min(batch_max);
+        let mut batch: Vec<J> = self.jobs.drain(..count).collect();
+        batch.sort_unstable_by_key(Job::key);
+        batch
+    }
+}
