@@ -112,7 +112,8 @@ impl Database {
             return Ok(Removed { sessions: 0, overtaken: 0, next });
         }
         let wait = wait.as_millis().to_string();
-        let rows = self.query_long(&self.texts.remove_attribute, &[&key, &ids, &bases, &texts, &wait]).await?;
+        let rows =
+            self.query_long(&self.texts.remove_attribute, &[&key, &ids, &bases, &texts, &wait]).await?;
         same_length(&rows, 1)?;
         let read = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
         let overtaken = (ids.len() as u64).saturating_sub(read("done")?);

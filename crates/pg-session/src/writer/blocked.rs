@@ -27,12 +27,7 @@ pub(super) struct Blocked<J: Job> {
 
 impl<J: Job> Blocked<J> {
     pub(super) fn new() -> Self {
-        Self {
-            jobs: VecDeque::new(),
-            since: HashMap::default(),
-            pause: PAUSE_MIN,
-            retry_at: Instant::now(),
-        }
+        Self { jobs: VecDeque::new(), since: HashMap::default(), pause: PAUSE_MIN, retry_at: Instant::now() }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -64,7 +64,9 @@ impl SweepJob {
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), workshop).await;
                 Ok(gone.iter().map(|row| u64::from(row.live)).sum())
             }
-            Sweep::DeleteAll(whose) => count(&workshop.database.delete_all(*whose, wait).await?, workshop).await,
+            Sweep::DeleteAll(whose) => {
+                count(&workshop.database.delete_all(*whose, wait).await?, workshop).await
+            }
             Sweep::DeleteOthers(user, keep) => {
                 count(&workshop.database.delete_others(*user, *keep, wait).await?, workshop).await
             }

@@ -203,7 +203,10 @@ async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Unanswered<J> 
                     parts.push(part);
                 }
                 Ok(locked) => {
-                    debug!(jobs = locked.len(), "rows are locked by another transaction; their writes are tried again");
+                    debug!(
+                        jobs = locked.len(),
+                        "rows are locked by another transaction; their writes are tried again"
+                    );
                     blocked.extend(part.extract_if(.., |job| locked.contains(&job.key())));
                     parts.push(part);
                 }

@@ -1,124 +1,397 @@
 //! A row that another client has locked delays the requests for that row, and no others.
 //!
 //! ```text
-//! client    BEGIN; SELECT ... FOR UPDATE of session 0
-//! node      a request for session 0 waits
+//! client    BEGIN; SELECT ... FOR UPDATE of some sessions
+//! node      requests for these sessions wait
 //! node      requests for other sessions end meanwhile
+//! client    COMMIT
+//! node      the requests that waited end
 //! ```
 
 use std::time::Duration;
 
-use pg_session::{Session, SessionManager, UserId};
-use tokio::time::Instant;
+use pg_session::{Config, ErrorKind, Session, SessionManager, UpdateError, UserId};
+use tokio::task::JoinHandle;
 
-use crate::stage::{in_time, make, n};
-use crate::support::World;
-use crate::tables::Holder;
+use crate::modes::{node_on, pool};
+use crate::stage::{all, in_time, make, n, read};
+use crate::support::{World, eventually};
+use crate::tables::{Holder, stored_time, stored_version};
 
-/// What another request may take at most. It is milliseconds; before, it was seconds, up to the row's release.
-const OTHERS_MAX: Duration = Duration::from_millis(250);
+/// Far longer than a request takes on a busy machine, far shorter than a row stays locked.
+const PROMPT: Duration = Duration::from_secs(2);
+/// More than the statements that a lane may have in flight.
+const LOCKED: usize = 5;
 
-/// Awaits a request that needs no locked row.
-async fn promptly<T>(what: &str, request: impl IntoFuture<Output = T>) -> T {
-    let began = Instant::now();
-    let output = in_time(what, request).await;
-    assert!(began.elapsed() < OTHERS_MAX, "{what} took {:?}", began.elapsed());
-    output
+/// Awaits requests that need no locked row.
+async fn promptly<F: IntoFuture>(what: &str, request: F) -> F::Output {
+    match tokio::time::timeout(PROMPT, request.into_future()).await {
+        Ok(output) => output,
+        Err(_) => panic!("it waits for another session's row: {what}"),
+    }
+}
+
+fn config(world: &World) -> Config {
+    let mut config = world.roomy();
+    config.row_lock_wait = Config::default().row_lock_wait;
+    config
+}
+
+async fn node_and_sessions(world: &World, count: usize) -> (SessionManager, Vec<Session>) {
+    let node = world.node_with(config(world)).await;
+    let sessions = make(&node, count).await;
+    (node, sessions)
 }
 
 fn user(session: &Session) -> UserId {
     session.user_id().expect("each has a user")
 }
 
-async fn node_and_sessions(world: &World, count: usize) -> (SessionManager, Vec<Session>) {
-    let node = world.node_with(world.roomy()).await;
-    let sessions = make(&node, count).await;
-    (node, sessions)
+/// Waits until so many writes wait for locked rows.
+async fn blocked(node: &SessionManager, count: usize) {
+    eventually("the writes of the locked rows wait", async || node.status().writes.waiting == count).await;
+}
+
+type Task<T> = JoinHandle<T>;
+
+fn spawn_update(node: &SessionManager, session: &Session, n: i64) -> Task<Result<Session, UpdateError>> {
+    let (node, mut session) = (node.clone(), session.clone());
+    session.set("n", &n).unwrap();
+    tokio::spawn(async move { node.update(&mut session).await.map(|()| session) })
+}
+
+fn none_finished<T>(tasks: &[Task<T>]) {
+    assert!(tasks.iter().all(|task| !task.is_finished()), "the rows are still locked");
+}
+
+async fn finish<T>(tasks: Vec<Task<T>>) -> Vec<T> {
+    let mut outcomes = Vec::new();
+    for task in tasks {
+        outcomes.push(in_time("it ends when the row is free", task).await.unwrap());
+    }
+    outcomes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_locked_row_delays_no_other_logout_or_eviction() {
+async fn locked_rows_delay_no_other_logout() {
     let world = World::new();
     let (node, sessions) = node_and_sessions(&world, 20).await;
-    let observer = world.client().await;
-    let holder = Holder::hold(&world, &[sessions[0].id()]).await;
-    let blocked = {
-        let (node, id) = (node.clone(), sessions[0].id());
-        tokio::spawn(async move { node.delete(id).await })
-    };
-    holder.blocks_many(&observer, 1).await;
-    let everywhere = {
-        let (node, user) = (node.clone(), user(&sessions[0]));
-        tokio::spawn(async move { node.delete_user_sessions(user).await })
-    };
-    holder.blocks_many(&observer, 2).await;
-    for session in &sessions[1..10] {
+    let (locked, others) = sessions.split_at(LOCKED);
+    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let mut waiting = Vec::new();
+    for session in locked {
+        let (node, id) = (node.clone(), session.id());
+        waiting.push(tokio::spawn(async move { node.delete(id).await }));
+    }
+    blocked(&node, LOCKED).await;
+    for session in others {
         assert!(promptly("a logout", node.delete(session.id())).await.unwrap());
     }
-    for session in &sessions[10..15] {
-        let ended = promptly("log out everywhere", node.delete_user_sessions(user(session))).await;
-        assert_eq!(ended.unwrap(), 1);
+    none_finished(&waiting);
+    holder.commit().await;
+    assert!(finish(waiting).await.into_iter().all(Result::unwrap));
+}
+
+/// On one thread all of them are queued before the first statement leaves.
+#[tokio::test]
+async fn a_locked_row_delays_no_logout_of_its_batch() {
+    let world = World::new();
+    let (node, sessions) = node_and_sessions(&world, 20).await;
+    let holder = Holder::hold(&world, &[sessions[7].id()]).await;
+    let mut logouts: Vec<_> = sessions
+        .iter()
+        .map(|session| {
+            let (node, id) = (node.clone(), session.id());
+            tokio::spawn(async move { node.delete(id).await })
+        })
+        .collect();
+    let waiting = vec![logouts.remove(7)];
+    for logout in logouts {
+        assert!(promptly("a logout", logout).await.unwrap().unwrap());
     }
-    for session in &sessions {
+    none_finished(&waiting);
+    holder.commit().await;
+    assert!(finish(waiting).await.into_iter().all(Result::unwrap));
+}
+
+#[tokio::test]
+async fn locked_rows_delay_no_update_of_their_batch() {
+    let world = World::new();
+    let (node, sessions) = node_and_sessions(&world, 64).await;
+    let (locked, others) = sessions.split_at(LOCKED);
+    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let statements = node.status().writes.update_statements;
+    let mut updates: Vec<_> = sessions.iter().map(|session| spawn_update(&node, session, 2)).collect();
+    let waiting: Vec<_> = updates.drain(..LOCKED).collect();
+    assert_eq!(updates.len(), others.len());
+    for update in updates {
+        assert_eq!(n(&promptly("an update", update).await.unwrap().unwrap()), 2);
+    }
+    none_finished(&waiting);
+    assert_eq!(node.status().writes.update_statements, statements + 1, "the others shared one statement");
+    holder.commit().await;
+    assert!(finish(waiting).await.into_iter().all(|update| update.unwrap().version().get() == 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locked_rows_delay_no_other_bulk_delete_or_eviction() {
+    let world = World::new();
+    let node = world.node_with(config(&world)).await;
+    let mut sessions = Vec::new();
+    for user in 0..24_i64 {
+        let create = node.create(user).group(100 + user).set("role", &1).unwrap();
+        sessions.push(create.await.unwrap());
+    }
+    let (locked, others) = sessions.split_at(12);
+    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let mut waiting = Vec::new();
+    for (at, session) in locked.iter().enumerate() {
+        let (node, user) = (node.clone(), user(session));
+        let (id, group) = (session.id(), session.group_id().unwrap());
+        waiting.push(tokio::spawn(async move {
+            match at % 4 {
+                0 => node.delete_user_sessions(user).await,
+                1 => node.delete_group_sessions(group).await,
+                2 => node.delete_attribute_from_user_sessions(user, "role").await,
+                _ => node.delete_many([id]).await,
+            }
+        }));
+    }
+    blocked(&node, 12).await;
+    for session in others {
         promptly("an eviction", node.evict_user(user(session))).await.unwrap();
     }
     promptly("an eviction of all", node.evict_all()).await.unwrap();
-    assert!(!blocked.is_finished() && !everywhere.is_finished(), "the row is still locked");
+    for session in &others[..3] {
+        let removed = node.delete_attribute_from_user_sessions(user(session), "role");
+        assert_eq!(promptly("a removal of an attribute", removed).await.unwrap(), 1);
+    }
+    for session in &others[..4] {
+        let ended = node.delete_user_sessions(user(session));
+        assert_eq!(promptly("log out everywhere", ended).await.unwrap(), 1);
+    }
+    for session in &others[4..6] {
+        let ended = node.delete_user_sessions_except(user(session), session.id());
+        assert_eq!(promptly("log out elsewhere", ended).await.unwrap(), 0);
+        let ended = node.delete_group_sessions(session.group_id().unwrap());
+        assert_eq!(promptly("a group's deletion", ended).await.unwrap(), 1);
+    }
+    assert_eq!(promptly("a few", node.delete_many(crate::stage::ids(&others[6..]))).await.unwrap(), 6);
+    none_finished(&waiting);
     holder.commit().await;
-    let (one, all) = (blocked.await.unwrap().unwrap(), everywhere.await.unwrap().unwrap());
-    assert_eq!(u64::from(one) + all, 1, "one of them has ended it");
+    assert!(finish(waiting).await.into_iter().all(|count| count.unwrap() == 1));
+}
+
+/// The deletion of all sessions waits for every row. Meanwhile a user's sessions can be deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_deletion_of_all_delays_no_eviction() {
+    let world = World::new();
+    let (node, sessions) = node_and_sessions(&world, 3).await;
+    let observer = world.client().await;
+    let holder = Holder::hold(&world, &[sessions[0].id()]).await;
+    let everything = {
+        let node = node.clone();
+        tokio::spawn(async move { node.delete_all_sessions().await })
+    };
+    holder.blocks(&observer).await;
+    promptly("an eviction", node.evict_user(user(&sessions[1]))).await.unwrap();
+    assert_eq!(promptly("a user without sessions", node.delete_user_sessions(77)).await.unwrap(), 0);
+    let new = promptly("a login", node.create(77)).await.unwrap();
+    assert_eq!(promptly("log out everywhere", node.delete_user_sessions(77)).await.unwrap(), 1);
+    assert!(!everything.is_finished() && new.user_id().is_some(), "the row is still locked");
+    holder.commit().await;
+    assert_eq!(in_time("all are deleted", everything).await.unwrap().unwrap(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_locked_rows_delay_no_other_update() {
+async fn locked_rows_delay_no_other_update_and_no_read() {
     let world = World::new();
-    let (node, mut sessions) = node_and_sessions(&world, 20).await;
-    let observer = world.client().await;
-    let (locked, others) = sessions.split_at_mut(2);
-    let mut held = Vec::new();
-    for session in locked {
-        let holder = Holder::hold(&world, &[session.id()]).await;
-        let (node, mut session) = (node.clone(), session.clone());
-        session.set("n", &2_i64).unwrap();
-        let blocked = tokio::spawn(async move { node.update(&mut session).await.map(|()| session) });
-        holder.blocks(&observer).await;
-        held.push((holder, blocked));
-    }
+    let (node, sessions) = node_and_sessions(&world, 40).await;
+    // More than the pool has connections.
+    let (locked, others) = sessions.split_at(20);
+    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let waiting: Vec<_> = locked.iter().map(|session| spawn_update(&node, session, 2)).collect();
+    blocked(&node, 20).await;
     for session in others {
-        session.set("n", &2_i64).unwrap();
-        promptly("an update", node.update(session)).await.unwrap();
+        let updated = promptly("an update", spawn_update(&node, session, 2)).await.unwrap().unwrap();
+        assert_eq!(n(&updated), 2);
     }
-    for (holder, blocked) in held {
-        assert!(!blocked.is_finished(), "the row is still locked");
-        holder.commit().await;
-        assert_eq!(n(&blocked.await.unwrap().unwrap()), 2);
+    for session in locked {
+        let read = promptly("a read", node.get(session.id()).refresh()).await.unwrap().unwrap();
+        assert_eq!(n(&read), 1);
     }
+    promptly("creates", all((0..4).map(|user| node.create(1_000 + user)))).await;
+    let mut rotated = others[0].clone();
+    promptly("a rotation", node.rotate(&mut rotated)).await.unwrap();
+    none_finished(&waiting);
+    holder.commit().await;
+    assert!(finish(waiting).await.into_iter().all(|update| n(&update.unwrap()) == 2));
+}
+
+#[tokio::test]
+async fn a_locked_row_delays_no_rotation_of_its_batch() {
+    let world = World::new();
+    let (node, sessions) = node_and_sessions(&world, 8).await;
+    let holder = Holder::hold(&world, &[sessions[3].id()]).await;
+    let mut rotations: Vec<_> = sessions
+        .into_iter()
+        .map(|mut session| {
+            let node = node.clone();
+            tokio::spawn(async move { node.rotate(&mut session).await.map(|()| session) })
+        })
+        .collect();
+    let waiting = vec![rotations.remove(3)];
+    for rotation in rotations {
+        assert_eq!(n(&promptly("a rotation", rotation).await.unwrap().unwrap()), 1);
+    }
+    none_finished(&waiting);
+    holder.commit().await;
+    assert!(finish(waiting).await.into_iter().all(|session| session.unwrap().version().get() == 2));
+}
+
+/// A login at the limit must end the user's oldest session, whose row is locked.
+#[tokio::test]
+async fn a_locked_row_delays_no_login_of_another_user() {
+    let world = World::new();
+    let mut config = config(&world);
+    config.max_sessions_per_user = 1;
+    let node = world.node_with(config).await;
+    let sessions = make(&node, 8).await;
+    let holder = Holder::hold(&world, &[sessions[3].id()]).await;
+    let mut logins: Vec<_> = sessions
+        .iter()
+        .map(|session| {
+            let (node, user) = (node.clone(), user(session));
+            tokio::spawn(async move { node.create(user).await })
+        })
+        .collect();
+    let waiting = vec![logins.remove(3)];
+    for login in logins {
+        promptly("a login", login).await.unwrap().unwrap();
+    }
+    none_finished(&waiting);
+    holder.commit().await;
+    assert!(finish(waiting).await.into_iter().all(|session| session.unwrap().version().get() == 1));
+    let left = all(sessions.iter().map(|session| node.get(session.id()).refresh())).await;
+    assert!(left.into_iter().all(|session| session.unwrap().is_none()), "each was ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_row_delays_no_other_touch() {
+    let world = World::new();
+    let mut config = config(&world);
+    config.touch_interval = Duration::from_millis(10);
+    let node = world.node_with(config).await;
+    let observer = world.client().await;
+    let sessions = make(&node, 2).await;
+    let [locked, other] = [sessions[0].id(), sessions[1].id()];
+    let holder = Holder::hold(&world, &[locked]).await;
+    let accesses = async {
+        for _ in 0..10 {
+            let before = stored_time(&observer, "last_accessed_at", other).await;
+            eventually("the access is written", async || {
+                read(&node, locked).await;
+                read(&node, other).await;
+                stored_time(&observer, "last_accessed_at", other).await > before
+            })
+            .await;
+        }
+    };
+    promptly("ten touches", accesses).await;
+    let before = stored_time(&observer, "last_accessed_at", locked).await;
+    assert!(node.status().touches_waiting > 0, "the row is still locked");
+    holder.commit().await;
+    eventually("the other access is written", async || {
+        stored_time(&observer, "last_accessed_at", locked).await > before
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_updates_of_one_session_delay_no_other() {
-    const UPDATES: i64 = 2_000;
+    for count in [600, 2_000] {
+        let world = World::new();
+        let (node, sessions) = node_and_sessions(&world, 2).await;
+        let [busy, mut other] = <[Session; 2]>::try_from(sessions).unwrap();
+        let updates: Vec<_> = (0..count).map(|n| spawn_update(&node, &busy, n)).collect();
+        let most = usize::try_from(count).unwrap() * 9 / 10;
+        eventually("they are queued", async || node.status().writes.waiting > most).await;
+        for number in 0..10_i64 {
+            other.set("n", &number).unwrap();
+            promptly("an update of another session", node.update(&mut other)).await.unwrap();
+        }
+        let waiting = node.status().writes.waiting;
+        assert!(waiting > most / 2, "most of them still waited: {waiting}");
+        for update in updates {
+            in_time("each ends", update).await.unwrap().unwrap();
+        }
+        let stored = node.get(busy.id()).refresh().await.unwrap().unwrap();
+        assert_eq!(stored.version().get(), count + 1);
+    }
+}
+
+/// And with a locked row: the queue behind it is as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_updates_of_a_locked_row_delay_no_other() {
     let world = World::new();
     let (node, sessions) = node_and_sessions(&world, 2).await;
-    let [busy, mut other] = <[Session; 2]>::try_from(sessions).unwrap();
-    let updates: Vec<_> = (0..UPDATES)
-        .map(|number| {
-            let (node, mut session) = (node.clone(), busy.clone());
-            session.set("n", &number).unwrap();
-            tokio::spawn(async move { node.update(&mut session).await })
-        })
-        .collect();
-    crate::support::eventually("they are queued", async || node.status().writes.waiting > 1_500).await;
+    let [locked, mut other] = <[Session; 2]>::try_from(sessions).unwrap();
+    let holder = Holder::hold(&world, &[locked.id()]).await;
+    let waiting: Vec<_> = (0..600).map(|n| spawn_update(&node, &locked, n)).collect();
+    blocked(&node, 600).await;
     for number in 0..10_i64 {
         other.set("n", &number).unwrap();
         promptly("an update of another session", node.update(&mut other)).await.unwrap();
     }
-    assert!(node.status().writes.waiting > 0, "the others were still waiting");
-    let mut versions = 1;
-    for update in updates {
-        in_time("each ends", update).await.unwrap().unwrap();
-        versions += 1;
+    none_finished(&waiting);
+    holder.commit().await;
+    assert!(finish(waiting).await.into_iter().all(|update| update.is_ok()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_locked_for_too_long_is_contention() {
+    let world = World::new();
+    let mut config = config(&world);
+    config.query_timeout = Duration::from_millis(300);
+    let node = world.node_with(config).await;
+    let observer = world.client().await;
+    let session = make(&node, 1).await.remove(0);
+    let holder = Holder::hold(&world, &[session.id()]).await;
+    let update = in_time("it is given up", spawn_update(&node, &session, 2)).await.unwrap();
+    let Err(UpdateError::Failed(error)) = update else { panic!("the row is locked: {update:?}") };
+    assert_eq!(error.kind(), ErrorKind::Contention, "{error}");
+    let error = in_time("it is given up", node.delete(session.id())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Contention, "{error}");
+    assert!(error.to_string().contains("pg_blocking_pids"), "{error}");
+    assert!(!holder.has_waiter(&observer).await, "no statement is left on the server");
+    holder.commit().await;
+    assert_eq!(stored_version(&observer, session.id()).await, Some(1));
+    assert_eq!(n(&spawn_update(&node, &session, 3).await.unwrap().unwrap()), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_an_application_pool_locked_rows_delay_no_other() {
+    let world = World::new();
+    let pool = pool(&world, 4);
+    let node = node_on(&world, &pool, config(&world)).await;
+    let sessions = make(&node, 20).await;
+    let (locked, others) = sessions.split_at(LOCKED);
+    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let waiting: Vec<_> = locked.iter().map(|session| spawn_update(&node, session, 2)).collect();
+    blocked(&node, LOCKED).await;
+    for session in others {
+        let updated = promptly("an update", spawn_update(&node, session, 2)).await.unwrap().unwrap();
+        assert_eq!(n(&updated), 2);
+        assert!(promptly("a logout", node.delete(session.id())).await.unwrap());
     }
-    let stored = node.get(busy.id()).refresh().await.unwrap().unwrap();
-    assert_eq!(stored.version().get(), versions);
+    none_finished(&waiting);
+    for _ in 0..4 {
+        let client = pool.get().await.unwrap();
+        for (setting, value) in [("lock_timeout", "0"), ("synchronous_commit", "on")] {
+            let shown: String = client.query_one(&format!("SHOW {setting}"), &[]).await.unwrap().get(0);
+            assert_eq!(shown, value, "the application's {setting}");
+        }
+    }
+    holder.commit().await;
+    assert!(finish(waiting).await.into_iter().all(|update| n(&update.unwrap()) == 2));
 }
