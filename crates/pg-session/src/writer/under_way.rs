@@ -77,7 +77,7 @@ impl<J: Job> UnderWay<J> {
     }
 
     /// Statements, but for the retry of blocked jobs.
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn statements(&self) -> usize {
         self.statements.len() - usize::from(self.retries)
     }
 

@@ -121,8 +121,8 @@ impl<J: Job> Work<J> {
 
     fn may_leave(&self, waiting: &VecDeque<J>, under_way: &UnderWay<J>) -> bool {
         !waiting.is_empty()
-            && under_way.len() < self.bounds.statements_max
-            && (under_way.len() == 0 || under_way.is_slow())
+            && under_way.statements() < self.bounds.statements_max
+            && (under_way.statements() == 0 || under_way.is_slow())
     }
 
     /// Takes at most one job per key out of `waiting`, sorted, none whose key is under way; the rest keeps its order.
