@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
-use tokio::time::Instant;
 
 use super::lane::Job;
 
@@ -20,14 +19,19 @@ const PAUSE_MAX: Duration = Duration::from_millis(40);
 pub(super) struct Blocked<J: Job> {
     jobs: VecDeque<J>,
     /// Since when the jobs are blocked, those that are being retried included.
-    since: HashMap<J::Key, Instant, DefaultHashBuilder>,
+    since: HashMap<J::Key, tokio::time::Instant, DefaultHashBuilder>,
     pause: Duration,
-    retry_at: Instant,
+    retry_at: tokio::time::Instant,
 }
 
 impl<J: Job> Blocked<J> {
     pub(super) fn new() -> Self {
-        Self { jobs: VecDeque::new(), since: HashMap::default(), pause: PAUSE_MIN, retry_at: Instant::now() }
+        Self {
+            jobs: VecDeque::new(),
+            since: HashMap::default(),
+            pause: PAUSE_MIN,
+            retry_at: tokio::time::Instant::now(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -38,14 +42,19 @@ impl<J: Job> Blocked<J> {
         self.jobs.len()
     }
 
+    /// Whether jobs are to be retried now.
+    pub(super) fn is_due(&self) -> bool {
+        !self.jobs.is_empty() && tokio::time::Instant::now() >= self.retry_at
+    }
+
     /// When the next retry is due.
-    pub(super) fn retry_at(&self) -> Instant {
+    pub(super) fn retry_at(&self) -> tokio::time::Instant {
         self.retry_at
     }
 
     /// Adds a job; returns it with the time that it was blocked if that is as long as `patience`.
     pub(super) fn add(&mut self, job: J, patience: Duration) -> Option<(J, Duration)> {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now();
         let since = *self.since.entry(job.key()).or_insert(now);
         if now - since >= patience {
             self.since.remove(&job.key());
@@ -73,7 +82,7 @@ impl<J: Job> Blocked<J> {
     pub(super) fn schedule(&mut self, progress: bool, batch_max: usize) {
         self.pause = if progress { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
         let retries = u32::try_from(self.jobs.len().div_ceil(batch_max).max(1)).unwrap_or(u32::MAX);
-        self.retry_at = Instant::now() + self.pause / retries;
+        self.retry_at = tokio::time::Instant::now() + self.pause / retries;
     }
 
     /// Takes the jobs of the next retry, those that have waited longest for one.

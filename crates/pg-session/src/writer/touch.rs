@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -141,7 +141,7 @@ impl TouchBuffer {
         let mut retry_at = None;
         loop {
             let mut is_retry = false;
-            let due = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now));
+            let due = tokio::time::sleep_until(retry_at.unwrap_or_else(tokio::time::Instant::now));
             let accesses = tokio::select! {
                 _ = interval.tick() => self.drain_all(),
                 () = self.wake.notified() => {
@@ -161,7 +161,7 @@ impl TouchBuffer {
                 retries = 0;
             }
             if skipped && retries < RETRIES_MAX {
-                retry_at = Some(Instant::now() + PAUSE * (1 << retries));
+                retry_at = Some(tokio::time::Instant::now() + PAUSE * (1 << retries));
             }
         }
         for retries in 0..RETRIES_MAX {

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quick_cache::DefaultHashBuilder;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Workshop;
@@ -58,7 +57,7 @@ impl<J: Job> Work<J> {
                 }
                 under_way.start(batch, &self.workshop);
             }
-            if !blocked.is_empty() && !under_way.retries() && Instant::now() >= blocked.retry_at() {
+            if !under_way.retries() && blocked.is_due() {
                 under_way.retry(blocked.take(self.bounds.batch_max), &self.workshop);
             }
             self.held.store(waiting.len() + blocked.len(), Ordering::Relaxed);

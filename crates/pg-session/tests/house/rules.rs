@@ -19,11 +19,16 @@ const SLEEPERS: [(&str, &str); 4] = [
 ];
 
 /// Files that count deadlines with tokio's clock, and why. They decide nothing about sessions by it.
-const DEADLINES: [(&str, &str); 4] = [
+const DEADLINES: [(&str, &str); 6] = [
     ("crates/pg-session/src/postgres/connection.rs", "bounds the wait for a connection"),
     ("crates/pg-session/src/postgres/mod.rs", "bounds a statement"),
     ("crates/pg-session/src/manager/shutdown.rs", "bounds the shutdown"),
     ("crates/pg-session/src/writer/under_way.rs", "tells when a statement is slow"),
+    (
+        "crates/pg-session/src/writer/blocked.rs",
+        "bounds and paces the retries of writes whose rows are locked",
+    ),
+    ("crates/pg-session/src/writer/touch.rs", "paces the retries of accesses whose rows are locked"),
 ];
 
 pub fn header(source: &Source) -> Vec<String> {
