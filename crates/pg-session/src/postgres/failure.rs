@@ -92,7 +92,11 @@ impl Failure {
         match self.verdict {
             Verdict::Unknown => matches!(self.error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout),
             Verdict::NotSent => self.error.kind() == ErrorKind::Unavailable,
-            Verdict::Refused | Verdict::Collided | Verdict::Outdated | Verdict::WrongServer => false,
+            Verdict::Refused
+            | Verdict::Collided
+            | Verdict::Outdated
+            | Verdict::Blocked
+            | Verdict::WrongServer => false,
         }
     }
 
