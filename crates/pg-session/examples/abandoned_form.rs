@@ -46,8 +46,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!("bob sends {:?}", send(&sessions, bob).await?);
-    // Happens by itself once an hour. It frees space; the draft was invisible from its instant on.
-    println!("cleaned up: {} attribute", sessions.clean_up().await?.attributes);
     Ok(())
 }
 

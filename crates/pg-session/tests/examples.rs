@@ -96,7 +96,6 @@ fn abandoned_form_shows_that_a_form_is_sent_once_and_forgotten_if_it_is_not() {
         "and again: None",
         r#"bob has typed {"name": "Bob"}, and goes for lunch"#,
         "bob sends None",
-        "cleaned up: 1 attribute",
     ];
     assert_lines(&run("abandoned_form"), &expected);
 }
