@@ -122,6 +122,8 @@ pub fn config(schema: &str) -> Config {
     config.migrations = Migrations::Apply;
     config.pool_connections_max = 4;
     config.query_timeout = PATIENCE;
+    // A test that locks a row waits until a statement waits for it.
+    config.row_lock_wait = PATIENCE;
     config
 }
 

@@ -144,7 +144,7 @@ impl Suspicion {
     /// Whether a connection has to answer before it is used.
     fn concerns(&self, connection: &Object) -> bool {
         let Some(raised) = *self.raised() else { return false };
-        raised.elapsed() < SUSPECT_FOR && Object::metrics(connection).created <= raised.into_std()
+        Instant::now() < raised + SUSPECT_FOR && Object::metrics(connection).created <= raised.into_std()
     }
 
     fn raised(&self) -> MutexGuard<'_, Option<Instant>> {
