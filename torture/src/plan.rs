@@ -103,7 +103,7 @@ impl Removed {
     }
 }
 
-/// Whose sessions a place holds; `None` if nobody's.
+/// Scope sessions a place holds; `None` if nobody's.
 pub fn user_of(place: usize) -> Option<usize> {
     match place {
         0..SLOTS => Some(place / SLOTS_PER_USER),

@@ -33,7 +33,7 @@ impl BareInserts {
             let statement = client
                 .prepare(
                     "INSERT INTO sessions (id, user_id, version, idle_limited, created_at, updated_at, last_accessed_at,
-                                           expires_at, attributes, spilled)
+                                           expires_at, attributes, has_overflow)
                      SELECT b.id, b.user_id, 1, true, now(), now(), now(), now() + interval '30 days', b.attributes, false
                      FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS b (id, user_id, attributes)",
                 )

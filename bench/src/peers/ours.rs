@@ -50,9 +50,9 @@ impl Tables {
                 .execute(
                     "WITH made AS (
                          INSERT INTO sessions (id, user_id, version, idle_limited, created_at, updated_at,
-                                               last_accessed_at, expires_at, attributes, spilled)
+                                               last_accessed_at, expires_at, attributes, has_overflow)
                          SELECT u.id, gen_random_uuid(), s.version, s.idle_limited, s.created_at, s.updated_at,
-                                s.last_accessed_at, s.expires_at, s.attributes, s.spilled
+                                s.last_accessed_at, s.expires_at, s.attributes, s.has_overflow
                          FROM unnest($1::uuid[]) AS u (id) CROSS JOIN sessions s WHERE s.id = $2
                          RETURNING id
                      )
@@ -92,7 +92,7 @@ impl Tables {
     /// As [`node`](Tables::node), without the limit of sessions per user.
     pub(crate) async fn unlimited(&self) -> anyhow::Result<Node> {
         let mut config = self.config();
-        config.max_sessions_per_user = 0;
+        config.sessions_per_user_max = 0;
         self.node(config).await
     }
 
@@ -101,7 +101,7 @@ impl Tables {
     pub(crate) async fn uncombined(&self) -> anyhow::Result<Node> {
         let mut config = self.config();
         config.write_batch_max = 1;
-        config.write_statements_max = 16;
+        config.write_concurrency = 16;
         config.pool_connections_max = super::pool::CONNECTIONS;
         self.node(config).await
     }
@@ -152,7 +152,7 @@ impl Peer for Node {
         let session = self.manager.get(self.tables.ids[session]).await?;
         let mut session = session.context("a session is gone")?;
         session.set(COUNTER, &self.tables.payload.counter(count))?;
-        self.manager.update(&mut session).await?;
+        self.manager.save(&mut session).await?;
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Peer for Node {
                 "SELECT s.version, COALESCE(s.attributes::json -> $2 ->> 0, a.value) AS value
                  FROM unnest($1::uuid[]) WITH ORDINALITY AS u (id, n)
                  JOIN sessions s ON s.id = u.id
-                 LEFT JOIN session_attributes a ON s.spilled AND a.session_id = u.id AND a.key = $2
+                 LEFT JOIN session_attributes a ON s.has_overflow AND a.session_id = u.id AND a.key = $2
                  ORDER BY u.n",
                 &[&ids, &COUNTER],
             )

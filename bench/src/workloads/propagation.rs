@@ -103,7 +103,7 @@ async fn watch(writer: &Node, reader: &Node, from: From, span: Duration) -> anyh
         let old = session.version();
         session.set(COUNTER, &Payload::Small.counter(old.get().unsigned_abs()))?;
         let sent = Instant::now();
-        writer.manager.update(&mut session).await?;
+        writer.manager.save(&mut session).await?;
         let acknowledged = Instant::now();
         let seen = visible(&reader.manager, id, old).await?;
         took.push(micros(if from == From::Sent { sent } else { acknowledged }, seen));

@@ -35,7 +35,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
 async fn start(tables: &Tables) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let node = tables.node(tables.config()).await?;
-    node.manager.trusted().await?;
+    node.manager.wait_until_trusted().await?;
     node.manager.get(tables.ids[0]).await?.context("a session is gone")?;
     let took = begun.elapsed().as_secs_f64() * 1e3;
     let report = node.manager.shutdown(PATIENCE).await;

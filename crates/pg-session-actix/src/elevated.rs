@@ -37,7 +37,7 @@ impl<P: Privilege> FromRequest for Elevated<P> {
         let (session, method) = (head::session(request), request.method().clone());
         Box::pin(async move {
             let demanded = match session {
-                Ok(session) => session.demand(P::NAME).await,
+                Ok(session) => session.require_elevation(P::NAME).await,
                 Err(error) => Err(Denied::Failed(error)),
             };
             demanded.map(|()| Self(PhantomData)).map_err(|denied| StepUp { denied, method })
@@ -52,7 +52,7 @@ impl<P> fmt::Debug for Elevated<P> {
 }
 
 /// The error of [`Elevated`]: status 403 with the header [`STEP_UP_HEADER`](crate::STEP_UP_HEADER), or, for a browser that asks for
-/// a page, 303 to [`step_up_page`](crate::WebSessions::step_up_page).
+/// a page, 303 to [`step_up_page`](crate::SessionConfig::step_up_page).
 #[derive(Debug)]
 pub struct StepUp {
     denied: Denied,

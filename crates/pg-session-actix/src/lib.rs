@@ -15,7 +15,7 @@ pub use middleware::{SessionMiddleware, SessionService};
 pub use pg_session;
 pub use pg_session_web::{
     CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, Refusal,
-    SESSION_TOKEN_HEADER, STEP_UP_HEADER, WebSessions,
+    SESSION_TOKEN_HEADER, STEP_UP_HEADER, SessionConfig,
 };
 pub use session::Session;
 #[cfg(feature = "actix-session")]

@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY};
 use actix_web::{HttpMessage as _, HttpResponse};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Closing, Refusal, Session, WebSessions, is_cache_header};
+use pg_session_web::{CacheScope, Refusal, ResponseChanges, Session, SessionConfig, is_cache_header};
 
 use crate::head::Head;
 
@@ -29,21 +29,21 @@ use crate::head::Head;
 /// A middleware inside of another one (of a scope) goes on with its session, if both use the same cookie. The settings of the
 /// outer one hold then.
 ///
-/// Settings are made on [`WebSessions`], from which a middleware is [made](SessionMiddleware::from), too. If another middleware
+/// Settings are made on [`SessionConfig`], from which a middleware is [made](SessionMiddleware::from), too. If another middleware
 /// between this one and the handler fails with an error instead of a response, nothing is saved.
 #[derive(Clone, Debug)]
-pub struct SessionMiddleware(WebSessions);
+pub struct SessionMiddleware(SessionConfig);
 
 impl SessionMiddleware {
     /// A middleware with secure defaults.
     #[must_use]
     pub fn new(manager: SessionManager, signer: Signer) -> Self {
-        WebSessions::new(manager, signer).into()
+        SessionConfig::new(manager, signer).into()
     }
 }
 
-impl From<WebSessions> for SessionMiddleware {
-    fn from(sessions: WebSessions) -> Self {
+impl From<SessionConfig> for SessionMiddleware {
+    fn from(sessions: SessionConfig) -> Self {
         Self(sessions)
     }
 }
@@ -68,7 +68,7 @@ where
 /// A service with sessions; made by [`SessionMiddleware`].
 #[derive(Debug)]
 pub struct SessionService<S> {
-    sessions: WebSessions,
+    sessions: SessionConfig,
     inner: S,
 }
 
@@ -102,7 +102,9 @@ where
         Box::pin(async move {
             let response = handling.await?;
             let headers = response.headers().iter();
-            let scope = CacheScope::of(headers.map(|(name, value)| (name.as_str(), value.as_bytes())));
+            let scope = CacheScope::from_cache_control(
+                headers.map(|(name, value)| (name.as_str(), value.as_bytes())),
+            );
             let closing = session.close(response.status().as_u16(), scope).await;
             Ok(answer(response, closing))
         })
@@ -114,7 +116,10 @@ fn refuse(refusal: Refusal) -> HttpResponse {
     HttpResponse::build(status).content_type(refusal.content_type).body(refusal.body)
 }
 
-fn answer<B: MessageBody>(response: ServiceResponse<B>, closing: Closing) -> ServiceResponse<EitherBody<B>> {
+fn answer<B: MessageBody>(
+    response: ServiceResponse<B>,
+    closing: ResponseChanges,
+) -> ServiceResponse<EitherBody<B>> {
     let mut response = match closing.refuse {
         None => response.map_into_left_body(),
         Some(refusal) => response.into_response(refuse(refusal).map_into_right_body()),

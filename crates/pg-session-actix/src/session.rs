@@ -15,7 +15,7 @@ use crate::head;
 /// use pg_session_actix::{Session, SessionError};
 ///
 /// async fn visits(session: Session) -> Result<String, SessionError> {
-///     let visits = session.update("visits", |visits: Option<u32>| visits.unwrap_or(0) + 1).await?;
+///     let visits = session.modify("visits", |visits: Option<u32>| visits.unwrap_or(0) + 1).await?;
 ///     Ok(format!("visit number {visits}"))
 /// }
 /// ```

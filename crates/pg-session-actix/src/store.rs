@@ -67,7 +67,7 @@ impl PgSessionStore {
     /// The session of a key. What is not a key of ours belongs to nobody, and costs no query.
     async fn read(&self, key: &SessionKey) -> Result<Option<Session>, pg_session::Error> {
         match key.as_ref().parse::<VersionedId>() {
-            Ok(known) => self.sessions.get(known.id).at_least(known.version).or_latest().await,
+            Ok(known) => self.sessions.get(known.id).min_version(known.version).or_latest().await,
             Err(_) => Ok(None),
         }
     }
@@ -115,7 +115,7 @@ impl SessionStore for PgSessionStore {
             }
         }
         let lifetime = lifetime(ttl).map_err(UpdateError::Other)?;
-        let update = self.sessions.update(&mut session).expires_in(lifetime);
+        let update = self.sessions.save(&mut session).expires_in(lifetime);
         update.await.map_err(|error| UpdateError::Other(error.into()))?;
         key_of(&session).map_err(UpdateError::Other)
     }
@@ -123,7 +123,7 @@ impl SessionStore for PgSessionStore {
     async fn update_ttl(&self, key: &SessionKey, ttl: &Duration) -> Result<(), anyhow::Error> {
         // One that has ended stays gone: the next request finds that out.
         let Some(mut session) = self.read(key).await? else { return Ok(()) };
-        match self.sessions.update(&mut session).expires_in(lifetime(ttl)?).await {
+        match self.sessions.save(&mut session).expires_in(lifetime(ttl)?).await {
             Ok(()) | Err(pg_session::UpdateError::NotFound) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -6,7 +6,7 @@ use std::{env, error::Error, net::SocketAddr};
 
 use axum::{Router, extract::Path, routing::get, routing::post};
 use pg_session::{Config, KeyRing, Migrations, SessionManager, Signer, SigningKey};
-use pg_session_tower::{Session, SessionError, SessionLayer, WebSessions};
+use pg_session_tower::{Session, SessionConfig, SessionError, SessionLayer};
 
 async fn shop(session: Session) -> Result<String, SessionError> {
     let name: Option<String> = session.get("name").await?;
@@ -16,7 +16,7 @@ async fn shop(session: Session) -> Result<String, SessionError> {
 
 async fn add(session: Session, Path(item): Path<String>) -> Result<String, SessionError> {
     let add = |cart: Option<Vec<String>>| [cart.unwrap_or_default(), vec![item.clone()]].concat();
-    Ok(format!("{:?}", session.update("cart", add).await?)) // in one step: no click is lost
+    Ok(format!("{:?}", session.modify("cart", add).await?)) // in one step: no click is lost
 }
 
 async fn login(session: Session, Path(name): Path<String>) -> Result<&'static str, SessionError> {
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.migrations = Migrations::Apply;
     let manager = SessionManager::connect(&env::var("DATABASE_URL")?, config).await?;
     let signer = Signer::new(KeyRing::new(&SigningKey::from_base64(&env::var("SESSION_KEY")?)?));
-    let sessions = WebSessions::new(manager, signer).keep_at_login(["cart"]);
+    let sessions = SessionConfig::new(manager, signer).keep_at_login(["cart"]);
     let app = Router::new()
         .route("/", get(shop))
         .route("/add/{item}", post(add))

@@ -35,7 +35,7 @@ impl<P: Privilege, S: Send + Sync> FromRequestParts<S> for Elevated<P> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StepUp> {
         let step_up = |denied| StepUp { denied, method: parts.method.clone() };
         let session = head::session(parts).map_err(|error| step_up(Denied::Failed(error)))?;
-        session.demand(P::NAME).await.map_err(step_up)?;
+        session.require_elevation(P::NAME).await.map_err(step_up)?;
         Ok(Self(PhantomData))
     }
 }
@@ -47,7 +47,7 @@ impl<P> fmt::Debug for Elevated<P> {
 }
 
 /// The rejection of [`Elevated`]: status 403 with the header [`STEP_UP_HEADER`](crate::STEP_UP_HEADER), or, for a browser that asks
-/// for a page, 303 to [`step_up_page`](crate::WebSessions::step_up_page).
+/// for a page, 303 to [`step_up_page`](crate::SessionConfig::step_up_page).
 #[derive(Debug)]
 pub struct StepUp {
     denied: Denied,

@@ -9,7 +9,7 @@ use axum_core::body::Body;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Closing, Refusal, Session, WebSessions, is_cache_header};
+use pg_session_web::{CacheScope, Refusal, ResponseChanges, Session, SessionConfig, is_cache_header};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -29,20 +29,20 @@ use crate::head::Head;
 /// settings of the outer layer hold then.
 ///
 /// Put it around whatever uses sessions, and inside of what changes response headers (compression, CORS). Settings are made on
-/// [`WebSessions`], from which a layer is [made](SessionLayer::from), too.
+/// [`SessionConfig`], from which a layer is [made](SessionLayer::from), too.
 #[derive(Clone, Debug)]
-pub struct SessionLayer(WebSessions);
+pub struct SessionLayer(SessionConfig);
 
 impl SessionLayer {
     /// A layer with secure defaults.
     #[must_use]
     pub fn new(manager: SessionManager, signer: Signer) -> Self {
-        WebSessions::new(manager, signer).into()
+        SessionConfig::new(manager, signer).into()
     }
 }
 
-impl From<WebSessions> for SessionLayer {
-    fn from(sessions: WebSessions) -> Self {
+impl From<SessionConfig> for SessionLayer {
+    fn from(sessions: SessionConfig) -> Self {
         Self(sessions)
     }
 }
@@ -58,7 +58,7 @@ impl<S> Layer<S> for SessionLayer {
 /// A service with sessions; made by [`SessionLayer`].
 #[derive(Clone, Debug)]
 pub struct SessionService<S> {
-    sessions: WebSessions,
+    sessions: SessionConfig,
     inner: S,
 }
 
@@ -115,7 +115,8 @@ where
     // A service that fails has no response that could tell anything, and nothing is saved.
     let response = handling.await?;
     let headers = response.headers().iter();
-    let scope = CacheScope::of(headers.map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let scope =
+        CacheScope::from_cache_control(headers.map(|(name, value)| (name.as_str(), value.as_bytes())));
     let closing = session.close(response.status().as_u16(), scope).await;
     Ok(answer(response, closing))
 }
@@ -136,7 +137,7 @@ fn refuse<R: Default + 'static>(refusal: Refusal) -> Response<R> {
     response
 }
 
-fn answer<R: Default + 'static>(response: Response<R>, closing: Closing) -> Response<R> {
+fn answer<R: Default + 'static>(response: Response<R>, closing: ResponseChanges) -> Response<R> {
     let mut response = match closing.refuse {
         None => response,
         Some(refusal) => refuse(refusal),

@@ -16,7 +16,7 @@ pub use layer::{ResponseFuture, SessionLayer, SessionService};
 pub use pg_session;
 pub use pg_session_web::{
     CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, Refusal,
-    SESSION_TOKEN_HEADER, STEP_UP_HEADER, WebSessions,
+    SESSION_TOKEN_HEADER, STEP_UP_HEADER, SessionConfig,
 };
 pub use session::Session;
 #[cfg(feature = "tower-sessions")]

@@ -99,7 +99,7 @@ impl SessionStore for PgSessionStore {
                 session.set(key, value).map_err(failed)?;
             }
         }
-        let update = self.sessions.update(&mut session).expires_at(record.expiry_date.into());
+        let update = self.sessions.save(&mut session).expires_at(record.expiry_date.into());
         update.await.map_err(|error| match error {
             UpdateError::Failed(error) => failed(error),
             _ => ended(),

@@ -7,7 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::draft::{Lifetime, decode};
 use crate::error::Error;
-use crate::session::{News, RESERVED, Session, Stage, check_key};
+use crate::session::{RESERVED, Session, SessionState, TokenAction, check_key};
 
 /// What becomes of the attribute.
 enum Next {
@@ -24,7 +24,7 @@ impl Session {
     ///
     /// ```no_run
     /// # async fn f(session: pg_session_web::Session) -> Result<(), pg_session_web::Error> {
-    /// let visits = session.update("visits", |visits: Option<u32>| visits.unwrap_or(0) + 1).await?;
+    /// let visits = session.modify("visits", |visits: Option<u32>| visits.unwrap_or(0) + 1).await?;
     /// # Ok(()) }
     /// ```
     ///
@@ -34,7 +34,7 @@ impl Session {
     ///
     /// # Cancel safety
     /// **Dropping the future does not undo an update that was submitted.**
-    pub async fn update<T: Serialize + DeserializeOwned + Send>(
+    pub async fn modify<T: Serialize + DeserializeOwned + Send>(
         &self,
         key: &str,
         mut change: impl FnMut(Option<T>) -> T + Send,
@@ -51,10 +51,10 @@ impl Session {
     /// of them stored it.
     ///
     /// # Errors
-    /// As [`update`](Session::update).
+    /// As [`modify`](Session::modify).
     ///
     /// # Cancel safety
-    /// As [`update`](Session::update).
+    /// As [`modify`](Session::modify).
     pub async fn get_or_insert_with<T: Serialize + DeserializeOwned + Send>(
         &self,
         key: &str,
@@ -77,10 +77,10 @@ impl Session {
     /// The attribute; if there is none, `value` is stored and returned.
     ///
     /// # Errors
-    /// As [`update`](Session::update).
+    /// As [`modify`](Session::modify).
     ///
     /// # Cancel safety
-    /// As [`update`](Session::update).
+    /// As [`modify`](Session::modify).
     pub async fn get_or_insert<T: Serialize + DeserializeOwned + Send + Sync + Clone>(
         &self,
         key: &str,
@@ -92,7 +92,7 @@ impl Session {
     /// Removes an attribute and returns it. Of several requests that take it at the same time, one gets it.
     ///
     /// # Errors
-    /// As [`update`](Session::update). What is not a `T` stays where it is.
+    /// As [`modify`](Session::modify). What is not a `T` stays where it is.
     ///
     /// # Cancel safety
     /// **Dropping the future does not undo a removal that was submitted**: then nobody gets the value.
@@ -138,7 +138,7 @@ impl Session {
     ) -> Result<R, Error> {
         let web = self.sessions();
         let mut state = self.open_to_change().await?;
-        if let Stage::Absent(draft) = &mut state.stage {
+        if let SessionState::Absent(draft) = &mut state.session_state {
             // Nobody else knows it.
             let (next, result) = step(draft.get_json(key))?;
             match next {
@@ -151,7 +151,7 @@ impl Session {
         state.save(web).await?;
         // What stands if `step` is not reached: there is no session any more.
         let mut outcome = Err(UpdateError::NotFound.into());
-        if let Stage::Present(session) = &mut state.stage {
+        if let SessionState::Present(session) = &mut state.session_state {
             let version = session.version();
             let change = |session: &mut pg_session::Session| match step(session.get_json(key)) {
                 Ok((next, result)) => {
@@ -172,7 +172,7 @@ impl Session {
             };
             **session = web.manager().modify(session.id(), change).await?;
             if session.version() > version {
-                state.tell(News::Fresher);
+                state.tell(TokenAction::Fresher);
                 state.renew(web).await;
             }
         }

@@ -7,7 +7,7 @@
 //! | saved | as it is | the new version's token |
 //! | signed in, stepped up, logged out | as it is | the new token, or to forget it |
 //! | ended before the request, its token older than any grace | as it is | to forget the token |
-//! | ended, rotated or in conflict meanwhile | 409, or as it is with `pass_unsaved` | nothing: a parallel request may have told it of a new session |
+//! | ended, rotated or in conflict meanwhile | 409, or as it is with `ignore_save_conflicts` | nothing: a parallel request may have told it of a new session |
 //! | the database does not answer | 503 | nothing |
 //! | the handler answered 408, or 500 or above | as it is | what was committed already; nothing is saved |
 //!
@@ -27,8 +27,8 @@ use std::time::{Duration, SystemTime};
 use crate::cookie::Keep;
 use crate::error::{Error, ErrorKind};
 use crate::refusal::Refusal;
-use crate::session::{News, Session, Stage, State};
-use crate::web_sessions::Unsaved;
+use crate::session::{Session, SessionState, State, TokenAction};
+use crate::session_config::Unsaved;
 
 /// The least age of the token of an ended session whose cookie is removed: twice the longest grace of a rotation.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
@@ -38,7 +38,7 @@ const FORGOTTEN_WITHIN: Duration = Duration::from_secs(1);
 /// What an edge does to a response; from [`Session::close`].
 #[derive(Debug)]
 #[must_use = "the client has to be told"]
-pub struct Closing {
+pub struct ResponseChanges {
     /// The response that is sent instead, without any of the handler's headers, because what the response says was not done.
     pub refuse: Option<Refusal>,
     /// Headers to append: the token, or to forget it, or to forget those that are not ours.
@@ -66,7 +66,7 @@ pub enum CacheScope {
 impl CacheScope {
     /// By the names and values of the response's headers. The names must be in lower case.
     #[must_use]
-    pub fn of<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
+    pub fn from_cache_control<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
         headers
             // In a response, `pragma` decides nothing.
             .filter(|(name, _)| is_cache_header(name) && *name != "pragma")
@@ -125,11 +125,11 @@ impl Session {
     ///
     /// # Cancel safety
     /// A save that has begun is finished, in a task of its own, if the future is dropped because the client is gone.
-    pub async fn close(&self, status: u16, scope: CacheScope) -> Closing {
+    pub async fn close(&self, status: u16, scope: CacheScope) -> ResponseChanges {
         let refuse = self.save_at_the_end(status, scope).await;
         let mut state = self.lock().await;
-        if matches!(state.news, News::Resigned | News::Fresher) && !self.goes_on(&state).await {
-            state.news = News::Nothing;
+        if matches!(state.news, TokenAction::Resigned | TokenAction::Fresher) && !self.goes_on(&state).await {
+            state.news = TokenAction::Nothing;
         }
         self.closing(&state, scope, refuse)
     }
@@ -158,16 +158,16 @@ impl Session {
             if !state.is_modified() || status >= 500 || status == 408 {
                 return None;
             }
-            if matches!(state.stage, Stage::Absent(_)) {
+            if matches!(state.session_state, SessionState::Absent(_)) {
                 self.supersede();
             }
-            if matches!(state.stage, Stage::Absent(_)) && state.withheld {
+            if matches!(state.session_state, SessionState::Absent(_)) && state.withheld {
                 tracing::warn!(
                     "a request of another site cannot begin a session: its browser may keep one back; what was set is dropped"
                 );
                 return None;
             }
-            if matches!(state.stage, Stage::Absent(_)) && scope == CacheScope::Shared {
+            if matches!(state.session_state, SessionState::Absent(_)) && scope == CacheScope::Shared {
                 tracing::warn!(
                     "a response for shared caches cannot begin a session; what was set is dropped"
                 );
@@ -183,7 +183,7 @@ impl Session {
     async fn goes_on(&self, state: &State) -> bool {
         let Some(session) = state.present() else { return false };
         match self.sessions().manager().get(session.id()).no_touch().await {
-            Ok(Some(now)) => !now.is_rotated(),
+            Ok(Some(now)) => !now.is_retired(),
             // The client can do without.
             Ok(None) | Err(_) => false,
         }
@@ -212,22 +212,24 @@ impl Session {
         (!passes).then(|| self.sessions().parts().on_refusal.apply(error.refusal()))
     }
 
-    fn closing(&self, state: &State, scope: CacheScope, refuse: Option<Refusal>) -> Closing {
+    fn closing(&self, state: &State, scope: CacheScope, refuse: Option<Refusal>) -> ResponseChanges {
         let parts = self.sessions().parts();
         // A refusal has none of the handler's headers.
         let scope = if refuse.is_some() { CacheScope::Unsaid } else { scope };
-        let token = match (&state.stage, state.news) {
-            (_, News::Gone) => Some(parts.transport.remove()),
-            (Stage::Present(session), news) if tells(news, scope) => {
+        let token = match (&state.session_state, state.news) {
+            (_, TokenAction::Gone) => Some(parts.transport.remove()),
+            (SessionState::Present(session), news) if tells(news, scope) => {
                 // By the database's clock, like the session's end: the node's own may be hours off.
                 let now = parts.manager.database_time();
                 let token = parts.signer.issue_at(session.id(), session.version(), now);
-                if news == News::NewId && !self.presented_something() && !self.is_https() {
+                if news == TokenAction::NewId && !self.presented_something() && !self.is_https() {
                     parts.transport.warn_if_lost(&parts.lost_cookies);
                 }
                 Some(parts.transport.issue(&token, session.expires_at(), now, Keep::of(session)))
             }
-            (Stage::Absent(_), News::Nothing) if scope < CacheScope::Private && self.may_forget(state) => {
+            (SessionState::Absent(_), TokenAction::Nothing)
+                if scope < CacheScope::Private && self.may_forget(state) =>
+            {
                 Some(parts.transport.remove())
             }
             _ => None,
@@ -244,17 +246,17 @@ impl Session {
             _ => None,
         };
         let vary = (state.accessed || !headers.is_empty()).then(|| parts.transport.request_header());
-        Closing { refuse, headers, cache_control, vary }
+        ResponseChanges { refuse, headers, cache_control, vary }
     }
 }
 
 /// Whether the client gets a token. One that it can do without does not cost a response its caches.
-fn tells(news: News, scope: CacheScope) -> bool {
+fn tells(news: TokenAction, scope: CacheScope) -> bool {
     match news {
-        News::NewId => true,
-        News::Fresher => scope < CacheScope::Shared,
-        News::Resigned => scope < CacheScope::Private,
-        News::Nothing | News::Gone => false,
+        TokenAction::NewId => true,
+        TokenAction::Fresher => scope < CacheScope::Shared,
+        TokenAction::Resigned => scope < CacheScope::Private,
+        TokenAction::Nothing | TokenAction::Gone => false,
     }
 }
 
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn headers_say_who_may_store_a_response() {
         let of = |headers: &[(&'static str, &'static str)]| {
-            CacheScope::of(headers.iter().map(|&(name, value)| (name, value.as_bytes())))
+            CacheScope::from_cache_control(headers.iter().map(|&(name, value)| (name, value.as_bytes())))
         };
         for (scope, headers) in [
             (CacheScope::Unsaid, &[][..]),

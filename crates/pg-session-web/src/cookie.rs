@@ -130,7 +130,7 @@ impl CookiePolicy {
 
     /// No `Max-Age`: the browser forgets the cookie when it is closed (if it does not restore its tabs). The session itself
     /// ends by its own limits.
-    pub fn until_the_browser_closes(mut self) -> Self {
+    pub fn session_cookie(mut self) -> Self {
         self.keep = Keep::UntilTheBrowserCloses;
         self
     }
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn a_weaker_cookie_has_a_weaker_name() {
         let now = SystemTime::UNIX_EPOCH;
-        let plain = CookiePolicy::default().insecure_without_tls().until_the_browser_closes();
+        let plain = CookiePolicy::default().insecure_without_tls().session_cookie();
         assert_eq!(plain.issue("token", now, now, None), "session=token; HttpOnly; SameSite=Lax; Path=/");
         let wide = CookiePolicy::named("a").unwrap().insecure_for_all_hosts_of("example.com").unwrap();
         let wide = wide.insecure_cross_site().issue("token", now, now, None);

@@ -5,9 +5,9 @@
 
 use crate::client::RequestHead;
 use crate::error::Error;
-use crate::web_sessions::is_below;
+use crate::session_config::is_below;
 
-/// Origins of [`trusted_origins`](crate::WebSessions::trusted_origins), at most.
+/// Origins of [`trusted_origins`](crate::SessionConfig::trusted_origins), at most.
 const ORIGINS_MAX: usize = 64;
 
 /// Which requests of other sites are accepted.

@@ -17,7 +17,7 @@ impl Session {
     ///
     /// The layer refuses unsafe requests that a browser marks as another site's without it. Use it in addition where clients
     /// may be browsers that mark nothing, or behind paths of
-    /// [`accept_cross_site_at`](crate::WebSessions::accept_cross_site_at).
+    /// [`accept_cross_site_at`](crate::SessionConfig::accept_cross_site_at).
     ///
     /// # Errors
     /// As [`save`](Session::save), if there is no session yet.
@@ -31,7 +31,7 @@ impl Session {
         signer.sign_message(PURPOSE, &digest(id), Duration::MAX).map_err(|_| Error::encode())
     }
 
-    /// Lets through a form that carries the token of this session. With [`bearer`](crate::WebSessions::bearer), any: no browser
+    /// Lets through a form that carries the token of this session. With [`bearer_tokens`](crate::SessionConfig::bearer_tokens), any: no browser
     /// sends that header by itself.
     ///
     /// # Errors

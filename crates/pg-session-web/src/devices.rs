@@ -20,13 +20,13 @@ pub(crate) const KEY: &str = "pg-session/device";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Device {
-    /// What [`Session::end`] takes. Nothing that logs anybody in.
+    /// What [`Session::end_device`] takes. Nothing that logs anybody in.
     pub id: DeviceId,
     /// Whether it is the session that asks.
     pub current: bool,
     /// What the browser called itself at login, at most 256 bytes of visible ASCII.
     pub user_agent: Option<String>,
-    /// Where the login came from; only the network, with [`truncate_addresses`](crate::WebSessions::truncate_addresses).
+    /// Where the login came from; only the network, with [`truncate_addresses`](crate::SessionConfig::truncate_addresses).
     pub address: Option<IpAddr>,
     /// When the user signed in there, by the database's clock.
     pub created_at: SystemTime,
@@ -62,7 +62,7 @@ impl Session {
     ///
     /// # Cancel safety
     /// As [`logout`](Session::logout).
-    pub async fn end(&self, device: DeviceId) -> Result<bool, Error> {
+    pub async fn end_device(&self, device: DeviceId) -> Result<bool, Error> {
         let manager = self.sessions().manager();
         let id = {
             let state = self.open_to_change().await?;

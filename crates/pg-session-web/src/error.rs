@@ -17,16 +17,16 @@ pub enum ErrorKind {
     /// the old state; nothing was saved. Status 409.
     Rotated,
     /// Another request has changed the same attributes, and this one did not save. Only with
-    /// [`WebSessions::check_attributes`](crate::WebSessions::check_attributes). Status 409.
+    /// [`SessionConfig::check_attributes`](crate::SessionConfig::check_attributes). Status 409.
     Conflict,
     /// The request presents tokens of too many sessions to say which one is meant: nothing was saved, or, at a logout,
     /// some may live on. The response removes cookies that are not ours. Status 409.
     Ambiguous,
     /// This node has created as many sessions without a user in this second as
-    /// [`WebSessions::anonymous_per_second`](crate::WebSessions::anonymous_per_second) allows. Nothing was saved. Status 503.
+    /// [`SessionConfig::anonymous_per_second`](crate::SessionConfig::anonymous_per_second) allows. Nothing was saved. Status 503.
     AnonymousLimit,
     /// Another site caused the request, which must not change anything; see
-    /// [`WebSessions::accept_cross_site_at`](crate::WebSessions::accept_cross_site_at). Status 403.
+    /// [`SessionConfig::accept_cross_site_at`](crate::SessionConfig::accept_cross_site_at). Status 403.
     CrossSite,
     /// The form does not carry the token of this session; see
     /// [`Session::check_csrf_token`](crate::Session::check_csrf_token). Status 403.

@@ -3,14 +3,14 @@
 //! # How it works
 //!
 //! ```text
-//! request ── WebSessions::begin ── the one token, verified ──▶ Session, in the request
+//! request ── SessionConfig::begin ── the one token, verified ──▶ Session, in the request
 //!               (no query)          none, two, forged: anonymous
-//! handler ── get, set, login, … ── first access: SessionManager::get(id).at_least(version)
-//! response ── Session::close ── saves what was set ──▶ Closing: the headers that the client needs
+//! handler ── get, set, login, … ── first access: SessionManager::get(id).min_version(version)
+//! response ── Session::close ── saves what was set ──▶ ResponseChanges: the headers that the client needs
 //! ```
 //!
 //! An edge, which knows its framework, shows the head of a request through [`RequestHead`], hands the [`Session`] to handlers,
-//! and does to the response what [`Closing`] says.
+//! and does to the response what [`ResponseChanges`] says.
 
 mod address;
 mod client;
@@ -20,10 +20,10 @@ mod draft;
 mod error;
 mod lost_cookies;
 mod refusal;
+mod session_config;
 mod superseded;
 mod transport;
 mod visitors;
-mod web_sessions;
 
 mod atomic;
 mod close;
@@ -34,7 +34,7 @@ mod session;
 mod step_up;
 
 pub use client::{RequestHead, USER_AGENT_BYTES_MAX, host_of};
-pub use close::{CacheScope, Closing, is_cache_header};
+pub use close::{CacheScope, ResponseChanges, is_cache_header};
 pub use cookie::{COOKIE_BYTES_MAX, CookiePolicy};
 pub use devices::{Device, DeviceId, NotADevice};
 pub use error::{Error, ErrorKind};
@@ -42,6 +42,6 @@ pub use login::Login;
 pub use pg_session;
 pub use refusal::Refusal;
 pub use session::Session;
+pub use session_config::SessionConfig;
 pub use step_up::{Denied, Elevate, Privilege, STEP_UP_HEADER};
 pub use transport::SESSION_TOKEN_HEADER;
-pub use web_sessions::WebSessions;

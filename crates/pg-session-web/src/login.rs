@@ -10,13 +10,13 @@ use crate::cookie::{KEEP_KEY, Keep};
 use crate::devices;
 use crate::draft::Draft;
 use crate::error::Error;
-use crate::session::{News, Session, Stage, State};
+use crate::session::{Session, SessionState, State, TokenAction};
 
 impl Session {
     /// Signs a user in, whose identity the application has just established; awaiting the builder does it, and commits it.
     ///
     /// The session gets a new id, so that an id that somebody planted before the login is worth nothing. Of an anonymous
-    /// session, the attributes named in [`keep_at_login`](crate::WebSessions::keep_at_login) go along, and what this request has set
+    /// session, the attributes named in [`keep_at_login`](crate::SessionConfig::keep_at_login) go along, and what this request has set
     /// itself. Parallel requests with the old id are served for a grace of
     /// [`Config::rotation_grace`](pg_session::Config::rotation_grace), **with what the old session was**; they cannot write.
     /// Address and user agent are recorded for [`devices`](Session::devices).
@@ -61,14 +61,14 @@ impl Session {
         state.accessed = true;
         self.supersede();
         let manager = self.sessions().manager();
-        let was_alive = match &state.stage {
-            Stage::Unread(token) => manager.delete(token.id).await?,
+        let was_alive = match &state.session_state {
+            SessionState::Unread(token) => manager.delete(token.id).await?,
             // One of them is the user's.
-            Stage::Ambiguous(several) => {
+            SessionState::Ambiguous(several) => {
                 manager.delete_many(several.tokens.iter().map(|token| token.id)).await? > 0
             }
-            Stage::Present(session) => manager.delete(session.id()).await?,
-            Stage::Absent(_) => manager.delete_many(state.rivals.iter().copied()).await? > 0,
+            SessionState::Present(session) => manager.delete(session.id()).await?,
+            SessionState::Absent(_) => manager.delete_many(state.rivals.iter().copied()).await? > 0,
         };
         if state.flooded {
             return Err(Error::ambiguous());
@@ -110,8 +110,8 @@ impl Session {
     }
 
     fn forget(&self, state: &mut State) {
-        state.stage = Stage::Absent(Draft::default());
-        state.news = if self.presented_something() { News::Gone } else { News::Nothing };
+        state.session_state = SessionState::Absent(Draft::default());
+        state.news = if self.presented_something() { TokenAction::Gone } else { TokenAction::Nothing };
     }
 }
 
@@ -119,7 +119,7 @@ impl State {
     /// The session and its user. A session that was rotated does not speak for its user any more.
     pub(crate) fn signed_in(&self) -> Result<(&pg_session::Session, UserId), Error> {
         let session = self.present().ok_or_else(Error::signed_out)?;
-        if session.is_rotated() {
+        if session.is_retired() {
             return Err(UpdateError::Rotated.into());
         }
         Ok((session, session.user_id().ok_or_else(Error::signed_out)?))
@@ -153,7 +153,7 @@ impl Login<'_> {
         self
     }
 
-    /// The absolute limit, from now. Default `Config::lifetime`.
+    /// The absolute limit, from now. Default `Config::absolute_timeout`.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expires_in = Some(lifetime);
         self
@@ -170,7 +170,7 @@ impl Login<'_> {
     /// | | `true` | `false` |
     /// |---|---|---|
     /// | the browser keeps the cookie | while the session can live | until it is closed |
-    /// | absolute limit | [`remember_for`](crate::WebSessions::remember_for), 30 days by default | `Config::lifetime` |
+    /// | absolute limit | [`remember_for`](crate::SessionConfig::remember_for), 30 days by default | `Config::absolute_timeout` |
     /// | idle limit | none | `Config::idle_timeout` |
     ///
     /// [`expires_in`](Self::expires_in) and [`idle_limit`](Self::idle_limit) take precedence. It holds for the session, under
@@ -196,7 +196,7 @@ impl Login<'_> {
                 (Some(lifetime), Some(IdleLimit::Exempt), Some(Keep::WhileTheSessionCanLive))
             }
             Some(false) => {
-                let lifetime = web.manager().config().lifetime;
+                let lifetime = web.manager().config().absolute_timeout;
                 (Some(lifetime), Some(IdleLimit::Enforced), Some(Keep::UntilTheBrowserCloses))
             }
             // Another user does not inherit an exemption.
@@ -209,17 +209,17 @@ impl Login<'_> {
         let mut state = self.session.open_to_change().await?;
         self.session.supersede();
         state.end_rivals(self.session.sessions()).await?;
-        let session = match &state.stage {
-            Stage::Present(former) => match self.rotate(former).await {
+        let session = match &state.session_state {
+            SessionState::Present(former) => match self.rotate(former).await {
                 Err(UpdateError::NotFound | UpdateError::Rotated) => self.create(&Draft::default()).await?,
                 rotated => rotated?,
             },
-            Stage::Absent(draft) => self.create(draft).await?,
+            SessionState::Absent(draft) => self.create(draft).await?,
             // `open_to_change` has loaded it.
-            Stage::Unread(_) | Stage::Ambiguous(_) => self.create(&Draft::default()).await?,
+            SessionState::Unread(_) | SessionState::Ambiguous(_) => self.create(&Draft::default()).await?,
         };
-        state.stage = Stage::Present(Box::new(session));
-        state.tell(News::NewId);
+        state.session_state = SessionState::Present(Box::new(session));
+        state.tell(TokenAction::NewId);
         Ok(())
     }
 

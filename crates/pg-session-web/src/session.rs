@@ -19,8 +19,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::client::Client;
 use crate::draft::{Draft, Lifetime};
 use crate::error::Error;
+use crate::session_config::{Check, SessionConfig};
 use crate::transport::{Presented, Several};
-use crate::web_sessions::{Check, WebSessions};
 
 /// What this library records begins with this, and an application cannot write it.
 pub(crate) const RESERVED: &str = "pg-session/";
@@ -40,13 +40,13 @@ pub(crate) const RESERVED: &str = "pg-session/";
 ///
 /// # Cancel safety
 /// When the client hangs up, servers drop the handler wherever it waits. What it has set by then is not saved; a
-/// [`login`](Session::login), [`logout`](Session::logout) or [`update`](Session::update) that it was waiting for goes through.
+/// [`login`](Session::login), [`logout`](Session::logout) or [`modify`](Session::modify) that it was waiting for goes through.
 /// A save that has begun, because the handler has returned, is finished whatever the client does.
 #[derive(Clone)]
 pub struct Session(Arc<Shared>);
 
 struct Shared {
-    web: WebSessions,
+    web: SessionConfig,
     client: Client,
     /// Whether the client has something that it would have to forget.
     presented_something: bool,
@@ -76,8 +76,8 @@ pub(crate) struct Request {
 }
 
 pub(crate) struct State {
-    pub(crate) stage: Stage,
-    pub(crate) news: News,
+    pub(crate) session_state: SessionState,
+    pub(crate) news: TokenAction,
     /// Whether the response depends on the session.
     pub(crate) accessed: bool,
     /// Whether the response's head has left.
@@ -98,7 +98,7 @@ pub(crate) struct State {
     removals: Vec<String>,
 }
 
-pub(crate) enum Stage {
+pub(crate) enum SessionState {
     Unread(Verified),
     /// Authentic tokens of several sessions.
     Ambiguous(Several),
@@ -108,7 +108,7 @@ pub(crate) enum Stage {
 
 /// What the client has to be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum News {
+pub(crate) enum TokenAction {
     Nothing,
     /// The same version, signed with the key that signs now, or the database's version where it has lost the client's. The
     /// client can do without until the old key goes.
@@ -122,23 +122,23 @@ pub(crate) enum News {
 }
 
 impl Session {
-    pub(crate) fn new(web: WebSessions, presented: Presented, request: Request) -> Self {
+    pub(crate) fn new(web: SessionConfig, presented: Presented, request: Request) -> Self {
         let flooded = matches!(&presented, Presented::Several(several) if !several.complete);
         let Request { client, removals, touch, withheld, https, navigates } = request;
         let presented_something = !matches!(presented, Presented::Nothing);
         let token = match &presented {
             Presented::Token(token) => Some(*token),
-            Presented::Nothing | Presented::Rejected | Presented::Several(_) => None,
+            Presented::Nothing | Presented::TokenError | Presented::Several(_) => None,
         };
         let began = token.map_or(SystemTime::UNIX_EPOCH, |_| web.manager().database_time());
-        let stage = match presented {
-            Presented::Token(token) => Stage::Unread(token),
-            Presented::Several(several) => Stage::Ambiguous(several),
-            Presented::Nothing | Presented::Rejected => Stage::Absent(Draft::default()),
+        let session_state = match presented {
+            Presented::Token(token) => SessionState::Unread(token),
+            Presented::Several(several) => SessionState::Ambiguous(several),
+            Presented::Nothing | Presented::TokenError => SessionState::Absent(Draft::default()),
         };
         let state = State {
-            stage,
-            news: News::Nothing,
+            session_state,
+            news: TokenAction::Nothing,
             accessed: false,
             closed: false,
             rivals: Vec::new(),
@@ -185,10 +185,10 @@ impl Session {
     where
         T: DeserializeOwned + Send + Sync + 'static,
     {
-        match &self.open().await?.stage {
-            Stage::Present(session) => Ok(session.get_shared(key)?),
-            Stage::Absent(draft) => Ok(draft.get(key)?.map(Arc::new)),
-            Stage::Unread(_) | Stage::Ambiguous(_) => Ok(None),
+        match &self.open().await?.session_state {
+            SessionState::Present(session) => Ok(session.get_shared(key)?),
+            SessionState::Absent(draft) => Ok(draft.get(key)?.map(Arc::new)),
+            SessionState::Unread(_) | SessionState::Ambiguous(_) => Ok(None),
         }
     }
 
@@ -210,7 +210,7 @@ impl Session {
         self.put(key, value, Lifetime::Session).await
     }
 
-    /// Sets an attribute that disappears by itself after `lifetime`.
+    /// Sets an attribute that disappears by itself after `absolute_timeout`.
     ///
     /// # Errors
     /// As [`set`](Session::set).
@@ -243,11 +243,11 @@ impl Session {
     pub async fn remove(&self, key: &str) -> Result<(), Error> {
         check_key(key)?;
         let mut state = self.open_to_change().await?;
-        match &mut state.stage {
+        match &mut state.session_state {
             // One that is not there needs no write, unless another request may be about to add it: then it is later.
-            Stage::Present(session) if session.contains(key) => session.remove(key),
-            Stage::Present(_) | Stage::Unread(_) | Stage::Ambiguous(_) => {}
-            Stage::Absent(draft) => draft.remove(key),
+            SessionState::Present(session) if session.contains(key) => session.remove(key),
+            SessionState::Present(_) | SessionState::Unread(_) | SessionState::Ambiguous(_) => {}
+            SessionState::Absent(draft) => draft.remove(key),
         }
         Ok(())
     }
@@ -264,7 +264,7 @@ impl Session {
     /// **Dropping the future does not undo a save that was submitted.**
     pub async fn save(&self) -> Result<(), Error> {
         let mut state = self.open_to_change().await?;
-        if state.is_modified() && matches!(state.stage, Stage::Absent(_)) {
+        if state.is_modified() && matches!(state.session_state, SessionState::Absent(_)) {
             self.supersede();
         }
         state.save(&self.0.web).await
@@ -281,14 +281,14 @@ impl Session {
 
     /// This request does not count as an access, for pages that poll. To be called before anything else; once the session was
     /// read, it changes nothing. Saving a change counts in any case. For whole paths, set
-    /// [`no_touch_paths`](WebSessions::no_touch_paths).
+    /// [`no_touch_paths`](SessionConfig::no_touch_paths).
     pub async fn no_touch(&self) {
         self.lock().await.touch = false;
     }
 
     /// The settings, the manager and the signer that the request is served with.
     #[must_use]
-    pub fn sessions(&self) -> &WebSessions {
+    pub fn sessions(&self) -> &SessionConfig {
         &self.0.web
     }
 
@@ -356,14 +356,14 @@ impl Session {
 }
 
 impl State {
-    async fn load(&mut self, web: &WebSessions) -> Result<(), Error> {
-        let session = match &self.stage {
-            Stage::Unread(token) => {
+    async fn load(&mut self, web: &SessionConfig) -> Result<(), Error> {
+        let session = match &self.session_state {
+            SessionState::Unread(token) => {
                 let session = read(web, token, self.touch).await?;
                 self.missing = session.is_none();
                 session.map(|session| (*token, session))
             }
-            Stage::Ambiguous(several) => {
+            SessionState::Ambiguous(several) => {
                 let mut live = Vec::new();
                 for token in &several.tokens {
                     if let Some(session) = read(web, token, self.touch).await? {
@@ -372,8 +372,8 @@ impl State {
                 }
                 // The tokens of ended sessions say nothing, and neither do retired ids beside another session: theirs may be
                 // the same one. Two live sessions are those of two users.
-                if live.iter().any(|(_, session)| !session.is_rotated()) {
-                    live.retain(|(_, session)| !session.is_rotated());
+                if live.iter().any(|(_, session)| !session.is_retired()) {
+                    live.retain(|(_, session)| !session.is_retired());
                 }
                 if live.len() > 1 || self.flooded {
                     tracing::warn!(
@@ -384,19 +384,19 @@ impl State {
                 }
                 live.pop()
             }
-            Stage::Absent(_) | Stage::Present(_) => return Ok(()),
+            SessionState::Absent(_) | SessionState::Present(_) => return Ok(()),
         };
-        self.stage = match session {
+        self.session_state = match session {
             Some((token, session)) => {
                 // A client that comes back gets a token from the key that signs now, so that the old key can go.
                 // So does one whose token names a version that the database has lost, or each of its requests asks again.
                 let is_lost = session.version() < token.version;
                 if is_lost || token.key != web.parts().signer.ring().signing() {
-                    self.news = News::Resigned;
+                    self.news = TokenAction::Resigned;
                 }
-                Stage::Present(Box::new(session))
+                SessionState::Present(Box::new(session))
             }
-            None => Stage::Absent(Draft::default()),
+            None => SessionState::Absent(Draft::default()),
         };
         Ok(())
     }
@@ -407,7 +407,7 @@ impl State {
     }
 
     /// Ends the sessions between which the request could not choose, before a new session takes their place.
-    pub(crate) async fn end_rivals(&mut self, web: &WebSessions) -> Result<(), Error> {
+    pub(crate) async fn end_rivals(&mut self, web: &SessionConfig) -> Result<(), Error> {
         if !self.rivals.is_empty() {
             web.manager().delete_many(self.rivals.iter().copied()).await?;
             self.rivals.clear();
@@ -416,64 +416,66 @@ impl State {
     }
 
     pub(crate) fn present(&self) -> Option<&pg_session::Session> {
-        match &self.stage {
-            Stage::Present(session) => Some(session),
-            Stage::Unread(_) | Stage::Ambiguous(_) | Stage::Absent(_) => None,
+        match &self.session_state {
+            SessionState::Present(session) => Some(session),
+            SessionState::Unread(_) | SessionState::Ambiguous(_) | SessionState::Absent(_) => None,
         }
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        match &self.stage {
-            Stage::Present(session) => Ok(session.get(key)?),
-            Stage::Absent(draft) => draft.get(key),
-            Stage::Unread(_) | Stage::Ambiguous(_) => Ok(None),
+        match &self.session_state {
+            SessionState::Present(session) => Ok(session.get(key)?),
+            SessionState::Absent(draft) => draft.get(key),
+            SessionState::Unread(_) | SessionState::Ambiguous(_) => Ok(None),
         }
     }
 
     fn contains(&self, key: &str) -> bool {
-        match &self.stage {
-            Stage::Present(session) => session.contains(key),
-            Stage::Absent(draft) => draft.contains(key),
-            Stage::Unread(_) | Stage::Ambiguous(_) => false,
+        match &self.session_state {
+            SessionState::Present(session) => session.contains(key),
+            SessionState::Absent(draft) => draft.contains(key),
+            SessionState::Unread(_) | SessionState::Ambiguous(_) => false,
         }
     }
 
     pub(crate) fn put<T: Serialize + ?Sized>(
         &mut self,
-        web: &WebSessions,
+        web: &SessionConfig,
         key: &str,
         value: &T,
         lifetime: Lifetime,
     ) -> Result<(), Error> {
-        match (&mut self.stage, lifetime) {
-            (Stage::Present(session), Lifetime::Session) => Ok(session.set(key, value)?),
-            (Stage::Present(session), Lifetime::For(lifetime)) => Ok(session.set_for(key, value, lifetime)?),
-            (Stage::Present(session), Lifetime::Until(end)) => Ok(session.set_until(key, value, end)?),
-            (Stage::Absent(draft), lifetime) => draft.set(web.manager(), key, value, lifetime),
+        match (&mut self.session_state, lifetime) {
+            (SessionState::Present(session), Lifetime::Session) => Ok(session.set(key, value)?),
+            (SessionState::Present(session), Lifetime::For(lifetime)) => {
+                Ok(session.set_for(key, value, lifetime)?)
+            }
+            (SessionState::Present(session), Lifetime::Until(end)) => Ok(session.set_until(key, value, end)?),
+            (SessionState::Absent(draft), lifetime) => draft.set(web.manager(), key, value, lifetime),
             // `open` has loaded it.
-            (Stage::Unread(_) | Stage::Ambiguous(_), _) => Ok(()),
+            (SessionState::Unread(_) | SessionState::Ambiguous(_), _) => Ok(()),
         }
     }
 
     /// Whether a save would write something.
     pub(crate) fn is_modified(&self) -> bool {
-        match &self.stage {
-            Stage::Present(session) => session.is_modified(),
-            Stage::Absent(draft) => !draft.is_empty(),
-            Stage::Unread(_) | Stage::Ambiguous(_) => false,
+        match &self.session_state {
+            SessionState::Present(session) => session.is_modified(),
+            SessionState::Absent(draft) => !draft.is_empty(),
+            SessionState::Unread(_) | SessionState::Ambiguous(_) => false,
         }
     }
 
     /// Writes what was set, to the session that there is or to a new one. Never to one that has ended.
-    pub(crate) async fn save(&mut self, web: &WebSessions) -> Result<(), Error> {
-        if matches!(&self.stage, Stage::Absent(draft) if !draft.is_empty()) {
+    pub(crate) async fn save(&mut self, web: &SessionConfig) -> Result<(), Error> {
+        if matches!(&self.session_state, SessionState::Absent(draft) if !draft.is_empty()) {
             self.create(web).await?;
         }
         let manager = web.manager();
         let renewal = self.renewal(web);
-        match &mut self.stage {
-            Stage::Present(session) if session.is_modified() => {
-                let mut update = manager.update(session);
+        match &mut self.session_state {
+            SessionState::Present(session) if session.is_modified() => {
+                let mut update = manager.save(session);
                 if let Some(lifetime) = renewal {
                     update = update.expires_in(lifetime);
                 }
@@ -482,7 +484,7 @@ impl State {
                     Check::Attributes => update.check_attributes().await,
                 };
                 match saved.map_err(Error::from) {
-                    Ok(()) => self.tell(News::Fresher),
+                    Ok(()) => self.tell(TokenAction::Fresher),
                     Err(error) => {
                         if error.is_outcome() {
                             session.discard_changes();
@@ -491,14 +493,17 @@ impl State {
                     }
                 }
             }
-            Stage::Present(_) | Stage::Absent(_) | Stage::Unread(_) | Stage::Ambiguous(_) => {}
+            SessionState::Present(_)
+            | SessionState::Absent(_)
+            | SessionState::Unread(_)
+            | SessionState::Ambiguous(_) => {}
         }
         Ok(())
     }
 
     /// The session's id. Without a session, one is created.
-    pub(crate) async fn id_or_new(&mut self, web: &WebSessions) -> Result<SessionId, Error> {
-        if matches!(self.stage, Stage::Absent(_)) {
+    pub(crate) async fn id_or_new(&mut self, web: &SessionConfig) -> Result<SessionId, Error> {
+        if matches!(self.session_state, SessionState::Absent(_)) {
             self.create(web).await?;
         }
         // `open` has loaded it.
@@ -506,7 +511,7 @@ impl State {
     }
 
     /// Makes a session of the draft.
-    async fn create(&mut self, web: &WebSessions) -> Result<(), Error> {
+    async fn create(&mut self, web: &SessionConfig) -> Result<(), Error> {
         if self.flooded {
             return Err(Error::ambiguous());
         }
@@ -514,20 +519,20 @@ impl State {
             return Err(Error::cross_site());
         }
         self.end_rivals(web).await?;
-        let Stage::Absent(draft) = &self.stage else { return Ok(()) };
+        let SessionState::Absent(draft) = &self.session_state else { return Ok(()) };
         let (manager, parts) = (web.manager(), web.parts());
         if !parts.creations.admit(manager.database_time()) {
             return Err(Error::anonymous_limit());
         }
         let create = manager.create_anonymous().expires_in(web.lifetime_of_visitors());
         let session = draft.put_into(create)?.await?;
-        self.stage = Stage::Present(Box::new(session));
-        self.tell(News::NewId);
+        self.session_state = SessionState::Present(Box::new(session));
+        self.tell(TokenAction::NewId);
         Ok(())
     }
 
     /// The lifetime that a change gives a session without a user, once half of it is over.
-    pub(crate) fn renewal(&self, web: &WebSessions) -> Option<Duration> {
+    pub(crate) fn renewal(&self, web: &SessionConfig) -> Option<Duration> {
         let session = self.present().filter(|session| session.user_id().is_none())?;
         let lifetime = web.lifetime_of_visitors();
         let left = session.expires_at().duration_since(web.manager().database_time()).unwrap_or_default();
@@ -536,18 +541,18 @@ impl State {
 
     /// Renews a session without a user after a change that could not do it itself. The change is committed, so a failure
     /// is no error of it; the next change tries again.
-    pub(crate) async fn renew(&mut self, web: &WebSessions) {
+    pub(crate) async fn renew(&mut self, web: &SessionConfig) {
         let Some(lifetime) = self.renewal(web) else { return };
-        if let Stage::Present(session) = &mut self.stage
-            && let Err(error) = web.manager().update(session).expires_in(lifetime).await
+        if let SessionState::Present(session) = &mut self.session_state
+            && let Err(error) = web.manager().save(session).expires_in(lifetime).await
         {
             tracing::debug!(?error, "an anonymous session was changed and not renewed");
         }
     }
 
     /// A new id says more than a newer version.
-    pub(crate) fn tell(&mut self, news: News) {
-        if !(news == News::Fresher && self.news == News::NewId) {
+    pub(crate) fn tell(&mut self, news: TokenAction) {
+        if !(news == TokenAction::Fresher && self.news == TokenAction::NewId) {
             self.news = news;
         }
     }
@@ -555,11 +560,11 @@ impl State {
 
 /// Never shows less than this client has seen on another node.
 async fn read(
-    web: &WebSessions,
+    web: &SessionConfig,
     token: &Verified,
     touch: bool,
 ) -> Result<Option<pg_session::Session>, Error> {
-    let get = web.manager().get(token.id).at_least(token.version).or_latest();
+    let get = web.manager().get(token.id).min_version(token.version).or_latest();
     Ok(if touch { get.await? } else { get.no_touch().await? })
 }
 
@@ -570,12 +575,12 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.0.state.try_lock().as_deref() {
-            Ok(State { stage: Stage::Unread(_) | Stage::Ambiguous(_), .. }) => "unread",
-            Ok(State { stage: Stage::Absent(_), .. }) => "absent",
-            Ok(State { stage: Stage::Present(_), .. }) => "present",
+        let session_state = match self.0.state.try_lock().as_deref() {
+            Ok(State { session_state: SessionState::Unread(_) | SessionState::Ambiguous(_), .. }) => "unread",
+            Ok(State { session_state: SessionState::Absent(_), .. }) => "absent",
+            Ok(State { session_state: SessionState::Present(_), .. }) => "present",
             Err(_) => "in use",
         };
-        f.debug_struct("Session").field("stage", &stage).finish_non_exhaustive()
+        f.debug_struct("Session").field("session_state", &session_state).finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::session::{News, RESERVED, Session, Stage};
+use crate::session::{RESERVED, Session, SessionState, TokenAction};
 
 /// The response header that names the privilege which is missing, beside status 403.
 pub const STEP_UP_HEADER: &str = "session-step-up";
@@ -29,7 +29,7 @@ impl Session {
     /// Gives the session a privilege for a while, after the user has proved again who they are. The session gets a new id, in
     /// the same statement; everything else it has stays.
     ///
-    /// The privilege ends by itself, with [`lower`](Session::lower), and with the session. It is never handed on to another user.
+    /// The privilege ends by itself, with [`revoke_elevation`](Session::revoke_elevation), and with the session. It is never handed on to another user.
     ///
     /// Awaiting the builder does it.
     pub fn elevate<'a>(&'a self, privilege: &'a str, lifetime: Duration) -> Elevate<'a> {
@@ -49,9 +49,9 @@ impl Session {
     ///
     /// # Errors
     /// As [`is_elevated`](Session::is_elevated).
-    pub async fn lower(&self, privilege: &str) -> Result<(), Error> {
+    pub async fn revoke_elevation(&self, privilege: &str) -> Result<(), Error> {
         let key = key(privilege)?;
-        if let Stage::Present(session) = &mut self.open_to_change().await?.stage {
+        if let SessionState::Present(session) = &mut self.open_to_change().await?.session_state {
             session.remove(&key);
         }
         Ok(())
@@ -61,7 +61,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Denied`], with the answer for the client.
-    pub async fn demand(&self, privilege: &'static str) -> Result<(), Denied> {
+    pub async fn require_elevation(&self, privilege: &'static str) -> Result<(), Denied> {
         if self.is_elevated(privilege).await.map_err(Denied::Failed)? {
             return Ok(());
         }
@@ -109,8 +109,8 @@ impl Elevate<'_> {
             rotate = rotate.grace(grace);
         }
         rotate.await?;
-        state.stage = Stage::Present(Box::new(session));
-        state.tell(News::NewId);
+        state.session_state = SessionState::Present(Box::new(session));
+        state.tell(TokenAction::NewId);
         Ok(())
     }
 }
@@ -131,7 +131,7 @@ pub enum Denied {
     Missing {
         /// Which one.
         privilege: &'static str,
-        /// Where to send a browser, if that was [configured](crate::WebSessions::step_up_page).
+        /// Where to send a browser, if that was [configured](crate::SessionConfig::step_up_page).
         page: Option<String>,
     },
     /// The session could not be read.

@@ -6,9 +6,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// Default of [`anonymous_lifetime`](crate::WebSessions::anonymous_lifetime).
+/// Default of [`anonymous_lifetime`](crate::SessionConfig::anonymous_lifetime).
 pub(crate) const ANONYMOUS_LIFETIME: Duration = Duration::from_secs(4 * 3_600);
-/// Default of [`anonymous_per_second`](crate::WebSessions::anonymous_per_second).
+/// Default of [`anonymous_per_second`](crate::SessionConfig::anonymous_per_second).
 pub(crate) const ANONYMOUS_PER_SECOND: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 

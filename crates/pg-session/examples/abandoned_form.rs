@@ -70,7 +70,7 @@ async fn send(sessions: &SessionManager, id: SessionId) -> Result<Option<Draft>,
     let mut session = sessions.get(id).await?.ok_or("logged out")?;
     let Some(draft) = session.get("draft")? else { return Ok(None) };
     session.remove("draft");
-    match sessions.update(&mut session).check_attributes().await {
+    match sessions.save(&mut session).check_attributes().await {
         Ok(()) => Ok(Some(draft)),
         Err(UpdateError::Conflict { .. }) => Ok(None), // changed or sent by another tab
         Err(error) => Err(error.into()),

@@ -67,7 +67,7 @@ async fn add(node: SessionManager, id: SessionId, item: u32) -> Result<u32, Trou
         let mut cart: Vec<u32> = session.get("cart")?.unwrap_or_default();
         cart.push(item);
         session.set("cart", &cart)?;
-        match node.update(&mut session).check_attributes().await {
+        match node.save(&mut session).check_attributes().await {
             Ok(()) => return Ok(refused),
             Err(UpdateError::Conflict { .. }) => {} // the next `get` shows what the other one saved
             Err(error) => return Err(error.into()),

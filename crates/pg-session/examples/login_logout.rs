@@ -84,7 +84,7 @@ async fn slow_request(sessions: &SessionManager, id: SessionId) -> Result<(), Bo
 
     sessions.delete(id).await?;
 
-    match sessions.update(&mut session).await {
+    match sessions.save(&mut session).await {
         Err(UpdateError::NotFound) => println!("laptop: logged out, and the slow request did not undo it"),
         Ok(()) => return Err("an update brought a deleted session back".into()),
         Err(error) => return Err(error.into()),

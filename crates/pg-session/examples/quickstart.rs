@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     session.set("role", "user")?;
-    a.update(&mut session).await?;
+    a.save(&mut session).await?;
     println!("a: changed the role, version {}", session.version());
 
     // The notification travels within milliseconds. A barrier makes sure that b has handled it.

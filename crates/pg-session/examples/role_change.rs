@@ -55,12 +55,12 @@ async fn roles(node: &SessionManager, id: SessionId, staff: &Staff) -> Result<Ve
         }
         let (roles, revision) = staff.roles();
         session.set("roles", &roles)?;
-        match node.update(&mut session).check_attributes().await {
+        match node.save(&mut session).check_attributes().await {
             // Saved, then looked at again: a change that came after this look drops what was saved.
             Ok(()) if staff.revision() == revision => return Ok(roles),
             Ok(()) => {
                 session.remove("roles");
-                node.update(&mut session).await?;
+                node.save(&mut session).await?;
             }
             Err(UpdateError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),

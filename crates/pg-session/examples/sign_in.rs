@@ -43,10 +43,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "the old id: user {:?}, {:?}, rotated: {}",
         parallel.user_id(),
         parallel.keys(),
-        parallel.is_rotated()
+        parallel.is_retired()
     );
     parallel.set("cart", &["book", "pen"])?;
-    match sessions.update(&mut parallel).await {
+    match sessions.save(&mut parallel).await {
         Err(UpdateError::Rotated) => println!("and nothing is saved through it"),
         other => return Err(format!("it must not be saved: {other:?}").into()),
     }

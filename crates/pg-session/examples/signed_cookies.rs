@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // After a change the client gets a new cookie with the new version. The next request goes to the other node, which
     // may not have heard of it: it does not answer with less than the cookie says.
     session.set("name", "Ann Smith")?;
-    a.update(&mut session).await?;
+    a.save(&mut session).await?;
     let newer = signer.issue(session.id(), session.version()).expose_into();
     println!("renamed, and at once on b: {}", page(&b, &signer, &newer).await?);
 
@@ -64,7 +64,7 @@ async fn page(node: &SessionManager, signer: &Signer, cookie: &str) -> Result<St
     let Ok(verified) = signer.verify(cookie) else {
         return Ok("the login page".to_owned());
     };
-    let session = node.get(verified.id).at_least(verified.version).await?;
+    let session = node.get(verified.id).min_version(verified.version).await?;
     session.as_ref().map_or_else(|| Ok("the login page".to_owned()), greeting)
 }
 

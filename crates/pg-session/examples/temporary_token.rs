@@ -55,7 +55,7 @@ async fn token(node: &SessionManager, id: SessionId, bank: &Bank) -> Result<Stri
     }
     let (token, lives) = bank.issue();
     session.set_for("bank_token", &token, lives.saturating_sub(MARGIN))?;
-    match node.update(&mut session).check_attributes().await {
+    match node.save(&mut session).check_attributes().await {
         Ok(()) => Ok(token),
         // Another request fetched one meanwhile. Ours is as good, for this call.
         Err(UpdateError::Conflict { .. }) => Ok(token),

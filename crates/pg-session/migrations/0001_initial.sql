@@ -23,7 +23,7 @@ CREATE DOMAIN "{schema}"."{prefix}session_packed" AS text
 -- stays until the session is written again. The library keeps the text short, so that PostgreSQL never moves the column
 -- out of line. Larger attributes are rows of session_attributes.
 --
--- spilled: whether session_attributes may hold rows of the session. A statement that inserts such a row sets it.
+-- has_overflow: whether session_attributes may hold rows of the session. A statement that inserts such a row sets it.
 CREATE TABLE "{schema}"."{prefix}sessions" (
     id               uuid        NOT NULL,
     user_id          uuid,
@@ -36,7 +36,7 @@ CREATE TABLE "{schema}"."{prefix}sessions" (
     expires_at       "{schema}"."{prefix}session_end" NOT NULL,
     rotated_to       uuid,
     attributes       "{schema}"."{prefix}session_packed" NOT NULL DEFAULT '{}',
-    spilled          boolean     NOT NULL DEFAULT true,
+    has_overflow          boolean     NOT NULL DEFAULT true,
     CONSTRAINT "{prefix}sessions_pkey" PRIMARY KEY (id)
 ) WITH (fillfactor = 70);
 
@@ -120,7 +120,7 @@ BEGIN
         WHERE l.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.rotated_to IS NULL));
     END IF;
     DELETE FROM "{schema}"."{prefix}session_attributes" a
-    WHERE a.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.spilled));
+    WHERE a.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_overflow));
     RETURN NULL;
 END
 $pg_session$;

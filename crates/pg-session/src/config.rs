@@ -14,10 +14,10 @@ use crate::session::changes::Limits;
 /// # use std::time::Duration;
 /// let mut config = pg_session::Config::default();
 /// config.idle_timeout = Duration::from_secs(3_600);
-/// config.touch_interval = Duration::from_secs(300);
+/// config.last_access_flush_interval = Duration::from_secs(300);
 /// config.validate()?;
 ///
-/// let config: pg_session::Config = serde_json::from_str(r#"{ "schema": "auth", "lifetime": "12h", "idle_timeout": "1h" }"#)?;
+/// let config: pg_session::Config = serde_json::from_str(r#"{ "schema": "auth", "absolute_timeout": "12h", "idle_timeout": "1h" }"#)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,16 +34,16 @@ pub struct Config {
     /// How long a session lives at most, from its creation, unless `create` says otherwise. Default 30 days, which
     /// is what NIST SP 800-63B allows at AAL1.
     #[serde(with = "humantime_serde")]
-    pub lifetime: Duration,
+    pub absolute_timeout: Duration,
     /// How long a session may go without access. Default 48 hours. Sessions that are exempt ignore it.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
     /// Live sessions that a user may have at once; 0 means unlimited. Default 50: a bound on logins that run away, which
     /// people do not reach. `create` keeps it exactly, under an advisory lock for its user, and logs each session that it
     /// ends.
-    pub max_sessions_per_user: u32,
+    pub sessions_per_user_max: u32,
     /// What `create` does for a user who has them all. Default [`SessionLimit::EvictLeastRecentlyUsed`].
-    pub session_limit: SessionLimit,
+    pub on_session_limit: SessionLimit,
 
     /// How long what a rotation leaves under the old id can be read, by requests that were under way with it. Default
     /// 10 s, at most 60 s; zero ends the old id at once, and a page's parallel requests may find themselves logged out.
@@ -63,7 +63,7 @@ pub struct Config {
     pub cache_sessions_max: usize,
     /// How long an unchanged session stays in memory before it is read again. Default 48 hours: a backstop only.
     #[serde(with = "humantime_serde")]
-    pub cache_lifetime: Duration,
+    pub cache_ttl: Duration,
     /// **The revocation bound.** A node that has not proved for this long that it hears the database stops serving
     /// from memory. Default 6 s, 500 ms to 10 min. Shorter costs more barriers (one each third of it per node, and
     /// each wakes every listener of the database); longer serves revoked sessions longer when the network fails.
@@ -87,7 +87,7 @@ pub struct Config {
     /// How often last accesses are written. Default 10 min, at most a quarter of `idle_timeout`. Accesses closer together
     /// than a tenth of it, or than a minute, count as one.
     #[serde(with = "humantime_serde")]
-    pub touch_interval: Duration,
+    pub last_access_flush_interval: Duration,
     /// Last accesses written by one statement. Default 5 000. A flush starts early only if more sessions wait for it
     /// than the cache holds, or a batch if that is more.
     pub touch_batch_max: usize,
@@ -104,13 +104,13 @@ pub struct Config {
     /// over ([`ErrorKind::Contention`]); a bulk delete is tried for 12 times as long.
     #[serde(with = "humantime_serde")]
     pub row_lock_wait: Duration,
-    /// Whether statements are prepared on the server. Default [`Statements::Auto`].
-    pub statements: Statements,
+    /// Whether statements are prepared on the server. Default [`StatementMode::Auto`].
+    pub statement_mode: StatementMode,
 
-    /// Statements of one kind of write (updates, creates, rotations, deletes, bulk deletes) that may be in flight at the same
+    /// StatementMode of one kind of write (updates, creates, rotations, deletes, bulk deletes) that may be in flight at the same
     /// time. Default 2. A further one leaves only when the youngest has been in flight for 5 ms. Each needs a connection
     /// while it is in flight.
-    pub write_statements_max: usize,
+    pub write_concurrency: usize,
     /// Changes that one statement combines. Default 512.
     pub write_batch_max: usize,
     /// Writes that may wait in each lane before a caller gets [`ErrorKind::Overloaded`]. Default 8 192.
@@ -133,7 +133,7 @@ pub enum Migrations {
     Apply,
 }
 
-/// What `create` does for a user who already has `max_sessions_per_user` live sessions.
+/// What `create` does for a user who already has `sessions_per_user_max` live sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -149,7 +149,7 @@ pub enum SessionLimit {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Statements {
+pub enum StatementMode {
     /// Prepared on each connection that leads directly to PostgreSQL, which the node asks it once; otherwise unnamed.
     #[default]
     Auto,
@@ -168,29 +168,29 @@ impl Default for Config {
             schema: "public".to_owned(),
             table_prefix: String::new(),
             migrations: Migrations::default(),
-            lifetime: HOUR * 24 * 30,
+            absolute_timeout: HOUR * 24 * 30,
             idle_timeout: HOUR * 48,
-            max_sessions_per_user: 50,
-            session_limit: SessionLimit::default(),
+            sessions_per_user_max: 50,
+            on_session_limit: SessionLimit::default(),
             rotation_grace: Duration::from_secs(10),
             attribute_key_bytes_max: 128,
             attribute_value_bytes_max: 16 * 1024,
             attributes_max: 100,
             session_bytes_max: 256 * 1024,
             cache_sessions_max: 10_000,
-            cache_lifetime: HOUR * 48,
+            cache_ttl: HOUR * 48,
             trust_window: Duration::from_secs(6),
             notify_updates: true,
             notify_conflicts: false,
             cleanup_interval: HOUR,
             cleanup_batch_max: 500,
-            touch_interval: Duration::from_secs(600),
+            last_access_flush_interval: Duration::from_secs(600),
             touch_batch_max: 5_000,
             pool_connections_max: 8,
             query_timeout: Duration::from_secs(5),
             row_lock_wait: Duration::from_millis(5),
-            statements: Statements::default(),
-            write_statements_max: 2,
+            statement_mode: StatementMode::default(),
+            write_concurrency: 2,
             write_batch_max: 512,
             write_queue_max: 8_192,
             load_batch_max: 256,
@@ -223,20 +223,20 @@ impl Config {
 
     fn validate_lives(&self) -> Result<(), Error> {
         const MS: Duration = Duration::from_millis(1);
-        between("lifetime", self.lifetime, MS, LIFETIME_MAX)?;
+        between("absolute_timeout", self.absolute_timeout, MS, LIFETIME_MAX)?;
         between("idle_timeout", self.idle_timeout, MS * 4, LIFETIME_MAX)?;
-        between("cache_lifetime", self.cache_lifetime, MS, LIFETIME_MAX)?;
+        between("cache_ttl", self.cache_ttl, MS, LIFETIME_MAX)?;
         between("trust_window", self.trust_window, MS * 500, Duration::from_secs(600))?;
         between("query_timeout", self.query_timeout, MS * 10, Duration::from_secs(600))?;
         between("row_lock_wait", self.row_lock_wait, MS, Duration::from_secs(600))?;
         between("rotation_grace", self.rotation_grace, Duration::ZERO, ROTATION_GRACE_MAX)?;
         between("cleanup_interval", self.cleanup_interval, Duration::ZERO, LIFETIME_MAX)?;
         // A quarter keeps an active session from going idle in the database; see `session::expiry`.
-        if self.touch_interval < MS || self.touch_interval > self.idle_timeout / 4 {
+        if self.last_access_flush_interval < MS || self.last_access_flush_interval > self.idle_timeout / 4 {
             return Err(fault(format!(
-                "touch_interval = {:?} must be between 1ms and a quarter of idle_timeout = {:?}, or active sessions \
-                 could end as idle; lower touch_interval",
-                self.touch_interval, self.idle_timeout
+                "last_access_flush_interval = {:?} must be between 1ms and a quarter of idle_timeout = {:?}, or active sessions \
+                 could end as idle; lower last_access_flush_interval",
+                self.last_access_flush_interval, self.idle_timeout
             )));
         }
         Ok(())
@@ -254,7 +254,7 @@ impl Config {
         between("cleanup_batch_max", self.cleanup_batch_max, 1, 100_000)?;
         between("touch_batch_max", self.touch_batch_max, 1, 50_000)?;
         between("pool_connections_max", self.pool_connections_max, 1, 1_000)?;
-        between("write_statements_max", self.write_statements_max, 1, 16)?;
+        between("write_concurrency", self.write_concurrency, 1, 16)?;
         between("write_batch_max", self.write_batch_max, 1, 10_000)?;
         between("write_queue_max", self.write_queue_max, 1, 1_000_000)?;
         between("load_batch_max", self.load_batch_max, 1, 10_000)?;
@@ -263,8 +263,8 @@ impl Config {
 
     /// Accesses closer together than this are one: a hit is then one comparison, and what was evicted and is loaded again is
     /// not written again. A tenth of the interval in which they are written, and at most a minute.
-    pub(crate) fn touch_step(&self) -> Duration {
-        (self.touch_interval / 10).min(Duration::from_secs(60))
+    pub(crate) fn touch_resolution(&self) -> Duration {
+        (self.last_access_flush_interval / 10).min(Duration::from_secs(60))
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -314,14 +314,19 @@ mod tests {
 
     #[test]
     fn an_error_names_the_field_and_what_it_may_be() {
-        assert!(message(|c| c.lifetime = Duration::ZERO).starts_with("lifetime = 0ns must be between"));
+        assert!(
+            message(|c| c.absolute_timeout = Duration::ZERO)
+                .starts_with("absolute_timeout = 0ns must be between")
+        );
         assert!(message(|c| c.trust_window = Duration::from_millis(1)).contains("trust_window"));
-        assert!(message(|c| c.touch_interval = c.idle_timeout).contains("a quarter of idle_timeout"));
+        assert!(
+            message(|c| c.last_access_flush_interval = c.idle_timeout).contains("a quarter of idle_timeout")
+        );
         assert!(
             message(|c| c.attribute_key_bytes_max = KEY_BYTES_MAX + 1).contains("attribute_key_bytes_max")
         );
-        assert!(message(|c| c.write_statements_max = 0).contains("write_statements_max"));
-        assert!(message(|c| c.lifetime = Duration::MAX).contains("lifetime"));
+        assert!(message(|c| c.write_concurrency = 0).contains("write_concurrency"));
+        assert!(message(|c| c.absolute_timeout = Duration::MAX).contains("absolute_timeout"));
     }
 
     #[test]

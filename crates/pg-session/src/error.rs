@@ -28,7 +28,7 @@ pub enum ErrorKind {
     Contention,
     /// A bounded queue is full: the node is asked for more than the database can take. Nothing was changed.
     Overloaded,
-    /// The user has `max_sessions_per_user` live sessions and the policy is to refuse another.
+    /// The user has `sessions_per_user_max` live sessions and the policy is to refuse another.
     SessionLimit,
     /// An attribute's key, value or count breaks a limit.
     Attribute,

@@ -24,7 +24,7 @@
 //!
 //! if let Some(mut session) = sessions.get(id).await? { // from memory
 //!     session.set("theme", "dark")?;
-//!     sessions.update(&mut session).await?; // writes only what changed
+//!     sessions.save(&mut session).await?; // writes only what changed
 //! }
 //! sessions.delete(id).await?; // on all nodes
 //! # Ok(()) }
@@ -48,7 +48,7 @@
 //!
 //! // Requests in flight can read the retired id for the grace period. It shows the old state.
 //! if let Some(old) = sessions.get(old_id).await? {
-//!     assert!(old.is_rotated() && old.user_id().is_none());
+//!     assert!(old.is_retired() && old.user_id().is_none());
 //! }
 //! # Ok(()) }
 //! ```
@@ -62,7 +62,7 @@
 //! # use pg_session::{ErrorKind, Session, SessionManager, UpdateError};
 //! # type Outcome = Result<(), UpdateError>;
 //! # async fn example(sessions: &SessionManager, session: &mut Session) -> Outcome {
-//! match sessions.update(session).check_attributes().await {
+//! match sessions.save(session).check_attributes().await {
 //!     Ok(()) => {}
 //!     Err(UpdateError::Conflict { keys }) => println!("changed by another request: {keys:?}"),
 //!     Err(UpdateError::NotFound) => println!("logged out"),
@@ -82,12 +82,12 @@
 //! | [`SessionManager`] | the entry point; one for each process, cheap to clone |
 //! | [`Config`], [`Builder`] | settings; an existing pool; another address for the listener |
 //! | [`Session`] | a snapshot with attributes; [`set`](Session::set) changes are saved by `save` |
-//! | [`Create`], [`Get`], [`Update`], [`Rotate`] | builders; awaiting one sends it |
+//! | [`Create`], [`Get`], [`Save`], [`Rotate`] | builders; awaiting one sends it |
 //! | [`SessionId`], [`UserId`], [`GroupId`], [`Version`] | identifiers |
 //! | [`Error`], [`ErrorKind`], [`UpdateError`], [`LockError`] | failures |
-//! | [`Signer`], [`KeyRing`], [`SigningKey`], [`Rejected`] | signed tokens for cookies |
+//! | [`Signer`], [`KeyRing`], [`SigningKey`], [`TokenError`] | signed tokens for cookies |
 //! | [`Lock`], [`Lease`], [`Fence`] | locks with leases and fencing tokens |
-//! | [`Status`], [`ShutdownReport`], [`CleanUp`] | what a node reports |
+//! | [`Status`], [`ShutdownReport`], [`CleanupReport`] | what a node reports |
 //!
 //! # Features
 //!
@@ -112,16 +112,16 @@
 mod clock;
 mod config;
 mod error;
+mod failpoints;
 mod id;
-mod probes;
 mod session;
 mod version;
 // Floor 1: the node's memory, what clients hold, and the only SQL.
 mod cache;
-mod cookie;
 mod postgres;
+mod signing;
 // Floor 2: reading, writing, hearing.
-mod cleaner;
+mod cleanup;
 mod invalidation;
 mod loader;
 mod lock;
@@ -130,37 +130,37 @@ mod writer;
 mod manager;
 
 pub use cache::CacheStats;
-pub use cleaner::CleanUp;
-pub use config::{Config, Migrations, SessionLimit, Statements};
-pub use cookie::{
-    KEYS_MAX, KeyError, KeyId, KeyRing, MESSAGE_BYTES_MAX, MessageTooLong, Purpose, Rejected,
-    SESSION_TOKEN_CHARS, SIGNING_KEY_BYTES_MAX, SIGNING_KEY_BYTES_MIN, SessionToken, Signer, SigningKey,
-    Verified, VersionedId,
-};
+pub use cleanup::CleanupReport;
+pub use config::{Config, Migrations, SessionLimit, StatementMode};
 pub use error::{Error, ErrorKind, UpdateError};
 pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, Lock, LockHolder, Rotate, SessionManager,
-    ShutdownReport, Status, Trusted, Update,
+    Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, Lock, LockHolder, Rotate, Save, SessionManager,
+    ShutdownReport, Status, Trusted,
 };
 pub use pg_listen;
 pub use postgres::connect_options::ConnectOptions;
 pub use postgres::migrate::{sql_after as migrations_sql_after, sql_for as migrations_sql};
 pub use session::{IdleLimit, Session};
+pub use signing::{
+    KEYS_MAX, KeyError, KeyId, KeyRing, MESSAGE_BYTES_MAX, MessageTooLong, Purpose, SESSION_TOKEN_CHARS,
+    SIGNING_KEY_BYTES_MAX, SIGNING_KEY_BYTES_MIN, SessionToken, Signer, SigningKey, TokenError, Verified,
+    VersionedId,
+};
 pub use version::Version;
 pub use writer::WriteStats;
 
 /// What the library's own tests reach into. **Not part of the API**: no promise of stability.
 #[cfg(feature = "testing")]
 pub mod testing {
+    pub use crate::failpoints::{Gate, Guard, Point, Probes};
     pub use crate::postgres::micro::{Batch, session};
-    pub use crate::probes::{Gate, Guard, Point, Probes};
 
     /// Whether a node would act on this payload of a notification, for the fuzz target.
     #[must_use]
     pub fn parse_notification(payload: &str) -> bool {
-        crate::invalidation::message::Message::parse(payload).is_ok()
+        crate::invalidation::notification::Message::parse(payload).is_ok()
     }
 }

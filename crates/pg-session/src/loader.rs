@@ -19,15 +19,15 @@ use tracing::warn;
 
 use crate::cache::{Cache, Ticket};
 use crate::error::{Error, ErrorKind};
+use crate::failpoints::{Point, Probes};
 use crate::id::SessionId;
 use crate::invalidation::trust::Ended;
 use crate::postgres::Database;
 use crate::postgres::failure::{Failure, Verdict};
-use crate::probes::{Point, Probes};
 use crate::session::record::SharedRecord;
 
-/// Statements under way at once.
-pub(crate) const LOAD_LANES: usize = 2;
+/// StatementMode under way at once.
+pub(crate) const LOADERS: usize = 2;
 /// Tries of one statement that collided or whose plan was outdated.
 const TRIES_MAX: u32 = 3;
 /// Reads that may wait for one session.
@@ -40,7 +40,7 @@ type ById<T> = HashMap<SessionId, T, DefaultHashBuilder>;
 /// The session, or `None` if there is none that is alive.
 type Answer = Result<Option<SharedRecord>, Error>;
 /// Nearly always one.
-type Waiters = SmallVec<[oneshot::Sender<Answer>; 1]>;
+type LoadWaiters = SmallVec<[oneshot::Sender<Answer>; 1]>;
 
 /// The queue of missing sessions.
 pub(crate) struct Loader {
@@ -62,7 +62,7 @@ pub(crate) struct Loader {
 pub struct LoadStats {
     /// Sessions that the database was asked for.
     pub sessions: u64,
-    /// Statements that asked.
+    /// StatementMode that asked.
     pub statements: u64,
     /// Reads that asked for a version which the database has lost, and were answered with the latest that it holds; see
     /// [`Get::or_latest`](crate::Get::or_latest).
@@ -73,7 +73,7 @@ pub struct LoadStats {
 struct Queue {
     /// In order of arrival; each id stands once here and once in `waiters`.
     order: VecDeque<SessionId>,
-    waiters: ById<Waiters>,
+    waiters: ById<LoadWaiters>,
     flights: ById<Flight>,
     closed: Option<Ended>,
 }
@@ -81,7 +81,7 @@ struct Queue {
 /// A load whose statement has left.
 struct Flight {
     ticket: Ticket,
-    waiters: Waiters,
+    waiters: LoadWaiters,
 }
 
 impl Loader {
@@ -166,7 +166,7 @@ impl Loader {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let _end = LaneEnd { loader: &self, stop: &stop };
         loop {
-            let (ids, ticket) = self.depart();
+            let (ids, ticket) = self.start_batch();
             if ids.is_empty() {
                 tokio::select! {
                     () = self.wake.notified() => continue,
@@ -176,7 +176,7 @@ impl Loader {
             let airborne = Airborne { loader: &self, ids: &ids };
             let loaded = self.fetch(&ids).await;
             self.probes.reach(Point::Loaded).await;
-            self.arrive(airborne, ticket, &loaded);
+            self.complete_batch(airborne, ticket, &loaded);
             // For ids that waited for these flights to land.
             self.wake.notify_one();
             // Those who were just answered get a turn: what they read next joins the statement that leaves now.
@@ -185,7 +185,7 @@ impl Loader {
     }
 
     /// Moves queued ids into the air, at most one flight for each. The ticket is taken before the query leaves.
-    fn depart(&self) -> (Vec<SessionId>, Ticket) {
+    fn start_batch(&self) -> (Vec<SessionId>, Ticket) {
         let mut queue = self.queue();
         let ticket = self.cache.ticket();
         let mut ids = Vec::new();
@@ -218,17 +218,17 @@ impl Loader {
                         .collect());
                 }
                 Err(Failure {
-                    verdict: Verdict::Collided | Verdict::Outdated | Verdict::WrongServer,
+                    verdict: Verdict::Retryable | Verdict::StalePlan | Verdict::WrongServer,
                     ..
                 }) if tries < TRIES_MAX => {
                     tries += 1;
                 }
-                Err(failure) => return Err(failure.of_read()),
+                Err(failure) => return Err(failure.into_read_error()),
             }
         }
     }
 
-    fn arrive(&self, mut airborne: Airborne<'_>, ticket: Ticket, loaded: &Result<Fetched, Error>) {
+    fn complete_batch(&self, mut airborne: Airborne<'_>, ticket: Ticket, loaded: &Result<Fetched, Error>) {
         while let Some(&id) = airborne.ids.first() {
             let answer = match loaded {
                 Ok(found) => match found.get(&id) {
@@ -242,7 +242,7 @@ impl Loader {
                 Ok(Some(record)) => {
                     self.cache.install(ticket, record);
                 }
-                Ok(None) => self.cache.discard(id),
+                Ok(None) => self.cache.mark_absent(id),
                 Err(_) => {}
             }
             for waiter in airborne.land() {
@@ -294,8 +294,8 @@ struct Airborne<'a> {
 
 impl Airborne<'_> {
     /// Ends the first flight and returns who waited for it.
-    fn land(&mut self) -> Waiters {
-        let Some((id, rest)) = self.ids.split_first() else { return Waiters::new() };
+    fn land(&mut self) -> LoadWaiters {
+        let Some((id, rest)) = self.ids.split_first() else { return LoadWaiters::new() };
         self.ids = rest;
         self.loader.queue().flights.remove(id).map(|flight| flight.waiters).unwrap_or_default()
     }
@@ -310,7 +310,7 @@ impl Drop for Airborne<'_> {
     }
 }
 
-fn join(waiters: &mut Waiters, waiter: oneshot::Sender<Answer>) -> Result<(), Error> {
+fn join(waiters: &mut LoadWaiters, waiter: oneshot::Sender<Answer>) -> Result<(), Error> {
     if waiters.len() >= WAITERS_MAX {
         // Readers that have gone away make room.
         waiters.retain(|waiter| !waiter.is_closed());

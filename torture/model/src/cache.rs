@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use crate::guard::Guard;
 use crate::tally::Seen;
 use crate::version::Version;
-use crate::world::Rules;
+use crate::world::Policy;
 
 /// Invalidations that the stripe remembers one by one: two, where the library has four, to see some forgotten.
 const REMEMBERED: usize = 2;
@@ -51,10 +51,10 @@ struct Stripe {
 }
 
 impl Stripe {
-    fn note(&mut self, rules: &Rules, version: Version, sequence: u8) {
+    fn note(&mut self, policy: &Policy, version: Version, sequence: u8) {
         if self.remembered.is_full() {
             let out = self.remembered.remove(0);
-            if rules.holds(Guard::Forgotten) {
+            if policy.holds(Guard::Forgotten) {
                 self.forgotten = out.sequence;
             }
         }
@@ -112,29 +112,29 @@ impl Cache {
         Ticket { sequence: self.sequence, epoch: self.epoch }
     }
 
-    pub(crate) fn is_current(&self, rules: &Rules, ticket: Ticket) -> bool {
-        (ticket.epoch == self.epoch || !rules.holds(Guard::JoinEpoch))
-            && (self.unnamed <= ticket.sequence || !rules.holds(Guard::Unnamed))
+    pub(crate) fn is_current(&self, policy: &Policy, ticket: Ticket) -> bool {
+        (ticket.epoch == self.epoch || !policy.holds(Guard::JoinEpoch))
+            && (self.unnamed <= ticket.sequence || !policy.holds(Guard::Unnamed))
             && self.stripe.admits(ticket, Version::ABSENT)
     }
 
-    pub(crate) fn install(&mut self, rules: &Rules, ticket: Ticket, record: Record) -> bool {
+    pub(crate) fn install(&mut self, policy: &Policy, ticket: Ticket, record: Record) -> bool {
         let version = record.version;
-        if rules.holds(Guard::Writing) {
+        if policy.holds(Guard::Writing) {
             self.stripe.see(version);
         }
         let old = self.slot.map(|slot| slot.record.version);
-        let admitted = (is_listening(ticket.epoch) || !rules.holds(Guard::Listening))
+        let admitted = (is_listening(ticket.epoch) || !policy.holds(Guard::Listening))
             && ticket.epoch / GENERATION == self.epoch / GENERATION
             && self.stripe.is_newest(version)
-            && (self.stripe.admits(ticket, version) || !rules.holds(Guard::FillTicket));
-        if admitted && self.put(rules, ticket, record) {
+            && (self.stripe.admits(ticket, version) || !policy.holds(Guard::FillTicket));
+        if admitted && self.put(policy, ticket, record) {
             self.kept_deaf |= !is_listening(ticket.epoch);
-            rules.tally.add(if ticket.epoch == self.epoch { Seen::Install } else { Seen::InstallAfterLoss });
+            policy.tally.add(if ticket.epoch == self.epoch { Seen::Install } else { Seen::InstallAfterLoss });
             return true;
         }
-        rules.tally.add(Seen::Refusal);
-        if rules.holds(Guard::SeenDropsLower) && old.is_some_and(|old| old < version) {
+        policy.tally.add(Seen::Refusal);
+        if policy.holds(Guard::SeenDropsLower) && old.is_some_and(|old| old < version) {
             self.take();
         }
         false
@@ -150,19 +150,19 @@ impl Cache {
     }
 
     /// The first half of `publish`; the second is [`install`](Cache::install).
-    pub(crate) fn publish_note(&mut self, rules: &Rules, version: Version) {
+    pub(crate) fn publish_note(&mut self, policy: &Policy, version: Version) {
         let sequence = self.next();
-        if rules.holds(Guard::PublishNotes) {
-            self.stripe.note(rules, version, sequence);
+        if policy.holds(Guard::PublishNotes) {
+            self.stripe.note(policy, version, sequence);
         }
     }
 
-    pub(crate) fn invalidate(&mut self, rules: &Rules, version: Version) {
+    pub(crate) fn invalidate(&mut self, policy: &Policy, version: Version) {
         let sequence = self.next();
-        if rules.holds(Guard::Note) {
-            let tombstone = version != Version::DELETED || rules.holds(Guard::Tombstone);
+        if policy.holds(Guard::Note) {
+            let tombstone = version != Version::DELETED || policy.holds(Guard::Tombstone);
             let noted = if tombstone { version } else { self.slot_version() };
-            self.stripe.note(rules, noted, sequence);
+            self.stripe.note(policy, noted, sequence);
         }
         if self.slot_version() < version {
             self.take();
@@ -170,34 +170,34 @@ impl Cache {
         self.handled = self.handled.max(version);
     }
 
-    pub(crate) fn forget(&mut self, rules: &Rules) {
-        self.invalidate(rules, Version::DELETED);
+    pub(crate) fn remove(&mut self, policy: &Policy) {
+        self.invalidate(policy, Version::DELETED);
     }
 
-    pub(crate) fn discard(&mut self, rules: &Rules) {
+    pub(crate) fn mark_absent(&mut self, policy: &Policy) {
         let sequence = self.next();
-        if rules.holds(Guard::Discard) {
-            self.stripe.note(rules, Version::DELETED, sequence);
+        if policy.holds(Guard::Discard) {
+            self.stripe.note(policy, Version::DELETED, sequence);
             self.handled = Version::DELETED;
         }
         self.take();
     }
 
-    /// `drop_user` and `drop_group`, after all of the owner's sessions were deleted.
-    pub(crate) fn drop_owner(&mut self, rules: &Rules) {
+    /// `remove_user` and `remove_group`, after all of the owner's sessions were deleted.
+    pub(crate) fn remove_owner(&mut self, policy: &Policy) {
         let sequence = self.next();
         self.dropped_at = sequence;
         self.unnamed = sequence;
         // The index lists what is in memory, and nothing else.
         if self.slot.is_some() {
-            self.forget(rules);
+            self.remove(policy);
         }
         self.handled = Version::DELETED;
     }
 
     /// After all sessions were deleted. An entry of an earlier generation is never served, so here it is gone at once.
-    pub(crate) fn drop_all(&mut self, rules: &Rules) {
-        if rules.holds(Guard::Generation) {
+    pub(crate) fn remove_all(&mut self, policy: &Policy) {
+        if policy.holds(Guard::Generation) {
             self.epoch += GENERATION;
         }
         self.take();
@@ -229,26 +229,26 @@ impl Cache {
     }
 
     /// `found` is what the database held, asked under `ticket`.
-    pub(crate) fn verify(&mut self, rules: &Rules, ticket: Ticket, found: Version) {
+    pub(crate) fn verify(&mut self, policy: &Policy, ticket: Ticket, found: Version) {
         let Some(slot) = self.slot.filter(|slot| slot.epoch < ticket.epoch) else { return };
-        if found != slot.record.version && rules.holds(Guard::VerifyVersion) {
-            rules.tally.add(Seen::Outdated);
+        if found != slot.record.version && policy.holds(Guard::VerifyVersion) {
+            policy.tally.add(Seen::Outdated);
             self.take();
             return;
         }
-        rules.tally.add(Seen::Verified);
-        self.put(rules, ticket, slot.record);
+        policy.tally.add(Seen::Verified);
+        self.put(policy, ticket, slot.record);
     }
 
     pub(crate) fn take(&mut self) {
         self.slot = None;
     }
 
-    fn put(&mut self, rules: &Rules, ticket: Ticket, record: Record) -> bool {
-        if self.dropped_at > ticket.sequence && rules.holds(Guard::OwnerDropped) {
+    fn put(&mut self, policy: &Policy, ticket: Ticket, record: Record) -> bool {
+        if self.dropped_at > ticket.sequence && policy.holds(Guard::OwnerDropped) {
             return false;
         }
-        let epoch = if rules.holds(Guard::TicketsEpoch) { ticket.epoch } else { self.epoch };
+        let epoch = if policy.holds(Guard::TicketsEpoch) { ticket.epoch } else { self.epoch };
         self.slot = Some(Slot { record, epoch });
         true
     }
@@ -291,7 +291,7 @@ impl Cache {
     }
 }
 
-/// What `drop_all` adds to the epoch. The connections of a model's bounds are fewer.
+/// What `remove_all` adds to the epoch. The connections of a model's bounds are fewer.
 const GENERATION: u8 = 32;
 
 fn is_listening(epoch: u8) -> bool {

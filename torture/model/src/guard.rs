@@ -55,7 +55,7 @@ guards! {
     Discard,
     /// `cache/index.rs`, `add`: a record is refused if its owner was dropped after its ticket.
     OwnerDropped,
-    /// `cache/mod.rs`, `drop_all`: begins a generation. What is of an earlier one is not served and not kept.
+    /// `cache/mod.rs`, `remove_all`: begins a generation. What is of an earlier one is not served and not kept.
     Generation,
     /// `cache/mod.rs`, `is_current`: a drop that named no session ends the joining of older loads.
     Unnamed,

@@ -14,7 +14,7 @@ use crate::database::Database;
 use crate::guard::Guard;
 use crate::tally::Seen;
 use crate::version::Version;
-use crate::world::Rules;
+use crate::world::Policy;
 
 /// Events on their way; the bounds of a model see to it that there is room.
 const EVENTS_MAX: usize = 10;
@@ -46,11 +46,11 @@ pub enum Ending {
 }
 
 impl Ending {
-    pub(crate) fn apply(self, rules: &Rules, cache: &mut Cache) {
+    pub(crate) fn apply(self, policy: &Policy, cache: &mut Cache) {
         match self {
-            Self::Session => cache.forget(rules),
-            Self::Owner => cache.drop_owner(rules),
-            Self::All => cache.drop_all(rules),
+            Self::Session => cache.remove(policy),
+            Self::Owner => cache.remove_owner(policy),
+            Self::All => cache.remove_all(policy),
             Self::Expiry => {}
         }
     }
@@ -125,8 +125,8 @@ impl Hearing {
         self.events.push(Event::Lost);
     }
 
-    pub(crate) fn may_listen(&self, rules: &Rules) -> bool {
-        self.link == Link::Down && rules.holds(Guard::Relisten)
+    pub(crate) fn may_listen(&self, policy: &Policy) -> bool {
+        self.link == Link::Down && policy.holds(Guard::Relisten)
     }
 
     pub(crate) fn listen(&mut self) {
@@ -141,9 +141,9 @@ impl Hearing {
     }
 
     /// `Barriers::begin` reads the clock, and the server commits the NOTIFY at once. Later would only be worth less.
-    pub(crate) fn send_barrier(&mut self, rules: &Rules) {
+    pub(crate) fn send_barrier(&mut self, policy: &Policy) {
         let returned = Event::InSync { age: 0 };
-        if rules.holds(Guard::Barrier) {
+        if policy.holds(Guard::Barrier) {
             self.events.push(returned);
         } else {
             // A ping's answer proves that the server is there, and has nothing to do with notifications.
@@ -152,10 +152,10 @@ impl Hearing {
     }
 
     /// `Hearing::run` handles one event.
-    pub(crate) fn hear(&mut self, rules: &Rules, cache: &mut Cache) {
+    pub(crate) fn hear(&mut self, policy: &Policy, cache: &mut Cache) {
         match self.events.remove(0) {
-            Event::Changed(version) => cache.invalidate(rules, version),
-            Event::Ended(ending) => ending.apply(rules, cache),
+            Event::Changed(version) => cache.invalidate(policy, version),
+            Event::Ended(ending) => ending.apply(policy, cache),
             Event::Listening => {
                 cache.start_listening();
                 match self.resync {
@@ -164,32 +164,32 @@ impl Hearing {
                 }
             }
             Event::InSync { age } => {
-                let age = if rules.holds(Guard::AsOfBeforeSending) { age } else { 0 };
-                self.trust = rules.bounds.window - age;
+                let age = if policy.holds(Guard::AsOfBeforeSending) { age } else { 0 };
+                self.trust = policy.bounds.window - age;
                 self.outlived_loss = false;
-                rules.tally.add(if cache.epoch() == 1 { Seen::Trusted } else { Seen::TrustedAgain });
+                policy.tally.add(if cache.epoch() == 1 { Seen::Trusted } else { Seen::TrustedAgain });
             }
-            Event::Lost => self.deafen(rules, cache),
+            Event::Lost => self.deafen(policy, cache),
         }
     }
 
-    fn deafen(&mut self, rules: &Rules, cache: &mut Cache) {
-        if rules.holds(Guard::LossRevokes) {
+    fn deafen(&mut self, policy: &Policy, cache: &mut Cache) {
+        if policy.holds(Guard::LossRevokes) {
             self.trust = 0;
         }
-        if rules.holds(Guard::LossBeginsEpoch) {
+        if policy.holds(Guard::LossBeginsEpoch) {
             cache.stop_listening();
         }
         self.outlived_loss = self.trust > 0;
     }
 
     /// `Resync::verify`, step by step: ticket, query, verdict.
-    pub(crate) fn resync(&mut self, rules: &Rules, cache: &mut Cache, database: &Database) {
+    pub(crate) fn resync(&mut self, policy: &Policy, cache: &mut Cache, database: &Database) {
         self.resync = match self.resync {
             Resync::Wanted if cache.is_unverified() => Resync::Asked { ticket: cache.ticket() },
             Resync::Asked { ticket } => Resync::Found { ticket, version: database.row },
             Resync::Found { ticket, version } => {
-                cache.verify(rules, ticket, version);
+                cache.verify(policy, ticket, version);
                 self.rested()
             }
             Resync::Wanted | Resync::Idle => self.rested(),
@@ -208,16 +208,16 @@ impl Hearing {
     }
 
     /// A barrier that is as old as the window proves nothing any more, and is as good as lost.
-    pub(crate) fn tick(&mut self, rules: &Rules) {
+    pub(crate) fn tick(&mut self, policy: &Policy) {
         self.trust = self.trust.saturating_sub(1);
         self.outlived_loss &= self.trust > 0;
         for event in &mut self.events {
             if let Event::InSync { age } = event {
-                *age = rules.bounds.window.min(*age + 1);
+                *age = policy.bounds.window.min(*age + 1);
             }
         }
-        if rules.holds(Guard::AsOfBeforeSending) {
-            let worthless = Event::InSync { age: rules.bounds.window };
+        if policy.holds(Guard::AsOfBeforeSending) {
+            let worthless = Event::InSync { age: policy.bounds.window };
             self.events.retain(|event| *event != worthless);
         }
     }

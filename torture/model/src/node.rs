@@ -3,7 +3,7 @@
 use crate::cache::Cache;
 use crate::hearing::Hearing;
 use crate::reading::Reading;
-use crate::world::Rules;
+use crate::world::Policy;
 use crate::writing::Writing;
 
 /// More than the longest queue, a reconnect and a barrier take.
@@ -28,9 +28,9 @@ impl Node {
         }
     }
 
-    pub(crate) fn tick(&mut self, rules: &Rules) {
-        self.reading.tick(rules);
-        self.hearing.tick(rules);
+    pub(crate) fn tick(&mut self, policy: &Policy) {
+        self.reading.tick(policy);
+        self.hearing.tick(policy);
     }
 
     /// A session that somebody on this node holds, and may update.
@@ -38,8 +38,8 @@ impl Node {
         self.reading.told.is_live()
     }
 
-    pub(crate) fn canonical(&mut self, rules: &Rules) {
-        self.reading.canonical(rules, &self.cache);
+    pub(crate) fn canonical(&mut self, policy: &Policy) {
+        self.reading.canonical(policy, &self.cache);
         let load = self.reading.flight.as_mut().map(|flight| &mut flight.ticket);
         let write = self.writing.ticket();
         let verify = self.hearing.ticket();
@@ -47,27 +47,27 @@ impl Node {
     }
 
     /// Whether the node gets from here to serving hits, by itself, if nothing else happens.
-    pub(crate) fn recovers(&self, rules: &Rules) -> bool {
+    pub(crate) fn recovers(&self, policy: &Policy) -> bool {
         let mut node = self.clone();
         for _ in 0..RECOVERY_STEPS_MAX {
             if node.hearing.trust > 0 && node.cache.is_listening() {
                 return true;
             }
-            node.recover(rules);
+            node.recover(policy);
         }
         false
     }
 
-    fn recover(&mut self, rules: &Rules) {
+    fn recover(&mut self, policy: &Policy) {
         let hearing = &mut self.hearing;
         if hearing.may_notice_loss() {
             hearing.lost();
-        } else if hearing.may_listen(rules) {
+        } else if hearing.may_listen(policy) {
             hearing.listen();
         } else if !hearing.events.is_empty() {
-            hearing.hear(rules, &mut self.cache);
+            hearing.hear(policy, &mut self.cache);
         } else if hearing.may_send_barrier() {
-            hearing.send_barrier(rules);
+            hearing.send_barrier(policy);
         }
     }
 }

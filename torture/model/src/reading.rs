@@ -14,7 +14,7 @@ use crate::hearing::Hearing;
 use crate::promise::{Broken, Floor};
 use crate::tally::Seen;
 use crate::version::Version;
-use crate::world::Rules;
+use crate::world::Policy;
 
 /// Where the reader is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -90,20 +90,20 @@ impl Reading {
     }
 
     /// The clock is read, and the epoch.
-    pub(crate) fn judge(&mut self, rules: &Rules, trust: u8, cache: &Cache, database: &Database) {
+    pub(crate) fn judge(&mut self, policy: &Policy, trust: u8, cache: &Cache, database: &Database) {
         let Reader::Found { until, outlived_loss, slot, floor } = self.reader else { return };
-        let until = if rules.holds(Guard::UntilFirst) { until } else { trust };
-        let trusted = until > 0 || !rules.holds(Guard::TrustWindow);
-        let verified = slot.epoch == cache.epoch() || !rules.holds(Guard::Verified);
+        let until = if policy.holds(Guard::UntilFirst) { until } else { trust };
+        let trusted = until > 0 || !policy.holds(Guard::TrustWindow);
+        let verified = slot.epoch == cache.epoch() || !policy.holds(Guard::Verified);
         // The node's bound of the database's clock is never behind it: it knows at once.
-        let ended = database.expired && rules.holds(Guard::Expiry);
+        let ended = database.expired && policy.holds(Guard::Expiry);
         self.reader = Reader::Missed { floor };
         if trusted && verified && ended {
-            rules.tally.add(Seen::EndedInMemory);
+            policy.tally.add(Seen::EndedInMemory);
         } else if trusted && verified {
             // The strongest form of I3: what is due now, not when the read began.
             let floor = floor.raise(database.due());
-            rules.tally.add(Seen::Hit);
+            policy.tally.add(Seen::Hit);
             if outlived_loss {
                 self.broken = self.broken.or(Some(Broken::FromMemory));
             }
@@ -111,9 +111,9 @@ impl Reading {
         }
     }
 
-    pub(crate) fn is_trusted(&mut self, rules: &Rules, trust: u8) {
+    pub(crate) fn is_trusted(&mut self, policy: &Policy, trust: u8) {
         if let Reader::Missed { floor } = self.reader {
-            self.reader = if trust > 0 || !rules.holds(Guard::JoinTrusted) {
+            self.reader = if trust > 0 || !policy.holds(Guard::JoinTrusted) {
                 Reader::MayJoin { floor }
             } else {
                 Reader::Queued { floor }
@@ -121,13 +121,13 @@ impl Reading {
         }
     }
 
-    pub(crate) fn enqueue(&mut self, rules: &Rules, cache: &Cache) {
+    pub(crate) fn enqueue(&mut self, policy: &Policy, cache: &Cache) {
         let Reader::MayJoin { floor } = self.reader else { return };
-        let joins = self
-            .flight
-            .is_some_and(|flight| cache.is_current(rules, flight.ticket) || !rules.holds(Guard::JoinCurrent));
+        let joins = self.flight.is_some_and(|flight| {
+            cache.is_current(policy, flight.ticket) || !policy.holds(Guard::JoinCurrent)
+        });
         if joins {
-            rules.tally.add(Seen::Join);
+            policy.tally.add(Seen::Join);
         }
         self.reader = if joins { Reader::Aboard { floor } } else { Reader::Queued { floor } };
     }
@@ -147,23 +147,23 @@ impl Reading {
         }
     }
 
-    pub(crate) fn arrive(&mut self, rules: &Rules, cache: &mut Cache, database: &Database) {
+    pub(crate) fn arrive(&mut self, policy: &Policy, cache: &mut Cache, database: &Database) {
         let Some(Flight { ticket, read: Some(version) }) = self.flight.take() else { return };
-        let ticket = if rules.holds(Guard::TicketBeforeQuery) { ticket } else { cache.ticket() };
+        let ticket = if policy.holds(Guard::TicketBeforeQuery) { ticket } else { cache.ticket() };
         let found = version.is_live().then_some(Record { version, whole: true });
         match found {
             Some(record) => {
-                cache.install(rules, ticket, record);
+                cache.install(policy, ticket, record);
             }
             None => {
-                rules.tally.add(Seen::None);
-                cache.discard(rules);
+                policy.tally.add(Seen::None);
+                cache.mark_absent(policy);
             }
         }
         self.tell(version);
         if let Reader::Aboard { floor } = self.reader {
-            if found.is_some() && database.expired && rules.holds(Guard::JoinLive) {
-                rules.tally.add(Seen::EndedAboard);
+            if found.is_some() && database.expired && policy.holds(Guard::JoinLive) {
+                policy.tally.add(Seen::EndedAboard);
                 self.reader = Reader::Queued { floor };
                 return;
             }
@@ -182,26 +182,26 @@ impl Reading {
         self.told = self.told.max(version);
     }
 
-    pub(crate) fn tick(&mut self, rules: &Rules) {
+    pub(crate) fn tick(&mut self, policy: &Policy) {
         if let Reader::Trusting { until, .. } | Reader::Found { until, .. } = &mut self.reader
-            && rules.holds(Guard::ClockLast)
+            && policy.holds(Guard::ClockLast)
         {
             *until = until.saturating_sub(1);
         }
     }
 
     /// A reader who cannot be served from memory any more may as well know it: it changes nothing that he sees.
-    pub(crate) fn canonical(&mut self, rules: &Rules, cache: &Cache) {
+    pub(crate) fn canonical(&mut self, policy: &Policy, cache: &Cache) {
         let lost = match self.reader {
             Reader::Trusting { until, floor, .. } => (until == 0).then_some(floor),
             Reader::Found { until, slot, floor, .. } => {
-                (until == 0 || slot.epoch != cache.epoch() && rules.holds(Guard::Verified)).then_some(floor)
+                (until == 0 || slot.epoch != cache.epoch() && policy.holds(Guard::Verified)).then_some(floor)
             }
             _ => None,
         };
         if let Some(floor) = lost
-            && rules.holds(Guard::TrustWindow)
-            && rules.holds(Guard::UntilFirst)
+            && policy.holds(Guard::TrustWindow)
+            && policy.holds(Guard::UntilFirst)
         {
             self.reader = Reader::Missed { floor };
         }

@@ -38,13 +38,13 @@ pub struct Bounds {
 
 /// A protocol: bounds, perhaps guards that were taken away, and what was seen of it.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct Policy {
     pub bounds: Bounds,
     pub removed: &'static [Guard],
     pub tally: Arc<Tally>,
 }
 
-impl Rules {
+impl Policy {
     #[must_use]
     pub fn new(bounds: Bounds, removed: &'static [Guard]) -> Self {
         Self { bounds, removed, tally: Arc::default() }
@@ -95,7 +95,7 @@ pub enum Action {
     Expire,
 }
 
-impl Model for Rules {
+impl Model for Policy {
     type State = World;
     type Action = Action;
 
@@ -174,8 +174,8 @@ impl Model for Rules {
             Property::always("a deaf node keeps nothing", |_, world: &World| {
                 world.nodes.iter().all(|node| !node.cache.kept_deaf)
             }),
-            Property::always("every node can be trusted again", |rules: &Rules, world: &World| {
-                world.nodes.iter().all(|node| rules.bounds.disconnects == 0 || node.recovers(rules))
+            Property::always("every node can be trusted again", |policy: &Policy, world: &World| {
+                world.nodes.iter().all(|node| policy.bounds.disconnects == 0 || node.recovers(policy))
             }),
         ]
     }
@@ -211,12 +211,12 @@ impl World {
         }
     }
 
-    fn may_update(&self, rules: &Rules) -> bool {
-        self.database.row.is_live() && self.database.row.updates() < rules.bounds.updates
+    fn may_update(&self, policy: &Policy) -> bool {
+        self.database.row.is_live() && self.database.row.updates() < policy.bounds.updates
     }
 
-    fn may_delete(&self, rules: &Rules) -> bool {
-        rules.bounds.ending.is_some_and(|ending| ending != Ending::Expiry) && self.database.row.is_live()
+    fn may_delete(&self, policy: &Policy) -> bool {
+        policy.bounds.ending.is_some_and(|ending| ending != Ending::Expiry) && self.database.row.is_live()
     }
 
     fn read(&self, at: usize, actions: &mut Vec<Action>) {
@@ -239,62 +239,62 @@ impl World {
         }
     }
 
-    fn write(&self, rules: &Rules, at: usize, actions: &mut Vec<Action>) {
+    fn write(&self, policy: &Policy, at: usize, actions: &mut Vec<Action>) {
         let node = &self.nodes[at];
         match node.writing.update {
-            Update::Idle if node.holds_session() && rules.bounds.updates > 0 => {
+            Update::Idle if node.holds_session() && policy.bounds.updates > 0 => {
                 actions.push(Action::BeginWrite(at));
             }
             Update::Idle => {}
             Update::Overtaken { .. } => actions.push(Action::Reread(at)),
             Update::Reread { .. } => actions.push(Action::CatchUp(at)),
-            Update::Begun { .. } if self.may_update(rules) || !self.database.row.is_live() => {
+            Update::Begun { .. } if self.may_update(policy) || !self.database.row.is_live() => {
                 actions.push(Action::CommitUpdate(at));
             }
             Update::Begun { .. } => {}
             Update::Committed { .. } => {
                 actions.push(Action::Publish(at));
-                if rules.bounds.unknown {
+                if policy.bounds.unknown {
                     actions.push(Action::OutcomeUnknown(at));
                 }
             }
             Update::Noted { .. } | Update::NotFound => actions.push(Action::Publish(at)),
         }
         match node.writing.delete {
-            Delete::Idle if self.may_delete(rules) => actions.push(Action::CommitDelete(at)),
+            Delete::Idle if self.may_delete(policy) => actions.push(Action::CommitDelete(at)),
             Delete::Idle => {}
             Delete::Committed => actions.push(Action::Forget(at)),
         }
     }
 
-    fn hear(&self, rules: &Rules, at: usize, actions: &mut Vec<Action>) {
+    fn hear(&self, policy: &Policy, at: usize, actions: &mut Vec<Action>) {
         let hearing = &self.nodes[at].hearing;
         if !hearing.events.is_empty() {
             actions.push(Action::Hear(at));
         }
-        if hearing.may_send_barrier() && (hearing.trust == 0 || rules.bounds.window > 1) {
+        if hearing.may_send_barrier() && (hearing.trust == 0 || policy.bounds.window > 1) {
             actions.push(Action::SendBarrier(at));
         }
         if hearing.resync != Resync::Idle {
             actions.push(Action::Resync(at));
         }
-        if hearing.may_disconnect() && self.disconnects < rules.bounds.disconnects {
+        if hearing.may_disconnect() && self.disconnects < policy.bounds.disconnects {
             actions.extend((0..=hearing.events.len()).map(|kept| Action::Disconnect(at, kept)));
         }
         if hearing.may_notice_loss() {
             actions.push(Action::Lost(at));
         }
-        if hearing.may_listen(rules) {
+        if hearing.may_listen(policy) {
             actions.push(Action::Listen(at));
         }
     }
 
-    fn step(&mut self, rules: &Rules, action: Action) {
+    fn step(&mut self, policy: &Policy, action: Action) {
         let Self { database, nodes, .. } = self;
         match action {
             Action::Tick => {
                 database.tick();
-                nodes.iter_mut().for_each(|node| node.tick(rules));
+                nodes.iter_mut().for_each(|node| node.tick(policy));
             }
             Action::Get(at) => {
                 let node = &mut nodes[at];
@@ -306,15 +306,15 @@ impl World {
             }
             Action::Judge(at) => {
                 let node = &mut nodes[at];
-                node.reading.judge(rules, node.hearing.trust, &node.cache, database);
+                node.reading.judge(policy, node.hearing.trust, &node.cache, database);
             }
             Action::IsTrusted(at) => {
                 let node = &mut nodes[at];
-                node.reading.is_trusted(rules, node.hearing.trust);
+                node.reading.is_trusted(policy, node.hearing.trust);
             }
             Action::Enqueue(at) => {
                 let node = &mut nodes[at];
-                node.reading.enqueue(rules, &node.cache);
+                node.reading.enqueue(policy, &node.cache);
             }
             Action::Depart(at) => {
                 let node = &mut nodes[at];
@@ -325,26 +325,26 @@ impl World {
             }
             Action::Arrive(at) => {
                 let node = &mut nodes[at];
-                node.reading.arrive(rules, &mut node.cache, database);
+                node.reading.arrive(policy, &mut node.cache, database);
             }
             Action::BeginWrite(at) => {
                 let node = &mut nodes[at];
-                node.writing.begin_write(rules, node.reading.told, &mut node.cache);
+                node.writing.begin_write(policy, node.reading.told, &mut node.cache);
             }
-            Action::Reread(at) => nodes[at].writing.reread(rules, database),
+            Action::Reread(at) => nodes[at].writing.reread(policy, database),
             Action::CatchUp(at) => {
                 let node = &mut nodes[at];
                 node.writing.catch_up(&node.cache);
             }
             Action::CommitUpdate(at) => {
                 let node = &mut nodes[at];
-                if let Some(version) = node.writing.commit(rules, &mut node.cache, database) {
+                if let Some(version) = node.writing.commit(policy, &mut node.cache, database) {
                     self.notify(Event::Changed(version));
                 }
             }
             Action::Publish(at) => {
                 let node = &mut nodes[at];
-                if let Some(told) = node.writing.publish(rules, &mut node.cache) {
+                if let Some(told) = node.writing.publish(policy, &mut node.cache) {
                     node.reading.tell(told);
                     if told.is_live() {
                         database.acknowledge(told);
@@ -353,28 +353,28 @@ impl World {
             }
             Action::OutcomeUnknown(at) => {
                 let node = &mut nodes[at];
-                node.writing.outcome_unknown(rules, &mut node.cache);
+                node.writing.outcome_unknown(policy, &mut node.cache);
             }
             Action::CommitDelete(at) => {
                 database.delete();
                 nodes[at].writing.delete = Delete::Committed;
-                self.end(rules);
+                self.end(policy);
             }
             Action::Forget(at) => {
                 let node = &mut nodes[at];
-                node.writing.forget(rules, &mut node.cache);
+                node.writing.forget(policy, &mut node.cache);
                 node.reading.tell(Version::DELETED);
                 database.acknowledge(Version::DELETED);
             }
             Action::Evict(at) => nodes[at].cache.take(),
             Action::Hear(at) => {
                 let node = &mut nodes[at];
-                node.hearing.hear(rules, &mut node.cache);
+                node.hearing.hear(policy, &mut node.cache);
             }
-            Action::SendBarrier(at) => nodes[at].hearing.send_barrier(rules),
+            Action::SendBarrier(at) => nodes[at].hearing.send_barrier(policy),
             Action::Resync(at) => {
                 let node = &mut nodes[at];
-                node.hearing.resync(rules, &mut node.cache, database);
+                node.hearing.resync(policy, &mut node.cache, database);
             }
             Action::Disconnect(at, kept) => {
                 nodes[at].hearing.disconnect(kept);
@@ -391,15 +391,15 @@ impl World {
             Action::DeleteElsewhere => {
                 database.delete();
                 database.acknowledge(Version::DELETED);
-                self.end(rules);
+                self.end(policy);
             }
             Action::Expire => database.expire(),
         }
-        self.nodes.iter_mut().for_each(|node| node.canonical(rules));
+        self.nodes.iter_mut().for_each(|node| node.canonical(policy));
     }
 
-    fn end(&mut self, rules: &Rules) {
-        if let Some(ending) = rules.bounds.ending {
+    fn end(&mut self, policy: &Policy) {
+        if let Some(ending) = policy.bounds.ending {
             self.notify(Event::Ended(ending));
         }
     }

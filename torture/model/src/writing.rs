@@ -14,7 +14,7 @@ use crate::database::Database;
 use crate::guard::Guard;
 use crate::tally::Seen;
 use crate::version::Version;
-use crate::world::Rules;
+use crate::world::Policy;
 
 /// Where the update is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,7 +48,7 @@ pub enum Update {
 pub struct Made {
     /// The version that the row must still have.
     base: Version,
-    /// Whose attributes the changes are applied to.
+    /// Scope attributes the changes are applied to.
     attributes: Version,
 }
 
@@ -71,22 +71,22 @@ impl Writing {
     }
 
     /// The caller holds the session as it was last told.
-    pub(crate) fn begin_write(&mut self, rules: &Rules, told: Version, cache: &mut Cache) {
+    pub(crate) fn begin_write(&mut self, policy: &Policy, told: Version, cache: &mut Cache) {
         cache.begin_write();
         let ticket = cache.ticket();
         self.update = Update::Begun { ticket, made: Made { base: told, attributes: told } };
-        if !rules.holds(Guard::PublishAfterCommit) {
-            cache.install(rules, ticket, Record { version: told.next(), whole: true });
+        if !policy.holds(Guard::PublishAfterCommit) {
+            cache.install(policy, ticket, Record { version: told.next(), whole: true });
         }
     }
 
     /// Whoever was overtaken reads the session.
-    pub(crate) fn reread(&mut self, rules: &Rules, database: &Database) {
+    pub(crate) fn reread(&mut self, policy: &Policy, database: &Database) {
         if let Update::Overtaken { told } = self.update {
             self.update = match database.row {
                 Version::DELETED => Update::NotFound,
                 base => {
-                    let attributes = if rules.holds(Guard::Found) { base } else { told };
+                    let attributes = if policy.holds(Guard::Found) { base } else { told };
                     Update::Reread { made: Made { base, attributes } }
                 }
             };
@@ -103,14 +103,14 @@ impl Writing {
     /// The statement has the row's lock. Returns the version that it commits, if it does.
     pub(crate) fn commit(
         &mut self,
-        rules: &Rules,
+        policy: &Policy,
         cache: &mut Cache,
         database: &mut Database,
     ) -> Option<Version> {
         let Update::Begun { ticket, made } = self.update else { return None };
         let moved = database.row != made.base;
-        if database.row == Version::DELETED || moved && rules.holds(Guard::Moved) {
-            rules.tally.add(Seen::Moved);
+        if database.row == Version::DELETED || moved && policy.holds(Guard::Moved) {
+            policy.tally.add(Seen::Moved);
             cache.begin_write();
             self.update = Update::Overtaken { told: made.attributes };
             return None;
@@ -123,24 +123,24 @@ impl Writing {
     }
 
     /// One step of what follows the commit; returns what the caller is told at its end.
-    pub(crate) fn publish(&mut self, rules: &Rules, cache: &mut Cache) -> Option<Version> {
+    pub(crate) fn publish(&mut self, policy: &Policy, cache: &mut Cache) -> Option<Version> {
         match self.update {
             Update::Committed { ticket, record } => {
-                let ticket = if rules.holds(Guard::TicketBeforeStatement) { ticket } else { cache.ticket() };
-                cache.publish_note(rules, record.version);
+                let ticket = if policy.holds(Guard::TicketBeforeStatement) { ticket } else { cache.ticket() };
+                cache.publish_note(policy, record.version);
                 self.update = Update::Noted { ticket, record };
-                (!rules.holds(Guard::PublishBeforeAnswer)).then_some(record.version)
+                (!policy.holds(Guard::PublishBeforeAnswer)).then_some(record.version)
             }
             Update::Noted { ticket, record } => {
-                let published = cache.install(rules, ticket, record);
-                rules.tally.add(if published { Seen::Publish } else { Seen::LatePublish });
+                let published = cache.install(policy, ticket, record);
+                policy.tally.add(if published { Seen::Publish } else { Seen::LatePublish });
                 self.end_update(cache);
-                rules.holds(Guard::PublishBeforeAnswer).then_some(record.version)
+                policy.holds(Guard::PublishBeforeAnswer).then_some(record.version)
             }
             Update::NotFound => {
-                rules.tally.add(Seen::NotFound);
-                if rules.holds(Guard::NotFoundForgets) {
-                    cache.forget(rules);
+                policy.tally.add(Seen::NotFound);
+                if policy.holds(Guard::NotFoundForgets) {
+                    cache.remove(policy);
                 }
                 self.end_update(cache);
                 Some(Version::DELETED)
@@ -150,9 +150,9 @@ impl Writing {
     }
 
     /// The answer to the statement does not come: committed or not, nobody is told.
-    pub(crate) fn outcome_unknown(&mut self, rules: &Rules, cache: &mut Cache) {
+    pub(crate) fn outcome_unknown(&mut self, policy: &Policy, cache: &mut Cache) {
         let handled = cache.handled;
-        cache.forget(rules);
+        cache.remove(policy);
         // Nobody said that it has ended.
         cache.handled = handled;
         self.end_update(cache);
@@ -163,11 +163,11 @@ impl Writing {
         self.update = Update::Idle;
     }
 
-    pub(crate) fn forget(&mut self, rules: &Rules, cache: &mut Cache) {
-        if rules.holds(Guard::ForgetBeforeAnswer)
-            && let Some(ending) = rules.bounds.ending
+    pub(crate) fn forget(&mut self, policy: &Policy, cache: &mut Cache) {
+        if policy.holds(Guard::ForgetBeforeAnswer)
+            && let Some(ending) = policy.bounds.ending
         {
-            ending.apply(rules, cache);
+            ending.apply(policy, cache);
         }
         self.delete = Delete::Idle;
     }

@@ -2,7 +2,7 @@
 
 use pg_session_model::guard::Guard;
 use pg_session_model::hearing::Ending;
-use pg_session_model::world::{Bounds, Rules};
+use pg_session_model::world::{Bounds, Policy};
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// One node and a delete.
@@ -24,8 +24,8 @@ const LOSS: Bounds = Bounds { ending: None, disconnects: 1, coarse: true, ..DELE
 
 /// The shortest story in which a promise is broken: the promise, and the steps.
 fn broken(bounds: Bounds, removed: &'static [Guard]) -> Option<(&'static str, Vec<String>)> {
-    let rules = Rules::new(bounds, removed);
-    let checker = rules.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let policy = Policy::new(bounds, removed);
+    let checker = policy.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let (promise, path) = checker
         .discoveries()
         .into_iter()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pg_session_model::hearing::Ending;
 use pg_session_model::tally::Seen;
-use pg_session_model::world::{Bounds, Rules};
+use pg_session_model::world::{Bounds, Policy};
 use stateright::{Checker, Model};
 
 /// One node, step by step, and another whose commits come at any moment.
@@ -22,9 +22,9 @@ const NODE: Bounds = Bounds {
 /// Visits every state within the bounds; each of `seen` must have happened on the way.
 #[track_caller]
 fn holds(name: &str, bounds: Bounds, seen: &[Seen]) {
-    let rules = Rules::new(bounds, &[]);
-    let tally = Arc::clone(&rules.tally);
-    let checker = rules.checker().spawn_bfs().join();
+    let policy = Policy::new(bounds, &[]);
+    let tally = Arc::clone(&policy.tally);
+    let checker = policy.checker().spawn_bfs().join();
     let (unique, all) = (checker.unique_state_count(), checker.state_count());
     println!("{name}: {unique} states, {all} steps, {} deep; {tally:?}", checker.max_depth());
     checker.assert_properties();

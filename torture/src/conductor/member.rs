@@ -165,7 +165,7 @@ impl Member {
     }
 
     /// Waits until the node is trusted; an error if it is not there any more.
-    pub async fn trusted(&mut self) -> Result<()> {
+    pub async fn wait_until_trusted(&mut self) -> Result<()> {
         let process = self.process.as_mut().context("the node does not run")?;
         let said = process.said.wait_for(|said| said.is_trusted || said.is_silent).await?;
         if said.is_silent { bail!("the node has died") } else { Ok(()) }

@@ -101,7 +101,7 @@ async fn recover(stage: &mut Stage) -> Result<()> {
     let recovering = async {
         loop {
             for node in &mut stage.nodes {
-                node.trusted().await?;
+                node.wait_until_trusted().await?;
             }
             tokio::time::sleep(CALM).await;
             if stage.nodes.iter().all(Member::is_trusted) {

@@ -85,7 +85,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Whose memory is sampled: to be called after processes have come or gone.
+    /// Scope memory is sampled: to be called after processes have come or gone.
     pub fn note_pids(&self) {
         self.pids.send_replace(self.nodes.iter().map(Member::pid).collect());
     }

@@ -42,7 +42,7 @@ const ALIVE: &str = "
            s.rotated_to IS NOT NULL, COALESCE(a.misplaced, 0)
     FROM alive s CROSS JOIN LATERAL (
         SELECT (array_agg(a.value::json) FILTER (WHERE a.key = 'n'))[1] AS n,
-               count(*) FILTER (WHERE NOT s.spilled OR s.packed -> a.key IS NOT NULL) AS misplaced
+               count(*) FILTER (WHERE NOT s.has_overflow OR s.packed -> a.key IS NOT NULL) AS misplaced
         FROM {schema}.session_attributes a
         WHERE a.session_id = s.id AND (a.expires_at IS NULL OR a.expires_at > clock_timestamp())
     ) a";

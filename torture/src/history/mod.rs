@@ -134,7 +134,7 @@ pub enum Change {
     /// The session goes on under a new id, and ends under this one after the grace.
     Rotate {
         session: Uuid,
-        /// Whose it is afterwards.
+        /// Scope it is afterwards.
         user: Option<usize>,
         /// Whether the new session has the counter of the old one, and what elevated it.
         keeps: bool,

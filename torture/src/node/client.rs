@@ -102,10 +102,10 @@ impl Client {
     ) -> Option<Option<Session>> {
         let mut get = self.node.manager.get(SessionId::from_uuid(session));
         if let Some(version) = at_least {
-            get = get.at_least(version);
+            get = get.min_version(version);
         }
         if refresh {
-            get = get.refresh();
+            get = get.bypass_cache();
         }
         let from = now();
         let answer = get.await;
@@ -169,7 +169,7 @@ impl Client {
         if let Err(error) = set {
             return Some(self.answer(op, Outcome::Refused(error.to_string())));
         }
-        let update = self.node.manager.update(&mut handle);
+        let update = self.node.manager.save(&mut handle);
         let outcome = match way {
             0..40 => update.await,
             40..60 => update.check_version().await,
@@ -314,7 +314,7 @@ impl Client {
         Seen {
             version: session.version().get(),
             ends: since_epoch(session.expires_at()),
-            rotated: session.is_rotated(),
+            rotated: session.is_retired(),
             a: number("a"),
             b: number("b"),
             a_version: version("a"),

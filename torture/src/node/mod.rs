@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use pg_session::{Config, Migrations, SessionManager, Statements};
+use pg_session::{Config, Migrations, SessionManager, StatementMode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
@@ -109,14 +109,14 @@ async fn connect(plan: &NodePlan) -> Result<SessionManager, pg_session::Error> {
     config.migrations = Migrations::Apply;
     config.trust_window = plan::TRUST_WINDOW;
     config.query_timeout = plan::QUERY_TIMEOUT;
-    config.max_sessions_per_user = plan::SESSIONS_PER_USER_MAX;
+    config.sessions_per_user_max = plan::SESSIONS_PER_USER_MAX;
     config.pool_connections_max = plan::POOL_CONNECTIONS;
     config.write_queue_max = plan::WRITE_QUEUE_MAX;
     config.load_queue_max = plan::LOAD_QUEUE_MAX;
-    config.touch_interval = Duration::from_secs(2);
+    config.last_access_flush_interval = Duration::from_secs(2);
     config.cleanup_interval = Duration::from_secs(5);
     if plan.unnamed {
-        config.statements = Statements::Unnamed;
+        config.statement_mode = StatementMode::Unnamed;
     }
     let ear: tokio_postgres::Config = plan.ear_url.parse().map_err(|_| unparsable())?;
     SessionManager::builder(config).url(&plan.pool_url)?.listen_on(ear).connect().await

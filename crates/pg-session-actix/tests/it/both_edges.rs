@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
 use pg_session_tower::{Session, SessionError, SessionLayer};
-use pg_session_web::WebSessions;
+use pg_session_web::SessionConfig;
 
 use crate::edge;
 use crate::http::world::{Site, eventually};
@@ -15,7 +15,7 @@ use crate::http::world::{Site, eventually};
 async fn an_axum_node_and_an_actix_node_serve_one_user() {
     let site = Site::new(edge::serve).await;
     let on_actix = site.browser();
-    let on_axum = serve(WebSessions::new(site.other_node().await, site.signer.clone()));
+    let on_axum = serve(SessionConfig::new(site.other_node().await, site.signer.clone()));
 
     let mut browser = on_actix.tab_at(on_axum);
     assert_eq!(browser.page("/login/42").await, "signed in");
@@ -33,7 +33,7 @@ async fn an_axum_node_and_an_actix_node_serve_one_user() {
     eventually("axum hears of it", async || browser.page("/get/cart").await == "none").await;
 }
 
-fn serve(sessions: WebSessions) -> SocketAddr {
+fn serve(sessions: SessionConfig) -> SocketAddr {
     let app = Router::new()
         .route("/login/{user}", get(login))
         .route("/get/{key}", get(read))

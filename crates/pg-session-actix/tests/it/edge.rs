@@ -9,12 +9,12 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use pg_session_actix::{Elevated, Session, SessionError, SessionMiddleware};
-use pg_session_web::WebSessions;
+use pg_session_web::SessionConfig;
 
 use crate::http::app::{Billing, Gate, act};
 
 /// Serves on a free port until the process ends, in a thread of its own.
-pub fn serve(sessions: WebSessions, gate: Arc<Gate>) -> SocketAddr {
+pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("a port");
     std::thread::spawn(move || {

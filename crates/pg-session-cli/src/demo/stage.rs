@@ -127,6 +127,6 @@ fn builder(server: &Server) -> pg_session::Builder {
 
 async fn node(name: &'static str, builder: pg_session::Builder) -> Result<Node, Why> {
     let sessions = builder.connect().await?;
-    sessions.trusted().await?;
+    sessions.wait_until_trusted().await?;
     Ok(Node { name, sessions })
 }

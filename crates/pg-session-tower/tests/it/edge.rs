@@ -10,12 +10,12 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
-use pg_session_web::WebSessions;
+use pg_session_web::SessionConfig;
 
 use crate::http::app::{Billing, Gate, act};
 
 /// Serves on a free port for as long as the test's runtime lives.
-pub fn serve(sessions: WebSessions, gate: Arc<Gate>) -> SocketAddr {
+pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
     // A router that came with a layer of its own, and a middleware in between that uses the session, too.
     let inner = SessionLayer::from(sessions.clone().check_attributes());
     let nested = Router::new().fallback(everything).layer(inner).layer(from_fn(in_between));

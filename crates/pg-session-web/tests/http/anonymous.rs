@@ -95,7 +95,7 @@ pub async fn an_anonymous_session_is_short_and_a_change_renews_it(site: &Site) {
         assert!(reply.cookies()[0].contains("; Max-Age=14"), "{path}: {:?}", reply.cookies());
     }
     browser.page("/login/42").await;
-    let lifetime = i64::try_from(site.node.config().lifetime.as_secs()).expect("seconds");
+    let lifetime = i64::try_from(site.node.config().absolute_timeout.as_secs()).expect("seconds");
     assert!(near(seconds_left(site).await, lifetime), "a user's session");
     age(site, lifetime - 60).await;
     browser.page("/set/cart/plums").await;

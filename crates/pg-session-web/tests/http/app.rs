@@ -113,7 +113,7 @@ pub async fn act(session: &Session, gate: &Gate, path: &str) -> Result<Answer, E
             gate.pass().await;
             before
         }
-        ["count"] => session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1).await?.to_string(),
+        ["count"] => session.modify("n", |n: Option<u64>| n.unwrap_or(0) + 1).await?.to_string(),
         ["keep", key, value] => session.get_or_insert(key, value.to_owned()).await?,
         ["take", key] => shown(session.take(key).await?),
         ["flash", message] => {
@@ -185,7 +185,7 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             });
             lines.collect::<Vec<_>>().join("\n")
         }
-        ["end", id] => session.end(id.parse().expect("a device's id")).await?.to_string(),
+        ["end", id] => session.end_device(id.parse().expect("a device's id")).await?.to_string(),
         ["elevate"] => {
             session.elevate(Billing::NAME, Duration::from_secs(600)).await?;
             "elevated".to_owned()
@@ -195,7 +195,7 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             "elevated".to_owned()
         }
         ["lower"] => {
-            session.lower(Billing::NAME).await?;
+            session.revoke_elevation(Billing::NAME).await?;
             "lowered".to_owned()
         }
         _ => {

@@ -8,7 +8,9 @@ use super::browser::Reply;
 use super::world::Site;
 
 fn scope(reply: &Reply) -> CacheScope {
-    CacheScope::of(reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
+    CacheScope::from_cache_control(
+        reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())),
+    )
 }
 
 /// The response's headers for caches, as the handler wrote them.
@@ -29,8 +31,9 @@ pub async fn no_cache_may_store_a_token(site: &Site) {
             browser.page("/login/41").await;
             let reply = browser.get(&format!("/cached/{number}/{path}")).await;
             let case = format!("{path} {headers:?}");
-            let shared = CacheScope::of(headers.iter().map(|&(name, value)| (name, value.as_bytes())))
-                == CacheScope::Shared;
+            let shared =
+                CacheScope::from_cache_control(headers.iter().map(|&(name, value)| (name, value.as_bytes())))
+                    == CacheScope::Shared;
             assert_eq!(reply.cookies().is_empty(), optional && shared, "{case}");
             if reply.cookies().is_empty() {
                 assert!(unchanged(&reply, headers), "{case}: {:?}", reply.headers);

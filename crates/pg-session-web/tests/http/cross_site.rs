@@ -82,7 +82,7 @@ pub async fn cross_site_requests_are_accepted_where_it_was_asked_for(site: &Site
         (own.clone().accept_cross_site_at(["/callback"]), "/user", false),
         (trusted, "/user", true),
         (own.clone().insecure_accept_cross_site(), "/user", true),
-        (own.clone().bearer(), "/user", true),
+        (own.clone().bearer_tokens(), "/user", true),
     ] {
         let mut browser = site.browser_with(sessions);
         mark(&mut browser, Some("cross-site"), Some("https://app.example"));
@@ -149,6 +149,6 @@ pub async fn a_form_token_belongs_to_one_session_and_id(site: &Site) {
         assert_eq!(check(&mut other, wrong).await, 403, "{wrong}");
     }
     assert_eq!(check(&mut site.browser(), &own).await, 403, "a visitor");
-    let mut bearer = site.browser_with(site.sessions().bearer());
+    let mut bearer = site.browser_with(site.sessions().bearer_tokens());
     assert_eq!(check(&mut bearer, "x").await, 200, "exempt");
 }

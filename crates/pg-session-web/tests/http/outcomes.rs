@@ -26,7 +26,7 @@ pub async fn a_slow_request_does_not_bring_back_a_session_that_was_logged_out(si
     assert_eq!(slow.page("/user").await, "nobody");
     assert_eq!(slow.page("/get/cart").await, "none");
 
-    let mut browser = site.browser_with(site.sessions().pass_unsaved());
+    let mut browser = site.browser_with(site.sessions().ignore_save_conflicts());
     browser.page("/login/42").await;
     let mut slow = browser.tab();
     let writing = tokio::spawn(async move { slow.get("/slow/cart/apples").await });
@@ -56,7 +56,7 @@ pub async fn a_slow_request_does_not_revive_a_session_that_expired(site: &Site) 
     let row = client.query_one(ended, &[]).await.expect("its row");
     assert!(row.get::<_, bool>(0), "nothing prolonged it");
     let saved =
-        client.query_one("SELECT attributes, spilled FROM sessions", &[]).await.expect("its attributes");
+        client.query_one("SELECT attributes, has_overflow FROM sessions", &[]).await.expect("its attributes");
     let (in_the_row, elsewhere): (&str, bool) = (saved.get(0), saved.get(1));
     assert!(in_the_row.contains("pg-session/device"), "small ones stand in the session's row: {in_the_row}");
     assert!(!in_the_row.contains("cart") && !elsewhere, "nothing was written");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pg_session::SessionManager;
-use pg_session_web::WebSessions;
+use pg_session_web::SessionConfig;
 
 use super::browser::Reply;
 use super::world::{Site, config, eventually};
@@ -43,7 +43,7 @@ pub async fn a_remembered_login_is_not_idle_and_keeps_its_cookie(site: &Site) {
         assert!(near(age(&reply).expect("kept"), 30 * DAY), "{path}: {:?}", reply.cookies());
     }
     // Another user gets nothing of it.
-    let lifetime = i64::try_from(site.node.config().lifetime.as_secs()).expect("seconds");
+    let lifetime = i64::try_from(site.node.config().absolute_timeout.as_secs()).expect("seconds");
     assert!(near(age(&browser.get("/login/43").await).expect("kept"), lifetime));
     let (left, idle) = limits(site, 43).await;
     assert!(near(left, lifetime) && idle, "{left} {idle}");
@@ -58,7 +58,7 @@ pub async fn a_login_that_is_not_remembered_ends_with_the_browser(site: &Site) {
     browser.page("/login-remember/true/42").await;
     let reply = browser.get("/login-remember/false/42").await;
     assert_eq!(age(&reply), None, "{:?}", reply.cookies());
-    let lifetime = i64::try_from(site.node.config().lifetime.as_secs()).expect("seconds");
+    let lifetime = i64::try_from(site.node.config().absolute_timeout.as_secs()).expect("seconds");
     let (left, idle) = limits(site, 42).await;
     assert!(near(left, lifetime) && idle, "{left} {idle}");
     assert_eq!(age(&browser.get("/set/cart/apples").await), None, "nor under the next version");
@@ -68,9 +68,9 @@ pub async fn a_login_that_is_not_remembered_ends_with_the_browser(site: &Site) {
 pub async fn a_page_that_polls_does_not_keep_an_idle_user_alive(site: &Site) {
     let mut config = config(&site.schema);
     config.idle_timeout = Duration::from_secs(2);
-    config.touch_interval = Duration::from_millis(100);
+    config.last_access_flush_interval = Duration::from_millis(100);
     let node = SessionManager::connect(&site.url, config).await.expect("the node starts");
-    let sessions = WebSessions::new(node, site.signer.clone());
+    let sessions = SessionConfig::new(node, site.signer.clone());
     let mut by_path = site.browser_with(sessions.clone().no_touch_paths(["/user"]));
     let mut by_request = site.browser_with(sessions.clone());
     let mut active = site.browser_with(sessions);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::header::AUTHORIZATION;
 use pg_sandbox::Sandbox;
 use pg_session::{SessionManager, SigningKey};
-use pg_session_web::WebSessions;
+use pg_session_web::SessionConfig;
 
 use super::browser::COOKIE_NAME;
 use super::world::{Site, config};
@@ -31,12 +31,12 @@ pub async fn the_cookie_has_all_flags(site: &Site) {
 pub async fn a_node_clock_that_is_ahead_does_not_shorten_the_cookie(site: &Site) {
     let mut config = config(&site.schema);
     let lifetime = Duration::from_secs(1_800);
-    (config.lifetime, config.idle_timeout) = (lifetime, lifetime);
-    config.touch_interval = Duration::from_secs(60);
+    (config.absolute_timeout, config.idle_timeout) = (lifetime, lifetime);
+    config.last_access_flush_interval = Duration::from_secs(60);
     let builder = SessionManager::builder(config).url(&site.url).expect("a URL");
     let behind = "(pg_catalog.clock_timestamp() - interval '1 hour')";
     let node = builder.database_clock(behind).connect().await.expect("the node starts");
-    let mut browser = site.browser_with(WebSessions::new(node, site.signer.clone()));
+    let mut browser = site.browser_with(SessionConfig::new(node, site.signer.clone()));
     let cookie = browser.get("/login/42").await.cookies().remove(0);
     let (_, age) = cookie.split_once("Max-Age=").expect("an age");
     let seconds: u64 = age.split(';').next().expect("a number").parse().expect("seconds");
@@ -88,7 +88,7 @@ pub async fn a_forged_truncated_or_rotated_out_token_never_reaches_the_database(
     browser.page("/login/42").await;
     let good = browser.token().expect("signed in").to_owned();
 
-    let mut addrs = vec![site.serve(site.sessions()), site.serve(site.sessions().bearer())];
+    let mut addrs = vec![site.serve(site.sessions()), site.serve(site.sessions().bearer_tokens())];
     let flipped = if good.ends_with('A') { "B" } else { "A" };
     let forged = format!("{}{flipped}", &good[..good.len() - 1]);
     let bare = site.signer.verify(&good).expect("authentic").id.expose().to_string();
@@ -262,7 +262,7 @@ pub async fn a_visitors_change_with_two_sessions_adds_one_row(site: &Site) {
 }
 
 pub async fn a_bearer_carries_its_token_in_headers(site: &Site) {
-    let mut client = site.browser_with(site.sessions().bearer());
+    let mut client = site.browser_with(site.sessions().bearer_tokens());
     let reply = client.get("/login/42").await;
     assert!(reply.cookies().is_empty());
     assert_eq!(reply.cache_control(), ["no-store"]);
@@ -281,7 +281,7 @@ pub async fn a_bearer_carries_its_token_in_headers(site: &Site) {
 /// The other node does not even listen to the first one's change: the version in the cookie is enough.
 pub async fn a_client_sees_its_own_writes_on_the_next_node(site: &Site) {
     let other = site.other_node().await;
-    let other = site.serve(WebSessions::new(other, site.signer.clone()));
+    let other = site.serve(SessionConfig::new(other, site.signer.clone()));
     let mut browser = site.browser();
     browser.page("/set/cart/0").await;
     for n in 1..200 {

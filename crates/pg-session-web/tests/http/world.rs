@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pg_sandbox::Sandbox;
 use pg_session::{Config, KeyRing, Migrations, SessionManager, Signer, SigningKey};
-use pg_session_web::WebSessions;
+use pg_session_web::SessionConfig;
 use tokio::time::Instant;
 
 use super::app::Gate;
@@ -24,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const NAP: Duration = Duration::from_millis(2);
 
 /// Serves the application with these sessions until the process ends; from an edge.
-pub type Serve = fn(WebSessions, Arc<Gate>) -> SocketAddr;
+pub type Serve = fn(SessionConfig, Arc<Gate>) -> SocketAddr;
 
 /// One test's place: a schema that no other test uses, and an edge that serves it.
 pub struct Site {
@@ -58,8 +58,8 @@ impl Site {
     }
 
     /// The default settings on this node.
-    pub fn sessions(&self) -> WebSessions {
-        WebSessions::new(self.node.clone(), self.signer.clone())
+    pub fn sessions(&self) -> SessionConfig {
+        SessionConfig::new(self.node.clone(), self.signer.clone())
     }
 
     /// A browser at a server of its own with the default settings.
@@ -67,11 +67,11 @@ impl Site {
         self.browser_with(self.sessions())
     }
 
-    pub fn browser_with(&self, sessions: WebSessions) -> Browser {
+    pub fn browser_with(&self, sessions: SessionConfig) -> Browser {
         Browser::new(self.serve(sessions))
     }
 
-    pub fn serve(&self, sessions: WebSessions) -> SocketAddr {
+    pub fn serve(&self, sessions: SessionConfig) -> SocketAddr {
         (self.serve)(sessions, Arc::clone(&self.gate))
     }
 
@@ -84,7 +84,7 @@ impl Site {
     pub async fn browser_with_grace(&self, grace: Duration) -> Browser {
         let mut config = config(&self.schema);
         config.rotation_grace = grace;
-        self.browser_with(WebSessions::new(node(&self.url, config).await, self.signer.clone()))
+        self.browser_with(SessionConfig::new(node(&self.url, config).await, self.signer.clone()))
     }
 
     /// The database's clock, in milliseconds since 1970.
@@ -109,7 +109,7 @@ impl Site {
         client
     }
 
-    /// Statements that the node has sent for reading and writing.
+    /// StatementMode that the node has sent for reading and writing.
     pub fn statements(&self) -> u64 {
         let status = self.node.status();
         status.loads.statements + status.writes.update_statements + status.writes.create_statements
@@ -129,7 +129,7 @@ pub fn config(schema: &str) -> Config {
 
 async fn node(url: &str, config: Config) -> SessionManager {
     let node = SessionManager::connect(url, config).await.expect("the node starts");
-    in_time("the node is in sync", node.trusted()).await.unwrap();
+    in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
     node
 }
 

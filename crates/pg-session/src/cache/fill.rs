@@ -16,8 +16,8 @@
 //!
 //! I1: no entry is older than an invalidation handled after its fill began.
 
+use crate::failpoints::{Guard, Probes};
 use crate::id::SessionId;
-use crate::probes::{Guard, Probes};
 use crate::version::Version;
 
 /// The right to install what a query returns, taken before the query leaves.
@@ -31,13 +31,13 @@ pub(crate) struct Ticket {
 /// connection in the low half.
 ///
 /// A start and a loss of listening each add one to the low half, so it is odd while the node listens. An entry of
-/// another connection may have missed something and is verified. `drop_all` adds one to the generation. An entry of
+/// another connection may have missed something and is verified. `remove_all` adds one to the generation. An entry of
 /// an earlier generation is never served and never verified. One comparison of a hit covers both.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct Epoch(pub(super) u64);
 
 impl Epoch {
-    /// What `drop_all` adds.
+    /// What `remove_all` adds.
     pub(super) const GENERATION: u64 = 1 << 32;
 
     pub(super) fn is_listening(self) -> bool {

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::fill::Ticket;
 use super::sync::{Mutex, MutexGuard, SHARDS};
+use crate::failpoints::{Guard, Probes};
 use crate::id::SessionId;
-use crate::probes::{Guard, Probes};
 
 /// The cached sessions by owner.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The node's memory of sessions: what is in it, and what may enter it.
 //!
-//! - I1 no entry is older than an invalidation handled after its fill began: installs need a [`Ticket`].
+//! - I1 no entry is older than an invalidation handled after its fill began: fills need a [`Ticket`].
 //! - I2 versions never go backwards: an install never replaces a higher version, and seeing a higher one removes a lower.
 //!
 //! Lock order: a stripe, then a shard of an index, then (inside quick_cache) a shard of the slots. No lock is held
@@ -32,8 +32,8 @@ pub(crate) use self::stats::Count;
 use self::stats::Stats;
 use self::sync::{AtomicU64, Mutex, MutexGuard, Ordering, STRIPES};
 use crate::clock::DbTime;
+use crate::failpoints::{Guard, Probes};
 use crate::id::{GroupId, SessionId, UserId};
-use crate::probes::{Guard, Probes};
 use crate::session::record::{Record, Revision, SharedRecord};
 use crate::version::Version;
 
@@ -198,34 +198,34 @@ impl Cache {
     }
 
     /// `id` does not exist any more.
-    pub(crate) fn forget(&self, id: SessionId) {
+    pub(crate) fn remove(&self, id: SessionId) {
         self.invalidate(id, Version::DELETED);
     }
 
     /// The database, asked by a load, knows no living session `id`: what is in memory has ended, and so has what an
     /// update of this node has committed and not published yet. Whoever was told "gone" stays told so, although the
     /// delete itself has not been heard.
-    pub(crate) fn discard(&self, id: SessionId) {
+    pub(crate) fn mark_absent(&self, id: SessionId) {
         let mut stripe = self.stripe(id);
         stripe.note(id, Version::DELETED, self.next());
         self.take(id);
     }
 
     /// Drops a user's sessions, step by step. From now on, loads that began earlier are refused.
-    pub(crate) fn drop_user(&self, user: UserId) -> Dropping<'_> {
-        self.drop_owner(&self.users, user.as_uuid())
+    pub(crate) fn remove_user(&self, user: UserId) -> Dropping<'_> {
+        self.remove_owner(&self.users, user.as_uuid())
     }
 
-    /// Drops a group's sessions, as [`drop_user`](Cache::drop_user).
-    pub(crate) fn drop_group(&self, group: GroupId) -> Dropping<'_> {
-        self.drop_owner(&self.groups, group.as_uuid())
+    /// Drops a group's sessions, as [`remove_user`](Cache::remove_user).
+    pub(crate) fn remove_group(&self, group: GroupId) -> Dropping<'_> {
+        self.remove_owner(&self.groups, group.as_uuid())
     }
 
     /// Drops everything, in memory and under way, in constant time: what is of an earlier generation is not served.
     ///
     /// An entry is of its ticket's generation, so nothing that left before this can be served after it.
     /// [`unverified`](Cache::unverified) frees the memory.
-    pub(crate) fn drop_all(&self) {
+    pub(crate) fn remove_all(&self) {
         if self.probes.holds(Guard::Generation) {
             self.epoch.fetch_add(Epoch::GENERATION, Ordering::AcqRel);
         }
@@ -256,7 +256,7 @@ impl Cache {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// The ids that an earlier connection left in memory. Removes the entries that [`drop_all`](Cache::drop_all) left.
+    /// The ids that an earlier connection left in memory. Removes the entries that [`remove_all`](Cache::remove_all) left.
     ///
     /// It looks at each entry: with a million of them it is for a thread that may block. It holds no lock for longer
     /// than one entry takes.
@@ -353,7 +353,7 @@ impl Cache {
         }
     }
 
-    fn drop_owner<'a>(&'a self, index: &'a Index, owner: Uuid) -> Dropping<'a> {
+    fn remove_owner<'a>(&'a self, index: &'a Index, owner: Uuid) -> Dropping<'a> {
         index.refuse_older(owner, || {
             let sequence = self.next();
             self.unnamed.fetch_max(sequence, Ordering::Release);
@@ -399,7 +399,7 @@ impl Dropping<'_> {
     /// Drops some of the sessions. Returns whether there may be more.
     pub(crate) fn step(&mut self) -> bool {
         let ids = self.index.list(self.owner, self.first, DROPPED_MAX);
-        ids.iter().for_each(|&id| self.cache.forget(id));
+        ids.iter().for_each(|&id| self.cache.remove(id));
         match ids.last() {
             // The first is dropped again, if it is there again.
             Some(&last) if ids.len() == DROPPED_MAX => {

@@ -11,9 +11,9 @@ pub struct CacheStats {
     /// Reads that went to the database.
     pub misses: u64,
     /// Loaded or written sessions that were put into memory.
-    pub installs: u64,
+    pub fills: u64,
     /// Loaded or written sessions that were not, because an invalidation or a lost connection came between.
-    pub refusals: u64,
+    pub rejected_fills: u64,
     /// Invalidations that this node has handled, its own included.
     pub invalidations: u64,
     /// Sessions in memory now.
@@ -62,8 +62,8 @@ impl Stats {
         CacheStats {
             hits: sum(Count::Hit),
             misses: sum(Count::Miss),
-            installs: sum(Count::Install),
-            refusals: sum(Count::Refusal),
+            fills: sum(Count::Install),
+            rejected_fills: sum(Count::Refusal),
             invalidations: sum(Count::Invalidation),
             sessions,
         }

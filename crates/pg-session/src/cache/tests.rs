@@ -11,15 +11,15 @@ use crate::clock::Clock;
 use crate::session::IdleLimit;
 use crate::session::attributes::Attributes;
 use crate::session::changes::Limits;
-use crate::session::record::{Row, Rules, SharedRecord};
+use crate::session::record::{Policy, Row, SharedRecord};
 
-fn rules() -> Arc<Rules> {
+fn policy() -> Arc<Policy> {
     let limits = Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
-    Arc::new(Rules {
+    Arc::new(Policy {
         clock: Clock::monotonic(),
         limits,
         idle_timeout: Duration::from_secs(3_600),
-        touch_step: Duration::from_secs(1),
+        touch_resolution: Duration::from_secs(1),
     })
 }
 
@@ -29,8 +29,8 @@ fn cache(sessions_max: usize) -> Cache {
     cache
 }
 
-fn record(rules: &Arc<Rules>, id: SessionId, user: i64, version: i64) -> SharedRecord {
-    let now = rules.clock.database_now();
+fn record(policy: &Arc<Policy>, id: SessionId, user: i64, version: i64) -> SharedRecord {
+    let now = policy.clock.database_now();
     let row = Row {
         id,
         user_id: Some(UserId::from(user)),
@@ -42,7 +42,7 @@ fn record(rules: &Arc<Rules>, id: SessionId, user: i64, version: i64) -> SharedR
         idle_limit: IdleLimit::Exempt,
         rotated: false,
     };
-    SharedRecord::new(Record::new(Arc::clone(rules), row, Attributes::default(), now))
+    SharedRecord::new(Record::new(Arc::clone(policy), row, Attributes::default(), now))
 }
 
 /// Of what [`record`] makes.
@@ -61,29 +61,29 @@ fn version_of(cache: &Cache, id: SessionId) -> Option<i64> {
 
 #[test]
 fn a_load_overtaken_by_an_invalidation_is_not_kept() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     let ticket = cache.ticket();
     cache.invalidate(id, Version::new(2));
-    assert!(!cache.install(ticket, &record(&rules, id, 1, 1)));
+    assert!(!cache.install(ticket, &record(&policy, id, 1, 1)));
     assert_eq!(version_of(&cache, id), None);
-    assert!(cache.install(ticket, &record(&rules, id, 1, 2)), "it contains what was invalidated");
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 3)));
+    assert!(cache.install(ticket, &record(&policy, id, 1, 2)), "it contains what was invalidated");
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 3)));
 }
 
 #[test]
 fn a_load_overtaken_by_a_drop_of_its_user_its_group_or_all_is_not_kept() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     let drops: [&dyn Fn(); 3] =
-        [&|| all(cache.drop_user(UserId::from(7))), &|| all(cache.drop_group(GroupId::from(1))), &|| {
-            cache.drop_all();
+        [&|| all(cache.remove_user(UserId::from(7))), &|| all(cache.remove_group(GroupId::from(1))), &|| {
+            cache.remove_all();
         }];
     for drop in drops {
         let ticket = cache.ticket();
         assert!(cache.is_current(ticket, id));
         drop();
         assert!(!cache.is_current(ticket, id), "a read that begins now must not join that load");
-        assert!(!cache.install(ticket, &record(&rules, id, 7, 1)));
-        assert!(cache.install(cache.ticket(), &record(&rules, id, 7, 1)), "but the next one is");
+        assert!(!cache.install(ticket, &record(&policy, id, 7, 1)));
+        assert!(cache.install(cache.ticket(), &record(&policy, id, 7, 1)), "but the next one is");
         drop();
         assert_eq!(version_of(&cache, id), None);
     }
@@ -93,42 +93,42 @@ fn a_load_overtaken_by_a_drop_of_its_user_its_group_or_all_is_not_kept() {
 
 #[test]
 fn versions_never_go_backwards() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 5)));
-    assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 4)));
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 5)));
+    assert!(!cache.install(cache.ticket(), &record(&policy, id, 1, 4)));
     assert_eq!(version_of(&cache, id), Some(5));
     // A version that was seen, though it may not be kept, makes the lower one disappear.
     cache.invalidate(id, Version::new(3));
     assert_eq!(version_of(&cache, id), Some(5), "an old notification drops nothing newer");
-    cache.forget(SessionId::random());
-    all(cache.drop_user(UserId::from(99)));
+    cache.remove(SessionId::random());
+    all(cache.remove_user(UserId::from(99)));
     cache.stop_listening();
-    assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 6)));
+    assert!(!cache.install(cache.ticket(), &record(&policy, id, 1, 6)));
     assert_eq!(version_of(&cache, id), None);
 }
 
 #[test]
 fn a_version_that_was_shown_and_evicted_is_not_followed_by_an_older_publish() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     // A writes 2; meanwhile a read of A loads 3, which leaves the cache before A publishes.
     let (writing, ticket) = (cache.begin_write(id), cache.ticket());
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 3)));
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 3)));
     cache.take(id);
-    cache.publish(ticket, &record(&rules, id, 1, 2));
+    cache.publish(ticket, &record(&policy, id, 1, 2));
     assert_eq!(version_of(&cache, id), None);
     drop(writing);
     // The same, but 3 was never kept.
     let (writing, ticket) = (cache.begin_write(id), cache.ticket());
     let refused = cache.ticket();
-    all(cache.drop_user(UserId::from(1)));
-    assert!(!cache.install(refused, &record(&rules, id, 1, 5)));
-    cache.publish(ticket, &record(&rules, id, 1, 4));
+    all(cache.remove_user(UserId::from(1)));
+    assert!(!cache.install(refused, &record(&policy, id, 1, 5)));
+    cache.publish(ticket, &record(&policy, id, 1, 4));
     assert_eq!(version_of(&cache, id), None);
     drop(writing);
     // And without anybody having seen more, a publish is kept.
     let (writing, ticket) = (cache.begin_write(id), cache.ticket());
-    cache.drop_all();
-    cache.publish(cache.ticket(), &record(&rules, id, 1, 6));
+    cache.remove_all();
+    cache.publish(cache.ticket(), &record(&policy, id, 1, 6));
     assert_eq!(version_of(&cache, id), Some(6));
     drop((writing, ticket));
     assert!(cache.stripe(id).is_newest(id, Version::new(1)), "no write is left behind");
@@ -136,28 +136,28 @@ fn a_version_that_was_shown_and_evicted_is_not_followed_by_an_older_publish() {
 
 #[test]
 fn what_is_read_while_deaf_is_not_kept() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     cache.stop_listening();
     cache.stop_listening();
     let deaf = cache.ticket();
-    assert!(!cache.install(deaf, &record(&rules, id, 1, 1)));
-    cache.publish(deaf, &record(&rules, id, 1, 2));
+    assert!(!cache.install(deaf, &record(&policy, id, 1, 1)));
+    cache.publish(deaf, &record(&policy, id, 1, 2));
     cache.start_listening();
     cache.start_listening();
-    assert!(!cache.install(deaf, &record(&rules, id, 1, 2)), "nor if listening has begun meanwhile");
+    assert!(!cache.install(deaf, &record(&policy, id, 1, 2)), "nor if listening has begun meanwhile");
     assert_eq!((cache.stats().sessions, cache.users.len(), cache.groups.len()), (0, 0, 0));
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 2)));
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 2)));
 }
 
 /// Load leaves ┊ connection lost, listening again ┊ load arrives.
 #[test]
 fn a_load_that_a_loss_has_overtaken_is_not_served_before_it_was_verified() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     let before = cache.ticket();
     let epoch = cache.epoch();
     cache.stop_listening();
     cache.start_listening();
-    assert!(cache.install(before, &record(&rules, id, 1, 1)));
+    assert!(cache.install(before, &record(&policy, id, 1, 1)));
     assert_eq!((cache.get(id).unwrap().epoch, cache.unverified()), (epoch, vec![id]));
     // The one way: the database is asked for its version.
     cache.verify(cache.ticket(), id, Some((revision(1), DbTime::EPOCH)));
@@ -165,7 +165,7 @@ fn a_load_that_a_loss_has_overtaken_is_not_served_before_it_was_verified() {
     // The other: whoever asks for it loads it.
     cache.stop_listening();
     cache.start_listening();
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 2)));
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 2)));
     assert_eq!((cache.get(id).unwrap().epoch, version_of(&cache, id)), (cache.epoch(), Some(2)));
     assert_eq!((cache.users.len(), cache.groups.len()), (1, 1));
 }
@@ -173,8 +173,8 @@ fn a_load_that_a_loss_has_overtaken_is_not_served_before_it_was_verified() {
 /// Resync asks ┊ lost, listening, loaded again ┊ resync is answered.
 #[test]
 fn an_answer_of_an_earlier_epoch_says_nothing_about_what_came_later() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 1)));
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 1)));
     cache.stop_listening();
     cache.start_listening();
     let asked = cache.ticket();
@@ -182,7 +182,7 @@ fn an_answer_of_an_earlier_epoch_says_nothing_about_what_came_later() {
     cache.start_listening();
     cache.verify(asked, id, Some((revision(1), DbTime::EPOCH)));
     assert_eq!(cache.unverified(), [id], "right once, but something may have been missed since");
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 2)));
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 2)));
     cache.verify(asked, id, Some((revision(1), DbTime::EPOCH)));
     cache.verify(asked, id, None);
     assert_eq!((version_of(&cache, id), cache.unverified()), (Some(2), vec![]));
@@ -190,10 +190,10 @@ fn an_answer_of_an_earlier_epoch_says_nothing_about_what_came_later() {
 
 #[test]
 fn an_entry_of_an_earlier_epoch_is_kept_only_if_the_database_still_holds_its_version() {
-    let (rules, cache) = (rules(), cache(10));
+    let (policy, cache) = (policy(), cache(10));
     let ids = [SessionId::random(), SessionId::random(), SessionId::random(), SessionId::random()];
     for id in ids {
-        assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 3)));
+        assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 3)));
     }
     cache.stop_listening();
     cache.start_listening();
@@ -213,18 +213,18 @@ fn an_entry_of_an_earlier_epoch_is_kept_only_if_the_database_still_holds_its_ver
 
 #[test]
 fn the_indices_follow_evictions_and_replacements() {
-    let (rules, cache) = (rules(), cache(50));
+    let (policy, cache) = (policy(), cache(50));
     for n in 0..5_000 {
         let id = SessionId::from_uuid(Uuid::from_u128(n % 700));
         let user = i64::try_from(n % 13).unwrap();
         // A session's user never changes, its group may.
         let user = user - user % 13 + i64::try_from(n % 700 % 13).unwrap();
-        cache.install(cache.ticket(), &record(&rules, id, user, 1 + i64::try_from(n).unwrap()));
+        cache.install(cache.ticket(), &record(&policy, id, user, 1 + i64::try_from(n).unwrap()));
     }
     let sessions = cache.stats().sessions;
     assert!(sessions > 0 && sessions <= 50);
     assert_eq!((cache.users.len(), cache.groups.len()), (sessions, sessions));
-    cache.drop_all();
+    cache.remove_all();
     assert!(cache.unverified().is_empty());
     assert_eq!((cache.stats().sessions, cache.users.len(), cache.groups.len()), (0, 0, 0));
 }
@@ -234,7 +234,7 @@ fn the_indices_follow_evictions_and_replacements() {
 #[test]
 fn no_thread_finds_what_was_invalidated_before_it_looked() {
     const IDS: u128 = 8;
-    let (rules, cache) = (rules(), cache(6));
+    let (policy, cache) = (policy(), cache(6));
     let database: Vec<AtomicI64> = (0..IDS).map(|_| AtomicI64::new(1)).collect();
     let handled: Vec<AtomicI64> = (0..IDS).map(|_| AtomicI64::new(1)).collect();
     let done = AtomicBool::new(false);
@@ -245,8 +245,8 @@ fn no_thread_finds_what_was_invalidated_before_it_looked() {
                 let n = round * 7 % database.len();
                 let version = database[n].fetch_add(1, Ordering::SeqCst) + 1;
                 match round % 50 {
-                    0 => all(cache.drop_user(UserId::from(i64::try_from(n).unwrap()))),
-                    1 => cache.drop_all(),
+                    0 => all(cache.remove_user(UserId::from(i64::try_from(n).unwrap()))),
+                    1 => cache.remove_all(),
                     _ => cache.invalidate(id(n), Version::new(version)),
                 }
                 handled[n].store(version, Ordering::SeqCst);
@@ -265,7 +265,7 @@ fn no_thread_finds_what_was_invalidated_before_it_looked() {
                     let ticket = cache.ticket();
                     let version = database[n].load(Ordering::SeqCst);
                     std::thread::yield_now();
-                    cache.install(ticket, &record(&rules, id(n), i64::try_from(n).unwrap(), version));
+                    cache.install(ticket, &record(&policy, id(n), i64::try_from(n).unwrap(), version));
                 }
             });
         }
@@ -277,25 +277,25 @@ fn no_thread_finds_what_was_invalidated_before_it_looked() {
 /// epoch 1: v5 cached ┊ the database is restored to v3 ┊ epoch 3: a load of v3, and what may not replace what
 #[test]
 fn a_load_of_a_later_epoch_replaces_a_higher_version() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     let early = cache.ticket();
-    assert!(cache.install(early, &record(&rules, id, 1, 5)));
-    assert!(!cache.install(cache.ticket(), &record(&rules, id, 1, 3)), "the same epoch: an older load");
+    assert!(cache.install(early, &record(&policy, id, 1, 5)));
+    assert!(!cache.install(cache.ticket(), &record(&policy, id, 1, 3)), "the same epoch: an older load");
     cache.stop_listening();
     cache.start_listening();
-    assert!(!cache.install(early, &record(&rules, id, 1, 4)), "a load of the earlier epoch");
+    assert!(!cache.install(early, &record(&policy, id, 1, 4)), "a load of the earlier epoch");
     let ticket = cache.ticket();
-    cache.publish(early, &record(&rules, id, 1, 6));
-    assert!(!cache.install(ticket, &record(&rules, id, 1, 3)), "overtaken by a write of this node");
+    cache.publish(early, &record(&policy, id, 1, 6));
+    assert!(!cache.install(ticket, &record(&policy, id, 1, 3)), "overtaken by a write of this node");
     assert_eq!(version_of(&cache, id), Some(6));
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 3)));
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 3)));
     assert_eq!(version_of(&cache, id), Some(3));
 }
 
 #[test]
 fn another_content_of_the_same_version_is_not_verified() {
-    let (rules, cache, id) = (rules(), cache(10), SessionId::random());
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 5)));
+    let (policy, cache, id) = (policy(), cache(10), SessionId::random());
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 5)));
     cache.stop_listening();
     cache.start_listening();
     let other = Revision { updated_at: DbTime::from_nanos(1_000), ..revision(5) };
@@ -306,37 +306,37 @@ fn another_content_of_the_same_version_is_not_verified() {
 /// load leaves ┊ all are dropped ┊ the load arrives · the entries that were there are still in memory
 #[test]
 fn nothing_of_an_earlier_generation_is_served() {
-    let (rules, cache) = (rules(), cache(10));
+    let (policy, cache) = (policy(), cache(10));
     let [id, other] = [SessionId::random(), SessionId::random()];
     let early = cache.ticket();
-    assert!(cache.install(early, &record(&rules, id, 1, 5)));
-    assert!(cache.install(early, &record(&rules, other, 1, 5)));
-    cache.drop_all();
+    assert!(cache.install(early, &record(&policy, id, 1, 5)));
+    assert!(cache.install(early, &record(&policy, other, 1, 5)));
+    cache.remove_all();
     assert_eq!((version_of(&cache, id), cache.stats().sessions), (None, 2));
     assert!(!cache.is_current(early, id), "a read that begins now must not join that load");
-    assert!(!cache.install(early, &record(&rules, id, 1, 5)));
+    assert!(!cache.install(early, &record(&policy, id, 1, 5)));
     // An entry of an earlier generation is not verified, but loaded again.
     cache.stop_listening();
     cache.start_listening();
     cache.verify(cache.ticket(), other, Some((revision(5), DbTime::EPOCH)));
     assert_eq!(cache.stats().sessions, 1);
-    assert!(cache.install(cache.ticket(), &record(&rules, id, 1, 5)));
+    assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 5)));
     assert_eq!((version_of(&cache, id), cache.unverified()), (Some(5), vec![]));
     assert_eq!((cache.users.len(), cache.groups.len()), (1, 1));
 }
 
 #[test]
 fn an_owner_with_more_sessions_than_a_step_is_dropped() {
-    let (rules, cache) = (rules(), cache(10_000));
+    let (policy, cache) = (policy(), cache(10_000));
     let sessions = DROPPED_MAX * 2 + 1;
     for n in 0..sessions {
         let id = SessionId::from_uuid(Uuid::from_u128(n as u128));
-        cache.install(cache.ticket(), &record(&rules, id, 1, 1));
+        cache.install(cache.ticket(), &record(&policy, id, 1, 1));
     }
     let other = SessionId::random();
-    cache.install(cache.ticket(), &record(&rules, other, 2, 1));
+    cache.install(cache.ticket(), &record(&policy, other, 2, 1));
     assert_eq!(cache.stats().sessions, sessions + 1);
-    let (mut dropping, mut steps) = (cache.drop_user(UserId::from(1)), 1);
+    let (mut dropping, mut steps) = (cache.remove_user(UserId::from(1)), 1);
     while dropping.step() {
         steps += 1;
     }

@@ -12,7 +12,7 @@
 //! loaded, published or verified since `Listening`. What an earlier connection left in memory is verified by version,
 //! by [`resync`] in chunks and by whoever asks for it first.
 
-pub(crate) mod message;
+pub(crate) mod notification;
 pub(crate) mod proof;
 pub(crate) mod resync;
 pub(crate) mod trust;
@@ -25,14 +25,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::message::Message;
+use self::notification::Message;
 use self::proof::Prover;
 use self::trust::{Ended, Trust};
 use crate::cache::{Cache, Dropping};
 use crate::lock::waiters::Waiters;
 
 /// What the hearing task works on.
-pub(crate) struct Hearing {
+pub(crate) struct InvalidationTask {
     pub(crate) cache: Arc<Cache>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) waiters: Arc<Waiters>,
@@ -41,7 +41,7 @@ pub(crate) struct Hearing {
     pub(crate) prover: Arc<Prover>,
 }
 
-impl Hearing {
+impl InvalidationTask {
     /// Handles events in the order in which they come, until stopped.
     pub(crate) async fn run(self, mut events: Subscription, stop: CancellationToken) {
         // Dropped half-way only with its runtime.
@@ -76,23 +76,23 @@ impl Hearing {
                 // The listener's own barrier says nothing about the server that the pool writes to.
                 Some(Event::InSync { .. }) => {}
                 Some(Event::Lost(reason)) => {
-                    self.deafen();
+                    self.disconnect();
                     info!(%reason, "notifications may have been missed, sessions are read from the database until in sync again");
                 }
                 Some(_) => debug!("unknown event of the listener"),
                 None => break,
             }
         }
-        self.deafen();
+        self.disconnect();
         end.ended = if stop.is_cancelled() { Ended::Stopped } else { Ended::ListenerClosed };
     }
 
     /// Trust first: no reader may be served under it once the epoch has moved on.
-    fn deafen(&self) {
+    fn disconnect(&self) {
         self.trust.revoke();
         self.prover.set_listening(false);
         self.cache.stop_listening();
-        self.waiters.deafen();
+        self.waiters.disconnect();
     }
 
     async fn apply(&self, message: Message) {
@@ -100,11 +100,11 @@ impl Hearing {
             Message::Changed(list) => {
                 list.into_iter().for_each(|(id, version)| self.cache.invalidate(id, version));
             }
-            Message::Deleted(ids) => ids.into_iter().for_each(|id| self.cache.forget(id)),
-            Message::DropUser(user) => drop_in_steps(self.cache.drop_user(user)).await,
-            Message::DropGroup(group) => drop_in_steps(self.cache.drop_group(group)).await,
+            Message::Deleted(ids) => ids.into_iter().for_each(|id| self.cache.remove(id)),
+            Message::DropUser(user) => drop_in_steps(self.cache.remove_user(user)).await,
+            Message::DropGroup(group) => drop_in_steps(self.cache.remove_group(group)).await,
             Message::DropAll => {
-                self.cache.drop_all();
+                self.cache.remove_all();
                 // Frees the memory.
                 self.resync.notify_one();
             }

@@ -27,7 +27,7 @@ use super::trust::Trust;
 use crate::clock::Tick;
 use crate::error::Error;
 use crate::postgres::Database;
-use crate::session::record::Rules;
+use crate::session::record::Policy;
 
 /// Proofs each trust window: two may be lost before trust ends.
 pub(crate) const PROOFS_PER_WINDOW: u32 = 3;
@@ -36,7 +36,7 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// Sends the numbers, and recognises the one that comes back.
 pub(crate) struct Prover {
-    rules: Arc<Rules>,
+    policy: Arc<Policy>,
     database: Arc<Database>,
     trust: Arc<Trust>,
     interval: Duration,
@@ -69,14 +69,14 @@ pub(crate) struct Attempts {
 
 impl Prover {
     pub(crate) fn new(
-        rules: Arc<Rules>,
+        policy: Arc<Policy>,
         database: Arc<Database>,
         trust: Arc<Trust>,
         trust_window: Duration,
     ) -> Self {
         let interval = trust_window / PROOFS_PER_WINDOW;
         Self {
-            rules,
+            policy,
             database,
             trust,
             interval,
@@ -139,17 +139,17 @@ impl Prover {
     async fn prove(&self, listening: &mut watch::Receiver<bool>) -> bool {
         let number = Uuid::new_v4();
         // Before the number is sent, so never later than its commit.
-        let as_of = self.rules.clock.now();
+        let as_of = self.policy.clock.now();
         let mut changes = self.trust.watch();
         *self.pending() = Some(Pending { number, as_of });
         // Not dropped half-way: its connection would go back to the pool with an answer that may never come.
         if let Err(failure) = self.database.notify_proof(number, self.wait).await {
-            self.failed(as_of, Some(Arc::new(failure.of_read())));
+            self.failed(as_of, Some(Arc::new(failure.into_read_error())));
             return true;
         }
         self.attempts.send_modify(|attempts| attempts.committed = true);
         tokio::select! {
-            _ = changes.wait_for(|standing| standing.proved >= as_of) => {
+            _ = changes.wait_for(|state| state.proved >= as_of) => {
                 self.attempts.send_modify(|attempts| {
                     (attempts.unheard, attempts.committed, attempts.error) = (0, false, None);
                 });

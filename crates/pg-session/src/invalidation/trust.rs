@@ -27,12 +27,12 @@ pub(crate) struct Trust {
     until: AtomicU64,
     window: Duration,
     /// Wakes those who wait for trust or for a proof.
-    changed: watch::Sender<Standing>,
+    changed: watch::Sender<TrustState>,
 }
 
 /// What the last event has brought.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct TrustState {
     /// Until when hits may be served.
     pub(crate) until: Tick,
     /// When the last barrier was sent that came back. Unlike trust, it is not lost with the connection.
@@ -76,7 +76,7 @@ impl Trust {
         Self {
             until: AtomicU64::new(0),
             window,
-            changed: watch::Sender::new(Standing { until: Tick::ZERO, proved: Tick::ZERO, ended: None }),
+            changed: watch::Sender::new(TrustState { until: Tick::ZERO, proved: Tick::ZERO, ended: None }),
         }
     }
 
@@ -98,15 +98,15 @@ impl Trust {
 
     fn set(&self, until: Tick, proved: Option<Tick>) {
         self.until.store(until.nanos(), Ordering::Release);
-        self.changed.send_modify(|standing| {
-            *standing = Standing { until, proved: proved.unwrap_or(standing.proved), ..*standing };
+        self.changed.send_modify(|state| {
+            *state = TrustState { until, proved: proved.unwrap_or(state.proved), ..*state };
         });
     }
 
     /// Ends trust for good; wakes everyone who waits for it.
     pub(crate) fn end(&self, ended: Ended) {
         self.revoke();
-        self.changed.send_modify(|standing| standing.ended = Some(ended));
+        self.changed.send_modify(|state| state.ended = Some(ended));
     }
 
     /// Why there will never be trust again, if it has ended.
@@ -115,7 +115,7 @@ impl Trust {
     }
 
     /// Each change.
-    pub(crate) fn watch(&self) -> watch::Receiver<Standing> {
+    pub(crate) fn watch(&self) -> watch::Receiver<TrustState> {
         self.changed.subscribe()
     }
 }

@@ -11,14 +11,14 @@ use tokio::time::sleep;
 
 use super::error::{LockError, failed};
 use super::fence::Fence;
-use super::keeper::{Keeper, Row, end_of};
 use super::lease::Lease;
+use super::renewal::{Keeper, LeaseRow, end_of};
 use super::shutting_down;
 use super::waiters::Place;
 use crate::clock::Tick;
+use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::postgres::lock::Acquired;
-use crate::probes::Guard;
 
 /// Tries in a row that others got in the way of, or that were granted too late, before the lock counts as held.
 const MOVED_TRIES_MAX: u32 = 4;
@@ -31,7 +31,7 @@ const WAKE_PAUSE: Duration = Duration::from_millis(50);
 type Reply = oneshot::Sender<Result<Lease, LockError>>;
 
 pub(super) struct Attempt {
-    row: Row,
+    row: LeaseRow,
     label: Option<String>,
     lease: Duration,
     wait: Duration,
@@ -52,7 +52,7 @@ struct Refusal {
 }
 
 impl Attempt {
-    pub(super) fn new(row: Row, label: Option<String>, lease: Duration, wait: Duration) -> Self {
+    pub(super) fn new(row: LeaseRow, label: Option<String>, lease: Duration, wait: Duration) -> Self {
         Self { row, label, lease, wait, in_doubt: false }
     }
 
@@ -78,8 +78,8 @@ impl Attempt {
         if self.wait.is_zero() {
             return self.ask().await.map_err(|refusal| refusal.error);
         }
-        let place = self.row.shop.waiters.enter(self.row.key.wake());
-        let stop = self.row.shop.stop.clone();
+        let place = self.row.context.waiters.enter(self.row.key.wake());
+        let stop = self.row.context.stop.clone();
         let mut over = std::pin::pin!(sleep(self.wait));
         let turn = tokio::select! {
             turn = place.turn() => turn,
@@ -108,14 +108,14 @@ impl Attempt {
 
     /// Asks the database, again if another transaction got in the way.
     async fn ask(&mut self) -> Result<Grant, Refusal> {
-        let Row { shop, key, owner } = &self.row;
-        let clock = &shop.rules.clock;
+        let LeaseRow { context, key, owner } = &self.row;
+        let clock = &context.policy.clock;
         for _ in 0..MOVED_TRIES_MAX {
             let sent = clock.now();
-            match shop.database.acquire_lock(key, *owner, self.label.as_deref(), self.lease).await {
+            match context.database.acquire_lock(key, *owner, self.label.as_deref(), self.lease).await {
                 Ok(Acquired::Taken { fence }) => {
                     if clock.now() < end_of(sent, self.lease) {
-                        let fence = if shop.probes.holds(Guard::Fence) { fence } else { 1 };
+                        let fence = if context.probes.holds(Guard::Fence) { fence } else { 1 };
                         return Ok(Grant { fence: Fence::new(fence), sent });
                     }
                     // The answer took as long as the lease. It is ours in the database: the next try prolongs it.

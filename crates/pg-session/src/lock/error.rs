@@ -59,7 +59,7 @@ impl From<Error> for LockError {
 /// A failed acquisition, extension or release. An unknown outcome is said to be one.
 pub(super) fn failed(failure: Failure) -> LockError {
     if failure.verdict != Verdict::Unknown {
-        return LockError::Failed(failure.of_write());
+        return LockError::Failed(failure.into_write_error());
     }
     let error = Error::new(
         ErrorKind::OutcomeUnknown,

@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::LockError;
 use super::fence::Fence;
-use super::keeper::Order;
-use super::standing::Standing;
+use super::lease_state::LeaseState;
+use super::renewal::LeaseCommand;
 use super::{check_lease, shutting_down};
 
 /// A lock that is held, until it is released, dropped or lost.
@@ -35,8 +35,8 @@ use super::{check_lease, shutting_down};
 /// [`release`](Lease::release) does it now, and says whether the lock was held to the end.
 #[must_use = "dropping the lease releases the lock"]
 pub struct Lease {
-    standing: Arc<Standing>,
-    orders: mpsc::Sender<Order>,
+    standing: Arc<LeaseState>,
+    orders: mpsc::Sender<LeaseCommand>,
     fence: Fence,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Loss {
 }
 
 impl Lease {
-    pub(super) fn new(standing: Arc<Standing>, orders: mpsc::Sender<Order>, fence: Fence) -> Self {
+    pub(super) fn new(standing: Arc<LeaseState>, orders: mpsc::Sender<LeaseCommand>, fence: Fence) -> Self {
         Self { standing, orders, fence }
     }
 
@@ -112,7 +112,7 @@ impl Lease {
     /// Dropping the future does not undo the extension.
     pub async fn extend(&self, lease: Duration) -> Result<(), LockError> {
         check_lease(lease)?;
-        self.ask(|reply| Order::Extend(lease, reply)).await
+        self.ask(|reply| LeaseCommand::Extend(lease, reply)).await
     }
 
     /// Releases the lock and wakes its waiters on every node.
@@ -126,13 +126,13 @@ impl Lease {
     /// # Cancel safety
     /// Dropping the future releases the lock in the background.
     pub async fn release(self) -> Result<(), LockError> {
-        self.ask(Order::Release).await
+        self.ask(LeaseCommand::Release).await
     }
 
     /// An order that the keeper does not answer was overtaken by the lease's loss.
     async fn ask(
         &self,
-        order: impl FnOnce(oneshot::Sender<Result<(), LockError>>) -> Order,
+        order: impl FnOnce(oneshot::Sender<Result<(), LockError>>) -> LeaseCommand,
     ) -> Result<(), LockError> {
         let (reply, outcome) = oneshot::channel();
         if self.orders.send(order(reply)).await.is_ok()

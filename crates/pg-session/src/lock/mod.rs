@@ -21,9 +21,9 @@
 mod attempt;
 mod error;
 mod fence;
-mod keeper;
 mod lease;
-mod standing;
+mod lease_state;
+mod renewal;
 pub(crate) mod waiters;
 
 use std::sync::Arc;
@@ -37,14 +37,14 @@ use uuid::Uuid;
 use self::attempt::Attempt;
 pub use self::error::LockError;
 pub use self::fence::Fence;
-use self::keeper::Row;
 pub use self::lease::{Lease, Loss};
+use self::renewal::LeaseRow;
 use self::waiters::Waiters;
 use crate::error::{Error, ErrorKind};
+use crate::failpoints::Probes;
 use crate::postgres::Database;
 use crate::postgres::lock::{Holding, LockKey, check_text};
-use crate::probes::Probes;
-use crate::session::record::Rules;
+use crate::session::record::Policy;
 
 /// Locks that one node may hold or wait for at once.
 pub(crate) const LOCKS_MAX: usize = 10_000;
@@ -56,11 +56,11 @@ pub(crate) const LEASE_MAX: Duration = Duration::from_secs(24 * 3_600);
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// The locks of one node.
-pub(crate) struct Locks(Arc<Shop>);
+pub(crate) struct Locks(Arc<LockContext>);
 
 /// What every attempt and keeper works with.
-struct Shop {
-    rules: Arc<Rules>,
+struct LockContext {
+    policy: Arc<Policy>,
     database: Arc<Database>,
     waiters: Arc<Waiters>,
     slots: Arc<Semaphore>,
@@ -80,7 +80,7 @@ pub(crate) struct Request {
 impl Locks {
     /// The tasks run in `tasks`, and give back what they hold when `stop` says so.
     pub(crate) fn new(
-        rules: Arc<Rules>,
+        policy: Arc<Policy>,
         database: Arc<Database>,
         waiters: Arc<Waiters>,
         probes: Probes,
@@ -88,7 +88,7 @@ impl Locks {
         stop: CancellationToken,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(LOCKS_MAX));
-        Self(Arc::new(Shop { rules, database, waiters, slots, probes, tasks, stop }))
+        Self(Arc::new(LockContext { policy, database, waiters, slots, probes, tasks, stop }))
     }
 
     /// Takes the lock. If the future is dropped, what was taken or may have been taken is given back.
@@ -97,12 +97,12 @@ impl Locks {
         if request.key.is_of_nobody() {
             return Err(LockError::SessionGone);
         }
-        let shop = &self.0;
-        let slot = Arc::clone(&shop.slots).try_acquire_owned().map_err(|_| overloaded())?;
+        let context = &self.0;
+        let slot = Arc::clone(&context.slots).try_acquire_owned().map_err(|_| overloaded())?;
         let (reply, outcome) = oneshot::channel();
-        let row = Row { shop: Arc::clone(shop), key: request.key, owner: Uuid::new_v4() };
+        let row = LeaseRow { context: Arc::clone(context), key: request.key, owner: Uuid::new_v4() };
         let attempt = Attempt::new(row, request.label, request.lease, request.wait);
-        shop.tasks.spawn(async move {
+        context.tasks.spawn(async move {
             attempt.run(reply).await;
             drop(slot);
         });
@@ -111,7 +111,7 @@ impl Locks {
 
     /// Who has the lock.
     pub(crate) async fn holder(&self, key: &LockKey) -> Result<Option<Holding>, Error> {
-        self.0.database.lock_holder(key).await.map_err(|failure| failure.of_read())
+        self.0.database.lock_holder(key).await.map_err(|failure| failure.into_read_error())
     }
 
     /// Locks that are held, waited for or being given back.

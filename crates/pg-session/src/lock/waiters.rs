@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use crate::postgres::notify::Wake;
+use crate::postgres::notify::LockTopic;
 
 /// How long a waiter sleeps at most while the node hears, and while it does not.
 const POLL_HEARING: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const POLL_DEAF: Duration = Duration::from_millis(500);
 /// The node's waiters.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    gates: Mutex<HashMap<Wake, Entry>>,
+    gates: Mutex<HashMap<LockTopic, Entry>>,
     hearing: AtomicBool,
 }
 
@@ -44,13 +44,13 @@ struct Gate {
 #[derive(Debug)]
 pub(super) struct Place {
     waiters: Arc<Waiters>,
-    wake: Wake,
+    wake: LockTopic,
     gate: Arc<Gate>,
 }
 
 impl Waiters {
     /// A release was heard.
-    pub(crate) fn wake(&self, wake: Wake) {
+    pub(crate) fn wake(&self, wake: LockTopic) {
         if let Some(entry) = self.gates().get(&wake) {
             entry.gate.released.notify_one();
         }
@@ -64,12 +64,12 @@ impl Waiters {
     }
 
     /// From now on, releases are missed.
-    pub(crate) fn deafen(&self) {
+    pub(crate) fn disconnect(&self) {
         self.hearing.store(false, Ordering::Relaxed);
         self.wake_all();
     }
 
-    pub(super) fn enter(self: &Arc<Self>, wake: Wake) -> Place {
+    pub(super) fn enter(self: &Arc<Self>, wake: LockTopic) -> Place {
         let mut gates = self.gates();
         let entry = gates.entry(wake).or_insert_with(|| Entry {
             gate: Arc::new(Gate { turn: Semaphore::new(1), released: Notify::new() }),
@@ -83,7 +83,7 @@ impl Waiters {
         self.gates().values().for_each(|entry| entry.gate.released.notify_one());
     }
 
-    fn gates(&self) -> MutexGuard<'_, HashMap<Wake, Entry>> {
+    fn gates(&self) -> MutexGuard<'_, HashMap<LockTopic, Entry>> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -123,8 +123,8 @@ mod tests {
 
     use super::*;
 
-    fn wake() -> Wake {
-        Wake(Uuid::new_v4())
+    fn wake() -> LockTopic {
+        LockTopic(Uuid::new_v4())
     }
 
     #[tokio::test]
@@ -164,7 +164,7 @@ mod tests {
         waiters.hear();
         assert_eq!(place.poll(), POLL_HEARING);
         place.released().await;
-        waiters.deafen();
+        waiters.disconnect();
         place.released().await;
     }
 }

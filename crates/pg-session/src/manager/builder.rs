@@ -10,18 +10,19 @@ use tokio_postgres::config::TargetSessionAttrs;
 use tracing::warn;
 
 use super::listening::{Begun, Way};
-use super::modify::Turns;
+use super::modify::KeyedQueue;
 use super::{Node, SessionManager, Stage, Tasks};
 use crate::cache::Cache;
-use crate::cleaner::Cleaner;
+use crate::cleanup::Cleaner;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::invalidation::Hearing;
+use crate::failpoints::Probes;
+use crate::invalidation::InvalidationTask;
 use crate::invalidation::proof::Prover;
 use crate::invalidation::resync::Resync;
 use crate::invalidation::trust::Trust;
-use crate::loader::{LOAD_LANES, Loader};
+use crate::loader::{LOADERS, Loader};
 use crate::lock::Locks;
 use crate::lock::waiters::Waiters;
 use crate::postgres::connect_options::ConnectOptions;
@@ -29,8 +30,7 @@ use crate::postgres::connection::no_connection;
 use crate::postgres::names::Names;
 use crate::postgres::pooler::{Reach, own_pool, sending};
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
-use crate::probes::Probes;
-use crate::session::record::Rules;
+use crate::session::record::Policy;
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
@@ -166,9 +166,9 @@ impl Builder {
             (None, None) => Way::Pool,
         };
         // What is missing is said before anything is connected.
-        let ears = match &self.listener {
-            Some(listener) => Ears::Application(listener.clone()),
-            None => Ears::Own(Box::new(self.listen_on_server()?)),
+        let listener_source = match &self.listener {
+            Some(listener) => ListenerSource::Application(listener.clone()),
+            None => ListenerSource::Own(Box::new(self.listen_on_server()?)),
         };
         let pool = match self.pool {
             Some(pool) => Pooled::Application(pool, ConnectOptions::unverified()?),
@@ -180,21 +180,21 @@ impl Builder {
             }
         };
         let mode = match &pool {
-            Pooled::Own(pool, _, reach) => sending(pool, *reach, self.config.statements),
-            Pooled::Application(pool, _) => sending(pool, Reach::Unknown, self.config.statements),
+            Pooled::Own(pool, _, reach) => sending(pool, *reach, self.config.statement_mode),
+            Pooled::Application(pool, _) => sending(pool, Reach::Unknown, self.config.statement_mode),
         };
         let mode = tokio::time::timeout(self.config.query_timeout, mode).await;
         let mode = mode.map_err(|_| no_connection(self.config.query_timeout))??;
-        let rules = Arc::new(Rules {
+        let policy = Arc::new(Policy {
             clock: self.clock,
             limits: self.config.limits(),
             idle_timeout: self.config.idle_timeout,
-            touch_step: self.config.touch_step(),
+            touch_resolution: self.config.touch_resolution(),
         });
         let database = Arc::new(Database::new(
             pool,
             mode,
-            Arc::clone(&rules),
+            Arc::clone(&policy),
             names,
             &self.config,
             &self.database_clock,
@@ -202,13 +202,13 @@ impl Builder {
         // First, because it needs a primary: the tables of a standby may be old.
         database.learn_clock().await?;
         database.prepare_tables(self.config.migrations).await?;
-        let (listener, owns_listener) = match ears {
-            Ears::Application(listener) => (listener, false),
-            Ears::Own(server) => (make_listener(&server, &self.config)?, true),
+        let (listener, owns_listener) = match listener_source {
+            ListenerSource::Application(listener) => (listener, false),
+            ListenerSource::Own(server) => (make_listener(&server, &self.config)?, true),
         };
-        let events = listener.subscribe(database.names().channel()).await.map_err(of_listener)?;
+        let events = listener.subscribe(database.names().channel()).await.map_err(from_listener_error)?;
         let manager =
-            SessionManager(Arc::new(start(self.config, rules, database, (listener, owns_listener), events)));
+            SessionManager(Arc::new(start(self.config, policy, database, (listener, owns_listener), events)));
         if !owns_listener {
             manager.0.keep_proving();
         }
@@ -242,21 +242,21 @@ enum ListenOn {
     Options(Box<ConnectOptions>),
 }
 
-/// Whose listener it is: only our own is closed at shutdown, and sends as many barriers as the trust needs by itself.
-enum Ears {
+/// Scope listener it is: only our own is closed at shutdown, and sends as many barriers as the trust needs by itself.
+enum ListenerSource {
     Own(Box<ConnectOptions>),
     Application(Listener),
 }
 
 fn start(
     config: Config,
-    rules: Arc<Rules>,
+    policy: Arc<Policy>,
     database: Arc<Database>,
     (listener, owns_listener): (Listener, bool),
     events: Subscription,
 ) -> Node {
     let probes = Probes::default();
-    let cache = Arc::new(Cache::new(config.cache_sessions_max, config.cache_lifetime, probes.clone()));
+    let cache = Arc::new(Cache::new(config.cache_sessions_max, config.cache_ttl, probes.clone()));
     let trust = Arc::new(Trust::new(config.trust_window));
     let tasks = Tasks { writing: Stage::new(), serving: Stage::new(), locking: Stage::new() };
     let Stage { tasks: serving, stop, .. } = &tasks.serving;
@@ -264,20 +264,20 @@ fn start(
     let wanted = Arc::new(Notify::new());
     let waiters = Arc::<Waiters>::default();
     let prover = Arc::new(Prover::new(
-        Arc::clone(&rules),
+        Arc::clone(&policy),
         Arc::clone(&database),
         Arc::clone(&trust),
         config.trust_window,
     ));
     serving.spawn(Arc::clone(&prover).run(stop.clone()));
-    let hearing = Hearing {
+    let invalidation_task = InvalidationTask {
         cache: Arc::clone(&cache),
         trust: Arc::clone(&trust),
         waiters: Arc::clone(&waiters),
         resync: Arc::clone(&wanted),
         prover: Arc::clone(&prover),
     };
-    serving.spawn(hearing.run(events, stop.clone()));
+    serving.spawn(invalidation_task.run(events, stop.clone()));
     let resync = Resync { cache: Arc::clone(&cache), database: Arc::clone(&database), wanted };
     serving.spawn(resync.run(stop.clone()));
 
@@ -288,7 +288,7 @@ fn start(
         config.load_batch_max,
         config.load_queue_max,
     ));
-    for _ in 0..LOAD_LANES {
+    for _ in 0..LOADERS {
         serving.spawn(Arc::clone(&loader).run(stop.clone()));
     }
     let touches = Arc::new(TouchBuffer::new(Arc::clone(&cache), Arc::clone(&database), &config));
@@ -304,7 +304,7 @@ fn start(
 
     let writer = Writer::start(
         &config,
-        Arc::clone(&rules),
+        Arc::clone(&policy),
         Arc::clone(&cache),
         Arc::clone(&database),
         probes.clone(),
@@ -312,17 +312,17 @@ fn start(
         &tasks.writing.stop,
     );
     let locks = Locks::new(
-        Arc::clone(&rules),
+        Arc::clone(&policy),
         Arc::clone(&database),
         waiters,
         probes.clone(),
         tasks.locking.tasks.clone(),
         tasks.locking.stop.clone(),
     );
-    let turns = Turns::new();
+    let turns = KeyedQueue::new();
     Node {
         config,
-        rules,
+        policy,
         cache,
         trust,
         prover,
@@ -350,10 +350,10 @@ fn make_listener(server: &ConnectOptions, config: &Config) -> Result<Listener, E
         .barrier_interval(interval)
         .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))
         .start()
-        .map_err(of_listener)
+        .map_err(from_listener_error)
 }
 
-pub(super) fn of_listener(error: pg_listen::Error) -> Error {
+pub(super) fn from_listener_error(error: pg_listen::Error) -> Error {
     Error::new(ErrorKind::Config, "the listener could not be started; look at its cause").with_source(error)
 }
 

@@ -48,7 +48,7 @@ impl SessionManager {
             node: &self.0,
             user_id,
             group_id: None,
-            expiry: Expiry::In(self.0.config.lifetime),
+            expiry: Expiry::In(self.0.config.absolute_timeout),
             idle_limit: IdleLimit::Enforced,
             attributes: Changes::default(),
         }
@@ -98,7 +98,7 @@ impl Create<'_> {
         self.put(key, value, Lifetime::Until(expires_at.into()))
     }
 
-    /// Sets an attribute that disappears by itself after `lifetime`, counted from this call.
+    /// Sets an attribute that disappears by itself after `absolute_timeout`, counted from this call.
     ///
     /// # Errors
     /// As [`Session::set`].
@@ -117,13 +117,13 @@ impl Create<'_> {
         self
     }
 
-    /// The absolute limit, counted from the creation by the database's clock. Default `Config::lifetime`.
+    /// The absolute limit, counted from the creation by the database's clock. Default `Config::absolute_timeout`.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expiry = Expiry::In(lifetime);
         self
     }
 
-    /// The absolute limit, as an instant on the database's clock. Default `Config::lifetime` from now.
+    /// The absolute limit, as an instant on the database's clock. Default `Config::absolute_timeout` from now.
     pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
         self.expiry = Expiry::At(expires_at.into());
         self
@@ -136,7 +136,7 @@ impl Create<'_> {
     }
 
     fn put<T: Serialize + ?Sized>(mut self, key: &str, value: &T, lifetime: Lifetime) -> Result<Self, Error> {
-        put(&mut self.attributes, &self.node.rules, key, value, lifetime)?;
+        put(&mut self.attributes, &self.node.policy, key, value, lifetime)?;
         Ok(self)
     }
 
@@ -144,10 +144,10 @@ impl Create<'_> {
         let node = self.node;
         node.check_open()?;
         check_expiry(self.expiry)?;
-        check(&node.rules, &Attributes::default(), std::iter::empty(), &self.attributes)?;
+        check(&node.policy, &Attributes::default(), std::iter::empty(), &self.attributes)?;
         let id = SessionId::random();
-        let limited = node.config.max_sessions_per_user > 0;
-        let exclusive = self.user_id.filter(|_| limited).map_or(id.expose(), UserId::as_uuid);
+        let limited = node.config.sessions_per_user_max > 0;
+        let conflict_key = self.user_id.filter(|_| limited).map_or(id.expose(), UserId::as_uuid);
         let Self { user_id, group_id, expiry, idle_limit, attributes, .. } = self;
         let record = node
             .writer
@@ -158,7 +158,7 @@ impl Create<'_> {
                 expiry,
                 idle_limit,
                 attributes,
-                exclusive,
+                conflict_key,
                 reply,
             })
             .await?;

@@ -3,8 +3,8 @@
 use super::SessionManager;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::notify::Whose;
-use crate::writer::Sweep;
+use crate::postgres::notify::Scope;
+use crate::writer::BulkDelete;
 
 /// Sessions that one call of [`SessionManager::delete_many`] takes.
 pub const DELETE_MANY_MAX: usize = 100_000;
@@ -46,7 +46,7 @@ impl SessionManager {
         }
         ids.sort_unstable();
         ids.dedup();
-        self.sweep(Sweep::Delete(ids)).await
+        self.sweep(BulkDelete::Delete(ids)).await
     }
 
     /// Ends all sessions of a user: "log out everywhere". Answers how many were alive.
@@ -54,7 +54,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_user_sessions(&self, user: impl Into<UserId>) -> Result<u64, Error> {
-        self.sweep(Sweep::DeleteAll(Whose::User(user.into().as_uuid()))).await
+        self.sweep(BulkDelete::DeleteAll(Scope::User(user.into().as_uuid()))).await
     }
 
     /// Ends all sessions of a user but one: "log out the others". `keep` may be an old id that still answers. All other old ids
@@ -67,7 +67,7 @@ impl SessionManager {
         user: impl Into<UserId>,
         keep: SessionId,
     ) -> Result<u64, Error> {
-        self.sweep(Sweep::DeleteOthers(user.into(), keep)).await
+        self.sweep(BulkDelete::DeleteOthers(user.into(), keep)).await
     }
 
     /// Ends all sessions of a group. Answers how many were alive.
@@ -75,7 +75,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_group_sessions(&self, group: impl Into<GroupId>) -> Result<u64, Error> {
-        self.sweep(Sweep::DeleteAll(Whose::Group(group.into().as_uuid()))).await
+        self.sweep(BulkDelete::DeleteAll(Scope::Group(group.into().as_uuid()))).await
     }
 
     /// Ends every session of everybody. Answers how many were alive.
@@ -83,7 +83,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_all_sessions(&self) -> Result<u64, Error> {
-        self.sweep(Sweep::DeleteAll(Whose::All)).await
+        self.sweep(BulkDelete::DeleteAll(Scope::All)).await
     }
 
     /// Removes one attribute from all live sessions of a user: their versions grow, every node hears of it. Answers
@@ -100,8 +100,8 @@ impl SessionManager {
         user: impl Into<UserId>,
         key: &str,
     ) -> Result<u64, Error> {
-        self.0.rules.limits.check_key(key)?;
-        self.sweep(Sweep::RemoveAttribute(user.into(), key.to_owned())).await
+        self.0.policy.limits.check_key(key)?;
+        self.sweep(BulkDelete::RemoveAttribute(user.into(), key.to_owned())).await
     }
 
     /// Drops a user's sessions from every node's memory; the database keeps them. For changes of the tables that were
@@ -111,7 +111,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn evict_user(&self, user: impl Into<UserId>) -> Result<(), Error> {
-        self.sweep(Sweep::Evict(Whose::User(user.into().as_uuid()))).await.map(|_| ())
+        self.sweep(BulkDelete::Evict(Scope::User(user.into().as_uuid()))).await.map(|_| ())
     }
 
     /// Drops every session from every node's memory; the database keeps them. The nodes then load what they need.
@@ -119,10 +119,10 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn evict_all(&self) -> Result<(), Error> {
-        self.sweep(Sweep::Evict(Whose::All)).await.map(|_| ())
+        self.sweep(BulkDelete::Evict(Scope::All)).await.map(|_| ())
     }
 
-    async fn sweep(&self, sweep: Sweep) -> Result<u64, Error> {
+    async fn sweep(&self, sweep: BulkDelete) -> Result<u64, Error> {
         self.0.check_open()?;
         self.0.writer.sweep(sweep).await
     }

@@ -8,8 +8,8 @@ use super::{Node, SessionManager};
 use crate::cache::{Count, Slot};
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
+use crate::failpoints::Guard;
 use crate::id::SessionId;
-use crate::probes::Guard;
 use crate::session::Session;
 use crate::session::record::SharedRecord;
 use crate::version::Version;
@@ -37,7 +37,14 @@ impl SessionManager {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub fn get(&self, id: SessionId) -> Get<'_> {
-        Get { node: &self.0, id, touch: true, refresh: false, at_least: Version::ABSENT, or_latest: false }
+        Get {
+            node: &self.0,
+            id,
+            touch: true,
+            bypass_cache: false,
+            min_version: Version::ABSENT,
+            or_latest: false,
+        }
     }
 }
 
@@ -48,8 +55,8 @@ pub struct Get<'a> {
     node: &'a Node,
     id: SessionId,
     touch: bool,
-    refresh: bool,
-    at_least: Version,
+    bypass_cache: bool,
+    min_version: Version,
     or_latest: bool,
 }
 
@@ -61,8 +68,8 @@ impl<'a> Get<'a> {
     }
 
     /// Asks the database, whatever is in memory.
-    pub fn refresh(mut self) -> Self {
-        self.refresh = true;
+    pub fn bypass_cache(mut self) -> Self {
+        self.bypass_cache = true;
         self
     }
 
@@ -71,12 +78,12 @@ impl<'a> Get<'a> {
     ///
     /// Awaiting it fails with [`ErrorKind::Unavailable`] if the database itself holds an older version: it was restored,
     /// or a failover lost commits. [`or_latest`](Get::or_latest) answers with the older version instead.
-    pub fn at_least(mut self, version: Version) -> Self {
-        self.at_least = version;
+    pub fn min_version(mut self, version: Version) -> Self {
+        self.min_version = version;
         self
     }
 
-    /// Answers with what the database holds if that is older than [`at_least`](Get::at_least) asks for.
+    /// Answers with what the database holds if that is older than [`min_version`](Get::min_version) asks for.
     ///
     /// A client may hold a version that the database has lost. It would get an error with every request, for as long as
     /// it presents that version. Compare [`Session::version`] with the version asked for, and give the client a fresh
@@ -89,15 +96,15 @@ impl<'a> Get<'a> {
 
     #[inline]
     fn hit(&self) -> Option<SharedRecord> {
-        if self.refresh {
+        if self.bypass_cache {
             return None;
         }
         let (record, now) = self.node.hit(self.id)?;
-        if self.at_least > Version::ABSENT && record.row.version < self.at_least {
+        if self.min_version > Version::ABSENT && record.row.version < self.min_version {
             return None; // looked at only if asked for: it is on another cache line
         }
         if self.touch {
-            self.node.touches.touch(&record, &self.node.rules, now);
+            self.node.touches.touch(&record, &self.node.policy, now);
         }
         Some(record)
     }
@@ -175,28 +182,28 @@ impl std::fmt::Debug for GetFuture<'_> {
 async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     let node = get.node;
     // A trusted node may share a load that is under way, as it would share a cached session.
-    let may_join = || !get.refresh && node.is_trusted();
+    let may_join = || !get.bypass_cache && node.is_trusted();
     let mut loaded = node.loader.load(get.id, may_join).await?;
-    let now = node.rules.clock.database_now();
+    let now = node.policy.clock.database_now();
     // Joined a load that left before that version was committed, or the version is not the database's at all; or joined
     // one that saw the session alive before it ended, although this read began after its end.
-    let is_outdated = |record: &SharedRecord| record.row.version < get.at_least || !record.is_live(now);
+    let is_outdated = |record: &SharedRecord| record.row.version < get.min_version || !record.is_live(now);
     if loaded.as_ref().is_some_and(is_outdated) {
         loaded = node.loader.load(get.id, || false).await?;
     }
     let Some(record) = loaded else { return Ok(None) };
-    if record.row.version < get.at_least {
+    if record.row.version < get.min_version {
         if !get.or_latest {
             return Err(Error::new(
                 ErrorKind::Unavailable,
-                "the database holds an older version of the session than at_least asks for: it was restored, or a \
+                "the database holds an older version of the session than min_version asks for: it was restored, or a \
                  failover lost commits; use or_latest to read the older version",
             ));
         }
         node.loader.count_lost_version();
     }
     if get.touch {
-        node.touches.touch(&record, &node.rules, now);
+        node.touches.touch(&record, &node.policy, now);
     }
     Ok(Some(Session::from_database(record)))
 }
@@ -210,8 +217,8 @@ impl Node {
         let trusted_until = self.trust.until();
         // Taken apart at once: moving the slot as a whole costs as much as the comparisons.
         let Slot { record, epoch, until } = self.cache.get(id)?;
-        let tick = self.rules.clock.now();
-        let now = self.rules.clock.database_at(tick);
+        let tick = self.policy.clock.now();
+        let now = self.policy.clock.database_at(tick);
         let trusted = tick < trusted_until || !self.probes.holds(Guard::TrustWindow);
         let verified = epoch == self.cache.epoch() || !self.probes.holds(Guard::Revalidation);
         let live = now < until || record.lives_on(now) || !self.probes.holds(Guard::Expiry);
@@ -219,7 +226,7 @@ impl Node {
     }
 
     fn is_trusted(&self) -> bool {
-        self.rules.clock.now() < self.trust.until()
+        self.policy.clock.now() < self.trust.until()
     }
 }
 

@@ -40,7 +40,7 @@ impl SessionManager {
     }
 
     async fn list(&self, owner: Owner, id: Uuid) -> Result<Vec<Session>, Error> {
-        let found = self.0.database.list(owner, id, LISTED_MAX).await.map_err(Failure::of_read)?;
+        let found = self.0.database.list(owner, id, LISTED_MAX).await.map_err(Failure::into_read_error)?;
         let records = found.into_iter().map(|(_, record)| record).collect::<Result<Vec<_>, _>>()?;
         for record in &records {
             // I2: what is older, in memory or under way, must not be served after this. Not installed: two loads of a

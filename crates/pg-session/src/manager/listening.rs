@@ -5,7 +5,7 @@ use std::time::Duration;
 use pg_listen::{ErrorKind as ListenError, Phase};
 
 use super::Node;
-use super::builder::of_listener;
+use super::builder::from_listener_error;
 use crate::error::{Error, ErrorKind};
 
 /// Where the address of the listener comes from.
@@ -46,7 +46,7 @@ impl Node {
         let begin = async {
             self.listener.wait_connected().await.map_err(|error| refused(way, error))?;
             // An error means that the sender is gone, which `self` keeps.
-            let _ = changes.wait_for(|standing| self.rules.clock.now() < standing.until).await;
+            let _ = changes.wait_for(|standing| self.policy.clock.now() < standing.until).await;
             Ok(())
         };
         match tokio::time::timeout(patience, begin).await {
@@ -105,7 +105,7 @@ fn refused(way: Way, error: pg_listen::Error) -> Error {
         ListenError::Refused => {
             format!("PostgreSQL refused the connection of the listener; correct {}", way.setting())
         }
-        _ => return of_listener(error),
+        _ => return from_listener_error(error),
     };
     Error::new(ErrorKind::Config, message).with_source(error)
 }

@@ -3,7 +3,7 @@
 //! The manager owns the lanes and tasks; each verb has a file of its own.
 
 mod builder;
-mod clean_up;
+mod cleanup;
 mod create;
 mod delete;
 mod get;
@@ -12,9 +12,9 @@ mod listening;
 mod lock;
 mod modify;
 mod rotate;
+mod save;
 mod shutdown;
 mod status;
-mod update;
 
 use std::sync::Arc;
 
@@ -28,23 +28,23 @@ pub use self::delete::DELETE_MANY_MAX;
 pub use self::get::Get;
 pub use self::list::LISTED_MAX;
 pub use self::lock::{Lock, LockHolder};
-use self::modify::Turns;
+use self::modify::KeyedQueue;
 pub use self::rotate::Rotate;
+pub use self::save::Save;
 pub use self::shutdown::ShutdownReport;
 pub use self::status::{Status, Trusted};
-pub use self::update::Update;
 use crate::cache::Cache;
-use crate::cleaner::Cleaner;
+use crate::cleanup::Cleaner;
 use crate::config::Config;
 use crate::error::Error;
+use crate::failpoints::Probes;
 use crate::invalidation::proof::Prover;
 use crate::invalidation::pulse;
 use crate::invalidation::trust::{Ended, Trust};
 use crate::loader::Loader;
 use crate::lock::Locks;
 use crate::postgres::Database;
-use crate::probes::Probes;
-use crate::session::record::Rules;
+use crate::session::record::Policy;
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
@@ -60,7 +60,7 @@ pub struct SessionManager(Arc<Node>);
 /// Everything that one node has.
 struct Node {
     config: Config,
-    rules: Arc<Rules>,
+    policy: Arc<Policy>,
     cache: Arc<Cache>,
     trust: Arc<Trust>,
     prover: Arc<Prover>,
@@ -68,7 +68,7 @@ struct Node {
     writer: Writer,
     touches: Arc<TouchBuffer>,
     cleaner: Arc<Cleaner>,
-    turns: Turns,
+    turns: KeyedQueue,
     locks: Locks,
     database: Arc<Database>,
     listener: pg_listen::Listener,
@@ -109,8 +109,8 @@ impl SessionManager {
     /// the node serves from the database until it is.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a setting or connection string that is wrong, also the listener's, [`ErrorKind::Schema`] and
-    /// [`ErrorKind::Permission`] for tables that are missing or may not be used, [`ErrorKind::Unavailable`] if
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting or connection string that is wrong, also the listener's, [`ErrorKind::Schema`](crate::ErrorKind::Schema) and
+    /// [`ErrorKind::Permission`](crate::ErrorKind::Permission) for tables that are missing or may not be used, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if
     /// PostgreSQL cannot be reached, or no server answers at the address in [`listen_on`](Builder::listen_on). Nothing is
     /// left running then. An outage of the listener alone is no error: [`Status::trust_error`] has its cause.
     pub async fn connect(url: &str, config: Config) -> Result<Self, Error> {

@@ -17,16 +17,16 @@ const TURNS: usize = 256;
 /// Modifications that may be under way or wait on this node.
 const WAITING_MAX: usize = 65_536;
 
-/// Whose turn it is to modify a session, first come, first served.
+/// Scope turn it is to modify a session, first come, first served.
 ///
 /// Not a lock of the session: readers and `update` do not know of it. It is held across awaits on purpose; what runs
 /// under it cannot wait for a second turn, because `change` is not asynchronous.
-pub(super) struct Turns {
+pub(super) struct KeyedQueue {
     queues: Box<[Mutex<()>]>,
     places: Semaphore,
 }
 
-impl Turns {
+impl KeyedQueue {
     pub(super) fn new() -> Self {
         Self {
             queues: (0..TURNS).map(|_| Mutex::const_new(())).collect(),
@@ -66,7 +66,7 @@ impl SessionManager {
     /// [`ErrorKind::Overloaded`] if 65 536 modifications wait on this node already.
     ///
     /// # Cancel safety
-    /// As [`update`](SessionManager::update).
+    /// As [`save`](SessionManager::save).
     pub async fn modify(
         &self,
         id: SessionId,
@@ -76,7 +76,7 @@ impl SessionManager {
         for _ in 0..ROUNDS_MAX {
             let mut session = self.get(id).await?.ok_or(UpdateError::NotFound)?;
             change(&mut session)?;
-            match self.update(&mut session).check_version().await {
+            match self.save(&mut session).check_version().await {
                 Ok(()) => return Ok(session),
                 Err(UpdateError::Conflict { .. }) => {}
                 Err(error) => return Err(error),

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use super::create::check_expiry;
-use super::update::check_handle;
+use super::save::check_handle;
 use super::{Node, SessionManager};
 use crate::config::ROTATION_GRACE_MAX;
 use crate::error::{Error, ErrorKind, UpdateError};
@@ -23,7 +23,7 @@ impl SessionManager {
     ///
     /// On success the handle *is* the new session, with its unsaved changes saved. For the grace, the old id still
     /// answers [`get`](SessionManager::get), for requests that were under way: with the user and the attributes from
-    /// before, and [`is_rotated`](Session::is_rotated). That cannot be saved or rotated, and ends with the session:
+    /// before, and [`is_retired`](Session::is_retired). That cannot be saved or rotated, and ends with the session:
     /// **deleting either id deletes both.** On error the handle is as it was.
     ///
     /// ```no_run
@@ -50,7 +50,7 @@ impl SessionManager {
 /// | | the user stays | the user changes |
 /// |---|---|---|
 /// | attributes | all are kept | none is kept |
-/// | absolute limit, creation | as they were | [`Config::lifetime`](crate::Config::lifetime) from now, now |
+/// | absolute limit, creation | as they were | [`Config::absolute_timeout`](crate::Config::absolute_timeout) from now, now |
 /// | group, idle limit | as they were | as they were |
 /// | the cap on sessions | not asked | as for a new session of that user |
 ///
@@ -79,7 +79,7 @@ pub struct Rotate<'a> {
 }
 
 impl Rotate<'_> {
-    /// Whose session it is from now on: a sign-in, or a change of user. Default: the same as before, or nobody's still.
+    /// Scope session it is from now on: a sign-in, or a change of user. Default: the same as before, or nobody's still.
     pub fn user(mut self, user: impl Into<UserId>) -> Self {
         self.user_id = Some(user.into());
         self
@@ -138,23 +138,23 @@ impl Rotate<'_> {
         let Self { node, session, user_id, keep, mut row, grace } = self;
         node.check_open()?;
         check_handle(session)?;
-        if session.is_rotated() {
+        if session.is_retired() {
             return Err(UpdateError::Rotated);
         }
         check_grace(grace)?;
-        let arrives = user_id.is_some() && user_id != session.user_id();
+        let changes_user = user_id.is_some() && user_id != session.user_id();
         let user_id = user_id.or(session.user_id());
-        let keep = keep.unwrap_or_else(|| if arrives { Keep::none() } else { Keep::All });
-        if arrives && row.expiry.is_none() {
-            row.expiry = Some(Expiry::In(node.config.lifetime));
+        let keep = keep.unwrap_or_else(|| if changes_user { Keep::none() } else { Keep::All });
+        if changes_user && row.expiry.is_none() {
+            row.expiry = Some(Expiry::In(node.config.absolute_timeout));
         }
         if let Some(expiry) = row.expiry {
             check_expiry(expiry)?;
         }
         session.check_keys(&keep)?;
         session.check_limits(&keep)?;
-        let limited = node.config.max_sessions_per_user > 0;
-        let exclusive = user_id.filter(|_| limited).map(UserId::as_uuid);
+        let limited = node.config.sessions_per_user_max > 0;
+        let conflict_key = user_id.filter(|_| limited).map(UserId::as_uuid);
         let (base, changes) = (SharedRecord::clone(session.record()), session.changes().clone());
         let successor = SessionId::random();
         let record = node
@@ -163,13 +163,13 @@ impl Rotate<'_> {
                 base,
                 successor,
                 user_id,
-                arrives,
+                changes_user,
                 row,
                 grace,
                 keep,
                 changes,
-                exclusive,
-                overtaken: 0,
+                conflict_key,
+                conflicts: 0,
                 reply,
             })
             .await?;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::SessionManager;
 use crate::cache::CacheStats;
 use crate::error::{Error, ErrorKind};
-use crate::invalidation::trust::Standing;
+use crate::invalidation::trust::TrustState;
 use crate::loader::LoadStats;
 use crate::writer::WriteStats;
 
@@ -44,7 +44,7 @@ impl SessionManager {
     #[must_use]
     pub fn status(&self) -> Status {
         let node = &self.0;
-        let left = node.trust.until().nanos().saturating_sub(node.rules.clock.now().nanos());
+        let left = node.trust.until().nanos().saturating_sub(node.policy.clock.now().nanos());
         let trust = if left == 0 { Trusted::No } else { Trusted::For(Duration::from_nanos(left)) };
         Status {
             trust,
@@ -66,12 +66,12 @@ impl SessionManager {
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub async fn trusted(&self) -> Result<(), Error> {
+    pub async fn wait_until_trusted(&self) -> Result<(), Error> {
         let mut changes = self.0.trust.watch();
         let is_settled =
-            |standing: &Standing| standing.ended.is_some() || self.0.rules.clock.now() < standing.until;
+            |state: &TrustState| state.ended.is_some() || self.0.policy.clock.now() < state.until;
         // An error means that the sender is gone, which `self` keeps.
-        let ended = changes.wait_for(is_settled).await.ok().and_then(|standing| standing.ended);
+        let ended = changes.wait_for(is_settled).await.ok().and_then(|state| state.ended);
         ended.map_or(Ok(()), |ended| Err(ended.error()))
     }
 
@@ -79,7 +79,7 @@ impl SessionManager {
     /// Compare a session's times with it, not with the clock of the machine.
     #[must_use]
     pub fn database_time(&self) -> SystemTime {
-        self.0.rules.clock.database_now().into()
+        self.0.policy.clock.database_now().into()
     }
 
     /// Sends a notification through the pool and waits until this node's listener receives it. Then this node has handled
@@ -87,7 +87,7 @@ impl SessionManager {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the listener is not connected, or does not receive the notification within
-    /// `trust_window`. [`ErrorKind::ShuttingDown`] as for [`trusted`](SessionManager::trusted).
+    /// `trust_window`. [`ErrorKind::ShuttingDown`] as for [`wait_until_trusted`](SessionManager::wait_until_trusted).
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -100,11 +100,11 @@ impl SessionManager {
         if !node.listener.status().is_connected() {
             return Err(not_proved("the listener is not connected; it is being replaced", None));
         }
-        let asked = node.rules.clock.now();
+        let asked = node.policy.clock.now();
         node.prover.want();
         let outcome = async {
             tokio::select! {
-                proved = changes.wait_for(|standing| standing.proved >= asked) => proved.map(|_| None).ok(),
+                proved = changes.wait_for(|state| state.proved >= asked) => proved.map(|_| None).ok(),
                 failed = attempts.wait_for(|attempts| attempts.failed.is_some_and(|failed| failed >= asked)) => {
                     failed.map(|attempts| Some(attempts.error.clone())).ok()
                 }

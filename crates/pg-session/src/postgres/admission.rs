@@ -17,11 +17,11 @@ pub(super) fn make_room(dialect: &Dialect<'_>, users: &str) -> String {
     let (make_room, channel) = (dialect.names.make_room(), dialect.channel());
     let idle_timeout = super::interval(config.idle_timeout);
     let brief = dialect.wait_briefly();
-    let evict = match config.session_limit {
+    let evict = match config.on_session_limit {
         SessionLimit::EvictLeastRecentlyUsed => "true",
         SessionLimit::Refuse => "false",
     };
-    match config.max_sessions_per_user {
+    match config.sessions_per_user_max {
         0 => "SELECT NULL::pg_catalog.uuid AS user_id, true AS admitted, NULL::pg_catalog.uuid[] AS evicted WHERE false".to_owned(),
         sessions_max => format!(
             "SELECT r.user_id, r.admitted, r.evicted

@@ -55,12 +55,12 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
-             ), doomed AS MATERIALIZED (
+             ), to_evict AS MATERIALIZED (
                  SELECT s.id FROM {sessions} s
                  WHERE (SELECT mine FROM leader) AND s.expires_at::pg_catalog.timestamptz <= {now} AND {alone}
                  ORDER BY s.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
              ), gone AS (
-                 DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id
+                 DELETE FROM {sessions} s USING to_evict d WHERE s.id = d.id RETURNING s.id
              ), told AS MATERIALIZED ({told})
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
                     (SELECT pg_catalog.count(*) FROM told) AS told"
@@ -80,12 +80,12 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
             "WITH leader AS MATERIALIZED ({leader}
              ), page AS MATERIALIZED (
                  SELECT s.id, {live} AS live FROM {sessions} s WHERE s.id > $1 ORDER BY s.id LIMIT $2
-             ), doomed AS MATERIALIZED (
+             ), to_evict AS MATERIALIZED (
                  SELECT s.id FROM {sessions} s JOIN page p ON p.id = s.id
                  WHERE (SELECT mine FROM leader) AND NOT p.live AND NOT {live} AND {alone}
                  ORDER BY s.id FOR UPDATE OF s SKIP LOCKED
              ), gone AS (
-                 DELETE FROM {sessions} s USING doomed d WHERE s.id = d.id RETURNING s.id
+                 DELETE FROM {sessions} s USING to_evict d WHERE s.id = d.id RETURNING s.id
              ), told AS MATERIALIZED ({told})
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
                     (SELECT pg_catalog.count(*) FROM told) AS told, (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1) AS last,
@@ -103,12 +103,12 @@ pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
-             ), doomed AS MATERIALIZED (
+             ), to_evict AS MATERIALIZED (
                  SELECT a.session_id, a.key FROM {attributes} a
                  WHERE (SELECT mine FROM leader) AND a.expires_at IS NOT NULL AND a.expires_at <= {now}
                  ORDER BY a.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
              ), gone AS (
-                 DELETE FROM {attributes} a USING doomed d WHERE a.session_id = d.session_id AND a.key = d.key
+                 DELETE FROM {attributes} a USING to_evict d WHERE a.session_id = d.session_id AND a.key = d.key
                  RETURNING 1
              )
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader"

@@ -210,7 +210,7 @@ fn is_local(config: &tokio_postgres::Config) -> bool {
         && hosts.iter().all(|host| matches!(host, Host::Unix(_)))
 }
 
-/// `sslmode` and what belongs to it, with libpq's rules of how they go together.
+/// `sslmode` and what belongs to it, with libpq's policy of how they go together.
 fn tls(settings: &Settings) -> Result<Tls, Error> {
     let get = |name: &str| settings.get(name).map(String::as_str);
     if settings.contains_key("ssl") {

@@ -176,7 +176,7 @@ pub(super) async fn take(pool: &Pool, suspicion: &Suspicion, patience: Duration)
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(FULL_PAUSE_MAX);
             }
-            Ok(Err(error)) => return Err(Failure::not_sent(of_pool(&error))),
+            Ok(Err(error)) => return Err(Failure::not_sent(from_pool_error(&error))),
             Err(_) => return Err(Failure::not_sent(no_connection(patience))),
         }
     }
@@ -196,7 +196,7 @@ pub(crate) fn no_connection(timeout: Duration) -> Error {
     )
 }
 
-pub(super) fn of_pool(error: &PoolError) -> Error {
+pub(super) fn from_pool_error(error: &PoolError) -> Error {
     match error {
         PoolError::Backend(error) => failure::of_connect(error),
         PoolError::Closed => Error::new(ErrorKind::ShuttingDown, "the connection pool is closed"),

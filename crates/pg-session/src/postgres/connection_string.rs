@@ -282,7 +282,7 @@ const SUPPORTED: &[&str] = &[
 const POOL_SIZE: &str = "remove it and set `pool_connections_max`";
 const TIMEOUT: &str = "remove it and set `query_timeout`";
 const STATEMENTS: &str =
-    "remove it and set `statements` to \"unnamed\" if the pooler does not track prepared statements";
+    "remove it and set `statement_mode` to \"unnamed\" if the pooler does not track prepared statements";
 const SCHEMA: &str = "remove it and set `schema`";
 const REMOVE: &str = "remove it";
 
@@ -305,7 +305,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     // Prisma
     (
         "pgbouncer",
-        "remove it, set `statements` to \"unnamed\" if the pooler does not track prepared statements, and give the \
+        "remove it, set `statement_mode` to \"unnamed\" if the pooler does not track prepared statements, and give the \
          listener PostgreSQL's own address with `listen_on_url`",
     ),
     ("schema", SCHEMA),

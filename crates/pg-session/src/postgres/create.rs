@@ -22,7 +22,7 @@ use crate::session::IdleLimit;
 use crate::session::attributes::Writes;
 
 /// One session to create.
-pub(crate) struct Birth<'a> {
+pub(crate) struct NewSession<'a> {
     pub(crate) id: SessionId,
     /// `None` for an anonymous session. Their number is not limited.
     pub(crate) user_id: Option<UserId>,
@@ -76,23 +76,23 @@ pub(super) fn overflow_sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 fn room(dialect: &Dialect<'_>, parameters: &mut Parameters) -> String {
-    let users = parameters.hidden(&IDS);
+    let users = parameters.opaque_array(&IDS);
     format!("room AS MATERIALIZED ({})", make_room(dialect, &users))
 }
 
 /// Inserts the sessions of those users that are admitted. `OFFSET 0`: the clock is read once for each session.
 fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &str) -> String {
     let (sessions, now) = (dialect.names.sessions(), dialect.now);
-    let births = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS]);
+    let new_sessions = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS]);
     let (admitted, evicted) = (is_admitted("b.user_id"), evicted("s.user_id"));
     format!(
         "INSERT INTO {sessions} AS s
              (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
-              attributes, spilled)
+              attributes, has_overflow)
          SELECT b.id, b.user_id, b.group_id, 1, b.idle_limited, b.now, b.now, b.now,
                 COALESCE(b.expires_at, b.now + b.expires_in::pg_catalog.float8 * interval '1 microsecond'),
                 COALESCE(b.attributes, '{{}}'), {has_overflow}
-         FROM (SELECT b.*, {now} AS now FROM {births}
+         FROM (SELECT b.*, {now} AS now FROM {new_sessions}
                AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes)
                WHERE {admitted} OFFSET 0) b
          RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted"
@@ -101,21 +101,31 @@ fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &s
 
 impl Database {
     /// Creates the sessions, at most one for each user if their number is limited, and reports on each, in their order.
-    pub(crate) async fn create(&self, births: &[Birth<'_>], limited: bool) -> Result<Vec<Created>, Failure> {
+    pub(crate) async fn create(
+        &self,
+        new_sessions: &[NewSession<'_>],
+        limited: bool,
+    ) -> Result<Vec<Created>, Failure> {
         let mut items = Items::default();
-        for birth in births {
-            birth.writes.set.iter().for_each(|attribute| items.push(birth.id, attribute));
+        for new_session in new_sessions {
+            new_session.writes.set.iter().for_each(|attribute| items.push(new_session.id, attribute));
         }
-        let packed: Vec<Option<&str>> = births.iter().map(|birth| birth.writes.packed).collect();
-        let ids: Vec<Uuid> = births.iter().map(|birth| birth.id.expose()).collect();
+        let packed: Vec<Option<&str>> =
+            new_sessions.iter().map(|new_session| new_session.writes.packed).collect();
+        let ids: Vec<Uuid> = new_sessions.iter().map(|new_session| new_session.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
-            births.iter().map(|birth| birth.user_id.map(UserId::as_uuid)).collect();
-        let to_lock = if limited { lock_order(births.iter().map(|birth| birth.user_id)) } else { Vec::new() };
+            new_sessions.iter().map(|new_session| new_session.user_id.map(UserId::as_uuid)).collect();
+        let to_lock = if limited {
+            lock_order(new_sessions.iter().map(|new_session| new_session.user_id))
+        } else {
+            Vec::new()
+        };
         let groups: Vec<Option<Uuid>> =
-            births.iter().map(|birth| birth.group_id.map(GroupId::as_uuid)).collect();
+            new_sessions.iter().map(|new_session| new_session.group_id.map(GroupId::as_uuid)).collect();
         let (at, after): (Vec<Option<SystemTime>>, Vec<Option<i64>>) =
-            births.iter().map(|birth| columns_of(Some(birth.expiry))).unzip();
-        let idle: Vec<bool> = births.iter().map(|birth| birth.idle_limit == IdleLimit::Enforced).collect();
+            new_sessions.iter().map(|new_session| columns_of(Some(new_session.expiry))).unzip();
+        let idle: Vec<bool> =
+            new_sessions.iter().map(|new_session| new_session.idle_limit == IdleLimit::Enforced).collect();
         let params: [&(dyn ToSql + Sync); 12] = [
             &ids,
             &users,
@@ -134,10 +144,10 @@ impl Database {
             true => (&self.texts.create, &params[..8]),
             false => (&self.texts.create_with_overflow, &params[..]),
         };
-        let sent = self.rules.clock.now();
+        let sent = self.policy.clock.now();
         // SQL promises no order.
         let mut made: HashMap<Uuid, Created, DefaultHashBuilder> =
-            HashMap::with_capacity_and_hasher(births.len(), DefaultHashBuilder::default());
+            HashMap::with_capacity_and_hasher(new_sessions.len(), DefaultHashBuilder::default());
         let mut newest: Option<DbTime> = None;
         self.query_each(sql, params, |row| {
             let (id, created_at, outcome) = outcome(row).map_err(unexpected)?;
@@ -149,7 +159,9 @@ impl Database {
         if let Some(created_at) = newest {
             self.observe_clock(sent, created_at);
         }
-        let outcomes = births.iter().map(|birth| made.remove(&birth.id.expose()).unwrap_or(Created::Refused));
+        let outcomes = new_sessions
+            .iter()
+            .map(|new_session| made.remove(&new_session.id.expose()).unwrap_or(Created::Refused));
         Ok(outcomes.collect())
     }
 }

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::failure::{Failure, Verdict};
 use super::names::Owner;
-use super::notify::{Whose, deleted};
+use super::notify::{Scope, deleted};
 use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most};
 use crate::error::{Error, ErrorKind};
@@ -46,7 +46,7 @@ pub(crate) struct Swept {
     /// Sessions that were alive.
     pub(crate) live: u64,
     /// Remnants that went with them and were of another user or group, or of none.
-    pub(crate) strangers: Vec<SessionId>,
+    pub(crate) other_users: Vec<SessionId>,
 }
 
 pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
@@ -54,7 +54,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let live = dialect.live("s");
     let mut parameters = Parameters::default();
     let ids = parameters.any(&IDS);
-    let doomed = doomed(
+    let to_evict = to_evict(
         dialect,
         &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = {ids}"),
         &dialect.wait_briefly(),
@@ -62,9 +62,9 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let told = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(
-            "WITH {doomed}, gone AS (
+            "WITH {to_evict}, gone AS (
                  DELETE FROM {sessions} s
-                 WHERE s.id = ANY (ARRAY (SELECT d.id FROM doomed d)) AND NOT EXISTS (SELECT FROM moved)
+                 WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d)) AND NOT EXISTS (SELECT FROM moved)
                  RETURNING s.id, COALESCE(s.rotated_to, s.id) AS session, s.rotated_to IS NULL AND {live} AS live
              ), told AS MATERIALIZED ({told})
              SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live
@@ -106,30 +106,30 @@ fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str, wait: &str) -> Strin
     let notify = format!(
         "SELECT pg_catalog.pg_notify('{channel}', '1{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', ''))"
     );
-    let doomed = doomed(dialect, chosen, &waits_at_most(wait));
-    mass_delete(dialect, &doomed, &format!("s.{column} IS DISTINCT FROM $1"), &notify)
+    let to_evict = to_evict(dialect, chosen, &waits_at_most(wait));
+    mass_delete(dialect, &to_evict, &format!("s.{column} IS DISTINCT FROM $1"), &notify)
 }
 
 /// It needs every row, so it waits for each.
 pub(super) fn all_sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
-    let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", Whose::All.payload());
+    let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", Scope::All.payload());
     Sql { text: mass_delete(dialect, &locked(dialect, "true", "true"), "false", &notify), types: vec![] }
 }
 
-fn mass_delete(dialect: &Dialect<'_>, doomed: &str, stranger: &str, notify: &str) -> String {
+fn mass_delete(dialect: &Dialect<'_>, to_evict: &str, stranger: &str, notify: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let told = deleted(dialect, "SELECT id FROM gone WHERE stranger");
     format!(
-        "WITH {doomed}, gone AS (
+        "WITH {to_evict}, gone AS (
              DELETE FROM {sessions} s
-             WHERE s.id = ANY (ARRAY (SELECT d.id FROM doomed d)) AND NOT EXISTS (SELECT FROM moved)
+             WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d)) AND NOT EXISTS (SELECT FROM moved)
              RETURNING s.id, {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
          ), told_all AS MATERIALIZED ({notify}
          ), told AS MATERIALIZED ({told})
          SELECT EXISTS (SELECT FROM moved) AS moved, pg_catalog.count(*) FILTER (WHERE g.live) AS live,
-                pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS strangers,
+                pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS other_users,
                 (SELECT pg_catalog.count(*) FROM told_all) AS told_all, (SELECT pg_catalog.count(*) FROM told) AS told
          FROM gone g"
     )
@@ -138,7 +138,7 @@ fn mass_delete(dialect: &Dialect<'_>, doomed: &str, stranger: &str, notify: &str
 /// Locks the sessions that `chosen` names, with their remnants.
 ///
 /// Arrays, here and below: the planner takes one for ten rows, however many it expects of the query, and looks them up.
-fn doomed(dialect: &Dialect<'_>, chosen: &str, wait: &str) -> String {
+fn to_evict(dialect: &Dialect<'_>, chosen: &str, wait: &str) -> String {
     let remnants = dialect.remnants("c.id");
     let locked = locked(
         dialect,
@@ -157,11 +157,11 @@ fn locked(dialect: &Dialect<'_>, condition: &str, wait: &str) -> String {
     let visible = dialect.visible();
     let sessions = dialect.names.sessions();
     format!(
-        "doomed AS MATERIALIZED (
+        "to_evict AS MATERIALIZED (
              SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} AND {visible} AND {wait}
              ORDER BY s.id FOR UPDATE
          ), moved AS MATERIALIZED (
-             SELECT d.id FROM doomed d
+             SELECT d.id FROM to_evict d
              WHERE d.rotated_to IS NOT NULL AND (SELECT x.id FROM {sessions} x WHERE x.id = d.rotated_to) IS NULL
          )"
     )
@@ -186,12 +186,12 @@ impl Database {
 
     /// Deletes all sessions of a user, of a group, or of everybody. A user's or a group's rows are waited for no longer than
     /// `wait` each.
-    pub(crate) async fn delete_all(&self, whose: Whose, wait: Duration) -> Result<Swept, Failure> {
+    pub(crate) async fn delete_all(&self, whose: Scope, wait: Duration) -> Result<Swept, Failure> {
         let wait = wait.as_millis().to_string();
         let rows = match &whose {
-            Whose::User(id) => self.query_unmoved(Rows::Any, &self.texts.delete_user, &[id, &wait]).await?,
-            Whose::Group(id) => self.query_unmoved(Rows::Any, &self.texts.delete_group, &[id, &wait]).await?,
-            Whose::All => self.query_unmoved(Rows::Any, &self.texts.delete_all, &[]).await?,
+            Scope::User(id) => self.query_unmoved(Rows::Any, &self.texts.delete_user, &[id, &wait]).await?,
+            Scope::Group(id) => self.query_unmoved(Rows::Any, &self.texts.delete_group, &[id, &wait]).await?,
+            Scope::All => self.query_unmoved(Rows::Any, &self.texts.delete_all, &[]).await?,
         };
         swept(&rows)
     }
@@ -243,7 +243,7 @@ fn gone(row: &SqlRow) -> Result<Option<Gone>, tokio_postgres::Error> {
 fn swept(rows: &[SqlRow]) -> Result<Swept, Failure> {
     same_length(rows, 1)?;
     let live: i64 = rows[0].try_get("live").map_err(unexpected)?;
-    let strangers: Option<Vec<Uuid>> = rows[0].try_get("strangers").map_err(unexpected)?;
-    let strangers = strangers.unwrap_or_default().into_iter().map(SessionId::from_uuid).collect();
-    Ok(Swept { live: live.unsigned_abs(), strangers })
+    let other_users: Option<Vec<Uuid>> = rows[0].try_get("other_users").map_err(unexpected)?;
+    let other_users = other_users.unwrap_or_default().into_iter().map(SessionId::from_uuid).collect();
+    Ok(Swept { live: live.unsigned_abs(), other_users })
 }

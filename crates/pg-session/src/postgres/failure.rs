@@ -25,13 +25,13 @@ pub(crate) enum Verdict {
     /// The server refused it; nothing happened. A batch may be split to spare the innocent.
     Refused,
     /// Deadlock or serialization failure; nothing happened, and another try may pass.
-    Collided,
+    Retryable,
     /// Another transaction has locked a row for longer than the statement may wait; nothing happened, and another try may
     /// pass.
     Blocked,
     /// The tables changed under a prepared statement, or a pooler lost it; nothing happened, and another try with a
     /// new one may pass.
-    Outdated,
+    StalePlan,
     /// The server is a standby or read-only; nothing happened, and another connection may reach the primary.
     WrongServer,
     /// It never left this node.
@@ -72,12 +72,12 @@ impl Failure {
             Some(server) => {
                 let verdict = match *server.code() {
                     SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => {
-                        Verdict::Collided
+                        Verdict::Retryable
                     }
                     SqlState::LOCK_NOT_AVAILABLE => Verdict::Blocked,
                     SqlState::INVALID_SQL_STATEMENT_NAME
                     | SqlState::DUPLICATE_PSTATEMENT
-                    | SqlState::FEATURE_NOT_SUPPORTED => Verdict::Outdated,
+                    | SqlState::FEATURE_NOT_SUPPORTED => Verdict::StalePlan,
                     _ if is_read_only(server) => Verdict::WrongServer,
                     _ => Verdict::Refused,
                 };
@@ -93,20 +93,20 @@ impl Failure {
             Verdict::Unknown => matches!(self.error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout),
             Verdict::NotSent => self.error.kind() == ErrorKind::Unavailable,
             Verdict::Refused
-            | Verdict::Collided
-            | Verdict::Outdated
+            | Verdict::Retryable
+            | Verdict::StalePlan
             | Verdict::Blocked
             | Verdict::WrongServer => false,
         }
     }
 
     /// For a statement that changes nothing: its outcome is known to be "nothing happened".
-    pub(crate) fn of_read(self) -> Error {
+    pub(crate) fn into_read_error(self) -> Error {
         self.error
     }
 
     /// For a statement that changes nothing, and that a write needs before it is sent.
-    pub(crate) fn before_write(self) -> Self {
+    pub(crate) fn into_unsent_error(self) -> Self {
         match self.verdict {
             Verdict::Unknown => Self::not_sent(self.error),
             _ => self,
@@ -114,7 +114,7 @@ impl Failure {
     }
 
     /// For a write: an unknown outcome is said to be one.
-    pub(crate) fn of_write(self) -> Error {
+    pub(crate) fn into_write_error(self) -> Error {
         match self.verdict {
             Verdict::Unknown => Error::new(
                 ErrorKind::OutcomeUnknown,
@@ -122,7 +122,7 @@ impl Failure {
                  session again before deciding",
             )
             .with_source(self.error),
-            Verdict::Collided => Error::new(
+            Verdict::Retryable => Error::new(
                 ErrorKind::Contention,
                 "the write kept colliding with other transactions and was not made; try again later",
             )
@@ -135,7 +135,7 @@ impl Failure {
                 )
                 .with_source(self.error)
             }
-            Verdict::Refused | Verdict::Outdated | Verdict::WrongServer | Verdict::NotSent => self.error,
+            Verdict::Refused | Verdict::StalePlan | Verdict::WrongServer | Verdict::NotSent => self.error,
         }
     }
 }
@@ -186,7 +186,7 @@ fn refusal(server: &DbError) -> Error {
         }
         SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => (
             ErrorKind::Config,
-            "a pooler lost or mixed up prepared statements; set `statements = \"unnamed\"` and restart the node".to_owned(),
+            "a pooler lost or mixed up prepared statements; set `statement_mode = \"unnamed\"` and restart the node".to_owned(),
         ),
         SqlState::INSUFFICIENT_PRIVILEGE => (
             ErrorKind::Permission,

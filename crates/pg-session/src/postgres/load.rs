@@ -19,9 +19,9 @@ use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
-use crate::session::attribute::Apart;
+use crate::session::attribute::OverflowAttribute;
 use crate::session::attributes::Attributes;
-use crate::session::packed::Packed;
+use crate::session::inline::InlineAttributes;
 use crate::session::record::{Record, Row};
 use crate::version::Version;
 
@@ -34,7 +34,7 @@ fn apart_arrays(dialect: &Dialect<'_>) -> String {
     let attributes = dialect.names.attributes();
     let now = dialect.now;
     format!(
-        "CASE WHEN s.spilled THEN (
+        "CASE WHEN s.has_overflow THEN (
              SELECT ROW(pg_catalog.array_agg(a.key), pg_catalog.array_agg(a.value), pg_catalog.array_agg(a.version), pg_catalog.array_agg(a.expires_at))
              FROM {attributes} a
              WHERE a.session_id = s.id AND (a.expires_at IS NULL OR a.expires_at > {now})
@@ -105,7 +105,7 @@ impl Database {
         sql: &Sql,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Found>, Failure> {
-        let sent = self.rules.clock.now();
+        let sent = self.policy.clock.now();
         let mut readings: Option<(DbTime, DbTime)> = None;
         let read = |row: &SqlRow| {
             let (found, now) = self.record(row).map_err(unexpected)?;
@@ -138,10 +138,10 @@ impl Database {
         };
         let (id, last_accessed_at, now) = (head.id, time(row, 7)?, time(row, 12)?);
         let apart = row.try_get::<_, Option<Arrays<'_>>>(11)?.map(Arrays::attributes).unwrap_or_default();
-        let record = match Packed::read(row.try_get(10)?, now) {
+        let record = match InlineAttributes::read(row.try_get(10)?, now) {
             Ok(packed) => {
                 let attributes = Attributes::new(packed, apart);
-                Ok(Record::new(Arc::clone(&self.rules), head, attributes, last_accessed_at))
+                Ok(Record::new(Arc::clone(&self.policy), head, attributes, last_accessed_at))
             }
             Err(malformed) => Err(unexpected(malformed).error),
         };
@@ -165,11 +165,11 @@ struct Arrays<'a> {
 }
 
 impl Arrays<'_> {
-    fn attributes(self) -> Vec<Arc<Apart>> {
+    fn attributes(self) -> Vec<Arc<OverflowAttribute>> {
         let all = self.keys.into_iter().zip(self.texts).zip(self.versions).zip(self.expiries);
         let all = all.map(|(((key, text), version), expires_at)| {
             let expires_at = expires_at.map_or(DbTime::NEVER, DbTime::from);
-            Arc::new(Apart::new(key, text, Version::new(version), expires_at))
+            Arc::new(OverflowAttribute::new(key, text, Version::new(version), expires_at))
         });
         all.collect()
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::time;
-use super::notify::{Wake, released};
+use super::notify::{LockTopic, released};
 use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
@@ -57,7 +57,7 @@ impl LockKey {
 
     /// By what a notification names this lock: a digest, so that every name fits and none can be read. Two locks with
     /// one digest would wake each other's waiters, nothing more.
-    pub(crate) fn wake(&self) -> Wake {
+    pub(crate) fn wake(&self) -> LockTopic {
         let digest = Sha256::new()
             .chain_update(b"pg-session/lock/1\0")
             .chain_update(self.scope().as_bytes())
@@ -65,7 +65,7 @@ impl LockKey {
             .finalize();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
-        Wake(Uuid::from_bytes(bytes))
+        LockTopic(Uuid::from_bytes(bytes))
     }
 }
 
@@ -237,7 +237,7 @@ impl Database {
     ) -> Result<Acquired, Failure> {
         let session = key.session.map(SessionId::expose);
         let (scope, name, lease) = (key.scope(), key.name(), micros(lease));
-        let sent = self.rules.clock.now();
+        let sent = self.policy.clock.now();
         let rows =
             self.query(&self.texts.locks.acquire, &[&session, &scope, &name, &owner, &label, &lease]).await?;
         let row = rows.first().ok_or_else(|| unexpected("no row for an acquisition"))?;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::update::{Columns, Order, RowChange};
+use super::update::{Columns, RowChange, UpdateRow};
 use crate::clock::{Clock, DbTime};
 use crate::config::Config;
 use crate::id::SessionId;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::Changes;
-use crate::session::record::{Record, Row, Rules, SharedRecord};
+use crate::session::record::{Policy, Record, Row, SharedRecord};
 use crate::session::{IdleLimit, Session};
 use crate::version::Version;
 
@@ -46,14 +46,14 @@ impl Batch {
             .iter()
             .map(|(base, changes)| base.attributes.apply(changes, base.row.version.next(), DbTime::EPOCH));
         let after: Vec<Attributes> = after.collect();
-        let orders = self.0.iter().zip(&after).map(|((base, _), after)| Order {
+        let orders = self.0.iter().zip(&after).map(|((base, _), after)| UpdateRow {
             id: base.row.id,
             base: base.row.revision(),
             row: RowChange::default(),
             writes: Writes::new(&base.attributes, after),
             notify: true,
         });
-        let orders: Vec<Order<'_>> = orders.collect();
+        let orders: Vec<UpdateRow<'_>> = orders.collect();
         std::hint::black_box(Columns::of(&orders)).ids.len()
     }
 }
@@ -62,11 +62,11 @@ fn record(id: SessionId, attributes: &[(&str, &str)]) -> SharedRecord {
     let config = Config::default();
     let clock = Clock::monotonic();
     let now = clock.database_now();
-    let rules = Arc::new(Rules {
+    let policy = Arc::new(Policy {
         clock,
         limits: config.limits(),
         idle_timeout: config.idle_timeout,
-        touch_step: config.touch_step(),
+        touch_resolution: config.touch_resolution(),
     });
     let version = Version::FIRST;
     let row = Row {
@@ -82,5 +82,5 @@ fn record(id: SessionId, attributes: &[(&str, &str)]) -> SharedRecord {
     };
     let mut changes = Changes::default();
     attributes.iter().for_each(|&(key, text)| changes.set(key, text, DbTime::NEVER));
-    SharedRecord::new(Record::new(rules, row, Attributes::default().apply(&changes, version, now), now))
+    SharedRecord::new(Record::new(policy, row, Attributes::default().apply(&changes, version, now), now))
 }

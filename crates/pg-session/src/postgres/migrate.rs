@@ -6,7 +6,7 @@
 use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::Type;
 
-use super::connection::of_pool;
+use super::connection::from_pool_error;
 use super::failure::{Failure, ROW_SECURITY, Verdict};
 use super::names::Names;
 use super::{Database, LONG_FACTOR, unexpected};
@@ -101,7 +101,7 @@ impl Database {
     async fn is_apply_needed(&self) -> Result<bool, Error> {
         match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
             Ok(known) => Ok(known < LATEST),
-            Err(failure) => match failure.of_read() {
+            Err(failure) => match failure.into_read_error() {
                 error if error.kind() == ErrorKind::Schema => Ok(true),
                 error if error.kind() == ErrorKind::Permission => Ok(false),
                 error => Err(error),
@@ -115,10 +115,11 @@ impl Database {
         let timeout = self.timeout * LONG_FACTOR;
         let work = async {
             for _ in 0..APPLY_TRIES_MAX {
-                let connection = Object::take(self.pool.get().await.map_err(|error| of_pool(&error))?);
+                let connection =
+                    Object::take(self.pool.get().await.map_err(|error| from_pool_error(&error))?);
                 match self.apply(&connection).await {
-                    Err(failure) if failure.verdict == Verdict::Collided => {}
-                    outcome => return outcome.map_err(Failure::of_read),
+                    Err(failure) if failure.verdict == Verdict::Retryable => {}
+                    outcome => return outcome.map_err(Failure::into_read_error),
                 }
             }
             // Other nodes have applied something each time. `check_version` says whether it was enough.
@@ -126,7 +127,7 @@ impl Database {
         };
         match tokio::time::timeout(timeout, work).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::no_answer(timeout).of_read()),
+            Err(_) => Err(Failure::no_answer(timeout).into_read_error()),
         }
     }
 
@@ -134,7 +135,7 @@ impl Database {
     /// breaks leaves no lock that other nodes would wait for.
     ///
     /// # Errors
-    /// A failure with [`Verdict::Collided`] if another node has applied migrations meanwhile.
+    /// A failure with [`Verdict::Retryable`] if another node has applied migrations meanwhile.
     async fn apply(&self, connection: &ClientWrapper) -> Result<(), Failure> {
         let known = match self.applied(connection).await {
             Err(failure) if failure.error.kind() == ErrorKind::Schema => 0,
@@ -192,7 +193,7 @@ impl Database {
                     "the session tables in schema {schema} are at version {known}, made by a newer library than this one ({latest}); upgrade this node"
                 ),
             )),
-            Err(failure) => Err(match failure.of_read() {
+            Err(failure) => Err(match failure.into_read_error() {
                 error if error.kind() == ErrorKind::Schema => Error::new(
                     ErrorKind::Schema,
                     format!("there are no session tables in schema {schema}; {advice}"),
@@ -255,7 +256,7 @@ impl Database {
                 .try_get::<_, String>(0)
                 .map_err(unexpected)
         });
-        let isolation = isolation.await.map_err(Failure::of_read)?;
+        let isolation = isolation.await.map_err(Failure::into_read_error)?;
         if isolation == "read committed" {
             return Ok(());
         }
@@ -277,7 +278,7 @@ impl Database {
                 .try_get::<_, Vec<String>>(0)
                 .map_err(unexpected)
         });
-        let path = path.await.map_err(Failure::of_read)?;
+        let path = path.await.map_err(Failure::into_read_error)?;
         match path.iter().find(|schema| !schema.starts_with("pg_temp_")) {
             Some(first) if first != "pg_catalog" => Err(Error::new(
                 ErrorKind::Config,
@@ -313,7 +314,7 @@ impl Database {
             let rows = connection.query_typed(text, &[(table, Type::TEXT)]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
         });
-        if !active.await.map_err(Failure::of_read)? {
+        if !active.await.map_err(Failure::into_read_error)? {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Permission, format!("{ROW_SECURITY} (found on {table})")))
@@ -325,7 +326,7 @@ impl Database {
             let rows = connection.query_typed(&text, &[(object, Type::TEXT), (&right, Type::TEXT)]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
         });
-        if may.await.map_err(Failure::of_read)? {
+        if may.await.map_err(Failure::into_read_error)? {
             return Ok(());
         }
         Err(Error::new(

@@ -52,7 +52,7 @@ use self::pooler::{Reach, Sending};
 use crate::clock::{DbTime, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::session::record::Rules;
+use crate::session::record::Policy;
 
 /// A literal of type `interval`, exact to the microsecond.
 ///
@@ -69,7 +69,7 @@ pub(crate) struct Database {
     owns_pool: bool,
     canceller: Canceller,
     suspicion: Suspicion,
-    rules: Arc<Rules>,
+    policy: Arc<Policy>,
     names: Names,
     texts: Texts,
     mode: Sending,
@@ -211,7 +211,7 @@ impl Database {
     pub(crate) fn new(
         pool: Pooled,
         mode: Sending,
-        rules: Arc<Rules>,
+        policy: Arc<Policy>,
         names: Names,
         config: &Config,
         now: &str,
@@ -255,7 +255,7 @@ impl Database {
             owns_pool,
             canceller: Canceller::new(tls),
             suspicion: Suspicion::default(),
-            rules,
+            policy,
             names,
             texts,
             mode,
@@ -266,8 +266,8 @@ impl Database {
 
     /// Learns the database's clock before anything depends on it.
     pub(crate) async fn learn_clock(&self) -> Result<(), Error> {
-        let sent = self.rules.clock.now();
-        let rows = self.query(&self.texts.clock, &[]).await.map_err(Failure::of_read)?;
+        let sent = self.policy.clock.now();
+        let rows = self.query(&self.texts.clock, &[]).await.map_err(Failure::into_read_error)?;
         let reading = rows.first().map(|row| load::time(row, "now")).transpose();
         if let Some(reading) = reading.map_err(|error| unexpected(error).error)? {
             self.observe_clock(sent, reading);
@@ -445,7 +445,7 @@ impl Database {
         sql: &Sql,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<RowStream, Failure> {
-        let hidden = params.iter().map(|&param| Hidden(param));
+        let hidden = params.iter().map(|&param| Redacted(param));
         let is_prepared = match self.mode {
             Sending::Prepared => true,
             // Asking changes nothing: if it fails, the write was not sent.
@@ -472,7 +472,7 @@ impl Database {
 
     /// Learns how far the database's clock is from the node's, from a statement sent at `sent`.
     fn observe_clock(&self, sent: Tick, reading: DbTime) {
-        let clock = &self.rules.clock;
+        let clock = &self.policy.clock;
         clock.observe(sent, clock.now(), reading);
     }
 }
@@ -480,7 +480,7 @@ impl Database {
 /// What became of a statement that was sent. One whose plan is outdated is to be prepared again.
 fn failed(connection: &Object, error: &tokio_postgres::Error) -> Failure {
     let failure = Failure::of_statement(error);
-    if failure.verdict == Verdict::Outdated {
+    if failure.verdict == Verdict::StalePlan {
         connection.statement_cache.clear();
     }
     failure
@@ -506,15 +506,15 @@ fn same_length(rows: &[Row], orders: usize) -> Result<(), Failure> {
 
 /// A parameter that does not show itself: the driver writes parameters to the `log` facade at debug level, and ours
 /// are session ids and values.
-struct Hidden<'a>(&'a (dyn ToSql + Sync));
+struct Redacted<'a>(&'a (dyn ToSql + Sync));
 
-impl std::fmt::Debug for Hidden<'_> {
+impl std::fmt::Debug for Redacted<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("_")
     }
 }
 
-impl ToSql for Hidden<'_> {
+impl ToSql for Redacted<'_> {
     fn to_sql(
         &self,
         kind: &Type,

@@ -88,15 +88,15 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// Whose sessions every node is to drop from memory.
+/// Scope sessions every node is to drop from memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Whose {
+pub(crate) enum Scope {
     User(Uuid),
     Group(Uuid),
     All,
 }
 
-impl Whose {
+impl Scope {
     pub(crate) fn payload(self) -> String {
         match self {
             Self::User(id) => format!("1u{}", id.simple()),
@@ -106,11 +106,11 @@ impl Whose {
     }
 }
 
-/// Whose waiters are to be woken: the digest of a lock's identity.
+/// Scope waiters are to be woken: the digest of a lock's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Wake(pub(crate) Uuid);
+pub(crate) struct LockTopic(pub(crate) Uuid);
 
-impl Wake {
+impl LockTopic {
     pub(crate) fn payload(self) -> String {
         format!("1l{}", self.0.simple())
     }
@@ -118,7 +118,7 @@ impl Wake {
 
 impl Database {
     /// Tells every node to drop sessions from memory; nothing in the tables changes.
-    pub(crate) async fn notify_drop(&self, whose: Whose) -> Result<(), Failure> {
+    pub(crate) async fn notify_drop(&self, whose: Scope) -> Result<(), Failure> {
         self.query(&self.texts.notify, &[&[whose.payload()].as_slice()]).await.map(|_| ())
     }
 

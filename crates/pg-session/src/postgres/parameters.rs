@@ -30,20 +30,20 @@ impl Parameters {
 
     /// The next parameters, arrays of equal length, as a table function.
     pub(super) fn unnest(&mut self, arrays: &[Type]) -> String {
-        let arrays = arrays.iter().map(|array| format!("pg_catalog.unnest({})", self.hidden(array)));
+        let arrays = arrays.iter().map(|array| format!("pg_catalog.unnest({})", self.opaque_array(array)));
         // `unnest` with several arguments cannot be qualified. This is what PostgreSQL makes of it.
         format!("ROWS FROM ({})", arrays.collect::<Vec<_>>().join(", "))
     }
 
     /// The next parameter as the right side of `=`.
     pub(super) fn any(&mut self, array: &Type) -> String {
-        let hidden = self.hidden(array);
+        let hidden = self.opaque_array(array);
         // The cast makes it an array rather than a subquery with one row for each candidate.
         format!("ANY ({hidden}::{})", name(array))
     }
 
     /// The next parameter as an array.
-    pub(super) fn hidden(&mut self, array: &Type) -> String {
+    pub(super) fn opaque_array(&mut self, array: &Type) -> String {
         self.types.push(array.clone());
         format!("(SELECT ${}::{})", self.types.len(), name(array))
     }

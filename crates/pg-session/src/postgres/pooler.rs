@@ -12,7 +12,7 @@
 //!
 //! **Any other connection**, of an application's pool or through a pooler, is asked whether it leads directly to
 //! PostgreSQL; see [`direct`](super::direct). If not, its statements are not prepared: a pooler that keeps a server
-//! connection for each client today may share them tomorrow. With `statements = "prepared"` the user answers for that,
+//! connection for each client today may share them tomorrow. With `statement_mode = "prepared"` the user answers for that,
 //! and `connect` refuses what is unsafe from the beginning. It asks for two connections. If one of them ever has the
 //! other's server process, or changes its own, the pooler shares server connections:
 //!
@@ -34,11 +34,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::info;
 use uuid::Uuid;
 
-use super::connection::of_pool;
+use super::connection::from_pool_error;
 use super::direct::{is_direct, process};
 use super::failure::{self, Failure};
 use super::{LONG_FACTOR, unexpected};
-use crate::config::{Config, Statements};
+use crate::config::{Config, StatementMode};
 use crate::error::{Error, ErrorKind};
 
 /// What the marks of all connections begin with.
@@ -167,18 +167,18 @@ pub(crate) enum Sending {
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if the setting is not safe there, or a pooler forbids transactions.
-pub(crate) async fn sending(pool: &Pool, reach: Reach, wanted: Statements) -> Result<Sending, Error> {
+pub(crate) async fn sending(pool: &Pool, reach: Reach, wanted: StatementMode) -> Result<Sending, Error> {
     if reach == Reach::Direct {
         return Ok(match wanted {
-            Statements::Auto | Statements::Prepared => Sending::Prepared,
-            Statements::Unnamed => Sending::Unnamed,
+            StatementMode::Auto | StatementMode::Prepared => Sending::Prepared,
+            StatementMode::Unnamed => Sending::Unnamed,
         });
     }
     check_transactions(pool).await?;
     let sending = match wanted {
-        Statements::Auto => Sending::PreparedIfDirect,
-        Statements::Prepared => check_prepared(pool).await?,
-        Statements::Unnamed => Sending::Unnamed,
+        StatementMode::Auto => Sending::PreparedIfDirect,
+        StatementMode::Prepared => check_prepared(pool).await?,
+        StatementMode::Unnamed => Sending::Unnamed,
     };
     info!(?sending, "statements are sent this way over the pool");
     Ok(sending)
@@ -186,47 +186,47 @@ pub(crate) async fn sending(pool: &Pool, reach: Reach, wanted: Statements) -> Re
 
 /// Whether prepared statements are safe over all connections of a pool.
 async fn check_prepared(pool: &Pool) -> Result<Sending, Error> {
-    if leads_directly(pool).await.map_err(Failure::of_read)? {
+    if leads_directly(pool).await.map_err(Failure::into_read_error)? {
         return Ok(Sending::PreparedIfDirect);
     }
     let affinity = match tokio::time::timeout(AFFINITY_TIMEOUT, affinity(pool)).await {
-        Ok(affinity) => affinity.map_err(Failure::of_read)?,
+        Ok(affinity) => affinity.map_err(Failure::into_read_error)?,
         // The second waits for the server connection that the first one holds.
         Err(_) => Affinity::Shared,
     };
-    if affinity == Affinity::Kept || renames_statements(pool).await.map_err(Failure::of_read)? {
+    if affinity == Affinity::Kept || renames_statements(pool).await.map_err(Failure::into_read_error)? {
         return Ok(Sending::Prepared);
     }
     let message = match affinity {
         Affinity::Kept | Affinity::Shared => {
             "the pool leads through a pooler that shares server connections and does not track prepared statements, so \
-             one process would execute the statements of another; set `statements = \"unnamed\"`, or let the pooler track \
+             one process would execute the statements of another; set `statement_mode = \"unnamed\"`, or let the pooler track \
              them (pgbouncer 1.21 or newer: max_prepared_statements)"
         }
         Affinity::Unknown => {
             "the pool leads through a pooler and has one connection, so it cannot be tested whether the pooler shares server \
-             connections; set `statements = \"auto\"`, or give the pool two connections"
+             connections; set `statement_mode = \"auto\"`, or give the pool two connections"
         }
     };
     Err(Error::new(ErrorKind::Config, message))
 }
 
 async fn leads_directly(pool: &Pool) -> Result<bool, Failure> {
-    let client = pool.get().await.map_err(|error| Failure::not_sent(of_pool(&error)))?;
+    let client = pool.get().await.map_err(|error| Failure::not_sent(from_pool_error(&error)))?;
     is_direct(&client).await
 }
 
 /// Migrations and the comparison of two connections need a transaction of several statements.
 async fn check_transactions(pool: &Pool) -> Result<(), Error> {
-    let connection = pool.get().await.map_err(|error| of_pool(&error))?;
+    let connection = pool.get().await.map_err(|error| from_pool_error(&error))?;
     match connection.batch_execute("BEGIN").await {
-        Ok(()) => connection.batch_execute("COMMIT").await.map_err(|error| Failure::of_statement(&error).of_read()),
+        Ok(()) => connection.batch_execute("COMMIT").await.map_err(|error| Failure::of_statement(&error).into_read_error()),
         Err(error) if error.as_db_error().is_some() => Err(Error::new(
             ErrorKind::Config,
             "the pooler in front of PostgreSQL forbids transactions (statement mode); use its session or transaction mode",
         )
-        .with_source(Failure::of_statement(&error).of_read())),
-        Err(error) => Err(Failure::of_statement(&error).of_read()),
+        .with_source(Failure::of_statement(&error).into_read_error())),
+        Err(error) => Err(Failure::of_statement(&error).into_read_error()),
     }
 }
 
@@ -234,7 +234,7 @@ async fn affinity(pool: &Pool) -> Result<Affinity, Failure> {
     if pool.status().max_size < 2 {
         return Ok(Affinity::Unknown);
     }
-    let get = async || pool.get().await.map_err(|error| Failure::not_sent(of_pool(&error)));
+    let get = async || pool.get().await.map_err(|error| Failure::not_sent(from_pool_error(&error)));
     let (a, b) = (get().await?, get().await?);
     for _ in 0..AFFINITY_ROUNDS {
         let before = process(&b).await?;
@@ -255,7 +255,7 @@ async fn run(client: &ClientWrapper, text: &str) -> Result<(), Failure> {
 
 /// Whether the pooler gives prepared statements names of its own.
 async fn renames_statements(pool: &Pool) -> Result<bool, Failure> {
-    let client = pool.get().await.map_err(|error| Failure::not_sent(of_pool(&error)))?;
+    let client = pool.get().await.map_err(|error| Failure::not_sent(from_pool_error(&error)))?;
     let text = format!("SELECT '{}'::pg_catalog.text AS probe", Uuid::new_v4().simple());
     let _kept = client.prepare(&text).await.map_err(|error| Failure::of_statement(&error))?;
     let query = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE statement = $1";

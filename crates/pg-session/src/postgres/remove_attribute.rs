@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
 use super::{Database, Dialect, ON_PRIMARY, Sql, same_length, unexpected, waits_at_most};
-use crate::session::packed;
+use crate::session::inline;
 
 /// Sessions that one statement takes.
 const PAGE: i64 = 1_000;
@@ -23,7 +23,7 @@ pub(crate) struct Removed {
     /// Sessions that lost the attribute, without remnants.
     pub(crate) sessions: u64,
     /// Rows that were overtaken and still have it, so that another try is needed.
-    pub(crate) overtaken: u64,
+    pub(crate) conflicts: u64,
     /// Where the next page begins; `None` after the last one.
     pub(crate) next: Option<Uuid>,
 }
@@ -37,7 +37,7 @@ pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
         text: format!(
             "WITH found AS MATERIALIZED (
                  SELECT s.id, s.version, s.attributes, position($3 IN s.attributes) > 0 AS packed,
-                        s.spilled AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2) AS apart
+                        s.has_overflow AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2) AS apart
                  FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live} AND {ON_PRIMARY} AND {visible}
              )
              SELECT f.id, f.version, f.attributes, f.apart FROM found f
@@ -84,9 +84,9 @@ impl Database {
         after: Uuid,
         wait: Duration,
     ) -> Result<Removed, Failure> {
-        let opening = packed::opening(key);
+        let opening = inline::opening(key);
         let found = self.query_long(&self.texts.having_attribute, &[&user, &key, &opening, &after]).await;
-        let rows = found.map_err(Failure::before_write)?;
+        let rows = found.map_err(Failure::into_unsent_error)?;
         let (mut ids, mut bases, mut texts) = (Vec::new(), Vec::new(), Vec::new());
         for row in &rows {
             let read = || {
@@ -95,7 +95,7 @@ impl Database {
                 Ok::<_, tokio_postgres::Error>((id, base, row.try_get::<_, &str>("attributes")?, apart))
             };
             let (id, base, text, apart) = read().map_err(unexpected)?;
-            let text = packed::without(text, key).map_err(unexpected)?;
+            let text = inline::without(text, key).map_err(unexpected)?;
             // What looks like the key may stand in a value.
             if text.is_some() || apart {
                 ids.push(id);
@@ -109,14 +109,14 @@ impl Database {
             _ => None,
         };
         if ids.is_empty() {
-            return Ok(Removed { sessions: 0, overtaken: 0, next });
+            return Ok(Removed { sessions: 0, conflicts: 0, next });
         }
         let wait = wait.as_millis().to_string();
         let rows =
             self.query_long(&self.texts.remove_attribute, &[&key, &ids, &bases, &texts, &wait]).await?;
         same_length(&rows, 1)?;
         let read = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
-        let overtaken = (ids.len() as u64).saturating_sub(read("done")?);
-        Ok(Removed { sessions: read("sessions")?, overtaken, next })
+        let conflicts = (ids.len() as u64).saturating_sub(read("done")?);
+        Ok(Removed { sessions: read("sessions")?, conflicts, next })
     }
 }

@@ -34,7 +34,7 @@ use crate::session::record::{Revision, Row};
 use crate::version::Version;
 
 /// One session that is to go on under another id.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Rotation<'a> {
     pub(crate) id: SessionId,
     /// The revision that it was made from.
     pub(crate) base: Revision,
@@ -42,7 +42,7 @@ pub(crate) struct Turn<'a> {
     /// The user afterwards.
     pub(crate) user_id: Option<UserId>,
     /// Whether that is another than before, so that the session counts as a new one of that user.
-    pub(crate) arrives: bool,
+    pub(crate) changes_user: bool,
     pub(crate) row: RowChange,
     pub(crate) grace: Duration,
     /// All attributes of the new row.
@@ -56,13 +56,13 @@ pub(crate) enum Rotated {
     /// Deleted or expired.
     NotFound,
     /// It goes on under another id already; what is left has the version `found`.
-    Before {
+    AlreadyDone {
         found: Version,
     },
     /// The new user has all the sessions that the policy allows.
     Refused,
     /// Another update came between: nothing was written, try again.
-    Moved,
+    VersionConflict,
 }
 
 /// The session under its new id.
@@ -106,7 +106,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), turn AS MATERIALIZED (
                  SELECT * FROM {turns}
                  WITH ORDINALITY AS t (id, base, base_at, new_id, user_id, changes_user, expires_at, expires_in, idle_limited,
-                                       regroup, group_id, grace, attributes, spills, n)
+                                       regroup, group_id, grace, attributes, has_overflow, n)
              ), locked AS MATERIALIZED (
                  SELECT s.id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at, s.last_accessed_at,
                         s.expires_at, s.rotated_to
@@ -117,7 +117,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                      AND {visible} AND {brief}
                  ORDER BY s.id FOR UPDATE OF s
              ), found AS MATERIALIZED (
-                 SELECT t.n, t.id, t.new_id, t.user_id, t.changes_user, t.attributes, t.spills,
+                 SELECT t.n, t.id, t.new_id, t.user_id, t.changes_user, t.attributes, t.has_overflow,
                         s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
                         s.version <> t.base OR s.updated_at <> t.base_at AS moved,
                         CASE WHEN t.regroup THEN t.group_id ELSE s.group_id END AS group_id,
@@ -132,9 +132,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), new_row AS (
                  INSERT INTO {sessions} AS s
                      (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
-                      attributes, spilled)
+                      attributes, has_overflow)
                  SELECT h.new_id, h.user_id, h.group_id, h.version + 1, h.idle_limited, h.created_at, {now}, {now},
-                        h.expires_at, COALESCE(h.attributes, '{{}}'), h.spills
+                        h.expires_at, COALESCE(h.attributes, '{{}}'), h.has_overflow
                  FROM accepted h RETURNING s.*
              ), written AS (
                  INSERT INTO {attributes} (session_id, key, value, expires_at, version)
@@ -188,7 +188,7 @@ struct Columns<'a> {
     base_times: Vec<SystemTime>,
     successors: Vec<Uuid>,
     users: Vec<Option<Uuid>>,
-    arrives: Vec<bool>,
+    changes_user: Vec<bool>,
     expires_at: Vec<Option<SystemTime>>,
     expires_in: Vec<Option<i64>>,
     idle_limited: Vec<Option<bool>>,
@@ -196,19 +196,19 @@ struct Columns<'a> {
     group_ids: Vec<Option<Uuid>>,
     graces: Vec<i64>,
     packed: Vec<Option<&'a str>>,
-    spills: Vec<bool>,
+    has_overflow: Vec<bool>,
     items: Items<'a>,
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, turn: &'a Turn<'a>) {
+    fn push(&mut self, turn: &'a Rotation<'a>) {
         let (expires_at, expires_in) = columns_of(turn.row.expiry);
         self.ids.push(turn.id.expose());
         self.bases.push(turn.base.version.get());
         self.base_times.push(turn.base.updated_at.into());
         self.successors.push(turn.successor.expose());
         self.users.push(turn.user_id.map(UserId::as_uuid));
-        self.arrives.push(turn.arrives);
+        self.changes_user.push(turn.changes_user);
         self.expires_at.push(expires_at);
         self.expires_in.push(expires_in);
         self.idle_limited.push(turn.row.idle_limit.map(|limit| limit == IdleLimit::Enforced));
@@ -217,7 +217,7 @@ impl<'a> Columns<'a> {
         // Checked to be a minute at most.
         self.graces.push(i64::try_from(turn.grace.as_micros()).unwrap_or(i64::MAX));
         self.packed.push(turn.writes.packed);
-        self.spills.push(!turn.writes.set.is_empty());
+        self.has_overflow.push(!turn.writes.set.is_empty());
         turn.writes.set.iter().for_each(|attribute| self.items.push(turn.successor, attribute));
     }
 }
@@ -225,7 +225,11 @@ impl<'a> Columns<'a> {
 impl Database {
     /// Carries out the turns, at most one for each session and, if their number is limited, for each user; reports on
     /// each, in their order.
-    pub(crate) async fn rotate(&self, turns: &[Turn<'_>], limited: bool) -> Result<Vec<Rotated>, Failure> {
+    pub(crate) async fn rotate(
+        &self,
+        turns: &[Rotation<'_>],
+        limited: bool,
+    ) -> Result<Vec<Rotated>, Failure> {
         debug_assert!(
             turns.iter().map(|turn| turn.id).collect::<BTreeSet<_>>().len() == turns.len(),
             "one turn for each session"
@@ -236,14 +240,14 @@ impl Database {
         }
         let c = &columns;
         let users = if limited { lock_order(turns.iter().map(|turn| turn.user_id)) } else { Vec::new() };
-        let sent = self.rules.clock.now();
+        let sent = self.policy.clock.now();
         let params: [&(dyn ToSql + Sync); 19] = [
             &c.ids,
             &c.bases,
             &c.base_times,
             &c.successors,
             &c.users,
-            &c.arrives,
+            &c.changes_user,
             &c.expires_at,
             &c.expires_in,
             &c.idle_limited,
@@ -251,7 +255,7 @@ impl Database {
             &c.group_ids,
             &c.graces,
             &c.packed,
-            &c.spills,
+            &c.has_overflow,
             &users,
             &c.items.of,
             &c.items.keys,
@@ -268,7 +272,7 @@ impl Database {
     }
 }
 
-fn outcome(row: &SqlRow, turn: &Turn<'_>) -> Result<Rotated, tokio_postgres::Error> {
+fn outcome(row: &SqlRow, turn: &Rotation<'_>) -> Result<Rotated, tokio_postgres::Error> {
     if let Some(version) = row.try_get::<_, Option<i64>>("version")? {
         return Ok(Rotated::Done(Box::new(successor(row, turn, Version::new(version))?)));
     }
@@ -276,12 +280,16 @@ fn outcome(row: &SqlRow, turn: &Turn<'_>) -> Result<Rotated, tokio_postgres::Err
         return Ok(Rotated::NotFound);
     }
     if row.try_get("rotated")? {
-        return Ok(Rotated::Before { found: Version::new(row.try_get("found")?) });
+        return Ok(Rotated::AlreadyDone { found: Version::new(row.try_get("found")?) });
     }
-    Ok(if row.try_get("moved")? { Rotated::Moved } else { Rotated::Refused })
+    Ok(if row.try_get("moved")? { Rotated::VersionConflict } else { Rotated::Refused })
 }
 
-fn successor(row: &SqlRow, turn: &Turn<'_>, version: Version) -> Result<Successor, tokio_postgres::Error> {
+fn successor(
+    row: &SqlRow,
+    turn: &Rotation<'_>,
+    version: Version,
+) -> Result<Successor, tokio_postgres::Error> {
     let idle_limited: bool = row.try_get("idle_limited")?;
     let left: Vec<i64> = row.try_get::<_, Option<_>>("left_versions")?.unwrap_or_default();
     let left = ids(row, "remnants")?.into_iter().zip(left.into_iter().map(Version::new));

@@ -25,7 +25,7 @@ use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId};
 use crate::session::IdleLimit;
-use crate::session::attribute::Apart;
+use crate::session::attribute::OverflowAttribute;
 use crate::session::attributes::Writes;
 use crate::session::record::Revision;
 
@@ -52,7 +52,7 @@ impl RowChange {
 }
 
 /// One session's part of a combined update.
-pub(crate) struct Order<'a> {
+pub(crate) struct UpdateRow<'a> {
     pub(crate) id: SessionId,
     /// The revision that it was made from.
     pub(crate) base: Revision,
@@ -61,7 +61,7 @@ pub(crate) struct Order<'a> {
     pub(crate) notify: bool,
 }
 
-impl Order<'_> {
+impl UpdateRow<'_> {
     /// Whether it changes only inline attributes. Most orders do, and their statement is the cheaper one.
     fn is_inline(&self) -> bool {
         self.row.is_empty() && self.writes.set.is_empty() && self.writes.removed.is_empty()
@@ -112,13 +112,13 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                  UPDATE {sessions} s
                  SET version = s.version + 1,
                      attributes = COALESCE(c.attributes, s.attributes),
-                     spilled = s.spilled OR c.spills,
+                     has_overflow = s.has_overflow OR c.has_overflow,
                      updated_at = {now},
                      expires_at = COALESCE(c.expires_at, {now} + c.expires_in::pg_catalog.float8 * interval '1 microsecond', s.expires_at),
                      idle_limited = COALESCE(c.idle_limited, s.idle_limited),
                      group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
                  FROM {changes} WITH ORDINALITY
-                 AS c (id, base, base_at, attributes, spills, expires_at, expires_in, idle_limited, regroup, group_id, n)
+                 AS c (id, base, base_at, attributes, has_overflow, expires_at, expires_in, idle_limited, regroup, group_id, n)
                  WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
                  RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
              ), written AS ({written}
@@ -163,7 +163,7 @@ pub(super) struct Columns<'a> {
     bases: Vec<i64>,
     base_times: Vec<SystemTime>,
     packed: Vec<Option<&'a str>>,
-    spills: Vec<bool>,
+    has_overflow: Vec<bool>,
     expires_at: Vec<Option<SystemTime>>,
     expires_in: Vec<Option<i64>>,
     idle_limited: Vec<Option<bool>>,
@@ -185,8 +185,8 @@ pub(super) struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    pub(super) fn push(&mut self, of: SessionId, attribute: &'a Apart) {
-        let Apart { key, text, expires_at, .. } = attribute;
+    pub(super) fn push(&mut self, of: SessionId, attribute: &'a OverflowAttribute) {
+        let OverflowAttribute { key, text, expires_at, .. } = attribute;
         self.of.push(of.expose());
         self.keys.push(key);
         self.texts.push(text);
@@ -196,7 +196,7 @@ impl<'a> Items<'a> {
 
 impl<'a> Columns<'a> {
     /// What every order has.
-    pub(super) fn of(orders: &'a [Order<'a>]) -> Self {
+    pub(super) fn of(orders: &'a [UpdateRow<'a>]) -> Self {
         debug_assert!(
             orders.windows(2).all(|pair| pair[0].id < pair[1].id),
             "one change per session, one lock order"
@@ -215,11 +215,11 @@ impl<'a> Columns<'a> {
     }
 
     /// And all the rest.
-    fn in_full(orders: &'a [Order<'a>]) -> Self {
+    fn in_full(orders: &'a [UpdateRow<'a>]) -> Self {
         let mut columns = Self::of(orders);
         for order in orders {
             let set = &order.writes.set;
-            columns.spills.push(!set.is_empty());
+            columns.has_overflow.push(!set.is_empty());
             set.iter().for_each(|attribute| columns.items.push(order.id, attribute));
             let (expires_at, expires_in) = columns_of(order.row.expiry);
             columns.expires_at.push(expires_at);
@@ -250,9 +250,9 @@ impl Database {
     /// each, in their order: `None` for one that was not carried out.
     ///
     /// If the statement fails, none of them was carried out, or its outcome is unknown; the failure says which.
-    pub(crate) async fn update(&self, orders: &[Order<'_>]) -> Result<Vec<Option<Applied>>, Failure> {
-        let sent = self.rules.clock.now();
-        let is_inline = orders.iter().all(Order::is_inline);
+    pub(crate) async fn update(&self, orders: &[UpdateRow<'_>]) -> Result<Vec<Option<Applied>>, Failure> {
+        let sent = self.policy.clock.now();
+        let is_inline = orders.iter().all(UpdateRow::is_inline);
         let all = match (is_inline, orders) {
             (false, _) => self.update_in_full(&Columns::in_full(orders)).await?,
             (true, [order]) => self.update_one(order).await?,
@@ -286,7 +286,7 @@ impl Database {
             bases,
             base_times,
             packed,
-            spills,
+            has_overflow,
             expires_at,
             expires_in,
             idle_limited,
@@ -304,7 +304,7 @@ impl Database {
                 bases,
                 base_times,
                 packed,
-                spills,
+                has_overflow,
                 expires_at,
                 expires_in,
                 idle_limited,

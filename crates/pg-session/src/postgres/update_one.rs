@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::failure::Failure;
 use super::notify::changed_payloads;
 use super::parameters::Parameters;
-use super::update::{Applied, Order};
+use super::update::{Applied, UpdateRow};
 use super::{Database, Dialect, Sql};
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
@@ -33,8 +33,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    pub(super) async fn update_one(&self, order: &Order<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
-        let &Order { id, base, notify, ref writes, .. } = order;
+    pub(super) async fn update_one(&self, order: &UpdateRow<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
+        let &UpdateRow { id, base, notify, ref writes, .. } = order;
         let told = notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
         let base_at = SystemTime::from(base.updated_at);
         self.carried_out(

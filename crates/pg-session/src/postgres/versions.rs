@@ -13,7 +13,7 @@ use crate::version::Version;
 
 /// What the database says of a cached session.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct VersionState {
     pub(crate) id: SessionId,
     pub(crate) revision: Revision,
     pub(crate) last_accessed_at: DbTime,
@@ -38,13 +38,13 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 impl Database {
     /// The live ones among `ids`. One array parameter, however many ids: the protocol's limit of 65 535 parameters is
     /// out of reach.
-    pub(crate) async fn versions(&self, ids: &[SessionId]) -> Result<Vec<Standing>, Failure> {
+    pub(crate) async fn versions(&self, ids: &[SessionId]) -> Result<Vec<VersionState>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
-        let sent = self.rules.clock.now();
+        let sent = self.policy.clock.now();
         let rows = self.query_read(self.timeout, &self.texts.versions, &[&ids]).await?;
         let standings = rows.iter().map(|row| {
             self.observe_clock(sent, time(row, "now")?);
-            Ok::<_, tokio_postgres::Error>(Standing {
+            Ok::<_, tokio_postgres::Error>(VersionState {
                 id: SessionId::from_uuid(row.try_get("id")?),
                 revision: Revision {
                     version: Version::new(row.try_get("version")?),

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 
-use super::packed::Entry;
-use super::place::Place;
+use super::inline::Entry;
+use super::placement::Placement;
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
@@ -16,7 +16,7 @@ use crate::version::Version;
 pub(crate) type Decoded = OnceLock<Arc<dyn Any + Send + Sync>>;
 
 /// An attribute that has a row of its own. It may be large: the versions of a session share it.
-pub(crate) struct Apart {
+pub(crate) struct OverflowAttribute {
     pub(crate) key: Box<str>,
     pub(crate) text: Box<str>,
     pub(crate) version: Version,
@@ -24,7 +24,7 @@ pub(crate) struct Apart {
     decoded: Decoded,
 }
 
-impl Apart {
+impl OverflowAttribute {
     pub(crate) fn new(key: &str, text: &str, version: Version, expires_at: DbTime) -> Self {
         Self { key: key.into(), text: text.into(), version, expires_at, decoded: Decoded::new() }
     }
@@ -38,45 +38,45 @@ impl Apart {
 /// An attribute of a session in memory, wherever it stands.
 #[derive(Clone, Copy)]
 pub(crate) enum Attribute<'a> {
-    Packed(Entry<'a>),
-    Apart(&'a Apart),
+    InlineAttributes(Entry<'a>),
+    OverflowAttribute(&'a OverflowAttribute),
 }
 
 impl<'a> Attribute<'a> {
     pub(crate) fn key(self) -> &'a str {
         match self {
-            Self::Packed(entry) => entry.key(),
-            Self::Apart(apart) => &apart.key,
+            Self::InlineAttributes(entry) => entry.key(),
+            Self::OverflowAttribute(apart) => &apart.key,
         }
     }
 
     /// JSON, exactly as stored.
     pub(crate) fn text(self) -> &'a str {
         match self {
-            Self::Packed(entry) => entry.text(),
-            Self::Apart(apart) => &apart.text,
+            Self::InlineAttributes(entry) => entry.text(),
+            Self::OverflowAttribute(apart) => &apart.text,
         }
     }
 
     /// The session's version that wrote it.
     pub(crate) fn version(self) -> Version {
         match self {
-            Self::Packed(entry) => entry.version(),
-            Self::Apart(apart) => apart.version,
+            Self::InlineAttributes(entry) => entry.version(),
+            Self::OverflowAttribute(apart) => apart.version,
         }
     }
 
     pub(crate) fn expires_at(self) -> DbTime {
         match self {
-            Self::Packed(entry) => entry.expires_at(),
-            Self::Apart(apart) => apart.expires_at,
+            Self::InlineAttributes(entry) => entry.expires_at(),
+            Self::OverflowAttribute(apart) => apart.expires_at,
         }
     }
 
-    pub(crate) fn place(self) -> Place {
+    pub(crate) fn place(self) -> Placement {
         match self {
-            Self::Packed(_) => Place::Packed,
-            Self::Apart(_) => Place::Apart,
+            Self::InlineAttributes(_) => Placement::Inline,
+            Self::OverflowAttribute(_) => Placement::Overflow,
         }
     }
 
@@ -88,8 +88,8 @@ impl<'a> Attribute<'a> {
     #[inline]
     pub(crate) fn shared<T: DeserializeOwned + Send + Sync + 'static>(self) -> Result<Arc<T>, Error> {
         let decoded = match self {
-            Self::Packed(entry) => entry.decoded(),
-            Self::Apart(apart) => &apart.decoded,
+            Self::InlineAttributes(entry) => entry.decoded(),
+            Self::OverflowAttribute(apart) => &apart.decoded,
         };
         if let Some(known) = decoded.get()
             && let Ok(value) = Arc::clone(known).downcast()

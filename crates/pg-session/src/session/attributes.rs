@@ -3,19 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::attribute::{Apart, Attribute};
+use super::attribute::{Attribute, OverflowAttribute};
 use super::changes::{Change, Changes, Keep};
-use super::packed::{Entry, Packed, Piece};
-use super::place::{Place, Room};
+use super::inline::{Entry, InlineAttributes, InlineEntry};
+use super::placement::{InlineBudget, Placement};
 use crate::clock::DbTime;
 use crate::version::Version;
 
 /// All attributes of one version of a session, as the database holds them.
 #[derive(Default)]
 pub(crate) struct Attributes {
-    packed: Packed,
+    packed: InlineAttributes,
     /// Sorted by key.
-    apart: Box<[Arc<Apart>]>,
+    apart: Box<[Arc<OverflowAttribute>]>,
     /// Of their keys and texts.
     apart_bytes: usize,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Attributes {
 impl Attributes {
     /// Of a key that stands in the session's row and has a row of its own, too, the latter was left behind when it had
     /// expired, and counts no more.
-    pub(crate) fn new(packed: Packed, mut apart: Vec<Arc<Apart>>) -> Self {
+    pub(crate) fn new(packed: InlineAttributes, mut apart: Vec<Arc<OverflowAttribute>>) -> Self {
         apart.retain(|apart| packed.get(&apart.key).is_none());
         apart.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let apart_bytes = apart.iter().map(|apart| apart.bytes()).sum();
@@ -40,19 +40,19 @@ impl Attributes {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Attribute<'_>> {
-        let packed = self.packed.get(key).map(Attribute::Packed);
-        packed.or_else(|| self.apart(key).map(Attribute::Apart))
+        let packed = self.packed.get(key).map(Attribute::InlineAttributes);
+        packed.or_else(|| self.apart(key).map(Attribute::OverflowAttribute))
     }
 
-    fn apart(&self, key: &str) -> Option<&Apart> {
+    fn apart(&self, key: &str) -> Option<&OverflowAttribute> {
         let at = self.apart.binary_search_by(|apart| (*apart.key).cmp(key)).ok()?;
         Some(&self.apart[at])
     }
 
     /// Sorted by key in each place, those of the session's row first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Attribute<'_>> {
-        let apart = self.apart.iter().map(|apart| Attribute::Apart(apart));
-        self.packed.iter().map(Attribute::Packed).chain(apart)
+        let apart = self.apart.iter().map(|apart| Attribute::OverflowAttribute(apart));
+        self.packed.iter().map(Attribute::InlineAttributes).chain(apart)
     }
 
     /// What the database holds once `changes` were written as `version` on top of these. Inline attributes that have
@@ -61,20 +61,22 @@ impl Attributes {
     /// Those that have rows of their own may be many: the changed ones are searched for, the others not looked at one by one.
     pub(crate) fn apply(&self, changes: &Changes, version: Version, now: DbTime) -> Self {
         let is_kept = |entry: &Entry<'_>| changes.get(entry.key()).is_none() && now < entry.expires_at();
-        let mut packed: Vec<Piece<'_>> = Vec::with_capacity(self.packed.len() + changes.len());
+        let mut packed: Vec<InlineEntry<'_>> = Vec::with_capacity(self.packed.len() + changes.len());
         packed.extend(self.packed.iter().filter(is_kept).map(Entry::piece));
         let (mut apart, mut apart_bytes) = (self.apart.to_vec(), self.apart_bytes);
-        let mut room = Room::beside(&packed);
+        let mut room = InlineBudget::beside(&packed);
         let mut decimals = itoa::Buffer::new();
         let decimals = decimals.format(version.get());
         for (key, change) in changes.iter() {
             let mut new = None;
             if let Change::Set { text, expires_at } = change {
                 match room.place(key, text, expires_at) {
-                    Place::Packed => {
-                        packed.push(Piece { key, text, version: decimals, expires_at, decoded: None });
+                    Placement::Inline => {
+                        packed.push(InlineEntry { key, text, version: decimals, expires_at, decoded: None });
                     }
-                    Place::Apart => new = Some(Arc::new(Apart::new(key, text, version, expires_at))),
+                    Placement::Overflow => {
+                        new = Some(Arc::new(OverflowAttribute::new(key, text, version, expires_at)));
+                    }
                 }
             }
             apart_bytes += new.as_ref().map_or(0, |new| new.bytes());
@@ -85,7 +87,7 @@ impl Attributes {
                 (Err(_), None) => {}
             }
         }
-        Self { packed: Packed::of(packed), apart: apart.into(), apart_bytes }
+        Self { packed: InlineAttributes::of(packed), apart: apart.into(), apart_bytes }
     }
 
     /// Those that are kept and alive, all as if `version` had written them.
@@ -93,15 +95,15 @@ impl Attributes {
         let (mut packed, mut apart, decimals) = (Vec::new(), Vec::new(), version.to_string());
         for kept in self.iter().filter(|attribute| keep.contains(attribute.key()) && attribute.is_live(now)) {
             match kept {
-                Attribute::Packed(entry) => {
-                    packed.push(Piece { version: &decimals, decoded: None, ..entry.piece() });
+                Attribute::InlineAttributes(entry) => {
+                    packed.push(InlineEntry { version: &decimals, decoded: None, ..entry.piece() });
                 }
-                Attribute::Apart(Apart { key, text, expires_at, .. }) => {
-                    apart.push(Arc::new(Apart::new(key, text, version, *expires_at)));
+                Attribute::OverflowAttribute(OverflowAttribute { key, text, expires_at, .. }) => {
+                    apart.push(Arc::new(OverflowAttribute::new(key, text, version, *expires_at)));
                 }
             }
         }
-        Self::new(Packed::of(packed), apart)
+        Self::new(InlineAttributes::of(packed), apart)
     }
 
     /// The keys of `changes` whose attributes are not those that `seen` has, sorted. One that has expired is absent: so it
@@ -128,7 +130,7 @@ pub(crate) struct Writes<'a> {
     /// The attributes of the session's row, if they change.
     pub(crate) packed: Option<&'a str>,
     /// Attributes whose own rows are written.
-    pub(crate) set: Vec<&'a Apart>,
+    pub(crate) set: Vec<&'a OverflowAttribute>,
     /// Keys whose own rows are deleted.
     pub(crate) removed: Vec<&'a str>,
 }
@@ -174,7 +176,7 @@ mod tests {
     use serde_json::value::{RawValue, Value};
 
     use super::*;
-    use crate::session::place::VALUE_BYTES_MAX;
+    use crate::session::placement::INLINE_VALUE_BYTES_MAX;
 
     const KEYS: [&str; 6] = ["a", "b", "c", "ü", "\u{1f600}", "\"e\""];
 
@@ -183,7 +185,8 @@ mod tests {
     type Step = [(Option<Option<(usize, bool)>>, bool); KEYS.len()];
 
     fn step() -> impl Strategy<Value = Step> {
-        let bytes = prop_oneof![Just(1), Just(400), Just(VALUE_BYTES_MAX), Just(VALUE_BYTES_MAX + 1)];
+        let bytes =
+            prop_oneof![Just(1), Just(400), Just(INLINE_VALUE_BYTES_MAX), Just(INLINE_VALUE_BYTES_MAX + 1)];
         let set = (bytes, proptest::bool::weighted(0.2));
         let change = proptest::option::of(proptest::option::weighted(0.7, set));
         proptest::array::uniform6((change, any::<bool>()))
@@ -231,15 +234,15 @@ mod tests {
         }
 
         /// What a load reads.
-        fn attributes(&self) -> (Packed, Vec<Arc<Apart>>) {
+        fn attributes(&self) -> (InlineAttributes, Vec<Arc<OverflowAttribute>>) {
             let rows = self.rows.iter().map(|(key, (text, expires_at, version))| {
-                Arc::new(Apart::new(key, text, *version, *expires_at))
+                Arc::new(OverflowAttribute::new(key, text, *version, *expires_at))
             });
-            (Packed::read(&self.packed, DbTime::EPOCH).unwrap(), rows.collect())
+            (InlineAttributes::read(&self.packed, DbTime::EPOCH).unwrap(), rows.collect())
         }
     }
 
-    fn shown(attributes: &Attributes) -> Vec<(&str, &str, Version, DbTime, Place)> {
+    fn shown(attributes: &Attributes) -> Vec<(&str, &str, Version, DbTime, Placement)> {
         attributes.iter().map(|a| (a.key(), a.text(), a.version(), a.expires_at(), a.place())).collect()
     }
 
@@ -307,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_value_is_decoded_once_and_goes_on_with_its_session_until_it_is_set_again() {
-        let large = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX));
+        let large = format!("\"{}\"", "x".repeat(INLINE_VALUE_BYTES_MAX));
         let all = [("b", "[1]"), ("c", "[2]"), ("large", &*large)];
         let first = Attributes::default().apply(&set(&all), Version::new(1), DbTime::EPOCH);
         let known = all.map(|(key, _)| (key, value(&first, key)));
@@ -347,8 +350,8 @@ mod tests {
             assert!(carried.iter().all(|attribute| attribute.version() == Version::new(7)));
             carried.iter().map(|a| format!("{} {} {:?}", a.key(), a.text(), a.place())).collect::<Vec<_>>()
         };
-        assert_eq!(kept(&Keep::All), ["a 1 Packed", "b 2 Packed", "e 5 Packed", "\"c\" 3 Apart"]);
-        assert_eq!(kept(&only(&["b", "d", "e", "f"])), ["b 2 Packed", "e 5 Packed"]);
+        assert_eq!(kept(&Keep::All), ["a 1 Inline", "b 2 Inline", "e 5 Inline", "\"c\" 3 Overflow"]);
+        assert_eq!(kept(&only(&["b", "d", "e", "f"])), ["b 2 Inline", "e 5 Inline"]);
         assert_eq!(kept(&Keep::none()), [""; 0]);
     }
 
@@ -362,9 +365,9 @@ mod tests {
         let first = none.apply(&changes, Version::new(1), DbTime::EPOCH);
         tables.write(&Writes::new(&none, &first), Version::new(1));
         let expired = DbTime::from_nanos(10_000);
-        let loaded = Attributes::new(Packed::read(&tables.packed, expired).unwrap(), Vec::new());
+        let loaded = Attributes::new(InlineAttributes::read(&tables.packed, expired).unwrap(), Vec::new());
         assert!(loaded.get("code").is_none());
-        let large = "1".repeat(VALUE_BYTES_MAX + 1);
+        let large = "1".repeat(INLINE_VALUE_BYTES_MAX + 1);
         let second = loaded.apply(&set(&[("code", &large)]), Version::new(2), expired);
         tables.write(&Writes::new(&loaded, &second), Version::new(2));
         assert_eq!(tables.packed, r#"{"other":[1,1]}"#);
@@ -374,20 +377,22 @@ mod tests {
 
     #[test]
     fn a_row_that_was_left_behind_counts_less_than_the_sessions_own() {
-        let left = ["other", "key"].map(|key| Arc::new(Apart::new(key, "2", Version::new(1), DbTime::NEVER)));
-        let both = Attributes::new(Packed::read(r#"{"key":[1,2]}"#, DbTime::EPOCH).unwrap(), left.into());
+        let left = ["other", "key"]
+            .map(|key| Arc::new(OverflowAttribute::new(key, "2", Version::new(1), DbTime::NEVER)));
+        let both =
+            Attributes::new(InlineAttributes::read(r#"{"key":[1,2]}"#, DbTime::EPOCH).unwrap(), left.into());
         assert_eq!(
             shown(&both),
             [
-                ("key", "1", Version::new(2), DbTime::NEVER, Place::Packed),
-                ("other", "2", Version::new(1), DbTime::NEVER, Place::Apart)
+                ("key", "1", Version::new(2), DbTime::NEVER, Placement::Inline),
+                ("other", "2", Version::new(1), DbTime::NEVER, Placement::Overflow)
             ]
         );
     }
 
     #[test]
     fn a_debug_output_tells_no_value() {
-        let large = format!("\"secret{}\"", "x".repeat(VALUE_BYTES_MAX));
+        let large = format!("\"secret{}\"", "x".repeat(INLINE_VALUE_BYTES_MAX));
         let attributes = Attributes::default().apply(
             &set(&[("a", "\"secret\""), ("b", &large)]),
             Version::new(1),

@@ -1,14 +1,14 @@
 //! [`Session`]: what a request holds. A shared snapshot of one version, and the request's own changes.
 //!
 //! Reading never blocks and never copies the attributes: all requests on a node share one record per version.
-//! Writing changes nothing but this handle until [`SessionManager::update`](crate::SessionManager::update) commits.
+//! Writing changes nothing but this handle until [`SessionManager::save`](crate::SessionManager::save) commits.
 
 pub(crate) mod attribute;
 pub(crate) mod attributes;
 pub(crate) mod changes;
 pub(crate) mod expiry;
-pub(crate) mod packed;
-pub(crate) mod place;
+pub(crate) mod inline;
+pub(crate) mod placement;
 pub(crate) mod record;
 
 use std::fmt;
@@ -22,7 +22,7 @@ use self::attribute::{Attribute, decode};
 use self::attributes::Attributes;
 use self::changes::{Change, Changes, Keep, Lifetime};
 pub use self::expiry::IdleLimit;
-use self::record::{Rules, SharedRecord};
+use self::record::{Policy, SharedRecord};
 use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
@@ -121,8 +121,8 @@ impl Session {
         self.record.row.expires_at.into()
     }
 
-    /// The last access that this node knows of, to a tenth of `touch_interval` or a minute. Other nodes' accesses become
-    /// known when they are flushed, `touch_interval` later at most.
+    /// The last access that this node knows of, to a tenth of `last_access_flush_interval` or a minute. Other nodes' accesses become
+    /// known when they are flushed, `last_access_flush_interval` later at most.
     #[must_use]
     pub fn last_accessed_at(&self) -> SystemTime {
         self.record.access.last().into()
@@ -138,7 +138,7 @@ impl Session {
     /// was left under the old one: the user and the attributes from before, for requests that were under way. It ends
     /// within the grace of the rotation and cannot be saved; ending it ends the session.
     #[must_use]
-    pub fn is_rotated(&self) -> bool {
+    pub fn is_retired(&self) -> bool {
         self.record.row.rotated
     }
 
@@ -280,7 +280,7 @@ impl Session {
         self.put(key, value, lifetime)
     }
 
-    /// Sets an attribute that disappears by itself after `lifetime`, counted from this call.
+    /// Sets an attribute that disappears by itself after `absolute_timeout`, counted from this call.
     ///
     /// # Errors
     /// As [`set`](Session::set).
@@ -308,19 +308,19 @@ impl Session {
         let kept = kept.filter(|attribute| keep.contains(attribute.key()));
         let kept = kept.filter(|attribute| self.changes().get(attribute.key()).is_none());
         let kept = kept.map(|attribute| (attribute.key(), attribute.text()));
-        check(&self.record.rules, &self.record.attributes, kept, self.changes())
+        check(&self.record.policy, &self.record.attributes, kept, self.changes())
     }
 
     /// Checks that `keep` names keys that attributes can have, and not more of them than a session holds.
     pub(crate) fn check_keys(&self, keep: &Keep) -> Result<(), Error> {
-        let limits = &self.record.rules.limits;
+        let limits = &self.record.policy.limits;
         keep.named().try_for_each(|key| limits.check_key(key))?;
         limits.check_total(keep.named().map(|key| (key, "")))
     }
 
     fn put<T: Serialize + ?Sized>(&mut self, key: &str, value: &T, lifetime: Lifetime) -> Result<(), Error> {
         let own = self.own.get_or_insert_default();
-        put(&mut own.changes, &self.record.rules, key, value, lifetime)
+        put(&mut own.changes, &self.record.policy, key, value, lifetime)
     }
 
     fn saved(&self, key: &str) -> Option<Attribute<'_>> {
@@ -331,43 +331,43 @@ impl Session {
     }
 
     fn now(&self) -> DbTime {
-        self.record.rules.clock.database_now()
+        self.record.policy.clock.database_now()
     }
 }
 
 /// Encodes and records one value, or leaves `changes` as they were.
 pub(crate) fn put<T: Serialize + ?Sized>(
     changes: &mut Changes,
-    rules: &Rules,
+    policy: &Policy,
     key: &str,
     value: &T,
     lifetime: Lifetime,
 ) -> Result<(), Error> {
-    rules.limits.check_key(key)?;
-    let expires_at = lifetime.resolve(rules.clock.database_now());
-    changes.encode(key, value, expires_at, |text| rules.limits.check_value(key, text))
+    policy.limits.check_key(key)?;
+    let expires_at = lifetime.resolve(policy.clock.database_now());
+    changes.encode(key, value, expires_at, |text| policy.limits.check_value(key, text))
 }
 
 /// Checks the keys of removals, too, which `put` has not seen, and the totals of what would be held: the changes, and what is
 /// `kept` of `attributes`.
 pub(crate) fn check<'a>(
-    rules: &Rules,
+    policy: &Policy,
     attributes: &Attributes,
     kept: impl Iterator<Item = (&'a str, &'a str)>,
     changes: &'a Changes,
 ) -> Result<(), Error> {
-    changes.iter().try_for_each(|(key, _)| rules.limits.check_key(key))?;
+    changes.iter().try_for_each(|(key, _)| policy.limits.check_key(key))?;
     let set = changes.iter().filter_map(|(key, change)| match change {
         Change::Set { text, .. } => Some((key, text)),
         Change::Remove => None,
     });
     let count = set.clone().count();
     let bytes: usize = set.clone().map(|(key, text)| key.len() + text.len()).sum();
-    if rules.limits.admit(attributes.len() + count, attributes.bytes_max() + bytes) {
+    if policy.limits.admit(attributes.len() + count, attributes.bytes_max() + bytes) {
         // Even if all of them were kept, so there is no need to look at each.
         return Ok(());
     }
-    rules.limits.check_total(kept.chain(set))
+    policy.limits.check_total(kept.chain(set))
 }
 
 impl fmt::Debug for Session {
@@ -378,7 +378,7 @@ impl fmt::Debug for Session {
             .field("version", &self.version())
             .field("keys", &self.keys())
             .field("modified", &self.is_modified())
-            .field("rotated", &self.is_rotated())
+            .field("rotated", &self.is_retired())
             .finish_non_exhaustive()
     }
 }

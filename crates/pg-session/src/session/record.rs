@@ -16,12 +16,12 @@ use crate::version::Version;
 
 /// What every session of one manager is judged by.
 #[derive(Debug)]
-pub(crate) struct Rules {
+pub(crate) struct Policy {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
     /// Accesses closer together than this are one.
-    pub(crate) touch_step: Duration,
+    pub(crate) touch_resolution: Duration,
 }
 
 /// A record and those who hold it. Of the two counts of the standard library's `Arc` nobody needs the weak one; without it
@@ -36,7 +36,7 @@ pub(crate) type SharedRecord = triomphe::Arc<Record>;
 pub(crate) struct Record {
     pub(crate) access: Access,
     pub(crate) row: Row,
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) attributes: Attributes,
     unflushed: Unflushed,
     /// When memory is to read the session again although nothing happened.
@@ -77,17 +77,22 @@ impl Row {
 }
 
 impl Record {
-    pub(crate) fn new(rules: Arc<Rules>, row: Row, attributes: Attributes, last_accessed_at: DbTime) -> Self {
+    pub(crate) fn new(
+        policy: Arc<Policy>,
+        row: Row,
+        attributes: Attributes,
+        last_accessed_at: DbTime,
+    ) -> Self {
         debug_assert!(row.version > Version::ABSENT, "the table's check keeps versions positive");
         let (access, unflushed) = (Access::new(last_accessed_at), Unflushed::default());
-        Self { access, row, rules, attributes, unflushed, stale_at: AtomicI64::new(DbTime::NEVER.nanos()) }
+        Self { access, row, policy, attributes, unflushed, stale_at: AtomicI64::new(DbTime::NEVER.nanos()) }
     }
 
     /// When the session ends, by everything that the database has confirmed.
     pub(crate) fn ends_at(&self) -> DbTime {
         match self.row.idle_limit {
             IdleLimit::Enforced => {
-                self.row.expires_at.min(self.access.confirmed().plus(self.rules.idle_timeout))
+                self.row.expires_at.min(self.access.confirmed().plus(self.policy.idle_timeout))
             }
             IdleLimit::Exempt => self.row.expires_at,
         }
@@ -98,10 +103,10 @@ impl Record {
         now < self.ends_at()
     }
 
-    /// It enters memory, for at most `lifetime`. Returns until when it can be served without another look at it; after that
+    /// It enters memory, for at most `absolute_timeout`. Returns until when it can be served without another look at it; after that
     /// see [`lives_on`](Record::lives_on).
     pub(crate) fn enter_memory(&self, lifetime: Duration) -> DbTime {
-        let stale_at = self.rules.clock.database_now().plus(lifetime);
+        let stale_at = self.policy.clock.database_now().plus(lifetime);
         self.stale_at.store(stale_at.nanos(), Ordering::Relaxed);
         stale_at.min(self.ends_at())
     }
@@ -114,14 +119,14 @@ impl Record {
     }
 
     /// Records an access; the caller queues the record as it is told. What a rotation left behind ends with its grace,
-    /// whoever reads it. A hit has the rules at hand; to follow the record's own pointer would fetch a line more.
+    /// whoever reads it. A hit has the policy at hand; to follow the record's own pointer would fetch a line more.
     #[inline]
-    pub(crate) fn touch(&self, rules: &Rules, now: DbTime) -> Touch {
-        if self.access.is_recent(now, rules.touch_step) || self.row.rotated {
+    pub(crate) fn touch(&self, policy: &Policy, now: DbTime) -> Touch {
+        if self.access.is_recent(now, policy.touch_resolution) || self.row.rotated {
             return Touch::Nothing;
         }
         let urgent_after = match self.row.idle_limit {
-            IdleLimit::Enforced => Some(rules.idle_timeout / 2),
+            IdleLimit::Enforced => Some(policy.idle_timeout / 2),
             IdleLimit::Exempt => None,
         };
         self.access.touch(&self.unflushed, now, urgent_after)
@@ -143,9 +148,13 @@ mod tests {
         let limits =
             Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
         let hour = Duration::from_secs(3_600);
-        let rules =
-            Arc::new(Rules { clock: Clock::monotonic(), limits, idle_timeout: hour, touch_step: hour });
-        let now = rules.clock.database_now();
+        let policy = Arc::new(Policy {
+            clock: Clock::monotonic(),
+            limits,
+            idle_timeout: hour,
+            touch_resolution: hour,
+        });
+        let now = policy.clock.database_now();
         let row = Row {
             expires_at: DbTime::NEVER,
             idle_limit: IdleLimit::Enforced,
@@ -158,7 +167,7 @@ mod tests {
             updated_at: now,
         };
         for _ in 0..100 {
-            let record = SharedRecord::new(Record::new(Arc::clone(&rules), row, Attributes::default(), now));
+            let record = SharedRecord::new(Record::new(Arc::clone(&policy), row, Attributes::default(), now));
             let count = SharedRecord::heap_ptr(&record).addr();
             let last = (&raw const record.access).addr() + std::mem::offset_of!(Access, last);
             assert_eq!(last - count, 8, "nothing stands between them");

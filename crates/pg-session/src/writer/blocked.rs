@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
 
-use super::lane::Job;
+use super::queue::Job;
 
 /// The pause before the first retry. It doubles as long as no row becomes free.
 const PAUSE_MIN: Duration = Duration::from_millis(5);

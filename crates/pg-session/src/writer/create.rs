@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::Workshop;
-use super::lane::Job;
+use super::WriteContext;
+use super::queue::Job;
 use crate::cache::Writing;
 use crate::error::{Error, ErrorKind};
+use crate::failpoints::Point;
 use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::create::{Birth, Created};
+use crate::postgres::create::{Created, NewSession};
 use crate::postgres::failure::Failure;
 use crate::postgres::update::Expiry;
-use crate::probes::Point;
 use crate::session::IdleLimit;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::Changes;
@@ -30,13 +30,13 @@ pub(crate) struct CreateJob {
     pub(crate) idle_limit: IdleLimit,
     pub(crate) attributes: Changes,
     /// The user if the number of sessions is limited, the session itself if not.
-    pub(crate) exclusive: Uuid,
+    pub(crate) conflict_key: Uuid,
     pub(crate) reply: oneshot::Sender<Result<SharedRecord, Error>>,
 }
 
 impl CreateJob {
-    fn birth<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> Birth<'a> {
-        Birth {
+    fn new_session<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> NewSession<'a> {
+        NewSession {
             id: self.id,
             user_id: self.user_id,
             group_id: self.group_id,
@@ -52,26 +52,27 @@ impl Job for CreateJob {
     type Key = Uuid;
 
     fn key(&self) -> Uuid {
-        self.exclusive
+        self.conflict_key
     }
 
-    async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
+    async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
         // Whoever lists the user's sessions knows the id from the commit on, and may change the session.
-        let _writing: Vec<Writing<'_>> = batch.iter().map(|job| workshop.cache.begin_write(job.id)).collect();
-        let ticket = workshop.cache.ticket();
+        let _writing: Vec<Writing<'_>> = batch.iter().map(|job| context.cache.begin_write(job.id)).collect();
+        let ticket = context.cache.ticket();
         let none = Attributes::default();
-        let now = workshop.rules.clock.database_now();
+        let now = context.policy.clock.database_now();
         let made = batch.iter().map(|job| none.apply(&job.attributes, Version::FIRST, now));
         let made: Vec<Attributes> = made.collect();
-        let births = batch.iter().zip(&made).map(|(job, attributes)| job.birth(&none, attributes));
-        let outcomes = workshop.database.create(&births.collect::<Vec<_>>(), workshop.limited).await?;
-        workshop.counters.create_statements.fetch_add(1, Ordering::Relaxed);
-        workshop.probes.reach(Point::Created).await;
+        let new_sessions =
+            batch.iter().zip(&made).map(|(job, attributes)| job.new_session(&none, attributes));
+        let outcomes = context.database.create(&new_sessions.collect::<Vec<_>>(), context.limited).await?;
+        context.counters.create_statements.fetch_add(1, Ordering::Relaxed);
+        context.probes.reach(Point::Created).await;
         for ((job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
             let answer = match outcome {
                 Created::Made { created_at, expires_at, evicted } => {
-                    workshop.counters.creates.fetch_add(1, Ordering::Relaxed);
-                    workshop.evicted(job.user_id, &evicted);
+                    context.counters.creates.fetch_add(1, Ordering::Relaxed);
+                    context.evicted(job.user_id, &evicted);
                     let row = Row {
                         id: job.id,
                         user_id: job.user_id,
@@ -84,12 +85,12 @@ impl Job for CreateJob {
                         rotated: false,
                     };
                     let record = SharedRecord::new(Record::new(
-                        Arc::clone(&workshop.rules),
+                        Arc::clone(&context.policy),
                         row,
                         attributes,
                         created_at,
                     ));
-                    workshop.cache.publish(ticket, &record);
+                    context.cache.publish(ticket, &record);
                     Ok(record)
                 }
                 Created::Refused => Err(refused()),
@@ -100,7 +101,7 @@ impl Job for CreateJob {
         Ok(Vec::new())
     }
 
-    fn fail(self, error: Error, _: &Workshop) {
+    fn fail(self, error: Error, _: &WriteContext) {
         let _ = self.reply.send(Err(error));
     }
 }
@@ -109,6 +110,6 @@ impl Job for CreateJob {
 pub(super) fn refused() -> Error {
     Error::new(
         ErrorKind::SessionLimit,
-        "the user has max_sessions_per_user live sessions and session_limit is \"refuse\"; end one first",
+        "the user has sessions_per_user_max live sessions and on_session_limit is \"refuse\"; end one first",
     )
 }

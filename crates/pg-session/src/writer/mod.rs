@@ -7,16 +7,16 @@
 //! Updates, creates, rotations, deletes and what concerns any number of sessions (a user's, all) have a lane each. Last
 //! accesses are gathered by [`touch`].
 
+mod batcher;
 mod blocked;
+mod bulk;
 mod create;
 mod delete;
-mod lane;
+mod in_flight;
+mod queue;
 mod rotate;
-mod sweep;
 pub(crate) mod touch;
-mod under_way;
 mod update;
-mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,36 +27,36 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+pub(crate) use self::bulk::BulkDelete;
+use self::bulk::BulkDeleteJob;
 pub(crate) use self::create::CreateJob;
 use self::delete::DeleteJob;
-use self::lane::{Bounds, Job, Lane, lane};
+use self::queue::{Job, QueueBounds, WriteQueue, lane};
 pub(crate) use self::rotate::RotateJob;
-pub(crate) use self::sweep::Sweep;
-use self::sweep::SweepJob;
 pub(crate) use self::update::UpdateJob;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, UpdateError};
+use crate::failpoints::Probes;
 use crate::id::{SessionId, UserId};
 use crate::postgres::Database;
-use crate::probes::Probes;
-use crate::session::record::{Rules, SharedRecord};
+use crate::session::record::{Policy, SharedRecord};
 
 /// The lanes' sending halves.
 pub(crate) struct Writer {
-    updates: Lane<UpdateJob>,
-    creates: Lane<CreateJob>,
-    rotations: Lane<RotateJob>,
-    deletes: Lane<DeleteJob>,
-    sweeps: Lane<SweepJob>,
+    updates: WriteQueue<UpdateJob>,
+    creates: WriteQueue<CreateJob>,
+    rotations: WriteQueue<RotateJob>,
+    deletes: WriteQueue<DeleteJob>,
+    sweeps: WriteQueue<BulkDeleteJob>,
     /// Sweeps that change no row: they need no lock, and wait for none.
-    evictions: Lane<SweepJob>,
-    workshop: Arc<Workshop>,
+    evictions: WriteQueue<BulkDeleteJob>,
+    context: Arc<WriteContext>,
 }
 
 /// What every lane works with.
-pub(crate) struct Workshop {
-    rules: Arc<Rules>,
+pub(crate) struct WriteContext {
+    policy: Arc<Policy>,
     cache: Arc<Cache>,
     database: Arc<Database>,
     probes: Probes,
@@ -80,17 +80,17 @@ struct Counters {
     evictions: AtomicU64,
 }
 
-impl Workshop {
+impl WriteContext {
     /// A create or a rotation has ended the least recently used sessions of its user, to keep the limit.
     fn evicted(&self, user: Option<UserId>, sessions: &[SessionId]) {
         let (Some(user), Some(first)) = (user, sessions.first()) else { return };
-        sessions.iter().for_each(|&id| self.cache.forget(id));
+        sessions.iter().for_each(|&id| self.cache.remove(id));
         self.counters.evictions.fetch_add(sessions.len() as u64, Ordering::Relaxed);
         info!(
             %user,
             sessions = sessions.len(),
             first = ?first,
-            "ended the least recently used sessions of a user at max_sessions_per_user"
+            "ended the least recently used sessions of a user at sessions_per_user_max"
         );
     }
 }
@@ -101,17 +101,17 @@ impl Workshop {
 pub struct WriteStats {
     /// Updates that were committed.
     pub updates: u64,
-    /// Statements, and so commits, that carried them.
+    /// StatementMode, and so commits, that carried them.
     pub update_statements: u64,
     /// Sessions that were created.
     pub creates: u64,
-    /// Statements, and so commits, that carried them.
+    /// StatementMode, and so commits, that carried them.
     pub create_statements: u64,
     /// Sessions that were rotated.
     pub rotations: u64,
-    /// Statements, and so commits, that carried them.
+    /// StatementMode, and so commits, that carried them.
     pub rotation_statements: u64,
-    /// Sessions that creates and rotations ended to keep [`Config::max_sessions_per_user`].
+    /// Sessions that creates and rotations ended to keep [`Config::sessions_per_user_max`].
     pub evictions: u64,
     /// Writes that wait for a statement now.
     pub waiting: usize,
@@ -121,17 +121,17 @@ impl Writer {
     /// Starts the lanes; they stop with `stop`, after finishing what was queued.
     pub(crate) fn start(
         config: &Config,
-        rules: Arc<Rules>,
+        policy: Arc<Policy>,
         cache: Arc<Cache>,
         database: Arc<Database>,
         probes: Probes,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let limited = config.max_sessions_per_user > 0;
+        let limited = config.sessions_per_user_max > 0;
         let tells_conflicts = config.notify_conflicts;
-        let workshop = Arc::new(Workshop {
-            rules,
+        let context = Arc::new(WriteContext {
+            policy,
             cache,
             database,
             probes,
@@ -140,21 +140,21 @@ impl Writer {
             row_lock_wait: config.row_lock_wait,
             counters: Counters::default(),
         });
-        let bounds = Bounds {
+        let bounds = QueueBounds {
             queue_max: config.write_queue_max,
             batch_max: config.write_batch_max,
-            statements_max: config.write_statements_max,
+            statements_max: config.write_concurrency,
         };
         // Each is a statement over any number of rows. The deletion of all sessions waits for every row, beside the others.
-        let alone = Bounds { batch_max: 1, statements_max: bounds.statements_max.max(2), ..bounds };
+        let alone = QueueBounds { batch_max: 1, statements_max: bounds.statements_max.max(2), ..bounds };
         Self {
-            updates: open(bounds, &workshop, tasks, stop),
-            creates: open(bounds, &workshop, tasks, stop),
-            rotations: open(bounds, &workshop, tasks, stop),
-            deletes: open(bounds, &workshop, tasks, stop),
-            sweeps: open(alone, &workshop, tasks, stop),
-            evictions: open(alone, &workshop, tasks, stop),
-            workshop,
+            updates: open(bounds, &context, tasks, stop),
+            creates: open(bounds, &context, tasks, stop),
+            rotations: open(bounds, &context, tasks, stop),
+            deletes: open(bounds, &context, tasks, stop),
+            sweeps: open(alone, &context, tasks, stop),
+            evictions: open(alone, &context, tasks, stop),
+            context,
         }
     }
 
@@ -197,10 +197,10 @@ impl Writer {
     }
 
     /// Carries out a sweep; answers how many living sessions were deleted. Dropping the future does not undo it.
-    pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, Error> {
+    pub(crate) async fn sweep(&self, sweep: BulkDelete) -> Result<u64, Error> {
         let (reply, outcome) = oneshot::channel();
-        let lane = if matches!(sweep, Sweep::Evict(_)) { &self.evictions } else { &self.sweeps };
-        lane.push(SweepJob::new(sweep, reply))?;
+        let lane = if matches!(sweep, BulkDelete::Evict(_)) { &self.evictions } else { &self.sweeps };
+        lane.push(BulkDeleteJob::new(sweep, reply))?;
         outcome.await.unwrap_or_else(|_| Err(vanished()))
     }
 
@@ -222,7 +222,7 @@ impl Writer {
             rotations,
             rotation_statements,
             evictions,
-        } = &self.workshop.counters;
+        } = &self.context.counters;
         WriteStats {
             updates: updates.load(Ordering::Relaxed),
             update_statements: update_statements.load(Ordering::Relaxed),
@@ -237,12 +237,12 @@ impl Writer {
 }
 
 fn open<J: Job>(
-    bounds: Bounds,
-    workshop: &Arc<Workshop>,
+    bounds: QueueBounds,
+    context: &Arc<WriteContext>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Lane<J> {
-    let (lane, work) = lane(bounds, workshop);
+) -> WriteQueue<J> {
+    let (lane, work) = lane(bounds, context);
     tasks.spawn(work.run(stop.clone()));
     lane
 }

@@ -7,18 +7,18 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::Workshop;
+use super::WriteContext;
 use super::create::refused;
-use super::lane::Job;
-use super::under_way::Keys;
-use super::update::{OVERTAKEN_MAX, overtaken_too_often, reread};
+use super::in_flight::Keys;
+use super::queue::Job;
+use super::update::{REBASE_ATTEMPTS_MAX, overtaken_too_often, reread};
 use crate::cache::Writing;
 use crate::error::{Error, ErrorKind, UpdateError};
+use crate::failpoints::Point;
 use crate::id::{SessionId, UserId};
 use crate::postgres::failure::Failure;
-use crate::postgres::rotate::{Rotated, Successor, Turn};
+use crate::postgres::rotate::{Rotated, Rotation, Successor};
 use crate::postgres::update::RowChange;
-use crate::probes::Point;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::{Changes, Keep};
 use crate::session::record::{Record, SharedRecord};
@@ -29,14 +29,14 @@ pub(crate) struct RotateJob {
     pub(crate) base: SharedRecord,
     pub(crate) successor: SessionId,
     pub(crate) user_id: Option<UserId>,
-    pub(crate) arrives: bool,
+    pub(crate) changes_user: bool,
     pub(crate) row: RowChange,
     pub(crate) grace: Duration,
     pub(crate) keep: Keep,
     pub(crate) changes: Changes,
     /// The user if the number of sessions is limited.
-    pub(crate) exclusive: Option<Uuid>,
-    pub(crate) overtaken: u32,
+    pub(crate) conflict_key: Option<Uuid>,
+    pub(crate) conflicts: u32,
     pub(crate) reply: oneshot::Sender<Result<SharedRecord, UpdateError>>,
 }
 
@@ -48,18 +48,18 @@ impl RotateJob {
     /// What the session has under its new id.
     fn outcome(&self) -> Attributes {
         let version = self.base.row.version.next();
-        let now = self.base.rules.clock.database_now();
+        let now = self.base.policy.clock.database_now();
         self.base.attributes.carry(&self.keep, version, now).apply(&self.changes, version, now)
     }
 
-    fn turn<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> Turn<'a> {
+    fn turn<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> Rotation<'a> {
         let base = self.base.row.revision();
-        Turn {
+        Rotation {
             id: self.session(),
             base,
             successor: self.successor,
             user_id: self.user_id,
-            arrives: self.arrives,
+            changes_user: self.changes_user,
             row: self.row,
             grace: self.grace,
             writes: Writes::new(none, attributes),
@@ -81,72 +81,72 @@ impl Job for RotateJob {
 
     /// I7: as for creates, one for each user.
     fn second_key(&self) -> Option<Uuid> {
-        self.exclusive
+        self.conflict_key
     }
 
-    async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
+    async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
         let _writing: Vec<Writing<'_>> =
-            batch.iter().map(|job| workshop.cache.begin_write(job.successor)).collect();
-        if batch.iter().any(|job| job.overtaken > 0) {
-            catch_up(batch, workshop).await?;
+            batch.iter().map(|job| context.cache.begin_write(job.successor)).collect();
+        if batch.iter().any(|job| job.conflicts > 0) {
+            rebase(batch, context).await?;
         }
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let ticket = workshop.cache.ticket();
+        let ticket = context.cache.ticket();
         let none = Attributes::default();
         let made: Vec<Attributes> = batch.iter().map(Self::outcome).collect();
         let turns = batch.iter().zip(&made).map(|(job, attributes)| job.turn(&none, attributes));
-        let outcomes = workshop.database.rotate(&turns.collect::<Vec<_>>(), workshop.limited).await?;
-        workshop.counters.rotation_statements.fetch_add(1, Ordering::Relaxed);
-        workshop.probes.reach(Point::Rotated).await;
+        let outcomes = context.database.rotate(&turns.collect::<Vec<_>>(), context.limited).await?;
+        context.counters.rotation_statements.fetch_add(1, Ordering::Relaxed);
+        context.probes.reach(Point::Rotated).await;
         let mut again = Vec::new();
         for ((mut job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
             let answer = match outcome {
                 Rotated::Done(successor) => {
-                    workshop.counters.rotations.fetch_add(1, Ordering::Relaxed);
+                    context.counters.rotations.fetch_add(1, Ordering::Relaxed);
                     let Successor { row, last_accessed_at, remnants, evicted } = *successor;
                     // Before the answer: whoever was told of the rotation reads no older state of an old id here.
                     for (id, version) in remnants {
-                        workshop.cache.invalidate(id, version);
+                        context.cache.invalidate(id, version);
                     }
-                    workshop.evicted(row.user_id, &evicted);
-                    let record = Record::new(Arc::clone(&workshop.rules), row, attributes, last_accessed_at);
+                    context.evicted(row.user_id, &evicted);
+                    let record = Record::new(Arc::clone(&context.policy), row, attributes, last_accessed_at);
                     let record = SharedRecord::new(record);
-                    workshop.cache.publish(ticket, &record);
+                    context.cache.publish(ticket, &record);
                     Ok(record)
                 }
                 Rotated::NotFound => {
-                    workshop.cache.forget(job.session());
+                    context.cache.remove(job.session());
                     Err(UpdateError::NotFound)
                 }
-                Rotated::Before { found } => {
-                    workshop.cache.invalidate(job.session(), found);
+                Rotated::AlreadyDone { found } => {
+                    context.cache.invalidate(job.session(), found);
                     Err(UpdateError::Rotated)
                 }
                 Rotated::Refused => Err(refused().into()),
-                Rotated::Moved if job.overtaken < OVERTAKEN_MAX => {
-                    job.overtaken += 1;
+                Rotated::VersionConflict if job.conflicts < REBASE_ATTEMPTS_MAX => {
+                    job.conflicts += 1;
                     again.push(job);
                     continue;
                 }
-                Rotated::Moved => Err(UpdateError::Failed(overtaken_too_often())),
+                Rotated::VersionConflict => Err(UpdateError::Failed(overtaken_too_often())),
             };
             job.answer(answer);
         }
         Ok(again)
     }
 
-    async fn find_locked(batch: &[Self], workshop: &Workshop) -> Result<Keys<Self>, Failure> {
+    async fn find_locked(batch: &[Self], context: &WriteContext) -> Result<Keys<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(Self::session).collect();
-        let locked = workshop.database.locked_sessions(&ids).await?;
+        let locked = context.database.locked_sessions(&ids).await?;
         Ok(locked.iter().map(|id| id.expose()).collect())
     }
 
-    fn fail(self, error: Error, workshop: &Workshop) {
+    fn fail(self, error: Error, context: &WriteContext) {
         if error.kind() == ErrorKind::OutcomeUnknown {
             // It may have been committed: what is in memory may be outdated.
-            workshop.cache.forget(self.session());
+            context.cache.remove(self.session());
         }
         self.answer(Err(error.into()));
     }
@@ -154,12 +154,12 @@ impl Job for RotateJob {
 
 /// Reads the sessions of those jobs that were overtaken: they are rotated as they are now. Those that have ended are
 /// answered, and leave the batch.
-async fn catch_up(batch: &mut Vec<RotateJob>, workshop: &Workshop) -> Result<(), Failure> {
-    let overtaken = batch.iter().filter(|job| job.overtaken > 0).map(RotateJob::session);
-    let mut found = reread(overtaken, workshop).await?;
+async fn rebase(batch: &mut Vec<RotateJob>, context: &WriteContext) -> Result<(), Failure> {
+    let conflicts = batch.iter().filter(|job| job.conflicts > 0).map(RotateJob::session);
+    let mut found = reread(conflicts, context).await?;
     for mut job in std::mem::take(batch) {
-        if job.overtaken > 0 {
-            match found.take(job.session(), workshop) {
+        if job.conflicts > 0 {
+            match found.take(job.session(), context) {
                 Ok(record) => job.base = SharedRecord::new(record),
                 Err(error) => {
                     job.answer(Err(error));

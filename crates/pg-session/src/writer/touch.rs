@@ -26,7 +26,7 @@ use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::postgres::touch::Touched;
 use crate::session::expiry::Touch;
-use crate::session::record::{Rules, SharedRecord};
+use crate::session::record::{Policy, SharedRecord};
 
 /// Crowds that may wait while the database is away. Beyond, further accesses are counted and dropped: a node that
 /// cannot reach the database soon serves nothing that could be touched.
@@ -97,7 +97,7 @@ impl TouchBuffer {
             wake: Notify::new(),
             cache,
             database,
-            interval: config.touch_interval,
+            interval: config.last_access_flush_interval,
             batch_max: config.touch_batch_max,
             crowd: config.cache_sessions_max.max(config.touch_batch_max),
             failures: AtomicU64::new(0),
@@ -106,8 +106,8 @@ impl TouchBuffer {
 
     /// Records an access at `now`. Nearly always this is one comparison in the record.
     #[inline]
-    pub(crate) fn touch(&self, record: &SharedRecord, rules: &Rules, now: DbTime) {
-        match record.touch(rules, now) {
+    pub(crate) fn touch(&self, record: &SharedRecord, policy: &Policy, now: DbTime) {
+        match record.touch(policy, now) {
             Touch::Nothing => {}
             Touch::Later => self.push(record, false),
             Touch::Now => self.push(record, true),
@@ -172,7 +172,7 @@ impl TouchBuffer {
         }
     }
 
-    /// Statements of a flush that failed since the start.
+    /// StatementMode of a flush that failed since the start.
     pub(crate) fn failure_count(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
@@ -239,7 +239,7 @@ impl TouchBuffer {
             match (held.get(id), self.cache.peek(*id)) {
                 (Some(&at), Some(slot)) => slot.record.access.confirm(at),
                 (Some(_), None) => {}
-                (None, _) => self.cache.forget(*id),
+                (None, _) => self.cache.remove(*id),
             }
         }
     }

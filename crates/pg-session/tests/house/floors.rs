@@ -192,7 +192,7 @@ mod tests {
     fn paths_downwards_sideways_and_inside_are_fine() {
         for (path, text) in [
             (
-                "writer/lane.rs",
+                "writer/queue.rs",
                 "use crate::cache::Cache; use super::touch::Touch; use super::super::id::UserId;",
             ),
             (

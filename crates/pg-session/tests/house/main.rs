@@ -96,12 +96,12 @@ fn the_documents_name_only_what_exists() {
 #[test]
 fn every_guard_has_a_test_that_runs_without_it() {
     let sources = workspace();
-    let probes = sources.iter().find(|source| source.path.ends_with("pg-session/src/probes.rs"));
+    let probes = sources.iter().find(|source| source.path.ends_with("pg-session/src/failpoints.rs"));
     let places = ["crates/pg-session/tests/it/", "torture/model/cache/"];
     let is_test = |source: &&Source| places.iter().any(|place| source.path.starts_with(place));
     let tests: Vec<&Source> = sources.iter().chain(torture()).filter(is_test).collect();
     let contributing = papers::read("CONTRIBUTING.md");
-    nothing(&papers::unguarded(probes.expect("probes.rs"), &tests, &contributing));
+    nothing(&papers::unguarded(probes.expect("failpoints.rs"), &tests, &contributing));
 }
 
 fn floors(sources: &[Source]) -> floors::Floors {

@@ -52,7 +52,7 @@ pub fn check(paper: &Paper, sources: &[&Source]) -> Vec<String> {
     faults
 }
 
-/// The guards of `probes.rs` that no test switches off, or that the table in CONTRIBUTING.md does not have.
+/// The guards of `failpoints.rs` that no test switches off, or that the table in CONTRIBUTING.md does not have.
 pub fn unguarded(probes: &Source, tests: &[&Source], contributing: &str) -> Vec<String> {
     let guards = probes.code.split("pub enum Guard {").nth(1).and_then(|rest| rest.split('}').next());
     let names = guards.unwrap_or_default().split(',').filter_map(|guard| guard.split('=').next());
@@ -96,7 +96,8 @@ fn what_does_not_exist_is_found() {
 
 #[test]
 fn a_guard_without_a_control_is_found() {
-    let probes = Source::new("probes.rs", "pub enum Guard {\n    /// One.\n    One = 1,\n    Two = 2,\n}");
+    let probes =
+        Source::new("failpoints.rs", "pub enum Guard {\n    /// One.\n    One = 1,\n    Two = 2,\n}");
     let test = Source::new("t.rs", "node.probes().remove(Guard::One);");
     let faults = unguarded(&probes, &[&test], "| `One` | … |");
     assert_eq!(faults.len(), 2, "{faults:?}");

@@ -1,4 +1,4 @@
-//! Rules over single files. Each returns its faults as `path:line: what is wrong, and what to do`.
+//! Policy over single files. Each returns its faults as `path:line: what is wrong, and what to do`.
 
 use crate::source::Source;
 
@@ -23,7 +23,7 @@ const DEADLINES: [(&str, &str); 6] = [
     ("crates/pg-session/src/postgres/connection.rs", "bounds the wait for a connection"),
     ("crates/pg-session/src/postgres/mod.rs", "bounds a statement"),
     ("crates/pg-session/src/manager/shutdown.rs", "bounds the shutdown"),
-    ("crates/pg-session/src/writer/under_way.rs", "tells when a statement is slow"),
+    ("crates/pg-session/src/writer/in_flight.rs", "tells when a statement is slow"),
     (
         "crates/pg-session/src/writer/blocked.rs",
         "bounds and paces the retries of writes whose rows are locked",

@@ -1,4 +1,4 @@
-//! Statements that nobody waits for any more end on the server, too; and a server without a free connection is waited for.
+//! StatementMode that nobody waits for any more end on the server, too; and a server without a free connection is waited for.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn timed_out_statements_do_not_stay_on_the_server() {
             .unwrap();
         for n in 0..10 {
             session.set("n", &n).unwrap();
-            let error = node.update(session).await.unwrap_err();
+            let error = node.save(session).await.unwrap_err();
             assert!(
                 matches!(error, pg_session::UpdateError::Failed(ref error) if error.kind() == ErrorKind::OutcomeUnknown),
                 "{error:?}"
@@ -57,7 +57,7 @@ async fn timed_out_statements_do_not_stay_on_the_server() {
         eventually("no statement is left", async || busy(&observer).await == 0).await;
         transaction.rollback().await.unwrap();
         session.set("n", &77).unwrap();
-        in_time("the row is free", node.update(session)).await.unwrap();
+        in_time("the row is free", node.save(session)).await.unwrap();
     }
 }
 

@@ -67,5 +67,5 @@ async fn a_listener_that_moves_to_another_server_ends_trust() {
 
     wire.redirect(world.addr());
     wire.cut();
-    in_time("B is trusted again", b.trusted()).await.unwrap();
+    in_time("B is trusted again", b.wait_until_trusted()).await.unwrap();
 }

@@ -86,7 +86,7 @@ async fn keys_that_are_only_removed_are_checked_when_they_are_sent() {
     for key in ["", "a\0b", "seventeen bytes!!"] {
         scene.session.remove("a");
         scene.session.remove(key);
-        let error = failed(scene.node.update(&mut scene.session).await);
+        let error = failed(scene.node.save(&mut scene.session).await);
         assert_says(&error, ErrorKind::Attribute, "attribute's key");
         scene.session.discard_changes();
     }
@@ -99,7 +99,7 @@ async fn too_many_attributes_are_refused_on_create_and_on_update() {
     let advice = "attributes_max = 4; remove some";
     scene.session.set("d", &4).unwrap();
     scene.session.set("e", &5).unwrap();
-    assert_says(&failed(scene.node.update(&mut scene.session).await), ErrorKind::Attribute, advice);
+    assert_says(&failed(scene.node.save(&mut scene.session).await), ErrorKind::Attribute, advice);
     let mut create = scene.node.create(2);
     for key in ["a", "b", "c", "d", "e"] {
         create = create.set(key, &1).unwrap();
@@ -107,15 +107,15 @@ async fn too_many_attributes_are_refused_on_create_and_on_update() {
     assert_says(&create.await.unwrap_err(), ErrorKind::Attribute, advice);
     scene.assert_untouched().await;
     scene.session.remove("a");
-    scene.node.update(&mut scene.session).await.expect("four are allowed");
+    scene.node.save(&mut scene.session).await.expect("four are allowed");
     scene.session.set_for("e", &5, Duration::from_millis(1)).unwrap();
     scene.session.remove("d");
-    scene.node.update(&mut scene.session).await.expect("four again");
+    scene.node.save(&mut scene.session).await.expect("four again");
     while scene.session.contains("e") {
         tokio::task::yield_now().await;
     }
     scene.session.set("d", &4).unwrap();
-    scene.node.update(&mut scene.session).await.expect("what has expired does not count");
+    scene.node.save(&mut scene.session).await.expect("what has expired does not count");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,7 +125,7 @@ async fn a_session_that_would_grow_too_large_is_refused_on_create_and_on_update(
     for key in ["a", "b", "c"] {
         scene.session.set(key, &"x".repeat(60)).unwrap();
     }
-    assert_says(&failed(scene.node.update(&mut scene.session).await), ErrorKind::Attribute, advice);
+    assert_says(&failed(scene.node.save(&mut scene.session).await), ErrorKind::Attribute, advice);
     let mut create = scene.node.create(2);
     for key in ["a", "b", "c"] {
         create = create.set(key, &"x".repeat(60)).unwrap();
@@ -140,13 +140,13 @@ async fn an_expiry_beyond_ten_years_is_refused() {
     for lifetime in [YEAR * 11, Duration::MAX] {
         let error = scene.node.create(2).expires_in(lifetime).await.unwrap_err();
         assert_says(&error, ErrorKind::Config, "within ten years");
-        let error = failed(scene.node.update(&mut scene.session).expires_in(lifetime).await);
+        let error = failed(scene.node.save(&mut scene.session).expires_in(lifetime).await);
         assert_says(&error, ErrorKind::Config, "within ten years");
     }
     for instant in [UNIX_EPOCH, UNIX_EPOCH - YEAR, UNIX_EPOCH + YEAR * 300] {
         let error = scene.node.create(2).expires_at(instant).await.unwrap_err();
         assert_says(&error, ErrorKind::Config, "before the year 2200");
-        let error = failed(scene.node.update(&mut scene.session).expires_at(instant).await);
+        let error = failed(scene.node.save(&mut scene.session).expires_at(instant).await);
         assert_says(&error, ErrorKind::Config, "before the year 2200");
     }
     scene.assert_untouched().await;
@@ -179,8 +179,8 @@ async fn a_nul_inside_a_value_comes_back_as_it_was() {
     let value = "before\0after \u{1f600} \\ \" \u{7f}";
     let mut session = node.create(1).set("x", value).unwrap().await.unwrap();
     session.set("y\u{1f600}", value).unwrap();
-    node.update(&mut session).await.unwrap();
-    let read = node.get(session.id()).refresh().await.unwrap().unwrap();
+    node.save(&mut session).await.unwrap();
+    let read = node.get(session.id()).bypass_cache().await.unwrap().unwrap();
     for key in ["x", "y\u{1f600}"] {
         assert_eq!(read.get::<String>(key).unwrap().as_deref(), Some(value));
     }
@@ -201,11 +201,11 @@ async fn a_hostile_schema_and_prefix_work_from_end_to_end() {
     let mut session = a.create(1).group(2).set("x", &1).unwrap().await.unwrap();
     let mut on_b = b.get(session.id()).await.unwrap().unwrap();
     session.set("x", &2).unwrap();
-    a.update(&mut session).await.unwrap();
+    a.save(&mut session).await.unwrap();
     b.catch_up().await.unwrap();
     assert_eq!(b.get(session.id()).await.unwrap().unwrap().get::<i32>("x").unwrap(), Some(2));
     on_b.set("x", &3).unwrap();
-    b.update(&mut on_b).await.unwrap();
+    b.save(&mut on_b).await.unwrap();
     assert_eq!(a.delete_group_sessions(2).await.unwrap(), 1);
     assert!(a.shutdown(Duration::from_secs(10)).await.is_complete());
     observer.batch_execute("SELECT FROM users").await.expect("nothing was dropped");
@@ -228,16 +228,20 @@ async fn names_that_postgresql_cannot_hold_are_refused_by_name() {
     refused(|config| config.schema = String::new(), "schema must not be empty").await;
     refused(|config| config.table_prefix = "p".repeat(40), "table_prefix has 40 bytes").await;
     refused(|config| config.idle_timeout = Duration::ZERO, "idle_timeout = 0ns must be between").await;
-    refused(|config| config.touch_interval = config.idle_timeout, "lower touch_interval").await;
+    refused(
+        |config| config.last_access_flush_interval = config.idle_timeout,
+        "lower last_access_flush_interval",
+    )
+    .await;
 }
 
 #[test]
 fn unknown_and_malformed_settings_are_named() {
     let text = |json: &str| serde_json::from_str::<Config>(json).unwrap_err().to_string();
     assert!(text(r#"{ "max_session_per_user": 3 }"#).contains("`max_session_per_user`"));
-    assert!(text(r#"{ "max_sessions_per_user": -1 }"#).contains("-1"));
+    assert!(text(r#"{ "sessions_per_user_max": -1 }"#).contains("-1"));
     assert!(text(r#"{ "migrations": "maybe" }"#).contains("`check`"));
-    assert!(text(r#"{ "session_limit": "refuse_all" }"#).contains("`refuse`"));
+    assert!(text(r#"{ "on_session_limit": "refuse_all" }"#).contains("`refuse`"));
     assert!(
         text(r#"{ "trust_window": "soon" }"#).contains("soon")
             || text(r#"{ "trust_window": "soon" }"#).contains("number")

@@ -84,7 +84,7 @@ async fn barriers_and_reconnects_add_no_statement_text() {
         wire.cut();
         eventually("the listener is lost", async || node.status().trust == Trusted::No).await;
         wire.accept();
-        in_time("the node is in sync", node.trusted()).await.unwrap();
+        in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
     }
     send_barriers(&node, &sandbox).await;
     assert_eq!(entries(&client, has_statistics).await, known);

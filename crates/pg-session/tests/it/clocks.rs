@@ -53,7 +53,7 @@ impl Clocks {
         let builder = builder.manual_clock(Arc::clone(&self.nanos)).database_clock(&self.expression);
         let node = builder.connect().await.expect("the node starts");
         self.replace_clock_of_make_room().await;
-        node.trusted().await.unwrap();
+        node.wait_until_trusted().await.unwrap();
         node
     }
 

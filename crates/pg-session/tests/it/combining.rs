@@ -14,7 +14,7 @@ const POISON: &str = "poison-7f3a";
 /// A node with one statement of updates at a time, so that whatever is queued meets in one.
 async fn one_lane(world: &World) -> SessionManager {
     let mut config = world.config();
-    config.write_statements_max = 1;
+    config.write_concurrency = 1;
     world.node_with(config).await
 }
 
@@ -28,7 +28,7 @@ async fn sessions(node: &SessionManager, count: i64) -> Vec<Session> {
 
 fn spawn_update(node: &SessionManager, mut session: Session) -> JoinHandle<Result<Session, UpdateError>> {
     let node = node.clone();
-    tokio::spawn(async move { node.update(&mut session).await.map(|()| session) })
+    tokio::spawn(async move { node.save(&mut session).await.map(|()| session) })
 }
 
 async fn queued(node: &SessionManager, count: usize) {
@@ -181,7 +181,7 @@ async fn sixty_four_concurrent_modifications_of_one_session_all_count() {
     }
     versions.sort_unstable();
     assert_eq!(versions, (2..=65).collect::<Vec<_>>(), "one version each");
-    let last = nodes[0].get(id).refresh().await.unwrap().unwrap();
+    let last = nodes[0].get(id).bypass_cache().await.unwrap().unwrap();
     assert_eq!(last.get::<i32>("n").unwrap(), Some(64));
 }
 

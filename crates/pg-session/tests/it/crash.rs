@@ -79,7 +79,7 @@ async fn count_up(node: &SessionManager, id: SessionId) -> Result<(SessionId, i6
     let counter = n(&session);
     assert_eq!(counter, session.version().get(), "I6, and no update was applied twice");
     session.set("n", &(counter + 1))?;
-    node.update(&mut session).check_version().await?;
+    node.save(&mut session).check_version().await?;
     Ok((id, session.version().get(), counter + 1))
 }
 
@@ -110,7 +110,7 @@ async fn survives(fault: impl FnOnce(&Sandbox, &Told) + Send + 'static) {
     assert!(told.errors.load(Ordering::Relaxed) > 0, "the fault was felt");
 
     for node in &nodes {
-        in_time("the node is in sync again by itself", node.trusted()).await.unwrap();
+        in_time("the node is in sync again by itself", node.wait_until_trusted()).await.unwrap();
         node.catch_up().await.unwrap();
     }
     everything_is_there(&world, &nodes, &ids, &acknowledged, told.unknown.load(Ordering::Relaxed)).await;

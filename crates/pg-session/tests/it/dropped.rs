@@ -22,7 +22,7 @@ async fn an_update_happens_although_nobody_waits() {
     let mut session = node.create(1).set("x", &1).unwrap().await.unwrap();
     let id = session.id();
     session.set("x", &2).unwrap();
-    poll_once(node.update(&mut session));
+    poll_once(node.save(&mut session));
     eventually("it is committed", async || stored_version(&observer, id).await == Some(2)).await;
     assert_eq!(stored(&observer, id).await["x"].text, "2");
     eventually("this node serves it", async || {

@@ -26,7 +26,7 @@ async fn a_shutdown_commits_what_is_queued_and_refuses_what_is_new() {
     for key in ["first", "second"] {
         let (node, mut session) = (node.clone(), session.clone());
         session.set(key, &1).unwrap();
-        updates.push(tokio::spawn(async move { node.update(&mut session).await }));
+        updates.push(tokio::spawn(async move { node.save(&mut session).await }));
     }
     holder.blocks(&observer).await;
     eventually("one waits", async || node.status().writes.waiting == 1).await;
@@ -42,7 +42,7 @@ async fn a_shutdown_commits_what_is_queued_and_refuses_what_is_new() {
     )
     .await;
     session.set("late", &1).unwrap();
-    match node.update(&mut session).await {
+    match node.save(&mut session).await {
         Err(UpdateError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::ShuttingDown),
         other => panic!("{other:?}"),
     }
@@ -60,7 +60,7 @@ async fn a_shutdown_commits_what_is_queued_and_refuses_what_is_new() {
     }
     assert!(node.shutdown(DEADLINE).await.is_complete(), "once more, and nothing happens");
     assert_eq!(stored(&observer, id).await.keys().collect::<Vec<_>>(), ["first", "second", "x"]);
-    assert_refused(node.get(id).refresh().await);
+    assert_refused(node.get(id).bypass_cache().await);
     assert_eq!(counts(&observer).await, (1, 3));
 }
 
@@ -74,7 +74,7 @@ async fn a_shutdown_says_what_it_had_to_leave_behind() {
         .map(|key| {
             let (node, mut session) = (node.clone(), session.clone());
             session.set(key, &1).unwrap();
-            tokio::spawn(async move { node.update(&mut session).await })
+            tokio::spawn(async move { node.save(&mut session).await })
         })
         .into();
     holder.blocks(&observer).await;
@@ -102,7 +102,7 @@ async fn backends(world: &World, observer: &tokio_postgres::Client) -> i64 {
 async fn named_node(world: &World) -> SessionManager {
     let url = format!("{}?application_name={}", world.url, world.schema);
     let node = SessionManager::connect(&url, world.config()).await.unwrap();
-    node.trusted().await.unwrap();
+    node.wait_until_trusted().await.unwrap();
     node
 }
 
@@ -115,7 +115,7 @@ async fn dropping_the_last_handle_ends_every_connection() {
     let session = node.create(1).await.unwrap();
     assert!(backends(&world, &observer).await >= 2, "a pool and a listener");
     drop(node);
-    assert!(clone.get(session.id()).refresh().await.unwrap().is_some(), "a clone keeps it going");
+    assert!(clone.get(session.id()).bypass_cache().await.unwrap().is_some(), "a clone keeps it going");
     drop(clone);
     eventually("no backend is left", async || backends(&world, &observer).await == 0).await;
 }

@@ -18,8 +18,8 @@ fn config(world: &World) -> Config {
     let mut config = world.config();
     config.trust_window = Duration::from_secs(600);
     config.idle_timeout = Duration::from_secs(1_000);
-    config.touch_interval = Duration::from_secs(250);
-    config.max_sessions_per_user = 0;
+    config.last_access_flush_interval = Duration::from_secs(250);
+    config.sessions_per_user_max = 0;
     config
 }
 
@@ -53,7 +53,7 @@ impl Scene {
         let mut config = config(&world);
         if limit == Limit::Idle {
             config.idle_timeout = END;
-            config.touch_interval = END / 4;
+            config.last_access_flush_interval = END / 4;
         }
         let (node, other) = (clocks.node(&world, config.clone()).await, clocks.node(&world, config).await);
         Self { world, clocks, node, other, limit }
@@ -83,7 +83,7 @@ impl Scene {
         self.clocks.set(instant).await;
         vec![
             ("cached", self.node.get(cached.id()).await.unwrap().is_some_and(|read| read.is_from_cache())),
-            ("refreshed", self.node.get(refreshed.id()).no_touch().refresh().await.unwrap().is_some()),
+            ("refreshed", self.node.get(refreshed.id()).no_touch().bypass_cache().await.unwrap().is_some()),
             ("loaded", self.other.get(loaded.id()).no_touch().await.unwrap().is_some()),
             ("updated", self.update(updated, None).await),
             ("extended", self.update(extended, Some(END)).await),
@@ -97,7 +97,7 @@ impl Scene {
         let id = session.id();
         let end = stored_time(&observer, "expires_at", id).await;
         session.set("x", &2).unwrap();
-        let update = self.node.update(&mut session);
+        let update = self.node.save(&mut session);
         let outcome = match expires_in {
             Some(lifetime) => update.expires_in(lifetime).await,
             None => update.await,
@@ -175,7 +175,7 @@ async fn an_exempt_session_has_no_idle_limit() {
     let scene = Scene::new(Limit::Idle).await;
     let session = scene.node.create(1).idle_limit(IdleLimit::Exempt).await.unwrap();
     let mut made_exempt = scene.session().await;
-    scene.node.update(&mut made_exempt).idle_limit(IdleLimit::Exempt).await.unwrap();
+    scene.node.save(&mut made_exempt).idle_limit(IdleLimit::Exempt).await.unwrap();
     scene.clocks.set(END * 9).await;
     for id in [session.id(), made_exempt.id()] {
         assert!(scene.node.get(id).no_touch().await.unwrap().unwrap().is_from_cache());
@@ -211,7 +211,7 @@ async fn revalidation_after_a_reconnect_drops_what_has_ended() {
             let clocks = Clocks::new(&world).await;
             let mut config = config(&world);
             config.idle_timeout = END;
-            config.touch_interval = END / 4;
+            config.last_access_flush_interval = END / 4;
             let node = clocks.node_named(&world, config).await;
             let create = node.create(1);
             let create = match limit {
@@ -240,13 +240,13 @@ async fn an_attribute_ends_to_the_millisecond_in_every_handle() {
     session.set_for("for", &true, END).unwrap();
     session.set_until("until", &true, at(END)).unwrap();
     let unsaved = session.clone();
-    scene.node.update(&mut session).await.unwrap();
+    scene.node.save(&mut session).await.unwrap();
     let id = session.id();
     for (instant, alive) in [(END - MS, true), (END, false), (END + MS, false)] {
         scene.clocks.set(instant).await;
         let cached = scene.node.get(id).await.unwrap().unwrap();
         assert!(cached.is_from_cache());
-        let refreshed = scene.node.get(id).refresh().await.unwrap().unwrap();
+        let refreshed = scene.node.get(id).bypass_cache().await.unwrap().unwrap();
         let loaded = scene.other.get(id).await.unwrap().unwrap();
         for (way, handle) in [
             ("read before", &session),
@@ -279,10 +279,10 @@ async fn an_ended_attribute_counts_as_absent_for_a_checked_update() {
         let mut session = scene.node.create(1).await.unwrap();
         let mut blind = scene.other.get(session.id()).await.unwrap().unwrap();
         session.set_until("code", &1, at(END)).unwrap();
-        scene.node.update(&mut session).await.unwrap();
+        scene.node.save(&mut session).await.unwrap();
         scene.clocks.set(instant).await;
         blind.set("code", &2).unwrap();
-        match scene.other.update(&mut blind).check_attributes().await {
+        match scene.other.save(&mut blind).check_attributes().await {
             Ok(()) => assert!(!alive),
             Err(UpdateError::Conflict { keys }) => assert!(alive && keys == ["code"]),
             Err(other) => panic!("{other:?}"),

@@ -73,7 +73,7 @@ async fn an_attribute_that_is_inserted_while_a_delete_waits_goes_with_its_sessio
     let id = a.create(1).set("x", &1).unwrap().await.unwrap().id();
     let text = id.expose();
     let script = format!(
-        "UPDATE sessions SET version = version + 1, spilled = true WHERE id = '{text}';
+        "UPDATE sessions SET version = version + 1, has_overflow = true WHERE id = '{text}';
          INSERT INTO session_attributes (session_id, key, value, version)
          SELECT id, 'late', '1', version FROM sessions WHERE id = '{text}'"
     );

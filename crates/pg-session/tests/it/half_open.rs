@@ -64,7 +64,7 @@ async fn reads_around(world: &World, fault: impl FnOnce(&Proxy)) -> (Instant, Ve
         tokio::task::yield_now().await;
     }
     wire.heal();
-    in_time("the node is in sync again by itself", b.trusted()).await.unwrap();
+    in_time("the node is in sync again by itself", b.wait_until_trusted()).await.unwrap();
     assert_eq!(n(&read(&b, id).await), 2);
     (sent, reads)
 }
@@ -179,7 +179,7 @@ async fn when_postgresql_is_out_of_reach_a_read_fails_with_a_type_and_is_never_o
         config.query_timeout = TRUST_WINDOW;
         SessionManager::connect(&wire.url_for(&world.url), config).await.unwrap()
     };
-    in_time("the node is in sync", b.trusted()).await.unwrap();
+    in_time("the node is in sync", b.wait_until_trusted()).await.unwrap();
     let mut sessions = make(&a, 1).await;
     let id = sessions[0].id();
     read(&b, id).await;
@@ -198,7 +198,7 @@ async fn when_postgresql_is_out_of_reach_a_read_fails_with_a_type_and_is_never_o
     }
     assert!(failures > 0);
     wire.heal();
-    in_time("the node is in sync again by itself", b.trusted()).await.unwrap();
+    in_time("the node is in sync again by itself", b.wait_until_trusted()).await.unwrap();
     eventually("the node shows the update", async || Read::of(&b, id).await.shows(2)).await;
 }
 

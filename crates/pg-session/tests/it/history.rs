@@ -130,7 +130,7 @@ async fn keep_reading(
         let story = journal.pick(dice.roll_index(SESSIONS), dice.roll(4) == 0);
         // Some ask the database although they need not: loads that a change may overtake.
         let read = match dice.roll(3) {
-            0 => node.get(story.id).refresh(),
+            0 => node.get(story.id).bypass_cache(),
             _ => node.get(story.id),
         };
         let started = Instant::now();
@@ -179,7 +179,7 @@ async fn checked(
     let next = session.version().get() + 1;
     session.set("v", &next).expect("it is within the limits");
     session.set("w", &next).expect("it is within the limits");
-    match node.update(&mut session).check_version().await {
+    match node.save(&mut session).check_version().await {
         Ok(()) => {
             assert_eq!(session.version().get(), next, "a checked update follows what it was checked against");
             reader.acknowledged(story, number, &session);
@@ -198,7 +198,7 @@ async fn blind(
     reader: &mut Reader,
 ) {
     session.set("blind", &number).expect("it is within the limits");
-    match node.update(&mut session).await {
+    match node.save(&mut session).await {
         Ok(()) => reader.acknowledged(story, number, &session),
         Err(UpdateError::NotFound) => {}
         Err(other) => panic!("{other:?}"),

@@ -49,12 +49,12 @@ async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec
                     0 => {
                         let key = ["cart", "theme", "csrf"][(round % 3) as usize];
                         session.set(key, &format!("{round:060}")).unwrap();
-                        node.update(&mut session).await.unwrap();
+                        node.save(&mut session).await.unwrap();
                     }
                     1 => {
                         let key = ["page", "draft"][(round % 2) as usize];
                         session.set(key, &format!("{round:0600}")).unwrap();
-                        node.update(&mut session).await.unwrap();
+                        node.save(&mut session).await.unwrap();
                     }
                     _ => {}
                 }
@@ -84,7 +84,7 @@ async fn at_least_95_of_100_updates_are_hot_under_a_mixed_load() {
     let mut config = world.config();
     config.trust_window = Duration::from_secs(600);
     config.touch_batch_max = BATCH;
-    config.touch_interval = Duration::from_millis(20);
+    config.last_access_flush_interval = Duration::from_millis(20);
     let node = clocks.node(&world, config).await;
     let mut held = sessions(&node).await;
     for number in 1..=ROUNDS {

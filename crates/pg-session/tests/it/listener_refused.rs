@@ -126,7 +126,7 @@ async fn an_outage_of_the_listener_at_start_is_waited_for() {
     assert!(in_time("it is created", node.create(1)).await.is_ok(), "the database serves");
 
     wire.redirect(world.addr());
-    in_time("it is trusted", node.trusted()).await.unwrap();
+    in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
     assert_eq!(node.status().trust_error, None);
 }
 
@@ -147,6 +147,6 @@ async fn the_status_says_why_the_listener_is_refused_later() {
     assert_eq!(node.status().trust, Trusted::No);
 
     wire.redirect(world.addr());
-    in_time("it is trusted again", node.trusted()).await.unwrap();
+    in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
     assert_eq!(node.status().trust_error, None);
 }

@@ -76,7 +76,7 @@ async fn fifty_logins_at_once_never_leave_more_than_five_sessions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_evicted_session_is_gone_from_the_memory_of_every_node() {
     let world = World::new();
-    let [a, b] = two_nodes(&world, |config| config.max_sessions_per_user = 2).await;
+    let [a, b] = two_nodes(&world, |config| config.sessions_per_user_max = 2).await;
     let first = a.create(1).await.unwrap().id();
     let second = a.create(1).await.unwrap().id();
     for node in [&a, &b] {
@@ -95,7 +95,7 @@ async fn an_evicted_session_is_gone_from_the_memory_of_every_node() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_policy_to_refuse_lets_exactly_five_of_fifty_logins_in() {
     let world = World::new();
-    let nodes = two_nodes(&world, |config| config.session_limit = SessionLimit::Refuse).await;
+    let nodes = two_nodes(&world, |config| config.on_session_limit = SessionLimit::Refuse).await;
     let (made, refused): (Vec<_>, Vec<_>) = logins(&nodes).await.into_iter().partition(Result::is_ok);
     assert_eq!((made.len(), refused.len()), (5, LOGINS - 5));
     for error in refused.into_iter().filter_map(Result::err) {
@@ -112,7 +112,7 @@ async fn the_policy_to_refuse_lets_exactly_five_of_fifty_logins_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_limit_means_no_limit() {
     let world = World::new();
-    let nodes = two_nodes(&world, |config| config.max_sessions_per_user = 0).await;
+    let nodes = two_nodes(&world, |config| config.sessions_per_user_max = 0).await;
     assert!(logins(&nodes).await.iter().all(Result::is_ok));
     assert_eq!(counts(&world.client().await).await, (50, 50));
 }

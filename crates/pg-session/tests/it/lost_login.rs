@@ -48,7 +48,7 @@ impl Login {
 /// One that lets a cart be so large.
 fn config(world: &World, sessions_max: u32) -> Config {
     let mut config = world.config();
-    config.max_sessions_per_user = sessions_max;
+    config.sessions_per_user_max = sessions_max;
     config.attribute_value_bytes_max = CART_BYTES * 2;
     config.session_bytes_max = CART_BYTES * 2;
     config
@@ -66,7 +66,7 @@ async fn node_behind(world: &World, wire: &Proxy, mut config: Config) -> Session
     config.query_timeout = MOMENT;
     let builder = SessionManager::builder(config).url(&wire.url_for(&world.url)).unwrap();
     let node = builder.listen_on(driver_config(&world.url)).connect().await.unwrap();
-    in_time("the node is in sync", node.trusted()).await.unwrap();
+    in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
     node
 }
 

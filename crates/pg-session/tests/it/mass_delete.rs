@@ -16,18 +16,18 @@ async fn delete_and_look(
     let world = World::new();
     let nodes: [SessionManager; 2] = world.nodes().await;
     let spared = of_many_users(&nodes[0], 2).await;
-    let doomed = create(&nodes[0], count).await;
-    read_all(&nodes[1], &doomed).await;
+    let to_evict = create(&nodes[0], count).await;
+    read_all(&nodes[1], &to_evict).await;
     read_all(&nodes[1], &spared).await;
     assert_eq!(nodes[1].status().cache.sessions, count + 2);
 
-    assert_eq!(delete(&nodes[0], &doomed).await, u64::try_from(count).unwrap());
+    assert_eq!(delete(&nodes[0], &to_evict).await, u64::try_from(count).unwrap());
     assert_eq!(nodes[0].status().cache.sessions, 2, "gone on the deleting node at once");
     nodes[1].catch_up().await.unwrap();
     for node in &nodes {
         assert!(spared.iter().all(|&id| hit(node, id).is_some()), "still in memory");
         assert_eq!(node.status().cache.sessions, 2);
-        for answer in all(doomed.iter().map(|&id| node.get(id))).await {
+        for answer in all(to_evict.iter().map(|&id| node.get(id))).await {
             assert!(answer.unwrap().is_none());
         }
     }
@@ -46,13 +46,13 @@ fn with_attributes(create: Create<'_>, at: usize) -> Create<'_> {
 }
 
 async fn of_many_users(node: &SessionManager, count: usize) -> Vec<SessionId> {
-    let births = (0..count).map(|at| with_attributes(node.create(i64::try_from(at).unwrap()), at));
-    all(births).await.into_iter().map(|born| born.unwrap().id()).collect()
+    let new_sessions = (0..count).map(|at| with_attributes(node.create(i64::try_from(at).unwrap()), at));
+    all(new_sessions).await.into_iter().map(|born| born.unwrap().id()).collect()
 }
 
 async fn of_one_user(node: &SessionManager, count: usize) -> Vec<SessionId> {
-    let births = (0..count).map(|at| with_attributes(node.create(UserId::named("ann")), at));
-    all(births).await.into_iter().map(|born| born.unwrap().id()).collect()
+    let new_sessions = (0..count).map(|at| with_attributes(node.create(UserId::named("ann")), at));
+    all(new_sessions).await.into_iter().map(|born| born.unwrap().id()).collect()
 }
 
 async fn given(node: &SessionManager, ids: &[SessionId]) -> u64 {

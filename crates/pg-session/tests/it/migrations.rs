@@ -47,7 +47,7 @@ async fn the_printed_sql_satisfies_the_check() {
     world.client().await.batch_execute(&script).await.unwrap();
     let node = world.node_with(config).await;
     let id = node.create(1).set("x", &1).unwrap().await.unwrap().id();
-    assert!(node.get(id).refresh().await.unwrap().is_some());
+    assert!(node.get(id).bypass_cache().await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,7 +77,7 @@ async fn a_users_id_stands_in_the_column_as_documented() {
         let text = "SELECT user_id FROM sessions WHERE id = $1";
         let stored: Uuid = observer.query_one(text, &[&id.expose()]).await.unwrap().get(0);
         assert_eq!(stored, user.as_uuid());
-        let read = node.get(id).refresh().await.unwrap().unwrap();
+        let read = node.get(id).bypass_cache().await.unwrap().unwrap();
         assert_eq!(read.user_id(), Some(user));
         assert_eq!(read.user_id().and_then(UserId::as_integer), user.as_integer());
     }

@@ -139,7 +139,7 @@ async fn assert_tables(observer: &Client, session: &Session, model: &Model) {
     let expected = model.rows.iter().map(|(key, row)| ((*key).to_owned(), row.clone()));
     assert_eq!(stored(observer, session.id()).await, expected.collect());
     let text = "SELECT FROM sessions s WHERE id = $1 AND octet_length(attributes) <= 1536
-                    AND (spilled OR NOT EXISTS (SELECT FROM session_attributes a WHERE a.session_id = s.id))";
+                    AND (has_overflow OR NOT EXISTS (SELECT FROM session_attributes a WHERE a.session_id = s.id))";
     assert_eq!(observer.execute(text, &[&session.id().expose()]).await.unwrap(), 1);
 }
 
@@ -164,17 +164,17 @@ struct Story<'a> {
 
 impl Story<'_> {
     async fn reread(&mut self) {
-        let read = self.nodes[0].get(self.session.id()).refresh().await.unwrap();
+        let read = self.nodes[0].get(self.session.id()).bypass_cache().await.unwrap();
         self.session = read.expect("nobody deletes it");
         self.base = self.model.clone();
         assert_shows(&self.session, &self.model);
     }
 
     async fn meanwhile(&mut self, acts: &[Act]) {
-        let other = self.nodes[1].get(self.session.id()).refresh().await.unwrap();
+        let other = self.nodes[1].get(self.session.id()).bypass_cache().await.unwrap();
         let mut other = other.expect("nobody deletes it");
         call(&mut other, acts);
-        self.nodes[1].update(&mut other).await.unwrap();
+        self.nodes[1].save(&mut other).await.unwrap();
         self.model.apply(&finals(acts));
         assert_shows(&other, &self.model);
     }
@@ -182,7 +182,7 @@ impl Story<'_> {
     async fn save(&mut self, acts: &[Act], checked: Checked) {
         let finals = finals(acts);
         call(&mut self.session, acts);
-        let update = self.nodes[0].update(&mut self.session);
+        let update = self.nodes[0].save(&mut self.session);
         let outcome = match checked {
             Checked::No => update.await,
             Checked::Version => update.check_version().await,
@@ -230,7 +230,7 @@ async fn tell(nodes: [&SessionManager; 2], observer: &Client, steps: Vec<Step>) 
         story.meanwhile(&step.meanwhile).await;
         story.save(&step.acts, step.checked).await;
     }
-    let fresh = nodes[1].get(story.session.id()).refresh().await.unwrap().unwrap();
+    let fresh = nodes[1].get(story.session.id()).bypass_cache().await.unwrap().unwrap();
     assert_shows(&fresh, &story.model);
     assert!(nodes[0].delete(fresh.id()).await.unwrap());
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, Pool};
-use pg_session::{Config, ErrorKind, SessionLimit, SessionManager, Statements, UpdateError};
+use pg_session::{Config, ErrorKind, SessionLimit, SessionManager, StatementMode, UpdateError};
 use tokio_postgres::NoTls;
 
 use crate::support::World;
@@ -17,7 +17,7 @@ pub fn pool(world: &World, connections: usize) -> Pool {
 pub async fn node_on(world: &World, pool: &Pool, config: Config) -> SessionManager {
     let builder = SessionManager::builder(config).url(&world.url).unwrap().pool(pool.clone());
     let node = builder.connect().await.unwrap();
-    node.trusted().await.unwrap();
+    node.wait_until_trusted().await.unwrap();
     node
 }
 
@@ -26,11 +26,11 @@ pub async fn story(a: &SessionManager, b: &SessionManager) {
     let mut on_a = a.create(1).group(2).set("x", &1).unwrap().await.unwrap();
     let mut on_b = b.get(on_a.id()).await.unwrap().unwrap();
     on_a.set("x", &2).unwrap();
-    a.update(&mut on_a).check_attributes().await.unwrap();
+    a.save(&mut on_a).check_attributes().await.unwrap();
     on_b.set("x", &3).unwrap();
-    let outcome = b.update(&mut on_b).check_version().await;
+    let outcome = b.save(&mut on_b).check_version().await;
     assert!(matches!(outcome, Err(UpdateError::Conflict { .. })));
-    b.update(&mut on_b).expires_in(Duration::from_secs(60)).await.unwrap();
+    b.save(&mut on_b).expires_in(Duration::from_secs(60)).await.unwrap();
     assert_eq!(on_b.version().get(), 3);
     a.catch_up().await.unwrap();
     assert_eq!(a.get(on_a.id()).await.unwrap().unwrap().get::<i32>("x").unwrap(), Some(3));
@@ -70,7 +70,7 @@ async fn a_create_is_planned_once_whatever_the_table_becomes() {
     }
     let pool = pool(&world, 1);
     let mut config = world.config();
-    config.statements = Statements::Prepared;
+    config.statement_mode = StatementMode::Prepared;
     let node = node_on(&world, &pool, config).await;
     let client = world.client().await;
     let analysed = async |users: std::ops::Range<i64>| {
@@ -106,7 +106,7 @@ async fn prepared(pool: &Pool) -> i64 {
 async fn unnamed_statements_tell_the_same_story_and_leave_nothing_prepared() {
     let world = World::new();
     let mut config = world.config();
-    config.statements = Statements::Unnamed;
+    config.statement_mode = StatementMode::Unnamed;
     let pool = pool(&world, 1);
     let (a, b) = (node_on(&world, &pool, config.clone()).await, node_on(&world, &pool, config).await);
     story(&a, &b).await;
@@ -117,8 +117,8 @@ async fn unnamed_statements_tell_the_same_story_and_leave_nothing_prepared() {
 async fn unnamed_statements_keep_the_cap() {
     let world = World::new();
     let mut config = world.config();
-    config.statements = Statements::Unnamed;
-    config.session_limit = SessionLimit::Refuse;
+    config.statement_mode = StatementMode::Unnamed;
+    config.on_session_limit = SessionLimit::Refuse;
     let nodes = [world.node_with(config.clone()).await, world.node_with(config).await];
     let creates: Vec<_> = (0..50)
         .map(|login| {

@@ -41,7 +41,7 @@ async fn overtaken(
                  attributes = left(attributes, -1) || ',\"new\":[\"theirs\",' || version + 1 || ']}}' WHERE id = '{id}'"
         ),
         Theirs::Apart => format!(
-            "UPDATE sessions SET version = version + 1, spilled = true WHERE id = '{id}';
+            "UPDATE sessions SET version = version + 1, has_overflow = true WHERE id = '{id}';
              INSERT INTO session_attributes VALUES ('{id}', 'new', '\"theirs\"', NULL,
                  (SELECT version FROM sessions WHERE id = '{id}'))"
         ),
@@ -50,7 +50,7 @@ async fn overtaken(
     let updated: JoinHandle<_> = {
         let node = node.clone();
         tokio::spawn(async move {
-            let update = node.update(&mut session);
+            let update = node.save(&mut session);
             match checked {
                 Checked::No => update.await,
                 Checked::Version => update.check_version().await,
@@ -148,7 +148,7 @@ async fn an_update_that_waits_for_a_delete_finds_nothing() {
     let holder = Holder::begin(&world, &format!("DELETE FROM sessions WHERE id = '{}'", id.expose())).await;
     let updated = tokio::spawn({
         let node = node.clone();
-        async move { node.update(&mut session).await }
+        async move { node.save(&mut session).await }
     });
     holder.blocks(&observer).await;
     holder.commit().await;
@@ -174,7 +174,7 @@ async fn hammer(node: SessionManager, id: pg_session::SessionId, task: i32, roun
             Some(value) => session.set(&key, &value).unwrap(),
             None => session.remove(&key),
         }
-        node.update(&mut session).await.unwrap();
+        node.save(&mut session).await.unwrap();
         done.push(Done { version: session.version().get(), key, value });
     }
     done

@@ -52,10 +52,10 @@ async fn a_version_conflict_names_no_keys_and_writes_nothing() {
     let scene = Scene::new().await;
     let (mut on_a, mut on_b) = scene.session().await;
     on_b.set("x", &2).unwrap();
-    scene.b.update(&mut on_b).await.unwrap();
+    scene.b.save(&mut on_b).await.unwrap();
 
     on_a.set("z", &3).unwrap();
-    let outcome = scene.a.update(&mut on_a).check_version().expires_in(Duration::from_secs(60)).await;
+    let outcome = scene.a.save(&mut on_a).check_version().expires_in(Duration::from_secs(60)).await;
     assert_eq!(conflict(outcome), Vec::<String>::new());
     scene.assert_holds(on_a.id(), 2, &[("x", "2", 2), ("y", "1", 1)]).await;
     assert!(on_a.is_modified() && on_a.version().get() == 1, "the handle is as it was");
@@ -71,13 +71,13 @@ async fn an_attribute_conflict_names_exactly_the_keys_that_differ() {
     on_b.set("x", &2).unwrap();
     on_b.set("new", &2).unwrap();
     on_b.set("untouched by a", &2).unwrap();
-    scene.b.update(&mut on_b).await.unwrap();
+    scene.b.save(&mut on_b).await.unwrap();
 
     on_a.set("x", &3).unwrap(); // changed meanwhile
     on_a.set("new", &3).unwrap(); // expected to be absent, and is not
     on_a.set("y", &3).unwrap(); // as it was
     on_a.set("other", &3).unwrap(); // still absent
-    let outcome = scene.a.update(&mut on_a).check_attributes().await;
+    let outcome = scene.a.save(&mut on_a).check_attributes().await;
     assert_eq!(conflict(outcome), ["new", "x"]);
     let held = [("new", "2", 2), ("untouched by a", "2", 2), ("x", "2", 2), ("y", "1", 1)];
     scene.assert_holds(on_a.id(), 2, &held).await;
@@ -91,13 +91,13 @@ async fn removals_are_checked_as_sets_are() {
     on_b.set("x", &2).unwrap();
     on_b.remove("y");
     on_b.set("new", &2).unwrap();
-    scene.b.update(&mut on_b).await.unwrap();
+    scene.b.save(&mut on_b).await.unwrap();
 
     on_a.remove("x"); // changed meanwhile
     on_a.remove("y"); // removed meanwhile
     on_a.remove("new"); // expected to be absent, and is not
     on_a.remove("other"); // still absent
-    let outcome = scene.a.update(&mut on_a).check_attributes().await;
+    let outcome = scene.a.save(&mut on_a).check_attributes().await;
     assert_eq!(conflict(outcome), ["new", "x", "y"]);
     scene.assert_holds(on_a.id(), 2, &[("new", "2", 2), ("x", "2", 2)]).await;
 }
@@ -107,12 +107,12 @@ async fn a_key_that_was_removed_and_set_again_is_not_the_one_that_was_read() {
     let scene = Scene::new().await;
     let (mut on_a, mut on_b) = scene.session().await;
     on_b.remove("x");
-    scene.b.update(&mut on_b).await.unwrap();
+    scene.b.save(&mut on_b).await.unwrap();
     on_b.set("x", &1).unwrap();
-    scene.b.update(&mut on_b).await.unwrap();
+    scene.b.save(&mut on_b).await.unwrap();
 
     on_a.set("x", &9).unwrap();
-    assert_eq!(conflict(scene.a.update(&mut on_a).check_attributes().await), ["x"]);
+    assert_eq!(conflict(scene.a.save(&mut on_a).check_attributes().await), ["x"]);
     scene.assert_holds(on_a.id(), 3, &[("x", "1", 3), ("y", "1", 1)]).await;
 }
 
@@ -122,10 +122,10 @@ async fn an_unchecked_update_returns_the_merged_truth_under_its_version() {
     let (mut on_a, mut on_b) = scene.session().await;
     on_b.set("x", &2).unwrap();
     on_b.remove("y");
-    scene.b.update(&mut on_b).group(Some(7.into())).await.unwrap();
+    scene.b.save(&mut on_b).group(Some(7.into())).await.unwrap();
 
     on_a.set("z", &3).unwrap();
-    scene.a.update(&mut on_a).await.unwrap();
+    scene.a.save(&mut on_a).await.unwrap();
     assert_eq!((on_a.version().get(), on_a.keys()), (3, vec!["x", "z"]));
     assert_eq!(on_a.get::<i32>("x").unwrap(), Some(2));
     assert_eq!(on_a.attribute_version("x").unwrap().get(), 2);
@@ -134,7 +134,7 @@ async fn an_unchecked_update_returns_the_merged_truth_under_its_version() {
 
     // The returned truth is good enough to be checked against.
     on_a.set("x", &4).unwrap();
-    scene.a.update(&mut on_a).check_attributes().await.unwrap();
+    scene.a.save(&mut on_a).check_attributes().await.unwrap();
     scene.assert_holds(on_a.id(), 4, &[("x", "4", 4), ("z", "3", 3)]).await;
 }
 
@@ -143,9 +143,9 @@ async fn changes_of_other_attributes_do_not_refuse_a_checked_update() {
     let scene = Scene::new().await;
     let (mut on_a, mut on_b) = scene.session().await;
     on_b.set("y", &2).unwrap();
-    scene.b.update(&mut on_b).await.unwrap();
+    scene.b.save(&mut on_b).await.unwrap();
     on_a.set("x", &3).unwrap();
-    scene.a.update(&mut on_a).check_attributes().await.unwrap();
+    scene.a.save(&mut on_a).check_attributes().await.unwrap();
     scene.assert_holds(on_a.id(), 3, &[("x", "3", 3), ("y", "2", 2)]).await;
 }
 
@@ -155,7 +155,7 @@ async fn an_update_without_changes_sends_nothing() {
     let (mut on_a, _) = scene.session().await;
     on_a.set("x", &5).unwrap();
     on_a.discard_changes();
-    scene.a.update(&mut on_a).check_version().await.unwrap();
+    scene.a.save(&mut on_a).check_version().await.unwrap();
     scene.assert_holds(on_a.id(), 1, &[("x", "1", 1), ("y", "1", 1)]).await;
     assert_eq!(scene.a.status().writes.update_statements, 0);
 }
@@ -166,9 +166,9 @@ async fn assert_stays_gone(scene: &Scene, mut handle: Session) {
     handle.set("ghost", &1).unwrap();
     for node in [&scene.a, &scene.b] {
         let outcomes = [
-            node.update(&mut handle).await,
-            node.update(&mut handle).check_version().await,
-            node.update(&mut handle).check_attributes().expires_in(Duration::from_secs(60)).await,
+            node.save(&mut handle).await,
+            node.save(&mut handle).check_version().await,
+            node.save(&mut handle).check_attributes().expires_in(Duration::from_secs(60)).await,
         ];
         for outcome in outcomes {
             assert!(matches!(outcome, Err(UpdateError::NotFound)), "{outcome:?}");
@@ -190,7 +190,7 @@ async fn an_update_of_a_deleted_session_finds_nothing_and_it_stays_gone() {
             2 => assert_eq!(node.delete_user_sessions(1).await.unwrap(), 1),
             3 => {
                 let mut grouped = on_b;
-                node.update(&mut grouped).group(Some(9.into())).await.unwrap();
+                node.save(&mut grouped).group(Some(9.into())).await.unwrap();
                 assert_eq!(node.delete_group_sessions(9).await.unwrap(), 1);
             }
             _ => assert_eq!(node.delete_all_sessions().await.unwrap(), 1),
@@ -205,7 +205,7 @@ async fn an_update_of_an_ended_session_finds_nothing_and_it_stays_gone() {
     let scene = Scene::new().await;
     let (mut on_a, on_b) = scene.session().await;
     let past = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    scene.a.update(&mut on_a).expires_at(past).await.unwrap();
+    scene.a.save(&mut on_a).expires_at(past).await.unwrap();
     assert_stays_gone(&scene, on_b).await;
     assert_eq!(stored_version(&scene.observer, on_a.id()).await, Some(2));
 }
@@ -214,7 +214,7 @@ async fn an_update_of_an_ended_session_finds_nothing_and_it_stays_gone() {
 async fn an_update_of_a_session_that_the_cap_evicted_finds_nothing_and_it_stays_gone() {
     let scene = Scene::new().await;
     let (on_a, _) = scene.session().await;
-    for _ in 0..scene.world.config().max_sessions_per_user {
+    for _ in 0..scene.world.config().sessions_per_user_max {
         scene.b.create(1).await.unwrap();
     }
     assert_stays_gone(&scene, on_a).await;
@@ -227,7 +227,7 @@ async fn an_invalidated_handle_cannot_be_saved() {
     let (mut on_a, _) = scene.session().await;
     on_a.set("x", &2).unwrap();
     on_a.invalidate();
-    match scene.a.update(&mut on_a).await {
+    match scene.a.save(&mut on_a).await {
         Err(UpdateError::Failed(error)) => {
             assert_eq!(error.kind(), ErrorKind::Invalidated);
             assert!(error.to_string().contains("load the session again"), "{error}");

@@ -32,7 +32,7 @@ async fn shown(node: &SessionManager, id: SessionId) -> Vec<(String, usize, i64)
     };
     node.catch_up().await.unwrap();
     let first = of(&read(node, id).await);
-    assert_eq!(first, of(&node.get(id).refresh().await.unwrap().expect("it is alive")));
+    assert_eq!(first, of(&node.get(id).bypass_cache().await.unwrap().expect("it is alive")));
     let listed = node.user_sessions(1).await.unwrap();
     assert_eq!(
         listed.iter().find(|session| session.id() == id).map(of),
@@ -59,7 +59,7 @@ async fn an_attribute_that_grows_leaves_the_row_and_comes_back_when_it_shrinks()
         let node = if version % 2 == 0 { &a } else { &b };
         let mut session = read(node, id).await;
         session.set("cart", &sized(bytes)).unwrap();
-        node.update(&mut session).await.unwrap();
+        node.save(&mut session).await.unwrap();
         let expected = if bytes <= 512 {
             let packed = format!(r#"{{"cart":["{}",{version}],"seen":[2,1]}}"#, sized(bytes));
             in_places(&packed, &[], version > 2)
@@ -101,17 +101,17 @@ async fn many_small_attributes_fill_the_row_and_the_others_stand_apart() {
     for key in &keys {
         session.set(key, &sized(60)).unwrap();
     }
-    a.update(&mut session).await.unwrap();
+    a.save(&mut session).await.unwrap();
     bounded(2).await;
 
     // Where one leaves, another has room once it is set.
     let last = keys.last().unwrap();
     session.remove(&keys[0]);
-    a.update(&mut session).await.unwrap();
+    a.save(&mut session).await.unwrap();
     let before = places(&observer, id).await;
     assert!(before.apart.iter().any(|(key, _)| key == last), "nothing moves by itself");
     session.set(last, &sized(60)).unwrap();
-    a.update(&mut session).await.unwrap();
+    a.save(&mut session).await.unwrap();
     let after = places(&observer, id).await;
     assert!(after.packed.contains(&format!("{last:?}:[")) && after.apart.len() == before.apart.len() - 1);
     assert_eq!(shown(&b, id).await.len(), 59);
@@ -124,13 +124,13 @@ async fn a_session_whose_attributes_are_all_small_has_no_rows_and_none_are_looke
     let observer = world.client().await;
     let mut session = a.create(1).set("cart", &1).unwrap().await.unwrap();
     session.set("seen", &1).unwrap();
-    a.update(&mut session).group(Some(7.into())).await.unwrap();
+    a.save(&mut session).group(Some(7.into())).await.unwrap();
     session.remove("cart");
     session.remove("never was");
-    a.update(&mut session).await.unwrap();
+    a.save(&mut session).await.unwrap();
     a.rotate(&mut session).await.unwrap();
     a.create(2).await.unwrap();
-    let text = "SELECT count(*) FROM sessions WHERE spilled";
+    let text = "SELECT count(*) FROM sessions WHERE has_overflow";
     assert_eq!(observer.query_one(text, &[]).await.unwrap().get::<_, i64>(0), 0);
     let id = session.id();
     assert_eq!(places(&observer, id).await, in_places(r#"{"seen":[1,4]}"#, &[], false));
@@ -139,10 +139,10 @@ async fn a_session_whose_attributes_are_all_small_has_no_rows_and_none_are_looke
     let text =
         "INSERT INTO session_attributes (session_id, key, value, version) VALUES ($1, 'by hand', '1', 4)";
     observer.execute(text, &[&id.expose()]).await.unwrap();
-    assert_eq!(b.get(id).refresh().await.unwrap().unwrap().keys(), ["seen"]);
-    let text = "UPDATE sessions SET spilled = true, version = version + 1 WHERE id = $1";
+    assert_eq!(b.get(id).bypass_cache().await.unwrap().unwrap().keys(), ["seen"]);
+    let text = "UPDATE sessions SET has_overflow = true, version = version + 1 WHERE id = $1";
     observer.execute(text, &[&id.expose()]).await.unwrap();
-    assert_eq!(b.get(id).refresh().await.unwrap().unwrap().keys(), ["by hand", "seen"]);
+    assert_eq!(b.get(id).bypass_cache().await.unwrap().unwrap().keys(), ["by hand", "seen"]);
 }
 
 /// On one thread, so that they leave together: in one statement, as creates and as updates.
@@ -152,20 +152,20 @@ async fn of_writes_that_leave_together_only_those_that_need_rows_say_so() {
     let [node] = world.nodes().await;
     let observer = world.client().await;
     let value = |at: i32| sized(if at == 3 { 600 } else { 60 });
-    let births = (0..6).map(|at| node.create(i64::from(at)).set("n", &value(at - 1)).unwrap());
-    let mut sessions: Vec<Session> = all(births).await.into_iter().map(Result::unwrap).collect();
-    let spilled = async || {
-        let text = "SELECT array_agg(user_id ORDER BY user_id) FROM sessions WHERE spilled";
+    let new_sessions = (0..6).map(|at| node.create(i64::from(at)).set("n", &value(at - 1)).unwrap());
+    let mut sessions: Vec<Session> = all(new_sessions).await.into_iter().map(Result::unwrap).collect();
+    let has_overflow = async || {
+        let text = "SELECT array_agg(user_id ORDER BY user_id) FROM sessions WHERE has_overflow";
         let users: Vec<uuid::Uuid> = observer.query_one(text, &[]).await.unwrap().get(0);
         users.into_iter().map(|user| UserId::from(user).as_integer().unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(spilled().await, [4]);
+    assert_eq!(has_overflow().await, [4]);
     let updates = sessions.iter_mut().zip(0..).map(|(session, at)| {
         session.set("m", &value(at)).unwrap();
-        node.update(session)
+        node.save(session)
     });
     all(updates).await.into_iter().for_each(Result::unwrap);
-    assert_eq!(spilled().await, [3, 4]);
+    assert_eq!(has_overflow().await, [3, 4]);
     let writes = node.status().writes;
     assert!(writes.update_statements < writes.updates, "{writes:?}");
 }
@@ -186,7 +186,7 @@ async fn rows_of_their_own_go_with_the_session_however_it_ends() {
             let mut session = if grown {
                 let mut session = create.set("page", &1).unwrap().await.unwrap();
                 session.set("page", &sized(600)).unwrap();
-                node.update(&mut session).await.unwrap();
+                node.save(&mut session).await.unwrap();
                 session
             } else {
                 create.set("page", &sized(600)).unwrap().await.unwrap()
@@ -200,13 +200,13 @@ async fn rows_of_their_own_go_with_the_session_however_it_ends() {
                 3 => assert_eq!(node.delete_group_sessions(7).await.unwrap(), 1),
                 4 => assert_eq!(node.delete_all_sessions().await.unwrap(), 1),
                 5 => {
-                    for _ in 0..world.config().max_sessions_per_user {
+                    for _ in 0..world.config().sessions_per_user_max {
                         node.create(1).await.unwrap();
                     }
                 }
                 6 => {
-                    node.update(&mut session).expires_at(SystemTime::UNIX_EPOCH + HOUR).await.unwrap();
-                    assert_eq!(node.clean_up().await.unwrap().expired, 1);
+                    node.save(&mut session).expires_at(SystemTime::UNIX_EPOCH + HOUR).await.unwrap();
+                    assert_eq!(node.cleanup().await.unwrap().expired, 1);
                 }
                 _ => node.rotate(&mut session).keep_none().grace(Duration::ZERO).await.unwrap(),
             }
@@ -227,13 +227,13 @@ async fn the_clean_up_deletes_a_large_attribute_that_has_expired() {
     assert_eq!(places(&observer, id).await, in_places(r#"{"code":[1,1]}"#, &[("offer", 1)], true));
     assert_eq!(shown(&b, id).await, seen(&[("code", 1, 1), ("offer", 600, 1)]));
 
-    assert_eq!(a.clean_up().await.unwrap().attributes, 0);
+    assert_eq!(a.cleanup().await.unwrap().attributes, 0);
     clocks.set(HOUR + SECOND).await;
     for cleaned in [false, true] {
         for node in [&a, &b] {
             assert_eq!(shown(node, id).await, seen(&[("code", 1, 1)]));
         }
-        let done = b.clean_up().await.unwrap();
+        let done = b.cleanup().await.unwrap();
         assert_eq!(done.attributes, u64::from(!cleaned), "{done:?}");
     }
     assert_eq!(places(&observer, id).await, in_places(r#"{"code":[1,1]}"#, &[], true));
@@ -265,7 +265,7 @@ async fn a_small_attribute_that_expires_is_inline_until_the_next_write() {
 
     // Another write keeps it, and a rotation does.
     session.set("n", &1).unwrap();
-    b.update(&mut session).await.unwrap();
+    b.save(&mut session).await.unwrap();
     assert_eq!(places(&observer, id).await, in_places(&row(&offer(1), 2), &[], false));
     b.rotate(&mut session).await.unwrap();
     let id = session.id();
@@ -276,10 +276,10 @@ async fn a_small_attribute_that_expires_is_inline_until_the_next_write() {
     for node in [&a, &b] {
         assert_eq!(shown(node, id).await, seen(&[("n", 1, 3)]));
     }
-    assert_eq!(a.clean_up().await.unwrap().attributes, 0);
+    assert_eq!(a.cleanup().await.unwrap().attributes, 0);
     assert_eq!(places(&observer, id).await, in_places(&row(&offer(3), 3), &[], false));
     session.set("n", &1).unwrap();
-    a.update(&mut session).check_attributes().await.unwrap();
+    a.save(&mut session).check_attributes().await.unwrap();
     assert_eq!(places(&observer, id).await, in_places(r#"{"n":[1,4]}"#, &[], false));
 }
 
@@ -295,7 +295,7 @@ async fn an_expired_inline_attribute_gives_way_to_a_large_one() {
     let mut session = read(&b, id).await;
     assert!(session.keys().is_empty());
     session.set("code", &sized(600)).unwrap();
-    b.update(&mut session).check_attributes().await.unwrap();
+    b.save(&mut session).check_attributes().await.unwrap();
     assert_eq!(places(&observer, id).await, in_places("{}", &[("code", 2)], true));
     clocks.set(HOUR + SECOND).await;
     assert_eq!(shown(&a, id).await, seen(&[("code", 600, 2)]));
@@ -313,7 +313,7 @@ async fn an_attribute_that_is_set_again_after_its_end_is_what_was_set_before_the
         clocks.set(HOUR).await;
         let mut session = read(&b, id).await;
         session.set("code", &sized(10)).unwrap();
-        b.update(&mut session).check_attributes().await.unwrap();
+        b.save(&mut session).check_attributes().await.unwrap();
         let packed = format!(r#"{{"code":["{}",2]}}"#, sized(10));
         assert_eq!(
             places(&observer, id).await,
@@ -326,7 +326,7 @@ async fn an_attribute_that_is_set_again_after_its_end_is_what_was_set_before_the
         if removed {
             assert_eq!(shown(&a, id).await, expected);
             session.remove("code");
-            b.update(&mut session).await.unwrap();
+            b.save(&mut session).await.unwrap();
             expected.clear();
             clocks.set(HOUR + SECOND * 2).await;
         }
@@ -334,11 +334,11 @@ async fn an_attribute_that_is_set_again_after_its_end_is_what_was_set_before_the
             for node in [&a, &b] {
                 assert_eq!(shown(node, id).await, expected);
             }
-            assert_eq!(a.clean_up().await.unwrap().attributes, left);
+            assert_eq!(a.cleanup().await.unwrap().attributes, left);
         }
         // And once more in a row of its own.
         session.set("code", &sized(700)).unwrap();
-        b.update(&mut session).await.unwrap();
+        b.save(&mut session).await.unwrap();
         let version = session.version().get();
         assert_eq!(places(&observer, id).await, in_places("{}", &[("code", version)], true));
         clocks.set(HOUR + SECOND * 3).await;
@@ -360,9 +360,9 @@ async fn a_row_that_has_expired_gives_way_to_the_next_of_its_key() {
     clocks.set(HOUR).await;
     let mut on_b = read(&b, id).await;
     on_b.set_until("unknown", &sized(600), at(HOUR * 2)).unwrap();
-    b.update(&mut on_b).check_attributes().await.unwrap();
+    b.save(&mut on_b).check_attributes().await.unwrap();
     session.set("known", &2).unwrap();
-    a.update(&mut session).check_attributes().await.unwrap();
+    a.save(&mut session).check_attributes().await.unwrap();
     assert_eq!(
         places(&observer, id).await,
         in_places(r#"{"known":[2,3]}"#, &[("known", 1), ("unknown", 2)], true)
@@ -372,7 +372,7 @@ async fn a_row_that_has_expired_gives_way_to_the_next_of_its_key() {
     let mut fresh = a.create(1).set_until("known", &sized(600), at(HOUR * 2)).unwrap().await.unwrap();
     clocks.set(HOUR * 2).await;
     fresh.set("known", &2).unwrap();
-    a.update(&mut fresh).await.unwrap();
+    a.save(&mut fresh).await.unwrap();
     assert_eq!(places(&observer, fresh.id()).await, in_places(r#"{"known":[2,2]}"#, &[], true));
     clocks.set(HOUR * 2 + SECOND).await;
     for node in [&a, &b] {
@@ -394,13 +394,13 @@ async fn a_corrupt_text_is_an_error_that_repeats_nothing_of_it_and_its_session_c
         let corrupt = "UPDATE sessions SET attributes = $1::text, version = version + 1 WHERE id = $2";
         observer.execute(corrupt, &[&text, &id.expose()]).await.unwrap();
         session.set("n", &2).unwrap();
-        let update = match a.update(&mut session).await {
+        let update = match a.save(&mut session).await {
             Err(UpdateError::Failed(error)) => error,
             other => panic!("{other:?}"),
         };
         let errors = [
             b.get(id).await.unwrap_err(),
-            a.get(id).refresh().await.unwrap_err(),
+            a.get(id).bypass_cache().await.unwrap_err(),
             b.user_sessions(1).await.unwrap_err(),
             update,
         ];
@@ -416,7 +416,7 @@ async fn a_corrupt_text_is_an_error_that_repeats_nothing_of_it_and_its_session_c
         assert_eq!(b.status().cache.sessions, 0, "nothing of it is kept");
     }
     assert!(b.delete(id).await.unwrap());
-    assert!(a.get(id).refresh().await.unwrap().is_none());
+    assert!(a.get(id).bypass_cache().await.unwrap().is_none());
 }
 
 /// White space, another order, a key twice: all of it is a text that reads, and the next update writes it as nodes do.
@@ -430,14 +430,14 @@ async fn a_text_in_another_form_is_read_as_it_says_and_written_as_nodes_write_it
     let by_hand = "{ \"seen\" : [ [4, 1] , 2 ],\n \"cart\": [\"first\", 1], \"cart\": [\"second\", 2] }";
     let rewrite = "UPDATE sessions SET attributes = $1::text, version = version + 1 WHERE id = $2";
     observer.execute(rewrite, &[&by_hand, &id.expose()]).await.unwrap();
-    let read = b.get(id).refresh().await.unwrap().unwrap();
+    let read = b.get(id).bypass_cache().await.unwrap().unwrap();
     assert_eq!(read.keys(), ["cart", "seen"]);
     assert_eq!((read.get_json("cart"), read.get_json("seen")), (Some("\"first\""), Some("[4, 1]")));
     assert_eq!(read.attribute_version("seen").unwrap().get(), 2);
     assert_eq!(places(&observer, id).await.packed, by_hand, "nothing is written by a read");
 
     session.set("n", &3).unwrap();
-    a.update(&mut session).await.unwrap();
+    a.save(&mut session).await.unwrap();
     let written = r#"{"cart":["first",1],"n":[3,3],"seen":[[4, 1],2]}"#;
     assert_eq!(places(&observer, id).await, in_places(written, &[], false));
     for node in [&a, &b] {
@@ -472,7 +472,7 @@ async fn a_corrupt_text_spoils_no_other_session_of_its_statement() {
     }
     let updated = all(sessions.iter_mut().map(|session| {
         session.set("n", &7).unwrap();
-        a.update(session)
+        a.save(session)
     }))
     .await;
     for (session, updated) in sessions.iter().zip(updated) {
@@ -491,9 +491,9 @@ async fn an_update_of_a_large_attribute_changes_the_row_too_if_it_is_asked_to() 
     let node = world.node().await;
     let mut session = node.create(1).set("page", &"x".repeat(600)).unwrap().await.unwrap();
     session.set("page", &"y".repeat(600)).unwrap();
-    let update = node.update(&mut session).group(Some(GroupId::from(7))).idle_limit(IdleLimit::Exempt);
+    let update = node.save(&mut session).group(Some(GroupId::from(7))).idle_limit(IdleLimit::Exempt);
     update.expires_in(HOUR).await.unwrap();
-    let read = node.get(session.id()).refresh().await.unwrap().unwrap();
+    let read = node.get(session.id()).bypass_cache().await.unwrap().unwrap();
     assert_eq!((read.group_id(), read.idle_limit()), (Some(GroupId::from(7)), IdleLimit::Exempt));
     let lifetime = read.expires_at().duration_since(read.updated_at()).unwrap();
     assert!(lifetime.abs_diff(HOUR) < SECOND, "{lifetime:?}");

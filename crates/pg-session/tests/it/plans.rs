@@ -1,7 +1,7 @@
 //! Plans of statements on a table that PostgreSQL has not analysed yet. Each new installation starts with one.
 
 use deadpool_postgres::Pool;
-use pg_session::{SessionManager, Statements};
+use pg_session::{SessionManager, StatementMode};
 
 use crate::modes::{node_on, pool};
 use crate::stage::{all, make, update_all};
@@ -36,12 +36,12 @@ async fn work(node: &SessionManager, sessions: &mut [pg_session::Session]) {
     update_all(node, sessions, 2).await;
     let large = "x".repeat(3_000);
     sessions.iter_mut().for_each(|session| session.set("large", &large).unwrap());
-    all(sessions.iter_mut().map(|session| node.update(session)))
+    all(sessions.iter_mut().map(|session| node.save(session)))
         .await
         .into_iter()
         .for_each(|done| done.unwrap());
     sessions.iter_mut().for_each(|session| session.remove("large"));
-    all(sessions.iter_mut().map(|session| node.update(session)))
+    all(sessions.iter_mut().map(|session| node.save(session)))
         .await
         .into_iter()
         .for_each(|done| done.unwrap());
@@ -54,7 +54,7 @@ async fn a_batch_is_not_compared_with_each_row_of_a_new_table() {
     for analysed in [false, true] {
         let pool = pool(&world, 1);
         let mut config = world.config();
-        config.statements = Statements::Prepared;
+        config.statement_mode = StatementMode::Prepared;
         let node = node_on(&world, &pool, config).await;
         let stop = "ALTER TABLE sessions SET (autovacuum_enabled = off); ALTER TABLE session_attributes SET (autovacuum_enabled = off)";
         client.batch_execute(stop).await.unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::{PoolMode, Pooler, Proxy};
-use pg_session::{Config, Error, ErrorKind, SessionManager, Statements, Trusted};
+use pg_session::{Config, Error, ErrorKind, SessionManager, StatementMode, Trusted};
 use tokio_postgres::NoTls;
 
 use crate::modes::story;
@@ -13,22 +13,22 @@ use crate::support::{World, eventually};
 
 const MODES: [PoolMode; 2] = [PoolMode::Session, PoolMode::Transaction];
 
-/// Whose pool a node has.
+/// Scope pool a node has.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Whose {
+enum Scope {
     Own,
     Applications,
 }
 
-const BOTH: [Whose; 2] = [Whose::Own, Whose::Applications];
+const BOTH: [Scope; 2] = [Scope::Own, Scope::Applications];
 
 fn pooler(world: &World, mode: PoolMode) -> Pooler {
     Pooler::builder(world.addr(), mode).start().unwrap()
 }
 
-fn config(world: &World, statements: Statements) -> Config {
+fn config(world: &World, statements: StatementMode) -> Config {
     let mut config = world.config();
-    config.statements = statements;
+    config.statement_mode = statements;
     config.query_timeout = Duration::from_secs(5);
     config
 }
@@ -39,14 +39,14 @@ fn application_pool(url: &str, connections: usize) -> Pool {
 
 async fn connect(
     config: Config,
-    whose: Whose,
+    whose: Scope,
     pool_url: &str,
     listen_url: &str,
 ) -> Result<SessionManager, Error> {
     let builder = SessionManager::builder(config.clone()).listen_on_url(listen_url)?;
     match whose {
-        Whose::Own => builder.url(pool_url)?.connect().await,
-        Whose::Applications => {
+        Scope::Own => builder.url(pool_url)?.connect().await,
+        Scope::Applications => {
             builder.pool(application_pool(pool_url, config.pool_connections_max)).connect().await
         }
     }
@@ -64,14 +64,14 @@ async fn prepared(url: &str) -> Vec<String> {
 async fn all_operations_work_behind_a_pooler() {
     for mode in MODES {
         for whose in BOTH {
-            for statements in [Statements::Auto, Statements::Unnamed] {
+            for statements in [StatementMode::Auto, StatementMode::Unnamed] {
                 let world = World::new();
                 let pooler = pooler(&world, mode);
                 let url = pooler.url();
                 let node = || connect(config(&world, statements), whose, &url, &world.url);
                 let [a, b] = [node().await.unwrap(), node().await.unwrap()];
-                in_time("A is trusted", a.trusted()).await.unwrap();
-                in_time("B is trusted", b.trusted()).await.unwrap();
+                in_time("A is trusted", a.wait_until_trusted()).await.unwrap();
+                in_time("B is trusted", b.wait_until_trusted()).await.unwrap();
                 in_time("the story ends", story(&a, &b)).await;
             }
         }
@@ -92,12 +92,12 @@ async fn nothing_is_prepared_behind_a_pooler() {
                 .start()
                 .unwrap();
             let url = pooler.url();
-            let mut config = config(&world, Statements::Auto);
+            let mut config = config(&world, StatementMode::Auto);
             config.pool_connections_max = 2;
             let node = connect(config, whose, &url, &world.url).await.unwrap();
             let [kept, ended] = [node.create(1).await.unwrap(), node.create(2).await.unwrap()];
             assert!(node.delete(ended.id()).await.unwrap());
-            assert!(node.get(kept.id()).refresh().await.unwrap().is_some());
+            assert!(node.get(kept.id()).bypass_cache().await.unwrap().is_some());
             assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
             let found = prepared(&url).await;
             assert!(found.is_empty(), "{mode:?} {whose:?}: {found:?}");
@@ -112,18 +112,18 @@ async fn prepared_statements_are_refused_where_unsafe() {
     let url = shared.url();
     for whose in BOTH {
         for connections in [1, 2] {
-            let mut config = config(&world, Statements::Prepared);
+            let mut config = config(&world, StatementMode::Prepared);
             config.pool_connections_max = connections;
             let error = connect(config, whose, &url, &world.url).await.map(|_| ()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{whose:?} {connections}: {error}");
-            assert!(error.to_string().contains("`statements = "), "it says what to do: {error}");
+            assert!(error.to_string().contains("`statement_mode = "), "it says what to do: {error}");
         }
     }
     // With one connection, what cannot be tested is not prepared unless it leads directly to PostgreSQL.
-    for statements in [Statements::Auto, Statements::Prepared] {
+    for statements in [StatementMode::Auto, StatementMode::Prepared] {
         let mut config = config(&world, statements);
         config.pool_connections_max = 1;
-        let node = connect(config, Whose::Applications, &world.url, &world.url).await.unwrap();
+        let node = connect(config, Scope::Applications, &world.url, &world.url).await.unwrap();
         assert!(node.delete(node.create(1).await.unwrap().id()).await.unwrap());
     }
 }
@@ -134,10 +134,10 @@ async fn prepared_statements_work_in_session_mode() {
     let pooler = pooler(&world, PoolMode::Session);
     let url = pooler.url();
     for whose in BOTH {
-        let node = || connect(config(&world, Statements::Prepared), whose, &url, &world.url);
+        let node = || connect(config(&world, StatementMode::Prepared), whose, &url, &world.url);
         let [a, b] = [node().await.unwrap(), node().await.unwrap()];
-        in_time("A is trusted", a.trusted()).await.unwrap();
-        in_time("B is trusted", b.trusted()).await.unwrap();
+        in_time("A is trusted", a.wait_until_trusted()).await.unwrap();
+        in_time("B is trusted", b.wait_until_trusted()).await.unwrap();
         in_time("the story ends", story(&a, &b)).await;
     }
 }
@@ -156,7 +156,7 @@ async fn pool_that_moves_behind_a_pooler_stops_preparing() {
     let url = name.url_for(&world.url);
     let pool = application_pool(&url, 2);
     let builder =
-        SessionManager::builder(config(&world, Statements::Auto)).listen_on_url(&world.url).unwrap();
+        SessionManager::builder(config(&world, StatementMode::Auto)).listen_on_url(&world.url).unwrap();
     let node = builder.pool(pool.clone()).connect().await.unwrap();
     let session = node.create(1).await.unwrap();
     let connection = pool.get().await.unwrap();
@@ -167,7 +167,7 @@ async fn pool_that_moves_behind_a_pooler_stops_preparing() {
     name.redirect(shared.addr());
     name.cut();
     eventually("the pool leads through the pooler", async || {
-        node.get(session.id()).refresh().await.is_ok_and(|found| found.is_some())
+        node.get(session.id()).bypass_cache().await.is_ok_and(|found| found.is_some())
     })
     .await;
     assert!(node.delete(session.id()).await.unwrap());
@@ -181,7 +181,7 @@ async fn statement_mode_is_refused_at_start() {
     let pooler = pooler(&world, PoolMode::Statement);
     let url = pooler.url();
     for whose in BOTH {
-        for statements in [Statements::Auto, Statements::Prepared, Statements::Unnamed] {
+        for statements in [StatementMode::Auto, StatementMode::Prepared, StatementMode::Unnamed] {
             let started = connect(config(&world, statements), whose, &url, &world.url).await;
             let error = started.map(|_| ()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{whose:?} {statements:?}: {error}");
@@ -201,7 +201,7 @@ async fn listener_behind_a_pooler_is_refused_at_start() {
             let url = pooler.url();
             let pools = if mode == PoolMode::Statement { vec![&world.url] } else { vec![&world.url, &url] };
             for pool_url in pools {
-                let started = connect(config(&world, Statements::Auto), Whose::Own, pool_url, &url).await;
+                let started = connect(config(&world, StatementMode::Auto), Scope::Own, pool_url, &url).await;
                 let error = started.map(|_| ()).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Config, "{mode:?}, {ignored}: {error}");
                 assert!(error.to_string().contains("connection pooler"), "{error}");
@@ -233,5 +233,5 @@ async fn listener_that_moves_behind_a_pooler_ends_trust() {
     assert!(!read(&node, id).await.is_from_cache());
     name.redirect(world.addr());
     name.cut();
-    in_time("it is trusted again", node.trusted()).await.unwrap();
+    in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
 }

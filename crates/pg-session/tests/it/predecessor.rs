@@ -27,7 +27,7 @@ async fn after_a_refresh_that_failed_nothing_that_was_missed_is_served() {
 
     client.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
     wire.accept();
-    in_time("the node hears again", b.trusted()).await.unwrap();
+    in_time("the node hears again", b.wait_until_trusted()).await.unwrap();
     assert!(hit(&b, id).is_none());
     assert!(b.get(id).await.is_err(), "nothing else to answer with");
     // The control: this is what it would have answered.
@@ -51,14 +51,14 @@ async fn a_read_never_mixes_two_versions() {
         for value in 2_i64.. {
             session.set("n", &value).unwrap();
             session.set("m", &m(value)).unwrap();
-            a.update(&mut session).await.unwrap();
+            a.save(&mut session).await.unwrap();
         }
     });
     let client = world.client().await;
     let story = async {
         let (mut reads, mut torn) = (0, 0);
         while torn == 0 || reads < 200 {
-            let session = b.get(id).refresh().await.unwrap().unwrap();
+            let session = b.get(id).bypass_cache().await.unwrap().unwrap();
             let version = session.version().get();
             assert_eq!((n(&session), session.get("m").unwrap()), (version, Some(m(version))));
             reads += 1;
@@ -111,7 +111,7 @@ async fn of_a_removal_and_a_set_of_one_key_in_one_update_the_later_wins() {
     session.set("x", &2).unwrap();
     session.set("y", &2).unwrap();
     session.remove("y");
-    a.update(&mut session).await.unwrap();
+    a.save(&mut session).await.unwrap();
     let held = stored(&client, session.id()).await;
     let held: Vec<_> = held.iter().map(|(key, held)| (key.as_str(), held.text.as_str())).collect();
     assert_eq!(held, [("x", "2")]);
@@ -125,11 +125,11 @@ async fn an_update_from_a_stale_handle_does_not_write_the_group_back() {
     let [a, b] = world.nodes().await;
     let mut on_a = a.create(1).group(GroupId::named("old")).await.unwrap();
     let mut stale = read(&b, on_a.id()).await;
-    a.update(&mut on_a).group(Some(GroupId::named("new"))).await.unwrap();
+    a.save(&mut on_a).group(Some(GroupId::named("new"))).await.unwrap();
     stale.set("x", &1).unwrap();
-    b.update(&mut stale).await.unwrap();
+    b.save(&mut stale).await.unwrap();
     assert_eq!(stale.group_id(), Some(GroupId::named("new")), "and shows it");
-    let fresh = a.get(on_a.id()).refresh().await.unwrap().unwrap();
+    let fresh = a.get(on_a.id()).bypass_cache().await.unwrap().unwrap();
     assert_eq!((fresh.group_id(), fresh.contains("x")), (Some(GroupId::named("new")), true));
 }
 
@@ -145,14 +145,14 @@ async fn nothing_is_in_memory_before_it_is_committed() {
     session.set("n", &2).unwrap();
     let update = {
         let a = a.clone();
-        tokio::spawn(async move { a.update(&mut session).await })
+        tokio::spawn(async move { a.save(&mut session).await })
     };
     holder.blocks(&observer).await;
     assert_eq!(n(&hit(&a, id).unwrap()), 1);
     holder.client.batch_execute("DELETE FROM sessions").await.unwrap();
     holder.commit().await;
     assert!(matches!(update.await.unwrap(), Err(UpdateError::NotFound)));
-    assert!(a.get(id).refresh().await.unwrap().is_none());
+    assert!(a.get(id).bypass_cache().await.unwrap().is_none());
     assert!(hit(&a, id).is_none());
 }
 
@@ -166,7 +166,7 @@ async fn what_one_request_sets_no_other_sees_before_it_is_saved() {
     one.set("n", &2).unwrap();
     one.remove("m");
     assert_eq!((n(&one), n(&other), n(&read(&a, id).await)), (2, 1, 1));
-    a.update(&mut one).await.unwrap();
+    a.save(&mut one).await.unwrap();
     assert_eq!((n(&other), n(&read(&a, id).await)), (1, 2), "a handle is a snapshot, a read is not");
 }
 
@@ -193,7 +193,7 @@ async fn a_value_is_the_same_wherever_it_is_read() {
     let text = created.get_json("v").unwrap().to_owned();
     created.set("w", &value()).unwrap();
     assert_eq!(created.get::<Value>("w").unwrap(), Some(value()), "before it is saved");
-    a.update(&mut created).await.unwrap();
+    a.save(&mut created).await.unwrap();
     b.catch_up().await.unwrap();
     let from_database = read(&b, id).await;
     let from_memory = read(&b, id).await;
@@ -281,7 +281,7 @@ async fn writes_that_cross_on_two_nodes_all_succeed() {
                     let mut session = node.get(id).await.unwrap().unwrap();
                     session.set("role", &round).unwrap();
                     session.set(&format!("k{}", (at + round as usize) % 7), &round).unwrap();
-                    node.update(&mut session).await.unwrap();
+                    node.save(&mut session).await.unwrap();
                 }
             }));
         }
@@ -314,9 +314,9 @@ async fn versions_go_on_past_32_bits() {
     a.evict_all().await.unwrap();
     let mut session = read(&a, id).await;
     session.set("n", &2).unwrap();
-    a.update(&mut session).check_version().await.unwrap();
+    a.save(&mut session).check_version().await.unwrap();
     assert_eq!(session.version().get(), past + 1);
-    let seen = b.get(id).at_least(session.version()).await.unwrap().unwrap();
+    let seen = b.get(id).min_version(session.version()).await.unwrap().unwrap();
     assert_eq!((seen.version().get(), seen.attribute_version("n").unwrap().get()), (past + 1, past + 1));
 }
 

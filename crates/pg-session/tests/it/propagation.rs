@@ -33,7 +33,7 @@ async fn an_update_becomes_visible_on_another_node_by_itself() {
     for value in 2..50 {
         assert_eq!(n(&read(&b, session.id()).await), value - 1);
         session.set("n", &value).unwrap();
-        a.update(&mut session).await.unwrap();
+        a.save(&mut session).await.unwrap();
         eventually("B shows the update", async || n(&read(&b, session.id()).await) == value).await;
     }
 }
@@ -48,7 +48,7 @@ async fn nodes_that_take_turns_at_updating_see_each_other() {
         let mut on_node = read(node, session.id()).await;
         let next = n(&on_node) + 1;
         on_node.set("n", &next).unwrap();
-        node.update(&mut on_node).check_version().await.unwrap();
+        node.save(&mut on_node).check_version().await.unwrap();
     }
     for node in &nodes {
         node.catch_up().await.unwrap();
@@ -89,15 +89,15 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
 #[tokio::test]
 async fn deleting_a_users_sessions_is_seen_on_every_node_and_spares_the_others() {
     let nodes: [SessionManager; 2] = World::new().nodes().await;
-    let doomed = all((0..7).map(|_| nodes[0].create(1))).await;
-    let doomed: Vec<_> = doomed.into_iter().map(|born| born.unwrap().id()).collect();
+    let to_evict = all((0..7).map(|_| nodes[0].create(1))).await;
+    let to_evict: Vec<_> = to_evict.into_iter().map(|born| born.unwrap().id()).collect();
     let spared = nodes[0].create(2).await.unwrap().id();
-    read_all(&nodes[1], &doomed).await;
+    read_all(&nodes[1], &to_evict).await;
     read(&nodes[1], spared).await;
     assert_eq!(nodes[0].delete_user_sessions(1).await.unwrap(), 7);
-    assert!(all(doomed.iter().map(|&id| is_gone(&nodes[0], id))).await.iter().all(|&gone| gone));
+    assert!(all(to_evict.iter().map(|&id| is_gone(&nodes[0], id))).await.iter().all(|&gone| gone));
     nodes[1].catch_up().await.unwrap();
-    assert!(all(doomed.iter().map(|&id| is_gone(&nodes[1], id))).await.iter().all(|&gone| gone));
+    assert!(all(to_evict.iter().map(|&id| is_gone(&nodes[1], id))).await.iter().all(|&gone| gone));
     assert!(hit(&nodes[1], spared).is_some());
     assert_eq!(nodes[0].delete_user_sessions(1).await.unwrap(), 0, "once");
 }
@@ -110,7 +110,7 @@ async fn deleting_a_groups_sessions_is_seen_on_every_node_and_spares_the_others(
     let in_blue = nodes[0].create(1).group(blue).await.unwrap().id();
     let mut moved = nodes[0].create(1).group(red).await.unwrap();
     read_all(&nodes[1], &[in_red, in_blue, moved.id()]).await;
-    nodes[0].update(&mut moved).group(Some(blue)).await.unwrap();
+    nodes[0].save(&mut moved).group(Some(blue)).await.unwrap();
     assert_eq!(nodes[0].delete_group_sessions(red).await.unwrap(), 1);
     for node in &nodes {
         node.catch_up().await.unwrap();

@@ -9,7 +9,7 @@ use crate::support::World;
 
 /// So few that they are one statement's.
 const SESSIONS: usize = 40;
-/// Statements that a round's updates make: all of them wait when the first leaves.
+/// StatementMode that a round's updates make: all of them wait when the first leaves.
 const STATEMENTS: usize = 1;
 
 /// Commits version 2 of all `sessions` on `node`, does `meanwhile`, and lets it be published.
@@ -82,7 +82,7 @@ async fn a_late_publish_does_not_replace_a_newer_version_that_was_loaded() {
     committed_while(&a, &mut sessions, async |_| {
         wire.stall();
         update_all(&b, &mut read_all(&b, &ids).await, 3).await;
-        for session in all(ids.iter().map(|&id| a.get(id).refresh())).await {
+        for session in all(ids.iter().map(|&id| a.get(id).bypass_cache())).await {
             assert_eq!(session.unwrap().unwrap().version().get(), 3);
         }
     })
@@ -127,7 +127,7 @@ async fn a_session_that_was_found_gone_does_not_come_back_by_a_late_publish() {
         for deleted in all(ids.iter().map(|&id| b.delete(id))).await {
             assert!(deleted.unwrap());
         }
-        for answer in all(ids.iter().map(|&id| a.get(id).refresh())).await {
+        for answer in all(ids.iter().map(|&id| a.get(id).bypass_cache())).await {
             assert!(answer.unwrap().is_none());
         }
     })
@@ -165,7 +165,7 @@ async fn a_create_that_is_published_late_does_not_bring_the_first_version_back()
     let mut config = world.roomy();
     config.cache_sessions_max = 1;
     let a = world.node_with(config).await;
-    in_time("the node is in sync", a.trusted()).await.unwrap();
+    in_time("the node is in sync", a.wait_until_trusted()).await.unwrap();
     let others = ids(&make(&b, 10).await);
     let gate = a.probes().close(Point::Created);
     let create = tokio::spawn({
@@ -174,7 +174,7 @@ async fn a_create_that_is_published_late_does_not_bring_the_first_version_back()
     });
     in_time("the create is committed", gate.arrived(1)).await;
     let mut on_b = b.user_sessions(77).await.unwrap().remove(0);
-    b.update(&mut on_b).group(Some(1.into())).no_notify().await.unwrap();
+    b.save(&mut on_b).group(Some(1.into())).no_notify().await.unwrap();
     assert_eq!(read(&a, on_b.id()).await.version().get(), 2);
     read_all(&a, &others).await;
     assert!(hit(&a, on_b.id()).is_none(), "evicted");

@@ -24,9 +24,9 @@ async fn at_least_reads_past_an_older_version_in_memory() {
     update_all(&a, &mut sessions, 2).await;
     assert_eq!(hit(&b, id).unwrap().version(), Version::FIRST, "B has not heard of it, and is trusted still");
     let second = sessions[0].version();
-    let newer = b.get(id).at_least(second).await.unwrap().unwrap();
+    let newer = b.get(id).min_version(second).await.unwrap().unwrap();
     assert_eq!((newer.version(), n(&newer), newer.is_from_cache()), (second, 2, false));
-    let again = b.get(id).at_least(second).await.unwrap().unwrap();
+    let again = b.get(id).min_version(second).await.unwrap().unwrap();
     assert!(again.is_from_cache(), "what it loaded replaced what was in memory");
     wire.heal();
 }
@@ -79,16 +79,16 @@ async fn at_least_a_version_that_never_was_is_an_error_and_of_a_deleted_session_
     let second = sessions[0].version();
     update_all(&a, &mut sessions, 3).await;
     let third = sessions[0].version();
-    assert_eq!(b.get(id).at_least(second).await.unwrap().unwrap().version(), third, "newer is fine");
+    assert_eq!(b.get(id).min_version(second).await.unwrap().unwrap().version(), third, "newer is fine");
 
     // As a restored backup would have it.
     let client = world.client().await;
     client.execute("UPDATE sessions SET version = 2", &[]).await.unwrap();
-    let error = b.get(id).refresh().at_least(third).await.unwrap_err();
+    let error = b.get(id).bypass_cache().min_version(third).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 
     assert!(a.delete(id).await.unwrap());
-    assert!(b.get(id).at_least(third).refresh().await.unwrap().is_none());
+    assert!(b.get(id).min_version(third).bypass_cache().await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn refresh_asks_the_database_whatever_is_in_memory() {
     // Past the library: nobody is told.
     world.client().await.execute("UPDATE sessions SET version = 7", &[]).await.unwrap();
     assert_eq!(read(&a, id).await.version().get(), 1);
-    let fresh = a.get(id).refresh().await.unwrap().unwrap();
+    let fresh = a.get(id).bypass_cache().await.unwrap().unwrap();
     assert_eq!((fresh.version().get(), fresh.is_from_cache()), (7, false));
     assert_eq!(hit(&a, id).unwrap().version().get(), 7);
 }

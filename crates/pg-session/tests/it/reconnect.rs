@@ -33,7 +33,7 @@ async fn deafen(node: &SessionManager, wire: &Proxy) {
 
 async fn recover(node: &SessionManager, wire: &Proxy) {
     wire.accept();
-    in_time("the node is in sync again by itself", node.trusted()).await.unwrap();
+    in_time("the node is in sync again by itself", node.wait_until_trusted()).await.unwrap();
 }
 
 /// What happened while B was deaf: a third of the sessions each was updated, deleted, and left alone.
@@ -236,7 +236,7 @@ async fn a_connection_that_flaps_hides_nothing() {
         wire.cut();
         update_all(&a, &mut sessions, value).await;
         if value % 3 == 0 {
-            in_time("the node is in sync again by itself", b.trusted()).await.unwrap();
+            in_time("the node is in sync again by itself", b.wait_until_trusted()).await.unwrap();
             // The cut may not have been noticed yet: a barrier that comes back proves what a hit may rest on.
             eventually("the node has caught up", async || b.catch_up().await.is_ok()).await;
             assert!(read_all(&b, &ids).await.iter().all(|session| n(session) == value));

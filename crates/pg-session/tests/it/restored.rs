@@ -80,11 +80,11 @@ async fn restored(world: &World, sessions: usize) -> Restored {
 impl Restored {
     async fn heal(&self) {
         self.wire.accept();
-        in_time("the node is in sync again", self.node.trusted()).await.unwrap();
+        in_time("the node is in sync again", self.node.wait_until_trusted()).await.unwrap();
     }
 
     async fn n_of(&self, id: SessionId) -> i64 {
-        n(&self.other.get(id).refresh().await.unwrap().expect("it is alive"))
+        n(&self.other.get(id).bypass_cache().await.unwrap().expect("it is alive"))
     }
 }
 
@@ -115,15 +115,15 @@ async fn a_checked_update_from_a_lost_history_is_a_conflict() {
         other => panic!("it overwrote the other history: {other:?}"),
     };
     by_version.set("m", &1).unwrap();
-    assert!(conflict(node.update(by_version).check_version().await).is_empty());
+    assert!(conflict(node.save(by_version).check_version().await).is_empty());
     by_attribute.set("n", &4).unwrap();
-    assert_eq!(conflict(node.update(by_attribute).check_attributes().await), ["n"]);
+    assert_eq!(conflict(node.save(by_attribute).check_attributes().await), ["n"]);
     with_overflow.set("n", &4).unwrap();
     with_overflow.set("large", &"x".repeat(10_000)).unwrap();
-    assert_eq!(conflict(node.update(with_overflow).check_attributes().await), ["n"]);
+    assert_eq!(conflict(node.save(with_overflow).check_attributes().await), ["n"]);
     with_row.set("n", &4).unwrap();
     with_row.remove("m");
-    assert!(conflict(node.update(with_row).group(None).check_version().await).is_empty());
+    assert!(conflict(node.save(with_row).group(None).check_version().await).is_empty());
     for handle in &restored.handles {
         assert_eq!(restored.n_of(handle.id()).await, 3, "what was acknowledged stays");
     }
@@ -137,11 +137,11 @@ async fn an_unchecked_update_from_a_lost_history_keeps_other_keys() {
     // One alone, and the others in one batch.
     let (one, many) = restored.handles.split_first_mut().unwrap();
     one.set("m", &1_i64).unwrap();
-    node.update(one).await.unwrap();
+    node.save(one).await.unwrap();
     assert_eq!((n(one), one.version().get()), (3, 3));
     let updates = many.iter_mut().map(|handle| {
         handle.set("m", &1_i64).unwrap();
-        node.update(handle)
+        node.save(handle)
     });
     for outcome in crate::stage::all(updates).await {
         outcome.unwrap();
@@ -178,18 +178,18 @@ async fn a_lower_version_is_cached_after_a_restore() {
     wire.cut();
     eventually("the node has noticed", async || node.status().trust == Trusted::No).await;
     restore(&client).await;
-    in_time("the node is in sync again", node.trusted()).await.unwrap();
+    in_time("the node is in sync again", node.wait_until_trusted()).await.unwrap();
     assert_eq!(n(&read(&node, id).await), 1);
     eventually("it is cached again", async || hit(&node, id).is_some()).await;
     assert_eq!(n(&hit(&node, id).unwrap()), 1);
 
     let lost = handles[0].version();
-    let error = node.get(id).at_least(lost).await.unwrap_err();
+    let error = node.get(id).min_version(lost).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("or_latest"), "{error}");
     assert_eq!(node.status().loads.lost_versions, 0);
     for reads in 1..4 {
-        let session = node.get(id).at_least(lost).or_latest().await.unwrap().unwrap();
+        let session = node.get(id).min_version(lost).or_latest().await.unwrap().unwrap();
         assert_eq!((session.version(), n(&session)), (Version::FIRST, 1));
         assert_eq!(node.status().loads.lost_versions, reads);
     }

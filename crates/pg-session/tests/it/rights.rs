@@ -94,7 +94,10 @@ async fn do_everything_with_the_rights_in(paper: &str) {
         ids.push(node.create(user).set("n", &n).unwrap().group(7).await.unwrap().id());
     }
     let session = node.modify(ids[5], |session| session.set("n", &9)).await.unwrap();
-    assert_eq!(node.get(session.id()).refresh().await.unwrap().unwrap().get::<i32>("n").unwrap(), Some(9));
+    assert_eq!(
+        node.get(session.id()).bypass_cache().await.unwrap().unwrap().get::<i32>("n").unwrap(),
+        Some(9)
+    );
     assert_eq!(node.user_sessions(user).await.unwrap().len(), 5);
     assert_eq!(node.delete_attribute_from_user_sessions(user, "n").await.unwrap(), 5);
     node.evict_all().await.unwrap();
@@ -106,7 +109,7 @@ async fn do_everything_with_the_rights_in(paper: &str) {
     assert!(node.lock_holder("report").await.unwrap().is_none());
     assert!(node.delete(ids[5]).await.unwrap());
     assert_eq!(node.delete_many([ids[4]]).await.unwrap(), 1);
-    assert_eq!(node.clean_up().await.unwrap().expired, 0);
+    assert_eq!(node.cleanup().await.unwrap().expired, 0);
     assert_eq!(node.delete_group_sessions(7).await.unwrap(), 3);
     assert!(node.shutdown(Duration::from_secs(5)).await.is_complete());
 }

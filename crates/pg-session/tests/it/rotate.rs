@@ -29,7 +29,7 @@ async fn an_anonymous_session_is_one_of_nobody() {
     assert_eq!(session.user_id(), None);
     assert_eq!(read(&b, session.id()).await.user_id(), None);
     session.set("cart", &["book", "pen"]).unwrap();
-    a.update(&mut session).await.unwrap();
+    a.save(&mut session).await.unwrap();
     b.catch_up().await.unwrap();
     assert_eq!(
         read(&b, session.id()).await.get("cart").unwrap(),
@@ -49,13 +49,13 @@ async fn a_sign_in_takes_along_what_was_chosen_and_what_was_not_saved() {
     let world = World::new();
     let (a, b) = (world.node().await, world.node().await);
     let mut session = anonymous(&a).await;
-    let before = a.get(session.id()).refresh().await.unwrap().unwrap();
+    let before = a.get(session.id()).bypass_cache().await.unwrap().unwrap();
     session.set("name", "Ann").unwrap();
     session.set("locale", "fr").unwrap();
     a.rotate(&mut session).user(42).keep(["cart", "offer", "unheard of"]).await.unwrap();
 
     assert_ne!(session.id(), before.id());
-    assert_eq!((session.user_id(), session.is_rotated()), (Some(UserId::from(42)), false));
+    assert_eq!((session.user_id(), session.is_retired()), (Some(UserId::from(42)), false));
     assert_eq!(session.version().get(), before.version().get() + 1);
     assert!(!session.is_modified(), "its changes are saved");
     assert_eq!(session.keys(), ["cart", "locale", "name", "offer"]);
@@ -85,14 +85,14 @@ async fn the_old_id_shows_the_old_state_and_cannot_be_used() {
     b.catch_up().await.unwrap();
     for node in [&a, &b] {
         let left = read(node, old).await;
-        assert!(left.is_rotated());
+        assert!(left.is_retired());
         assert_eq!((left.user_id(), left.keys()), (None, vec!["cart", "locale", "offer"]));
         assert!(left.expires_at() <= session.updated_at() + node.config().rotation_grace + SECOND);
         eventually("parallel requests find it in memory", async || read(node, old).await.is_from_cache())
             .await;
     }
     handle.set("cart", &0).unwrap();
-    assert!(matches!(b.update(&mut handle).await, Err(UpdateError::Rotated)));
+    assert!(matches!(b.save(&mut handle).await, Err(UpdateError::Rotated)));
     assert!(matches!(b.rotate(&mut handle).user(1).await, Err(UpdateError::Rotated)));
     let mut left = read(&b, old).await;
     assert!(matches!(b.rotate(&mut left).await, Err(UpdateError::Rotated)));

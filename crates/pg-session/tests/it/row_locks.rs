@@ -57,7 +57,7 @@ type Task<T> = JoinHandle<T>;
 fn spawn_update(node: &SessionManager, session: &Session, n: i64) -> Task<Result<Session, UpdateError>> {
     let (node, mut session) = (node.clone(), session.clone());
     session.set("n", &n).unwrap();
-    tokio::spawn(async move { node.update(&mut session).await.map(|()| session) })
+    tokio::spawn(async move { node.save(&mut session).await.map(|()| session) })
 }
 
 fn none_finished<T>(tasks: &[Task<T>]) {
@@ -217,7 +217,7 @@ async fn locked_rows_delay_no_other_update_and_no_read() {
         assert_eq!(n(&updated), 2);
     }
     for session in locked {
-        let read = promptly("a read", node.get(session.id()).refresh()).await.unwrap().unwrap();
+        let read = promptly("a read", node.get(session.id()).bypass_cache()).await.unwrap().unwrap();
         assert_eq!(n(&read), 1);
     }
     promptly("creates", all((0..4).map(|user| node.create(1_000 + user)))).await;
@@ -254,7 +254,7 @@ async fn a_locked_row_delays_no_rotation_of_its_batch() {
 async fn a_locked_row_delays_no_login_of_another_user() {
     let world = World::new();
     let mut config = config(&world);
-    config.max_sessions_per_user = 1;
+    config.sessions_per_user_max = 1;
     let node = world.node_with(config).await;
     let sessions = make(&node, 8).await;
     let holder = Holder::hold(&world, &[sessions[3].id()]).await;
@@ -272,7 +272,7 @@ async fn a_locked_row_delays_no_login_of_another_user() {
     none_finished(&waiting);
     holder.commit().await;
     assert!(finish(waiting).await.into_iter().all(|session| session.unwrap().version().get() == 1));
-    let left = all(sessions.iter().map(|session| node.get(session.id()).refresh())).await;
+    let left = all(sessions.iter().map(|session| node.get(session.id()).bypass_cache())).await;
     assert!(left.into_iter().all(|session| session.unwrap().is_none()), "each was ended");
 }
 
@@ -280,7 +280,7 @@ async fn a_locked_row_delays_no_login_of_another_user() {
 async fn a_locked_row_delays_no_other_touch() {
     let world = World::new();
     let mut config = config(&world);
-    config.touch_interval = Duration::from_millis(10);
+    config.last_access_flush_interval = Duration::from_millis(10);
     let node = world.node_with(config).await;
     let observer = world.client().await;
     let sessions = make(&node, 2).await;
@@ -318,14 +318,14 @@ async fn many_updates_of_one_session_delay_no_other() {
         eventually("they are queued", async || node.status().writes.waiting > most).await;
         for number in 0..10_i64 {
             other.set("n", &number).unwrap();
-            promptly("an update of another session", node.update(&mut other)).await.unwrap();
+            promptly("an update of another session", node.save(&mut other)).await.unwrap();
         }
         let waiting = node.status().writes.waiting;
         assert!(waiting > most / 2, "most of them still waited: {waiting}");
         for update in updates {
             in_time("each ends", update).await.unwrap().unwrap();
         }
-        let stored = node.get(busy.id()).refresh().await.unwrap().unwrap();
+        let stored = node.get(busy.id()).bypass_cache().await.unwrap().unwrap();
         assert_eq!(stored.version().get(), count + 1);
     }
 }
@@ -341,7 +341,7 @@ async fn many_updates_of_a_locked_row_delay_no_other() {
     blocked(&node, 600).await;
     for number in 0..10_i64 {
         other.set("n", &number).unwrap();
-        promptly("an update of another session", node.update(&mut other)).await.unwrap();
+        promptly("an update of another session", node.save(&mut other)).await.unwrap();
     }
     none_finished(&waiting);
     holder.commit().await;

@@ -79,17 +79,17 @@ async fn row_security_on_a_running_node_is_an_error_not_an_absence() {
         let mut sessions = make(&node, 1).await;
         let session = &mut sessions[0];
         session.set("large", &large).unwrap();
-        node.update(session).await.unwrap();
+        node.save(session).await.unwrap();
         let id = session.id();
         for table in ["sessions", "session_attributes"] {
             subject.alter(table, "ENABLE").await;
-            assert_names_row_security(&node.get(id).refresh().await.unwrap_err());
+            assert_names_row_security(&node.get(id).bypass_cache().await.unwrap_err());
             if table == "sessions" {
                 refuses_every_write(&node, session, id).await;
             }
             subject.alter(table, "DISABLE").await;
         }
-        let read = node.get(id).refresh().await.unwrap().expect("it is alive");
+        let read = node.get(id).bypass_cache().await.unwrap().expect("it is alive");
         assert_eq!(read.get::<String>("large").unwrap(), Some(large), "no attribute is lost");
         assert!(node.delete(id).await.unwrap());
     }
@@ -103,7 +103,7 @@ async fn refuses_every_write(node: &SessionManager, session: &mut pg_session::Se
     assert_names_row_security(&node.delete_all_sessions().await.unwrap_err());
     assert_names_row_security(&node.user_sessions(0).await.unwrap_err());
     session.set("n", &9).unwrap();
-    let Err(UpdateError::Failed(error)) = node.update(session).await else { panic!("it was hidden") };
+    let Err(UpdateError::Failed(error)) = node.save(session).await else { panic!("it was hidden") };
     assert_names_row_security(&error);
     session.discard_changes();
     let Err(UpdateError::Failed(error)) = node.rotate(&mut session.clone()).await else {

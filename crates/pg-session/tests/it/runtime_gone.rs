@@ -34,13 +34,13 @@ fn calls_after_the_end_of_the_runtime_are_errors() {
         let (node, id) = first.block_on(begin(&world));
         drop(first);
         Runtime::new().unwrap().block_on(async {
-            explains(in_time("trusted", node.trusted()).await);
+            explains(in_time("trusted", node.wait_until_trusted()).await);
             explains(in_time("catch_up", node.catch_up()).await);
             explains(in_time("get", node.get(id)).await);
-            explains(in_time("get", node.get(id).refresh()).await);
+            explains(in_time("get", node.get(id).bypass_cache()).await);
             explains(in_time("create", node.create(2)).await);
             explains(in_time("delete", node.delete(id)).await);
-            explains(in_time("clean_up", node.clean_up()).await);
+            explains(in_time("cleanup", node.cleanup()).await);
             let locked = in_time("lock", node.lock("cart")).await.expect_err("it cannot work");
             assert!(format!("{locked:?}").contains("tokio runtime"), "{locked:?}");
             let status = node.status();
@@ -69,7 +69,7 @@ fn a_read_in_flight_ends_with_the_runtime() {
             client.batch_execute("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE").await.unwrap();
             let read = tokio::spawn({
                 let node = node.clone();
-                async move { node.get(id).refresh().await.map(|_| ()) }
+                async move { node.get(id).bypass_cache().await.map(|_| ()) }
             });
             let waits = "SELECT count(*) FROM pg_stat_activity
                          WHERE wait_event_type = 'Lock' AND query LIKE $1";

@@ -64,10 +64,10 @@ async fn story(told: &Told, a: &SessionManager, b: &SessionManager) -> Vec<Sessi
     session.set("more", &[VALUE]).unwrap();
     add(told, &session);
     add(told, &session.get_shared::<String>("token").unwrap().map(|_| "decoded"));
-    add(told, &a.update(&mut session));
-    a.update(&mut session).check_attributes().await.unwrap();
+    add(told, &a.save(&mut session));
+    a.save(&mut session).check_attributes().await.unwrap();
     stale.set("more", VALUE).unwrap();
-    add_chain(told, &b.update(&mut stale).check_attributes().await.unwrap_err());
+    add_chain(told, &b.save(&mut stale).check_attributes().await.unwrap_err());
     add_chain(told, &session.get::<u64>("token").unwrap_err());
     add_chain(told, &session.get_shared::<u64>("token").unwrap_err());
     add_chain(told, &session.set("token", &VALUE.repeat(10_000)).unwrap_err());
@@ -75,7 +75,7 @@ async fn story(told: &Told, a: &SessionManager, b: &SessionManager) -> Vec<Sessi
     a.evict_user(1).await.unwrap();
     a.delete(session.id()).await.unwrap();
     b.catch_up().await.unwrap();
-    add_chain(told, &b.update(&mut stale).await.unwrap_err());
+    add_chain(told, &b.save(&mut stale).await.unwrap_err());
     a.delete_many([other.id()]).await.unwrap();
     add(told, &(a, b, a.status(), a.config()));
     vec![session.id(), other.id()]
@@ -89,7 +89,7 @@ async fn refused_story(told: &Told, world: &World, a: &SessionManager) -> Vec<Se
     world.client().await.batch_execute(script).await.unwrap();
     for value in [VALUE.to_owned(), VALUE.repeat(60)] {
         session.set("poison", &value).unwrap();
-        let refused = a.update(&mut session).await.unwrap_err();
+        let refused = a.save(&mut session).await.unwrap_err();
         add_chain(told, &refused);
         assert!(matches!(&refused, UpdateError::Failed(_)));
         add_chain(told, &a.create(2).set("poison", &value).unwrap().await.unwrap_err());
@@ -98,8 +98,8 @@ async fn refused_story(told: &Told, world: &World, a: &SessionManager) -> Vec<Se
     add_chain(told, &text.to_uppercase().parse::<SessionId>().unwrap_err());
     // A table that is gone: every read and every write says so, once per id and once for all.
     world.client().await.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
-    add_chain(told, &a.get(session.id()).refresh().await.unwrap_err());
-    add_chain(told, &a.update(&mut session).await.unwrap_err());
+    add_chain(told, &a.get(session.id()).bypass_cache().await.unwrap_err());
+    add_chain(told, &a.save(&mut session).await.unwrap_err());
     add_chain(told, &a.delete(session.id()).await.unwrap_err());
     world.client().await.batch_execute("ALTER TABLE hidden RENAME TO sessions").await.unwrap();
     vec![session.id()]

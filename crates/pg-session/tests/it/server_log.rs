@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pg_sandbox::Sandbox;
-use pg_session::{SessionManager, Statements};
+use pg_session::{SessionManager, StatementMode};
 
 use crate::support::World;
 
@@ -28,11 +28,11 @@ async fn story(node: &SessionManager, world: &World) -> Vec<String> {
         node.create(7).group(8).set("a", &"secret-inline").unwrap().set("b", &large).unwrap().await.unwrap();
     let old = session.id();
     session.set("a", &"secret-update").unwrap();
-    node.update(&mut session).await.unwrap();
+    node.save(&mut session).await.unwrap();
     session.set("b", &format!("{large}y")).unwrap();
-    node.update(&mut session).group(Some(9.into())).await.unwrap();
+    node.save(&mut session).group(Some(9.into())).await.unwrap();
     node.rotate(&mut session).await.unwrap();
-    assert!(node.get(session.id()).refresh().await.unwrap().is_some());
+    assert!(node.get(session.id()).bypass_cache().await.unwrap().is_some());
     assert_eq!(node.user_sessions(7).await.unwrap().len(), 1);
     node.session_lock(session.id(), "secret-lock").await.unwrap().release().await.unwrap();
     // An error whose DETAIL quotes the row.
@@ -47,11 +47,11 @@ async fn story(node: &SessionManager, world: &World) -> Vec<String> {
     ids.chain(["secret-".to_owned()]).collect()
 }
 
-async fn leaks(settings: &[(&str, &str)], statements: Statements) -> Vec<String> {
+async fn leaks(settings: &[(&str, &str)], statements: StatementMode) -> Vec<String> {
     let server = logging_all(settings);
     let world = World::on(&server);
     let mut config = world.config();
-    config.statements = statements;
+    config.statement_mode = statements;
     let node = world.node_with(config).await;
     let secrets = story(&node, &world).await;
     assert!(node.shutdown(Duration::from_secs(30)).await.is_complete());
@@ -67,7 +67,7 @@ async fn documented_settings_keep_ids_out_of_the_server_log() {
         let page = include_str!("../../../../docs/security.md");
         assert!(page.contains(&format!("SET {name} = {value};")), "docs/security.md lists {name}");
     }
-    for statements in [Statements::Prepared, Statements::Unnamed] {
+    for statements in [StatementMode::Prepared, StatementMode::Unnamed] {
         assert_eq!(leaks(&SETTINGS, statements).await, [""; 0]);
     }
 }
@@ -75,5 +75,5 @@ async fn documented_settings_keep_ids_out_of_the_server_log() {
 /// Control: what the settings are for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_these_settings_the_server_log_holds_ids() {
-    assert!(leaks(&[], Statements::Prepared).await.len() > 1);
+    assert!(leaks(&[], StatementMode::Prepared).await.len() > 1);
 }

@@ -19,7 +19,7 @@ async fn node(world: &World, listener: &Listener) -> SessionManager {
     config.trust_window = Duration::from_secs(1);
     let builder = SessionManager::builder(config).url(&world.url).unwrap().listener(listener.clone());
     let node = builder.connect().await.unwrap();
-    node.trusted().await.unwrap();
+    node.wait_until_trusted().await.unwrap();
     node
 }
 
@@ -61,7 +61,7 @@ async fn a_node_proves_its_trust_over_a_listener_that_sends_no_barriers() {
         listener.status().as_of().is_some_and(|as_of| as_of > began + Duration::from_secs(3))
     })
     .await;
-    node.trusted().await.unwrap();
+    node.wait_until_trusted().await.unwrap();
     assert!(matches!(node.status().trust, Trusted::For(_)));
 }
 

@@ -39,7 +39,7 @@ async fn node(world: &World, wire: &Proxy, pool_of: PoolOf, connections: usize) 
         }
     };
     let node = builder.connect().await.unwrap();
-    in_time("the node is in sync", node.trusted()).await.unwrap();
+    in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
     let users = 0..i64::try_from(connections).unwrap();
     for outcome in all(users.map(async |user| node.user_sessions(user).await)).await {
         outcome.unwrap();
@@ -63,14 +63,14 @@ async fn at_most_one_request_is_slow(pool_of: PoolOf, connections: usize) {
     wire.forget();
     let mut times = Vec::new();
     for round in 0..connections + 2 {
-        let (found, took) = timed(node.get(session.id()).refresh()).await;
+        let (found, took) = timed(node.get(session.id()).bypass_cache()).await;
         assert_eq!(n(&found.unwrap().unwrap()), i64::try_from(round).unwrap() + 1, "{pool_of:?}");
         times.push(took);
         let (listed, took) = timed(node.user_sessions(UserId::from(0))).await;
         assert_eq!(listed.unwrap().len(), 1);
         times.push(took);
         session.set("n", &(round + 2)).unwrap();
-        let (updated, took) = timed(node.update(&mut session)).await;
+        let (updated, took) = timed(node.save(&mut session)).await;
         updated.unwrap();
         times.push(took);
     }
@@ -101,11 +101,11 @@ async fn idle_connections_that_answer_are_kept() {
     let session = make(&node, 1).await.remove(0);
     // The read has no answer within its time, and its connection is closed.
     client.batch_execute("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    in_time("an error", node.get(session.id()).refresh()).await.unwrap_err();
+    in_time("an error", node.get(session.id()).bypass_cache()).await.unwrap_err();
     client.batch_execute("COMMIT").await.unwrap();
     in_time("the two that had no answer are closed", wire.wait_for_connections(2)).await;
     for _ in 0..8 {
-        let (found, took) = timed(node.get(session.id()).refresh()).await;
+        let (found, took) = timed(node.get(session.id()).bypass_cache()).await;
         assert!(found.unwrap().is_some() && took < SLOW, "{took:?}");
     }
     assert_eq!(wire.connections(), 2, "none of them was closed or made");
@@ -121,7 +121,7 @@ async fn no_read_fails_when_connections_are_cut() {
         let lists = all((0..4).map(async |user: i64| node.user_sessions(user).await));
         // The reads are sent first, or their connections are lent and not yet used.
         let cut = async { wire.cut() };
-        let (lists, read, ()) = tokio::join!(lists, node.get(session.id()).refresh(), cut);
+        let (lists, read, ()) = tokio::join!(lists, node.get(session.id()).bypass_cache(), cut);
         assert!(read.unwrap().is_some());
         for list in lists {
             list.unwrap();

@@ -18,7 +18,7 @@ async fn a_session_lives_on_two_nodes() {
 
     on_a.set("role", "user").unwrap();
     on_a.remove("cart");
-    a.update(&mut on_a).check_attributes().await.unwrap();
+    a.save(&mut on_a).check_attributes().await.unwrap();
     assert_eq!(on_a.version().get(), 2);
     b.catch_up().await.unwrap();
     let mut on_b = b.get(on_a.id()).await.unwrap().unwrap();
@@ -31,5 +31,5 @@ async fn a_session_lives_on_two_nodes() {
     b.catch_up().await.unwrap();
     assert!(b.get(on_a.id()).await.unwrap().is_none());
     on_b.set("role", "ghost").unwrap();
-    assert!(matches!(b.update(&mut on_b).await, Err(UpdateError::NotFound)));
+    assert!(matches!(b.save(&mut on_b).await, Err(UpdateError::NotFound)));
 }

@@ -15,7 +15,7 @@ impl World {
     /// A configuration without a limit of sessions per user, and with queues for whatever a test throws at them.
     pub fn roomy(&self) -> Config {
         let mut config = self.config();
-        config.max_sessions_per_user = 0;
+        config.sessions_per_user_max = 0;
         config.cache_sessions_max = 200_000;
         config.write_queue_max = 100_000;
         config.load_queue_max = 100_000;
@@ -41,7 +41,7 @@ impl World {
         let listen_on = driver_config(&wire.url_for(&self.url));
         let node = SessionManager::builder(config).url(&self.url).expect("the URL parses");
         let node = node.listen_on(listen_on).connect().await.expect("the node starts");
-        in_time("the node is in sync", node.trusted()).await.unwrap();
+        in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
         node
     }
 
@@ -112,15 +112,15 @@ pub async fn read(node: &SessionManager, id: SessionId) -> Session {
 /// As many new sessions at version 1, each of a user of its own, with `n` = 1.
 pub async fn make(node: &SessionManager, count: usize) -> Vec<Session> {
     let users = 0..i64::try_from(count).expect("few");
-    let births = users.map(|user| node.create(user).set("n", &1_i64).expect("it is within the limits"));
-    all(births).await.into_iter().map(|born| born.expect("it is created")).collect()
+    let new_sessions = users.map(|user| node.create(user).set("n", &1_i64).expect("it is within the limits"));
+    all(new_sessions).await.into_iter().map(|born| born.expect("it is created")).collect()
 }
 
 /// Sets `n` in all of them, through `node`, at once.
 pub async fn update_all(node: &SessionManager, sessions: &mut [Session], n: i64) {
     let updates = sessions.iter_mut().map(|session| {
         session.set("n", &n).expect("it is within the limits");
-        node.update(session)
+        node.save(session)
     });
     for outcome in all(updates).await {
         outcome.expect("it is updated");

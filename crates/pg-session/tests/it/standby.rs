@@ -44,7 +44,7 @@ impl Scene {
         let standby = primary.standby().apply_delay(LAG).start().unwrap();
         let young = create(&node).await.unwrap();
         changed.set("n", &2_i64).unwrap();
-        node.update(&mut changed).await.unwrap();
+        node.save(&mut changed).await.unwrap();
         assert!(node.delete(ended.id()).await.unwrap());
         let seen = driver_config(&standby.url()).connect(NoTls).await.unwrap();
         tokio::spawn(seen.1);
@@ -78,9 +78,9 @@ fn application_pool(url: &str) -> Pool {
     Pool::builder(Manager::new(driver_config(url), NoTls)).max_size(CONNECTIONS).build().unwrap()
 }
 
-/// Whose pool a node has.
+/// Scope pool a node has.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Whose {
+enum Scope {
     Own,
     Applications,
 }
@@ -88,14 +88,14 @@ enum Whose {
 /// A node whose pool goes by `pool_url` and whose listener by `listen_url`.
 async fn connect(
     world: &World,
-    whose: Whose,
+    whose: Scope,
     pool_url: &str,
     listen_url: &str,
 ) -> Result<(SessionManager, Option<Pool>), Error> {
     let builder = SessionManager::builder(config(world)).listen_on(driver_config(listen_url));
     match whose {
-        Whose::Own => Ok((builder.url(pool_url)?.connect().await?, None)),
-        Whose::Applications => {
+        Scope::Own => Ok((builder.url(pool_url)?.connect().await?, None)),
+        Scope::Applications => {
             let pool = application_pool(pool_url);
             Ok((builder.pool(pool.clone()).connect().await?, Some(pool)))
         }
@@ -104,7 +104,7 @@ async fn connect(
 
 /// Waits until the pool reaches a standby: the connections to the primary that were cut are found to be closed.
 async fn refused(node: &SessionManager, id: SessionId) {
-    eventually("the pool reaches the standby", async || match node.get(id).refresh().await {
+    eventually("the pool reaches the standby", async || match node.get(id).bypass_cache().await {
         Err(error) if error.to_string().contains("standby") => true,
         Err(_) => false,
         Ok(found) => panic!("a standby answered: {}", found.is_some()),
@@ -123,28 +123,28 @@ fn is_retryable<T>(outcome: Result<T, Error>) -> bool {
 /// A   updates, deletes and creates on the primary
 /// B   listens on the primary, trusted ┊ its pool reaches the standby ┊ its pool reaches the primary
 /// ```
-async fn standby_is_left_at_once(whose: Whose) {
+async fn standby_is_left_at_once(whose: Scope) {
     let scene = Scene::get().await;
     let wire = Proxy::start(scene.primary.addr()).await.unwrap();
     let (url, direct) = (wire.url_for(&scene.primary.url()), scene.primary.url());
     let (b, pool) = connect(&scene.world, whose, &url, &direct).await.unwrap();
-    in_time("the node is trusted", b.trusted()).await.unwrap();
-    let mut doomed = create(&b).await.unwrap();
+    in_time("the node is trusted", b.wait_until_trusted()).await.unwrap();
+    let mut to_evict = create(&b).await.unwrap();
     b.evict_all().await.unwrap();
 
     wire.redirect(scene.standby.addr());
     wire.cut();
     refused(&b, scene.ended).await;
-    for id in [scene.ended, scene.changed, scene.young, doomed.id()] {
-        assert!(is_retryable(b.get(id).refresh().await));
+    for id in [scene.ended, scene.changed, scene.young, to_evict.id()] {
+        assert!(is_retryable(b.get(id).bypass_cache().await));
         assert!(is_retryable(b.get(id).await));
     }
     assert!(is_retryable(b.user_sessions(USER).await));
-    assert!(is_retryable(b.delete(doomed.id()).await));
+    assert!(is_retryable(b.delete(to_evict.id()).await));
     assert!(is_retryable(b.delete_user_sessions(USER + 1).await));
     assert!(is_retryable(create(&b).await));
-    doomed.set("n", &2_i64).unwrap();
-    assert!(b.update(&mut doomed).await.is_err());
+    to_evict.set("n", &2_i64).unwrap();
+    assert!(b.save(&mut to_evict).await.is_err());
     assert!(is_retryable(b.evict_all().await));
     assert_eq!(b.status().cache.sessions, 0, "no row of the standby is kept");
     assert!(hit(&b, scene.ended).is_none());
@@ -155,21 +155,21 @@ async fn standby_is_left_at_once(whose: Whose) {
         assert!(idle.iter().all(Result::is_ok));
     }
     wire.redirect(scene.primary.addr());
-    assert!(b.delete(doomed.id()).await.unwrap(), "the first logout after the failover succeeds");
+    assert!(b.delete(to_evict.id()).await.unwrap(), "the first logout after the failover succeeds");
     assert!(b.get(scene.ended).await.unwrap().is_none());
     assert_eq!(n(&b.get(scene.changed).await.unwrap().unwrap()), 2);
     assert!(b.get(scene.young).await.unwrap().is_some());
-    in_time("the node is trusted again", b.trusted()).await.unwrap();
+    in_time("the node is trusted again", b.wait_until_trusted()).await.unwrap();
 }
 
 #[tokio::test]
 async fn own_pool_on_lagging_standby_reads_nothing() {
-    standby_is_left_at_once(Whose::Own).await;
+    standby_is_left_at_once(Scope::Own).await;
 }
 
 #[tokio::test]
 async fn application_pool_on_lagging_standby_reads_nothing() {
-    standby_is_left_at_once(Whose::Applications).await;
+    standby_is_left_at_once(Scope::Applications).await;
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn of_several_hosts_pool_and_listener_use_the_primary() {
     let scene = Scene::get().await;
     let url = hosts([&scene.standby, &scene.primary]);
     let node = SessionManager::connect(&url, config(&scene.world)).await.unwrap();
-    in_time("the listener is on the primary, too", node.trusted()).await.unwrap();
+    in_time("the listener is on the primary, too", node.wait_until_trusted()).await.unwrap();
     assert!(node.get(scene.ended).await.unwrap().is_none());
     assert!(node.get(scene.young).await.unwrap().is_some());
     let session = create(&node).await.unwrap();
@@ -188,12 +188,12 @@ async fn of_several_hosts_pool_and_listener_use_the_primary() {
 async fn node_does_not_start_on_a_standby() {
     let scene = Scene::get().await;
     let (standby, primary) = (scene.standby.url(), scene.primary.url());
-    for whose in [Whose::Own, Whose::Applications] {
+    for whose in [Scope::Own, Scope::Applications] {
         let error = connect(&scene.world, whose, &standby, &primary).await.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{whose:?}: {error}");
         assert!(error.to_string().contains("address of the primary"), "{whose:?}: {error}");
     }
-    let error = connect(&scene.world, Whose::Own, &primary, &standby).await.map(|_| ()).unwrap_err();
+    let error = connect(&scene.world, Scope::Own, &primary, &standby).await.map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("`listen_on`"), "a standby sends no notifications: {error}");
 }
 
@@ -203,8 +203,8 @@ async fn rows_of_a_read_only_server_are_not_used() {
     let world = World::in_own_database().await;
     let client = world.client().await;
     let name: String = client.query_one("SELECT current_database()", &[]).await.unwrap().get(0);
-    let (node, _pool) = connect(&world, Whose::Applications, &world.url, &world.url).await.unwrap();
-    in_time("the node is trusted", node.trusted()).await.unwrap();
+    let (node, _pool) = connect(&world, Scope::Applications, &world.url, &world.url).await.unwrap();
+    in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
     let session = create(&node).await.unwrap();
     node.evict_all().await.unwrap();
     let switch = async |to: &str| {
@@ -236,12 +236,12 @@ async fn failover_and_return_need_no_restart() {
     let first = world.node_with(config(&world)).await;
     let new = old.standby().start().unwrap();
     let (name, both) = (wire.url_for(&old.url()), hosts([&old, &new]));
-    let (own, _) = connect(&world, Whose::Own, &name, &name).await.unwrap();
-    let (applications, pool) = connect(&world, Whose::Applications, &name, &name).await.unwrap();
-    let (several, _) = connect(&world, Whose::Own, &both, &both).await.unwrap();
+    let (own, _) = connect(&world, Scope::Own, &name, &name).await.unwrap();
+    let (applications, pool) = connect(&world, Scope::Applications, &name, &name).await.unwrap();
+    let (several, _) = connect(&world, Scope::Own, &both, &both).await.unwrap();
     let nodes = [("own", &own), ("application's", &applications), ("several hosts", &several)];
     for (_, node) in nodes {
-        in_time("the node is trusted", node.trusted()).await.unwrap();
+        in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
     }
     let session = create(&first).await.unwrap();
     for (_, node) in nodes {
@@ -260,7 +260,7 @@ async fn failover_and_return_need_no_restart() {
     }
     new.promote().unwrap();
     for (_, node) in nodes {
-        in_time("it is trusted again", node.trusted()).await.unwrap();
+        in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
         assert_eq!(n(&node.get(session.id()).await.unwrap().unwrap()), 1);
     }
     let [ended, kept] = [create(&own).await.unwrap(), create(&several).await.unwrap()];
@@ -289,7 +289,7 @@ async fn failover_and_return_need_no_restart() {
                  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
     client.0.query(ended, &[]).await.unwrap();
     eventually("several hosts: it finds the primary", async || {
-        several.get(kept.id()).refresh().await.is_ok()
+        several.get(kept.id()).bypass_cache().await.is_ok()
     })
     .await;
 
@@ -299,7 +299,7 @@ async fn failover_and_return_need_no_restart() {
     wire.redirect(new.addr());
     assert!(applications.delete(kept.id()).await.unwrap(), "the first logout succeeds");
     for (_, node) in nodes {
-        in_time("it is trusted again", node.trusted()).await.unwrap();
+        in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
         assert!(node.get(kept.id()).await.unwrap().is_none());
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use pg_session::{GroupId, IdleLimit, Session, SessionManager, Update};
+use pg_session::{GroupId, IdleLimit, Save, Session, SessionManager};
 
 use crate::stage::{all, hit, in_time, read};
 use crate::support::World;
@@ -12,7 +12,7 @@ use crate::support::World;
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What an update may ask for: changes of attributes, and of the row.
-type Change = (&'static str, fn(&mut Session), for<'a> fn(Update<'a>) -> Update<'a>);
+type Change = (&'static str, fn(&mut Session), for<'a> fn(Save<'a>) -> Save<'a>);
 
 const CHANGES: [Change; 10] = [
     ("set", |session| session.set("a", "new").unwrap(), |update| update),
@@ -52,9 +52,9 @@ fn update<'a>(
     session: &'a mut Session,
     (_, edit, ask): &Change,
     tell: bool,
-) -> Update<'a> {
+) -> Save<'a> {
     edit(session);
-    let update = ask(writer.update(session));
+    let update = ask(writer.save(session));
     if tell { update } else { update.no_notify() }
 }
 
@@ -122,7 +122,7 @@ async fn each_way(tell: bool) -> [Vec<Seen>; 4] {
     for session in &overtaken {
         let mut theirs = read(&hearer, session.id()).await;
         theirs.set("b", "old").unwrap();
-        hearer.update(&mut theirs).no_notify().await.unwrap();
+        hearer.save(&mut theirs).no_notify().await.unwrap();
     }
     let before = writer.status().writes.update_statements;
     for (session, change) in overtaken.iter_mut().zip(&CHANGES) {
@@ -138,7 +138,7 @@ async fn each_way(tell: bool) -> [Vec<Seen>; 4] {
             assert_eq!(session.version().get(), version, "{name}");
             let held = hit(&hearer, session.id());
             assert_eq!(held.is_none(), tell, "{name}: what the other node still has in memory");
-            let stored = hearer.get(session.id()).refresh().await.unwrap().unwrap();
+            let stored = hearer.get(session.id()).bypass_cache().await.unwrap().unwrap();
             assert_eq!((seen(&stored), stored.version()), (seen(session), session.version()), "{name}");
             way.push(seen(session));
         }

@@ -54,7 +54,7 @@ impl World {
         config.schema.clone_from(&self.schema);
         config.migrations = Migrations::Apply;
         config.pool_connections_max = 4;
-        config.max_sessions_per_user = 5;
+        config.sessions_per_user_max = 5;
         // A busy machine is not what these tests are about; those that are about time-outs set their own.
         config.query_timeout = PATIENCE;
         // Tests of interleavings hold a row until the statement has met something else; `row_locks` has the default.
@@ -69,7 +69,7 @@ impl World {
 
     pub async fn node_with(&self, config: Config) -> SessionManager {
         let node = SessionManager::connect(&self.url, config).await.expect("the node starts");
-        node.trusted().await.unwrap();
+        node.wait_until_trusted().await.unwrap();
         node
     }
 

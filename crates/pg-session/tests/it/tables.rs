@@ -121,23 +121,23 @@ pub struct Places {
     /// The rows of their own, with the versions that wrote them, expired ones included.
     pub apart: Vec<(String, i64)>,
     /// Whether the session says that it may have such.
-    pub spilled: bool,
+    pub has_overflow: bool,
 }
 
 pub async fn places(client: &Client, id: SessionId) -> Places {
-    let text = "SELECT attributes, spilled FROM sessions WHERE id = $1";
+    let text = "SELECT attributes, has_overflow FROM sessions WHERE id = $1";
     let row = client.query_one(text, &[&id.expose()]).await.expect("the session");
     let text = "SELECT key, version FROM session_attributes WHERE session_id = $1 ORDER BY key";
     let apart = client.query(text, &[&id.expose()]).await.expect("the rows");
     Places {
         packed: row.get(0),
         apart: apart.iter().map(|row| (row.get(0), row.get(1))).collect(),
-        spilled: row.get(1),
+        has_overflow: row.get(1),
     }
 }
 
 /// For comparisons.
-pub fn in_places(packed: &str, apart: &[(&str, i64)], spilled: bool) -> Places {
+pub fn in_places(packed: &str, apart: &[(&str, i64)], has_overflow: bool) -> Places {
     let apart = apart.iter().map(|&(key, version)| (key.to_owned(), version)).collect();
-    Places { packed: packed.to_owned(), apart, spilled }
+    Places { packed: packed.to_owned(), apart, has_overflow }
 }

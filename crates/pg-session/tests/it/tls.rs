@@ -184,7 +184,7 @@ async fn sslmode_and_sslrootcert_mean_what_libpq_means() {
                 if case.expected() == Outcome::Invalid { Outcome::Invalid } else { Outcome::Refused }
             }
             Ok(node) => {
-                in_time("the node is trusted", node.trusted()).await.unwrap();
+                in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
                 match connections(&world.client().await, &name).await {
                     (all, encrypted) if all >= 2 && all == encrypted => Outcome::Encrypted,
                     (all, 0) if all >= 2 => Outcome::Plain,
@@ -272,7 +272,7 @@ async fn a_listener_inherits_the_pools_verification() {
         builder.listen_on(driver_config(&format!("{listen_on} port={port} user=postgres"))).connect().await
     };
     let node = connect("host=localhost application_name=hears").await.unwrap();
-    in_time("the node is trusted", node.trusted()).await.unwrap();
+    in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
     assert_eq!(connections(&world.client().await, "hears").await, (1, 1), "prefer becomes verify-full");
 
     let outcome = connect("host=127.0.0.1 application_name=wrong_host").await;
@@ -301,7 +301,7 @@ async fn a_client_certificate_reaches_the_server() {
         )
     };
     let node = SessionManager::connect(&url(&certificate, &key), world.config()).await.unwrap();
-    in_time("the node is trusted", node.trusted()).await.unwrap();
+    in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
     let names = "SELECT DISTINCT client_dn FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
                  WHERE application_name = 'with_certificate'";
     let rows = world.client().await.query(names, &[]).await.unwrap();
@@ -346,7 +346,7 @@ async fn a_revoked_certificate_is_refused() {
         SessionManager::connect(&format!("{url} sslcrl={lists}"), world.config()).await
     };
     let node = connect(&list(&[6, 8])).await.unwrap();
-    in_time("the node is trusted", node.trusted()).await.unwrap();
+    in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
     let error = connect(&list(&[7])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(format!("{error:?}").contains("Revoked"), "{error:?}");

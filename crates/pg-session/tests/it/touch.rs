@@ -22,8 +22,8 @@ fn config(world: &World) -> Config {
     let mut config = world.config();
     config.trust_window = 10 * MINUTE;
     config.idle_timeout = 48 * 60 * MINUTE;
-    config.touch_interval = 60 * MINUTE;
-    config.max_sessions_per_user = 0;
+    config.last_access_flush_interval = 60 * MINUTE;
+    config.sessions_per_user_max = 0;
     config
 }
 
@@ -103,9 +103,12 @@ async fn the_last_access_never_moves_backwards() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_access_past_half_of_the_idle_limit_is_written_at_once_and_keeps_the_session_alive() {
     let scene = Scene::new().await;
-    let node = scene.node(|config| (config.idle_timeout, config.touch_interval) = (4 * MINUTE, MINUTE)).await;
-    let other =
-        scene.node(|config| (config.idle_timeout, config.touch_interval) = (4 * MINUTE, MINUTE)).await;
+    let node = scene
+        .node(|config| (config.idle_timeout, config.last_access_flush_interval) = (4 * MINUTE, MINUTE))
+        .await;
+    let other = scene
+        .node(|config| (config.idle_timeout, config.last_access_flush_interval) = (4 * MINUTE, MINUTE))
+        .await;
     let id = node.create(1).await.unwrap().id();
     for round in 1..=4 {
         let now = round * 3 * MINUTE;
@@ -115,7 +118,7 @@ async fn an_access_past_half_of_the_idle_limit_is_written_at_once_and_keeps_the_
         eventually("the access is written", async || scene.last_access(id).await == at(now)).await;
         // The statement is committed before the node hears of it.
         eventually("the node knows", async || node.status().touches_waiting == 0).await;
-        let read = other.get(id).no_touch().refresh().await.unwrap();
+        let read = other.get(id).no_touch().bypass_cache().await.unwrap();
         assert!(read.is_some(), "alive for the database in round {round}");
     }
 }
@@ -127,7 +130,7 @@ async fn a_read_without_touch_is_no_access() {
     let id = node.create(1).await.unwrap().id();
     scene.clocks.set(MINUTE).await;
     assert!(node.get(id).no_touch().await.unwrap().unwrap().is_from_cache());
-    assert!(node.get(id).no_touch().refresh().await.unwrap().is_some());
+    assert!(node.get(id).no_touch().bypass_cache().await.unwrap().is_some());
     assert_eq!(node.status().touches_waiting, 0);
     assert!(node.shutdown(DEADLINE).await.is_complete());
     assert_eq!(scene.last_access(id).await, at(Duration::ZERO));
@@ -147,7 +150,7 @@ async fn full_batches_wait_for_the_interval_unless_they_are_more_than_memory_hol
         node.get(*id).await.unwrap().unwrap();
     }
     // A flush that was woken has its turn.
-    node.get(ids[0]).no_touch().refresh().await.unwrap().unwrap();
+    node.get(ids[0]).no_touch().bypass_cache().await.unwrap().unwrap();
     assert_eq!(node.status().touches_waiting, 7);
     node.get(ids[7]).await.unwrap().unwrap();
     eventually("the crowd is written", async || {
@@ -161,7 +164,9 @@ async fn full_batches_wait_for_the_interval_unless_they_are_more_than_memory_hol
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_urgent_access_does_not_take_those_along_that_can_wait() {
     let scene = Scene::new().await;
-    let node = scene.node(|config| (config.idle_timeout, config.touch_interval) = (4 * MINUTE, MINUTE)).await;
+    let node = scene
+        .node(|config| (config.idle_timeout, config.last_access_flush_interval) = (4 * MINUTE, MINUTE))
+        .await;
     let old = node.create(1).await.unwrap().id();
     scene.clocks.set(2 * MINUTE).await;
     node.catch_up().await.unwrap();
@@ -185,7 +190,7 @@ async fn two_versions_of_a_session_wait_as_one_with_the_later_access() {
     node.get(id).await.unwrap().unwrap();
     let mut changed = node.get(id).await.unwrap().unwrap();
     changed.set("color", &"red").unwrap();
-    node.update(&mut changed).await.unwrap();
+    node.save(&mut changed).await.unwrap();
     scene.clocks.set(2 * MINUTE).await;
     node.get(id).await.unwrap().unwrap();
     assert_eq!(node.status().touches_waiting, 1);
@@ -197,7 +202,7 @@ async fn two_versions_of_a_session_wait_as_one_with_the_later_access() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accesses_that_could_not_be_written_wait_for_the_next_flush() {
     let scene = Scene::new().await;
-    let node = scene.node(|config| config.touch_interval = SOON).await;
+    let node = scene.node(|config| config.last_access_flush_interval = SOON).await;
     let (a, b) = (node.create(1).await.unwrap().id(), node.create(2).await.unwrap().id());
     scene.clocks.set(MINUTE).await;
     scene.observer.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
@@ -218,7 +223,7 @@ async fn accesses_that_could_not_be_written_wait_for_the_next_flush() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_does_not_wait_for_a_row_that_somebody_holds() {
     let scene = Scene::new().await;
-    let node = scene.node(|config| config.touch_interval = SECOND).await;
+    let node = scene.node(|config| config.last_access_flush_interval = SECOND).await;
     let (held, free) = (node.create(1).await.unwrap().id(), node.create(2).await.unwrap().id());
     let holder = Holder::hold(&scene.world, &[held]).await;
     scene.clocks.set(MINUTE).await;

@@ -24,7 +24,7 @@ async fn clean_up_deletes_what_has_ended_and_nothing_else() {
     let world = World::new();
     let mut config = world.config();
     config.cleanup_batch_max = 3; // several statements each
-    config.max_sessions_per_user = 0;
+    config.sessions_per_user_max = 0;
     let node = world.node_with(config).await;
     for user in [1, 2, 3] {
         for _ in 0..10 {
@@ -45,7 +45,7 @@ async fn clean_up_deletes_what_has_ended_and_nothing_else() {
     age(&world, "expires_at", &[1]).await;
     age(&world, "last_accessed_at", &[2]).await;
 
-    let done = node.clean_up().await.unwrap();
+    let done = node.cleanup().await.unwrap();
     assert_eq!(
         (done.expired, done.idle, done.attributes, done.left_to_another),
         (10, 10, 1, false),
@@ -54,7 +54,7 @@ async fn clean_up_deletes_what_has_ended_and_nothing_else() {
     assert_eq!(count(&world, "sessions").await, 12, "user 3, the exempt one, the one with the offer");
     assert_eq!(count(&world, "session_attributes").await, 10, "those of deleted sessions went with them");
     assert_eq!(node.user_sessions(3).await.unwrap().len(), 10);
-    let again = node.clean_up().await.unwrap();
+    let again = node.cleanup().await.unwrap();
     assert_eq!((again.expired, again.idle, again.attributes), (0, 0, 0));
 }
 
@@ -73,10 +73,10 @@ async fn clean_up_leaves_the_work_to_a_node_that_is_at_it() {
     let other = client.transaction().await.unwrap();
     let lock = format!("SELECT pg_advisory_xact_lock(hashtextextended('{channel}/clean', 0))");
     other.batch_execute(&lock).await.unwrap();
-    let done = node.clean_up().await.unwrap();
+    let done = node.cleanup().await.unwrap();
     assert!(done.left_to_another && done.expired == 0, "{done:?}");
     other.rollback().await.unwrap();
-    assert_eq!(node.clean_up().await.unwrap().expired, 1);
+    assert_eq!(node.cleanup().await.unwrap().expired, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,7 +107,7 @@ async fn a_cleaned_up_session_leaves_every_memory() {
     b.get(session.id()).await.unwrap().unwrap();
     assert_eq!(b.status().cache.sessions, 1);
     age(&world, "expires_at", &[1]).await;
-    assert_eq!(a.clean_up().await.unwrap().expired, 1);
+    assert_eq!(a.cleanup().await.unwrap().expired, 1);
     b.catch_up().await.unwrap();
     assert_eq!(b.status().cache.sessions, 0);
     assert!(b.get(session.id()).await.unwrap().is_none());
@@ -165,7 +165,7 @@ async fn an_attribute_is_removed_from_all_sessions_of_a_user_on_every_node() {
     let stale = &mut held[0];
     stale.set("roles", &["user"]).unwrap();
     assert!(
-        matches!(b.update(stale).check_attributes().await, Err(UpdateError::Conflict { keys }) if keys == ["roles"])
+        matches!(b.save(stale).check_attributes().await, Err(UpdateError::Conflict { keys }) if keys == ["roles"])
     );
     assert!(a.delete_attribute_from_user_sessions(1, "").await.is_err());
 }
@@ -179,7 +179,7 @@ async fn a_quiet_update_is_not_heard_and_a_told_conflict_is() {
     let mut on_a = a.create(1).set("n", &1).unwrap().await.unwrap();
     let mut on_b = b.get(on_a.id()).await.unwrap().unwrap();
     on_a.set("n", &2).unwrap();
-    a.update(&mut on_a).no_notify().await.unwrap();
+    a.save(&mut on_a).no_notify().await.unwrap();
     b.catch_up().await.unwrap();
     assert_eq!(b.get(on_a.id()).await.unwrap().unwrap().get::<i32>("n").unwrap(), Some(1), "as it asked for");
     assert_eq!(
@@ -190,11 +190,11 @@ async fn a_quiet_update_is_not_heard_and_a_told_conflict_is() {
     let third = world.node().await;
     let mut on_third = third.get(on_a.id()).await.unwrap().unwrap();
     on_b.set("n", &3).unwrap();
-    assert!(matches!(b.update(&mut on_b).check_version().await, Err(UpdateError::Conflict { .. })));
+    assert!(matches!(b.save(&mut on_b).check_version().await, Err(UpdateError::Conflict { .. })));
     on_third.set("n", &4).unwrap();
-    third.update(&mut on_third).no_notify().await.unwrap();
+    third.save(&mut on_third).no_notify().await.unwrap();
     on_b.set("n", &5).unwrap();
-    assert!(matches!(b.update(&mut on_b).check_version().await, Err(UpdateError::Conflict { .. })));
+    assert!(matches!(b.save(&mut on_b).check_version().await, Err(UpdateError::Conflict { .. })));
     a.catch_up().await.unwrap();
     assert_eq!(
         a.get(on_a.id()).await.unwrap().unwrap().get::<i32>("n").unwrap(),
@@ -212,7 +212,7 @@ async fn updates_stay_quiet_by_configuration() {
     let mut on_a = a.create(1).set("n", &1).unwrap().await.unwrap();
     b.get(on_a.id()).await.unwrap().unwrap();
     on_a.set("n", &2).unwrap();
-    a.update(&mut on_a).await.unwrap();
+    a.save(&mut on_a).await.unwrap();
     b.catch_up().await.unwrap();
     assert_eq!(b.get(on_a.id()).await.unwrap().unwrap().get::<i32>("n").unwrap(), Some(1));
 }
@@ -227,7 +227,7 @@ async fn an_entry_past_its_lifetime_in_the_cache_is_read_once_and_renewed() {
     let world = World::new();
     let clocks = Clocks::new(&world).await;
     let mut config = world.config();
-    config.cache_lifetime = LIFETIME;
+    config.cache_ttl = LIFETIME;
     let node = clocks.node(&world, config).await;
     let session = node.create(1).await.unwrap();
     clocks.set(LIFETIME - Duration::from_millis(1)).await;

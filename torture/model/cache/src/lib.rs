@@ -16,10 +16,10 @@ mod cache;
 mod clock;
 #[path = "../../../../crates/pg-session/src/error.rs"]
 mod error;
+#[path = "../../../../crates/pg-session/src/failpoints.rs"]
+mod failpoints;
 #[path = "../../../../crates/pg-session/src/id.rs"]
 mod id;
-#[path = "../../../../crates/pg-session/src/probes.rs"]
-mod probes;
 #[path = "../../../../crates/pg-session/src/session/mod.rs"]
 mod session;
 #[path = "../../../../crates/pg-session/src/version.rs"]

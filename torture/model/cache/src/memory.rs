@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use crate::cache::{self, Cache};
 use crate::clock::{Clock, DbTime};
+use crate::failpoints::{Guard, Probes};
 use crate::id::{GroupId, SessionId, UserId};
-use crate::probes::{Guard, Probes};
 use crate::session::IdleLimit;
 use crate::session::attributes::Attributes;
 use crate::session::changes::Limits;
-use crate::session::record::{Record, Revision, Row, Rules, SharedRecord};
+use crate::session::record::{Policy, Record, Revision, Row, SharedRecord};
 use crate::version::Version;
 
 /// A guard of the cache that a control leaves out. Some are switches of the library. For the others, [`Memory`] puts
@@ -96,7 +96,8 @@ fn group() -> GroupId {
 fn record(id: SessionId, version: i64) -> SharedRecord {
     let limits = Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 };
     let hour = Duration::from_secs(3_600);
-    let rules = Arc::new(Rules { clock: Clock::monotonic(), limits, idle_timeout: hour, touch_step: hour });
+    let policy =
+        Arc::new(Policy { clock: Clock::monotonic(), limits, idle_timeout: hour, touch_resolution: hour });
     let row = Row {
         id,
         user_id: Some(user()),
@@ -108,7 +109,7 @@ fn record(id: SessionId, version: i64) -> SharedRecord {
         idle_limit: IdleLimit::Exempt,
         rotated: false,
     };
-    SharedRecord::new(Record::new(rules, row, Attributes::default(), DbTime::NEVER))
+    SharedRecord::new(Record::new(policy, row, Attributes::default(), DbTime::NEVER))
 }
 
 impl Memory {
@@ -170,39 +171,39 @@ impl Memory {
         }
     }
 
-    pub fn discard(&self, id: SessionId) {
+    pub fn mark_absent(&self, id: SessionId) {
         if self.lacks(Missing::AbsenceRevokes) {
             self.cache.evict(id);
         } else {
-            self.cache.discard(id);
+            self.cache.mark_absent(id);
         }
     }
 
-    pub fn drop_user(&self) {
-        let forget_all = || self.cache.sessions_of(user()).into_iter().for_each(|id| self.cache.forget(id));
+    pub fn remove_user(&self) {
+        let forget_all = || self.cache.sessions_of(user()).into_iter().for_each(|id| self.cache.remove(id));
         if self.lacks(Missing::OwnerRevokes) {
             forget_all();
             return;
         }
         if self.lacks(Missing::OwnerTicketsFirst) {
             forget_all();
-            let _unlisted = self.cache.drop_user(user());
+            let _unlisted = self.cache.remove_user(user());
             return;
         }
-        let mut dropping = self.cache.drop_user(user());
+        let mut dropping = self.cache.remove_user(user());
         while dropping.step() {}
     }
 
-    pub fn drop_group(&self) {
-        let mut dropping = self.cache.drop_group(group());
+    pub fn remove_group(&self) {
+        let mut dropping = self.cache.remove_group(group());
         while dropping.step() {}
     }
 
-    pub fn drop_all(&self) {
+    pub fn remove_all(&self) {
         if self.lacks(Missing::Generation) {
             self.cache.drain();
         } else {
-            self.cache.drop_all();
+            self.cache.remove_all();
         }
     }
 
@@ -219,7 +220,7 @@ impl Memory {
         self.cache.verify(ticket.0, id, Some((revision, DbTime::NEVER)));
     }
 
-    /// The version in memory. What `drop_all` left is never served.
+    /// The version in memory. What `remove_all` left is never served.
     pub fn get(&self, id: SessionId) -> Option<i64> {
         let slot = self.cache.get(id).filter(|slot| slot.epoch.is_of_generation(self.cache.epoch()))?;
         Some(slot.record.row.version.get())

@@ -114,7 +114,7 @@ impl Life {
 async fn change_theme(node: &Node, id: SessionId, theme: &str) -> Result<bool, Why> {
     let Some(mut session) = node.sessions.get(id).await? else { return Ok(false) };
     session.set("theme", theme)?;
-    match node.sessions.update(&mut session).await {
+    match node.sessions.save(&mut session).await {
         Ok(()) => Ok(true),
         Err(UpdateError::NotFound) => Ok(false),
         Err(error) => Err(error.into()),

@@ -41,7 +41,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
     let mend = async {
         let begin = Instant::now();
         wires.mend();
-        stage.b.sessions.trusted().await?;
+        stage.b.sessions.wait_until_trusted().await?;
         Ok((format!("after {}", took(begin.elapsed())), ()))
     };
     teller.step("the network is back: B listens, and is in sync again", mend).await?;
@@ -64,7 +64,7 @@ async fn change_both(stage: &Stage, scene: &Scene) -> Result<(String, ()), Why> 
     for id in [scene.bob, scene.cleo] {
         let mut session = found(&stage.a, id).await?;
         session.set("theme", "new")?;
-        stage.a.sessions.update(&mut session).await?;
+        stage.a.sessions.save(&mut session).await?;
     }
     ensure(!stage.b.is_trusted(), || "B trusts its memory again, without a listener".to_owned())?;
     Ok((took(begin.elapsed()), ()))

@@ -34,13 +34,13 @@ pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Resul
     }
     let revive = async {
         in_flight.set("theme", "undead")?;
-        match stage.a.sessions.update(&mut in_flight).await {
+        match stage.a.sessions.save(&mut in_flight).await {
             Err(UpdateError::NotFound) => {}
             Err(error) => return Err(error.into()),
             Ok(()) => return Err(Why::new("the update was accepted")),
         }
         for node in stage.nodes() {
-            let seen = node.sessions.get(id).refresh().await?;
+            let seen = node.sessions.get(id).bypass_cache().await?;
             ensure(seen.is_none(), || format!("the session is back on {}", node.name))?;
         }
         Ok(("\"not found\"".to_owned(), ()))

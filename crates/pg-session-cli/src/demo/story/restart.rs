@@ -114,7 +114,7 @@ async fn write(sessions: SessionManager, mut session: Session, load: Arc<Load>) 
     while !load.stop.load(Ordering::Relaxed) {
         number += 1;
         session.set("number", &number)?;
-        match sessions.update(&mut session).await {
+        match sessions.save(&mut session).await {
             Ok(()) => {
                 account.acknowledged += 1;
                 load.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -166,7 +166,7 @@ async fn compare(stage: &Stage, accounts: &[Account]) -> Result<(String, ()), Wh
     let begin = Instant::now();
     let client = stage.server.client().await?;
     for node in stage.nodes() {
-        node.sessions.trusted().await?;
+        node.sessions.wait_until_trusted().await?;
         for account in accounts {
             let text = "SELECT version FROM sessions WHERE id = $1";
             let version: i64 = client.query_one(text, &[&account.id.expose()]).await?.try_get(0)?;

@@ -22,7 +22,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Resul
         let mut session = found(&stage.a, id).await?;
         let begin = Instant::now();
         session.set_for("elevated", &true, GRANTED)?;
-        stage.a.sessions.update(&mut session).await?;
+        stage.a.sessions.save(&mut session).await?;
         let version = session.version();
         let time = begin.elapsed();
         // B has heard of the grant, so that whatever it hears from now on is something else.

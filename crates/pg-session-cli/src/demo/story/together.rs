@@ -33,7 +33,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
         let begin = Instant::now();
         for session in &mut sessions {
             session.set("seen", &1)?;
-            node.sessions.update(session).await?;
+            node.sessions.save(session).await?;
         }
         let commits = node.sessions.status().writes.update_statements - before;
         Ok((cost(commits, begin.elapsed()), sessions))
@@ -72,7 +72,7 @@ async fn update_all(node: &Node, sessions: Vec<Session>) -> Result<(), Why> {
     for mut session in sessions {
         session.set("seen", &2)?;
         let sessions = node.sessions.clone();
-        updating.spawn(async move { sessions.update(&mut session).await });
+        updating.spawn(async move { sessions.save(&mut session).await });
     }
     while let Some(outcome) = updating.join_next().await {
         outcome??;

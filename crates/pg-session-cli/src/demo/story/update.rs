@@ -52,7 +52,7 @@ async fn change(stage: &Stage, id: SessionId, theme: &str) -> Result<Round, Why>
         Sighting::of(&stage.a, id, move |seen| seen.is_some_and(|seen| seen.version() > before)).await?;
     session.set("theme", theme)?;
     let begin = Instant::now();
-    stage.b.sessions.update(&mut session).await?;
+    stage.b.sessions.save(&mut session).await?;
     let acknowledged = Instant::now();
     let seen = sighting.seen().await?;
     let shown: Option<String> = found(&stage.a, id).await?.get("theme")?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pg_sandbox::Proxy;
 use pg_session::{Config, KeyRing, Migrations, SessionManager, Signer, SigningKey};
-use pg_session_web::{CookiePolicy, WebSessions};
+use pg_session_web::{CookiePolicy, SessionConfig};
 
 use super::ear::Ear;
 use super::orders::{Edge, Neighbour, Orders, Report, Setup};
@@ -60,7 +60,7 @@ async fn serve() -> Result<(), Why> {
     ensure(report.is_complete(), || format!("{} left something behind: {report:?}", setup.name))
 }
 
-async fn open(setup: &Setup) -> Result<(TcpListener, WebSessions, Proxy), Why> {
+async fn open(setup: &Setup) -> Result<(TcpListener, SessionConfig, Proxy), Why> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, setup.port)).map_err(|error| {
         Why::new(format!("port {}: {error}; choose the first of three free ones with --port", setup.port))
     })?;
@@ -74,9 +74,9 @@ async fn open(setup: &Setup) -> Result<(TcpListener, WebSessions, Proxy), Why> {
         .listen_on(tokio_postgres::Config::from_str(&wire.url_for(&setup.postgres_url))?)
         .connect()
         .await?;
-    manager.trusted().await?;
+    manager.wait_until_trusted().await?;
     let signer = Signer::new(KeyRing::new(&SigningKey::from_base64(&setup.key)?));
-    let sessions = WebSessions::new(manager, signer)
+    let sessions = SessionConfig::new(manager, signer)
         .cookie(CookiePolicy::named("pg-session-demo")?)
         .keep_at_login([CART]);
     Ok((listener, sessions, wire))
@@ -85,7 +85,7 @@ async fn open(setup: &Setup) -> Result<(TcpListener, WebSessions, Proxy), Why> {
 async fn serve_on(
     edge: Edge,
     listener: TcpListener,
-    sessions: WebSessions,
+    sessions: SessionConfig,
     shop: Arc<Shop>,
 ) -> Result<(), Why> {
     match edge {

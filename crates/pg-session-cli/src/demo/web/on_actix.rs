@@ -7,13 +7,17 @@ use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, Conten
 use actix_web::web::{self, Data, Json};
 use actix_web::{App, HttpResponse, HttpServer};
 use pg_session_actix::{Elevated, Session, SessionError, SessionMiddleware};
-use pg_session_web::WebSessions;
+use pg_session_web::SessionConfig;
 
 use super::shop::{self, Action, Billing, DeviceView, PAGE, Shop, View};
 use crate::why::Why;
 
 /// Serves until the process ends.
-pub(super) async fn serve(listener: TcpListener, sessions: WebSessions, shop: Arc<Shop>) -> Result<(), Why> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    sessions: SessionConfig,
+    shop: Arc<Shop>,
+) -> Result<(), Why> {
     let sessions = SessionMiddleware::from(sessions);
     let app = move || {
         App::new()

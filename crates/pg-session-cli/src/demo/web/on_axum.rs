@@ -9,13 +9,17 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
-use pg_session_web::WebSessions;
+use pg_session_web::SessionConfig;
 
 use super::shop::{self, Action, Billing, DeviceView, PAGE, Shop, View};
 use crate::why::Why;
 
 /// Serves until it is dropped.
-pub(super) async fn serve(listener: TcpListener, sessions: WebSessions, shop: Arc<Shop>) -> Result<(), Why> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    sessions: SessionConfig,
+    shop: Arc<Shop>,
+) -> Result<(), Why> {
     let app = Router::new()
         .route("/", get(async || ([(CACHE_CONTROL, "no-store")], Html(PAGE))))
         .route("/api/site", get(site))

@@ -149,7 +149,7 @@ impl Shop {
                 session.logout_others().await?;
             }
             Action::LogoutDevice { device } => {
-                session.end(device).await?;
+                session.end_device(device).await?;
             }
             Action::Add { item } => {
                 change_cart(session, item, |pieces| pieces.saturating_add(1).min(PIECES_MAX)).await?;
@@ -157,7 +157,7 @@ impl Shop {
             Action::Remove { item } => change_cart(session, item, |pieces| pieces.saturating_sub(1)).await?,
             // A real shop would ask for the password again.
             Action::StepUp => session.elevate(Billing::NAME, BILLING_FOR).await?,
-            Action::StepDown => session.lower(Billing::NAME).await?,
+            Action::StepDown => session.revoke_elevation(Billing::NAME).await?,
             Action::CutWire => self.set_wire(true),
             Action::MendWire => self.set_wire(false),
         }
@@ -218,7 +218,7 @@ async fn change_cart(session: &Session, item: Item, change: fn(u8) -> u8) -> Res
         };
         cart
     };
-    session.update(CART, change).await.map(drop)
+    session.modify(CART, change).await.map(drop)
 }
 
 impl TryFrom<String> for Name {

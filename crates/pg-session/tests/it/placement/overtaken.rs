@@ -31,20 +31,20 @@ async fn a_conflict_names_the_keys_that_differ_wherever_they_have_moved() {
         for key in ["changed", "removed", "same"] {
             set(&mut on_a, key, from);
         }
-        a.update(&mut on_a).await.unwrap();
+        a.save(&mut on_a).await.unwrap();
         let id = on_a.id();
         let mut on_b = read(&b, id).await;
         set(&mut on_b, "changed", to);
         set(&mut on_b, "new", to);
         set(&mut on_b, "theirs", to);
         on_b.remove("removed");
-        b.update(&mut on_b).await.unwrap();
+        b.save(&mut on_b).await.unwrap();
 
         let mut refused = on_a.clone();
         for key in ["changed", "removed", "new", "same", "mine"] {
             set(&mut refused, key, 0);
         }
-        match a.update(&mut refused).check_attributes().await {
+        match a.save(&mut refused).check_attributes().await {
             Err(UpdateError::Conflict { keys }) => {
                 assert_eq!(keys, ["changed", "new", "removed"], "{from} {to}");
             }
@@ -56,7 +56,7 @@ async fn a_conflict_names_the_keys_that_differ_wherever_they_have_moved() {
         // Those that nobody else has touched pass, on top of what the other has written.
         set(&mut on_a, "mine", from);
         set(&mut on_a, "same", to);
-        a.update(&mut on_a).check_attributes().await.unwrap();
+        a.save(&mut on_a).check_attributes().await.unwrap();
         let versions = |session: &Session| {
             ["changed", "mine", "new", "same", "theirs"]
                 .map(|key| session.attribute_version(key).unwrap().get())
@@ -85,8 +85,8 @@ async fn of_two_checked_updates_of_one_key_one_passes_and_of_two_keys_both_do() 
         let id = first.id();
         set(&mut first, "x", round / 2 % 4);
         set(&mut second, if same { "x" } else { "y" }, round / 8 % 4);
-        let outcomes = tokio::join!(async { a.update(&mut first).check_attributes().await }, async {
-            b.update(&mut second).check_attributes().await
+        let outcomes = tokio::join!(async { a.save(&mut first).check_attributes().await }, async {
+            b.save(&mut second).check_attributes().await
         },);
         let failed: Vec<UpdateError> = [outcomes.0, outcomes.1].into_iter().filter_map(Result::err).collect();
         let versions: Vec<i64> = stored(&observer, id).await.values().map(|held| held.version).collect();
@@ -113,9 +113,9 @@ async fn a_conflict_is_told_if_it_was_asked_for_and_if_the_update_would_have_bee
         let mut on_b = read(&b, on_a.id()).await;
         read(&third, on_a.id()).await;
         on_a.set("x", &sized(600)).unwrap();
-        a.update(&mut on_a).no_notify().await.unwrap();
+        a.save(&mut on_a).no_notify().await.unwrap();
         on_b.set("x", &2).unwrap();
-        let update = b.update(&mut on_b).check_attributes();
+        let update = b.save(&mut on_b).check_attributes();
         let outcome = if notify { update.await } else { update.no_notify().await };
         assert!(matches!(outcome, Err(UpdateError::Conflict { keys }) if keys == ["x"]));
         third.catch_up().await.unwrap();
@@ -146,7 +146,7 @@ async fn a_rotation_of_a_session_that_was_updated_meanwhile_goes_on_with_what_th
     on_b.set("new", &1).unwrap();
     on_b.set_for("ends", &1, HOUR).unwrap();
     on_b.remove("over");
-    b.update(&mut on_b).group(Some(8.into())).expires_in(HOUR * 2).await.unwrap();
+    b.save(&mut on_b).group(Some(8.into())).expires_in(HOUR * 2).await.unwrap();
 
     stale.set("mine", &1).unwrap();
     stale.set("more", &sized(800)).unwrap();
@@ -175,7 +175,7 @@ async fn a_rotation_of_a_session_that_was_updated_meanwhile_goes_on_with_what_th
             assert_eq!(same.attribute_expires_at(key), on_b.attribute_expires_at(key), "{key}");
         }
         let left = read(node, old).await;
-        assert!(left.is_rotated() && left.contains("left") && left.contains("new") && !left.contains("more"));
+        assert!(left.is_retired() && left.contains("left") && left.contains("new") && !left.contains("more"));
     }
     let inline = ["ends", "offer"].map(|key| {
         let end = session.attribute_expires_at(key).unwrap();

@@ -69,12 +69,12 @@ async fn an_attribute_is_taken_from_thousands_of_sessions_of_one_user() {
     const SESSIONS: usize = 3_001;
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let births = (0..SESSIONS).map(|at| match at % 3 {
+    let new_sessions = (0..SESSIONS).map(|at| match at % 3 {
         0 => a.create(1).set("role", &1).unwrap(),
         1 => a.create(1).set("role", &sized(600)).unwrap(),
         _ => a.create(1).set("cart", &serde_json::json!({ "role": [1] })).unwrap(),
     });
-    for born in all(births).await {
+    for born in all(new_sessions).await {
         born.unwrap();
     }
     assert_eq!(take(&b, "role").await, 2_001);
@@ -98,7 +98,7 @@ async fn an_attribute_that_is_set_while_it_is_taken_away_is_taken_away_or_set_af
             async move {
                 session.set("role", &sized(after)).unwrap();
                 session.set("seen", &1).unwrap();
-                a.update(&mut session).await
+                a.save(&mut session).await
             }
         });
         holder.blocks_many(&observer, 1).await;

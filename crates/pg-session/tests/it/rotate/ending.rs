@@ -124,7 +124,7 @@ async fn the_old_id_ends_with_its_grace_on_every_node() {
         clocks.set(since).await;
         for node in [&a, &b] {
             for id in [first, second] {
-                assert!(read(node, id).await.is_rotated(), "still for requests under way");
+                assert!(read(node, id).await.is_retired(), "still for requests under way");
             }
         }
     }
@@ -134,7 +134,7 @@ async fn the_old_id_ends_with_its_grace_on_every_node() {
             assert!(hit(node, id).is_none());
             assert!(node.get(id).await.unwrap().is_none(), "a later rotation shortens an earlier grace");
         }
-        assert!(!read(node, session.id()).await.is_rotated());
+        assert!(!read(node, session.id()).await.is_retired());
     }
 }
 
@@ -213,7 +213,7 @@ async fn a_clean_up_takes_what_is_left_and_spares_the_session() {
     let mut lasting = node.create(1).set("cart", &1).unwrap().await.unwrap();
     node.rotate(&mut lasting).await.unwrap();
     clocks.set(SECOND * 11).await;
-    assert_eq!(node.clean_up().await.unwrap().expired, 1);
+    assert_eq!(node.cleanup().await.unwrap().expired, 1);
     assert_eq!(counts(&observer).await, (1, 1));
     assert_eq!(stored(&observer, lasting.id()).await.keys().cloned().collect::<Vec<_>>(), ["cart"]);
 
@@ -223,10 +223,10 @@ async fn a_clean_up_takes_what_is_left_and_spares_the_session() {
     node.rotate(&mut ending).await.unwrap();
     let end = "UPDATE sessions SET expires_at = last_accessed_at WHERE id = $1";
     observer.execute(end, &[&ending.id().expose()]).await.unwrap();
-    assert_eq!(node.clean_up().await.unwrap().expired, 0, "left to the next one");
+    assert_eq!(node.cleanup().await.unwrap().expired, 0, "left to the next one");
     clocks.set(SECOND * 22).await;
-    node.clean_up().await.unwrap();
-    node.clean_up().await.unwrap();
+    node.cleanup().await.unwrap();
+    node.cleanup().await.unwrap();
     let rows = observer.query("SELECT id FROM sessions", &[]).await.unwrap();
     let rows: BTreeMap<uuid::Uuid, ()> = rows.iter().map(|row| (row.get(0), ())).collect();
     assert_eq!(rows.into_keys().collect::<Vec<_>>(), [lasting.id().expose()]);

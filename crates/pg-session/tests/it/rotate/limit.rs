@@ -100,7 +100,7 @@ async fn fifty_sign_ins_at_once_never_leave_more_than_five_sessions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_does_not_miss_a_session_that_is_being_rotated() {
     let world = World::new();
-    let [a, b] = two_nodes(&world, |config| config.max_sessions_per_user = 1).await;
+    let [a, b] = two_nodes(&world, |config| config.sessions_per_user_max = 1).await;
     let observer = world.client().await;
     let mut session = a.create(1).await.unwrap();
     let old = session.id();
@@ -137,7 +137,7 @@ async fn a_login_does_not_miss_a_session_that_is_being_rotated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_with_room_waits_for_a_sign_in_of_the_same_user() {
     let world = World::new();
-    let [a, b] = two_nodes(&world, |config| config.max_sessions_per_user = 1).await;
+    let [a, b] = two_nodes(&world, |config| config.sessions_per_user_max = 1).await;
     let observer = world.client().await;
     let mut visitor = a.create_anonymous().await.unwrap();
     let holder = Holder::hold(&world, &[visitor.id()]).await;
@@ -160,8 +160,8 @@ async fn a_login_with_room_waits_for_a_sign_in_of_the_same_user() {
 async fn where_the_policy_is_to_refuse_a_sign_in_is_refused_and_the_visitor_stays_one() {
     let world = World::new();
     let [a, b] = two_nodes(&world, |config| {
-        config.session_limit = SessionLimit::Refuse;
-        config.max_sessions_per_user = 2;
+        config.on_session_limit = SessionLimit::Refuse;
+        config.sessions_per_user_max = 2;
     })
     .await;
     let mut first = a.create(1).await.unwrap();
@@ -174,7 +174,7 @@ async fn where_the_policy_is_to_refuse_a_sign_in_is_refused_and_the_visitor_stay
     }
     assert_eq!((visitor.id(), visitor.user_id()), (id, None));
     let visitor = read(&a, id).await;
-    assert!(!visitor.is_rotated() && visitor.contains("cart"));
+    assert!(!visitor.is_retired() && visitor.contains("cart"));
 
     a.rotate(&mut first).await.expect("a session that stays the user's is no new one");
     assert!(a.delete(first.id()).await.unwrap());
@@ -189,8 +189,8 @@ async fn what_is_left_of_a_session_takes_no_place() {
     for policy in [SessionLimit::EvictLeastRecentlyUsed, SessionLimit::Refuse] {
         let world = World::new();
         let [a, _] = two_nodes(&world, |config| {
-            config.session_limit = policy;
-            config.max_sessions_per_user = 4;
+            config.on_session_limit = policy;
+            config.sessions_per_user_max = 4;
         })
         .await;
         let first = a.create(1).await.unwrap();
@@ -203,7 +203,7 @@ async fn what_is_left_of_a_session_takes_no_place() {
         let mut fourth = a.create_anonymous().await.unwrap();
         a.rotate(&mut fourth).user(1).await.expect("a sign-in");
         for session in [first, second, third, fourth] {
-            assert!(!read(&a, session.id()).await.is_rotated());
+            assert!(!read(&a, session.id()).await.is_retired());
         }
     }
 }
@@ -213,7 +213,7 @@ async fn what_is_left_of_a_session_takes_no_place() {
 async fn an_evicted_session_takes_what_was_left_of_it_out_of_every_memory() {
     for sign_in in [false, true] {
         let world = World::new();
-        let [a, b] = two_nodes(&world, |config| config.max_sessions_per_user = 1).await;
+        let [a, b] = two_nodes(&world, |config| config.sessions_per_user_max = 1).await;
         let mut session = a.create(1).await.unwrap();
         let old = session.id();
         a.rotate(&mut session).await.unwrap();

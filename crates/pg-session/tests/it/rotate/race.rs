@@ -109,7 +109,7 @@ async fn an_update_that_waited_for_a_rotation_is_told_of_it_and_changes_nothing(
     let session = a.create(1).set("cart", &1).unwrap().await.unwrap();
     let mut on_b = read(&b, session.id()).await;
     on_b.set("cart", &2).unwrap();
-    let update = async move { b.update(&mut on_b).await };
+    let update = async move { b.save(&mut on_b).await };
     let old = session.id();
     let (session, outcome) = rotated_before(&world, &a, &session, update).await;
     assert!(matches!(outcome, Err(UpdateError::Rotated)));
@@ -132,7 +132,7 @@ async fn a_rotation_that_waited_for_an_update_takes_it_along() {
     on_b.remove("gone");
     session.set("name", "Ann").unwrap();
     let holder = Holder::hold(&world, &[session.id()]).await;
-    let update = tokio::spawn(async move { b.update(&mut on_b).await });
+    let update = tokio::spawn(async move { b.save(&mut on_b).await });
     holder.blocks_many(&observer, 1).await;
     let rotation = rotate(&a, session, None);
     holder.blocks_many(&observer, 2).await;
@@ -205,11 +205,11 @@ async fn a_rotation_is_seen_by_itself_on_a_node_that_has_the_old_id_in_memory() 
     let mut session = a.create(1).await.unwrap();
     for _ in 0..20 {
         let old = session.id();
-        assert!(!read(&b, old).await.is_rotated());
+        assert!(!read(&b, old).await.is_retired());
         a.rotate(&mut session).await.unwrap();
-        assert!(read(&a, old).await.is_rotated(), "on its own node at once");
+        assert!(read(&a, old).await.is_retired(), "on its own node at once");
         assert!(read(&a, session.id()).await.is_from_cache(), "and the session is in memory there");
-        eventually("B shows that it goes on", async || read(&b, old).await.is_rotated()).await;
+        eventually("B shows that it goes on", async || read(&b, old).await.is_retired()).await;
     }
 }
 

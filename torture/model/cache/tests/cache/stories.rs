@@ -51,7 +51,7 @@ impl Node {
         let _flight = self.flight.lock().expect("no story panics in a load");
         let ticket = self.cache.ticket();
         if self.gone.load(SeqCst) {
-            self.cache.discard(id(0));
+            self.cache.mark_absent(id(0));
             self.answered_absent.store(true, SeqCst);
         } else {
             let version = self.row.load(SeqCst);
@@ -161,7 +161,7 @@ pub fn drop_all_between_write_mark_and_ticket(missing: Option<Missing>) {
             node.check_read();
         }),
         node.run(|node| {
-            node.cache.drop_all();
+            node.cache.remove_all();
             node.commit();
             node.load();
             node.cache.evict(id(0));
@@ -221,17 +221,17 @@ pub fn publish_after_load_found_nothing(missing: Option<Missing>) {
 
 /// All sessions of the user are deleted while one of them is loaded and updated. Later reads find none.
 pub fn user_dropped_during_fills(missing: Option<Missing>) {
-    all_end(missing, Memory::drop_user);
+    all_end(missing, Memory::remove_user);
 }
 
 /// The same with the sessions of the group, whose index is checked after the user's index has accepted the entry.
 pub fn group_dropped_during_fills(missing: Option<Missing>) {
-    all_end(missing, Memory::drop_group);
+    all_end(missing, Memory::remove_group);
 }
 
 /// The same with all sessions.
 pub fn all_dropped_during_fills(missing: Option<Missing>) {
-    all_end(missing, Memory::drop_all);
+    all_end(missing, Memory::remove_all);
 }
 
 fn all_end(missing: Option<Missing>, drop: fn(&Memory)) {
@@ -269,7 +269,7 @@ pub fn indices_consistent_under_evictions(missing: Option<Missing>) {
         }),
     ]);
     node.check_indices();
-    node.cache.drop_user();
+    node.cache.remove_user();
     assert_eq!((node.cache.sessions(), node.cache.indexed()), (0, (0, 0)));
 }
 
@@ -329,7 +329,7 @@ pub fn all_dropped_during_verification(missing: Option<Missing>) {
         }),
         node.run(|node| {
             node.gone.store(true, SeqCst);
-            node.cache.drop_all();
+            node.cache.remove_all();
             node.answered_absent.store(true, SeqCst);
             node.check_read();
         }),

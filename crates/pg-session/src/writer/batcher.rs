@@ -17,29 +17,29 @@ use quick_cache::DefaultHashBuilder;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Workshop;
+use super::WriteContext;
 use super::blocked::Blocked;
-use super::lane::{Bounds, Job};
-use super::under_way::{Finished, Keys, UnderWay};
+use super::in_flight::{Finished, InFlight, Keys};
+use super::queue::{Job, QueueBounds};
 use crate::postgres::failure::Failure;
 
-/// Turns that those who were just answered get before the next batch leaves. With 64 in flight it then holds 62 of them;
+/// KeyedQueue that those who were just answered get before the next batch leaves. With 64 in flight it then holds 62 of them;
 /// with one turn it held 38.
 const GATHER_MAX: usize = 8;
 
 /// The working half of a lane.
-pub(super) struct Work<J> {
+pub(super) struct Batcher<J> {
     pub(super) jobs: mpsc::Receiver<J>,
     pub(super) held: Arc<AtomicUsize>,
-    pub(super) bounds: Bounds,
-    pub(super) workshop: Arc<Workshop>,
+    pub(super) bounds: QueueBounds,
+    pub(super) context: Arc<WriteContext>,
 }
 
-impl<J: Job> Work<J> {
+impl<J: Job> Batcher<J> {
     /// Works until stopped; then takes no more jobs, finishes those that are queued, and ends.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut waiting = VecDeque::new();
-        let mut under_way = UnderWay::new();
+        let mut in_flight = InFlight::new();
         let mut blocked = Blocked::new();
         // Closed and empty.
         let mut drained = false;
@@ -50,36 +50,36 @@ impl<J: Job> Work<J> {
                 waiting.push_back(job);
             }
             self.held.store(waiting.len(), Ordering::Relaxed);
-            while self.may_leave(&waiting, &under_way) {
-                let batch = self.select(&mut waiting, &under_way);
+            while self.may_leave(&waiting, &in_flight) {
+                let batch = self.select(&mut waiting, &in_flight);
                 if batch.is_empty() {
                     break; // all of them wait for what is under way
                 }
-                under_way.start(batch, &self.workshop);
+                in_flight.start(batch, &self.context);
             }
-            if !under_way.retries() && blocked.is_due() {
-                under_way.retry(blocked.take(self.bounds.batch_max), &self.workshop);
+            if !in_flight.retries() && blocked.is_due() {
+                in_flight.retry(blocked.take(self.bounds.batch_max), &self.context);
             }
             self.held.store(waiting.len() + blocked.len(), Ordering::Relaxed);
-            if drained && waiting.is_empty() && under_way.is_empty() && blocked.is_empty() {
+            if drained && waiting.is_empty() && in_flight.is_empty() && blocked.is_empty() {
                 return;
             }
-            let retry_later = !blocked.is_empty() && !under_way.retries();
+            let retry_later = !blocked.is_empty() && !in_flight.retries();
             let retry_at = blocked.retry_at();
-            let kept_back = !waiting.is_empty() && !under_way.is_slow();
-            let slow = under_way.takes_long();
+            let kept_back = !waiting.is_empty() && !in_flight.is_slow();
+            let slow = in_flight.takes_long();
             tokio::select! {
                 job = self.jobs.recv(), if !drained && waiting.len() < self.bounds.queue_max => match job {
                     Some(job) => waiting.push_back(job),
                     None => drained = true,
                 },
-                Some(mut finished) = under_way.done(), if !under_way.is_empty() => {
-                    self.set_aside(&mut finished, &mut blocked, &mut under_way);
+                Some(mut finished) = in_flight.done(), if !in_flight.is_empty() => {
+                    self.set_aside(&mut finished, &mut blocked, &mut in_flight);
                     // First in, first out: those to be tried again go before the rest.
                     finished.again.into_iter().rev().for_each(|job| waiting.push_front(job));
                     // After a lone job there is nobody to be joined, and a turn costs: it wakes another thread.
                     if finished.jobs > 1 || !waiting.is_empty() {
-                        self.gather().await;
+                        self.yield_to_callers().await;
                     }
                 }
                 () = slow, if kept_back => {}
@@ -90,17 +90,17 @@ impl<J: Job> Work<J> {
     }
 
     /// Keeps the blocked jobs of a statement for a retry. Those that have waited too long fail.
-    fn set_aside(&self, finished: &mut Finished<J>, blocked: &mut Blocked<J>, under_way: &mut UnderWay<J>) {
+    fn set_aside(&self, finished: &mut Finished<J>, blocked: &mut Blocked<J>, in_flight: &mut InFlight<J>) {
         blocked.written(&finished.keys, &finished.blocked);
         let progress = finished.blocked.len() < finished.jobs;
         if !finished.retry && finished.blocked.is_empty() {
             return;
         }
-        let patience = J::patience(&self.workshop);
+        let patience = J::patience(&self.context);
         for job in finished.blocked.drain(..) {
             if let Some((job, waited)) = blocked.add(job, patience) {
-                under_way.release(&job);
-                job.fail(Failure::blocked(waited).of_write(), &self.workshop);
+                in_flight.release(&job);
+                job.fail(Failure::blocked(waited).into_write_error(), &self.context);
             }
         }
         blocked.schedule(progress || !finished.retry, self.bounds.batch_max);
@@ -108,7 +108,7 @@ impl<J: Job> Work<J> {
 
     /// Those who were just answered get a turn: what they write next joins the batch that leaves now, not the one after it;
     /// and another turn as long as more come. No timer: nothing waits for a company that may not come.
-    async fn gather(&self) {
+    async fn yield_to_callers(&self) {
         for _ in 0..GATHER_MAX {
             let gathered = self.jobs.len();
             tokio::task::yield_now().await;
@@ -118,14 +118,14 @@ impl<J: Job> Work<J> {
         }
     }
 
-    fn may_leave(&self, waiting: &VecDeque<J>, under_way: &UnderWay<J>) -> bool {
+    fn may_leave(&self, waiting: &VecDeque<J>, in_flight: &InFlight<J>) -> bool {
         !waiting.is_empty()
-            && under_way.statements() < self.bounds.statements_max
-            && (under_way.statements() == 0 || under_way.is_slow())
+            && in_flight.statements() < self.bounds.statements_max
+            && (in_flight.statements() == 0 || in_flight.is_slow())
     }
 
     /// Takes at most one job per key out of `waiting`, sorted, none whose key is under way; the rest keeps its order.
-    fn select(&self, waiting: &mut VecDeque<J>, under_way: &UnderWay<J>) -> Vec<J> {
+    fn select(&self, waiting: &mut VecDeque<J>, in_flight: &InFlight<J>) -> Vec<J> {
         let expected = waiting.len().min(self.bounds.batch_max);
         let mut keys: Keys<J> = HashSet::with_capacity_and_hasher(expected, DefaultHashBuilder::default());
         let mut batch = Vec::with_capacity(expected);
@@ -134,7 +134,7 @@ impl<J: Job> Work<J> {
             && let Some(job) = waiting.pop_front()
         {
             let own = [Some(job.key()), job.second_key()];
-            let free = own.iter().flatten().all(|key| !keys.contains(key) && !under_way.has(key));
+            let free = own.iter().flatten().all(|key| !keys.contains(key) && !in_flight.has(key));
             // Those of a job that stays behind, too: a later one with the same key must not overtake it.
             keys.extend(own.into_iter().flatten());
             if free {

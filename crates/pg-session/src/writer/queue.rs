@@ -1,4 +1,4 @@
-//! A lane: a bounded queue of jobs of one kind. The jobs that wait at the same time share a statement; see [`Work`].
+//! A lane: a bounded queue of jobs of one kind. The jobs that wait at the same time share a statement; see [`Batcher`].
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::Workshop;
-use super::under_way::Keys;
-use super::work::Work;
+use super::WriteContext;
+use super::batcher::Batcher;
+use super::in_flight::Keys;
 use crate::error::{Error, ErrorKind};
 use crate::postgres::failure::Failure;
 
@@ -29,53 +29,53 @@ pub(super) trait Job: Sized + Send + 'static {
     /// tried again. On failure the batch is as it was.
     fn commit(
         batch: &mut Vec<Self>,
-        workshop: &Workshop,
+        context: &WriteContext,
     ) -> impl Future<Output = Result<Vec<Self>, Failure>> + Send;
 
     /// The keys of those jobs whose rows other transactions have locked now, as far as one query can tell.
     fn find_locked(
         _batch: &[Self],
-        _workshop: &Workshop,
+        _workshop: &WriteContext,
     ) -> impl Future<Output = Result<Keys<Self>, Failure>> + Send {
         std::future::ready(Ok(Keys::<Self>::default()))
     }
 
     /// How long a job whose row is locked is tried again.
-    fn patience(workshop: &Workshop) -> Duration {
-        workshop.database.patience()
+    fn patience(context: &WriteContext) -> Duration {
+        context.database.patience()
     }
 
     /// Answers the job with an error.
-    fn fail(self, error: Error, workshop: &Workshop);
+    fn fail(self, error: Error, context: &WriteContext);
 }
 
 /// What a lane may hold and do at the same time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct QueueBounds {
     /// Jobs that may be queued.
     pub(super) queue_max: usize,
     /// Jobs of one statement.
     pub(super) batch_max: usize,
-    /// Statements in flight.
+    /// StatementMode in flight.
     pub(super) statements_max: usize,
 }
 
 /// The sending half.
 #[derive(Debug)]
-pub(super) struct Lane<J> {
+pub(super) struct WriteQueue<J> {
     jobs: mpsc::Sender<J>,
     /// Jobs that were taken from the queue and wait for their statement.
     held: Arc<AtomicUsize>,
 }
 
-pub(super) fn lane<J: Job>(bounds: Bounds, workshop: &Arc<Workshop>) -> (Lane<J>, Work<J>) {
+pub(super) fn lane<J: Job>(bounds: QueueBounds, context: &Arc<WriteContext>) -> (WriteQueue<J>, Batcher<J>) {
     let (sender, jobs) = mpsc::channel(bounds.queue_max);
     let held = Arc::new(AtomicUsize::new(0));
-    let work = Work { jobs, held: Arc::clone(&held), bounds, workshop: Arc::clone(workshop) };
-    (Lane { jobs: sender, held }, work)
+    let work = Batcher { jobs, held: Arc::clone(&held), bounds, context: Arc::clone(context) };
+    (WriteQueue { jobs: sender, held }, work)
 }
 
-impl<J: Job> Lane<J> {
+impl<J: Job> WriteQueue<J> {
     /// Queues a job, or says why not; it never waits, so an overloaded node says so instead of piling up.
     pub(super) fn push(&self, job: J) -> Result<(), Error> {
         // Jobs that were taken from the channel wait as well.

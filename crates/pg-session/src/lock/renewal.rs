@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::error::{LockError, failed};
 use super::fence::Fence;
 use super::lease::{Lease, Loss};
-use super::standing::Standing;
-use super::{Shop, shutting_down};
+use super::lease_state::LeaseState;
+use super::{LockContext, shutting_down};
 use crate::clock::Tick;
 use crate::postgres::lock::{Freed, LockKey};
 
@@ -32,14 +32,14 @@ const FREE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a guard asks of its keeper.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum LeaseCommand {
     Extend(Duration, oneshot::Sender<Result<(), LockError>>),
     Release(oneshot::Sender<Result<(), LockError>>),
 }
 
 /// One acquisition's claim on a row.
-pub(super) struct Row {
-    pub(super) shop: Arc<Shop>,
+pub(super) struct LeaseRow {
+    pub(super) context: Arc<LockContext>,
     pub(super) key: LockKey,
     pub(super) owner: Uuid,
 }
@@ -50,9 +50,9 @@ pub(super) fn end_of(sent: Tick, lease: Duration) -> Tick {
 }
 
 pub(super) struct Keeper {
-    row: Row,
-    standing: Arc<Standing>,
-    orders: mpsc::Receiver<Order>,
+    row: LeaseRow,
+    standing: Arc<LeaseState>,
+    orders: mpsc::Receiver<LeaseCommand>,
     lease: Duration,
     /// When the next renewal is due.
     next: Tick,
@@ -67,8 +67,8 @@ enum Ending {
 
 impl Keeper {
     /// For a lease that was granted to a statement sent at `sent`.
-    pub(super) fn new(row: Row, fence: Fence, lease: Duration, sent: Tick) -> (Lease, Self) {
-        let standing = Arc::new(Standing::new(Arc::clone(&row.shop.rules), end_of(sent, lease)));
+    pub(super) fn new(row: LeaseRow, fence: Fence, lease: Duration, sent: Tick) -> (Lease, Self) {
+        let standing = Arc::new(LeaseState::new(Arc::clone(&row.context.policy), end_of(sent, lease)));
         // One order at a time: a guard has one owner, and `extend` waits for its answer.
         let (sender, orders) = mpsc::channel(1);
         let guard = Lease::new(Arc::clone(&standing), sender, fence);
@@ -95,24 +95,24 @@ impl Keeper {
     }
 
     async fn hold(&mut self) -> Ending {
-        let stop = self.row.shop.stop.clone();
+        let stop = self.row.context.stop.clone();
         loop {
             let remaining = self.standing.remaining();
             if remaining.is_zero() {
                 return Ending::Lost(self.standing.loss().unwrap_or(Loss::Expired));
             }
-            let now = self.row.shop.rules.clock.now();
+            let now = self.row.context.policy.clock.now();
             tokio::select! {
                 order = self.orders.recv() => match order {
                     None => return Ending::Dropped,
-                    Some(Order::Release(reply)) => return Ending::Released(reply),
-                    Some(Order::Extend(lease, reply)) => {
+                    Some(LeaseCommand::Release(reply)) => return Ending::Released(reply),
+                    Some(LeaseCommand::Extend(lease, reply)) => {
                         self.lease = lease;
                         let _ = reply.send(self.renew().await);
                     }
                 },
                 () = sleep(self.next.since(now).min(remaining)) => {
-                    if self.next <= self.row.shop.rules.clock.now() {
+                    if self.next <= self.row.context.policy.clock.now() {
                         // The loop's head looks at what became of it.
                         let _ = self.renew().await;
                     }
@@ -128,11 +128,11 @@ impl Keeper {
         if remaining.is_zero() {
             return Err(LockError::Expired);
         }
-        let clock = &self.row.shop.rules.clock;
+        let clock = &self.row.context.policy.clock;
         let sent = clock.now();
         let timeout = (self.lease / RENEWALS_PER_LEASE).min(remaining);
-        let Row { shop, key, owner } = &self.row;
-        let outcome = match shop.database.renew_lock(key, *owner, self.lease, timeout).await {
+        let LeaseRow { context, key, owner } = &self.row;
+        let outcome = match context.database.renew_lock(key, *owner, self.lease, timeout).await {
             Ok(true) if self.standing.renew(end_of(sent, self.lease)) => {
                 self.next = sent.plus(self.lease / RENEWALS_PER_LEASE);
                 return Ok(());
@@ -159,8 +159,8 @@ impl Keeper {
             loop {
                 match self.orders.recv().await {
                     None => return Ending::Dropped,
-                    Some(Order::Release(reply)) => return Ending::Released(reply),
-                    Some(Order::Extend(_, reply)) => {
+                    Some(LeaseCommand::Release(reply)) => return Ending::Released(reply),
+                    Some(LeaseCommand::Extend(_, reply)) => {
                         let _ = reply.send(Err(shutting_down().into()));
                     }
                 }
@@ -173,8 +173,8 @@ impl Keeper {
     async fn release(&mut self, reply: oneshot::Sender<Result<(), LockError>>) {
         // A lease that a shutdown ended was the holder's until now.
         let held = self.standing.is_held() || self.standing.loss() == Some(Loss::Shutdown);
-        let Row { shop, key, owner } = &self.row;
-        let answer = match shop.database.release_lock(key, *owner).await {
+        let LeaseRow { context, key, owner } = &self.row;
+        let answer = match context.database.release_lock(key, *owner).await {
             Ok(Freed::Live) if held => Ok(()),
             Ok(Freed::Live | Freed::Expired) => Err(LockError::Expired),
             Ok(Freed::NotOwned) => Err(LockError::NotHeld),
@@ -195,24 +195,24 @@ impl Drop for Keeper {
     }
 }
 
-impl Row {
+impl LeaseRow {
     /// Gives back what is or may be taken, for at most `lease`, after which it is free anyway.
     pub(super) async fn free(&self, lease: Duration) {
-        let Self { shop, key, owner } = self;
-        let end = shop.rules.clock.now().plus(lease);
+        let Self { context, key, owner } = self;
+        let end = context.policy.clock.now().plus(lease);
         let mut pause = FREE_PAUSE;
         loop {
-            let failure = match shop.database.release_lock(key, *owner).await {
+            let failure = match context.database.release_lock(key, *owner).await {
                 Ok(freed) => return debug!(lock = key.name(), ?freed, "gave a lock back"),
                 Err(failure) => failure,
             };
-            if shop.stop.is_cancelled() || shop.rules.clock.now() >= end {
+            if context.stop.is_cancelled() || context.policy.clock.now() >= end {
                 let lock = key.name();
                 return info!(lock, error = %failure.error, "a lock could not be given back, it ends with its lease");
             }
             tokio::select! {
                 () = sleep(pause) => {}
-                () = shop.stop.cancelled() => {}
+                () = context.stop.cancelled() => {}
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }

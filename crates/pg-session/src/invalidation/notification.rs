@@ -7,7 +7,7 @@
 use uuid::Uuid;
 
 use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::notify::{CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, PAYLOAD_BYTES_MAX, Wake};
+use crate::postgres::notify::{CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, LockTopic, PAYLOAD_BYTES_MAX};
 use crate::version::Version;
 
 /// One decoded notification.
@@ -19,7 +19,7 @@ pub(crate) enum Message {
     DropGroup(GroupId),
     DropAll,
     /// A lock was released.
-    Released(Wake),
+    Released(LockTopic),
     /// The number that a node sent through its pool.
     Proof(Uuid),
 }
@@ -50,7 +50,7 @@ impl Message {
             }
             'u' => Ok(Self::DropUser(uuid(rest)?.into())),
             'g' => Ok(Self::DropGroup(uuid(rest)?.into())),
-            'l' => Ok(Self::Released(Wake(uuid(rest)?))),
+            'l' => Ok(Self::Released(LockTopic(uuid(rest)?))),
             'p' => Ok(Self::Proof(uuid(rest)?)),
             'a' if rest.is_empty() => Ok(Self::DropAll),
             _ => Err(Malformed),
@@ -96,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::postgres::notify::Whose;
+    use crate::postgres::notify::Scope;
 
     #[test]
     fn what_the_statements_write_is_read() {
@@ -106,15 +106,15 @@ mod tests {
         assert_eq!(Message::parse(&format!("1s{x}.1,{y}.{}", i64::MAX)), Ok(changed));
         assert_eq!(Message::parse(&format!("1d{x},{y}")), Ok(Message::Deleted(vec![a, b])));
         assert_eq!(
-            Message::parse(&Whose::User(a.expose()).payload()),
+            Message::parse(&Scope::User(a.expose()).payload()),
             Ok(Message::DropUser(a.expose().into()))
         );
         assert_eq!(
-            Message::parse(&Whose::Group(a.expose()).payload()),
+            Message::parse(&Scope::Group(a.expose()).payload()),
             Ok(Message::DropGroup(a.expose().into()))
         );
-        assert_eq!(Message::parse(&Whose::All.payload()), Ok(Message::DropAll));
-        let wake = Wake(a.expose());
+        assert_eq!(Message::parse(&Scope::All.payload()), Ok(Message::DropAll));
+        let wake = LockTopic(a.expose());
         assert_eq!(Message::parse(&wake.payload()), Ok(Message::Released(wake)));
     }
 

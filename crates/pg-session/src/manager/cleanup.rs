@@ -1,7 +1,7 @@
 //! Cleaning up now, beside the task that does so at each interval.
 
 use super::SessionManager;
-use crate::cleaner::CleanUp;
+use crate::cleanup::CleanupReport;
 use crate::error::Error;
 
 impl SessionManager {
@@ -14,7 +14,7 @@ impl SessionManager {
     ///
     /// # Cancel safety
     /// Dropping the future stops the pass after the statement that is under way.
-    pub async fn clean_up(&self) -> Result<CleanUp, Error> {
+    pub async fn cleanup(&self) -> Result<CleanupReport, Error> {
         self.0.check_open()?;
         self.0.cleaner.pass().await
     }

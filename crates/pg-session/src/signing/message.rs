@@ -9,10 +9,10 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use super::encoding::{take, unix_seconds};
 use super::envelope::{ENVELOPE_BYTES, open, seal};
 use super::purpose::Kind;
-use super::wire::{take, unix_seconds};
-use super::{KeyRing, Purpose, Rejected};
+use super::{KeyRing, Purpose, TokenError};
 
 /// The longest message that is signed: 64 KiB. (A cookie holds some 3 000 bytes, a URL about 1 500.)
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -40,13 +40,13 @@ pub(super) fn verify<'a>(
     purpose: Purpose,
     signed: &'a [u8],
     now: SystemTime,
-) -> Result<&'a [u8], Rejected> {
+) -> Result<&'a [u8], TokenError> {
     if signed.len() > SIGNED_BYTES_MAX {
-        return Err(Rejected::Malformed);
+        return Err(TokenError::Malformed);
     }
     let (_, mut body) = open(ring, Kind::Message(purpose), signed)?;
     let ends_at = u64::from_be_bytes(take(&mut body)?);
-    if ends_at != u64::MAX && unix_seconds(now) >= ends_at { Err(Rejected::Expired) } else { Ok(body) }
+    if ends_at != u64::MAX && unix_seconds(now) >= ends_at { Err(TokenError::Expired) } else { Ok(body) }
 }
 
 /// Rounded up, so that a message lives at least as long as was asked for.
@@ -90,7 +90,7 @@ mod tests {
             let read = |millis| verify(&ring, INVITE, &signed, at(millis));
             assert_eq!(read(now), Ok(b"hello".as_slice()));
             assert_eq!(read(now + valid_for), Ok(b"hello".as_slice()));
-            assert_eq!(read(now + valid_for + 2_000), Err(Rejected::Expired));
+            assert_eq!(read(now + valid_for + 2_000), Err(TokenError::Expired));
         }
     }
 
@@ -106,6 +106,6 @@ mod tests {
         let ring = KeyRing::new(&SigningKey::from_bytes(&[7; 32]).unwrap());
         let mut signed = sign(&ring, INVITE, b"hello", Duration::ZERO, at(0)).unwrap();
         signed[12] ^= 1;
-        assert_eq!(verify(&ring, INVITE, &signed, at(1_000_000)), Err(Rejected::BadSignature));
+        assert_eq!(verify(&ring, INVITE, &signed, at(1_000_000)), Err(TokenError::BadSignature));
     }
 }

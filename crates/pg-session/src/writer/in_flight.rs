@@ -15,10 +15,10 @@ use futures_util::stream::FuturesUnordered;
 use quick_cache::DefaultHashBuilder;
 use tracing::debug;
 
-use super::Workshop;
-use super::lane::Job;
+use super::WriteContext;
+use super::queue::Job;
+use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
-use crate::probes::Guard;
 
 /// Tries of a statement that collided with another transaction, before its jobs fail.
 const TRIES_MAX: u32 = 8;
@@ -32,7 +32,7 @@ pub(super) type Keys<J> = HashSet<<J as Job>::Key, DefaultHashBuilder>;
 
 type Statement<J> = Pin<Box<dyn Future<Output = Finished<J>> + Send>>;
 
-pub(super) struct UnderWay<J: Job> {
+pub(super) struct InFlight<J: Job> {
     /// Driven by the lane's own task: another task would be another wake-up for a lone job.
     statements: FuturesUnordered<Statement<J>>,
     /// Of all jobs that are under way.
@@ -62,7 +62,7 @@ struct Unanswered<J> {
     blocked: Vec<J>,
 }
 
-impl<J: Job> UnderWay<J> {
+impl<J: Job> InFlight<J> {
     pub(super) fn new() -> Self {
         Self {
             statements: FuturesUnordered::new(),
@@ -76,7 +76,7 @@ impl<J: Job> UnderWay<J> {
         self.statements.is_empty()
     }
 
-    /// Statements, but for the retry of blocked jobs.
+    /// StatementMode, but for the retry of blocked jobs.
     pub(super) fn statements(&self) -> usize {
         self.statements.len() - usize::from(self.retries)
     }
@@ -90,24 +90,24 @@ impl<J: Job> UnderWay<J> {
         self.keys.contains(key)
     }
 
-    pub(super) fn start(&mut self, batch: Vec<J>, workshop: &Arc<Workshop>) {
+    pub(super) fn start(&mut self, batch: Vec<J>, context: &Arc<WriteContext>) {
         let keys = keys_of(&batch);
         self.keys.extend(&keys);
         self.slow_at = tokio::time::Instant::now() + SLOW;
-        let (jobs, workshop) = (batch.len(), Arc::clone(workshop));
+        let (jobs, context) = (batch.len(), Arc::clone(context));
         self.statements.push(Box::pin(async move {
-            let Unanswered { again, blocked } = carry_out(batch, &workshop).await;
+            let Unanswered { again, blocked } = carry_out(batch, &context).await;
             Finished { jobs, again, blocked, keys, retry: false }
         }));
     }
 
     /// Writes those of the blocked jobs whose rows have become free.
-    pub(super) fn retry(&mut self, batch: Vec<J>, workshop: &Arc<Workshop>) {
+    pub(super) fn retry(&mut self, batch: Vec<J>, context: &Arc<WriteContext>) {
         let keys = keys_of(&batch);
         self.retries = true;
-        let (jobs, workshop) = (batch.len(), Arc::clone(workshop));
+        let (jobs, context) = (batch.len(), Arc::clone(context));
         self.statements.push(Box::pin(async move {
-            let Unanswered { again, blocked } = retry(batch, &workshop).await;
+            let Unanswered { again, blocked } = retry(batch, &context).await;
             Finished { jobs, again, blocked, keys, retry: true }
         }));
     }
@@ -149,29 +149,29 @@ fn keys_of<J: Job>(batch: &[J]) -> Vec<J::Key> {
 }
 
 /// As [`carry_out`], but asks first which of the jobs are still blocked.
-async fn retry<J: Job>(mut batch: Vec<J>, workshop: &Workshop) -> Unanswered<J> {
+async fn retry<J: Job>(mut batch: Vec<J>, context: &WriteContext) -> Unanswered<J> {
     let mut blocked = Vec::new();
-    match J::find_locked(&batch, workshop).await {
+    match J::find_locked(&batch, context).await {
         Ok(locked) => blocked.extend(batch.extract_if(.., |job| locked.contains(&job.key()))),
         Err(failure) => {
-            fail_all(batch, failure, workshop);
+            fail_all(batch, failure, context);
             return Unanswered { again: Vec::new(), blocked };
         }
     }
-    let mut rest = carry_out(batch, workshop).await;
+    let mut rest = carry_out(batch, context).await;
     rest.blocked.append(&mut blocked);
     rest
 }
 
-fn fail_all<J: Job>(batch: Vec<J>, failure: Failure, workshop: &Workshop) {
-    let error = failure.of_write();
+fn fail_all<J: Job>(batch: Vec<J>, failure: Failure, context: &WriteContext) {
+    let error = failure.into_write_error();
     for job in batch {
-        job.fail(error.duplicate(), workshop);
+        job.fail(error.duplicate(), context);
     }
 }
 
 /// Commits the batch, in as few statements as it takes.
-async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Unanswered<J> {
+async fn carry_out<J: Job>(batch: Vec<J>, context: &WriteContext) -> Unanswered<J> {
     let mut again = Vec::new();
     let mut blocked = Vec::new();
     let mut tries = 0;
@@ -180,7 +180,7 @@ async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Unanswered<J> 
         if part.is_empty() {
             continue;
         }
-        let failure = match J::commit(&mut part, workshop).await {
+        let failure = match J::commit(&mut part, context).await {
             Ok(mut more) => {
                 again.append(&mut more);
                 continue;
@@ -188,14 +188,14 @@ async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Unanswered<J> 
             Err(failure) => failure,
         };
         match failure.verdict {
-            Verdict::Collided | Verdict::Outdated | Verdict::WrongServer if tries < TRIES_MAX => {
+            Verdict::Retryable | Verdict::StalePlan | Verdict::WrongServer if tries < TRIES_MAX => {
                 debug!(error = %failure.error, tries, "a batch failed without effect and is tried again");
                 tokio::time::sleep(PAUSE * (1 << tries)).await;
                 tries += 1;
                 parts.push(part);
             }
             Verdict::Blocked if part.len() == 1 => blocked.append(&mut part),
-            Verdict::Blocked => match J::find_locked(&part, workshop).await {
+            Verdict::Blocked => match J::find_locked(&part, context).await {
                 // Another row than those that the query looks at, or it is free by now.
                 Ok(locked) if locked.is_empty() => {
                     let right = part.split_off(part.len() / 2);
@@ -210,14 +210,14 @@ async fn carry_out<J: Job>(batch: Vec<J>, workshop: &Workshop) -> Unanswered<J> 
                     blocked.extend(part.extract_if(.., |job| locked.contains(&job.key())));
                     parts.push(part);
                 }
-                Err(failure) => fail_all(part, failure, workshop),
+                Err(failure) => fail_all(part, failure, context),
             },
-            Verdict::Refused if part.len() > 1 && workshop.probes.holds(Guard::Split) => {
+            Verdict::Refused if part.len() > 1 && context.probes.holds(Guard::Split) => {
                 let right = part.split_off(part.len() / 2);
                 parts.push(right);
                 parts.push(part);
             }
-            _ => fail_all(part, failure, workshop),
+            _ => fail_all(part, failure, context),
         }
     }
     Unanswered { again, blocked }

@@ -26,7 +26,7 @@ impl SessionManager {
     ///
     /// session.set("theme", "dark")?;
     /// session.remove("cart");
-    /// match sessions.update(&mut session).check_attributes().await {
+    /// match sessions.save(&mut session).check_attributes().await {
     ///     Ok(()) => {}
     ///     Err(UpdateError::Conflict { keys }) => println!("{keys:?} were changed meanwhile: load again and retry"),
     ///     Err(UpdateError::NotFound) => println!("logged out"),
@@ -35,13 +35,13 @@ impl SessionManager {
     /// }
     /// # Ok(()) }
     /// ```
-    pub fn update<'a>(&'a self, session: &'a mut Session) -> Update<'a> {
+    pub fn save<'a>(&'a self, session: &'a mut Session) -> Save<'a> {
         let notify = self.0.config.notify_updates;
-        Update { node: &self.0, session, check: Check::None, row: RowChange::default(), notify }
+        Save { node: &self.0, session, check: Check::None, row: RowChange::default(), notify }
     }
 }
 
-/// An update to be carried out by awaiting this; made by [`SessionManager::update`].
+/// An update to be carried out by awaiting this; made by [`SessionManager::save`].
 ///
 /// # Errors
 /// [`UpdateError::Conflict`] if a check failed, [`UpdateError::NotFound`] if the session was deleted, revoked or has
@@ -52,7 +52,7 @@ impl SessionManager {
 /// the session again.
 #[derive(Debug)]
 #[must_use = "nothing is saved until this is awaited"]
-pub struct Update<'a> {
+pub struct Save<'a> {
     node: &'a Node,
     session: &'a mut Session,
     check: Check,
@@ -60,7 +60,7 @@ pub struct Update<'a> {
     notify: bool,
 }
 
-impl Update<'_> {
+impl Save<'_> {
     /// Refuses the update if the session has changed in any way since it was read.
     pub fn check_version(mut self) -> Self {
         self.check = Check::Version;
@@ -75,7 +75,7 @@ impl Update<'_> {
     }
 
     /// Does not tell the other nodes: **they may serve the old version for as long as they cache it**
-    /// (`cache_lifetime`). For changes that only this node reads.
+    /// (`cache_ttl`). For changes that only this node reads.
     pub fn no_notify(mut self) -> Self {
         self.notify = false;
         self
@@ -122,7 +122,7 @@ impl Update<'_> {
         let changes = session.changes().clone();
         let record = node
             .writer
-            .update(|reply| UpdateJob { base, check, row, changes, notify, overtaken: 0, reply })
+            .update(|reply| UpdateJob { base, check, row, changes, notify, conflicts: 0, reply })
             .await?;
         session.advance(record);
         Ok(())
@@ -139,7 +139,7 @@ pub(super) fn check_handle(session: &Session) -> Result<(), Error> {
     Ok(())
 }
 
-impl<'a> IntoFuture for Update<'a> {
+impl<'a> IntoFuture for Save<'a> {
     type Output = Result<(), UpdateError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::Rejected;
+use super::TokenError;
 
 /// Characters that `bytes` bytes become.
 pub(super) const fn chars(bytes: usize) -> usize {
@@ -20,28 +20,28 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 }
 
 /// Exactly `N` bytes, on the stack. The length is looked at before anything else.
-pub(super) fn decode_exactly<const N: usize>(text: &str) -> Result<[u8; N], Rejected> {
+pub(super) fn decode_exactly<const N: usize>(text: &str) -> Result<[u8; N], TokenError> {
     let mut bytes = [0; N];
     if text.len() != chars(N) {
-        return Err(Rejected::Malformed);
+        return Err(TokenError::Malformed);
     }
     match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
         Ok(length) if length == N => Ok(bytes),
-        _ => Err(Rejected::Malformed),
+        _ => Err(TokenError::Malformed),
     }
 }
 
 /// At most `bytes_max` bytes. A longer text is refused unread.
-pub(super) fn decode_at_most(text: &str, bytes_max: usize) -> Result<Vec<u8>, Rejected> {
+pub(super) fn decode_at_most(text: &str, bytes_max: usize) -> Result<Vec<u8>, TokenError> {
     if text.len() > chars(bytes_max) {
-        return Err(Rejected::Malformed);
+        return Err(TokenError::Malformed);
     }
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| Rejected::Malformed)
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed)
 }
 
 /// The next `N` bytes, taken off the front.
-pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Rejected> {
-    let (field, rest) = bytes.split_first_chunk().ok_or(Rejected::Malformed)?;
+pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], TokenError> {
+    let (field, rest) = bytes.split_first_chunk().ok_or(TokenError::Malformed)?;
     *bytes = rest;
     Ok(*field)
 }

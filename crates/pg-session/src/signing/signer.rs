@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
+use super::encoding::{decode_at_most, encode};
 use super::message::{self, SIGNED_BYTES_MAX};
-use super::wire::{decode_at_most, encode};
-use super::{KeyRing, MessageTooLong, Purpose, Rejected, SessionToken, Verified};
+use super::{KeyRing, MessageTooLong, Purpose, SessionToken, TokenError, Verified};
 use crate::clock::wall_now;
 use crate::id::SessionId;
 use crate::version::Version;
@@ -19,7 +19,7 @@ use crate::version::Version;
 ///
 /// ```
 /// use std::time::Duration;
-/// use pg_session::{KeyRing, Purpose, Rejected, SessionId, Signer, SigningKey, Version};
+/// use pg_session::{KeyRing, Purpose, TokenError, SessionId, Signer, SigningKey, Version};
 ///
 /// let signer = Signer::new(KeyRing::new(&SigningKey::generate()?));
 ///
@@ -28,7 +28,7 @@ use crate::version::Version;
 /// let token = signer.issue(id, Version::FIRST);
 /// let verified = signer.verify(token.expose())?;
 /// assert_eq!((verified.id, verified.version), (id, Version::FIRST));
-/// assert_eq!(signer.verify("anything else"), Err(Rejected::Malformed));
+/// assert_eq!(signer.verify("anything else"), Err(TokenError::Malformed));
 ///
 /// // Something else that has to come back unchanged.
 /// const RESET: Purpose = Purpose::new("password-reset");
@@ -89,9 +89,9 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// [`Rejected`], with nothing of the token in it. Never [`Rejected::Expired`]: how long a session lives is decided by
+    /// [`TokenError`], with nothing of the token in it. Never [`TokenError::Expired`]: how long a session lives is decided by
     /// the database.
-    pub fn verify(&self, token: &str) -> Result<Verified, Rejected> {
+    pub fn verify(&self, token: &str) -> Result<Verified, TokenError> {
         Verified::read(&self.ring.load(), token)
     }
 
@@ -117,8 +117,8 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// [`Rejected`], with nothing of the message in it.
-    pub fn verify_message(&self, purpose: Purpose, signed: &str) -> Result<Vec<u8>, Rejected> {
+    /// [`TokenError`], with nothing of the message in it.
+    pub fn verify_message(&self, purpose: Purpose, signed: &str) -> Result<Vec<u8>, TokenError> {
         let signed = decode_at_most(signed, SIGNED_BYTES_MAX)?;
         self.verify_message_bytes(purpose, &signed).map(<[u8]>::to_vec)
     }
@@ -142,8 +142,12 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// [`Rejected`], with nothing of the message in it.
-    pub fn verify_message_bytes<'a>(&self, purpose: Purpose, signed: &'a [u8]) -> Result<&'a [u8], Rejected> {
+    /// [`TokenError`], with nothing of the message in it.
+    pub fn verify_message_bytes<'a>(
+        &self,
+        purpose: Purpose,
+        signed: &'a [u8],
+    ) -> Result<&'a [u8], TokenError> {
         message::verify(&self.ring.load(), purpose, signed, wall_now())
     }
 }

@@ -12,21 +12,21 @@ use tokio::sync::watch;
 
 use super::lease::Loss;
 use crate::clock::Tick;
-use crate::session::record::Rules;
+use crate::session::record::Policy;
 
 /// No lease ends at the clock's first nanosecond.
 const LOST: u64 = 0;
 
 #[derive(Debug)]
-pub(super) struct Standing {
-    rules: Arc<Rules>,
+pub(super) struct LeaseState {
+    policy: Arc<Policy>,
     until: AtomicU64,
     loss: watch::Sender<Option<Loss>>,
 }
 
-impl Standing {
-    pub(super) fn new(rules: Arc<Rules>, until: Tick) -> Self {
-        Self { rules, until: AtomicU64::new(until.nanos()), loss: watch::Sender::new(None) }
+impl LeaseState {
+    pub(super) fn new(policy: Arc<Policy>, until: Tick) -> Self {
+        Self { policy, until: AtomicU64::new(until.nanos()), loss: watch::Sender::new(None) }
     }
 
     /// Whether the lease stands, by the clock read now: a process that was stopped finds out here.
@@ -41,7 +41,7 @@ impl Standing {
             if until == LOST {
                 return Duration::ZERO;
             }
-            let left = Tick::from_nanos(until).since(self.rules.clock.now());
+            let left = Tick::from_nanos(until).since(self.policy.clock.now());
             if !left.is_zero() {
                 return left;
             }
@@ -96,15 +96,15 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn standing() -> (Arc<AtomicU64>, Standing) {
+    fn standing() -> (Arc<AtomicU64>, LeaseState) {
         let nanos = Arc::new(AtomicU64::new(1));
-        let rules = Rules {
+        let policy = Policy {
             clock: Clock::manual(Arc::clone(&nanos)),
             limits: Config::default().limits(),
             idle_timeout: SECOND,
-            touch_step: SECOND,
+            touch_resolution: SECOND,
         };
-        (nanos, Standing::new(Arc::new(rules), Tick::ZERO.plus(SECOND)))
+        (nanos, LeaseState::new(Arc::new(policy), Tick::ZERO.plus(SECOND)))
     }
 
     #[test]

@@ -10,10 +10,10 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::encoding::{chars, decode_exactly, encode, take, unix_seconds};
 use super::envelope::{ENVELOPE_BYTES, open, seal};
 use super::purpose::Kind;
-use super::wire::{chars, decode_exactly, encode, take, unix_seconds};
-use super::{KeyId, KeyRing, Rejected};
+use super::{KeyId, KeyRing, TokenError};
 use crate::id::SessionId;
 use crate::version::Version;
 
@@ -78,14 +78,14 @@ pub struct Verified {
 }
 
 impl Verified {
-    pub(super) fn read(ring: &KeyRing, token: &str) -> Result<Self, Rejected> {
+    pub(super) fn read(ring: &KeyRing, token: &str) -> Result<Self, TokenError> {
         let bytes: [u8; TOKEN_BYTES] = decode_exactly(token)?;
         let (key, mut body) = open(ring, Kind::SessionToken, &bytes)?;
         let id = SessionId::from_uuid(uuid::Uuid::from_bytes(take(&mut body)?));
         let version = Version::new(i64::from_be_bytes(take(&mut body)?));
         let issued_at = Duration::from_secs(u64::from_be_bytes(take(&mut body)?));
         // Out of this machine's reach only if another kind of machine signed it.
-        let issued_at = UNIX_EPOCH.checked_add(issued_at).ok_or(Rejected::Malformed)?;
+        let issued_at = UNIX_EPOCH.checked_add(issued_at).ok_or(TokenError::Malformed)?;
         Ok(Self { id, version, issued_at, key })
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 /// reason. None of the texts repeats any part of the input.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
-pub enum Rejected {
+pub enum TokenError {
     /// The length, an encoding or the format is not what this library issues. Nothing was computed over it.
     Malformed,
     /// It names a key that is not in the ring: one that was removed, or never was. Many of these right after a rotation
@@ -20,7 +20,7 @@ pub enum Rejected {
     Expired,
 }
 
-impl fmt::Display for Rejected {
+impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "the token is malformed; treat the client as one without a token",
@@ -33,4 +33,4 @@ impl fmt::Display for Rejected {
     }
 }
 
-impl std::error::Error for Rejected {}
+impl std::error::Error for TokenError {}

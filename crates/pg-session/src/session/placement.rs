@@ -4,11 +4,11 @@
 //! update, a fifth for a create. It is paid for by writing the others again, so there is a bound: what is large, or would
 //! make the row large, has a row of its own.
 
-use super::packed::Piece;
+use super::inline::InlineEntry;
 use crate::clock::DbTime;
 
 /// Bytes of one value in the session's row.
-pub(crate) const VALUE_BYTES_MAX: usize = 512;
+pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 512;
 /// Bytes of the text. With the row's other columns it stays below the 2 000 bytes at which PostgreSQL begins to compress
 /// columns and to move them out of line (documentation of TOAST), and several versions of the row share a page.
 pub(crate) const BYTES_MAX: usize = 1_536;
@@ -19,19 +19,19 @@ const EXPIRY_BYTES_MAX: usize = 1 + 17;
 
 /// Where the database keeps an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
+pub(crate) enum Placement {
     /// In the session's row.
-    Packed,
+    Inline,
     /// In a row of its own.
-    Apart,
+    Overflow,
 }
 
 /// The room that is left in a session's row.
-pub(crate) struct Room(usize);
+pub(crate) struct InlineBudget(usize);
 
-impl Room {
+impl InlineBudget {
     /// What is left beside these.
-    pub(crate) fn beside(pieces: &[Piece<'_>]) -> Self {
+    pub(crate) fn beside(pieces: &[InlineEntry<'_>]) -> Self {
         let taken: usize =
             pieces.iter().map(|piece| bytes_max(piece.key, piece.text, piece.expires_at)).sum();
         // For the braces.
@@ -39,16 +39,16 @@ impl Room {
     }
 
     /// Where the attribute goes. If it fits, its room is taken.
-    pub(crate) fn place(&mut self, key: &str, text: &str, expires_at: DbTime) -> Place {
+    pub(crate) fn place(&mut self, key: &str, text: &str, expires_at: DbTime) -> Placement {
         let bytes = bytes_max(key, text, expires_at);
-        let fits = text.len() <= VALUE_BYTES_MAX && bytes <= self.0;
+        let fits = text.len() <= INLINE_VALUE_BYTES_MAX && bytes <= self.0;
         // So that a key stands in the text as it is, and is borrowed from it.
         let plain = !key.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\');
         if fits && plain {
             self.0 -= bytes;
-            Place::Packed
+            Placement::Inline
         } else {
-            Place::Apart
+            Placement::Overflow
         }
     }
 }
@@ -64,37 +64,40 @@ mod tests {
 
     #[test]
     fn what_is_large_or_has_a_key_to_escape_goes_apart() {
-        let place = |key: &str, text: &str| Room::beside(&[]).place(key, text, DbTime::NEVER);
+        let place = |key: &str, text: &str| InlineBudget::beside(&[]).place(key, text, DbTime::NEVER);
         let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
-        assert_eq!(place("key", &text(VALUE_BYTES_MAX)), Place::Packed);
-        assert_eq!(place("key", &text(VALUE_BYTES_MAX + 1)), Place::Apart);
+        assert_eq!(place("key", &text(INLINE_VALUE_BYTES_MAX)), Placement::Inline);
+        assert_eq!(place("key", &text(INLINE_VALUE_BYTES_MAX + 1)), Placement::Overflow);
         for key in ["a\"b", "a\\b", "a\nb", "\u{1f}", "\""] {
-            assert_eq!(place(key, "1"), Place::Apart, "{key:?}");
+            assert_eq!(place(key, "1"), Placement::Overflow, "{key:?}");
         }
         for key in [" ", "\u{7f}", "ü", "\u{2028}", "\u{1f600}", "/", "'"] {
-            assert_eq!(place(key, "1"), Place::Packed, "{key:?}");
+            assert_eq!(place(key, "1"), Placement::Inline, "{key:?}");
         }
-        let expiring =
-            Room::beside(&[]).place("key", "1", DbTime::EPOCH.plus(std::time::Duration::from_secs(1)));
-        assert_eq!(expiring, Place::Packed);
+        let expiring = InlineBudget::beside(&[]).place(
+            "key",
+            "1",
+            DbTime::EPOCH.plus(std::time::Duration::from_secs(1)),
+        );
+        assert_eq!(expiring, Placement::Inline);
     }
 
     #[test]
     fn what_the_row_has_no_room_for_goes_apart_and_what_is_smaller_still_fits() {
         let text = format!("\"{}\"", "x".repeat(450));
-        let mut room = Room::beside(&[]);
+        let mut room = InlineBudget::beside(&[]);
         let places = [0; 4].map(|_| room.place("key", &text, DbTime::NEVER));
-        assert_eq!(places, [Place::Packed, Place::Packed, Place::Packed, Place::Apart]);
-        assert_eq!(room.place("key", "1", DbTime::NEVER), Place::Packed);
+        assert_eq!(places, [Placement::Inline, Placement::Inline, Placement::Inline, Placement::Overflow]);
+        assert_eq!(room.place("key", "1", DbTime::NEVER), Placement::Inline);
 
-        let there = ["a", "b", "c"].map(|key| Piece {
+        let there = ["a", "b", "c"].map(|key| InlineEntry {
             key,
             text: &text,
             version: "1",
             expires_at: DbTime::NEVER,
             decoded: None,
         });
-        let beside = |there| Room::beside(there).place("key", &text, DbTime::NEVER);
-        assert_eq!((beside(&there), beside(&there[1..])), (Place::Apart, Place::Packed));
+        let beside = |there| InlineBudget::beside(there).place("key", &text, DbTime::NEVER);
+        assert_eq!((beside(&there), beside(&there[1..])), (Placement::Overflow, Placement::Inline));
     }
 }

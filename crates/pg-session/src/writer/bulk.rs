@@ -6,14 +6,14 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
-use super::Workshop;
-use super::lane::Job;
-use super::update::OVERTAKEN_MAX;
+use super::WriteContext;
+use super::queue::Job;
+use super::update::REBASE_ATTEMPTS_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::id::{SessionId, UserId};
 use crate::postgres::delete::Swept;
 use crate::postgres::failure::{Failure, Verdict};
-use crate::postgres::notify::Whose;
+use crate::postgres::notify::Scope;
 
 /// Sessions that are dropped from memory before other tasks run.
 const FORGOTTEN_MAX: usize = 1_024;
@@ -23,21 +23,21 @@ const ROW_LOCK_WAIT_MAX: Duration = Duration::from_millis(80);
 
 /// What to do with how many sessions.
 #[derive(Clone, Debug)]
-pub(crate) enum Sweep {
+pub(crate) enum BulkDelete {
     /// Delete these, all or none.
     Delete(Vec<SessionId>),
     /// Delete all of these.
-    DeleteAll(Whose),
+    DeleteAll(Scope),
     /// Delete all of a user's but this one.
     DeleteOthers(UserId, SessionId),
     /// Remove one attribute from all sessions of a user.
     RemoveAttribute(UserId, String),
     /// Drop them from every node's memory; the tables stay as they are.
-    Evict(Whose),
+    Evict(Scope),
 }
 
-pub(super) struct SweepJob {
-    pub(super) sweep: Sweep,
+pub(super) struct BulkDeleteJob {
+    pub(super) sweep: BulkDelete,
     /// Times that it met a locked row.
     blocked: u32,
     /// Sessions that have lost the attribute.
@@ -45,50 +45,52 @@ pub(super) struct SweepJob {
     reply: oneshot::Sender<Result<u64, Error>>,
 }
 
-impl SweepJob {
-    pub(super) fn new(sweep: Sweep, reply: oneshot::Sender<Result<u64, Error>>) -> Self {
+impl BulkDeleteJob {
+    pub(super) fn new(sweep: BulkDelete, reply: oneshot::Sender<Result<u64, Error>>) -> Self {
         Self { sweep, blocked: 0, removed: 0, reply }
     }
 
     /// How long the next try waits for each row: longer each time, because many rows have many writers.
-    fn row_lock_wait(&self, workshop: &Workshop) -> Duration {
-        let first = workshop.row_lock_wait;
+    fn row_lock_wait(&self, context: &WriteContext) -> Duration {
+        let first = context.row_lock_wait;
         first.saturating_mul(1 << self.blocked.min(16)).min(first.max(ROW_LOCK_WAIT_MAX))
     }
 
-    async fn carry_out(&mut self, workshop: &Workshop) -> Result<u64, Failure> {
-        let wait = self.row_lock_wait(workshop);
+    async fn carry_out(&mut self, context: &WriteContext) -> Result<u64, Failure> {
+        let wait = self.row_lock_wait(context);
         match &self.sweep {
-            Sweep::Delete(ids) => {
-                let gone = workshop.database.delete(ids).await?;
-                forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), workshop).await;
+            BulkDelete::Delete(ids) => {
+                let gone = context.database.delete(ids).await?;
+                forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), context).await;
                 Ok(gone.iter().map(|row| u64::from(row.live)).sum())
             }
-            Sweep::DeleteAll(whose) => {
-                count(&workshop.database.delete_all(*whose, wait).await?, workshop).await
+            BulkDelete::DeleteAll(whose) => {
+                count(&context.database.delete_all(*whose, wait).await?, context).await
             }
-            Sweep::DeleteOthers(user, keep) => {
-                count(&workshop.database.delete_others(*user, *keep, wait).await?, workshop).await
+            BulkDelete::DeleteOthers(user, keep) => {
+                count(&context.database.delete_others(*user, *keep, wait).await?, context).await
             }
-            Sweep::RemoveAttribute(user, key) => {
-                remove_attribute(*user, key, &mut self.removed, wait, workshop).await?;
+            BulkDelete::RemoveAttribute(user, key) => {
+                remove_attribute(*user, key, &mut self.removed, wait, context).await?;
                 Ok(self.removed)
             }
-            Sweep::Evict(whose) => workshop.database.notify_drop(*whose).await.map(|()| 0),
+            BulkDelete::Evict(whose) => context.database.notify_drop(*whose).await.map(|()| 0),
         }
     }
 
     /// Before the answer, whatever it is: what was acknowledged holds on this node, and what has failed may have
     /// happened. Other tasks run between the steps.
-    async fn forget(&self, workshop: &Workshop) {
-        let cache = &workshop.cache;
+    async fn forget(&self, context: &WriteContext) {
+        let cache = &context.cache;
         let mut dropping = match &self.sweep {
-            Sweep::Delete(ids) => return forget_each(ids, workshop).await,
-            Sweep::RemoveAttribute(user, _) | Sweep::DeleteOthers(user, _) => cache.drop_user(*user),
-            Sweep::DeleteAll(whose) | Sweep::Evict(whose) => match *whose {
-                Whose::User(user) => cache.drop_user(user.into()),
-                Whose::Group(group) => cache.drop_group(group.into()),
-                Whose::All => return cache.drop_all(),
+            BulkDelete::Delete(ids) => return forget_each(ids, context).await,
+            BulkDelete::RemoveAttribute(user, _) | BulkDelete::DeleteOthers(user, _) => {
+                cache.remove_user(*user)
+            }
+            BulkDelete::DeleteAll(whose) | BulkDelete::Evict(whose) => match *whose {
+                Scope::User(user) => cache.remove_user(user.into()),
+                Scope::Group(group) => cache.remove_group(group.into()),
+                Scope::All => return cache.remove_all(),
             },
         };
         while dropping.step() {
@@ -98,14 +100,14 @@ impl SweepJob {
 }
 
 /// Drops what no notification of the owner covers.
-async fn count(swept: &Swept, workshop: &Workshop) -> Result<u64, Failure> {
-    forget_each(&swept.strangers, workshop).await;
+async fn count(swept: &Swept, context: &WriteContext) -> Result<u64, Failure> {
+    forget_each(&swept.other_users, context).await;
     Ok(swept.live)
 }
 
-async fn forget_each(ids: &[SessionId], workshop: &Workshop) {
+async fn forget_each(ids: &[SessionId], context: &WriteContext) {
     for some in ids.chunks(FORGOTTEN_MAX) {
-        some.iter().for_each(|&id| workshop.cache.forget(id));
+        some.iter().for_each(|&id| context.cache.remove(id));
         yield_now().await;
     }
 }
@@ -116,18 +118,18 @@ async fn remove_attribute(
     key: &str,
     sessions: &mut u64,
     wait: Duration,
-    workshop: &Workshop,
+    context: &WriteContext,
 ) -> Result<(), Failure> {
-    for _ in 0..OVERTAKEN_MAX {
-        let mut overtaken = 0;
+    for _ in 0..REBASE_ATTEMPTS_MAX {
+        let mut conflicts = 0;
         let mut page = Some(Uuid::nil());
         while let Some(after) = page {
-            let removed = workshop.database.remove_attribute(user.as_uuid(), key, after, wait).await?;
+            let removed = context.database.remove_attribute(user.as_uuid(), key, after, wait).await?;
             *sessions += removed.sessions;
-            overtaken += removed.overtaken;
+            conflicts += removed.conflicts;
             page = removed.next;
         }
-        if overtaken == 0 {
+        if conflicts == 0 {
             return Ok(());
         }
     }
@@ -138,30 +140,30 @@ async fn remove_attribute(
     Err(Failure { error, verdict: Verdict::Refused })
 }
 
-impl Job for SweepJob {
+impl Job for BulkDeleteJob {
     /// Sweeps of one user, of one group or of all are made one after the other.
     type Key = (u8, Uuid);
 
     fn key(&self) -> Self::Key {
         match &self.sweep {
-            Sweep::Delete(ids) => (0, ids.first().map_or(Uuid::nil(), |id| id.expose())),
-            Sweep::DeleteOthers(user, _) | Sweep::RemoveAttribute(user, _) => (1, user.as_uuid()),
-            Sweep::DeleteAll(whose) | Sweep::Evict(whose) => match *whose {
-                Whose::User(user) => (1, user),
-                Whose::Group(group) => (2, group),
-                Whose::All => (3, Uuid::nil()),
+            BulkDelete::Delete(ids) => (0, ids.first().map_or(Uuid::nil(), |id| id.expose())),
+            BulkDelete::DeleteOthers(user, _) | BulkDelete::RemoveAttribute(user, _) => (1, user.as_uuid()),
+            BulkDelete::DeleteAll(whose) | BulkDelete::Evict(whose) => match *whose {
+                Scope::User(user) => (1, user),
+                Scope::Group(group) => (2, group),
+                Scope::All => (3, Uuid::nil()),
             },
         }
     }
 
-    async fn commit(batch: &mut Vec<Self>, workshop: &Workshop) -> Result<Vec<Self>, Failure> {
+    async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
         while let Some(job) = batch.last_mut() {
-            let outcome = job.carry_out(workshop).await;
+            let outcome = job.carry_out(context).await;
             // A blocked deletion changed nothing. A blocked removal may have changed the pages before.
             let changed_nothing = outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::Blocked)
-                && !matches!(job.sweep, Sweep::RemoveAttribute(..));
+                && !matches!(job.sweep, BulkDelete::RemoveAttribute(..));
             if !changed_nothing {
-                job.forget(workshop).await;
+                job.forget(context).await;
             }
             job.blocked += 1;
             let count = outcome?;
@@ -172,11 +174,11 @@ impl Job for SweepJob {
         Ok(Vec::new())
     }
 
-    fn patience(workshop: &Workshop) -> Duration {
-        workshop.database.long_patience()
+    fn patience(context: &WriteContext) -> Duration {
+        context.database.long_patience()
     }
 
-    fn fail(self, error: Error, _: &Workshop) {
+    fn fail(self, error: Error, _: &WriteContext) {
         let _ = self.reply.send(Err(error));
     }
 }

@@ -8,9 +8,9 @@
 
 use hmac::Mac as _;
 
+use super::encoding::take;
 use super::purpose::Kind;
-use super::wire::take;
-use super::{KEY_ID_BYTES, KeyId, KeyRing, MAC_BYTES, Rejected};
+use super::{KEY_ID_BYTES, KeyId, KeyRing, MAC_BYTES, TokenError};
 
 /// Bytes around the body.
 pub(super) const ENVELOPE_BYTES: usize = 1 + KEY_ID_BYTES + MAC_BYTES;
@@ -31,15 +31,15 @@ pub(super) fn seal(ring: &KeyRing, kind: Kind, body: &[&[u8]]) -> Vec<u8> {
 }
 
 /// The key and the body, if it was signed for `kind` with a key of the ring. The signatures are compared in constant time.
-pub(super) fn open<'a>(ring: &KeyRing, kind: Kind, bytes: &'a [u8]) -> Result<(KeyId, &'a [u8]), Rejected> {
-    let (signed, signature) = bytes.split_last_chunk::<MAC_BYTES>().ok_or(Rejected::Malformed)?;
+pub(super) fn open<'a>(ring: &KeyRing, kind: Kind, bytes: &'a [u8]) -> Result<(KeyId, &'a [u8]), TokenError> {
+    let (signed, signature) = bytes.split_last_chunk::<MAC_BYTES>().ok_or(TokenError::Malformed)?;
     let mut body = signed;
     if take(&mut body)? != [kind.format()] {
-        return Err(Rejected::Malformed);
+        return Err(TokenError::Malformed);
     }
     let id = KeyId::from_bytes(take(&mut body)?);
     let mut mac = ring.verifying_for(id, kind)?;
     mac.update(signed);
-    mac.verify_slice(signature).map_err(|_| Rejected::BadSignature)?;
+    mac.verify_slice(signature).map_err(|_| TokenError::BadSignature)?;
     Ok((id, body))
 }

@@ -23,7 +23,7 @@ const PAGE_FACTOR: i64 = 4;
 /// What a clean-up deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
-pub struct CleanUp {
+pub struct CleanupReport {
     /// Sessions past their absolute limit.
     pub expired: u64,
     /// Sessions past their idle limit.
@@ -66,14 +66,14 @@ impl Cleaner {
     }
 
     /// One pass. Dropping the future stops it between two statements.
-    pub(crate) async fn pass(&self) -> Result<CleanUp, Error> {
+    pub(crate) async fn pass(&self) -> Result<CleanupReport, Error> {
         let _one = self.passes.lock().await;
-        let mut done = CleanUp::default();
-        self.clean(&mut done).await.map_err(Failure::of_write)?;
+        let mut done = CleanupReport::default();
+        self.clean(&mut done).await.map_err(Failure::into_write_error)?;
         Ok(done)
     }
 
-    async fn clean(&self, done: &mut CleanUp) -> Result<(), Failure> {
+    async fn clean(&self, done: &mut CleanupReport) -> Result<(), Failure> {
         while self.count(
             &mut done.expired,
             self.database.clean_expired(self.batch_max).await?,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::purpose::Kind;
 use super::signing_key::{KeyError, KeyId, SigningKey};
-use super::{Mac, Rejected};
+use super::{Mac, TokenError};
 
 /// Keys that one ring may have. Each one in use is one more that may leak; a rotation needs three.
 pub const KEYS_MAX: usize = 16;
@@ -151,8 +151,8 @@ impl KeyRing {
 
     /// A state that was keyed for `kind` with the key that a token names. The search may take longer for one key than for
     /// another: ids are no secrets.
-    pub(super) fn verifying_for(&self, id: KeyId, kind: Kind) -> Result<Mac, Rejected> {
-        let key = self.all().find(|key| key.id == id).ok_or(Rejected::UnknownKey)?;
+    pub(super) fn verifying_for(&self, id: KeyId, kind: Kind) -> Result<Mac, TokenError> {
+        let key = self.all().find(|key| key.id == id).ok_or(TokenError::UnknownKey)?;
         Ok(key.keyed(kind))
     }
 }

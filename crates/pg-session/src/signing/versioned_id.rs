@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use super::Rejected;
-use super::wire::{chars, decode_exactly, encode, take};
+use super::TokenError;
+use super::encoding::{chars, decode_exactly, encode, take};
 use crate::id::SessionId;
 use crate::version::Version;
 
@@ -58,18 +58,18 @@ impl VersionedId {
 }
 
 /// Reads what [`encode`](VersionedId::encode) wrote, and no other spelling of it. A version that no session can have is
-/// [`Rejected::Malformed`], like everything else that is wrong.
+/// [`TokenError::Malformed`], like everything else that is wrong.
 impl FromStr for VersionedId {
-    type Err = Rejected;
+    type Err = TokenError;
 
-    fn from_str(text: &str) -> Result<Self, Rejected> {
+    fn from_str(text: &str) -> Result<Self, TokenError> {
         let bytes: [u8; VERSIONED_ID_BYTES] = decode_exactly(text)?;
         let mut bytes = bytes.as_slice();
         let id = SessionId::from_uuid(Uuid::from_bytes(take(&mut bytes)?));
         let version = Version::new(i64::from_be_bytes(take(&mut bytes)?));
         // Nobody vouches for it: what stands for "absent" and "deleted" inside must not come from outside.
         if version < Version::FIRST || version >= Version::DELETED {
-            return Err(Rejected::Malformed);
+            return Err(TokenError::Malformed);
         }
         Ok(Self { id, version })
     }
@@ -91,7 +91,7 @@ mod tests {
     fn versions_that_no_session_has_are_malformed() {
         for version in [0, -1, i64::MIN, i64::MAX] {
             let text = VersionedId::new(SessionId::random(), Version::new(version)).encode();
-            assert_eq!(text.parse::<VersionedId>(), Err(Rejected::Malformed), "{version}");
+            assert_eq!(text.parse::<VersionedId>(), Err(TokenError::Malformed), "{version}");
         }
     }
 

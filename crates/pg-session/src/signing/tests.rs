@@ -92,8 +92,11 @@ fn messages_beyond_the_bound_are_neither_signed_nor_read() {
     let long = vec![0; MESSAGE_BYTES_MAX + 1];
     assert_eq!(signer.sign_message(RESET, &long, Duration::MAX), Err(MessageTooLong));
     let longest = message::SIGNED_BYTES_MAX;
-    assert_eq!(signer.verify_message(RESET, &"I".repeat(wire::chars(longest) + 1)), Err(Rejected::Malformed));
-    assert_eq!(signer.verify_message_bytes(RESET, &vec![0x21; longest + 1]), Err(Rejected::Malformed));
+    assert_eq!(
+        signer.verify_message(RESET, &"I".repeat(encoding::chars(longest) + 1)),
+        Err(TokenError::Malformed)
+    );
+    assert_eq!(signer.verify_message_bytes(RESET, &vec![0x21; longest + 1]), Err(TokenError::Malformed));
 }
 
 /// Texts that a lenient decoder would read as the same bytes.
@@ -122,15 +125,15 @@ fn no_other_spelling_of_a_valid_token_is_accepted() {
         let (id, version) = (SessionId::random(), Version::new(number));
         let token = signer.issue_at(id, version, at(1_790_000_000)).expose_into();
         for other in respelled(&token) {
-            assert_eq!(signer.verify(&other), Err(Rejected::Malformed), "{other:?}");
+            assert_eq!(signer.verify(&other), Err(TokenError::Malformed), "{other:?}");
             other_alphabet += u32::from(other.contains(['+', '/']));
         }
         for other in respelled(&VersionedId::new(id, version).encode()) {
-            assert_eq!(other.parse::<VersionedId>(), Err(Rejected::Malformed), "{other:?}");
+            assert_eq!(other.parse::<VersionedId>(), Err(TokenError::Malformed), "{other:?}");
         }
         let message = signer.sign_message(RESET, b"user 42", Duration::MAX).unwrap();
         for other in respelled(&message) {
-            assert_eq!(signer.verify_message(RESET, &other), Err(Rejected::Malformed), "{other:?}");
+            assert_eq!(signer.verify_message(RESET, &other), Err(TokenError::Malformed), "{other:?}");
         }
         // In another case it is another text, with another signature.
         for other in [token.to_lowercase(), token.to_uppercase()] {
@@ -152,7 +155,7 @@ fn bits_beyond_the_last_byte_of_a_message_are_refused() {
         let last = ALPHABET.iter().position(|&char| char == last.as_bytes()[0]).unwrap();
         for bits in 1..1 << spare_bits {
             let other = format!("{head}{}", char::from(ALPHABET[last | bits]));
-            assert_eq!(signer.verify_message(RESET, &other), Err(Rejected::Malformed), "{length} {bits}");
+            assert_eq!(signer.verify_message(RESET, &other), Err(TokenError::Malformed), "{length} {bits}");
             refused += 1;
         }
     }
@@ -168,13 +171,13 @@ fn a_signature_is_good_for_one_purpose_only() {
         ["password-rese", "password-reset ", "Password-reset", "", "session-token", "../session-token"]
     {
         let other = Purpose::new(other);
-        assert_eq!(signer.verify_message(other, &reset), Err(Rejected::BadSignature), "{other:?}");
+        assert_eq!(signer.verify_message(other, &reset), Err(TokenError::BadSignature), "{other:?}");
     }
-    assert_eq!(signer.verify(&reset), Err(Rejected::Malformed));
+    assert_eq!(signer.verify(&reset), Err(TokenError::Malformed));
     let token = signer.issue(SessionId::random(), Version::FIRST);
     assert_eq!(
         signer.verify_message(Purpose::new("session-token"), token.expose()),
-        Err(Rejected::Malformed)
+        Err(TokenError::Malformed)
     );
 }
 
@@ -185,10 +188,10 @@ fn no_message_can_be_turned_into_a_session_token() {
     let signer = signer();
     for name in ["session-token", "", "key-id"] {
         let signed = signer.sign_message_bytes(Purpose::new(name), &[1; 24], Duration::MAX).unwrap();
-        assert_eq!(signer.verify(&wire::encode(&signed)), Err(Rejected::Malformed));
+        assert_eq!(signer.verify(&encoding::encode(&signed)), Err(TokenError::Malformed));
         let mut relabelled = signed;
         relabelled[0] = 0x11;
-        assert_eq!(signer.verify(&wire::encode(&relabelled)), Err(Rejected::BadSignature));
+        assert_eq!(signer.verify(&encoding::encode(&relabelled)), Err(TokenError::BadSignature));
     }
 }
 
@@ -230,8 +233,8 @@ fn a_removed_key_rejects_at_once_on_every_clone() {
     assert!(clone.verify(token.expose()).is_ok());
     signer.replace(signer.ring().without(old.id()).unwrap());
     for signer in [signer, clone] {
-        assert_eq!(signer.verify(token.expose()), Err(Rejected::UnknownKey));
-        assert_eq!(signer.verify_message(RESET, &message), Err(Rejected::UnknownKey));
+        assert_eq!(signer.verify(token.expose()), Err(TokenError::UnknownKey));
+        assert_eq!(signer.verify_message(RESET, &message), Err(TokenError::UnknownKey));
         assert_eq!(signer.ring().ids().collect::<Vec<_>>(), [new.id()]);
     }
 }
@@ -257,7 +260,7 @@ fn a_removed_key_rejects_at_once_on_other_threads() {
             });
             signer.replace(KeyRing::new(&new));
             removed.store(true, std::sync::atomic::Ordering::Release);
-            assert_eq!(verifier.join().unwrap(), Err(Rejected::UnknownKey));
+            assert_eq!(verifier.join().unwrap(), Err(TokenError::UnknownKey));
         });
     }
 }
@@ -287,7 +290,7 @@ fn nothing_that_is_printed_shows_a_secret() {
         format!("{:?}", &bytes[..3]).trim_matches(['[', ']']).to_owned(),
         format!("{:02x}{:02x}{:02x}", bytes[0], bytes[1], bytes[2]),
         format!("{:?}", &session_key[..3]).trim_matches(['[', ']']).to_owned(),
-        wire::encode(&session_key)[..8].to_owned(),
+        encoding::encode(&session_key)[..8].to_owned(),
         token.expose()[8..16].to_owned(),
         token.expose()[60..68].to_owned(),
         id.expose().to_string()[..8].to_owned(),
@@ -302,7 +305,8 @@ fn nothing_that_is_printed_shows_a_secret() {
 
 #[test]
 fn messages_of_errors_are_lower_case_without_full_stop() {
-    let rejected = [Rejected::Malformed, Rejected::UnknownKey, Rejected::BadSignature, Rejected::Expired];
+    let rejected =
+        [TokenError::Malformed, TokenError::UnknownKey, TokenError::BadSignature, TokenError::Expired];
     let keys = [
         KeyError::TooShort,
         KeyError::TooLong,

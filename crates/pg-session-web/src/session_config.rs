@@ -1,4 +1,4 @@
-//! [`WebSessions`]: the sessions of a web application. The manager, the signer, and how both meet HTTP.
+//! [`SessionConfig`]: the sessions of a web application. The manager, the signer, and how both meet HTTP.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,16 +25,16 @@ use crate::visitors::{ANONYMOUS_LIFETIME, ANONYMOUS_PER_SECOND, CreationLimit};
 ///
 /// ```no_run
 /// # fn f(manager: pg_session::SessionManager, signer: pg_session::Signer) -> Result<(), pg_session_web::Error> {
-/// use pg_session_web::{CookiePolicy, WebSessions};
+/// use pg_session_web::{CookiePolicy, SessionConfig};
 ///
-/// let sessions = WebSessions::new(manager, signer)
+/// let sessions = SessionConfig::new(manager, signer)
 ///     .cookie(CookiePolicy::named("shop")?)
 ///     .keep_at_login(["cart", "language"])
 ///     .truncate_addresses();
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct WebSessions(Arc<Parts>);
+pub struct SessionConfig(Arc<Parts>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
@@ -72,7 +72,7 @@ pub(crate) enum Unsaved {
     Pass,
 }
 
-impl WebSessions {
+impl SessionConfig {
     /// These sessions, with secure defaults for everything: the cookie of [`CookiePolicy::default`], nothing kept at login,
     /// whole addresses, and no header trusted.
     #[must_use]
@@ -109,7 +109,7 @@ impl WebSessions {
     /// `authorization: Bearer …`, in responses as [`SESSION_TOKEN_HEADER`](crate::SESSION_TOKEN_HEADER) whenever the client is
     /// to go on with another one; empty when it is to forget it. Cookies are not looked at then.
     #[must_use]
-    pub fn bearer(self) -> Self {
+    pub fn bearer_tokens(self) -> Self {
         self.with(|parts| parts.transport = Transport::Bearer)
     }
 
@@ -124,7 +124,7 @@ impl WebSessions {
 
     /// Refuses a save if another request has changed one of the same attributes since this one read the session:
     /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict). Default: the last write of an attribute wins.
-    /// ([`Session::update`] is atomic either way.)
+    /// ([`Session::modify`] is atomic either way.)
     #[must_use]
     pub fn check_attributes(self) -> Self {
         self.with(|parts| parts.check = Check::Attributes)
@@ -136,7 +136,7 @@ impl WebSessions {
     ///
     /// A database that does not answer is never passed over: that is 503 in any case.
     #[must_use]
-    pub fn pass_unsaved(self) -> Self {
+    pub fn ignore_save_conflicts(self) -> Self {
         self.with(|parts| parts.unsaved = Unsaved::Pass)
     }
 
@@ -152,7 +152,7 @@ impl WebSessions {
     /// [`Error::refusal`].
     ///
     /// ```no_run
-    /// # fn f(sessions: pg_session_web::WebSessions) {
+    /// # fn f(sessions: pg_session_web::SessionConfig) {
     /// let sessions = sessions.on_refusal(|refusal| {
     ///     refusal.content_type = "application/json".to_owned();
     ///     refusal.body = format!(r#"{{"error":{}}}"#, refusal.status);
@@ -170,7 +170,7 @@ impl WebSessions {
         self.with(|parts| parts.remembered_for = lifetime)
     }
 
-    /// How long a session without a user lives after its last change, at most `Config::lifetime`. Default 4 hours. A
+    /// How long a session without a user lives after its last change, at most `Config::absolute_timeout`. Default 4 hours. A
     /// change renews it when half of that is over. A login gives the session the limits of a user's.
     #[must_use]
     pub fn anonymous_lifetime(self, lifetime: Duration) -> Self {
@@ -201,7 +201,7 @@ impl WebSessions {
     /// the handler. Unsafe are all methods but `GET`, `HEAD`, `OPTIONS` and `TRACE`, and the beginning of a WebSocket.
     ///
     /// `Sec-Fetch-Site` says where a request is from. Without it, `Origin` must name the host, or `x-forwarded-host`. A
-    /// request with neither is accepted: no browser sends it. [`bearer`](Self::bearer) is exempt.
+    /// request with neither is accepted: no browser sends it. [`bearer_tokens`](Self::bearer_tokens) is exempt.
     ///
     /// A browser keeps a `SameSite` cookie back from such a request. So a handler that sets something there begins no session,
     /// which would take the place of the client's own; a [`login`](Session::login) does.
@@ -339,7 +339,7 @@ impl WebSessions {
         let client = Client::of(head, &self.0.address_source, self.0.address_detail);
         let removals = match presented {
             Presented::Several(_) => self.0.transport.remove_others(head),
-            Presented::Nothing | Presented::Rejected | Presented::Token(_) => Vec::new(),
+            Presented::Nothing | Presented::TokenError | Presented::Token(_) => Vec::new(),
         };
         if matches!(presented, Presented::Token(_) | Presented::Several(_)) {
             self.0.lost_cookies.returned();
@@ -359,7 +359,7 @@ impl WebSessions {
 
     /// The absolute limit of a session without a user.
     pub(crate) fn lifetime_of_visitors(&self) -> Duration {
-        self.0.anonymous_lifetime.min(self.manager().config().lifetime)
+        self.0.anonymous_lifetime.min(self.manager().config().absolute_timeout)
     }
 
     pub(crate) fn parts(&self) -> &Parts {

@@ -22,7 +22,7 @@ const BYTES_READ_MAX: usize = 2_048;
 
 /// The attributes of one version of a session's row.
 #[derive(Default)]
-pub(crate) struct Packed {
+pub(crate) struct InlineAttributes {
     /// In canonical form: sorted by key, without white space. Empty if there are none, so that nothing is allocated.
     text: Box<str>,
     index: Box<[Span]>,
@@ -41,7 +41,7 @@ struct Span {
 
 /// An attribute that a text is made of.
 #[derive(Clone, Copy)]
-pub(crate) struct Piece<'a> {
+pub(crate) struct InlineEntry<'a> {
     pub(crate) key: &'a str,
     pub(crate) text: &'a str,
     /// In decimals: those of attributes that do not change are copied, not read and written.
@@ -51,17 +51,18 @@ pub(crate) struct Piece<'a> {
     pub(crate) decoded: Option<&'a Decoded>,
 }
 
-impl Packed {
+impl InlineAttributes {
     /// Of pieces with one key the first counts, which only a text that was written by hand has.
-    pub(crate) fn of(mut pieces: Vec<Piece<'_>>) -> Self {
+    pub(crate) fn of(mut pieces: Vec<InlineEntry<'_>>) -> Self {
         if pieces.is_empty() {
             return Self::default();
         }
         pieces.sort_by(|a, b| a.key.cmp(b.key));
         pieces.dedup_by(|later, earlier| later.key == earlier.key);
         // Exact unless one expires: braces, and around each of them what stands there, with a comma.
-        let bytes =
-            pieces.iter().map(|Piece { key, text, version, .. }| key.len() + text.len() + version.len());
+        let bytes = pieces
+            .iter()
+            .map(|InlineEntry { key, text, version, .. }| key.len() + text.len() + version.len());
         let mut text = String::with_capacity(1 + bytes.map(|bytes| bytes + 7).sum::<usize>());
         let mut index = Vec::with_capacity(pieces.len());
         for piece in &pieces {
@@ -134,7 +135,7 @@ impl Span {
 /// One of the attributes.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry<'a> {
-    packed: &'a Packed,
+    packed: &'a InlineAttributes,
     at: usize,
 }
 
@@ -176,11 +177,11 @@ impl<'a> Entry<'a> {
     }
 
     /// To be put into another text.
-    pub(crate) fn piece(self) -> Piece<'a> {
+    pub(crate) fn piece(self) -> InlineEntry<'a> {
         let decoded = self.packed.decoded.get().map(|all| &all[self.at]);
         let decoded = decoded.filter(|decoded| decoded.get().is_some());
         let expires_at = self.expires_at();
-        Piece { key: self.key(), text: self.text(), version: self.decimals(), expires_at, decoded }
+        InlineEntry { key: self.key(), text: self.text(), version: self.decimals(), expires_at, decoded }
     }
 
     fn span(self) -> Span {
@@ -205,8 +206,8 @@ pub(crate) fn opening(key: &str) -> String {
 /// The text without one of its attributes; `None` if it has no such attribute.
 pub(crate) fn without(text: &str, key: &str) -> Result<Option<String>, Malformed> {
     let all = parse(text)?;
-    let others: Vec<Piece<'_>> = all.iter().filter(|piece| piece.key != key).copied().collect();
-    Ok((others.len() < all.len()).then(|| Packed::of(others).text().to_owned()))
+    let others: Vec<InlineEntry<'_>> = all.iter().filter(|piece| piece.key != key).copied().collect();
+    Ok((others.len() < all.len()).then(|| InlineAttributes::of(others).text().to_owned()))
 }
 
 /// A text that is none of a row's. It says where it is at fault, and not what stands there.
@@ -221,7 +222,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-fn parse(text: &str) -> Result<Vec<Piece<'_>>, Malformed> {
+fn parse(text: &str) -> Result<Vec<InlineEntry<'_>>, Malformed> {
     if text == "{}" {
         return Ok(Vec::new());
     }
@@ -237,7 +238,7 @@ fn parse(text: &str) -> Result<Vec<Piece<'_>>, Malformed> {
     Ok(pieces)
 }
 
-struct Pieces<'a>(Vec<Piece<'a>>);
+struct Pieces<'a>(Vec<InlineEntry<'a>>);
 
 impl<'de> Deserialize<'de> for Pieces<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -254,7 +255,7 @@ impl<'de> Deserialize<'de> for Pieces<'de> {
                 // More than most have, so that it does not grow.
                 let mut pieces = Vec::with_capacity(8);
                 while let Some((key, Value { text, version, expires_at })) = map.next_entry()? {
-                    pieces.push(Piece { key, text, version, expires_at, decoded: None });
+                    pieces.push(InlineEntry { key, text, version, expires_at, decoded: None });
                 }
                 Ok(Pieces(pieces))
             }
@@ -304,7 +305,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::session::place::{BYTES_MAX, Place, Room, VALUE_BYTES_MAX};
+    use crate::session::placement::{BYTES_MAX, INLINE_VALUE_BYTES_MAX, InlineBudget, Placement};
 
     /// What serde_json would refuse, round, or read only so deep, if it looked into values; and what looks like the
     /// frame around them.
@@ -342,19 +343,19 @@ mod tests {
         proptest::collection::btree_map(key, (texts(), decimals), 0..60)
     }
 
-    fn piece<'a>(key: &'a str, text: &'a str, version: &'a str) -> Piece<'a> {
-        Piece { key, text, version, expires_at: DbTime::NEVER, decoded: None }
+    fn piece<'a>(key: &'a str, text: &'a str, version: &'a str) -> InlineEntry<'a> {
+        InlineEntry { key, text, version, expires_at: DbTime::NEVER, decoded: None }
     }
 
     /// Those that have room, one after the other.
-    fn fitting(attributes: &BTreeMap<String, (String, String)>) -> Vec<Piece<'_>> {
-        let mut room = Room::beside(&[]);
+    fn fitting(attributes: &BTreeMap<String, (String, String)>) -> Vec<InlineEntry<'_>> {
+        let mut room = InlineBudget::beside(&[]);
         let all = attributes.iter().map(|(key, (text, version))| piece(key, text, version));
-        all.filter(|piece| room.place(piece.key, piece.text, DbTime::NEVER) == Place::Packed).collect()
+        all.filter(|piece| room.place(piece.key, piece.text, DbTime::NEVER) == Placement::Inline).collect()
     }
 
-    fn of_pieces(pieces: &[Piece<'_>]) -> Vec<(String, String, Version)> {
-        let version = |piece: &Piece<'_>| Version::new(piece.version.parse().unwrap());
+    fn of_pieces(pieces: &[InlineEntry<'_>]) -> Vec<(String, String, Version)> {
+        let version = |piece: &InlineEntry<'_>| Version::new(piece.version.parse().unwrap());
         pieces.iter().map(|piece| (piece.key.to_owned(), piece.text.to_owned(), version(piece))).collect()
     }
 
@@ -366,9 +367,9 @@ mod tests {
         #[test]
         fn what_is_packed_is_read_as_it_was_and_never_takes_more_than_its_room(attributes in attributes()) {
             let pieces = fitting(&attributes);
-            let packed = Packed::of(pieces.iter().rev().copied().collect());
+            let packed = InlineAttributes::of(pieces.iter().rev().copied().collect());
             prop_assert!(packed.text().len() <= BYTES_MAX, "{} bytes", packed.text().len());
-            let read = Packed::read(packed.text(), DbTime::EPOCH).unwrap();
+            let read = InlineAttributes::read(packed.text(), DbTime::EPOCH).unwrap();
             prop_assert_eq!(read.text(), packed.text());
             for packed in [packed, read] {
                 prop_assert_eq!(of_entries(packed.iter()), of_pieces(&pieces));
@@ -383,43 +384,49 @@ mod tests {
             at in any::<proptest::sample::Index>(),
         ) {
             let mut pieces = fitting(&attributes);
-            let text = Packed::of(pieces.clone()).text().to_owned();
+            let text = InlineAttributes::of(pieces.clone()).text().to_owned();
             prop_assert_eq!(without(&text, "no such key").unwrap(), None);
             if pieces.is_empty() {
                 return Ok(());
             }
             let taken = pieces.remove(at.index(pieces.len()));
             prop_assert!(text.contains(&opening(taken.key)));
-            let others = Packed::of(pieces).text().to_owned();
+            let others = InlineAttributes::of(pieces).text().to_owned();
             prop_assert_eq!(without(&text, taken.key).unwrap(), Some(others));
         }
     }
 
     #[test]
     fn the_column_reads_as_its_documentation_says() {
-        assert_eq!(Packed::default().text(), "{}");
-        assert_eq!(Packed::read("{}", DbTime::EPOCH).unwrap().text, "".into(), "nothing is allocated");
+        assert_eq!(InlineAttributes::default().text(), "{}");
+        assert_eq!(
+            InlineAttributes::read("{}", DbTime::EPOCH).unwrap().text,
+            "".into(),
+            "nothing is allocated"
+        );
         let all = vec![piece("role", "\"admin\"", "3"), piece("seen", "41", "7")];
-        assert_eq!(Packed::of(all).text(), r#"{"role":["admin",3],"seen":[41,7]}"#);
+        assert_eq!(InlineAttributes::of(all).text(), r#"{"role":["admin",3],"seen":[41,7]}"#);
     }
 
     #[test]
     fn an_expiry_is_read_as_it_was_written_and_ends_the_attribute() {
         let time = |micros: i64| DbTime::from_nanos(micros * 1_000);
-        let code = Piece { expires_at: time(1_893_456_000_000_000), ..piece("code", "417", "7") };
-        let packed = Packed::of(vec![code, piece("role", "\"admin\"", "3")]);
+        let code = InlineEntry { expires_at: time(1_893_456_000_000_000), ..piece("code", "417", "7") };
+        let packed = InlineAttributes::of(vec![code, piece("role", "\"admin\"", "3")]);
         assert_eq!(packed.text(), r#"{"code":[417,7,1893456000000000],"role":["admin",3]}"#);
-        let expiries = |packed: &Packed| packed.iter().map(Entry::expires_at).collect::<Vec<_>>();
-        for packed in [&packed, &Packed::read(packed.text(), time(1_893_455_999_999_999)).unwrap()] {
+        let expiries = |packed: &InlineAttributes| packed.iter().map(Entry::expires_at).collect::<Vec<_>>();
+        for packed in [&packed, &InlineAttributes::read(packed.text(), time(1_893_455_999_999_999)).unwrap()]
+        {
             assert_eq!(expiries(packed), [time(1_893_456_000_000_000), DbTime::NEVER]);
             let code = packed.get("code").unwrap();
             assert_eq!((code.text(), code.version()), ("417", Version::new(7)));
         }
-        let read = Packed::read(packed.text(), time(1_893_456_000_000_000)).unwrap();
+        let read = InlineAttributes::read(packed.text(), time(1_893_456_000_000_000)).unwrap();
         assert_eq!(read.text(), r#"{"role":["admin",3]}"#, "gone at the very instant");
         for micros in [i64::MIN, -1, 0, 1, i64::MAX] {
             let read =
-                Packed::read(&format!(r#"{{"a":[1,1,{micros}]}}"#), DbTime::from_nanos(i64::MIN)).unwrap();
+                InlineAttributes::read(&format!(r#"{{"a":[1,1,{micros}]}}"#), DbTime::from_nanos(i64::MIN))
+                    .unwrap();
             let saturated = DbTime::from_nanos(micros.saturating_mul(1_000).min(i64::MAX - 1));
             assert!(read.iter().all(|entry| entry.expires_at() <= saturated), "{micros}");
             assert_eq!(read.len(), usize::from(micros != i64::MIN));
@@ -439,10 +446,10 @@ mod tests {
             // Of one key the first counts.
             (r#"{"b":[1,5],"a":[0,1],"b":[2,6]}"#, r#"{"a":[0,1],"b":[1,5]}"#),
         ] {
-            assert_eq!(Packed::read(text, DbTime::EPOCH).unwrap().text(), canonical);
+            assert_eq!(InlineAttributes::read(text, DbTime::EPOCH).unwrap().text(), canonical);
         }
         let many: Vec<String> = (0..99).map(|number| format!(r#""{}":[{number},1]"#, number % 3)).collect();
-        let read = Packed::read(&format!("{{{}}}", many.join(",")), DbTime::EPOCH).unwrap();
+        let read = InlineAttributes::read(&format!("{{{}}}", many.join(",")), DbTime::EPOCH).unwrap();
         assert_eq!(read.text(), r#"{"0":[0,1],"1":[1,1],"2":[2,1]}"#);
         assert_eq!(without(r#"{"b":[1,5],"a":[0,1],"b":[2,6]}"#, "b").unwrap().unwrap(), r#"{"a":[0,1]}"#);
     }
@@ -452,16 +459,17 @@ mod tests {
     fn each_is_found_in_the_longest_texts() {
         let longest = i64::MAX.to_string();
         let keys: Vec<String> = (0..200).map(|number| format!("{}{number}", '\u{1f600}')).collect();
-        let mut room = Room::beside(&[]);
+        let mut room = InlineBudget::beside(&[]);
         let tiny = keys.iter().map(|key| piece(key, "1", &longest));
-        let tiny: Vec<Piece<'_>> =
-            tiny.filter(|piece| room.place(piece.key, "1", DbTime::NEVER) == Place::Packed).collect();
-        let large = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX - 2));
-        let rest = format!("\"{}\"", "x".repeat(BYTES_MAX - 2 - 2 * (1 + VALUE_BYTES_MAX + 26) - 1 - 26 - 2));
+        let tiny: Vec<InlineEntry<'_>> =
+            tiny.filter(|piece| room.place(piece.key, "1", DbTime::NEVER) == Placement::Inline).collect();
+        let large = format!("\"{}\"", "x".repeat(INLINE_VALUE_BYTES_MAX - 2));
+        let rest =
+            format!("\"{}\"", "x".repeat(BYTES_MAX - 2 - 2 * (1 + INLINE_VALUE_BYTES_MAX + 26) - 1 - 26 - 2));
         let full =
             vec![piece("a", &large, &longest), piece("b", &large, &longest), piece("c", &rest, &longest)];
         for pieces in [tiny, full] {
-            let packed = Packed::of(pieces.clone());
+            let packed = InlineAttributes::of(pieces.clone());
             assert!((BYTES_MAX - 32..BYTES_MAX).contains(&packed.text().len()), "{}", packed.text().len());
             let mut pieces = pieces;
             pieces.sort_by_key(|piece| piece.key);
@@ -473,28 +481,29 @@ mod tests {
         let by_hand: Vec<String> = keys.iter().map(|key| format!(r#""{key}":[1,1]"#)).collect();
         let by_hand = format!("{{{}}}", by_hand.join(","));
         let text = format!("{by_hand}{}", " ".repeat(BYTES_READ_MAX - by_hand.len()));
-        let read = Packed::read(&text, DbTime::EPOCH).unwrap();
-        let carried =
-            Packed::of(read.iter().map(|entry| Piece { version: &longest, ..entry.piece() }).collect());
+        let read = InlineAttributes::read(&text, DbTime::EPOCH).unwrap();
+        let carried = InlineAttributes::of(
+            read.iter().map(|entry| InlineEntry { version: &longest, ..entry.piece() }).collect(),
+        );
         assert!(carried.text().len() > 2 * BYTES_READ_MAX);
         for key in &keys {
             let entry = carried.get(key).unwrap();
             assert_eq!((entry.key(), entry.text(), entry.version()), (&**key, "1", Version::new(i64::MAX)));
         }
-        let fault = Packed::read(&format!("{text} "), DbTime::EPOCH).map(|_| ()).unwrap_err();
+        let fault = InlineAttributes::read(&format!("{text} "), DbTime::EPOCH).map(|_| ()).unwrap_err();
         assert!(fault.to_string().contains("attributes column"), "{fault}");
     }
 
     #[test]
     fn no_value_takes_room_before_somebody_asks_for_it() {
         let text = r#"{"a":[1,1],"b":[2,1]}"#;
-        let pieces = |packed: &Packed| {
-            let next = Packed::of(packed.iter().map(Entry::piece).collect());
+        let pieces = |packed: &InlineAttributes| {
+            let next = InlineAttributes::of(packed.iter().map(Entry::piece).collect());
             next.decoded
                 .get()
                 .map(|all| all.iter().map(|decoded| decoded.get().is_some()).collect::<Vec<_>>())
         };
-        let packed = Packed::read(text, DbTime::EPOCH).unwrap();
+        let packed = InlineAttributes::read(text, DbTime::EPOCH).unwrap();
         assert_eq!(pieces(&packed), None);
         let _ = packed.get("b").unwrap().decoded();
         assert_eq!(pieces(&packed), None, "asked for, and not decodable");
@@ -528,7 +537,7 @@ mod tests {
             "{\"secret\":[1,null]}",
             "{\"secret\":[1,-0]}",
         ] {
-            let fault = Packed::read(text, DbTime::EPOCH).map(|_| ()).expect_err(text);
+            let fault = InlineAttributes::read(text, DbTime::EPOCH).map(|_| ()).expect_err(text);
             let told = format!("{fault} {fault:?}");
             assert!(
                 told.contains("attributes column") && !told.contains("secret") && !told.contains("999"),

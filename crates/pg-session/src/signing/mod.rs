@@ -9,16 +9,16 @@
 //! Pure: no I/O, no async, no query. A bad token is turned away here, before anything asks the database. There is no
 //! fallback: what one path rejects, no other path accepts. [`VersionedId`] is the one thing here that is not signed.
 
+mod encoding;
 mod envelope;
 mod key_ring;
 mod message;
 mod purpose;
-mod rejected;
 mod signer;
 mod signing_key;
 mod token;
+mod token_error;
 mod versioned_id;
-mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -26,10 +26,10 @@ mod tests;
 pub use key_ring::{KEYS_MAX, KeyRing};
 pub use message::{MESSAGE_BYTES_MAX, MessageTooLong};
 pub use purpose::Purpose;
-pub use rejected::Rejected;
 pub use signer::Signer;
 pub use signing_key::{KeyError, KeyId, SIGNING_KEY_BYTES_MAX, SIGNING_KEY_BYTES_MIN, SigningKey};
 pub use token::{SESSION_TOKEN_CHARS, SessionToken, Verified};
+pub use token_error::TokenError;
 pub use versioned_id::VersionedId;
 
 use hmac::Hmac;
