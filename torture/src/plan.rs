@@ -103,7 +103,7 @@ impl Removed {
     }
 }
 
-/// Scope sessions a place holds; `None` if nobody's.
+/// The user whose sessions a place holds; `None` without one.
 pub fn user_of(place: usize) -> Option<usize> {
     match place {
         0..SLOTS => Some(place / SLOTS_PER_USER),

@@ -1,7 +1,7 @@
 //! One connection, driven by us: its messages and the answers to what was sent over it, in one place.
 //!
 //! The driver's `Connection` does the reading and writing only while it is polled, and its own `Future`
-//! swallows notifications; so [`Link::next`] polls `poll_message`. StatementMode run beside it **in the same
+//! swallows notifications; so [`Link::next`] polls `poll_message`. Statements run beside it **in the same
 //! task**: the driver hands an answer over in a channel of two places, and stops reading the socket while
 //! that is full. A caller that holds the future of a statement and does not poll it would so make everybody
 //! deaf. Here nobody else holds one.
@@ -120,7 +120,7 @@ impl Link {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// StatementMode first: a new one is only sent when it is polled, and under a flood of notifications the
+    /// Statements first: a new one is only sent when it is polled, and under a flood of notifications the
     /// connection is always ready. The statements cannot starve the connection, because they need it to come
     /// to an end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {

@@ -107,7 +107,7 @@ pub struct Config {
     /// Whether statements are prepared on the server. Default [`StatementMode::Auto`].
     pub statement_mode: StatementMode,
 
-    /// StatementMode of one kind of write (updates, creates, rotations, deletes, bulk deletes) that may be in flight at the same
+    /// Statements of one kind of write (updates, creates, rotations, deletes, bulk deletes) that may be in flight at the same
     /// time. Default 2. A further one leaves only when the youngest has been in flight for 5 ms. Each needs a connection
     /// while it is in flight.
     pub write_concurrency: usize,

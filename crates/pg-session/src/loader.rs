@@ -26,7 +26,7 @@ use crate::postgres::Database;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::session::record::SharedRecord;
 
-/// StatementMode under way at once.
+/// Statements under way at once.
 pub(crate) const LOADERS: usize = 2;
 /// Tries of one statement that collided or whose plan was outdated.
 const TRIES_MAX: u32 = 3;
@@ -62,7 +62,7 @@ pub(crate) struct Loader {
 pub struct LoadStats {
     /// Sessions that the database was asked for.
     pub sessions: u64,
-    /// StatementMode that asked.
+    /// Statements that asked.
     pub statements: u64,
     /// Reads that asked for a version which the database has lost, and were answered with the latest that it holds; see
     /// [`Get::or_latest`](crate::Get::or_latest).

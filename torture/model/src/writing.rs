@@ -48,7 +48,7 @@ pub enum Update {
 pub struct Made {
     /// The version that the row must still have.
     base: Version,
-    /// Scope attributes the changes are applied to.
+    /// The attributes that the changes are applied to.
     attributes: Version,
 }
 

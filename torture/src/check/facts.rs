@@ -16,7 +16,7 @@ pub const CLOCK_SLACK: i128 = 2_000_000;
 /// One session, as everybody saw it.
 #[derive(Debug, Default)]
 pub struct Story {
-    /// Scope it is; `None` if nobody's, or if its creation was not acknowledged.
+    /// The user; `None` without one, or if the creation was not acknowledged.
     pub user: Option<usize>,
     pub looks: Vec<Look>,
     /// By the database: which operation made which version.

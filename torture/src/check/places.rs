@@ -100,7 +100,7 @@ fn removed(facts: &Facts) -> Finding {
     finding
 }
 
-/// Scope the session was that the attribute was set in, and when that was acknowledged.
+/// The user of the session in which the attribute was set, and when that was acknowledged.
 fn elevation(facts: &Facts, seen: &Seen) -> Option<(usize, Nanos)> {
     let doing = facts.doings.get(&seen.elevated)?;
     let Change::Update { session, .. } = doing.change else { return None };

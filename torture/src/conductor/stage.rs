@@ -85,7 +85,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Scope memory is sampled: to be called after processes have come or gone.
+    /// The processes whose memory is sampled. Call it after processes started or ended.
     pub fn note_pids(&self) {
         self.pids.send_replace(self.nodes.iter().map(Member::pid).collect());
     }

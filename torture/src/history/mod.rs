@@ -134,7 +134,7 @@ pub enum Change {
     /// The session goes on under a new id, and ends under this one after the grace.
     Rotate {
         session: Uuid,
-        /// Scope it is afterwards.
+        /// The user afterwards.
         user: Option<usize>,
         /// Whether the new session has the counter of the old one, and what elevated it.
         keeps: bool,

@@ -109,7 +109,7 @@ impl Site {
         client
     }
 
-    /// StatementMode that the node has sent for reading and writing.
+    /// Statements that the node has sent for reading and writing.
     pub fn statements(&self) -> u64 {
         let status = self.node.status();
         status.loads.statements + status.writes.update_statements + status.writes.create_statements

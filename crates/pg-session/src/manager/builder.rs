@@ -242,7 +242,7 @@ enum ListenOn {
     Options(Box<ConnectOptions>),
 }
 
-/// Scope listener it is: only our own is closed at shutdown, and sends as many barriers as the trust needs by itself.
+/// The listener. At shutdown the node closes only its own; only its own sends the barriers that trust needs.
 enum ListenerSource {
     Own(Box<ConnectOptions>),
     Application(Listener),

@@ -17,7 +17,7 @@ const TURNS: usize = 256;
 /// Modifications that may be under way or wait on this node.
 const WAITING_MAX: usize = 65_536;
 
-/// Scope turn it is to modify a session, first come, first served.
+/// One queue for each session that is being modified: first come, first served.
 ///
 /// Not a lock of the session: readers and `update` do not know of it. It is held across awaits on purpose; what runs
 /// under it cannot wait for a second turn, because `change` is not asynchronous.

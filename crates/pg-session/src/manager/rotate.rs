@@ -79,7 +79,7 @@ pub struct Rotate<'a> {
 }
 
 impl Rotate<'_> {
-    /// Scope session it is from now on: a sign-in, or a change of user. Default: the same as before, or nobody's still.
+    /// The user of the new id: a sign-in, or a change of user. Default: the user of the old id, or none.
     pub fn user(mut self, user: impl Into<UserId>) -> Self {
         self.user_id = Some(user.into());
         self

@@ -88,7 +88,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// Scope sessions every node is to drop from memory.
+/// The sessions that every node drops from memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Scope {
     User(Uuid),
@@ -106,7 +106,7 @@ impl Scope {
     }
 }
 
-/// Scope waiters are to be woken: the digest of a lock's identity.
+/// The lock whose waiters wake: a digest of its identity.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct LockTopic(pub(crate) Uuid);
 

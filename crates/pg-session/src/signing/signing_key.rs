@@ -62,7 +62,7 @@ impl SigningKey {
         let text = text.trim();
         let alphabet = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
         let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-        // InlineBudget for all of it beforehand: a growing vector would leave copies behind.
+        // Space for all of it beforehand: a growing vector would leave copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(BASE64_CHARS_MAX));
         GeneralPurpose::new(alphabet, lenient)
             .decode_vec(text, &mut bytes)

@@ -23,9 +23,8 @@ use super::in_flight::{Finished, InFlight, Keys};
 use super::queue::{Job, QueueBounds};
 use crate::postgres::failure::Failure;
 
-/// KeyedQueue that those who were just answered get before the next batch leaves. With 64 in flight it then holds 62 of them;
-/// with one turn it held 38.
-const GATHER_MAX: usize = 8;
+/// The most yields before the next batch leaves. Each lets the answered callers queue their next write.
+const YIELDS_MAX: usize = 8;
 
 /// The working half of a lane.
 pub(super) struct Batcher<J> {
@@ -77,7 +76,7 @@ impl<J: Job> Batcher<J> {
                     self.set_aside(&mut finished, &mut blocked, &mut in_flight);
                     // First in, first out: those to be tried again go before the rest.
                     finished.again.into_iter().rev().for_each(|job| waiting.push_front(job));
-                    // After a lone job there is nobody to be joined, and a turn costs: it wakes another thread.
+                    // A lone job has no callers beside it, and a yield costs: it wakes another thread.
                     if finished.jobs > 1 || !waiting.is_empty() {
                         self.yield_to_callers().await;
                     }
@@ -106,10 +105,10 @@ impl<J: Job> Batcher<J> {
         blocked.schedule(progress || !finished.retry, self.bounds.batch_max);
     }
 
-    /// Those who were just answered get a turn: what they write next joins the batch that leaves now, not the one after it;
-    /// and another turn as long as more come. No timer: nothing waits for a company that may not come.
+    /// Yields, so that the callers that were just answered can queue their next write. It then joins the batch that leaves
+    /// now. Uses no timer: a lone write never waits.
     async fn yield_to_callers(&self) {
-        for _ in 0..GATHER_MAX {
+        for _ in 0..YIELDS_MAX {
             let gathered = self.jobs.len();
             tokio::task::yield_now().await;
             if self.jobs.len() == gathered {

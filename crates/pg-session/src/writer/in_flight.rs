@@ -76,7 +76,7 @@ impl<J: Job> InFlight<J> {
         self.statements.is_empty()
     }
 
-    /// StatementMode, but for the retry of blocked jobs.
+    /// Statements, but for the retry of blocked jobs.
     pub(super) fn statements(&self) -> usize {
         self.statements.len() - usize::from(self.retries)
     }

@@ -101,15 +101,15 @@ impl WriteContext {
 pub struct WriteStats {
     /// Updates that were committed.
     pub updates: u64,
-    /// StatementMode, and so commits, that carried them.
+    /// Statements, and so commits, that carried them.
     pub update_statements: u64,
     /// Sessions that were created.
     pub creates: u64,
-    /// StatementMode, and so commits, that carried them.
+    /// Statements, and so commits, that carried them.
     pub create_statements: u64,
     /// Sessions that were rotated.
     pub rotations: u64,
-    /// StatementMode, and so commits, that carried them.
+    /// Statements, and so commits, that carried them.
     pub rotation_statements: u64,
     /// Sessions that creates and rotations ended to keep [`Config::sessions_per_user_max`].
     pub evictions: u64,

@@ -56,7 +56,7 @@ pub(super) struct QueueBounds {
     pub(super) queue_max: usize,
     /// Jobs of one statement.
     pub(super) batch_max: usize,
-    /// StatementMode in flight.
+    /// Statements in flight.
     pub(super) statements_max: usize,
 }
 

@@ -172,7 +172,7 @@ impl TouchBuffer {
         }
     }
 
-    /// StatementMode of a flush that failed since the start.
+    /// Statements of a flush that failed since the start.
     pub(crate) fn failure_count(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }

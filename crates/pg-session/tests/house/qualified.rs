@@ -9,7 +9,7 @@
 use crate::rules::is_sql;
 use crate::source::Source;
 
-/// Scope SQL runs on the application's database, as its role.
+/// The files whose SQL runs on the application's database, as its role.
 const CRATES: [&str; 2] = ["crates/pg-session/src/", "crates/pg-listen/src/"];
 /// Keywords that a parenthesis may follow. Each is the grammar's own; none is looked up in the path.
 const KEYWORDS: [&str; 52] = [

@@ -1,4 +1,4 @@
-//! Policy over single files. Each returns its faults as `path:line: what is wrong, and what to do`.
+//! Rules for single files. Each returns its faults as `path:line: what is wrong, and what to do`.
 
 use crate::source::Source;
 

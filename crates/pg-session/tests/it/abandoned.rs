@@ -1,4 +1,4 @@
-//! StatementMode that nobody waits for any more end on the server, too; and a server without a free connection is waited for.
+//! Statements that nobody waits for any more end on the server, too; and a server without a free connection is waited for.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use crate::support::{World, eventually};
 
 const MODES: [PoolMode; 2] = [PoolMode::Session, PoolMode::Transaction];
 
-/// Scope pool a node has.
+/// The pool of a node: its own, or the application's.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Scope {
     Own,

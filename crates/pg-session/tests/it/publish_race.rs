@@ -9,7 +9,7 @@ use crate::support::World;
 
 /// So few that they are one statement's.
 const SESSIONS: usize = 40;
-/// StatementMode that a round's updates make: all of them wait when the first leaves.
+/// Statements that a round's updates make: all of them wait when the first leaves.
 const STATEMENTS: usize = 1;
 
 /// Commits version 2 of all `sessions` on `node`, does `meanwhile`, and lets it be published.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::stage::{all, hit, ids, make, read_all};
 use crate::support::World;
 
-/// StatementMode and sessions that `work` makes `node` load.
+/// Statements and sessions that `work` makes `node` load.
 async fn cost_of<T>(node: &SessionManager, work: impl Future<Output = T>) -> (u64, u64, T) {
     let before = node.status().loads;
     let outcome = work.await;

@@ -78,7 +78,7 @@ fn application_pool(url: &str) -> Pool {
     Pool::builder(Manager::new(driver_config(url), NoTls)).max_size(CONNECTIONS).build().unwrap()
 }
 
-/// Scope pool a node has.
+/// The pool of a node: its own, or the application's.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Scope {
     Own,
