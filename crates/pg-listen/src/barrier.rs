@@ -13,7 +13,7 @@
 //! A nonce is a counter and 122 random bits, and only the one that is awaited now counts: any role may notify
 //! any channel, and what it sends here is ignored.
 //!
-//! At most one barrier is under way. Whoever asks meanwhile shares the next one.
+//! At most one barrier is under way. Callers that ask meanwhile share the next one.
 
 use std::time::Instant;
 
@@ -84,7 +84,7 @@ impl Barriers {
         self.wanted = true;
     }
 
-    /// The same, and `caller` is told its `as_of`.
+    /// The same, and `caller` receives its `as_of`.
     pub(crate) fn want_for(&mut self, caller: Caller) {
         if self.waiting.len() >= BARRIER_CALLERS_MAX {
             self.waiting.retain(|caller| !caller.is_closed());
@@ -141,7 +141,7 @@ impl Barriers {
 }
 
 impl Returned {
-    /// Tells the callers. To be done after the subscriptions have been told.
+    /// Answers the callers. Call it after the subscriptions have received the event.
     pub(crate) fn resolve(self) {
         for caller in self.callers {
             answer(caller, Ok(self.as_of));

@@ -1,6 +1,6 @@
 //! Whether a connection is PostgreSQL's own: a mark in its startup packet that only a direct connection keeps.
 //!
-//! Behind a pooler in transaction mode, LISTEN comes into force on a connection that the pooler lends to whoever is next.
+//! Behind a pooler in transaction mode, LISTEN comes into force on a connection that the pooler lends to the next client.
 //! A barrier may even come back, because it is sent and returns within one transaction, over the same server connection if
 //! no other was lent meanwhile; what others send does not come. So a returned barrier would prove nothing, and nothing else
 //! that is sent after the startup tells such a connection from a good one.

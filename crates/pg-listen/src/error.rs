@@ -130,7 +130,7 @@ impl Error {
         }
     }
 
-    /// From the driver's error: told apart by who refused, the server or the way to it.
+    /// From the driver's error: the kind says what refused: the server, or the way to it.
     pub(crate) fn driver(error: tokio_postgres::Error) -> Self {
         let (kind, message) = match error.as_db_error() {
             Some(answer) if direct::names_a_pooler(answer) => return Self::pooler().caused_by(error),

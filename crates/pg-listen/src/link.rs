@@ -80,7 +80,7 @@ pub(crate) enum LinkEvent {
 pub(crate) enum Answer {
     /// The one sent with [`Link::control`] or [`Link::control_notify`].
     Control(Result<(), DriverError>),
-    /// One sent with [`Link::notify`]; its sender has been told.
+    /// One sent with [`Link::notify`]; its sender has its answer.
     Notify,
 }
 

@@ -1,7 +1,7 @@
 //! Who subscribes to what, and what each subscription has been promised. Owned by the task; no locks, no I/O.
 //!
-//! A subscription is in one [`Hearing`]. It is told `Lost` exactly once per loss, because only one that
-//! `Listens` can lose anything; and it is told `InSync` only for barriers sent after its `Listening`, because
+//! A subscription is in one [`Hearing`]. It receives `Lost` exactly once per loss, because only one that
+//! `Listens` can lose anything; and it receives `InSync` only for barriers sent after its `Listening`, because
 //! an earlier one proves nothing about it.
 
 use std::collections::{BTreeSet, HashMap};
@@ -163,7 +163,7 @@ impl Registry {
         delivered
     }
 
-    /// The connection is lost: whoever listened is told so.
+    /// The connection is lost: each listening subscription receives `Lost`.
     pub(crate) fn lost(&mut self, reason: LostReason) {
         for subscriber in self.channels.values_mut().flatten() {
             if let Hearing::Listens(_) = subscriber.hearing {

@@ -189,7 +189,7 @@ impl Task {
         {
             self.barriers.want();
         }
-        drop(reply.send(added)); // whoever has just gone away is swept
+        drop(reply.send(added)); // a subscriber that has just gone is removed later
     }
 
     fn notify(&mut self, NotifyRequest { query, sender }: NotifyRequest) {
@@ -298,7 +298,7 @@ impl Task {
         });
     }
 
-    /// Readers and callers are told first; then the connection is closed for real.
+    /// Readers and callers get the outcome first; then the connection is closed for real.
     async fn close(mut self) {
         self.status.0.send_modify(|status| status.phase = Phase::Closed);
         self.registry.end();

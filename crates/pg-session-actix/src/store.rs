@@ -57,7 +57,7 @@ impl PgSessionStore {
     /// sessions holds.
     ///
     /// **A user must come with a new id**: call `Session::renew` at login, as actix-identity does. To save a user into a session
-    /// that was another's, or nobody's, is an error, because whoever planted its id would be signed in.
+    /// that was another's, or nobody's, is an error, because an attacker who planted its id would be signed in.
     #[must_use]
     pub fn user_of(mut self, user_of: impl Fn(&State) -> Option<UserId> + Send + Sync + 'static) -> Self {
         self.user_of = Arc::new(user_of);

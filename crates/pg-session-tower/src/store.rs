@@ -13,7 +13,7 @@ use tower_sessions_core::session_store::{Error, Result, SessionStore};
 /// The sessions of tower-sessions in pg-session: read from the node's memory, ended on every node at once, and, with
 /// [`user_of`](PgSessionStore::user_of), known by their users.
 ///
-/// **tower-sessions puts the bare id into its cookie unless it is told to sign**, and ids travel in notifications, which every
+/// **tower-sessions puts the bare id into its cookie unless signing is enabled**, and ids travel in notifications, which every
 /// role of the database can hear: use `SessionManagerLayer::with_signed`.
 ///
 /// ```no_run
@@ -53,7 +53,7 @@ impl PgSessionStore {
     /// sessions holds.
     ///
     /// **A user must come with a new id**: call `Session::cycle_id` at login, as axum-login does. To save a user into a session
-    /// that was another's, or nobody's, is an error, because whoever planted its id would be signed in.
+    /// that was another's, or nobody's, is an error, because an attacker who planted its id would be signed in.
     #[must_use]
     pub fn user_of(
         mut self,

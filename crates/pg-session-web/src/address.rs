@@ -155,7 +155,7 @@ fn node(text: &[u8]) -> Option<IpAddr> {
         let port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
         return if port { six(address) } else { None };
     }
-    // Of an IPv6 address without brackets, a port cannot be told from its last group. Some proxies add one to the address
+    // Of an IPv6 address without brackets, a port looks like its last group. Some proxies add one to the address
     // of an IPv4 client in IPv6 form.
     let (address, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let four = Ipv4Addr::from_str(address).ok().filter(|_| port.is_empty() || is_port(port));

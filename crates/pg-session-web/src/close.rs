@@ -1,13 +1,13 @@
 //! The end of a request: saves what was set, and says which headers the response needs.
 //!
-//! | at the end | response | told to the client |
+//! | at the end | response | sent to the client |
 //! |---|---|---|
 //! | not read, not written | as it is | nothing |
 //! | only read | as it is | `Vary` |
 //! | saved | as it is | the new version's token |
 //! | signed in, stepped up, logged out | as it is | the new token, or to forget it |
 //! | ended before the request, its token older than any grace | as it is | to forget the token |
-//! | ended, rotated or in conflict meanwhile | 409, or as it is with `ignore_save_conflicts` | nothing: a parallel request may have told it of a new session |
+//! | ended, rotated or in conflict meanwhile | 409, or as it is with `ignore_save_conflicts` | nothing: a parallel response may have set a new session |
 //! | the database does not answer | 503 | nothing |
 //! | the handler answered 408, or 500 or above | as it is | what was committed already; nothing is saved |
 //!
@@ -37,7 +37,7 @@ const FORGOTTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// What an edge does to a response; from [`Session::close`].
 #[derive(Debug)]
-#[must_use = "the client has to be told"]
+#[must_use = "the client needs the headers"]
 pub struct ResponseChanges {
     /// The response that is sent instead, without any of the handler's headers, because what the response says was not done.
     pub refuse: Option<Refusal>,

@@ -1,7 +1,7 @@
 //! Requests that another site caused: which they are, and which of them are refused.
 //!
 //! Browsers say with `Sec-Fetch-Site` where a request comes from, over HTTPS and on localhost; otherwise `Origin` is
-//! compared with the host. A request with neither comes from no browser, or from one that is too old to be told apart.
+//! compared with the host. A request with neither comes from no browser, or from one that sends neither because it is old.
 
 use crate::client::RequestHead;
 use crate::error::Error;

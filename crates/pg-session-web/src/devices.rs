@@ -54,7 +54,7 @@ impl Session {
         Ok(sessions.iter().map(|session| Device::of(session, current.id())).collect())
     }
 
-    /// Ends one of the user's own sessions. Answers whether there was such a one: `false` for a device of somebody else, too.
+    /// Ends one of the user's own sessions. Returns whether it existed: `false` also for a device of another user.
     /// For the current one, this is [`logout`](Session::logout).
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::session::{Session, SessionState, State, TokenAction};
 impl Session {
     /// Signs a user in, whose identity the application has just established; awaiting the builder does it, and commits it.
     ///
-    /// The session gets a new id, so that an id that somebody planted before the login is worth nothing. Of an anonymous
+    /// The session gets a new id, so that an id that an attacker planted before the login is worth nothing. Of an anonymous
     /// session, the attributes named in [`keep_at_login`](crate::SessionConfig::keep_at_login) go along, and what this request has set
     /// itself. Parallel requests with the old id are served for a grace of
     /// [`Config::rotation_grace`](pg_session::Config::rotation_grace), **with what the old session was**; they cannot write.

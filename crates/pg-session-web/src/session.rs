@@ -106,7 +106,7 @@ pub(crate) enum SessionState {
     Present(Box<pg_session::Session>),
 }
 
-/// What the client has to be told.
+/// What the response has to tell the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TokenAction {
     Nothing,
@@ -310,7 +310,7 @@ impl Session {
         Ok(state)
     }
 
-    /// The state, loaded, and while the client can still be told of changes.
+    /// The state, loaded, and while the response can still carry changes.
     pub(crate) async fn open_to_change(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = self.open().await?;
         if state.closed { Err(Error::closed()) } else { Ok(state) }

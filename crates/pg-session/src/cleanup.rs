@@ -1,6 +1,6 @@
 //! The clean-up task: now and then, one pass over what has ended, in small batches with pauses between them.
 //!
-//! All nodes have one, and start at random times; whoever finds another node at work leaves it to it.
+//! All nodes have one, and start at random times; a node that finds another one at work skips the pass.
 
 use std::sync::Arc;
 use std::time::Duration;

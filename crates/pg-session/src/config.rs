@@ -73,8 +73,8 @@ pub struct Config {
     /// Whether updates tell the other nodes, unless one says otherwise. Default true. **Without it, other nodes may
     /// serve the old version for as long as they cache it.**
     pub notify_updates: bool,
-    /// Whether an update that fails its check tells the nodes the version that it found, so that whoever still caches
-    /// an older one drops it. Default false: the successful update has already told them.
+    /// Whether an update that fails its check tells the nodes the version that it found, so that nodes that still cache
+    /// an older one drop it. Default false: the successful update has already notified them.
     pub notify_conflicts: bool,
 
     /// How often the node looks for ended sessions and attributes to delete, with a jitter of half of it. Default

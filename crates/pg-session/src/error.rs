@@ -119,7 +119,7 @@ impl std::error::Error for Error {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum UpdateError {
-    /// Somebody else changed what the update was checked against. Load the session again, look, and retry; or
+    /// Another writer changed what the update was checked against. Load the session again, look, and retry; or
     /// use [`SessionManager::modify`](crate::SessionManager::modify), which does so.
     Conflict {
         /// The attributes whose versions differ, sorted; empty when the session's own version was checked.

@@ -31,7 +31,7 @@ pub enum Guard {
     IndexRollback = 1_024,
 }
 
-/// A point at which a test can stop whoever comes by.
+/// A point at which a test can stop each task that reaches it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 pub enum Point {
@@ -94,7 +94,7 @@ mod testing {
         gates: Mutex<HashMap<Point, Gate>>,
     }
 
-    /// A closed gate at a point. Opens for good when told to.
+    /// A closed gate at a point. Opens once and stays open.
     #[derive(Clone, Debug)]
     pub struct Gate {
         arrived: Arc<watch::Sender<usize>>,
@@ -112,7 +112,7 @@ mod testing {
             self.0.removed.fetch_and(!(guard as u32), Ordering::SeqCst);
         }
 
-        /// Closes a gate at `point`; it replaces the one before, which stays as it is for those who wait at it.
+        /// Closes a gate at `point`; it replaces the one before, which stays as it is for the tasks that wait at it.
         #[must_use]
         pub fn close(&self, point: Point) -> Gate {
             let gate =

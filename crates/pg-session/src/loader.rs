@@ -1,6 +1,6 @@
 //! Loads missing sessions: one query for all who miss the same one, one statement for all that are missed together.
 //!
-//! A lone miss leaves at once; whoever comes while a statement is under way is gathered for the next one. A read may
+//! A lone miss leaves at once; misses during a statement share the next one. A read may
 //! also join a load that is *already* under way, but only if the node is trusted and has heard nothing about that
 //! session since the load's ticket: then the load's answer is as good as a hit at this moment. Any other read waits
 //! for a query that leaves after it began, or it could be shown a state from before its own last write.
@@ -179,7 +179,7 @@ impl Loader {
             self.complete_batch(airborne, ticket, &loaded);
             // For ids that waited for these flights to land.
             self.wake.notify_one();
-            // Those who were just answered get a turn: what they read next joins the statement that leaves now.
+            // Yields, so that the next reads of the answered callers join the statement that leaves now.
             tokio::task::yield_now().await;
         }
     }

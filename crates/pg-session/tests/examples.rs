@@ -183,7 +183,7 @@ fn distributed_cron_shows_that_one_of_three_nodes_does_the_work() {
 fn long_job_shows_that_a_lease_is_renewed_extended_and_lost() {
     let expected = [
         "after two leases the lock is held: true",
-        "b would like to, but: the lock is held by somebody else",
+        "b would like to, but: another holder has the lock",
         "extended beyond ten leases: true",
         "a writes: accepted",
         "b writes: accepted",

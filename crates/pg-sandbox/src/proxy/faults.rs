@@ -1,4 +1,4 @@
-//! What the proxy does to connections at this moment: a small value, copied by whoever looks.
+//! What the proxy does to connections at this moment: a small value, copied by each reader.
 
 use std::{
     num::NonZeroU64,

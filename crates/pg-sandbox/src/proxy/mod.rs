@@ -98,7 +98,7 @@ impl Proxy {
     }
 
     /// Forgets every connection that is open now, as a firewall forgets idle ones: nothing passes any more, not even an end,
-    /// and nobody is told. New ones are forwarded. [`heal`](Self::heal) does not bring them back; [`cut`](Self::cut)
+    /// and no side learns of it. New ones are forwarded. [`heal`](Self::heal) does not bring them back; [`cut`](Self::cut)
     /// closes them.
     pub fn forget(&self) {
         self.change(|faults| faults.losses += 1);

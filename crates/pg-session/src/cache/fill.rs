@@ -106,7 +106,7 @@ impl Stripe {
         }
     }
 
-    /// Somebody on this node is shown `version` of `id`.
+    /// A caller on this node sees `version` of `id`.
     pub(super) fn see(&mut self, id: SessionId, version: Version) {
         for (_, seen) in self.writing.iter_mut().filter(|(writing, _)| *writing == id) {
             *seen = version.max(*seen);

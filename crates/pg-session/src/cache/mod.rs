@@ -153,7 +153,7 @@ impl Cache {
         if admitted && self.put(ticket, record) {
             return self.count(Count::Install, true);
         }
-        // I2: whoever gets this record must not meet a lower version here afterwards.
+        // I2: a caller that gets this record must not see a lower version here afterwards.
         // Another content of the same version is of another history of the database: the next read asks.
         if old.is_some_and(|old| {
             let (old, new) = (old.record.row.revision(), record.row.revision());
@@ -174,7 +174,7 @@ impl Cache {
     pub(crate) fn publish(&self, ticket: Ticket, record: &SharedRecord) {
         let (id, version) = (record.row.id, record.row.version);
         // What is under way and older is refused from here on. What is in memory is served until it is replaced: the
-        // caller has not been told of the commit yet.
+        // caller does not know of the commit yet.
         let mut stripe = self.stripe(id);
         stripe.note(id, version, self.next());
         if !self.probes.holds(Guard::PublishOrder) {
@@ -203,7 +203,7 @@ impl Cache {
     }
 
     /// The database, asked by a load, knows no living session `id`: what is in memory has ended, and so has what an
-    /// update of this node has committed and not published yet. Whoever was told "gone" stays told so, although the
+    /// update of this node has committed and not published yet. A caller that saw `None` keeps seeing `None`, although the
     /// delete itself has not been heard.
     pub(crate) fn mark_absent(&self, id: SessionId) {
         let mut stripe = self.stripe(id);

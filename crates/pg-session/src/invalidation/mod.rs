@@ -10,7 +10,7 @@
 //!
 //! Deaf: hits bypass the cache, what is read is not kept. Listening: it is kept. Trusted: hits are served, if they were
 //! loaded, published or verified since `Listening`. What an earlier connection left in memory is verified by version,
-//! by [`resync`] in chunks and by whoever asks for it first.
+//! by [`resync`] in chunks and by the first read of each.
 
 pub(crate) mod notification;
 pub(crate) mod proof;
@@ -36,7 +36,7 @@ pub(crate) struct InvalidationTask {
     pub(crate) cache: Arc<Cache>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) waiters: Arc<Waiters>,
-    /// Told at each start of listening.
+    /// Notified at each start of listening.
     pub(crate) resync: Arc<Notify>,
     pub(crate) prover: Arc<Prover>,
 }

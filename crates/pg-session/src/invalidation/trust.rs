@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind};
 pub(crate) struct Trust {
     until: AtomicU64,
     window: Duration,
-    /// Wakes those who wait for trust or for a proof.
+    /// Wakes the tasks that wait for trust or for a proof.
     changed: watch::Sender<TrustState>,
 }
 

@@ -1,7 +1,7 @@
 //! Taking a lock: asks, waits for a release or for the holder's end, asks again, until the wait is over.
 //!
 //! Runs in a task of its own, so that dropping the caller's future cannot cut a statement in two: whatever was taken
-//! for somebody who does not wait any more is given back. All tries of one attempt carry one owner id, so a try after
+//! for a caller that has stopped waiting is given back. All tries of one attempt carry one owner id, so a try after
 //! an unanswered one takes the lock once, with one fence.
 
 use std::time::Duration;

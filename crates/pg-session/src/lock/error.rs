@@ -10,17 +10,17 @@ use crate::postgres::failure::{Failure, Verdict};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Somebody else has it, and had it until the end of the wait.
+    /// Another holder has it, and had it until the end of the wait.
     Held {
         /// When it becomes free by itself, on the database's clock, unless its holder renews or releases it before.
         until: SystemTime,
     },
     /// The session that the lock belongs to is unknown, was deleted, has expired, or goes on under a new id.
     SessionGone,
-    /// The lease is not in the database any more: the lock was taken by force, or its session ended. **Somebody else
+    /// The lease is not in the database any more: the lock was taken by force, or its session ended. **Another holder
     /// may hold it.**
     NotHeld,
-    /// The lease had ended before. **Somebody else may have held the lock since.**
+    /// The lease had ended before. **Another holder may have held the lock since.**
     Expired,
     /// Trouble; see [`Error::kind`]. With [`ErrorKind::OutcomeUnknown`] the request was sent and its answer never
     /// came: what may have been taken is being given back in the background, and at the latest ends with its lease.
@@ -30,7 +30,7 @@ pub enum LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Held { .. } => "the lock is held by somebody else; wait longer or try again later",
+            Self::Held { .. } => "another holder has the lock; wait longer or try again later",
             Self::SessionGone => "the session that the lock belongs to does not exist any more",
             Self::NotHeld => "the lock is not held any more; treat what it protected as changed by others",
             Self::Expired => {

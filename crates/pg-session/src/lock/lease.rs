@@ -15,7 +15,7 @@ use super::{check_lease, shutting_down};
 /// A lock that is held, until it is released, dropped or lost.
 ///
 /// A task renews it each third of its lease. **A lease can be lost at any time**: when the database cannot be reached
-/// until it ends, when the process is stopped for longer, when somebody takes the lock by force, when the lock's
+/// until it ends, when the process is stopped for longer, when a client takes the lock by force, when the lock's
 /// session ends. So work under a lock either stops when [`lost`](Lease::lost) says so, or carries the
 /// [`fence`](Lease::fence) to a resource that refuses lower ones; what must not be done twice does both.
 ///

@@ -1,8 +1,8 @@
 //! Whether a lease still stands: one atomic word, shared by the guard and its keeper.
 //!
-//! The word is the tick at which the lease ends, or [`LOST`]. It becomes `LOST` once, by whoever notices first (the
-//! keeper, or a guard that reads the clock), and never anything else again: a holder who was told of the loss is
-//! never told the contrary, and a renewal whose answer comes too late renews nothing.
+//! The word is the tick at which the lease ends, or [`LOST`]. It becomes `LOST` once, by the first to notice (the
+//! keeper, or a guard that reads the clock), and never anything else again: a holder that has seen the loss
+//! never sees the contrary, and a renewal whose answer comes too late renews nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,10 +70,10 @@ impl LeaseState {
 
     /// Waits for the loss, at once if it has happened. The keeper tells it.
     pub(super) async fn lost(&self) -> Loss {
-        let mut told = self.loss.subscribe();
+        let mut losses = self.loss.subscribe();
         // Before waiting: a process that was stopped must not wait for its keeper to be scheduled.
         self.is_held();
-        let loss = told.wait_for(Option::is_some).await;
+        let loss = losses.wait_for(Option::is_some).await;
         // The sender is in `self`: it cannot be gone.
         loss.ok().and_then(|loss| *loss).unwrap_or(Loss::Expired)
     }

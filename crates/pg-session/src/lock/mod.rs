@@ -1,4 +1,4 @@
-//! Locks across nodes: leases on the database's clock, with fencing tokens, and a holder who is told of their loss.
+//! Locks across nodes: leases on the database's clock, with fencing tokens, and holders that learn of a loss.
 //!
 //! Each acquisition is one task with an owner id of its own, from the first statement to the last:
 //!

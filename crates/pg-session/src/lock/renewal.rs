@@ -122,7 +122,7 @@ impl Keeper {
         }
     }
 
-    /// Renews once; a loss is told before this returns.
+    /// Renews once; a loss is reported before this returns.
     async fn renew(&mut self) -> Result<(), LockError> {
         let remaining = self.standing.remaining();
         if remaining.is_zero() {
@@ -151,7 +151,7 @@ impl Keeper {
         outcome
     }
 
-    /// The node is going down: the holder is told, and the lock stays taken while it ends its work, for as long as the
+    /// The node is going down: the holder is notified, and the lock stays taken while it ends its work, for as long as the
     /// lease stands. Freeing it at once would let the next holder in beside this one.
     async fn wind_down(&mut self, remaining: Duration) -> Ending {
         self.standing.lose(Loss::Shutdown);

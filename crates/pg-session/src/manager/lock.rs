@@ -12,12 +12,12 @@ use crate::postgres::lock::{Holding, LockKey};
 
 /// Long enough to bridge a restart of PostgreSQL, short enough that a crashed holder's work goes on soon.
 const LEASE_DEFAULT: Duration = Duration::from_secs(60);
-/// How long `lock` waits unless told otherwise.
+/// How long `lock` waits by default.
 const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Locks across all nodes of one schema and prefix.
 impl SessionManager {
-    /// Takes a lock that all nodes share; awaiting the builder waits for it, for 10 s unless told otherwise.
+    /// Takes a lock that all nodes share; awaiting the builder waits for it, for 10 s by default.
     ///
     /// The name has 1 to 255 bytes. **Each name that was ever used keeps a row**, because its fence must never decrease:
     /// use names from a bounded set (`nightly-report`), not one for each order or request.
@@ -41,7 +41,7 @@ impl SessionManager {
         }
     }
 
-    /// As [`lock`](SessionManager::lock), but does not wait: somebody else's lock is [`LockError::Held`] at once.
+    /// As [`lock`](SessionManager::lock), but does not wait: another holder's lock is [`LockError::Held`] at once.
     ///
     /// ```no_run
     /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::LockError> {
@@ -121,7 +121,7 @@ impl From<Holding> for LockHolder {
 /// A lock to be taken by awaiting this; made by [`SessionManager::lock`] and the like.
 ///
 /// # Errors
-/// Awaiting it fails with [`LockError::Held`] if somebody else has the lock until the end of the wait,
+/// Awaiting it fails with [`LockError::Held`] if another holder has the lock until the end of the wait,
 /// [`LockError::SessionGone`] if it is a lock of a session that has ended, [`LockError::Failed`] for a name, label,
 /// lease or wait out of bounds ([`ErrorKind::Config`](crate::ErrorKind::Config)), if the database could not be asked until the end of the wait, if its answer
 /// never came ([`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): what may have been taken is being given back), and if the node holds or
@@ -149,7 +149,7 @@ impl Lock<'_> {
         self
     }
 
-    /// How long to wait for the lock while somebody else has it, or the database does not answer. Default 10 s; zero
+    /// How long to wait for the lock while another holder has it, or the database does not answer. Default 10 s; zero
     /// does not wait; at most 24 h. A statement under way at the end of the wait is waited for, up to `query_timeout`.
     ///
     /// A waiter is woken within milliseconds of the release. **No fairness is promised**: waiters of one node take turns

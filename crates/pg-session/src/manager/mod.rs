@@ -83,7 +83,7 @@ struct Tasks {
     writing: Stage,
     /// Loader, hearing, resync and touches.
     serving: Stage,
-    /// The keepers of locks: told first, so that holders can end their work, and waited for last.
+    /// The tasks that renew locks: stopped first, so that holders can end their work, and waited for last.
     locking: Stage,
 }
 

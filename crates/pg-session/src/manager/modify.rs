@@ -1,4 +1,4 @@
-//! Read, change, save, and again if somebody else was quicker.
+//! Read, change, save, and again after a conflict.
 //!
 //! Modifications of one session on one node take turns: if 64 of them raced, each of 64 rounds would let one through,
 //! and most would give up. So the rounds are left for what other nodes do, and for updates beside `modify`.
@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::SessionId;
 use crate::session::Session;
 
-/// Rounds before [`SessionManager::modify`] gives up. In each of them somebody else's update went through.
+/// Rounds before [`SessionManager::modify`] gives up. In each of them another writer's update was committed.
 const ROUNDS_MAX: u32 = 100;
 /// Queues of modifications. Sessions that share one only wait for each other.
 const TURNS: usize = 256;

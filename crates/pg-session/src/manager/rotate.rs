@@ -1,4 +1,4 @@
-//! Going on under a new id: a builder for whose the session is to be and what it keeps, then one combined statement.
+//! Rotation: a builder for the user and the kept attributes of the new id, then one statement.
 
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
@@ -55,7 +55,7 @@ impl SessionManager {
 /// | the cap on sessions | not asked | as for a new session of that user |
 ///
 /// What is kept keeps its value and its expiry. Unsaved changes of the handle are applied on top. A rotation counts as
-/// an access. Locks of the session go with it: whoever holds one under the old id learns with the next renewal that the
+/// an access. Locks of the session go with it: the holder of one under the old id learns with the next renewal that the
 /// lease is lost, and nobody else gets it before it would have ended.
 ///
 /// # Errors

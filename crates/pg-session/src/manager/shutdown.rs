@@ -32,7 +32,7 @@ impl ShutdownReport {
 impl SessionManager {
     /// Ends the node within `deadline`: new work is refused with
     /// [`ErrorKind::ShuttingDown`](crate::ErrorKind::ShuttingDown), queued writes are committed, last accesses are
-    /// flushed, the listening connection is closed. Holders of locks are told first, by
+    /// flushed, the listening connection is closed. Holders of locks are notified first, by
     /// [`Lease::lost`](crate::Lease::lost); what they release or drop until the deadline is free at once. Calling it again, on any clone, waits for the same end.
     ///
     /// # Cancel safety

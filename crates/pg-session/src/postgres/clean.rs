@@ -1,7 +1,7 @@
 //! Clean-up: frees the space of what has already ended. Nothing depends on it: an expired session is never returned,
 //! updated or extended, cleaned up or not.
 //!
-//! Each statement takes a small batch, skips rows that somebody else has locked, and does nothing while another node
+//! Each statement takes a small batch, skips rows that another client has locked, and does nothing while another node
 //! is cleaning. Deletions are notified like any other, so that the nodes free their memory, too.
 
 use tokio_postgres::types::Type;
@@ -38,7 +38,7 @@ fn leader(dialect: &Dialect<'_>) -> String {
 }
 
 /// Whether nothing alive points at the session `s`. A clean-up leaves a session to the next one until then, so that
-/// the trigger takes only what has ended by itself, and nobody has to be told of it.
+/// the trigger takes only what has ended by itself, and needs no notification.
 fn without_remnants(dialect: &Dialect<'_>) -> String {
     let (sessions, now) = (dialect.names.sessions(), dialect.now);
     format!(
@@ -51,7 +51,7 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, leader) = (dialect.now, leader(dialect));
     let alone = without_remnants(dialect);
-    let told = deleted(dialect, "SELECT id FROM gone");
+    let notified = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
@@ -61,9 +61,9 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
                  ORDER BY s.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
              ), gone AS (
                  DELETE FROM {sessions} s USING to_evict d WHERE s.id = d.id RETURNING s.id
-             ), told AS MATERIALIZED ({told})
+             ), notified AS MATERIALIZED ({notified})
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
-                    (SELECT pg_catalog.count(*) FROM told) AS told"
+                    (SELECT pg_catalog.count(*) FROM notified) AS notified"
         ),
         types: vec![Type::INT8],
     }
@@ -74,7 +74,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (live, leader) = (dialect.live("s"), leader(dialect));
     let alone = without_remnants(dialect);
-    let told = deleted(dialect, "SELECT id FROM gone");
+    let notified = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
@@ -86,9 +86,9 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
                  ORDER BY s.id FOR UPDATE OF s SKIP LOCKED
              ), gone AS (
                  DELETE FROM {sessions} s USING to_evict d WHERE s.id = d.id RETURNING s.id
-             ), told AS MATERIALIZED ({told})
+             ), notified AS MATERIALIZED ({notified})
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
-                    (SELECT pg_catalog.count(*) FROM told) AS told, (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1) AS last,
+                    (SELECT pg_catalog.count(*) FROM notified) AS notified, (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1) AS last,
                     (SELECT pg_catalog.count(*) FROM page) AS page"
         ),
         types: vec![Type::UUID, Type::INT8],

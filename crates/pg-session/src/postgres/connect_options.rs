@@ -178,7 +178,7 @@ impl ConnectOptions {
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// The driver's default, which cannot be told from a wish.
+/// The driver's default, which looks like a setting of the caller.
 const DRIVER_KEEPALIVE: Duration = Duration::from_secs(2 * 3_600);
 
 fn keep_alive(config: &mut tokio_postgres::Config) {

@@ -3,7 +3,7 @@
 //!
 //! A session and what rotations left of it (its remnants, which point at it) go together: a logout with an old id is
 //! one, and a logout with the new id ends the old ones. All of their rows are locked in the order of their ids, as
-//! everywhere, so that two statements cannot wait for each other and the trigger finds no row that somebody else holds.
+//! everywhere, so that two statements cannot wait for each other and the trigger finds no row that another client holds.
 //!
 //! ```text
 //! A   snapshot: S ── waits for S ───────────── S points at T, which the snapshot does not hold
@@ -27,7 +27,7 @@ use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most};
 use crate::error::{Error, ErrorKind};
 use crate::id::{SessionId, UserId};
 
-/// Tries of one deletion. In each but the last, somebody rotated one of its sessions.
+/// Tries of one deletion. In each but the last, another writer rotated one of its sessions.
 const TRIES_MAX: u32 = 100;
 
 /// One row that is gone.
@@ -59,16 +59,16 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
         &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = {ids}"),
         &dialect.wait_briefly(),
     );
-    let told = deleted(dialect, "SELECT id FROM gone");
+    let notified = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(
             "WITH {to_evict}, gone AS (
                  DELETE FROM {sessions} s
                  WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d)) AND NOT EXISTS (SELECT FROM moved)
                  RETURNING s.id, COALESCE(s.rotated_to, s.id) AS session, s.rotated_to IS NULL AND {live} AS live
-             ), told AS MATERIALIZED ({told})
+             ), notified AS MATERIALIZED ({notified})
              SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live
-             FROM (SELECT pg_catalog.count(*) FROM told) t LEFT JOIN gone g ON true"
+             FROM (SELECT pg_catalog.count(*) FROM notified) t LEFT JOIN gone g ON true"
         ),
         types: parameters.types,
     }
@@ -81,7 +81,7 @@ pub(super) fn owner_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
 }
 
 /// All of a user's sessions but one, whichever of its ids it is named by. Its retired ids go, unless one of them names it:
-/// whoever stole one is among the others.
+/// a thief who stole one is among the others.
 pub(super) fn others_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let retired = dialect.remnants("k.id");
@@ -120,17 +120,17 @@ pub(super) fn all_sql(dialect: &Dialect<'_>) -> Sql {
 fn mass_delete(dialect: &Dialect<'_>, to_evict: &str, stranger: &str, notify: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
-    let told = deleted(dialect, "SELECT id FROM gone WHERE stranger");
+    let notified = deleted(dialect, "SELECT id FROM gone WHERE stranger");
     format!(
         "WITH {to_evict}, gone AS (
              DELETE FROM {sessions} s
              WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d)) AND NOT EXISTS (SELECT FROM moved)
              RETURNING s.id, {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
-         ), told_all AS MATERIALIZED ({notify}
-         ), told AS MATERIALIZED ({told})
+         ), notified_all AS MATERIALIZED ({notify}
+         ), notified AS MATERIALIZED ({notified})
          SELECT EXISTS (SELECT FROM moved) AS moved, pg_catalog.count(*) FILTER (WHERE g.live) AS live,
                 pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS other_users,
-                (SELECT pg_catalog.count(*) FROM told_all) AS told_all, (SELECT pg_catalog.count(*) FROM told) AS told
+                (SELECT pg_catalog.count(*) FROM notified_all) AS notified_all, (SELECT pg_catalog.count(*) FROM notified) AS notified
          FROM gone g"
     )
 }

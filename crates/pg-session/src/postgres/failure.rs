@@ -1,6 +1,6 @@
 //! What a failed statement means: the only file that reads SQLSTATEs.
 //!
-//! Whoever sends a write has to know whether it may have happened. An `ERROR` from the server says that the
+//! The sender of a write has to know whether it may have happened. An `ERROR` from the server says that the
 //! statement was rolled back. Everything that ends the connection (`FATAL`, a closed socket, no answer in time)
 //! leaves it open, once the statement was sent.
 

@@ -71,7 +71,7 @@ fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     )
 }
 
-/// A session that is alive, or why it cannot be read: one whose row somebody spoilt is an error of that session only.
+/// A session that is alive, or why it cannot be read: one whose row has invalid content is an error of that session only.
 pub(crate) type Found = (SessionId, Result<Record, Error>);
 
 impl Database {

@@ -90,7 +90,7 @@ pub(crate) enum Acquired {
     Taken {
         fence: i64,
     },
-    /// Somebody else's until then, unless renewed; `left` is counted by the database.
+    /// Another holder's until then, unless renewed; `left` is counted by the database.
     Held {
         until: DbTime,
         left: Duration,
@@ -196,7 +196,7 @@ fn renew(dialect: &Dialect<'_>) -> Sql {
 fn release(dialect: &Dialect<'_>) -> Sql {
     let locks = dialect.names.locks();
     let now = dialect.now;
-    let told = released(dialect, "$4", "freed");
+    let notified = released(dialect, "$4", "freed");
     Sql {
         text: format!(
             "WITH held AS MATERIALIZED (
@@ -206,8 +206,8 @@ fn release(dialect: &Dialect<'_>) -> Sql {
                  UPDATE {locks} l SET owner = NULL, expires_at = LEAST(l.expires_at, {now})
                  FROM held h WHERE l.scope = h.scope AND l.name = h.name
                  RETURNING h.live
-             ), told AS MATERIALIZED ({told})
-             SELECT f.live FROM freed f CROSS JOIN (SELECT pg_catalog.count(*) FROM told) t"
+             ), notified AS MATERIALIZED ({notified})
+             SELECT f.live FROM freed f CROSS JOIN (SELECT pg_catalog.count(*) FROM notified) t"
         ),
         types: vec![Type::UUID, Type::TEXT, Type::UUID, Type::TEXT],
     }

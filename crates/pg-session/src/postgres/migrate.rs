@@ -212,7 +212,7 @@ impl Database {
         }
     }
 
-    /// A role that may not create is told who can, and how.
+    /// The error for a role without CREATE names the role that can, and the command.
     fn explain_creation(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::Permission {
             return error;
@@ -246,7 +246,7 @@ impl Database {
         grants
     }
 
-    /// What waits for somebody's lock has to see afterwards what they did: an update that it was overtaken, a login who came in
+    /// A statement that waits for a lock has to see afterwards what they did: an update that it was overtaken, a login who came in
     /// before it, a deletion what was inserted meanwhile. A transaction of another isolation has one snapshot.
     async fn check_isolation(&self) -> Result<(), Error> {
         let isolation = self.bounded(self.timeout, async |connection| {

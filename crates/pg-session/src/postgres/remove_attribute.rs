@@ -50,7 +50,7 @@ pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let (now, live) = (dialect.now, dialect.live("s"));
-    let told = changed(dialect, "SELECT id, version FROM done");
+    let notified = changed(dialect, "SELECT id, version FROM done");
     let mut parameters = Parameters::default();
     let key = parameters.scalar(&Type::TEXT);
     let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS]);
@@ -65,10 +65,10 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  RETURNING s.id, s.version, s.rotated_to
              ), removed AS (
                  DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = {key}
-             ), told AS MATERIALIZED ({told})
+             ), notified AS MATERIALIZED ({notified})
              SELECT (SELECT pg_catalog.count(*) FROM done) AS done,
                     (SELECT pg_catalog.count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
-                    (SELECT pg_catalog.count(*) FROM told) AS told"
+                    (SELECT pg_catalog.count(*) FROM notified) AS notified"
         ),
         types: parameters.types,
     }

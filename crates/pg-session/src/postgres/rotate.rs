@@ -2,7 +2,7 @@
 //!
 //! The new row gets what is kept, and the locks of the session. The row under the old id becomes a *remnant*: user and
 //! attributes stay as they were, `rotated_to` points at the new row, and the end is the grace's. It never shows what the
-//! session has become, so an id that somebody planted or stole before a login is worth nothing after it. Remnants of
+//! session has become, so an id that an attacker planted or stole before a login is worth nothing after it. Remnants of
 //! earlier rotations are pointed at the new row as well: all of them go with the session.
 //!
 //! One statement does it all. It locks the users, then the rows of the sessions and their retired ids, and reads the

@@ -31,7 +31,7 @@ pub(crate) struct Tls {
     pub(super) client: Option<ClientCertificate>,
     /// TLS begins at once, without PostgreSQL's question for it (17 and newer).
     pub(super) direct: bool,
-    /// Whether the server is told which host is meant.
+    /// Whether the handshake names the host (SNI).
     pub(super) send_name: bool,
     /// The oldest and the newest version.
     pub(super) versions: (TlsVersion, TlsVersion),

@@ -17,14 +17,14 @@ pub(crate) struct Touched {
     pub(crate) id: SessionId,
     /// What the database holds.
     pub(crate) last_accessed_at: DbTime,
-    /// Somebody held the row, so the access was not written.
+    /// Another client held the row, so the access was not written.
     pub(crate) skipped: bool,
 }
 
 /// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended or goes on under another id. Rows that already know a
 /// later access are not rewritten, but reported, so that the caller's idea of them moves forward.
 ///
-/// Rows that somebody holds are skipped. A batch that waited for one of its rows while it held the others would keep
+/// Rows that another client holds are skipped. A batch that waited for one of its rows while it held the others would keep
 /// combined updates waiting, and, as they lock in another order, end in deadlocks; a touch can always come later.
 ///
 /// A union, not a join with `done`: the planner takes arrays for ten rows and would compare each of thousands with

@@ -83,14 +83,14 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS]);
-    let told = told(dialect, &parameters.unnest(&[TEXTS]));
+    let notified = notified(dialect, &parameters.unnest(&[TEXTS]));
     Sql {
         text: format!(
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
              FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, n)
              WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
-             RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at, ({told})"
+             RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at, ({notified})"
         ),
         types: parameters.types,
     }
@@ -105,7 +105,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
     let written = written(dialect, &parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]));
     let removals = parameters.unnest(&[IDS, TEXTS]);
-    let told = told(dialect, &parameters.unnest(&[TEXTS]));
+    let notified = notified(dialect, &parameters.unnest(&[TEXTS]));
     Sql {
         text: format!(
             "WITH done AS (
@@ -126,7 +126,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                  DELETE FROM {attributes} a USING done d JOIN {removals} AS i (id, key) ON i.id = d.id
                  WHERE a.session_id = d.id AND a.key = i.key
              )
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({told}) FROM done d"
+             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({notified}) FROM done d"
         ),
         types: parameters.types,
     }
@@ -147,9 +147,9 @@ fn written(dialect: &Dialect<'_>, items: &str) -> String {
 /// Sends the payloads, as the first row is returned, and once: a subselect that refers to nothing outside is carried out once
 /// for the statement. In a query beside the update it took up to a fifth of the server's time.
 ///
-/// They tell of all orders: one that was not applied found a newer version, or nothing, so whoever hears of it drops nothing
+/// Notifies for every row: one that was not applied found a newer version, or nothing, so a node that receives it drops nothing
 /// that is current.
-fn told(dialect: &Dialect<'_>, payloads: &str) -> String {
+fn notified(dialect: &Dialect<'_>, payloads: &str) -> String {
     let channel = dialect.channel();
     format!(
         "SELECT pg_catalog.count(pg_catalog.pg_notify('{channel}', p.payload)) FROM {payloads} AS p (payload)"
@@ -201,15 +201,15 @@ impl<'a> Columns<'a> {
             orders.windows(2).all(|pair| pair[0].id < pair[1].id),
             "one change per session, one lock order"
         );
-        let told =
+        let notified =
             orders.iter().filter(|order| order.notify).map(|order| (order.id, order.base.version.next()));
-        let told: Vec<_> = told.collect();
+        let notified: Vec<_> = notified.collect();
         Self {
             ids: orders.iter().map(|order| order.id.expose()).collect(),
             bases: orders.iter().map(|order| order.base.version.get()).collect(),
             base_times: orders.iter().map(|order| order.base.updated_at.into()).collect(),
             packed: orders.iter().map(|order| order.writes.packed).collect(),
-            payloads: changed_payloads(&told),
+            payloads: changed_payloads(&notified),
             ..Self::default()
         }
     }

@@ -17,7 +17,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
     let (now, live, channel) = (dialect.now, dialect.live("s"), dialect.channel());
     let mut parameters = Parameters::default();
-    let [id, base, base_at, packed, told] =
+    let [id, base, base_at, packed, notified] =
         [Type::UUID, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT]
             .map(|scalar| parameters.scalar(&scalar));
     Sql {
@@ -26,7 +26,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              SET version = s.version + 1, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
              WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live} AND {visible} AND {brief}
              RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at,
-                       CASE WHEN {told} IS NOT NULL THEN pg_catalog.pg_notify('{channel}', {told}) END"
+                       CASE WHEN {notified} IS NOT NULL THEN pg_catalog.pg_notify('{channel}', {notified}) END"
         ),
         types: parameters.types,
     }
@@ -35,11 +35,11 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 impl Database {
     pub(super) async fn update_one(&self, order: &UpdateRow<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
         let &UpdateRow { id, base, notify, ref writes, .. } = order;
-        let told = notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
+        let notified = notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
         let base_at = SystemTime::from(base.updated_at);
         self.carried_out(
             &self.texts.update_one,
-            &[&id.expose(), &base.version.get(), &base_at, &writes.packed, &told],
+            &[&id.expose(), &base.version.get(), &base_at, &writes.packed, &notified],
         )
         .await
     }

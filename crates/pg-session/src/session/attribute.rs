@@ -12,7 +12,7 @@ use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
 
-/// A value, once somebody asked for it.
+/// A value, once a caller has asked for it.
 pub(crate) type Decoded = OnceLock<Arc<dyn Any + Send + Sync>>;
 
 /// An attribute that has a row of its own. It may be large: the versions of a session share it.

@@ -180,7 +180,7 @@ mod tests {
 
     const KEYS: [&str; 6] = ["a", "b", "c", "ü", "\u{1f600}", "\"e\""];
 
-    /// For each key: nothing, a removal, or a value of this many bytes that may expire; and whether somebody reads it
+    /// For each key: nothing, a removal, or a value of this many bytes that may expire; and whether a caller reads it
     /// afterwards.
     type Step = [(Option<Option<(usize, bool)>>, bool); KEYS.len()];
 
@@ -248,7 +248,7 @@ mod tests {
 
     proptest! {
         /// Wherever they move, the tables hold what the node goes on with, each attribute once, and nothing is written
-        /// that does not change. And it is what was set last, whoever had read what was there before.
+        /// that does not change. And it is what was set last, no matter who had read what was there before.
         #[test]
         fn what_is_written_makes_the_tables_hold_what_the_node_has(steps in proptest::collection::vec(step(), 1..12)) {
             let mut tables = Tables { packed: "{}".to_owned(), ..Tables::default() };
@@ -398,7 +398,7 @@ mod tests {
             Version::new(1),
             DbTime::EPOCH,
         );
-        let told = format!("{attributes:?}");
-        assert!(told.contains("\"a\"") && told.contains("\"b\"") && !told.contains("secret"), "{told}");
+        let shown = format!("{attributes:?}");
+        assert!(shown.contains("\"a\"") && shown.contains("\"b\"") && !shown.contains("secret"), "{shown}");
     }
 }

@@ -144,7 +144,7 @@ impl List {
         Ok(())
     }
 
-    /// Takes out what was set before, text and all: whoever sets one key again and again has the last text only.
+    /// Takes out what was set before, text and all: a key that is set again and again keeps the last text only.
     fn cut(&mut self, start: usize, end: usize) {
         self.buffer.drain(start..end);
         for span in self.spans.iter_mut().filter(|span| span.key >= end) {

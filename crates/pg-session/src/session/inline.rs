@@ -26,7 +26,7 @@ pub(crate) struct InlineAttributes {
     /// In canonical form: sorted by key, without white space. Empty if there are none, so that nothing is allocated.
     text: Box<str>,
     index: Box<[Span]>,
-    /// As long as the index, once somebody asked for a value.
+    /// As long as the index, once a caller has asked for a value.
     decoded: OnceLock<Box<[Decoded]>>,
 }
 
@@ -538,10 +538,10 @@ mod tests {
             "{\"secret\":[1,-0]}",
         ] {
             let fault = InlineAttributes::read(text, DbTime::EPOCH).map(|_| ()).expect_err(text);
-            let told = format!("{fault} {fault:?}");
+            let shown = format!("{fault} {fault:?}");
             assert!(
-                told.contains("attributes column") && !told.contains("secret") && !told.contains("999"),
-                "{told}"
+                shown.contains("attributes column") && !shown.contains("secret") && !shown.contains("999"),
+                "{shown}"
             );
             assert!(without(text, "secret").is_err(), "{text}");
         }

@@ -24,7 +24,7 @@ pub(crate) struct Policy {
     pub(crate) touch_resolution: Duration,
 }
 
-/// A record and those who hold it. Of the two counts of the standard library's `Arc` nobody needs the weak one; without it
+/// A record and the count of its holders. Of the two counts of the standard library's `Arc` nobody needs the weak one; without it
 /// the count and what a hit looks at, the last access, are the first 16 bytes of an allocation. Allocators align that to 16
 /// bytes on 64-bit machines, so they are not across two cache lines. With more sessions than the processor's caches hold,
 /// each line that is fetched from memory costs as much as the rest of a hit.
@@ -118,8 +118,8 @@ impl Record {
         now < DbTime::from_nanos(self.stale_at.load(Ordering::Relaxed)) && self.is_live(now)
     }
 
-    /// Records an access; the caller queues the record as it is told. What a rotation left behind ends with its grace,
-    /// whoever reads it. A hit has the policy at hand; to follow the record's own pointer would fetch a line more.
+    /// Records an access; the caller queues the record as the result says. What a rotation left behind ends with its grace,
+    /// no matter who reads it. A hit has the policy at hand; to follow the record's own pointer would fetch a line more.
     #[inline]
     pub(crate) fn touch(&self, policy: &Policy, now: DbTime) -> Touch {
         if self.access.is_recent(now, policy.touch_resolution) || self.row.rotated {

@@ -58,7 +58,7 @@ impl Signer {
     /// Goes on with another ring, for all clones of this signer. When this returns, every call that begins later, on any
     /// thread, uses the new ring: **what a removed key signed is rejected from here on.**
     ///
-    /// How to rotate without logging anybody out is told at [`KeyRing`].
+    /// [`KeyRing`] says how to rotate keys without logging users out.
     pub fn replace(&self, ring: KeyRing) {
         self.ring.store(Arc::new(ring));
     }

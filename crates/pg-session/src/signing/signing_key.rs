@@ -24,7 +24,7 @@ const BASE64_CHARS_MAX: usize = SIGNING_KEY_BYTES_MAX * 3;
 
 /// A secret from which a [`KeyRing`](crate::KeyRing) signs: 32 to 1 024 **random** bytes.
 ///
-/// Not a password: whoever holds one token can try passwords against it as fast as SHA-256 goes. Make a key
+/// Not a password: the holder of one token can try passwords against it as fast as SHA-256 goes. Make a key
 /// with `openssl rand -base64 32` or [`generate`](Self::generate), and keep it where the application keeps its other secrets.
 ///
 /// The bytes are overwritten with zeros on drop, and `Debug` shows the [`KeyId`] only. (What the caller read them from,
@@ -90,7 +90,7 @@ impl SigningKey {
         self.id
     }
 
-    /// The key in base64, to be stored. The name is a warning: **whoever reads it can log in as anybody**.
+    /// The key in base64, to be stored. The name is a warning: **a reader of it can log in as any user**.
     #[must_use]
     pub fn expose_base64(&self) -> String {
         general_purpose::STANDARD.encode(self.bytes.as_ref())
@@ -109,7 +109,7 @@ impl fmt::Debug for SigningKey {
 }
 
 /// The public name of a [`SigningKey`]: 32 bits derived from it with a MAC, so that every node calls a key the same
-/// without being told, and no name can be given to two keys by mistake. It stands in each token.
+/// without a setting, and no name can be given to two keys by mistake. It stands in each token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; KEY_ID_BYTES]);
 

@@ -24,7 +24,7 @@ pub const SESSION_TOKEN_CHARS: usize = chars(TOKEN_BYTES);
 
 /// A signed session token: the value of the session cookie. From [`Signer::issue`](crate::Signer::issue).
 ///
-/// **Whoever has it is logged in.** So it has no `Display`, and its `Debug` shows nothing of it.
+/// **Its holder is logged in.** So it has no `Display`, and its `Debug` shows nothing of it.
 ///
 /// It can be guessed with a probability of 2⁻²⁵⁶ without the key, whatever is known of the session's id: the signature is
 /// part of the secret, and an id from a table or a log is useless without it.

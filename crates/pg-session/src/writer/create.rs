@@ -56,7 +56,7 @@ impl Job for CreateJob {
     }
 
     async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
-        // Whoever lists the user's sessions knows the id from the commit on, and may change the session.
+        // A caller that lists the user's sessions knows the id from the commit on, and may change the session.
         let _writing: Vec<Writing<'_>> = batch.iter().map(|job| context.cache.begin_write(job.id)).collect();
         let ticket = context.cache.ticket();
         let none = Attributes::default();

@@ -2,7 +2,7 @@
 //!
 //! A commit costs a disk flush, and one that notifies holds a lock of the whole cluster through it. So the writes that
 //! are queued at the same time share a statement ([`lane`]); each still succeeds or fails alone. After the commit the
-//! outcome goes into the cache, and only then to the caller: whoever was told of a write reads it on this node.
+//! outcome goes into the cache, and only then to the caller: a caller that knows of a write reads it on this node.
 //!
 //! Updates, creates, rotations, deletes and what concerns any number of sessions (a user's, all) have a lane each. Last
 //! accesses are gathered by [`touch`].
@@ -62,7 +62,7 @@ pub(crate) struct WriteContext {
     probes: Probes,
     /// Whether `create` has a limit to keep.
     limited: bool,
-    /// Whether the nodes are told of updates that failed their check.
+    /// Whether updates that failed their check are notified.
     tells_conflicts: bool,
     /// How long a write waits for a locked row.
     row_lock_wait: Duration,

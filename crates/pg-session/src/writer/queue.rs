@@ -13,7 +13,7 @@ use super::in_flight::Keys;
 use crate::error::{Error, ErrorKind};
 use crate::postgres::failure::Failure;
 
-/// Something to be written, with somebody who waits for the outcome.
+/// A write, and the caller that waits for its outcome.
 pub(super) trait Job: Sized + Send + 'static {
     /// Jobs with equal keys must not share a statement. Batches are sorted by it: one lock order.
     type Key: Ord + Hash + Copy + Send + 'static;

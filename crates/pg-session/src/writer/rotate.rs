@@ -106,7 +106,7 @@ impl Job for RotateJob {
                 Rotated::Done(successor) => {
                     context.counters.rotations.fetch_add(1, Ordering::Relaxed);
                     let Successor { row, last_accessed_at, remnants, evicted } = *successor;
-                    // Before the answer: whoever was told of the rotation reads no older state of an old id here.
+                    // Before the answer: a caller that knows of the rotation reads no older state of an old id here.
                     for (id, version) in remnants {
                         context.cache.invalidate(id, version);
                     }

@@ -85,7 +85,7 @@ fn add(records: &mut Records, record: &SharedRecord) {
     } else {
         (SharedRecord::clone(waiting), SharedRecord::clone(record))
     };
-    // First the flag, then the access: whoever still holds the older one and touches it from here on comes again.
+    // First the flag, then the access: a task that holds the older one and touches it from here on queues it again.
     older.take_access();
     newer.access.inherit(&older.access);
 }

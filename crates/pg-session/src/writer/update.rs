@@ -19,7 +19,7 @@ use crate::session::attributes::{Attributes, Writes};
 use crate::session::changes::{Changes, Check};
 use crate::session::record::{Record, Row, SharedRecord};
 
-/// Times that one update may be overtaken between what it was made from and the lock. Each time, somebody else's update
+/// Times that one update may be overtaken between what it was made from and the lock. Each time, another writer's update
 /// of the same session went through.
 pub(super) const REBASE_ATTEMPTS_MAX: u32 = 100;
 
@@ -138,16 +138,16 @@ impl Job for UpdateJob {
 async fn rebase(batch: &mut Vec<UpdateJob>, context: &WriteContext) -> Result<(), Failure> {
     let mut found =
         reread(batch.iter().filter(|job| job.conflicts > 0).map(UpdateJob::session), context).await?;
-    let mut told = Vec::new();
+    let mut notified = Vec::new();
     for job in batch.iter().filter(|job| job.conflicts > 0 && job.notify) {
         if let Some(record) = found.get(job.session())
             && job.conflict(record).is_some()
         {
-            told.push((job.session(), record.row.version));
+            notified.push((job.session(), record.row.version));
         }
     }
-    if context.tells_conflicts && !told.is_empty() {
-        context.database.notify_changed(&told).await.map_err(Failure::into_unsent_error)?;
+    if context.tells_conflicts && !notified.is_empty() {
+        context.database.notify_changed(&notified).await.map_err(Failure::into_unsent_error)?;
     }
     for mut job in std::mem::take(batch) {
         if job.conflicts == 0 {
@@ -163,7 +163,7 @@ async fn rebase(batch: &mut Vec<UpdateJob>, context: &WriteContext) -> Result<()
         };
         let version = record.row.version;
         if record.row.rotated {
-            // Whoever asks again is to see that the session has gone on.
+            // The next read has to see that the session was rotated.
             context.cache.invalidate(job.session(), version);
             job.answer(Err(UpdateError::Rotated));
         } else if let Some(keys) = job.conflict(&record) {
