@@ -60,6 +60,8 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
         &dialect.wait_briefly(),
     );
     let notified = deleted(dialect, "SELECT id FROM gone");
+    // Also evaluated if the table has no policy: see `read`. So below, in `mass_delete`.
+    let visible = dialect.visible();
     Sql {
         text: format!(
             "WITH {to_evict}, gone AS (
@@ -67,7 +69,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d)) AND NOT EXISTS (SELECT FROM moved)
                  RETURNING s.id, COALESCE(s.rotated_to, s.id) AS session, s.rotated_to IS NULL AND {live} AS live
              ), notified AS MATERIALIZED ({notified})
-             SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live
+             SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live, {visible} AS visible
              FROM (SELECT pg_catalog.count(*) FROM notified) t LEFT JOIN gone g ON true"
         ),
         types: parameters.types,
@@ -121,6 +123,7 @@ fn mass_delete(dialect: &Dialect<'_>, to_evict: &str, stranger: &str, notify: &s
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let notified = deleted(dialect, "SELECT id FROM gone WHERE stranger");
+    let visible = dialect.visible();
     format!(
         "WITH {to_evict}, gone AS (
              DELETE FROM {sessions} s
@@ -130,7 +133,8 @@ fn mass_delete(dialect: &Dialect<'_>, to_evict: &str, stranger: &str, notify: &s
          ), notified AS MATERIALIZED ({notified})
          SELECT EXISTS (SELECT FROM moved) AS moved, pg_catalog.count(*) FILTER (WHERE g.live) AS live,
                 pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS other_users,
-                (SELECT pg_catalog.count(*) FROM notified_all) AS notified_all, (SELECT pg_catalog.count(*) FROM notified) AS notified
+                (SELECT pg_catalog.count(*) FROM notified_all) AS notified_all, (SELECT pg_catalog.count(*) FROM notified) AS notified,
+                {visible} AS visible
          FROM gone g"
     )
 }

@@ -14,7 +14,7 @@ use super::connection::Try;
 use super::failure::Failure;
 use super::names::Owner;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
+use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
@@ -59,15 +59,14 @@ pub(super) fn list_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
 fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
-    let visible = dialect.visible();
     let apart = apart_arrays(dialect);
     let now = dialect.now;
+    let from = dialect.read(&sessions, "s", &format!("{condition} AND {live}"));
     format!(
         "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
                 s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
                 {apart} AS apart, {now} AS now
-         FROM {sessions} s
-         WHERE {condition} AND {live} AND {ON_PRIMARY} AND {visible}"
+         {from}"
     )
 }
 

@@ -165,7 +165,7 @@ fn acquire(dialect: &Dialect<'_>) -> Sql {
                  RETURNING l.fence
              )
              SELECT t.fence, h.expires_at AS held_until, ($1 IS NULL OR EXISTS (SELECT FROM alive)) AS alive,
-                    {now} AS now
+                    {now} AS now, {visible} AS visible
              FROM (SELECT) o
              LEFT JOIN taken t ON true
              LEFT JOIN {locks} h ON h.scope = $2 AND h.name = $3 AND h.owner IS NOT NULL"

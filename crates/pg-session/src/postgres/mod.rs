@@ -171,6 +171,22 @@ impl Dialect<'_> {
         )
     }
 
+    /// `FROM … WHERE …` of a read of `table` as `alias`, which has a column `id`. An error on a standby, and if row-level
+    /// security hides rows.
+    ///
+    /// Without a policy nothing is visible, and PostgreSQL 17 and newer then evaluate no condition on the table. So the
+    /// read also asks on a row of its own, which the outer join keeps where nothing was found.
+    fn read(&self, table: &str, alias: &str, condition: &str) -> String {
+        if self.pinned {
+            return format!("FROM {table} {alias} WHERE {condition} AND {ON_PRIMARY}");
+        }
+        let answers = format!("{ON_PRIMARY} AND {}", self.visible());
+        format!(
+            "FROM (SELECT) AS one LEFT JOIN {table} {alias} ON {condition} AND {answers}
+             WHERE {alias}.id IS NOT NULL OR NOT ({answers})"
+        )
+    }
+
     /// A query of the remnants `(id)` of the session whose id is `of`, to be joined as `LATERAL`.
     ///
     /// `OFFSET 0` keeps the planner from turning the look into the index for each session into one at all of them:

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
-use super::{Database, Dialect, ON_PRIMARY, Sql, same_length, unexpected, waits_at_most};
+use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most};
 use crate::session::inline;
 
 /// Sessions that one statement takes.
@@ -33,15 +33,16 @@ pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let visible = dialect.visible();
     let live = dialect.live("s");
+    let from = dialect.read("found", "f", "(f.packed OR f.apart)");
     Sql {
         text: format!(
             "WITH found AS MATERIALIZED (
                  SELECT s.id, s.version, s.attributes, position($3 IN s.attributes) > 0 AS packed,
                         s.has_overflow AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2) AS apart
-                 FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live} AND {ON_PRIMARY} AND {visible}
+                 FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live} AND {visible}
              )
-             SELECT f.id, f.version, f.attributes, f.apart FROM found f
-             WHERE f.packed OR f.apart ORDER BY f.id LIMIT {PAGE}"
+             SELECT f.id, f.version, f.attributes, f.apart {from}
+             ORDER BY f.id LIMIT {PAGE}"
         ),
         types: vec![Type::UUID, Type::TEXT, Type::TEXT, Type::UUID],
     }

@@ -163,7 +163,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), notified_deleted AS MATERIALIZED ({notified_deleted})
              SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated, f.moved,
                     m.version, m.group_id, m.idle_limited, m.created_at, m.updated_at, m.last_accessed_at, m.expires_at,
-                    p.ids AS remnants, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now
+                    p.ids AS remnants, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now, {visible} AS visible
              FROM turn t
              LEFT JOIN found f ON f.n = t.n
              LEFT JOIN new_row m ON m.id = t.new_id

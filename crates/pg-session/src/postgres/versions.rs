@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
+use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::session::record::Revision;
@@ -23,14 +23,11 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let now = dialect.now;
-    let visible = dialect.visible();
     let mut parameters = Parameters::default();
     let ids = parameters.any(&IDS);
+    let from = dialect.read(&sessions, "s", &format!("s.id = {ids} AND {live}"));
     Sql {
-        text: format!(
-            "SELECT s.id, s.version, s.updated_at, s.last_accessed_at, {now} AS now FROM {sessions} s
-             WHERE s.id = {ids} AND {live} AND {visible} AND {ON_PRIMARY}"
-        ),
+        text: format!("SELECT s.id, s.version, s.updated_at, s.last_accessed_at, {now} AS now {from}"),
         types: parameters.types,
     }
 }

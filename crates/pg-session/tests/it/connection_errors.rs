@@ -97,7 +97,7 @@ async fn failed_connections_have_the_errors_on_the_page() {
     client.batch_execute("CREATE DATABASE closed").await.unwrap();
     client
         .batch_execute(
-            "CREATE ROLE app LOGIN PASSWORD 'right'; CREATE ROLE group_role PASSWORD 'right';
+            "SET password_encryption = 'scram-sha-256'; CREATE ROLE app LOGIN PASSWORD 'right'; CREATE ROLE group_role PASSWORD 'right';
              CREATE ROLE few LOGIN PASSWORD 'right' CONNECTION LIMIT 0;
              CREATE ROLE nobody LOGIN; REVOKE CONNECT ON DATABASE closed FROM PUBLIC;",
         )

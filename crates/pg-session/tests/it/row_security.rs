@@ -1,9 +1,10 @@
 //! Row-level security hides rows without a word. A hidden session must not look like one that ended.
 
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use deadpool_postgres::{Manager, Pool};
-use pg_session::{Error, ErrorKind, Migrations, SessionId, SessionManager, UpdateError};
+use pg_session::{Error, ErrorKind, LockError, Migrations, SessionId, SessionManager, UpdateError};
 use tokio_postgres::{Client, NoTls};
 
 use crate::stage::make;
@@ -102,6 +103,11 @@ async fn refuses_every_write(node: &SessionManager, session: &mut pg_session::Se
     assert_names_row_security(&node.delete_user_sessions(0).await.unwrap_err());
     assert_names_row_security(&node.delete_all_sessions().await.unwrap_err());
     assert_names_row_security(&node.user_sessions(0).await.unwrap_err());
+    assert_names_row_security(&node.delete_attribute_from_user_sessions(0, "large").await.unwrap_err());
+    let Err(LockError::Failed(error)) = node.session_lock(id, "export").wait(Duration::ZERO).await else {
+        panic!("it was hidden")
+    };
+    assert_names_row_security(&error);
     session.set("n", &9).unwrap();
     let Err(UpdateError::Failed(error)) = node.save(session).await else { panic!("it was hidden") };
     assert_names_row_security(&error);
