@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -23,6 +23,8 @@ use crate::support::{NAP, PATIENCE};
 
 /// By which the protocol marks an element (W3C WebDriver, 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+const START_ATTEMPTS_MAX: u32 = 5;
 
 /// A running chromedriver, which gives each browser an empty profile of its own. Dropping it ends them and removes what they
 /// left.
@@ -44,9 +46,18 @@ impl Driver {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = env::temp_dir().join(format!("pg-session-browser-{}-{number}", process::id()));
         fs::create_dir(&folder).expect("a folder for profiles");
+        let (child, port) = (0..START_ATTEMPTS_MAX)
+            .find_map(|_| Self::start_process(&folder))
+            .expect("chromedriver names its port");
+        Self { child, url: format!("http://127.0.0.1:{port}"), folder }
+    }
+
+    /// Returns nothing if chromedriver ended before it named its port. It takes a free port of IPv4, then needs the same
+    /// port of IPv6, which another program may have.
+    fn start_process(folder: &Path) -> Option<(Child, u16)> {
         let mut command = Command::new("chromedriver");
         // A group of its own, to which its browsers belong.
-        command.arg("--port=0").env("TMPDIR", &folder).process_group(0);
+        command.arg("--port=0").env("TMPDIR", folder).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap_or_else(|error| {
             panic!(
@@ -58,11 +69,10 @@ impl Driver {
             let (_, port) = line.split_once("started successfully on port ")?;
             port.trim_end_matches('.').parse::<u16>().ok()
         });
-        Self {
-            child,
-            url: format!("http://127.0.0.1:{}", port.expect("chromedriver names its port")),
-            folder,
+        if port.is_none() {
+            eprintln!("chromedriver ended without naming its port: {}", child.wait().expect("its status"));
         }
+        Some((child, port?))
     }
 
     pub async fn browser(&self) -> Browser {
