@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_figure_fills_the_room_and_a_decade_has_one_length() {
+    fn largest_figure_fills_chart_and_decades_have_equal_length() {
         let room = WIDTH - LABELS - FIGURES;
         for scale in [Scale::Linear, Scale::Log] {
             assert!((chart(scale).length(2_000.0) - room).abs() < 1e-9);

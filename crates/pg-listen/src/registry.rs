@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_overflow_a_later_barrier_brings_back_and_a_lost_connection_is_no_second_loss() {
+    fn overflow_recovers_at_later_barrier_and_is_lost_only_once() {
         let (mut registry, channel, queue) = one_subscription();
         registry.listening(&channel, BarrierNumber(0));
         in_sync(&mut registry, 0);

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn without_binaries_the_error_names_the_package_of_every_platform() {
+    fn missing_binaries_error_names_package_of_each_platform() {
         let error = Machine::new().search.run().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BinariesMissing);
         for hint in ["apt-get install postgresql", "dnf", "apk", "pacman", "zypper", "brew", "PG_BIN"] {

@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn reserved_port_refuses_clients_and_rivals_and_lets_a_server_in() {
+    fn reserved_port_admits_only_its_server() {
         let port = Port::reserve().unwrap();
         let refused = TcpStream::connect(port.addr()).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);

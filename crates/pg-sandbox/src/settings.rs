@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn default_keeps_commits_over_a_crash_of_the_server_and_durable_changes_nothing() {
+    fn default_commits_survive_server_crash_like_durable_ones() {
         let mut settings = Settings::default();
         let fast = settings.render(&Directory::at("/tmp/pg-sandbox-test")).unwrap();
         assert!(fast.contains("fsync = 'off'") && !fast.contains("synchronous_commit"), "{fast}");

@@ -289,7 +289,7 @@ fn sandbox_is_gone_after_ctrl_c() {
 }
 
 #[test]
-fn running_paused_crashed_and_restarted_sandboxes_are_gone_after_kill_9_of_the_owner() {
+fn sandboxes_in_any_state_end_after_kill_9_of_owner() {
     for role in ["wait", "paused", "crashed", "restarted"] {
         let mut owner = Owner::start(role, &[]);
         owner.listen();
@@ -337,7 +337,7 @@ fn pooler_is_gone_after_kill_9_of_the_owner() {
 }
 
 #[test]
-fn a_child_of_the_owner_that_lives_on_does_not_keep_its_sandboxes() {
+fn surviving_child_of_owner_does_not_keep_sandboxes() {
     let mut owner = Owner::start("two and a child", &[]);
     let child = Pid::from_raw(owner.listen().parse().unwrap());
     assert_eq!(owner.directories().len(), 2);
@@ -398,7 +398,7 @@ fn without_binaries_the_error_names_the_package() {
 }
 
 #[test]
-fn temporary_directory_that_is_too_deep_or_too_private_is_avoided() {
+fn too_deep_or_private_temporary_directory_is_avoided() {
     let private = env::temp_dir().join(format!("private-{}", std::process::id()));
     let deep = private.join("d".repeat(100));
     fs::create_dir_all(&deep).unwrap();

@@ -36,7 +36,7 @@ async fn name(sandbox: &Sandbox, name: &str) {
 }
 
 #[tokio::test]
-async fn transaction_mode_shares_and_session_mode_keeps_a_server_connection() {
+async fn transaction_mode_shares_server_connection_session_mode_not() {
     let sandbox = Sandbox::start().unwrap();
     for (mode, is_shared) in [(PoolMode::Transaction, true), (PoolMode::Session, false)] {
         let pooler = Pooler::builder(sandbox.addr(), mode).setting("default_pool_size", "2").start().unwrap();

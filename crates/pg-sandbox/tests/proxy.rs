@@ -268,7 +268,7 @@ async fn create_table() {
 }
 
 #[tokio::test]
-async fn cut_after_no_answer_bytes_loses_the_answer_to_a_commit_that_happened() {
+async fn cut_before_answer_loses_answer_to_committed_transaction() {
     let proxy = proxy().await;
     let client = connect(&proxy).await.unwrap();
     client.batch_execute("CREATE TABLE unknown_outcome (n integer)").await.unwrap();

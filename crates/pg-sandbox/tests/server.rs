@@ -77,7 +77,7 @@ async fn settings_and_files_reach_the_server() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_its_settings_says_so_and_a_file_outside_is_refused() {
+async fn rejected_settings_are_reported_and_outside_file_refused() {
     let error = Sandbox::builder().setting("max_connections", "many").start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Start);
     assert!(error.to_string().contains("invalid value for parameter \"max_connections\""), "{error}");
@@ -101,7 +101,7 @@ async fn two_at_once_do_not_see_each_other() {
 }
 
 #[tokio::test]
-async fn restart_stop_and_kill_keep_what_was_committed_and_the_address() {
+async fn restart_stop_and_kill_keep_commits_and_address() {
     let sandbox = Sandbox::start().unwrap();
     let url = sandbox.url();
     connect(&sandbox).await.batch_execute("CREATE TABLE kept (number integer)").await.unwrap();
@@ -154,7 +154,7 @@ async fn paused_server_is_silent_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn server_that_ended_by_itself_is_noticed_and_nobody_else_is_signalled() {
+fn ended_server_is_noticed_and_no_other_process_signalled() {
     for end in [Sandbox::stop, Sandbox::kill] {
         let sandbox = Sandbox::start().unwrap();
         let lock_file = sandbox.socket_dir().with_file_name("data").join("postmaster.pid");

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_counts_only_if_it_is_trusted_and_then_its_last_address() {
+    fn only_trusted_header_counts_and_its_last_address() {
         let head = Head(&[("x-forwarded-for", b"6.6.6.6"), ("x-forwarded-for", b"7.7.7.7, 203.0.113.9")]);
         let (peer, header) = (AddressSource::default(), from_header("x-forwarded-for"));
         assert_eq!(address(&head, &peer, AddressDetail::Whole).as_deref(), Some("192.0.2.7"));

@@ -64,7 +64,7 @@ fn sign_in_shows_that_an_old_id_never_shows_who_has_signed_in() {
 }
 
 #[test]
-fn step_up_shows_that_a_typed_password_counts_for_a_while_on_every_node() {
+fn step_up_example_elevates_on_every_node_for_a_while() {
     let expected = [
         "show the profile: yes",
         "change the e-mail address: type your password",
@@ -90,7 +90,7 @@ fn limited_offer_shows_that_an_offer_ends_by_itself() {
 }
 
 #[test]
-fn abandoned_form_shows_that_a_form_is_sent_once_and_forgotten_if_it_is_not() {
+fn abandoned_form_example_sends_once_or_forgets() {
     let expected = [
         r#"ann sends Some({"name": "Ann", "town": "Leeds"})"#,
         "and again: None",
@@ -101,7 +101,7 @@ fn abandoned_form_shows_that_a_form_is_sent_once_and_forgotten_if_it_is_not() {
 }
 
 #[test]
-fn temporary_token_shows_that_nodes_share_a_token_while_it_lasts() {
+fn temporary_token_example_shares_token_until_expiry() {
     let expected = [
         "a calls the bank with token 1",
         "a calls again with token 1",
@@ -113,7 +113,7 @@ fn temporary_token_shows_that_nodes_share_a_token_while_it_lasts() {
 }
 
 #[test]
-fn role_change_shows_that_roles_are_computed_again_in_every_session() {
+fn role_change_example_recomputes_roles_in_all_sessions() {
     let all = r#"["reader", "editor", "admin"]"#;
     let expected = [
         &format!("laptop, on a: {all}"),
@@ -206,7 +206,7 @@ fn try_lock_shows_that_a_second_tab_is_told_at_once() {
 }
 
 #[test]
-fn an_example_says_why_it_cannot_reach_the_server_that_it_was_given() {
+fn example_explains_why_server_is_unreachable() {
     for name in ["quickstart", "login_logout"] {
         // Nothing listens on port 1.
         let output =

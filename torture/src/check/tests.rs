@@ -415,7 +415,7 @@ fn an_attribute_that_moves_is_seen_as_it_was_last_written() {
 }
 
 #[test]
-fn a_version_of_nobody_s_operation_may_have_removed_the_attribute() {
+fn version_of_unknown_operation_may_remove_attribute() {
     let mut tale = Tale::begin();
     tale.elevate(100, Elevates::ToTheEnd, elevated(2, 2, 2, None));
     tale.read(B, 200, Found::Seen(Seen { version: 3, ..at(2) })).is_good();

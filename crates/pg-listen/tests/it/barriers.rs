@@ -7,13 +7,13 @@ use pg_listen::{ErrorKind, Event, LostReason, Phase};
 use pg_sandbox::Direction;
 use tokio::time::timeout;
 
-use crate::stage::{
+use crate::fixtures::{
     PATIENCE, SANDBOX, Stage, drain, eventually, expect_in_sync, expect_start, next_but_in_sync, notify,
     unique,
 };
 
 #[tokio::test]
-async fn everything_committed_before_a_barrier_is_queued_when_it_returns() {
+async fn barrier_returns_after_earlier_commits_are_queued() {
     let stage = Stage::new().await;
     let listener = stage.quiet_listener().start().unwrap();
     let channel = unique("before");

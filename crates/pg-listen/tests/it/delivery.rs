@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use pg_listen::{ErrorKind, Event, NotifyQuery, Subscription};
 
-use crate::stage::{Stage, drain, expect_payload, expect_start, next_but_in_sync, notify, unique};
+use crate::fixtures::{Stage, drain, expect_payload, expect_start, next_but_in_sync, notify, unique};
 
 #[tokio::test]
 async fn notifications_arrive_in_the_order_of_their_commits() {
@@ -71,7 +71,7 @@ async fn channels_share_a_connection_and_do_not_mix() {
 }
 
 #[tokio::test]
-async fn a_notification_of_a_transaction_is_heard_after_commit_and_never_after_rollback() {
+async fn notification_arrives_after_commit_never_after_rollback() {
     let stage = Stage::new().await;
     let listener = stage.quiet_listener().start().unwrap();
     let channel = unique("transaction");
@@ -93,7 +93,7 @@ async fn a_notification_of_a_transaction_is_heard_after_commit_and_never_after_r
 }
 
 #[tokio::test]
-async fn notify_query_in_a_failed_transaction_is_an_error_of_the_database() {
+async fn notify_query_in_failed_transaction_is_database_error() {
     let stage = Stage::new().await;
     let mut client = stage.client().await;
     let transaction = client.transaction().await.unwrap();
@@ -103,7 +103,7 @@ async fn notify_query_in_a_failed_transaction_is_an_error_of_the_database() {
 }
 
 #[tokio::test]
-async fn notify_sends_over_the_listening_connection_and_all_of_a_crowd_arrive() {
+async fn concurrent_notifies_over_listening_connection_all_arrive() {
     let stage = Stage::new().await;
     let listener = stage.quiet_listener().start().unwrap();
     let channel = unique("crowd");

@@ -4,7 +4,7 @@
 use pg_sandbox::Sandbox;
 use tokio_postgres::Client;
 
-use crate::stage::{Stage, expect_start, unique};
+use crate::fixtures::{Stage, expect_start, unique};
 
 /// 8 MB in files of 256 kB: 8 GB would be a full queue, and is left behind in the same way.
 const LEFT_BEHIND: &str =

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pg_listen::{Listener, LostReason, Subscription};
 use pg_sandbox::{Direction, Sandbox};
 
-use crate::stage::{
+use crate::fixtures::{
     Stage, TIMEOUT, drain, eventually, expect_lost, expect_payload, expect_start, notify, unique,
 };
 

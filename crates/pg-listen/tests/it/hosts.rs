@@ -9,7 +9,7 @@ use pg_sandbox::Proxy;
 use tokio::net::TcpListener;
 use tokio_postgres::Config;
 
-use crate::stage::{
+use crate::fixtures::{
     SANDBOX, Stage, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, unique,
 };
 

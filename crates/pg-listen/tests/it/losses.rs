@@ -3,7 +3,7 @@
 use pg_listen::{Event, LostReason, Phase, Subscription};
 use pg_sandbox::Sandbox;
 
-use crate::stage::{
+use crate::fixtures::{
     Stage, drain, eventually, expect_lost, expect_payload, expect_start, next, notify, unique,
 };
 
@@ -49,7 +49,7 @@ async fn a_terminated_backend_is_announced_to_every_subscription() {
 }
 
 #[tokio::test]
-async fn what_is_sent_while_away_is_announced_by_lost_and_not_delivered() {
+async fn notifications_during_outage_are_reported_as_lost() {
     let stage = Stage::new().await;
     let listener = stage.listener().start().unwrap();
     let channel = unique("away");
@@ -102,7 +102,7 @@ async fn refused_at_start_is_waited_for_and_is_no_loss() {
 }
 
 #[tokio::test]
-async fn a_subscription_made_during_an_outage_starts_with_the_next_connection() {
+async fn subscription_during_outage_starts_with_next_connection() {
     let stage = Stage::new().await;
     let listener = stage.listener().start().unwrap();
     let mut early = listener.subscribe(&unique("early")).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_subscription_made_during_an_outage_starts_with_the_next_connection() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_restarted_and_killed_is_two_losses_and_committed_notifications_go_on() {
+async fn restart_and_kill_are_two_losses_then_delivery_resumes() {
     let sandbox = Sandbox::start().unwrap();
     let stage = Stage::on(&sandbox).await;
     let listener = stage.listener().start().unwrap();

@@ -8,6 +8,7 @@
 
 mod barriers;
 mod delivery;
+mod fixtures;
 mod full_queue;
 mod half_open;
 mod hosts;
@@ -17,6 +18,5 @@ mod overflow;
 mod pooler;
 mod provider;
 mod shutdown;
-mod stage;
 mod tls;
 mod unlisten;

@@ -2,7 +2,7 @@
 
 use pg_listen::{CHANNEL_BYTES_MAX, ErrorKind, PAYLOAD_BYTES_MAX};
 
-use crate::stage::{Stage, drain, expect_payload, expect_start, notify};
+use crate::fixtures::{Stage, drain, expect_payload, expect_start, notify};
 
 #[tokio::test]
 async fn every_valid_name_is_the_name_itself_to_the_server() {
@@ -62,7 +62,7 @@ async fn an_invalid_name_is_a_typed_error_that_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn the_longest_payload_arrives_and_one_byte_more_is_a_typed_error() {
+async fn longest_payload_arrives_and_one_byte_more_is_an_error() {
     let stage = Stage::new().await;
     let listener = stage.quiet_listener().start().unwrap();
     let mut subscription = listener.subscribe("payloads_at_the_limit").await.unwrap();

@@ -4,7 +4,7 @@ use pg_listen::{Event, LostReason};
 
 use uuid::Uuid;
 
-use crate::stage::{Stage, drain, expect_lost, expect_payload, expect_start, notify, unique};
+use crate::fixtures::{Stage, drain, expect_lost, expect_payload, expect_start, notify, unique};
 
 #[tokio::test]
 async fn an_overflow_is_one_lost_and_a_barrier_brings_back_in_sync() {

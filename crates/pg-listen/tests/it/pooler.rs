@@ -7,7 +7,7 @@ use pg_listen::{ErrorKind, Listener, Phase};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::stage::{PATIENCE, SANDBOX, eventually};
+use crate::fixtures::{PATIENCE, SANDBOX, eventually};
 
 /// Reads a startup packet, and returns its parameters.
 async fn startup(client: &mut TcpStream) -> Vec<(String, String)> {

@@ -9,7 +9,9 @@ use pg_sandbox::Sandbox;
 use tokio::sync::watch;
 use tokio_postgres::{Config, NoTls};
 
-use crate::stage::{SANDBOX, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, unique};
+use crate::fixtures::{
+    SANDBOX, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, unique,
+};
 
 const HBA: &str = "local all all trust
 host all postgres all trust

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pg_listen::{ErrorKind, Listener, Phase};
 use tokio::time::timeout;
 
-use crate::stage::{PATIENCE, SANDBOX, Stage, eventually, expect_start, notify, unique};
+use crate::fixtures::{PATIENCE, SANDBOX, Stage, eventually, expect_start, notify, unique};
 
 #[tokio::test]
 async fn shutdown_closes_the_connection_and_ends_every_subscription() {
@@ -24,8 +24,8 @@ async fn shutdown_closes_the_connection_and_ends_every_subscription() {
     listener.shutdown().await;
     stage.wait_for_backends(&client, 0).await;
     timeout(PATIENCE, stage.proxy.wait_for_connections(0)).await.expect("the socket is closed");
-    assert_eq!(crate::stage::expect_payload(&mut subscription).await, "queued");
-    crate::stage::expect_in_sync(&mut subscription).await;
+    assert_eq!(crate::fixtures::expect_payload(&mut subscription).await, "queued");
+    crate::fixtures::expect_in_sync(&mut subscription).await;
     assert!(subscription.recv().await.is_none());
     assert!(subscription.recv().await.is_none());
 
@@ -46,13 +46,13 @@ async fn the_last_handle_takes_the_listener_with_it() {
     drop(listener);
     other.barrier().await.unwrap();
     drop(other);
-    crate::stage::expect_in_sync(&mut subscription).await;
+    crate::fixtures::expect_in_sync(&mut subscription).await;
     assert!(timeout(PATIENCE, subscription.recv()).await.expect("the end in time").is_none());
     stage.wait_for_backends(&stage.client().await, 0).await;
 }
 
 #[tokio::test]
-async fn shutdown_of_a_stalled_connection_does_not_wait_for_the_goodbye() {
+async fn shutdown_does_not_wait_for_stalled_connection() {
     let stage = Stage::new().await;
     let listener = stage.quiet_listener().start().unwrap();
     let mut subscription = listener.subscribe(&unique("stalled")).await.unwrap();

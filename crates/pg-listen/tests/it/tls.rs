@@ -8,7 +8,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::stage::{SANDBOX, eventually, expect_start, unique};
+use crate::fixtures::{SANDBOX, eventually, expect_start, unique};
 
 #[tokio::test]
 async fn tls_that_is_required_is_not_replaced_by_plain_text() {

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::stage::{
+use crate::fixtures::{
     SANDBOX, Stage, eventually, expect_listening, expect_payload, expect_start, notify, unique,
 };
 
@@ -31,7 +31,7 @@ async fn the_last_subscription_of_a_channel_takes_the_listen_with_it() {
 }
 
 #[tokio::test]
-async fn a_subscription_made_right_after_the_last_was_dropped_hears_everything() {
+async fn subscription_right_after_last_drop_misses_nothing() {
     let stage = Stage::new().await;
     let listener = stage.quiet_listener().start().unwrap();
     let client = stage.client().await;

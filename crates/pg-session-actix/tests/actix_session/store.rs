@@ -25,7 +25,7 @@ fn key(text: &str) -> SessionKey {
 }
 
 #[tokio::test]
-async fn a_state_comes_back_as_it_was_saved_and_a_key_knows_its_version() {
+async fn state_is_loaded_as_saved_and_key_carries_version() {
     let site = world::Site::new(|_, _| panic!("it serves nothing")).await;
     let (here, there) =
         (PgSessionStore::new(site.node.clone()), PgSessionStore::new(site.other_node().await));
@@ -62,7 +62,7 @@ async fn a_state_that_has_ended_is_not_brought_back_by_anything() {
 }
 
 #[tokio::test]
-async fn a_users_states_are_listed_and_ended_and_a_user_needs_a_new_id() {
+async fn user_states_are_listed_and_ended_and_login_needs_new_id() {
     let node = node().await;
     let user_of = |state: &HashMap<String, String>| state.get("user")?.parse::<i64>().ok().map(UserId::from);
     let store = PgSessionStore::new(node.clone()).user_of(user_of);

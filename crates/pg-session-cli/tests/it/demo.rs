@@ -39,7 +39,7 @@ fn the_story_holds_and_leaves_no_process_and_no_directory() {
 }
 
 #[tokio::test]
-async fn on_ones_own_server_the_story_leaves_no_schema_and_no_connection() {
+async fn demo_on_own_server_leaves_no_schema_and_no_connection() {
     let world = World::new("story").await;
     let mut demo = Program::start(&["demo", "--once", "--database-url", &world.url]);
     let end = demo.finish();
@@ -127,7 +127,7 @@ async fn a_role_that_may_not_create_a_schema_is_told_so() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_and_a_url_that_is_none_are_told_apart() {
+fn unreachable_server_and_invalid_url_have_different_errors() {
     // Port 1 of this machine: nobody listens there.
     for (url, advice) in [
         ("postgres://me@127.0.0.1:1/app", "start the server"),

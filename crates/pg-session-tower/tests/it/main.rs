@@ -8,12 +8,12 @@
     reason = "a test binary has no API and may panic"
 )]
 
+#[path = "../../../pg-session/tests/it/captured_logs.rs"]
+mod captured_logs;
 mod edge;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http;
 mod secrets;
-#[path = "../../../pg-session/tests/it/told.rs"]
-mod told;
 mod warnings;
 
 all_scenarios!(crate::edge::serve);

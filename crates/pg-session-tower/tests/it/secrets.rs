@@ -8,18 +8,18 @@ use std::str::FromStr;
 use pg_sandbox::Sandbox;
 use tokio_postgres::AsyncMessage;
 
+use crate::captured_logs::{self, CapturedLogs};
 use crate::edge;
 use crate::http::browser::{Browser, Reply};
 use crate::http::world::{Site, eventually};
-use crate::told::{self, Told};
 
 /// On one thread, so that this test's subscriber receives every event.
 #[tokio::test]
-async fn no_table_no_notification_and_no_log_holds_what_logs_a_person_in() {
-    told::init();
+async fn login_secrets_appear_in_no_table_notification_or_log() {
+    captured_logs::init();
     let sandbox = Sandbox::builder().setting("log_statement", "all").start().expect("PostgreSQL starts");
     // After seconds: no other test is still about to meet a callsite for the first time, from before there was a subscriber.
-    let logged = Told::default();
+    let logged = CapturedLogs::default();
     let _listening = logged.listen();
     let site = Site::on(&sandbox, edge::serve).await;
     let (_client, notified) = listen(&site, &channel(&sandbox.log())).await;
@@ -114,10 +114,10 @@ fn channel(log: &str) -> String {
 }
 
 /// Any role may do this.
-async fn listen(site: &Site, channel: &str) -> (tokio_postgres::Client, Told) {
+async fn listen(site: &Site, channel: &str) -> (tokio_postgres::Client, CapturedLogs) {
     let config = tokio_postgres::Config::from_str(&site.url).expect("the sandbox's URL parses");
     let (client, mut connection) = config.connect(tokio_postgres::NoTls).await.expect("the server answers");
-    let heard = Told::default();
+    let heard = CapturedLogs::default();
     let mut into = heard.clone();
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {

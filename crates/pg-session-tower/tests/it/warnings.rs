@@ -2,15 +2,15 @@
 
 use hyper::header::HeaderName;
 
+use crate::captured_logs::{self, CapturedLogs};
 use crate::edge;
 use crate::http::world::Site;
-use crate::told::{self, Told};
 
 const SETTING: &str = "insecure_without_tls";
 
 /// Begins sessions for clients that send no cookie; what the log says of it.
 async fn visits(site: &Site, proto: Option<&str>, keeps_cookies: bool, secure: bool) -> String {
-    let logged = Told::default();
+    let logged = CapturedLogs::default();
     let _listening = logged.listen();
     let sessions = site.sessions();
     let cookie = pg_session_web::CookiePolicy::default();
@@ -31,7 +31,7 @@ async fn visits(site: &Site, proto: Option<&str>, keeps_cookies: bool, secure: b
 /// On one thread, so that this test's subscriber receives every event.
 #[tokio::test]
 async fn a_secure_cookie_that_never_comes_back_is_warned_about_once() {
-    told::init();
+    captured_logs::init();
     let site = Site::new(edge::serve).await;
     assert_eq!(visits(&site, None, false, true).await.matches(SETTING).count(), 1);
     assert_eq!(visits(&site, Some("http"), false, true).await.matches(SETTING).count(), 1);
@@ -45,8 +45,8 @@ async fn a_secure_cookie_that_never_comes_back_is_warned_about_once() {
 
 #[tokio::test]
 async fn a_missing_layer_is_told() {
-    told::init();
-    let logged = Told::default();
+    captured_logs::init();
+    let logged = CapturedLogs::default();
     let _listening = logged.listen();
     crate::http::outcomes::a_missing_layer_is_told(edge::serve_without_layer()).await;
     assert!(logged.text().contains("no session layer is around this handler"), "{}", logged.text());

@@ -8,7 +8,7 @@ use crate::http_tests::example::Server;
 use crate::http_tests::world::eventually;
 
 #[tokio::test]
-async fn a_user_of_axum_login_is_known_to_pg_session_and_can_be_logged_out_by_it() {
+async fn axum_login_user_can_be_logged_out_by_pg_session() {
     let sandbox = Sandbox::start().expect("PostgreSQL starts");
     let (_server, addr) = Server::start("axum_login", &sandbox.url());
     let other_node = SessionManager::connect(&sandbox.url(), Config::default()).await.expect("it starts");

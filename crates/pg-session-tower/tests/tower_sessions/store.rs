@@ -62,7 +62,7 @@ async fn an_expired_record_is_not_loaded() {
 }
 
 #[tokio::test]
-async fn a_users_records_are_listed_and_ended_and_a_user_needs_a_new_id() {
+async fn user_records_are_listed_and_ended_and_login_needs_new_id() {
     let node = node().await;
     let store =
         PgSessionStore::new(node.clone()).user_of(|data| data.get("user")?.as_i64().map(UserId::from));

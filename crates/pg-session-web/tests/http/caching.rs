@@ -62,7 +62,7 @@ pub async fn a_read_after_a_key_rotation_keeps_its_cache_headers(site: &Site) {
     assert!(browser.get("/get/cart").await.cookies().is_empty(), "once");
 }
 
-pub async fn pages_of_signed_in_users_are_not_stored_unless_the_handler_says_so(site: &Site) {
+pub async fn signed_in_pages_are_no_store_unless_handler_overrides(site: &Site) {
     let mut browser = site.browser();
     browser.page("/set/cart/apples").await;
     assert!(browser.get("/get/cart").await.cache_control().is_empty(), "a visitor's page");

@@ -8,7 +8,7 @@ use pg_session::SigningKey;
 use super::browser::Browser;
 use super::world::{Site, eventually, in_time};
 
-pub async fn rotating_keys_under_load_logs_nobody_out_and_a_removed_key_rejects_at_once(site: &Site) {
+pub async fn key_rotation_logs_no_user_out_and_removed_key_rejects(site: &Site) {
     const BROWSERS: i64 = 8;
     let addr = site.serve(site.sessions());
     let done = Arc::new(AtomicBool::new(false));

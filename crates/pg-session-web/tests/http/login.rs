@@ -64,7 +64,7 @@ pub async fn what_a_visitor_had_is_kept_only_where_it_was_asked_for(site: &Site)
 
 /// Other tabs' requests with the old id: two are under way when the login commits, another comes afterwards. A key was just
 /// rotated, so each of them would like to hand out a new token.
-pub async fn parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cookie(site: &Site) {
+pub async fn parallel_requests_with_retired_id_see_old_state(site: &Site) {
     let mut browser = site.browser();
     browser.page("/set/cart/apples").await;
     let new = SigningKey::generate().expect("a key");
@@ -91,7 +91,7 @@ pub async fn parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cook
     assert_eq!(browser.page("/get/cart").await, "none");
 }
 
-pub async fn the_old_id_is_served_for_the_grace_that_was_set_and_no_longer(site: &Site) {
+pub async fn retired_id_is_served_for_configured_grace_only(site: &Site) {
     let mut browser = site.browser_with_grace(Duration::from_secs(3)).await;
     browser.page("/set/cart/apples").await;
     let mut old = browser.tab();
@@ -192,7 +192,7 @@ pub async fn a_client_behind_proxies_is_recorded_with_its_own_address(site: &Sit
     assert_eq!(addresses(elsewhere, &["6.6.6.6"]).await, "127.0.0.1", "not through a proxy");
 }
 
-pub async fn logging_out_everywhere_and_elsewhere_reaches_the_other_browsers(site: &Site) {
+pub async fn logout_everywhere_and_elsewhere_reaches_other_browsers(site: &Site) {
     let mut browsers = [site.browser(), site.browser(), site.browser()];
     for browser in &mut browsers {
         browser.page("/login/42").await;

@@ -52,7 +52,7 @@ macro_rules! all_scenarios {
                 a_login_makes_a_public_response_private,
                 no_cache_may_store_a_token,
                 a_read_after_a_key_rotation_keeps_its_cache_headers,
-                pages_of_signed_in_users_are_not_stored_unless_the_handler_says_so;
+                signed_in_pages_are_no_store_unless_handler_overrides;
             cross_site:
                 another_sites_form_changes_nothing,
                 cross_site_requests_are_accepted_where_it_was_asked_for,
@@ -64,29 +64,29 @@ macro_rules! all_scenarios {
             hang_up:
                 a_save_is_finished_when_the_connection_was_reset;
             keys:
-                rotating_keys_under_load_logs_nobody_out_and_a_removed_key_rejects_at_once;
+                key_rotation_logs_no_user_out_and_removed_key_rejects;
             login:
                 a_planted_id_is_never_adopted,
                 a_planted_session_of_a_visitor_does_not_become_the_victims,
                 what_a_visitor_had_is_kept_only_where_it_was_asked_for,
-                parallel_requests_with_the_old_id_see_the_old_state_and_set_no_cookie,
-                the_old_id_is_served_for_the_grace_that_was_set_and_no_longer,
+                parallel_requests_with_retired_id_see_old_state,
+                retired_id_is_served_for_configured_grace_only,
                 two_logins_at_once_both_end_signed_in,
                 a_client_behind_proxies_is_recorded_with_its_own_address,
                 the_others_of_a_theft_are_the_old_ids_too,
                 without_grace_the_old_id_ends_with_the_login,
                 devices_are_listed_and_ended_by_their_own_user_only,
-                logging_out_everywhere_and_elsewhere_reaches_the_other_browsers;
+                logout_everywhere_and_elsewhere_reaches_other_browsers;
             nested:
                 nested_layers_share_one_session;
             outcomes:
-                a_slow_request_does_not_bring_back_a_session_that_was_logged_out,
+                slow_request_does_not_revive_logged_out_session,
                 a_slow_request_does_not_revive_a_session_that_expired,
                 a_refusal_says_what_to_do,
                 a_failed_handler_saves_nothing,
                 a_handler_that_timed_out_saves_nothing,
                 a_conflict_is_told_if_attributes_are_checked,
-                an_unreachable_database_is_503_and_never_an_anonymous_visitor,
+                unreachable_database_is_503_never_anonymous,
                 an_attribute_is_taken_once_and_counted_exactly,
                 of_many_that_insert_at_once_all_get_what_one_has_stored,
                 an_attribute_of_another_type_is_an_error_of_that_key_only,
@@ -101,7 +101,7 @@ macro_rules! all_scenarios {
                 the_cookie_has_all_flags,
                 a_node_clock_that_is_ahead_does_not_shorten_the_cookie,
                 forged_and_truncated_tokens_cost_no_query,
-                a_forged_truncated_or_rotated_out_token_never_reaches_the_database,
+                forged_or_truncated_token_never_reaches_database,
                 a_planted_cookie_does_not_hide_the_valid_one,
                 two_live_sessions_count_as_none_until_a_login,
                 a_retired_id_beside_its_session_is_not_a_second_session,

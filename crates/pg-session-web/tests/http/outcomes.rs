@@ -11,7 +11,7 @@ use super::world::{Site, eventually, in_time};
 const TABS: usize = 8;
 
 /// A request sets something ── the user logs out ── the request's save comes.
-pub async fn a_slow_request_does_not_bring_back_a_session_that_was_logged_out(site: &Site) {
+pub async fn slow_request_does_not_revive_logged_out_session(site: &Site) {
     let mut browser = site.browser();
     browser.page("/login/42").await;
     let mut slow = browser.tab();
@@ -146,7 +146,7 @@ pub async fn a_conflict_is_told_if_attributes_are_checked(site: &Site) {
     }
 }
 
-pub async fn an_unreachable_database_is_503_and_never_an_anonymous_visitor(site: &Site) {
+pub async fn unreachable_database_is_503_never_anonymous(site: &Site) {
     let sandbox = Sandbox::start().expect("a server of its own");
     let site = Site::on(&sandbox, site.edge()).await;
     let mut browser = site.browser();

@@ -75,7 +75,7 @@ pub async fn forged_and_truncated_tokens_cost_no_query(site: &Site) {
 }
 
 /// Whatever is asked for, and by the server's own word: its log has every statement.
-pub async fn a_forged_truncated_or_rotated_out_token_never_reaches_the_database(site: &Site) {
+pub async fn forged_or_truncated_token_never_reaches_database(site: &Site) {
     let sandbox = Sandbox::builder().setting("log_statement", "all").start().expect("PostgreSQL starts");
     let site = Site::on(&sandbox, site.edge()).await;
     let statements = || sandbox.log().matches(&site.schema).count();

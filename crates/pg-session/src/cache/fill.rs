@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_invalidation_refuses_everybody_with_an_older_ticket() {
+    fn forgotten_invalidation_refuses_all_older_tickets() {
         let (id, other) = (SessionId::random(), SessionId::random());
         let mut stripe = Stripe::default();
         stripe.note(id, Version::new(5), 10);

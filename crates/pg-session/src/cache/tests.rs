@@ -71,7 +71,7 @@ fn a_load_overtaken_by_an_invalidation_is_not_kept() {
 }
 
 #[test]
-fn a_load_overtaken_by_a_drop_of_its_user_its_group_or_all_is_not_kept() {
+fn load_overtaken_by_drop_of_user_group_or_all_is_not_kept() {
     let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     let drops: [&dyn Fn(); 3] =
         [&|| all(cache.remove_user(UserId::from(7))), &|| all(cache.remove_group(GroupId::from(1))), &|| {
@@ -108,7 +108,7 @@ fn versions_never_go_backwards() {
 }
 
 #[test]
-fn a_version_that_was_shown_and_evicted_is_not_followed_by_an_older_publish() {
+fn older_publish_does_not_follow_evicted_newer_version() {
     let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     // A writes 2; meanwhile a read of A loads 3, which leaves the cache before A publishes.
     let (writing, ticket) = (cache.begin_write(id), cache.ticket());
@@ -151,7 +151,7 @@ fn what_is_read_while_deaf_is_not_kept() {
 
 /// Load leaves ┊ connection lost, listening again ┊ load arrives.
 #[test]
-fn a_load_that_a_loss_has_overtaken_is_not_served_before_it_was_verified() {
+fn load_overtaken_by_loss_is_verified_before_it_is_served() {
     let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     let before = cache.ticket();
     let epoch = cache.epoch();
@@ -172,7 +172,7 @@ fn a_load_that_a_loss_has_overtaken_is_not_served_before_it_was_verified() {
 
 /// Resync asks ┊ lost, listening, loaded again ┊ resync is answered.
 #[test]
-fn an_answer_of_an_earlier_epoch_says_nothing_about_what_came_later() {
+fn answer_of_earlier_epoch_does_not_verify_later_entry() {
     let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 1)));
     cache.stop_listening();
@@ -189,7 +189,7 @@ fn an_answer_of_an_earlier_epoch_says_nothing_about_what_came_later() {
 }
 
 #[test]
-fn an_entry_of_an_earlier_epoch_is_kept_only_if_the_database_still_holds_its_version() {
+fn entry_of_earlier_epoch_is_kept_only_if_still_current() {
     let (policy, cache) = (policy(), cache(10));
     let ids = [SessionId::random(), SessionId::random(), SessionId::random(), SessionId::random()];
     for id in ids {

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deaf_node_looks_more_often_and_everybody_looks_when_that_changes() {
+    async fn disconnected_node_polls_locks_more_often() {
         let waiters = Arc::new(Waiters::default());
         let place = waiters.enter(wake());
         assert_eq!(place.poll(), POLL_DEAF);

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_postgresql_keeps_for_itself_is_refused_before_it_is_created() {
+    fn reserved_schema_name_is_refused_before_creation() {
         let error = names("pg_session", "").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("must not begin with \"pg_\""), "{error}");

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_decoded_once_and_goes_on_with_its_session_until_it_is_set_again() {
+    fn decoded_value_is_kept_until_it_is_set_again() {
         let large = format!("\"{}\"", "x".repeat(INLINE_VALUE_BYTES_MAX));
         let all = [("b", "[1]"), ("c", "[2]"), ("large", &*large)];
         let first = Attributes::default().apply(&set(&all), Version::new(1), DbTime::EPOCH);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_under_another_id_is_alive_and_has_the_new_version() {
+    fn attributes_kept_by_rotation_are_live_with_new_version() {
         let mut changes = set(&[("a", "1"), ("b", "2"), ("\"c\"", "3")]);
         changes.set("d", "4", DbTime::from_nanos(10_000));
         changes.set("e", "5", DbTime::from_nanos(20_000));

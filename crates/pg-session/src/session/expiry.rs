@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_that_waits_is_not_queued_again_and_the_latest_is_flushed() {
+    fn pending_access_is_queued_once_and_latest_is_flushed() {
         let unflushed = Unflushed::default();
         let access = Access::new(at(0));
         assert_eq!(access.touch(&unflushed, at(1), None), Touch::Later);

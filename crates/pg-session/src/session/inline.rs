@@ -365,7 +365,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_is_read_as_it_was_and_never_takes_more_than_its_room(attributes in attributes()) {
+        fn inline_attributes_round_trip_within_their_budget(attributes in attributes()) {
             let pieces = fitting(&attributes);
             let packed = InlineAttributes::of(pieces.iter().rev().copied().collect());
             prop_assert!(packed.text().len() <= BYTES_MAX, "{} bytes", packed.text().len());
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_was_written_by_hand_is_read_and_brought_into_its_form() {
+    fn hand_written_inline_text_is_read_and_normalised() {
         for (text, canonical) in [
             (" { } ", "{}"),
             (

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_row_has_no_room_for_goes_apart_and_what_is_smaller_still_fits() {
+    fn attributes_beyond_inline_budget_overflow_smaller_ones_fit() {
         let text = format!("\"{}\"", "x".repeat(450));
         let mut room = InlineBudget::beside(&[]);
         let places = [0; 4].map(|_| room.place("key", &text, DbTime::NEVER));

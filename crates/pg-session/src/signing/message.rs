@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_lives_as_long_as_was_asked_for_and_two_seconds_more_at_most() {
+    fn message_expires_at_most_two_seconds_late() {
         let ring = KeyRing::new(&SigningKey::from_bytes(&[7; 32]).unwrap());
         for (now, valid_for) in
             [(0, 0), (999, 1), (1_000, 1), (1_000, 1_000), (1_999, 999), (123_456, 60_000)]
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_message_with_a_wrong_signature_is_not_called_expired() {
+    fn expired_message_with_wrong_signature_is_not_expired() {
         let ring = KeyRing::new(&SigningKey::from_bytes(&[7; 32]).unwrap());
         let mut signed = sign(&ring, INVITE, b"hello", Duration::ZERO, at(0)).unwrap();
         signed[12] ^= 1;

@@ -48,6 +48,12 @@ fn no_file_is_longer_than_600_lines() {
 }
 
 #[test]
+fn no_function_name_is_longer_than_60_characters() {
+    everywhere(rules::names);
+    nothing(&torture().iter().flat_map(rules::names).collect::<Vec<_>>());
+}
+
+#[test]
 fn only_clock_rs_reads_the_clock() {
     everywhere(rules::clock);
 }

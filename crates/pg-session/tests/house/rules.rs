@@ -1,6 +1,6 @@
 //! Rules for single files. Each returns its faults as `path:line: what is wrong, and what to do`.
 
-use crate::source::Source;
+use crate::source::{Source, is_name};
 
 /// STYLE: 100 to 300 lines is home.
 const LINES_MAX: usize = 600;
@@ -37,6 +37,23 @@ pub fn header(source: &Source) -> Vec<String> {
         return Vec::new();
     }
     vec![format!("{}:1: open the file with `//!`: what it owns, its states, what it never does", source.path)]
+}
+
+/// A function's name, a test's above all, has a bound. Generated names are not seen here.
+pub fn names(source: &Source) -> Vec<String> {
+    const NAME_CHARS_MAX: usize = 60;
+    let mut faults = Vec::new();
+    for (line, number) in source.text.lines().zip(1..) {
+        let Some((_, rest)) = line.split_once("fn ") else { continue };
+        let name: String = rest.chars().take_while(|&char| is_name(char)).collect();
+        if name.len() > NAME_CHARS_MAX {
+            faults.push(format!(
+                "{}:{number}: `{name}` has more than {NAME_CHARS_MAX} characters",
+                source.path
+            ));
+        }
+    }
+    faults
 }
 
 pub fn length(source: &Source) -> Vec<String> {
@@ -169,6 +186,12 @@ mod tests {
     fn the_length_rule_bites() {
         bites(length, SRC, &"//! line\n".repeat(LINES_MAX + 1));
         passes(length, SRC, &"//! line\n".repeat(LINES_MAX));
+    }
+
+    #[test]
+    fn the_name_rule_bites() {
+        bites(names, SRC, &format!("async fn {}() {{}}", "x".repeat(61)));
+        passes(names, SRC, &format!("fn {}() {{}}", "x".repeat(60)));
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn faults(page: &str, fields: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 #[test]
-fn the_page_about_the_configuration_shows_every_field_with_its_default() {
+fn configuration_page_lists_every_field_with_default() {
     let faults = faults(&crate::papers::read("docs/configuration.md"), &fields());
     assert!(faults.is_empty(), "docs/configuration.md:\n{}", faults.join("\n"));
 }

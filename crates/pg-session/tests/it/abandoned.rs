@@ -5,8 +5,8 @@ use std::time::Duration;
 use pg_session::ErrorKind;
 use tokio_postgres::Client;
 
-use crate::modes::{node_on, pool};
-use crate::stage::{all, in_time, make};
+use crate::fixtures::{all, in_time, make};
+use crate::statement_modes::{node_on, pool};
 use crate::support::{World, eventually};
 
 /// Server processes of the world's database that carry out a statement of the library.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Error, ErrorKind, SessionManager, Trusted};
 
-use crate::stage::{driver_config, hit, in_time, make, read};
+use crate::fixtures::{driver_config, hit, in_time, make, read};
 use crate::support::{World, eventually};
 
 fn config(world: &World) -> Config {

@@ -60,7 +60,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_and_values_that_break_a_limit_are_refused_where_they_are_set() {
+async fn key_or_value_beyond_limit_is_refused_by_set() {
     let mut scene = Scene::new().await;
     let cases: [(&str, &str, &str); 4] = [
         ("", "x", "must not be empty"),
@@ -119,7 +119,7 @@ async fn too_many_attributes_are_refused_on_create_and_on_update() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_would_grow_too_large_is_refused_on_create_and_on_update() {
+async fn too_large_session_is_refused_on_create_and_update() {
     let mut scene = Scene::new().await;
     let advice = "session_bytes_max = 160; remove some";
     for key in ["a", "b", "c"] {

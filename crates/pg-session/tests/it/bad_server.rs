@@ -256,7 +256,7 @@ async fn a_role_that_may_not_create_is_told_who_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn transactions_with_one_snapshot_are_refused_with_the_statement_that_changes_it() {
+async fn unsuitable_isolation_level_is_refused_with_its_remedy() {
     let world = World::in_own_database().await;
     let client = world.client().await;
     let role = role(&world, "ALTER ROLE {role} SUPERUSER").await;

@@ -7,7 +7,7 @@ use pg_sandbox::{Sandbox, SandboxBuilder};
 use pg_session::{SessionManager, Trusted};
 use tokio_postgres::Client;
 
-use crate::stage::in_time;
+use crate::fixtures::in_time;
 use crate::support::{World, eventually};
 
 /// Barriers that the test waits for, of the listener and through the pool.

@@ -36,7 +36,7 @@ async fn queued(node: &SessionManager, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_that_waits_for_a_row_does_not_keep_the_other_sessions_back() {
+async fn statement_waiting_for_row_does_not_block_other_sessions() {
     let world = World::new();
     let node = world.node().await;
     let observer = world.client().await;
@@ -63,7 +63,7 @@ async fn a_statement_that_waits_for_a_row_does_not_keep_the_other_sessions_back(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_changes_of_one_session_in_flight_both_survive_in_their_order() {
+async fn two_changes_of_session_in_flight_both_apply_in_order() {
     let world = World::new();
     let node = world.node().await;
     let observer = world.client().await;

@@ -13,7 +13,7 @@ use pg_sandbox::Sandbox;
 use pg_session::{ErrorKind, SessionId, SessionManager, UpdateError};
 use tokio::task::JoinSet;
 
-use crate::stage::{in_time, make, n, read_all};
+use crate::fixtures::{in_time, make, n, read_all};
 use crate::support::{World, eventually};
 use crate::tables::{stored, stored_version};
 
@@ -26,9 +26,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_millis(200);
 /// The pause after an error, so that a dead server is not asked thousands of times.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What the tasks have been told.
+/// What the tasks have seen.
 #[derive(Default)]
-struct Told {
+struct Counters {
     acknowledged: AtomicU64,
     /// Writes whose outcome nobody knows.
     unknown: AtomicU64,
@@ -44,22 +44,22 @@ async fn keep_counting(
     node: SessionManager,
     ids: Vec<SessionId>,
     first: usize,
-    told: Arc<Told>,
+    counters: Arc<Counters>,
 ) -> Acknowledged {
     let mut acknowledged = Acknowledged::new();
     let mut turn = first;
-    while !told.stop.load(Ordering::Relaxed) {
+    while !counters.stop.load(Ordering::Relaxed) {
         turn += 1;
         match count_up(&node, ids[turn % ids.len()]).await {
             Ok((id, version, counter)) => {
-                told.acknowledged.fetch_add(1, Ordering::Relaxed);
+                counters.acknowledged.fetch_add(1, Ordering::Relaxed);
                 acknowledged.insert((id, version), counter);
             }
             Err(UpdateError::Conflict { .. }) => {}
             Err(UpdateError::Failed(error)) => {
-                told.errors.fetch_add(1, Ordering::Relaxed);
+                counters.errors.fetch_add(1, Ordering::Relaxed);
                 match error.kind() {
-                    ErrorKind::OutcomeUnknown => told.unknown.fetch_add(1, Ordering::Relaxed),
+                    ErrorKind::OutcomeUnknown => counters.unknown.fetch_add(1, Ordering::Relaxed),
                     ErrorKind::Unavailable | ErrorKind::Timeout => 0,
                     other => panic!("{other:?}: {error:?}"),
                 };
@@ -84,43 +84,43 @@ async fn count_up(node: &SessionManager, id: SessionId) -> Result<(SessionId, i6
 }
 
 /// Does `fault` to the server in the middle of the load, and checks everything afterwards.
-async fn survives(fault: impl FnOnce(&Sandbox, &Told) + Send + 'static) {
+async fn survives(fault: impl FnOnce(&Sandbox, &Counters) + Send + 'static) {
     let sandbox = Arc::new(Sandbox::start().unwrap());
     let world = World::on(&sandbox);
     let mut config = world.roomy();
     config.query_timeout = QUERY_TIMEOUT;
     let nodes = [world.node_with(config.clone()).await, world.node_with(config).await];
     let ids: Vec<SessionId> = make(&nodes[0], SESSIONS).await.iter().map(|session| session.id()).collect();
-    let told = Arc::new(Told::default());
+    let counters = Arc::new(Counters::default());
     let mut tasks = JoinSet::new();
     for task in 0..2 * TASKS_PER_NODE {
-        tasks.spawn(keep_counting(nodes[task % 2].clone(), ids.clone(), task, Arc::clone(&told)));
+        tasks.spawn(keep_counting(nodes[task % 2].clone(), ids.clone(), task, Arc::clone(&counters)));
     }
-    another_phase(&told).await;
-    let (server, felt) = (Arc::clone(&sandbox), Arc::clone(&told));
+    another_phase(&counters).await;
+    let (server, felt) = (Arc::clone(&sandbox), Arc::clone(&counters));
     tokio::task::spawn_blocking(move || fault(&server, &felt)).await.unwrap();
-    another_phase(&told).await;
-    told.stop.store(true, Ordering::Relaxed);
+    another_phase(&counters).await;
+    counters.stop.store(true, Ordering::Relaxed);
     let mut acknowledged = Acknowledged::new();
     while let Some(of_task) = tasks.join_next().await {
         for (update, counter) in of_task.unwrap() {
             assert_eq!(acknowledged.insert(update, counter), None, "I5: two updates made the same version");
         }
     }
-    assert!(told.errors.load(Ordering::Relaxed) > 0, "the fault was felt");
+    assert!(counters.errors.load(Ordering::Relaxed) > 0, "the fault was felt");
 
     for node in &nodes {
         in_time("the node is in sync again by itself", node.wait_until_trusted()).await.unwrap();
         node.catch_up().await.unwrap();
     }
-    everything_is_there(&world, &nodes, &ids, &acknowledged, told.unknown.load(Ordering::Relaxed)).await;
+    everything_is_there(&world, &nodes, &ids, &acknowledged, counters.unknown.load(Ordering::Relaxed)).await;
 }
 
-async fn another_phase(told: &Told) {
-    let goal = told.acknowledged.load(Ordering::Relaxed) + PHASE;
+async fn another_phase(counters: &Counters) {
+    let goal = counters.acknowledged.load(Ordering::Relaxed) + PHASE;
     eventually("updates go through", async || {
         tokio::time::sleep(PAUSE).await;
-        told.acknowledged.load(Ordering::Relaxed) >= goal
+        counters.acknowledged.load(Ordering::Relaxed) >= goal
     })
     .await;
 }
@@ -139,9 +139,12 @@ async fn everything_is_there(
         let held = &stored(&client, id).await["n"];
         let (counter, written) = (held.text.parse().unwrap(), held.version);
         assert_eq!((version, written), (counter, counter), "each update was applied once, as a whole");
-        let told =
+        let counters =
             acknowledged.range((id, 0)..=(id, i64::MAX)).next_back().map(|(&(_, version), &n)| (version, n));
-        assert!(told.is_none_or(|(told, n)| told <= version && n == told), "I5: {told:?} was acknowledged");
+        assert!(
+            counters.is_none_or(|(counters, n)| counters <= version && n == counters),
+            "I5: {counters:?} was acknowledged"
+        );
         updates += u64::try_from(version - 1).unwrap();
     }
     let least = u64::try_from(acknowledged.len()).unwrap();
@@ -156,7 +159,7 @@ async fn everything_is_there(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_of_postgresql_under_load_loses_no_acknowledged_update() {
+async fn postgresql_restart_loses_no_acknowledged_update() {
     survives(|server, _| server.restart().unwrap()).await;
 }
 
@@ -172,10 +175,10 @@ async fn a_killed_postgresql_under_load_loses_no_acknowledged_update() {
 /// Frozen for longer than a statement may take: connections stay open, and nothing answers until it goes on. What was
 /// sent is carried out then, although nobody waits for it any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgresql_that_freezes_under_load_loses_no_acknowledged_update() {
-    survives(|server, told| {
+async fn frozen_postgresql_loses_no_acknowledged_update() {
+    survives(|server, counters| {
         server.pause().unwrap();
-        while told.unknown.load(Ordering::Relaxed) == 0 {
+        while counters.unknown.load(Ordering::Relaxed) == 0 {
             std::thread::sleep(PAUSE);
         }
         server.resume().unwrap();

@@ -10,7 +10,7 @@ use pg_session::{SessionId, SessionManager};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::stage::{hit, make, read, read_all};
+use crate::fixtures::{hit, make, read, read_all};
 use crate::support::{World, eventually};
 
 /// Sessions in memory. Before there were steps, dropping them stalled a thread for more than ten times [`STALL_MAX`].

@@ -154,7 +154,7 @@ async fn without_its_check_the_memory_serves_an_ended_session() {
 ///
 /// On one thread, so that the second has joined when the gate opens.
 #[tokio::test]
-async fn a_read_that_begins_after_the_end_is_not_answered_by_a_load_from_before_it() {
+async fn read_after_expiry_does_not_join_earlier_load() {
     for limit in [Limit::Absolute, Limit::Idle] {
         let scene = Scene::new(limit).await;
         let id = scene.session().await.id();

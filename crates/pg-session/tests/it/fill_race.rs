@@ -12,7 +12,7 @@
 use pg_session::testing::{Guard, Point};
 use pg_session::{Session, SessionManager};
 
-use crate::stage::{all, hit, ids, make, n, read, update_all};
+use crate::fixtures::{all, hit, ids, make, n, read, update_all};
 use crate::support::World;
 
 /// Sessions of one round: loaded by one statement, and changed by few.
@@ -165,7 +165,7 @@ async fn a_load_that_leaves_after_the_change_was_heard_is_cached() {
     let [a, b] = World::new().nodes().await;
     let mut sessions = make(&a, SESSIONS).await;
     let ids = ids(&sessions);
-    crate::stage::read_all(&b, &ids).await;
+    crate::fixtures::read_all(&b, &ids).await;
     update_all(&a, &mut sessions, 2).await;
     b.catch_up().await.unwrap();
     for (session, from_cache) in ids.iter().flat_map(|&id| [(id, false), (id, true)]) {

@@ -10,7 +10,7 @@ use pg_session::testing::Guard;
 use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, UserId};
 use tokio::time::Instant;
 
-use crate::stage::{hit, in_time, make, n, read, update_all};
+use crate::fixtures::{hit, in_time, make, n, read, update_all};
 use crate::support::{World, eventually};
 
 const TRUST_WINDOW: Duration = Duration::from_millis(800);
@@ -84,13 +84,13 @@ async fn behind_a_stalled_connection_no_hit_outlives_the_trust_window() {
 }
 
 #[tokio::test]
-async fn behind_a_connection_that_loses_what_the_server_sends_no_hit_outlives_the_trust_window() {
+async fn hits_stop_in_trust_window_if_server_bytes_are_lost() {
     let (sent, reads) = reads_around(&World::new(), |wire| wire.drop_direction(Direction::ToClient)).await;
     keeps_the_bound(sent, &reads);
 }
 
 #[tokio::test]
-async fn behind_a_connection_that_loses_what_the_node_sends_no_update_is_missed() {
+async fn no_update_is_missed_if_node_bytes_are_lost() {
     let (sent, reads) = reads_around(&World::new(), |wire| wire.drop_direction(Direction::ToServer)).await;
     assert!(reads.iter().all(|read| read.shows(1) || read.shows(2)));
     assert!(reads.iter().all(|read| read.shows(2) || read.started < sent + TRUST_WINDOW), "I3");
@@ -164,13 +164,13 @@ async fn a_starved_process_stops_serving_by_the_clock_alone() {
 }
 
 #[tokio::test]
-async fn control_without_the_trust_window_a_starved_process_serves_what_was_revoked() {
+async fn control_without_trust_window_starved_process_serves_revoked() {
     assert!(a_starved_process_serves_too_long(Some(Guard::TrustWindow)).await);
 }
 
 /// PostgreSQL is out of reach, for the pool as for the listener.
 #[tokio::test]
-async fn when_postgresql_is_out_of_reach_a_read_fails_with_a_type_and_is_never_old_or_none() {
+async fn unreachable_postgresql_fails_reads_never_stale_or_none() {
     let world = World::new();
     let a = world.node_with(quick(&world)).await;
     let wire = world.proxy().await;
@@ -205,7 +205,7 @@ async fn when_postgresql_is_out_of_reach_a_read_fails_with_a_type_and_is_never_o
 /// A logout is answered in the time that any write has, whether its connection hangs while it is made, or its answer does not
 /// come. It used to have twelve times that, and every logout of the node stood behind it.
 #[tokio::test]
-async fn when_postgresql_is_out_of_reach_a_logout_fails_in_the_time_that_a_write_has() {
+async fn unreachable_postgresql_fails_logout_within_write_timeout() {
     let world = World::new();
     let wire = world.proxy().await;
     let mut config = quick(&world);

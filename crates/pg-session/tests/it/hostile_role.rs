@@ -10,7 +10,7 @@ use deadpool_postgres::{Manager, Pool};
 use pg_session::{ErrorKind, Migrations, SessionManager};
 use tokio_postgres::NoTls;
 
-use crate::modes::{node_on, story};
+use crate::statement_modes::{node_on, story};
 use crate::support::World;
 
 /// Types of parameters and columns; the domains are those of the migration.

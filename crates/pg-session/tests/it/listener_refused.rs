@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::config::SslMode;
 
-use crate::stage::{driver_config, in_time};
+use crate::fixtures::{driver_config, in_time};
 use crate::support::{World, eventually};
 
 fn config(world: &World) -> Config {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use pg_session::{ErrorKind, Lease, LockError, Loss, SessionId, SessionManager};
 use uuid::Uuid;
 
-use crate::stage::in_time;
+use crate::fixtures::in_time;
 use crate::support::{World, eventually};
 
 /// Long enough for a busy machine to renew it in time.
@@ -145,7 +145,7 @@ async fn renewed(node: &SessionManager, session: SessionId, times: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_and_durations_out_of_bounds_are_refused_and_write_nothing() {
+async fn lock_names_and_durations_out_of_bounds_write_nothing() {
     let world = World::new();
     let [node] = world.nodes().await;
     for name in ["", "a\0b", &"n".repeat(256)] {

@@ -6,7 +6,7 @@ use pg_session::testing::Guard;
 use pg_session::{Fence, LockError, SessionManager};
 use tokio_postgres::Client;
 
-use crate::stage::in_time;
+use crate::fixtures::in_time;
 use crate::support::{PATIENCE, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,7 +97,7 @@ async fn write(client: &Client, fence: Fence) -> i64 {
 /// The interleaving: a holder takes the lock, is overtaken (the row expires under it, as if it had been paused), and goes
 /// on writing with the fence that it has, at the same time as the next holder.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_hundred_thousand_guarded_writes_none_is_accepted_with_a_lower_fence() {
+async fn no_write_is_accepted_with_lower_fence() {
     const HOLDERS: usize = 4;
     const TURNS: usize = 25;
     const STATEMENTS: usize = 4;

@@ -8,8 +8,8 @@ use pg_sandbox::{Direction, Proxy, Sandbox};
 use pg_session::{ErrorKind, Lease, LockError, Loss, SessionManager};
 use tokio::time::Instant;
 
+use crate::fixtures::in_time;
 use crate::lock::{assert_held, free};
-use crate::stage::in_time;
 use crate::support::{PATIENCE, World, eventually};
 
 /// Long enough for a busy machine to renew it in time.
@@ -140,7 +140,7 @@ async fn a_paused_server_ends_the_lease_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_outlives_its_connections_and_a_restart_that_is_shorter() {
+async fn lease_survives_lost_connections_and_short_restart() {
     let sandbox = Sandbox::builder().start().unwrap();
     let world = World::on(&sandbox);
     let [a, b] = world.nodes().await;
@@ -163,7 +163,7 @@ async fn a_lease_outlives_its_connections_and_a_restart_that_is_shorter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_acquisition_without_an_answer_is_no_success_and_is_given_back() {
+async fn unanswered_acquisition_fails_and_is_released() {
     let world = World::new();
     let wire = world.proxy().await;
     let [near] = world.nodes().await;
@@ -184,7 +184,7 @@ async fn an_acquisition_without_an_answer_is_no_success_and_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiter_whose_answer_was_lost_gets_the_lock_that_it_had_taken() {
+async fn waiter_with_lost_answer_gets_the_lock_it_took() {
     let world = World::new();
     let wire = world.proxy().await;
     let [near] = world.nodes().await;
@@ -202,7 +202,7 @@ async fn a_waiter_whose_answer_was_lost_gets_the_lock_that_it_had_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_release_without_an_answer_is_no_success_and_goes_on_in_the_background() {
+async fn unanswered_release_fails_and_continues_in_background() {
     let world = World::new();
     let wire = world.proxy().await;
     let [near] = world.nodes().await;

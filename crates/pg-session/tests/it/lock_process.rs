@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use pg_session::{Loss, SessionManager};
 
+use crate::fixtures::in_time;
 use crate::lock::assert_held;
-use crate::stage::in_time;
 use crate::support::{PATIENCE, World, eventually};
 
 const LEASE: Duration = Duration::from_secs(2);
@@ -77,7 +77,7 @@ impl Drop for Holder {
 /// next                                        lease ends ── takes (2) ── writes with fence 2        refused ✗
 /// ```
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_stopped_for_twice_its_lease_finds_it_lost_and_its_writes_refused() {
+async fn holder_stopped_for_two_leases_loses_lock_and_writes() {
     let world = World::new();
     let [node] = world.nodes().await;
     let client = world.client().await;

@@ -11,8 +11,8 @@ use pg_session::{ErrorKind, Lease, LockError, SessionManager};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
+use crate::fixtures::in_time;
 use crate::lock::{assert_held, free};
-use crate::stage::in_time;
 use crate::support::{PATIENCE, World, eventually};
 
 /// A waiter that is not woken looks after ten seconds.
@@ -148,7 +148,7 @@ fn waiter(node: &SessionManager) -> Waiting<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_waiters_share_one_place_in_the_queue_and_one_more_is_refused() {
+async fn ten_thousand_waiters_share_one_poller_one_more_is_refused() {
     const LOCKS_MAX: usize = 10_000;
     let world = World::new();
     let [a, b] = world.nodes().await;
@@ -191,7 +191,7 @@ async fn a_deaf_node_gets_the_lock_by_looking() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_release_missed_while_deaf_is_made_up_for_when_hearing_again() {
+async fn release_missed_while_disconnected_wakes_on_reconnect() {
     let world = World::new();
     let wire = world.proxy().await;
     let [holder] = world.nodes().await;

@@ -13,7 +13,7 @@ use pg_sandbox::{Direction, Proxy};
 use pg_session::{Config, SessionManager, UserId};
 use tokio_postgres::Client;
 
-use crate::stage::{driver_config, in_time};
+use crate::fixtures::{driver_config, in_time};
 use crate::support::{World, eventually};
 
 /// So large that a login needs several bursts of the throttled wire.

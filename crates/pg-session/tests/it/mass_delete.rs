@@ -4,7 +4,7 @@
 
 use pg_session::{Create, SessionId, SessionManager, UserId};
 
-use crate::stage::{all, hit, read, read_all};
+use crate::fixtures::{all, hit, read, read_all};
 use crate::support::World;
 
 /// Deletes all but two of `count + 2` sessions that both nodes have in memory; the deleting call is `delete`.

@@ -103,7 +103,7 @@ async fn removals_are_checked_as_sets_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_was_removed_and_set_again_is_not_the_one_that_was_read() {
+async fn key_removed_and_set_again_conflicts_with_earlier_read() {
     let scene = Scene::new().await;
     let (mut on_a, mut on_b) = scene.session().await;
     on_b.remove("x");
@@ -117,7 +117,7 @@ async fn a_key_that_was_removed_and_set_again_is_not_the_one_that_was_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unchecked_update_returns_the_merged_truth_under_its_version() {
+async fn unchecked_update_returns_merged_state_of_its_version() {
     let scene = Scene::new().await;
     let (mut on_a, mut on_b) = scene.session().await;
     on_b.set("x", &2).unwrap();
@@ -179,7 +179,7 @@ async fn assert_stays_gone(scene: &Scene, mut handle: Session) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_of_a_deleted_session_finds_nothing_and_it_stays_gone() {
+async fn update_of_deleted_session_is_not_found_and_revives_nothing() {
     let scene = Scene::new().await;
     for way in 0..5 {
         let (on_a, on_b) = scene.session().await;
@@ -201,7 +201,7 @@ async fn an_update_of_a_deleted_session_finds_nothing_and_it_stays_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_of_an_ended_session_finds_nothing_and_it_stays_gone() {
+async fn update_of_expired_session_is_not_found_and_revives_nothing() {
     let scene = Scene::new().await;
     let (mut on_a, on_b) = scene.session().await;
     let past = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
@@ -211,7 +211,7 @@ async fn an_update_of_an_ended_session_finds_nothing_and_it_stays_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_of_a_session_that_the_cap_evicted_finds_nothing_and_it_stays_gone() {
+async fn update_of_session_evicted_by_cap_is_not_found() {
     let scene = Scene::new().await;
     let (on_a, _) = scene.session().await;
     for _ in 0..scene.world.config().sessions_per_user_max {

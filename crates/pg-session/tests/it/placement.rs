@@ -1,6 +1,6 @@
 //! Where attributes are kept: in the session's row, or in rows of their own; and that nobody can tell by reading them.
 
-mod overtaken;
+mod conflicts;
 mod removal;
 
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use pg_session::{ErrorKind, GroupId, IdleLimit, Session, SessionId, SessionManag
 use tokio_postgres::Client;
 
 use crate::clocks::{Clocks, at};
-use crate::stage::{all, make, read};
+use crate::fixtures::{all, make, read};
 use crate::support::World;
 use crate::tables::{in_places, places};
 
@@ -47,7 +47,7 @@ fn seen(attributes: &[(&str, usize, i64)]) -> Vec<(String, usize, i64)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attribute_that_grows_leaves_the_row_and_comes_back_when_it_shrinks() {
+async fn growing_attribute_overflows_and_returns_inline_when_smaller() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -74,7 +74,7 @@ async fn an_attribute_that_grows_leaves_the_row_and_comes_back_when_it_shrinks()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_small_attributes_fill_the_row_and_the_others_stand_apart() {
+async fn small_attributes_fill_inline_budget_others_overflow() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -118,7 +118,7 @@ async fn many_small_attributes_fill_the_row_and_the_others_stand_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_whose_attributes_are_all_small_has_no_rows_and_none_are_looked_for() {
+async fn session_with_inline_attributes_only_reads_no_overflow_rows() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -147,7 +147,7 @@ async fn a_session_whose_attributes_are_all_small_has_no_rows_and_none_are_looke
 
 /// On one thread, so that they leave together: in one statement, as creates and as updates.
 #[tokio::test]
-async fn of_writes_that_leave_together_only_those_that_need_rows_say_so() {
+async fn only_batch_members_with_overflow_are_marked() {
     let world = World::new();
     let [node] = world.nodes().await;
     let observer = world.client().await;
@@ -246,7 +246,7 @@ fn expiring(key: &str, value: i32, version: i64, expires_at: SystemTime) -> Stri
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_small_attribute_that_expires_is_inline_until_the_next_write() {
+async fn small_expiring_attribute_is_inline_until_next_write() {
     let world = World::new();
     let clocks = Clocks::new(&world).await;
     let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
@@ -303,7 +303,7 @@ async fn an_expired_inline_attribute_gives_way_to_a_large_one() {
 
 /// The node that sets it has never seen the row that has expired, so it stays behind, unseen, until the clean-up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attribute_that_is_set_again_after_its_end_is_what_was_set_before_the_clean_up_and_after_it() {
+async fn reset_after_expiry_survives_cleanup() {
     for removed in [false, true] {
         let world = World::new();
         let clocks = Clocks::new(&world).await;
@@ -382,7 +382,7 @@ async fn a_row_that_has_expired_gives_way_to_the_next_of_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_corrupt_text_is_an_error_that_repeats_nothing_of_it_and_its_session_can_be_deleted() {
+async fn corrupt_inline_text_is_an_error_and_session_is_deletable() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -421,7 +421,7 @@ async fn a_corrupt_text_is_an_error_that_repeats_nothing_of_it_and_its_session_c
 
 /// White space, another order, a key twice: all of it is a text that reads, and the next update writes it as nodes do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_in_another_form_is_read_as_it_says_and_written_as_nodes_write_it() {
+async fn foreign_inline_text_is_read_and_rewritten_in_our_form() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -486,7 +486,7 @@ async fn a_corrupt_text_spoils_no_other_session_of_its_statement() {
 }
 
 #[tokio::test]
-async fn an_update_of_a_large_attribute_changes_the_row_too_if_it_is_asked_to() {
+async fn update_of_overflow_attribute_can_change_row_too() {
     let world = World::new();
     let node = world.node().await;
     let mut session = node.create(1).set("page", &"x".repeat(600)).unwrap().await.unwrap();

@@ -3,8 +3,8 @@
 use deadpool_postgres::Pool;
 use pg_session::{SessionManager, StatementMode};
 
-use crate::modes::{node_on, pool};
-use crate::stage::{all, make, update_all};
+use crate::fixtures::{all, make, update_all};
+use crate::statement_modes::{node_on, pool};
 use crate::support::World;
 
 /// Few enough to lie in a few pages, which a sequential scan reads faster than an index.

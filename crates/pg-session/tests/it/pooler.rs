@@ -4,7 +4,7 @@ use pg_session::{ErrorKind, SessionManager};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::stage::in_time;
+use crate::fixtures::in_time;
 use crate::support::World;
 
 /// Answers every startup packet as pgbouncer answers one with parameters that it does not know.
@@ -26,7 +26,7 @@ async fn pooler() -> u16 {
 }
 
 #[tokio::test]
-async fn a_node_whose_listener_is_behind_a_pooler_does_not_start_and_says_why() {
+async fn listener_behind_pooler_stops_start_with_reason() {
     let world = World::new();
     let behind = format!("host=127.0.0.1 port={} user=postgres sslmode=disable", pooler().await);
     let builder = SessionManager::builder(world.config()).url(&world.url).unwrap();

@@ -7,8 +7,8 @@ use pg_sandbox::{PoolMode, Pooler, Proxy};
 use pg_session::{Config, Error, ErrorKind, SessionManager, StatementMode, Trusted};
 use tokio_postgres::NoTls;
 
-use crate::modes::story;
-use crate::stage::{driver_config, hit, in_time, make, read};
+use crate::fixtures::{driver_config, hit, in_time, make, read};
+use crate::statement_modes::story;
 use crate::support::{World, eventually};
 
 const MODES: [PoolMode; 2] = [PoolMode::Session, PoolMode::Transaction];

@@ -2,7 +2,7 @@
 
 use pg_session::{GroupId, SessionId, SessionManager, UserId};
 
-use crate::stage::{all, hit, ids, make, n, read, read_all, update_all};
+use crate::fixtures::{all, hit, ids, make, n, read, read_all, update_all};
 use crate::support::{World, eventually};
 
 async fn is_gone(node: &SessionManager, id: SessionId) -> bool {
@@ -87,7 +87,7 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
 }
 
 #[tokio::test]
-async fn deleting_a_users_sessions_is_seen_on_every_node_and_spares_the_others() {
+async fn deleting_user_sessions_reaches_all_nodes_and_spares_others() {
     let nodes: [SessionManager; 2] = World::new().nodes().await;
     let to_evict = all((0..7).map(|_| nodes[0].create(1))).await;
     let to_evict: Vec<_> = to_evict.into_iter().map(|born| born.unwrap().id()).collect();
@@ -103,7 +103,7 @@ async fn deleting_a_users_sessions_is_seen_on_every_node_and_spares_the_others()
 }
 
 #[tokio::test]
-async fn deleting_a_groups_sessions_is_seen_on_every_node_and_spares_the_others() {
+async fn deleting_group_sessions_reaches_all_nodes_and_spares_others() {
     let nodes: [SessionManager; 2] = World::new().nodes().await;
     let (red, blue) = (GroupId::named("red"), GroupId::named("blue"));
     let in_red = nodes[0].create(1).group(red).await.unwrap().id();

@@ -4,7 +4,7 @@
 use pg_session::testing::{Gate, Guard, Point};
 use pg_session::{Session, SessionManager};
 
-use crate::stage::{all, hit, ids, in_time, make, n, read, read_all, update_all};
+use crate::fixtures::{all, hit, ids, in_time, make, n, read, read_all, update_all};
 use crate::support::World;
 
 /// So few that they are one statement's.
@@ -72,7 +72,7 @@ async fn control_without_the_publish_order_a_late_publish_is_served() {
 
 /// A: commits 2 ┊ A: loads 3, which B has committed, before A hears of it ┊ A: publishes 2.
 #[tokio::test]
-async fn a_late_publish_does_not_replace_a_newer_version_that_was_loaded() {
+async fn late_publish_does_not_replace_newer_loaded_version() {
     let world = World::new();
     let [b] = world.nodes().await;
     let wire = world.proxy().await;
@@ -115,7 +115,7 @@ async fn a_late_publish_does_not_undo_a_delete() {
 ///
 /// A reader of A that was told "gone" must not be told "alive" a moment later.
 #[tokio::test]
-async fn a_session_that_was_found_gone_does_not_come_back_by_a_late_publish() {
+async fn late_publish_does_not_revive_session_found_absent() {
     let world = World::new();
     let [b] = world.nodes().await;
     let wire = world.proxy().await;
@@ -159,7 +159,7 @@ async fn a_late_publish_does_not_survive_an_eviction() {
 ///
 /// Nobody is notified of 2, so nothing but what A has shown itself is in the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_create_that_is_published_late_does_not_bring_the_first_version_back() {
+async fn late_publish_of_create_does_not_restore_first_version() {
     let world = World::new();
     let b = world.node().await;
     let mut config = world.roomy();

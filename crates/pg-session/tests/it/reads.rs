@@ -7,7 +7,7 @@ use pg_session::{ErrorKind, SessionId, Version};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::stage::{hit, make, n, read, update_all};
+use crate::fixtures::{hit, make, n, read, update_all};
 use crate::support::{PATIENCE, World};
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn what_a_listing_has_shown_is_not_followed_by_an_older_version() {
 }
 
 #[tokio::test]
-async fn at_least_a_version_that_never_was_is_an_error_and_of_a_deleted_session_none() {
+async fn min_version_never_reached_errors_and_deleted_is_none() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let mut sessions = make(&a, 1).await;

@@ -13,9 +13,9 @@ use pg_sandbox::Proxy;
 use pg_session::testing::Guard;
 use pg_session::{Session, SessionId, SessionManager, Trusted};
 
-use crate::stage::{all, hit, ids, in_time, make, n, read, read_all, update_all};
+use crate::captured_logs::CapturedLogs;
+use crate::fixtures::{all, hit, ids, in_time, make, n, read, read_all, update_all};
 use crate::support::{World, eventually};
-use crate::told::Told;
 
 /// A, B that hears through the wire, and the wire.
 async fn pair(world: &World) -> (SessionManager, SessionManager, Proxy) {
@@ -130,7 +130,7 @@ async fn served_before_revalidation(world: &World, without: Option<Guard>) -> Op
 }
 
 #[tokio::test]
-async fn what_an_earlier_connection_left_is_not_served_before_it_was_looked_at() {
+async fn entries_of_earlier_connection_are_verified_before_served() {
     assert!(served_before_revalidation(&World::new(), None).await.is_none());
 }
 
@@ -152,7 +152,7 @@ async fn verification_continues_after_many_failures() {
     let sessions = make(&a, 1).await;
     read(&b, sessions[0].id()).await;
     deafen(&b, &wire).await;
-    let logs = Told::default();
+    let logs = CapturedLogs::default();
     let _listening = logs.listen();
     let mut client = world.client().await;
     let transaction = client.transaction().await.unwrap();
@@ -187,7 +187,7 @@ async fn unchanged_sessions_become_hits_again_without_being_loaded() {
 
 /// More ids than a statement has parameters.
 #[tokio::test]
-async fn more_sessions_than_a_statement_has_parameters_are_revalidated() {
+async fn revalidation_covers_more_sessions_than_parameters() {
     const SESSIONS: i64 = 66_000;
     let world = World::new();
     let (a, b, wire) = pair(&world).await;

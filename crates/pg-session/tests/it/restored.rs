@@ -13,7 +13,7 @@ use pg_session::{
 };
 use tokio_postgres::Client;
 
-use crate::stage::{hit, in_time, make, n, read, update_all};
+use crate::fixtures::{hit, in_time, make, n, read, update_all};
 use crate::support::{World, eventually};
 
 const TABLES: [&str; 3] = ["sessions", "session_attributes", "session_locks"];
@@ -143,7 +143,7 @@ async fn an_unchecked_update_from_a_lost_history_keeps_other_keys() {
         handle.set("m", &1_i64).unwrap();
         node.save(handle)
     });
-    for outcome in crate::stage::all(updates).await {
+    for outcome in crate::fixtures::all(updates).await {
         outcome.unwrap();
     }
     restored.heal().await;

@@ -115,7 +115,7 @@ async fn do_everything_with_the_rights_in(paper: &str) {
 }
 
 #[tokio::test]
-async fn without_one_of_the_rights_in_the_readme_a_node_does_not_start_and_says_which() {
+async fn missing_right_stops_start_and_is_named() {
     for missing in 0..4 {
         let role = Role::new().await;
         let mut grants = role.grants();

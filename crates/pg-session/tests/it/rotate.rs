@@ -1,6 +1,6 @@
 //! Rotation: what the session is under its new id, and what is left under the old one.
 
-mod ending;
+mod deletion;
 mod limit;
 mod locks;
 mod race;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pg_session::{ErrorKind, Session, SessionManager, UpdateError, UserId};
 
-use crate::stage::read;
+use crate::fixtures::read;
 use crate::support::{World, eventually};
 use crate::tables::stored;
 
@@ -101,7 +101,7 @@ async fn the_old_id_shows_the_old_state_and_cannot_be_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotation_of_the_same_user_keeps_everything_and_prolongs_nothing() {
+async fn rotation_of_same_user_keeps_all_and_extends_nothing() {
     let world = World::new();
     let node = world.node().await;
     let mut session = node.create(1).group(7).expires_in(HOUR).set("cart", &1).unwrap().await.unwrap();

@@ -13,8 +13,8 @@ use std::time::Duration;
 use pg_session::{Config, ErrorKind, Session, SessionManager, UpdateError, UserId};
 use tokio::task::JoinHandle;
 
-use crate::modes::{node_on, pool};
-use crate::stage::{all, in_time, make, n, read};
+use crate::fixtures::{all, in_time, make, n, read};
+use crate::statement_modes::{node_on, pool};
 use crate::support::{World, eventually};
 use crate::tables::{Holder, stored_time, stored_version};
 
@@ -77,7 +77,7 @@ async fn locked_rows_delay_no_other_logout() {
     let world = World::new();
     let (node, sessions) = node_and_sessions(&world, 20).await;
     let (locked, others) = sessions.split_at(LOCKED);
-    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let holder = Holder::hold(&world, &crate::fixtures::ids(locked)).await;
     let mut waiting = Vec::new();
     for session in locked {
         let (node, id) = (node.clone(), session.id());
@@ -119,7 +119,7 @@ async fn locked_rows_delay_no_update_of_their_batch() {
     let world = World::new();
     let (node, sessions) = node_and_sessions(&world, 64).await;
     let (locked, others) = sessions.split_at(LOCKED);
-    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let holder = Holder::hold(&world, &crate::fixtures::ids(locked)).await;
     let statements = node.status().writes.update_statements;
     let mut updates: Vec<_> = sessions.iter().map(|session| spawn_update(&node, session, 2)).collect();
     let waiting: Vec<_> = updates.drain(..LOCKED).collect();
@@ -143,7 +143,7 @@ async fn locked_rows_delay_no_other_bulk_delete_or_eviction() {
         sessions.push(create.await.unwrap());
     }
     let (locked, others) = sessions.split_at(12);
-    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let holder = Holder::hold(&world, &crate::fixtures::ids(locked)).await;
     let mut waiting = Vec::new();
     for (at, session) in locked.iter().enumerate() {
         let (node, user) = (node.clone(), user(session));
@@ -176,7 +176,7 @@ async fn locked_rows_delay_no_other_bulk_delete_or_eviction() {
         let ended = node.delete_group_sessions(session.group_id().unwrap());
         assert_eq!(promptly("a group's deletion", ended).await.unwrap(), 1);
     }
-    assert_eq!(promptly("a few", node.delete_many(crate::stage::ids(&others[6..]))).await.unwrap(), 6);
+    assert_eq!(promptly("a few", node.delete_many(crate::fixtures::ids(&others[6..]))).await.unwrap(), 6);
     none_finished(&waiting);
     holder.commit().await;
     assert!(finish(waiting).await.into_iter().all(|count| count.unwrap() == 1));
@@ -209,7 +209,7 @@ async fn locked_rows_delay_no_other_update_and_no_read() {
     let (node, sessions) = node_and_sessions(&world, 40).await;
     // More than the pool has connections.
     let (locked, others) = sessions.split_at(20);
-    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let holder = Holder::hold(&world, &crate::fixtures::ids(locked)).await;
     let waiting: Vec<_> = locked.iter().map(|session| spawn_update(&node, session, 2)).collect();
     blocked(&node, 20).await;
     for session in others {
@@ -376,7 +376,7 @@ async fn on_an_application_pool_locked_rows_delay_no_other() {
     let node = node_on(&world, &pool, config(&world)).await;
     let sessions = make(&node, 20).await;
     let (locked, others) = sessions.split_at(LOCKED);
-    let holder = Holder::hold(&world, &crate::stage::ids(locked)).await;
+    let holder = Holder::hold(&world, &crate::fixtures::ids(locked)).await;
     let waiting: Vec<_> = locked.iter().map(|session| spawn_update(&node, session, 2)).collect();
     blocked(&node, LOCKED).await;
     for session in others {

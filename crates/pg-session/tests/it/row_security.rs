@@ -7,7 +7,7 @@ use deadpool_postgres::{Manager, Pool};
 use pg_session::{Error, ErrorKind, LockError, Migrations, SessionId, SessionManager, UpdateError};
 use tokio_postgres::{Client, NoTls};
 
-use crate::stage::make;
+use crate::fixtures::make;
 use crate::support::World;
 
 /// A role with all rights that is subject to policies, in tables that another role owns.

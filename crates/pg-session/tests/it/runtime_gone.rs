@@ -6,7 +6,7 @@ use std::time::Duration;
 use pg_session::{Error, ErrorKind, SessionId, SessionManager, Trusted};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::stage::{in_time, make};
+use crate::fixtures::{in_time, make};
 use crate::support::{World, eventually};
 
 fn runtimes() -> [Runtime; 2] {

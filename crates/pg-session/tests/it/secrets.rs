@@ -6,13 +6,13 @@ use std::sync::Once;
 
 use pg_session::{SessionId, SessionManager, UpdateError};
 
+use crate::captured_logs::{Capture, CapturedLogs};
 use crate::support::World;
-use crate::told::{Listening, Told};
 
 const VALUE: &str = "top-secret-4711";
 
 /// Everything that is told on this thread, through `tracing` and through the `log` facade of the driver.
-fn listen(told: &Told) -> Listening {
+fn listen(told: &CapturedLogs) -> Capture {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&Facade).expect("nobody else sets one");
@@ -21,7 +21,7 @@ fn listen(told: &Told) -> Listening {
     told.listen()
 }
 
-fn add(told: &Told, text: &impl Debug) {
+fn add(told: &CapturedLogs, text: &impl Debug) {
     writeln!(told.clone(), "{text:?} {text:#?}").expect("memory takes it");
 }
 
@@ -30,11 +30,11 @@ struct Facade;
 
 impl log::Log for Facade {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        Told::here().is_some()
+        CapturedLogs::here().is_some()
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if let Some(mut told) = Told::here() {
+        if let Some(mut told) = CapturedLogs::here() {
             writeln!(told, "{} {} {}", record.level(), record.target(), record.args())
                 .expect("memory takes it");
         }
@@ -44,7 +44,7 @@ impl log::Log for Facade {
 }
 
 /// An error and everything behind it.
-fn add_chain(told: &Told, error: &(dyn std::error::Error + 'static)) {
+fn add_chain(told: &CapturedLogs, error: &(dyn std::error::Error + 'static)) {
     let mut next = Some(error);
     while let Some(error) = next {
         add(told, &error);
@@ -54,7 +54,7 @@ fn add_chain(told: &Told, error: &(dyn std::error::Error + 'static)) {
 }
 
 /// A little of everything that can be done with a session; returns the ids that were used.
-async fn story(told: &Told, a: &SessionManager, b: &SessionManager) -> Vec<SessionId> {
+async fn story(told: &CapturedLogs, a: &SessionManager, b: &SessionManager) -> Vec<SessionId> {
     let create = a.create(1).set("token", VALUE).unwrap();
     add(told, &create);
     let mut session = create.await.unwrap();
@@ -82,7 +82,7 @@ async fn story(told: &Told, a: &SessionManager, b: &SessionManager) -> Vec<Sessi
 }
 
 /// The server's words about a refused row quote it in their detail.
-async fn refused_story(told: &Told, world: &World, a: &SessionManager) -> Vec<SessionId> {
+async fn refused_story(told: &CapturedLogs, world: &World, a: &SessionManager) -> Vec<SessionId> {
     let mut session = a.create(2).set("token", "fine").unwrap().await.unwrap();
     let script = "ALTER TABLE sessions ADD CONSTRAINT refused CHECK (position('poison' IN attributes) = 0);
                   ALTER TABLE session_attributes ADD CONSTRAINT refused CHECK (key <> 'poison')";
@@ -108,7 +108,7 @@ async fn refused_story(told: &Told, world: &World, a: &SessionManager) -> Vec<Se
 #[tokio::test]
 async fn no_log_no_debug_output_and_no_error_tells_an_id_or_a_value() {
     let world = World::new();
-    let told = Told::default();
+    let told = CapturedLogs::default();
     let _listening = listen(&told);
     let (a, b) = (world.node().await, world.node().await);
     let mut ids = story(&told, &a, &b).await;

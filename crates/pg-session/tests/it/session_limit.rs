@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use pg_session::{Config, ErrorKind, Session, SessionLimit, SessionManager, UpdateError, UserId};
 
+use crate::captured_logs::CapturedLogs;
 use crate::clocks::Clocks;
-use crate::stage::all;
+use crate::fixtures::all;
 use crate::support::{World, eventually};
 use crate::tables::Holder;
-use crate::told::Told;
 
 const LOGINS: usize = 25;
 
@@ -65,7 +65,7 @@ async fn an_eviction_by_the_limit_is_logged_and_counted() {
     for _ in 0..2 {
         node.create(user).await.unwrap();
     }
-    let logs = Told::default();
+    let logs = CapturedLogs::default();
     let _listening = logs.listen();
     node.create(user).await.unwrap();
     let mut visitor = node.create_anonymous().await.unwrap();
@@ -134,13 +134,13 @@ async fn create_while_a_touch_is_under_way(
 }
 
 #[tokio::test]
-async fn a_refusing_create_counts_a_session_that_a_touch_keeps_alive_meanwhile() {
+async fn refusing_create_counts_concurrently_touched_session() {
     let (.., outcome) = create_while_a_touch_is_under_way(SessionLimit::Refuse).await;
     assert_eq!(outcome.err(), Some(ErrorKind::SessionLimit));
 }
 
 #[tokio::test]
-async fn an_evicting_create_ends_a_session_that_a_touch_keeps_alive_meanwhile() {
+async fn evicting_create_ends_concurrently_touched_session() {
     let (world, held, outcome) =
         create_while_a_touch_is_under_way(SessionLimit::EvictLeastRecentlyUsed).await;
     let made = outcome.unwrap();

@@ -52,7 +52,7 @@ async fn nodes_and_the_application_share_one_listener() {
 
 /// The listener's own barriers come once an hour: without the node's, its trust would end a second after its start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_proves_its_trust_over_a_listener_that_sends_no_barriers() {
+async fn node_gains_trust_over_listener_without_barriers() {
     let world = World::new();
     let listener = listener(&world);
     let node = node(&world, &listener).await;

@@ -8,7 +8,7 @@ use pg_session::{SessionManager, UserId};
 use tokio::time::Instant;
 use tokio_postgres::NoTls;
 
-use crate::stage::{all, driver_config, in_time, make, n};
+use crate::fixtures::{all, driver_config, in_time, make, n};
 use crate::support::World;
 
 const QUERY_TIMEOUT: Duration = Duration::from_secs(4);

@@ -6,7 +6,7 @@ use pg_session::testing::Point;
 use pg_session::{SessionId, SessionManager};
 use uuid::Uuid;
 
-use crate::stage::{all, hit, ids, make, read_all};
+use crate::fixtures::{all, hit, ids, make, read_all};
 use crate::support::World;
 
 /// Statements and sessions that `work` makes `node` load.

@@ -8,7 +8,7 @@ use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, T
 use tokio::sync::OnceCell;
 use tokio_postgres::NoTls;
 
-use crate::stage::{all, driver_config, hit, in_time, n};
+use crate::fixtures::{all, driver_config, hit, in_time, n};
 use crate::support::{World, eventually};
 
 /// Connections of each pool.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pg_session::{GroupId, IdleLimit, Save, Session, SessionManager};
 
-use crate::stage::{all, hit, in_time, read};
+use crate::fixtures::{all, hit, in_time, read};
 use crate::support::World;
 
 const HOUR: Duration = Duration::from_secs(3_600);

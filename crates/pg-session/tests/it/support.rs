@@ -9,7 +9,7 @@ use pg_sandbox::Sandbox;
 use pg_session::{Config, Migrations, SessionManager};
 use tokio::time::Instant;
 
-use crate::told;
+use crate::captured_logs;
 
 /// The server that the tests of this binary share. Tests that stop or restart a server start one of their own.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
@@ -34,7 +34,7 @@ impl World {
     /// A fresh schema on another server.
     pub fn on(sandbox: &Sandbox) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        told::init();
+        captured_logs::init();
         let schema = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         Self { url: sandbox.url(), schema }
     }

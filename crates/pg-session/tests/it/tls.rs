@@ -8,7 +8,7 @@ use rcgen::{
 };
 use tokio_postgres::Client;
 
-use crate::stage::{driver_config, in_time};
+use crate::fixtures::{driver_config, in_time};
 use crate::support::{PATIENCE, World};
 
 /// An authority, and a server with a certificate of it for `localhost`, not for 127.0.0.1.
@@ -225,7 +225,7 @@ async fn the_listeners_own_connection_string_is_obeyed() {
     // Eight at once: a listener that is refused tries until `connect` gives up.
     let cases: Vec<(usize, Case)> = cases().enumerate().collect();
     for some in cases.chunks(8) {
-        let outcomes = crate::stage::all(some.iter().map(|(number, case)| listen(*number, *case))).await;
+        let outcomes = crate::fixtures::all(some.iter().map(|(number, case)| listen(*number, *case))).await;
         for (outcome, (_, case)) in outcomes.into_iter().zip(some) {
             assert_eq!(outcome, case.expected(), "{case:?}");
         }

@@ -101,7 +101,7 @@ async fn the_last_access_never_moves_backwards() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_access_past_half_of_the_idle_limit_is_written_at_once_and_keeps_the_session_alive() {
+async fn access_past_half_idle_limit_is_written_at_once() {
     let scene = Scene::new().await;
     let node = scene
         .node(|config| (config.idle_timeout, config.last_access_flush_interval) = (4 * MINUTE, MINUTE))
@@ -138,7 +138,7 @@ async fn a_read_without_touch_is_no_access() {
 
 /// Sessions that are busy all the time are written once an interval, however many batches they fill.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn full_batches_wait_for_the_interval_unless_they_are_more_than_memory_holds() {
+async fn full_batches_wait_for_interval_unless_memory_is_full() {
     let scene = Scene::new().await;
     let node = scene.node(|config| (config.touch_batch_max, config.cache_sessions_max) = (2, 8)).await;
     let mut ids = Vec::new();

@@ -28,7 +28,7 @@ async fn is_asked_to_log_in(browser: &mut Browser) {
 }
 
 #[tokio::test]
-async fn signed_in_on_a_known_on_b_and_c_logged_out_on_b_asked_again_on_a() {
+async fn login_on_a_is_known_on_b_and_c_and_logout_on_b_reaches_a() {
     let (site, driver) = (Site::start(), Driver::start());
     let mut browser = driver.browser().await;
     browser.open(&site.a).await;
@@ -60,7 +60,7 @@ async fn signed_in_on_a_known_on_b_and_c_logged_out_on_b_asked_again_on_a() {
 }
 
 #[tokio::test]
-async fn logging_out_the_others_ends_the_second_browser_while_it_looks() {
+async fn logout_of_other_devices_ends_second_browser_while_open() {
     let (site, driver) = (Site::start(), Driver::start());
     let (mut here, mut there) = (driver.browser().await, driver.browser().await);
     log_in(&mut there, &site.c, "Ann").await;

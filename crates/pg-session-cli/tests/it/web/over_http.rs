@@ -85,7 +85,7 @@ async fn billing_is_behind_a_step_up_on_every_node() {
 }
 
 #[tokio::test]
-async fn logging_out_the_others_and_one_device_ends_them_on_every_node() {
+async fn logout_of_others_and_of_one_device_reaches_all_nodes() {
     let site = Site::start();
     let (mut here, mut there, mut third) = (Shopper::new(), Shopper::new(), Shopper::new());
     here.act(&site.a, &log_in("Ann")).await;
@@ -161,7 +161,7 @@ async fn every_node_tells_every_page_what_it_hears() {
 }
 
 #[tokio::test]
-async fn what_another_site_could_send_and_what_makes_no_sense_is_refused() {
+async fn cross_site_and_malformed_requests_are_refused() {
     let site = Site::start();
     let mut ann = Shopper::new();
     for node in [&site.a, &site.c] {

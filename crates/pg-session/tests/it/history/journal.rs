@@ -15,11 +15,11 @@ pub struct Journal {
 /// One session, from its creation on.
 pub struct Story {
     pub id: SessionId,
-    told: Mutex<Told>,
+    acknowledged: Mutex<Acknowledged>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Acknowledged {
     /// By version.
     updates: BTreeMap<i64, Acknowledgement>,
     deleted: Option<Acknowledgement>,
@@ -60,31 +60,33 @@ impl Journal {
 
 impl Story {
     pub fn of(session: &Session) -> Arc<Self> {
-        Arc::new(Self { id: session.id(), told: Mutex::default() })
+        Arc::new(Self { id: session.id(), acknowledged: Mutex::default() })
     }
 
     pub fn updated(&self, node: usize, version: i64) {
-        let before = lock(&self.told).updates.insert(version, Acknowledgement { at: Instant::now(), node });
+        let before =
+            lock(&self.acknowledged).updates.insert(version, Acknowledgement { at: Instant::now(), node });
         assert!(before.is_none(), "I5: version {version} was acknowledged to two callers");
     }
 
     pub fn deleted(&self, node: usize) {
-        let before = lock(&self.told).deleted.replace(Acknowledgement { at: Instant::now(), node });
+        let before = lock(&self.acknowledged).deleted.replace(Acknowledgement { at: Instant::now(), node });
         assert!(before.is_none(), "I4: a session was deleted twice");
     }
 
     pub fn deletion(&self) -> Option<Acknowledgement> {
-        lock(&self.told).deleted
+        lock(&self.acknowledged).deleted
     }
 
     pub fn updates(&self) -> Vec<i64> {
-        lock(&self.told).updates.keys().copied().collect()
+        lock(&self.acknowledged).updates.keys().copied().collect()
     }
 
     /// The newest version whose acknowledgement is `due`; 1 if there is none.
     pub fn newest(&self, due: impl Fn(&Acknowledgement) -> bool) -> i64 {
-        let told = lock(&self.told);
-        told.updates
+        let acknowledged = lock(&self.acknowledged);
+        acknowledged
+            .updates
             .iter()
             .rev()
             .find(|(_, acknowledged)| due(acknowledged))

@@ -3,7 +3,7 @@
 use pg_session::{Create, SessionManager};
 
 use super::{HOUR, sized};
-use crate::stage::{all, in_time, read};
+use crate::fixtures::{all, in_time, read};
 use crate::support::World;
 use crate::tables::{Holder, counts, stored, stored_version};
 
@@ -12,7 +12,7 @@ async fn take(node: &SessionManager, key: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attribute_is_taken_away_wherever_it_stands_and_nothing_else_is() {
+async fn attribute_is_removed_inline_or_overflow_and_no_other() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -84,7 +84,7 @@ async fn an_attribute_is_taken_from_thousands_of_sessions_of_one_user() {
 
 /// The page was read, and then another node sets the attribute again, where it was or in the other place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attribute_that_is_set_while_it_is_taken_away_is_taken_away_or_set_afterwards() {
+async fn concurrent_set_and_removal_of_attribute_are_serialised() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pg_session::{Config, ErrorKind, Session, SessionLimit, SessionManager, UpdateError};
 use tokio::task::JoinHandle;
 
-use crate::stage::{in_time, read};
+use crate::fixtures::{in_time, read};
 use crate::support::{World, eventually};
 use crate::tables::Holder;
 
@@ -157,7 +157,7 @@ async fn a_login_with_room_waits_for_a_sign_in_of_the_same_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_the_policy_is_to_refuse_a_sign_in_is_refused_and_the_visitor_stays_one() {
+async fn refused_sign_in_leaves_visitor_anonymous() {
     let world = World::new();
     let [a, b] = two_nodes(&world, |config| {
         config.on_session_limit = SessionLimit::Refuse;
@@ -210,7 +210,7 @@ async fn what_is_left_of_a_session_takes_no_place() {
 
 /// By a login and by a sign-in: what was left of the evicted session is in the memory of both nodes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_evicted_session_takes_what_was_left_of_it_out_of_every_memory() {
+async fn eviction_by_cap_removes_retired_ids_from_all_memories() {
     for sign_in in [false, true] {
         let world = World::new();
         let [a, b] = two_nodes(&world, |config| config.sessions_per_user_max = 1).await;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pg_session::{LockError, Loss};
 
+use crate::fixtures::in_time;
 use crate::lock::assert_held;
-use crate::stage::in_time;
 use crate::support::World;
 use crate::tables::Holder;
 
@@ -35,7 +35,7 @@ async fn the_locks_of_a_session_go_with_it() {
 
 /// A lock is being taken, and not committed yet ┊ the session is rotated, which waits ┊ the lock is committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_that_is_taken_while_its_session_is_rotated_goes_with_it() {
+async fn lock_acquired_during_rotation_moves_with_session() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;

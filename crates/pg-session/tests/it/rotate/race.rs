@@ -8,7 +8,7 @@ use pg_session::testing::{Guard, Point};
 use pg_session::{Error, Session, SessionId, SessionManager, UpdateError};
 use tokio::task::JoinHandle;
 
-use crate::stage::{in_time, read};
+use crate::fixtures::{in_time, read};
 use crate::support::{World, eventually};
 use crate::tables::{Holder, counts, stored};
 
@@ -103,7 +103,7 @@ async fn a_rotation_that_waited_for_a_logout_finds_nothing() {
 
 /// A: rotates, waits ┊ B: updates the old id, waits ┊ A: commits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_that_waited_for_a_rotation_is_told_of_it_and_changes_nothing() {
+async fn update_that_waited_for_rotation_is_rotated_and_unwritten() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let session = a.create(1).set("cart", &1).unwrap().await.unwrap();
@@ -199,7 +199,7 @@ async fn of_two_rotations_of_one_id_exactly_one_wins() {
 
 /// B has the old id in memory and is in sync: it shows the rotation as soon as it hears of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotation_is_seen_by_itself_on_a_node_that_has_the_old_id_in_memory() {
+async fn rotation_reaches_node_with_old_id_in_memory() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let mut session = a.create(1).await.unwrap();
@@ -229,7 +229,7 @@ async fn logged_out_before_it_is_published(a: &SessionManager, b: &SessionManage
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_ended_before_its_rotation_was_published_stays_gone() {
+async fn session_deleted_before_rotation_publish_stays_gone() {
     let [a, b] = World::new().nodes().await;
     for _ in 0..10 {
         assert!(logged_out_before_it_is_published(&a, &b).await.is_none(), "I4");
@@ -237,7 +237,7 @@ async fn a_session_that_ended_before_its_rotation_was_published_stays_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn control_without_the_ticket_a_rotated_session_that_ended_is_served() {
+async fn control_without_ticket_deleted_rotated_session_is_served() {
     let [a, b] = World::new().nodes().await;
     a.probes().remove(Guard::FillTicket);
     assert!(logged_out_before_it_is_published(&a, &b).await.is_some());

@@ -5,13 +5,13 @@ use pg_session::testing::Guard;
 use pg_session::{Config, ErrorKind, GroupId, SessionManager, Trusted, UpdateError};
 use serde::{Deserialize, Serialize};
 
-use crate::stage::{hit, in_time, make, n, read, update_all};
+use crate::fixtures::{hit, in_time, make, n, read, update_all};
 use crate::support::{World, eventually};
 use crate::tables::{Holder, stored, stored_version};
 
 /// Fault 3: a refresh that failed counted as done, and what had been missed was served.
 #[tokio::test]
-async fn after_a_refresh_that_failed_nothing_that_was_missed_is_served() {
+async fn failed_resync_serves_nothing_that_was_missed() {
     let world = World::new();
     let [a] = world.nodes().await;
     let wire = world.proxy().await;
@@ -72,7 +72,7 @@ async fn a_read_never_mixes_two_versions() {
 
 /// Fault 6: an error in the middle of the rows was ignored, and a session was cached with attributes missing.
 #[tokio::test]
-async fn an_error_in_the_middle_of_the_attributes_is_an_error_and_nothing_is_cached() {
+async fn error_amid_attribute_rows_fails_load_and_caches_nothing() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let mut create = a.create(1).set("small", &1).unwrap();
@@ -102,7 +102,7 @@ async fn an_error_in_the_middle_of_the_attributes_is_an_error_and_nothing_is_cac
 
 /// Fault 7: remove then set lost the write; set then remove left a null. (In any order: the stories of `model`.)
 #[tokio::test]
-async fn of_a_removal_and_a_set_of_one_key_in_one_update_the_later_wins() {
+async fn later_of_removal_and_set_of_one_key_wins() {
     let world = World::new();
     let [a] = world.nodes().await;
     let client = world.client().await;

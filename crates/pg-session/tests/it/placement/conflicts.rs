@@ -7,7 +7,7 @@ use pg_session::{Session, UpdateError};
 
 use super::{HOUR, expiring, seen, shown, sized};
 use crate::clocks::{Clocks, at};
-use crate::stage::read;
+use crate::fixtures::read;
 use crate::support::World;
 use crate::tables::{in_places, places, stored, stored_version};
 
@@ -22,7 +22,7 @@ fn set(session: &mut Session, key: &str, kind: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_conflict_names_the_keys_that_differ_wherever_they_have_moved() {
+async fn conflict_names_differing_keys_inline_or_overflow() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -74,7 +74,7 @@ async fn a_conflict_names_the_keys_that_differ_wherever_they_have_moved() {
 
 /// Each from the same version, at the same time: of those of one key one passes, those of different keys all do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_checked_updates_of_one_key_one_passes_and_of_two_keys_both_do() {
+async fn checked_updates_conflict_on_one_key_not_on_two() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -102,7 +102,7 @@ async fn of_two_checked_updates_of_one_key_one_passes_and_of_two_keys_both_do() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_conflict_is_told_if_it_was_asked_for_and_if_the_update_would_have_been() {
+async fn conflict_is_reported_only_if_checked_and_applicable() {
     for (tells, notify) in [(true, true), (true, false), (false, true)] {
         let world = World::new();
         let mut config = world.roomy();
@@ -126,7 +126,7 @@ async fn a_conflict_is_told_if_it_was_asked_for_and_if_the_update_would_have_bee
 
 /// The handle was read before another node changed nearly everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotation_of_a_session_that_was_updated_meanwhile_goes_on_with_what_the_database_holds() {
+async fn rotation_of_updated_session_continues_with_database_state() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
@@ -188,7 +188,7 @@ async fn a_rotation_of_a_session_that_was_updated_meanwhile_goes_on_with_what_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotation_keeps_the_ends_of_attributes_and_leaves_those_that_have_ended() {
+async fn rotation_keeps_attribute_expiries_and_drops_expired() {
     let world = World::new();
     let clocks = Clocks::new(&world).await;
     let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pg_session::{GroupId, Session, SessionId, SessionManager, UserId};
 
 use crate::clocks::Clocks;
-use crate::stage::{hit, read};
+use crate::fixtures::{hit, read};
 use crate::support::{World, eventually};
 use crate::tables::{counts, stored, stored_time};
 
@@ -61,7 +61,7 @@ async fn a_logout_by_any_of_its_ids_ends_a_session_under_all_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_end_by_user_by_group_or_all_take_their_old_ids_along() {
+async fn deleting_by_user_group_or_all_includes_retired_ids() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     for how in 0..4 {
@@ -176,7 +176,7 @@ async fn nobody_touches_what_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attribute_that_is_taken_from_a_user_is_taken_from_what_is_left_too() {
+async fn removing_user_attribute_includes_retired_ids() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let mut session = a.create(1).set("role", "admin").unwrap().set("cart", &1).unwrap().await.unwrap();

@@ -65,7 +65,7 @@ async fn overtaken(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_does_not_overlook_a_key_that_was_inserted_while_it_waited() {
+async fn removal_sees_key_inserted_while_it_waited() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     for theirs in PLACES {
@@ -79,7 +79,7 @@ async fn a_removal_does_not_overlook_a_key_that_was_inserted_while_it_waited() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unchecked_change_that_was_overtaken_shows_what_overtook_it() {
+async fn unchecked_change_rebases_onto_concurrent_update() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     for theirs in PLACES {
@@ -104,7 +104,7 @@ async fn an_unchecked_change_that_was_overtaken_shows_what_overtook_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_checked_attribute_does_not_pass_on_what_it_was_before_the_wait() {
+async fn attribute_check_uses_state_after_row_lock_wait() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     for (theirs, remove) in PLACES.into_iter().flat_map(|theirs| [(theirs, false), (theirs, true)]) {
@@ -126,7 +126,7 @@ async fn a_checked_attribute_does_not_pass_on_what_it_was_before_the_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_checked_version_does_not_pass_on_what_it_was_before_the_wait() {
+async fn version_check_uses_state_after_row_lock_wait() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
@@ -183,7 +183,7 @@ async fn hammer(node: SessionManager, id: pg_session::SessionId, task: i32, roun
 /// Every acknowledged update has a version of its own, and replaying them in that order gives the tables' content:
 /// no update was lost, none was applied twice, none was applied in another place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn acknowledged_updates_of_two_nodes_replay_to_what_the_tables_hold() {
+async fn acknowledged_updates_of_two_nodes_replay_to_the_tables() {
     const TASKS: i32 = 6;
     const ROUNDS: i32 = 25;
     let world = World::new();

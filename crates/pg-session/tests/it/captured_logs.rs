@@ -1,4 +1,4 @@
-//! What is told on one thread, for tests that search it: through `tracing`, and by whoever asks for [`Told::here`].
+//! What is told on one thread, for tests that search it: through `tracing`, and by whoever asks for [`CapturedLogs::here`].
 //!
 //! One subscriber for the whole process, which hands each event to the listener of the thread that it comes from. Not one for
 //! each test (`tracing::subscriber::set_default`): as long as a process has a single subscriber, whoever comes first to a
@@ -15,14 +15,14 @@ use tracing_subscriber::{Layer as _, layer::SubscriberExt as _};
 
 /// What was told, by anyone who was given this.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<Vec<u8>>>);
+pub struct CapturedLogs(Arc<Mutex<Vec<u8>>>);
 
 /// Listens until it is dropped.
 #[must_use = "nothing is heard without it"]
-pub struct Listening(());
+pub struct Capture(());
 
 thread_local! {
-    static LISTENER: RefCell<Option<Told>> = const { RefCell::new(None) };
+    static LISTENER: RefCell<Option<CapturedLogs>> = const { RefCell::new(None) };
 }
 
 /// Sets the process's subscriber: for the listeners, at the finest level, and for the test's output what `RUST_LOG` asks for.
@@ -33,8 +33,8 @@ pub fn init() {
         // Asked at each event: a listener comes and goes.
         let heard = fmt::layer()
             .with_ansi(false)
-            .with_writer(|| OptionalWriter::from(Told::here()))
-            .with_filter(dynamic_filter_fn(|_, _| Told::here().is_some()));
+            .with_writer(|| OptionalWriter::from(CapturedLogs::here()))
+            .with_filter(dynamic_filter_fn(|_, _| CapturedLogs::here().is_some()));
         let asked_for = EnvFilter::builder()
             .with_default_directive(LevelFilter::OFF.into())
             .from_env()
@@ -47,12 +47,12 @@ pub fn init() {
     tracing::callsite::rebuild_interest_cache();
 }
 
-impl Told {
+impl CapturedLogs {
     /// From here on, everything that this thread tells. A test's runtime of one thread has its tasks speak here, too.
-    pub fn listen(&self) -> Listening {
+    pub fn listen(&self) -> Capture {
         init();
         LISTENER.with_borrow_mut(|listener| *listener = Some(self.clone()));
-        Listening(())
+        Capture(())
     }
 
     /// This thread's listener. None in a thread that is ending, either.
@@ -65,13 +65,13 @@ impl Told {
     }
 }
 
-impl Drop for Listening {
+impl Drop for Capture {
     fn drop(&mut self) {
         LISTENER.with_borrow_mut(|listener| *listener = None);
     }
 }
 
-impl Write for Told {
+impl Write for CapturedLogs {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pg_session::{Loss, SessionManager, UserId};
 use tokio_postgres::Client;
 
-use crate::stage::{all, in_time};
+use crate::fixtures::{all, in_time};
 use crate::support::World;
 use crate::tables::{Holder, counts};
 
@@ -29,7 +29,7 @@ async fn nodes() -> (World, SessionManager, SessionManager, Client) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_somebody_deletes_takes_along_all_that_was_the_sessions_and_nothing_else() {
+async fn deleting_session_row_cascades_to_its_rows_only() {
     let (_world, a, b, client) = nodes().await;
     let mut ids = Vec::new();
     let mut leases = vec![a.lock("report").await.unwrap()];
@@ -68,7 +68,7 @@ async fn a_truncated_table_leaves_nothing_of_its_sessions() {
 /// The delete's snapshot does not have the attribute, nor that the session has any: only somebody who looks after the
 /// wait can take it along.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attribute_that_is_inserted_while_a_delete_waits_goes_with_its_session() {
+async fn attribute_inserted_during_delete_goes_with_session() {
     let (world, a, b, client) = nodes().await;
     let id = a.create(1).set("x", &1).unwrap().await.unwrap().id();
     let text = id.expose();
@@ -89,7 +89,7 @@ async fn an_attribute_that_is_inserted_while_a_delete_waits_goes_with_its_sessio
 /// the session is deleted ┊ the insert is taken back, and the acquisition inserts the lock. So the delete must wait for the
 /// acquisition, which holds the session, and look for locks when it has waited.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_that_is_being_taken_while_its_session_is_deleted_goes_with_it() {
+async fn lock_acquired_during_delete_goes_with_session() {
     let (world, a, b, client) = nodes().await;
     let id = a.create(1).await.unwrap().id();
     let script = format!(

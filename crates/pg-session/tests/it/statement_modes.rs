@@ -103,7 +103,7 @@ async fn prepared(pool: &Pool) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unnamed_statements_tell_the_same_story_and_leave_nothing_prepared() {
+async fn unnamed_statements_agree_and_leave_nothing_prepared() {
     let world = World::new();
     let mut config = world.config();
     config.statement_mode = StatementMode::Unnamed;
