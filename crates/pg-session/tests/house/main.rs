@@ -2,6 +2,7 @@
 //! a small bad snippet beside it.
 //!
 //! - [`floors`]: a module uses its own floor and those below, as `lib.rs` lists them, and no two modules use each other.
+//! - [`circles`]: no two files of a crate use each other, directly or through others.
 //! - [`rules`]: one clock, one place for SQL, one reader of SQLSTATEs, no panics, no long files, no sleeping tests.
 //! - [`papers`]: what the documents name exists, and every guard has a control that runs without it.
 //! - [`evidence`]: the field report names tests that exist.
@@ -13,6 +14,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no API")]
 #![allow(clippy::expect_used, reason = "what panics here fails its test, also outside the test functions")]
 
+mod circles;
 mod evidence;
 mod floors;
 mod papers;
@@ -20,6 +22,8 @@ mod qualified;
 mod rules;
 mod settings;
 mod source;
+
+use std::collections::BTreeSet;
 
 use source::{Source, torture, workspace};
 
@@ -35,6 +39,20 @@ fn a_module_uses_only_its_own_floor_and_those_below() {
 #[test]
 fn the_architecture_shows_the_floors_as_they_are() {
     nothing(&floors(workspace()).missing_in(&papers::read("ARCHITECTURE.md")));
+}
+
+#[test]
+fn no_files_of_a_crate_use_each_other() {
+    let sources: Vec<&Source> = workspace().iter().chain(torture()).collect();
+    let folders: BTreeSet<&str> = sources.iter().filter_map(|source| crate_folder(&source.path)).collect();
+    assert!(folders.len() > 8, "the crates were found: {folders:?}");
+    let circles: Vec<_> = folders.iter().flat_map(|folder| circles::find(folder, &sources)).collect();
+    nothing(&circles::faults(circles::KNOWN, &circles));
+}
+
+/// The folder of the crate's root, such as `torture/model/src/`; none for tests and examples.
+fn crate_folder(path: &str) -> Option<&str> {
+    path.find("/src/").map(|at| &path[..at + "/src/".len()])
 }
 
 #[test]
