@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::core::{Core, Tasks};
 use crate::error::Error;
-use crate::postgres::Database;
 use crate::postgres::clean::Cleaned;
 use crate::postgres::failure::Failure;
 
@@ -36,23 +36,28 @@ pub struct CleanupReport {
 }
 
 pub(crate) struct Cleaner {
-    pub(crate) database: Arc<Database>,
-    /// Zero for never.
-    pub(crate) interval: Duration,
-    pub(crate) batch_max: i64,
+    core: Arc<Core>,
+    batch_max: i64,
     /// One pass at a time on this node.
-    pub(crate) passes: Mutex<()>,
+    passes: Mutex<()>,
 }
 
 impl Cleaner {
-    /// Cleans up at each interval, with a jitter, until stopped.
-    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        if self.interval.is_zero() {
-            return;
+    /// Starts the task, unless the interval is zero.
+    pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Arc<Self> {
+        let batch_max = i64::try_from(core.config.cleanup_batch_max).unwrap_or(i64::MAX);
+        let cleaner = Arc::new(Self { core: Arc::clone(core), batch_max, passes: Mutex::default() });
+        if !core.config.cleanup_interval.is_zero() {
+            tasks.serving.spawn(|stop| Arc::clone(&cleaner).run(stop));
         }
+        cleaner
+    }
+
+    /// Cleans up at each interval, with a jitter, until stopped.
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(jittered(self.interval)) => {}
+                () = tokio::time::sleep(jittered(self.core.config.cleanup_interval)) => {}
                 () = stop.cancelled() => return,
             }
             tokio::select! {
@@ -76,21 +81,22 @@ impl Cleaner {
     async fn clean(&self, done: &mut CleanupReport) -> Result<(), Failure> {
         while self.count(
             &mut done.expired,
-            self.database.clean_expired(self.batch_max).await?,
+            self.core.database.clean_expired(self.batch_max).await?,
             &mut done.left_to_another,
         ) {
             tokio::time::sleep(PAUSE).await;
         }
         while self.count(
             &mut done.attributes,
-            self.database.clean_attributes(self.batch_max).await?,
+            self.core.database.clean_attributes(self.batch_max).await?,
             &mut done.left_to_another,
         ) {
             tokio::time::sleep(PAUSE).await;
         }
         let mut after = Uuid::nil();
         loop {
-            let page = self.database.clean_idle(after, self.batch_max.saturating_mul(PAGE_FACTOR)).await?;
+            let page =
+                self.core.database.clean_idle(after, self.batch_max.saturating_mul(PAGE_FACTOR)).await?;
             self.count(&mut done.idle, page.cleaned, &mut done.left_to_another);
             match page.next {
                 Some(next) if page.cleaned.leader => after = next,

@@ -122,6 +122,7 @@ mod postgres;
 mod signing;
 // Floor 2: reading, writing, hearing.
 mod cleanup;
+mod core;
 mod invalidation;
 mod loader;
 mod lock;

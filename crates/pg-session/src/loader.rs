@@ -8,7 +8,6 @@
 //! Results enter the cache through the ticket taken before the statement left, and through nothing else.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::DefaultHashBuilder;
@@ -17,17 +16,17 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::cache::{Cache, Ticket};
+use crate::cache::Ticket;
+use crate::core::{Core, Tasks};
 use crate::error::{Error, ErrorKind};
-use crate::failpoints::{Point, Probes};
+use crate::failpoints::Point;
 use crate::id::SessionId;
 use crate::invalidation::trust::Ended;
-use crate::postgres::Database;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::session::record::SharedRecord;
 
 /// Statements under way at once.
-pub(crate) const LOADERS: usize = 2;
+const LOADERS: usize = 2;
 /// Tries of one statement that collided or whose plan was outdated.
 const TRIES_MAX: u32 = 3;
 /// Reads that may wait for one session.
@@ -46,14 +45,7 @@ type LoadWaiters = SmallVec<[oneshot::Sender<Answer>; 1]>;
 pub(crate) struct Loader {
     queue: Mutex<Queue>,
     wake: Notify,
-    cache: Arc<Cache>,
-    database: Arc<Database>,
-    probes: Probes,
-    batch_max: usize,
-    queue_max: usize,
-    statements: AtomicU64,
-    sessions: AtomicU64,
-    lost_versions: AtomicU64,
+    core: Arc<Core>,
 }
 
 /// What the loader has done since the manager's start.
@@ -85,38 +77,27 @@ struct Flight {
 }
 
 impl Loader {
-    pub(crate) fn new(
-        cache: Arc<Cache>,
-        database: Arc<Database>,
-        probes: Probes,
-        batch_max: usize,
-        queue_max: usize,
-    ) -> Self {
-        Self {
-            queue: Mutex::default(),
-            wake: Notify::new(),
-            cache,
-            database,
-            probes,
-            batch_max,
-            queue_max,
-            statements: AtomicU64::new(0),
-            sessions: AtomicU64::new(0),
-            lost_versions: AtomicU64::new(0),
+    /// Starts the tasks.
+    pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Arc<Self> {
+        let loader = Arc::new(Self { queue: Mutex::default(), wake: Notify::new(), core: Arc::clone(core) });
+        for _ in 0..LOADERS {
+            tasks.serving.spawn(|stop| Arc::clone(&loader).run(stop));
         }
+        loader
     }
 
     pub(crate) fn stats(&self) -> LoadStats {
+        let counters = &self.core.counters;
         LoadStats {
-            sessions: self.sessions.load(Ordering::Relaxed),
-            statements: self.statements.load(Ordering::Relaxed),
-            lost_versions: self.lost_versions.load(Ordering::Relaxed),
+            sessions: counters.loads.get(),
+            statements: counters.load_statements.get(),
+            lost_versions: counters.lost_versions.get(),
         }
     }
 
     /// Counts a read of a version that the database has lost, and logs the first.
     pub(crate) fn count_lost_version(&self) {
-        if self.lost_versions.fetch_add(1, Ordering::Relaxed) == 0 {
+        if self.core.counters.lost_versions.add(1) == 0 {
             warn!(
                 "a client holds a newer version of its session than the database: it was restored, or a failover lost \
                  commits; the node answers with the database's version (logged once, counted in lost_versions)"
@@ -145,14 +126,14 @@ impl Loader {
         }
         if let Some(flight) = queue.flights.get_mut(&id)
             && may_join()
-            && self.cache.is_current(flight.ticket, id)
+            && self.core.cache.is_current(flight.ticket, id)
         {
             return join(&mut flight.waiters, waiter);
         }
         if let Some(waiters) = queue.waiters.get_mut(&id) {
             return join(waiters, waiter);
         }
-        if queue.order.len() >= self.queue_max {
+        if queue.order.len() >= self.core.config.load_queue_max {
             return Err(overloaded());
         }
         queue.order.push_back(id);
@@ -163,7 +144,7 @@ impl Loader {
     }
 
     /// One lane: takes what is queued now, loads it, answers; until stopped.
-    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
         let _end = LaneEnd { loader: &self, stop: &stop };
         loop {
             let (ids, ticket) = self.start_batch();
@@ -175,7 +156,7 @@ impl Loader {
             }
             let airborne = Airborne { loader: &self, ids: &ids };
             let loaded = self.fetch(&ids).await;
-            self.probes.reach(Point::Loaded).await;
+            self.core.failpoints.reach(Point::Loaded).await;
             self.complete_batch(airborne, ticket, &loaded);
             // For ids that waited for these flights to land.
             self.wake.notify_one();
@@ -187,10 +168,10 @@ impl Loader {
     /// Moves queued ids into the air, at most one flight for each. The ticket is taken before the query leaves.
     fn start_batch(&self) -> (Vec<SessionId>, Ticket) {
         let mut queue = self.queue();
-        let ticket = self.cache.ticket();
+        let ticket = self.core.cache.ticket();
         let mut ids = Vec::new();
         let mut flying = VecDeque::new();
-        while ids.len() < self.batch_max {
+        while ids.len() < self.core.config.load_batch_max {
             let Some(id) = queue.order.pop_front() else { break };
             if queue.flights.contains_key(&id) {
                 flying.push_back(id);
@@ -208,9 +189,9 @@ impl Loader {
     async fn fetch(&self, ids: &[SessionId]) -> Result<Fetched, Error> {
         let mut tries = 1;
         loop {
-            self.statements.fetch_add(1, Ordering::Relaxed);
-            self.sessions.fetch_add(ids.len() as u64, Ordering::Relaxed);
-            match self.database.load(ids).await {
+            self.core.counters.load_statements.add(1);
+            self.core.counters.loads.add(ids.len());
+            match self.core.database.load(ids).await {
                 Ok(found) => {
                     return Ok(found
                         .into_iter()
@@ -240,9 +221,9 @@ impl Loader {
             };
             match &answer {
                 Ok(Some(record)) => {
-                    self.cache.install(ticket, record);
+                    self.core.cache.install(ticket, record);
                 }
-                Ok(None) => self.cache.mark_absent(id),
+                Ok(None) => self.core.cache.mark_absent(id),
                 Err(_) => {}
             }
             for waiter in airborne.land() {

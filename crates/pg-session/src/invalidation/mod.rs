@@ -27,23 +27,44 @@ use tracing::{debug, info, warn};
 
 use self::notification::Message;
 use self::proof::Prover;
+use self::resync::Resync;
 use self::trust::{Ended, Trust};
-use crate::cache::{Cache, Dropping};
+use crate::cache::Dropping;
+use crate::core::{Core, Tasks};
 use crate::lock::waiters::Waiters;
 
 /// What the hearing task works on.
 pub(crate) struct InvalidationTask {
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) trust: Arc<Trust>,
-    pub(crate) waiters: Arc<Waiters>,
+    core: Arc<Core>,
+    trust: Arc<Trust>,
+    waiters: Arc<Waiters>,
     /// Notified at each start of listening.
-    pub(crate) resync: Arc<Notify>,
-    pub(crate) prover: Arc<Prover>,
+    resync: Arc<Notify>,
+    prover: Arc<Prover>,
 }
 
 impl InvalidationTask {
+    /// Starts to handle the events, and to verify the memory after a reconnect.
+    pub(crate) fn spawn(
+        core: &Arc<Core>,
+        tasks: &Tasks,
+        events: Subscription,
+        trust: &Arc<Trust>,
+        waiters: &Arc<Waiters>,
+        prover: &Arc<Prover>,
+    ) {
+        let task = Self {
+            core: Arc::clone(core),
+            trust: Arc::clone(trust),
+            waiters: Arc::clone(waiters),
+            resync: Resync::spawn(core, tasks),
+            prover: Arc::clone(prover),
+        };
+        tasks.serving.spawn(|stop| task.run(events, stop));
+    }
+
     /// Handles events in the order in which they come, until stopped.
-    pub(crate) async fn run(self, mut events: Subscription, stop: CancellationToken) {
+    async fn run(self, mut events: Subscription, stop: CancellationToken) {
         // Dropped half-way only with its runtime.
         let mut end = TrustEnd { trust: Arc::clone(&self.trust), ended: Ended::RuntimeGone };
         let mut malformed = 0_u64;
@@ -68,7 +89,7 @@ impl InvalidationTask {
                     }
                 },
                 Some(Event::Listening) => {
-                    self.cache.start_listening();
+                    self.core.cache.start_listening();
                     self.waiters.hear();
                     self.resync.notify_one();
                     self.prover.set_listening(true);
@@ -91,20 +112,20 @@ impl InvalidationTask {
     fn disconnect(&self) {
         self.trust.revoke();
         self.prover.set_listening(false);
-        self.cache.stop_listening();
+        self.core.cache.stop_listening();
         self.waiters.disconnect();
     }
 
     async fn apply(&self, message: Message) {
         match message {
             Message::Changed(list) => {
-                list.into_iter().for_each(|(id, version)| self.cache.invalidate(id, version));
+                list.into_iter().for_each(|(id, version)| self.core.cache.invalidate(id, version));
             }
-            Message::Deleted(ids) => ids.into_iter().for_each(|id| self.cache.remove(id)),
-            Message::DropUser(user) => drop_in_steps(self.cache.remove_user(user)).await,
-            Message::DropGroup(group) => drop_in_steps(self.cache.remove_group(group)).await,
+            Message::Deleted(ids) => ids.into_iter().for_each(|id| self.core.cache.remove(id)),
+            Message::DropUser(user) => drop_in_steps(self.core.cache.remove_user(user)).await,
+            Message::DropGroup(group) => drop_in_steps(self.core.cache.remove_group(group)).await,
             Message::DropAll => {
-                self.cache.remove_all();
+                self.core.cache.remove_all();
                 // Frees the memory.
                 self.resync.notify_one();
             }

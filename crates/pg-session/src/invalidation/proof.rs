@@ -25,9 +25,8 @@ use uuid::Uuid;
 
 use super::trust::Trust;
 use crate::clock::Tick;
+use crate::core::{Core, Tasks};
 use crate::error::Error;
-use crate::postgres::Database;
-use crate::session::record::Policy;
 
 /// Proofs each trust window: two may be lost before trust ends.
 pub(crate) const PROOFS_PER_WINDOW: u32 = 3;
@@ -36,8 +35,7 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// Sends the numbers, and recognises the one that comes back.
 pub(crate) struct Prover {
-    policy: Arc<Policy>,
-    database: Arc<Database>,
+    core: Arc<Core>,
     trust: Arc<Trust>,
     interval: Duration,
     wait: Duration,
@@ -68,17 +66,13 @@ pub(crate) struct Attempts {
 }
 
 impl Prover {
-    pub(crate) fn new(
-        policy: Arc<Policy>,
-        database: Arc<Database>,
-        trust: Arc<Trust>,
-        trust_window: Duration,
-    ) -> Self {
+    /// Starts the task.
+    pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks, trust: &Arc<Trust>) -> Arc<Self> {
+        let trust_window = core.config.trust_window;
         let interval = trust_window / PROOFS_PER_WINDOW;
-        Self {
-            policy,
-            database,
-            trust,
+        let prover = Arc::new(Self {
+            core: Arc::clone(core),
+            trust: Arc::clone(trust),
             interval,
             // One that takes longer than the rest of the window cannot renew the trust in time.
             wait: (trust_window - interval).max(WAIT_MIN),
@@ -86,11 +80,13 @@ impl Prover {
             listening: watch::Sender::new(false),
             pending: Mutex::default(),
             attempts: watch::Sender::default(),
-        }
+        });
+        tasks.serving.spawn(|stop| Arc::clone(&prover).run(stop));
+        prover
     }
 
     /// While the node listens, sends a number at each interval and when one is asked for, until stopped.
-    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut listening = self.listening.subscribe();
         loop {
             tokio::select! {
@@ -139,11 +135,11 @@ impl Prover {
     async fn prove(&self, listening: &mut watch::Receiver<bool>) -> bool {
         let number = Uuid::new_v4();
         // Before the number is sent, so never later than its commit.
-        let as_of = self.policy.clock.now();
+        let as_of = self.core.policy.clock.now();
         let mut changes = self.trust.watch();
         *self.pending() = Some(Pending { number, as_of });
         // Not dropped half-way: its connection would go back to the pool with an answer that may never come.
-        if let Err(failure) = self.database.notify_proof(number, self.wait).await {
+        if let Err(failure) = self.core.database.notify_proof(number, self.wait).await {
             self.failed(as_of, Some(Arc::new(failure.into_read_error())));
             return true;
         }

@@ -12,8 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::cache::Cache;
-use crate::postgres::Database;
+use crate::core::{Core, Tasks};
 use crate::postgres::failure::Failure;
 
 /// Sessions verified by one statement.
@@ -24,15 +23,21 @@ const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What the task works on.
-pub(crate) struct Resync {
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) database: Arc<Database>,
-    pub(crate) wanted: Arc<Notify>,
+pub(super) struct Resync {
+    core: Arc<Core>,
+    wanted: Arc<Notify>,
 }
 
 impl Resync {
-    /// Verifies the memory each time that listening has started, until stopped.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    /// Starts the task. It verifies the memory each time that the result is notified.
+    pub(super) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Arc<Notify> {
+        let wanted = Arc::<Notify>::default();
+        let resync = Self { core: Arc::clone(core), wanted: Arc::clone(&wanted) };
+        tasks.serving.spawn(|stop| resync.run(stop));
+        wanted
+    }
+
+    async fn run(self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = self.wanted.notified() => {}
@@ -46,10 +51,10 @@ impl Resync {
     }
 
     async fn verify_all(&self) {
-        let epoch = self.cache.epoch();
-        let cache = Arc::clone(&self.cache);
+        let epoch = self.core.cache.epoch();
+        let core = Arc::clone(&self.core);
         // It looks at each entry, of which there may be a million.
-        let ids = match tokio::task::spawn_blocking(move || cache.unverified()).await {
+        let ids = match tokio::task::spawn_blocking(move || core.cache.unverified()).await {
             Ok(ids) => ids,
             Err(error) => {
                 return warn!(%error, "the cached sessions could not be listed; the node loads them on demand");
@@ -69,7 +74,7 @@ impl Resync {
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
-                if self.cache.epoch() != epoch {
+                if self.core.cache.epoch() != epoch {
                     // The next start of listening verifies everything anew.
                     return;
                 }
@@ -79,12 +84,12 @@ impl Resync {
     }
 
     async fn verify(&self, ids: &[crate::id::SessionId]) -> Result<(), Failure> {
-        let ticket = self.cache.ticket();
-        let standings = self.database.versions(ids).await?;
+        let ticket = self.core.cache.ticket();
+        let standings = self.core.database.versions(ids).await?;
         let found: HashMap<_, _> =
             standings.iter().map(|found| (found.id, (found.revision, found.last_accessed_at))).collect();
         for &id in ids {
-            self.cache.verify(ticket, id, found.get(&id).copied());
+            self.core.cache.verify(ticket, id, found.get(&id).copied());
         }
         Ok(())
     }

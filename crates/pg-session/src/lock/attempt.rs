@@ -4,6 +4,7 @@
 //! for a caller that has stopped waiting is given back. All tries of one attempt carry one owner id, so a try after
 //! an unanswered one takes the lock once, with one fence.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,7 +15,7 @@ use super::fence::Fence;
 use super::lease::Lease;
 use super::renewal::{Keeper, LeaseRow, end_of};
 use super::shutting_down;
-use super::waiters::Place;
+use super::waiters::{Place, Waiters};
 use crate::clock::Tick;
 use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
@@ -32,6 +33,7 @@ type Reply = oneshot::Sender<Result<Lease, LockError>>;
 
 pub(super) struct Attempt {
     row: LeaseRow,
+    waiters: Arc<Waiters>,
     label: Option<String>,
     lease: Duration,
     wait: Duration,
@@ -52,8 +54,14 @@ struct Refusal {
 }
 
 impl Attempt {
-    pub(super) fn new(row: LeaseRow, label: Option<String>, lease: Duration, wait: Duration) -> Self {
-        Self { row, label, lease, wait, in_doubt: false }
+    pub(super) fn new(
+        row: LeaseRow,
+        waiters: Arc<Waiters>,
+        label: Option<String>,
+        lease: Duration,
+        wait: Duration,
+    ) -> Self {
+        Self { row, waiters, label, lease, wait, in_doubt: false }
     }
 
     /// Takes the lock, answers, and keeps what it took.
@@ -78,8 +86,8 @@ impl Attempt {
         if self.wait.is_zero() {
             return self.ask().await.map_err(|refusal| refusal.error);
         }
-        let place = self.row.context.waiters.enter(self.row.key.wake());
-        let stop = self.row.context.stop.clone();
+        let place = self.waiters.enter(self.row.key.wake());
+        let stop = self.row.stop.clone();
         let mut over = std::pin::pin!(sleep(self.wait));
         let turn = tokio::select! {
             turn = place.turn() => turn,
@@ -108,14 +116,14 @@ impl Attempt {
 
     /// Asks the database, again if another transaction got in the way.
     async fn ask(&mut self) -> Result<Grant, Refusal> {
-        let LeaseRow { context, key, owner } = &self.row;
-        let clock = &context.policy.clock;
+        let LeaseRow { core, key, owner, .. } = &self.row;
+        let clock = &core.policy.clock;
         for _ in 0..MOVED_TRIES_MAX {
             let sent = clock.now();
-            match context.database.acquire_lock(key, *owner, self.label.as_deref(), self.lease).await {
+            match core.database.acquire_lock(key, *owner, self.label.as_deref(), self.lease).await {
                 Ok(Acquired::Taken { fence }) => {
                     if clock.now() < end_of(sent, self.lease) {
-                        let fence = if context.probes.holds(Guard::Fence) { fence } else { 1 };
+                        let fence = if core.failpoints.holds(Guard::Fence) { fence } else { 1 };
                         return Ok(Grant { fence: Fence::new(fence), sent });
                     }
                     // The answer took as long as the lease. It is ours in the database: the next try prolongs it.

@@ -40,11 +40,9 @@ pub use self::fence::Fence;
 pub use self::lease::{Lease, Loss};
 use self::renewal::LeaseRow;
 use self::waiters::Waiters;
+use crate::core::{Core, Stage, Tasks};
 use crate::error::{Error, ErrorKind};
-use crate::failpoints::Probes;
-use crate::postgres::Database;
 use crate::postgres::lock::{Holding, LockKey, check_text};
-use crate::session::record::Policy;
 
 /// Locks that one node may hold or wait for at once.
 pub(crate) const LOCKS_MAX: usize = 10_000;
@@ -56,15 +54,10 @@ pub(crate) const LEASE_MAX: Duration = Duration::from_secs(24 * 3_600);
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// The locks of one node.
-pub(crate) struct Locks(Arc<LockContext>);
-
-/// What every attempt and keeper works with.
-struct LockContext {
-    policy: Arc<Policy>,
-    database: Arc<Database>,
+pub(crate) struct Locks {
+    core: Arc<Core>,
     waiters: Arc<Waiters>,
     slots: Arc<Semaphore>,
-    probes: Probes,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -78,17 +71,16 @@ pub(crate) struct Request {
 }
 
 impl Locks {
-    /// The tasks run in `tasks`, and give back what they hold when `stop` says so.
-    pub(crate) fn new(
-        policy: Arc<Policy>,
-        database: Arc<Database>,
-        waiters: Arc<Waiters>,
-        probes: Probes,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
-        let slots = Arc::new(Semaphore::new(LOCKS_MAX));
-        Self(Arc::new(LockContext { policy, database, waiters, slots, probes, tasks, stop }))
+    /// Each lock has a task of its own. It gives back what it holds when it is stopped.
+    pub(crate) fn new(core: &Arc<Core>, tasks: &Tasks, waiters: Arc<Waiters>) -> Self {
+        let Stage { tasks, stop, .. } = &tasks.locking;
+        Self {
+            core: Arc::clone(core),
+            waiters,
+            slots: Arc::new(Semaphore::new(LOCKS_MAX)),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        }
     }
 
     /// Takes the lock. If the future is dropped, what was taken or may have been taken is given back.
@@ -97,12 +89,17 @@ impl Locks {
         if request.key.is_of_nobody() {
             return Err(LockError::SessionGone);
         }
-        let context = &self.0;
-        let slot = Arc::clone(&context.slots).try_acquire_owned().map_err(|_| overloaded())?;
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| overloaded())?;
         let (reply, outcome) = oneshot::channel();
-        let row = LeaseRow { context: Arc::clone(context), key: request.key, owner: Uuid::new_v4() };
-        let attempt = Attempt::new(row, request.label, request.lease, request.wait);
-        context.tasks.spawn(async move {
+        let row = LeaseRow {
+            core: Arc::clone(&self.core),
+            stop: self.stop.clone(),
+            key: request.key,
+            owner: Uuid::new_v4(),
+        };
+        let waiters = Arc::clone(&self.waiters);
+        let attempt = Attempt::new(row, waiters, request.label, request.lease, request.wait);
+        self.tasks.spawn(async move {
             attempt.run(reply).await;
             drop(slot);
         });
@@ -111,12 +108,12 @@ impl Locks {
 
     /// Who has the lock.
     pub(crate) async fn holder(&self, key: &LockKey) -> Result<Option<Holding>, Error> {
-        self.0.database.lock_holder(key).await.map_err(|failure| failure.into_read_error())
+        self.core.database.lock_holder(key).await.map_err(|failure| failure.into_read_error())
     }
 
     /// Locks that are held, waited for or being given back.
     pub(crate) fn count(&self) -> usize {
-        LOCKS_MAX - self.0.slots.available_permits()
+        LOCKS_MAX - self.slots.available_permits()
     }
 }
 

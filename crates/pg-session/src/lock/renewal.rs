@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -16,8 +17,9 @@ use super::error::{LockError, failed};
 use super::fence::Fence;
 use super::lease::{Lease, Loss};
 use super::lease_state::LeaseState;
-use super::{LockContext, shutting_down};
+use super::shutting_down;
 use crate::clock::Tick;
+use crate::core::Core;
 use crate::postgres::lock::{Freed, LockKey};
 
 /// A renewal each third of the lease: two may fail before the lease ends.
@@ -39,7 +41,8 @@ pub(super) enum LeaseCommand {
 
 /// One acquisition's claim on a row.
 pub(super) struct LeaseRow {
-    pub(super) context: Arc<LockContext>,
+    pub(super) core: Arc<Core>,
+    pub(super) stop: CancellationToken,
     pub(super) key: LockKey,
     pub(super) owner: Uuid,
 }
@@ -68,7 +71,7 @@ enum Ending {
 impl Keeper {
     /// For a lease that was granted to a statement sent at `sent`.
     pub(super) fn new(row: LeaseRow, fence: Fence, lease: Duration, sent: Tick) -> (Lease, Self) {
-        let standing = Arc::new(LeaseState::new(Arc::clone(&row.context.policy), end_of(sent, lease)));
+        let standing = Arc::new(LeaseState::new(Arc::clone(&row.core.policy), end_of(sent, lease)));
         // One order at a time: a guard has one owner, and `extend` waits for its answer.
         let (sender, orders) = mpsc::channel(1);
         let guard = Lease::new(Arc::clone(&standing), sender, fence);
@@ -95,13 +98,13 @@ impl Keeper {
     }
 
     async fn hold(&mut self) -> Ending {
-        let stop = self.row.context.stop.clone();
+        let stop = self.row.stop.clone();
         loop {
             let remaining = self.standing.remaining();
             if remaining.is_zero() {
                 return Ending::Lost(self.standing.loss().unwrap_or(Loss::Expired));
             }
-            let now = self.row.context.policy.clock.now();
+            let now = self.row.core.policy.clock.now();
             tokio::select! {
                 order = self.orders.recv() => match order {
                     None => return Ending::Dropped,
@@ -112,7 +115,7 @@ impl Keeper {
                     }
                 },
                 () = sleep(self.next.since(now).min(remaining)) => {
-                    if self.next <= self.row.context.policy.clock.now() {
+                    if self.next <= self.row.core.policy.clock.now() {
                         // The loop's head looks at what became of it.
                         let _ = self.renew().await;
                     }
@@ -128,11 +131,11 @@ impl Keeper {
         if remaining.is_zero() {
             return Err(LockError::Expired);
         }
-        let clock = &self.row.context.policy.clock;
+        let clock = &self.row.core.policy.clock;
         let sent = clock.now();
         let timeout = (self.lease / RENEWALS_PER_LEASE).min(remaining);
-        let LeaseRow { context, key, owner } = &self.row;
-        let outcome = match context.database.renew_lock(key, *owner, self.lease, timeout).await {
+        let LeaseRow { core, key, owner, .. } = &self.row;
+        let outcome = match core.database.renew_lock(key, *owner, self.lease, timeout).await {
             Ok(true) if self.standing.renew(end_of(sent, self.lease)) => {
                 self.next = sent.plus(self.lease / RENEWALS_PER_LEASE);
                 return Ok(());
@@ -173,8 +176,8 @@ impl Keeper {
     async fn release(&mut self, reply: oneshot::Sender<Result<(), LockError>>) {
         // A lease that a shutdown ended was the holder's until now.
         let held = self.standing.is_held() || self.standing.loss() == Some(Loss::Shutdown);
-        let LeaseRow { context, key, owner } = &self.row;
-        let answer = match context.database.release_lock(key, *owner).await {
+        let LeaseRow { core, key, owner, .. } = &self.row;
+        let answer = match core.database.release_lock(key, *owner).await {
             Ok(Freed::Live) if held => Ok(()),
             Ok(Freed::Live | Freed::Expired) => Err(LockError::Expired),
             Ok(Freed::NotOwned) => Err(LockError::NotHeld),
@@ -198,21 +201,21 @@ impl Drop for Keeper {
 impl LeaseRow {
     /// Gives back what is or may be taken, for at most `lease`, after which it is free anyway.
     pub(super) async fn free(&self, lease: Duration) {
-        let Self { context, key, owner } = self;
-        let end = context.policy.clock.now().plus(lease);
+        let Self { core, stop, key, owner } = self;
+        let end = core.policy.clock.now().plus(lease);
         let mut pause = FREE_PAUSE;
         loop {
-            let failure = match context.database.release_lock(key, *owner).await {
+            let failure = match core.database.release_lock(key, *owner).await {
                 Ok(freed) => return debug!(lock = key.name(), ?freed, "gave a lock back"),
                 Err(failure) => failure,
             };
-            if context.stop.is_cancelled() || context.policy.clock.now() >= end {
+            if stop.is_cancelled() || core.policy.clock.now() >= end {
                 let lock = key.name();
                 return info!(lock, error = %failure.error, "a lock could not be given back, it ends with its lease");
             }
             tokio::select! {
                 () = sleep(pause) => {}
-                () = context.stop.cancelled() => {}
+                () = stop.cancelled() => {}
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }

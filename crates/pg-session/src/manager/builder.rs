@@ -5,24 +5,21 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use pg_listen::{Listener, Subscription};
-use tokio::sync::Notify;
 use tokio_postgres::config::TargetSessionAttrs;
 use tracing::warn;
 
 use super::listening::{Begun, Way};
 use super::modify::KeyedQueue;
-use super::{Node, SessionManager, Stage, Tasks};
-use crate::cache::Cache;
+use super::{Node, SessionManager};
 use crate::cleanup::Cleaner;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::core::{Core, Tasks};
 use crate::error::{Error, ErrorKind};
-use crate::failpoints::Probes;
 use crate::invalidation::InvalidationTask;
 use crate::invalidation::proof::Prover;
-use crate::invalidation::resync::Resync;
 use crate::invalidation::trust::Trust;
-use crate::loader::{LOADERS, Loader};
+use crate::loader::Loader;
 use crate::lock::Locks;
 use crate::lock::waiters::Waiters;
 use crate::postgres::connect_options::ConnectOptions;
@@ -191,14 +188,8 @@ impl Builder {
             idle_timeout: self.config.idle_timeout,
             touch_resolution: self.config.touch_resolution(),
         });
-        let database = Arc::new(Database::new(
-            pool,
-            mode,
-            Arc::clone(&policy),
-            names,
-            &self.config,
-            &self.database_clock,
-        ));
+        let database =
+            Database::new(pool, mode, Arc::clone(&policy), names, &self.config, &self.database_clock);
         // First, because it needs a primary: the tables of a standby may be old.
         database.learn_clock().await?;
         database.prepare_tables(self.config.migrations).await?;
@@ -207,12 +198,12 @@ impl Builder {
             ListenerSource::Own(server) => (make_listener(&server, &self.config)?, true),
         };
         let events = listener.subscribe(database.names().channel()).await.map_err(from_listener_error)?;
-        let manager =
-            SessionManager(Arc::new(start(self.config, policy, database, (listener, owns_listener), events)));
+        let core = Core::new(self.config, policy, database);
+        let manager = SessionManager(Arc::new(start(core, (listener, owns_listener), events)));
         if !owns_listener {
             manager.0.keep_proving();
         }
-        let patience = manager.0.config.query_timeout.max(START_WAIT_MIN);
+        let patience = manager.0.core.config.query_timeout.max(START_WAIT_MIN);
         if let Begun::Untrusted(cause) = manager.0.begin_listening(way, patience).await? {
             warn!(cause, "the listener is not in sync yet, sessions are read from the database until it is");
         }
@@ -248,94 +239,24 @@ enum ListenerSource {
     Application(Listener),
 }
 
-fn start(
-    config: Config,
-    policy: Arc<Policy>,
-    database: Arc<Database>,
-    (listener, owns_listener): (Listener, bool),
-    events: Subscription,
-) -> Node {
-    let probes = Probes::default();
-    let cache = Arc::new(Cache::new(config.cache_sessions_max, config.cache_ttl, probes.clone()));
-    let trust = Arc::new(Trust::new(config.trust_window));
-    let tasks = Tasks { writing: Stage::new(), serving: Stage::new(), locking: Stage::new() };
-    let Stage { tasks: serving, stop, .. } = &tasks.serving;
-
-    let wanted = Arc::new(Notify::new());
+fn start(core: Arc<Core>, (listener, owns_listener): (Listener, bool), events: Subscription) -> Node {
+    let trust = Arc::new(Trust::new(core.config.trust_window));
+    let tasks = Tasks::new();
     let waiters = Arc::<Waiters>::default();
-    let prover = Arc::new(Prover::new(
-        Arc::clone(&policy),
-        Arc::clone(&database),
-        Arc::clone(&trust),
-        config.trust_window,
-    ));
-    serving.spawn(Arc::clone(&prover).run(stop.clone()));
-    let invalidation_task = InvalidationTask {
-        cache: Arc::clone(&cache),
-        trust: Arc::clone(&trust),
-        waiters: Arc::clone(&waiters),
-        resync: Arc::clone(&wanted),
-        prover: Arc::clone(&prover),
-    };
-    serving.spawn(invalidation_task.run(events, stop.clone()));
-    let resync = Resync { cache: Arc::clone(&cache), database: Arc::clone(&database), wanted };
-    serving.spawn(resync.run(stop.clone()));
-
-    let loader = Arc::new(Loader::new(
-        Arc::clone(&cache),
-        Arc::clone(&database),
-        probes.clone(),
-        config.load_batch_max,
-        config.load_queue_max,
-    ));
-    for _ in 0..LOADERS {
-        serving.spawn(Arc::clone(&loader).run(stop.clone()));
-    }
-    let touches = Arc::new(TouchBuffer::new(Arc::clone(&cache), Arc::clone(&database), &config));
-    serving.spawn(Arc::clone(&touches).run(stop.clone()));
-
-    let cleaner = Arc::new(Cleaner {
-        database: Arc::clone(&database),
-        interval: config.cleanup_interval,
-        batch_max: i64::try_from(config.cleanup_batch_max).unwrap_or(i64::MAX),
-        passes: tokio::sync::Mutex::default(),
-    });
-    serving.spawn(Arc::clone(&cleaner).run(stop.clone()));
-
-    let writer = Writer::start(
-        &config,
-        Arc::clone(&policy),
-        Arc::clone(&cache),
-        Arc::clone(&database),
-        probes.clone(),
-        &tasks.writing.tasks,
-        &tasks.writing.stop,
-    );
-    let locks = Locks::new(
-        Arc::clone(&policy),
-        Arc::clone(&database),
-        waiters,
-        probes.clone(),
-        tasks.locking.tasks.clone(),
-        tasks.locking.stop.clone(),
-    );
-    let turns = KeyedQueue::new();
+    let prover = Prover::spawn(&core, &tasks, &trust);
+    InvalidationTask::spawn(&core, &tasks, events, &trust, &waiters, &prover);
     Node {
-        config,
-        policy,
-        cache,
+        loader: Loader::spawn(&core, &tasks),
+        touches: TouchBuffer::spawn(&core, &tasks),
+        cleaner: Cleaner::spawn(&core, &tasks),
+        writer: Writer::spawn(&core, &tasks),
+        locks: Locks::new(&core, &tasks, waiters),
+        turns: KeyedQueue::new(),
+        core,
         trust,
         prover,
-        loader,
-        writer,
-        touches,
-        locks,
-        turns,
-        cleaner,
-        database,
         listener,
         owns_listener,
-        probes,
         tasks,
     }
 }

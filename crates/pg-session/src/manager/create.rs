@@ -48,7 +48,7 @@ impl SessionManager {
             node: &self.0,
             user_id,
             group_id: None,
-            expiry: Expiry::In(self.0.config.absolute_timeout),
+            expiry: Expiry::In(self.0.core.config.absolute_timeout),
             idle_limit: IdleLimit::Enforced,
             attributes: Changes::default(),
         }
@@ -136,7 +136,7 @@ impl Create<'_> {
     }
 
     fn put<T: Serialize + ?Sized>(mut self, key: &str, value: &T, lifetime: Lifetime) -> Result<Self, Error> {
-        put(&mut self.attributes, &self.node.policy, key, value, lifetime)?;
+        put(&mut self.attributes, &self.node.core.policy, key, value, lifetime)?;
         Ok(self)
     }
 
@@ -144,9 +144,9 @@ impl Create<'_> {
         let node = self.node;
         node.check_open()?;
         check_expiry(self.expiry)?;
-        check(&node.policy, &Attributes::default(), std::iter::empty(), &self.attributes)?;
+        check(&node.core.policy, &Attributes::default(), std::iter::empty(), &self.attributes)?;
         let id = SessionId::random();
-        let limited = node.config.sessions_per_user_max > 0;
+        let limited = node.core.config.sessions_per_user_max > 0;
         let conflict_key = self.user_id.filter(|_| limited).map_or(id.expose(), UserId::as_uuid);
         let Self { user_id, group_id, expiry, idle_limit, attributes, .. } = self;
         let record = node

@@ -100,7 +100,7 @@ impl SessionManager {
         user: impl Into<UserId>,
         key: &str,
     ) -> Result<u64, Error> {
-        self.0.policy.limits.check_key(key)?;
+        self.0.core.policy.limits.check_key(key)?;
         self.sweep(BulkDelete::RemoveAttribute(user.into(), key.to_owned())).await
     }
 

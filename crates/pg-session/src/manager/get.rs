@@ -104,14 +104,14 @@ impl<'a> Get<'a> {
             return None; // looked at only if asked for: it is on another cache line
         }
         if self.touch {
-            self.node.touches.touch(&record, &self.node.policy, now);
+            self.node.touches.touch(&record, &self.node.core.policy, now);
         }
         Some(record)
     }
 
     #[cold]
     fn miss(self) -> Loading<'a> {
-        self.node.cache.count(Count::Miss, false);
+        self.node.core.cache.count(Count::Miss, false);
         Box::pin(load(self))
     }
 }
@@ -147,7 +147,7 @@ impl Future for GetFuture<'_> {
         match std::mem::replace(&mut self.0, State::Done) {
             State::New(get) => match get.hit() {
                 Some(record) => {
-                    get.node.cache.count(Count::Hit, true);
+                    get.node.core.cache.count(Count::Hit, true);
                     Poll::Ready(Ok(Some(Session::from_cache(record))))
                 }
                 None => self.poll_loading(get.miss(), context),
@@ -184,7 +184,7 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     // A trusted node may share a load that is under way, as it would share a cached session.
     let may_join = || !get.bypass_cache && node.is_trusted();
     let mut loaded = node.loader.load(get.id, may_join).await?;
-    let now = node.policy.clock.database_now();
+    let now = node.core.policy.clock.database_now();
     // Joined a load that left before that version was committed, or the version is not the database's at all; or joined
     // one that saw the session alive before it ended, although this read began after its end.
     let is_outdated = |record: &SharedRecord| record.row.version < get.min_version || !record.is_live(now);
@@ -203,7 +203,7 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
         node.loader.count_lost_version();
     }
     if get.touch {
-        node.touches.touch(&record, &node.policy, now);
+        node.touches.touch(&record, &node.core.policy, now);
     }
     Ok(Some(Session::from_database(record)))
 }
@@ -216,17 +216,17 @@ impl Node {
     fn hit(&self, id: SessionId) -> Option<(SharedRecord, DbTime)> {
         let trusted_until = self.trust.until();
         // Taken apart at once: moving the slot as a whole costs as much as the comparisons.
-        let Slot { record, epoch, until } = self.cache.get(id)?;
-        let tick = self.policy.clock.now();
-        let now = self.policy.clock.database_at(tick);
-        let trusted = tick < trusted_until || !self.probes.holds(Guard::TrustWindow);
-        let verified = epoch == self.cache.epoch() || !self.probes.holds(Guard::Revalidation);
-        let live = now < until || record.lives_on(now) || !self.probes.holds(Guard::Expiry);
+        let Slot { record, epoch, until } = self.core.cache.get(id)?;
+        let tick = self.core.policy.clock.now();
+        let now = self.core.policy.clock.database_at(tick);
+        let trusted = tick < trusted_until || !self.core.failpoints.holds(Guard::TrustWindow);
+        let verified = epoch == self.core.cache.epoch() || !self.core.failpoints.holds(Guard::Revalidation);
+        let live = now < until || record.lives_on(now) || !self.core.failpoints.holds(Guard::Expiry);
         (trusted && verified && live).then_some((record, now))
     }
 
     fn is_trusted(&self) -> bool {
-        self.policy.clock.now() < self.trust.until()
+        self.core.policy.clock.now() < self.trust.until()
     }
 }
 

@@ -40,12 +40,13 @@ impl SessionManager {
     }
 
     async fn list(&self, owner: Owner, id: Uuid) -> Result<Vec<Session>, Error> {
-        let found = self.0.database.list(owner, id, LISTED_MAX).await.map_err(Failure::into_read_error)?;
+        let found =
+            self.0.core.database.list(owner, id, LISTED_MAX).await.map_err(Failure::into_read_error)?;
         let records = found.into_iter().map(|(_, record)| record).collect::<Result<Vec<_>, _>>()?;
         for record in &records {
             // I2: what is older, in memory or under way, must not be served after this. Not installed: two loads of a
             // session at once could leave the older one behind, which is why the loader has one flight for each.
-            self.0.cache.invalidate(record.row.id, record.row.version);
+            self.0.core.cache.invalidate(record.row.id, record.row.version);
         }
         Ok(records.into_iter().map(|record| Session::from_database(SharedRecord::new(record))).collect())
     }

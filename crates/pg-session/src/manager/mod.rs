@@ -18,9 +18,6 @@ mod status;
 
 use std::sync::Arc;
 
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
-
 use self::builder::BARRIERS_PER_WINDOW;
 pub use self::builder::Builder;
 pub use self::create::Create;
@@ -33,18 +30,17 @@ pub use self::rotate::Rotate;
 pub use self::save::Save;
 pub use self::shutdown::ShutdownReport;
 pub use self::status::{Status, Trusted};
-use crate::cache::Cache;
 use crate::cleanup::Cleaner;
 use crate::config::Config;
+use crate::core::{Core, Stage, Tasks};
 use crate::error::Error;
+#[cfg(feature = "testing")]
 use crate::failpoints::Probes;
 use crate::invalidation::proof::Prover;
 use crate::invalidation::pulse;
 use crate::invalidation::trust::{Ended, Trust};
 use crate::loader::Loader;
 use crate::lock::Locks;
-use crate::postgres::Database;
-use crate::session::record::Policy;
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
@@ -59,9 +55,7 @@ pub struct SessionManager(Arc<Node>);
 
 /// Everything that one node has.
 struct Node {
-    config: Config,
-    policy: Arc<Policy>,
-    cache: Arc<Cache>,
+    core: Arc<Core>,
     trust: Arc<Trust>,
     prover: Arc<Prover>,
     loader: Arc<Loader>,
@@ -70,35 +64,9 @@ struct Node {
     cleaner: Arc<Cleaner>,
     turns: KeyedQueue,
     locks: Locks,
-    database: Arc<Database>,
     listener: pg_listen::Listener,
     owns_listener: bool,
-    probes: Probes,
     tasks: Tasks,
-}
-
-/// The node's tasks, in the order in which they end.
-struct Tasks {
-    /// The writer's lanes: first, so that what they have acknowledged can still be heard and touched.
-    writing: Stage,
-    /// Loader, hearing, resync and touches.
-    serving: Stage,
-    /// The tasks that renew locks: stopped first, so that holders can end their work, and waited for last.
-    locking: Stage,
-}
-
-struct Stage {
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    /// Stops the tasks when the last clone of the manager is dropped.
-    _guard: DropGuard,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let stop = CancellationToken::new();
-        Self { tasks: TaskTracker::new(), stop: stop.clone(), _guard: stop.drop_guard() }
-    }
 }
 
 impl SessionManager {
@@ -126,14 +94,14 @@ impl SessionManager {
     /// The settings that the node runs with.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.0.core.config
     }
 
     /// Test hooks of this node; see [`testing`](crate::testing).
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn probes(&self) -> &Probes {
-        &self.0.probes
+        &self.0.core.failpoints
     }
 }
 
@@ -141,7 +109,7 @@ impl Node {
     /// Sends barriers over an application's listener, whose own may come too seldom for this node's trust window.
     fn keep_proving(&self) {
         let Stage { tasks, stop, .. } = &self.tasks.serving;
-        let interval = self.config.trust_window / BARRIERS_PER_WINDOW;
+        let interval = self.core.config.trust_window / BARRIERS_PER_WINDOW;
         tasks.spawn(pulse(self.listener.clone(), interval, stop.clone()));
     }
 

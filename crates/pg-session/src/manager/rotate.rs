@@ -40,7 +40,7 @@ impl SessionManager {
             user_id: None,
             keep: None,
             row: RowChange::default(),
-            grace: self.0.config.rotation_grace,
+            grace: self.0.core.config.rotation_grace,
         }
     }
 }
@@ -146,14 +146,14 @@ impl Rotate<'_> {
         let user_id = user_id.or(session.user_id());
         let keep = keep.unwrap_or_else(|| if changes_user { Keep::none() } else { Keep::All });
         if changes_user && row.expiry.is_none() {
-            row.expiry = Some(Expiry::In(node.config.absolute_timeout));
+            row.expiry = Some(Expiry::In(node.core.config.absolute_timeout));
         }
         if let Some(expiry) = row.expiry {
             check_expiry(expiry)?;
         }
         session.check_keys(&keep)?;
         session.check_limits(&keep)?;
-        let limited = node.config.sessions_per_user_max > 0;
+        let limited = node.core.config.sessions_per_user_max > 0;
         let conflict_key = user_id.filter(|_| limited).map(UserId::as_uuid);
         let (base, changes) = (SharedRecord::clone(session.record()), session.changes().clone());
         let successor = SessionId::random();

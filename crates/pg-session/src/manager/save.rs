@@ -36,7 +36,7 @@ impl SessionManager {
     /// # Ok(()) }
     /// ```
     pub fn save<'a>(&'a self, session: &'a mut Session) -> Save<'a> {
-        let notify = self.0.config.notify_updates;
+        let notify = self.0.core.config.notify_updates;
         Save { node: &self.0, session, check: Check::None, row: RowChange::default(), notify }
     }
 }

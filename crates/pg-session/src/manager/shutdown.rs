@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{SessionManager, Stage};
+use super::SessionManager;
+use crate::core::Stage;
 
 /// What a shutdown left behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +46,7 @@ impl SessionManager {
         let served = end(&tasks.serving, deadline).await;
         let unlocked = end(&tasks.locking, deadline).await;
         let closed = !self.0.owns_listener || timeout_at(deadline, self.0.listener.shutdown()).await.is_ok();
-        self.0.database.close();
+        self.0.core.database.close();
         ShutdownReport {
             writes_left: self.0.writer.waiting(),
             touches_left: self.0.touches.waiting_count(),

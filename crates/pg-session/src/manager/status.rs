@@ -44,12 +44,12 @@ impl SessionManager {
     #[must_use]
     pub fn status(&self) -> Status {
         let node = &self.0;
-        let left = node.trust.until().nanos().saturating_sub(node.policy.clock.now().nanos());
+        let left = node.trust.until().nanos().saturating_sub(node.core.policy.clock.now().nanos());
         let trust = if left == 0 { Trusted::No } else { Trusted::For(Duration::from_nanos(left)) };
         Status {
             trust,
             trust_error: if trust == Trusted::No { node.trust_error() } else { None },
-            cache: node.cache.stats(),
+            cache: node.core.cache.stats(),
             loads: node.loader.stats(),
             writes: node.writer.stats(),
             touches_waiting: node.touches.waiting_count(),
@@ -69,7 +69,7 @@ impl SessionManager {
     pub async fn wait_until_trusted(&self) -> Result<(), Error> {
         let mut changes = self.0.trust.watch();
         let is_settled =
-            |state: &TrustState| state.ended.is_some() || self.0.policy.clock.now() < state.until;
+            |state: &TrustState| state.ended.is_some() || self.0.core.policy.clock.now() < state.until;
         // An error means that the sender is gone, which `self` keeps.
         let ended = changes.wait_for(is_settled).await.ok().and_then(|state| state.ended);
         ended.map_or(Ok(()), |ended| Err(ended.error()))
@@ -79,7 +79,7 @@ impl SessionManager {
     /// Compare a session's times with it, not with the clock of the machine.
     #[must_use]
     pub fn database_time(&self) -> SystemTime {
-        self.0.policy.clock.database_now().into()
+        self.0.core.policy.clock.database_now().into()
     }
 
     /// Sends a notification through the pool and waits until this node's listener receives it. Then this node has handled
@@ -100,7 +100,7 @@ impl SessionManager {
         if !node.listener.status().is_connected() {
             return Err(not_proved("the listener is not connected; it is being replaced", None));
         }
-        let asked = node.policy.clock.now();
+        let asked = node.core.policy.clock.now();
         node.prover.want();
         let outcome = async {
             tokio::select! {
@@ -110,7 +110,7 @@ impl SessionManager {
                 }
             }
         };
-        match tokio::time::timeout(node.config.trust_window, outcome).await {
+        match tokio::time::timeout(node.core.config.trust_window, outcome).await {
             Ok(Some(None)) => Ok(()),
             Ok(Some(Some(cause))) => {
                 Err(not_proved("no notification could be sent through the pool and received", cause))

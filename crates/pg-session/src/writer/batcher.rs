@@ -17,10 +17,10 @@ use quick_cache::DefaultHashBuilder;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::WriteContext;
 use super::blocked::Blocked;
 use super::in_flight::{Finished, InFlight, Keys};
 use super::queue::{Job, QueueBounds};
+use crate::core::Core;
 use crate::postgres::failure::Failure;
 
 /// The most yields before the next batch leaves. Each lets the answered callers queue their next write.
@@ -31,7 +31,7 @@ pub(super) struct Batcher<J> {
     pub(super) jobs: mpsc::Receiver<J>,
     pub(super) held: Arc<AtomicUsize>,
     pub(super) bounds: QueueBounds,
-    pub(super) context: Arc<WriteContext>,
+    pub(super) core: Arc<Core>,
 }
 
 impl<J: Job> Batcher<J> {
@@ -54,10 +54,10 @@ impl<J: Job> Batcher<J> {
                 if batch.is_empty() {
                     break; // all of them wait for what is under way
                 }
-                in_flight.start(batch, &self.context);
+                in_flight.start(batch, &self.core);
             }
             if !in_flight.retries() && blocked.is_due() {
-                in_flight.retry(blocked.take(self.bounds.batch_max), &self.context);
+                in_flight.retry(blocked.take(self.bounds.batch_max), &self.core);
             }
             self.held.store(waiting.len() + blocked.len(), Ordering::Relaxed);
             if drained && waiting.is_empty() && in_flight.is_empty() && blocked.is_empty() {
@@ -95,11 +95,11 @@ impl<J: Job> Batcher<J> {
         if !finished.retry && finished.blocked.is_empty() {
             return;
         }
-        let patience = J::patience(&self.context);
+        let patience = J::patience(&self.core);
         for job in finished.blocked.drain(..) {
             if let Some((job, waited)) = blocked.add(job, patience) {
                 in_flight.release(&job);
-                job.fail(Failure::blocked(waited).into_write_error(), &self.context);
+                job.fail(Failure::blocked(waited).into_write_error(), &self.core);
             }
         }
         blocked.schedule(progress || !finished.retry, self.bounds.batch_max);

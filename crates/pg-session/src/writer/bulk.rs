@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
-use super::WriteContext;
 use super::queue::Job;
 use super::update::REBASE_ATTEMPTS_MAX;
+use crate::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::id::{SessionId, UserId};
 use crate::postgres::delete::Swept;
@@ -51,39 +51,37 @@ impl BulkDeleteJob {
     }
 
     /// How long the next try waits for each row: longer each time, because many rows have many writers.
-    fn row_lock_wait(&self, context: &WriteContext) -> Duration {
-        let first = context.row_lock_wait;
+    fn row_lock_wait(&self, core: &Core) -> Duration {
+        let first = core.config.row_lock_wait;
         first.saturating_mul(1 << self.blocked.min(16)).min(first.max(ROW_LOCK_WAIT_MAX))
     }
 
-    async fn carry_out(&mut self, context: &WriteContext) -> Result<u64, Failure> {
-        let wait = self.row_lock_wait(context);
+    async fn carry_out(&mut self, core: &Core) -> Result<u64, Failure> {
+        let wait = self.row_lock_wait(core);
         match &self.sweep {
             BulkDelete::Delete(ids) => {
-                let gone = context.database.delete(ids).await?;
-                forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), context).await;
+                let gone = core.database.delete(ids).await?;
+                forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), core).await;
                 Ok(gone.iter().map(|row| u64::from(row.live)).sum())
             }
-            BulkDelete::DeleteAll(whose) => {
-                count(&context.database.delete_all(*whose, wait).await?, context).await
-            }
+            BulkDelete::DeleteAll(whose) => count(&core.database.delete_all(*whose, wait).await?, core).await,
             BulkDelete::DeleteOthers(user, keep) => {
-                count(&context.database.delete_others(*user, *keep, wait).await?, context).await
+                count(&core.database.delete_others(*user, *keep, wait).await?, core).await
             }
             BulkDelete::RemoveAttribute(user, key) => {
-                remove_attribute(*user, key, &mut self.removed, wait, context).await?;
+                remove_attribute(*user, key, &mut self.removed, wait, core).await?;
                 Ok(self.removed)
             }
-            BulkDelete::Evict(whose) => context.database.notify_drop(*whose).await.map(|()| 0),
+            BulkDelete::Evict(whose) => core.database.notify_drop(*whose).await.map(|()| 0),
         }
     }
 
     /// Before the answer, whatever it is: what was acknowledged holds on this node, and what has failed may have
     /// happened. Other tasks run between the steps.
-    async fn forget(&self, context: &WriteContext) {
-        let cache = &context.cache;
+    async fn forget(&self, core: &Core) {
+        let cache = &core.cache;
         let mut dropping = match &self.sweep {
-            BulkDelete::Delete(ids) => return forget_each(ids, context).await,
+            BulkDelete::Delete(ids) => return forget_each(ids, core).await,
             BulkDelete::RemoveAttribute(user, _) | BulkDelete::DeleteOthers(user, _) => {
                 cache.remove_user(*user)
             }
@@ -100,14 +98,14 @@ impl BulkDeleteJob {
 }
 
 /// Drops what no notification of the owner covers.
-async fn count(swept: &Swept, context: &WriteContext) -> Result<u64, Failure> {
-    forget_each(&swept.other_users, context).await;
+async fn count(swept: &Swept, core: &Core) -> Result<u64, Failure> {
+    forget_each(&swept.other_users, core).await;
     Ok(swept.live)
 }
 
-async fn forget_each(ids: &[SessionId], context: &WriteContext) {
+async fn forget_each(ids: &[SessionId], core: &Core) {
     for some in ids.chunks(FORGOTTEN_MAX) {
-        some.iter().for_each(|&id| context.cache.remove(id));
+        some.iter().for_each(|&id| core.cache.remove(id));
         yield_now().await;
     }
 }
@@ -118,13 +116,13 @@ async fn remove_attribute(
     key: &str,
     sessions: &mut u64,
     wait: Duration,
-    context: &WriteContext,
+    core: &Core,
 ) -> Result<(), Failure> {
     for _ in 0..REBASE_ATTEMPTS_MAX {
         let mut conflicts = 0;
         let mut page = Some(Uuid::nil());
         while let Some(after) = page {
-            let removed = context.database.remove_attribute(user.as_uuid(), key, after, wait).await?;
+            let removed = core.database.remove_attribute(user.as_uuid(), key, after, wait).await?;
             *sessions += removed.sessions;
             conflicts += removed.conflicts;
             page = removed.next;
@@ -156,14 +154,14 @@ impl Job for BulkDeleteJob {
         }
     }
 
-    async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
+    async fn commit(batch: &mut Vec<Self>, core: &Core) -> Result<Vec<Self>, Failure> {
         while let Some(job) = batch.last_mut() {
-            let outcome = job.carry_out(context).await;
+            let outcome = job.carry_out(core).await;
             // A blocked deletion changed nothing. A blocked removal may have changed the pages before.
             let changed_nothing = outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::Blocked)
                 && !matches!(job.sweep, BulkDelete::RemoveAttribute(..));
             if !changed_nothing {
-                job.forget(context).await;
+                job.forget(core).await;
             }
             job.blocked += 1;
             let count = outcome?;
@@ -174,11 +172,11 @@ impl Job for BulkDeleteJob {
         Ok(Vec::new())
     }
 
-    fn patience(context: &WriteContext) -> Duration {
-        context.database.long_patience()
+    fn patience(core: &Core) -> Duration {
+        core.database.long_patience()
     }
 
-    fn fail(self, error: Error, _: &WriteContext) {
+    fn fail(self, error: Error, _: &Core) {
         let _ = self.reply.send(Err(error));
     }
 }

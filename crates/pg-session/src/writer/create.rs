@@ -1,14 +1,14 @@
 //! Combined creates.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::WriteContext;
+use super::count_evicted;
 use super::queue::Job;
 use crate::cache::Writing;
+use crate::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::failpoints::Point;
 use crate::id::{GroupId, SessionId, UserId};
@@ -55,24 +55,25 @@ impl Job for CreateJob {
         self.conflict_key
     }
 
-    async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
+    async fn commit(batch: &mut Vec<Self>, core: &Core) -> Result<Vec<Self>, Failure> {
         // A caller that lists the user's sessions knows the id from the commit on, and may change the session.
-        let _writing: Vec<Writing<'_>> = batch.iter().map(|job| context.cache.begin_write(job.id)).collect();
-        let ticket = context.cache.ticket();
+        let _writing: Vec<Writing<'_>> = batch.iter().map(|job| core.cache.begin_write(job.id)).collect();
+        let ticket = core.cache.ticket();
         let none = Attributes::default();
-        let now = context.policy.clock.database_now();
+        let now = core.policy.clock.database_now();
         let made = batch.iter().map(|job| none.apply(&job.attributes, Version::FIRST, now));
         let made: Vec<Attributes> = made.collect();
         let new_sessions =
             batch.iter().zip(&made).map(|(job, attributes)| job.new_session(&none, attributes));
-        let outcomes = context.database.create(&new_sessions.collect::<Vec<_>>(), context.limited).await?;
-        context.counters.create_statements.fetch_add(1, Ordering::Relaxed);
-        context.probes.reach(Point::Created).await;
+        let outcomes =
+            core.database.create(&new_sessions.collect::<Vec<_>>(), core.limits_sessions()).await?;
+        core.counters.create_statements.add(1);
+        core.failpoints.reach(Point::Created).await;
         for ((job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
             let answer = match outcome {
                 Created::Made { created_at, expires_at, evicted } => {
-                    context.counters.creates.fetch_add(1, Ordering::Relaxed);
-                    context.evicted(job.user_id, &evicted);
+                    core.counters.creates.add(1);
+                    count_evicted(core, job.user_id, &evicted);
                     let row = Row {
                         id: job.id,
                         user_id: job.user_id,
@@ -84,13 +85,9 @@ impl Job for CreateJob {
                         idle_limit: job.idle_limit,
                         rotated: false,
                     };
-                    let record = SharedRecord::new(Record::new(
-                        Arc::clone(&context.policy),
-                        row,
-                        attributes,
-                        created_at,
-                    ));
-                    context.cache.publish(ticket, &record);
+                    let record =
+                        SharedRecord::new(Record::new(Arc::clone(&core.policy), row, attributes, created_at));
+                    core.cache.publish(ticket, &record);
                     Ok(record)
                 }
                 Created::Refused => Err(refused()),
@@ -101,7 +98,7 @@ impl Job for CreateJob {
         Ok(Vec::new())
     }
 
-    fn fail(self, error: Error, _: &WriteContext) {
+    fn fail(self, error: Error, _: &Core) {
         let _ = self.reply.send(Err(error));
     }
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
-use super::WriteContext;
 use super::in_flight::Keys;
 use super::queue::Job;
+use crate::core::Core;
 use crate::error::Error;
 use crate::id::SessionId;
 use crate::postgres::delete::Gone;
@@ -25,11 +25,11 @@ impl Job for DeleteJob {
         self.id
     }
 
-    async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
+    async fn commit(batch: &mut Vec<Self>, core: &Core) -> Result<Vec<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|job| job.id).collect();
-        let gone = context.database.delete(&ids).await?;
+        let gone = core.database.delete(&ids).await?;
         // Before the answers: a logout that was acknowledged is over on this node.
-        ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| context.cache.remove(id));
+        ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| core.cache.remove(id));
         let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
         for job in batch.drain(..) {
             let session = gone.get(&job.id).and_then(|row| gone.get(&row.session));
@@ -38,14 +38,14 @@ impl Job for DeleteJob {
         Ok(Vec::new())
     }
 
-    async fn find_locked(batch: &[Self], context: &WriteContext) -> Result<Keys<Self>, Failure> {
+    async fn find_locked(batch: &[Self], core: &Core) -> Result<Keys<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|job| job.id).collect();
-        Ok(context.database.locked_sessions(&ids).await?.into_iter().collect())
+        Ok(core.database.locked_sessions(&ids).await?.into_iter().collect())
     }
 
-    fn fail(self, error: Error, context: &WriteContext) {
+    fn fail(self, error: Error, core: &Core) {
         // Reading it again costs a query; serving it after a delete that did happen would cost the promise.
-        context.cache.remove(self.id);
+        core.cache.remove(self.id);
         let _ = self.reply.send(Err(error));
     }
 }

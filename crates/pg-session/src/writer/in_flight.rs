@@ -15,8 +15,8 @@ use futures_util::stream::FuturesUnordered;
 use quick_cache::DefaultHashBuilder;
 use tracing::debug;
 
-use super::WriteContext;
 use super::queue::Job;
+use crate::core::Core;
 use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
 
@@ -90,24 +90,24 @@ impl<J: Job> InFlight<J> {
         self.keys.contains(key)
     }
 
-    pub(super) fn start(&mut self, batch: Vec<J>, context: &Arc<WriteContext>) {
+    pub(super) fn start(&mut self, batch: Vec<J>, core: &Arc<Core>) {
         let keys = keys_of(&batch);
         self.keys.extend(&keys);
         self.slow_at = tokio::time::Instant::now() + SLOW;
-        let (jobs, context) = (batch.len(), Arc::clone(context));
+        let (jobs, core) = (batch.len(), Arc::clone(core));
         self.statements.push(Box::pin(async move {
-            let Unanswered { again, blocked } = carry_out(batch, &context).await;
+            let Unanswered { again, blocked } = carry_out(batch, &core).await;
             Finished { jobs, again, blocked, keys, retry: false }
         }));
     }
 
     /// Writes those of the blocked jobs whose rows have become free.
-    pub(super) fn retry(&mut self, batch: Vec<J>, context: &Arc<WriteContext>) {
+    pub(super) fn retry(&mut self, batch: Vec<J>, core: &Arc<Core>) {
         let keys = keys_of(&batch);
         self.retries = true;
-        let (jobs, context) = (batch.len(), Arc::clone(context));
+        let (jobs, core) = (batch.len(), Arc::clone(core));
         self.statements.push(Box::pin(async move {
-            let Unanswered { again, blocked } = retry(batch, &context).await;
+            let Unanswered { again, blocked } = retry(batch, &core).await;
             Finished { jobs, again, blocked, keys, retry: true }
         }));
     }
@@ -149,29 +149,29 @@ fn keys_of<J: Job>(batch: &[J]) -> Vec<J::Key> {
 }
 
 /// As [`carry_out`], but asks first which of the jobs are still blocked.
-async fn retry<J: Job>(mut batch: Vec<J>, context: &WriteContext) -> Unanswered<J> {
+async fn retry<J: Job>(mut batch: Vec<J>, core: &Core) -> Unanswered<J> {
     let mut blocked = Vec::new();
-    match J::find_locked(&batch, context).await {
+    match J::find_locked(&batch, core).await {
         Ok(locked) => blocked.extend(batch.extract_if(.., |job| locked.contains(&job.key()))),
         Err(failure) => {
-            fail_all(batch, failure, context);
+            fail_all(batch, failure, core);
             return Unanswered { again: Vec::new(), blocked };
         }
     }
-    let mut rest = carry_out(batch, context).await;
+    let mut rest = carry_out(batch, core).await;
     rest.blocked.append(&mut blocked);
     rest
 }
 
-fn fail_all<J: Job>(batch: Vec<J>, failure: Failure, context: &WriteContext) {
+fn fail_all<J: Job>(batch: Vec<J>, failure: Failure, core: &Core) {
     let error = failure.into_write_error();
     for job in batch {
-        job.fail(error.duplicate(), context);
+        job.fail(error.duplicate(), core);
     }
 }
 
 /// Commits the batch, in as few statements as it takes.
-async fn carry_out<J: Job>(batch: Vec<J>, context: &WriteContext) -> Unanswered<J> {
+async fn carry_out<J: Job>(batch: Vec<J>, core: &Core) -> Unanswered<J> {
     let mut again = Vec::new();
     let mut blocked = Vec::new();
     let mut tries = 0;
@@ -180,7 +180,7 @@ async fn carry_out<J: Job>(batch: Vec<J>, context: &WriteContext) -> Unanswered<
         if part.is_empty() {
             continue;
         }
-        let failure = match J::commit(&mut part, context).await {
+        let failure = match J::commit(&mut part, core).await {
             Ok(mut more) => {
                 again.append(&mut more);
                 continue;
@@ -195,7 +195,7 @@ async fn carry_out<J: Job>(batch: Vec<J>, context: &WriteContext) -> Unanswered<
                 parts.push(part);
             }
             Verdict::Blocked if part.len() == 1 => blocked.append(&mut part),
-            Verdict::Blocked => match J::find_locked(&part, context).await {
+            Verdict::Blocked => match J::find_locked(&part, core).await {
                 // Another row than those that the query looks at, or it is free by now.
                 Ok(locked) if locked.is_empty() => {
                     let right = part.split_off(part.len() / 2);
@@ -210,14 +210,14 @@ async fn carry_out<J: Job>(batch: Vec<J>, context: &WriteContext) -> Unanswered<
                     blocked.extend(part.extract_if(.., |job| locked.contains(&job.key())));
                     parts.push(part);
                 }
-                Err(failure) => fail_all(part, failure, context),
+                Err(failure) => fail_all(part, failure, core),
             },
-            Verdict::Refused if part.len() > 1 && context.probes.holds(Guard::Split) => {
+            Verdict::Refused if part.len() > 1 && core.failpoints.holds(Guard::Split) => {
                 let right = part.split_off(part.len() / 2);
                 parts.push(right);
                 parts.push(part);
             }
-            _ => fail_all(part, failure, context),
+            _ => fail_all(part, failure, core),
         }
     }
     Unanswered { again, blocked }

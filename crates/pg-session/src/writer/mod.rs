@@ -19,12 +19,8 @@ pub(crate) mod touch;
 mod update;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::info;
 
 pub(crate) use self::bulk::BulkDelete;
@@ -34,13 +30,10 @@ use self::delete::DeleteJob;
 use self::queue::{Job, QueueBounds, WriteQueue, lane};
 pub(crate) use self::rotate::RotateJob;
 pub(crate) use self::update::UpdateJob;
-use crate::cache::Cache;
-use crate::config::Config;
+use crate::core::{Core, Stage, Tasks};
 use crate::error::{Error, ErrorKind, UpdateError};
-use crate::failpoints::Probes;
 use crate::id::{SessionId, UserId};
-use crate::postgres::Database;
-use crate::session::record::{Policy, SharedRecord};
+use crate::session::record::SharedRecord;
 
 /// The lanes' sending halves.
 pub(crate) struct Writer {
@@ -51,48 +44,20 @@ pub(crate) struct Writer {
     sweeps: WriteQueue<BulkDeleteJob>,
     /// Sweeps that change no row: they need no lock, and wait for none.
     evictions: WriteQueue<BulkDeleteJob>,
-    context: Arc<WriteContext>,
+    core: Arc<Core>,
 }
 
-/// What every lane works with.
-pub(crate) struct WriteContext {
-    policy: Arc<Policy>,
-    cache: Arc<Cache>,
-    database: Arc<Database>,
-    probes: Probes,
-    /// Whether `create` has a limit to keep.
-    limited: bool,
-    /// Whether updates that failed their check are notified.
-    tells_conflicts: bool,
-    /// How long a write waits for a locked row.
-    row_lock_wait: Duration,
-    counters: Counters,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    updates: AtomicU64,
-    update_statements: AtomicU64,
-    creates: AtomicU64,
-    create_statements: AtomicU64,
-    rotations: AtomicU64,
-    rotation_statements: AtomicU64,
-    evictions: AtomicU64,
-}
-
-impl WriteContext {
-    /// A create or a rotation has ended the least recently used sessions of its user, to keep the limit.
-    fn evicted(&self, user: Option<UserId>, sessions: &[SessionId]) {
-        let (Some(user), Some(first)) = (user, sessions.first()) else { return };
-        sessions.iter().for_each(|&id| self.cache.remove(id));
-        self.counters.evictions.fetch_add(sessions.len() as u64, Ordering::Relaxed);
-        info!(
-            %user,
-            sessions = sessions.len(),
-            first = ?first,
-            "ended the least recently used sessions of a user at sessions_per_user_max"
-        );
-    }
+/// A create or a rotation has ended the least recently used sessions of its user, to keep the limit.
+fn count_evicted(core: &Core, user: Option<UserId>, sessions: &[SessionId]) {
+    let (Some(user), Some(first)) = (user, sessions.first()) else { return };
+    sessions.iter().for_each(|&id| core.cache.remove(id));
+    core.counters.evictions.add(sessions.len());
+    info!(
+        %user,
+        sessions = sessions.len(),
+        first = ?first,
+        "ended the least recently used sessions of a user at sessions_per_user_max"
+    );
 }
 
 /// What the writer has done since the manager's start.
@@ -118,28 +83,9 @@ pub struct WriteStats {
 }
 
 impl Writer {
-    /// Starts the lanes; they stop with `stop`, after finishing what was queued.
-    pub(crate) fn start(
-        config: &Config,
-        policy: Arc<Policy>,
-        cache: Arc<Cache>,
-        database: Arc<Database>,
-        probes: Probes,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Self {
-        let limited = config.sessions_per_user_max > 0;
-        let tells_conflicts = config.notify_conflicts;
-        let context = Arc::new(WriteContext {
-            policy,
-            cache,
-            database,
-            probes,
-            limited,
-            tells_conflicts,
-            row_lock_wait: config.row_lock_wait,
-            counters: Counters::default(),
-        });
+    /// Starts a task for each queue. When they are stopped, they finish what was queued.
+    pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Self {
+        let config = &core.config;
         let bounds = QueueBounds {
             queue_max: config.write_queue_max,
             batch_max: config.write_batch_max,
@@ -148,13 +94,13 @@ impl Writer {
         // Each is a statement over any number of rows. The deletion of all sessions waits for every row, beside the others.
         let alone = QueueBounds { batch_max: 1, statements_max: bounds.statements_max.max(2), ..bounds };
         Self {
-            updates: open(bounds, &context, tasks, stop),
-            creates: open(bounds, &context, tasks, stop),
-            rotations: open(bounds, &context, tasks, stop),
-            deletes: open(bounds, &context, tasks, stop),
-            sweeps: open(alone, &context, tasks, stop),
-            evictions: open(alone, &context, tasks, stop),
-            context,
+            updates: open(bounds, core, &tasks.writing),
+            creates: open(bounds, core, &tasks.writing),
+            rotations: open(bounds, core, &tasks.writing),
+            deletes: open(bounds, core, &tasks.writing),
+            sweeps: open(alone, core, &tasks.writing),
+            evictions: open(alone, core, &tasks.writing),
+            core: Arc::clone(core),
         }
     }
 
@@ -214,37 +160,24 @@ impl Writer {
     }
 
     pub(crate) fn stats(&self) -> WriteStats {
-        let Counters {
-            updates,
-            update_statements,
-            creates,
-            create_statements,
-            rotations,
-            rotation_statements,
-            evictions,
-        } = &self.context.counters;
+        let counters = &self.core.counters;
         WriteStats {
-            updates: updates.load(Ordering::Relaxed),
-            update_statements: update_statements.load(Ordering::Relaxed),
-            creates: creates.load(Ordering::Relaxed),
-            create_statements: create_statements.load(Ordering::Relaxed),
-            rotations: rotations.load(Ordering::Relaxed),
-            rotation_statements: rotation_statements.load(Ordering::Relaxed),
-            evictions: evictions.load(Ordering::Relaxed),
+            updates: counters.updates.get(),
+            update_statements: counters.update_statements.get(),
+            creates: counters.creates.get(),
+            create_statements: counters.create_statements.get(),
+            rotations: counters.rotations.get(),
+            rotation_statements: counters.rotation_statements.get(),
+            evictions: counters.evictions.get(),
             waiting: self.waiting(),
         }
     }
 }
 
-fn open<J: Job>(
-    bounds: QueueBounds,
-    context: &Arc<WriteContext>,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> WriteQueue<J> {
-    let (lane, work) = lane(bounds, context);
-    tasks.spawn(work.run(stop.clone()));
-    lane
+fn open<J: Job>(bounds: QueueBounds, core: &Arc<Core>, stage: &Stage) -> WriteQueue<J> {
+    let (queue, batcher) = lane(bounds, core);
+    stage.spawn(|stop| batcher.run(stop));
+    queue
 }
 
 /// The task that had the job is gone: the runtime is being shut down.

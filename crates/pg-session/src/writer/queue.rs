@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::WriteContext;
 use super::batcher::Batcher;
 use super::in_flight::Keys;
+use crate::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::postgres::failure::Failure;
 
@@ -27,26 +27,23 @@ pub(super) trait Job: Sized + Send + 'static {
 
     /// Sends the batch as one statement. On success every job was answered, but for those returned, which are to be
     /// tried again. On failure the batch is as it was.
-    fn commit(
-        batch: &mut Vec<Self>,
-        context: &WriteContext,
-    ) -> impl Future<Output = Result<Vec<Self>, Failure>> + Send;
+    fn commit(batch: &mut Vec<Self>, core: &Core) -> impl Future<Output = Result<Vec<Self>, Failure>> + Send;
 
     /// The keys of those jobs whose rows other transactions have locked now, as far as one query can tell.
     fn find_locked(
         _batch: &[Self],
-        _workshop: &WriteContext,
+        _core: &Core,
     ) -> impl Future<Output = Result<Keys<Self>, Failure>> + Send {
         std::future::ready(Ok(Keys::<Self>::default()))
     }
 
     /// How long a job whose row is locked is tried again.
-    fn patience(context: &WriteContext) -> Duration {
-        context.database.patience()
+    fn patience(core: &Core) -> Duration {
+        core.database.patience()
     }
 
     /// Answers the job with an error.
-    fn fail(self, error: Error, context: &WriteContext);
+    fn fail(self, error: Error, core: &Core);
 }
 
 /// What a lane may hold and do at the same time.
@@ -68,10 +65,10 @@ pub(super) struct WriteQueue<J> {
     held: Arc<AtomicUsize>,
 }
 
-pub(super) fn lane<J: Job>(bounds: QueueBounds, context: &Arc<WriteContext>) -> (WriteQueue<J>, Batcher<J>) {
+pub(super) fn lane<J: Job>(bounds: QueueBounds, core: &Arc<Core>) -> (WriteQueue<J>, Batcher<J>) {
     let (sender, jobs) = mpsc::channel(bounds.queue_max);
     let held = Arc::new(AtomicUsize::new(0));
-    let work = Batcher { jobs, held: Arc::clone(&held), bounds, context: Arc::clone(context) };
+    let work = Batcher { jobs, held: Arc::clone(&held), bounds, core: Arc::clone(core) };
     (WriteQueue { jobs: sender, held }, work)
 }
 

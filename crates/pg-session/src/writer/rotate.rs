@@ -1,18 +1,18 @@
 //! Combined rotations: logins, mostly.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::WriteContext;
+use super::count_evicted;
 use super::create::refused;
 use super::in_flight::Keys;
 use super::queue::Job;
 use super::update::{REBASE_ATTEMPTS_MAX, overtaken_too_often, reread};
 use crate::cache::Writing;
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::failpoints::Point;
 use crate::id::{SessionId, UserId};
@@ -84,44 +84,44 @@ impl Job for RotateJob {
         self.conflict_key
     }
 
-    async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
+    async fn commit(batch: &mut Vec<Self>, core: &Core) -> Result<Vec<Self>, Failure> {
         let _writing: Vec<Writing<'_>> =
-            batch.iter().map(|job| context.cache.begin_write(job.successor)).collect();
+            batch.iter().map(|job| core.cache.begin_write(job.successor)).collect();
         if batch.iter().any(|job| job.conflicts > 0) {
-            rebase(batch, context).await?;
+            rebase(batch, core).await?;
         }
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let ticket = context.cache.ticket();
+        let ticket = core.cache.ticket();
         let none = Attributes::default();
         let made: Vec<Attributes> = batch.iter().map(Self::outcome).collect();
         let turns = batch.iter().zip(&made).map(|(job, attributes)| job.turn(&none, attributes));
-        let outcomes = context.database.rotate(&turns.collect::<Vec<_>>(), context.limited).await?;
-        context.counters.rotation_statements.fetch_add(1, Ordering::Relaxed);
-        context.probes.reach(Point::Rotated).await;
+        let outcomes = core.database.rotate(&turns.collect::<Vec<_>>(), core.limits_sessions()).await?;
+        core.counters.rotation_statements.add(1);
+        core.failpoints.reach(Point::Rotated).await;
         let mut again = Vec::new();
         for ((mut job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
             let answer = match outcome {
                 Rotated::Done(successor) => {
-                    context.counters.rotations.fetch_add(1, Ordering::Relaxed);
+                    core.counters.rotations.add(1);
                     let Successor { row, last_accessed_at, remnants, evicted } = *successor;
                     // Before the answer: a caller that knows of the rotation reads no older state of an old id here.
                     for (id, version) in remnants {
-                        context.cache.invalidate(id, version);
+                        core.cache.invalidate(id, version);
                     }
-                    context.evicted(row.user_id, &evicted);
-                    let record = Record::new(Arc::clone(&context.policy), row, attributes, last_accessed_at);
+                    count_evicted(core, row.user_id, &evicted);
+                    let record = Record::new(Arc::clone(&core.policy), row, attributes, last_accessed_at);
                     let record = SharedRecord::new(record);
-                    context.cache.publish(ticket, &record);
+                    core.cache.publish(ticket, &record);
                     Ok(record)
                 }
                 Rotated::NotFound => {
-                    context.cache.remove(job.session());
+                    core.cache.remove(job.session());
                     Err(UpdateError::NotFound)
                 }
                 Rotated::AlreadyDone { found } => {
-                    context.cache.invalidate(job.session(), found);
+                    core.cache.invalidate(job.session(), found);
                     Err(UpdateError::Rotated)
                 }
                 Rotated::Refused => Err(refused().into()),
@@ -137,16 +137,16 @@ impl Job for RotateJob {
         Ok(again)
     }
 
-    async fn find_locked(batch: &[Self], context: &WriteContext) -> Result<Keys<Self>, Failure> {
+    async fn find_locked(batch: &[Self], core: &Core) -> Result<Keys<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(Self::session).collect();
-        let locked = context.database.locked_sessions(&ids).await?;
+        let locked = core.database.locked_sessions(&ids).await?;
         Ok(locked.iter().map(|id| id.expose()).collect())
     }
 
-    fn fail(self, error: Error, context: &WriteContext) {
+    fn fail(self, error: Error, core: &Core) {
         if error.kind() == ErrorKind::OutcomeUnknown {
             // It may have been committed: what is in memory may be outdated.
-            context.cache.remove(self.session());
+            core.cache.remove(self.session());
         }
         self.answer(Err(error.into()));
     }
@@ -154,12 +154,12 @@ impl Job for RotateJob {
 
 /// Reads the sessions of those jobs that were overtaken: they are rotated as they are now. Those that have ended are
 /// answered, and leave the batch.
-async fn rebase(batch: &mut Vec<RotateJob>, context: &WriteContext) -> Result<(), Failure> {
+async fn rebase(batch: &mut Vec<RotateJob>, core: &Core) -> Result<(), Failure> {
     let conflicts = batch.iter().filter(|job| job.conflicts > 0).map(RotateJob::session);
-    let mut found = reread(conflicts, context).await?;
+    let mut found = reread(conflicts, core).await?;
     for mut job in std::mem::take(batch) {
         if job.conflicts > 0 {
-            match found.take(job.session(), context) {
+            match found.take(job.session(), core) {
                 Ok(record) => job.base = SharedRecord::new(record),
                 Err(error) => {
                     job.answer(Err(error));

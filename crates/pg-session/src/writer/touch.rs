@@ -9,7 +9,6 @@
 //! larger than the cache. A flush at every full batch was continuous as soon as more sessions than that were busy.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +17,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::cache::Cache;
 use crate::clock::DbTime;
-use crate::config::Config;
+use crate::core::{Core, Tasks};
 use crate::id::SessionId;
-use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::postgres::touch::Touched;
 use crate::session::expiry::Touch;
@@ -41,13 +38,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(crate) struct TouchBuffer {
     waiting: Mutex<Waiting>,
     wake: Notify,
-    cache: Arc<Cache>,
-    database: Arc<Database>,
-    interval: Duration,
-    batch_max: usize,
+    core: Arc<Core>,
     /// As many do not wait for the interval.
     crowd: usize,
-    failures: AtomicU64,
 }
 
 type Records = HashMap<SessionId, SharedRecord>;
@@ -91,17 +84,16 @@ fn add(records: &mut Records, record: &SharedRecord) {
 }
 
 impl TouchBuffer {
-    pub(crate) fn new(cache: Arc<Cache>, database: Arc<Database>, config: &Config) -> Self {
-        Self {
+    /// Starts the task.
+    pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Arc<Self> {
+        let touches = Arc::new(Self {
             waiting: Mutex::default(),
             wake: Notify::new(),
-            cache,
-            database,
-            interval: config.last_access_flush_interval,
-            batch_max: config.touch_batch_max,
-            crowd: config.cache_sessions_max.max(config.touch_batch_max),
-            failures: AtomicU64::new(0),
-        }
+            core: Arc::clone(core),
+            crowd: core.config.cache_sessions_max.max(core.config.touch_batch_max),
+        });
+        tasks.serving.spawn(|stop| Arc::clone(&touches).run(stop));
+        touches
     }
 
     /// Records an access at `now`. Nearly always this is one comparison in the record.
@@ -131,8 +123,8 @@ impl TouchBuffer {
 
     /// Flushes everything at each interval and when a crowd waits, urgent accesses at once; everything once more when
     /// stopped.
-    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut interval = tokio::time::interval(self.interval);
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut interval = tokio::time::interval(self.core.config.last_access_flush_interval);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Not at once.
         interval.reset();
@@ -174,7 +166,7 @@ impl TouchBuffer {
 
     /// Statements of a flush that failed since the start.
     pub(crate) fn failure_count(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        self.core.counters.touch_failures.get()
     }
 
     pub(crate) fn waiting_count(&self) -> usize {
@@ -185,12 +177,12 @@ impl TouchBuffer {
     async fn flush(&self, accesses: BTreeMap<SessionId, DbTime>) -> bool {
         let mut any_skipped = false;
         let accesses: Vec<(SessionId, DbTime)> = accesses.into_iter().collect();
-        for batch in accesses.chunks(self.batch_max) {
+        for batch in accesses.chunks(self.core.config.touch_batch_max) {
             let mut left = batch.to_vec();
             match self.write(&mut left).await {
                 Ok(()) => any_skipped |= !left.is_empty(),
                 Err(failure) => {
-                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    self.core.counters.touch_failures.add(1);
                     warn!(error = %failure.error, sessions = left.len(), "last accesses could not be written, they wait for the next flush");
                 }
             }
@@ -210,7 +202,7 @@ impl TouchBuffer {
 
     /// Writes the accesses and takes them out of `left`, but for those whose rows are locked.
     async fn write(&self, left: &mut Vec<(SessionId, DbTime)>) -> Result<(), Failure> {
-        let touched = self.database.touch(left).await?;
+        let touched = self.core.database.touch(left).await?;
         self.confirm(left, &touched);
         let skipped: HashSet<SessionId> =
             touched.iter().filter(|touched| touched.skipped).map(|touched| touched.id).collect();
@@ -236,10 +228,10 @@ impl TouchBuffer {
         let held: HashMap<SessionId, DbTime> =
             touched.iter().map(|touched| (touched.id, touched.last_accessed_at)).collect();
         for (id, _) in batch {
-            match (held.get(id), self.cache.peek(*id)) {
+            match (held.get(id), self.core.cache.peek(*id)) {
                 (Some(&at), Some(slot)) => slot.record.access.confirm(at),
                 (Some(_), None) => {}
-                (None, _) => self.cache.remove(*id),
+                (None, _) => self.core.cache.remove(*id),
             }
         }
     }

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::WriteContext;
 use super::in_flight::Keys;
 use super::queue::Job;
 use crate::cache::Writing;
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::failpoints::Point;
 use crate::id::SessionId;
@@ -83,30 +82,30 @@ impl Job for UpdateJob {
         self.session()
     }
 
-    async fn commit(batch: &mut Vec<Self>, context: &WriteContext) -> Result<Vec<Self>, Failure> {
+    async fn commit(batch: &mut Vec<Self>, core: &Core) -> Result<Vec<Self>, Failure> {
         // Before the statement leaves: an update of another node that is heard meanwhile must win.
         let _writing: Vec<Writing<'_>> =
-            batch.iter().map(|job| context.cache.begin_write(job.session())).collect();
+            batch.iter().map(|job| core.cache.begin_write(job.session())).collect();
         // Nearly every caller saw the newest version.
         if batch.iter().any(|job| job.conflicts > 0) {
-            rebase(batch, context).await?;
+            rebase(batch, core).await?;
         }
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let ticket = context.cache.ticket();
+        let ticket = core.cache.ticket();
         let after: Vec<Attributes> = batch.iter().map(Self::outcome).collect();
         let rows = batch.iter().zip(&after).map(|(job, after)| job.order(&job.base.attributes, after));
-        let outcomes = context.database.update(&rows.collect::<Vec<_>>()).await?;
-        context.counters.update_statements.fetch_add(1, Ordering::Relaxed);
-        context.probes.reach(Point::Committed).await;
+        let outcomes = core.database.update(&rows.collect::<Vec<_>>()).await?;
+        core.counters.update_statements.add(1);
+        core.failpoints.reach(Point::Committed).await;
         let mut again = Vec::new();
         for ((mut job, attributes), outcome) in batch.drain(..).zip(after).zip(outcomes) {
             match outcome {
                 Some(applied) => {
-                    context.counters.updates.fetch_add(1, Ordering::Relaxed);
+                    core.counters.updates.add(1);
                     let record = SharedRecord::new(successor(&job, attributes, applied));
-                    context.cache.publish(ticket, &record);
+                    core.cache.publish(ticket, &record);
                     job.answer(Ok(record));
                 }
                 None if job.conflicts < REBASE_ATTEMPTS_MAX => {
@@ -119,15 +118,15 @@ impl Job for UpdateJob {
         Ok(again)
     }
 
-    async fn find_locked(batch: &[Self], context: &WriteContext) -> Result<Keys<Self>, Failure> {
+    async fn find_locked(batch: &[Self], core: &Core) -> Result<Keys<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(Self::session).collect();
-        Ok(context.database.locked_rows(&ids).await?.into_iter().collect())
+        Ok(core.database.locked_rows(&ids).await?.into_iter().collect())
     }
 
-    fn fail(self, error: Error, context: &WriteContext) {
+    fn fail(self, error: Error, core: &Core) {
         if error.kind() == ErrorKind::OutcomeUnknown {
             // It may have been committed: what is in memory may be outdated.
-            context.cache.remove(self.session());
+            core.cache.remove(self.session());
         }
         self.answer(Err(error.into()));
     }
@@ -135,9 +134,9 @@ impl Job for UpdateJob {
 
 /// Reads the sessions of those jobs that were overtaken. What can still be applied goes on top of what was read; the
 /// others are answered, and leave the batch.
-async fn rebase(batch: &mut Vec<UpdateJob>, context: &WriteContext) -> Result<(), Failure> {
+async fn rebase(batch: &mut Vec<UpdateJob>, core: &Core) -> Result<(), Failure> {
     let mut found =
-        reread(batch.iter().filter(|job| job.conflicts > 0).map(UpdateJob::session), context).await?;
+        reread(batch.iter().filter(|job| job.conflicts > 0).map(UpdateJob::session), core).await?;
     let mut notified = Vec::new();
     for job in batch.iter().filter(|job| job.conflicts > 0 && job.notify) {
         if let Some(record) = found.get(job.session())
@@ -146,15 +145,15 @@ async fn rebase(batch: &mut Vec<UpdateJob>, context: &WriteContext) -> Result<()
             notified.push((job.session(), record.row.version));
         }
     }
-    if context.tells_conflicts && !notified.is_empty() {
-        context.database.notify_changed(&notified).await.map_err(Failure::into_unsent_error)?;
+    if core.config.notify_conflicts && !notified.is_empty() {
+        core.database.notify_changed(&notified).await.map_err(Failure::into_unsent_error)?;
     }
     for mut job in std::mem::take(batch) {
         if job.conflicts == 0 {
             batch.push(job);
             continue;
         }
-        let record = match found.take(job.session(), context) {
+        let record = match found.take(job.session(), core) {
             Ok(record) => record,
             Err(error) => {
                 job.answer(Err(error));
@@ -164,11 +163,11 @@ async fn rebase(batch: &mut Vec<UpdateJob>, context: &WriteContext) -> Result<()
         let version = record.row.version;
         if record.row.rotated {
             // The next read has to see that the session was rotated.
-            context.cache.invalidate(job.session(), version);
+            core.cache.invalidate(job.session(), version);
             job.answer(Err(UpdateError::Rotated));
         } else if let Some(keys) = job.conflict(&record) {
             // The caller will load again: not the version that has just lost.
-            context.cache.invalidate(job.session(), version);
+            core.cache.invalidate(job.session(), version);
             job.answer(Err(UpdateError::Conflict { keys }));
         } else {
             record.access.inherit(&job.base.access);
@@ -188,11 +187,11 @@ impl CurrentRecords {
     }
 
     /// The session, or what its write is to be answered.
-    pub(super) fn take(&mut self, id: SessionId, context: &WriteContext) -> Result<Record, UpdateError> {
+    pub(super) fn take(&mut self, id: SessionId, core: &Core) -> Result<Record, UpdateError> {
         match self.0.remove(&id) {
             Some(found) => Ok(found?),
             None => {
-                context.cache.remove(id);
+                core.cache.remove(id);
                 Err(UpdateError::NotFound)
             }
         }
@@ -201,10 +200,10 @@ impl CurrentRecords {
 
 pub(super) async fn reread(
     ids: impl Iterator<Item = SessionId>,
-    context: &WriteContext,
+    core: &Core,
 ) -> Result<CurrentRecords, Failure> {
     let ids: Vec<SessionId> = ids.collect();
-    let found = context.database.load(&ids).await.map_err(Failure::into_unsent_error)?;
+    let found = core.database.load(&ids).await.map_err(Failure::into_unsent_error)?;
     Ok(CurrentRecords(found.into_iter().collect()))
 }
 

@@ -1,0 +1,107 @@
+//! What the tasks of one node share, and the tasks themselves.
+//!
+//! A task is started by the `spawn` function of what it does. That function takes the [`Core`] and the [`Tasks`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::failpoints::Probes;
+use crate::postgres::Database;
+use crate::session::record::Policy;
+
+/// What every read, write and lock of a node works with.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) cache: Cache,
+    pub(crate) database: Database,
+    pub(crate) failpoints: Probes,
+    pub(crate) counters: Counters,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config, policy: Arc<Policy>, database: Database) -> Arc<Self> {
+        let failpoints = Probes::default();
+        let cache = Cache::new(config.cache_sessions_max, config.cache_ttl, failpoints.clone());
+        Arc::new(Self { config, policy, cache, database, failpoints, counters: Counters::default() })
+    }
+
+    /// I7: whether the number of a user's sessions is limited.
+    pub(crate) fn limits_sessions(&self) -> bool {
+        self.config.sessions_per_user_max > 0
+    }
+}
+
+/// What the node has done since its start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) updates: Counter,
+    pub(crate) update_statements: Counter,
+    pub(crate) creates: Counter,
+    pub(crate) create_statements: Counter,
+    pub(crate) rotations: Counter,
+    pub(crate) rotation_statements: Counter,
+    pub(crate) evictions: Counter,
+    pub(crate) loads: Counter,
+    pub(crate) load_statements: Counter,
+    pub(crate) lost_versions: Counter,
+    pub(crate) touch_failures: Counter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Returns the count before.
+    pub(crate) fn add(&self, count: usize) -> u64 {
+        self.0.fetch_add(count as u64, Ordering::Relaxed)
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The node's tasks, in the order in which they end.
+pub(crate) struct Tasks {
+    /// The writer's: first, so that what they have acknowledged can still be received and touched.
+    pub(crate) writing: Stage,
+    /// Loader, invalidation, resync, touches and clean-up.
+    pub(crate) serving: Stage,
+    /// The tasks that renew locks: stopped first, so that holders can end their work, and waited for last.
+    pub(crate) locking: Stage,
+}
+
+impl Tasks {
+    pub(crate) fn new() -> Self {
+        Self { writing: Stage::new(), serving: Stage::new(), locking: Stage::new() }
+    }
+}
+
+/// Tasks that are stopped together.
+pub(crate) struct Stage {
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    /// Stops the tasks when the last clone of the manager is dropped.
+    _guard: DropGuard,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stop = CancellationToken::new();
+        Self { tasks: TaskTracker::new(), stop: stop.clone(), _guard: stop.drop_guard() }
+    }
+
+    /// Starts a task, given the token that stops it.
+    pub(crate) fn spawn<F>(&self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.stop.clone()));
+    }
+}
