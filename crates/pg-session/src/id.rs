@@ -194,6 +194,14 @@ owner_id! {
     GroupId
 }
 
+/// The sessions of a user, of a group, or all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    User(UserId),
+    Group(GroupId),
+    All,
+}
+
 /// Layout: 48 bits of prefix, version 8, a zero bit (integer), 9 zero bits, two high bits of the integer;
 /// then the variant and the 62 low bits.
 fn uuid_of_integer(number: i64) -> Uuid {

@@ -96,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::postgres::notify::Scope;
+    use crate::id::Scope;
 
     #[test]
     fn what_the_statements_write_is_read() {
@@ -106,11 +106,11 @@ mod tests {
         assert_eq!(Message::parse(&format!("1s{x}.1,{y}.{}", i64::MAX)), Ok(changed));
         assert_eq!(Message::parse(&format!("1d{x},{y}")), Ok(Message::Deleted(vec![a, b])));
         assert_eq!(
-            Message::parse(&Scope::User(a.expose()).payload()),
+            Message::parse(&Scope::User(a.expose().into()).payload()),
             Ok(Message::DropUser(a.expose().into()))
         );
         assert_eq!(
-            Message::parse(&Scope::Group(a.expose()).payload()),
+            Message::parse(&Scope::Group(a.expose().into()).payload()),
             Ok(Message::DropGroup(a.expose().into()))
         );
         assert_eq!(Message::parse(&Scope::All.payload()), Ok(Message::DropAll));

@@ -10,11 +10,10 @@ use super::{Node, SessionManager};
 use crate::config::LIFETIME_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::update::Expiry;
 use crate::session::attributes::Attributes;
 use crate::session::changes::{Changes, Lifetime};
+use crate::session::request::{Expiry, NewSession};
 use crate::session::{IdleLimit, Session, check, put};
-use crate::writer::CreateJob;
 
 impl SessionManager {
     /// Begins a new session for a user; awaiting the builder creates it.
@@ -146,22 +145,9 @@ impl Create<'_> {
         check_expiry(self.expiry)?;
         check(&node.core.policy, &Attributes::default(), std::iter::empty(), &self.attributes)?;
         let id = SessionId::random();
-        let limited = node.core.config.sessions_per_user_max > 0;
-        let conflict_key = self.user_id.filter(|_| limited).map_or(id.expose(), UserId::as_uuid);
-        let Self { user_id, group_id, expiry, idle_limit, attributes, .. } = self;
-        let record = node
-            .writer
-            .create(|reply| CreateJob {
-                id,
-                user_id,
-                group_id,
-                expiry,
-                idle_limit,
-                attributes,
-                conflict_key,
-                reply,
-            })
-            .await?;
+        let Self { user_id, group_id, expiry, idle_limit, attributes: changes, .. } = self;
+        let request = NewSession { id, user_id, group_id, expiry, idle_limit, changes };
+        let record = node.writer.creates.submit(request).await?;
         Ok(Session::from_database(record))
     }
 }

@@ -2,9 +2,8 @@
 
 use super::SessionManager;
 use crate::error::{Error, ErrorKind};
-use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::notify::Scope;
-use crate::writer::BulkDelete;
+use crate::id::{GroupId, Scope, SessionId, UserId};
+use crate::session::request::{BulkChange, DeleteSession};
 
 /// Sessions that one call of [`SessionManager::delete_many`] takes.
 pub const DELETE_MANY_MAX: usize = 100_000;
@@ -26,7 +25,7 @@ impl SessionManager {
     /// See [above](#impl-SessionManager).
     pub async fn delete(&self, id: SessionId) -> Result<bool, Error> {
         self.0.check_open()?;
-        self.0.writer.delete(id).await
+        self.0.writer.deletes.submit(DeleteSession(id)).await
     }
 
     /// Ends any number of sessions, all or none. Answers how many of them were alive.
@@ -46,7 +45,7 @@ impl SessionManager {
         }
         ids.sort_unstable();
         ids.dedup();
-        self.sweep(BulkDelete::Delete(ids)).await
+        self.change_all(BulkChange::Delete(ids)).await
     }
 
     /// Ends all sessions of a user: "log out everywhere". Answers how many were alive.
@@ -54,7 +53,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_user_sessions(&self, user: impl Into<UserId>) -> Result<u64, Error> {
-        self.sweep(BulkDelete::DeleteAll(Scope::User(user.into().as_uuid()))).await
+        self.change_all(BulkChange::DeleteAll(Scope::User(user.into()))).await
     }
 
     /// Ends all sessions of a user but one: "log out the others". `keep` may be an old id that still answers. All other old ids
@@ -67,7 +66,7 @@ impl SessionManager {
         user: impl Into<UserId>,
         keep: SessionId,
     ) -> Result<u64, Error> {
-        self.sweep(BulkDelete::DeleteOthers(user.into(), keep)).await
+        self.change_all(BulkChange::DeleteOthers(user.into(), keep)).await
     }
 
     /// Ends all sessions of a group. Answers how many were alive.
@@ -75,7 +74,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_group_sessions(&self, group: impl Into<GroupId>) -> Result<u64, Error> {
-        self.sweep(BulkDelete::DeleteAll(Scope::Group(group.into().as_uuid()))).await
+        self.change_all(BulkChange::DeleteAll(Scope::Group(group.into()))).await
     }
 
     /// Ends every session of everybody. Answers how many were alive.
@@ -83,7 +82,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn delete_all_sessions(&self) -> Result<u64, Error> {
-        self.sweep(BulkDelete::DeleteAll(Scope::All)).await
+        self.change_all(BulkChange::DeleteAll(Scope::All)).await
     }
 
     /// Removes one attribute from all live sessions of a user: their versions grow, every node hears of it. Answers
@@ -101,7 +100,7 @@ impl SessionManager {
         key: &str,
     ) -> Result<u64, Error> {
         self.0.core.policy.limits.check_key(key)?;
-        self.sweep(BulkDelete::RemoveAttribute(user.into(), key.to_owned())).await
+        self.change_all(BulkChange::RemoveAttribute(user.into(), key.to_owned())).await
     }
 
     /// Drops a user's sessions from every node's memory; the database keeps them. For changes of the tables that were
@@ -111,7 +110,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn evict_user(&self, user: impl Into<UserId>) -> Result<(), Error> {
-        self.sweep(BulkDelete::Evict(Scope::User(user.into().as_uuid()))).await.map(|_| ())
+        self.change_all(BulkChange::Evict(Scope::User(user.into()))).await.map(|_| ())
     }
 
     /// Drops every session from every node's memory; the database keeps them. The nodes then load what they need.
@@ -119,11 +118,11 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub async fn evict_all(&self) -> Result<(), Error> {
-        self.sweep(BulkDelete::Evict(Scope::All)).await.map(|_| ())
+        self.change_all(BulkChange::Evict(Scope::All)).await.map(|_| ())
     }
 
-    async fn sweep(&self, sweep: BulkDelete) -> Result<u64, Error> {
+    async fn change_all(&self, change: BulkChange) -> Result<u64, Error> {
         self.0.check_open()?;
-        self.0.writer.sweep(sweep).await
+        self.0.writer.change_all(change).await
     }
 }

@@ -11,11 +11,10 @@ use super::{Node, SessionManager};
 use crate::config::ROTATION_GRACE_MAX;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::update::{Expiry, RowChange};
 use crate::session::changes::Keep;
 use crate::session::record::SharedRecord;
+use crate::session::request::{Expiry, Rotation, RowChange};
 use crate::session::{IdleLimit, Session};
-use crate::writer::RotateJob;
 
 impl SessionManager {
     /// Lets a session go on under a new id; awaiting the builder does it. For each sign-in, re-authentication and change
@@ -142,10 +141,9 @@ impl Rotate<'_> {
             return Err(UpdateError::Rotated);
         }
         check_grace(grace)?;
-        let changes_user = user_id.is_some() && user_id != session.user_id();
-        let user_id = user_id.or(session.user_id());
-        let keep = keep.unwrap_or_else(|| if changes_user { Keep::none() } else { Keep::All });
-        if changes_user && row.expiry.is_none() {
+        let new_user = user_id.filter(|_| user_id != session.user_id());
+        let keep = keep.unwrap_or_else(|| if new_user.is_some() { Keep::none() } else { Keep::All });
+        if new_user.is_some() && row.expiry.is_none() {
             row.expiry = Some(Expiry::In(node.core.config.absolute_timeout));
         }
         if let Some(expiry) = row.expiry {
@@ -153,26 +151,10 @@ impl Rotate<'_> {
         }
         session.check_keys(&keep)?;
         session.check_limits(&keep)?;
-        let limited = node.core.config.sessions_per_user_max > 0;
-        let conflict_key = user_id.filter(|_| limited).map(UserId::as_uuid);
         let (base, changes) = (SharedRecord::clone(session.record()), session.changes().clone());
-        let successor = SessionId::random();
-        let record = node
-            .writer
-            .rotate(|reply| RotateJob {
-                base,
-                successor,
-                user_id,
-                changes_user,
-                row,
-                grace,
-                keep,
-                changes,
-                conflict_key,
-                conflicts: 0,
-                reply,
-            })
-            .await?;
+        let new_id = SessionId::random();
+        let request = Rotation { base, new_id, new_user, row, grace, keep, changes };
+        let record = node.writer.rotations.submit(request).await?;
         session.advance(record);
         Ok(())
     }

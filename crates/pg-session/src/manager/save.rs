@@ -8,11 +8,10 @@ use super::create::check_expiry;
 use super::{Node, SessionManager};
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::GroupId;
-use crate::postgres::update::{Expiry, RowChange};
 use crate::session::changes::{Check, Keep};
 use crate::session::record::SharedRecord;
+use crate::session::request::{Expiry, RowChange, UpdateRequest};
 use crate::session::{IdleLimit, Session};
-use crate::writer::UpdateJob;
 
 impl SessionManager {
     /// Saves the changes of `session`; awaiting the builder does it. Only what was changed is written.
@@ -120,10 +119,8 @@ impl Save<'_> {
         session.check_limits(&Keep::All)?;
         let base = SharedRecord::clone(session.record());
         let changes = session.changes().clone();
-        let record = node
-            .writer
-            .update(|reply| UpdateJob { base, check, row, changes, notify, conflicts: 0, reply })
-            .await?;
+        let request = UpdateRequest { base, changes, row, check, notify };
+        let record = node.writer.updates.submit(request).await?;
         session.advance(record);
         Ok(())
     }

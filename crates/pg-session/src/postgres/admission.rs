@@ -6,7 +6,7 @@
 
 use uuid::Uuid;
 
-use super::Dialect;
+use super::{Database, Dialect};
 use crate::config::SessionLimit;
 use crate::id::UserId;
 
@@ -50,10 +50,16 @@ pub(super) fn lock_seed(dialect: &Dialect<'_>) -> String {
     format!("pg_catalog.hashtextextended('{}', 0)", dialect.channel())
 }
 
-/// The users to lock: sorted, so that no two statements wait for each other, and each once.
-pub(super) fn lock_order(users: impl Iterator<Item = Option<UserId>>) -> Vec<Uuid> {
-    let mut users: Vec<Uuid> = users.flatten().map(UserId::as_uuid).collect();
-    users.sort_unstable();
-    users.dedup();
-    users
+impl Database {
+    /// The users to lock, if the number of their sessions is limited: sorted, so that no two statements wait for each
+    /// other, and each once.
+    pub(super) fn users_to_lock(&self, users: impl Iterator<Item = Option<UserId>>) -> Vec<Uuid> {
+        if !self.limits_sessions {
+            return Vec::new();
+        }
+        let mut users: Vec<Uuid> = users.flatten().map(UserId::as_uuid).collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
 }

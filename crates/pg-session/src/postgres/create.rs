@@ -10,27 +10,17 @@ use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::admission::{evicted, is_admitted, lock_order, make_room};
+use super::admission::{evicted, is_admitted, make_room};
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::update::{Expiry, Items, columns_of};
+use super::update::{Items, columns_of};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
-use crate::session::attributes::Writes;
-
-/// One session to create.
-pub(crate) struct NewSession<'a> {
-    pub(crate) id: SessionId,
-    /// `None` for an anonymous session. Their number is not limited.
-    pub(crate) user_id: Option<UserId>,
-    pub(crate) group_id: Option<GroupId>,
-    pub(crate) expiry: Expiry,
-    pub(crate) idle_limit: IdleLimit,
-    pub(crate) writes: Writes<'a>,
-}
+use crate::session::attributes::{Attributes, Writes};
+use crate::session::request::NewSession;
 
 /// The outcome of one create.
 #[derive(Debug)]
@@ -103,23 +93,20 @@ impl Database {
     /// Creates the sessions, at most one for each user if their number is limited, and reports on each, in their order.
     pub(crate) async fn create(
         &self,
-        new_sessions: &[NewSession<'_>],
-        limited: bool,
+        new_sessions: &[&NewSession],
+        attributes: &[Attributes],
     ) -> Result<Vec<Created>, Failure> {
+        let none = Attributes::default();
+        let writes: Vec<Writes<'_>> = attributes.iter().map(|after| Writes::new(&none, after)).collect();
         let mut items = Items::default();
-        for new_session in new_sessions {
-            new_session.writes.set.iter().for_each(|attribute| items.push(new_session.id, attribute));
+        for (new_session, writes) in new_sessions.iter().zip(&writes) {
+            writes.set.iter().for_each(|attribute| items.push(new_session.id, attribute));
         }
-        let packed: Vec<Option<&str>> =
-            new_sessions.iter().map(|new_session| new_session.writes.packed).collect();
+        let packed: Vec<Option<&str>> = writes.iter().map(|writes| writes.packed).collect();
         let ids: Vec<Uuid> = new_sessions.iter().map(|new_session| new_session.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
             new_sessions.iter().map(|new_session| new_session.user_id.map(UserId::as_uuid)).collect();
-        let to_lock = if limited {
-            lock_order(new_sessions.iter().map(|new_session| new_session.user_id))
-        } else {
-            Vec::new()
-        };
+        let to_lock = self.users_to_lock(new_sessions.iter().map(|new_session| new_session.user_id));
         let groups: Vec<Option<Uuid>> =
             new_sessions.iter().map(|new_session| new_session.group_id.map(GroupId::as_uuid)).collect();
         let (at, after): (Vec<Option<SystemTime>>, Vec<Option<i64>>) =

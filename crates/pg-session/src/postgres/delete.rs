@@ -21,11 +21,11 @@ use uuid::Uuid;
 
 use super::failure::{Failure, Verdict};
 use super::names::Owner;
-use super::notify::{Scope, deleted};
+use super::notify::deleted;
 use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most};
 use crate::error::{Error, ErrorKind};
-use crate::id::{SessionId, UserId};
+use crate::id::{Scope, SessionId, UserId};
 
 /// Tries of one deletion. In each but the last, another writer rotated one of its sessions.
 const TRIES_MAX: u32 = 100;
@@ -190,11 +190,15 @@ impl Database {
 
     /// Deletes all sessions of a user, of a group, or of everybody. A user's or a group's rows are waited for no longer than
     /// `wait` each.
-    pub(crate) async fn delete_all(&self, whose: Scope, wait: Duration) -> Result<Swept, Failure> {
+    pub(crate) async fn delete_all(&self, scope: Scope, wait: Duration) -> Result<Swept, Failure> {
         let wait = wait.as_millis().to_string();
-        let rows = match &whose {
-            Scope::User(id) => self.query_unmoved(Rows::Any, &self.texts.delete_user, &[id, &wait]).await?,
-            Scope::Group(id) => self.query_unmoved(Rows::Any, &self.texts.delete_group, &[id, &wait]).await?,
+        let rows = match scope {
+            Scope::User(id) => {
+                self.query_unmoved(Rows::Any, &self.texts.delete_user, &[&id.as_uuid(), &wait]).await?
+            }
+            Scope::Group(id) => {
+                self.query_unmoved(Rows::Any, &self.texts.delete_group, &[&id.as_uuid(), &wait]).await?
+            }
             Scope::All => self.query_unmoved(Rows::Any, &self.texts.delete_all, &[]).await?,
         };
         swept(&rows)

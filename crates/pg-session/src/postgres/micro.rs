@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::update::{Columns, RowChange, UpdateRow};
+use super::update::Columns;
 use crate::clock::{Clock, DbTime};
 use crate::config::Config;
 use crate::id::SessionId;
-use crate::session::attributes::{Attributes, Writes};
-use crate::session::changes::Changes;
+use crate::session::attributes::Attributes;
+use crate::session::changes::{Changes, Check};
 use crate::session::record::{Policy, Record, Row, SharedRecord};
+use crate::session::request::{RowChange, UpdateRequest};
 use crate::session::{IdleLimit, Session};
 use crate::version::Version;
 
@@ -22,7 +23,7 @@ pub fn session(attributes: &[(&str, &str)]) -> Session {
 
 /// Changes of different sessions, one attribute each, as a lane of the writer holds them.
 #[derive(Debug)]
-pub struct Batch(Vec<(SharedRecord, Changes)>);
+pub struct Batch(Vec<UpdateRequest>);
 
 impl Batch {
     /// The changes of so many sessions.
@@ -33,7 +34,8 @@ impl Batch {
             let id = SessionId::from_uuid(Uuid::from_u128(number as u128));
             let mut changes = Changes::default();
             changes.set("counter", "\"00000001\"", DbTime::NEVER);
-            (record(id, &[("counter", "\"00000000\"")]), changes)
+            let base = record(id, &[("counter", "\"00000000\"")]);
+            UpdateRequest { base, changes, row: RowChange::default(), check: Check::None, notify: true }
         });
         Self(orders.collect())
     }
@@ -41,20 +43,9 @@ impl Batch {
     /// Makes the parameters of one statement of them, and says for how many sessions.
     #[must_use]
     pub fn assemble(&self) -> usize {
-        let after = self
-            .0
-            .iter()
-            .map(|(base, changes)| base.attributes.apply(changes, base.row.version.next(), DbTime::EPOCH));
-        let after: Vec<Attributes> = after.collect();
-        let orders = self.0.iter().zip(&after).map(|((base, _), after)| UpdateRow {
-            id: base.row.id,
-            base: base.row.revision(),
-            row: RowChange::default(),
-            writes: Writes::new(&base.attributes, after),
-            notify: true,
-        });
-        let orders: Vec<UpdateRow<'_>> = orders.collect();
-        std::hint::black_box(Columns::of(&orders)).ids.len()
+        let after: Vec<Attributes> = self.0.iter().map(UpdateRequest::attributes).collect();
+        let changes = self.0.iter().zip(&after).map(|(request, after)| (request, request.writes(after)));
+        std::hint::black_box(Columns::of(&changes.collect::<Vec<_>>())).ids.len()
     }
 }
 

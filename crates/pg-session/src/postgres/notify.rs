@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::parameters::{Parameters, TEXTS};
 use super::{Database, Dialect, Sql};
-use crate::id::SessionId;
+use crate::id::{Scope, SessionId};
 use crate::version::Version;
 
 /// PostgreSQL refuses payloads of 8 000 bytes and more (documentation of NOTIFY).
@@ -88,19 +88,11 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// The sessions that every node drops from memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Scope {
-    User(Uuid),
-    Group(Uuid),
-    All,
-}
-
 impl Scope {
     pub(crate) fn payload(self) -> String {
         match self {
-            Self::User(id) => format!("1u{}", id.simple()),
-            Self::Group(id) => format!("1g{}", id.simple()),
+            Self::User(id) => format!("1u{}", id.as_uuid().simple()),
+            Self::Group(id) => format!("1g{}", id.as_uuid().simple()),
             Self::All => "1a".to_owned(),
         }
     }
@@ -118,8 +110,8 @@ impl LockTopic {
 
 impl Database {
     /// Tells every node to drop sessions from memory; nothing in the tables changes.
-    pub(crate) async fn notify_drop(&self, whose: Scope) -> Result<(), Failure> {
-        self.query(&self.texts.notify, &[&[whose.payload()].as_slice()]).await.map(|_| ())
+    pub(crate) async fn notify_drop(&self, scope: Scope) -> Result<(), Failure> {
+        self.query(&self.texts.notify, &[&[scope.payload()].as_slice()]).await.map(|_| ())
     }
 
     /// Sends a number through the pool, for `invalidation::proof`. A number that is sent twice proves the same, so a lost

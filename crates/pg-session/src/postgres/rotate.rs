@@ -13,41 +13,26 @@
 //! Lock order: users, then sessions by id, then locks of sessions.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::admission::{is_admitted, lock_order, lock_seed, make_room};
+use super::admission::{is_admitted, lock_seed, make_room};
 use super::failure::Failure;
 use super::load::time;
 use super::notify::{changed, deleted};
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::update::{Items, RowChange, columns_of};
+use super::update::{Items, columns_of};
 use super::{Database, Dialect, Sql, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
-use crate::session::attributes::Writes;
-use crate::session::record::{Revision, Row};
+use crate::session::attributes::{Attributes, Writes};
+use crate::session::record::Row;
+use crate::session::request::Rotation;
 use crate::version::Version;
-
-/// One session that is to go on under another id.
-pub(crate) struct Rotation<'a> {
-    pub(crate) id: SessionId,
-    /// The revision that it was made from.
-    pub(crate) base: Revision,
-    pub(crate) successor: SessionId,
-    /// The user afterwards.
-    pub(crate) user_id: Option<UserId>,
-    /// Whether that is another than before, so that the session counts as a new one of that user.
-    pub(crate) changes_user: bool,
-    pub(crate) row: RowChange,
-    pub(crate) grace: Duration,
-    /// All attributes of the new row.
-    pub(crate) writes: Writes<'a>,
-}
 
 /// What became of it.
 #[derive(Debug)]
@@ -72,7 +57,7 @@ pub(crate) struct Successor {
     pub(crate) last_accessed_at: DbTime,
     /// The old ids, this one's and those of earlier rotations, with the versions of what is left under them. `DELETED`
     /// without a grace.
-    pub(crate) remnants: Vec<(SessionId, Version)>,
+    pub(crate) retired: Vec<(SessionId, Version)>,
     /// The new user's sessions that had to go.
     pub(crate) evicted: Vec<SessionId>,
 }
@@ -180,7 +165,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// The turns as columns: what UNNEST takes.
+/// The rotations as columns: what UNNEST takes.
 #[derive(Default)]
 struct Columns<'a> {
     ids: Vec<Uuid>,
@@ -201,45 +186,46 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, turn: &'a Rotation<'a>) {
-        let (expires_at, expires_in) = columns_of(turn.row.expiry);
-        self.ids.push(turn.id.expose());
-        self.bases.push(turn.base.version.get());
-        self.base_times.push(turn.base.updated_at.into());
-        self.successors.push(turn.successor.expose());
-        self.users.push(turn.user_id.map(UserId::as_uuid));
-        self.changes_user.push(turn.changes_user);
+    fn push(&mut self, rotation: &Rotation, writes: &Writes<'a>) {
+        let (expires_at, expires_in) = columns_of(rotation.row.expiry);
+        self.ids.push(rotation.id().expose());
+        self.bases.push(rotation.base().version.get());
+        self.base_times.push(rotation.base().updated_at.into());
+        self.successors.push(rotation.new_id.expose());
+        self.users.push(rotation.user_id().map(UserId::as_uuid));
+        self.changes_user.push(rotation.new_user.is_some());
         self.expires_at.push(expires_at);
         self.expires_in.push(expires_in);
-        self.idle_limited.push(turn.row.idle_limit.map(|limit| limit == IdleLimit::Enforced));
-        self.regroup.push(turn.row.group_id.is_some());
-        self.group_ids.push(turn.row.group_id.flatten().map(GroupId::as_uuid));
+        self.idle_limited.push(rotation.row.idle_limit.map(|limit| limit == IdleLimit::Enforced));
+        self.regroup.push(rotation.row.group_id.is_some());
+        self.group_ids.push(rotation.row.group_id.flatten().map(GroupId::as_uuid));
         // Checked to be a minute at most.
-        self.graces.push(i64::try_from(turn.grace.as_micros()).unwrap_or(i64::MAX));
-        self.packed.push(turn.writes.packed);
-        self.has_overflow.push(!turn.writes.set.is_empty());
-        turn.writes.set.iter().for_each(|attribute| self.items.push(turn.successor, attribute));
+        self.graces.push(i64::try_from(rotation.grace.as_micros()).unwrap_or(i64::MAX));
+        self.packed.push(writes.packed);
+        self.has_overflow.push(!writes.set.is_empty());
+        writes.set.iter().for_each(|attribute| self.items.push(rotation.new_id, attribute));
     }
 }
 
 impl Database {
-    /// Carries out the turns, at most one for each session and, if their number is limited, for each user; reports on
+    /// Carries out the rotations, at most one for each session and, if their number is limited, for each user; reports on
     /// each, in their order.
     pub(crate) async fn rotate(
         &self,
-        turns: &[Rotation<'_>],
-        limited: bool,
+        rotations: &[&Rotation],
+        attributes: &[Attributes],
     ) -> Result<Vec<Rotated>, Failure> {
         debug_assert!(
-            turns.iter().map(|turn| turn.id).collect::<BTreeSet<_>>().len() == turns.len(),
-            "one turn for each session"
+            rotations.iter().map(|rotation| rotation.id()).collect::<BTreeSet<_>>().len() == rotations.len(),
+            "one rotation for each session"
         );
+        let none = Attributes::default();
         let mut columns = Columns::default();
-        for turn in turns {
-            columns.push(turn);
+        for (rotation, after) in rotations.iter().zip(attributes) {
+            columns.push(rotation, &Writes::new(&none, after));
         }
         let c = &columns;
-        let users = if limited { lock_order(turns.iter().map(|turn| turn.user_id)) } else { Vec::new() };
+        let users = self.users_to_lock(rotations.iter().map(|rotation| rotation.user_id()));
         let sent = self.policy.clock.now();
         let params: [&(dyn ToSql + Sync); 19] = [
             &c.ids,
@@ -263,18 +249,18 @@ impl Database {
             &c.items.expires_at,
         ];
         let rows = self.query(&self.texts.rotate, &params).await?;
-        same_length(&rows, turns.len())?;
+        same_length(&rows, rotations.len())?;
         if let Some(row) = rows.last() {
             self.observe_clock(sent, time(row, "now").map_err(unexpected)?);
         }
-        let outcomes = rows.iter().zip(turns).map(|(row, turn)| outcome(row, turn));
+        let outcomes = rows.iter().zip(rotations).map(|(row, rotation)| outcome(row, rotation));
         outcomes.collect::<Result<_, _>>().map_err(unexpected)
     }
 }
 
-fn outcome(row: &SqlRow, turn: &Rotation<'_>) -> Result<Rotated, tokio_postgres::Error> {
+fn outcome(row: &SqlRow, rotation: &Rotation) -> Result<Rotated, tokio_postgres::Error> {
     if let Some(version) = row.try_get::<_, Option<i64>>("version")? {
-        return Ok(Rotated::Done(Box::new(successor(row, turn, Version::new(version))?)));
+        return Ok(Rotated::Done(Box::new(successor(row, rotation, Version::new(version))?)));
     }
     if !row.try_get::<_, bool>("live")? {
         return Ok(Rotated::NotFound);
@@ -287,7 +273,7 @@ fn outcome(row: &SqlRow, turn: &Rotation<'_>) -> Result<Rotated, tokio_postgres:
 
 fn successor(
     row: &SqlRow,
-    turn: &Rotation<'_>,
+    rotation: &Rotation,
     version: Version,
 ) -> Result<Successor, tokio_postgres::Error> {
     let idle_limited: bool = row.try_get("idle_limited")?;
@@ -296,8 +282,8 @@ fn successor(
     let ended = ids(row, "ended")?.into_iter().map(|id| (id, Version::DELETED));
     Ok(Successor {
         row: Row {
-            id: turn.successor,
-            user_id: turn.user_id,
+            id: rotation.new_id,
+            user_id: rotation.user_id(),
             group_id: row.try_get::<_, Option<Uuid>>("group_id")?.map(GroupId::from),
             version,
             created_at: time(row, "created_at")?,
@@ -307,7 +293,7 @@ fn successor(
             rotated: false,
         },
         last_accessed_at: time(row, "last_accessed_at")?,
-        remnants: left.chain(ended).collect(),
+        retired: left.chain(ended).collect(),
         evicted: ids(row, "evicted")?,
     })
 }

@@ -11,7 +11,7 @@
 //! A separate locking step was slower when measured; two rows that wait for each other across statements are broken
 //! by PostgreSQL's deadlock detection and tried again.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::ToSql;
@@ -26,57 +26,18 @@ use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId};
 use crate::session::IdleLimit;
 use crate::session::attribute::OverflowAttribute;
-use crate::session::attributes::Writes;
-use crate::session::record::Revision;
+use crate::session::attributes::{Attributes, Writes};
+use crate::session::request::{Applied, Expiry, RowChange, UpdateRequest};
 
-/// A new absolute limit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Expiry {
-    At(DbTime),
-    /// Counted from the statement, by the database's clock.
-    In(Duration),
+/// An update, and what it writes.
+type Change<'a> = (&'a UpdateRequest, Writes<'a>);
+
+/// Whether it changes only inline attributes. Most updates do, and their statement is the cheaper one.
+fn is_inline((request, writes): &Change<'_>) -> bool {
+    request.row.is_empty() && writes.set.is_empty() && writes.removed.is_empty()
 }
 
-/// What one update asks of the session's row, beside its attributes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RowChange {
-    pub(crate) expiry: Option<Expiry>,
-    pub(crate) idle_limit: Option<IdleLimit>,
-    pub(crate) group_id: Option<Option<GroupId>>,
-}
-
-impl RowChange {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.expiry.is_none() && self.idle_limit.is_none() && self.group_id.is_none()
-    }
-}
-
-/// One session's part of a combined update.
-pub(crate) struct UpdateRow<'a> {
-    pub(crate) id: SessionId,
-    /// The revision that it was made from.
-    pub(crate) base: Revision,
-    pub(crate) row: RowChange,
-    pub(crate) writes: Writes<'a>,
-    pub(crate) notify: bool,
-}
-
-impl UpdateRow<'_> {
-    /// Whether it changes only inline attributes. Most orders do, and their statement is the cheaper one.
-    fn is_inline(&self) -> bool {
-        self.row.is_empty() && self.writes.set.is_empty() && self.writes.removed.is_empty()
-    }
-}
-
-/// What the database made of an order; the rest is known beforehand.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Applied {
-    pub(crate) updated_at: DbTime,
-    pub(crate) expires_at: DbTime,
-    pub(crate) last_accessed_at: DbTime,
-}
-
-/// For orders that change only inline attributes.
+/// For updates that change only inline attributes.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, current) = (dialect.now, dialect.current("s"));
@@ -96,7 +57,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// For any orders.
+/// For any updates.
 pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let (now, current) = (dialect.now, dialect.current("s"));
@@ -156,7 +117,7 @@ fn notified(dialect: &Dialect<'_>, payloads: &str) -> String {
     )
 }
 
-/// The orders as columns: what UNNEST takes.
+/// The updates as columns: what UNNEST takes.
 #[derive(Default)]
 pub(super) struct Columns<'a> {
     pub(super) ids: Vec<Uuid>,
@@ -195,40 +156,41 @@ impl<'a> Items<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// What every order has.
-    pub(super) fn of(orders: &'a [UpdateRow<'a>]) -> Self {
+    /// What every update has.
+    pub(super) fn of(changes: &[Change<'a>]) -> Self {
         debug_assert!(
-            orders.windows(2).all(|pair| pair[0].id < pair[1].id),
+            changes.windows(2).all(|pair| pair[0].0.id() < pair[1].0.id()),
             "one change per session, one lock order"
         );
-        let notified =
-            orders.iter().filter(|order| order.notify).map(|order| (order.id, order.base.version.next()));
-        let notified: Vec<_> = notified.collect();
+        let notified = changes.iter().filter(|(request, _)| request.notify);
+        let notified: Vec<_> =
+            notified.map(|(request, _)| (request.id(), request.base().version.next())).collect();
         Self {
-            ids: orders.iter().map(|order| order.id.expose()).collect(),
-            bases: orders.iter().map(|order| order.base.version.get()).collect(),
-            base_times: orders.iter().map(|order| order.base.updated_at.into()).collect(),
-            packed: orders.iter().map(|order| order.writes.packed).collect(),
+            ids: changes.iter().map(|(request, _)| request.id().expose()).collect(),
+            bases: changes.iter().map(|(request, _)| request.base().version.get()).collect(),
+            base_times: changes.iter().map(|(request, _)| request.base().updated_at.into()).collect(),
+            packed: changes.iter().map(|(_, writes)| writes.packed).collect(),
             payloads: changed_payloads(&notified),
             ..Self::default()
         }
     }
 
     /// And all the rest.
-    fn in_full(orders: &'a [UpdateRow<'a>]) -> Self {
-        let mut columns = Self::of(orders);
-        for order in orders {
-            let set = &order.writes.set;
+    fn in_full(changes: &[Change<'a>]) -> Self {
+        let mut columns = Self::of(changes);
+        for (request, Writes { set, removed, .. }) in changes {
+            let id = request.id();
+            let RowChange { expiry, idle_limit, group_id } = request.row;
             columns.has_overflow.push(!set.is_empty());
-            set.iter().for_each(|attribute| columns.items.push(order.id, attribute));
-            let (expires_at, expires_in) = columns_of(order.row.expiry);
+            set.iter().for_each(|attribute| columns.items.push(id, attribute));
+            let (expires_at, expires_in) = columns_of(expiry);
             columns.expires_at.push(expires_at);
             columns.expires_in.push(expires_in);
-            columns.idle_limited.push(order.row.idle_limit.map(|limit| limit == IdleLimit::Enforced));
-            columns.regroup.push(order.row.group_id.is_some());
-            columns.group_ids.push(order.row.group_id.flatten().map(GroupId::as_uuid));
-            for key in &order.writes.removed {
-                columns.removed_of.push(order.id.expose());
+            columns.idle_limited.push(idle_limit.map(|limit| limit == IdleLimit::Enforced));
+            columns.regroup.push(group_id.is_some());
+            columns.group_ids.push(group_id.flatten().map(GroupId::as_uuid));
+            for key in removed {
+                columns.removed_of.push(id.expose());
                 columns.removed_keys.push(key);
             }
         }
@@ -246,25 +208,30 @@ pub(super) fn columns_of(expiry: Option<Expiry>) -> (Option<SystemTime>, Option<
 }
 
 impl Database {
-    /// Carries out those orders, at most one for each session, whose base is what the database holds, and reports on
-    /// each, in their order: `None` for one that was not carried out.
+    /// Carries out those updates, at most one for each session, whose base is what the database holds. `after` has the
+    /// attributes that each leads to. Reports on each, in their order: `None` for one that was not carried out.
     ///
     /// If the statement fails, none of them was carried out, or its outcome is unknown; the failure says which.
-    pub(crate) async fn update(&self, orders: &[UpdateRow<'_>]) -> Result<Vec<Option<Applied>>, Failure> {
+    pub(crate) async fn update(
+        &self,
+        requests: &[&UpdateRequest],
+        after: &[Attributes],
+    ) -> Result<Vec<Option<Applied>>, Failure> {
         let sent = self.policy.clock.now();
-        let is_inline = orders.iter().all(UpdateRow::is_inline);
-        let all = match (is_inline, orders) {
-            (false, _) => self.update_in_full(&Columns::in_full(orders)).await?,
-            (true, [order]) => self.update_one(order).await?,
+        let changes = requests.iter().zip(after).map(|(&request, after)| (request, request.writes(after)));
+        let changes: Vec<Change<'_>> = changes.collect();
+        let all = match (changes.iter().all(is_inline), &changes[..]) {
+            (false, _) => self.update_in_full(&Columns::in_full(&changes)).await?,
+            (true, [(request, writes)]) => self.update_one(request, writes.packed).await?,
             (true, _) => {
-                let Columns { ids, bases, base_times, packed, payloads, .. } = &Columns::of(orders);
+                let Columns { ids, bases, base_times, packed, payloads, .. } = &Columns::of(&changes);
                 self.carried_out(&self.texts.update, &[ids, bases, base_times, packed, payloads]).await?
             }
         };
-        let mut outcomes: Vec<Option<Applied>> = orders.iter().map(|_| None).collect();
+        let mut outcomes: Vec<Option<Applied>> = requests.iter().map(|_| None).collect();
         for (n, applied) in all {
             let outcome = usize::try_from(n - 1).ok().and_then(|index| outcomes.get_mut(index));
-            *outcome.ok_or_else(|| unexpected("a row for no order"))? = Some(applied);
+            *outcome.ok_or_else(|| unexpected("a row for no update"))? = Some(applied);
             // Read while the statement ran, like any other reading of the database's clock.
             self.observe_clock(sent, applied.updated_at);
         }

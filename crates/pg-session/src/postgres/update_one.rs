@@ -9,8 +9,8 @@ use tokio_postgres::types::Type;
 use super::failure::Failure;
 use super::notify::changed_payloads;
 use super::parameters::Parameters;
-use super::update::{Applied, UpdateRow};
 use super::{Database, Dialect, Sql};
+use crate::session::request::{Applied, UpdateRequest};
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
@@ -33,13 +33,17 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    pub(super) async fn update_one(&self, order: &UpdateRow<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
-        let &UpdateRow { id, base, notify, ref writes, .. } = order;
-        let notified = notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
+    pub(super) async fn update_one(
+        &self,
+        request: &UpdateRequest,
+        inline: Option<&str>,
+    ) -> Result<Vec<(i64, Applied)>, Failure> {
+        let (id, base) = (request.id(), request.base());
+        let notified = request.notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
         let base_at = SystemTime::from(base.updated_at);
         self.carried_out(
             &self.texts.update_one,
-            &[&id.expose(), &base.version.get(), &base_at, &writes.packed, &notified],
+            &[&id.expose(), &base.version.get(), &base_at, &inline, &notified],
         )
         .await
     }

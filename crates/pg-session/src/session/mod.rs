@@ -10,6 +10,7 @@ pub(crate) mod expiry;
 pub(crate) mod inline;
 pub(crate) mod placement;
 pub(crate) mod record;
+pub(crate) mod request;
 
 use std::fmt;
 use std::sync::Arc;

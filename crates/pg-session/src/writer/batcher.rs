@@ -18,23 +18,34 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::blocked::Blocked;
-use super::in_flight::{Finished, InFlight, Keys};
-use super::queue::{Job, QueueBounds};
+use super::in_flight::{Finished, InFlight};
+use super::request::{Keys, Pending, Request};
 use crate::core::Core;
 use crate::postgres::failure::Failure;
 
 /// The most yields before the next batch leaves. Each lets the answered callers queue their next write.
 const YIELDS_MAX: usize = 8;
 
-/// The working half of a lane.
-pub(super) struct Batcher<J> {
-    pub(super) jobs: mpsc::Receiver<J>,
+/// What a queue may hold and do at the same time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueBounds {
+    /// Requests that may be queued.
+    pub(super) queue_max: usize,
+    /// Requests of one statement.
+    pub(super) batch_max: usize,
+    /// Statements in flight.
+    pub(super) statements_max: usize,
+}
+
+/// The working half of a queue.
+pub(super) struct Batcher<R: Request> {
+    pub(super) requests: mpsc::Receiver<Pending<R>>,
     pub(super) held: Arc<AtomicUsize>,
     pub(super) bounds: QueueBounds,
     pub(super) core: Arc<Core>,
 }
 
-impl<J: Job> Batcher<J> {
+impl<R: Request> Batcher<R> {
     /// Works until stopped; then takes no more jobs, finishes those that are queued, and ends.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut waiting = VecDeque::new();
@@ -44,7 +55,7 @@ impl<J: Job> Batcher<J> {
         let mut drained = false;
         loop {
             while waiting.len() < self.bounds.queue_max
-                && let Ok(job) = self.jobs.try_recv()
+                && let Ok(job) = self.requests.try_recv()
             {
                 waiting.push_back(job);
             }
@@ -68,7 +79,7 @@ impl<J: Job> Batcher<J> {
             let kept_back = !waiting.is_empty() && !in_flight.is_slow();
             let slow = in_flight.takes_long();
             tokio::select! {
-                job = self.jobs.recv(), if !drained && waiting.len() < self.bounds.queue_max => match job {
+                job = self.requests.recv(), if !drained && waiting.len() < self.bounds.queue_max => match job {
                     Some(job) => waiting.push_back(job),
                     None => drained = true,
                 },
@@ -83,19 +94,19 @@ impl<J: Job> Batcher<J> {
                 }
                 () = slow, if kept_back => {}
                 () = tokio::time::sleep_until(retry_at), if retry_later => {}
-                () = stop.cancelled(), if !self.jobs.is_closed() => self.jobs.close(),
+                () = stop.cancelled(), if !self.requests.is_closed() => self.requests.close(),
             }
         }
     }
 
     /// Keeps the blocked jobs of a statement for a retry. Those that have waited too long fail.
-    fn set_aside(&self, finished: &mut Finished<J>, blocked: &mut Blocked<J>, in_flight: &mut InFlight<J>) {
+    fn set_aside(&self, finished: &mut Finished<R>, blocked: &mut Blocked<R>, in_flight: &mut InFlight<R>) {
         blocked.written(&finished.keys, &finished.blocked);
         let progress = finished.blocked.len() < finished.jobs;
         if !finished.retry && finished.blocked.is_empty() {
             return;
         }
-        let patience = J::patience(&self.core);
+        let patience = R::patience(&self.core);
         for job in finished.blocked.drain(..) {
             if let Some((job, waited)) = blocked.add(job, patience) {
                 in_flight.release(&job);
@@ -109,33 +120,32 @@ impl<J: Job> Batcher<J> {
     /// now. Uses no timer: a lone write never waits.
     async fn yield_to_callers(&self) {
         for _ in 0..YIELDS_MAX {
-            let gathered = self.jobs.len();
+            let gathered = self.requests.len();
             tokio::task::yield_now().await;
-            if self.jobs.len() == gathered {
+            if self.requests.len() == gathered {
                 break;
             }
         }
     }
 
-    fn may_leave(&self, waiting: &VecDeque<J>, in_flight: &InFlight<J>) -> bool {
+    fn may_leave(&self, waiting: &VecDeque<Pending<R>>, in_flight: &InFlight<R>) -> bool {
         !waiting.is_empty()
             && in_flight.statements() < self.bounds.statements_max
             && (in_flight.statements() == 0 || in_flight.is_slow())
     }
 
     /// Takes at most one job per key out of `waiting`, sorted, none whose key is under way; the rest keeps its order.
-    fn select(&self, waiting: &mut VecDeque<J>, in_flight: &InFlight<J>) -> Vec<J> {
+    fn select(&self, waiting: &mut VecDeque<Pending<R>>, in_flight: &InFlight<R>) -> Vec<Pending<R>> {
         let expected = waiting.len().min(self.bounds.batch_max);
-        let mut keys: Keys<J> = HashSet::with_capacity_and_hasher(expected, DefaultHashBuilder::default());
+        let mut keys: Keys<R> = HashSet::with_capacity_and_hasher(expected, DefaultHashBuilder::default());
         let mut batch = Vec::with_capacity(expected);
         let mut rest = Vec::new();
         while batch.len() < self.bounds.batch_max
             && let Some(job) = waiting.pop_front()
         {
-            let own = [Some(job.key()), job.second_key()];
-            let free = own.iter().flatten().all(|key| !keys.contains(key) && !in_flight.has(key));
+            let free = job.keys().all(|key| !keys.contains(&key) && !in_flight.has(&key));
             // Those of a job that stays behind, too: a later one with the same key must not overtake it.
-            keys.extend(own.into_iter().flatten());
+            keys.extend(job.keys());
             if free {
                 batch.push(job);
             } else {
@@ -143,7 +153,7 @@ impl<J: Job> Batcher<J> {
             }
         }
         rest.into_iter().rev().for_each(|job| waiting.push_front(job));
-        batch.sort_unstable_by_key(Job::key);
+        batch.sort_unstable_by_key(Pending::key);
         batch
     }
 }

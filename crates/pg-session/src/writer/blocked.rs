@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
 
-use super::queue::Job;
+use super::request::{Pending, Request};
 
 /// The pause before the first retry. It doubles as long as no row becomes free.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -16,15 +16,15 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 
 /// At most one job for each key.
-pub(super) struct Blocked<J: Job> {
-    jobs: VecDeque<J>,
+pub(super) struct Blocked<R: Request> {
+    jobs: VecDeque<Pending<R>>,
     /// Since when the jobs are blocked, those that are being retried included.
-    since: HashMap<J::Key, tokio::time::Instant, DefaultHashBuilder>,
+    since: HashMap<R::Key, tokio::time::Instant, DefaultHashBuilder>,
     pause: Duration,
     retry_at: tokio::time::Instant,
 }
 
-impl<J: Job> Blocked<J> {
+impl<R: Request> Blocked<R> {
     pub(super) fn new() -> Self {
         Self {
             jobs: VecDeque::new(),
@@ -53,7 +53,7 @@ impl<J: Job> Blocked<J> {
     }
 
     /// Adds a job; returns it with the time that it was blocked if that is as long as `patience`.
-    pub(super) fn add(&mut self, job: J, patience: Duration) -> Option<(J, Duration)> {
+    pub(super) fn add(&mut self, job: Pending<R>, patience: Duration) -> Option<(Pending<R>, Duration)> {
         let now = tokio::time::Instant::now();
         let since = *self.since.entry(job.key()).or_insert(now);
         if now - since >= patience {
@@ -65,7 +65,7 @@ impl<J: Job> Blocked<J> {
     }
 
     /// A statement has ended: what it wrote is no longer blocked. To be called before [`add`](Self::add) for the others.
-    pub(super) fn written(&mut self, keys: &[J::Key], still_blocked: &[J]) {
+    pub(super) fn written(&mut self, keys: &[R::Key], still_blocked: &[Pending<R>]) {
         if self.since.is_empty() {
             return;
         }
@@ -86,10 +86,10 @@ impl<J: Job> Blocked<J> {
     }
 
     /// Takes the jobs of the next retry, those that have waited longest for one.
-    pub(super) fn take(&mut self, batch_max: usize) -> Vec<J> {
+    pub(super) fn take(&mut self, batch_max: usize) -> Vec<Pending<R>> {
         let count = self.jobs.len().min(batch_max);
-        let mut batch: Vec<J> = self.jobs.drain(..count).collect();
-        batch.sort_unstable_by_key(Job::key);
+        let mut batch: Vec<Pending<R>> = self.jobs.drain(..count).collect();
+        batch.sort_unstable_by_key(Pending::key);
         batch
     }
 }

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
-use super::queue::Job;
-use super::update::REBASE_ATTEMPTS_MAX;
+use super::commit::REBASE_ATTEMPTS_MAX;
+use super::request::{Outcome, Pending, Request};
+use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
-use crate::id::{SessionId, UserId};
+use crate::id::{Scope, SessionId, UserId};
 use crate::postgres::delete::Swept;
 use crate::postgres::failure::{Failure, Verdict};
-use crate::postgres::notify::Scope;
+use crate::session::request::BulkChange;
 
 /// Sessions that are dropped from memory before other tasks run.
 const FORGOTTEN_MAX: usize = 1_024;
@@ -21,58 +21,42 @@ const FORGOTTEN_MAX: usize = 1_024;
 /// The longest that a bulk write waits for each row.
 const ROW_LOCK_WAIT_MAX: Duration = Duration::from_millis(80);
 
-/// What to do with how many sessions.
-#[derive(Clone, Debug)]
-pub(crate) enum BulkDelete {
-    /// Delete these, all or none.
-    Delete(Vec<SessionId>),
-    /// Delete all of these.
-    DeleteAll(Scope),
-    /// Delete all of a user's but this one.
-    DeleteOthers(UserId, SessionId),
-    /// Remove one attribute from all sessions of a user.
-    RemoveAttribute(UserId, String),
-    /// Drop them from every node's memory; the tables stay as they are.
-    Evict(Scope),
-}
-
-pub(super) struct BulkDeleteJob {
-    pub(super) sweep: BulkDelete,
-    /// Times that it met a locked row.
-    blocked: u32,
+pub(crate) struct BulkRequest {
+    change: BulkChange,
+    /// Times that it was sent.
+    tries: u32,
     /// Sessions that have lost the attribute.
     removed: u64,
-    reply: oneshot::Sender<Result<u64, Error>>,
 }
 
-impl BulkDeleteJob {
-    pub(super) fn new(sweep: BulkDelete, reply: oneshot::Sender<Result<u64, Error>>) -> Self {
-        Self { sweep, blocked: 0, removed: 0, reply }
+impl BulkRequest {
+    pub(crate) fn new(change: BulkChange) -> Self {
+        Self { change, tries: 0, removed: 0 }
     }
 
     /// How long the next try waits for each row: longer each time, because many rows have many writers.
     fn row_lock_wait(&self, core: &Core) -> Duration {
         let first = core.config.row_lock_wait;
-        first.saturating_mul(1 << self.blocked.min(16)).min(first.max(ROW_LOCK_WAIT_MAX))
+        first.saturating_mul(1 << self.tries.min(16)).min(first.max(ROW_LOCK_WAIT_MAX))
     }
 
     async fn carry_out(&mut self, core: &Core) -> Result<u64, Failure> {
         let wait = self.row_lock_wait(core);
-        match &self.sweep {
-            BulkDelete::Delete(ids) => {
+        match &self.change {
+            BulkChange::Delete(ids) => {
                 let gone = core.database.delete(ids).await?;
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), core).await;
                 Ok(gone.iter().map(|row| u64::from(row.live)).sum())
             }
-            BulkDelete::DeleteAll(whose) => count(&core.database.delete_all(*whose, wait).await?, core).await,
-            BulkDelete::DeleteOthers(user, keep) => {
+            BulkChange::DeleteAll(whose) => count(&core.database.delete_all(*whose, wait).await?, core).await,
+            BulkChange::DeleteOthers(user, keep) => {
                 count(&core.database.delete_others(*user, *keep, wait).await?, core).await
             }
-            BulkDelete::RemoveAttribute(user, key) => {
+            BulkChange::RemoveAttribute(user, key) => {
                 remove_attribute(*user, key, &mut self.removed, wait, core).await?;
                 Ok(self.removed)
             }
-            BulkDelete::Evict(whose) => core.database.notify_drop(*whose).await.map(|()| 0),
+            BulkChange::Evict(scope) => core.database.notify_drop(*scope).await.map(|()| 0),
         }
     }
 
@@ -80,14 +64,14 @@ impl BulkDeleteJob {
     /// happened. Other tasks run between the steps.
     async fn forget(&self, core: &Core) {
         let cache = &core.cache;
-        let mut dropping = match &self.sweep {
-            BulkDelete::Delete(ids) => return forget_each(ids, core).await,
-            BulkDelete::RemoveAttribute(user, _) | BulkDelete::DeleteOthers(user, _) => {
+        let mut dropping = match &self.change {
+            BulkChange::Delete(ids) => return forget_each(ids, core).await,
+            BulkChange::RemoveAttribute(user, _) | BulkChange::DeleteOthers(user, _) => {
                 cache.remove_user(*user)
             }
-            BulkDelete::DeleteAll(whose) | BulkDelete::Evict(whose) => match *whose {
-                Scope::User(user) => cache.remove_user(user.into()),
-                Scope::Group(group) => cache.remove_group(group.into()),
+            BulkChange::DeleteAll(scope) | BulkChange::Evict(scope) => match *scope {
+                Scope::User(user) => cache.remove_user(user),
+                Scope::Group(group) => cache.remove_group(group),
                 Scope::All => return cache.remove_all(),
             },
         };
@@ -138,45 +122,49 @@ async fn remove_attribute(
     Err(Failure { error, verdict: Verdict::Refused })
 }
 
-impl Job for BulkDeleteJob {
-    /// Sweeps of one user, of one group or of all are made one after the other.
+impl Request for BulkRequest {
+    /// Changes of one user, of one group or of all are made one after the other.
     type Key = (u8, Uuid);
+    type Written = u64;
+    /// How many living sessions were changed.
+    type Answer = u64;
+    type Error = Error;
 
-    fn key(&self) -> Self::Key {
-        match &self.sweep {
-            BulkDelete::Delete(ids) => (0, ids.first().map_or(Uuid::nil(), |id| id.expose())),
-            BulkDelete::DeleteOthers(user, _) | BulkDelete::RemoveAttribute(user, _) => (1, user.as_uuid()),
-            BulkDelete::DeleteAll(whose) | BulkDelete::Evict(whose) => match *whose {
-                Scope::User(user) => (1, user),
-                Scope::Group(group) => (2, group),
+    fn conflict_keys(&self, _: &Core) -> (Self::Key, Option<Self::Key>) {
+        let key = match &self.change {
+            BulkChange::Delete(ids) => (0, ids.first().map_or(Uuid::nil(), |id| id.expose())),
+            BulkChange::DeleteOthers(user, _) | BulkChange::RemoveAttribute(user, _) => (1, user.as_uuid()),
+            BulkChange::DeleteAll(scope) | BulkChange::Evict(scope) => match *scope {
+                Scope::User(user) => (1, user.as_uuid()),
+                Scope::Group(group) => (2, group.as_uuid()),
                 Scope::All => (3, Uuid::nil()),
             },
-        }
+        };
+        (key, None)
     }
 
-    async fn commit(batch: &mut Vec<Self>, core: &Core) -> Result<Vec<Self>, Failure> {
-        while let Some(job) = batch.last_mut() {
-            let outcome = job.carry_out(core).await;
+    /// The batch is one request: each is a statement over any number of rows.
+    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<u64>, Failure> {
+        let mut counts = Vec::with_capacity(batch.len());
+        for Pending { request, .. } in batch {
+            let outcome = request.carry_out(core).await;
             // A blocked deletion changed nothing. A blocked removal may have changed the pages before.
             let changed_nothing = outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::Blocked)
-                && !matches!(job.sweep, BulkDelete::RemoveAttribute(..));
+                && !matches!(request.change, BulkChange::RemoveAttribute(..));
             if !changed_nothing {
-                job.forget(core).await;
+                request.forget(core).await;
             }
-            job.blocked += 1;
-            let count = outcome?;
-            if let Some(job) = batch.pop() {
-                let _ = job.reply.send(Ok(count));
-            }
+            request.tries += 1;
+            counts.push(outcome?);
         }
-        Ok(Vec::new())
+        Ok(counts)
+    }
+
+    fn settle(&self, count: u64, _: Ticket, _: &Core) -> Outcome<Self> {
+        Outcome::Done(count)
     }
 
     fn patience(core: &Core) -> Duration {
         core.database.long_patience()
-    }
-
-    fn fail(self, error: Error, _: &Core) {
-        let _ = self.reply.send(Err(error));
     }
 }

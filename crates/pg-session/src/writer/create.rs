@@ -1,106 +1,73 @@
 //! Combined creates.
 
-use std::sync::Arc;
-
-use tokio::sync::oneshot;
+use tracing::info;
 use uuid::Uuid;
 
-use super::count_evicted;
-use super::queue::Job;
-use crate::cache::Writing;
+use super::request::{Outcome, Pending, Request};
+use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::failpoints::Point;
-use crate::id::{GroupId, SessionId, UserId};
-use crate::postgres::create::{Created, NewSession};
+use crate::id::{SessionId, UserId};
+use crate::postgres::create::Created;
 use crate::postgres::failure::Failure;
-use crate::postgres::update::Expiry;
-use crate::session::IdleLimit;
-use crate::session::attributes::{Attributes, Writes};
-use crate::session::changes::Changes;
-use crate::session::record::{Record, Row, SharedRecord};
-use crate::version::Version;
+use crate::session::attributes::Attributes;
+use crate::session::record::SharedRecord;
+use crate::session::request::NewSession;
 
-/// One session to be made.
-pub(crate) struct CreateJob {
-    pub(crate) id: SessionId,
-    pub(crate) user_id: Option<UserId>,
-    pub(crate) group_id: Option<GroupId>,
-    pub(crate) expiry: Expiry,
-    pub(crate) idle_limit: IdleLimit,
-    pub(crate) attributes: Changes,
-    /// The user if the number of sessions is limited, the session itself if not.
-    pub(crate) conflict_key: Uuid,
-    pub(crate) reply: oneshot::Sender<Result<SharedRecord, Error>>,
-}
-
-impl CreateJob {
-    fn new_session<'a>(&self, none: &'a Attributes, attributes: &'a Attributes) -> NewSession<'a> {
-        NewSession {
-            id: self.id,
-            user_id: self.user_id,
-            group_id: self.group_id,
-            expiry: self.expiry,
-            idle_limit: self.idle_limit,
-            writes: Writes::new(none, attributes),
-        }
-    }
-}
-
-impl Job for CreateJob {
-    /// I7: one create per user in a statement, or both would count the same sessions.
+impl Request for NewSession {
     type Key = Uuid;
+    type Written = (Attributes, Created);
+    type Answer = SharedRecord;
+    type Error = Error;
 
-    fn key(&self) -> Uuid {
-        self.conflict_key
+    const COMMITTED: Option<Point> = Some(Point::Created);
+
+    /// I7: one create per user in a statement, or both would count the same sessions.
+    fn conflict_keys(&self, core: &Core) -> (Uuid, Option<Uuid>) {
+        let user = self.user_id.filter(|_| core.limits_sessions());
+        (user.map_or(self.id.expose(), UserId::as_uuid), None)
     }
 
-    async fn commit(batch: &mut Vec<Self>, core: &Core) -> Result<Vec<Self>, Failure> {
-        // A caller that lists the user's sessions knows the id from the commit on, and may change the session.
-        let _writing: Vec<Writing<'_>> = batch.iter().map(|job| core.cache.begin_write(job.id)).collect();
-        let ticket = core.cache.ticket();
-        let none = Attributes::default();
+    /// A caller that lists the user's sessions knows the id from the commit on, and may change the session.
+    fn written_id(&self) -> Option<SessionId> {
+        Some(self.id)
+    }
+
+    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<Self::Written>, Failure> {
         let now = core.policy.clock.database_now();
-        let made = batch.iter().map(|job| none.apply(&job.attributes, Version::FIRST, now));
-        let made: Vec<Attributes> = made.collect();
-        let new_sessions =
-            batch.iter().zip(&made).map(|(job, attributes)| job.new_session(&none, attributes));
-        let outcomes =
-            core.database.create(&new_sessions.collect::<Vec<_>>(), core.limits_sessions()).await?;
+        let sessions: Vec<&Self> = batch.iter().map(|pending| &pending.request).collect();
+        let attributes: Vec<Attributes> = sessions.iter().map(|session| session.attributes(now)).collect();
+        let created = core.database.create(&sessions, &attributes).await?;
         core.counters.create_statements.add(1);
-        core.failpoints.reach(Point::Created).await;
-        for ((job, attributes), outcome) in batch.drain(..).zip(made).zip(outcomes) {
-            let answer = match outcome {
-                Created::Made { created_at, expires_at, evicted } => {
-                    core.counters.creates.add(1);
-                    count_evicted(core, job.user_id, &evicted);
-                    let row = Row {
-                        id: job.id,
-                        user_id: job.user_id,
-                        group_id: job.group_id,
-                        version: Version::FIRST,
-                        created_at,
-                        updated_at: created_at,
-                        expires_at,
-                        idle_limit: job.idle_limit,
-                        rotated: false,
-                    };
-                    let record =
-                        SharedRecord::new(Record::new(Arc::clone(&core.policy), row, attributes, created_at));
-                    core.cache.publish(ticket, &record);
-                    Ok(record)
-                }
-                Created::Refused => Err(refused()),
-            };
-            // Nobody waits any more if the future was dropped; the session exists all the same.
-            let _ = job.reply.send(answer);
-        }
-        Ok(Vec::new())
+        Ok(attributes.into_iter().zip(created).collect())
     }
 
-    fn fail(self, error: Error, _: &Core) {
-        let _ = self.reply.send(Err(error));
+    fn settle(&self, (attributes, created): Self::Written, ticket: Ticket, core: &Core) -> Outcome<Self> {
+        match created {
+            Created::Made { created_at, expires_at, evicted } => {
+                core.counters.creates.add(1);
+                count_evicted(core, self.user_id, &evicted);
+                let record = self.record(&core.policy, attributes, created_at, expires_at);
+                core.cache.publish(ticket, &record);
+                Outcome::Done(record)
+            }
+            Created::Refused => Outcome::Failed(refused()),
+        }
     }
+}
+
+/// A create or a rotation has ended the least recently used sessions of its user, to keep the limit.
+pub(super) fn count_evicted(core: &Core, user: Option<UserId>, sessions: &[SessionId]) {
+    let (Some(user), Some(first)) = (user, sessions.first()) else { return };
+    sessions.iter().for_each(|&id| core.cache.remove(id));
+    core.counters.evictions.add(sessions.len());
+    info!(
+        %user,
+        sessions = sessions.len(),
+        first = ?first,
+        "ended the least recently used sessions of a user at sessions_per_user_max"
+    );
 }
 
 /// The policy lets the user have no other session.

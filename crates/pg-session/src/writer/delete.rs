@@ -2,50 +2,46 @@
 
 use std::collections::HashMap;
 
-use tokio::sync::oneshot;
-
-use super::in_flight::Keys;
-use super::queue::Job;
+use super::request::{Keys, Outcome, Pending, Request};
+use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::Error;
 use crate::id::SessionId;
 use crate::postgres::delete::Gone;
 use crate::postgres::failure::Failure;
+use crate::session::request::DeleteSession;
 
-/// One session to be ended.
-pub(super) struct DeleteJob {
-    pub(super) id: SessionId,
-    pub(super) reply: oneshot::Sender<Result<bool, Error>>,
-}
-
-impl Job for DeleteJob {
+impl Request for DeleteSession {
     type Key = SessionId;
+    type Written = bool;
+    type Answer = bool;
+    type Error = Error;
 
-    fn key(&self) -> SessionId {
-        self.id
+    fn conflict_keys(&self, _: &Core) -> (SessionId, Option<SessionId>) {
+        (self.0, None)
     }
 
-    async fn commit(batch: &mut Vec<Self>, core: &Core) -> Result<Vec<Self>, Failure> {
-        let ids: Vec<SessionId> = batch.iter().map(|job| job.id).collect();
+    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<bool>, Failure> {
+        let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.0).collect();
         let gone = core.database.delete(&ids).await?;
         // Before the answers: a logout that was acknowledged is over on this node.
         ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| core.cache.remove(id));
         let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
-        for job in batch.drain(..) {
-            let session = gone.get(&job.id).and_then(|row| gone.get(&row.session));
-            let _ = job.reply.send(Ok(session.is_some_and(|session| session.live)));
-        }
-        Ok(Vec::new())
+        let was_live = |id| gone.get(id).and_then(|row| gone.get(&row.session)).is_some_and(|row| row.live);
+        Ok(ids.iter().map(was_live).collect())
     }
 
-    async fn find_locked(batch: &[Self], core: &Core) -> Result<Keys<Self>, Failure> {
-        let ids: Vec<SessionId> = batch.iter().map(|job| job.id).collect();
+    fn settle(&self, was_live: bool, _: Ticket, _: &Core) -> Outcome<Self> {
+        Outcome::Done(was_live)
+    }
+
+    async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
+        let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.0).collect();
         Ok(core.database.locked_sessions(&ids).await?.into_iter().collect())
     }
 
-    fn fail(self, error: Error, core: &Core) {
-        // Reading it again costs a query; serving it after a delete that did happen would cost the promise.
-        core.cache.remove(self.id);
-        let _ = self.reply.send(Err(error));
+    /// Reading it again costs a query; serving it after a delete that did happen would cost the promise.
+    fn failed(&self, _: &Error, core: &Core) {
+        core.cache.remove(self.0);
     }
 }

@@ -5,17 +5,16 @@
 //!
 //! A statement that meets a row which another transaction has locked is repeated without the jobs that need such rows.
 
-use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use quick_cache::DefaultHashBuilder;
 use tracing::debug;
 
-use super::queue::Job;
+use super::commit::commit;
+use super::request::{Keys, Pending, Request};
 use crate::core::Core;
 use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
@@ -27,16 +26,13 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// A statement that has been under way for longer does not keep others back: several times what one takes.
 const SLOW: Duration = Duration::from_millis(5);
 
-/// Keys of jobs. A bounded number of them, so the quicker hash function of the memory's map will do.
-pub(super) type Keys<J> = HashSet<<J as Job>::Key, DefaultHashBuilder>;
+type Statement<R> = Pin<Box<dyn Future<Output = Finished<R>> + Send>>;
 
-type Statement<J> = Pin<Box<dyn Future<Output = Finished<J>> + Send>>;
-
-pub(super) struct InFlight<J: Job> {
+pub(super) struct InFlight<R: Request> {
     /// Driven by the lane's own task: another task would be another wake-up for a lone job.
-    statements: FuturesUnordered<Statement<J>>,
+    statements: FuturesUnordered<Statement<R>>,
     /// Of all jobs that are under way.
-    keys: Keys<J>,
+    keys: Keys<R>,
     /// When the youngest statement is slow.
     slow_at: tokio::time::Instant,
     /// Whether one of the statements is a retry of blocked jobs.
@@ -44,29 +40,29 @@ pub(super) struct InFlight<J: Job> {
 }
 
 /// A statement that has ended.
-pub(super) struct Finished<J: Job> {
+pub(super) struct Finished<R: Request> {
     /// How many jobs it was made of.
     pub(super) jobs: usize,
     /// Those of them that are to be tried again.
-    pub(super) again: Vec<J>,
+    pub(super) again: Vec<Pending<R>>,
     /// Those of them whose rows are locked. Their keys stay in flight.
-    pub(super) blocked: Vec<J>,
-    pub(super) keys: Vec<J::Key>,
+    pub(super) blocked: Vec<Pending<R>>,
+    pub(super) keys: Vec<R::Key>,
     /// Whether it was a retry of blocked jobs.
     pub(super) retry: bool,
 }
 
 /// What became of a batch: jobs that are not answered.
-struct Unanswered<J> {
-    again: Vec<J>,
-    blocked: Vec<J>,
+struct Unanswered<R: Request> {
+    again: Vec<Pending<R>>,
+    blocked: Vec<Pending<R>>,
 }
 
-impl<J: Job> InFlight<J> {
+impl<R: Request> InFlight<R> {
     pub(super) fn new() -> Self {
         Self {
             statements: FuturesUnordered::new(),
-            keys: Keys::<J>::default(),
+            keys: Keys::<R>::default(),
             slow_at: tokio::time::Instant::now(),
             retries: false,
         }
@@ -86,11 +82,11 @@ impl<J: Job> InFlight<J> {
         self.retries
     }
 
-    pub(super) fn has(&self, key: &J::Key) -> bool {
+    pub(super) fn has(&self, key: &R::Key) -> bool {
         self.keys.contains(key)
     }
 
-    pub(super) fn start(&mut self, batch: Vec<J>, core: &Arc<Core>) {
+    pub(super) fn start(&mut self, batch: Vec<Pending<R>>, core: &Arc<Core>) {
         let keys = keys_of(&batch);
         self.keys.extend(&keys);
         self.slow_at = tokio::time::Instant::now() + SLOW;
@@ -102,7 +98,7 @@ impl<J: Job> InFlight<J> {
     }
 
     /// Writes those of the blocked jobs whose rows have become free.
-    pub(super) fn retry(&mut self, batch: Vec<J>, core: &Arc<Core>) {
+    pub(super) fn retry(&mut self, batch: Vec<Pending<R>>, core: &Arc<Core>) {
         let keys = keys_of(&batch);
         self.retries = true;
         let (jobs, core) = (batch.len(), Arc::clone(core));
@@ -113,17 +109,17 @@ impl<J: Job> InFlight<J> {
     }
 
     /// A blocked job was given up: others with its keys may leave.
-    pub(super) fn release(&mut self, job: &J) {
-        for key in [Some(job.key()), job.second_key()].into_iter().flatten() {
+    pub(super) fn release(&mut self, job: &Pending<R>) {
+        job.keys().for_each(|key| {
             self.keys.remove(&key);
-        }
+        });
     }
 
     /// Waits for a statement to end; `None` if there is none.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub(super) async fn done(&mut self) -> Option<Finished<J>> {
+    pub(super) async fn done(&mut self) -> Option<Finished<R>> {
         let finished = self.statements.next().await?;
         for key in &finished.keys {
             self.keys.remove(key);
@@ -139,19 +135,19 @@ impl<J: Job> InFlight<J> {
     }
 
     /// Waits until it does.
-    pub(super) fn takes_long(&self) -> impl Future<Output = ()> + use<J> {
+    pub(super) fn takes_long(&self) -> impl Future<Output = ()> + use<R> {
         tokio::time::sleep_until(self.slow_at)
     }
 }
 
-fn keys_of<J: Job>(batch: &[J]) -> Vec<J::Key> {
-    batch.iter().flat_map(|job| [Some(job.key()), job.second_key()]).flatten().collect()
+fn keys_of<R: Request>(batch: &[Pending<R>]) -> Vec<R::Key> {
+    batch.iter().flat_map(Pending::keys).collect()
 }
 
 /// As [`carry_out`], but asks first which of the jobs are still blocked.
-async fn retry<J: Job>(mut batch: Vec<J>, core: &Core) -> Unanswered<J> {
+async fn retry<R: Request>(mut batch: Vec<Pending<R>>, core: &Core) -> Unanswered<R> {
     let mut blocked = Vec::new();
-    match J::find_locked(&batch, core).await {
+    match R::find_locked(&batch, core).await {
         Ok(locked) => blocked.extend(batch.extract_if(.., |job| locked.contains(&job.key()))),
         Err(failure) => {
             fail_all(batch, failure, core);
@@ -163,7 +159,7 @@ async fn retry<J: Job>(mut batch: Vec<J>, core: &Core) -> Unanswered<J> {
     rest
 }
 
-fn fail_all<J: Job>(batch: Vec<J>, failure: Failure, core: &Core) {
+fn fail_all<R: Request>(batch: Vec<Pending<R>>, failure: Failure, core: &Core) {
     let error = failure.into_write_error();
     for job in batch {
         job.fail(error.duplicate(), core);
@@ -171,7 +167,7 @@ fn fail_all<J: Job>(batch: Vec<J>, failure: Failure, core: &Core) {
 }
 
 /// Commits the batch, in as few statements as it takes.
-async fn carry_out<J: Job>(batch: Vec<J>, core: &Core) -> Unanswered<J> {
+async fn carry_out<R: Request>(batch: Vec<Pending<R>>, core: &Core) -> Unanswered<R> {
     let mut again = Vec::new();
     let mut blocked = Vec::new();
     let mut tries = 0;
@@ -180,7 +176,7 @@ async fn carry_out<J: Job>(batch: Vec<J>, core: &Core) -> Unanswered<J> {
         if part.is_empty() {
             continue;
         }
-        let failure = match J::commit(&mut part, core).await {
+        let failure = match commit(&mut part, core).await {
             Ok(mut more) => {
                 again.append(&mut more);
                 continue;
@@ -195,7 +191,7 @@ async fn carry_out<J: Job>(batch: Vec<J>, core: &Core) -> Unanswered<J> {
                 parts.push(part);
             }
             Verdict::Blocked if part.len() == 1 => blocked.append(&mut part),
-            Verdict::Blocked => match J::find_locked(&part, core).await {
+            Verdict::Blocked => match R::find_locked(&part, core).await {
                 // Another row than those that the query looks at, or it is free by now.
                 Ok(locked) if locked.is_empty() => {
                     let right = part.split_off(part.len() / 2);

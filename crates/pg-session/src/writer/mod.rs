@@ -10,54 +10,36 @@
 mod batcher;
 mod blocked;
 mod bulk;
+mod commit;
 mod create;
 mod delete;
 mod in_flight;
 mod queue;
+mod request;
 mod rotate;
 pub(crate) mod touch;
 mod update;
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-use tracing::info;
+use self::batcher::QueueBounds;
+use self::bulk::BulkRequest;
+use self::queue::WriteQueue;
+use crate::config::Config;
+use crate::core::{Core, Tasks};
+use crate::error::Error;
+use crate::session::request::{BulkChange, DeleteSession, NewSession, Rotation, UpdateRequest};
 
-pub(crate) use self::bulk::BulkDelete;
-use self::bulk::BulkDeleteJob;
-pub(crate) use self::create::CreateJob;
-use self::delete::DeleteJob;
-use self::queue::{Job, QueueBounds, WriteQueue, lane};
-pub(crate) use self::rotate::RotateJob;
-pub(crate) use self::update::UpdateJob;
-use crate::core::{Core, Stage, Tasks};
-use crate::error::{Error, ErrorKind, UpdateError};
-use crate::id::{SessionId, UserId};
-use crate::session::record::SharedRecord;
-
-/// The lanes' sending halves.
+/// The queues of the node's writes, one for each kind.
 pub(crate) struct Writer {
-    updates: WriteQueue<UpdateJob>,
-    creates: WriteQueue<CreateJob>,
-    rotations: WriteQueue<RotateJob>,
-    deletes: WriteQueue<DeleteJob>,
-    sweeps: WriteQueue<BulkDeleteJob>,
-    /// Sweeps that change no row: they need no lock, and wait for none.
-    evictions: WriteQueue<BulkDeleteJob>,
+    pub(crate) updates: WriteQueue<UpdateRequest>,
+    pub(crate) creates: WriteQueue<NewSession>,
+    pub(crate) rotations: WriteQueue<Rotation>,
+    pub(crate) deletes: WriteQueue<DeleteSession>,
+    bulk_changes: WriteQueue<BulkRequest>,
+    /// Bulk changes that change no row: they need no lock, and wait for none.
+    evictions: WriteQueue<BulkRequest>,
     core: Arc<Core>,
-}
-
-/// A create or a rotation has ended the least recently used sessions of its user, to keep the limit.
-fn count_evicted(core: &Core, user: Option<UserId>, sessions: &[SessionId]) {
-    let (Some(user), Some(first)) = (user, sessions.first()) else { return };
-    sessions.iter().for_each(|&id| core.cache.remove(id));
-    core.counters.evictions.add(sessions.len());
-    info!(
-        %user,
-        sessions = sessions.len(),
-        first = ?first,
-        "ended the least recently used sessions of a user at sessions_per_user_max"
-    );
 }
 
 /// What the writer has done since the manager's start.
@@ -83,71 +65,32 @@ pub struct WriteStats {
 }
 
 impl Writer {
-    /// Starts a task for each queue. When they are stopped, they finish what was queued.
+    /// Starts a task for each queue.
     pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Self {
-        let config = &core.config;
+        let Config { write_queue_max, write_batch_max, write_concurrency, .. } = core.config;
         let bounds = QueueBounds {
-            queue_max: config.write_queue_max,
-            batch_max: config.write_batch_max,
-            statements_max: config.write_concurrency,
+            queue_max: write_queue_max,
+            batch_max: write_batch_max,
+            statements_max: write_concurrency,
         };
         // Each is a statement over any number of rows. The deletion of all sessions waits for every row, beside the others.
         let alone = QueueBounds { batch_max: 1, statements_max: bounds.statements_max.max(2), ..bounds };
         Self {
-            updates: open(bounds, core, &tasks.writing),
-            creates: open(bounds, core, &tasks.writing),
-            rotations: open(bounds, core, &tasks.writing),
-            deletes: open(bounds, core, &tasks.writing),
-            sweeps: open(alone, core, &tasks.writing),
-            evictions: open(alone, core, &tasks.writing),
+            updates: WriteQueue::spawn(bounds, core, tasks),
+            creates: WriteQueue::spawn(bounds, core, tasks),
+            rotations: WriteQueue::spawn(bounds, core, tasks),
+            deletes: WriteQueue::spawn(bounds, core, tasks),
+            bulk_changes: WriteQueue::spawn(alone, core, tasks),
+            evictions: WriteQueue::spawn(alone, core, tasks),
             core: Arc::clone(core),
         }
     }
 
-    /// Writes an update. Dropping the future does not undo it.
-    pub(crate) async fn update(
-        &self,
-        make: impl FnOnce(oneshot::Sender<Result<SharedRecord, UpdateError>>) -> UpdateJob,
-    ) -> Result<SharedRecord, UpdateError> {
-        let (reply, outcome) = oneshot::channel();
-        let job = make(reply);
-        self.updates.push(job)?;
-        outcome.await.unwrap_or_else(|_| Err(vanished().into()))
-    }
-
-    /// Creates a session. Dropping the future does not undo it.
-    pub(crate) async fn create(
-        &self,
-        make: impl FnOnce(oneshot::Sender<Result<SharedRecord, Error>>) -> CreateJob,
-    ) -> Result<SharedRecord, Error> {
-        let (reply, outcome) = oneshot::channel();
-        self.creates.push(make(reply))?;
-        outcome.await.unwrap_or_else(|_| Err(vanished()))
-    }
-
-    /// Rotates a session. Dropping the future does not undo it.
-    pub(crate) async fn rotate(
-        &self,
-        make: impl FnOnce(oneshot::Sender<Result<SharedRecord, UpdateError>>) -> RotateJob,
-    ) -> Result<SharedRecord, UpdateError> {
-        let (reply, outcome) = oneshot::channel();
-        self.rotations.push(make(reply))?;
-        outcome.await.unwrap_or_else(|_| Err(vanished().into()))
-    }
-
-    /// Deletes a session; answers whether it was alive. Dropping the future does not undo it.
-    pub(crate) async fn delete(&self, id: SessionId) -> Result<bool, Error> {
-        let (reply, outcome) = oneshot::channel();
-        self.deletes.push(DeleteJob { id, reply })?;
-        outcome.await.unwrap_or_else(|_| Err(vanished()))
-    }
-
-    /// Carries out a sweep; answers how many living sessions were deleted. Dropping the future does not undo it.
-    pub(crate) async fn sweep(&self, sweep: BulkDelete) -> Result<u64, Error> {
-        let (reply, outcome) = oneshot::channel();
-        let lane = if matches!(sweep, BulkDelete::Evict(_)) { &self.evictions } else { &self.sweeps };
-        lane.push(BulkDeleteJob::new(sweep, reply))?;
-        outcome.await.unwrap_or_else(|_| Err(vanished()))
+    /// Changes any number of sessions; answers how many living ones. Dropping the future does not undo it.
+    pub(crate) async fn change_all(&self, change: BulkChange) -> Result<u64, Error> {
+        let is_eviction = matches!(change, BulkChange::Evict(_));
+        let queue = if is_eviction { &self.evictions } else { &self.bulk_changes };
+        queue.submit(BulkRequest::new(change)).await
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -155,7 +98,7 @@ impl Writer {
             + self.creates.waiting()
             + self.rotations.waiting()
             + self.deletes.waiting()
-            + self.sweeps.waiting()
+            + self.bulk_changes.waiting()
             + self.evictions.waiting()
     }
 
@@ -172,18 +115,4 @@ impl Writer {
             waiting: self.waiting(),
         }
     }
-}
-
-fn open<J: Job>(bounds: QueueBounds, core: &Arc<Core>, stage: &Stage) -> WriteQueue<J> {
-    let (queue, batcher) = lane(bounds, core);
-    stage.spawn(|stop| batcher.run(stop));
-    queue
-}
-
-/// The task that had the job is gone: the runtime is being shut down.
-fn vanished() -> Error {
-    Error::new(
-        ErrorKind::OutcomeUnknown,
-        "the runtime ended while the write was under way; it may or may not have been committed",
-    )
 }

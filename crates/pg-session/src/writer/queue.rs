@@ -1,85 +1,48 @@
-//! A lane: a bounded queue of jobs of one kind. The jobs that wait at the same time share a statement; see [`Batcher`].
+//! A bounded queue of requests of one kind. Those that wait at the same time share a statement; see [`Batcher`].
 
-use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::batcher::Batcher;
-use super::in_flight::Keys;
-use crate::core::Core;
+use super::batcher::{Batcher, QueueBounds};
+use super::request::{Pending, Request};
+use crate::core::{Core, Tasks};
 use crate::error::{Error, ErrorKind};
-use crate::postgres::failure::Failure;
-
-/// A write, and the caller that waits for its outcome.
-pub(super) trait Job: Sized + Send + 'static {
-    /// Jobs with equal keys must not share a statement. Batches are sorted by it: one lock order.
-    type Key: Ord + Hash + Copy + Send + 'static;
-
-    fn key(&self) -> Self::Key;
-
-    /// Another key that no other job of the statement may have, neither as this nor as its first.
-    fn second_key(&self) -> Option<Self::Key> {
-        None
-    }
-
-    /// Sends the batch as one statement. On success every job was answered, but for those returned, which are to be
-    /// tried again. On failure the batch is as it was.
-    fn commit(batch: &mut Vec<Self>, core: &Core) -> impl Future<Output = Result<Vec<Self>, Failure>> + Send;
-
-    /// The keys of those jobs whose rows other transactions have locked now, as far as one query can tell.
-    fn find_locked(
-        _batch: &[Self],
-        _core: &Core,
-    ) -> impl Future<Output = Result<Keys<Self>, Failure>> + Send {
-        std::future::ready(Ok(Keys::<Self>::default()))
-    }
-
-    /// How long a job whose row is locked is tried again.
-    fn patience(core: &Core) -> Duration {
-        core.database.patience()
-    }
-
-    /// Answers the job with an error.
-    fn fail(self, error: Error, core: &Core);
-}
-
-/// What a lane may hold and do at the same time.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct QueueBounds {
-    /// Jobs that may be queued.
-    pub(super) queue_max: usize,
-    /// Jobs of one statement.
-    pub(super) batch_max: usize,
-    /// Statements in flight.
-    pub(super) statements_max: usize,
-}
 
 /// The sending half.
-#[derive(Debug)]
-pub(super) struct WriteQueue<J> {
-    jobs: mpsc::Sender<J>,
-    /// Jobs that were taken from the queue and wait for their statement.
+pub(crate) struct WriteQueue<R: Request> {
+    requests: mpsc::Sender<Pending<R>>,
+    /// Requests that were taken from the queue and wait for their statement.
     held: Arc<AtomicUsize>,
+    core: Arc<Core>,
 }
 
-pub(super) fn lane<J: Job>(bounds: QueueBounds, core: &Arc<Core>) -> (WriteQueue<J>, Batcher<J>) {
-    let (sender, jobs) = mpsc::channel(bounds.queue_max);
-    let held = Arc::new(AtomicUsize::new(0));
-    let work = Batcher { jobs, held: Arc::clone(&held), bounds, core: Arc::clone(core) };
-    (WriteQueue { jobs: sender, held }, work)
-}
+impl<R: Request> WriteQueue<R> {
+    /// Starts the task that works on the queue. When it is stopped, it finishes what was queued.
+    pub(super) fn spawn(bounds: QueueBounds, core: &Arc<Core>, tasks: &Tasks) -> Self {
+        let (sender, requests) = mpsc::channel(bounds.queue_max);
+        let held = Arc::<AtomicUsize>::default();
+        let batcher = Batcher { requests, held: Arc::clone(&held), bounds, core: Arc::clone(core) };
+        tasks.writing.spawn(|stop| batcher.run(stop));
+        Self { requests: sender, held, core: Arc::clone(core) }
+    }
 
-impl<J: Job> WriteQueue<J> {
-    /// Queues a job, or says why not; it never waits, so an overloaded node says so instead of piling up.
-    pub(super) fn push(&self, job: J) -> Result<(), Error> {
-        // Jobs that were taken from the channel wait as well.
-        if self.waiting() >= self.jobs.max_capacity() {
+    /// Queues a request and waits for its answer. It never waits for a place in the queue: an overloaded node says so.
+    ///
+    /// Dropping the future does not undo the write.
+    pub(crate) async fn submit(&self, request: R) -> Result<R::Answer, R::Error> {
+        let (pending, answer) = Pending::new(request, &self.core);
+        self.push(pending)?;
+        answer.await.unwrap_or_else(|_| Err(runtime_gone().into()))
+    }
+
+    fn push(&self, pending: Pending<R>) -> Result<(), Error> {
+        // Requests that were taken from the channel wait as well.
+        if self.waiting() >= self.requests.max_capacity() {
             return Err(overloaded());
         }
-        self.jobs.try_send(job).map_err(|refused| match refused {
+        self.requests.try_send(pending).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => {
                 Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
@@ -87,8 +50,8 @@ impl<J: Job> WriteQueue<J> {
         })
     }
 
-    pub(super) fn waiting(&self) -> usize {
-        self.jobs.max_capacity() - self.jobs.capacity() + self.held.load(Ordering::Relaxed)
+    pub(crate) fn waiting(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity() + self.held.load(Ordering::Relaxed)
     }
 }
 
@@ -96,5 +59,13 @@ fn overloaded() -> Error {
     Error::new(
         ErrorKind::Overloaded,
         "more writes wait than write_queue_max allows; PostgreSQL does not keep up with the writes",
+    )
+}
+
+/// The task that had the request is gone: the runtime is being shut down.
+fn runtime_gone() -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        "the runtime ended while the write was in flight; it may or may not have been committed",
     )
 }
