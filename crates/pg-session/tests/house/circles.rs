@@ -38,7 +38,6 @@ pub const KNOWN: &[&str] = &[
     "crates/pg-session/src: lock/lease lock/lease_state lock/renewal",
     "crates/pg-session/src: manager/builder manager/listening",
     "crates/pg-session/src: session/attribute session/inline session/placement",
-    "crates/pg-session/src: writer/batcher writer/blocked writer/in_flight writer/queue",
     "torture/model/src: cache hearing node promise reading world writing",
     "torture/src: conductor/sample conductor/stage conductor/tables faults/mod faults/disk \
      faults/queue faults/server",
