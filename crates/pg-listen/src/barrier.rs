@@ -22,7 +22,8 @@ use uuid::Uuid;
 
 use crate::channel::Channel;
 use crate::clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::error_kind::ErrorKind;
 use crate::notify_query::NotifyQuery;
 
 /// Callers of `barrier()` that may wait at once, per listener.

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Config, Socket};
 
 use crate::backoff::Backoff;
 use crate::connector::{CONNECT_TIMEOUT, Connector, PROVIDER_TIMEOUT};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::error_kind::ErrorKind;
 use crate::hosts;
 use crate::listener::Listener;
+use crate::protocol::Timing;
 use crate::queue::{QUEUE_EVENTS_CEILING, QUEUE_EVENTS_MIN};
 use crate::server::{Server, Source};
-use crate::session::Timing;
 use crate::status::Status;
 use crate::task::{Inbox, Route, Task};
 
@@ -36,6 +37,42 @@ pub struct Builder {
     connect_timeout: Duration,
     backoff: Backoff,
     queue_events_max: usize,
+}
+
+impl Listener {
+    /// Begins the settings of a listener that connects as `config` says. The connection must reach PostgreSQL
+    /// itself: a pooler such as pgbouncer is recognised, and the listener is never in sync behind it, but says
+    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler).
+    pub fn builder(config: Config) -> Builder {
+        Builder::new(Source::Fixed(Box::new(config.into())))
+    }
+
+    /// As [`builder`](Self::builder), with a provider that returns the settings of each attempt to connect: for
+    /// passwords that are valid for a short time, and servers that move.
+    ///
+    /// An error, a panic and no answer within [`provider_timeout`](Builder::provider_timeout) appear in
+    /// [`Status::last_error`](crate::Status::last_error), and the provider is asked again after the
+    /// [`backoff`](Builder::backoff). The text of its error is logged, so **it must not contain a secret**.
+    ///
+    /// ```no_run
+    /// use pg_listen::{Listener, Server};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::builder_with(|| async {
+    ///     let mut config: tokio_postgres::Config = "host=db user=app".parse()?;
+    ///     config.password(std::fs::read_to_string("/run/secrets/db")?.trim());
+    ///     Ok(Server::new(config))
+    /// })
+    /// .start()?;
+    /// # drop(listener); Ok(()) }
+    /// ```
+    pub fn builder_with<P, F>(provider: P) -> Builder
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Server, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        Builder::new(Source::provider(provider))
+    }
 }
 
 impl Builder {

@@ -7,7 +7,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::error_kind::ErrorKind;
 
 /// The longest name of a channel, in bytes (PostgreSQL's `NAMEDATALEN - 1`).
 pub const CHANNEL_BYTES_MAX: usize = 63;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, Config};
 
-use crate::error::{Error, ErrorKind, chain};
+use crate::connection::{Messages, Opened};
+use crate::error::{Error, chain};
+use crate::error_kind::ErrorKind;
 use crate::hosts::{self, ADDRESSES_MAX, Health, Host};
-use crate::link::{Messages, Opened};
 use crate::server::{ProviderError, Server, Source};
 
 /// The default of `provider_timeout`.

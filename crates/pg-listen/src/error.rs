@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 
-use crate::{direct, refusal};
+use crate::error_kind::ErrorKind;
+use crate::{pooler_check, refusal};
 
 /// What went wrong. Branch on [`kind`](Error::kind); `Display` is for people, `source()` for the cause.
 #[derive(Debug, thiserror::Error)]
@@ -15,40 +16,6 @@ pub struct Error {
     message: Cow<'static, str>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-/// The sort of an [`Error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// A setting of the builder cannot work. Found by [`start`](crate::Builder::start), before anything is
-    /// done.
-    Config,
-    /// Not a channel's name: empty, longer than [`CHANNEL_BYTES_MAX`](crate::CHANNEL_BYTES_MAX), or with a
-    /// NUL.
-    Channel,
-    /// Not a payload: longer than [`PAYLOAD_BYTES_MAX`](crate::PAYLOAD_BYTES_MAX), or with a NUL.
-    Payload,
-    /// There is no connection now, or it was lost before the answer came: **what was asked for may or may not
-    /// have happened.**
-    Connection,
-    /// PostgreSQL answered with an error (`source()` has it); nothing was done.
-    Database,
-    /// A connection pooler answers in PostgreSQL's place. Behind it, notifications would be missed without a word.
-    Pooler,
-    /// The server refuses this configuration: its role, password, database, options or TLS settings. It keeps refusing
-    /// until one side changes.
-    Refused,
-    /// No server answers at the address: the host's name is unknown, the host cannot be reached, or the port is closed.
-    /// A server that is down looks the same.
-    Unreachable,
-    /// The provider of the connection settings failed, panicked or gave no answer in time. It is asked again for the next
-    /// attempt.
-    Provider,
-    /// A limit of the listener is reached; ask again when there is less in flight.
-    Overloaded,
-    /// The listener has been shut down.
-    Closed,
 }
 
 impl Error {
@@ -133,7 +100,7 @@ impl Error {
     /// From the driver's error: the kind says what refused: the server, or the way to it.
     pub(crate) fn driver(error: tokio_postgres::Error) -> Self {
         let (kind, message) = match error.as_db_error() {
-            Some(answer) if direct::names_a_pooler(answer) => return Self::pooler().caused_by(error),
+            Some(answer) if pooler_check::names_a_pooler(answer) => return Self::pooler().caused_by(error),
             Some(_) => (ErrorKind::Database, "postgres refused the statement"),
             None => (ErrorKind::Connection, "the connection to postgres failed; the outcome is unknown"),
         };

@@ -11,7 +11,8 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host as Name, LoadBalanceHosts};
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::error_kind::ErrorKind;
 
 /// Addresses of one host's name that are tried.
 pub(crate) const ADDRESSES_MAX: usize = 16;

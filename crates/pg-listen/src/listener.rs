@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio_postgres::Config;
 
-use crate::builder::Builder;
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::notify_query::NotifyQuery;
 use crate::queue::Queue;
-use crate::server::{Server, Source};
 use crate::status::{Phase, Status};
 use crate::subscription::Subscription;
 use crate::task::{Command, Inbox, NotifyRequest};
@@ -31,40 +28,6 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Begins the settings of a listener that connects as `config` says. The connection must reach PostgreSQL
-    /// itself: a pooler such as pgbouncer is recognised, and the listener is never in sync behind it, but says
-    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler).
-    pub fn builder(config: Config) -> Builder {
-        Builder::new(Source::Fixed(Box::new(config.into())))
-    }
-
-    /// As [`builder`](Self::builder), with a provider that returns the settings of each attempt to connect: for
-    /// passwords that are valid for a short time, and servers that move.
-    ///
-    /// An error, a panic and no answer within [`provider_timeout`](Builder::provider_timeout) appear in
-    /// [`Status::last_error`](crate::Status::last_error), and the provider is asked again after the
-    /// [`backoff`](Builder::backoff). The text of its error is logged, so **it must not contain a secret**.
-    ///
-    /// ```no_run
-    /// use pg_listen::{Listener, Server};
-    ///
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let listener = Listener::builder_with(|| async {
-    ///     let mut config: tokio_postgres::Config = "host=db user=app".parse()?;
-    ///     config.password(std::fs::read_to_string("/run/secrets/db")?.trim());
-    ///     Ok(Server::new(config))
-    /// })
-    /// .start()?;
-    /// # drop(listener); Ok(()) }
-    /// ```
-    pub fn builder_with<P, F>(provider: P) -> Builder
-    where
-        P: Fn() -> F + Send + Sync + 'static,
-        F: Future<Output = Result<Server, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-    {
-        Builder::new(Source::provider(provider))
-    }
-
     pub(crate) fn new(
         commands: mpsc::Sender<Command>,
         notifies: mpsc::Sender<NotifyRequest>,
@@ -109,7 +72,7 @@ impl Listener {
     ///
     /// [`ErrorKind::Connection`](crate::ErrorKind::Connection) when there is no connection now (see
     /// [`wait_connected`](Self::wait_connected)) or it is lost meanwhile, found after
-    /// [`barrier_timeout`](Builder::barrier_timeout) at the latest;
+    /// [`barrier_timeout`](crate::Builder::barrier_timeout) at the latest;
     /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) if 4 096 callers wait already;
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after shutdown.
     ///

@@ -7,7 +7,8 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::channel::Channel;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::error_kind::ErrorKind;
 
 /// The longest payload, in bytes. PostgreSQL refuses 8 000 and more.
 pub const PAYLOAD_BYTES_MAX: usize = 7_999;

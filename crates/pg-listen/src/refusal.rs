@@ -5,8 +5,8 @@ use std::io;
 
 use tokio_postgres::error::DbError;
 
-use crate::direct;
-use crate::error::ErrorKind;
+use crate::error_kind::ErrorKind;
+use crate::pooler_check;
 
 /// The classes of SQLSTATE with which a server says that it cannot serve *now*: connection exceptions, resources,
 /// operator intervention, system errors, internal errors.
@@ -36,7 +36,7 @@ pub(crate) fn kind(error: &tokio_postgres::Error) -> ErrorKind {
 }
 
 fn kind_of_answer(answer: &DbError) -> ErrorKind {
-    if direct::names_a_pooler(answer) {
+    if pooler_check::names_a_pooler(answer) {
         return ErrorKind::Pooler;
     }
     let is_outage = OUTAGE_CLASSES.iter().any(|class| answer.code().code().starts_with(class));

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use crate::barrier::BarrierNumber;
 use crate::channel::Channel;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::error_kind::ErrorKind;
 use crate::event::{Event, LostReason, Notification};
 use crate::queue::{Pushed, Queue};
 

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, NoTls, Socket};
 
-use crate::error::{Error, ErrorKind};
-use crate::link::Connect;
+use crate::connection::Connect;
+use crate::error::Error;
+use crate::error_kind::ErrorKind;
 
 /// Where PostgreSQL is, who connects, and how to do TLS.
 ///

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::error_kind::ErrorKind;
 
 /// A snapshot of a [`Listener`](crate::Listener), from [`Listener::status`](crate::Listener::status).
 #[derive(Debug, Clone, Default)]

@@ -23,15 +23,16 @@ use tokio::time::{Sleep, sleep};
 use crate::backoff::Backoff;
 use crate::barrier::{Barriers, Caller};
 use crate::channel::Channel;
+use crate::connection::{Connection, Sender};
 use crate::connector::Connector;
-use crate::direct::Mark;
-use crate::error::{Error, ErrorKind, chain};
+use crate::error::{Error, chain};
+use crate::error_kind::ErrorKind;
 use crate::event::{LostReason, Notification};
-use crate::link::{Link, Sender};
 use crate::notify_query::NotifyQuery;
+use crate::pooler_check::Mark;
+use crate::protocol::{Protocol, ProtocolEvent, Timing};
 use crate::queue::Queue;
 use crate::registry::{Delivered, Registry};
-use crate::session::{Session, SessionEvent, Timing};
 use crate::status::{Phase, Status};
 
 /// How the task reaches the server.
@@ -84,11 +85,11 @@ impl Drop for Published {
     }
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<(Link, Mark), Error>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<(Connection, Mark), Error>> + Send>>;
 
 enum State {
     Connecting(Connecting),
-    Up(Box<Session>),
+    Up(Box<Protocol>),
     Backoff(Pin<Box<Sleep>>),
 }
 
@@ -97,8 +98,8 @@ enum Step {
     Command(Command),
     Notify(NotifyRequest),
     Sweep,
-    Connected(Result<(Link, Mark), Error>),
-    Session(SessionEvent),
+    Connected(Result<(Connection, Mark), Error>),
+    Protocol(ProtocolEvent),
     Retry,
 }
 
@@ -124,9 +125,9 @@ impl Task {
                 Step::Command(command) => self.command(command),
                 Step::Notify(request) => self.notify(request),
                 Step::Sweep => self.registry.sweep(),
-                Step::Connected(Ok((link, mark))) => self.open(link, &mark),
+                Step::Connected(Ok((connection, mark))) => self.open(connection, &mark),
                 Step::Connected(Err(error)) => self.back_off(&error),
-                Step::Session(event) => self.session_event(event),
+                Step::Protocol(event) => self.protocol_event(event),
                 Step::Retry => {
                     self.state = State::connecting(&self.route);
                     self.status.0.send_modify(|status| status.phase = Phase::Connecting);
@@ -138,7 +139,7 @@ impl Task {
 
     async fn step(&mut self) -> Step {
         let may_notify = match &self.state {
-            State::Up(session) => session.may_notify(),
+            State::Up(protocol) => protocol.may_notify(),
             State::Connecting(_) | State::Backoff(_) => true, // to be refused at once
         };
         tokio::select! {
@@ -152,16 +153,16 @@ impl Task {
 
     /// Sends what is to be sent next on the connection, if it is free.
     fn send_next(&mut self) {
-        let State::Up(session) = &mut self.state else { return };
-        if !session.is_idle() {
+        let State::Up(protocol) = &mut self.state else { return };
+        if !protocol.is_idle() {
             return;
         }
         // By turns: neither a churn of subscriptions nor a crowd at `barrier()` keeps the other waiting.
-        let barrier_first = self.barriers.is_wanted() && session.last_was_listen();
-        if !barrier_first && let Some(changes) = self.registry.changes(session.listened()) {
-            session.listen(changes);
+        let barrier_first = self.barriers.is_wanted() && protocol.last_was_listen();
+        if !barrier_first && let Some(changes) = self.registry.changes(protocol.listened()) {
+            protocol.listen(changes);
         } else if self.barriers.is_wanted() {
-            session.barrier(self.barriers.begin());
+            protocol.barrier(self.barriers.begin());
         }
     }
 
@@ -183,8 +184,8 @@ impl Task {
         }
         let added = self.registry.add(channel.clone(), queue);
         if added.is_ok()
-            && let State::Up(session) = &self.state
-            && session.listened().contains(channel)
+            && let State::Up(protocol) = &self.state
+            && protocol.listened().contains(channel)
             && self.registry.listening(channel, self.barriers.next_number())
         {
             self.barriers.want();
@@ -194,30 +195,30 @@ impl Task {
 
     fn notify(&mut self, NotifyRequest { query, sender }: NotifyRequest) {
         match &mut self.state {
-            State::Up(session) => session.notify(query, sender),
+            State::Up(protocol) => protocol.notify(query, sender),
             State::Connecting(_) | State::Backoff(_) => drop(sender.send(Err(Error::not_connected()))),
         }
     }
 
-    fn open(&mut self, link: Link, mark: &Mark) {
+    fn open(&mut self, connection: Connection, mark: &Mark) {
         assert!(!self.barriers.is_pending(), "a barrier ends with its connection");
         self.registry.sweep();
         let channels = self.registry.all();
-        let session = Session::open(link, mark, self.barriers.channel(), channels, self.route.timing);
-        self.state = State::Up(Box::new(session));
+        let protocol = Protocol::open(connection, mark, self.barriers.channel(), channels, self.route.timing);
+        self.state = State::Up(Box::new(protocol));
     }
 
-    fn session_event(&mut self, event: SessionEvent) {
+    fn protocol_event(&mut self, event: ProtocolEvent) {
         match event {
-            SessionEvent::Notification(notification) => self.notification(notification),
-            SessionEvent::Progress => {}
-            SessionEvent::Listening(channels) => self.listening(&channels),
-            SessionEvent::BarrierDue => self.barriers.want(),
-            SessionEvent::Overdue => {
+            ProtocolEvent::Notification(notification) => self.notification(notification),
+            ProtocolEvent::Progress => {}
+            ProtocolEvent::Listening(channels) => self.listening(&channels),
+            ProtocolEvent::BarrierDue => self.barriers.want(),
+            ProtocolEvent::Overdue => {
                 let message = "no answer within the barrier's timeout; the connection is closed";
                 self.lost(LostReason::BarrierTimeout, &Error::new(ErrorKind::Connection, message));
             }
-            SessionEvent::Ended(error) => {
+            ProtocolEvent::Ended(error) => {
                 let error = error.map_or_else(Error::connection_lost, Error::driver);
                 self.lost(LostReason::Connection, &error);
             }
@@ -246,8 +247,8 @@ impl Task {
             self.barriers.want();
         }
         let as_of = returned.as_of;
-        if let State::Up(session) = &mut self.state {
-            session.barrier_returned();
+        if let State::Up(protocol) = &mut self.state {
+            protocol.barrier_returned();
         }
         self.failures = 0;
         self.in_sync(as_of);
@@ -303,8 +304,8 @@ impl Task {
         self.status.0.send_modify(|status| status.phase = Phase::Closed);
         self.registry.end();
         self.barriers.fail(Error::closed);
-        if let State::Up(session) = self.state {
-            session.close().await;
+        if let State::Up(protocol) = self.state {
+            protocol.close().await;
         }
         tracing::debug!("listener shut down");
     }
@@ -321,8 +322,8 @@ impl State {
                 }
                 mark.put_on(config);
             });
-            let link = Link::new(opened.await?);
-            Ok((link, mark))
+            let connection = Connection::new(opened.await?);
+            Ok((connection, mark))
         }))
     }
 
@@ -330,7 +331,7 @@ impl State {
     async fn next(&mut self) -> Step {
         match self {
             Self::Connecting(attempt) => Step::Connected(attempt.await),
-            Self::Up(session) => Step::Session(session.next().await),
+            Self::Up(protocol) => Step::Protocol(protocol.next().await),
             Self::Backoff(wait) => {
                 wait.await;
                 Step::Retry

@@ -6,8 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use crate::client::RequestHead;
 use crate::error::Error;
+use crate::request_head::RequestHead;
 
 /// Proxies between a client and this server, at most. Entries of a header further to the left are not looked at.
 pub(crate) const PROXIES_MAX: usize = 32;

@@ -5,41 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::address::AddressSource;
-
-/// The host of an authority or a `host` header, without its port. For edges.
-#[must_use]
-pub fn host_of(authority: &str) -> &str {
-    let end = if authority.starts_with('[') {
-        authority.find(']').map(|bracket| bracket + 1)
-    } else {
-        authority.find(':')
-    };
-    &authority[..end.unwrap_or(authority.len())]
-}
+use crate::request_head::RequestHead;
 
 /// The part of a user agent that is kept, in bytes.
 pub const USER_AGENT_BYTES_MAX: usize = 256;
-
-/// What an edge shows of a request's head.
-pub trait RequestHead {
-    /// The values of all headers of this name (lower case), in order.
-    fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]>;
-
-    /// The address at the other end of the connection, if the server knows it.
-    fn peer(&self) -> Option<IpAddr>;
-
-    /// The host that the client asked for, without a port.
-    fn host(&self) -> Option<&str>;
-
-    /// The host that the client asked for, with its port if there is one.
-    fn authority(&self) -> Option<&str>;
-
-    /// The method, as it came.
-    fn method(&self) -> &str;
-
-    /// The path that the client asked for, without a query.
-    fn path(&self) -> &str;
-}
 
 /// How much of an address is kept.
 #[derive(Clone, Copy, Debug, Default)]

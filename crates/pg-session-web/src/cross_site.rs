@@ -3,9 +3,8 @@
 //! Browsers say with `Sec-Fetch-Site` where a request comes from, over HTTPS and on localhost; otherwise `Origin` is
 //! compared with the host. A request with neither comes from no browser, or from one that sends neither because it is old.
 
-use crate::client::RequestHead;
 use crate::error::Error;
-use crate::session_config::is_below;
+use crate::request_head::{RequestHead, is_below};
 
 /// Origins of [`trusted_origins`](crate::SessionConfig::trusted_origins), at most.
 const ORIGINS_MAX: usize = 64;

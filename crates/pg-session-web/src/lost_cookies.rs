@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::client::RequestHead;
+use crate::request_head::RequestHead;
 
 /// Cookies that are sent to clients without one before the warning, if none came back.
 const ISSUED_MAX: u32 = 3;

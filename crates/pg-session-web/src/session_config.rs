@@ -7,15 +7,15 @@ use std::time::Duration;
 use pg_session::{SessionManager, Signer};
 
 use crate::address::{AddressSource, PROXIES_MAX, TRUSTED_NETWORKS_MAX, Trust};
-use crate::client::{AddressDetail, Client, RequestHead};
+use crate::client::AddressDetail;
 use crate::cookie::CookiePolicy;
-use crate::cross_site::{CrossSite, Site, is_unsafe, origins};
+use crate::cross_site::{CrossSite, origins};
 use crate::error::Error;
-use crate::lost_cookies::{LostCookies, is_https};
+use crate::lost_cookies::LostCookies;
 use crate::refusal::{OnRefusal, Refusal};
-use crate::session::{Request, Session};
+use crate::request_head::RequestHead;
 use crate::superseded::Superseded;
-use crate::transport::{Presented, Transport};
+use crate::transport::Transport;
 use crate::visitors::{ANONYMOUS_LIFETIME, ANONYMOUS_PER_SECOND, CreationLimit};
 
 /// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
@@ -52,10 +52,10 @@ pub(crate) struct Parts {
     pub(crate) creations: Arc<CreationLimit>,
     pub(crate) lost_cookies: Arc<LostCookies>,
     pub(crate) superseded: Arc<Superseded>,
-    cross_site: CrossSite,
-    untouched_paths: Vec<String>,
-    address_source: AddressSource,
-    address_detail: AddressDetail,
+    pub(crate) cross_site: CrossSite,
+    pub(crate) untouched_paths: Vec<String>,
+    pub(crate) address_source: AddressSource,
+    pub(crate) address_detail: AddressDetail,
 }
 
 /// What a save at the end of a request is checked against.
@@ -113,7 +113,7 @@ impl SessionConfig {
         self.with(|parts| parts.transport = Transport::Bearer)
     }
 
-    /// The attributes that an anonymous session hands on to the session that [`login`](Session::login) makes of it. Default
+    /// The attributes that an anonymous session hands on to the session that [`login`](crate::Session::login) makes of it. Default
     /// none: what a visitor could set before must not decide what a user may do.
     ///
     /// A session that already has a user keeps everything if the same user logs in again, and nothing for another one.
@@ -124,7 +124,7 @@ impl SessionConfig {
 
     /// Refuses a save if another request has changed one of the same attributes since this one read the session:
     /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict). Default: the last write of an attribute wins.
-    /// ([`Session::modify`] is atomic either way.)
+    /// ([`Session::modify`](crate::Session::modify) is atomic either way.)
     #[must_use]
     pub fn check_attributes(self) -> Self {
         self.with(|parts| parts.check = Check::Attributes)
@@ -190,7 +190,7 @@ impl SessionConfig {
     /// Requests for these paths, and for everything below them, do not count as accesses: a page that polls does not keep
     /// the session of an idle user alive. `/poll` stands for `/poll` and `/poll/x`, not for `/polling`. Paths are compared as
     /// the layer sees them. Default: every request that reads the session is an access. One request can decide for itself
-    /// with [`Session::no_touch`].
+    /// with [`Session::no_touch`](crate::Session::no_touch).
     #[must_use]
     pub fn no_touch_paths<P: Into<String>>(self, paths: impl IntoIterator<Item = P>) -> Self {
         self.with(|parts| parts.untouched_paths = paths.into_iter().map(Into::into).collect())
@@ -204,7 +204,7 @@ impl SessionConfig {
     /// request with neither is accepted: no browser sends it. [`bearer_tokens`](Self::bearer_tokens) is exempt.
     ///
     /// A browser keeps a `SameSite` cookie back from such a request. So a handler that sets something there begins no session,
-    /// which would take the place of the client's own; a [`login`](Session::login) does.
+    /// which would take the place of the client's own; a [`login`](crate::Session::login) does.
     #[must_use]
     pub fn accept_cross_site_at<P: Into<String>>(self, paths: impl IntoIterator<Item = P>) -> Self {
         self.with(|parts| parts.cross_site.paths = paths.into_iter().map(Into::into).collect())
@@ -222,7 +222,7 @@ impl SessionConfig {
     }
 
     /// **Accepts requests of every site for every path**: any page can make a user's browser send a form to this application.
-    /// Check a token in each handler then; see [`Session::check_csrf_token`].
+    /// Check a token in each handler then; see [`Session::check_csrf_token`](crate::Session::check_csrf_token).
     #[must_use]
     pub fn insecure_accept_cross_site(self) -> Self {
         self.with(|parts| parts.cross_site.accept_all = true)
@@ -319,44 +319,6 @@ impl SessionConfig {
         Some(self.0.on_refusal.apply(error.refusal()))
     }
 
-    fn withholds(&self, head: &impl RequestHead) -> bool {
-        self.0.transport.withholds(is_unsafe(head)) && Site::of(head) == Site::Other
-    }
-
-    /// Whether a request that has this session already, from a layer further out, goes on with it: for edges. It does if
-    /// both would put their token into the same place. Two layers that each save and answer for one cookie would undo each
-    /// other's work. The outer layer's settings hold.
-    #[must_use]
-    pub fn continues(&self, outer: &Session) -> bool {
-        self.0.transport.is_same_place(&outer.sessions().0.transport)
-    }
-
-    /// Begins a request: for edges. Verifies the tokens of the request, which costs no query. Without an authentic one, the
-    /// session is anonymous.
-    #[must_use]
-    pub fn begin(&self, head: &impl RequestHead) -> Session {
-        let presented = self.0.transport.presented(head, &self.0.signer);
-        let client = Client::of(head, &self.0.address_source, self.0.address_detail);
-        let removals = match presented {
-            Presented::Several(_) => self.0.transport.remove_others(head),
-            Presented::Nothing | Presented::TokenError | Presented::Token(_) => Vec::new(),
-        };
-        if matches!(presented, Presented::Token(_) | Presented::Several(_)) {
-            self.0.lost_cookies.returned();
-        }
-        let mut modes = head.headers("sec-fetch-mode");
-        let request = Request {
-            client,
-            removals,
-            withheld: self.withholds(head),
-            touch: !self.0.untouched_paths.iter().any(|path| is_below(head.path(), path)),
-            https: is_https(head),
-            navigates: modes.next().is_none_or(|mode| mode == b"navigate"),
-        };
-        drop(modes);
-        Session::new(self.clone(), presented, request)
-    }
-
     /// The absolute limit of a session without a user.
     pub(crate) fn lifetime_of_visitors(&self) -> Duration {
         self.0.anonymous_lifetime.min(self.manager().config().absolute_timeout)
@@ -369,29 +331,5 @@ impl SessionConfig {
     fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
-    }
-}
-
-pub(crate) fn is_below(path: &str, above: &str) -> bool {
-    let above = above.trim_end_matches('/');
-    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_stands_for_itself_and_what_is_below() {
-        for (path, above, expected) in [
-            ("/poll", "/poll", true),
-            ("/poll/x", "/poll", true),
-            ("/poll", "/poll/", true),
-            ("/polling", "/poll", false),
-            ("/x/poll", "/poll", false),
-            ("/anything", "/", true),
-        ] {
-            assert_eq!(is_below(path, above), expected, "{path} {above}");
-        }
     }
 }

@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use pg_session::{SESSION_TOKEN_CHARS, SessionToken, Signer, Verified};
 
-use crate::client::RequestHead;
 use crate::cookie::{CookiePolicy, Keep};
 use crate::lost_cookies::LostCookies;
+use crate::request_head::RequestHead;
 
 /// The response header with the token that a bearer is to go on with; empty: to forget the one it has.
 pub const SESSION_TOKEN_HEADER: &str = "session-token";

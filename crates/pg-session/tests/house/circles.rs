@@ -31,10 +31,6 @@ struct Use {
 pub const KNOWN: &[&str] = &[
     "bench/src: contest plan ratios workloads/mod workloads/lineup workloads/memory \
      workloads/nodes workloads/propagation workloads/update_big workloads/update_rows",
-    "crates/pg-listen/src: builder listener",
-    "crates/pg-listen/src: error refusal",
-    "crates/pg-session-web/src: address client",
-    "crates/pg-session-web/src: cross_site session session_config",
     "crates/pg-session/src: lock/lease lock/lease_state lock/renewal",
     "crates/pg-session/src: manager/builder manager/listening",
     "crates/pg-session/src: session/attribute session/inline session/placement",

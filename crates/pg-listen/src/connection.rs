@@ -1,7 +1,7 @@
 //! One connection, driven by us: its messages and the answers to what was sent over it, in one place.
 //!
 //! The driver's `Connection` does the reading and writing only while it is polled, and its own `Future`
-//! swallows notifications; so [`Link::next`] polls `poll_message`. Statements run beside it **in the same
+//! swallows notifications; so [`Connection::next`] polls `poll_message`. Statements run beside it **in the same
 //! task**: the driver hands an answer over in a channel of two places, and stops reading the socket while
 //! that is full. A caller that holds the future of a statement and does not poll it would so make everybody
 //! deaf. Here nobody else holds one.
@@ -16,7 +16,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, Notification, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Notification, Socket};
 
 use crate::error::Error;
 use crate::notify_query::NotifyQuery;
@@ -58,15 +58,15 @@ where
 }
 
 /// An open connection.
-pub(crate) struct Link {
+pub(crate) struct Connection {
     client: Arc<Client>,
     connection: Box<dyn Messages>,
     running: FuturesUnordered<BoxFuture<Answer>>,
 }
 
-/// What [`Link::next`] comes back with.
+/// What [`Connection::next`] comes back with.
 #[derive(Debug)]
-pub(crate) enum LinkEvent {
+pub(crate) enum ConnectionEvent {
     Notification(Notification),
     /// Something that is only worth a line in the log, and has it.
     Notice,
@@ -78,13 +78,13 @@ pub(crate) enum LinkEvent {
 /// A statement is done.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The one sent with [`Link::control`] or [`Link::control_notify`].
+    /// The one sent with [`Connection::control`] or [`Connection::control_notify`].
     Control(Result<(), DriverError>),
-    /// One sent with [`Link::notify`]; its sender has its answer.
+    /// One sent with [`Connection::notify`]; its sender has its answer.
     Notify,
 }
 
-impl Link {
+impl Connection {
     pub(crate) fn new(Opened { client, connection }: Opened) -> Self {
         Self { client: Arc::new(client), connection, running: FuturesUnordered::new() }
     }
@@ -116,30 +116,30 @@ impl Link {
     /// # Cancel safety
     ///
     /// Cancel safe: everything under way is kept here.
-    pub(crate) async fn next(&mut self) -> LinkEvent {
+    pub(crate) async fn next(&mut self) -> ConnectionEvent {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Statements first: a new one is only sent when it is polled, and under a flood of notifications the
     /// connection is always ready. The statements cannot starve the connection, because they need it to come
     /// to an end.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEvent> {
         if let Poll::Ready(Some(answer)) = self.running.poll_next_unpin(cx) {
-            return Poll::Ready(LinkEvent::Answer(answer));
+            return Poll::Ready(ConnectionEvent::Answer(answer));
         }
         self.connection.poll_message(cx).map(|message| match message {
-            Some(Ok(AsyncMessage::Notification(notification))) => LinkEvent::Notification(notification),
+            Some(Ok(AsyncMessage::Notification(notification))) => ConnectionEvent::Notification(notification),
             Some(Ok(AsyncMessage::Notice(notice))) => {
                 tracing::debug!(
                     severity = notice.severity(),
                     notice = notice.message(),
                     "notice from postgres"
                 );
-                LinkEvent::Notice
+                ConnectionEvent::Notice
             }
-            Some(Ok(_)) => LinkEvent::Notice,
-            Some(Err(error)) => LinkEvent::Ended(Some(error)),
-            None => LinkEvent::Ended(None),
+            Some(Ok(_)) => ConnectionEvent::Notice,
+            Some(Err(error)) => ConnectionEvent::Ended(Some(error)),
+            None => ConnectionEvent::Ended(None),
         })
     }
 
@@ -158,23 +158,23 @@ impl Link {
     }
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("running", &self.running.len()).finish_non_exhaustive()
+        f.debug_struct("Connection").field("running", &self.running.len()).finish_non_exhaustive()
     }
 }
 
-/// `Connection::poll_message` without the types of socket and TLS stream.
+/// `tokio_postgres::Connection::poll_message` without the types of socket and TLS stream.
 pub(crate) trait Messages: Send {
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<AsyncMessage, DriverError>>>;
 }
 
-impl<S, T> Messages for Connection<S, T>
+impl<S, T> Messages for tokio_postgres::Connection<S, T>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<AsyncMessage, DriverError>>> {
-        Connection::poll_message(self, cx)
+        tokio_postgres::Connection::poll_message(self, cx)
     }
 }

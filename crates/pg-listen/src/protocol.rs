@@ -17,9 +17,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_postgres::Notification;
 
 use crate::channel::Channel;
-use crate::direct::Mark;
-use crate::link::{Answer, Link, LinkEvent, Sender};
+use crate::connection::{Answer, Connection, ConnectionEvent, Sender};
 use crate::notify_query::NotifyQuery;
+use crate::pooler_check::Mark;
 use crate::registry::Changes;
 
 /// Users' notifications on their way at once; more wait in the handle's channel.
@@ -35,8 +35,8 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 const CLEAR_QUEUE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 
 #[derive(Debug)]
-pub(crate) struct Session {
-    link: Link,
+pub(crate) struct Protocol {
+    connection: Connection,
     doing: Doing,
     /// Channels whose LISTEN is in force, and no UNLISTEN sent.
     listened: BTreeSet<Channel>,
@@ -63,9 +63,9 @@ enum Doing {
     Awaits { answered: bool, returned: bool },
 }
 
-/// What [`Session::next`] comes back with.
+/// What [`Protocol::next`] comes back with.
 #[derive(Debug)]
-pub(crate) enum SessionEvent {
+pub(crate) enum ProtocolEvent {
     Notification(Notification),
     /// LISTEN is in force for these channels.
     Listening(Vec<Channel>),
@@ -78,17 +78,17 @@ pub(crate) enum SessionEvent {
     Progress,
 }
 
-impl Session {
+impl Protocol {
     /// Starts on a fresh connection: makes sure that it is PostgreSQL's own, and listens on `private` and `channels`.
     pub(crate) fn open(
-        link: Link,
+        connection: Connection,
         mark: &Mark,
         private: &Channel,
         mut channels: Changes,
         timing: Timing,
     ) -> Self {
-        let mut session = Self {
-            link,
+        let mut protocol = Self {
+            connection,
             doing: Doing::Idle,
             listened: BTreeSet::new(),
             last_was_listen: false,
@@ -99,12 +99,12 @@ impl Session {
             barrier_due: Box::pin(sleep(timing.barrier_interval)),
         };
         channels.listen.push(private.clone());
-        session.listen_after(Some(format!("{}; {CLEAR_QUEUE}", mark.check())), channels);
+        protocol.listen_after(Some(format!("{}; {CLEAR_QUEUE}", mark.check())), channels);
         // Not a subscriber's channel, so it must never look like one to be given up.
-        if let Doing::Listens(channels) = &mut session.doing {
+        if let Doing::Listens(channels) = &mut protocol.doing {
             channels.pop();
         }
-        session
+        protocol
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -138,14 +138,14 @@ impl Session {
         let statement = first.into_iter().chain(listen).chain(unlisten).collect::<Vec<_>>().join("; ");
         self.last_was_listen = true;
         self.begin(Doing::Listens(changes.listen));
-        self.link.control(statement);
+        self.connection.control(statement);
     }
 
     pub(crate) fn barrier(&mut self, barrier: NotifyQuery) {
         self.barrier_due.as_mut().reset(Instant::now() + self.timing.barrier_interval);
         self.last_was_listen = false;
         self.begin(Doing::Awaits { answered: false, returned: false });
-        self.link.control_notify(barrier);
+        self.connection.control_notify(barrier);
     }
 
     /// The barrier's notification came.
@@ -158,7 +158,7 @@ impl Session {
 
     pub(crate) fn notify(&mut self, query: NotifyQuery, sender: Sender) {
         self.notifies_in_flight += 1;
-        self.link.notify(query, sender);
+        self.connection.notify(query, sender);
     }
 
     /// Waits for the next event.
@@ -166,31 +166,31 @@ impl Session {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> SessionEvent {
-        // Timers first: under a flood the link is always ready, and barriers must still go out and run late.
+    pub(crate) async fn next(&mut self) -> ProtocolEvent {
+        // Timers first: under a flood the connection is always ready, and barriers must still go out and run late.
         tokio::select! {
             biased;
             () = self.deadline.as_mut(), if self.doing != Doing::Idle => self.late(),
             () = self.barrier_due.as_mut() => {
                 self.barrier_due.as_mut().reset(Instant::now() + self.timing.barrier_interval);
-                SessionEvent::BarrierDue
+                ProtocolEvent::BarrierDue
             }
-            event = self.link.next() => match event {
-                LinkEvent::Notification(notification) => SessionEvent::Notification(notification),
-                LinkEvent::Notice => SessionEvent::Progress,
-                LinkEvent::Ended(error) => SessionEvent::Ended(error),
-                LinkEvent::Answer(Answer::Control(Ok(()))) => self.answered(),
-                LinkEvent::Answer(Answer::Control(Err(error))) => SessionEvent::Ended(Some(error)),
-                LinkEvent::Answer(Answer::Notify) => {
+            event = self.connection.next() => match event {
+                ConnectionEvent::Notification(notification) => ProtocolEvent::Notification(notification),
+                ConnectionEvent::Notice => ProtocolEvent::Progress,
+                ConnectionEvent::Ended(error) => ProtocolEvent::Ended(error),
+                ConnectionEvent::Answer(Answer::Control(Ok(()))) => self.answered(),
+                ConnectionEvent::Answer(Answer::Control(Err(error))) => ProtocolEvent::Ended(Some(error)),
+                ConnectionEvent::Answer(Answer::Notify) => {
                     self.notifies_in_flight -= 1;
-                    SessionEvent::Progress
+                    ProtocolEvent::Progress
                 }
             },
         }
     }
 
     pub(crate) async fn close(self) {
-        self.link.close().await;
+        self.connection.close().await;
     }
 
     fn begin(&mut self, doing: Doing) {
@@ -201,30 +201,30 @@ impl Session {
     }
 
     /// The deadline has passed: once for a last look at what has arrived, then for good.
-    fn late(&mut self) -> SessionEvent {
+    fn late(&mut self) -> ProtocolEvent {
         if self.last_look {
-            return SessionEvent::Overdue;
+            return ProtocolEvent::Overdue;
         }
         self.last_look = true;
         self.deadline.as_mut().reset(Instant::now() + LAST_LOOK);
-        SessionEvent::Progress
+        ProtocolEvent::Progress
     }
 
     /// The statement under way succeeded.
-    fn answered(&mut self) -> SessionEvent {
+    fn answered(&mut self) -> ProtocolEvent {
         match &mut self.doing {
             Doing::Listens(channels) => {
                 let channels = std::mem::take(channels);
                 self.doing = Doing::Idle;
                 self.listened.extend(channels.iter().cloned());
-                SessionEvent::Listening(channels)
+                ProtocolEvent::Listening(channels)
             }
             Doing::Awaits { answered, .. } => {
                 *answered = true;
                 self.settle();
-                SessionEvent::Progress
+                ProtocolEvent::Progress
             }
-            Doing::Idle => SessionEvent::Progress,
+            Doing::Idle => ProtocolEvent::Progress,
         }
     }
 

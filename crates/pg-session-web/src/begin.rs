@@ -1,0 +1,49 @@
+//! The begin of a request: its tokens are verified, and its session is made.
+
+use crate::client::Client;
+use crate::cross_site::{Site, is_unsafe};
+use crate::lost_cookies::is_https;
+use crate::request_head::{RequestHead, is_below};
+use crate::session::{Request, Session};
+use crate::session_config::SessionConfig;
+use crate::transport::Presented;
+
+impl SessionConfig {
+    /// Whether a request that has this session already, from a layer further out, goes on with it: for edges. It does if
+    /// both would put their token into the same place. Two layers that each save and answer for one cookie would undo each
+    /// other's work. The outer layer's settings hold.
+    #[must_use]
+    pub fn continues(&self, outer: &Session) -> bool {
+        self.parts().transport.is_same_place(&outer.sessions().parts().transport)
+    }
+
+    /// Begins a request: for edges. Verifies the tokens of the request, which costs no query. Without an authentic one, the
+    /// session is anonymous.
+    #[must_use]
+    pub fn begin(&self, head: &impl RequestHead) -> Session {
+        let presented = self.parts().transport.presented(head, &self.parts().signer);
+        let client = Client::of(head, &self.parts().address_source, self.parts().address_detail);
+        let removals = match presented {
+            Presented::Several(_) => self.parts().transport.remove_others(head),
+            Presented::Nothing | Presented::TokenError | Presented::Token(_) => Vec::new(),
+        };
+        if matches!(presented, Presented::Token(_) | Presented::Several(_)) {
+            self.parts().lost_cookies.returned();
+        }
+        let mut modes = head.headers("sec-fetch-mode");
+        let request = Request {
+            client,
+            removals,
+            withheld: self.withholds(head),
+            touch: !self.parts().untouched_paths.iter().any(|path| is_below(head.path(), path)),
+            https: is_https(head),
+            navigates: modes.next().is_none_or(|mode| mode == b"navigate"),
+        };
+        drop(modes);
+        Session::new(self.clone(), presented, request)
+    }
+
+    fn withholds(&self, head: &impl RequestHead) -> bool {
+        self.parts().transport.withholds(is_unsafe(head)) && Site::of(head) == Site::Other
+    }
+}

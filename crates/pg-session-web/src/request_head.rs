@@ -1,0 +1,60 @@
+//! The head of a request, as an edge shows it, and the parts of it that several files compare.
+
+use std::net::IpAddr;
+
+/// What an edge shows of a request's head.
+pub trait RequestHead {
+    /// The values of all headers of this name (lower case), in order.
+    fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]>;
+
+    /// The address at the other end of the connection, if the server knows it.
+    fn peer(&self) -> Option<IpAddr>;
+
+    /// The host that the client asked for, without a port.
+    fn host(&self) -> Option<&str>;
+
+    /// The host that the client asked for, with its port if there is one.
+    fn authority(&self) -> Option<&str>;
+
+    /// The method, as it came.
+    fn method(&self) -> &str;
+
+    /// The path that the client asked for, without a query.
+    fn path(&self) -> &str;
+}
+
+/// The host of an authority or a `host` header, without its port. For edges.
+#[must_use]
+pub fn host_of(authority: &str) -> &str {
+    let end = if authority.starts_with('[') {
+        authority.find(']').map(|bracket| bracket + 1)
+    } else {
+        authority.find(':')
+    };
+    &authority[..end.unwrap_or(authority.len())]
+}
+
+/// Whether `path` is `above` or lies below it.
+pub(crate) fn is_below(path: &str, above: &str) -> bool {
+    let above = above.trim_end_matches('/');
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_covers_itself_and_paths_below() {
+        for (path, above, expected) in [
+            ("/poll", "/poll", true),
+            ("/poll/x", "/poll", true),
+            ("/poll", "/poll/", true),
+            ("/polling", "/poll", false),
+            ("/x/poll", "/poll", false),
+            ("/anything", "/", true),
+        ] {
+            assert_eq!(is_below(path, above), expected, "{path} {above}");
+        }
+    }
+}
