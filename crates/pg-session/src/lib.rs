@@ -157,7 +157,7 @@ pub use writer::WriteStats;
 #[cfg(feature = "testing")]
 pub mod testing {
     pub use crate::failpoints::{Gate, Guard, Point, Probes};
-    pub use crate::postgres::micro::{Batch, session};
+    pub use crate::postgres::micro::{Batch, session, session_of};
 
     /// Whether a node would act on this payload of a notification, for the fuzz target.
     #[must_use]

@@ -7,6 +7,8 @@ mod cleanup;
 mod create;
 mod delete;
 mod get;
+#[cfg(feature = "testing")]
+mod let_pass;
 mod list;
 mod listening;
 mod lock;

@@ -1,4 +1,4 @@
-//! What the micro-benchmarks work with and need no server for: a session out of nothing, and a batch to be combined.
+//! Sessions and batches that need no server, for micro-benchmarks and for tests of handlers.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::update::Columns;
 use crate::clock::{Clock, DbTime};
 use crate::config::Config;
-use crate::id::SessionId;
+use crate::id::{SessionId, UserId};
 use crate::session::attributes::Attributes;
 use crate::session::changes::{Changes, Check};
 use crate::session::record::{Policy, Record, Row, SharedRecord};
@@ -18,7 +18,13 @@ use crate::version::Version;
 /// A session with these attributes, given as keys and JSON, that no database knows.
 #[must_use]
 pub fn session(attributes: &[(&str, &str)]) -> Session {
-    Session::from_cache(record(SessionId::random(), attributes))
+    Session::from_cache(record(SessionId::random(), None, attributes))
+}
+
+/// As [`session`], of this user.
+#[must_use]
+pub fn session_of(user: Option<UserId>, attributes: &[(&str, &str)]) -> Session {
+    Session::from_cache(record(SessionId::random(), user, attributes))
 }
 
 /// Changes of different sessions, one attribute each, as a lane of the writer holds them.
@@ -34,7 +40,7 @@ impl Batch {
             let id = SessionId::from_uuid(Uuid::from_u128(number as u128));
             let mut changes = Changes::default();
             changes.set("counter", "\"00000001\"", DbTime::NEVER);
-            let base = record(id, &[("counter", "\"00000000\"")]);
+            let base = record(id, None, &[("counter", "\"00000000\"")]);
             UpdateRequest { base, changes, row: RowChange::default(), check: Check::None, notify: true }
         });
         Self(orders.collect())
@@ -49,7 +55,7 @@ impl Batch {
     }
 }
 
-fn record(id: SessionId, attributes: &[(&str, &str)]) -> SharedRecord {
+fn record(id: SessionId, user_id: Option<UserId>, attributes: &[(&str, &str)]) -> SharedRecord {
     let config = Config::default();
     let clock = Clock::monotonic();
     let now = clock.database_now();
@@ -62,7 +68,7 @@ fn record(id: SessionId, attributes: &[(&str, &str)]) -> SharedRecord {
     let version = Version::FIRST;
     let row = Row {
         id,
-        user_id: None,
+        user_id,
         group_id: None,
         version,
         created_at: now,

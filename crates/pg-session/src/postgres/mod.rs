@@ -13,6 +13,8 @@ pub(crate) mod delete;
 mod direct;
 mod environment;
 pub(crate) mod failure;
+#[cfg(feature = "testing")]
+mod let_pass;
 pub(crate) mod load;
 pub(crate) mod lock;
 #[cfg(feature = "testing")]

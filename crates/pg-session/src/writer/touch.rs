@@ -41,6 +41,17 @@ pub(crate) struct TouchBuffer {
     core: Arc<Core>,
     /// As many do not wait for the interval.
     crowd: usize,
+    #[cfg(feature = "testing")]
+    requests: Mutex<Requests>,
+}
+
+/// Tests that wait until everything is flushed.
+#[cfg(feature = "testing")]
+#[derive(Default)]
+struct Requests {
+    waiting: Vec<tokio::sync::oneshot::Sender<()>>,
+    /// Those whose accesses are in the flush that runs.
+    flushing: Vec<tokio::sync::oneshot::Sender<()>>,
 }
 
 type Records = HashMap<SessionId, SharedRecord>;
@@ -91,6 +102,8 @@ impl TouchBuffer {
             wake: Notify::new(),
             core: Arc::clone(core),
             crowd: core.config.cache_sessions_max.max(core.config.touch_batch_max),
+            #[cfg(feature = "testing")]
+            requests: Mutex::default(),
         });
         tasks.serving.spawn(|stop| Arc::clone(&touches).run(stop));
         touches
@@ -137,7 +150,7 @@ impl TouchBuffer {
             let accesses = tokio::select! {
                 _ = interval.tick() => self.drain_all(),
                 () = self.wake.notified() => {
-                    if self.waiting().is_crowd(self.crowd) { self.drain_all() } else { self.drain_urgent() }
+                    if self.is_requested() || self.waiting().is_crowd(self.crowd) { self.drain_all() } else { self.drain_urgent() }
                 }
                 () = due, if retry_at.is_some() => {
                     is_retry = true;
@@ -146,6 +159,8 @@ impl TouchBuffer {
                 () = stop.cancelled() => break,
             };
             let skipped = self.flush(accesses).await;
+            #[cfg(feature = "testing")]
+            self.requests().flushing.drain(..).for_each(|reply| drop(reply.send(())));
             if is_retry {
                 retries += 1;
                 retry_at = None;
@@ -171,6 +186,30 @@ impl TouchBuffer {
 
     pub(crate) fn waiting_count(&self) -> usize {
         self.waiting().len()
+    }
+
+    /// Writes all that waits, after the flush that runs. Returns whether nothing is left.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn flush_now(&self) -> bool {
+        let (reply, flushed) = tokio::sync::oneshot::channel();
+        self.requests().waiting.push(reply);
+        self.wake.notify_one();
+        flushed.await.is_ok() && self.waiting().failed.is_empty()
+    }
+
+    #[cfg(feature = "testing")]
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(feature = "testing")]
+    fn is_requested(&self) -> bool {
+        !self.requests().waiting.is_empty()
+    }
+
+    #[cfg(not(feature = "testing"))]
+    fn is_requested(&self) -> bool {
+        false
     }
 
     /// Returns whether locked rows were skipped.
@@ -216,6 +255,11 @@ impl TouchBuffer {
     }
 
     fn drain_all(&self) -> BTreeMap<SessionId, DbTime> {
+        #[cfg(feature = "testing")]
+        {
+            let Requests { waiting, flushing } = &mut *self.requests();
+            flushing.append(waiting);
+        }
         let Waiting { later, urgent, failed, dropped } = std::mem::take(&mut *self.waiting());
         if dropped > 0 {
             warn!(accesses = dropped, "last accesses were dropped, too many waited to be written");
