@@ -86,7 +86,8 @@ impl Browser {
     /// If it is no valid header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        let name = HeaderName::try_from(name).unwrap_or_else(|error| panic!("{name:?} is no header: {error}"));
+        let name =
+            HeaderName::try_from(name).unwrap_or_else(|error| panic!("{name:?} is no header: {error}"));
         let value = HeaderValue::try_from(value).unwrap_or_else(|error| panic!("{value:?}: {error}"));
         self.headers.insert(name, value);
         self

@@ -67,8 +67,7 @@ impl CookieJar {
 
     /// The `Cookie` header of a request, the cookies with longer paths first.
     pub(crate) fn header(&self, path: &str) -> Option<String> {
-        let mut sent: Vec<&Kept> =
-            self.current().filter(|kept| covers(&kept.path, path)).collect();
+        let mut sent: Vec<&Kept> = self.current().filter(|kept| covers(&kept.path, path)).collect();
         sent.sort_by_key(|kept| std::cmp::Reverse(kept.path.len()));
         let pairs: Vec<String> = sent.iter().map(|kept| format!("{}={}", kept.name, kept.value)).collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))

@@ -60,7 +60,8 @@ impl TestDatabase {
             .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
             .await
             .unwrap_or_else(|error| panic!("cannot make a database for the test: {error}"));
-        let signer = Signer::new(KeyRing::new(&SigningKey::generate().expect("the system has random numbers")));
+        let signer =
+            Signer::new(KeyRing::new(&SigningKey::generate().expect("the system has random numbers")));
         Self(Arc::new(Inner {
             url: url_of(server, &name),
             name,
@@ -212,7 +213,9 @@ async fn make_template(server: &Sandbox) {
         let client = connect(&server.url()).await;
         let tables = migrations_sql(&Config::default()).expect("the default names are valid");
         // A test that was cancelled may have begun it.
-        for statement in [format!("DROP DATABASE IF EXISTS {TEMPLATE}"), format!("CREATE DATABASE {TEMPLATE}")] {
+        for statement in
+            [format!("DROP DATABASE IF EXISTS {TEMPLATE}"), format!("CREATE DATABASE {TEMPLATE}")]
+        {
             client.batch_execute(&statement).await.expect("the server makes a database");
         }
         let template = connect(&url_of(server, TEMPLATE)).await;

@@ -1,31 +1,11 @@
-//! The tests of this crate's front page.
-
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests may panic")]
-
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::{get, post};
 use pg_session_test::{Browser, Node, TestDatabase};
-use pg_session_tower::{Session, SessionError, SessionLayer};
 
-fn app(node: &Node) -> Router {
-    let me = async |session: Session| -> Result<String, SessionError> {
-        Ok(if session.user_id().await?.is_some() { "signed in" } else { "visitor" }.to_owned())
-    };
-    let login = async |session: Session| -> Result<(), SessionError> { Ok(session.login(42).await?) };
-    let logout_others = async |session: Session| -> Result<String, SessionError> {
-        Ok(session.logout_others().await?.to_string())
-    };
-    Router::new()
-        .route("/me", get(me))
-        .route("/login", post(login))
-        .route("/logout-others", post(logout_others))
-        .layer(SessionLayer::from(node.web()))
-}
+use crate::application::application;
 
 async fn signed_in(node: &Node) -> Browser {
-    let mut browser = Browser::new(app(node));
+    let mut browser = Browser::new(application(node));
     browser.post("/login").await.success();
     browser
 }
@@ -35,7 +15,7 @@ async fn a_login_survives_a_restart() {
     let mut node = TestDatabase::new().await.node().await;
     let mut browser = signed_in(&node).await;
     node.restart().await;
-    browser.move_to(app(&node));
+    browser.move_to(application(&node));
     assert_eq!(browser.get("/me").await.text(), "signed in");
 }
 
@@ -59,7 +39,7 @@ async fn logging_out_the_others_ends_them_on_every_node() {
 }
 
 #[tokio::test]
-async fn a_disconnected_node_refuses_instead_of_guessing() {
+async fn a_disconnected_node_answers_503_and_never_guesses() {
     let node = TestDatabase::new().await.node().await;
     let mut browser = signed_in(&node).await;
     node.cut();
