@@ -15,7 +15,9 @@ mod cookies;
 mod database;
 mod handler;
 mod node;
+mod server;
 mod service;
+mod shared;
 mod wait;
 
 pub use browser::{Browser, Reply};

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use pg_sandbox::Proxy;
 use pg_session::{Config, SessionManager};
 use pg_session_web::SessionConfig;
 
-use crate::database::TestDatabase;
+use crate::server;
+use crate::shared::Shared;
 use crate::wait::{WAIT_MAX, eventually, in_time};
 
 /// One node of the application. It dereferences to its [`SessionManager`].
@@ -15,7 +17,7 @@ use crate::wait::{WAIT_MAX, eventually, in_time};
 /// Its pool and its listener reach PostgreSQL through proxies of its own. So the test can disconnect this node, and others go
 /// on. Dropping it stops the node as a crash does: what waits in its memory is lost.
 pub struct Node {
-    database: TestDatabase,
+    database: Arc<Shared>,
     config: Config,
     pool_wire: Proxy,
     listener_wire: Proxy,
@@ -23,7 +25,7 @@ pub struct Node {
 }
 
 struct Running {
-    database: TestDatabase,
+    database: Arc<Shared>,
     number: u64,
     manager: SessionManager,
 }
@@ -35,9 +37,9 @@ impl Drop for Running {
 }
 
 impl Node {
-    pub(crate) async fn start(database: TestDatabase, config: Config) -> Self {
+    pub(crate) async fn start(database: Arc<Shared>, config: Config) -> Self {
         let wire = async || {
-            let wire = Proxy::start(TestDatabase::server_addr()).await;
+            let wire = Proxy::start(server::addr()).await;
             wire.unwrap_or_else(|error| panic!("no proxy for a node: {error}"))
         };
         let (pool_wire, listener_wire) = (wire().await, wire().await);
@@ -48,7 +50,7 @@ impl Node {
     /// The settings for the layer of pg-session-tower or the middleware of pg-session-actix, with the test's keys.
     #[must_use]
     pub fn web(&self) -> SessionConfig {
-        SessionConfig::new(self.running.manager.clone(), self.database.signer().clone())
+        SessionConfig::new(self.running.manager.clone(), self.database.signer.clone())
     }
 
     /// Restarts the node, as a deployment does: it writes what waits, ends, and starts with an empty memory. Applications that
@@ -118,8 +120,8 @@ impl fmt::Debug for Node {
     }
 }
 
-async fn run(database: &TestDatabase, config: &Config, pool: &Proxy, listener: &Proxy) -> Running {
-    let url = database.url();
+async fn run(database: &Arc<Shared>, config: &Config, pool: &Proxy, listener: &Proxy) -> Running {
+    let url = &database.url;
     let manager = async {
         let builder = SessionManager::builder(config.clone());
         builder.url(&pool.url_for(url))?.listen_on_url(&listener.url_for(url))?.connect().await
@@ -129,5 +131,5 @@ async fn run(database: &TestDatabase, config: &Config, pool: &Proxy, listener: &
     let trusted = in_time("the node is trusted", manager.wait_until_trusted()).await;
     trusted.unwrap_or_else(|error| panic!("the node cannot be trusted: {error}"));
     let number = database.add(manager.clone());
-    Running { database: database.clone(), number, manager }
+    Running { database: Arc::clone(database), number, manager }
 }

@@ -1,3 +1,5 @@
+//! The four tests that the front page shows.
+
 use std::time::Duration;
 
 use pg_session_test::{Browser, Node, TestDatabase};
