@@ -33,7 +33,7 @@ impl SessionManager {
         let micros = i64::try_from(time.as_micros())
             .map_err(|_| Error::new(ErrorKind::Config, "let_pass takes at most 292 000 years"))?;
         self.flush_accesses().await?;
-        self.0.database.let_pass(micros).await.map_err(|failure| failure.into_write_error())?;
+        self.0.core.database.let_pass(micros).await.map_err(|failure| failure.into_write_error())?;
         self.catch_up().await
     }
 }

@@ -4,8 +4,8 @@
 //! decrease.
 
 use super::failure::Failure;
-use super::notify::Scope;
 use super::{Database, Names};
+use crate::id::Scope;
 
 impl Database {
     /// Moves the times and evicts all sessions from the caches of all nodes, when it commits.

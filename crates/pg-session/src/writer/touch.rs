@@ -160,7 +160,7 @@ impl TouchBuffer {
             };
             let skipped = self.flush(accesses).await;
             #[cfg(feature = "testing")]
-            self.requests().flushing.drain(..).for_each(|reply| drop(reply.send(())));
+            self.requests().flushing.drain(..).for_each(|reply| _ = reply.send(()));
             if is_retry {
                 retries += 1;
                 retry_at = None;
