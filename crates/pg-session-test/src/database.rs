@@ -92,7 +92,7 @@ impl TestDatabase {
     pub async fn let_pass(&self, time: Duration) {
         let mut nodes = self.0.nodes();
         if nodes.is_empty() {
-            let node = SessionManager::connect(self.url(), self.config()).await;
+            let node = Box::pin(SessionManager::connect(self.url(), self.config())).await;
             nodes.push(node.unwrap_or_else(|error| panic!("cannot let time pass: {error}")));
         }
         // An access that is written later would be one after the time that passes.

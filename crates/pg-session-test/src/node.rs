@@ -126,7 +126,7 @@ async fn run(database: &Arc<Shared>, config: &Config, pool: &Proxy, listener: &P
         let builder = SessionManager::builder(config.clone());
         builder.url(&pool.url_for(url))?.listen_on_url(&listener.url_for(url))?.connect().await
     };
-    let manager = in_time("the node starts", manager).await;
+    let manager = in_time("the node starts", Box::pin(manager)).await;
     let manager = manager.unwrap_or_else(|error| panic!("the node cannot start: {error}"));
     let trusted = in_time("the node is trusted", manager.wait_until_trusted()).await;
     trusted.unwrap_or_else(|error| panic!("the node cannot be trusted: {error}"));
