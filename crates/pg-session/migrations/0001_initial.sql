@@ -121,6 +121,13 @@ BEGIN
     END IF;
     DELETE FROM "{schema}"."{prefix}session_attributes" a
     WHERE a.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_overflow));
+    -- A statement of the library limits how long it waits for each row. This was the last row. The commit of a
+    -- transaction that notifies waits for others that notify, and must not be limited.
+    IF pg_catalog.pg_trigger_depth() = 1
+        AND pg_catalog.current_setting('pg_session.limits_row_locks', true) = 'on'
+    THEN
+        PERFORM pg_catalog.set_config('lock_timeout', '0', true);
+    END IF;
     RETURN NULL;
 END
 $pg_session$;

@@ -110,9 +110,9 @@ impl<'a> Get<'a> {
     }
 
     #[cold]
-    fn miss(self) -> Loading<'a> {
+    fn miss(&self) -> Loading<'a> {
         self.node.core.cache.count(Count::Miss, false);
-        Box::pin(load(self))
+        Box::pin(load(Get { ..*self }))
     }
 }
 
@@ -144,31 +144,33 @@ impl Future for GetFuture<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match std::mem::replace(&mut self.0, State::Done) {
+        let loading = match &mut self.0 {
+            // In place: moving the `Get` costs as much as the comparisons of a hit.
             State::New(get) => match get.hit() {
                 Some(record) => {
                     get.node.core.cache.count(Count::Hit, true);
-                    Poll::Ready(Ok(Some(Session::from_cache(record))))
+                    self.0 = State::Done;
+                    return Poll::Ready(Ok(Some(Session::from_cache(record))));
                 }
-                None => self.poll_loading(get.miss(), context),
+                None => get.miss(),
             },
-            State::Loading(loading) => self.poll_loading(loading, context),
+            State::Loading(loading) => return loading.as_mut().poll(context),
             // The contract of futures allows a panic here; `std::future::Ready` does the same.
             State::Done => panic!("`GetFuture` polled after completion"),
-        }
+        };
+        self.load(loading, context)
     }
 }
 
 impl<'a> GetFuture<'a> {
-    fn poll_loading(
+    #[cold]
+    fn load(
         &mut self,
         mut loading: Loading<'a>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Session>, Error>> {
         let polled = loading.as_mut().poll(context);
-        if polled.is_pending() {
-            self.0 = State::Loading(loading);
-        }
+        self.0 = State::Loading(loading);
         polled
     }
 }

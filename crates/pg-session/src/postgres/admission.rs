@@ -16,7 +16,8 @@ pub(super) fn make_room(dialect: &Dialect<'_>, users: &str) -> String {
     let config = dialect.config;
     let (make_room, channel) = (dialect.names.make_room(), dialect.channel());
     let idle_timeout = super::interval(config.idle_timeout);
-    let brief = dialect.wait_briefly();
+    // Without an eviction nothing is notified.
+    let brief = super::waits_at_most_until_deleted(&dialect.row_lock_wait());
     let evict = match config.on_session_limit {
         SessionLimit::EvictLeastRecentlyUsed => "true",
         SessionLimit::Refuse => "false",

@@ -23,7 +23,7 @@ use super::failure::{Failure, Verdict};
 use super::names::Owner;
 use super::notify::deleted;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most};
+use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId, UserId};
 
@@ -57,7 +57,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let to_evict = to_evict(
         dialect,
         &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = {ids}"),
-        &dialect.wait_briefly(),
+        &waits_at_most_until_deleted(&dialect.row_lock_wait()),
     );
     let notified = deleted(dialect, "SELECT id FROM gone");
     // Also evaluated if the table has no policy: see `read`. So below, in `mass_delete`.
@@ -108,7 +108,7 @@ fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str, wait: &str) -> Strin
     let notify = format!(
         "SELECT pg_catalog.pg_notify('{channel}', '1{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', ''))"
     );
-    let to_evict = to_evict(dialect, chosen, &waits_at_most(wait));
+    let to_evict = to_evict(dialect, chosen, &waits_at_most_until_deleted(wait));
     mass_delete(dialect, &to_evict, &format!("s.{column} IS DISTINCT FROM $1"), &notify)
 }
 

@@ -198,11 +198,18 @@ impl Dialect<'_> {
         format!("SELECT r.id FROM {} r WHERE r.rotated_to = {of} OFFSET 0", self.names.sessions())
     }
 
-    /// A condition that is always true, and limits how long the rest of the transaction waits for each row that another one
-    /// has locked. It is evaluated before the first row is locked. In the statement, because a pooler or an application may
-    /// own the connection's settings.
+    /// A condition that is always true, and limits how long the statement waits for each row that another transaction has
+    /// locked. It is evaluated before the first row is locked. In the statement, because a pooler or an application may own
+    /// the connection's settings.
+    ///
+    /// The statement must evaluate [`LIFTED`] when it has locked its last row, at the latest before it notifies.
     fn wait_briefly(&self) -> String {
-        waits_at_most(&format!("'{}'", self.config.row_lock_wait.as_millis()))
+        waits_at_most(&self.row_lock_wait())
+    }
+
+    /// The longest wait for a locked row, as a text of milliseconds.
+    fn row_lock_wait(&self) -> String {
+        format!("'{}'", self.config.row_lock_wait.as_millis())
     }
 
     fn channel(&self) -> &str {
@@ -213,6 +220,21 @@ impl Dialect<'_> {
 /// As [`Dialect::wait_briefly`]; `limit` is a text of milliseconds.
 fn waits_at_most(limit: &str) -> String {
     format!("(SELECT pg_catalog.set_config('lock_timeout', {limit}, true) IS NOT NULL)")
+}
+
+/// A condition that is always true, and ends the limit of [`waits_at_most`].
+///
+/// At its commit, a transaction that notifies waits for a lock of the whole server. Each holder keeps it until its commit is
+/// flushed. With the limit in force the commit would fail while others notify.
+const LIFTED: &str = "pg_catalog.set_config('lock_timeout', '0', true) IS NOT NULL";
+
+/// As [`waits_at_most`], for a statement that deletes sessions: the trigger `sessions_follow` ends the limit. It locks the
+/// last rows, when the statement has ended. The setting tells it whose limit it is.
+fn waits_at_most_until_deleted(limit: &str) -> String {
+    format!(
+        "(SELECT pg_catalog.set_config('pg_session.limits_row_locks', 'on', true) IS NOT NULL
+          AND pg_catalog.set_config('lock_timeout', {limit}, true) IS NOT NULL)"
+    )
 }
 
 /// The condition of each statement that only reads: true on a primary, an error on a standby or a read-only server.

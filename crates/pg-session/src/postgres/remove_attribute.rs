@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
-use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most};
+use super::{Database, Dialect, LIFTED, Sql, same_length, unexpected, waits_at_most};
 use crate::session::inline;
 
 /// Sessions that one statement takes.
@@ -66,10 +66,15 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  RETURNING s.id, s.version, s.rotated_to
              ), removed AS (
                  DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = {key}
+                 RETURNING 1
              ), notified AS MATERIALIZED ({notified})
-             SELECT (SELECT pg_catalog.count(*) FROM done) AS done,
-                    (SELECT pg_catalog.count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
-                    (SELECT pg_catalog.count(*) FROM notified) AS notified"
+             SELECT c.* FROM (
+                 SELECT (SELECT pg_catalog.count(*) FROM done) AS done,
+                        (SELECT pg_catalog.count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
+                        (SELECT pg_catalog.count(*) FROM removed) AS removed,
+                        (SELECT pg_catalog.count(*) FROM notified) AS notified
+                 OFFSET 0
+             ) c WHERE c.removed >= 0 AND c.notified >= 0 AND {LIFTED}"
         ),
         types: parameters.types,
     }

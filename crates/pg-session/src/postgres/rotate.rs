@@ -25,7 +25,7 @@ use super::load::time;
 use super::notify::{changed, deleted};
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::update::{Items, columns_of};
-use super::{Database, Dialect, Sql, same_length, unexpected};
+use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
@@ -67,7 +67,10 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let move_locks = dialect.names.move_locks();
     let (now, live, visible) = (dialect.now, dialect.live("s"), dialect.visible());
-    let brief = dialect.wait_briefly();
+    let brief = waits_at_most_until_deleted(&dialect.row_lock_wait());
+    // `make_room` has ended the limit if it deleted sessions. Evaluated for each row, so after the first one was accepted.
+    let brief_again =
+        format!("pg_catalog.set_config('lock_timeout', {}, true) IS NOT NULL", dialect.row_lock_wait());
     let (seed, retired_ids) = (lock_seed(dialect), dialect.remnants("t.id"));
     let possible = "f.live AND NOT f.rotated AND NOT f.moved";
     let arrivals = format!(
@@ -144,6 +147,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  RETURNING o.n, s.id
              ), moved_locks AS MATERIALIZED (
                  SELECT {move_locks}(pg_catalog.array_agg(h.id), pg_catalog.array_agg(h.new_id)) FROM accepted h
+                 WHERE {brief_again}
              ), notified_retired AS MATERIALIZED ({notified_retired}
              ), notified_deleted AS MATERIALIZED ({notified_deleted})
              SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated, f.moved,

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::failure::Failure;
 use super::notify::changed_payloads;
 use super::parameters::Parameters;
-use super::{Database, Dialect, Sql};
+use super::{Database, Dialect, LIFTED, Sql};
 use crate::session::request::{Applied, UpdateRequest};
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
@@ -26,7 +26,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              SET version = s.version + 1, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
              WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live} AND {visible} AND {brief}
              RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at,
-                       CASE WHEN {notified} IS NOT NULL THEN pg_catalog.pg_notify('{channel}', {notified}) END"
+                       CASE WHEN {notified} IS NOT NULL AND {LIFTED} THEN pg_catalog.pg_notify('{channel}', {notified}) END"
         ),
         types: parameters.types,
     }

@@ -24,6 +24,7 @@ mod cancellation;
 mod cascade_delete;
 mod cleanup;
 mod combining;
+mod commit_lock;
 mod concurrent_updates;
 mod connection_errors;
 mod corpus;

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::fixtures::{all, in_time, make, n, read};
 use crate::statement_modes::{node_on, pool};
 use crate::support::{World, eventually};
-use crate::tables::{Holder, stored_time, stored_version};
+use crate::tables::{Holder, list, stored_time, stored_version};
 
 /// Far longer than a request takes on a busy machine, far shorter than a row stays locked.
 const PROMPT: Duration = Duration::from_secs(2);
@@ -394,4 +394,38 @@ async fn on_an_application_pool_locked_rows_delay_no_other() {
     }
     holder.commit().await;
     assert!(finish(waiting).await.into_iter().all(|update| n(&update.unwrap()) == 2));
+}
+
+/// The rows that go with a session: its overflow attributes and its locks.
+#[tokio::test]
+async fn a_locked_attribute_or_lock_delays_no_other_logout() {
+    let world = World::new();
+    let node = world.node_with(config(&world)).await;
+    let (mut sessions, mut leases) = (Vec::new(), Vec::new());
+    for user in 0..20_i64 {
+        let session = node.create(user).set("large", &"x".repeat(4_000)).unwrap().await.unwrap();
+        leases.push(node.session_lock(session.id(), "x").await.unwrap());
+        sessions.push(session.id());
+    }
+    let (attributes, locks) = (list(&sessions[..2]), list(&sessions[2..4]));
+    let script = format!(
+        "SELECT FROM session_attributes WHERE session_id IN ({attributes}) FOR UPDATE;
+         SELECT FROM session_locks WHERE session_id IN ({locks}) FOR UPDATE"
+    );
+    let holder = Holder::begin(&world, &script).await;
+    let mut logouts: Vec<_> = sessions
+        .iter()
+        .map(|&id| {
+            let node = node.clone();
+            tokio::spawn(async move { node.delete(id).await })
+        })
+        .collect();
+    let others = logouts.split_off(4);
+    for logout in others {
+        assert!(promptly("a logout", logout).await.unwrap().unwrap());
+    }
+    none_finished(&logouts);
+    holder.commit().await;
+    assert!(finish(logouts).await.into_iter().all(Result::unwrap));
+    drop(leases);
 }
