@@ -10,7 +10,7 @@
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Session, SessionManager};
 
-use crate::stage::{all, in_time, make, n};
+use crate::fixtures::{all, in_time, make, n};
 use crate::support::{PATIENCE, World, eventually};
 
 /// Far longer than a statement waits for a locked row.
