@@ -103,7 +103,10 @@ fn refused(way: Way, error: pg_listen::Error) -> Error {
             },
         ),
         ListenError::Refused => {
-            format!("PostgreSQL refused the connection of the listener; correct {}", way.setting())
+            format!(
+                "PostgreSQL refused the connection of the listener, see the cause; correct {} (user, password, dbname or sslmode)",
+                way.setting()
+            )
         }
         _ => return from_listener_error(error),
     };

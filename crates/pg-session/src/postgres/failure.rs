@@ -164,6 +164,9 @@ pub(super) const READ_ONLY_MARK: &str = "pg_session.server_is_read_only";
 const READ_ONLY: &str = "the pool reached a standby or a read-only server, which cannot serve sessions; nothing was read \
      or written, try again; if this lasts, give the pool the address of the primary";
 
+const FULL: &str = "PostgreSQL has no connection left; raise max_connections, or the CONNECTION LIMIT of the role or the \
+     database, or lower `pool_connections_max`";
+
 /// Whether the server refused a statement because it is a standby or read-only.
 fn is_read_only(server: &DbError) -> bool {
     match *server.code() {
@@ -190,7 +193,7 @@ fn refusal(server: &DbError) -> Error {
         ),
         SqlState::INSUFFICIENT_PRIVILEGE => (
             ErrorKind::Permission,
-            format!("{}; grant the role the rights that the README lists", server.message()),
+            format!("{}; run the GRANT statements that docs/operations.md lists under \"Rights\"", server.message()),
         ),
         SqlState::INVALID_SCHEMA_NAME => (
             ErrorKind::Schema,
@@ -216,10 +219,10 @@ fn refusal(server: &DbError) -> Error {
             format!("{}; run the migrations (`migrations = \"apply\"` does so at start)", server.message()),
         ),
         SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
-            (ErrorKind::Timeout, "PostgreSQL cancelled the statement; look at its load and locks".to_owned())
+            (ErrorKind::Timeout, "PostgreSQL cancelled the statement; look at its load and locks, or raise `query_timeout`".to_owned())
         }
         SqlState::TOO_MANY_CONNECTIONS => {
-            (ErrorKind::Unavailable, "PostgreSQL has no connection left; raise max_connections".to_owned())
+            (ErrorKind::Unavailable, FULL.to_owned())
         }
         _ => (ErrorKind::Database, "PostgreSQL refused the statement".to_owned()),
     };
@@ -256,6 +259,14 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
         SqlState::INVALID_PASSWORD => {
             (ErrorKind::Config, "PostgreSQL refused the user name or password; correct the connection string")
         }
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+            if server.routine() == Some("InitializeSessionUserId") =>
+        {
+            (
+                ErrorKind::Config,
+                "the role does not exist or may not log in; correct the connection string (user), or run: ALTER ROLE <role> LOGIN",
+            )
+        }
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => (
             ErrorKind::Config,
             "PostgreSQL does not let this user in, see the cause; correct the connection string (user, sslmode) or pg_hba.conf",
@@ -263,13 +274,11 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
         SqlState::INVALID_CATALOG_NAME => {
             (ErrorKind::Config, "the database does not exist; create it or correct the connection string")
         }
-        SqlState::INSUFFICIENT_PRIVILEGE => {
-            (ErrorKind::Permission, "the role may not connect to this database; grant it CONNECT")
-        }
-        SqlState::TOO_MANY_CONNECTIONS => (
-            ErrorKind::Unavailable,
-            "PostgreSQL has no connection left; raise max_connections or lower the pool's",
+        SqlState::INSUFFICIENT_PRIVILEGE => (
+            ErrorKind::Permission,
+            "the role may not connect to this database; run: GRANT CONNECT ON DATABASE <database> TO <role>",
         ),
+        SqlState::TOO_MANY_CONNECTIONS => (ErrorKind::Unavailable, FULL),
         _ => (ErrorKind::Unavailable, "PostgreSQL refused the connection"),
     };
     Error::new(kind, message).with_source(Cause::of(server))
@@ -293,8 +302,8 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
         ),
         (_, "database does not allow writes") => (
             ErrorKind::Unavailable,
-            "no host that was reached accepts writes, it is a standby or a read-only server; try again; if this lasts, give the \
-             address of the primary",
+            "no host that was reached accepts writes: it is a standby, or default_transaction_read_only is on; try again; if this \
+             lasts, give the address of the primary, or run: ALTER ROLE <role> SET default_transaction_read_only = off",
         ),
         (_, cause) if cause.starts_with("failed to lookup address information") => {
             (ErrorKind::Unavailable, "the host's name cannot be resolved; correct the host, or look at DNS")

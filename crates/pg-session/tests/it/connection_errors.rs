@@ -21,7 +21,7 @@ fn rows(heading: &str) -> Vec<Vec<String>> {
 }
 
 /// Fails with the rows as the page should have them.
-fn compare(found: &[String], heading: &str) {
+pub fn compare(found: &[String], heading: &str) {
     let expected: Vec<String> =
         rows(heading).iter().map(|cells| format!("| {} |", cells.join(" | "))).collect();
     assert_eq!(found.len(), found.iter().collect::<BTreeSet<_>>().len(), "each row once");

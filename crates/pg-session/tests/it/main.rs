@@ -76,6 +76,7 @@ mod silent_loss;
 mod single_flight;
 mod smoke;
 mod standby;
+mod state_errors;
 mod statement_modes;
 mod statements;
 mod tls;
