@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
-use crate::session::changes::Limits;
+use crate::session::limits::Limits;
 
 /// How a [`SessionManager`](crate::SessionManager) behaves. [`Config::default()`] is safe to run in production; set the fields that you
 /// want otherwise. Durations read as text (`"48h"`, `"10m"`, `"1500ms"`) through serde; unknown fields are refused.

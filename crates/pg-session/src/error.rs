@@ -60,6 +60,11 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), source: None }))
     }
 
+    /// The node takes no new work.
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
+    }
+
     pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
         self

@@ -114,6 +114,9 @@ mod config;
 mod error;
 mod failpoints;
 mod id;
+mod lock_key;
+mod notification;
+mod retry;
 mod session;
 mod version;
 // Floor 1: the node's memory, what clients hold, and the only SQL.
@@ -162,6 +165,6 @@ pub mod testing {
     /// Whether a node would act on this payload of a notification, for the fuzz target.
     #[must_use]
     pub fn parse_notification(payload: &str) -> bool {
-        crate::invalidation::notification::Message::parse(payload).is_ok()
+        crate::notification::Notification::parse(payload).is_ok()
     }
 }

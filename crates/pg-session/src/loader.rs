@@ -23,12 +23,11 @@ use crate::failpoints::Point;
 use crate::id::SessionId;
 use crate::invalidation::trust::Ended;
 use crate::postgres::failure::{Failure, Verdict};
+use crate::retry::LOAD_TRIES_MAX;
 use crate::session::record::SharedRecord;
 
 /// Statements under way at once.
 const LOADERS: usize = 2;
-/// Tries of one statement that collided or whose plan was outdated.
-const TRIES_MAX: u32 = 3;
 /// Reads that may wait for one session.
 const WAITERS_MAX: usize = 65_536;
 
@@ -201,7 +200,7 @@ impl Loader {
                 Err(Failure {
                     verdict: Verdict::Retryable | Verdict::StalePlan | Verdict::WrongServer,
                     ..
-                }) if tries < TRIES_MAX => {
+                }) if tries < LOAD_TRIES_MAX => {
                     tries += 1;
                 }
                 Err(failure) => return Err(failure.into_read_error()),

@@ -143,7 +143,8 @@ impl Cache {
         // A newer version in memory refuses an older one. An entry of an earlier epoch does not: the database
         // may have been restored since. A record that its ticket admits is what the database holds now.
         if old.as_ref().is_some_and(|old| old.record.row.version > version && old.epoch >= ticket.epoch) {
-            return self.count(Count::Refusal, false);
+            self.count(Count::Refusal);
+            return false;
         }
         let admitted = !self.probes.holds(Guard::FillTicket)
             || (ticket.epoch.is_listening()
@@ -151,7 +152,8 @@ impl Cache {
                 && stripe.is_newest(id, version)
                 && stripe.admits(ticket, id, version));
         if admitted && self.put(ticket, record) {
-            return self.count(Count::Install, true);
+            self.count(Count::Install);
+            return true;
         }
         // I2: a caller that gets this record must not see a lower version here afterwards.
         // Another content of the same version is of another history of the database: the next read asks.
@@ -161,7 +163,8 @@ impl Cache {
         }) {
             self.take(id);
         }
-        self.count(Count::Refusal, false)
+        self.count(Count::Refusal);
+        false
     }
 
     /// To be held from before a write's statement leaves until its outcome was published.
@@ -301,9 +304,8 @@ impl Cache {
         }
     }
 
-    pub(crate) fn count(&self, count: Count, outcome: bool) -> bool {
+    pub(crate) fn count(&self, count: Count) {
         self.stats.add(count);
-        outcome
     }
 
     pub(crate) fn stats(&self) -> CacheStats {

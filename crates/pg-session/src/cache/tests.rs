@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::session::IdleLimit;
 use crate::session::attributes::Attributes;
-use crate::session::changes::Limits;
+use crate::session::limits::Limits;
 use crate::session::record::{Policy, Row, SharedRecord};
 
 fn policy() -> Arc<Policy> {

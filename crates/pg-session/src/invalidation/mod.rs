@@ -12,7 +12,6 @@
 //! loaded, published or verified since `Listening`. What an earlier connection left in memory is verified by version,
 //! by [`resync`] in chunks and by the first read of each.
 
-pub(crate) mod notification;
 pub(crate) mod proof;
 pub(crate) mod resync;
 pub(crate) mod trust;
@@ -25,13 +24,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::notification::Message;
 use self::proof::Prover;
 use self::resync::Resync;
 use self::trust::{Ended, Trust};
 use crate::cache::Dropping;
 use crate::core::{Core, Tasks};
+use crate::id::Scope;
 use crate::lock::waiters::Waiters;
+use crate::notification::Notification;
 
 /// What the hearing task works on.
 pub(crate) struct InvalidationTask {
@@ -74,20 +74,22 @@ impl InvalidationTask {
                 () = stop.cancelled() => None,
             };
             match event {
-                Some(Event::Notification(notification)) => match Message::parse(notification.payload()) {
-                    Ok(message) => self.apply(message).await,
-                    Err(_) => {
-                        malformed += 1;
-                        // Any role can send these: a flood must not fill the log.
-                        if malformed.is_power_of_two() {
-                            warn!(
-                                malformed,
-                                sender = notification.process_id(),
-                                "ignored notifications that no pg-session sends"
-                            );
+                Some(Event::Notification(notification)) => {
+                    match Notification::parse(notification.payload()) {
+                        Ok(message) => self.apply(message).await,
+                        Err(_) => {
+                            malformed += 1;
+                            // Any role can send these: a flood must not fill the log.
+                            if malformed.is_power_of_two() {
+                                warn!(
+                                    malformed,
+                                    sender = notification.process_id(),
+                                    "ignored notifications that no pg-session sends"
+                                );
+                            }
                         }
                     }
-                },
+                }
                 Some(Event::Listening) => {
                     self.core.cache.start_listening();
                     self.waiters.hear();
@@ -116,21 +118,23 @@ impl InvalidationTask {
         self.waiters.disconnect();
     }
 
-    async fn apply(&self, message: Message) {
+    async fn apply(&self, message: Notification) {
         match message {
-            Message::Changed(list) => {
+            Notification::Changed(list) => {
                 list.into_iter().for_each(|(id, version)| self.core.cache.invalidate(id, version));
             }
-            Message::Deleted(ids) => ids.into_iter().for_each(|id| self.core.cache.remove(id)),
-            Message::DropUser(user) => drop_in_steps(self.core.cache.remove_user(user)).await,
-            Message::DropGroup(group) => drop_in_steps(self.core.cache.remove_group(group)).await,
-            Message::DropAll => {
+            Notification::Deleted(ids) => ids.into_iter().for_each(|id| self.core.cache.remove(id)),
+            Notification::Drop(Scope::User(user)) => drop_in_steps(self.core.cache.remove_user(user)).await,
+            Notification::Drop(Scope::Group(group)) => {
+                drop_in_steps(self.core.cache.remove_group(group)).await;
+            }
+            Notification::Drop(Scope::All) => {
                 self.core.cache.remove_all();
                 // Frees the memory.
                 self.resync.notify_one();
             }
-            Message::Released(wake) => self.waiters.wake(wake),
-            Message::Proof(number) => self.prover.received(number),
+            Notification::Released(wake) => self.waiters.wake(wake),
+            Notification::Proof(number) => self.prover.received(number),
         }
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -14,13 +13,10 @@ use tracing::{debug, warn};
 
 use crate::core::{Core, Tasks};
 use crate::postgres::failure::Failure;
+use crate::retry::RESYNC;
 
 /// Sessions verified by one statement.
 const CHUNK_SESSIONS: usize = 2_000;
-/// The pause after the first failure of a chunk. It doubles with each further failure.
-const PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What the task works on.
 pub(super) struct Resync {
@@ -61,7 +57,7 @@ impl Resync {
             }
         };
         for chunk in ids.chunks(CHUNK_SESSIONS) {
-            let (mut pause, mut attempts) = (PAUSE, 0_u64);
+            let (mut pause, mut attempts) = (RESYNC.first, 0_u64);
             while let Err(failure) = self.verify(chunk).await {
                 attempts += 1;
                 // A long outage must not fill the log.
@@ -73,7 +69,7 @@ impl Resync {
                     );
                 }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                pause = RESYNC.after(pause);
                 if self.core.cache.epoch() != epoch {
                     // The next start of listening verifies everything anew.
                     return;

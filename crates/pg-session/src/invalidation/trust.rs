@@ -56,7 +56,7 @@ impl Ended {
     /// The error of a call that can only wait in vain.
     pub(crate) fn error(self) -> Error {
         let message = match self {
-            Self::Stopped => "the session manager is shutting down",
+            Self::Stopped => return Error::shutting_down(),
             Self::ListenerClosed => {
                 "the listener given to `listener` was shut down, so this node is never trusted again; connect a manager \
                  with a running listener"

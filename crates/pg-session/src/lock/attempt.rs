@@ -14,20 +14,13 @@ use super::error::{LockError, failed};
 use super::fence::Fence;
 use super::lease::Lease;
 use super::renewal::{Keeper, LeaseRow, end_of};
-use super::shutting_down;
 use super::waiters::{Place, Waiters};
 use crate::clock::Tick;
+use crate::error::Error;
 use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::postgres::lock::Acquired;
-
-/// Tries in a row that others got in the way of, or that were granted too late, before the lock counts as held.
-const MOVED_TRIES_MAX: u32 = 4;
-/// The pause after a try that failed.
-const FAILED_PAUSE: Duration = Duration::from_millis(100);
-/// Wakes that are followed at once; any role can send them, so from then on each try has a pause before it.
-const FREE_WAKES: u32 = 32;
-const WAKE_PAUSE: Duration = Duration::from_millis(50);
+use crate::retry::{LOCK_FREE_WAKES, LOCK_PAUSE, LOCK_TRIES_MAX, LOCK_WAKE_PAUSE};
 
 type Reply = oneshot::Sender<Result<Lease, LockError>>;
 
@@ -86,14 +79,14 @@ impl Attempt {
         if self.wait.is_zero() {
             return self.ask().await.map_err(|refusal| refusal.error);
         }
-        let place = self.waiters.enter(self.row.key.wake());
+        let place = self.waiters.enter(self.row.key.topic());
         let stop = self.row.stop.clone();
         let mut over = std::pin::pin!(sleep(self.wait));
         let turn = tokio::select! {
             turn = place.turn() => turn,
             () = &mut over => None,
-            () = reply.closed() => return Err(shutting_down().into()),
-            () = stop.cancelled() => return Err(shutting_down().into()),
+            () = reply.closed() => return Err(Error::shutting_down().into()),
+            () = stop.cancelled() => return Err(Error::shutting_down().into()),
         };
         let mut wakes = 0;
         loop {
@@ -109,7 +102,7 @@ impl Attempt {
                 () = &mut over => {}
                 // Nobody reads the answer.
                 () = reply.closed() => return Err(refusal.error),
-                () = stop.cancelled() => return Err(shutting_down().into()),
+                () = stop.cancelled() => return Err(Error::shutting_down().into()),
             }
         }
     }
@@ -118,7 +111,7 @@ impl Attempt {
     async fn ask(&mut self) -> Result<Grant, Refusal> {
         let LeaseRow { core, key, owner, .. } = &self.row;
         let clock = &core.policy.clock;
-        for _ in 0..MOVED_TRIES_MAX {
+        for _ in 0..LOCK_TRIES_MAX {
             let sent = clock.now();
             match core.database.acquire_lock(key, *owner, self.label.as_deref(), self.lease).await {
                 Ok(Acquired::Taken { fence }) => {
@@ -144,13 +137,13 @@ impl Attempt {
             }
         }
         let error = LockError::Held { until: clock.database_now().into() };
-        Err(Refusal { error, pause: Some(FAILED_PAUSE) })
+        Err(Refusal { error, pause: Some(LOCK_PAUSE) })
     }
 }
 
 /// What the server refuses it will refuse again; everything else may pass.
 fn refusal(failure: Failure) -> Refusal {
-    let pause = (failure.verdict != Verdict::Refused).then_some(FAILED_PAUSE);
+    let pause = (failure.verdict != Verdict::Refused).then_some(LOCK_PAUSE);
     Refusal { error: failed(failure), pause }
 }
 
@@ -160,8 +153,8 @@ async fn woken(place: &Place, pause: Duration, wakes: &mut u32) {
         () = sleep(pause.min(place.poll())) => {}
         () = place.released() => {
             *wakes += 1;
-            if *wakes > FREE_WAKES {
-                sleep(WAKE_PAUSE).await;
+            if *wakes > LOCK_FREE_WAKES {
+                sleep(LOCK_WAKE_PAUSE).await;
             }
         }
     }

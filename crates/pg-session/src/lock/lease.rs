@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::check_lease;
+use super::command::LeaseCommand;
 use super::error::LockError;
 use super::fence::Fence;
 use super::lease_state::LeaseState;
-use super::renewal::LeaseCommand;
-use super::{check_lease, shutting_down};
+use super::loss::Loss;
+use crate::error::Error;
 
 /// A lock that is held, until it is released, dropped or lost.
 ///
@@ -38,29 +40,6 @@ pub struct Lease {
     standing: Arc<LeaseState>,
     orders: mpsc::Sender<LeaseCommand>,
     fence: Fence,
-}
-
-/// Why a lease ended before its holder released it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Loss {
-    /// It could not be renewed in time: the database did not answer, or this process was stopped.
-    Expired,
-    /// The database does not know it any more: the lock was taken by force, or its session ended.
-    Gone,
-    /// The manager is shutting down and renews no more. **The lock stays taken until the guard is dropped or the lease
-    /// ends**, so there is a little time to finish.
-    Shutdown,
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Expired => "the lease could not be renewed in time",
-            Self::Gone => "the lock was taken away, or its session ended",
-            Self::Shutdown => "the session manager is shutting down",
-        })
-    }
 }
 
 impl Lease {
@@ -142,7 +121,7 @@ impl Lease {
         }
         Err(match self.standing.loss() {
             Some(Loss::Gone) => LockError::NotHeld,
-            Some(Loss::Shutdown) => shutting_down().into(),
+            Some(Loss::Shutdown) => Error::shutting_down().into(),
             Some(Loss::Expired) | None => LockError::Expired,
         })
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::lease::Loss;
+use super::loss::Loss;
 use crate::clock::Tick;
 use crate::session::record::Policy;
 

@@ -19,10 +19,12 @@
 //! No fairness is promised: waiters of one node take turns in their order, nodes race.
 
 mod attempt;
+mod command;
 mod error;
 mod fence;
 mod lease;
 mod lease_state;
+mod loss;
 mod renewal;
 pub(crate) mod waiters;
 
@@ -37,12 +39,14 @@ use uuid::Uuid;
 use self::attempt::Attempt;
 pub use self::error::LockError;
 pub use self::fence::Fence;
-pub use self::lease::{Lease, Loss};
+pub use self::lease::Lease;
+pub use self::loss::Loss;
 use self::renewal::LeaseRow;
 use self::waiters::Waiters;
 use crate::core::{Core, Stage, Tasks};
 use crate::error::{Error, ErrorKind};
-use crate::postgres::lock::{Holding, LockKey, check_text};
+use crate::lock_key::{LockKey, check_text};
+use crate::postgres::lock::Holding;
 
 /// Locks that one node may hold or wait for at once.
 pub(crate) const LOCKS_MAX: usize = 10_000;
@@ -146,10 +150,6 @@ fn overloaded() -> Error {
         ErrorKind::Overloaded,
         format!("this node holds or waits for {LOCKS_MAX} locks; release some, or wait for fewer at once"),
     )
-}
-
-fn shutting_down() -> Error {
-    Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
 }
 
 /// The task is gone: the runtime is being shut down.

@@ -13,31 +13,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::command::LeaseCommand;
 use super::error::{LockError, failed};
 use super::fence::Fence;
-use super::lease::{Lease, Loss};
+use super::lease::Lease;
 use super::lease_state::LeaseState;
-use super::shutting_down;
+use super::loss::Loss;
 use crate::clock::Tick;
 use crate::core::Core;
-use crate::postgres::lock::{Freed, LockKey};
+use crate::error::Error;
+use crate::lock_key::LockKey;
+use crate::postgres::lock::Freed;
+use crate::retry::{RELEASE, RENEWAL_PAUSE_PART};
 
 /// A renewal each third of the lease: two may fail before the lease ends.
 const RENEWALS_PER_LEASE: u32 = 3;
 /// This part of each lease is given up, for clocks that differ in speed and timers that fire late.
 const MARGIN_PART: u32 = 100;
-/// The pause after a renewal that failed at once: this part of the lease, at most [`PAUSE_MAX`].
-const PAUSE_PART: u32 = 10;
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The pause after the first failed release; it doubles up to [`PAUSE_MAX`].
-const FREE_PAUSE: Duration = Duration::from_millis(50);
-
-/// What a guard asks of its keeper.
-#[derive(Debug)]
-pub(super) enum LeaseCommand {
-    Extend(Duration, oneshot::Sender<Result<(), LockError>>),
-    Release(oneshot::Sender<Result<(), LockError>>),
-}
 
 /// One acquisition's claim on a row.
 pub(super) struct LeaseRow {
@@ -150,7 +142,7 @@ impl Keeper {
                 Err(failed(failure))
             }
         };
-        self.next = clock.now().plus((self.lease / PAUSE_PART).min(PAUSE_MAX));
+        self.next = clock.now().plus((self.lease / RENEWAL_PAUSE_PART).min(RELEASE.max));
         outcome
     }
 
@@ -164,7 +156,7 @@ impl Keeper {
                     None => return Ending::Dropped,
                     Some(LeaseCommand::Release(reply)) => return Ending::Released(reply),
                     Some(LeaseCommand::Extend(_, reply)) => {
-                        let _ = reply.send(Err(shutting_down().into()));
+                        let _ = reply.send(Err(Error::shutting_down().into()));
                     }
                 }
             }
@@ -203,7 +195,7 @@ impl LeaseRow {
     pub(super) async fn free(&self, lease: Duration) {
         let Self { core, stop, key, owner } = self;
         let end = core.policy.clock.now().plus(lease);
-        let mut pause = FREE_PAUSE;
+        let mut pause = RELEASE.first;
         loop {
             let failure = match core.database.release_lock(key, *owner).await {
                 Ok(freed) => return debug!(lock = key.name(), ?freed, "gave a lock back"),
@@ -217,7 +209,7 @@ impl LeaseRow {
                 () = sleep(pause) => {}
                 () = stop.cancelled() => {}
             }
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = RELEASE.after(pause);
         }
     }
 }

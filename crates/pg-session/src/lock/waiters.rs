@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use crate::postgres::notify::LockTopic;
+use crate::notification::LockTopic;
 
 /// How long a waiter sleeps at most while the node hears, and while it does not.
 const POLL_HEARING: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use pg_listen::{Listener, Subscription};
 use tokio_postgres::config::TargetSessionAttrs;
 use tracing::warn;
 
-use super::listening::{Begun, Way};
+use super::listening::{Begun, Way, from_listener_error};
 use super::modify::KeyedQueue;
 use super::{Node, SessionManager};
 use crate::cleanup::Cleaner;
@@ -272,10 +272,6 @@ fn make_listener(server: &ConnectOptions, config: &Config) -> Result<Listener, E
         .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))
         .start()
         .map_err(from_listener_error)
-}
-
-pub(super) fn from_listener_error(error: pg_listen::Error) -> Error {
-    Error::new(ErrorKind::Config, "the listener could not be started; look at its cause").with_source(error)
 }
 
 fn no_server() -> Error {

@@ -11,7 +11,8 @@ use crate::config::LIFETIME_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::attributes::Attributes;
-use crate::session::changes::{Changes, Lifetime};
+use crate::session::changes::Changes;
+use crate::session::expiry::Lifetime;
 use crate::session::request::{Expiry, NewSession};
 use crate::session::{IdleLimit, Session, check, put};
 

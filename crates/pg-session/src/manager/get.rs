@@ -111,7 +111,7 @@ impl<'a> Get<'a> {
 
     #[cold]
     fn miss(&self) -> Loading<'a> {
-        self.node.core.cache.count(Count::Miss, false);
+        self.node.core.cache.count(Count::Miss);
         Box::pin(load(Get { ..*self }))
     }
 }
@@ -148,7 +148,7 @@ impl Future for GetFuture<'_> {
             // In place: moving the `Get` costs as much as the comparisons of a hit.
             State::New(get) => match get.hit() {
                 Some(record) => {
-                    get.node.core.cache.count(Count::Hit, true);
+                    get.node.core.cache.count(Count::Hit);
                     self.0 = State::Done;
                     return Poll::Ready(Ok(Some(Session::from_cache(record))));
                 }

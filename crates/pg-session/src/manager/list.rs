@@ -1,12 +1,10 @@
 //! Listing a user's or a group's sessions.
 
-use uuid::Uuid;
-
 use super::SessionManager;
 use crate::error::Error;
 use crate::id::{GroupId, UserId};
 use crate::postgres::failure::Failure;
-use crate::postgres::names::Owner;
+use crate::postgres::load::Found;
 use crate::session::Session;
 use crate::session::record::SharedRecord;
 
@@ -24,7 +22,7 @@ impl SessionManager {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn user_sessions(&self, user: impl Into<UserId>) -> Result<Vec<Session>, Error> {
-        self.list(Owner::User, user.into().as_uuid()).await
+        self.listed(self.0.core.database.list_user(user.into(), LISTED_MAX).await)
     }
 
     /// The live sessions of a group, the most recently used first, at most [`LISTED_MAX`]; as
@@ -36,12 +34,11 @@ impl SessionManager {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn group_sessions(&self, group: impl Into<GroupId>) -> Result<Vec<Session>, Error> {
-        self.list(Owner::Group, group.into().as_uuid()).await
+        self.listed(self.0.core.database.list_group(group.into(), LISTED_MAX).await)
     }
 
-    async fn list(&self, owner: Owner, id: Uuid) -> Result<Vec<Session>, Error> {
-        let found =
-            self.0.core.database.list(owner, id, LISTED_MAX).await.map_err(Failure::into_read_error)?;
+    fn listed(&self, found: Result<Vec<Found>, Failure>) -> Result<Vec<Session>, Error> {
+        let found = found.map_err(Failure::into_read_error)?;
         let records = found.into_iter().map(|(_, record)| record).collect::<Result<Vec<_>, _>>()?;
         for record in &records {
             // I2: what is older, in memory or under way, must not be served after this. Not installed: two loads of a

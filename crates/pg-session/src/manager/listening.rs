@@ -5,7 +5,6 @@ use std::time::Duration;
 use pg_listen::{ErrorKind as ListenError, Phase};
 
 use super::Node;
-use super::builder::from_listener_error;
 use crate::error::{Error, ErrorKind};
 
 /// Where the address of the listener comes from.
@@ -119,4 +118,8 @@ fn another_server() -> Error {
         "the listener did not receive a notification that the pool committed: they reach different databases or servers; \
          correct `listen_on` (host, port and dbname), or the address of the pool",
     )
+}
+
+pub(super) fn from_listener_error(error: pg_listen::Error) -> Error {
+    Error::new(ErrorKind::Config, "the listener could not be started; look at its cause").with_source(error)
 }

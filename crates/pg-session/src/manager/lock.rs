@@ -8,7 +8,8 @@ use super::{Node, SessionManager};
 use crate::error::Error;
 use crate::id::SessionId;
 use crate::lock::{Fence, Lease, LockError, Request};
-use crate::postgres::lock::{Holding, LockKey};
+use crate::lock_key::LockKey;
+use crate::postgres::lock::Holding;
 
 /// Long enough to bridge a restart of PostgreSQL, short enough that a crashed holder's work goes on soon.
 const LEASE_DEFAULT: Duration = Duration::from_secs(60);

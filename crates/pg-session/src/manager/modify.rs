@@ -8,10 +8,9 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 use super::SessionManager;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::SessionId;
+use crate::retry::MODIFY_ROUNDS_MAX;
 use crate::session::Session;
 
-/// Rounds before [`SessionManager::modify`] gives up. In each of them another writer's update was committed.
-const ROUNDS_MAX: u32 = 100;
 /// Queues of modifications. Sessions that share one only wait for each other.
 const TURNS: usize = 256;
 /// Modifications that may be under way or wait on this node.
@@ -73,7 +72,7 @@ impl SessionManager {
         mut change: impl FnMut(&mut Session) -> Result<(), Error>,
     ) -> Result<Session, UpdateError> {
         let _turn = self.0.turns.wait(id).await?;
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..MODIFY_ROUNDS_MAX {
             let mut session = self.get(id).await?.ok_or(UpdateError::NotFound)?;
             change(&mut session)?;
             match self.save(&mut session).check_version().await {

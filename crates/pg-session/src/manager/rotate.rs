@@ -11,7 +11,7 @@ use super::{Node, SessionManager};
 use crate::config::ROTATION_GRACE_MAX;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::{GroupId, SessionId, UserId};
-use crate::session::changes::Keep;
+use crate::session::keep::Keep;
 use crate::session::record::SharedRecord;
 use crate::session::request::{Expiry, Rotation, RowChange};
 use crate::session::{IdleLimit, Session};

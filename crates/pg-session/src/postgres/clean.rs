@@ -119,18 +119,18 @@ pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
 
 impl Database {
     pub(crate) async fn clean_expired(&self, rows_max: i64) -> Result<Cleaned, Failure> {
-        let rows = self.query(&self.texts.clean_expired, &[&rows_max]).await?;
+        let rows = self.call(&self.texts.clean_expired, &[&rows_max]).rows().await?;
         cleaned(&rows)
     }
 
     pub(crate) async fn clean_attributes(&self, rows_max: i64) -> Result<Cleaned, Failure> {
-        let rows = self.query(&self.texts.clean_attributes, &[&rows_max]).await?;
+        let rows = self.call(&self.texts.clean_attributes, &[&rows_max]).rows().await?;
         cleaned(&rows)
     }
 
     /// Cleans the page of `rows_max` sessions after `after`.
     pub(crate) async fn clean_idle(&self, after: Uuid, rows_max: i64) -> Result<Page, Failure> {
-        let rows = self.query(&self.texts.clean_idle, &[&after, &rows_max]).await?;
+        let rows = self.call(&self.texts.clean_idle, &[&after, &rows_max]).rows().await?;
         let cleaned = cleaned(&rows)?;
         let read = || {
             let row = &rows[0];

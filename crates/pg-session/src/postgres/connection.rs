@@ -16,18 +16,13 @@ use tracing::debug;
 
 use super::failure::{self, Failure};
 use crate::error::{Error, ErrorKind};
+use crate::retry::{FULL_SERVER, READ_TRIES};
 
-/// The pause before the pool is asked again while the server has no connection left; it doubles.
-const FULL_PAUSE: Duration = Duration::from_millis(5);
-/// The longest such pause.
-const FULL_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Cancel requests in flight at once. Each is a connection to the server, for a moment.
 const CANCELS_MAX: usize = 8;
 /// How long a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that a read may try. Each has an equal share of the time.
-const READ_TRIES: u32 = 2;
 /// How long after a loss the connections that are older than it are asked for an answer before each use. Keepalive finds
 /// dead ones after this time.
 const SUSPECT_FOR: Duration = Duration::from_secs(60);
@@ -157,7 +152,7 @@ impl Suspicion {
 /// After a connection was lost, older ones are asked for an answer. If one is silent, all idle ones are closed.
 pub(super) async fn take(pool: &Pool, suspicion: &Suspicion, patience: Duration) -> Result<Object, Failure> {
     let deadline = Instant::now() + patience;
-    let mut pause = FULL_PAUSE;
+    let mut pause = FULL_SERVER.first;
     loop {
         match tokio::time::timeout_at(deadline, pool.get()).await {
             Ok(Ok(connection)) if !suspicion.concerns(&connection) => return Ok(connection),
@@ -174,7 +169,7 @@ pub(super) async fn take(pool: &Pool, suspicion: &Suspicion, patience: Duration)
                 if is_full(&error) && pool.status().size > 0 && Instant::now() + pause < deadline =>
             {
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(FULL_PAUSE_MAX);
+                pause = FULL_SERVER.after(pause);
             }
             Ok(Err(error)) => return Err(Failure::not_sent(from_pool_error(&error))),
             Err(_) => return Err(Failure::not_sent(no_connection(patience))),

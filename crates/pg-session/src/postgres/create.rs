@@ -136,13 +136,14 @@ impl Database {
         let mut made: HashMap<Uuid, Created, DefaultHashBuilder> =
             HashMap::with_capacity_and_hasher(new_sessions.len(), DefaultHashBuilder::default());
         let mut newest: Option<DbTime> = None;
-        self.query_each(sql, params, |row| {
-            let (id, created_at, outcome) = outcome(row).map_err(unexpected)?;
-            newest = newest.max(Some(created_at));
-            made.insert(id, outcome);
-            Ok(())
-        })
-        .await?;
+        self.call(sql, params)
+            .each(|row| {
+                let (id, created_at, outcome) = outcome(&row).map_err(unexpected)?;
+                newest = newest.max(Some(created_at));
+                made.insert(id, outcome);
+                Ok(())
+            })
+            .await?;
         if let Some(created_at) = newest {
             self.observe_clock(sent, created_at);
         }

@@ -20,15 +20,13 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::failure::{Failure, Verdict};
-use super::names::Owner;
 use super::notify::deleted;
 use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId, UserId};
-
-/// Tries of one deletion. In each but the last, another writer rotated one of its sessions.
-const TRIES_MAX: u32 = 100;
+use crate::notification::drop_payload;
+use crate::retry::DELETE_TRIES_MAX;
 
 /// One row that is gone.
 #[derive(Clone, Copy, Debug)]
@@ -76,10 +74,11 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-pub(super) fn owner_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
-    let (sessions, column) = (dialect.names.sessions(), owner.column());
+/// For a user or a group: the column that names it, and the kind of its notification.
+pub(super) fn owner_sql(dialect: &Dialect<'_>, column: &str, kind: char) -> Sql {
+    let sessions = dialect.names.sessions();
     let chosen = format!("SELECT s.id FROM {sessions} s WHERE s.{column} = $1");
-    Sql { text: owned(dialect, owner, &chosen, "$2"), types: vec![Type::UUID, Type::TEXT] }
+    Sql { text: owned(dialect, column, kind, &chosen, "$2"), types: vec![Type::UUID, Type::TEXT] }
 }
 
 /// All of a user's sessions but one, whichever of its ids it is named by. Its retired ids go, unless one of them names it:
@@ -94,17 +93,16 @@ pub(super) fn others_sql(dialect: &Dialect<'_>) -> Sql {
          SELECT r.id FROM (SELECT k.id FROM {sessions} k WHERE k.id = {kept} AND k.user_id = $1 OFFSET 0) k
          CROSS JOIN LATERAL ({retired}) r WHERE r.id <> $2"
     );
-    Sql { text: owned(dialect, Owner::User, &chosen, "$3"), types: vec![Type::UUID, Type::UUID, Type::TEXT] }
+    Sql {
+        text: owned(dialect, "user_id", 'u', &chosen, "$3"),
+        types: vec![Type::UUID, Type::UUID, Type::TEXT],
+    }
 }
 
 /// Every node drops the owner's sessions from memory, by one notification: "log out everywhere" cannot outgrow a
 /// payload.
-fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str, wait: &str) -> String {
-    let kind = match owner {
-        Owner::User => 'u',
-        Owner::Group => 'g',
-    };
-    let (channel, column) = (dialect.channel(), owner.column());
+fn owned(dialect: &Dialect<'_>, column: &str, kind: char, chosen: &str, wait: &str) -> String {
+    let channel = dialect.channel();
     let notify = format!(
         "SELECT pg_catalog.pg_notify('{channel}', '1{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', ''))"
     );
@@ -115,7 +113,7 @@ fn owned(dialect: &Dialect<'_>, owner: Owner, chosen: &str, wait: &str) -> Strin
 /// It needs every row, so it waits for each.
 pub(super) fn all_sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
-    let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", Scope::All.payload());
+    let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", drop_payload(Scope::All));
     Sql { text: mass_delete(dialect, &locked(dialect, "true", "true"), "false", &notify), types: vec![] }
 }
 
@@ -223,10 +221,10 @@ impl Database {
         sql: &Sql,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<SqlRow>, Failure> {
-        for _ in 0..TRIES_MAX {
+        for _ in 0..DELETE_TRIES_MAX {
             let rows = match rows {
-                Rows::Batch => self.query(sql, params).await?,
-                Rows::Any => self.query_long(sql, params).await?,
+                Rows::Batch => self.call(sql, params).rows().await?,
+                Rows::Any => self.call(sql, params).long().rows().await?,
             };
             let moved = rows.first().map(|row| row.try_get("moved")).transpose().map_err(unexpected)?;
             if moved == Some(false) {

@@ -4,15 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use deadpool_postgres::Object;
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use uuid::Uuid;
 
-use super::connection::Try;
 use super::failure::Failure;
-use super::names::Owner;
 use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
@@ -49,8 +46,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 /// The sessions of one owner, the most recently used first; each once, however often it was rotated.
-pub(super) fn list_sql(dialect: &Dialect<'_>, owner: Owner) -> Sql {
-    let condition = format!("s.{} = $1 AND s.rotated_to IS NULL", owner.column());
+pub(super) fn list_sql(dialect: &Dialect<'_>, column: &str) -> Sql {
+    let condition = format!("s.{column} = $1 AND s.rotated_to IS NULL");
     let text = format!("{} ORDER BY s.last_accessed_at DESC, s.id LIMIT $2", select(dialect, &condition));
     Sql { text, types: vec![Type::UUID, Type::INT8] }
 }
@@ -80,39 +77,26 @@ impl Database {
         self.find(&self.texts.load, &[&ids]).await
     }
 
-    /// The live sessions of a user or a group, at most `rows_max`, the most recently used first.
-    pub(crate) async fn list(&self, owner: Owner, id: Uuid, rows_max: u32) -> Result<Vec<Found>, Failure> {
-        let sql = match owner {
-            Owner::User => &self.texts.list_user,
-            Owner::Group => &self.texts.list_group,
-        };
-        self.find(sql, &[&id, &i64::from(rows_max)]).await
+    /// The live sessions of a user, at most `rows_max`, the most recently used first.
+    pub(crate) async fn list_user(&self, user: UserId, rows_max: u32) -> Result<Vec<Found>, Failure> {
+        self.find(&self.texts.list_user, &[&user.as_uuid(), &i64::from(rows_max)]).await
+    }
+
+    /// The live sessions of a group, likewise.
+    pub(crate) async fn list_group(&self, group: GroupId, rows_max: u32) -> Result<Vec<Found>, Failure> {
+        self.find(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await
     }
 
     async fn find(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Found>, Failure> {
-        let first = Try::first(self.timeout);
-        let outcome = self.find_once(first, sql, params).await;
-        match first.again(&outcome) {
-            Some(second) => self.find_once(second, sql, params).await,
-            None => outcome,
-        }
-    }
-
-    async fn find_once(
-        &self,
-        time: Try,
-        sql: &Sql,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Found>, Failure> {
-        let sent = self.policy.clock.now();
         let mut readings: Option<(DbTime, DbTime)> = None;
-        let read = |row: &SqlRow| {
-            let (found, now) = self.record(row).map_err(unexpected)?;
+        let sent = self.policy.clock.now();
+        let call = self.call(sql, params).repeatable();
+        let found = call.each(|row| {
+            let (found, now) = self.record(&row).map_err(unexpected)?;
             readings = Some(readings.map_or((now, now), |(first, last)| (first.min(now), last.max(now))));
             Ok(found)
-        };
-        let work = async |connection: &Object| self.send_each(connection, sql, params, read).await;
-        let found = self.attempt(time, work).await?;
+        });
+        let found = found.await?;
         // Each lies within the statement; the first tells most about how far the clock may be ahead, the last behind.
         if let Some((first, last)) = readings {
             self.observe_clock(sent, first);

@@ -1,4 +1,4 @@
-//! Locks in the database: what identifies one, and the four statements, each a transaction of its own.
+//! Locks in the database: the four statements, each a transaction of its own.
 //!
 //! The database's clock decides whether a lock is free. `{now}` moves within a statement and is read after the row
 //! was locked, so one that had to wait judges by the time at which it got the row.
@@ -12,77 +12,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::time;
-use super::notify::{LockTopic, released};
+use super::notify::released;
 use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
 use crate::clock::DbTime;
-use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
-
-/// Longest name and label. Keep in step with `migrations/0001_initial.sql`.
-const TEXT_BYTES_MAX: usize = 255;
-
-/// Which lock: a name, or a name within a session.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct LockKey {
-    session: Option<SessionId>,
-    name: Box<str>,
-}
-
-impl LockKey {
-    /// # Errors
-    /// [`ErrorKind::Config`] for a name that the table does not take.
-    pub(crate) fn new(session: Option<SessionId>, name: &str) -> Result<Self, Error> {
-        check_text("a lock's name", name)?;
-        Ok(Self { session, name: name.into() })
-    }
-
-    /// Whether it is a lock of a session that cannot exist: the nil UUID stands for "no session" in the table.
-    pub(crate) fn is_of_nobody(&self) -> bool {
-        self.session.is_some_and(|session| session.expose().is_nil())
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn scope(&self) -> Uuid {
-        self.session.map_or(Uuid::nil(), SessionId::expose)
-    }
-
-    /// By what a notification names this lock: a digest, so that every name fits and none can be read. Two locks with
-    /// one digest would wake each other's waiters, nothing more.
-    pub(crate) fn wake(&self) -> LockTopic {
-        let digest = Sha256::new()
-            .chain_update(b"pg-session/lock/1\0")
-            .chain_update(self.scope().as_bytes())
-            .chain_update(self.name.as_bytes())
-            .finalize();
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        LockTopic(Uuid::from_bytes(bytes))
-    }
-}
-
-/// # Errors
-/// [`ErrorKind::Config`] for a text that the table does not take.
-pub(crate) fn check_text(what: &str, text: &str) -> Result<(), Error> {
-    if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.contains('\0') {
-        return Err(Error::new(
-            ErrorKind::Config,
-            format!(
-                "{what} must have 1 to {TEXT_BYTES_MAX} bytes and no NUL, not {}; choose another",
-                text.len()
-            ),
-        ));
-    }
-    Ok(())
-}
+use crate::lock_key::LockKey;
+use crate::notification::released_payload;
 
 /// What became of an acquisition.
 #[derive(Debug)]
@@ -235,11 +175,13 @@ impl Database {
         label: Option<&str>,
         lease: Duration,
     ) -> Result<Acquired, Failure> {
-        let session = key.session.map(SessionId::expose);
+        let session = key.session().map(SessionId::expose);
         let (scope, name, lease) = (key.scope(), key.name(), micros(lease));
         let sent = self.policy.clock.now();
-        let rows =
-            self.query(&self.texts.locks.acquire, &[&session, &scope, &name, &owner, &label, &lease]).await?;
+        let rows = self
+            .call(&self.texts.locks.acquire, &[&session, &scope, &name, &owner, &label, &lease])
+            .rows()
+            .await?;
         let row = rows.first().ok_or_else(|| unexpected("no row for an acquisition"))?;
         let now = time(row, "now").map_err(unexpected)?;
         self.observe_clock(sent, now);
@@ -265,15 +207,18 @@ impl Database {
         timeout: Duration,
     ) -> Result<bool, Failure> {
         let (scope, name, lease) = (key.scope(), key.name(), micros(lease));
-        let rows =
-            self.query_within(timeout, &self.texts.locks.renew, &[&scope, &name, &owner, &lease]).await?;
+        let rows = self
+            .call(&self.texts.locks.renew, &[&scope, &name, &owner, &lease])
+            .within(timeout)
+            .rows()
+            .await?;
         Ok(!rows.is_empty())
     }
 
     /// Frees the lock, if it is `owner`'s, and tells the waiters of every node.
     pub(crate) async fn release_lock(&self, key: &LockKey, owner: Uuid) -> Result<Freed, Failure> {
-        let (scope, name, wake) = (key.scope(), key.name(), key.wake().payload());
-        let rows = self.query(&self.texts.locks.release, &[&scope, &name, &owner, &wake]).await?;
+        let (scope, name, wake) = (key.scope(), key.name(), released_payload(key.topic()));
+        let rows = self.call(&self.texts.locks.release, &[&scope, &name, &owner, &wake]).rows().await?;
         let live: Option<bool> =
             rows.first().map(|row| row.try_get("live")).transpose().map_err(unexpected)?;
         Ok(match live {
@@ -286,7 +231,7 @@ impl Database {
     /// Who has the lock now.
     pub(crate) async fn lock_holder(&self, key: &LockKey) -> Result<Option<Holding>, Failure> {
         let (scope, name) = (key.scope(), key.name());
-        let rows = self.query_read(self.timeout, &self.texts.locks.holder, &[&scope, &name]).await?;
+        let rows = self.call(&self.texts.locks.holder, &[&scope, &name]).repeatable().rows().await?;
         let holding = rows.first().map(|row| {
             Ok::<_, tokio_postgres::Error>(Holding {
                 label: row.try_get("label")?,
@@ -301,27 +246,4 @@ impl Database {
 
 fn micros(lease: Duration) -> i64 {
     i64::try_from(lease.as_micros()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_the_table_does_not_take_are_refused() {
-        for name in ["", "a\0b", &"n".repeat(256)] {
-            assert_eq!(LockKey::new(None, name).unwrap_err().kind(), ErrorKind::Config, "{name:?}");
-        }
-        for name in ["a", "'; DROP TABLE sessions; --", "nächtlich", &"n".repeat(255)] {
-            assert_eq!(LockKey::new(None, name).unwrap().name(), name);
-        }
-    }
-
-    #[test]
-    fn locks_with_and_without_a_session_wake_different_waiters() {
-        let (a, b) = (SessionId::random(), SessionId::random());
-        let wakes = [None, Some(a), Some(b)].map(|session| LockKey::new(session, "x").unwrap().wake());
-        assert!(wakes[0] != wakes[1] && wakes[1] != wakes[2] && wakes[0] != wakes[2]);
-        assert_ne!(wakes[0], LockKey::new(None, "y").unwrap().wake());
-    }
 }

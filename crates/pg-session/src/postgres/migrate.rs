@@ -12,6 +12,7 @@ use super::names::Names;
 use super::{Database, LONG_FACTOR, unexpected};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
+use crate::retry::MIGRATION_TRIES_MAX;
 
 /// The numbered migrations; never edit one that was published.
 const MIGRATIONS: [(i32, &str, &str); 1] =
@@ -20,8 +21,6 @@ const MIGRATIONS: [(i32, &str, &str); 1] =
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// Nodes that start together wait for each other here.
 const LOCK_KEY: i64 = 0x7067_5f73_6573_7300; // "pg_sess\0"
-/// Tries to apply the migrations. Before each but the first, another node has applied some.
-const APPLY_TRIES_MAX: u32 = 5;
 /// What a node does with each of the tables that it writes.
 const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
@@ -99,7 +98,7 @@ impl Database {
     /// Whether there may be something to apply. A role that may only use the tables can start with `Apply`, too. One that may not
     /// even read the record gets the advice of the checks.
     async fn is_apply_needed(&self) -> Result<bool, Error> {
-        match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
+        match self.bounded(async |connection| self.applied(connection).await).await {
             Ok(known) => Ok(known < LATEST),
             Err(failure) => match failure.into_read_error() {
                 error if error.kind() == ErrorKind::Schema => Ok(true),
@@ -114,7 +113,7 @@ impl Database {
     async fn apply_alone(&self) -> Result<(), Error> {
         let timeout = self.timeout * LONG_FACTOR;
         let work = async {
-            for _ in 0..APPLY_TRIES_MAX {
+            for _ in 0..MIGRATION_TRIES_MAX {
                 let connection =
                     Object::take(self.pool.get().await.map_err(|error| from_pool_error(&error))?);
                 match self.apply(&connection).await {
@@ -178,7 +177,7 @@ impl Database {
         let (schema, latest) = (self.names.schema(), LATEST);
         let advice =
             "set `migrations = \"apply\"` once, or run the SQL that `pg_session::migrations_sql` prints";
-        match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
+        match self.bounded(async |connection| self.applied(connection).await).await {
             Ok(known) if known == latest => Ok(()),
             Ok(known) if known < latest => Err(Error::new(
                 ErrorKind::Schema,
@@ -249,7 +248,7 @@ impl Database {
     /// A statement that waits for a lock has to see afterwards what they did: an update that it was overtaken, a login who came in
     /// before it, a deletion what was inserted meanwhile. A transaction of another isolation has one snapshot.
     async fn check_isolation(&self) -> Result<(), Error> {
-        let isolation = self.bounded(self.timeout, async |connection| {
+        let isolation = self.bounded(async |connection| {
             let text = "SELECT pg_catalog.current_setting('transaction_isolation')";
             let rows = connection.query_typed(text, &[]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0]
@@ -272,7 +271,7 @@ impl Database {
     /// PostgreSQL looks for operators in `pg_catalog` first, unless the path names it behind another schema. Then a role
     /// that may create in that schema can have its operators run as this role. `pg_temp` holds none.
     async fn check_search_path(&self) -> Result<(), Error> {
-        let path = self.bounded(self.timeout, async |connection| {
+        let path = self.bounded(async |connection| {
             let rows = connection.query_typed("SELECT pg_catalog.current_schemas(true)", &[]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0]
                 .try_get::<_, Vec<String>>(0)
@@ -310,7 +309,7 @@ impl Database {
     /// A policy would hide sessions, which then look ended: a logout would do nothing and say so.
     async fn check_row_security(&self, table: &String) -> Result<(), Error> {
         let text = "SELECT pg_catalog.row_security_active($1)";
-        let active = self.bounded(self.timeout, async |connection| {
+        let active = self.bounded(async |connection| {
             let rows = connection.query_typed(text, &[(table, Type::TEXT)]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
         });
@@ -322,7 +321,7 @@ impl Database {
 
     async fn check_right(&self, inquiry: &str, object: &String, right: &str) -> Result<(), Error> {
         let text = format!("SELECT pg_catalog.{inquiry}($1, $2)");
-        let may = self.bounded(self.timeout, async |connection| {
+        let may = self.bounded(async |connection| {
             let rows = connection.query_typed(&text, &[(object, Type::TEXT), (&right, Type::TEXT)]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
         });

@@ -2,8 +2,30 @@
 //!
 //! One file per statement, each with its text, its parameters and its rows. Every statement is qualified by schema
 //! and carries the database's own judgement of what is alive, so that no caller can forget it.
+//!
+//! What a [`Database`] does:
+//!
+//! | method | file | promise |
+//! |---|---|---|
+//! | `load` `list_user` `list_group` | `load.rs` | row and attributes from one snapshot, only live sessions (I4, I6) |
+//! | `versions` | `versions.rs` | the revisions of cached sessions, to verify them |
+//! | `create` | `create.rs` `admission.rs` | one statement; keeps the session limit (I7) |
+//! | `update` | `update.rs` `update_one.rs` | applied on its base or not at all (I5, I6) |
+//! | `rotate` | `rotate.rs` | the new row, the retired ids and the locks change together |
+//! | `delete` `delete_all` `delete_others` | `delete.rs` | a session ends under all of its ids, with its notification |
+//! | `remove_attribute` | `remove_attribute.rs` | page by page; each changed session gets a version |
+//! | `touch` | `touch.rs` | last accesses move forward only; locked rows are skipped |
+//! | `locked_rows` `locked_sessions` | `row_locks.rs` | waits for nothing |
+//! | `clean_expired` `clean_idle` `clean_attributes` | `clean.rs` | one node at a time, small batches |
+//! | `notify_drop` `notify_changed` `notify_proof` | `notify.rs` | changes no row |
+//! | `acquire_lock` `renew_lock` `release_lock` `lock_holder` | `lock.rs` | a fence never decreases (I8) |
+//! | `prepare_tables` | `migrate.rs` | applies or checks the migrations |
+//! | `learn_clock` `close` | here | |
+//!
+//! [`Call`](call::Call) sends each of them; `failure.rs` says what a failure means.
 
 mod admission;
+mod call;
 pub(crate) mod clean;
 pub(crate) mod connect_options;
 pub(crate) mod connection;
@@ -34,22 +56,18 @@ pub(crate) mod update;
 mod update_one;
 pub(crate) mod versions;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use deadpool_postgres::{Object, Pool};
-use futures_util::TryStreamExt as _;
-use tokio::time::Instant;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Row, RowStream, Statement};
+use deadpool_postgres::Pool;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use self::connection::{Busy, Canceller, Suspicion, Try};
+use self::connection::{Canceller, Suspicion};
 use self::direct::DirectConnections;
 use self::failure::{Failure, Verdict};
-use self::names::{Names, Owner};
+use self::names::Names;
 use self::pooler::{Reach, Sending};
 use crate::clock::{DbTime, Tick};
 use crate::config::Config;
@@ -269,14 +287,14 @@ impl Database {
             create_with_overflow: create::overflow_sql(&dialect),
             rotate: rotate::sql(&dialect),
             delete: delete::sessions_sql(&dialect),
-            delete_user: delete::owner_sql(&dialect, Owner::User),
+            delete_user: delete::owner_sql(&dialect, "user_id", 'u'),
             delete_user_but: delete::others_sql(&dialect),
-            delete_group: delete::owner_sql(&dialect, Owner::Group),
+            delete_group: delete::owner_sql(&dialect, "group_id", 'g'),
             delete_all: delete::all_sql(&dialect),
             having_attribute: remove_attribute::found_sql(&dialect),
             remove_attribute: remove_attribute::sql(&dialect),
-            list_user: load::list_sql(&dialect, Owner::User),
-            list_group: load::list_sql(&dialect, Owner::Group),
+            list_user: load::list_sql(&dialect, "user_id"),
+            list_group: load::list_sql(&dialect, "group_id"),
             clean_expired: clean::expired_sql(&dialect),
             clean_idle: clean::idle_sql(&dialect),
             clean_attributes: clean::attributes_sql(&dialect),
@@ -309,7 +327,7 @@ impl Database {
     /// Learns the database's clock before anything depends on it.
     pub(crate) async fn learn_clock(&self) -> Result<(), Error> {
         let sent = self.policy.clock.now();
-        let rows = self.query(&self.texts.clock, &[]).await.map_err(Failure::into_read_error)?;
+        let rows = self.call(&self.texts.clock, &[]).rows().await.map_err(Failure::into_read_error)?;
         let reading = rows.first().map(|row| load::time(row, "now")).transpose();
         if let Some(reading) = reading.map_err(|error| unexpected(error).error)? {
             self.observe_clock(sent, reading);
@@ -338,194 +356,11 @@ impl Database {
         &self.names
     }
 
-    /// Sends one statement and waits for its rows. The transaction is the statement.
-    async fn query(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
-        self.query_in(self.timeout, sql, params).await
-    }
-
-    /// As [`query`](Database::query), and makes something of each row as it comes.
-    ///
-    /// Rows that are kept until the last one has come are freed in a crowd, and glibc's allocator keeps seven of a size at
-    /// hand for a thread: with 64 in flight, creates were a tenth slower.
-    async fn query_each<T>(
-        &self,
-        sql: &Sql,
-        params: &[&(dyn ToSql + Sync)],
-        read: impl FnMut(&Row) -> Result<T, Failure>,
-    ) -> Result<Vec<T>, Failure> {
-        let work = async |connection: &Object| self.send_each(connection, sql, params, read).await;
-        self.bounded(self.timeout, work).await
-    }
-
-    /// As [`query`](Database::query), for a caller that can wait less.
-    async fn query_within(
-        &self,
-        timeout: Duration,
-        sql: &Sql,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Failure> {
-        self.query_in(timeout.min(self.timeout), sql, params).await
-    }
-
-    /// As [`query`](Database::query), with the patience that a statement over any number of rows needs.
-    async fn query_long(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
-        self.query_in(self.long_patience(), sql, params).await
-    }
-
-    /// Sends one statement. One that met a standby on an old connection is sent again on a new one.
-    async fn query_in(
-        &self,
-        timeout: Duration,
-        sql: &Sql,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Failure> {
-        let first = self.bounded(timeout, async |connection| self.send(connection, sql, params).await).await;
-        match first {
-            Err(failure) if failure.verdict == Verdict::WrongServer => {
-                self.bounded(timeout, async |connection| self.send(connection, sql, params).await).await
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// As [`query_within`](Database::query_within), for a statement that may be sent twice; see [`Try`].
-    async fn query_read(
-        &self,
-        timeout: Duration,
-        sql: &Sql,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Failure> {
-        let first = Try::first(timeout.min(self.timeout));
-        let outcome = self.attempt(first, async |connection| self.send(connection, sql, params).await).await;
-        match first.again(&outcome) {
-            Some(second) => {
-                self.attempt(second, async |connection| self.send(connection, sql, params).await).await
-            }
-            None => outcome,
-        }
-    }
-
-    /// Runs `work` on a connection of the pool, all within `timeout`.
-    ///
-    /// If `work` does not end in time, or this future is dropped, its statement is cancelled on the server and the connection
-    /// is closed. A connection that leads to a standby is closed, too.
-    async fn bounded<T>(
-        &self,
-        timeout: Duration,
-        work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        self.attempt(Try::only(timeout), work).await
-    }
-
-    /// As [`bounded`](Database::bounded).
-    async fn attempt<T>(
-        &self,
-        Try { deadline, share }: Try,
-        work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        // Only the statement has the patience for any number of rows. A connection that hangs while it is made, to a server
-        // that is gone, keeps a logout, and all behind it, no longer than it keeps a read.
-        let patience = deadline.saturating_duration_since(Instant::now()).min(self.timeout);
-        let connection = connection::take(&self.pool, &self.suspicion, patience).await?;
-        let busy = Busy::new(connection, &self.canceller);
-        let Some(connection) = busy.get() else { return Err(Failure::no_answer(share)) };
-        let end = deadline.min(Instant::now() + share);
-        let Ok(outcome) = tokio::time::timeout_at(end, work(connection)).await else {
-            self.suspicion.raise();
-            return Err(Failure::no_answer(share));
-        };
-        if outcome.as_ref().is_err_and(Failure::is_lost) {
-            self.suspicion.raise();
-        }
-        if let Some(connection) = busy.ended()
-            && outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::WrongServer)
-        {
-            self.leave_server(connection);
-        }
-        outcome
-    }
-
-    /// Closes a connection to a standby. If it is an old one, closes the idle ones as well: after a failover all of them lead
-    /// there. A new one shows where the address leads now, so nothing would be gained.
-    fn leave_server(&self, connection: Object) {
-        let is_new = Object::metrics(&connection).recycle_count == 0;
-        drop(Object::take(connection));
-        if !is_new {
-            self.pool.retain(|_, _| false);
-        }
-    }
-
-    async fn send(
-        &self,
-        connection: &Object,
-        sql: &Sql,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Failure> {
-        let rows = self.stream(connection, sql, params).await?;
-        rows.try_collect().await.map_err(|error| failed(connection, &error))
-    }
-
-    /// A row that cannot be read ends it; the driver then drops those that are still to come.
-    async fn send_each<T>(
-        &self,
-        connection: &Object,
-        sql: &Sql,
-        params: &[&(dyn ToSql + Sync)],
-        mut read: impl FnMut(&Row) -> Result<T, Failure>,
-    ) -> Result<Vec<T>, Failure> {
-        let mut rows = pin!(self.stream(connection, sql, params).await?);
-        let mut all = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(|error| failed(connection, &error))? {
-            all.push(read(&row)?);
-        }
-        Ok(all)
-    }
-
-    async fn stream(
-        &self,
-        connection: &Object,
-        sql: &Sql,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<RowStream, Failure> {
-        let hidden = params.iter().map(|&param| Redacted(param));
-        let is_prepared = match self.mode {
-            Sending::Prepared => true,
-            // Asking changes nothing: if it fails, the write was not sent.
-            Sending::PreparedIfDirect => {
-                let answer = self.direct.contains(connection).await;
-                answer.map_err(|failure| Failure::not_sent(failure.error))?
-            }
-            Sending::Unnamed => false,
-        };
-        let sent = if is_prepared {
-            let statement = self.prepare(connection, sql).await?;
-            connection.query_raw(&statement, hidden).await
-        } else {
-            connection.query_typed_raw(&sql.text, hidden.zip(sql.types.iter().cloned())).await
-        };
-        sent.map_err(|error| failed(connection, &error))
-    }
-
-    /// Prepares a statement once per connection. Preparing changes nothing: if it fails, the write was not sent.
-    async fn prepare(&self, connection: &Object, sql: &Sql) -> Result<Statement, Failure> {
-        let prepared = connection.prepare_typed_cached(&sql.text, &sql.types).await;
-        prepared.map_err(|error| Failure::not_sent(Failure::of_statement(&error).error))
-    }
-
     /// Learns how far the database's clock is from the node's, from a statement sent at `sent`.
     fn observe_clock(&self, sent: Tick, reading: DbTime) {
         let clock = &self.policy.clock;
         clock.observe(sent, clock.now(), reading);
     }
-}
-
-/// What became of a statement that was sent. One whose plan is outdated is to be prepared again.
-fn failed(connection: &Object, error: &tokio_postgres::Error) -> Failure {
-    let failure = Failure::of_statement(error);
-    if failure.verdict == Verdict::StalePlan {
-        connection.statement_cache.clear();
-    }
-    failure
 }
 
 /// A row that does not have the shape that the statement gives it: the tables were changed by hand.
@@ -544,31 +379,4 @@ fn same_length(rows: &[Row], orders: usize) -> Result<(), Failure> {
         return Ok(());
     }
     Err(unexpected(format_args!("{} rows for {orders} orders", rows.len())))
-}
-
-/// A parameter that does not show itself: the driver writes parameters to the `log` facade at debug level, and ours
-/// are session ids and values.
-struct Redacted<'a>(&'a (dyn ToSql + Sync));
-
-impl std::fmt::Debug for Redacted<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("_")
-    }
-}
-
-impl ToSql for Redacted<'_> {
-    fn to_sql(
-        &self,
-        kind: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        self.0.to_sql_checked(kind, out)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        // `to_sql_checked` of the hidden value decides.
-        true
-    }
-
-    to_sql_checked!();
 }

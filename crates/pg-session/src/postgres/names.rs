@@ -21,22 +21,6 @@ pub(crate) struct Names {
     channel: String,
 }
 
-/// A kind of owner of sessions, by the column that holds it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Owner {
-    User,
-    Group,
-}
-
-impl Owner {
-    pub(super) fn column(self) -> &'static str {
-        match self {
-            Self::User => "user_id",
-            Self::Group => "group_id",
-        }
-    }
-}
-
 impl Names {
     /// # Errors
     /// [`ErrorKind::Config`] for a name that PostgreSQL cannot hold.

@@ -91,7 +91,8 @@ impl Database {
         wait: Duration,
     ) -> Result<Removed, Failure> {
         let opening = inline::opening(key);
-        let found = self.query_long(&self.texts.having_attribute, &[&user, &key, &opening, &after]).await;
+        let found =
+            self.call(&self.texts.having_attribute, &[&user, &key, &opening, &after]).long().rows().await;
         let rows = found.map_err(Failure::into_unsent_error)?;
         let (mut ids, mut bases, mut texts) = (Vec::new(), Vec::new(), Vec::new());
         for row in &rows {
@@ -118,8 +119,11 @@ impl Database {
             return Ok(Removed { sessions: 0, conflicts: 0, next });
         }
         let wait = wait.as_millis().to_string();
-        let rows =
-            self.query_long(&self.texts.remove_attribute, &[&key, &ids, &bases, &texts, &wait]).await?;
+        let rows = self
+            .call(&self.texts.remove_attribute, &[&key, &ids, &bases, &texts, &wait])
+            .long()
+            .rows()
+            .await?;
         same_length(&rows, 1)?;
         let read = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
         let conflicts = (ids.len() as u64).saturating_sub(read("done")?);

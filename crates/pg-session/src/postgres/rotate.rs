@@ -252,7 +252,7 @@ impl Database {
             &c.items.texts,
             &c.items.expires_at,
         ];
-        let rows = self.query(&self.texts.rotate, &params).await?;
+        let rows = self.call(&self.texts.rotate, &params).rows().await?;
         same_length(&rows, rotations.len())?;
         if let Some(row) = rows.last() {
             self.observe_clock(sent, time(row, "now").map_err(unexpected)?);

@@ -71,7 +71,7 @@ impl Database {
 
     async fn locked(&self, sql: &Sql, ids: &[SessionId]) -> Result<Vec<SessionId>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
-        let read = |row: &tokio_postgres::Row| row.try_get(0).map(SessionId::from_uuid).map_err(unexpected);
-        self.query_each(sql, &[&ids], read).await.map_err(Failure::into_unsent_error)
+        let read = |row: tokio_postgres::Row| row.try_get(0).map(SessionId::from_uuid).map_err(unexpected);
+        self.call(sql, &[&ids]).each(read).await.map_err(Failure::into_unsent_error)
     }
 }

@@ -66,7 +66,7 @@ impl Database {
     pub(crate) async fn touch(&self, accesses: &[(SessionId, DbTime)]) -> Result<Vec<Touched>, Failure> {
         let ids: Vec<Uuid> = accesses.iter().map(|(id, _)| id.expose()).collect();
         let times: Vec<SystemTime> = accesses.iter().map(|&(_, at)| at.into()).collect();
-        let rows = self.query(&self.texts.touch, &[&ids, &times]).await?;
+        let rows = self.call(&self.texts.touch, &[&ids, &times]).rows().await?;
         let touched = rows.iter().map(|row| {
             Ok::<_, tokio_postgres::Error>(Touched {
                 id: SessionId::from_uuid(row.try_get("id")?),

@@ -19,11 +19,11 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::time;
-use super::notify::changed_payloads;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::{Database, Dialect, LIFTED, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId};
+use crate::notification::changed_payloads;
 use crate::session::IdleLimit;
 use crate::session::attribute::OverflowAttribute;
 use crate::session::attributes::{Attributes, Writes};
@@ -252,7 +252,7 @@ impl Database {
         sql: &Sql,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<(i64, Applied)>, Failure> {
-        self.query_each(sql, params, |row| applied(row).map_err(unexpected)).await
+        self.call(sql, params).each(|row| applied(&row).map_err(unexpected)).await
     }
 
     async fn update_in_full(&self, columns: &Columns<'_>) -> Result<Vec<(i64, Applied)>, Failure> {

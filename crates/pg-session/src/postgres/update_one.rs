@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use tokio_postgres::types::Type;
 
 use super::failure::Failure;
-use super::notify::changed_payloads;
 use super::parameters::Parameters;
 use super::{Database, Dialect, LIFTED, Sql};
+use crate::notification::changed_payloads;
 use crate::session::request::{Applied, UpdateRequest};
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {

@@ -38,7 +38,7 @@ impl Database {
     pub(crate) async fn versions(&self, ids: &[SessionId]) -> Result<Vec<VersionState>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         let sent = self.policy.clock.now();
-        let rows = self.query_read(self.timeout, &self.texts.versions, &[&ids]).await?;
+        let rows = self.call(&self.texts.versions, &[&ids]).repeatable().rows().await?;
         let standings = rows.iter().map(|row| {
             self.observe_clock(sent, time(row, "now")?);
             Ok::<_, tokio_postgres::Error>(VersionState {

@@ -2,18 +2,16 @@
 
 use std::any::{Any, type_name};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::decoded::Decoded;
 use super::inline::Entry;
 use super::placement::Placement;
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
-
-/// A value, once a caller has asked for it.
-pub(crate) type Decoded = OnceLock<Arc<dyn Any + Send + Sync>>;
 
 /// An attribute that has a row of its own. It may be large: the versions of a session share it.
 pub(crate) struct OverflowAttribute {

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::attribute::{Attribute, OverflowAttribute};
-use super::changes::{Change, Changes, Keep};
+use super::changes::{Change, Changes};
 use super::inline::{Entry, InlineAttributes, InlineEntry};
+use super::keep::Keep;
 use super::placement::{InlineBudget, Placement};
 use crate::clock::DbTime;
 use crate::version::Version;
@@ -64,7 +65,8 @@ impl Attributes {
         let mut packed: Vec<InlineEntry<'_>> = Vec::with_capacity(self.packed.len() + changes.len());
         packed.extend(self.packed.iter().filter(is_kept).map(Entry::piece));
         let (mut apart, mut apart_bytes) = (self.apart.to_vec(), self.apart_bytes);
-        let mut room = InlineBudget::beside(&packed);
+        let taken = packed.iter().map(|entry| (entry.key, entry.text, entry.expires_at));
+        let mut room = InlineBudget::beside(taken);
         let mut decimals = itoa::Buffer::new();
         let decimals = decimals.format(version.get());
         for (key, change) in changes.iter() {

@@ -25,6 +25,26 @@ pub enum IdleLimit {
     Exempt,
 }
 
+/// When an attribute that is being set expires.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lifetime {
+    Session,
+    Until(DbTime),
+    For(Duration),
+}
+
+impl Lifetime {
+    /// The instant on the database's clock, given what that clock shows at the latest. As PostgreSQL keeps it: the node
+    /// that sets an attribute shows the same end as those that read it, and shows it no longer.
+    pub(crate) fn resolve(self, now: DbTime) -> DbTime {
+        match self {
+            Self::Session => DbTime::NEVER,
+            Self::Until(time) => time.as_stored(),
+            Self::For(duration) => now.plus(duration).as_stored(),
+        }
+    }
+}
+
 /// What a touch asks of its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Touch {

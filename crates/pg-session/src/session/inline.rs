@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::attribute::Decoded;
+use super::decoded::Decoded;
 use crate::clock::DbTime;
 use crate::version::Version;
 
@@ -349,7 +349,7 @@ mod tests {
 
     /// Those that have room, one after the other.
     fn fitting(attributes: &BTreeMap<String, (String, String)>) -> Vec<InlineEntry<'_>> {
-        let mut room = InlineBudget::beside(&[]);
+        let mut room = InlineBudget::beside([]);
         let all = attributes.iter().map(|(key, (text, version))| piece(key, text, version));
         all.filter(|piece| room.place(piece.key, piece.text, DbTime::NEVER) == Placement::Inline).collect()
     }
@@ -459,7 +459,7 @@ mod tests {
     fn each_is_found_in_the_longest_texts() {
         let longest = i64::MAX.to_string();
         let keys: Vec<String> = (0..200).map(|number| format!("{}{number}", '\u{1f600}')).collect();
-        let mut room = InlineBudget::beside(&[]);
+        let mut room = InlineBudget::beside([]);
         let tiny = keys.iter().map(|key| piece(key, "1", &longest));
         let tiny: Vec<InlineEntry<'_>> =
             tiny.filter(|piece| room.place(piece.key, "1", DbTime::NEVER) == Placement::Inline).collect();

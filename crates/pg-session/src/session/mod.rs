@@ -6,8 +6,12 @@
 pub(crate) mod attribute;
 pub(crate) mod attributes;
 pub(crate) mod changes;
+pub(crate) mod check;
+mod decoded;
 pub(crate) mod expiry;
 pub(crate) mod inline;
+pub(crate) mod keep;
+pub(crate) mod limits;
 pub(crate) mod placement;
 pub(crate) mod record;
 pub(crate) mod request;
@@ -21,11 +25,13 @@ use serde::de::DeserializeOwned;
 
 use self::attribute::{Attribute, decode};
 use self::attributes::Attributes;
-use self::changes::{Change, Changes, Keep, Lifetime};
+use self::changes::{Change, Changes};
 pub use self::expiry::IdleLimit;
+use self::expiry::Lifetime;
+use self::keep::Keep;
 use self::record::{Policy, SharedRecord};
 use crate::clock::DbTime;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::version::Version;
 
@@ -345,8 +351,13 @@ pub(crate) fn put<T: Serialize + ?Sized>(
     lifetime: Lifetime,
 ) -> Result<(), Error> {
     policy.limits.check_key(key)?;
-    let expires_at = lifetime.resolve(policy.clock.database_now());
-    changes.encode(key, value, expires_at, |text| policy.limits.check_value(key, text))
+    let text = serde_json::to_string(value).map_err(|error| {
+        let message = format!("the value of attribute {key:?} has no JSON form; store another type");
+        Error::new(ErrorKind::Encode, message).with_source(error)
+    })?;
+    policy.limits.check_value(key, &text)?;
+    changes.set(key, &text, lifetime.resolve(policy.clock.database_now()));
+    Ok(())
 }
 
 /// Checks the keys of removals, too, which `put` has not seen, and the totals of what would be held: the changes, and what is

@@ -4,7 +4,6 @@
 //! update, a fifth for a create. It is paid for by writing the others again, so there is a bound: what is large, or would
 //! make the row large, has a row of its own.
 
-use super::inline::InlineEntry;
 use crate::clock::DbTime;
 
 /// Bytes of one value in the session's row.
@@ -30,10 +29,10 @@ pub(crate) enum Placement {
 pub(crate) struct InlineBudget(usize);
 
 impl InlineBudget {
-    /// What is left beside these.
-    pub(crate) fn beside(pieces: &[InlineEntry<'_>]) -> Self {
+    /// What is left beside these keys and texts with their expiry.
+    pub(crate) fn beside<'a>(inline: impl IntoIterator<Item = (&'a str, &'a str, DbTime)>) -> Self {
         let taken: usize =
-            pieces.iter().map(|piece| bytes_max(piece.key, piece.text, piece.expires_at)).sum();
+            inline.into_iter().map(|(key, text, expires_at)| bytes_max(key, text, expires_at)).sum();
         // For the braces.
         Self(BYTES_MAX.saturating_sub(2 + taken))
     }
@@ -64,7 +63,7 @@ mod tests {
 
     #[test]
     fn what_is_large_or_has_a_key_to_escape_goes_apart() {
-        let place = |key: &str, text: &str| InlineBudget::beside(&[]).place(key, text, DbTime::NEVER);
+        let place = |key: &str, text: &str| InlineBudget::beside([]).place(key, text, DbTime::NEVER);
         let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
         assert_eq!(place("key", &text(INLINE_VALUE_BYTES_MAX)), Placement::Inline);
         assert_eq!(place("key", &text(INLINE_VALUE_BYTES_MAX + 1)), Placement::Overflow);
@@ -74,30 +73,23 @@ mod tests {
         for key in [" ", "\u{7f}", "ü", "\u{2028}", "\u{1f600}", "/", "'"] {
             assert_eq!(place(key, "1"), Placement::Inline, "{key:?}");
         }
-        let expiring = InlineBudget::beside(&[]).place(
-            "key",
-            "1",
-            DbTime::EPOCH.plus(std::time::Duration::from_secs(1)),
-        );
+        let expiring =
+            InlineBudget::beside([]).place("key", "1", DbTime::EPOCH.plus(std::time::Duration::from_secs(1)));
         assert_eq!(expiring, Placement::Inline);
     }
 
     #[test]
     fn attributes_beyond_inline_budget_overflow_smaller_ones_fit() {
         let text = format!("\"{}\"", "x".repeat(450));
-        let mut room = InlineBudget::beside(&[]);
+        let mut room = InlineBudget::beside([]);
         let places = [0; 4].map(|_| room.place("key", &text, DbTime::NEVER));
         assert_eq!(places, [Placement::Inline, Placement::Inline, Placement::Inline, Placement::Overflow]);
         assert_eq!(room.place("key", "1", DbTime::NEVER), Placement::Inline);
 
-        let there = ["a", "b", "c"].map(|key| InlineEntry {
-            key,
-            text: &text,
-            version: "1",
-            expires_at: DbTime::NEVER,
-            decoded: None,
-        });
-        let beside = |there| InlineBudget::beside(there).place("key", &text, DbTime::NEVER);
+        let there = ["a", "b", "c"].map(|key| (key, text.as_str(), DbTime::NEVER));
+        let beside = |there: &[(&str, &str, DbTime)]| {
+            InlineBudget::beside(there.iter().copied()).place("key", &text, DbTime::NEVER)
+        };
         assert_eq!((beside(&there), beside(&there[1..])), (Placement::Overflow, Placement::Inline));
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::attributes::Attributes;
-use super::changes::Limits;
 use super::expiry::{Access, IdleLimit, Touch, Unflushed};
+use super::limits::Limits;
 use crate::clock::{Clock, DbTime};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::version::Version;

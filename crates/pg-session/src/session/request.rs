@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attributes::{Attributes, Writes};
-use super::changes::{Changes, Check, Keep};
+use super::changes::Changes;
+use super::check::Check;
 use super::expiry::IdleLimit;
+use super::keep::Keep;
 use super::record::{Policy, Record, Revision, Row, SharedRecord};
 use crate::clock::DbTime;
 use crate::id::{GroupId, Scope, SessionId, UserId};

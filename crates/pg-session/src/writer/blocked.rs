@@ -9,11 +9,7 @@ use std::time::Duration;
 use quick_cache::DefaultHashBuilder;
 
 use super::request::{Pending, Request};
-
-/// The pause before the first retry. It doubles as long as no row becomes free.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// The longest pause between two retries.
-const PAUSE_MAX: Duration = Duration::from_millis(40);
+use crate::retry::LOCKED_ROW;
 
 /// At most one job for each key.
 pub(super) struct Blocked<R: Request> {
@@ -29,7 +25,7 @@ impl<R: Request> Blocked<R> {
         Self {
             jobs: VecDeque::new(),
             since: HashMap::default(),
-            pause: PAUSE_MIN,
+            pause: LOCKED_ROW.first,
             retry_at: tokio::time::Instant::now(),
         }
     }
@@ -80,7 +76,7 @@ impl<R: Request> Blocked<R> {
     ///
     /// Several retries are needed to try all jobs once; they share the pause.
     pub(super) fn schedule(&mut self, progress: bool, batch_max: usize) {
-        self.pause = if progress { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
+        self.pause = if progress { LOCKED_ROW.first } else { LOCKED_ROW.after(self.pause) };
         let retries = u32::try_from(self.jobs.len().div_ceil(batch_max).max(1)).unwrap_or(u32::MAX);
         self.retry_at = tokio::time::Instant::now() + self.pause / retries;
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
-use super::commit::REBASE_ATTEMPTS_MAX;
 use super::request::{Outcome, Pending, Request};
 use crate::cache::Ticket;
 use crate::core::Core;
@@ -13,13 +12,11 @@ use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId, UserId};
 use crate::postgres::delete::Swept;
 use crate::postgres::failure::{Failure, Verdict};
+use crate::retry::{BULK_ROW_WAIT_MAX, REBASES_MAX};
 use crate::session::request::BulkChange;
 
 /// Sessions that are dropped from memory before other tasks run.
 const FORGOTTEN_MAX: usize = 1_024;
-
-/// The longest that a bulk write waits for each row.
-const ROW_LOCK_WAIT_MAX: Duration = Duration::from_millis(80);
 
 pub(crate) struct BulkRequest {
     change: BulkChange,
@@ -37,7 +34,7 @@ impl BulkRequest {
     /// How long the next try waits for each row: longer each time, because many rows have many writers.
     fn row_lock_wait(&self, core: &Core) -> Duration {
         let first = core.config.row_lock_wait;
-        first.saturating_mul(1 << self.tries.min(16)).min(first.max(ROW_LOCK_WAIT_MAX))
+        first.saturating_mul(1 << self.tries.min(16)).min(first.max(BULK_ROW_WAIT_MAX))
     }
 
     async fn carry_out(&mut self, core: &Core) -> Result<u64, Failure> {
@@ -102,7 +99,7 @@ async fn remove_attribute(
     wait: Duration,
     core: &Core,
 ) -> Result<(), Failure> {
-    for _ in 0..REBASE_ATTEMPTS_MAX {
+    for _ in 0..REBASES_MAX {
         let mut conflicts = 0;
         let mut page = Some(Uuid::nil());
         while let Some(after) = page {

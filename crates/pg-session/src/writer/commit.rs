@@ -16,10 +16,8 @@ use crate::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 use crate::postgres::failure::Failure;
+use crate::retry::REBASES_MAX;
 use crate::session::record::Record;
-
-/// Conflicts of one request before it fails. In each, another writer's update of the same session was committed.
-pub(super) const REBASE_ATTEMPTS_MAX: u32 = 100;
 
 /// Commits the batch with one statement. On success every request was answered, but for those returned, which met a
 /// conflict. On failure the batch is as it was.
@@ -46,7 +44,7 @@ pub(super) async fn commit<R: Request>(
         match pending.request.settle(written, ticket, core) {
             Outcome::Done(answer) => pending.answer(Ok(answer)),
             Outcome::Failed(error) => pending.answer(Err(error)),
-            Outcome::Conflict if pending.conflicts < REBASE_ATTEMPTS_MAX => {
+            Outcome::Conflict if pending.conflicts < REBASES_MAX => {
                 pending.conflicts += 1;
                 conflicts.push(pending);
             }
@@ -100,7 +98,7 @@ fn too_many_conflicts() -> Error {
     Error::new(
         ErrorKind::Contention,
         format!(
-            "gave up after {REBASE_ATTEMPTS_MAX} conflicts with other writers of the session, and wrote nothing; try again \
+            "gave up after {REBASES_MAX} conflicts with other writers of the session, and wrote nothing; try again \
              later"
         ),
     )

@@ -18,11 +18,8 @@ use super::request::{Keys, Pending, Request};
 use crate::core::Core;
 use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
+use crate::retry::{STATEMENT, STATEMENT_TRIES_MAX};
 
-/// Tries of a statement that collided with another transaction, before its jobs fail.
-const TRIES_MAX: u32 = 8;
-/// The pause after the first collision; it doubles.
-const PAUSE: Duration = Duration::from_millis(2);
 /// A statement that has been under way for longer does not keep others back: several times what one takes.
 const SLOW: Duration = Duration::from_millis(5);
 
@@ -184,9 +181,9 @@ async fn carry_out<R: Request>(batch: Vec<Pending<R>>, core: &Core) -> Unanswere
             Err(failure) => failure,
         };
         match failure.verdict {
-            Verdict::Retryable | Verdict::StalePlan | Verdict::WrongServer if tries < TRIES_MAX => {
+            Verdict::Retryable | Verdict::StalePlan | Verdict::WrongServer if tries < STATEMENT_TRIES_MAX => {
                 debug!(error = %failure.error, tries, "a batch failed without effect and is tried again");
-                tokio::time::sleep(PAUSE * (1 << tries)).await;
+                tokio::time::sleep(STATEMENT.pause(tries)).await;
                 tries += 1;
                 parts.push(part);
             }

@@ -44,9 +44,7 @@ impl<R: Request> WriteQueue<R> {
         }
         self.requests.try_send(pending).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => overloaded(),
-            mpsc::error::TrySendError::Closed(_) => {
-                Error::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
-            }
+            mpsc::error::TrySendError::Closed(_) => Error::shutting_down(),
         })
     }
 

@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
@@ -22,17 +21,13 @@ use crate::core::{Core, Tasks};
 use crate::id::SessionId;
 use crate::postgres::failure::Failure;
 use crate::postgres::touch::Touched;
+use crate::retry::{TOUCH, TOUCH_RETRIES_MAX};
 use crate::session::expiry::Touch;
 use crate::session::record::{Policy, SharedRecord};
 
 /// Crowds that may wait while the database is away. Beyond, further accesses are counted and dropped: a node that
 /// cannot reach the database soon serves nothing that could be touched.
 const CROWDS_MAX: usize = 2;
-
-/// Retries of the accesses whose rows are locked, before they wait for the next interval.
-const RETRIES_MAX: u32 = 8;
-/// The pause before the first retry; it doubles. Other accesses are written meanwhile.
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// The accesses that wait to be written.
 pub(crate) struct TouchBuffer {
@@ -114,13 +109,13 @@ impl TouchBuffer {
     pub(crate) fn touch(&self, record: &SharedRecord, policy: &Policy, now: DbTime) {
         match record.touch(policy, now) {
             Touch::Nothing => {}
-            Touch::Later => self.push(record, false),
-            Touch::Now => self.push(record, true),
+            urgency => self.push(record, urgency),
         }
     }
 
     #[cold]
-    fn push(&self, record: &SharedRecord, urgent: bool) {
+    fn push(&self, record: &SharedRecord, urgency: Touch) {
+        let urgent = urgency == Touch::Now;
         let mut waiting = self.waiting();
         if waiting.len() >= self.crowd * CROWDS_MAX {
             waiting.dropped += 1;
@@ -167,15 +162,15 @@ impl TouchBuffer {
             } else if skipped {
                 retries = 0;
             }
-            if skipped && retries < RETRIES_MAX {
-                retry_at = Some(tokio::time::Instant::now() + PAUSE * (1 << retries));
+            if skipped && retries < TOUCH_RETRIES_MAX {
+                retry_at = Some(tokio::time::Instant::now() + TOUCH.pause(retries));
             }
         }
-        for retries in 0..RETRIES_MAX {
+        for retries in 0..TOUCH_RETRIES_MAX {
             if !self.flush(self.drain_all()).await {
                 break;
             }
-            tokio::time::sleep(PAUSE * (1 << retries)).await;
+            tokio::time::sleep(TOUCH.pause(retries)).await;
         }
     }
 

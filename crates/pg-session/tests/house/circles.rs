@@ -31,9 +31,6 @@ struct Use {
 pub const KNOWN: &[&str] = &[
     "bench/src: contest plan ratios workloads/mod workloads/lineup workloads/memory \
      workloads/nodes workloads/propagation workloads/update_big workloads/update_rows",
-    "crates/pg-session/src: lock/lease lock/lease_state lock/renewal",
-    "crates/pg-session/src: manager/builder manager/listening",
-    "crates/pg-session/src: session/attribute session/inline session/placement",
     "torture/model/src: cache hearing node promise reading world writing",
     "torture/src: conductor/sample conductor/stage conductor/tables faults/mod faults/disk \
      faults/queue faults/server",

@@ -21,7 +21,7 @@ const SLEEPERS: [(&str, &str); 4] = [
 /// Files that count deadlines with tokio's clock, and why. They decide nothing about sessions by it.
 const DEADLINES: [(&str, &str); 6] = [
     ("crates/pg-session/src/postgres/connection.rs", "bounds the wait for a connection"),
-    ("crates/pg-session/src/postgres/mod.rs", "bounds a statement"),
+    ("crates/pg-session/src/postgres/call.rs", "bounds a statement"),
     ("crates/pg-session/src/manager/shutdown.rs", "bounds the shutdown"),
     ("crates/pg-session/src/writer/in_flight.rs", "tells when a statement is slow"),
     (
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_clock_rule_bites() {
-        let deadlines = "crates/pg-session/src/postgres/mod.rs";
+        let deadlines = "crates/pg-session/src/postgres/call.rs";
         bites(clock, SRC, "let now = std::time::Instant::now();");
         bites(clock, SRC, "let now = SystemTime::now();");
         bites(clock, SRC, "let age = started.elapsed();");

@@ -11,7 +11,7 @@ use crate::failpoints::{Guard, Probes};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
 use crate::session::attributes::Attributes;
-use crate::session::changes::Limits;
+use crate::session::limits::Limits;
 use crate::session::record::{Policy, Record, Revision, Row, SharedRecord};
 use crate::version::Version;
 

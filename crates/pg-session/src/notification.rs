@@ -1,0 +1,243 @@
+//! Notifications between nodes: the payloads' grammar, what writes them and what parses them.
+//!
+//! ```text
+//! 1s<id>.<version>,<id>.<version>…   these sessions changed, to these versions
+//! 1d<id>,<id>…                       these sessions are gone
+//! 1u<id>  1g<id>                     drop every session of this user, of this group
+//! 1a                                 drop every session
+//! 1l<digest>                         this lock was released
+//! 1p<number>                         a node's proof that its listener receives what its pool commits
+//! ```
+//!
+//! Ids and digests are 32 hexadecimal digits, versions decimal. The leading digit is the format's version. A payload stays
+//! under PostgreSQL's 8 000 bytes by a fixed number of entries whose longest form is known. Statements that know the ids
+//! only when they run build their payloads in SQL; see `postgres::notify`.
+//!
+//! Any role of the database may send payloads, so the parser is strict and bounded. A forged payload can only evict, or wake
+//! waiters, who then ask the database. One that is not in the grammar is ignored, unless its first byte names another
+//! format: then a newer node sends it, and what it revokes must not be kept.
+
+use uuid::Uuid;
+
+use crate::id::{Scope, SessionId};
+use crate::version::Version;
+
+/// PostgreSQL refuses payloads of 8 000 bytes and more (documentation of NOTIFY).
+const PAYLOAD_BYTES_MAX: usize = 7_999;
+const HEADER_BYTES: usize = 2;
+/// 32 digits, a full stop, 19 digits, a comma.
+const CHANGED_BYTES_MAX: usize = 53;
+/// 32 digits and a comma.
+const DELETED_BYTES_MAX: usize = 33;
+/// Changed sessions of one notification.
+pub(crate) const CHANGED_ENTRIES_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES) / CHANGED_BYTES_MAX;
+/// Deleted sessions of one notification.
+pub(crate) const DELETED_ENTRIES_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES) / DELETED_BYTES_MAX;
+
+/// One notification.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Notification {
+    Changed(Vec<(SessionId, Version)>),
+    Deleted(Vec<SessionId>),
+    Drop(Scope),
+    /// A lock was released.
+    Released(LockTopic),
+    /// The number that a node sent through its pool.
+    Proof(Uuid),
+}
+
+/// The lock whose waiters wake: a digest of its identity.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct LockTopic(pub(crate) Uuid);
+
+/// The payload is not one that this library writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Malformed;
+
+const FORMAT: char = '1';
+
+/// The payloads for these changed sessions, as many as they need.
+pub(crate) fn changed_payloads(sessions: &[(SessionId, Version)]) -> Vec<String> {
+    let payload = |sessions: &[(SessionId, Version)]| {
+        let mut payload = String::with_capacity(HEADER_BYTES + sessions.len() * CHANGED_BYTES_MAX);
+        payload.push_str("1s");
+        for (n, (id, version)) in sessions.iter().enumerate() {
+            payload.push_str(if n > 0 { "," } else { "" });
+            payload.push_str(id.expose().simple().encode_lower(&mut Uuid::encode_buffer()));
+            payload.push('.');
+            payload.push_str(itoa::Buffer::new().format(version.get()));
+        }
+        payload
+    };
+    sessions.chunks(CHANGED_ENTRIES_MAX).map(payload).collect()
+}
+
+pub(crate) fn drop_payload(scope: Scope) -> String {
+    match scope {
+        Scope::User(id) => format!("1u{}", id.as_uuid().simple()),
+        Scope::Group(id) => format!("1g{}", id.as_uuid().simple()),
+        Scope::All => "1a".to_owned(),
+    }
+}
+
+pub(crate) fn released_payload(LockTopic(digest): LockTopic) -> String {
+    format!("1l{}", digest.simple())
+}
+
+pub(crate) fn proof_payload(number: Uuid) -> String {
+    format!("1p{}", number.simple())
+}
+
+impl Notification {
+    pub(crate) fn parse(payload: &str) -> Result<Self, Malformed> {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(Malformed);
+        }
+        let mut chars = payload.chars();
+        match chars.next() {
+            Some(FORMAT) => {}
+            Some(digit) if digit.is_ascii_digit() => return Ok(Self::Drop(Scope::All)),
+            _ => return Err(Malformed),
+        }
+        let kind = chars.next().ok_or(Malformed)?;
+        let rest = chars.as_str();
+        match kind {
+            's' => list(rest, CHANGED_ENTRIES_MAX, changed).map(Self::Changed),
+            'd' => {
+                list(rest, DELETED_ENTRIES_MAX, |id| Ok(SessionId::from_uuid(uuid(id)?))).map(Self::Deleted)
+            }
+            'u' => Ok(Self::Drop(Scope::User(uuid(rest)?.into()))),
+            'g' => Ok(Self::Drop(Scope::Group(uuid(rest)?.into()))),
+            'l' => Ok(Self::Released(LockTopic(uuid(rest)?))),
+            'p' => Ok(Self::Proof(uuid(rest)?)),
+            'a' if rest.is_empty() => Ok(Self::Drop(Scope::All)),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+fn list<T>(
+    text: &str,
+    entries_max: usize,
+    entry: impl Fn(&str) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let mut entries = Vec::new();
+    for part in text.split(',') {
+        if entries.len() == entries_max {
+            return Err(Malformed);
+        }
+        entries.push(entry(part)?);
+    }
+    Ok(entries)
+}
+
+fn changed(entry: &str) -> Result<(SessionId, Version), Malformed> {
+    let (id, version) = entry.split_once('.').ok_or(Malformed)?;
+    if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Malformed);
+    }
+    let version = version.parse().map_err(|_| Malformed)?;
+    Ok((SessionId::from_uuid(uuid(id)?), Version::new(version)))
+}
+
+/// 32 lower-case hexadecimal digits; the other spellings that `Uuid` reads are not ours.
+fn uuid(text: &str) -> Result<Uuid, Malformed> {
+    let plain = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !plain {
+        return Err(Malformed);
+    }
+    Uuid::try_parse(text).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_the_statements_write_is_read() {
+        let (a, b) = (SessionId::random(), SessionId::random());
+        let (x, y) = (a.expose().simple(), b.expose().simple());
+        let list = vec![(a, Version::new(1)), (b, Version::new(i64::MAX))];
+        let changed = &changed_payloads(&list)[0];
+        assert_eq!(changed, &format!("1s{x}.1,{y}.{}", i64::MAX));
+        assert_eq!(Notification::parse(changed), Ok(Notification::Changed(list)));
+        assert_eq!(Notification::parse(&format!("1d{x},{y}")), Ok(Notification::Deleted(vec![a, b])));
+        for scope in [Scope::User(a.expose().into()), Scope::Group(a.expose().into()), Scope::All] {
+            assert_eq!(Notification::parse(&drop_payload(scope)), Ok(Notification::Drop(scope)));
+        }
+        let topic = LockTopic(a.expose());
+        assert_eq!(Notification::parse(&released_payload(topic)), Ok(Notification::Released(topic)));
+        let number = b.expose();
+        assert_eq!(Notification::parse(&proof_payload(number)), Ok(Notification::Proof(number)));
+    }
+
+    #[test]
+    fn the_longest_payloads_fit_a_notification() {
+        let id = Uuid::max().simple().to_string();
+        let changed = vec![format!("{id}.{}", i64::MAX); CHANGED_ENTRIES_MAX].join(",");
+        let deleted = vec![id; DELETED_ENTRIES_MAX].join(",");
+        for payload in [format!("1s{changed}"), format!("1d{deleted}")] {
+            assert!(payload.len() <= PAYLOAD_BYTES_MAX);
+            assert!(Notification::parse(&payload).is_ok());
+        }
+    }
+
+    #[test]
+    fn hostile_payloads_are_refused() {
+        let id = Uuid::max().simple().to_string();
+        for payload in [
+            "",
+            "1",
+            "1s",
+            "1d",
+            "1u",
+            "1l",
+            "1a ",
+            "1x",
+            "x",
+            "1s,",
+            "\u{0}",
+            "é",
+            "1é",
+            "1sé",
+            &format!("1s{id}"),
+            &format!("1s{id}."),
+            &format!("1s{id}.-1"),
+            &format!("1s{id}.+1"),
+            &format!("1s{id}.1,"),
+            &format!("1s{id}.99999999999999999999"),
+            &format!("1d{}", id.to_uppercase()),
+            &format!("1u{{{id}}}"),
+            &format!("1l{id},{id}"),
+            &format!("1d{}", Uuid::max().hyphenated()),
+            &"1".repeat(8_000),
+            &format!("1d{}", vec![id.as_str(); 243].join(",")),
+        ] {
+            assert_eq!(Notification::parse(payload), Err(Malformed), "{payload:.60}");
+        }
+    }
+
+    #[test]
+    fn another_format_drops_everything() {
+        assert_eq!(Notification::parse("2whatever"), Ok(Notification::Drop(Scope::All)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(payload in "\\PC{0,200}") {
+            let _ = Notification::parse(&payload);
+        }
+
+        #[test]
+        fn no_mutation_of_a_real_payload_panics(at in 0_usize..70, byte in 0_u8..128) {
+            let mut payload = format!("1s{}.12,{}.3", Uuid::nil().simple(), Uuid::max().simple()).into_bytes();
+            let at = at % payload.len();
+            payload[at] = byte;
+            if let Ok(Notification::Changed(list)) = Notification::parse(&String::from_utf8(payload).unwrap()) {
+                prop_assert!(list.len() <= 2 && list.iter().all(|(_, version)| version.get() >= 0));
+            }
+        }
+    }
+}
