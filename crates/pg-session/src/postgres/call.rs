@@ -31,12 +31,13 @@ impl Database {
         Call { database: self, sql, params, timeout: self.timeout, repeatable: false }
     }
 
-    /// Runs `work` on a connection of the pool, all within `query_timeout`.
+    /// Runs `work` on a connection of the pool, all within `timeout`.
     pub(super) async fn bounded<T>(
         &self,
+        timeout: Duration,
         work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        self.attempt(Try::only(self.timeout), work).await
+        self.attempt(Try::only(timeout), work).await
     }
 
     /// If `work` does not end in time, or this future is dropped, its statement is cancelled on the server and the connection

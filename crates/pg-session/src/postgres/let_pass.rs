@@ -6,6 +6,7 @@
 use super::failure::Failure;
 use super::{Database, Names};
 use crate::id::Scope;
+use crate::notification::drop_payload;
 
 impl Database {
     /// Moves the times and evicts all sessions from the caches of all nodes, when it commits.
@@ -23,7 +24,7 @@ impl Database {
 /// The ends have a lower limit, which their column's type checks.
 fn sql(names: &Names, micros: i64) -> String {
     let (sessions, attributes, locks) = (names.sessions(), names.attributes(), names.locks());
-    let (channel, evict) = (names.channel(), Scope::All.payload());
+    let (channel, evict) = (names.channel(), drop_payload(Scope::All));
     let span = format!("{micros}::pg_catalog.float8 * interval '1 microsecond'");
     let past = "'1970-01-02 00:00:00+00'::pg_catalog.timestamptz";
     format!(

@@ -98,7 +98,7 @@ impl Database {
     /// Whether there may be something to apply. A role that may only use the tables can start with `Apply`, too. One that may not
     /// even read the record gets the advice of the checks.
     async fn is_apply_needed(&self) -> Result<bool, Error> {
-        match self.bounded(async |connection| self.applied(connection).await).await {
+        match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
             Ok(known) => Ok(known < LATEST),
             Err(failure) => match failure.into_read_error() {
                 error if error.kind() == ErrorKind::Schema => Ok(true),
@@ -177,7 +177,7 @@ impl Database {
         let (schema, latest) = (self.names.schema(), LATEST);
         let advice =
             "set `migrations = \"apply\"` once, or run the SQL that `pg_session::migrations_sql` prints";
-        match self.bounded(async |connection| self.applied(connection).await).await {
+        match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
             Ok(known) if known == latest => Ok(()),
             Ok(known) if known < latest => Err(Error::new(
                 ErrorKind::Schema,
@@ -248,7 +248,7 @@ impl Database {
     /// A statement that waits for a lock has to see afterwards what they did: an update that it was overtaken, a login who came in
     /// before it, a deletion what was inserted meanwhile. A transaction of another isolation has one snapshot.
     async fn check_isolation(&self) -> Result<(), Error> {
-        let isolation = self.bounded(async |connection| {
+        let isolation = self.bounded(self.timeout, async |connection| {
             let text = "SELECT pg_catalog.current_setting('transaction_isolation')";
             let rows = connection.query_typed(text, &[]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0]
@@ -271,7 +271,7 @@ impl Database {
     /// PostgreSQL looks for operators in `pg_catalog` first, unless the path names it behind another schema. Then a role
     /// that may create in that schema can have its operators run as this role. `pg_temp` holds none.
     async fn check_search_path(&self) -> Result<(), Error> {
-        let path = self.bounded(async |connection| {
+        let path = self.bounded(self.timeout, async |connection| {
             let rows = connection.query_typed("SELECT pg_catalog.current_schemas(true)", &[]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0]
                 .try_get::<_, Vec<String>>(0)
@@ -309,7 +309,7 @@ impl Database {
     /// A policy would hide sessions, which then look ended: a logout would do nothing and say so.
     async fn check_row_security(&self, table: &String) -> Result<(), Error> {
         let text = "SELECT pg_catalog.row_security_active($1)";
-        let active = self.bounded(async |connection| {
+        let active = self.bounded(self.timeout, async |connection| {
             let rows = connection.query_typed(text, &[(table, Type::TEXT)]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
         });
@@ -321,7 +321,7 @@ impl Database {
 
     async fn check_right(&self, inquiry: &str, object: &String, right: &str) -> Result<(), Error> {
         let text = format!("SELECT pg_catalog.{inquiry}($1, $2)");
-        let may = self.bounded(async |connection| {
+        let may = self.bounded(self.timeout, async |connection| {
             let rows = connection.query_typed(&text, &[(object, Type::TEXT), (&right, Type::TEXT)]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
         });
