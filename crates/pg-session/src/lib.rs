@@ -146,6 +146,7 @@ pub use manager::{
 };
 pub use pg_listen;
 pub use postgres::connect_options::ConnectOptions;
+pub use postgres::doctor::{Finding, Severity};
 pub use postgres::migrate::{sql_after as migrations_sql_after, sql_for as migrations_sql};
 pub use session::{IdleLimit, Session};
 pub use signing::{

@@ -10,10 +10,11 @@ use tracing::warn;
 
 use super::listening::{Begun, Way, from_listener_error};
 use super::modify::KeyedQueue;
+use super::status::Trusted;
 use super::{Node, SessionManager};
 use crate::cleanup::Cleaner;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Migrations};
 use crate::core::{Core, Tasks};
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::InvalidationTask;
@@ -24,6 +25,7 @@ use crate::lock::Locks;
 use crate::lock::waiters::Waiters;
 use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
+use crate::postgres::doctor::{Finding, Severity};
 use crate::postgres::names::Names;
 use crate::postgres::pooler::{Reach, own_pool, sending};
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
@@ -153,9 +155,8 @@ impl Builder {
     ///
     /// # Cancel safety
     /// Nothing is left running if the future is dropped; tables that were created stay.
-    pub async fn connect(self) -> Result<SessionManager, Error> {
+    pub async fn connect(mut self) -> Result<SessionManager, Error> {
         self.config.validate()?;
-        let names = Names::new(&self.config)?;
         let way = match (&self.listener, &self.listen_on) {
             (Some(_), _) => Way::Application,
             (None, Some(ListenOn::Driver(_))) => Way::ListenOn,
@@ -167,29 +168,7 @@ impl Builder {
             Some(listener) => ListenerSource::Application(listener.clone()),
             None => ListenerSource::Own(Box::new(self.listen_on_server()?)),
         };
-        let pool = match self.pool {
-            Some(pool) => Pooled::Application(pool, ConnectOptions::unverified()?),
-            None => {
-                let server = self.server.ok_or_else(no_server)?;
-                let tls = server.tls.connector()?;
-                let (pool, reach) = own_pool(server.config, tls.clone(), &self.config).await?;
-                Pooled::Own(pool, tls, reach)
-            }
-        };
-        let mode = match &pool {
-            Pooled::Own(pool, _, reach) => sending(pool, *reach, self.config.statement_mode),
-            Pooled::Application(pool, _) => sending(pool, Reach::Unknown, self.config.statement_mode),
-        };
-        let mode = tokio::time::timeout(self.config.query_timeout, mode).await;
-        let mode = mode.map_err(|_| no_connection(self.config.query_timeout))??;
-        let policy = Arc::new(Policy {
-            clock: self.clock,
-            limits: self.config.limits(),
-            idle_timeout: self.config.idle_timeout,
-            touch_resolution: self.config.touch_resolution(),
-        });
-        let database =
-            Database::new(pool, mode, Arc::clone(&policy), names, &self.config, &self.database_clock);
+        let (policy, database) = self.open().await?;
         // First, because it needs a primary: the tables of a standby may be old.
         database.learn_clock().await?;
         database.prepare_tables(self.config.migrations).await?;
@@ -208,6 +187,69 @@ impl Builder {
             warn!(cause, "the listener is not in sync yet, sessions are read from the database until it is");
         }
         Ok(manager)
+    }
+
+    /// Checks server, role and tables, and starts nothing. It only reads. The findings are in the order in which they are to
+    /// be fixed; none means that a node can start and keep its promises. If no check finds a fault, a node is started
+    /// and stopped, and its error is a finding.
+    ///
+    /// # Errors
+    /// As [`SessionManager::connect`] for settings and connections. What is wrong with the server is no error but a finding.
+    ///
+    /// # Cancel safety
+    /// Nothing is left running if the future is dropped.
+    pub async fn diagnose(mut self) -> Result<Vec<Finding>, Error> {
+        self.config.validate()?;
+        self.config.migrations = Migrations::Check;
+        self.config.pool_connections_max = 1;
+        let (_, database) = self.open().await?;
+        let mut findings = database.diagnose(&self.config).await?;
+        database.close();
+        if findings.iter().all(|finding| finding.severity != Severity::Fault) {
+            let timeout = self.config.query_timeout;
+            match Box::pin(self.connect()).await {
+                Ok(node) => {
+                    if node.status().trust == Trusted::No {
+                        let cause =
+                            node.status().trust_error.map_or_else(String::new, |cause| format!(": {cause}"));
+                        findings
+                            .push(Finding::at_start(format!("the listener received no notification{cause}")));
+                    }
+                    let _ = node.shutdown(timeout).await;
+                }
+                Err(error) => findings.push(Finding::at_start(error.to_string())),
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Makes the pool, and learns how to send statements. Sends none to the tables.
+    async fn open(&mut self) -> Result<(Arc<Policy>, Database), Error> {
+        let names = Names::new(&self.config)?;
+        let pool = match &self.pool {
+            Some(pool) => Pooled::Application(pool.clone(), ConnectOptions::unverified()?),
+            None => {
+                let server = self.server.clone().ok_or_else(no_server)?;
+                let tls = server.tls.connector()?;
+                let (pool, reach) = own_pool(server.config, tls.clone(), &self.config).await?;
+                Pooled::Own(pool, tls, reach)
+            }
+        };
+        let mode = match &pool {
+            Pooled::Own(pool, _, reach) => sending(pool, *reach, self.config.statement_mode),
+            Pooled::Application(pool, _) => sending(pool, Reach::Unknown, self.config.statement_mode),
+        };
+        let mode = tokio::time::timeout(self.config.query_timeout, mode).await;
+        let mode = mode.map_err(|_| no_connection(self.config.query_timeout))??;
+        let policy = Arc::new(Policy {
+            clock: std::mem::replace(&mut self.clock, Clock::monotonic()),
+            limits: self.config.limits(),
+            idle_timeout: self.config.idle_timeout,
+            touch_resolution: self.config.touch_resolution(),
+        });
+        let database =
+            Database::new(pool, mode, Arc::clone(&policy), names, &self.config, &self.database_clock);
+        Ok((policy, database))
     }
 
     /// The listener's way to the database, protected at least as the pool's is.

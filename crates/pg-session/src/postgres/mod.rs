@@ -33,6 +33,7 @@ mod connection_string;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod direct;
+pub(crate) mod doctor;
 mod environment;
 pub(crate) mod failure;
 #[cfg(feature = "testing")]

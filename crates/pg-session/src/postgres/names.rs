@@ -51,6 +51,16 @@ impl Names {
         format!("\"{}\"", self.schema)
     }
 
+    /// The schema as the catalog holds it.
+    pub(super) fn plain_schema(&self) -> String {
+        self.schema.replace("\"\"", "\"")
+    }
+
+    /// The prefix as the catalog holds it.
+    pub(super) fn plain_prefix(&self) -> String {
+        self.prefix.replace("\"\"", "\"")
+    }
+
     pub(crate) fn sessions(&self) -> String {
         self.table("sessions")
     }

@@ -1,0 +1,123 @@
+//! Checks of a server and its session tables, for `pg-session doctor`.
+//!
+//! Each check is a query that only reads. It returns a row for each finding: what was found, and the statement that fixes
+//! it. A check that the role may not run is a finding itself.
+
+mod server;
+mod shape;
+mod tables;
+
+use std::time::{Duration, SystemTime};
+
+use super::failure::Failure;
+use super::{Database, unexpected};
+use crate::config::Config;
+use crate::error::Error;
+
+/// How far the clocks of the database and of this machine may differ without a finding.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5);
+
+/// What [`Builder::diagnose`](crate::Builder::diagnose) found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The name of the check, for example `row-security`. It does not change between versions.
+    pub check: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found, as a sentence.
+    pub message: String,
+    /// The statement, or the setting, that fixes it.
+    pub fix: String,
+}
+
+impl Finding {
+    /// A node cannot start, although no check says why.
+    pub(crate) fn at_start(message: String) -> Self {
+        let fix = "Change the setting that the message names.".to_owned();
+        Self { check: "start", severity: Severity::Fault, message, fix }
+    }
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Severity {
+    /// Sessions do not work, or a promise of the library does not hold.
+    Fault,
+    /// It works, but something will be slow, lost or visible.
+    Warning,
+}
+
+/// One check.
+struct Check {
+    name: &'static str,
+    severity: Severity,
+    /// Returns rows `(message, fix)`.
+    sql: String,
+}
+
+impl Check {
+    fn fault(name: &'static str, sql: String) -> Self {
+        Self { name, severity: Severity::Fault, sql }
+    }
+
+    fn warning(name: &'static str, sql: String) -> Self {
+        Self { name, severity: Severity::Warning, sql }
+    }
+
+    fn finding(&self, message: String, fix: String) -> Finding {
+        Finding { check: self.name, severity: self.severity, message, fix }
+    }
+}
+
+impl Database {
+    /// Runs all checks, in the order in which they are to be fixed.
+    ///
+    /// # Errors
+    /// Only if the server does not answer.
+    pub(crate) async fn diagnose(&self, config: &Config) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        for check in server::checks(config).into_iter().chain(tables::checks(&self.names)) {
+            findings.extend(self.run_check(&check).await?);
+        }
+        findings.extend(self.check_shape().await?);
+        findings.extend(self.check_clock().await?);
+        Ok(findings)
+    }
+
+    async fn run_check(&self, check: &Check) -> Result<Vec<Finding>, Error> {
+        let rows = match self.rows_of(&check.sql).await {
+            Ok(rows) => rows,
+            Err(failure) if failure.is_lost() => return Err(failure.into_read_error()),
+            Err(failure) => {
+                let message = format!("the check {} did not run: {}", check.name, failure.error);
+                return Ok(vec![check.finding(message, "Look at the cause.".to_owned())]);
+            }
+        };
+        rows.into_iter().map(|(message, fix)| Ok(check.finding(message, fix))).collect()
+    }
+
+    async fn rows_of(&self, sql: &str) -> Result<Vec<(String, String)>, Failure> {
+        let work = async |connection: &deadpool_postgres::Object| {
+            let rows = connection.query_typed(sql, &[]).await;
+            let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+            let pair = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+            rows.iter().map(pair).collect::<Result<Vec<_>, tokio_postgres::Error>>().map_err(unexpected)
+        };
+        self.bounded(self.timeout, work).await
+    }
+
+    async fn check_clock(&self) -> Result<Option<Finding>, Error> {
+        self.learn_clock().await?;
+        let (there, here) = (SystemTime::from(self.policy.clock.database_now()), SystemTime::now());
+        let difference =
+            there.duration_since(here).or_else(|_| here.duration_since(there)).unwrap_or_default();
+        Ok((difference > CLOCK_DIFFERENCE_MAX).then(|| Finding {
+            check: "clock",
+            severity: Severity::Warning,
+            message: format!("the clocks of the database and of this machine differ by {difference:.0?}"),
+            fix: "Synchronise both clocks. Sessions use the database's.".to_owned(),
+        }))
+    }
+}

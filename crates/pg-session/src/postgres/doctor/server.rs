@@ -1,0 +1,109 @@
+//! Checks of the server and of the connection's role.
+
+use super::Check;
+use crate::config::Config;
+
+/// PostgreSQL's `server_version_num` of the oldest version that the library supports.
+const VERSION_MIN: u32 = 130_000;
+/// The oldest transaction without a finding.
+const TRANSACTION_AGE_MAX: &str = "interval '10 minutes'";
+
+pub(super) fn checks(config: &Config) -> Vec<Check> {
+    let timeout = config.query_timeout.as_millis();
+    vec![
+        Check::fault("version", format!(
+            "SELECT pg_catalog.format('the server is PostgreSQL %s', pg_catalog.current_setting('server_version')),
+                    'Upgrade to PostgreSQL 13 or newer.'
+             WHERE pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < {VERSION_MIN}"
+        )),
+        Check::fault("recovery",
+            "SELECT 'the server is a standby', 'Connect to the primary: add target_session_attrs=read-write.'
+             WHERE pg_catalog.pg_is_in_recovery()".to_owned()),
+        Check::fault("read-only",
+            "SELECT 'transactions of this role are read-only',
+                    pg_catalog.format('ALTER ROLE %I SET default_transaction_read_only = off;', CURRENT_USER)
+             WHERE pg_catalog.current_setting('transaction_read_only') <> 'off' AND NOT pg_catalog.pg_is_in_recovery()".to_owned()),
+        Check::fault("isolation",
+            "SELECT pg_catalog.format('transactions of this role are %s', pg_catalog.current_setting('transaction_isolation')),
+                    pg_catalog.format('ALTER ROLE %I SET default_transaction_isolation = ''read committed'';', CURRENT_USER)
+             WHERE pg_catalog.current_setting('transaction_isolation') <> 'read committed'".to_owned()),
+        Check::fault("replication-role",
+            "SELECT 'session_replication_role is not origin, so the triggers of the tables do not run',
+                    pg_catalog.format('ALTER ROLE %I RESET session_replication_role;', CURRENT_USER)
+             WHERE pg_catalog.current_setting('session_replication_role') <> 'origin'".to_owned()),
+        Check::warning("fsync",
+            "SELECT pg_catalog.format('%s is off: a crash may destroy the database', s.name),
+                    pg_catalog.format('ALTER SYSTEM SET %I = on; SELECT pg_reload_conf();', s.name)
+             FROM pg_catalog.pg_settings s WHERE s.name IN ('fsync', 'full_page_writes') AND s.setting = 'off'".to_owned()),
+        Check::warning("synchronous-commit",
+            "SELECT 'synchronous_commit is off: a crash of the server undoes the last logouts',
+                    pg_catalog.format('ALTER ROLE %I SET synchronous_commit = on;', CURRENT_USER)
+             WHERE pg_catalog.current_setting('synchronous_commit') = 'off'".to_owned()),
+        Check::fault("synchronous-standby",
+            "SELECT 'synchronous_standby_names is set, and no synchronous standby is connected: each write waits for one',
+                    'Start the standby, or ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf();'
+             WHERE pg_catalog.current_setting('synchronous_standby_names') <> ''
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_replication r WHERE r.sync_state IN ('sync', 'quorum'))".to_owned()),
+        Check::warning("role-timeout", format!(
+            "SELECT pg_catalog.format('%s = %s of the role or database is shorter than query_timeout = {timeout} ms', s.name, s.value),
+                    pg_catalog.format('ALTER ROLE %I SET %I = %L;', CURRENT_USER, s.name, '{timeout}ms')
+             FROM (SELECT pg_catalog.split_part(c.setting, '=', 1) AS name, pg_catalog.split_part(c.setting, '=', 2) AS value
+                   FROM pg_catalog.pg_db_role_setting d CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS c (setting)
+                   WHERE d.setrole IN (0, CURRENT_USER::pg_catalog.regrole)
+                     AND d.setdatabase IN (0, (SELECT b.oid FROM pg_catalog.pg_database b
+                                               WHERE b.datname = pg_catalog.current_database()))) s
+             JOIN pg_catalog.pg_settings p ON p.name = s.name AND p.unit = 'ms'
+             WHERE s.name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout')
+               AND CASE WHEN s.value ~ '^[0-9]+$' THEN s.value::pg_catalog.numeric
+                        ELSE pg_catalog.date_part('epoch', s.value::pg_catalog.interval)::pg_catalog.numeric * 1000 END
+                   BETWEEN 1 AND {timeout} - 1"
+        )),
+        Check::warning("idle-timeout",
+            "SELECT 'idle_session_timeout ends the connection of the listener whenever no session changes',
+                    pg_catalog.format('ALTER ROLE %I SET idle_session_timeout = 0;', CURRENT_USER)
+             FROM pg_catalog.pg_settings s WHERE s.name = 'idle_session_timeout' AND s.setting <> '0'".to_owned()),
+        Check::warning("tls",
+            "SELECT 'the connection of the pool is not encrypted, and the server is on another machine',
+                    'Set sslmode=verify-full in the connection string.'
+             FROM pg_catalog.pg_stat_ssl s
+             WHERE s.pid = pg_catalog.pg_backend_pid() AND NOT s.ssl AND pg_catalog.inet_client_addr() IS NOT NULL
+               AND NOT pg_catalog.inet_client_addr() OPERATOR(pg_catalog.<<=) '127.0.0.0/8'::pg_catalog.inet
+               AND pg_catalog.inet_client_addr() <> '::1'::pg_catalog.inet".to_owned()),
+        Check::fault("notification-queue",
+            "SELECT pg_catalog.format('the notification queue is %s %% full; when it is full, all writes fail',
+                        pg_catalog.round((pg_catalog.pg_notification_queue_usage() * 100)::pg_catalog.numeric)),
+                    'End the transaction that the check old-transaction names.'
+             WHERE pg_catalog.pg_notification_queue_usage() > 0.1".to_owned()),
+        Check::warning("old-transaction", format!(
+            "SELECT pg_catalog.format('process %s has been in a transaction for %s minutes; it holds back vacuum and the notification queue',
+                        a.pid, pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start) / 60)),
+                    pg_catalog.format('SELECT pg_terminate_backend(%s);', a.pid)
+             FROM pg_catalog.pg_stat_activity a
+             WHERE a.xact_start < pg_catalog.clock_timestamp() - {TRANSACTION_AGE_MAX} AND a.backend_type = 'client backend'
+             ORDER BY a.xact_start LIMIT 3"
+        )),
+        Check::warning("prepared-transaction", format!(
+            "SELECT pg_catalog.format('the prepared transaction %L is %s minutes old; it holds back vacuum', p.gid,
+                        pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - p.prepared) / 60)),
+                    pg_catalog.format('ROLLBACK PREPARED %L;', p.gid)
+             FROM pg_catalog.pg_prepared_xacts p
+             WHERE p.database = pg_catalog.current_database() AND p.prepared < pg_catalog.clock_timestamp() - {TRANSACTION_AGE_MAX}
+             ORDER BY p.prepared LIMIT 3"
+        )),
+        Check::warning("connections",
+            "SELECT pg_catalog.format('%s of %s connections are in use', u.used, u.allowed),
+                    'End idle clients, lower pool_connections_max, or raise max_connections.'
+             FROM (SELECT pg_catalog.count(*) AS used,
+                          pg_catalog.current_setting('max_connections')::pg_catalog.int8
+                          - pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int8 AS allowed
+                   FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'client backend') u
+             WHERE u.used * 10 >= u.allowed * 9".to_owned()),
+        Check::warning("server-log",
+            "SELECT pg_catalog.format('%s = %s writes session ids and values to the server''s log', s.name, s.setting),
+                    pg_catalog.format('ALTER SYSTEM SET log_parameter_max_length = 0; SELECT pg_reload_conf();')
+             FROM pg_catalog.pg_settings s
+             WHERE (s.name = 'log_statement' AND s.setting IN ('mod', 'all')
+                    OR s.name IN ('log_min_duration_statement', 'log_min_duration_sample') AND s.setting <> '-1')
+               AND pg_catalog.current_setting('log_parameter_max_length', true) IS DISTINCT FROM '0'".to_owned()),
+    ]
+}

@@ -1,0 +1,96 @@
+//! Whether the tables, indexes, functions and triggers are as the migrations make them, and how many sessions are overdue.
+
+use std::collections::BTreeSet;
+
+use super::tables::literal;
+use super::{Check, Finding};
+use crate::error::Error;
+use crate::postgres::Database;
+use crate::postgres::failure::Failure;
+use crate::postgres::names::Names;
+
+/// What the query of [`sql`] returns for fresh tables; a test compares both.
+const EXPECTED: &str = include_str!("shape.txt");
+/// Expired sessions that wait for the clean-up without a finding.
+const EXPIRED_MAX: u32 = 10_000;
+
+impl Database {
+    pub(super) async fn check_shape(&self) -> Result<Vec<Finding>, Error> {
+        let sessions = self.names.sessions();
+        let is_there =
+            format!("SELECT '', '' WHERE pg_catalog.to_regclass({}) IS NOT NULL", literal(&sessions));
+        let is_there = self.rows_of(&is_there).await.map_err(Failure::into_read_error)?;
+        if is_there.is_empty() {
+            // Another check has found that.
+            return Ok(Vec::new());
+        }
+        let drift = Check::fault("drift", sql(&self.names));
+        let rows = self.rows_of(&drift.sql).await.map_err(Failure::into_read_error)?;
+        let found: BTreeSet<String> =
+            rows.into_iter().map(|(object, detail)| format!("{object}: {detail}")).collect();
+        let expected: BTreeSet<String> = EXPECTED.lines().map(ToOwned::to_owned).collect();
+        let fix = "Compare the tables with the output of: pg-session migrate --print";
+        let missing = expected
+            .difference(&found)
+            .map(|line| format!("the migrations make, and the database lacks: {line}"));
+        let added = found
+            .difference(&expected)
+            .map(|line| format!("the database has, and the migrations do not make: {line}"));
+        let mut findings: Vec<Finding> =
+            missing.chain(added).map(|message| drift.finding(message, fix.to_owned())).collect();
+        let expired = Check::warning("clean-up", format!(
+            "SELECT 'more than {EXPIRED_MAX} sessions expired more than a day ago and were not deleted',
+                    'Set cleanup_interval on a node, or call cleanup().'
+             WHERE (SELECT pg_catalog.count(*) FROM (
+                        SELECT FROM {sessions} s
+                        WHERE s.expires_at::pg_catalog.timestamptz < pg_catalog.clock_timestamp() - interval '1 day'
+                        LIMIT {EXPIRED_MAX} + 1) e) > {EXPIRED_MAX}"
+        ));
+        findings.extend(self.run_check(&expired).await?);
+        Ok(findings)
+    }
+}
+
+/// Rows `(object, detail)`, without the names of schema and prefix.
+fn sql(names: &Names) -> String {
+    let tables = [names.sessions(), names.attributes(), names.locks(), names.migrations()]
+        .map(|table| format!("pg_catalog.to_regclass({})", literal(&table)))
+        .join(", ");
+    let prefix = literal(&names.plain_prefix());
+    let without_prefix =
+        |name: &str| format!("pg_catalog.substr({name}::pg_catalog.text, pg_catalog.length({prefix}) + 1)");
+    let (table, index, constraint) =
+        (without_prefix("c.relname"), without_prefix("i.relname"), without_prefix("o.conname"));
+    let (function, kind) = (without_prefix("p.proname"), without_prefix("y.typname"));
+    format!(
+        "WITH ours AS (
+             SELECT c.oid, c.relname, c.relnamespace FROM pg_catalog.pg_class c
+             WHERE c.oid = ANY (ARRAY[{tables}]::pg_catalog.oid[])
+         )
+         SELECT 'column ' || {table} || '.' || a.attname::pg_catalog.text,
+                CASE WHEN y.typnamespace = c.relnamespace THEN {kind}
+                     ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) END
+                || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
+         FROM ours c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+         WHERE a.attnum > 0 AND NOT a.attisdropped
+         UNION ALL
+         SELECT 'index ' || {index},
+                CASE WHEN x.indisunique THEN 'unique ' ELSE '' END || {table} || ' ('
+                || (SELECT pg_catalog.string_agg(pg_catalog.pg_get_indexdef(i.oid, k.n, true), ', ' ORDER BY k.n)
+                    FROM pg_catalog.generate_series(1, x.indnkeyatts::pg_catalog.int4) AS k (n)) || ')'
+                || COALESCE(' where ' || pg_catalog.pg_get_expr(x.indpred, x.indrelid), '')
+         FROM ours c JOIN pg_catalog.pg_index x ON x.indrelid = c.oid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+         UNION ALL
+         SELECT 'constraint ' || {constraint}, {table}
+         FROM ours c JOIN pg_catalog.pg_constraint o ON o.conrelid = c.oid WHERE o.contype <> 'n'
+         UNION ALL
+         SELECT 'trigger ' || t.tgname::pg_catalog.text, {table}
+         FROM ours c JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid WHERE NOT t.tgisinternal
+         UNION ALL
+         SELECT 'function ' || {function} || '(' || pg_catalog.pg_get_function_identity_arguments(p.oid) || ')',
+                CASE WHEN p.prosecdef THEN 'security definer' ELSE 'security invoker' END
+         FROM pg_catalog.pg_proc p
+         WHERE p.pronamespace = (SELECT c.relnamespace FROM ours c LIMIT 1)
+           AND pg_catalog.starts_with(p.proname::pg_catalog.text, {prefix} || 'session')"
+    )
+}
