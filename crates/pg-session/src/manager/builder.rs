@@ -194,7 +194,7 @@ impl Builder {
     /// and stopped, and its error is a finding.
     ///
     /// # Errors
-    /// As [`SessionManager::connect`] for settings and connections. What is wrong with the server is no error but a finding.
+    /// [`ErrorKind::Config`] for settings and connection strings. Everything else is a finding.
     ///
     /// # Cancel safety
     /// Nothing is left running if the future is dropped.
@@ -202,9 +202,19 @@ impl Builder {
         self.config.validate()?;
         self.config.migrations = Migrations::Check;
         self.config.pool_connections_max = 1;
-        let (_, database) = self.open().await?;
-        let mut findings = database.diagnose(&self.config).await?;
-        database.close();
+        let opened = match self.open().await {
+            Ok((_, database)) => {
+                let findings = database.diagnose(&self.config).await;
+                database.close();
+                findings
+            }
+            Err(error) if error.kind() == ErrorKind::Config => return Err(error),
+            Err(error) => Err(error),
+        };
+        let mut findings = match opened {
+            Ok(findings) => findings,
+            Err(error) => return Ok(vec![Finding::of_connection(&error)]),
+        };
         if findings.iter().all(|finding| finding.severity != Severity::Fault) {
             let timeout = self.config.query_timeout;
             match Box::pin(self.connect()).await {

@@ -29,6 +29,7 @@ mod concurrent_updates;
 mod connection_errors;
 mod corpus;
 mod crash;
+mod doctor;
 mod drop_many;
 mod expiry;
 mod fill_race;

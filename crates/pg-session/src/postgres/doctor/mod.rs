@@ -32,6 +32,15 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// No statement can be sent.
+    pub(crate) fn of_connection(error: &Error) -> Self {
+        let fix =
+            "Do what the message says. If the server is a primary, look at default_transaction_read_only \
+                   of the role and the database."
+                .to_owned();
+        Self { check: "connection", severity: Severity::Fault, message: error.to_string(), fix }
+    }
+
     /// A node cannot start, although no check says why.
     pub(crate) fn at_start(message: String) -> Self {
         let fix = "Change the setting that the message names.".to_owned();
@@ -77,12 +86,22 @@ impl Database {
     /// # Errors
     /// Only if the server does not answer.
     pub(crate) async fn diagnose(&self, config: &Config) -> Result<Vec<Finding>, Error> {
+        // Without a connection to a primary there is nothing to check.
+        self.learn_clock().await?;
         let mut findings = Vec::new();
-        for check in server::checks(config).into_iter().chain(tables::checks(&self.names)) {
+        for check in server::checks(config) {
+            findings.extend(self.run_check(&check).await?);
+        }
+        let schema_right = self.run_check(&tables::schema_right(&self.names)).await?;
+        if !schema_right.is_empty() {
+            findings.extend(schema_right);
+            return Ok(findings);
+        }
+        for check in tables::checks(&self.names) {
             findings.extend(self.run_check(&check).await?);
         }
         findings.extend(self.check_shape().await?);
-        findings.extend(self.check_clock().await?);
+        findings.extend(self.check_clock());
         Ok(findings)
     }
 
@@ -108,16 +127,15 @@ impl Database {
         self.bounded(self.timeout, work).await
     }
 
-    async fn check_clock(&self) -> Result<Option<Finding>, Error> {
-        self.learn_clock().await?;
+    fn check_clock(&self) -> Option<Finding> {
         let (there, here) = (SystemTime::from(self.policy.clock.database_now()), SystemTime::now());
         let difference =
             there.duration_since(here).or_else(|_| here.duration_since(there)).unwrap_or_default();
-        Ok((difference > CLOCK_DIFFERENCE_MAX).then(|| Finding {
+        (difference > CLOCK_DIFFERENCE_MAX).then(|| Finding {
             check: "clock",
             severity: Severity::Warning,
             message: format!("the clocks of the database and of this machine differ by {difference:.0?}"),
             fix: "Synchronise both clocks. Sessions use the database's.".to_owned(),
-        }))
+        })
     }
 }

@@ -2,27 +2,22 @@
 
 use super::Check;
 use crate::config::Config;
+use crate::postgres::interval;
 
 /// PostgreSQL's `server_version_num` of the oldest version that the library supports.
 const VERSION_MIN: u32 = 130_000;
-/// The oldest transaction without a finding.
-const TRANSACTION_AGE_MAX: &str = "interval '10 minutes'";
+/// The oldest transaction without a finding, as a multiple of `query_timeout`: ten minutes by default.
+const TRANSACTION_AGE_FACTOR: u32 = 120;
 
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let timeout = config.query_timeout.as_millis();
+    let age_max = interval(config.query_timeout.saturating_mul(TRANSACTION_AGE_FACTOR));
     vec![
         Check::fault("version", format!(
             "SELECT pg_catalog.format('the server is PostgreSQL %s', pg_catalog.current_setting('server_version')),
                     'Upgrade to PostgreSQL 13 or newer.'
              WHERE pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < {VERSION_MIN}"
         )),
-        Check::fault("recovery",
-            "SELECT 'the server is a standby', 'Connect to the primary: add target_session_attrs=read-write.'
-             WHERE pg_catalog.pg_is_in_recovery()".to_owned()),
-        Check::fault("read-only",
-            "SELECT 'transactions of this role are read-only',
-                    pg_catalog.format('ALTER ROLE %I SET default_transaction_read_only = off;', CURRENT_USER)
-             WHERE pg_catalog.current_setting('transaction_read_only') <> 'off' AND NOT pg_catalog.pg_is_in_recovery()".to_owned()),
         Check::fault("isolation",
             "SELECT pg_catalog.format('transactions of this role are %s', pg_catalog.current_setting('transaction_isolation')),
                     pg_catalog.format('ALTER ROLE %I SET default_transaction_isolation = ''read committed'';', CURRENT_USER)
@@ -79,7 +74,7 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
                         a.pid, pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start) / 60)),
                     pg_catalog.format('SELECT pg_terminate_backend(%s);', a.pid)
              FROM pg_catalog.pg_stat_activity a
-             WHERE a.xact_start < pg_catalog.clock_timestamp() - {TRANSACTION_AGE_MAX} AND a.backend_type = 'client backend'
+             WHERE a.xact_start < pg_catalog.clock_timestamp() - {age_max} AND a.backend_type = 'client backend'
              ORDER BY a.xact_start LIMIT 3"
         )),
         Check::warning("prepared-transaction", format!(
@@ -87,7 +82,7 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
                         pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - p.prepared) / 60)),
                     pg_catalog.format('ROLLBACK PREPARED %L;', p.gid)
              FROM pg_catalog.pg_prepared_xacts p
-             WHERE p.database = pg_catalog.current_database() AND p.prepared < pg_catalog.clock_timestamp() - {TRANSACTION_AGE_MAX}
+             WHERE p.database = pg_catalog.current_database() AND p.prepared < pg_catalog.clock_timestamp() - {age_max}
              ORDER BY p.prepared LIMIT 3"
         )),
         Check::warning("connections",

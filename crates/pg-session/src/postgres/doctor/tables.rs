@@ -8,6 +8,20 @@ const UPDATES_MIN: u32 = 1_000;
 /// Rows that a table must have before missing statistics count.
 const ROWS_MIN: u32 = 1_000;
 
+/// Without this right the names of tables cannot be resolved, so it comes before all [`checks`].
+pub(super) fn schema_right(names: &Names) -> Check {
+    Check::fault(
+        "schema-right",
+        format!(
+            "SELECT pg_catalog.format('the role %I may not use the schema %I', CURRENT_USER, n.nspname),
+                    pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, CURRENT_USER)
+             FROM pg_catalog.pg_namespace n
+             WHERE n.nspname = {} AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')",
+            literal(&names.plain_schema())
+        ),
+    )
+}
+
 pub(super) fn checks(names: &Names) -> Vec<Check> {
     let migrations = literal(&names.migrations());
     let written =
@@ -44,12 +58,6 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
                     pg_catalog.format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY;', c.written_as)
              FROM {tables} WHERE c.relrowsecurity"
         )),
-        Check::fault("schema-right",
-            format!(
-            "SELECT pg_catalog.format('the role %I may not use the schema %I', CURRENT_USER, n.nspname),
-                    pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, CURRENT_USER)
-             FROM pg_catalog.pg_namespace n
-             WHERE n.nspname = {} AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')", literal(&names.plain_schema()))),
         Check::fault("table-right", format!(
             "SELECT pg_catalog.format('the role %I lacks %s on %s', CURRENT_USER, r.right_name, c.written_as),
                     pg_catalog.format('GRANT %s ON %s TO %I;', r.right_name, c.written_as, CURRENT_USER)

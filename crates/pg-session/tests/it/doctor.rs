@@ -1,0 +1,180 @@
+//! Each fault that an operator can make is found, by name, with a fix that works. A healthy server has no finding.
+
+use std::time::{Duration, Instant};
+
+use pg_sandbox::Sandbox;
+use pg_session::{Config, Finding, Migrations, SessionManager};
+use tokio_postgres::Client;
+
+use crate::support::{PATIENCE, World};
+
+/// What all checks together may take, on a busy machine.
+const DURATION_MAX: Duration = Duration::from_secs(10);
+
+/// A fault, and how it is repaired where the finding's fix is no SQL.
+struct Fault {
+    check: &'static str,
+    plant: &'static str,
+    repair: Option<&'static str>,
+}
+
+const fn fault(check: &'static str, plant: &'static str) -> Fault {
+    Fault { check, plant, repair: None }
+}
+
+const fn repaired_by(check: &'static str, plant: &'static str, repair: &'static str) -> Fault {
+    Fault { check, plant, repair: Some(repair) }
+}
+
+/// The role is `app`, which does not own the tables.
+const FAULTS: &[Fault] = &[
+    repaired_by(
+        "connection",
+        "ALTER ROLE app SET default_transaction_read_only = on;",
+        "ALTER ROLE app RESET default_transaction_read_only;",
+    ),
+    repaired_by("connection", "ALTER ROLE app NOLOGIN;", "ALTER ROLE app LOGIN;"),
+    fault("isolation", "ALTER ROLE app SET default_transaction_isolation = 'serializable';"),
+    fault("replication-role", "ALTER ROLE app SET session_replication_role = replica;"),
+    fault("fsync", "ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();"),
+    fault("fsync", "ALTER SYSTEM SET full_page_writes = off; SELECT pg_reload_conf();"),
+    fault("synchronous-commit", "ALTER ROLE app SET synchronous_commit = off;"),
+    fault("role-timeout", "ALTER ROLE app SET statement_timeout = '50ms';"),
+    fault("role-timeout", "ALTER ROLE app SET lock_timeout = '1s';"),
+    repaired_by("clean-up", "INSERT INTO sessions (id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at)
+         SELECT gen_random_uuid(), 1, false, now(), now(), now(), now() - interval '2 days' FROM generate_series(1, 10001);
+         ANALYZE sessions;",
+        "TRUNCATE sessions; VACUUM sessions;"),
+    fault("server-log", "ALTER SYSTEM SET log_statement = 'all'; SELECT pg_reload_conf();"),
+    repaired_by("missing-table", "ALTER TABLE session_locks RENAME TO lost;", "ALTER TABLE lost RENAME TO session_locks;"),
+    repaired_by("not-a-table", "ALTER TABLE session_locks RENAME TO lost; CREATE VIEW session_locks AS SELECT * FROM lost;",
+        "DROP VIEW session_locks; ALTER TABLE lost RENAME TO session_locks;"),
+    fault("unlogged", "ALTER TABLE session_attributes SET UNLOGGED;"),
+    fault("row-security", "ALTER TABLE sessions ENABLE ROW LEVEL SECURITY;"),
+    fault("schema-right", "REVOKE USAGE ON SCHEMA public FROM app, PUBLIC;"),
+    fault("table-right", "REVOKE DELETE ON session_locks FROM app;"),
+    fault("function-right", "REVOKE EXECUTE ON FUNCTION session_move_locks(uuid[], uuid[]) FROM app;"),
+    fault("public-right", "GRANT SELECT ON sessions TO PUBLIC;"),
+    fault("visitor-right", "GRANT SELECT ON session_attributes TO anon;"),
+    fault("invalid-index", "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'sessions_user_id_idx'::regclass;"),
+    fault("disabled-trigger", "ALTER TABLE sessions DISABLE TRIGGER sessions_follow_delete;"),
+    fault("autovacuum", "ALTER TABLE sessions SET (autovacuum_enabled = false);"),
+    fault("autovacuum", "ALTER SYSTEM SET autovacuum = off; SELECT pg_reload_conf();"),
+    repaired_by("drift", "ALTER TABLE sessions ADD COLUMN note text;", "ALTER TABLE sessions DROP COLUMN note;"),
+    repaired_by("drift", "CREATE INDEX mine ON sessions (updated_at);", "DROP INDEX mine;"),
+    repaired_by("drift", "ALTER FUNCTION sessions_follow() SECURITY DEFINER;", "ALTER FUNCTION sessions_follow() SECURITY INVOKER;"),
+    repaired_by("drift", "ALTER TABLE session_locks DROP CONSTRAINT session_locks_fence_check;",
+        "ALTER TABLE session_locks ADD CONSTRAINT session_locks_fence_check CHECK (fence > 0);"),
+    repaired_by("synchronous-standby", "ALTER SYSTEM SET synchronous_standby_names = 'lost'; SELECT pg_reload_conf();",
+        "ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf();"),
+];
+
+struct Patient {
+    url: String,
+    client: Client,
+    /// As the owner of the tables.
+    _sandbox: Sandbox,
+}
+
+impl Patient {
+    async fn new() -> Self {
+        let sandbox = Sandbox::builder().durable(true).start().expect("PostgreSQL starts");
+        let world = World { schema: "public".to_owned(), ..World::on(&sandbox) };
+        let mut config = Config::default();
+        config.migrations = Migrations::Apply;
+        let owner = SessionManager::connect(&sandbox.url(), config).await.expect("the tables are made");
+        assert!(owner.shutdown(Duration::from_secs(5)).await.is_complete());
+        let client = world.client().await;
+        client.batch_execute("CREATE ROLE app LOGIN; CREATE ROLE anon;").await.unwrap();
+        let operations = include_str!("../../../../docs/operations.md");
+        let grants = operations.split("```sql").nth(1).and_then(|rest| rest.split("```").next());
+        client.batch_execute(grants.expect("the grants come first")).await.unwrap();
+        Self { url: sandbox.url().replace("postgres@", "app@"), client, _sandbox: sandbox }
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        let mut config = Config::default();
+        config.migrations = Migrations::Check;
+        let builder = SessionManager::builder(config).url(&self.url).expect("the URL is valid");
+        builder.diagnose().await.expect("the server answers")
+    }
+
+    /// Statement by statement: some do not run in a transaction block.
+    async fn run(&self, statements: &str) {
+        for statement in statements.split_inclusive(';').filter(|text| !text.trim().is_empty()) {
+            self.client
+                .batch_execute(statement)
+                .await
+                .unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        }
+    }
+
+    /// Settings that were reloaded arrive at other processes a moment later.
+    async fn diagnose_until(&self, done: impl Fn(&[Finding]) -> bool) -> Vec<Finding> {
+        let began = Instant::now();
+        loop {
+            let findings = self.diagnose().await;
+            if done(&findings) || began.elapsed() > DURATION_MAX {
+                return findings;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_finds_each_fault_and_its_fix_works() {
+    let patient = Patient::new().await;
+    assert_eq!(patient.diagnose().await, [], "the server is healthy");
+    for Fault { check, plant, repair } in FAULTS {
+        patient.run(plant).await;
+        let findings = patient.diagnose_until(|findings| !findings.is_empty()).await;
+        assert!(findings.iter().any(|finding| finding.check == *check), "{plant}: {findings:?}");
+        for finding in &findings {
+            assert!(!finding.message.is_empty() && !finding.fix.is_empty(), "{finding:?}");
+            if repair.is_none() && finding.check == *check {
+                patient.run(&finding.fix).await;
+            }
+        }
+        patient.run(repair.unwrap_or_default()).await;
+        let findings = patient.diagnose_until(<[Finding]>::is_empty).await;
+        assert_eq!(findings, [], "{plant}");
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_names_the_process_of_an_old_transaction() {
+    let patient = Patient::new().await;
+    // Without the rights of pg_monitor, a role sees the transactions of its own connections only.
+    let own = World { url: patient.url.clone(), schema: "public".to_owned() }.client().await;
+    own.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    assert_eq!(patient.diagnose().await, [], "a young transaction is no finding");
+    // The limit grows with the timeout. With such a short one, an attempt may fail.
+    let mut config = Config::default();
+    config.query_timeout = Duration::from_millis(50);
+    let began = Instant::now();
+    let finding = loop {
+        let builder = SessionManager::builder(config.clone()).url(&patient.url).expect("the URL is valid");
+        let findings = builder.diagnose().await.unwrap_or_default();
+        if let Some(finding) = findings.into_iter().find(|finding| finding.check == "old-transaction") {
+            break finding;
+        }
+        assert!(began.elapsed() < PATIENCE, "the transaction is old by now");
+    };
+    let pid: i32 = own.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    assert_eq!(finding.fix, format!("SELECT pg_terminate_backend({pid});"));
+}
+
+#[tokio::test]
+async fn the_doctor_of_a_standby_says_so() {
+    let sandbox = Sandbox::builder().durable(true).start().expect("PostgreSQL starts");
+    let mut config = Config::default();
+    config.migrations = Migrations::Apply;
+    let owner = SessionManager::connect(&sandbox.url(), config.clone()).await.expect("the tables are made");
+    assert!(owner.shutdown(Duration::from_secs(5)).await.is_complete());
+    let standby = sandbox.standby().start().expect("a standby starts");
+    let builder = SessionManager::builder(config).url(&standby.url()).expect("the URL is valid");
+    let findings = builder.diagnose().await.expect("a finding");
+    let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
+    assert_eq!(finding.check, "connection");
+    assert!(finding.message.contains("standby"), "{finding:?}");
+}
