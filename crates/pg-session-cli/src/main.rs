@@ -9,6 +9,7 @@
 )]
 
 mod demo;
+mod doctor;
 mod migrate;
 mod signals;
 mod why;
@@ -32,6 +33,7 @@ enum Command {
     /// One node of `demo --web`, which starts it.
     #[command(hide = true)]
     DemoNode,
+    Doctor(doctor::Options),
     Migrate(migrate::Options),
 }
 
@@ -42,6 +44,7 @@ async fn main() -> ExitCode {
     match program.command {
         Command::Demo(options) => Box::pin(demo::run(options)).await,
         Command::DemoNode => Box::pin(demo::run_node()).await,
+        Command::Doctor(options) => Box::pin(doctor::run(options)).await,
         Command::Migrate(options) => Box::pin(migrate::run(options)).await,
     }
 }

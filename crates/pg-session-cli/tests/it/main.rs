@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "a deadline in real time")]
 
 mod demo;
+mod doctor;
 mod documents;
 mod migrate;
 mod support;

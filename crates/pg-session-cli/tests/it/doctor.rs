@@ -1,0 +1,46 @@
+//! `pg-session doctor`: findings as text and as JSON, and exit codes for scripts.
+
+use serde_json::Value;
+
+use crate::support::{Program, World};
+
+/// A schema and a prefix that need quotes.
+const NAMES: [&str; 4] = ["--schema", "made by \"doctor\"", "--prefix", "it's_"];
+
+#[tokio::test]
+async fn the_doctor_prints_findings_and_fails_for_faults_only() {
+    let world = World::new("doctor").await;
+    let url = ["--database-url", &world.url];
+    let run = |command: &str, more: &[&str]| {
+        Program::start(&[&[command], &url[..], &NAMES[..], more].concat()).finish()
+    };
+    let end = run("doctor", &[]);
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.out.contains("fault") && end.out.contains("Run: pg-session migrate"), "{end:?}");
+
+    assert_eq!(run("migrate", &[]).code, Some(0));
+    let end = run("doctor", &[]);
+    assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
+    assert!(!end.out.contains("fault"), "{end:?}");
+    assert!(end.out.contains("warning  fsync: fsync is off"), "the test's server is fast, not safe: {end:?}");
+
+    world
+        .client
+        .batch_execute(r#"DROP TRIGGER sessions_follow_delete ON "made by ""doctor"""."it's_sessions""#)
+        .await
+        .unwrap();
+    let end = run("doctor", &["--json"]);
+    assert_eq!((end.code, end.err.as_str()), (Some(1), ""), "{end:?}");
+    let findings: Vec<Value> =
+        end.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let drift = findings.iter().find(|finding| finding["check"] == "drift").expect("the trigger is missing");
+    assert_eq!(drift["severity"], "fault");
+    assert!(drift["message"].as_str().is_some_and(|text| text.contains("sessions_follow_delete")), "{drift}");
+}
+
+#[test]
+fn the_doctor_of_a_server_that_is_not_there_finds_just_that() {
+    let end = Program::start(&["doctor", "--database-url", "postgres://app@127.0.0.1:1/app"]).finish();
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.out.starts_with("fault    connection: "), "{end:?}");
+}
