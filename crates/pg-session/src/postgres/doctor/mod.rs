@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::failure::Failure;
 use super::{Database, unexpected};
+use crate::clock::wall_now;
 use crate::config::Config;
 use crate::error::Error;
 
@@ -128,7 +129,7 @@ impl Database {
     }
 
     fn check_clock(&self) -> Option<Finding> {
-        let (there, here) = (SystemTime::from(self.policy.clock.database_now()), SystemTime::now());
+        let (there, here) = (SystemTime::from(self.policy.clock.database_now()), wall_now());
         let difference =
             there.duration_since(here).or_else(|_| here.duration_since(there)).unwrap_or_default();
         (difference > CLOCK_DIFFERENCE_MAX).then(|| Finding {
