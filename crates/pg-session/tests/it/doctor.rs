@@ -1,9 +1,10 @@
 //! Each fault that an operator can make is found, by name, with a fix that works. A healthy server has no finding.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Finding, Migrations, SessionManager};
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::support::{PATIENCE, World};
