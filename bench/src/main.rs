@@ -13,6 +13,7 @@ mod book;
 mod contest;
 mod drive;
 mod machine;
+mod names;
 mod payload;
 mod peers;
 mod plan;

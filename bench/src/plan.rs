@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use crate::names::WORKLOADS;
 use crate::ratios::{Entry, RATIOS};
-use crate::workloads::WORKLOADS;
 
 /// The run's scope and scale.
 #[derive(Debug)]

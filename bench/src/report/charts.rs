@@ -2,8 +2,8 @@
 
 use super::svg::{Bar, Chart, Kind, Scale};
 use crate::book::{Book, Metric, Spread};
+use crate::names::contenders as name;
 use crate::ratios::Outcome;
-use crate::workloads::lineup as name;
 
 /// A chart with the name of its file.
 pub(crate) struct Named<'a> {

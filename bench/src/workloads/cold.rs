@@ -6,12 +6,12 @@ use super::in_flight;
 use super::lineup::{self, Lineup, parts};
 use crate::contest::Bench;
 use crate::drive::Op;
+use crate::names::cold::NAME;
 use crate::payload::Payload;
 use crate::peers::ours::{Node, Tables};
 use crate::peers::redis::Announce;
 use crate::peers::tower_sessions::Table;
 
-pub(crate) const NAME: &str = "cold";
 const SESSIONS: usize = 100_000;
 /// One in a thousand reads may find its session in memory.
 const CACHED: usize = SESSIONS / 1_000;

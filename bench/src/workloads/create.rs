@@ -5,13 +5,13 @@ use super::in_flight;
 use super::lineup::{self, Lineup, parts};
 use crate::contest::Bench;
 use crate::drive::Op;
+use crate::names::create::NAME;
 use crate::payload::Payload;
 use crate::peers::bare_inserts::BareInserts;
 use crate::peers::ours::Tables;
 use crate::peers::redis::Announce;
 use crate::peers::tower_sessions::Table;
 
-pub(crate) const NAME: &str = "create";
 /// Sessions that are there before.
 const SESSIONS: usize = 10_000;
 const IN_FLIGHT: [usize; 2] = [1, 64];

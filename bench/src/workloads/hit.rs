@@ -21,6 +21,7 @@ use super::million::Million;
 use crate::book::{Figures, Metric};
 use crate::contest::{Bench, Contest};
 use crate::drive::{Crew, Op};
+use crate::names::hit::{NAME, UNIFORM};
 use crate::payload::Payload;
 use crate::peers::ours::{Node, Tables};
 use crate::peers::redis::{Announce, RedisPeer, Way};
@@ -28,8 +29,6 @@ use crate::peers::tower_sessions::Table;
 use crate::plan::Plan;
 use crate::servers::Servers;
 
-pub(crate) const NAME: &str = "hit";
-pub(crate) const UNIFORM: &str = "uniform";
 const ZIPF: &str = "zipf";
 /// The skew of requests over users, as caches are commonly measured.
 const ZIPF_EXPONENT: f64 = 0.99;

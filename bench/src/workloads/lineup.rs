@@ -5,29 +5,16 @@ use std::sync::Arc;
 use crate::book::Book;
 use crate::contest::{Bench, Contest};
 use crate::drive::{Crew, Op};
+pub(crate) use crate::names::contenders::{
+    BARE_BATCHES, BARE_INSERTS, BARE_INSERTS_ONE_INDEX, BARE_ONE, BARE_POOL, ONE_INDEX, OURS, REDIS,
+    REDIS_FSYNC, REDIS_FSYNC_POOL, REDIS_FSYNC_PUBLISH, REDIS_FSYNC_PUBLISH_POOL, REDIS_POOL, TOWER,
+    TOWER_MOKA, UNCOMBINED, UNLIMITED,
+};
 use crate::payload::Payload;
 use crate::peers::Peer;
 use crate::peers::redis::{Announce, RedisPeer, Way};
 use crate::plan::Plan;
 use crate::servers::Redis;
-
-pub(crate) const OURS: &str = "ours";
-pub(crate) const UNCOMBINED: &str = "ours, combining off";
-pub(crate) const BARE_ONE: &str = "bare statement, 1 connection";
-pub(crate) const BARE_POOL: &str = "bare statement, pool of 32";
-pub(crate) const BARE_BATCHES: &str = "bare batches, 2 connections";
-pub(crate) const BARE_INSERTS: &str = "bare batches, three indices";
-pub(crate) const BARE_INSERTS_ONE_INDEX: &str = "bare batches, one index";
-pub(crate) const UNLIMITED: &str = "ours, without the limit";
-pub(crate) const ONE_INDEX: &str = "ours, without the limit, one index";
-pub(crate) const REDIS: &str = "redis, multiplexed";
-pub(crate) const REDIS_POOL: &str = "redis, pool of 32";
-pub(crate) const REDIS_FSYNC: &str = "redis fsync, multiplexed";
-pub(crate) const REDIS_FSYNC_POOL: &str = "redis fsync, pool of 32";
-pub(crate) const REDIS_FSYNC_PUBLISH: &str = "redis fsync, publish, multiplexed";
-pub(crate) const REDIS_FSYNC_PUBLISH_POOL: &str = "redis fsync, publish, pool of 32";
-pub(crate) const TOWER: &str = "tower-sessions sqlx";
-pub(crate) const TOWER_MOKA: &str = "tower-sessions sqlx + moka";
 
 /// Contenders with the same numbered sessions.
 pub(crate) struct Lineup<'a> {

@@ -9,14 +9,10 @@ use serde::Deserialize;
 use super::lineup::parts;
 use crate::book::Metric;
 use crate::contest::Bench;
+use crate::names::memory::{FIVE, HELD, NAME, ONE};
 use crate::payload::Payload;
 use crate::peers::ours::Tables;
 
-pub(crate) const NAME: &str = "memory";
-pub(crate) const ONE: &str = "100 000 sessions, 1 attribute";
-pub(crate) const FIVE: &str = "100 000 sessions, 5 attributes";
-/// As the allocator counts it.
-pub(crate) const HELD: &str = "ours, held beyond text";
 /// As the kernel counts it.
 const RESIDENT: &str = "ours, resident beyond text";
 const SESSIONS: usize = 100_000;

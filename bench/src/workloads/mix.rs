@@ -5,10 +5,10 @@ use super::lineup::{self, Lineup, parts};
 use super::nodes::nodes;
 use crate::contest::Bench;
 use crate::drive::Op;
+use crate::names::mix::NAME;
 use crate::payload::Payload;
 use crate::peers::redis::Announce;
 
-pub(crate) const NAME: &str = "mix";
 const CASE: &str = "95 % reads, 5 % updates, 64 in flight";
 const OURS: &str = "ours, two nodes";
 const SESSIONS: usize = 10_000;

@@ -21,23 +21,7 @@ use anyhow::bail;
 
 use self::million::Million;
 use crate::contest::Bench;
-
-/// Every workload, in the order in which they run: those that share a table of a million sessions first.
-pub(crate) const WORKLOADS: [&str; 13] = [
-    hit::NAME,
-    update_rows::NAME,
-    read::NAME,
-    cold::NAME,
-    update::NAME,
-    update_big::NAME,
-    create::NAME,
-    mix::NAME,
-    nodes::NAME,
-    propagation::NAME,
-    touch::NAME,
-    memory::NAME,
-    start::NAME,
-];
+use crate::names::{self, WORKLOADS};
 
 /// Runs what the plan wants.
 ///
@@ -50,7 +34,7 @@ pub(crate) async fn run_all(bench: &mut Bench) -> anyhow::Result<()> {
             continue;
         }
         run(name, bench, &mut million).await?;
-        if name != hit::NAME {
+        if name != names::hit::NAME {
             million = Million::default();
             bench.servers.clear().await?;
         }
@@ -61,19 +45,19 @@ pub(crate) async fn run_all(bench: &mut Bench) -> anyhow::Result<()> {
 /// Boxed: their futures are large and of many kinds.
 async fn run(name: &str, bench: &mut Bench, million: &mut Million) -> anyhow::Result<()> {
     match name {
-        hit::NAME => Box::pin(hit::run(bench, million)).await,
-        update_rows::NAME => Box::pin(update_rows::run(bench, million)).await,
-        read::NAME => Box::pin(read::run(bench)).await,
-        cold::NAME => Box::pin(cold::run(bench)).await,
-        update::NAME => Box::pin(update::run(bench)).await,
-        update_big::NAME => Box::pin(update_big::run(bench)).await,
-        create::NAME => Box::pin(create::run(bench)).await,
-        mix::NAME => Box::pin(mix::run(bench)).await,
-        nodes::NAME => Box::pin(nodes::run(bench)).await,
-        propagation::NAME => Box::pin(propagation::run(bench)).await,
-        touch::NAME => Box::pin(touch::run(bench)).await,
-        memory::NAME => Box::pin(memory::run(bench)).await,
-        start::NAME => Box::pin(start::run(bench)).await,
+        names::hit::NAME => Box::pin(hit::run(bench, million)).await,
+        names::update_rows::NAME => Box::pin(update_rows::run(bench, million)).await,
+        names::read::NAME => Box::pin(read::run(bench)).await,
+        names::cold::NAME => Box::pin(cold::run(bench)).await,
+        names::update::NAME => Box::pin(update::run(bench)).await,
+        names::update_big::NAME => Box::pin(update_big::run(bench)).await,
+        names::create::NAME => Box::pin(create::run(bench)).await,
+        names::mix::NAME => Box::pin(mix::run(bench)).await,
+        names::nodes::NAME => Box::pin(nodes::run(bench)).await,
+        names::propagation::NAME => Box::pin(propagation::run(bench)).await,
+        names::touch::NAME => Box::pin(touch::run(bench)).await,
+        names::memory::NAME => Box::pin(memory::run(bench)).await,
+        names::start::NAME => Box::pin(start::run(bench)).await,
         other => bail!("nobody runs the workload {other}"),
     }
 }

@@ -5,15 +5,12 @@ use std::sync::Arc;
 use super::lineup::{Lineup, parts};
 use crate::contest::Bench;
 use crate::drive::Op;
+use crate::names::nodes::{FOUR, NAME, ONE, UPDATES};
 use crate::payload::Payload;
 use crate::peers::Peer;
 use crate::peers::ours::Tables;
 use crate::servers::Servers;
 
-pub(crate) const NAME: &str = "nodes";
-pub(crate) const UPDATES: &str = "updates, 64 in flight on each";
-pub(crate) const ONE: &str = "one node";
-pub(crate) const FOUR: &str = "four nodes";
 const SESSIONS: usize = 10_000;
 const IN_FLIGHT: usize = 64;
 

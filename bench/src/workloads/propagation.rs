@@ -19,17 +19,14 @@ use super::lineup::parts;
 use crate::book::{Figures, Metric};
 use crate::contest::{Bench, Contest};
 use crate::drive::{Crew, Op};
+use crate::names::propagation::{IDLE, NAME, NOTIFY, OURS};
 use crate::payload::{COUNTER, Payload};
 use crate::peers::ours::{Node, Tables};
 use crate::plan::Plan;
 use crate::servers::{Database, Servers};
 
-pub(crate) const NAME: &str = "propagation";
-pub(crate) const IDLE: &str = "idle";
 const LOADED: &str = "beside 64 updates in flight";
-pub(crate) const OURS: &str = "ours, acknowledged to visible";
 const OURS_SENT: &str = "ours, sent to visible";
-pub(crate) const NOTIFY: &str = "bare NOTIFY, sent to received";
 const STATEMENT: &str = "bare statement, acknowledged to received";
 
 /// Sessions under load, and beyond them those that are watched.

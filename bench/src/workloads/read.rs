@@ -4,12 +4,12 @@ use super::in_flight;
 use super::lineup::{self, Lineup, parts};
 use crate::contest::Bench;
 use crate::drive::Op;
+use crate::names::read::NAME;
 use crate::payload::Payload;
 use crate::peers::ours::Tables;
 use crate::peers::redis::Announce;
 use crate::peers::tower_sessions::Table;
 
-pub(crate) const NAME: &str = "read";
 const SESSIONS: usize = 10_000;
 const IN_FLIGHT: [usize; 2] = [1, 64];
 

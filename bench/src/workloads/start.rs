@@ -7,10 +7,10 @@ use anyhow::{Context, ensure};
 use super::lineup::{self, parts};
 use crate::book::{Metric, Spread};
 use crate::contest::{Bench, Contest};
+use crate::names::start::NAME;
 use crate::payload::Payload;
 use crate::peers::ours::{PATIENCE, Tables};
 
-pub(crate) const NAME: &str = "start";
 const CASE: &str = "connect to first read, in sync";
 const SESSIONS: usize = 100_000;
 

@@ -8,10 +8,10 @@ use anyhow::{Context, ensure};
 use super::lineup::{self, parts};
 use crate::book::{Figures, Metric};
 use crate::contest::{Bench, Contest};
+use crate::names::touch::NAME;
 use crate::payload::Payload;
 use crate::peers::ours::{PATIENCE, Tables};
 
-pub(crate) const NAME: &str = "touch";
 const CASE: &str = "100 000 sessions";
 const SESSIONS: usize = 100_000;
 

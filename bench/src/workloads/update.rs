@@ -5,6 +5,7 @@ use super::in_flight;
 use super::lineup::{self, Lineup, parts};
 use crate::contest::Bench;
 use crate::drive::Op;
+use crate::names::update::NAME;
 use crate::payload::Payload;
 use crate::peers::bare::Bare;
 use crate::peers::bare_batches::BareBatches;
@@ -13,7 +14,6 @@ use crate::peers::pool::CONNECTIONS;
 use crate::peers::redis::Announce;
 use crate::peers::tower_sessions::Table;
 
-pub(crate) const NAME: &str = "update";
 const SESSIONS: usize = 10_000;
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
 

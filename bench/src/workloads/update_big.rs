@@ -5,16 +5,14 @@ use super::in_flight;
 use super::lineup::{self, Lineup, parts};
 use crate::contest::Bench;
 use crate::drive::Op;
+use crate::names::update_big::{NAME, OURS_SMALL};
 use crate::payload::Payload;
 use crate::peers::ours::Tables;
 use crate::peers::redis::Announce;
 use crate::peers::tower_sessions::Table;
 
-pub(crate) const NAME: &str = "update_big";
 const SESSIONS: usize = 10_000;
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
-/// The same node with small sessions, in the same rounds.
-pub(crate) const OURS_SMALL: &str = "ours, small sessions";
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (plan, servers, book) = parts(bench);

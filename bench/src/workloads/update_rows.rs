@@ -13,12 +13,10 @@ use super::million::Million;
 use crate::book::{Figures, Metric};
 use crate::contest::{Bench, Contest};
 use crate::drive::{Crew, Op};
+use crate::names::update_rows::{LARGE, NAME, SMALL};
 use crate::payload::Payload;
 use crate::peers::ours::Tables;
 
-pub(crate) const NAME: &str = "update_rows";
-pub(crate) const SMALL: &str = "10 000 rows";
-pub(crate) const LARGE: &str = "1 000 000 rows";
 const SESSIONS: usize = 10_000;
 const IN_FLIGHT: usize = 64;
 

@@ -8,9 +8,9 @@
 use arrayvec::ArrayVec;
 
 use crate::guard::Guard;
+use crate::policy::Policy;
 use crate::tally::Seen;
 use crate::version::Version;
-use crate::world::Policy;
 
 /// Invalidations that the stripe remembers one by one: two, where the library has four, to see some forgotten.
 const REMEMBERED: usize = 2;

@@ -12,9 +12,9 @@ use arrayvec::ArrayVec;
 use crate::cache::{Cache, Ticket};
 use crate::database::Database;
 use crate::guard::Guard;
+use crate::policy::{Ending, Policy};
 use crate::tally::Seen;
 use crate::version::Version;
-use crate::world::Policy;
 
 /// Events on their way; the bounds of a model see to it that there is room.
 const EVENTS_MAX: usize = 10;
@@ -30,19 +30,6 @@ pub enum Event {
         age: u8,
     },
     Lost,
-}
-
-/// How the session ends, and what is notified.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Ending {
-    /// By its id.
-    Session,
-    /// With all sessions of its user, or of its group.
-    Owner,
-    /// With all sessions.
-    All,
-    /// By itself, on the database's clock. Nobody is notified.
-    Expiry,
 }
 
 impl Ending {

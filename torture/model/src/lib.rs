@@ -18,6 +18,7 @@ pub mod database;
 pub mod guard;
 pub mod hearing;
 pub mod node;
+pub mod policy;
 pub mod promise;
 pub mod reading;
 pub mod tally;

@@ -2,8 +2,8 @@
 
 use crate::cache::Cache;
 use crate::hearing::Hearing;
+use crate::policy::Policy;
 use crate::reading::Reading;
-use crate::world::Policy;
 use crate::writing::Writing;
 
 /// More than the longest queue, a reconnect and a barrier take.

@@ -11,10 +11,10 @@ use crate::cache::{Cache, Record, Slot, Ticket};
 use crate::database::Database;
 use crate::guard::Guard;
 use crate::hearing::Hearing;
+use crate::policy::Policy;
 use crate::promise::{Broken, Floor};
 use crate::tally::Seen;
 use crate::version::Version;
-use crate::world::Policy;
 
 /// Where the reader is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,59 +1,16 @@
 //! The world: a database, nodes, and everything that may happen next.
 
-use std::sync::Arc;
-
 use arrayvec::ArrayVec;
 use stateright::{Model, Property};
 
 use crate::database::Database;
-use crate::guard::Guard;
-use crate::hearing::{Ending, Event, Resync};
+use crate::hearing::{Event, Resync};
 use crate::node::Node;
+use crate::policy::{Ending, Policy};
 use crate::promise::Broken;
 use crate::reading::Reader;
-use crate::tally::Tally;
 use crate::version::Version;
 use crate::writing::{Delete, Update};
-
-/// What may happen, and how often, so that there is an end to it.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Nodes with all three lanes.
-    pub nodes: usize,
-    /// Whether there is one more node, of which only the commits matter.
-    pub elsewhere: bool,
-    /// Updates, by anybody.
-    pub updates: u8,
-    /// How the session may end, once: deleted by anybody, or by itself.
-    pub ending: Option<Ending>,
-    /// Whether the outcome of an update may stay unknown to its node.
-    pub unknown: bool,
-    /// Connections that may break.
-    pub disconnects: u8,
-    /// The trust window, in ticks; time has no bound.
-    pub window: u8,
-    /// Whether what a lane does without waiting for anybody is one step.
-    pub coarse: bool,
-}
-
-/// A protocol: bounds, perhaps guards that were taken away, and what was seen of it.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    pub bounds: Bounds,
-    pub removed: &'static [Guard],
-    pub tally: Arc<Tally>,
-}
-
-impl Policy {
-    #[must_use]
-    pub fn new(bounds: Bounds, removed: &'static [Guard]) -> Self {
-        Self { bounds, removed, tally: Arc::default() }
-    }
-
-    pub(crate) fn holds(&self, guard: Guard) -> bool {
-        !self.removed.contains(&guard)
-    }
-}
 
 /// Everything at one moment.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

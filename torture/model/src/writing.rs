@@ -12,9 +12,9 @@
 use crate::cache::{Cache, Record, Ticket};
 use crate::database::Database;
 use crate::guard::Guard;
+use crate::policy::Policy;
 use crate::tally::Seen;
 use crate::version::Version;
-use crate::world::Policy;
 
 /// Where the update is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,8 +1,8 @@
 //! Every guard is needed: without it, there is a story in which a promise is broken, and it is printed.
 
 use pg_session_model::guard::Guard;
-use pg_session_model::hearing::Ending;
-use pg_session_model::world::{Bounds, Policy};
+use pg_session_model::policy::Ending;
+use pg_session_model::policy::{Bounds, Policy};
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// One node and a delete.

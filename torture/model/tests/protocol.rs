@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use pg_session_model::hearing::Ending;
+use pg_session_model::policy::Ending;
+use pg_session_model::policy::{Bounds, Policy};
 use pg_session_model::tally::Seen;
-use pg_session_model::world::{Bounds, Policy};
 use stateright::{Checker, Model};
 
 /// One node, step by step, and another whose commits come at any moment.

@@ -1,0 +1,106 @@
+//! The names of workloads, their cases and their contenders, as the reports show them.
+
+/// Every workload, in the order in which they run. Those that share a table of a million sessions come first.
+pub(crate) const WORKLOADS: [&str; 13] = [
+    hit::NAME,
+    update_rows::NAME,
+    read::NAME,
+    cold::NAME,
+    update::NAME,
+    update_big::NAME,
+    create::NAME,
+    mix::NAME,
+    nodes::NAME,
+    propagation::NAME,
+    touch::NAME,
+    memory::NAME,
+    start::NAME,
+];
+
+/// Contenders of more than one workload.
+pub(crate) mod contenders {
+    pub(crate) const OURS: &str = "ours";
+    pub(crate) const UNCOMBINED: &str = "ours, combining off";
+    pub(crate) const BARE_ONE: &str = "bare statement, 1 connection";
+    pub(crate) const BARE_POOL: &str = "bare statement, pool of 32";
+    pub(crate) const BARE_BATCHES: &str = "bare batches, 2 connections";
+    pub(crate) const BARE_INSERTS: &str = "bare batches, three indices";
+    pub(crate) const BARE_INSERTS_ONE_INDEX: &str = "bare batches, one index";
+    pub(crate) const UNLIMITED: &str = "ours, without the limit";
+    pub(crate) const ONE_INDEX: &str = "ours, without the limit, one index";
+    pub(crate) const REDIS: &str = "redis, multiplexed";
+    pub(crate) const REDIS_POOL: &str = "redis, pool of 32";
+    pub(crate) const REDIS_FSYNC: &str = "redis fsync, multiplexed";
+    pub(crate) const REDIS_FSYNC_POOL: &str = "redis fsync, pool of 32";
+    pub(crate) const REDIS_FSYNC_PUBLISH: &str = "redis fsync, publish, multiplexed";
+    pub(crate) const REDIS_FSYNC_PUBLISH_POOL: &str = "redis fsync, publish, pool of 32";
+    pub(crate) const TOWER: &str = "tower-sessions sqlx";
+    pub(crate) const TOWER_MOKA: &str = "tower-sessions sqlx + moka";
+}
+
+pub(crate) mod hit {
+    pub(crate) const NAME: &str = "hit";
+    pub(crate) const UNIFORM: &str = "uniform";
+}
+
+pub(crate) mod update_rows {
+    pub(crate) const NAME: &str = "update_rows";
+    pub(crate) const SMALL: &str = "10 000 rows";
+    pub(crate) const LARGE: &str = "1 000 000 rows";
+}
+
+pub(crate) mod read {
+    pub(crate) const NAME: &str = "read";
+}
+
+pub(crate) mod cold {
+    pub(crate) const NAME: &str = "cold";
+}
+
+pub(crate) mod update {
+    pub(crate) const NAME: &str = "update";
+}
+
+pub(crate) mod update_big {
+    pub(crate) const NAME: &str = "update_big";
+    /// The same node with small sessions, in the same rounds.
+    pub(crate) const OURS_SMALL: &str = "ours, small sessions";
+}
+
+pub(crate) mod create {
+    pub(crate) const NAME: &str = "create";
+}
+
+pub(crate) mod mix {
+    pub(crate) const NAME: &str = "mix";
+}
+
+pub(crate) mod nodes {
+    pub(crate) const NAME: &str = "nodes";
+    pub(crate) const UPDATES: &str = "updates, 64 in flight on each";
+    pub(crate) const ONE: &str = "one node";
+    pub(crate) const FOUR: &str = "four nodes";
+}
+
+pub(crate) mod propagation {
+    pub(crate) const NAME: &str = "propagation";
+    pub(crate) const IDLE: &str = "idle";
+    pub(crate) const OURS: &str = "ours, acknowledged to visible";
+    pub(crate) const NOTIFY: &str = "bare NOTIFY, sent to received";
+}
+
+pub(crate) mod touch {
+    pub(crate) const NAME: &str = "touch";
+}
+
+pub(crate) mod memory {
+    pub(crate) const NAME: &str = "memory";
+    pub(crate) const ONE: &str = "100 000 sessions, 1 attribute";
+    pub(crate) const FIVE: &str = "100 000 sessions, 5 attributes";
+    /// As the allocator counts it.
+    pub(crate) const HELD: &str = "ours, held beyond text";
+}
+
+pub(crate) mod start {
+    pub(crate) const NAME: &str = "start";
+}

@@ -1,0 +1,59 @@
+//! What a search explores: its bounds, and the protocol with or without its guards.
+
+use std::sync::Arc;
+
+use crate::guard::Guard;
+use crate::tally::Tally;
+
+/// How the session ends, and what is notified.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ending {
+    /// By its id.
+    Session,
+    /// With all sessions of its user, or of its group.
+    Owner,
+    /// With all sessions.
+    All,
+    /// By itself, on the database's clock. Nobody is notified.
+    Expiry,
+}
+
+/// What may happen, and how often, so that there is an end to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Nodes with all three lanes.
+    pub nodes: usize,
+    /// Whether there is one more node, of which only the commits matter.
+    pub elsewhere: bool,
+    /// Updates, by anybody.
+    pub updates: u8,
+    /// How the session may end, once: deleted by anybody, or by itself.
+    pub ending: Option<Ending>,
+    /// Whether the outcome of an update may stay unknown to its node.
+    pub unknown: bool,
+    /// Connections that may break.
+    pub disconnects: u8,
+    /// The trust window, in ticks; time has no bound.
+    pub window: u8,
+    /// Whether what a lane does without waiting for anybody is one step.
+    pub coarse: bool,
+}
+
+/// A protocol: its bounds, the guards that are removed, and what the search has seen.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub bounds: Bounds,
+    pub removed: &'static [Guard],
+    pub tally: Arc<Tally>,
+}
+
+impl Policy {
+    #[must_use]
+    pub fn new(bounds: Bounds, removed: &'static [Guard]) -> Self {
+        Self { bounds, removed, tally: Arc::default() }
+    }
+
+    pub(crate) fn holds(&self, guard: Guard) -> bool {
+        !self.removed.contains(&guard)
+    }
+}
