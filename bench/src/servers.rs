@@ -100,7 +100,7 @@ impl Servers {
     }
 
     /// Away with everything that was filled in, so that neither autovacuum nor a checkpoint nor a rewrite looks at it
-    /// during somebody else's turn.
+    /// during the turn of another contender.
     pub(crate) async fn clear(&self) -> anyhow::Result<()> {
         let admin = connect(&self.postgres.url()).await?;
         let made = self.made.load(Ordering::Relaxed);
@@ -147,7 +147,7 @@ pub(crate) async fn connect(url: &str) -> anyhow::Result<Client> {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.context("no connection to PostgreSQL")?;
     tokio::spawn(async move {
-        // At the end of a run the server ends its connections: whoever still asks gets the error.
+        // At the end of a run the server ends its connections: clients with open requests get the error.
         let _ = connection.await;
     });
     Ok(client)

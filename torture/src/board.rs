@@ -52,7 +52,7 @@ impl Board {
         Err(io::Error::other("an entry of the board stays torn"))
     }
 
-    /// Puts `new` in the place of `old`, unless somebody else was first. Two who come at the very same moment may both
+    /// Puts `new` in the place of `old`, unless another task was first. Two tasks at the same moment may both
     /// succeed: then one of the two sessions is on no slot, and ends by its user's limit.
     pub fn replace(&self, slot: usize, old: Uuid, new: Uuid) -> io::Result<()> {
         if self.read(slot)?.now != old {

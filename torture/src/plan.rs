@@ -1,4 +1,4 @@
-//! What a run and a node are told: the parameters that have to be the same on all sides.
+//! The parameters of a run and of a node: those that have to be the same on all sides.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub const CLIENTS: usize = 24;
 pub const LOCKERS: usize = 2;
 pub const LOCKS: u64 = 4;
 
-/// What one process of a node is told, as JSON in its only argument.
+/// The parameters of one process of a node, as JSON in its only argument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodePlan {
     /// Which node it is, from 0, and of how many.

@@ -13,7 +13,7 @@ use super::{Peer, Stored};
 use crate::payload::Payload;
 use crate::servers::{Database, Servers};
 
-/// Where the updates are notified. Somebody listens, as each of our nodes does.
+/// Where the updates are notified. One connection listens, as each of our nodes does.
 pub(crate) const CHANNEL: &str = "bare";
 
 /// The bare table, filled, and the connections to it.

@@ -1,6 +1,6 @@
 //! The floor under combined updates: what PostgreSQL alone makes of rows that are updated many at a time. Two connections, as
 //! ours has statements under way, and half of what is in flight in each statement; no tasks that wait for it, no memory to
-//! keep, no checks, nobody told. Nobody who combines updates, and waits for the flush, has less to do.
+//! keep, no checks, no notifications. It is a lower bound for every client that combines updates and waits for the flush.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,7 +73,7 @@ impl BareBatches {
 }
 
 /// One turn of batches: on each connection one after the other, of what is in flight the connection's share of rows. `batch`
-/// is told how many rows, and how many were written on its connection before; what it says was written is counted.
+/// receives the number of rows, and how many were written on its connection before; what it says was written is counted.
 pub(super) async fn drive(
     connections: &[(Client, Statement)],
     counted: &AtomicU64,

@@ -1,6 +1,6 @@
 //! The floor under combined creates: what PostgreSQL alone makes of rows like ours that are inserted many at a time. Two
 //! connections, as ours has statements under way, and half of what is in flight in each statement; no tasks that wait for
-//! it, no memory to keep, no limit to look up, nothing to be returned. Whoever combines creates, and waits for the flush, has no less to do.
+//! it, no memory to keep, no limit to look up, nothing to be returned. It is a lower bound for every client that combines creates and waits for the flush.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

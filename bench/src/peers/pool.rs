@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Connections of a pooled contender.
 pub(crate) const CONNECTIONS: usize = 32;
 
-/// Idle connections, and whoever waits for one.
+/// Idle connections, and the callers that wait for one.
 #[derive(Clone)]
 pub(crate) struct Pool<T> {
     idle: Arc<Mutex<Vec<T>>>,

@@ -50,7 +50,7 @@ pub(crate) struct RedisPeer {
     announce: Announce,
     sessions: usize,
     created: AtomicU64,
-    /// Somebody who hears what is published, as each of our nodes does.
+    /// A subscriber of the channel, as each of our nodes is.
     _listener: Option<Listener>,
 }
 

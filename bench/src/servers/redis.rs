@@ -29,7 +29,7 @@ rm -rf "$dir"
 
 /// How long the server may take to answer, at its start and in a turn.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Somebody else may take the port between our look and the server's start.
+/// Another process may take the port between our look and the server's start.
 const PORT_TRIES_MAX: usize = 5;
 /// Redis's default.
 const DATABASES: i64 = 16;
@@ -73,7 +73,7 @@ pub(crate) fn installed() -> Option<String> {
 
 impl Redis {
     /// # Errors
-    /// If it does not start, or does not persist as it was told to.
+    /// If it does not start, or does not persist as configured.
     pub(crate) async fn start(
         parent: &Path,
         persistence: Persistence,

@@ -1,4 +1,4 @@
-//! A table of a million sessions and a node that has them all in memory: made once, for whoever needs it.
+//! A table of a million sessions and a node that has them all in memory: made once, for all workloads that need it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::servers::Servers;
 /// Sessions in the table.
 pub(crate) const SESSIONS: usize = 1_000_000;
 
-/// The node, once somebody has asked for it.
+/// The node, once a workload has asked for it.
 #[derive(Default)]
 pub(crate) struct Million(Option<(Node, Arc<Crew>)>);
 

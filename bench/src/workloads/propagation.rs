@@ -1,9 +1,9 @@
 //! Propagation: how long after an update on one node another node shows it.
 //!
 //! What counts is the time from the acknowledgement, since until then nobody has been promised anything: how long a user
-//! who was told "saved" may still meet the old state elsewhere. It includes the other node's read of the new version
+//! that got its answer may still meet the old state elsewhere. It includes the other node's read of the new version
 //! from the database. The floor is a bare NOTIFY from the moment it is *sent* on one connection until it is received on
-//! another; it changes no row, so it waits for no disk. For whoever wants to compare otherwise, both are also taken the
+//! another; it changes no row, so it waits for no disk. For other comparisons, both are also taken the
 //! other way round: ours from its sending, and a durable single-row statement with a NOTIFY from its acknowledgement.
 
 use std::sync::Arc;
@@ -95,7 +95,7 @@ async fn watch(writer: &Node, reader: &Node, from: From, span: Duration) -> anyh
     let (begun, mut took) = (Instant::now(), Vec::new());
     for &id in writer.tables.ids[LOAD_SESSIONS..].iter().cycle() {
         let mut session = writer.manager.get(id).await?.context("a session is gone")?;
-        // In the reader's memory: it would otherwise be told nothing that it does not load anyway.
+        // In the reader's memory: without an entry, a notification changes nothing.
         reader.manager.get(id).await?.context("a session is gone")?;
         let old = session.version();
         session.set(COUNTER, &Payload::Small.counter(old.get().unsigned_abs()))?;
@@ -180,7 +180,7 @@ async fn hear(database: &Database) -> anyhow::Result<(Client, mpsc::UnboundedRec
     Ok((client, received))
 }
 
-/// From one instant to another, which may be the earlier: a node may show an update before its author is told.
+/// From one instant to another, which may be the earlier: a node may show an update before its author has the answer.
 fn micros(from: Instant, to: Instant) -> f64 {
     let later = to.saturating_duration_since(from).as_secs_f64();
     let earlier = from.saturating_duration_since(to).as_secs_f64();

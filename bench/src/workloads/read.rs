@@ -1,4 +1,4 @@
-//! Reads of sessions that are in memory, by whoever has one, as requests: each read is a task's await.
+//! Reads of sessions that are in memory, by every contender with a cache, as requests: each read is a task's await.
 
 use super::in_flight;
 use super::lineup::{self, Lineup, parts};

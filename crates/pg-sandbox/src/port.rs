@@ -1,6 +1,6 @@
 //! A TCP port on the loopback interface that stays ours, also while no server listens on it.
 //!
-//! "Bind to port 0, look at the number, let go" is a race, twice: another sandbox may be told the same number
+//! "Bind to port 0, look at the number, let go" is a race, twice: another sandbox may get the same number
 //! before the server binds it, and anybody may take it while the server is restarted. A client that reconnects to a
 //! dead port can even be given that port as its own and end up connected to itself. On Linux a socket that is
 //! bound but never listens closes all three gaps: connections are refused, nobody else is handed the port, and the

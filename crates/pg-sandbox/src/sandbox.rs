@@ -29,7 +29,7 @@ const PORT_TRIES_MAX: usize = 8;
 
 /// A private PostgreSQL server, gone without a trace when this value is dropped or its process ends.
 ///
-/// **It trusts everybody who reaches it**: it listens on 127.0.0.1 only, and whoever has an account on the machine can
+/// **It trusts every client that reaches it**: it listens on 127.0.0.1 only, and every user with an account on the machine can
 /// connect as superuser. Keep secrets out of it.
 ///
 /// All calls take `&self`, so one sandbox can live in a static and serve all tests of a binary; a static is never

@@ -24,13 +24,13 @@ const START_WAIT: Duration = Duration::from_secs(120);
 /// How long a fast shutdown may take, its checkpoint included.
 const STOP_WAIT: Duration = Duration::from_secs(60);
 
-/// What PostgreSQL says when somebody else has its port.
+/// What PostgreSQL says when another process has its port.
 const PORT_TAKEN: &str = "Address already in use";
 
 /// Why a server did not start.
 #[derive(Debug)]
 pub(crate) enum StartError {
-    /// Somebody else listens on the port: another one may do.
+    /// Another process listens on the port. A different port may work.
     PortTaken(Error),
     /// Anything else.
     Failed(Error),

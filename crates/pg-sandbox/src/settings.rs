@@ -53,10 +53,10 @@ impl Settings {
     pub(crate) fn render(&self, directory: &Directory) -> Result<String, Error> {
         let socket_dir = directory.sockets().to_string_lossy().into_owned();
         let mut lines: Vec<(&str, &str)> = vec![
-            // Loopback only: the sandbox trusts whoever reaches it.
+            // Loopback only: the sandbox trusts every client that reaches it.
             ("listen_addresses", "127.0.0.1"),
             ("unix_socket_directories", &socket_dir),
-            // In the title of every process: whoever looks at `ps` sees which sandbox it belongs to.
+            // In the title of every process: `ps` shows which sandbox it belongs to.
             ("cluster_name", directory.name()),
             // Files in the data directory: nothing is left in /dev/shm after a kill -9.
             ("dynamic_shared_memory_type", "mmap"),

@@ -121,8 +121,8 @@ impl Owner {
     fn listen(&mut self) -> String {
         let mut line = String::new();
         while self.out.read_line(&mut line).unwrap() > 0 {
-            if let Some(told) = line.strip_prefix("> ") {
-                return told.trim_end().to_owned();
+            if let Some(answer) = line.strip_prefix("> ") {
+                return answer.trim_end().to_owned();
             }
             line.clear();
         }
@@ -141,7 +141,7 @@ impl Owner {
     /// Signals the whole group, and waits for the owner.
     fn signal_group(&mut self, signal: Signal) -> ExitStatus {
         kill(Pid::from_raw(-i32::try_from(self.child.id()).unwrap()), signal).unwrap();
-        // Whoever starts the tests with the signal ignored (`nohup … &` in a script) hands that on.
+        // A process that starts the tests with the signal ignored (`nohup … &` in a script) hands that on.
         let mut ended = None;
         let look = || {
             ended = self.child.try_wait().unwrap();

@@ -46,7 +46,7 @@ async fn main() -> Result<(), Trouble> {
     println!("20 clicks at once, {} saved, each refused save was tried again", count(&a, id).await?);
     println!("refused because another tab was quicker: {refused} times");
 
-    // The same, without a loop of our own. It reads again only if somebody else was quicker.
+    // The same, without a loop of our own. It reads again only after a conflict.
     let session = a.modify(id, |session| {
         let mut cart: Vec<u32> = session.get("cart")?.unwrap_or_default();
         cart.retain(|&item| item < 5);

@@ -61,7 +61,7 @@ async fn midnight(
     let lock = node.lock("nightly-report").label(&name).lease(Duration::from_secs(30));
     let lease = match lock.wait(Duration::from_secs(10)).await {
         Ok(lease) => lease,
-        Err(LockError::Held { .. }) => return Ok(false), // somebody else is at it still
+        Err(LockError::Held { .. }) => return Ok(false), // another node still runs the job
         Err(error) => return Err(error.into()),
     };
     let is_new = reports.send(night);

@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     slow_request(&sessions, laptop).await?;
 
-    // A new password: everybody else is out, and whoever typed it stays.
+    // A new password: all other sessions of the user end, and this one stays.
     let ended = sessions.delete_user_sessions_except(ann, phone).await?;
     println!("{ended} other session ended with the new password");
     for (device, id) in [("laptop", laptop), ("tablet", tablet), ("phone", phone)] {

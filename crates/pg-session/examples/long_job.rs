@@ -1,4 +1,4 @@
-//! A job that takes longer than its lease: the lease is renewed while it works, the job is told when it is lost, and its
+//! A job that takes longer than its lease: the lease is renewed while it works, the job learns of a loss, and its
 //! fence keeps a late write out.
 //!
 //! ```text
@@ -79,6 +79,6 @@ struct Index(AtomicI64);
 impl Index {
     fn write(&self, fence: Fence) -> &'static str {
         let highest = self.0.fetch_max(fence.get(), Ordering::SeqCst);
-        if fence.get() >= highest { "accepted" } else { "refused, somebody else has held the lock since" }
+        if fence.get() >= highest { "accepted" } else { "refused, another holder has had the lock since" }
     }
 }

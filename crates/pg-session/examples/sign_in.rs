@@ -1,5 +1,5 @@
 //! A visitor fills a cart and signs in: the session goes on under a new id, with the cart. The old id answers for a
-//! moment, so that the page's other requests are not thrown out, and never shows that somebody has signed in.
+//! moment, so that the page's other requests are not thrown out, and never shows the new user.
 //!
 //! ```text
 //! cargo run --example sign_in                     # on a private PostgreSQL that goes away again
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.migrations = Migrations::Apply;
     let sessions = SessionManager::connect(&url, config).await?;
 
-    // Nobody in particular, and somebody else may know this id: it may have been planted.
+    // The visitor is anonymous. An attacker may have planted this id.
     let mut session = sessions.create_anonymous().set("cart", &["book"])?.set("page", "/welcome")?.await?;
     let old = session.id();
     println!("a visitor: user {:?}, {:?}", session.user_id(), session.keys());

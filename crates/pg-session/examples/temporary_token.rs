@@ -1,4 +1,4 @@
-//! A short-lived token for somebody else's API, kept in the session and shared by all nodes: fetched when there is none,
+//! A short-lived token for another service's API, kept in the session and shared by all nodes: fetched when there is none,
 //! used while it lasts, gone a little before it ends.
 //!
 //! ```text

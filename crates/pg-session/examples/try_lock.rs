@@ -1,4 +1,4 @@
-//! Two tabs press "pay" at once: the second one is not kept waiting, but told. The lock belongs to the session, so other
+//! Two tabs press "pay" at once: the second one gets an error instead of waiting. The lock belongs to the session, so other
 //! users pay undisturbed.
 //!
 //! ```text
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let a = a.clone();
         tokio::spawn(async move {
             pay(&a, ann, async {
-                let _ = at_the_bank.send(()); // somebody waits for it below
+                let _ = at_the_bank.send(()); // the receiver waits below
                 bank.await.is_ok()
             })
             .await

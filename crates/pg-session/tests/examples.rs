@@ -1,5 +1,5 @@
-//! The examples run, and say what their readers are told they say. One starts a private PostgreSQL of its own, as it does
-//! for whoever tries it; the others share one, each in a schema of its own.
+//! The examples run and print what their comments promise. One starts a private PostgreSQL of its own, as it does
+//! for a user who tries it; the others share one, each in a schema of its own.
 
 #![allow(clippy::expect_used, reason = "what panics here fails its test, also outside the test functions")]
 

@@ -7,7 +7,7 @@ use crate::version::Version;
 /// The longest window that a model may have, in ticks.
 pub const WINDOW_MAX: usize = 2;
 
-/// The session's row, and what clients were told about it.
+/// The session's row, and what was acknowledged of it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Database {
     /// What a query sees.
@@ -44,7 +44,7 @@ impl Database {
         self.expired = true;
     }
 
-    /// Somebody, anywhere, is told that `version` was committed.
+    /// A client, on any node, learns that `version` was committed.
     pub(crate) fn acknowledge(&mut self, version: Version) {
         self.acknowledged[0] = version.max(self.acknowledged[0]);
     }

@@ -45,7 +45,7 @@ guards! {
     PublishBeforeAnswer,
     /// `writer/update.rs`, `commit`: an update that found nothing drops what is in memory.
     NotFoundForgets,
-    /// `writer/update.rs`, `catch_up`: whoever was overtaken goes on top of what was read then, attributes and all.
+    /// `writer/update.rs`, `catch_up`: an update with a conflict is rebased on the record that was read, with its attributes.
     Found,
     /// `postgres/update.rs`: applied only to the version that the update was made from.
     Moved,

@@ -19,7 +19,7 @@ use crate::version::Version;
 /// Events on their way; the bounds of a model see to it that there is room.
 const EVENTS_MAX: usize = 10;
 
-/// What the hearing task is told, in order.
+/// The events of the invalidation task, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     Changed(Version),
@@ -86,7 +86,7 @@ impl Hearing {
         }
     }
 
-    /// A commit notifies whoever listens.
+    /// A commit notifies every listener.
     pub(crate) fn notify(&mut self, event: Event) {
         if self.link == Link::Up {
             self.events.push(event);

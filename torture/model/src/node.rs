@@ -33,9 +33,9 @@ impl Node {
         self.hearing.tick(policy);
     }
 
-    /// A session that somebody on this node holds, and may update.
+    /// A session that a caller on this node holds, and may update.
     pub(crate) fn holds_session(&self) -> bool {
-        self.reading.told.is_live()
+        self.reading.answered.is_live()
     }
 
     pub(crate) fn canonical(&mut self, policy: &Policy) {

@@ -8,8 +8,8 @@ use crate::version::Version;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Floor {
     version: Version,
-    /// Whether its node has told it before, or else it was acknowledged anywhere before the trust window.
-    told: bool,
+    /// Whether its node has answered with it before, or else it was acknowledged anywhere before the trust window.
+    answered: bool,
 }
 
 /// A promise that was not kept.
@@ -19,7 +19,7 @@ pub enum Broken {
     Backwards,
     /// I3: a change that was acknowledged before the trust window was not seen.
     Late,
-    /// I4: a session was seen after its end was told, or was due.
+    /// I4: a session was seen after its end was acknowledged, or was due.
     Revived,
     /// I6: a row with the attributes of another version.
     Torn,
@@ -31,12 +31,12 @@ pub enum Broken {
 }
 
 impl Floor {
-    pub(crate) fn new(told: Version, due: Version) -> Self {
-        Self { version: told, told: true }.raise(due)
+    pub(crate) fn new(answered: Version, due: Version) -> Self {
+        Self { version: answered, answered: true }.raise(due)
     }
 
     pub(crate) fn raise(self, due: Version) -> Self {
-        if due > self.version { Self { version: due, told: false } } else { self }
+        if due > self.version { Self { version: due, answered: false } } else { self }
     }
 
     pub(crate) fn judge(self, answer: Option<Record>, database: &Database) -> Option<Broken> {
@@ -46,8 +46,8 @@ impl Floor {
         if record.version < self.version {
             Some(match self {
                 Self { version: Version::DELETED, .. } => Broken::Revived,
-                Self { told: true, .. } => Broken::Backwards,
-                Self { told: false, .. } => Broken::Late,
+                Self { answered: true, .. } => Broken::Backwards,
+                Self { answered: false, .. } => Broken::Late,
             })
         } else if !record.whole {
             Some(Broken::Torn)

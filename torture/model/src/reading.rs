@@ -5,7 +5,7 @@
 //!                  └── miss ──┴── is_trusted ── enqueue ── depart ── select ── arrive ──▶ answer
 //! ```
 //!
-//! One reader is followed. There are others, for whom a load may depart at any moment, and who are told what it brings.
+//! One reader is followed. There are others, for whom a load may depart at any moment, and who get its result.
 
 use crate::cache::{Cache, Record, Slot, Ticket};
 use crate::database::Database;
@@ -64,17 +64,17 @@ pub struct Reading {
     pub(crate) reader: Reader,
     pub(crate) flight: Option<Flight>,
     /// The highest version that this node has answered with, to a read or to a write.
-    pub(crate) told: Version,
+    pub(crate) answered: Version,
     pub(crate) broken: Option<Broken>,
 }
 
 impl Reading {
     pub(crate) fn new() -> Self {
-        Self { reader: Reader::Idle, flight: None, told: Version::ABSENT, broken: None }
+        Self { reader: Reader::Idle, flight: None, answered: Version::ABSENT, broken: None }
     }
 
     pub(crate) fn get(&mut self, hearing: &Hearing, database: &Database) {
-        let floor = Floor::new(self.told, database.due());
+        let floor = Floor::new(self.answered, database.due());
         let Hearing { trust, outlived_loss, .. } = *hearing;
         self.reader = Reader::Trusting { until: trust, outlived_loss, floor };
     }
@@ -132,7 +132,7 @@ impl Reading {
         self.reader = if joins { Reader::Aboard { floor } } else { Reader::Queued { floor } };
     }
 
-    /// For the reader, or for somebody else.
+    /// For the reader, or for another reader.
     pub(crate) fn depart(&mut self, cache: &Cache) {
         self.flight = Some(Flight { ticket: cache.ticket(), read: None });
         if let Reader::Queued { floor } = self.reader {
@@ -177,9 +177,9 @@ impl Reading {
         self.tell(answer.map_or(Version::DELETED, |record| record.version));
     }
 
-    /// Somebody on this node is answered with `version`, or that there is none.
+    /// A reader on this node gets `version`, or that there is none.
     pub(crate) fn tell(&mut self, version: Version) {
-        self.told = self.told.max(version);
+        self.answered = self.answered.max(version);
     }
 
     pub(crate) fn tick(&mut self, policy: &Policy) {

@@ -286,7 +286,7 @@ impl World {
             }
             Action::BeginWrite(at) => {
                 let node = &mut nodes[at];
-                node.writing.begin_write(policy, node.reading.told, &mut node.cache);
+                node.writing.begin_write(policy, node.reading.answered, &mut node.cache);
             }
             Action::Reread(at) => nodes[at].writing.reread(policy, database),
             Action::CatchUp(at) => {
@@ -301,10 +301,10 @@ impl World {
             }
             Action::Publish(at) => {
                 let node = &mut nodes[at];
-                if let Some(told) = node.writing.publish(policy, &mut node.cache) {
-                    node.reading.tell(told);
-                    if told.is_live() {
-                        database.acknowledge(told);
+                if let Some(answered) = node.writing.publish(policy, &mut node.cache) {
+                    node.reading.tell(answered);
+                    if answered.is_live() {
+                        database.acknowledge(answered);
                     }
                 }
             }

@@ -24,9 +24,9 @@ pub enum Update {
         ticket: Ticket,
         made: Made,
     },
-    /// The statement found another version than it was made from, or none; `told` is what the caller holds.
+    /// The statement found another version than it was made from, or none; `answered` is what the caller holds.
     Overtaken {
-        told: Version,
+        answered: Version,
     },
     /// The session was read again; the answer is on its way.
     Reread {
@@ -70,23 +70,23 @@ impl Writing {
         Self { update: Update::Idle, delete: Delete::Idle }
     }
 
-    /// The caller holds the session as it was last told.
-    pub(crate) fn begin_write(&mut self, policy: &Policy, told: Version, cache: &mut Cache) {
+    /// The caller holds the session as it was last answered.
+    pub(crate) fn begin_write(&mut self, policy: &Policy, answered: Version, cache: &mut Cache) {
         cache.begin_write();
         let ticket = cache.ticket();
-        self.update = Update::Begun { ticket, made: Made { base: told, attributes: told } };
+        self.update = Update::Begun { ticket, made: Made { base: answered, attributes: answered } };
         if !policy.holds(Guard::PublishAfterCommit) {
-            cache.install(policy, ticket, Record { version: told.next(), whole: true });
+            cache.install(policy, ticket, Record { version: answered.next(), whole: true });
         }
     }
 
-    /// Whoever was overtaken reads the session.
+    /// After a conflict, the writer reads the session.
     pub(crate) fn reread(&mut self, policy: &Policy, database: &Database) {
-        if let Update::Overtaken { told } = self.update {
+        if let Update::Overtaken { answered } = self.update {
             self.update = match database.row {
                 Version::DELETED => Update::NotFound,
                 base => {
-                    let attributes = if policy.holds(Guard::Found) { base } else { told };
+                    let attributes = if policy.holds(Guard::Found) { base } else { answered };
                     Update::Reread { made: Made { base, attributes } }
                 }
             };
@@ -112,7 +112,7 @@ impl Writing {
         if database.row == Version::DELETED || moved && policy.holds(Guard::Moved) {
             policy.tally.add(Seen::Moved);
             cache.begin_write();
-            self.update = Update::Overtaken { told: made.attributes };
+            self.update = Update::Overtaken { answered: made.attributes };
             return None;
         }
         // The attributes in the record, and those that the changes were applied to.
@@ -122,7 +122,7 @@ impl Writing {
         Some(version)
     }
 
-    /// One step of what follows the commit; returns what the caller is told at its end.
+    /// One step of what follows the commit; returns the answer to the caller.
     pub(crate) fn publish(&mut self, policy: &Policy, cache: &mut Cache) -> Option<Version> {
         match self.update {
             Update::Committed { ticket, record } => {
@@ -149,7 +149,7 @@ impl Writing {
         }
     }
 
-    /// The answer to the statement does not come: committed or not, nobody is told.
+    /// The answer to the statement does not come: the caller does not learn whether it was committed.
     pub(crate) fn outcome_unknown(&mut self, policy: &Policy, cache: &mut Cache) {
         let handled = cache.handled;
         cache.remove(policy);

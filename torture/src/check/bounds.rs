@@ -46,7 +46,7 @@ pub fn check(history: &History) -> Vec<Finding> {
     }
     let mut others = Finding::new("conduct", "what the conductor expected of nodes and faults came true");
     for entry in history.processes.values().flatten() {
-        if let Entry::Told { held, what } = entry {
+        if let Entry::Reported { held, what } = entry {
             others.check(*held, || what.clone());
         }
     }

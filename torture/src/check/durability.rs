@@ -19,7 +19,7 @@ pub fn check(facts: &Facts, tables: &Tables) -> Vec<Finding> {
 }
 
 fn writes(facts: &Facts, tables: &Tables) -> Vec<Finding> {
-    let mut lost = Finding::new("I5", "an acknowledged change is committed, as the version that was told");
+    let mut lost = Finding::new("I5", "an acknowledged change is committed, as the acknowledged version");
     let mut twice = Finding::new("I5 once", "a change is committed at most once");
     let mut denied = Finding::new("I5 no", "what was said not to have happened did not");
     let mut committed: HashMap<Op, Vec<Written>> = HashMap::new();

@@ -146,7 +146,7 @@ impl Facts {
             | Entry::Trust { .. }
             | Entry::Gauge(_)
             | Entry::Sample(_)
-            | Entry::Told { .. } => {}
+            | Entry::Reported { .. } => {}
         }
     }
 

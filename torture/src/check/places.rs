@@ -48,7 +48,7 @@ impl Expected {
     }
 }
 
-/// From the version back to whoever set or removed it, through rotations, which make it their own.
+/// From the version back to the operation that set or removed it, through rotations, which make it their own.
 fn last_set(facts: &Facts, mut session: Uuid, version: i64) -> Option<Expected> {
     let none = Expected { set: None, ends: false, others: false };
     let (mut until, mut changes, mut carried) = (version, 0, None);

@@ -15,7 +15,7 @@ const S: Uuid = Uuid::from_u128(7);
 const A: usize = 0;
 const B: usize = 1;
 
-/// A history that is told line by line; times in milliseconds, the wall clock being the monotonic one.
+/// A history, line by line; times in milliseconds, the wall clock being the monotonic one.
 #[derive(Default)]
 struct Tale(History);
 
@@ -524,7 +524,7 @@ fn a_node_that_recovers_too_late_is_noticed() {
 
 #[test]
 fn what_went_otherwise_than_expected_is_noticed() {
-    let told = |held| Tale::begin().entry(0, Entry::Told { held, what: String::new() }).report();
-    assert!(told(true).is_good());
-    assert!(told(false).breaks("conduct"));
+    let reported = |held| Tale::begin().entry(0, Entry::Reported { held, what: String::new() }).report();
+    assert!(reported(true).is_good());
+    assert!(reported(false).breaks("conduct"));
 }

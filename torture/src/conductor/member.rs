@@ -66,7 +66,7 @@ impl Member {
         Self { index: plan.node, pool, ear, plan, process: None }
     }
 
-    /// Starts the next incarnation and waits until it serves. As whoever supervises a node would, again and again: its first
+    /// Starts the next incarnation and waits until it serves. As a supervisor does, again and again: its first
     /// connections may meet the fault of a wire that accompanies this one.
     pub async fn start(&mut self, way: &Way) -> Result<()> {
         let mut starts = 1;

@@ -118,7 +118,7 @@ impl Stage {
     /// Something went otherwise than it should: a finding, even if no invariant was broken.
     pub fn blame(&self, error: &anyhow::Error) {
         println!("torture: {error:?}");
-        self.journal.write(&Entry::Told { held: false, what: format!("{error:#}") });
+        self.journal.write(&Entry::Reported { held: false, what: format!("{error:#}") });
     }
 
     /// Brings back whatever a fault that could not be ended has left.
@@ -140,7 +140,7 @@ impl Stage {
 pub async fn connect(url: &str) -> Result<Client> {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.context("PostgreSQL does not answer")?;
-    // Its error is met again by whoever uses the client.
+    // The next use of the client returns the same error.
     tokio::spawn(async move { drop(connection.await) });
     Ok(client)
 }

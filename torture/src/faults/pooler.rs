@@ -43,7 +43,7 @@ pub(super) async fn before_the_listener(stage: &mut Stage, dice: &mut Dice) -> R
         None => "a node whose listener is behind pgbouncer was started".to_owned(),
     };
     let names_the_pooler = refusal.as_ref().is_none_or(|why| why.contains("pooler"));
-    stage.journal.write(&Entry::Told { held: !is_trusted && names_the_pooler, what });
+    stage.journal.write(&Entry::Reported { held: !is_trusted && names_the_pooler, what });
     Ok(())
 }
 

@@ -32,7 +32,7 @@ const FULL: &str = "54000";
 pub struct Queue {
     /// The slowest first.
     sleepers: VecDeque<Client>,
-    /// Listens at the end: whoever begins to listen in this database begins where it is.
+    /// Listens at the end: the next listener in this database begins at its position.
     _scout: Client,
 }
 
@@ -49,7 +49,7 @@ impl Queue {
         let scout = connect(url).await?;
         scout.batch_execute("LISTEN torture_scout").await?;
         drop(sleepers.pop_front());
-        // The server forgets what all have read only when somebody writes, which nobody can, or asks.
+        // The server forgets what all have read only when a client writes, which no client can, or asks.
         while write(&writer, 1).await.is_err() {
             writer.batch_execute("SELECT pg_notification_queue_usage()").await?;
         }

@@ -1,6 +1,6 @@
-//! What happened, as those who did it saw it: one file of JSON lines per process.
+//! What happened, as each process saw it: one file of JSON lines per process.
 //!
-//! A process may be killed between any two lines, and within one. So whoever may change something says so *before* it
+//! A process may be killed between any two lines, and within one. So a process that may change something writes so *before* it
 //! does, and a change whose answer is missing may or may not have happened. Reads are written down once they have been
 //! answered; one that is missing has promised nothing. Times are the machine's monotonic clock: the beginning is read
 //! before the call, the end after it, so an interval never looks shorter than it was.
@@ -61,7 +61,7 @@ pub enum Entry {
         wall: Nanos,
     },
     /// What the conductor expected, and whether it came true.
-    Told {
+    Reported {
         held: bool,
         what: String,
     },

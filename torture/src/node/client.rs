@@ -1,7 +1,7 @@
 //! A client of the application: picks a session, does something with it, says what came of it, pauses, again.
 //!
 //! Writes gather on a few sessions, other ones in each epoch; reads go there, and to the sessions of the epochs before,
-//! which hardly change any more: whoever still serves an old version of those is found out.
+//! which hardly change any more: a node that still serves an old version of those is found.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -27,7 +27,7 @@ const PAUSE_MS: (u64, u64) = (50, 240);
 pub(super) struct Client {
     node: Arc<Node>,
     dice: Dice,
-    /// The newest version that this client was told of, as a cookie would carry it.
+    /// The newest version that this client has seen, as a cookie would carry it.
     carried: Option<(Uuid, Version)>,
 }
 
@@ -336,7 +336,7 @@ impl Client {
         (0..=which).map(|_| slots.index(CLIENT_PLACES)).last().unwrap_or(0)
     }
 
-    /// The session of a place, read to have it in memory; none if it is gone, and then made anew by whoever `begins`.
+    /// The session of a place, read to have it in memory; none if it is gone, and then made anew by the caller that `begins`.
     pub(super) async fn on_place(&mut self, place: usize, begins: bool) -> Option<Uuid> {
         let session = self.node.board.read(place).ok()?.now;
         if !session.is_nil() && self.read(session, false, None).await?.is_some() {

@@ -79,7 +79,7 @@ impl Locker {
         if self.resource.as_ref().is_none_or(Client::is_closed) {
             let connecting = tokio_postgres::connect(&self.node.plan.resource_url, NoTls);
             let Ok(Ok((client, connection))) = timeout(RESOURCE_MAX, connecting).await else { return };
-            // Its error is met again by whoever uses the client.
+            // The next use of the client returns the same error.
             tokio::spawn(async move { drop(connection.await) });
             self.resource = Some(client);
         }

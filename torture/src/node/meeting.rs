@@ -3,7 +3,7 @@
 //!
 //! An answer commits right after what it answers. On a node whose pool is slower than its listener, it is heard before the
 //! node's own change has been published, or before a load that saw that change has arrived: each of these has to give way. Then nobody
-//! writes there for seconds, so that whoever kept what was overtaken still has it when the trust window has passed.
+//! writes there for seconds, so that a node that kept an old version still has it when the trust window has passed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const BEFORE: Nanos = 800_000_000;
 /// How long a change is waited for, and how often is looked for it: these looks are for finding it only, and not written down.
 const LENGTH: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
-/// How many of those who see a change answer it, in percent.
+/// How many of the readers of a change answer it, in percent.
 const ANSWER: u64 = 60;
 /// When they look again, one after the other, after the window.
 const AGAIN: [Duration; 3] =

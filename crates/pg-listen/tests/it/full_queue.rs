@@ -1,4 +1,4 @@
-//! PostgreSQL's queue of notifications is emptied behind its slowest reader by whoever notifies. When it is full nobody
+//! PostgreSQL's queue of notifications is emptied behind its slowest reader by the client that notifies. When it is full no client
 //! can, and it stays full when that reader has long gone.
 
 use pg_sandbox::Sandbox;

@@ -1,4 +1,4 @@
-//! Slow readers: they are told what they lost, and lose it alone.
+//! Slow readers: each learns what it lost, and no other reader loses anything.
 
 use pg_listen::{Event, LostReason};
 
@@ -44,7 +44,7 @@ async fn a_slow_reader_costs_the_others_nothing() {
     assert!(letters.starts_with('O'), "{letters}");
 }
 
-/// Bursts and reads of random sizes, around the queue's bound: whatever a reader misses, it has been told.
+/// Bursts and reads of random sizes, around the queue's bound: a reader learns of each loss.
 #[tokio::test]
 async fn there_is_no_gap_without_a_lost() {
     let seed = Uuid::new_v4().as_u64_pair().0;

@@ -57,7 +57,7 @@ pub(crate) struct Options {
 enum Ending {
     /// Every step held.
     Held,
-    /// The story was told, and somebody watched the nodes until now.
+    /// The story is over, and the user watched the nodes until now.
     Watched,
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     match outcome {
         Ok(Ending::Held | Ending::Watched) => return ExitCode::SUCCESS,
         Err(Trouble::Step { act, step }) => print::complain(&format!("failed in \"{act}\": {step}")),
-        // Whoever closed the pipe knows.
+        // The reader that closed the pipe knows.
         Err(Trouble::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {}
         Err(Trouble::Output(error)) => print::complain(&format!("cannot write: {error}")),
         Err(Trouble::Interrupted) => print::complain("interrupted"),
@@ -144,8 +144,8 @@ async fn remove(
         (Ok(_), Err(why)) => Err(teller.failed("nothing is left behind", &why)),
         (Err(trouble), Ok(what)) => {
             // To a reader that went away, nothing can be said.
-            let told = if matches!(trouble, Trouble::Output(_)) { Ok(()) } else { print::aside(what) };
-            told.map_err(Trouble::Output).and(Err(trouble))
+            let result = if matches!(trouble, Trouble::Output(_)) { Ok(()) } else { print::aside(what) };
+            result.map_err(Trouble::Output).and(Err(trouble))
         }
         (Err(trouble), Err(why)) => {
             print::complain(&why.to_string());
@@ -168,13 +168,13 @@ async fn play(
         stage = Stage::set(server, &teller) => stage?,
         () = stop.cancelled() => return Err(Trouble::Interrupted),
     };
-    let told = tokio::select! {
-        told = tokio::time::timeout(STORY_WAIT, story::tell(&stage, &teller)) => told.unwrap_or_else(|_| {
+    let result = tokio::select! {
+        result = tokio::time::timeout(STORY_WAIT, story::tell(&stage, &teller)) => result.unwrap_or_else(|_| {
             Err(teller.failed("the story ends", &Why::new(format!("it took longer than {STORY_WAIT:?}"))))
         }),
         () = stop.cancelled() => Err(Trouble::Interrupted),
     };
-    let ending = match told {
+    let ending = match result {
         Ok(()) if !options.once => live::run(&stage, &teller, &stop).await.map(|()| Ending::Watched),
         Ok(()) => Ok(Ending::Held),
         Err(trouble) => Err(trouble),

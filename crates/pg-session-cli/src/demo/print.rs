@@ -50,7 +50,7 @@ pub(super) fn event(at: Duration, who: &str, what: &str) -> io::Result<()> {
 
 /// What cannot be said on the page, on stderr.
 pub(super) fn complain(text: &str) {
-    // If stderr is closed as well, nobody is left to be told.
+    // If stderr is closed as well, no reader is left.
     let _ = writeln!(anstream::stderr(), "pg-session demo: {text}");
 }
 

@@ -2,7 +2,7 @@
 //! user's own.
 //!
 //! On the user's own server the demo touches nothing but a schema with a random name, which it creates with a plain
-//! `CREATE SCHEMA` (so that it cannot be somebody else's) and drops at the end.
+//! `CREATE SCHEMA` (so that it cannot belong to another program) and drops at the end.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -36,7 +36,7 @@ pub(super) struct Server {
 enum Place {
     /// Shared with the thread that restarts it.
     Private(Arc<Sandbox>),
-    /// The user's. Whoever created the schema over this connection drops it over the same one: the server
+    /// The user's. The schema is created and dropped over one connection: the server
     /// carries them out in that order, even if the creation was not waited for.
     Yours(Client),
 }

@@ -119,7 +119,7 @@ impl Wires {
 fn builder(server: &Server) -> pg_session::Builder {
     let mut config = Config::default();
     server.schema().clone_into(&mut config.schema);
-    // Whoever comes first creates the tables; the others find them.
+    // The first node creates the tables. The others find them.
     config.migrations = Migrations::Apply;
     config.pool_connections_max = POOL_CONNECTIONS;
     SessionManager::builder(config)

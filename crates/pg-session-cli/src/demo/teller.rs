@@ -11,7 +11,7 @@ use crate::why::Why;
 /// How long one step may take: each takes milliseconds, or a few seconds on a machine that is busy.
 const STEP_WAIT: Duration = Duration::from_secs(20);
 
-/// Counts what was told.
+/// Counts the steps.
 #[derive(Debug)]
 pub(super) struct Teller {
     began: Instant,
@@ -31,9 +31,9 @@ pub(super) enum Trouble {
         /// What should have been; why it was not has been printed.
         step: String,
     },
-    /// Nobody reads what is told.
+    /// The output has no reader.
     Output(io::Error),
-    /// Somebody asked for the end.
+    /// The user asked for the end.
     Interrupted,
 }
 

@@ -98,7 +98,7 @@ fn a_step_that_fails_is_named_and_so_is_what_is_left() {
     assert_eq!(end.code, Some(1), "{end:?}");
     assert!(end.out.contains("   ✗ "), "{end:?}");
     assert!(end.err.contains("failed in \"A privilege that ends by itself\": "), "{end:?}");
-    // The server is gone, and the schema with it or not: the user is told how to drop it.
+    // The server is gone, and the schema with it or not: the output says how to drop it.
     let schema = support::schema_in(&end.out).expect("the schema's name is printed");
     assert!(end.err.contains(&format!("DROP SCHEMA \"{schema}\" CASCADE")), "{end:?}");
 }

@@ -109,7 +109,7 @@ async fn tables(site: &Site) -> String {
 
 /// The channel that the nodes use, from what they said to the server.
 fn channel(log: &str) -> String {
-    let (_, rest) = log.split_once("pg_session_").expect("somebody listens");
+    let (_, rest) = log.split_once("pg_session_").expect("a log line of LISTEN");
     format!("pg_session_{}", rest.split(|char: char| !char.is_ascii_hexdigit()).next().expect("a digest"))
 }
 

@@ -1,4 +1,4 @@
-//! Visitors: nothing is asked, stored or sent for those who do nothing with their session.
+//! Visitors: a visitor that does not use its session costs no query, row or cookie.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub async fn a_removal_or_a_logout_of_nothing_makes_nothing(site: &Site) {
     }
     assert_eq!(site.statements(), before);
     assert_eq!(site.rows().await, 0);
-    // Somebody who brings along nonsense is told to forget it.
+    // The response removes a cookie that is not a token.
     browser.plant("nonsense");
     let reply = browser.get("/logout").await;
     assert_eq!((reply.body.as_str(), reply.cookies().len()), ("false", 1));

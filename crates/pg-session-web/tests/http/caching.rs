@@ -1,4 +1,4 @@
-//! What caches are told.
+//! Cache headers.
 
 use pg_session::SigningKey;
 use pg_session_web::{CacheScope, is_cache_header};
@@ -80,7 +80,11 @@ pub async fn signed_in_pages_are_no_store_unless_handler_overrides(site: &Site) 
 pub async fn a_response_that_was_shaped_by_the_session_varies(site: &Site) {
     let mut browser = site.browser();
     assert!(browser.get("/").await.vary().is_empty(), "not looked at");
-    assert_eq!(browser.get("/logout").await.vary(), ["cookie"], "there was none, and that is told");
+    assert_eq!(
+        browser.get("/logout").await.vary(),
+        ["cookie"],
+        "there was no session, and the response depends on that"
+    );
     for path in ["/get/cart", "/set/cart/apples", "/get/cart", "/logout"] {
         assert_eq!(browser.get(path).await.vary(), ["cookie"], "{path}");
     }

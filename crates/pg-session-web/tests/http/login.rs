@@ -82,7 +82,7 @@ pub async fn parallel_requests_with_retired_id_see_old_state(site: &Site) {
     assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "apples"));
     assert!(reply.cookies().is_empty(), "it would replace the new one");
     let reply = in_time("it returns", writing).await.expect("a reply");
-    assert_eq!(reply.status, 409, "its change is not saved, and that is told");
+    assert_eq!(reply.status, 409, "its change is not saved, and the response says so");
     assert!(reply.cookies().is_empty(), "it would replace the new one");
     let reply = late.get("/get/cart").await;
     assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "apples"));
@@ -159,7 +159,7 @@ pub async fn devices_are_listed_and_ended_by_their_own_user_only(site: &Site) {
         "no capability on a page"
     );
 
-    assert_eq!(stranger.page(&format!("/end/{}", there[0])).await, "false", "somebody else's");
+    assert_eq!(stranger.page(&format!("/end/{}", there[0])).await, "false", "of another user");
     assert_eq!(phone.page("/user").await, "42");
     assert_eq!(laptop.page(&format!("/end/{}", there[0])).await, "true");
     assert_eq!(phone.page("/user").await, "nobody");
@@ -210,7 +210,7 @@ pub async fn logout_everywhere_and_elsewhere_reaches_other_browsers(site: &Site)
     assert_eq!(site.rows().await, 0);
 }
 
-/// Somebody stole the cookie before the user logged in again, or stepped up. The grace is still on.
+/// An attacker stole the cookie before the user logged in again, or stepped up. The grace is still on.
 pub async fn the_others_of_a_theft_are_the_old_ids_too(site: &Site) {
     let mut browser = site.browser();
     browser.page("/login/42").await;

@@ -162,7 +162,7 @@ fn load_overtaken_by_loss_is_verified_before_it_is_served() {
     // The one way: the database is asked for its version.
     cache.verify(cache.ticket(), id, Some((revision(1), DbTime::EPOCH)));
     assert_eq!((cache.get(id).unwrap().epoch, cache.unverified()), (cache.epoch(), vec![]));
-    // The other: whoever asks for it loads it.
+    // The other: the next reader loads it.
     cache.stop_listening();
     cache.start_listening();
     assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 2)));

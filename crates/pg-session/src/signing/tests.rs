@@ -239,7 +239,7 @@ fn a_removed_key_rejects_at_once_on_every_clone() {
     }
 }
 
-/// A replaced ring is used by every call that begins later, on whatever thread: a verifier that was told of the removal
+/// A replaced ring is used by every call that begins later, on whatever thread: a verifier that knows of the removal
 /// must not accept once.
 #[test]
 fn a_removed_key_rejects_at_once_on_other_threads() {
@@ -251,9 +251,9 @@ fn a_removed_key_rejects_at_once_on_other_threads() {
         std::thread::scope(|scope| {
             let verifier = scope.spawn(|| {
                 loop {
-                    let told = removed.load(std::sync::atomic::Ordering::Acquire);
+                    let is_removed = removed.load(std::sync::atomic::Ordering::Acquire);
                     let outcome = signer.verify(token.expose());
-                    if told {
+                    if is_removed {
                         return outcome;
                     }
                 }

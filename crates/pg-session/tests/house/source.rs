@@ -1,4 +1,4 @@
-//! The source files of the workspace, with comments, texts and test modules told from code.
+//! The source files of the workspace, with comments, texts and test modules separated from code.
 
 use std::fs;
 use std::path::{Path, PathBuf};

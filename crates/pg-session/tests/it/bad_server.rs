@@ -1,4 +1,4 @@
-//! Servers that cannot be used: not there, not for this role, without the tables, or with somebody else's. Each is a
+//! Servers that cannot be used: not there, not for this role, without the tables, or with tables of another program. Each is a
 //! typed error at the start that says what to do, and nothing is left behind.
 
 use std::future::IntoFuture as _;

@@ -1,7 +1,7 @@
-//! What is told on one thread, for tests that search it: through `tracing`, and by whoever asks for [`CapturedLogs::here`].
+//! The log output of one thread, for tests that search it: through `tracing`, and by code that asks for [`CapturedLogs::here`].
 //!
 //! One subscriber for the whole process, which hands each event to the listener of the thread that it comes from. Not one for
-//! each test (`tracing::subscriber::set_default`): as long as a process has a single subscriber, whoever comes first to a
+//! each test (`tracing::subscriber::set_default`): as long as a process has a single subscriber, the thread that comes first to a
 //! callsite decides for all threads whether it is heard, *by the subscriber of its own thread*. The thread of another test has
 //! none, and the callsite is deaf for ever.
 
@@ -13,7 +13,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter, dynamic_filter_fn};
 use tracing_subscriber::fmt::{self, writer::OptionalWriter};
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _};
 
-/// What was told, by anyone who was given this.
+/// The captured text. Clones share it.
 #[derive(Clone, Default)]
 pub struct CapturedLogs(Arc<Mutex<Vec<u8>>>);
 
@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// Sets the process's subscriber: for the listeners, at the finest level, and for the test's output what `RUST_LOG` asks for.
-/// To be called before anything is told, so that no callsite is met without it.
+/// To be called before anything is logged, so that no callsite is met without it.
 pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -61,7 +61,7 @@ impl CapturedLogs {
     }
 
     pub fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).expect("what is told is text")
+        String::from_utf8(self.0.lock().unwrap().clone()).expect("log lines are text")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What belongs to a session goes with it, whoever deletes it and whatever is under way.
+//! Rows of a session are deleted with it, by every client and beside every write.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -62,10 +62,10 @@ async fn a_truncated_table_leaves_nothing_of_its_sessions() {
     client.batch_execute("TRUNCATE sessions").await.unwrap();
     assert_eq!(rows(&client).await, [0, 0, 1]);
     assert!(a.lock_holder("report").await.unwrap().is_some_and(|holder| holder.fence == of_all.fence()));
-    assert_eq!(in_time("the loss is told", of_session.lost()).await, Loss::Gone);
+    assert_eq!(in_time("the loss is reported", of_session.lost()).await, Loss::Gone);
 }
 
-/// The delete's snapshot does not have the attribute, nor that the session has any: only somebody who looks after the
+/// The delete's snapshot does not have the attribute, nor that the session has any: only a look after the
 /// wait can take it along.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attribute_inserted_during_delete_goes_with_session() {
@@ -85,7 +85,7 @@ async fn attribute_inserted_during_delete_goes_with_session() {
     assert_eq!(counts(&client).await, (0, 0));
 }
 
-/// Somebody's insert of the lock is under way ┊ an acquisition has found the session alive, and waits for that insert ┊
+/// An insert of the lock by another client is under way ┊ an acquisition has found the session alive, and waits for that insert ┊
 /// the session is deleted ┊ the insert is taken back, and the acquisition inserts the lock. So the delete must wait for the
 /// acquisition, which holds the session, and look for locks when it has waited.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,7 +109,7 @@ async fn lock_acquired_during_delete_goes_with_session() {
 
     let lease = taking.await.unwrap().expect("it came before the end of the session");
     assert!(delete.await.unwrap().unwrap());
-    assert_eq!(in_time("the loss is told", lease.lost()).await, Loss::Gone);
+    assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Gone);
     assert_eq!(rows(&client).await, [0, 0, 0]);
 }
 

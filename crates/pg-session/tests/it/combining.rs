@@ -229,11 +229,11 @@ async fn refuse_poison(world: &World) {
 fn assert_tells_no_secret(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Database);
     let source = std::error::Error::source(error).expect("the server's words");
-    let told = format!("{error} {error:?} {source} {source:?}");
-    assert!(told.contains("no_poison"), "it names the constraint: {told}");
-    assert!(!told.contains(POISON), "{told}");
-    let hex = told.split(|c: char| !c.is_ascii_hexdigit() && c != '-').map(|word| word.replace('-', ""));
-    assert!(hex.into_iter().all(|word| word.len() < 32), "a session id: {told}");
+    let messages = format!("{error} {error:?} {source} {source:?}");
+    assert!(messages.contains("no_poison"), "it names the constraint: {messages}");
+    assert!(!messages.contains(POISON), "{messages}");
+    let hex = messages.split(|c: char| !c.is_ascii_hexdigit() && c != '-').map(|word| word.replace('-', ""));
+    assert!(hex.into_iter().all(|word| word.len() < 32), "a session id: {messages}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

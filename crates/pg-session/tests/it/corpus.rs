@@ -1,4 +1,4 @@
-//! The corpus of the fuzz targets, run by every ordinary test run. How to fuzz is told in `fuzz/src/lib.rs`.
+//! The corpus of the fuzz targets, run by every ordinary test run. How to fuzz: see `fuzz/src/lib.rs`.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Half-open: the listening connection looks alive and delivers nothing, or the process stands still. Nobody is told,
+//! Half-open: the listening connection looks alive and delivers nothing, or the process stands still. No error is reported,
 //! so only the trust window ends the hits: I3, a read that starts at t sees every change acknowledged before
 //! t − `trust_window`, or fails.
 
@@ -218,7 +218,7 @@ async fn unreachable_postgresql_fails_logout_within_write_timeout() {
     let outcome = tokio::time::timeout(patience, node.delete(id)).await.expect("no answer");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "it was sent");
     wire.cut();
-    // A connection that was cut is found so by whoever is lent it next, so new ones are made, and hang.
+    // A connection that was cut is found by its next user, so new ones are made, and hang.
     eventually(
         "the pool makes new connections",
         async || matches!(node.delete(id).await, Err(error) if error.kind() == ErrorKind::Timeout),

@@ -8,7 +8,7 @@ use crate::support::World;
 /// lane 2                                          takes off for the same session
 /// lane 1                                                                         cleans up after its own flight
 /// ```
-/// What lane 1 cleans up must not be lane 2's flight: its readers would be told that the node is shutting down.
+/// What lane 1 cleans up must not be lane 2's flight: its readers would get the error that the node is shutting down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_has_landed_does_not_take_the_next_one_down() {
     let world = World::new();

@@ -16,7 +16,7 @@ use crate::support::{World, eventually};
 const LEASE: Duration = Duration::from_millis(1_500);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Asserts that somebody else has it.
+/// Asserts that another holder has it.
 #[track_caller]
 pub fn assert_held(outcome: Result<Lease, LockError>) -> SystemTime {
     match outcome {
@@ -95,7 +95,7 @@ async fn a_session_that_has_ended_has_no_locks() {
     let session = a.create(1).await.unwrap();
     let lease = a.session_lock(session.id(), "x").lease(LEASE).await.unwrap();
     a.delete(session.id()).await.unwrap();
-    assert_eq!(in_time("the loss is told", lease.lost()).await, Loss::Gone);
+    assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Gone);
     assert!(matches!(lease.release().await, Err(LockError::NotHeld)));
     let left = client.query_one("SELECT count(*) FROM session_locks", &[]).await.unwrap();
     assert_eq!(left.get::<_, i64>(0), 0, "its row went with it");
@@ -109,7 +109,7 @@ async fn a_session_that_has_ended_has_no_locks() {
         let change = format!("UPDATE sessions SET {change} WHERE id = $1");
         client.execute(&change, &[&session.id().expose()]).await.unwrap();
         gone(b.session_lock(session.id(), "y").await);
-        assert_eq!(in_time("the loss is told", lease.lost()).await, Loss::Gone, "not renewed either");
+        assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Gone, "not renewed either");
     }
     gone(a.session_lock(SessionId::from_uuid(Uuid::new_v4()), "x").await);
     gone(a.session_lock(SessionId::from_uuid(Uuid::nil()), "x").await);
@@ -232,7 +232,7 @@ async fn a_clock_that_is_an_hour_off_changes_nothing() {
     assert!(lease.is_held());
     clock.fetch_add(1, Ordering::SeqCst);
     assert!(!lease.is_held());
-    assert_eq!(in_time("the loss is told", lease.lost()).await, Loss::Expired);
+    assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Expired);
     clock.fetch_sub(1, Ordering::SeqCst);
     assert!(!lease.is_held(), "lost is lost");
     assert!(matches!(lease.extend(MINUTE).await, Err(LockError::Expired)));

@@ -140,7 +140,7 @@ async fn work(node: &SessionManager, client: &Client, turn: usize, statements: u
     if turn.is_multiple_of(3) {
         let expire = "UPDATE session_locks SET expires_at = clock_timestamp() WHERE fence = $1";
         client.execute(expire, &[&lease.fence().get()]).await.unwrap();
-        // Somebody takes it, and writes: this holder's next write comes after that.
+        // Another holder takes it and writes: this holder's next write comes after that.
         let next = node.lock("x").wait(PATIENCE).await.unwrap();
         assert!(next.fence() > lease.fence());
         accepted += write(client, next.fence()).await;

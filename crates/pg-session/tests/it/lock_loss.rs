@@ -29,7 +29,7 @@ async fn behind(wire: &Proxy, world: &World) -> SessionManager {
     far.node_with(config).await
 }
 
-/// Waits until the lock was renewed so many times, as somebody else sees it.
+/// Waits until the lock was renewed so many times, as another node sees it.
 async fn renewed(seen_from: &SessionManager, name: &str, times: usize) {
     let ends = RefCell::new(BTreeSet::new());
     eventually("it is renewed", async || {
@@ -40,14 +40,14 @@ async fn renewed(seen_from: &SessionManager, name: &str, times: usize) {
     .await;
 }
 
-/// Asserts that the loss is told when the lease ends, not later, with the lease as it stood when it could be renewed
+/// Asserts that the loss is reported when the lease ends, not later, with the lease as it stood when it could be renewed
 /// last; and not before what was `left` of it when it was cut off.
 async fn assert_expires(lease: &Lease, cut_at: Instant, left: Duration) {
-    assert_eq!(in_time("the loss is told", lease.lost()).await, Loss::Expired);
+    assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Expired);
     let after = cut_at.elapsed();
     assert!(!lease.is_held() && lease.remaining().is_zero());
     assert!(after <= LEASE + SLACK, "{after:?}");
-    assert!(after >= left, "told after {after:?}, when {left:?} had been left");
+    assert!(after >= left, "reported after {after:?}, when {left:?} had been left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,7 +74,7 @@ async fn a_lock_taken_by_force_is_told_with_the_next_renewal() {
     let thief = "UPDATE session_locks SET owner = gen_random_uuid(), fence = fence + 1";
     client.batch_execute(thief).await.unwrap();
     let stolen = Instant::now();
-    assert_eq!(in_time("the loss is told", lease.lost()).await, Loss::Gone);
+    assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Gone);
     let after = stolen.elapsed();
     assert!(after < LEASE / 3 + SLACK, "a third of the lease: {after:?}");
     assert_eq!(in_time("at once, the second time", lease.lost()).await, Loss::Gone);
@@ -136,7 +136,7 @@ async fn a_paused_server_ends_the_lease_in_time() {
     assert_expires(&lease, cut_at, left).await;
     sandbox.resume().unwrap();
     assert!(matches!(lease.release().await, Err(LockError::Expired)));
-    in_time("somebody else gets it", b.lock("x").wait(PATIENCE)).await.unwrap().release().await.unwrap();
+    in_time("another node gets it", b.lock("x").wait(PATIENCE)).await.unwrap().release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -175,7 +175,7 @@ async fn unanswered_acquisition_fails_and_is_released() {
         Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
         other => panic!("nobody can know: {other:?}"),
     }
-    // It was taken, for a minute, by somebody who does not know.
+    // It was taken, for a minute, by a client that does not know.
     assert_held(near.try_lock("x").await);
     wire.heal();
     let began = Instant::now();

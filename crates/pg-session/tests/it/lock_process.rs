@@ -1,6 +1,6 @@
 //! A holder that is a process of its own, and is stopped for longer than its lease: the reason for fencing tokens.
 //!
-//! The holder is this test binary, started again for one ignored test, and told by the environment what to do. It says
+//! The holder is this test binary, started again for one ignored test, with its orders in the environment. It says
 //! what it finds on its standard output, and does its next step when it reads a line.
 
 use std::io::{BufRead, BufReader, Write};

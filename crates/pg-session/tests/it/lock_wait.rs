@@ -140,7 +140,7 @@ async fn a_waiter_that_leaves_takes_nothing_and_holds_up_nobody() {
 
 type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Lease, LockError>> + Send + 'a>>;
 
-/// Somebody who has begun to wait.
+/// A waiter that has begun to wait.
 fn waiter(node: &SessionManager) -> Waiting<'_> {
     let mut waiting = node.lock("x").wait(PATIENCE).into_future();
     assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -199,7 +199,7 @@ async fn release_missed_while_disconnected_wakes_on_reconnect() {
     let lease = holder.try_lock("x").await.unwrap();
     let waiting = node.clone();
     let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
-    // The release is told and never arrives, and the node does not know.
+    // The release is notified and never arrives, and the node does not know.
     wire.drop_direction(Direction::ToClient);
     lease.release().await.unwrap();
     // Cuts the connection, which lost something; the node listens anew.

@@ -26,7 +26,7 @@ async fn logins(nodes: &[SessionManager]) -> Vec<Result<Session, Error>> {
     outcomes
 }
 
-/// Looks at the table again and again until told to stop; returns how often, and the most rows that it saw.
+/// Looks at the table again and again until the signal to stop; returns how often, and the most rows that it saw.
 async fn watch(world: &World, stop: Arc<AtomicBool>) -> (u32, i64) {
     let observer = world.client().await;
     let (mut looks, mut most) = (0, 0);

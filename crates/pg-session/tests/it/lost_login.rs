@@ -2,7 +2,7 @@
 //! while it applies the migrations holds up no other node.
 //!
 //! ```text
-//! A   login ── a part arrives ──╳ the rest is lost, and PostgreSQL is not told that A is gone
+//! A   login ── a part arrives ──╳ the rest is lost, and PostgreSQL does not learn that A is gone
 //! B                                the same user logs in
 //! ```
 //! A lock that PostgreSQL keeps until the rest arrives would be kept until TCP gives up.

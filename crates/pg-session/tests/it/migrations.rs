@@ -1,4 +1,4 @@
-//! The tables: made once whoever makes them, kept apart by prefix, and what stands in their columns.
+//! The tables: made once by any number of nodes, kept apart by prefix, and what their columns contain.
 
 use pg_session::{ErrorKind, Migrations, SessionManager, UserId, migrations_sql};
 use uuid::Uuid;

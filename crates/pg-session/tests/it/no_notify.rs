@@ -33,7 +33,7 @@ async fn no_notify_update_is_unseen_and_conflict_notifies() {
     assert_eq!(
         a.get(on_a.id()).await.unwrap().unwrap().get::<i32>("n").unwrap(),
         Some(4),
-        "b's conflict told a"
+        "b's conflict notified a"
     );
 }
 

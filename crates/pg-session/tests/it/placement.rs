@@ -135,7 +135,7 @@ async fn session_with_inline_attributes_only_reads_no_overflow_rows() {
     let id = session.id();
     assert_eq!(places(&observer, id).await, in_places(r#"{"seen":[1,4]}"#, &[], false));
 
-    // Past the library: whoever inserts a row says so in the session's.
+    // Past the library: a client that inserts a row marks the session's row.
     let text =
         "INSERT INTO session_attributes (session_id, key, value, version) VALUES ($1, 'by hand', '1', 4)";
     observer.execute(text, &[&id.expose()]).await.unwrap();
@@ -406,11 +406,13 @@ async fn corrupt_inline_text_is_an_error_and_session_is_deletable() {
         ];
         for error in errors {
             let source = std::error::Error::source(&error).expect("where it is at fault");
-            let told = format!("{error} {error:?} {source} {source:?}");
-            assert_eq!(error.kind(), ErrorKind::Schema, "{told}");
+            let messages = format!("{error} {error:?} {source} {source:?}");
+            assert_eq!(error.kind(), ErrorKind::Schema, "{messages}");
             assert!(
-                told.contains("attributes column") && !told.contains("secret") && !told.contains("token"),
-                "{told}"
+                messages.contains("attributes column")
+                    && !messages.contains("secret")
+                    && !messages.contains("token"),
+                "{messages}"
             );
         }
         assert_eq!(b.status().cache.sessions, 0, "nothing of it is kept");
@@ -445,7 +447,7 @@ async fn foreign_inline_text_is_read_and_rewritten_in_our_form() {
     }
 }
 
-/// What somebody spoilt by hand is an error of that session, not of those that share a statement with it.
+/// A value that hand-written SQL corrupted is an error of its session only, not of its batch.
 #[tokio::test]
 async fn a_corrupt_text_spoils_no_other_session_of_its_statement() {
     let world = World::new();

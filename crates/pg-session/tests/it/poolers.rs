@@ -78,7 +78,7 @@ async fn all_operations_work_behind_a_pooler() {
     }
 }
 
-/// pgbouncer 1.18 tracks no prepared statements. In session mode each client keeps its server connection, until somebody
+/// pgbouncer 1.18 tracks no prepared statements. In session mode each client keeps its server connection, until a client
 /// changes the mode.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_prepared_behind_a_pooler() {

@@ -67,7 +67,7 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
         for node in &nodes {
             read_all(node, &[of_ann, of_bob]).await;
         }
-        // Past the library: nobody is told.
+        // Past the library: no notification.
         let client = world.client().await;
         let text = "UPDATE sessions SET attributes = CASE attributes
                         WHEN '{\"n\":[1,1]}' THEN '{\"n\":[2,1]}' WHEN '{\"n\":[2,1]}' THEN '{\"n\":[3,1]}' END";
@@ -79,7 +79,7 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
         assert!(hit(&nodes[1], of_ann).is_none(), "on return, this node has dropped it");
         for node in &nodes {
             node.catch_up().await.unwrap();
-            assert_eq!(hit(node, of_bob).is_some(), !everybody, "somebody else's session stays");
+            assert_eq!(hit(node, of_bob).is_some(), !everybody, "the session of another user stays");
             assert_eq!(n(&read(node, of_ann).await), if everybody { 3 } else { 2 });
         }
     }

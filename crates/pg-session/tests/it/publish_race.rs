@@ -113,7 +113,7 @@ async fn a_late_publish_does_not_undo_a_delete() {
 
 /// A: commits 2 ┊ B: deletes, A does not hear it · A: loads: none ┊ A: publishes 2.
 ///
-/// A reader of A that was told "gone" must not be told "alive" a moment later.
+/// A reader of A that got "absent" must not get the session a moment later.
 #[tokio::test]
 async fn late_publish_does_not_revive_session_found_absent() {
     let world = World::new();
@@ -138,7 +138,7 @@ async fn late_publish_does_not_revive_session_found_absent() {
     wire.heal();
 }
 
-/// A: commits 2 ┊ everybody is told to drop the user's sessions ┊ A: publishes 2.
+/// A: commits 2 ┊ every node is notified to drop the user's sessions ┊ A: publishes 2.
 #[tokio::test]
 async fn a_late_publish_does_not_survive_an_eviction() {
     let [a] = World::new().nodes().await;

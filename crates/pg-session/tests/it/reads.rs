@@ -96,7 +96,7 @@ async fn refresh_asks_the_database_whatever_is_in_memory() {
     let world = World::new();
     let [a] = world.nodes().await;
     let id = make(&a, 1).await[0].id();
-    // Past the library: nobody is told.
+    // Past the library: no notification.
     world.client().await.execute("UPDATE sessions SET version = 7", &[]).await.unwrap();
     assert_eq!(read(&a, id).await.version().get(), 1);
     let fresh = a.get(id).bypass_cache().await.unwrap().unwrap();

@@ -18,7 +18,7 @@ struct Role {
 }
 
 impl Role {
-    /// With the tables made by somebody else, and no rights.
+    /// With the tables of another role, and no rights.
     async fn new() -> Self {
         let world = World::new();
         let owner = world.node().await.shutdown(Duration::from_secs(5)).await;

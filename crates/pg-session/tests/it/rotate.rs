@@ -166,7 +166,7 @@ async fn all_but_one_session_of_a_user_end() {
     a.catch_up().await.unwrap();
     read(&a, kept.id()).await;
     read(&a, named).await;
-    // Of a session of somebody else, nothing ends.
+    // Nothing ends of a session of another user.
     assert_eq!(b.delete_user_sessions_except(2, kept.id()).await.unwrap(), 1, "the stranger's own");
     a.catch_up().await.unwrap();
     read(&a, named).await;

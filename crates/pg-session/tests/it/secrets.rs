@@ -11,18 +11,18 @@ use crate::support::World;
 
 const VALUE: &str = "top-secret-4711";
 
-/// Everything that is told on this thread, through `tracing` and through the `log` facade of the driver.
-fn listen(told: &CapturedLogs) -> Capture {
+/// Everything that is logs on this thread, through `tracing` and through the `log` facade of the driver.
+fn listen(logs: &CapturedLogs) -> Capture {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&Facade).expect("nobody else sets one");
         log::set_max_level(log::LevelFilter::Trace);
     });
-    told.listen()
+    logs.listen()
 }
 
-fn add(told: &CapturedLogs, text: &impl Debug) {
-    writeln!(told.clone(), "{text:?} {text:#?}").expect("memory takes it");
+fn add(logs: &CapturedLogs, text: &impl Debug) {
+    writeln!(logs.clone(), "{text:?} {text:#?}").expect("memory takes it");
 }
 
 /// What the driver tells, to the listener of its thread.
@@ -34,8 +34,8 @@ impl log::Log for Facade {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if let Some(mut told) = CapturedLogs::here() {
-            writeln!(told, "{} {} {}", record.level(), record.target(), record.args())
+        if let Some(mut logs) = CapturedLogs::here() {
+            writeln!(logs, "{} {} {}", record.level(), record.target(), record.args())
                 .expect("memory takes it");
         }
     }
@@ -44,45 +44,45 @@ impl log::Log for Facade {
 }
 
 /// An error and everything behind it.
-fn add_chain(told: &CapturedLogs, error: &(dyn std::error::Error + 'static)) {
+fn add_chain(logs: &CapturedLogs, error: &(dyn std::error::Error + 'static)) {
     let mut next = Some(error);
     while let Some(error) = next {
-        add(told, &error);
-        add(told, &error.to_string());
+        add(logs, &error);
+        add(logs, &error.to_string());
         next = error.source();
     }
 }
 
 /// A little of everything that can be done with a session; returns the ids that were used.
-async fn story(told: &CapturedLogs, a: &SessionManager, b: &SessionManager) -> Vec<SessionId> {
+async fn story(logs: &CapturedLogs, a: &SessionManager, b: &SessionManager) -> Vec<SessionId> {
     let create = a.create(1).set("token", VALUE).unwrap();
-    add(told, &create);
+    add(logs, &create);
     let mut session = create.await.unwrap();
     let other = b.create(1).set("token", VALUE).unwrap().await.unwrap();
     let mut stale = b.get(session.id()).await.unwrap().unwrap();
-    add(told, &b.get(session.id()));
+    add(logs, &b.get(session.id()));
     session.set("more", &[VALUE]).unwrap();
-    add(told, &session);
-    add(told, &session.get_shared::<String>("token").unwrap().map(|_| "decoded"));
-    add(told, &a.save(&mut session));
+    add(logs, &session);
+    add(logs, &session.get_shared::<String>("token").unwrap().map(|_| "decoded"));
+    add(logs, &a.save(&mut session));
     a.save(&mut session).check_attributes().await.unwrap();
     stale.set("more", VALUE).unwrap();
-    add_chain(told, &b.save(&mut stale).check_attributes().await.unwrap_err());
-    add_chain(told, &session.get::<u64>("token").unwrap_err());
-    add_chain(told, &session.get_shared::<u64>("token").unwrap_err());
-    add_chain(told, &session.set("token", &VALUE.repeat(10_000)).unwrap_err());
+    add_chain(logs, &b.save(&mut stale).check_attributes().await.unwrap_err());
+    add_chain(logs, &session.get::<u64>("token").unwrap_err());
+    add_chain(logs, &session.get_shared::<u64>("token").unwrap_err());
+    add_chain(logs, &session.set("token", &VALUE.repeat(10_000)).unwrap_err());
     a.catch_up().await.unwrap();
     a.evict_user(1).await.unwrap();
     a.delete(session.id()).await.unwrap();
     b.catch_up().await.unwrap();
-    add_chain(told, &b.save(&mut stale).await.unwrap_err());
+    add_chain(logs, &b.save(&mut stale).await.unwrap_err());
     a.delete_many([other.id()]).await.unwrap();
-    add(told, &(a, b, a.status(), a.config()));
+    add(logs, &(a, b, a.status(), a.config()));
     vec![session.id(), other.id()]
 }
 
 /// The server's words about a refused row quote it in their detail.
-async fn refused_story(told: &CapturedLogs, world: &World, a: &SessionManager) -> Vec<SessionId> {
+async fn refused_story(logs: &CapturedLogs, world: &World, a: &SessionManager) -> Vec<SessionId> {
     let mut session = a.create(2).set("token", "fine").unwrap().await.unwrap();
     let script = "ALTER TABLE sessions ADD CONSTRAINT refused CHECK (position('poison' IN attributes) = 0);
                   ALTER TABLE session_attributes ADD CONSTRAINT refused CHECK (key <> 'poison')";
@@ -90,17 +90,17 @@ async fn refused_story(told: &CapturedLogs, world: &World, a: &SessionManager) -
     for value in [VALUE.to_owned(), VALUE.repeat(60)] {
         session.set("poison", &value).unwrap();
         let refused = a.save(&mut session).await.unwrap_err();
-        add_chain(told, &refused);
+        add_chain(logs, &refused);
         assert!(matches!(&refused, UpdateError::Failed(_)));
-        add_chain(told, &a.create(2).set("poison", &value).unwrap().await.unwrap_err());
+        add_chain(logs, &a.create(2).set("poison", &value).unwrap().await.unwrap_err());
     }
     let text = session.id().expose().to_string();
-    add_chain(told, &text.to_uppercase().parse::<SessionId>().unwrap_err());
+    add_chain(logs, &text.to_uppercase().parse::<SessionId>().unwrap_err());
     // A table that is gone: every read and every write says so, once per id and once for all.
     world.client().await.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
-    add_chain(told, &a.get(session.id()).bypass_cache().await.unwrap_err());
-    add_chain(told, &a.save(&mut session).await.unwrap_err());
-    add_chain(told, &a.delete(session.id()).await.unwrap_err());
+    add_chain(logs, &a.get(session.id()).bypass_cache().await.unwrap_err());
+    add_chain(logs, &a.save(&mut session).await.unwrap_err());
+    add_chain(logs, &a.delete(session.id()).await.unwrap_err());
     world.client().await.batch_execute("ALTER TABLE hidden RENAME TO sessions").await.unwrap();
     vec![session.id()]
 }
@@ -108,15 +108,15 @@ async fn refused_story(told: &CapturedLogs, world: &World, a: &SessionManager) -
 #[tokio::test]
 async fn no_log_no_debug_output_and_no_error_tells_an_id_or_a_value() {
     let world = World::new();
-    let told = CapturedLogs::default();
-    let _listening = listen(&told);
+    let logs = CapturedLogs::default();
+    let _listening = listen(&logs);
     let (a, b) = (world.node().await, world.node().await);
-    let mut ids = story(&told, &a, &b).await;
-    ids.extend(refused_story(&told, &world, &a).await);
+    let mut ids = story(&logs, &a, &b).await;
+    ids.extend(refused_story(&logs, &world, &a).await);
     assert!(a.shutdown(std::time::Duration::from_secs(10)).await.is_complete());
-    let text = told.text();
+    let text = logs.text();
     for control in ["tokio_postgres", "executing statement", "pg_session", "pg_listen", "SQLSTATE"] {
-        assert!(text.contains(control), "{control:?} must be told, or this test hears nothing");
+        assert!(text.contains(control), "{control:?} must be logs, or this test hears nothing");
     }
     let text = text.to_lowercase();
     assert!(!text.contains(VALUE), "a value: {}", around(&text, VALUE));

@@ -314,7 +314,7 @@ async fn read_in_passing(world: &World, node: SessionManager) -> i64 {
 }
 
 async fn statistic(world: &World, node: SessionManager, query: &str) -> i64 {
-    // Statistics are complete once those who made them have gone.
+    // Statistics are complete once the backends that made them have ended.
     assert!(node.shutdown(Duration::from_secs(10)).await.is_complete());
     let client = world.client().await;
     eventually("the node's backends have ended", async || {

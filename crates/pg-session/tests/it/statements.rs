@@ -86,7 +86,7 @@ fn seen(session: &Session) -> Seen {
 }
 
 /// Carries the changes out in each of the ways. Returns what the handles show afterwards, having compared it with
-/// the database, and the other node's memory with whether it was to be told.
+/// the database, and the other node's memory and whether it was notified.
 async fn each_way(tell: bool) -> [Vec<Seen>; 4] {
     let world = World::new();
     let [writer, hearer] = world.nodes().await;

@@ -77,13 +77,13 @@ impl Holder {
         Self::begin(world, &format!("SELECT FROM sessions WHERE id IN ({}) FOR UPDATE", list(ids))).await
     }
 
-    /// Waits until somebody waits for this transaction.
+    /// Waits until a statement waits for this transaction.
     pub async fn blocks(&self, observer: &Client) {
         eventually("a statement waits for the held lock", async || self.has_waiter(observer).await).await;
     }
 
     pub async fn has_waiter(&self, observer: &Client) -> bool {
-        // Somebody may also wait in a queue behind the one who waits for us: that one counts.
+        // A statement that waits behind one that waits for us counts as well.
         let text = "SELECT FROM pg_stat_activity
                     WHERE wait_event_type = 'Lock' AND $1 = ANY (pg_blocking_pids(pid))";
         !observer.query(text, &[&self.pid]).await.expect("pg_stat_activity").is_empty()

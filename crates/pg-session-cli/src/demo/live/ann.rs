@@ -48,7 +48,7 @@ impl Ann {
 
     /// Lets her take her next step now.
     pub(super) fn go_on(&self) {
-        // Full: she has been told already.
+        // Full: she has a message already.
         let _ = self.next.try_send(());
     }
 
@@ -93,7 +93,7 @@ impl Life {
         let theme = THEMES[self.themes_left];
         match change_theme(node, id, theme).await {
             Ok(true) => Ok(format!("Ann changes her theme to {theme}")),
-            // Somebody deleted it in psql.
+            // It was deleted in psql.
             Ok(false) => {
                 self.session.send_replace(None);
                 Ok("Ann finds herself logged out".to_owned())

@@ -1,4 +1,4 @@
-//! After the story the nodes stay up, and whoever watches may play: what each node hears and shows is printed as it
+//! After the story the nodes stay up and the user may try them: what each node hears and shows is printed as it
 //! changes, and a key cuts B off or restarts PostgreSQL.
 //!
 //! One task per actor: [`ann`] changes her session, [`view`] looks at each node, a thread reads the [`keys`]. This
@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Events that may wait to be printed.
 const EVENTS_MAX: usize = 64;
 
-/// Something that somebody did.
+/// An action of a user.
 struct Event {
     who: &'static str,
     what: String,
@@ -57,7 +57,7 @@ enum Network {
 /// [`Trouble::Output`] if nobody reads any more.
 pub(super) async fn run(stage: &Stage, teller: &Teller, stop: &CancellationToken) -> Result<(), Trouble> {
     introduce(stage, teller)?;
-    let (events, mut told) = mpsc::channel(EVENTS_MAX);
+    let (events, mut events_out) = mpsc::channel(EVENTS_MAX);
     let mut tasks = JoinSet::new();
     let ann = Ann::start(stage, events.clone(), &mut tasks);
     let mut views = Views::start(stage, &ann, &mut tasks);
@@ -68,7 +68,7 @@ pub(super) async fn run(stage: &Stage, teller: &Teller, stop: &CancellationToken
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            Some(event) = told.recv() => live.print(event.who, &event.what)?,
+            Some(event) = events_out.recv() => live.print(event.who, &event.what)?,
             Some(key) = keys.recv() => match key {
                 Key::Quit => return Ok(()),
                 key => live.press(key)?,

@@ -45,7 +45,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
         Ok((format!("after {}", took(begin.elapsed())), ()))
     };
     teller.step("the network is back: B listens, and is in sync again", mend).await?;
-    teller.step("B shows Cleo's new version, which it was never told of", missed(stage, &scene)).await
+    teller.step("B shows Cleo's new version, of which it got no notification", missed(stage, &scene)).await
 }
 
 async fn set(stage: &Stage) -> Result<(String, Scene), Why> {

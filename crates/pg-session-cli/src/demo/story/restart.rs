@@ -107,7 +107,7 @@ async fn finish(load: &Load, mut writers: Writers) -> Result<(String, Vec<Accoun
     Ok((format!("{} acknowledged, {unanswered} unanswered", count(acknowledged)), accounts))
 }
 
-/// One writer: changes its session until it is told to stop.
+/// One writer: changes its session until it gets the signal to stop.
 async fn write(sessions: SessionManager, mut session: Session, load: Arc<Load>) -> Result<Account, Why> {
     let mut account = Account { id: session.id(), acknowledged: 0, unanswered: 0 };
     let mut number = 0_u64;

@@ -29,7 +29,7 @@ impl Sighting {
                     return Ok(Instant::now());
                 }
                 if let Some(ready) = ready.take() {
-                    // Whoever waited for it may have been dropped; then this task is as well.
+                    // If its waiter was dropped, this task is dropped as well.
                     let _ = ready.send(());
                 }
                 // Lets the node hear; a hit never waits by itself.

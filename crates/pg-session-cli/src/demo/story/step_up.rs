@@ -40,7 +40,9 @@ pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Resul
         let time = gone.await?.seen().await? - begin;
         ensure(time + CLOCK_ERROR_MAX >= GRANTED, || format!("it was gone after {}", took(time)))?;
         let after = stage.b.sessions.status();
-        ensure(found(&stage.b, id).await?.version() == version, || "somebody wrote".to_owned())?;
+        ensure(found(&stage.b, id).await?.version() == version, || {
+            "another writer changed the session".to_owned()
+        })?;
         let heard = after.cache.invalidations - before.cache.invalidations;
         let loads = after.loads.statements - before.loads.statements;
         ensure(heard + loads == 0, || format!("it took {loads} queries and {heard} messages"))?;

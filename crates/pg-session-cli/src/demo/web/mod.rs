@@ -50,7 +50,7 @@ pub(super) async fn play(
         () = stop.cancelled() => None,
     };
     match gone {
-        // The others are killed when they are dropped: the trouble is told already.
+        // The others are killed when they are dropped: the failure is printed already.
         Some(trouble) => Err(trouble),
         None => {
             teller.frame("The end")?;

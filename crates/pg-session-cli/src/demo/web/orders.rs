@@ -67,16 +67,16 @@ impl Edge {
     }
 }
 
-/// The lines that a node is told.
+/// The lines that a node receives.
 pub(super) struct Orders(mpsc::Receiver<String>);
 
 impl Orders {
     /// Reads stdin on a thread of its own, for which the program's end does not wait.
     pub(super) fn read() -> Self {
-        let (told, orders) = mpsc::channel(1);
+        let (sender, orders) = mpsc::channel(1);
         std::thread::spawn(move || {
             for line in io::stdin().lines().map_while(Result::ok) {
-                if told.blocking_send(line).is_err() {
+                if sender.blocking_send(line).is_err() {
                     break;
                 }
             }

@@ -25,9 +25,9 @@ impl Site {
     pub fn start() -> Self {
         let mut demo = Program::start(&["demo", "--web", "--port", "0"]);
         let sandbox = demo.sandbox_mark();
-        let told = demo.read_until(&["C  actix", "http://localhost:"]);
+        let output = demo.read_until(&["C  actix", "http://localhost:"]);
         let urls: Vec<String> =
-            told.split_whitespace().filter(|word| word.starts_with("http://")).map(str::to_owned).collect();
+            output.split_whitespace().filter(|word| word.starts_with("http://")).map(str::to_owned).collect();
         let [a, b, c] = urls.try_into().expect("three addresses");
         Self { demo, sandbox, a, b, c }
     }

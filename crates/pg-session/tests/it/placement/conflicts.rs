@@ -1,4 +1,4 @@
-//! Two nodes at one session, whose attributes move between its row and rows of their own: what is judged, told and
+//! Two nodes at one session, whose attributes move between its row and rows of their own: what is checked, notified and
 //! carried along is what the database holds.
 
 use std::time::Duration;

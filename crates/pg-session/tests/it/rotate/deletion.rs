@@ -37,7 +37,7 @@ async fn assert_gone(here: &SessionManager, there: &SessionManager, ids: &[Sessi
     }
     there.catch_up().await.unwrap();
     for &id in ids {
-        assert!(hit(there, id).is_none(), "it was told");
+        assert!(hit(there, id).is_none(), "it was notified");
         assert!(there.get(id).await.unwrap().is_none());
     }
 }

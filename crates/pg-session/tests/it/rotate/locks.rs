@@ -27,7 +27,7 @@ async fn the_locks_of_a_session_go_with_it() {
     assert!(matches!(b.session_lock(old, "checkout").await, Err(LockError::SessionGone)));
     assert!(matches!(b.session_lock(old, "another").await, Err(LockError::SessionGone)));
 
-    assert_eq!(in_time("its holder is told", lease.lost()).await, Loss::Gone);
+    assert_eq!(in_time("its holder learns of the loss", lease.lost()).await, Loss::Gone);
     let next = b.session_lock(session.id(), "checkout").wait(LEASE * 2).await.unwrap();
     assert!(next.fence() > lease.fence(), "I8");
     next.release().await.unwrap();
