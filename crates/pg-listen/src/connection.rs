@@ -3,8 +3,8 @@
 //! The driver's `Connection` does the reading and writing only while it is polled, and its own `Future`
 //! swallows notifications; so [`Connection::next`] polls `poll_message`. Statements run beside it **in the same
 //! task**: the driver hands an answer over in a channel of two places, and stops reading the socket while
-//! that is full. A caller that holds the future of a statement and does not poll it would so make everybody
-//! deaf. Here nobody else holds one.
+//! that is full. A caller that holds the future of a statement without polling it would stop all
+//! notifications. So only this file holds such futures.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -24,10 +24,10 @@ use crate::notify_query::NotifyQuery;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type DriverError = tokio_postgres::Error;
 
-/// One who asked for a notification to be sent.
+/// The reply to a caller that sends a notification.
 pub(crate) type Sender = oneshot::Sender<Result<(), Error>>;
 
-/// How long the goodbye may take; after that the socket is just dropped.
+/// The time for an orderly close. After it, the socket is dropped.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// Opens connections; hides the type of the TLS connector.

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The pause between two questions: short beside the tens of milliseconds that PostgreSQL takes to do anything.
-const NAP: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Asks until `question` has an answer, at most for `limit`; `Ok(None)` means that the time is up.
 ///
@@ -26,6 +26,6 @@ pub(crate) fn poll<T, E>(
         if late {
             return Ok(None);
         }
-        thread::sleep(NAP);
+        thread::sleep(POLL_INTERVAL);
     }
 }

@@ -89,7 +89,7 @@ pub struct Cache {
     epoch: u8,
     /// The highest version that an invalidation has named. Not in the library: I1 is judged by it.
     pub handled: Version,
-    /// Whether something was kept that was read or written while deaf. Not in the library either.
+    /// Whether an entry was kept that was read or written while disconnected. Not in the library either.
     pub kept_deaf: bool,
 }
 

@@ -31,7 +31,7 @@ guards! {
     Tombstone,
     /// `cache/mod.rs`, `put`: an entry is of its ticket's epoch, not of the present one.
     TicketsEpoch,
-    /// `cache/mod.rs`, `install`: what is read or written while deaf is not kept.
+    /// `cache/mod.rs`, `install`: nothing is cached that is read or written while disconnected.
     Listening,
     /// `cache/mod.rs`, `install`: a record that may not be kept makes a lower one disappear.
     SeenDropsLower,

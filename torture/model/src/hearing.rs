@@ -156,11 +156,11 @@ impl Hearing {
                 self.outlived_loss = false;
                 policy.tally.add(if cache.epoch() == 1 { Seen::Trusted } else { Seen::TrustedAgain });
             }
-            Event::Lost => self.deafen(policy, cache),
+            Event::Lost => self.on_lost(policy, cache),
         }
     }
 
-    fn deafen(&mut self, policy: &Policy, cache: &mut Cache) {
+    fn on_lost(&mut self, policy: &Policy, cache: &mut Cache) {
         if policy.holds(Guard::LossRevokes) {
             self.trust = 0;
         }

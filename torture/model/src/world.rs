@@ -128,7 +128,7 @@ impl Model for Policy {
                 "after a loss nothing comes from memory before a barrier is back",
                 |_, world: &World| world.broken() != Some(Broken::FromMemory),
             ),
-            Property::always("a deaf node keeps nothing", |_, world: &World| {
+            Property::always("a disconnected node keeps nothing", |_, world: &World| {
                 world.nodes.iter().all(|node| !node.cache.kept_deaf)
             }),
             Property::always("every node can be trusted again", |policy: &Policy, world: &World| {

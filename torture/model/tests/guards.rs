@@ -91,7 +91,7 @@ needed! {
     only_the_databases_version_is_verified: VerifyVersion in LOSS breaks "I3";
     an_entry_is_of_its_tickets_epoch: TicketsEpoch in LOSS breaks "I3";
     only_loads_of_this_epoch_are_joined: JoinEpoch in LOSS breaks "I3";
-    the_deaf_keep_nothing: Listening in LOSS breaks "a deaf node";
+    disconnected_node_keeps_nothing: Listening in LOSS breaks "a disconnected node";
     a_loss_ends_the_trust: LossRevokes in LOSS breaks "after a loss";
 }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
 
 use crate::support::PATIENCE;
-use crate::web::http::Shopper;
+use crate::web::http::HttpBrowser;
 
 /// A block that no test runs does not compile: it has a function that nothing calls.
 #[deny(dead_code)]
@@ -71,7 +71,7 @@ async fn the_program_of_the_readme_counts_visits() {
         addresses.recv_timeout(PATIENCE).expect("the program serves")
     });
     let page = format!("http://{}/", address.await.expect("an address"));
-    let mut browser = Shopper::new();
+    let mut browser = HttpBrowser::new();
     for visit in 1..=3 {
         assert_eq!(browser.get(&page).await.body, format!("visit number {visit}\n"));
     }

@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Config, NoTls};
 /// Longer than anything here takes, so that a hang is a failure and not a hang.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at what other processes do.
-pub const NAP: Duration = Duration::from_millis(10);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Stands for the user's own server. Tests that end a server start one of their own.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::start().expect("PostgreSQL starts"));
@@ -165,7 +165,7 @@ impl World {
             > 0
         {
             assert!(began.elapsed() < PATIENCE, "connections are still open");
-            tokio::time::sleep(NAP).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -193,7 +193,7 @@ pub fn assert_no_sandbox_is_left(mark: &str) {
             return;
         }
         assert!(began.elapsed() < PATIENCE, "left behind: {left:?}");
-        thread::sleep(NAP);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 

@@ -21,7 +21,7 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
 /// How long a test waits for something that should take milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at something that sends no signal.
-const NAP: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Serves the application with these sessions until the process ends; from an edge.
 pub type Serve = fn(SessionConfig, Arc<Gate>) -> SocketAddr;
@@ -146,6 +146,6 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !in_time(what, condition()).await {
         assert!(began.elapsed() < PATIENCE, "never happened: {what}");
-        tokio::time::sleep(NAP).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

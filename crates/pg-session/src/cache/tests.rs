@@ -139,12 +139,12 @@ fn what_is_read_while_deaf_is_not_kept() {
     let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     cache.stop_listening();
     cache.stop_listening();
-    let deaf = cache.ticket();
-    assert!(!cache.install(deaf, &record(&policy, id, 1, 1)));
-    cache.publish(deaf, &record(&policy, id, 1, 2));
+    let disconnected = cache.ticket();
+    assert!(!cache.install(disconnected, &record(&policy, id, 1, 1)));
+    cache.publish(disconnected, &record(&policy, id, 1, 2));
     cache.start_listening();
     cache.start_listening();
-    assert!(!cache.install(deaf, &record(&policy, id, 1, 2)), "nor if listening has begun meanwhile");
+    assert!(!cache.install(disconnected, &record(&policy, id, 1, 2)), "nor if listening has begun meanwhile");
     assert_eq!((cache.stats().sessions, cache.users.len(), cache.groups.len()), (0, 0, 0));
     assert!(cache.install(cache.ticket(), &record(&policy, id, 1, 2)));
 }

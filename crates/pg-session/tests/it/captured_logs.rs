@@ -3,7 +3,7 @@
 //! One subscriber for the whole process, which hands each event to the listener of the thread that it comes from. Not one for
 //! each test (`tracing::subscriber::set_default`): as long as a process has a single subscriber, the thread that comes first to a
 //! callsite decides for all threads whether it is heard, *by the subscriber of its own thread*. The thread of another test has
-//! none, and the callsite is deaf for ever.
+//! none, and the callsite stays disabled.
 
 use std::cell::RefCell;
 use std::io::Write;

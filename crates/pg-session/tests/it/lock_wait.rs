@@ -178,13 +178,16 @@ async fn a_deaf_node_gets_the_lock_by_looking() {
     let world = World::new();
     let wire = world.proxy().await;
     let [holder] = world.nodes().await;
-    let deaf = world.node_hearing_through(&wire, world.roomy()).await;
+    let disconnected = world.node_hearing_through(&wire, world.roomy()).await;
     let lease = holder.try_lock("x").await.unwrap();
-    let waiting = deaf.clone();
+    let waiting = disconnected.clone();
     let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
     wire.refuse();
     wire.cut();
-    eventually("the node is deaf", async || deaf.status().trust == pg_session::Trusted::No).await;
+    eventually("the node has lost its listener", async || {
+        disconnected.status().trust == pg_session::Trusted::No
+    })
+    .await;
     lease.release().await.unwrap();
     let lease = in_time("the waiter looks", waiter).await.unwrap().unwrap();
     lease.release().await.unwrap();

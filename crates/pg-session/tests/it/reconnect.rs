@@ -1,8 +1,8 @@
 //! A lost connection with missed changes: what happened meanwhile is never hidden by what is still in memory.
 //!
 //! ```text
-//! B        deaf ┊                               ┊ LISTEN ─ barrier ─▶ trusted
-//! A             ┊ updates, deletes and creates  ┊
+//! B  disconnected ┊                              ┊ LISTEN ─ barrier ─▶ trusted
+//! A               ┊ updates, deletes and creates ┊
 //! ```
 //!
 //! The proxy stands in B's listening connection only: its pool goes on working.
@@ -25,7 +25,7 @@ async fn pair(world: &World) -> (SessionManager, SessionManager, Proxy) {
     (a, b, wire)
 }
 
-async fn deafen(node: &SessionManager, wire: &Proxy) {
+async fn disconnect_listener(node: &SessionManager, wire: &Proxy) {
     wire.refuse();
     wire.cut();
     eventually("the node has noticed", async || node.status().trust == Trusted::No).await;
@@ -36,7 +36,7 @@ async fn recover(node: &SessionManager, wire: &Proxy) {
     in_time("the node is in sync again by itself", node.wait_until_trusted()).await.unwrap();
 }
 
-/// What happened while B was deaf: a third of the sessions each was updated, deleted, and left alone.
+/// What happened while B was disconnected: a third of the sessions each was updated, deleted, and left alone.
 struct Missed {
     updated: Vec<SessionId>,
     deleted: Vec<SessionId>,
@@ -48,7 +48,7 @@ struct Missed {
 async fn miss(a: &SessionManager, b: &SessionManager, wire: &Proxy, share: usize) -> Missed {
     let mut sessions = make(a, 3 * share).await;
     read_all(b, &ids(&sessions)).await;
-    deafen(b, wire).await;
+    disconnect_listener(b, wire).await;
     let (changed, unchanged) = sessions.split_at_mut(2 * share);
     let (updated, deleted) = changed.split_at_mut(share);
     update_all(a, updated, 2).await;
@@ -90,7 +90,7 @@ async fn a_loss_ends_the_trust_at_once() {
     let id = make(&a, 1).await[0].id();
     read(&b, id).await;
     assert!(hit(&b, id).is_some());
-    deafen(&b, &wire).await;
+    disconnect_listener(&b, &wire).await;
     assert!(hit(&b, id).is_none());
 }
 
@@ -106,7 +106,7 @@ async fn a_node_that_was_deaf_shows_none_of_what_it_missed() {
     }
 }
 
-/// B: deaf ┊ A: update · the tables are locked ┊ B: listens, barrier: trusted, revalidation waits for the lock.
+/// B: disconnected ┊ A: update · the tables are locked ┊ B: listens, barrier: trusted, revalidation waits for the lock.
 ///
 /// Answers what B serves from memory at this moment.
 async fn served_before_revalidation(world: &World, without: Option<Guard>) -> Option<Session> {
@@ -117,7 +117,7 @@ async fn served_before_revalidation(world: &World, without: Option<Guard>) -> Op
     let mut sessions = make(&a, 1).await;
     let id = sessions[0].id();
     read(&b, id).await;
-    deafen(&b, &wire).await;
+    disconnect_listener(&b, &wire).await;
     update_all(&a, &mut sessions, 2).await;
     let mut client = world.client().await;
     let transaction = client.transaction().await.unwrap();
@@ -151,7 +151,7 @@ async fn verification_continues_after_many_failures() {
     let b = world.node_hearing_through(&wire, config).await;
     let sessions = make(&a, 1).await;
     read(&b, sessions[0].id()).await;
-    deafen(&b, &wire).await;
+    disconnect_listener(&b, &wire).await;
     let logs = CapturedLogs::default();
     let _listening = logs.listen();
     let mut client = world.client().await;
@@ -215,7 +215,7 @@ async fn revalidation_covers_more_sessions_than_parameters() {
         read_all(&b, some).await;
     }
     assert_eq!(b.status().cache.sessions, ids.len());
-    deafen(&b, &wire).await;
+    disconnect_listener(&b, &wire).await;
     let mut changed = read_all(&a, &ids[..100]).await;
     update_all(&a, &mut changed, 2).await;
     recover(&b, &wire).await;

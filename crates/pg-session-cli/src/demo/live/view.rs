@@ -137,9 +137,9 @@ mod tests {
         assert_eq!(last.since(&last), None);
         let heard = view(true, 4, themed(2, "teal")).since(&last);
         assert_eq!(heard.as_deref(), Some("1 invalidation · shows teal, version 2"));
-        let deaf = view(false, 3, Shown::Error(ErrorKind::Unavailable)).since(&last);
+        let untrusted = view(false, 3, Shown::Error(ErrorKind::Unavailable)).since(&last);
         assert_eq!(
-            deaf.as_deref(),
+            untrusted.as_deref(),
             Some("cannot hear, reads from PostgreSQL · answers with an error: Unavailable")
         );
         let gone = view(true, 3, Shown::Nothing).since(&view(false, 3, themed(1, "plain")));

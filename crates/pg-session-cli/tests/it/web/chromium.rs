@@ -18,8 +18,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::http::Shopper;
-use crate::support::{NAP, PATIENCE};
+use super::http::HttpBrowser;
+use crate::support::{PATIENCE, POLL_INTERVAL};
 
 /// By which the protocol marks an element (W3C WebDriver, 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -36,7 +36,7 @@ pub struct Driver {
 
 /// A browser with one window.
 pub struct Browser {
-    http: Shopper,
+    http: HttpBrowser,
     session: String,
 }
 
@@ -88,7 +88,7 @@ impl Driver {
             "--disable-sync",
         ];
         let options = json!({ "browserName": "chrome", "goog:chromeOptions": { "args": args } });
-        let mut http = Shopper::new();
+        let mut http = HttpBrowser::new();
         let body = json!({ "capabilities": { "alwaysMatch": options } });
         let answer = http.post(&format!("{}/session", self.url), &body).await.json();
         let id = answer["value"]["sessionId"].as_str().expect("a session");
@@ -106,7 +106,7 @@ impl Drop for Driver {
         let began = Instant::now();
         while fs::remove_dir_all(&self.folder).is_err() && self.folder.exists() {
             assert!(began.elapsed() < PATIENCE, "cannot remove {}", self.folder.display());
-            thread::sleep(NAP);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }
@@ -134,7 +134,7 @@ impl Browser {
         while self.eval(expression).await != json!(true) {
             let page = self.eval("document.body.innerText").await;
             assert!(began.elapsed() < PATIENCE, "never true: {expression}; the page says: {page}");
-            tokio::time::sleep(NAP).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -12,7 +12,7 @@ use crate::support::PATIENCE;
 
 /// A client that keeps the demo's cookie, which is the same for all ports.
 #[derive(Clone)]
-pub struct Shopper {
+pub struct HttpBrowser {
     client: Client<HttpConnector, Full<Bytes>>,
     pub cookie: Option<String>,
 }
@@ -23,7 +23,7 @@ pub struct Reply {
     pub body: String,
 }
 
-impl Shopper {
+impl HttpBrowser {
     pub fn new() -> Self {
         Self { client: Client::builder(TokioExecutor::new()).build_http(), cookie: None }
     }

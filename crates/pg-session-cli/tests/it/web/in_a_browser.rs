@@ -113,7 +113,7 @@ async fn the_page_fits_a_desk_and_a_phone_and_shows_three_nodes_live() {
     browser.wait_for(&format!("{hits} > {before}")).await;
     // As one looks at it who has cut a wire.
     browser.click("#wire").await;
-    browser.wait_for("document.querySelector('#node-C').classList.contains('deaf')").await;
+    browser.wait_for("document.querySelector('#node-C').classList.contains('untrusted')").await;
     keep("wire-cut", &browser.picture().await);
     phone.wait_for("document.querySelector('#node-C .trust').textContent === 'asks PostgreSQL'").await;
     sees_user(&mut browser, "Ann").await;

@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::Site;
-use super::http::Shopper;
-use crate::support::{NAP, PATIENCE, Program};
+use super::http::HttpBrowser;
+use crate::support::{PATIENCE, POLL_INTERVAL, Program};
 
 /// Asks again and again until `holds`.
 async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> Value, holds: impl Fn(&Value) -> bool) {
@@ -20,7 +20,7 @@ async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> Value, holds: impl
             return;
         }
         assert!(began.elapsed() < PATIENCE, "never happened: {what}; last: {answer}");
-        tokio::time::sleep(NAP).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -31,7 +31,7 @@ fn log_in(name: &str) -> Value {
 #[tokio::test]
 async fn axum_and_actix_serve_one_session() {
     let site = Site::start();
-    let mut ann = Shopper::new();
+    let mut ann = HttpBrowser::new();
     ann.act(&site.a, &json!({ "do": "add", "item": "apples" })).await;
     let view = ann.act(&site.a, &log_in(" Ann ")).await;
     assert_eq!(
@@ -66,7 +66,7 @@ async fn axum_and_actix_serve_one_session() {
 #[tokio::test]
 async fn billing_is_behind_a_step_up_on_every_node() {
     let site = Site::start();
-    let mut ann = Shopper::new();
+    let mut ann = HttpBrowser::new();
     ann.act(&site.a, &log_in("Ann")).await;
     for node in site.nodes() {
         let refused = ann.get(&format!("{node}/api/billing")).await;
@@ -87,7 +87,7 @@ async fn billing_is_behind_a_step_up_on_every_node() {
 #[tokio::test]
 async fn logout_of_others_and_of_one_device_reaches_all_nodes() {
     let site = Site::start();
-    let (mut here, mut there, mut third) = (Shopper::new(), Shopper::new(), Shopper::new());
+    let (mut here, mut there, mut third) = (HttpBrowser::new(), HttpBrowser::new(), HttpBrowser::new());
     here.act(&site.a, &log_in("Ann")).await;
     there.act(&site.b, &log_in("Ann")).await;
     third.act(&site.c, &log_in("Ann")).await;
@@ -120,7 +120,7 @@ async fn logout_of_others_and_of_one_device_reaches_all_nodes() {
 #[tokio::test]
 async fn every_node_tells_every_page_what_it_hears() {
     let site = Site::start();
-    let mut ann = Shopper::new();
+    let mut ann = HttpBrowser::new();
     ann.act(&site.a, &log_in("Ann")).await;
     let known = ann.json(&format!("{}/api/site", site.b)).await;
     assert_eq!(known["name"], "B");
@@ -163,7 +163,7 @@ async fn every_node_tells_every_page_what_it_hears() {
 #[tokio::test]
 async fn cross_site_and_malformed_requests_are_refused() {
     let site = Site::start();
-    let mut ann = Shopper::new();
+    let mut ann = HttpBrowser::new();
     for node in [&site.a, &site.c] {
         let url = format!("{node}/api/act");
         // A form of another site can send this much without asking.
