@@ -14,8 +14,8 @@ use crate::{
 const MAJOR_MIN: u32 = 12;
 /// How long a standby may take to stream, and to replay what it was asked to wait for.
 const STREAM_WAIT: Duration = Duration::from_secs(60);
-/// How long a promotion may take, in seconds.
-const PROMOTE_SECONDS_MAX: u32 = 60;
+/// How long a promotion may take.
+const PROMOTE_WAIT: Duration = Duration::from_secs(60);
 
 /// Chooses how a standby follows its primary, then starts it.
 #[derive(Clone, Debug)]
@@ -55,12 +55,22 @@ impl Sandbox {
     /// # Errors
     /// [`ErrorKind::Query`] if it is not a standby, [`ErrorKind::Timeout`] if it took longer than a minute.
     pub fn promote(&self) -> Result<(), Error> {
-        let sql = format!("SELECT pg_promote(true, {PROMOTE_SECONDS_MAX})");
-        if self.client()?.value(&sql)? == "t" {
-            return Ok(());
-        }
-        let message = format!("the standby was not promoted in {PROMOTE_SECONDS_MAX} s; read its log");
-        Err(Error::new(ErrorKind::Timeout, message))
+        self.client()?.query("SELECT pg_promote(false)")?;
+        // The WAL that is applied may cancel a statement, or end its connection: a longer one would not survive.
+        let mut last = None;
+        let promoted = deadline::poll(PROMOTE_WAIT, || match self.is_standby() {
+            Ok(is_standby) => Ok((!is_standby).then_some(())),
+            Err(error) if error.kind() == ErrorKind::NotRunning => Err(error),
+            Err(error) => {
+                last = Some(error);
+                Ok(None)
+            }
+        })?;
+        promoted.ok_or_else(|| {
+            let last = last.map(|error| format!("; last error: {error}")).unwrap_or_default();
+            let message = format!("the standby was not promoted in {PROMOTE_WAIT:?}; read its log{last}");
+            Error::new(ErrorKind::Timeout, message)
+        })
     }
 
     /// Whether the server is in recovery, that is, a standby that nobody has promoted.

@@ -113,6 +113,26 @@ async fn apply_delay_holds_commits_back_until_promotion() {
     assert_eq!(numbers(&standby).await, [1, 2]);
 }
 
+/// The WAL that a promotion applies removes rows that a statement on the standby still sees, and cancels it.
+#[tokio::test]
+async fn promotion_survives_conflicts_with_its_own_wal() {
+    let primary = primary().await;
+    let standby = primary
+        .standby()
+        .apply_delay(Duration::from_secs(3_600))
+        .setting("max_standby_streaming_delay", "0")
+        .start()
+        .unwrap();
+    let client = connect(&primary).await;
+    for _ in 0..20 {
+        client.batch_execute("UPDATE kept SET number = number").await.unwrap();
+        client.batch_execute("VACUUM kept").await.unwrap();
+    }
+    primary.stop().unwrap();
+    standby.promote().unwrap();
+    assert_eq!(numbers(&standby).await, [1]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn failover_can_lose_commits_and_old_primary_rejoins() {
     let old = primary().await;
