@@ -16,6 +16,7 @@ mod faults;
 mod history;
 mod node;
 mod plan;
+mod stage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,8 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::conductor::Order;
-use crate::plan::Removed;
+use crate::plan::{Order, Removed};
 
 /// Faults of every kind around nodes under load, and checks of what they promised.
 #[derive(Debug, Parser)]
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.hidden.is_none() {
         // Before there are threads: those that are there already would stay outside.
-        faults::Disk::prepare();
+        stage::Disk::prepare();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(arguments)));

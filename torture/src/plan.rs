@@ -7,6 +7,24 @@ use clap::ValueEnum;
 use pg_session::testing::Guard;
 use serde::{Deserialize, Serialize};
 
+/// The fault that takes more disk than all others, and a queue that is prepared before the nodes start.
+pub const QUEUE_FULL: &str = "notify-queue-full";
+/// The name of the connections of the nodes' pools; those of the listeners are named `pg-listen`.
+pub const POOL_NAME: &str = "?application_name=pg-session";
+
+/// What a run is asked for.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub length: Duration,
+    pub seed: u64,
+    pub nodes: usize,
+    /// The faults to choose from; empty for all that are mixed.
+    pub faults: Vec<String>,
+    pub without: Option<Removed>,
+    /// The directory that keeps the histories.
+    pub keep: Option<PathBuf>,
+}
+
 /// The schema that holds the library's tables.
 pub const SCHEMA: &str = "torture";
 /// What stands for the revocation bound: short, so that many windows fit into a run.

@@ -34,6 +34,7 @@ pub fn all(history: &History, length: Nanos) -> Report {
     report.add(places::check(&facts, &history.tables));
     report.add(locks::check(history));
     report.add(bounds::check(history));
+    report.note(vec![report::faults_made(&facts)]);
     report.note(coherence::propagation(&facts));
     report.note(vec![coherence::rotations(&facts)]);
     report.note(bounds::figures(history));

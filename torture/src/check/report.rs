@@ -1,5 +1,6 @@
 //! What the checkers found, and how much they looked at.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::facts::Facts;
@@ -33,6 +34,16 @@ impl Finding {
             }
         }
     }
+}
+
+/// How often each fault was made, also beside another.
+pub(super) fn faults_made(facts: &Facts) -> String {
+    let mut made: BTreeMap<&str, u64> = BTreeMap::new();
+    for name in facts.faults.iter().flat_map(|fault| fault.name.split(" + ")) {
+        *made.entry(name).or_default() += 1;
+    }
+    let made: Vec<String> = made.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    format!("faults: {}", made.join(", "))
 }
 
 /// All findings of a run.

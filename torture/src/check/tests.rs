@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::{Report, all};
 use crate::clock::Nanos;
 use crate::history::{
-    Answer, Change, Elevates, Entry, Fault, Found, History, Intent, Listed, Op, Outcome, Read, Row, Seen,
-    Taken, Written, op, process_of,
+    Answer, Change, Elevates, Entry, Fault, Found, History, Intent, Listed, Op, Outcome, Read, Row, Sample,
+    Seen, Taken, Written, op, process_of,
 };
 
 const MS: Nanos = 1_000_000;
@@ -527,4 +527,24 @@ fn what_went_otherwise_than_expected_is_noticed() {
     let reported = |held| Tale::begin().entry(0, Entry::Reported { held, what: String::new() }).report();
     assert!(reported(true).is_good());
     assert!(reported(false).breaks("conduct"));
+}
+
+#[test]
+fn too_many_connections_and_too_much_memory_are_noticed() {
+    let sample = |resident_kib, connections| {
+        let sample = Sample { node: 0, resident_kib, connections };
+        Tale::begin().entry(0, Entry::Sample(sample)).report()
+    };
+    assert!(sample(50_000, 14).is_good());
+    assert!(sample(50_000, 15).breaks("I9 conns"));
+    assert!(sample(100_000, 14).breaks("I9 memory"));
+}
+
+#[test]
+fn each_fault_is_counted() {
+    let mut tale = Tale::begin();
+    for name in ["deaf", "rows-locked + deaf", "rows-locked"] {
+        tale.entry(0, Entry::Fault(Fault { name: name.to_owned(), begin: 0, end: 1, over: 2 }));
+    }
+    assert!(tale.report().to_string().contains("faults: deaf 2, rows-locked 2\n"));
 }

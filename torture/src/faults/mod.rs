@@ -1,9 +1,11 @@
 //! The faults, by name. Each begins, lasts, and has ended when its function returns; the nodes may then still recover.
 
+mod access;
 mod disk;
+mod elsewhere;
+mod failover;
 mod node;
 mod pooler;
-mod queue;
 mod server;
 mod sql;
 mod wire;
@@ -12,10 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-pub use self::disk::Disk;
-pub use self::queue::Queue;
-use crate::conductor::Stage;
 use crate::dice::Dice;
+use crate::plan::QUEUE_FULL;
+use crate::stage::Stage;
 
 /// How often a fault of the server comes with one of a wire, in percent.
 const ACCOMPANIED: u64 = 30;
@@ -36,9 +37,6 @@ enum Mixing {
     /// Only if it is asked for.
     Never,
 }
-
-/// The one that takes more disk than all others.
-pub const QUEUE_FULL: &str = "notify-queue-full";
 
 const KINDS: &[Kind] = &[
     kind("listener-terminated", "a node's listening connection is ended by the server", Mixing::Accompanied),
@@ -61,6 +59,17 @@ const KINDS: &[Kind] = &[
     kind("cut-after-bytes", "each connection is cut after some bytes of an answer", Mixing::Alone),
     kind("max-connections", "all of the server's connections are taken", Mixing::Alone),
     kind("deadlock", "another client locks sessions in the opposite order", Mixing::Accompanied),
+    kind(
+        "rows-locked",
+        "another client locks sessions for longer than a statement may take",
+        Mixing::Accompanied,
+    ),
+    kind("pool-on-standby", "a node's pool reaches a standby that lags", Mixing::Alone),
+    kind("standby-promoted", "the primary ends, its lagging standby is promoted; and back", Mixing::Alone),
+    kind("pool-redirected", "a node's pool reaches another server that accepts writes", Mixing::Alone),
+    kind("listener-redirected", "a node's listener reaches another server", Mixing::Alone),
+    kind("password-changed", "the nodes' password is changed, and restored later", Mixing::Accompanied),
+    kind("host-unresponsive", "the server's host accepts connections and never answers", Mixing::Alone),
     kind("vacuum-full", "the tables are rewritten", Mixing::Accompanied),
     kind("alter-table", "the tables are altered", Mixing::Accompanied),
     kind("hostile-notify", "another role floods the nodes' channel", Mixing::Accompanied),
@@ -150,10 +159,21 @@ async fn make_alone(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()
         "clock-skew" => node::skew(stage, dice).await,
         "max-connections" => sql::use_up_connections(stage, dice).await,
         "deadlock" => sql::deadlock(stage, dice).await,
+        "rows-locked" => sql::lock_rows(stage, dice).await,
+        "pool-on-standby" => failover::pool_on_standby(stage, dice).await,
+        "standby-promoted" => failover::fail_over(stage, dice).await,
+        "pool-redirected" => elsewhere::redirect_pool(stage, dice).await,
+        "listener-redirected" => elsewhere::redirect_listener(stage, dice).await,
+        "password-changed" => access::change_password(stage, dice).await,
+        "host-unresponsive" => access::stop_answering(stage, dice).await,
         "vacuum-full" => sql::vacuum_full(stage).await,
         "alter-table" => sql::alter_tables(stage).await,
         "hostile-notify" => sql::hostile_notifications(stage, dice).await,
-        QUEUE_FULL => queue::overflow(stage, dice).await,
+        QUEUE_FULL => {
+            let url = stage.sandbox.url();
+            let queue = stage.queue.as_mut().context("the queue was not prepared")?;
+            queue.overflow(&url, dice).await
+        }
         "disk-full" => disk::fill(stage, dice).await,
         "pgbouncer-transaction" => pooler::before_the_pool(stage, dice).await,
         "pgbouncer-listener" => pooler::before_the_listener(stage, dice).await,

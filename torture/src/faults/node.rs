@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::conductor::{Stage, Way};
 use crate::dice::Dice;
 use crate::plan::TRUST_WINDOW;
+use crate::stage::{Stage, Way};
 
 /// The library that shows a process another wall clock, as Debian and others install it.
 const FAKETIME: &str = "faketime/libfaketime.so.1";

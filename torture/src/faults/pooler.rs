@@ -11,9 +11,10 @@ use anyhow::{Context, Result};
 use pg_sandbox::{PoolMode, Pooler};
 
 use super::node::live_otherwise;
-use crate::conductor::{POOL_NAME, Stage, Way};
 use crate::dice::Dice;
 use crate::history::Entry;
+use crate::plan::POOL_NAME;
+use crate::stage::{Stage, Way};
 
 /// A node lives behind pgbouncer for a while, its listener past it.
 pub(super) async fn before_the_pool(stage: &mut Stage, dice: &mut Dice) -> Result<()> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use pg_sandbox::{ErrorKind, Sandbox};
 
-use crate::conductor::Stage;
 use crate::dice::Dice;
 use crate::plan::TRUST_WINDOW;
+use crate::stage::Stage;
 
 /// Ends up to `most` connections that meet the condition.
 pub(super) async fn terminate(stage: &Stage, condition: &str, most: i64) -> Result<()> {

@@ -6,12 +6,17 @@ use anyhow::{Context, Result, ensure};
 use tokio_postgres::{Client, NoTls};
 
 use crate::board::Board;
-use crate::conductor::Stage;
 use crate::dice::Dice;
-use crate::plan::{SCHEMA, SLOTS};
+use crate::plan::{QUERY_TIMEOUT, SCHEMA, SLOTS};
+use crate::stage::Stage;
 
 /// Connections that PostgreSQL is asked for until it has none left: more than it allows.
 const CONNECTIONS_TRIED: usize = 200;
+
+/// Sessions that another client locks.
+const ROWS_LOCKED: usize = 8;
+/// How much later than its caller a statement may end on the server.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Uses up every connection, after ending the listeners', which now cannot come back.
 pub(super) async fn use_up_connections(stage: &Stage, dice: &mut Dice) -> Result<()> {
@@ -63,6 +68,36 @@ pub(super) async fn deadlock(stage: &Stage, dice: &mut Dice) -> Result<()> {
         }
         one.batch_execute("ROLLBACK").await?;
     }
+    Ok(())
+}
+
+/// A client that locks a few sessions for longer than a statement may take. A statement that no caller waits for must not
+/// go on in the server.
+pub(super) async fn lock_rows(stage: &Stage, dice: &mut Dice) -> Result<()> {
+    let board = Board::open(stage.keep.path())?;
+    let (locker, watcher) = (stage.client().await?, stage.client().await?);
+    let ids: Vec<_> = (0..ROWS_LOCKED)
+        .map(|_| board.read(dice.index(SLOTS)).map(|slot| slot.now))
+        .collect::<Result<_, _>>()?;
+    locker.batch_execute("BEGIN").await?;
+    locker.execute(&format!("SELECT FROM {SCHEMA}.sessions WHERE id = ANY ($1) FOR UPDATE"), &[&ids]).await?;
+    let end = Instant::now() + QUERY_TIMEOUT + dice.millis(1_500, 4_000);
+    let count = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE application_name = 'pg-session' AND wait_event_type = 'Lock'
+           AND query_start < clock_timestamp() - interval '{} milliseconds'",
+        (QUERY_TIMEOUT + GRACE).as_millis()
+    );
+    let mut abandoned = 0;
+    while Instant::now() < end {
+        abandoned = abandoned.max(watcher.query_one(&count, &[]).await?.get::<_, i64>(0));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    locker.batch_execute("ROLLBACK").await?;
+    stage.report(
+        abandoned == 0,
+        format!("{abandoned} statements waited for a lock longer than `query_timeout`"),
+    );
     Ok(())
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use pg_sandbox::{Direction, Proxy};
 
-use crate::conductor::{Member, Stage};
 use crate::dice::Dice;
+use crate::stage::{Member, Stage};
 
 /// Those that may accompany another fault.
 pub(super) const COMPANIONS: &[&str] = &[

@@ -1,5 +1,6 @@
-//! One node as the conductor sees it: its wires, its process, and what it says.
+//! One node as the conductor controls it: its wires, its process, and what it says.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -174,6 +175,14 @@ impl Member {
     /// Whether it is trusted now.
     pub fn is_trusted(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.said.borrow().is_trusted)
+    }
+
+    /// Leads both wires to another server, and cuts them.
+    pub fn redirect(&self, server: SocketAddr) {
+        for wire in [&self.pool, &self.ear] {
+            wire.redirect(server);
+            wire.cut();
+        }
     }
 
     /// Ends both wires' faults.

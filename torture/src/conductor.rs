@@ -1,23 +1,17 @@
 //! The conductor: sets the stage, starts the nodes, makes faults until the time is over, and has the histories checked.
 
-mod member;
-mod sample;
-mod stage;
-mod tables;
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use self::member::{Member, Way};
-pub use self::stage::{POOL_NAME, Stage, connect};
 use crate::check::{self, Report};
 use crate::clock::{millis, now};
 use crate::dice::Dice;
 use crate::faults;
-use crate::history::{self, Entry, Fault, History, load};
-use crate::plan::Removed;
+use crate::history::{self, Entry, Fault};
+use crate::plan::Order;
+use crate::stage::{Member, Stage};
 
 /// Between a fault's recovery and the next fault; among the mixture, long enough to be looked at by itself.
 const PEACE_MIXED_MS: (u64, u64) = (300, 2_500);
@@ -26,19 +20,6 @@ const PEACE_MS: (u64, u64) = (100, 600);
 const CALM: Duration = Duration::from_millis(300);
 /// After this the run is given up: a node that does not come back is a finding of its own.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What is asked for.
-#[derive(Clone, Debug)]
-pub struct Order {
-    pub length: Duration,
-    pub seed: u64,
-    pub nodes: usize,
-    /// The faults to choose from; empty for all that are mixed.
-    pub faults: Vec<String>,
-    pub without: Option<Removed>,
-    /// Where the histories go, and stay.
-    pub keep: Option<std::path::PathBuf>,
-}
 
 /// Runs, checks, and says what was found. A run that came to an early end is checked as far as it went.
 pub async fn run(order: Order) -> Result<Report> {
@@ -110,9 +91,4 @@ async fn recover(stage: &mut Stage) -> Result<()> {
         }
     };
     tokio::time::timeout(PATIENCE, recovering).await.context("a node was not trusted again")?
-}
-
-/// Reads what all processes have written, and what the database has.
-pub fn gather(dir: &std::path::Path, tables: history::Tables) -> Result<History> {
-    Ok(History { processes: load(dir)?, tables })
 }

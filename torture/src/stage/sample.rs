@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::Client;
 
-use super::stage::connect;
+use super::client::connect;
 use crate::clock::{now, wall};
 use crate::history::{Entry, Journal, Sample};
 

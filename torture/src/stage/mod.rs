@@ -1,6 +1,13 @@
 //! The stage: the private server, the nodes, and the directory that holds what they write. All of it is gone afterwards,
 //! but for the histories of a run that found something.
 
+mod client;
+mod disk;
+mod member;
+mod queue;
+mod sample;
+mod tables;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,20 +16,29 @@ use anyhow::{Context, Result};
 use pg_sandbox::{Proxy, Sandbox};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::{Member, Order, Way, gather, sample, tables};
+pub use self::client::connect;
+pub use self::disk::Disk;
+pub use self::member::{Member, Way};
+pub use self::queue::Queue;
 use crate::board::Board;
-use crate::faults::{self, Disk, Queue};
-use crate::history::{Entry, History, Journal};
-use crate::plan::NodePlan;
+use crate::history::{self, Entry, History, Journal};
+use crate::plan::{NodePlan, Order, POOL_NAME, QUEUE_FULL};
 
 /// Enough for the nodes and a few more: the fault that uses them up has not far to go.
 const CONNECTIONS_MAX: &str = "60";
 
-/// By which the connections of the nodes' pools are known; those of the listeners are known as `pg-listen`.
-pub const POOL_NAME: &str = "?application_name=pg-session";
+/// The role of the nodes, and its password.
+pub const ROLE: &str = "app";
+pub const PASSWORD: &str = "first";
+/// The nodes' role needs its password, on the primary and on each standby; all others do not.
+const HBA: &str = "local all all trust
+host all app all scram-sha-256
+host all all all trust
+host replication all all trust
+";
 
 pub struct Stage {
     pub sandbox: Arc<Sandbox>,
@@ -45,9 +61,11 @@ impl Stage {
         let dir = keep.path().to_owned();
         Board::create(&dir).context("the board cannot be made")?;
         let journal = Arc::new(Journal::create(&dir, 0).context("the history cannot be made")?);
-        let with_queue = order.faults.iter().any(|name| name == faults::QUEUE_FULL);
+        let with_queue = order.faults.iter().any(|name| name == QUEUE_FULL);
         let disk = Disk::mount(with_queue);
         let mut builder = Sandbox::builder()
+            .file("pg_hba.conf", HBA)
+            .setting("password_encryption", "scram-sha-256")
             .setting("max_connections", CONNECTIONS_MAX)
             .setting("deadlock_timeout", "100ms")
             .setting("max_wal_size", "256MB");
@@ -56,6 +74,7 @@ impl Stage {
         }
         let starting = tokio::task::spawn_blocking(|| builder.start());
         let sandbox = Arc::new(starting.await?.context("PostgreSQL does not start")?);
+        make_role(&sandbox.url()).await.context("the nodes' role cannot be made")?;
         tables::prepare(&sandbox.url()).await.context("the tables cannot be made")?;
         let queue = if with_queue { Some(Queue::fill(&sandbox.url()).await?) } else { None };
         let (stop, stopped) = watch::channel(false);
@@ -64,7 +83,8 @@ impl Stage {
         let mut stage = Self { sandbox, nodes: Vec::new(), journal, disk, queue, keep, stop, sampling, pids };
         for node in 0..order.nodes {
             let (pool, ear) = (stage.proxy().await?, stage.proxy().await?);
-            let url = stage.sandbox.url();
+            let resource_url = stage.sandbox.url();
+            let url = resource_url.replace("postgres@", &format!("{ROLE}:{PASSWORD}@"));
             let plan = NodePlan {
                 node,
                 nodes: order.nodes,
@@ -72,7 +92,7 @@ impl Stage {
                 seed: order.seed,
                 pool_url: pool.url_for(&url) + POOL_NAME,
                 ear_url: ear.url_for(&url),
-                resource_url: url,
+                resource_url,
                 unnamed: false,
                 dir: dir.clone(),
                 without: order.without,
@@ -111,7 +131,7 @@ impl Stage {
         drop(self.nodes);
         let sandbox = self.sandbox;
         tokio::task::spawn_blocking(move || drop(sandbox)).await?;
-        let history = gather(self.keep.path(), tables)?;
+        let history = History { processes: history::load(self.keep.path())?, tables };
         Ok((history, self.keep))
     }
 
@@ -119,6 +139,11 @@ impl Stage {
     pub fn blame(&self, error: &anyhow::Error) {
         println!("torture: {error:?}");
         self.journal.write(&Entry::Reported { held: false, what: format!("{error:#}") });
+    }
+
+    /// Notes what was expected of the nodes during a fault, and whether it came true.
+    pub fn report(&self, held: bool, what: String) {
+        self.journal.write(&Entry::Reported { held, what });
     }
 
     /// Brings back whatever a fault that could not be ended has left.
@@ -129,6 +154,7 @@ impl Stage {
         })
         .await??;
         for node in &mut self.nodes {
+            node.redirect(self.sandbox.addr());
             node.heal();
             node.mend().await?;
         }
@@ -137,12 +163,11 @@ impl Stage {
     }
 }
 
-pub async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) =
-        tokio_postgres::connect(url, NoTls).await.context("PostgreSQL does not answer")?;
-    // The next use of the client returns the same error.
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(client)
+/// Makes the nodes' role.
+pub async fn make_role(url: &str) -> Result<()> {
+    let client = connect(url).await?;
+    let make = format!("CREATE ROLE {ROLE} SUPERUSER LOGIN PASSWORD '{PASSWORD}'");
+    Ok(client.batch_execute(&make).await?)
 }
 
 /// The directory of the run's histories.

@@ -13,10 +13,10 @@
 
 use std::collections::VecDeque;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tokio_postgres::Client;
 
-use crate::conductor::{Stage, connect};
+use super::client::connect;
 use crate::dice::Dice;
 
 /// Notifications, of 8 kB each, between two sleepers, and in one transaction.
@@ -55,23 +55,21 @@ impl Queue {
         }
         Ok(Self { sleepers, _scout: scout })
     }
-}
 
-/// Fills the rest, leaves it so for a while, and wakes the slowest sleeper: nothing else. That there is room again
-/// is for the nodes to find out.
-pub(super) async fn overflow(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
-    let url = stage.sandbox.url();
-    let queue = stage.queue.as_mut().context("the queue was not prepared")?;
-    let sleeper = match queue.sleepers.pop_front() {
-        Some(sleeper) => sleeper,
-        None => fall_asleep(&url).await?,
-    };
-    let writer = connect(&url).await?;
-    write_until_full(&writer).await?;
-    tokio::time::sleep(dice.millis(2_000, 4_000)).await;
-    ensure!(write(&writer, 1).await.is_err(), "the queue did not stay full");
-    drop(sleeper);
-    Ok(())
+    /// Fills the rest, leaves it so for a while, and ends the slowest sleeper: nothing else. The nodes have to find out that
+    /// there is room again.
+    pub async fn overflow(&mut self, url: &str, dice: &mut Dice) -> Result<()> {
+        let sleeper = match self.sleepers.pop_front() {
+            Some(sleeper) => sleeper,
+            None => fall_asleep(url).await?,
+        };
+        let writer = connect(url).await?;
+        write_until_full(&writer).await?;
+        tokio::time::sleep(dice.millis(2_000, 4_000)).await;
+        ensure!(write(&writer, 1).await.is_err(), "the queue did not stay full");
+        drop(sleeper);
+        Ok(())
+    }
 }
 
 /// A listener in an open transaction reads nothing.

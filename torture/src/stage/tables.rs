@@ -3,7 +3,7 @@
 use anyhow::Result;
 use pg_session::{Config, Migrations, SessionManager};
 
-use super::stage::connect;
+use super::client::connect;
 use crate::history::Row as Alive;
 use crate::history::{Tables, Written};
 use crate::plan::SCHEMA;

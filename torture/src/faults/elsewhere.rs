@@ -1,0 +1,52 @@
+//! The address of a pool or a listener leads to another server for a while, which accepts writes and knows nothing of the
+//! sessions: a pooler or a name that was redirected.
+
+use anyhow::{Context, Result};
+use pg_sandbox::{Proxy, Sandbox};
+
+use crate::clock::{nanos, now};
+use crate::dice::Dice;
+use crate::plan::TRUST_WINDOW;
+use crate::stage::{Member, Stage, make_role};
+
+/// One node's pool. What it asks for is not there.
+pub(super) async fn redirect_pool(stage: &Stage, dice: &mut Dice) -> Result<()> {
+    redirect(stage, dice, "pool", |node| &node.pool).await
+}
+
+/// One node's listener. It is connected, and hears nothing.
+pub(super) async fn redirect_listener(stage: &Stage, dice: &mut Dice) -> Result<()> {
+    redirect(stage, dice, "listener", |node| &node.ear).await
+}
+
+/// At least two windows long. After the first, the node must not serve from memory.
+async fn redirect(
+    stage: &Stage,
+    dice: &mut Dice,
+    what: &str,
+    wire: impl Fn(&Member) -> &Proxy,
+) -> Result<()> {
+    let other =
+        tokio::task::spawn_blocking(Sandbox::start).await?.context("a second server does not start")?;
+    make_role(&other.url()).await?;
+    let node = &stage.nodes[dice.index(stage.nodes.len())];
+    let wire = wire(node);
+    wire.redirect(other.addr());
+    wire.cut();
+    let end = now() + nanos(dice.millis(2_500, 5_000));
+    // The pulse of a node notices the end of its trust a little later.
+    tokio::time::sleep(TRUST_WINDOW + TRUST_WINDOW / 2).await;
+    let mut was_trusted = false;
+    while now() < end {
+        was_trusted |= node.is_trusted();
+        tokio::time::sleep(TRUST_WINDOW / 20).await;
+    }
+    wire.redirect(stage.sandbox.addr());
+    wire.cut();
+    stage.report(
+        !was_trusted,
+        format!("node {} served from memory, its {what} on another server", node.index),
+    );
+    tokio::task::spawn_blocking(move || drop(other)).await?;
+    Ok(())
+}
