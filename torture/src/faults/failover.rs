@@ -28,7 +28,7 @@ pub(super) async fn pool_on_standby(stage: &Stage, dice: &mut Dice) -> Result<()
     let is_standby = on(&standby, Sandbox::is_standby).await?;
     node.pool.redirect(stage.sandbox.addr());
     node.pool.cut();
-    // Without a difference, a stale read could not be told from a good one.
+    // Without a difference, a stale read would look like a good one.
     stage.report(is_standby && behind > 0, format!("the standby was {behind} writes behind its primary"));
     remove(stage, standby).await
 }
