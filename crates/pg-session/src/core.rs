@@ -3,14 +3,15 @@
 //! A task is started by the `spawn` function of what it does. That function takes the [`Core`] and the [`Tasks`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::failpoints::Probes;
+use crate::failpoints::{Guard, Probes};
+use crate::notification::ServerId;
 use crate::postgres::Database;
 use crate::session::record::Policy;
 
@@ -22,13 +23,34 @@ pub(crate) struct Core {
     pub(crate) database: Database,
     pub(crate) failpoints: Probes,
     pub(crate) counters: Counters,
+    /// The server that the last proof came from; 0 before the first.
+    server: AtomicI64,
 }
 
 impl Core {
     pub(crate) fn new(config: Config, policy: Arc<Policy>, database: Database) -> Arc<Self> {
         let failpoints = Probes::default();
         let cache = Cache::new(config.cache_sessions_max, config.cache_ttl, failpoints.clone());
-        Arc::new(Self { config, policy, cache, database, failpoints, counters: Counters::default() })
+        Arc::new(Self {
+            config,
+            policy,
+            cache,
+            database,
+            failpoints,
+            counters: Counters::default(),
+            server: AtomicI64::new(0),
+        })
+    }
+
+    /// Whether a row from `server` may enter the cache: the listener receives what that server commits.
+    pub(crate) fn is_proved(&self, server: ServerId) -> bool {
+        self.server.load(Ordering::Acquire) == server.0 || !self.failpoints.holds(Guard::ServerIdentity)
+    }
+
+    /// A proof came from `server`. Returns the server of the proof before, if there was one.
+    pub(crate) fn set_proved(&self, server: ServerId) -> Option<ServerId> {
+        let before = self.server.swap(server.0, Ordering::AcqRel);
+        (before != 0).then_some(ServerId(before))
     }
 
     /// I7: whether the number of a user's sessions is limited.

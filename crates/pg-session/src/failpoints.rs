@@ -29,6 +29,8 @@ pub enum Guard {
     IndexCount = 512,
     /// A fill that the group's index refuses leaves its mark in the user's index.
     IndexRollback = 1_024,
+    /// Rows of any server enter the memory, not only of the one that the last proof came from.
+    ServerIdentity = 2_048,
 }
 
 /// A point at which a test can stop each task that reaches it.

@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::failpoints::Point;
 use crate::id::SessionId;
 use crate::invalidation::trust::Ended;
+use crate::notification::ServerId;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::retry::LOAD_TRIES_MAX;
 use crate::session::record::SharedRecord;
@@ -32,7 +33,7 @@ const LOADERS: usize = 2;
 const WAITERS_MAX: usize = 65_536;
 
 /// What a statement found, by id.
-type Fetched = ById<Result<SharedRecord, Error>>;
+type Fetched = (ById<Result<SharedRecord, Error>>, Option<ServerId>);
 /// A bounded number of ids, so the quicker hash function of the memory's map will do.
 type ById<T> = HashMap<SessionId, T, DefaultHashBuilder>;
 /// The session, or `None` if there is none that is alive.
@@ -191,11 +192,9 @@ impl Loader {
             self.core.counters.load_statements.add(1);
             self.core.counters.loads.add(ids.len());
             match self.core.database.load(ids).await {
-                Ok(found) => {
-                    return Ok(found
-                        .into_iter()
-                        .map(|(id, record)| (id, record.map(SharedRecord::new)))
-                        .collect());
+                Ok((found, server)) => {
+                    let found = found.into_iter().map(|(id, record)| (id, record.map(SharedRecord::new)));
+                    return Ok((found.collect(), server));
                 }
                 Err(Failure {
                     verdict: Verdict::Retryable | Verdict::StalePlan | Verdict::WrongServer,
@@ -209,9 +208,12 @@ impl Loader {
     }
 
     fn complete_batch(&self, mut airborne: Airborne<'_>, ticket: Ticket, loaded: &Result<Fetched, Error>) {
+        // The pool may lead to another server for a while, whose changes the listener does not receive.
+        let server = loaded.as_ref().ok().and_then(|(_, server)| *server);
+        let is_proved = server.is_some_and(|server| self.core.is_proved(server));
         while let Some(&id) = airborne.ids.first() {
             let answer = match loaded {
-                Ok(found) => match found.get(&id) {
+                Ok((found, _)) => match found.get(&id) {
                     Some(Ok(record)) => Ok(Some(SharedRecord::clone(record))),
                     Some(Err(error)) => Err(error.duplicate()),
                     None => Ok(None),
@@ -219,9 +221,11 @@ impl Loader {
                 Err(error) => Err(error.duplicate()),
             };
             match &answer {
-                Ok(Some(record)) => {
+                Ok(Some(record)) if is_proved => {
                     self.core.cache.install(ticket, record);
                 }
+                // I2: the caller must not see an older version here afterwards.
+                Ok(Some(record)) => self.core.cache.invalidate(id, record.row.version),
                 Ok(None) => self.core.cache.mark_absent(id),
                 Err(_) => {}
             }

@@ -6,10 +6,10 @@
 //! 1u<id>  1g<id>                     drop every session of this user, of this group
 //! 1a                                 drop every session
 //! 1l<digest>                         this lock was released
-//! 1p<number>                         a node's proof that its listener receives what its pool commits
+//! 1p<number>.<server>                a node's proof that its listener receives what its pool commits
 //! ```
 //!
-//! Ids and digests are 32 hexadecimal digits, versions decimal. The leading digit is the format's version. A payload stays
+//! Ids, numbers and digests are 32 hexadecimal digits, versions decimal, servers up to 16 hexadecimal digits. The leading digit is the format's version. A payload stays
 //! under PostgreSQL's 8 000 bytes by a fixed number of entries whose longest form is known. Statements that know the ids
 //! only when they run build their payloads in SQL; see `postgres::notify`.
 //!
@@ -42,13 +42,17 @@ pub(crate) enum Notification {
     Drop(Scope),
     /// A lock was released.
     Released(LockTopic),
-    /// The number that a node sent through its pool.
-    Proof(Uuid),
+    /// The number that a node sent through its pool, and the server that sent it.
+    Proof(Uuid, ServerId),
 }
 
 /// The lock whose waiters wake: a digest of its identity.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct LockTopic(pub(crate) Uuid);
+
+/// One run of a server, and one of its databases. A copy of a server is another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ServerId(pub(crate) i64);
 
 /// The payload is not one that this library writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,8 +88,9 @@ pub(crate) fn released_payload(LockTopic(digest): LockTopic) -> String {
     format!("1l{}", digest.simple())
 }
 
+/// The statement appends the server.
 pub(crate) fn proof_payload(number: Uuid) -> String {
-    format!("1p{}", number.simple())
+    format!("1p{}.", number.simple())
 }
 
 impl Notification {
@@ -109,7 +114,7 @@ impl Notification {
             'u' => Ok(Self::Drop(Scope::User(uuid(rest)?.into()))),
             'g' => Ok(Self::Drop(Scope::Group(uuid(rest)?.into()))),
             'l' => Ok(Self::Released(LockTopic(uuid(rest)?))),
-            'p' => Ok(Self::Proof(uuid(rest)?)),
+            'p' => proof(rest),
             'a' if rest.is_empty() => Ok(Self::Drop(Scope::All)),
             _ => Err(Malformed),
         }
@@ -138,6 +143,15 @@ fn changed(entry: &str) -> Result<(SessionId, Version), Malformed> {
     }
     let version = version.parse().map_err(|_| Malformed)?;
     Ok((SessionId::from_uuid(uuid(id)?), Version::new(version)))
+}
+
+fn proof(rest: &str) -> Result<Notification, Malformed> {
+    let (number, server) = rest.split_once('.').ok_or(Malformed)?;
+    if server.is_empty() || !server.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(Malformed);
+    }
+    let server = u64::from_str_radix(server, 16).map_err(|_| Malformed)?;
+    Ok(Notification::Proof(uuid(number)?, ServerId(server.cast_signed())))
 }
 
 /// 32 lower-case hexadecimal digits; the other spellings that `Uuid` reads are not ours.
@@ -170,7 +184,8 @@ mod tests {
         let topic = LockTopic(a.expose());
         assert_eq!(Notification::parse(&released_payload(topic)), Ok(Notification::Released(topic)));
         let number = b.expose();
-        assert_eq!(Notification::parse(&proof_payload(number)), Ok(Notification::Proof(number)));
+        let proof = format!("{}{:x}", proof_payload(number), -2_i64);
+        assert_eq!(Notification::parse(&proof), Ok(Notification::Proof(number, ServerId(-2))));
     }
 
     #[test]
@@ -211,6 +226,10 @@ mod tests {
             &format!("1d{}", id.to_uppercase()),
             &format!("1u{{{id}}}"),
             &format!("1l{id},{id}"),
+            &format!("1p{id}"),
+            &format!("1p{id}."),
+            &format!("1p{id}.g"),
+            &format!("1p{id}.10000000000000000"),
             &format!("1d{}", Uuid::max().hyphenated()),
             &"1".repeat(8_000),
             &format!("1d{}", vec![id.as_str(); 243].join(",")),

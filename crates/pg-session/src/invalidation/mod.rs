@@ -25,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::proof::Prover;
-use self::resync::Resync;
 use self::trust::{Ended, Trust};
 use crate::cache::Dropping;
 use crate::core::{Core, Tasks};
@@ -38,7 +37,7 @@ pub(crate) struct InvalidationTask {
     core: Arc<Core>,
     trust: Arc<Trust>,
     waiters: Arc<Waiters>,
-    /// Notified at each start of listening.
+    /// Verifies the memory.
     resync: Arc<Notify>,
     prover: Arc<Prover>,
 }
@@ -52,12 +51,13 @@ impl InvalidationTask {
         trust: &Arc<Trust>,
         waiters: &Arc<Waiters>,
         prover: &Arc<Prover>,
+        resync: Arc<Notify>,
     ) {
         let task = Self {
             core: Arc::clone(core),
             trust: Arc::clone(trust),
             waiters: Arc::clone(waiters),
-            resync: Resync::spawn(core, tasks),
+            resync,
             prover: Arc::clone(prover),
         };
         tasks.serving.spawn(|stop| task.run(events, stop));
@@ -93,7 +93,7 @@ impl InvalidationTask {
                 Some(Event::Listening) => {
                     self.core.cache.start_listening();
                     self.waiters.hear();
-                    self.resync.notify_one();
+                    // The memory is verified after the first proof, by the server that it names.
                     self.prover.set_listening(true);
                 }
                 // The listener's own barrier says nothing about the server that the pool writes to.
@@ -134,7 +134,7 @@ impl InvalidationTask {
                 self.resync.notify_one();
             }
             Notification::Released(wake) => self.waiters.wake(wake),
-            Notification::Proof(number) => self.prover.received(number),
+            Notification::Proof(number, server) => self.prover.received(number, server),
         }
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! Any role can send notifications on the channel. Only the number that is awaited now counts, and it has 122 random bits.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::trust::Trust;
 use crate::clock::Tick;
 use crate::core::{Core, Tasks};
 use crate::error::Error;
+use crate::notification::ServerId;
 
 /// Proofs each trust window: two may be lost before trust ends.
 pub(crate) const PROOFS_PER_WINDOW: u32 = 3;
@@ -44,6 +46,10 @@ pub(crate) struct Prover {
     /// Whether LISTEN is in force. Each change ends the attempt in flight: its number may have been committed before.
     listening: watch::Sender<bool>,
     pending: Mutex<Option<Pending>>,
+    /// Whether the memory is to be verified after the next proof.
+    unverified: AtomicBool,
+    /// Asks for that.
+    resync: Arc<Notify>,
     attempts: watch::Sender<Attempts>,
 }
 
@@ -67,7 +73,12 @@ pub(crate) struct Attempts {
 
 impl Prover {
     /// Starts the task.
-    pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks, trust: &Arc<Trust>) -> Arc<Self> {
+    pub(crate) fn spawn(
+        core: &Arc<Core>,
+        tasks: &Tasks,
+        trust: &Arc<Trust>,
+        resync: &Arc<Notify>,
+    ) -> Arc<Self> {
         let trust_window = core.config.trust_window;
         let interval = trust_window / PROOFS_PER_WINDOW;
         let prover = Arc::new(Self {
@@ -79,6 +90,8 @@ impl Prover {
             wanted: Notify::new(),
             listening: watch::Sender::new(false),
             pending: Mutex::default(),
+            unverified: AtomicBool::new(false),
+            resync: Arc::clone(resync),
             attempts: watch::Sender::default(),
         });
         tasks.serving.spawn(|stop| Arc::clone(&prover).run(stop));
@@ -109,6 +122,9 @@ impl Prover {
 
     /// LISTEN is in force on a new connection, or the connection is lost.
     pub(crate) fn set_listening(&self, listening: bool) {
+        if listening {
+            self.unverified.store(true, Ordering::Relaxed);
+        }
         self.listening.send_replace(listening);
     }
 
@@ -123,11 +139,22 @@ impl Prover {
     }
 
     /// A number was received. The invalidation task calls this after it has handled all earlier notifications.
-    pub(crate) fn received(&self, number: Uuid) {
+    ///
+    /// `server` is where the pool led to. If it is another one than at the proof before, or a proof was lost since, rows of
+    /// another server may be in memory. They are verified before they are served.
+    pub(crate) fn received(&self, number: Uuid, server: ServerId) {
         let proved = self.pending().take_if(|pending| pending.number == number);
-        if let Some(Pending { as_of, .. }) = proved {
-            self.trust.prove(as_of);
+        let Some(Pending { as_of, .. }) = proved else { return };
+        let is_another = self.core.set_proved(server).is_some_and(|before| before != server);
+        if is_another || self.attempts.borrow().unheard > 0 {
+            self.core.cache.stop_listening();
+            self.core.cache.start_listening();
+            self.unverified.store(true, Ordering::Relaxed);
         }
+        if self.unverified.swap(false, Ordering::Relaxed) {
+            self.resync.notify_one();
+        }
+        self.trust.prove(as_of);
     }
 
     /// One attempt. Returns false if the listener's connection changed meanwhile: the number may have been committed before

@@ -19,14 +19,14 @@ use crate::retry::RESYNC;
 const CHUNK_SESSIONS: usize = 2_000;
 
 /// What the task works on.
-pub(super) struct Resync {
+pub(crate) struct Resync {
     core: Arc<Core>,
     wanted: Arc<Notify>,
 }
 
 impl Resync {
     /// Starts the task. It verifies the memory each time that the result is notified.
-    pub(super) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Arc<Notify> {
+    pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Arc<Notify> {
         let wanted = Arc::<Notify>::default();
         let resync = Self { core: Arc::clone(core), wanted: Arc::clone(&wanted) };
         tasks.serving.spawn(|stop| resync.run(stop));
@@ -84,6 +84,10 @@ impl Resync {
         let standings = self.core.database.versions(ids).await?;
         let found: HashMap<_, _> =
             standings.iter().map(|found| (found.id, (found.revision, found.last_accessed_at))).collect();
+        if standings.first().is_some_and(|found| !self.core.is_proved(found.server)) {
+            // The next proof begins an epoch of the server that the pool leads to now.
+            return Err(Failure::of_another_server());
+        }
         for &id in ids {
             self.core.cache.verify(ticket, id, found.get(&id).copied());
         }

@@ -19,6 +19,7 @@ use crate::core::{Core, Tasks};
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::InvalidationTask;
 use crate::invalidation::proof::Prover;
+use crate::invalidation::resync::Resync;
 use crate::invalidation::trust::Trust;
 use crate::loader::Loader;
 use crate::lock::Locks;
@@ -295,8 +296,9 @@ fn start(core: Arc<Core>, (listener, owns_listener): (Listener, bool), events: S
     let trust = Arc::new(Trust::new(core.config.trust_window));
     let tasks = Tasks::new();
     let waiters = Arc::<Waiters>::default();
-    let prover = Prover::spawn(&core, &tasks, &trust);
-    InvalidationTask::spawn(&core, &tasks, events, &trust, &waiters, &prover);
+    let resync = Resync::spawn(&core, &tasks);
+    let prover = Prover::spawn(&core, &tasks, &trust, &resync);
+    InvalidationTask::spawn(&core, &tasks, events, &trust, &waiters, &prover, resync);
     Node {
         loader: Loader::spawn(&core, &tasks),
         touches: TouchBuffer::spawn(&core, &tasks),

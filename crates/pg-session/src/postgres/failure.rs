@@ -64,6 +64,12 @@ impl Failure {
         Self { error: Error::new(ErrorKind::Contention, message), verdict: Verdict::Blocked }
     }
 
+    /// The rows are of a server whose changes the listener does not receive.
+    pub(crate) fn of_another_server() -> Self {
+        let message = "the pool leads to another server than the last proof; the next proof decides";
+        Self { error: Error::new(ErrorKind::Unavailable, message), verdict: Verdict::WrongServer }
+    }
+
     pub(super) fn of_statement(error: &tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(server) if is_fatal(server) => {

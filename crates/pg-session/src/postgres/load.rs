@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, SERVER_ID, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
+use crate::notification::ServerId;
 use crate::session::IdleLimit;
 use crate::session::attribute::OverflowAttribute;
 use crate::session::attributes::Attributes;
@@ -62,7 +63,7 @@ fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     format!(
         "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
                 s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
-                {apart} AS apart, {now} AS now
+                {apart} AS apart, {now} AS now, {SERVER_ID} AS server
          {from}"
     )
 }
@@ -71,28 +72,34 @@ fn select(dialect: &Dialect<'_>, condition: &str) -> String {
 pub(crate) type Found = (SessionId, Result<Record, Error>);
 
 impl Database {
-    /// The live ones among `ids`, in no particular order.
-    pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<Vec<Found>, Failure> {
+    /// The live ones among `ids`, in no particular order, and the server that has them. `None` if there are none.
+    pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<(Vec<Found>, Option<ServerId>), Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         self.find(&self.texts.load, &[&ids]).await
     }
 
     /// The live sessions of a user, at most `rows_max`, the most recently used first.
     pub(crate) async fn list_user(&self, user: UserId, rows_max: u32) -> Result<Vec<Found>, Failure> {
-        self.find(&self.texts.list_user, &[&user.as_uuid(), &i64::from(rows_max)]).await
+        Ok(self.find(&self.texts.list_user, &[&user.as_uuid(), &i64::from(rows_max)]).await?.0)
     }
 
     /// The live sessions of a group, likewise.
     pub(crate) async fn list_group(&self, group: GroupId, rows_max: u32) -> Result<Vec<Found>, Failure> {
-        self.find(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await
+        Ok(self.find(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await?.0)
     }
 
-    async fn find(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Found>, Failure> {
+    async fn find(
+        &self,
+        sql: &Sql,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<(Vec<Found>, Option<ServerId>), Failure> {
+        let mut server = None;
         let mut readings: Option<(DbTime, DbTime)> = None;
         let sent = self.policy.clock.now();
         let call = self.call(sql, params).repeatable();
         let found = call.each(|row| {
             let (found, now) = self.record(&row).map_err(unexpected)?;
+            server = Some(ServerId(row.try_get(13).map_err(unexpected)?));
             readings = Some(readings.map_or((now, now), |(first, last)| (first.min(now), last.max(now))));
             Ok(found)
         });
@@ -102,7 +109,7 @@ impl Database {
             self.observe_clock(sent, first);
             self.observe_clock(sent, last);
         }
-        Ok(found)
+        Ok((found, server))
     }
 
     /// By position: looking a dozen columns up by their names took longer than decoding them.

@@ -138,6 +138,7 @@ struct Texts {
     locked_rows: Sql,
     locked_sessions: Sql,
     notify: Sql,
+    prove: Sql,
     locks: lock::Texts,
     clock: Sql,
 }
@@ -256,6 +257,11 @@ fn waits_at_most_until_deleted(limit: &str) -> String {
     )
 }
 
+/// Identifies one run of a server, and its database, as `int8`. A copy of a server, and the same one after a restart, differ
+/// in the time of their start. A subselect without references is evaluated once for each statement.
+const SERVER_ID: &str = "(SELECT (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8 \
+     # pg_catalog.hashtextextended(pg_catalog.current_database()::pg_catalog.text, 0))";
+
 /// The condition of each statement that only reads: true on a primary, an error on a standby or a read-only server.
 ///
 /// A standby may lag behind a revocation for any time, and a former primary that was made read-only stays behind. Their
@@ -303,6 +309,7 @@ impl Database {
             locked_rows: row_locks::rows_sql(&dialect),
             locked_sessions: row_locks::sessions_sql(&dialect),
             notify: notify::sql(&dialect),
+            prove: notify::prove_sql(&dialect),
             locks: lock::texts(&dialect),
             clock: Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] },
         };

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::parameters::{Parameters, TEXTS};
-use super::{Database, Dialect, Sql};
+use super::{Database, Dialect, SERVER_ID, Sql};
 use crate::id::{Scope, SessionId};
 use crate::notification::{
     CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, changed_payloads, drop_payload, proof_payload,
@@ -41,6 +42,15 @@ pub(super) fn released(dialect: &Dialect<'_>, payload: &str, source: &str) -> St
     format!("SELECT pg_catalog.pg_notify('{channel}', {payload}) FROM {source}")
 }
 
+/// The payload is a parameter; the server is appended.
+pub(super) fn prove_sql(dialect: &Dialect<'_>) -> Sql {
+    let channel = dialect.channel();
+    Sql {
+        text: format!("SELECT pg_catalog.pg_notify('{channel}', $1 || pg_catalog.to_hex({SERVER_ID}))"),
+        types: vec![Type::TEXT],
+    }
+}
+
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
     let mut parameters = Parameters::default();
@@ -57,16 +67,11 @@ impl Database {
         self.call(&self.texts.notify, &[&[drop_payload(scope)].as_slice()]).rows().await.map(|_| ())
     }
 
-    /// Sends a number through the pool, for `invalidation::proof`. A number that is sent twice proves the same, so a lost
-    /// connection is no failure: the next one is tried.
+    /// Sends a number through the pool, for `invalidation::proof`, with the server that the connection leads to. A number that
+    /// is sent twice proves the same, so a lost connection is no failure: the next one is tried.
     pub(crate) async fn notify_proof(&self, number: Uuid, timeout: Duration) -> Result<(), Failure> {
         let payload = proof_payload(number);
-        self.call(&self.texts.notify, &[&[payload].as_slice()])
-            .within(timeout)
-            .repeatable()
-            .rows()
-            .await
-            .map(|_| ())
+        self.call(&self.texts.prove, &[&payload]).within(timeout).repeatable().rows().await.map(|_| ())
     }
 
     /// Tells every node what versions these sessions have; nothing in the tables changes.

@@ -5,9 +5,10 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, SERVER_ID, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
+use crate::notification::ServerId;
 use crate::session::record::Revision;
 use crate::version::Version;
 
@@ -17,6 +18,7 @@ pub(crate) struct VersionState {
     pub(crate) id: SessionId,
     pub(crate) revision: Revision,
     pub(crate) last_accessed_at: DbTime,
+    pub(crate) server: ServerId,
 }
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
@@ -27,7 +29,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let ids = parameters.any(&IDS);
     let from = dialect.read(&sessions, "s", &format!("s.id = {ids} AND {live}"));
     Sql {
-        text: format!("SELECT s.id, s.version, s.updated_at, s.last_accessed_at, {now} AS now {from}"),
+        text: format!(
+            "SELECT s.id, s.version, s.updated_at, s.last_accessed_at, {now} AS now, {SERVER_ID} AS server {from}"
+        ),
         types: parameters.types,
     }
 }
@@ -48,6 +52,7 @@ impl Database {
                     updated_at: time(row, "updated_at")?,
                 },
                 last_accessed_at: time(row, "last_accessed_at")?,
+                server: ServerId(row.try_get("server")?),
             })
         });
         standings.collect::<Result<_, _>>().map_err(unexpected)

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, Pool};
-use pg_sandbox::{PoolMode, Pooler, Proxy};
-use pg_session::{Config, Error, ErrorKind, SessionManager, StatementMode, Trusted};
+use pg_sandbox::{PoolMode, Pooler, Proxy, Sandbox};
+use pg_session::testing::Guard;
+use pg_session::{Config, Error, ErrorKind, SessionId, SessionManager, StatementMode, Trusted};
 use tokio_postgres::NoTls;
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
@@ -234,4 +235,104 @@ async fn listener_that_moves_behind_a_pooler_ends_trust() {
     name.redirect(world.addr());
     name.cut();
     in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
+}
+
+/// A pooler in front of the pool, whose server can be exchanged for a copy. The sessions were deleted after the copy was made.
+struct Redirected {
+    original: Sandbox,
+    copy: Sandbox,
+    pooler: Pooler,
+    node: SessionManager,
+    ids: [SessionId; 2],
+}
+
+impl Redirected {
+    async fn new(trust_window: Duration) -> Self {
+        let original = Sandbox::start().unwrap();
+        let world = World::on(&original);
+        let pooler = pooler(&world, PoolMode::Transaction);
+        let mut config = config(&world, StatementMode::Auto);
+        config.trust_window = trust_window;
+        let node = connect(config, Scope::Own, &pooler.url(), &world.url).await.unwrap();
+        in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
+        let other = world.node().await;
+        let made = make(&other, 2).await;
+        let ids = [made[0].id(), made[1].id()];
+        let copy = original.standby().start().unwrap();
+        copy.wait_until_applied(&original).unwrap();
+        copy.promote().unwrap();
+        assert_eq!(other.delete_many(ids).await.unwrap(), 2);
+        node.catch_up().await.unwrap();
+        Self { original, copy, pooler, node, ids }
+    }
+
+    async fn lead_to_copy(&self) {
+        self.pooler.redirect(self.copy.addr()).unwrap();
+        eventually("the pooler leads to the copy", async || {
+            self.node.get(self.ids[0]).bypass_cache().await.is_ok_and(|found| found.is_some())
+        })
+        .await;
+    }
+
+    async fn lead_to_original(&self) {
+        self.pooler.redirect(self.original.addr()).unwrap();
+        eventually("the pooler leads to the original", async || {
+            let found = self.node.get(self.ids[0]).bypass_cache().await;
+            found.is_ok_and(|found| found.is_none()) && self.node.catch_up().await.is_ok()
+        })
+        .await;
+    }
+}
+
+/// ```text
+/// pooler   database A ┊ A's copy B, where the session lives ┊ A
+/// A        the session is deleted, the node is notified
+/// node     trusted    ┊ reads the session                   ┊ must not serve it
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_another_database_are_never_kept() {
+    let redirected = Redirected::new(Duration::from_secs(600)).await;
+    let Redirected { node, ids: [id, _], .. } = &redirected;
+    redirected.lead_to_copy().await;
+    read(node, *id).await;
+    assert!(hit(node, *id).is_none(), "a row of another database is not kept");
+    redirected.lead_to_original().await;
+    assert!(node.get(*id).await.unwrap().is_none());
+}
+
+/// The control of [`rows_of_another_database_are_never_kept`].
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_server_identity_foreign_rows_are_served() {
+    let redirected = Redirected::new(Duration::from_secs(600)).await;
+    let Redirected { node, ids: [id, _], .. } = &redirected;
+    node.probes().remove(Guard::ServerIdentity);
+    redirected.lead_to_copy().await;
+    read(node, *id).await;
+    assert!(hit(node, *id).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redirected_pooler_ends_trust() {
+    let redirected = Redirected::new(Duration::from_secs(1)).await;
+    redirected.lead_to_copy().await;
+    eventually("trust ends", async || redirected.node.status().trust == Trusted::No).await;
+    redirected.lead_to_original().await;
+    in_time("trust returns", redirected.node.wait_until_trusted()).await.unwrap();
+}
+
+/// ```text
+/// pooler   database A ┊ A's copy B           ┊ A
+/// node     trusted    ┊ saves; trust ends    ┊ trusted: must not serve what it saved in B
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_save_in_another_database_is_not_served_after_it() {
+    let redirected = Redirected::new(Duration::from_secs(1)).await;
+    let Redirected { node, ids: [_, id], .. } = &redirected;
+    redirected.lead_to_copy().await;
+    node.modify(*id, |session| session.set("n", &2)).await.unwrap();
+    eventually("trust ends", async || node.status().trust == Trusted::No).await;
+    redirected.lead_to_original().await;
+    in_time("trust returns", node.wait_until_trusted()).await.unwrap();
+    assert!(hit(node, *id).is_none());
+    assert!(node.get(*id).await.unwrap().is_none());
 }
