@@ -37,7 +37,7 @@ impl Tables {
         let manager = SessionManager::connect(&database.url, config).await?;
         let mut pattern = manager.create(UserId::from(Uuid::new_v4())).expires_in(LIFETIME);
         for (key, value) in payload.attributes() {
-            pattern = pattern.set(&key, &value)?;
+            pattern = pattern.set(&key, &value);
         }
         let pattern = pattern.await?.id().expose();
         let report = manager.shutdown(PATIENCE).await;
@@ -160,7 +160,7 @@ impl Peer for Node {
     async fn create(&self) -> anyhow::Result<()> {
         let mut create = self.manager.create(UserId::from(Uuid::new_v4()));
         for (key, value) in self.tables.payload.attributes() {
-            create = create.set(&key, &value)?;
+            create = create.set(&key, &value);
         }
         std::hint::black_box(create.await?);
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
 use actix_web::cookie::time::Duration;
 use anyhow::anyhow;
-use pg_session::{IdleLimit, Session, SessionManager, UserId, VersionedId};
+use pg_session::{ErrorKind, IdleLimit, Session, SessionManager, UserId, VersionedId};
 use serde_json::value::RawValue;
 
 type State = HashMap<String, String>;
@@ -53,7 +53,7 @@ impl PgSessionStore {
         Self { sessions, user_of: Arc::new(|_| None) }
     }
 
-    /// How a state's user is found, so that `user_sessions` and `delete_user_sessions` know them, and the cap on a user's
+    /// How a state's user is found, so that `SessionManager::user` knows them, and the cap on a user's
     /// sessions holds.
     ///
     /// **A user must come with a new id**: call `Session::renew` at login, as actix-identity does. To save a user into a session
@@ -89,9 +89,14 @@ impl SessionStore for PgSessionStore {
         create = create.expires_in(lifetime).idle_limit(IdleLimit::Exempt);
         for (key, value) in state {
             let value = json(value).map_err(SaveError::Serialization)?;
-            create = create.set(&key, &value).map_err(|error| SaveError::Serialization(error.into()))?;
+            create = create.set(&key, &value);
         }
-        let session = create.await.map_err(|error| SaveError::Other(error.into()))?;
+        let session = create.await.map_err(|error| match error.kind() {
+            ErrorKind::Encode | ErrorKind::LimitExceeded | ErrorKind::InvalidArgument => {
+                SaveError::Serialization(error.into())
+            }
+            _ => SaveError::Other(error.into()),
+        })?;
         key_of(&session).map_err(SaveError::Other)
     }
 
@@ -109,7 +114,7 @@ impl SessionStore for PgSessionStore {
             session.remove(&gone);
         }
         for (key, value) in state {
-            if session.get_json(&key) != Some(&value) {
+            if session.get_raw(&key) != Some(&value) {
                 let value = json(value).map_err(UpdateError::Serialization)?;
                 session.set(&key, &value).map_err(|error| UpdateError::Serialization(error.into()))?;
             }
@@ -139,7 +144,7 @@ impl SessionStore for PgSessionStore {
 
 fn state_of(session: &Session) -> State {
     let keys = session.keys().into_iter();
-    keys.filter_map(|key| Some((key.to_owned(), session.get_json(key)?.to_owned()))).collect()
+    keys.filter_map(|key| Some((key.to_owned(), session.get_raw(key)?.to_owned()))).collect()
 }
 
 fn key_of(session: &Session) -> Result<SessionKey, anyhow::Error> {

@@ -102,7 +102,7 @@ impl Node {
     /// Whether the node serves from memory now.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        self.running.manager.status().trust != pg_session::Trusted::No
+        self.running.manager.status().trusted_for.is_some()
     }
 }
 

@@ -58,7 +58,7 @@ impl Example {
         node.rotate(&mut rotated).await.unwrap();
         // The holder ends without giving its lock back.
         let holder = database.node().await;
-        let lease = holder.lock("job").lease(LIMIT).await.unwrap();
+        let lease = holder.locks().lock("job").lease(LIMIT).await.unwrap();
         holder.cut();
         drop(lease);
         drop(holder);
@@ -79,7 +79,7 @@ impl Example {
             lasting_attribute: attributes.get("lasting").unwrap() == Some("a \"quoted\" text".to_owned()),
             retired_id: exists(self.retired).await,
             current_id: exists(self.current).await,
-            lock_is_free: self.node.lock_holder("job").await.unwrap().is_none(),
+            lock_is_free: self.node.locks().holder("job").await.unwrap().is_none(),
         }
     }
 }

@@ -43,7 +43,7 @@ async fn main() -> Outcome<()> {
     config.migrations = Migrations::Apply;
     let manager = SessionManager::connect(&sandbox.url(), config).await?;
     let signer = Signer::new(KeyRing::new(&SigningKey::generate()?));
-    let session = manager.create(42).set("name", "ann")?.await?;
+    let session = manager.create(42).set("name", "ann").await?;
     let cookie = format!("__Host-session={}", signer.issue(session.id(), session.version()).expose_into());
     let bare = Router::new().route("/", get(without));
     let layered =

@@ -49,7 +49,7 @@ impl PgSessionStore {
         Self { sessions, user_of: Arc::new(|_| None) }
     }
 
-    /// How a record's user is found, so that `user_sessions` and `delete_user_sessions` know them, and the cap on a user's
+    /// How a record's user is found, so that `SessionManager::user` knows them, and the cap on a user's
     /// sessions holds.
     ///
     /// **A user must come with a new id**: call `Session::cycle_id` at login, as axum-login does. To save a user into a session
@@ -74,7 +74,7 @@ impl SessionStore for PgSessionStore {
         // The record says when it ends.
         create = create.expires_at(record.expiry_date.into()).idle_limit(IdleLimit::Exempt);
         for (key, value) in &record.data {
-            create = create.set(key, value).map_err(failed)?;
+            create = create.set(key, value);
         }
         let session = create.await.map_err(failed)?;
         record.id = Id(i128::from_be_bytes(session.id().expose().into_bytes()));
@@ -136,7 +136,7 @@ fn ended() -> Error {
 fn failed(error: pg_session::Error) -> Error {
     let message = error.to_string();
     match error.kind() {
-        ErrorKind::Encode | ErrorKind::Attribute => Error::Encode(message),
+        ErrorKind::Encode | ErrorKind::LimitExceeded | ErrorKind::InvalidArgument => Error::Encode(message),
         ErrorKind::Decode => Error::Decode(message),
         _ => Error::Backend(message),
     }

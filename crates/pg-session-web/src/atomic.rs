@@ -140,7 +140,7 @@ impl Session {
         let mut state = self.open_to_change().await?;
         if let SessionState::Absent(draft) = &mut state.session_state {
             // Nobody else knows it.
-            let (next, result) = step(draft.get_json(key))?;
+            let (next, result) = step(draft.get_raw(key))?;
             match next {
                 Next::Keep => {}
                 Next::Set(value) => draft.set(web.manager(), key, &value, Lifetime::Session)?,
@@ -153,7 +153,7 @@ impl Session {
         let mut outcome = Err(UpdateError::NotFound.into());
         if let SessionState::Present(session) = &mut state.session_state {
             let version = session.version();
-            let change = |session: &mut pg_session::Session| match step(session.get_json(key)) {
+            let change = |session: &mut pg_session::Session| match step(session.get_raw(key)) {
                 Ok((next, result)) => {
                     outcome = Ok(result);
                     match next {

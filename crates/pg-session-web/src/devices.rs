@@ -42,7 +42,7 @@ pub struct DeviceId([u8; 16]);
 
 impl Session {
     /// The sessions of the user who is signed in, the most recently used first, at most
-    /// [`LISTED_MAX`](pg_session::LISTED_MAX). Asked of the database.
+    /// [`LIST_MAX`](pg_session::SessionManager::LIST_MAX). Asked of the database.
     ///
     /// # Errors
     /// [`ErrorKind::SignedOut`](crate::ErrorKind::SignedOut), [`ErrorKind::Rotated`](crate::ErrorKind::Rotated), or the database does
@@ -50,7 +50,7 @@ impl Session {
     pub async fn devices(&self) -> Result<Vec<Device>, Error> {
         let state = self.open().await?;
         let (current, user) = state.signed_in()?;
-        let sessions = self.sessions().manager().user_sessions(user).await?;
+        let sessions = self.sessions().manager().user(user).list().await?;
         Ok(sessions.iter().map(|session| Device::of(session, current.id())).collect())
     }
 
@@ -70,7 +70,7 @@ impl Session {
             if DeviceId::of(current.id()) == device {
                 None
             } else {
-                let sessions = manager.user_sessions(user).await?;
+                let sessions = manager.user(user).list().await?;
                 let Some(found) = sessions.iter().find(|session| DeviceId::of(session.id()) == device) else {
                     return Ok(false);
                 };

@@ -29,10 +29,10 @@ impl Draft {
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        decode(self.get_json(key))
+        decode(self.get_raw(key))
     }
 
-    pub(crate) fn get_json(&self, key: &str) -> Option<&str> {
+    pub(crate) fn get_raw(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|(value, _)| value.get())
     }
 
@@ -45,7 +45,7 @@ impl Draft {
         lifetime: Lifetime,
     ) -> Result<(), Error> {
         let value = serde_json::value::to_raw_value(value).map_err(|_| Error::encode())?;
-        drop(manager.create_anonymous().set(key, &value)?);
+        drop(manager.create_anonymous().set(key, &value).check()?);
         self.0.insert(key.to_owned(), (value, lifetime));
         Ok(())
     }
@@ -59,15 +59,15 @@ impl Draft {
     }
 
     /// The attributes, put into a session that is about to be made.
-    pub(crate) fn put_into<'a>(&self, mut create: Create<'a>) -> Result<Create<'a>, Error> {
+    pub(crate) fn put_into<'a>(&self, mut create: Create<'a>) -> Create<'a> {
         for (key, (value, lifetime)) in &self.0 {
             create = match *lifetime {
-                Lifetime::Session => create.set(key, value)?,
-                Lifetime::For(lifetime) => create.set_for(key, value, lifetime)?,
-                Lifetime::Until(end) => create.set_until(key, value, end)?,
+                Lifetime::Session => create.set(key, value),
+                Lifetime::For(lifetime) => create.set_for(key, value, lifetime),
+                Lifetime::Until(end) => create.set_until(key, value, end),
             };
         }
-        Ok(create)
+        create
     }
 }
 

@@ -90,7 +90,7 @@ impl Session {
         let mut state = self.open_to_change().await?;
         let (_, user) = state.signed_in()?;
         self.supersede();
-        let ended = self.sessions().manager().delete_user_sessions(user).await?;
+        let ended = self.sessions().manager().user(user).delete().await?;
         self.forget(&mut state);
         Ok(ended)
     }
@@ -106,7 +106,7 @@ impl Session {
     pub async fn logout_others(&self) -> Result<u64, Error> {
         let state = self.open_to_change().await?;
         let (session, user) = state.signed_in()?;
-        Ok(self.sessions().manager().delete_user_sessions_except(user, session.id()).await?)
+        Ok(self.sessions().manager().user(user).delete_except(session.id()).await?)
     }
 
     fn forget(&self, state: &mut State) {
@@ -255,8 +255,8 @@ impl Login<'_> {
 
     async fn create(&self, draft: &Draft) -> Result<pg_session::Session, Error> {
         let manager = self.session.sessions().manager();
-        let mut create = draft.put_into(manager.create(self.user))?;
-        create = create.set(devices::KEY, self.session.client())?;
+        let mut create = draft.put_into(manager.create(self.user));
+        create = create.set(devices::KEY, self.session.client());
         if let Some(group) = self.group {
             create = create.group(group);
         }
@@ -268,7 +268,7 @@ impl Login<'_> {
             create = create.idle_limit(idle_limit);
         }
         if let Some(keep) = keep {
-            create = create.set(KEEP_KEY, &keep)?;
+            create = create.set(KEEP_KEY, &keep);
         }
         Ok(create.await?)
     }

@@ -204,7 +204,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::Reserved`](crate::ErrorKind::Reserved) for a key that begins with `pg-session/`,
-    /// [`ErrorKind::Attribute`](pg_session::ErrorKind::Attribute) and [`ErrorKind::Encode`](pg_session::ErrorKind::Encode) as in the
+    /// [`ErrorKind::LimitExceeded`](pg_session::ErrorKind::LimitExceeded) and [`ErrorKind::Encode`](pg_session::ErrorKind::Encode) as in the
     /// core; see also [above](#errors).
     pub async fn set<T: Serialize + ?Sized + Sync>(&self, key: &str, value: &T) -> Result<(), Error> {
         self.put(key, value, Lifetime::Session).await
@@ -525,7 +525,7 @@ impl State {
             return Err(Error::anonymous_limit());
         }
         let create = manager.create_anonymous().expires_in(web.lifetime_of_visitors());
-        let session = draft.put_into(create)?.await?;
+        let session = draft.put_into(create).await?;
         self.session_state = SessionState::Present(Box::new(session));
         self.tell(TokenAction::NewId);
         Ok(())

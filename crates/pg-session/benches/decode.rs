@@ -29,11 +29,11 @@ fn decode(criterion: &mut Criterion) {
     assert_eq!((&*known.theme, &*known.locale, known.columns.len()), ("dark", "en-GB", 8));
 
     let mut group = criterion.benchmark_group("decode");
-    group.bench_function("text", |b| b.iter(|| session.get_json(black_box("preferences"))));
+    group.bench_function("text", |b| b.iter(|| session.get_raw(black_box("preferences"))));
     group.bench_function("each_time", |b| b.iter(|| session.get::<Preferences>(black_box("preferences"))));
     group
         .bench_function("shared", |b| b.iter(|| session.get_shared::<Preferences>(black_box("preferences"))));
-    group.bench_function("absent", |b| b.iter(|| session.get_json(black_box("cart"))));
+    group.bench_function("absent", |b| b.iter(|| session.get_raw(black_box("cart"))));
     group.finish();
 }
 

@@ -31,7 +31,7 @@ async fn main() -> Result<(), Trouble> {
     config.migrations = Migrations::Apply;
     let (a, b) =
         (SessionManager::connect(&url, config.clone()).await?, SessionManager::connect(&url, config).await?);
-    let id = a.create(UserId::named("ann")).set("theme", "light")?.await?.id();
+    let id = a.create(UserId::named("ann")).set("theme", "light").await?.id();
 
     let mut tabs = Vec::new();
     for item in 0..10 {

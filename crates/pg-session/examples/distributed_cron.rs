@@ -46,7 +46,7 @@ async fn main() -> Result<(), Trouble> {
         }
         println!("{night}: the report was sent {sent} time by {} nodes", nodes.len());
     }
-    println!("nobody holds the lock: {}", nodes[0].lock_holder("nightly-report").await?.is_none());
+    println!("nobody holds the lock: {}", nodes[0].locks().holder("nightly-report").await?.is_none());
     Ok(())
 }
 
@@ -58,7 +58,7 @@ async fn midnight(
     night: &'static str,
     reports: Reports,
 ) -> Result<bool, Trouble> {
-    let lock = node.lock("nightly-report").label(&name).lease(Duration::from_secs(30));
+    let lock = node.locks().lock("nightly-report").label(&name).lease(Duration::from_secs(30));
     let lease = match lock.wait(Duration::from_secs(10)).await {
         Ok(lease) => lease,
         Err(LockError::Held { .. }) => return Ok(false), // another node still runs the job

@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     #[allow(clippy::disallowed_methods, reason = "an application has a clock of its own")]
     let end = SystemTime::now() + Duration::from_secs(2);
     let offer = Offer { code: "FLASH25".to_owned(), percent: 25 };
-    let session = shop.create(UserId::named("ann")).set_until("offer", &offer, end)?.await?;
+    let session = shop.create(UserId::named("ann")).set_until("offer", &offer, end).await?;
     println!("during the campaign: {}", price_tag(&session)?);
 
     while session.contains("offer") {

@@ -42,14 +42,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     slow_request(&sessions, laptop).await?;
 
     // A new password: all other sessions of the user end, and this one stays.
-    let ended = sessions.delete_user_sessions_except(ann, phone).await?;
+    let ended = sessions.user(ann).delete_except(phone).await?;
     println!("{ended} other session ended with the new password");
     for (device, id) in [("laptop", laptop), ("tablet", tablet), ("phone", phone)] {
         let state = if sessions.get(id).await?.is_some() { "logged in" } else { "logged out" };
         println!("{device}: {state}");
     }
 
-    println!("{} session ended with \"log out everywhere\"", sessions.delete_user_sessions(ann).await?);
+    println!("{} session ended with \"log out everywhere\"", sessions.user(ann).delete().await?);
     let report = sessions.shutdown(Duration::from_secs(5)).await;
     println!("{}", if report.is_complete() { "done" } else { "some writes were left behind" });
     Ok(())
@@ -61,7 +61,7 @@ async fn log_in(
     user: UserId,
     device: &str,
 ) -> Result<SessionId, pg_session::Error> {
-    let session = sessions.create(user).set("device", device)?.await?;
+    let session = sessions.create(user).set("device", device).await?;
     println!("{device}: logged in");
     Ok(session.id())
 }

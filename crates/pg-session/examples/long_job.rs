@@ -35,10 +35,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let index = Index::default();
 
     // Twice as long as the lease. A task renews it each third of it; there is nothing to do here.
-    let lease = a.lock("rebuild-index").label("node a").lease(LEASE).await?;
+    let lease = a.locks().lock("rebuild-index").label("node a").lease(LEASE).await?;
     work(LEASE * 2).await;
     println!("after two leases the lock is held: {}", lease.is_held());
-    println!("b would like to, but: {}", refusal(b.try_lock("rebuild-index").await)?);
+    println!("b would like to, but: {}", refusal(b.locks().try_lock("rebuild-index").await)?);
 
     // The next step is one that should survive a longer failure of the database.
     lease.extend(LEASE * 20).await?;
@@ -47,14 +47,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let late = lease.fence();
     lease.release().await?;
 
-    let lease = b.lock("rebuild-index").label("node b").lease(LEASE).await?;
+    let lease = b.locks().lock("rebuild-index").label("node b").lease(LEASE).await?;
     println!("b writes: {}", index.write(lease.fence()));
     println!("a once more, late: {}", index.write(late));
     lease.release().await?;
 
     // A lock of a session is lost with its session: the user logs out while an export of theirs is running.
     let id = a.create(UserId::named("ann")).await?.id();
-    let lease = a.session_lock(id, "export").lease(LEASE).await?;
+    let lease = a.locks().session_lock(id, "export").lease(LEASE).await?;
     b.delete(id).await?;
     tokio::select! {
         () = work(LEASE * 60) => println!("the export is done"),

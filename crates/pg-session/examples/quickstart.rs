@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let a = SessionManager::connect(&url, config.clone()).await?;
     let b = SessionManager::connect(&url, config).await?;
 
-    let mut session = a.create(UserId::from(42)).set("role", "admin")?.await?;
+    let mut session = a.create(UserId::from(42)).set("role", "admin").await?;
     let id = session.id();
     println!("a: created {id:?}, version {}", session.version());
 

@@ -29,14 +29,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         (SessionManager::connect(&url, config.clone()).await?, SessionManager::connect(&url, config).await?);
     let (staff, ann) = (Staff::default(), UserId::named("ann"));
 
-    let laptop = a.create(ann).set("device", "laptop")?.await?.id();
-    let phone = a.create(ann).set("device", "phone")?.await?.id();
+    let laptop = a.create(ann).set("device", "laptop").await?.id();
+    let phone = a.create(ann).set("device", "phone").await?.id();
     println!("laptop, on a: {:?}", roles(&a, laptop, &staff).await?);
     println!("phone, on b: {:?}", roles(&b, phone, &staff).await?);
     println!("computed {} times, and read from memory from now on", staff.computed());
 
     staff.demote();
-    println!("dropped from {} sessions", a.delete_attribute_from_user_sessions(ann, "roles").await?);
+    println!("dropped from {} sessions", a.user(ann).remove_attribute("roles").await?);
     b.catch_up().await?; // the other node hears of it within milliseconds; here we want to be sure
 
     println!("laptop, on a: {:?}", roles(&a, laptop, &staff).await?);

@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let sessions = SessionManager::connect(&url, config).await?;
 
     // The visitor is anonymous. An attacker may have planted this id.
-    let mut session = sessions.create_anonymous().set("cart", &["book"])?.set("page", "/welcome")?.await?;
+    let mut session = sessions.create_anonymous().set("cart", &["book"]).set("page", "/welcome").await?;
     let old = session.id();
     println!("a visitor: user {:?}, {:?}", session.user_id(), session.keys());
 

@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (old, new) = (SigningKey::generate()?, SigningKey::generate()?);
     let signer = Signer::new(KeyRing::new(&old));
 
-    let mut session = a.create(UserId::named("ann")).set("name", "Ann")?.await?;
+    let mut session = a.create(UserId::named("ann")).set("name", "Ann").await?;
     let cookie = signer.issue(session.id(), session.version()).expose_into();
     println!("ann, on b: {}", page(&b, &signer, &cookie).await?);
 

@@ -61,8 +61,8 @@ async fn pay(
     id: SessionId,
     bank: impl Future<Output = bool>,
 ) -> Result<&'static str, LockError> {
-    // Zero: do not wait. `SessionManager::try_lock` does the same for locks without a session.
-    let lease = match node.session_lock(id, "pay").wait(std::time::Duration::ZERO).await {
+    // Zero: do not wait. `Locks::try_lock` does the same for locks without a session.
+    let lease = match node.locks().session_lock(id, "pay").wait(std::time::Duration::ZERO).await {
         Ok(lease) => lease,
         Err(LockError::Held { .. }) => return Ok("another tab is paying already"),
         Err(LockError::SessionGone) => return Ok("please log in"),

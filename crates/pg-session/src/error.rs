@@ -30,8 +30,10 @@ pub enum ErrorKind {
     Overloaded,
     /// The user has `sessions_per_user_max` live sessions and the policy is to refuse another.
     SessionLimit,
-    /// An attribute's key, value or count breaks a limit.
-    Attribute,
+    /// An argument of the call is out of bounds; the message names it.
+    InvalidArgument,
+    /// An attribute's key or value, or the session as a whole, is over a limit of the configuration.
+    LimitExceeded,
     /// A value could not be turned into JSON.
     Encode,
     /// An attribute's JSON does not fit the type asked for.
@@ -74,6 +76,21 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Whether nothing was changed and the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Contention | ErrorKind::Overloaded
+        )
+    }
+
+    /// Whether a write may or may not have been committed: [`ErrorKind::OutcomeUnknown`].
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.kind() == ErrorKind::OutcomeUnknown
     }
 
     /// The same outcome for another waiter of one combined statement; the cause travels as text.

@@ -146,7 +146,7 @@ macro_rules! owner_id {
             fn try_from(number: u64) -> Result<Self, Error> {
                 let number = i64::try_from(number).map_err(|_| {
                     Error::new(
-                        ErrorKind::Config,
+                        ErrorKind::InvalidArgument,
                         "an integer id must be at most 9223372036854775807; use a UUID or `named`",
                     )
                 })?;
@@ -161,7 +161,7 @@ macro_rules! owner_id {
             fn from_str(text: &str) -> Result<Self, Error> {
                 Uuid::try_parse(text).map(Self).map_err(|_| {
                     Error::new(
-                        ErrorKind::Config,
+                        ErrorKind::InvalidArgument,
                         concat!(
                             "this text is not a UUID; use `",
                             stringify!($name),

@@ -20,7 +20,7 @@
 //! config.migrations = Migrations::Apply; // creates the tables
 //! let sessions = SessionManager::connect("postgres://localhost/app", config).await?;
 //!
-//! let id = sessions.create(UserId::from(42)).set("role", "admin")?.await?.id();
+//! let id = sessions.create(UserId::from(42)).set("role", "admin").await?.id();
 //!
 //! if let Some(mut session) = sessions.get(id).await? { // from memory
 //!     session.set("theme", "dark")?;
@@ -41,7 +41,7 @@
 //! ```no_run
 //! # use pg_session::SessionManager;
 //! # async fn example(sessions: &SessionManager) -> Result<(), Box<dyn std::error::Error>> {
-//! let mut visitor = sessions.create_anonymous().set("cart", &["milk"])?.await?;
+//! let mut visitor = sessions.create_anonymous().set("cart", &["milk"]).await?;
 //! let old_id = visitor.id();
 //!
 //! sessions.rotate(&mut visitor).user(42).keep(["cart"]).await?;
@@ -141,8 +141,8 @@ pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    Builder, Create, DELETE_MANY_MAX, Get, LISTED_MAX, Lock, LockHolder, Rotate, Save, SessionManager,
-    ShutdownReport, Status, Trusted,
+    Builder, Create, Get, GroupSessions, Lock, LockHolder, Locks, Page, Rotate, Save, SessionManager,
+    ShutdownReport, Status, UserSessions,
 };
 pub use pg_listen;
 pub use postgres::connect_options::ConnectOptions;

@@ -19,7 +19,7 @@ pub(crate) struct LockKey {
 
 impl LockKey {
     /// # Errors
-    /// [`ErrorKind::Config`] for a name that the table does not take.
+    /// [`ErrorKind::InvalidArgument`] for a name that the table does not take.
     pub(crate) fn new(session: Option<SessionId>, name: &str) -> Result<Self, Error> {
         check_text("a lock's name", name)?;
         Ok(Self { session, name: name.into() })
@@ -57,11 +57,11 @@ impl LockKey {
 }
 
 /// # Errors
-/// [`ErrorKind::Config`] for a text that the table does not take.
+/// [`ErrorKind::InvalidArgument`] for a text that the table does not take.
 pub(crate) fn check_text(what: &str, text: &str) -> Result<(), Error> {
     if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.contains('\0') {
         return Err(Error::new(
-            ErrorKind::Config,
+            ErrorKind::InvalidArgument,
             format!(
                 "{what} must have 1 to {TEXT_BYTES_MAX} bytes and no NUL, not {}; choose another",
                 text.len()
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn names_that_the_table_does_not_take_are_refused() {
         for name in ["", "a\0b", &"n".repeat(256)] {
-            assert_eq!(LockKey::new(None, name).unwrap_err().kind(), ErrorKind::Config, "{name:?}");
+            assert_eq!(LockKey::new(None, name).unwrap_err().kind(), ErrorKind::InvalidArgument, "{name:?}");
         }
         for name in ["a", "'; DROP TABLE sessions; --", "nächtlich", &"n".repeat(255)] {
             assert_eq!(LockKey::new(None, name).unwrap().name(), name);

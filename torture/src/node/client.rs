@@ -122,7 +122,7 @@ impl Client {
 
     async fn list(&mut self) {
         let user = self.dice.index(USERS);
-        if let Ok(sessions) = self.node.manager.user_sessions(user as i64).await {
+        if let Ok(sessions) = self.node.manager.user(user as i64).list().await {
             self.node.journal.write(&Entry::Listed(Listed { user, count: sessions.len() }));
         }
     }
@@ -245,14 +245,14 @@ impl Client {
     async fn delete_user(&mut self) {
         let Some(user) = user_of(self.focus(0)) else { return };
         let op = self.intend(Change::DeleteUser { user });
-        let deleted = self.node.manager.delete_user_sessions(user as i64).await.map(|_| ());
+        let deleted = self.node.manager.user(user as i64).delete().await.map(|_| ());
         self.answer(op, deleted.map_or_else(of_error, |()| Outcome::Gone));
     }
 
     async fn unelevate(&mut self) {
         let Some(user) = user_of(self.focus(0)) else { return };
         let op = self.intend(Change::Unelevate { user });
-        let removed = self.node.manager.delete_attribute_from_user_sessions(user as i64, "elevated").await;
+        let removed = self.node.manager.user(user as i64).remove_attribute("elevated").await;
         self.answer(op, removed.map_or_else(of_error, |_| Outcome::Gone));
     }
 
@@ -265,13 +265,11 @@ impl Client {
             None => self.node.manager.create_anonymous(),
         };
         let (a, b) = (Laden::new(op, &mut self.dice), Laden::new(op, &mut self.dice));
-        let create = create.set("a", &a).and_then(|create| create.set("b", &b));
-        let created = match create {
-            Ok(create) if self.dice.chance(10) => create.expires_in(self.dice.millis(500, 5_000)).await,
-            Ok(create) => create.await,
-            Err(error) => Err(error),
-        };
-        let outcome = self.outcome_of(created.map_err(UpdateError::Failed));
+        let mut create = create.set("a", &a).set("b", &b);
+        if self.dice.chance(10) {
+            create = create.expires_in(self.dice.millis(500, 5_000));
+        }
+        let outcome = self.outcome_of(create.await.map_err(UpdateError::Failed));
         let Outcome::Made { session, .. } = self.answer(op, outcome) else { return None };
         // Only now may others look for it. A board that cannot be written leaves the old one there: gone, and made anew.
         self.node.board.replace(slot, old, session).ok()?;

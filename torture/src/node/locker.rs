@@ -47,7 +47,7 @@ impl Locker {
         let (name, op) = (self.dice.roll(LOCKS), self.node.next_op());
         let wait = if self.dice.chance(30) { Duration::ZERO } else { self.dice.millis(1, WAIT_MS_MAX) };
         let from = now();
-        let taken = self.node.manager.lock(&format!("torture-{name}")).lease(LEASE).wait(wait).await;
+        let taken = self.node.manager.locks().lock(&format!("torture-{name}")).lease(LEASE).wait(wait).await;
         let to = now();
         // Held by another, or trouble: what was not taken promises nothing.
         let Ok(lease) = taken else { return };

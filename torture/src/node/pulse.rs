@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_session::Trusted;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -25,7 +24,7 @@ pub(super) async fn run(node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stopped| *stopped) => return,
         }
         let (at, status) = (now(), node.manager.status());
-        let trusted = status.trust != Trusted::No;
+        let trusted = status.trusted_for.is_some();
         if was_trusted.replace(trusted) != Some(trusted) {
             node.journal.write(&Entry::Trust { at, trusted });
             say(&Word::Trusted(trusted));

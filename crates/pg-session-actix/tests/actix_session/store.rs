@@ -68,7 +68,7 @@ async fn user_states_are_listed_and_ended_and_login_needs_new_id() {
     let store = PgSessionStore::new(node.clone()).user_of(user_of);
     let laptop = store.save(state(&[("user", "42")]), &HOUR).await.unwrap();
     let phone = store.save(state(&[("user", "42")]), &HOUR).await.unwrap();
-    assert_eq!(node.user_sessions(42).await.unwrap().len(), 2);
+    assert_eq!(node.user(42).list().await.unwrap().len(), 2);
 
     let visitor = store.save(state(&[("cart", "1")]), &HOUR).await.unwrap();
     let refused = store.update(visitor, state(&[("user", "42")]), &HOUR).await.unwrap_err();
@@ -76,7 +76,7 @@ async fn user_states_are_listed_and_ended_and_login_needs_new_id() {
     assert!(cause.contains("`renew`"), "{cause}");
     store.update(laptop, state(&[("user", "43")]), &HOUR).await.unwrap_err();
 
-    assert_eq!(node.delete_user_sessions(42).await.unwrap(), 2);
+    assert_eq!(node.user(42).delete().await.unwrap(), 2);
     assert_eq!(store.load(&phone).await.unwrap(), None);
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pg_sandbox::Proxy;
-use pg_session::{Config, Migrations, SessionManager, Trusted};
+use pg_session::{Config, Migrations, SessionManager};
 
 use super::print::took;
 use super::server::Server;
@@ -92,7 +92,7 @@ impl Stage {
 impl Node {
     /// Whether the node answers from memory.
     pub(super) fn is_trusted(&self) -> bool {
-        matches!(self.sessions.status().trust, Trusted::For(_))
+        self.sessions.status().trusted_for.is_some()
     }
 }
 

@@ -96,7 +96,7 @@ async fn the_page_on_the_go_library_does_what_it_says() {
     let sessions = applied().await;
     let user = uuid::Uuid::from_u128(0x90);
     blocks::coming_from_go_pg_session_1::example(user).await.expect("it runs");
-    let left = sessions.user_sessions(user).await.expect("a list");
+    let left = sessions.user(user).list().await.expect("a list");
     assert!(left.is_empty(), "the last line ends the user's sessions");
 }
 

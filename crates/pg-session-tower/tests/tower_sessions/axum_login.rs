@@ -18,9 +18,9 @@ async fn axum_login_user_can_be_logged_out_by_pg_session() {
     assert_eq!(browser.request("POST", "/login/ann/apples").await.status, 200);
     assert_eq!(browser.page("/").await, "hello ann");
 
-    let sessions = other_node.user_sessions(1).await.expect("a list");
+    let sessions = other_node.user(1).list().await.expect("a list");
     assert_eq!(sessions.len(), 1, "the store recorded the user");
 
-    assert_eq!(other_node.delete_user_sessions(1).await.expect("they end"), 1);
+    assert_eq!(other_node.user(1).delete().await.expect("they end"), 1);
     eventually("the example hears of it", async || browser.get("/").await.status == 401).await;
 }

@@ -69,7 +69,7 @@ async fn user_records_are_listed_and_ended_and_login_needs_new_id() {
     let (mut laptop, mut phone) = (record(json!({ "user": 42 })), record(json!({ "user": 42 })));
     store.create(&mut laptop).await.unwrap();
     store.create(&mut phone).await.unwrap();
-    assert_eq!(node.user_sessions(42).await.unwrap().len(), 2);
+    assert_eq!(node.user(42).list().await.unwrap().len(), 2);
 
     let mut visitor = record(json!({ "cart": 1 }));
     store.create(&mut visitor).await.unwrap();
@@ -79,7 +79,7 @@ async fn user_records_are_listed_and_ended_and_login_needs_new_id() {
     laptop.data.insert("user".to_owned(), json!(43));
     store.save(&laptop).await.unwrap_err();
 
-    assert_eq!(node.delete_user_sessions(42).await.unwrap(), 2);
+    assert_eq!(node.user(42).delete().await.unwrap(), 2);
     assert_eq!(store.load(&phone.id).await.unwrap(), None);
     assert!(store.load(&visitor.id).await.unwrap().is_some());
 }

@@ -43,6 +43,17 @@ pub async fn what_a_visitor_sets_is_there_with_the_next_request(site: &Site) {
     assert_eq!(site.browser().page("/get/cart").await, "none", "another browser");
 }
 
+pub async fn an_attribute_over_a_limit_fails_when_it_is_set(site: &Site) {
+    let mut browser = site.browser();
+    let long = format!("/set-or-skip/{}/apples", "k".repeat(300));
+    let reply = browser.get(&long).await;
+    assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "skipped"), "as a visitor");
+    assert_eq!(site.rows().await, 0);
+    assert_eq!(browser.page("/set-or-skip/cart/apples").await, "set");
+    let reply = browser.get(&long).await;
+    assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "skipped"), "in a session");
+}
+
 pub async fn a_removal_or_a_logout_of_nothing_makes_nothing(site: &Site) {
     let mut browser = site.browser();
     let before = site.statements();

@@ -74,6 +74,10 @@ pub async fn act(session: &Session, gate: &Gate, path: &str) -> Result<Answer, E
             session.set(&key.replace("%2F", "/"), value).await?;
             "set".to_owned()
         }
+        ["set-or-skip", key, value] => {
+            let set = session.set(key, value).await;
+            if set.is_ok() { "set" } else { "skipped" }.to_owned()
+        }
         ["remove", key] => {
             session.remove(key).await?;
             "removed".to_owned()

@@ -42,6 +42,7 @@ macro_rules! all_scenarios {
             anonymous:
                 ten_thousand_visitors_leave_no_row_and_ask_no_query,
                 what_a_visitor_sets_is_there_with_the_next_request,
+                an_attribute_over_a_limit_fails_when_it_is_set,
                 a_removal_or_a_logout_of_nothing_makes_nothing,
                 an_anonymous_session_is_short_and_a_change_renews_it,
                 clients_without_cookies_create_a_bounded_number_of_rows;

@@ -25,7 +25,7 @@ use crate::error::Error;
 /// # use std::time::Duration;
 /// # async fn write_report(_: pg_session::Fence) {}
 /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::LockError> {
-/// let lease = sessions.lock("nightly-report").wait(Duration::from_secs(5)).await?;
+/// let lease = sessions.locks().lock("nightly-report").wait(Duration::from_secs(5)).await?;
 /// tokio::select! {
 ///     () = write_report(lease.fence()) => lease.release().await?,
 ///     loss = lease.lost() => eprintln!("stopped: {loss}"),

@@ -128,7 +128,7 @@ fn check(request: &Request) -> Result<(), Error> {
     check_lease(request.lease)?;
     if request.wait > WAIT_MAX {
         return Err(Error::new(
-            ErrorKind::Config,
+            ErrorKind::InvalidArgument,
             format!("a lock is waited for at most {WAIT_MAX:?}, not {:?}; wait again instead", request.wait),
         ));
     }
@@ -140,7 +140,7 @@ fn check_lease(lease: Duration) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::new(
-        ErrorKind::Config,
+        ErrorKind::InvalidArgument,
         format!("a lock's lease must be between {LEASE_MIN:?} and {LEASE_MAX:?}, not {lease:?}"),
     ))
 }

@@ -10,7 +10,6 @@ use tracing::warn;
 
 use super::listening::{Begun, Way, from_listener_error};
 use super::modify::KeyedQueue;
-use super::status::Trusted;
 use super::{Node, SessionManager};
 use crate::cleanup::Cleaner;
 use crate::clock::Clock;
@@ -220,7 +219,7 @@ impl Builder {
             let timeout = self.config.query_timeout;
             match Box::pin(self.connect()).await {
                 Ok(node) => {
-                    if node.status().trust == Trusted::No {
+                    if node.status().trusted_for.is_none() {
                         let cause =
                             node.status().trust_error.map_or_else(String::new, |cause| format!(": {cause}"));
                         findings

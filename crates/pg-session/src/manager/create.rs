@@ -24,8 +24,8 @@ impl SessionManager {
     /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::Error> {
     /// let session = sessions
     ///     .create(pg_session::UserId::from(42))
-    ///     .set("role", "admin")?
-    ///     .set_for("elevated", &true, Duration::from_secs(900))?
+    ///     .set("role", "admin")
+    ///     .set_for("elevated", &true, Duration::from_secs(900))
     ///     .expires_in(Duration::from_secs(48 * 3600))
     ///     .await?;
     /// # Ok(()) }
@@ -51,6 +51,7 @@ impl SessionManager {
             expiry: Expiry::In(self.0.core.config.absolute_timeout),
             idle_limit: IdleLimit::Enforced,
             attributes: Changes::default(),
+            error: None,
         }
     }
 }
@@ -59,7 +60,7 @@ impl SessionManager {
 /// [`create_anonymous`](SessionManager::create_anonymous).
 ///
 /// # Errors
-/// Awaiting it fails with [`ErrorKind::Attribute`] if a limit is broken, [`ErrorKind::SessionLimit`] if the user has
+/// Awaiting it fails with what [`Session::set`] returns for the first attribute that cannot be set, [`ErrorKind::SessionLimit`] if the user has
 /// all the sessions that the policy allows, [`ErrorKind::Unavailable`] if the database cannot be reached (nothing was
 /// created), [`ErrorKind::OutcomeUnknown`] if its answer never came.
 ///
@@ -74,40 +75,23 @@ pub struct Create<'a> {
     expiry: Expiry,
     idle_limit: IdleLimit,
     attributes: Changes,
+    /// Of the first attribute that cannot be set. Awaiting the builder returns it.
+    error: Option<Error>,
 }
 
 impl Create<'_> {
     /// Sets an attribute for as long as the session lives.
-    ///
-    /// # Errors
-    /// As [`Session::set`].
-    pub fn set<T: Serialize + ?Sized>(self, key: &str, value: &T) -> Result<Self, Error> {
+    pub fn set<T: Serialize + ?Sized>(self, key: &str, value: &T) -> Self {
         self.put(key, value, Lifetime::Session)
     }
 
     /// Sets an attribute that disappears by itself at `expires_at` on the database's clock.
-    ///
-    /// # Errors
-    /// As [`Session::set`].
-    pub fn set_until<T: Serialize + ?Sized>(
-        self,
-        key: &str,
-        value: &T,
-        expires_at: SystemTime,
-    ) -> Result<Self, Error> {
+    pub fn set_until<T: Serialize + ?Sized>(self, key: &str, value: &T, expires_at: SystemTime) -> Self {
         self.put(key, value, Lifetime::Until(expires_at.into()))
     }
 
     /// Sets an attribute that disappears by itself after `absolute_timeout`, counted from this call.
-    ///
-    /// # Errors
-    /// As [`Session::set`].
-    pub fn set_for<T: Serialize + ?Sized>(
-        self,
-        key: &str,
-        value: &T,
-        lifetime: Duration,
-    ) -> Result<Self, Error> {
+    pub fn set_for<T: Serialize + ?Sized>(self, key: &str, value: &T, lifetime: Duration) -> Self {
         self.put(key, value, Lifetime::For(lifetime))
     }
 
@@ -135,18 +119,28 @@ impl Create<'_> {
         self
     }
 
-    fn put<T: Serialize + ?Sized>(mut self, key: &str, value: &T, lifetime: Lifetime) -> Result<Self, Error> {
-        put(&mut self.attributes, &self.node.core.policy, key, value, lifetime)?;
-        Ok(self)
+    /// Returns the error of the first attribute that cannot be set now, instead of when this is awaited.
+    ///
+    /// # Errors
+    /// As [`Session::set`].
+    pub fn check(mut self) -> Result<Self, Error> {
+        self.error.take().map_or(Ok(self), Err)
+    }
+
+    fn put<T: Serialize + ?Sized>(mut self, key: &str, value: &T, lifetime: Lifetime) -> Self {
+        if self.error.is_none() {
+            let policy = &self.node.core.policy;
+            self.error = put(&mut self.attributes, policy, key, value, lifetime).err();
+        }
+        self
     }
 
     async fn submit(self) -> Result<Session, Error> {
-        let node = self.node;
+        let Self { node, user_id, group_id, expiry, idle_limit, attributes: changes, .. } = self.check()?;
         node.check_open()?;
-        check_expiry(self.expiry)?;
-        check(&node.core.policy, &Attributes::default(), std::iter::empty(), &self.attributes)?;
+        check_expiry(expiry)?;
+        check(&node.core.policy, &Attributes::default(), std::iter::empty(), &changes)?;
         let id = SessionId::random();
-        let Self { user_id, group_id, expiry, idle_limit, attributes: changes, .. } = self;
         let request = NewSession { id, user_id, group_id, expiry, idle_limit, changes };
         let record = node.writer.creates.submit(request).await?;
         Ok(Session::from_database(record))
@@ -164,7 +158,7 @@ pub(super) fn check_expiry(expiry: Expiry) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::new(
-        ErrorKind::Config,
+        ErrorKind::InvalidArgument,
         "a session's expiry must be within ten years from now, or before the year 2200",
     ))
 }

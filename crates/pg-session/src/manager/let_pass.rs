@@ -24,14 +24,14 @@ impl SessionManager {
     /// A held lock ends, as if the holder had been paused for so long.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for more than 292 000 years; otherwise as for a write.
+    /// [`ErrorKind::InvalidArgument`] for more than 292 000 years; otherwise as for a write.
     ///
     /// # Cancel safety
     /// Dropping the future does not undo what was committed.
     pub async fn let_pass(&self, time: Duration) -> Result<(), Error> {
         self.0.check_open()?;
         let micros = i64::try_from(time.as_micros())
-            .map_err(|_| Error::new(ErrorKind::Config, "let_pass takes at most 292 000 years"))?;
+            .map_err(|_| Error::new(ErrorKind::InvalidArgument, "let_pass takes at most 292 000 years"))?;
         self.flush_accesses().await?;
         self.0.core.database.let_pass(micros).await.map_err(|failure| failure.into_write_error())?;
         self.catch_up().await

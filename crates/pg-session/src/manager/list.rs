@@ -1,50 +1,187 @@
-//! Listing a user's or a group's sessions.
+//! The sessions of one user or one group: list, end, change and evict them.
+
+use std::ops::Deref;
 
 use super::SessionManager;
 use crate::error::Error;
-use crate::id::{GroupId, UserId};
+use crate::id::{GroupId, Scope, SessionId, UserId};
 use crate::postgres::failure::Failure;
 use crate::postgres::load::Found;
 use crate::session::Session;
 use crate::session::record::SharedRecord;
-
-/// Sessions that a listing returns at most: those with the latest access.
-pub const LISTED_MAX: u32 = 1_000;
+use crate::session::request::BulkChange;
 
 impl SessionManager {
-    /// The live sessions of a user, the most recently used first, at most [`LISTED_MAX`]. Always asked of the
-    /// database; does not count as an access. Each comes with its attributes, and once, however often it was rotated.
+    /// Sessions that a listing returns at most: those with the latest access.
+    pub const LIST_MAX: u32 = 1_000;
+
+    /// The sessions of a user.
     ///
-    /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the
-    /// database does not answer.
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses nothing.
-    pub async fn user_sessions(&self, user: impl Into<UserId>) -> Result<Vec<Session>, Error> {
-        self.listed(self.0.core.database.list_user(user.into(), LISTED_MAX).await)
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::Error> {
+    /// for session in &sessions.user(42).list().await?.sessions {
+    ///     println!("{:?}", session.last_accessed_at());
+    /// }
+    /// sessions.user(42).delete().await?; // log out everywhere
+    /// # Ok(()) }
+    /// ```
+    pub fn user(&self, user: impl Into<UserId>) -> UserSessions<'_> {
+        UserSessions { manager: self, user: user.into() }
     }
 
-    /// The live sessions of a group, the most recently used first, at most [`LISTED_MAX`]; as
-    /// [`user_sessions`](SessionManager::user_sessions).
-    ///
-    /// # Errors
-    /// As [`user_sessions`](SessionManager::user_sessions).
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses nothing.
-    pub async fn group_sessions(&self, group: impl Into<GroupId>) -> Result<Vec<Session>, Error> {
-        self.listed(self.0.core.database.list_group(group.into(), LISTED_MAX).await)
+    /// The sessions of a group.
+    pub fn group(&self, group: impl Into<GroupId>) -> GroupSessions<'_> {
+        GroupSessions { manager: self, group: group.into() }
     }
 
-    fn listed(&self, found: Result<Vec<Found>, Failure>) -> Result<Vec<Session>, Error> {
+    fn page(&self, found: Result<Vec<Found>, Failure>) -> Result<Page, Error> {
         let found = found.map_err(Failure::into_read_error)?;
-        let records = found.into_iter().map(|(_, record)| record).collect::<Result<Vec<_>, _>>()?;
+        let mut records = found.into_iter().map(|(_, record)| record).collect::<Result<Vec<_>, _>>()?;
+        let truncated = records.len() > Self::LIST_MAX as usize;
+        records.truncate(Self::LIST_MAX as usize);
         for record in &records {
-            // I2: what is older, in memory or under way, must not be served after this. Not installed: two loads of a
+            // I2: what is older, in memory or in flight, must not be served after this. Not installed: two loads of a
             // session at once could leave the older one behind, which is why the loader has one flight for each.
             self.0.core.cache.invalidate(record.row.id, record.row.version);
         }
-        Ok(records.into_iter().map(|record| Session::from_database(SharedRecord::new(record))).collect())
+        let sessions = records.into_iter().map(|record| Session::from_database(SharedRecord::new(record)));
+        Ok(Page { sessions: sessions.collect(), truncated })
+    }
+}
+
+/// Listed sessions. It dereferences to them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Page {
+    /// The most recently used first, at most [`SessionManager::LIST_MAX`].
+    pub sessions: Vec<Session>,
+    /// Whether there are more sessions than that.
+    pub truncated: bool,
+}
+
+impl Deref for Page {
+    type Target = [Session];
+
+    fn deref(&self) -> &[Session] {
+        &self.sessions
+    }
+}
+
+impl IntoIterator for Page {
+    type Item = Session;
+    type IntoIter = std::vec::IntoIter<Session>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.sessions.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Page {
+    type Item = &'a Session;
+    type IntoIter = std::slice::Iter<'a, Session>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.sessions.iter()
+    }
+}
+
+/// The sessions of one user; made by [`SessionManager::user`].
+///
+/// Deletions are final, as those of [`SessionManager::delete`].
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the database cannot be reached,
+/// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if a listing is not answered in time. For changes,
+/// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the answer never came, and
+/// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) if too many writes wait.
+///
+/// # Cancel safety
+/// Dropping the future of a listing loses nothing. **Dropping that of a change does not undo what was submitted.**
+#[derive(Clone, Copy, Debug)]
+#[must_use = "it does nothing until one of its methods is awaited"]
+pub struct UserSessions<'a> {
+    manager: &'a SessionManager,
+    user: UserId,
+}
+
+impl UserSessions<'_> {
+    /// Lists the live sessions of the user, the most recently used first. Always asks the database; does not count as an
+    /// access. Each comes with its attributes, and once, however often it was rotated.
+    ///
+    /// # Errors
+    /// See [above](UserSessions#errors).
+    pub async fn list(self) -> Result<Page, Error> {
+        let found = self.manager.0.core.database.list_user(self.user, SessionManager::LIST_MAX + 1);
+        self.manager.page(found.await)
+    }
+
+    /// Ends all sessions of the user: "log out everywhere". Returns how many were alive.
+    ///
+    /// # Errors
+    /// See [above](UserSessions#errors).
+    pub async fn delete(self) -> Result<u64, Error> {
+        self.manager.change_all(BulkChange::DeleteAll(Scope::User(self.user))).await
+    }
+
+    /// Ends all sessions of the user but one: "log out the others". `keep` may be a retired id. All other retired ids of
+    /// that session end, too: they may be stolen. Returns how many sessions were alive. **If `keep` is not the user's, all
+    /// of the user's sessions end.**
+    ///
+    /// # Errors
+    /// See [above](UserSessions#errors).
+    pub async fn delete_except(self, keep: SessionId) -> Result<u64, Error> {
+        self.manager.change_all(BulkChange::DeleteOthers(self.user, keep)).await
+    }
+
+    /// Removes one attribute from all live sessions of the user: their versions grow, every node is notified. Returns
+    /// how many sessions had it.
+    ///
+    /// **A session that does not have the attribute is left as it is.** A request in flight that sets it there, from what
+    /// it read elsewhere before, is not in conflict with this call: let it look at its source again after saving, or end
+    /// such sessions instead.
+    ///
+    /// # Errors
+    /// See [above](UserSessions#errors); [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) and
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a key that no attribute can have.
+    pub async fn remove_attribute(self, key: &str) -> Result<u64, Error> {
+        self.manager.0.core.policy.limits.check_key(key)?;
+        self.manager.change_all(BulkChange::RemoveAttribute(self.user, key.to_owned())).await
+    }
+
+    /// Drops the user's sessions from every node's memory; the database keeps them. For changes of the tables that were
+    /// made past this library. On return this node has dropped them, the others do so within milliseconds. **Such a change
+    /// must grow the session's `version`**, or an update in flight takes it for what it was made from, and may undo it.
+    ///
+    /// # Errors
+    /// See [above](UserSessions#errors).
+    pub async fn evict(self) -> Result<(), Error> {
+        self.manager.change_all(BulkChange::Evict(Scope::User(self.user))).await.map(|_| ())
+    }
+}
+
+/// The sessions of one group; made by [`SessionManager::group`]. Errors and cancel safety are those of [`UserSessions`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "it does nothing until one of its methods is awaited"]
+pub struct GroupSessions<'a> {
+    manager: &'a SessionManager,
+    group: GroupId,
+}
+
+impl GroupSessions<'_> {
+    /// Lists the live sessions of the group, as [`UserSessions::list`] does.
+    ///
+    /// # Errors
+    /// See [`UserSessions`](UserSessions#errors).
+    pub async fn list(self) -> Result<Page, Error> {
+        let found = self.manager.0.core.database.list_group(self.group, SessionManager::LIST_MAX + 1);
+        self.manager.page(found.await)
+    }
+
+    /// Ends all sessions of the group. Returns how many were alive.
+    ///
+    /// # Errors
+    /// See [`UserSessions`](UserSessions#errors).
+    pub async fn delete(self) -> Result<u64, Error> {
+        self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group))).await
     }
 }

@@ -16,8 +16,21 @@ const LEASE_DEFAULT: Duration = Duration::from_secs(60);
 /// How long `lock` waits by default.
 const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Locks across all nodes of one schema and prefix.
 impl SessionManager {
+    /// Locks across all nodes of one schema and prefix.
+    pub fn locks(&self) -> Locks<'_> {
+        Locks { node: &self.0 }
+    }
+}
+
+/// Locks across all nodes of one schema and prefix; made by [`SessionManager::locks`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "no lock is taken until one of its methods is awaited"]
+pub struct Locks<'a> {
+    node: &'a Node,
+}
+
+impl<'a> Locks<'a> {
     /// Takes a lock that all nodes share; awaiting the builder waits for it, for 10 s by default.
     ///
     /// The name has 1 to 255 bytes. **Each name that was ever used keeps a row**, because its fence must never decrease:
@@ -26,14 +39,14 @@ impl SessionManager {
     /// ```no_run
     /// # use std::time::Duration;
     /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::LockError> {
-    /// let lease = sessions.lock("nightly-report").wait(Duration::from_secs(5)).await?;
+    /// let lease = sessions.locks().lock("nightly-report").wait(Duration::from_secs(5)).await?;
     /// println!("working with fence {}", lease.fence());
     /// lease.release().await?;
     /// # Ok(()) }
     /// ```
-    pub fn lock(&self, name: &str) -> Lock<'_> {
+    pub fn lock(self, name: &str) -> Lock<'a> {
         Lock {
-            node: &self.0,
+            node: self.node,
             session: None,
             name: name.to_owned(),
             label: None,
@@ -42,59 +55,55 @@ impl SessionManager {
         }
     }
 
-    /// As [`lock`](SessionManager::lock), but does not wait: another holder's lock is [`LockError::Held`] at once.
+    /// As [`lock`](Locks::lock), but does not wait: another holder's lock is [`LockError::Held`] at once.
     ///
     /// ```no_run
     /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::LockError> {
     /// use pg_session::LockError;
     ///
-    /// match sessions.try_lock("nightly-report").await {
+    /// match sessions.locks().try_lock("nightly-report").await {
     ///     Ok(lease) => lease.release().await?,
     ///     Err(LockError::Held { .. }) => println!("another node is at it"),
     ///     Err(error) => return Err(error),
     /// }
     /// # Ok(()) }
     /// ```
-    pub fn try_lock(&self, name: &str) -> Lock<'_> {
+    pub fn try_lock(self, name: &str) -> Lock<'a> {
         self.lock(name).wait(Duration::ZERO)
     }
 
     /// Takes a lock within a session: `checkout` of one session has nothing to do with `checkout` of another, nor with
-    /// the lock of that name without a session. Waits as [`lock`](SessionManager::lock) does.
+    /// the lock of that name without a session. Waits as [`lock`](Locks::lock) does.
     ///
     /// Only a living session's lock is given, and renewed; its lease is lost when the session ends. **A lock is not an
     /// access**: holding one does not keep an idle session alive. The lock's row goes with its session.
-    pub fn session_lock(&self, session: SessionId, name: &str) -> Lock<'_> {
+    pub fn session_lock(self, session: SessionId, name: &str) -> Lock<'a> {
         Lock { session: Some(session), ..self.lock(name) }
     }
 
     /// Who holds a lock now; `None` if nobody does.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a name that no lock can have; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout)
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a name that no lock can have; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout)
     /// if the database does not answer.
-    pub async fn lock_holder(&self, name: &str) -> Result<Option<LockHolder>, Error> {
-        self.holder(LockKey::new(None, name)?).await
+    pub async fn holder(self, name: &str) -> Result<Option<LockHolder>, Error> {
+        self.held_by(LockKey::new(None, name)?).await
     }
 
     /// Who holds a lock of a session now; `None` if nobody does.
     ///
     /// # Errors
-    /// As [`lock_holder`](SessionManager::lock_holder).
-    pub async fn session_lock_holder(
-        &self,
-        session: SessionId,
-        name: &str,
-    ) -> Result<Option<LockHolder>, Error> {
-        self.holder(LockKey::new(Some(session), name)?).await
+    /// As [`holder`](Locks::holder).
+    pub async fn session_holder(self, session: SessionId, name: &str) -> Result<Option<LockHolder>, Error> {
+        self.held_by(LockKey::new(Some(session), name)?).await
     }
 
-    async fn holder(&self, key: LockKey) -> Result<Option<LockHolder>, Error> {
-        self.0.check_open()?;
+    async fn held_by(self, key: LockKey) -> Result<Option<LockHolder>, Error> {
+        self.node.check_open()?;
         if key.is_of_nobody() {
             return Ok(None);
         }
-        Ok(self.0.locks.holder(&key).await?.map(LockHolder::from))
+        Ok(self.node.locks.holder(&key).await?.map(LockHolder::from))
     }
 }
 
@@ -119,12 +128,12 @@ impl From<Holding> for LockHolder {
     }
 }
 
-/// A lock to be taken by awaiting this; made by [`SessionManager::lock`] and the like.
+/// A lock to be taken by awaiting this; made by [`Locks::lock`] and the like.
 ///
 /// # Errors
 /// Awaiting it fails with [`LockError::Held`] if another holder has the lock until the end of the wait,
 /// [`LockError::SessionGone`] if it is a lock of a session that has ended, [`LockError::Failed`] for a name, label,
-/// lease or wait out of bounds ([`ErrorKind::Config`](crate::ErrorKind::Config)), if the database could not be asked until the end of the wait, if its answer
+/// lease or wait out of bounds ([`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument)), if the database could not be asked until the end of the wait, if its answer
 /// never came ([`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): what may have been taken is being given back), and if the node holds or
 /// waits for 10 000 locks ([`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded)).
 ///
@@ -160,7 +169,7 @@ impl Lock<'_> {
         self
     }
 
-    /// What [`lock_holder`](SessionManager::lock_holder) shows: a host's name, a worker's number. 1 to 255 bytes. Default
+    /// What [`Locks::holder`] shows: a host's name, a worker's number. 1 to 255 bytes. Default
     /// none.
     pub fn label(mut self, label: &str) -> Self {
         self.label = Some(label.to_owned());

@@ -23,15 +23,14 @@ use std::sync::Arc;
 use self::builder::BARRIERS_PER_WINDOW;
 pub use self::builder::Builder;
 pub use self::create::Create;
-pub use self::delete::DELETE_MANY_MAX;
 pub use self::get::Get;
-pub use self::list::LISTED_MAX;
-pub use self::lock::{Lock, LockHolder};
+pub use self::list::{GroupSessions, Page, UserSessions};
+pub use self::lock::{Lock, LockHolder, Locks};
 use self::modify::KeyedQueue;
 pub use self::rotate::Rotate;
 pub use self::save::Save;
 pub use self::shutdown::ShutdownReport;
-pub use self::status::{Status, Trusted};
+pub use self::status::Status;
 use crate::cleanup::Cleaner;
 use crate::config::Config;
 use crate::core::{Core, Stage, Tasks};
@@ -42,7 +41,7 @@ use crate::invalidation::proof::Prover;
 use crate::invalidation::pulse;
 use crate::invalidation::trust::{Ended, Trust};
 use crate::loader::Loader;
-use crate::lock::Locks;
+use crate::lock::Locks as NodeLocks;
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
@@ -65,7 +64,7 @@ struct Node {
     touches: Arc<TouchBuffer>,
     cleaner: Arc<Cleaner>,
     turns: KeyedQueue,
-    locks: Locks,
+    locks: NodeLocks,
     listener: pg_listen::Listener,
     owns_listener: bool,
     tasks: Tasks,

@@ -165,7 +165,7 @@ fn check_grace(grace: Duration) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::new(
-        ErrorKind::Config,
+        ErrorKind::InvalidArgument,
         format!("a rotation's grace of {grace:?} is over {ROTATION_GRACE_MAX:?}; choose a shorter one"),
     ))
 }

@@ -14,8 +14,8 @@ use crate::writer::WriteStats;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// Whether hits are served from memory.
-    pub trust: Trusted,
+    /// How long the node may answer from memory without a further proof. `None`: it reads from the database.
+    pub trusted_for: Option<Duration>,
     /// Why not, if the cause is known: the last error of the listener or of the pool's notification, for people to read.
     pub trust_error: Option<String>,
     /// The cache's counters.
@@ -30,25 +30,16 @@ pub struct Status {
     pub touch_failures: u64,
 }
 
-/// Whether the node may answer from memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trusted {
-    /// It may, for this long without a further proof.
-    For(Duration),
-    /// It reads from the database.
-    No,
-}
-
 impl SessionManager {
     /// How the node is doing. Cheap enough for a health check per second.
     #[must_use]
     pub fn status(&self) -> Status {
         let node = &self.0;
         let left = node.trust.until().nanos().saturating_sub(node.core.policy.clock.now().nanos());
-        let trust = if left == 0 { Trusted::No } else { Trusted::For(Duration::from_nanos(left)) };
+        let trusted_for = (left > 0).then(|| Duration::from_nanos(left));
         Status {
-            trust,
-            trust_error: if trust == Trusted::No { node.trust_error() } else { None },
+            trusted_for,
+            trust_error: if trusted_for.is_none() { node.trust_error() } else { None },
             cache: node.core.cache.stats(),
             loads: node.loader.stats(),
             writes: node.writer.stats(),

@@ -13,26 +13,28 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn check_key(&self, key: &str) -> Result<(), Error> {
-        let trouble = if key.is_empty() {
-            "an attribute's key must not be empty".to_owned()
+        let (kind, message) = if key.is_empty() {
+            (ErrorKind::InvalidArgument, "an attribute's key must not be empty".to_owned())
         } else if key.contains('\0') {
-            "an attribute's key must not contain a NUL byte, which PostgreSQL's text cannot hold".to_owned()
+            let message =
+                "an attribute's key must not contain a NUL byte, which PostgreSQL's text cannot hold";
+            (ErrorKind::InvalidArgument, message.to_owned())
         } else if key.len() > self.key_bytes_max {
-            format!(
-                "an attribute's key of {} bytes is over attribute_key_bytes_max = {}; shorten the key",
-                key.len(),
-                self.key_bytes_max
-            )
+            let (bytes, max) = (key.len(), self.key_bytes_max);
+            let message = format!(
+                "an attribute's key of {bytes} bytes is over attribute_key_bytes_max = {max}; shorten the key"
+            );
+            (ErrorKind::LimitExceeded, message)
         } else {
             return Ok(());
         };
-        Err(Error::new(ErrorKind::Attribute, trouble))
+        Err(Error::new(kind, message))
     }
 
     pub(crate) fn check_value(&self, key: &str, text: &str) -> Result<(), Error> {
         if text.len() > self.value_bytes_max {
             return Err(Error::new(
-                ErrorKind::Attribute,
+                ErrorKind::LimitExceeded,
                 format!(
                     "attribute {key:?} takes {} bytes of JSON, over attribute_value_bytes_max = {}; keep large values \
                      elsewhere and store a reference",
@@ -61,7 +63,7 @@ impl Limits {
         }
         if count > self.attributes_max {
             return Err(Error::new(
-                ErrorKind::Attribute,
+                ErrorKind::LimitExceeded,
                 format!(
                     "the session would hold {count} attributes, over attributes_max = {}; remove some or group them in one",
                     self.attributes_max
@@ -70,7 +72,7 @@ impl Limits {
         }
         if bytes > self.session_bytes_max {
             return Err(Error::new(
-                ErrorKind::Attribute,
+                ErrorKind::LimitExceeded,
                 format!(
                     "the session's attributes would take {bytes} bytes, over session_bytes_max = {}; remove some",
                     self.session_bytes_max

@@ -187,7 +187,7 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the value is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.get_json(key).map(|text| decode(key, text)).transpose()
+        self.get_raw(key).map(|text| decode(key, text)).transpose()
     }
 
     /// Decodes an attribute once per node and version, and shares the result with every reader.
@@ -209,7 +209,7 @@ impl Session {
 
     /// An attribute's JSON as stored. `None` if there is none, or it has expired.
     #[must_use]
-    pub fn get_json(&self, key: &str) -> Option<&str> {
+    pub fn get_raw(&self, key: &str) -> Option<&str> {
         match self.changes().get(key) {
             Some(Change::Set { text, expires_at }) => (self.now() < expires_at).then_some(text),
             Some(Change::Remove) => None,
@@ -220,7 +220,7 @@ impl Session {
     /// Whether the attribute exists and has not expired.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {
-        self.get_json(key).is_some()
+        self.get_raw(key).is_some()
     }
 
     /// The keys of all attributes that exist and have not expired, sorted, unsaved changes included.
@@ -264,7 +264,9 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) if `value` is not representable in JSON;
-    /// [`ErrorKind::Attribute`](crate::ErrorKind::Attribute) if key or value break a limit. The handle is unchanged then.
+    /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) if key or value are too long;
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the key is empty or holds a NUL byte. The
+    /// handle is unchanged then.
     pub fn set<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), Error> {
         self.put(key, value, Lifetime::Session)
     }
@@ -298,6 +300,20 @@ impl Session {
         lifetime: Duration,
     ) -> Result<(), Error> {
         self.put(key, value, Lifetime::For(lifetime))
+    }
+
+    /// Sets an attribute to JSON text, which is stored as it is. For tools that do not know the type of the value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) if `json` is not one JSON value, otherwise as [`set`](Session::set).
+    pub fn set_raw(&mut self, key: &str, json: &str) -> Result<(), Error> {
+        let value: &serde_json::value::RawValue = serde_json::from_str(json).map_err(|error| {
+            let (kind, column) = (error.classify(), error.column());
+            let message =
+                format!("the text for attribute {key:?} is no JSON ({kind:?} fault at column {column})");
+            Error::new(ErrorKind::Encode, message)
+        })?;
+        self.put(key, value, Lifetime::Session)
     }
 
     /// Removes an attribute. Removing one that does not exist is a change, too: a checked update then verifies that

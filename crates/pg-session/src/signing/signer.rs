@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::encoding::{decode_at_most, encode};
 use super::message::{self, SIGNED_BYTES_MAX};
-use super::{KeyRing, MessageTooLong, Purpose, SessionToken, TokenError, Verified};
+use super::{KeyError, KeyRing, MessageTooLong, Purpose, SessionToken, SigningKey, TokenError, Verified};
 use crate::clock::wall_now;
 use crate::id::SessionId;
 use crate::version::Version;
@@ -53,6 +53,14 @@ impl Signer {
     #[must_use]
     pub fn new(ring: KeyRing) -> Self {
         Self { ring: Arc::new(ArcSwap::from_pointee(ring)) }
+    }
+
+    /// Signs and verifies with one key, as [`SigningKey::from_base64`] reads it.
+    ///
+    /// # Errors
+    /// As [`SigningKey::from_base64`].
+    pub fn from_base64(key: &str) -> Result<Self, KeyError> {
+        SigningKey::from_base64(key).map(Self::from)
     }
 
     /// Goes on with another ring, for all clones of this signer. When this returns, every call that begins later, on any
@@ -149,6 +157,13 @@ impl Signer {
         signed: &'a [u8],
     ) -> Result<&'a [u8], TokenError> {
         message::verify(&self.ring.load(), purpose, signed, wall_now())
+    }
+}
+
+/// Signs and verifies with this key only.
+impl From<SigningKey> for Signer {
+    fn from(key: SigningKey) -> Self {
+        Self::new(KeyRing::new(&key))
     }
 }
 

@@ -70,7 +70,7 @@ async fn a_dropped_caller_leaves_no_statement_on_the_server() {
     transaction.batch_execute("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let listing = tokio::spawn({
         let node = node.clone();
-        async move { node.user_sessions(1).await.map(|_| ()) }
+        async move { node.user(1).list().await.map(|_| ()) }
     });
     eventually("it waits for the lock", async || busy(&observer).await > 0).await;
     listing.abort();
@@ -97,7 +97,7 @@ async fn a_full_server_is_waited_for_while_the_pool_has_a_connection() {
         others.push(client);
         assert!(others.len() < 12, "the server has a limit");
     }
-    let outcomes = all((0..40).map(|user| node.user_sessions(user))).await;
+    let outcomes = all((0..40).map(|user| node.user(user).list())).await;
     let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }

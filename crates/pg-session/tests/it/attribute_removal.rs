@@ -10,18 +10,16 @@ async fn attribute_is_removed_from_all_user_sessions_on_all_nodes() {
     let (a, b) = (world.node().await, world.node().await);
     let mut ids = Vec::new();
     for _ in 0..3 {
-        ids.push(
-            a.create(1).set("roles", &["admin"]).unwrap().set("name", "Ann").unwrap().await.unwrap().id(),
-        );
+        ids.push(a.create(1).set("roles", &["admin"]).set("name", "Ann").await.unwrap().id());
     }
-    let without = a.create(1).set("name", "Ann").unwrap().await.unwrap();
-    let other = a.create(2).set("roles", &["admin"]).unwrap().await.unwrap();
+    let without = a.create(1).set("name", "Ann").await.unwrap();
+    let other = a.create(2).set("roles", &["admin"]).await.unwrap();
     let mut held = Vec::new();
     for &id in &ids {
         held.push(b.get(id).await.unwrap().unwrap());
     }
-    assert_eq!(a.delete_attribute_from_user_sessions(1, "roles").await.unwrap(), 3);
-    assert_eq!(a.delete_attribute_from_user_sessions(1, "roles").await.unwrap(), 0, "nobody has it any more");
+    assert_eq!(a.user(1).remove_attribute("roles").await.unwrap(), 3);
+    assert_eq!(a.user(1).remove_attribute("roles").await.unwrap(), 0, "nobody has it any more");
     b.catch_up().await.unwrap();
     for node in [&a, &b] {
         for &id in &ids {
@@ -36,5 +34,5 @@ async fn attribute_is_removed_from_all_user_sessions_on_all_nodes() {
     assert!(
         matches!(b.save(stale).check_attributes().await, Err(UpdateError::Conflict { keys }) if keys == ["roles"])
     );
-    assert!(a.delete_attribute_from_user_sessions(1, "").await.is_err());
+    assert!(a.user(1).remove_attribute("").await.is_err());
 }

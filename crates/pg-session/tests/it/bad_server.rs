@@ -88,11 +88,13 @@ async fn a_character_outside_the_encoding_is_named_without_bytes() {
     let (server, _) = world.url.rsplit_once('/').unwrap();
     let node = SessionManager::connect(&format!("{server}/{name}"), world.config()).await.unwrap();
     // Both values travel in one statement. Only the euro sign is refused.
-    let euro = node.create(1).set("price", &"5 \u{20ac}").unwrap().into_future();
-    let pound = node.create(1).set("price", &"5 \u{a3}").unwrap().into_future();
+    let euro = node.create(1).set("price", &"5 \u{20ac}").into_future();
+    let pound = node.create(1).set("price", &"5 \u{a3}").into_future();
     let (euro, pound) = tokio::join!(euro, pound);
     assert!(pound.is_ok(), "{pound:?}");
-    let Err(LockError::Failed(name)) = node.lock("\u{20ac}").await else { panic!("it cannot be stored") };
+    let Err(LockError::Failed(name)) = node.locks().lock("\u{20ac}").await else {
+        panic!("it cannot be stored")
+    };
     for error in [euro.unwrap_err(), name] {
         assert_says(&error, ErrorKind::Config, "encoding UTF8");
         assert!(!chain(&error).contains("0xe2"), "{}", chain(&error));
@@ -226,7 +228,7 @@ async fn missing_rights_are_named_with_the_grant_that_gives_them() {
     let grants = text.split_once("run: ").expect("it says what to run").1.replace("<role>", &role);
     owner.batch_execute(&grants).await.unwrap();
     let node = SessionManager::connect(&url, checking(&world)).await.expect("now it may");
-    let id = node.create(1).set("x", &1).unwrap().await.unwrap().id();
+    let id = node.create(1).set("x", &1).await.unwrap().id();
     assert!(node.delete(id).await.unwrap());
 }
 

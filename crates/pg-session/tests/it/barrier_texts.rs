@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pg_sandbox::{Sandbox, SandboxBuilder};
-use pg_session::{SessionManager, Trusted};
+use pg_session::SessionManager;
 use tokio_postgres::Client;
 
 use crate::fixtures::in_time;
@@ -82,7 +82,7 @@ async fn barriers_and_reconnects_add_no_statement_text() {
     for _ in 0..RECONNECTS {
         wire.refuse();
         wire.cut();
-        eventually("the listener is lost", async || node.status().trust == Trusted::No).await;
+        eventually("the listener is lost", async || node.status().trusted_for.is_none()).await;
         wire.accept();
         in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
     }

@@ -19,7 +19,7 @@ fn poll_once<F: IntoFuture>(future: F) {
 async fn an_update_happens_although_nobody_waits() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
-    let mut session = node.create(1).set("x", &1).unwrap().await.unwrap();
+    let mut session = node.create(1).set("x", &1).await.unwrap();
     let id = session.id();
     session.set("x", &2).unwrap();
     poll_once(node.save(&mut session));
@@ -36,7 +36,7 @@ async fn an_update_happens_although_nobody_waits() {
 async fn a_create_happens_although_nobody_waits() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
-    poll_once(node.create(1).set("x", &1).unwrap());
+    poll_once(node.create(1).set("x", &1));
     eventually("it is committed", async || counts(&observer).await == (1, 1)).await;
 }
 
@@ -45,14 +45,14 @@ async fn every_kind_of_delete_happens_although_nobody_waits() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     for way in 0..5 {
-        let session = node.create(1).group(2).set("x", &1).unwrap().await.unwrap();
+        let session = node.create(1).group(2).set("x", &1).await.unwrap();
         let id = session.id();
         assert!(node.get(id).await.unwrap().unwrap().is_from_cache());
         match way {
             0 => poll_once(Box::pin(node.delete(id))),
             1 => poll_once(Box::pin(node.delete_many([id]))),
-            2 => poll_once(Box::pin(node.delete_user_sessions(1))),
-            3 => poll_once(Box::pin(node.delete_group_sessions(2))),
+            2 => poll_once(Box::pin(node.user(1).delete())),
+            3 => poll_once(Box::pin(node.group(2).delete())),
             _ => poll_once(Box::pin(node.delete_all_sessions())),
         }
         eventually("it is committed", async || counts(&observer).await == (0, 0)).await;
@@ -68,7 +68,7 @@ async fn an_eviction_happens_although_nobody_waits() {
     let (node, other) = (world.node().await, world.node().await);
     let id = node.create(1).await.unwrap().id();
     other.get(id).await.unwrap().unwrap();
-    poll_once(Box::pin(node.evict_user(1)));
+    poll_once(Box::pin(node.user(1).evict()));
     for node in [&node, &other] {
         eventually("it is dropped from memory", async || node.status().cache.sessions == 0).await;
     }

@@ -32,15 +32,15 @@ async fn nodes() -> (World, SessionManager, SessionManager, Client) {
 async fn deleting_session_row_cascades_to_its_rows_only() {
     let (_world, a, b, client) = nodes().await;
     let mut ids = Vec::new();
-    let mut leases = vec![a.lock("report").await.unwrap()];
+    let mut leases = vec![a.locks().lock("report").await.unwrap()];
     for user in 1..=2 {
-        let mut session = a.create(user).set("cart", &"x".repeat(LARGE)).unwrap().await.unwrap();
+        let mut session = a.create(user).set("cart", &"x".repeat(LARGE)).await.unwrap();
         ids.push(session.id().expose());
         for _ in 0..2 {
             a.rotate(&mut session).await.unwrap();
             ids.push(session.id().expose());
         }
-        leases.push(b.session_lock(session.id(), "checkout").await.unwrap());
+        leases.push(b.locks().session_lock(session.id(), "checkout").await.unwrap());
     }
     assert_eq!(rows(&client).await, [6, 6, 3]);
     let delete = "DELETE FROM sessions WHERE id = $1";
@@ -56,12 +56,12 @@ async fn deleting_session_row_cascades_to_its_rows_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_truncated_table_leaves_nothing_of_its_sessions() {
     let (_world, a, _, client) = nodes().await;
-    let session = a.create(1).set("cart", &"x".repeat(LARGE)).unwrap().await.unwrap();
-    let of_session = a.session_lock(session.id(), "checkout").lease(LEASE).await.unwrap();
-    let of_all = a.lock("report").await.unwrap();
+    let session = a.create(1).set("cart", &"x".repeat(LARGE)).await.unwrap();
+    let of_session = a.locks().session_lock(session.id(), "checkout").lease(LEASE).await.unwrap();
+    let of_all = a.locks().lock("report").await.unwrap();
     client.batch_execute("TRUNCATE sessions").await.unwrap();
     assert_eq!(rows(&client).await, [0, 0, 1]);
-    assert!(a.lock_holder("report").await.unwrap().is_some_and(|holder| holder.fence == of_all.fence()));
+    assert!(a.locks().holder("report").await.unwrap().is_some_and(|holder| holder.fence == of_all.fence()));
     assert_eq!(in_time("the loss is reported", of_session.lost()).await, Loss::Gone);
 }
 
@@ -70,7 +70,7 @@ async fn a_truncated_table_leaves_nothing_of_its_sessions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attribute_inserted_during_delete_goes_with_session() {
     let (world, a, b, client) = nodes().await;
-    let id = a.create(1).set("x", &1).unwrap().await.unwrap().id();
+    let id = a.create(1).set("x", &1).await.unwrap().id();
     let text = id.expose();
     let script = format!(
         "UPDATE sessions SET version = version + 1, has_overflow = true WHERE id = '{text}';
@@ -100,7 +100,7 @@ async fn lock_acquired_during_delete_goes_with_session() {
     let other = Holder::begin(&world, &script).await;
     let taking = tokio::spawn({
         let a = a.clone();
-        async move { a.session_lock(id, "checkout").lease(LEASE).await }
+        async move { a.locks().session_lock(id, "checkout").lease(LEASE).await }
     });
     other.blocks(&client).await;
     let delete = tokio::spawn(async move { b.delete(id).await });

@@ -123,7 +123,7 @@ async fn a_login_waits_for_another_commit_that_notifies() {
     let login = async { node.rotate(&mut anonymous).user(1).await };
     scene.behind_another_commit("a rotation that evicts", login).await.unwrap();
     assert!(node.get(new.id()).bypass_cache().await.unwrap().is_none(), "it was evicted");
-    let lease = node.session_lock(anonymous.id(), "x").wait(PATIENCE).await.unwrap();
+    let lease = node.locks().session_lock(anonymous.id(), "x").wait(PATIENCE).await.unwrap();
     scene.behind_another_commit("a rotation", async { node.rotate(&mut anonymous).await }).await.unwrap();
     drop(lease);
     scene.assert_none_was_repeated();
@@ -135,20 +135,20 @@ async fn a_logout_waits_for_another_commit_that_notifies() {
     let node = scene.world.node_with(scene.config()).await;
     let mut sessions = Vec::new();
     for user in 0..5_i64 {
-        let create = node.create(user).group(10 + user).set("role", &1_i64).unwrap();
-        sessions.push(create.set("large", &"x".repeat(4_000)).unwrap().await.unwrap());
+        let create = node.create(user).group(10 + user).set("role", &1_i64);
+        sessions.push(create.set("large", &"x".repeat(4_000)).await.unwrap());
     }
     let logout = async { node.delete(sessions[0].id()).await };
     assert!(scene.behind_another_commit("a logout", logout).await.unwrap());
     for key in ["role", "large"] {
-        let removal = async { node.delete_attribute_from_user_sessions(1, key).await };
+        let removal = async { node.user(1).remove_attribute(key).await };
         assert_eq!(scene.behind_another_commit("a removal of an attribute", removal).await.unwrap(), 1);
     }
-    let deletion = async { node.delete_user_sessions(1).await };
+    let deletion = async { node.user(1).delete().await };
     assert_eq!(scene.behind_another_commit("log out everywhere", deletion).await.unwrap(), 1);
-    let deletion = async { node.delete_user_sessions_except(2, sessions[2].id()).await };
+    let deletion = async { node.user(2).delete_except(sessions[2].id()).await };
     assert_eq!(scene.behind_another_commit("log out elsewhere", deletion).await.unwrap(), 0);
-    let deletion = async { node.delete_group_sessions(13).await };
+    let deletion = async { node.group(13).delete().await };
     assert_eq!(scene.behind_another_commit("a deletion of a group", deletion).await.unwrap(), 1);
     let deletion = async { node.delete_all_sessions().await };
     assert_eq!(scene.behind_another_commit("a deletion of all", deletion).await.unwrap(), 2);

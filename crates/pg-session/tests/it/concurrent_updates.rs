@@ -69,7 +69,7 @@ async fn removal_sees_key_inserted_while_it_waited() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     for theirs in PLACES {
-        let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
+        let mut session = node.create(1).set("old", &1).await.unwrap();
         session.remove("new");
         let session = overtaken(&world, &node, session, Checked::No, theirs).await.unwrap();
         assert_eq!(session.version().get(), 3, "{theirs:?}");
@@ -83,7 +83,7 @@ async fn unchecked_change_rebases_onto_concurrent_update() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     for theirs in PLACES {
-        let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
+        let mut session = node.create(1).set("old", &1).await.unwrap();
         session.set("mine", &2).unwrap();
         let session = overtaken(&world, &node, session, Checked::No, theirs).await.unwrap();
         assert_eq!(session.version().get(), 3, "{theirs:?}");
@@ -108,7 +108,7 @@ async fn attribute_check_uses_state_after_row_lock_wait() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     for (theirs, remove) in PLACES.into_iter().flat_map(|theirs| [(theirs, false), (theirs, true)]) {
-        let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
+        let mut session = node.create(1).set("old", &1).await.unwrap();
         let id = session.id();
         session.set("old", &2).unwrap();
         if remove {
@@ -129,7 +129,7 @@ async fn attribute_check_uses_state_after_row_lock_wait() {
 async fn version_check_uses_state_after_row_lock_wait() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
-    let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
+    let mut session = node.create(1).set("old", &1).await.unwrap();
     let id = session.id();
     session.set("old", &2).unwrap();
     let outcome = overtaken(&world, &node, session, Checked::Version, Theirs::InTheRow).await;
@@ -142,7 +142,7 @@ async fn version_check_uses_state_after_row_lock_wait() {
 async fn an_update_that_waits_for_a_delete_finds_nothing() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
-    let mut session = node.create(1).set("old", &1).unwrap().await.unwrap();
+    let mut session = node.create(1).set("old", &1).await.unwrap();
     let id = session.id();
     session.set("old", &2).unwrap();
     let holder = Holder::begin(&world, &format!("DELETE FROM sessions WHERE id = '{}'", id.expose())).await;

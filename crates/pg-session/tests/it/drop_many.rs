@@ -99,7 +99,7 @@ async fn dropping_a_user_with_many_sessions_stalls_no_task() {
     let node = world.node_with(world.roomy()).await;
     let ids = full(&world, &node).await;
     let kept = make(&node, 1).await[0].id();
-    let (evicted, stall) = longest_stall(node.evict_user(USER)).await;
+    let (evicted, stall) = longest_stall(node.user(USER).evict()).await;
     evicted.unwrap();
     assert!(stall < STALL_MAX, "no other task ran for {stall:?}");
     assert!(ids.iter().all(|&id| hit(&node, id).is_none()), "dropped before the answer");

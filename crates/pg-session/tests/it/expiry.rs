@@ -61,7 +61,7 @@ impl Scene {
 
     /// A session that ends at [`END`], in the memory of `node` only.
     async fn session(&self) -> Session {
-        let create = self.node.create(1).set("x", &1).unwrap();
+        let create = self.node.create(1).set("x", &1);
         match self.limit {
             Limit::Absolute => create.expires_in(END).idle_limit(IdleLimit::Exempt).await.unwrap(),
             Limit::Idle => create.await.unwrap(),
@@ -236,7 +236,7 @@ async fn revalidation_after_a_reconnect_drops_what_has_ended() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attribute_ends_to_the_millisecond_in_every_handle() {
     let scene = Scene::new(Limit::Absolute).await;
-    let mut session = scene.node.create(1).set("stays", &1).unwrap().await.unwrap();
+    let mut session = scene.node.create(1).set("stays", &1).await.unwrap();
     session.set_for("for", &true, END).unwrap();
     session.set_until("until", &true, at(END)).unwrap();
     let unsaved = session.clone();
@@ -263,7 +263,7 @@ async fn an_attribute_ends_to_the_millisecond_in_every_handle() {
             assert_eq!(handle.contains("until"), alive, "{way} at {instant:?}");
             assert_eq!(handle.get::<bool>("until").unwrap(), alive.then_some(true), "{way} at {instant:?}");
             assert_eq!(handle.get_shared::<bool>("until").unwrap().is_some(), alive);
-            assert_eq!(handle.get_json("until").is_some(), alive);
+            assert_eq!(handle.get_raw("until").is_some(), alive);
             assert_eq!(handle.attribute_expires_at("until"), alive.then(|| at(END)));
             assert_eq!(handle.keys().contains(&"until"), alive);
             assert!(handle.contains("stays"));

@@ -226,7 +226,7 @@ async fn unreachable_postgresql_fails_logout_within_write_timeout() {
     .await;
     let outcome = tokio::time::timeout(patience, node.delete(id)).await.expect("no answer");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout, "nothing was sent");
-    let outcome = tokio::time::timeout(patience, node.delete_user_sessions(user)).await.expect("no answer");
+    let outcome = tokio::time::timeout(patience, node.user(user).delete()).await.expect("no answer");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout, "nothing was sent");
     wire.heal();
     eventually("the node works again by itself", async || node.delete(id).await.is_ok()).await;

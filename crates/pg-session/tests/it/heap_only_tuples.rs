@@ -20,10 +20,10 @@ async fn sessions(node: &SessionManager) -> Vec<Session> {
             tokio::spawn(async move {
                 let mut create = node.create(user);
                 for key in ["cart", "theme", "csrf", "flash", "name"] {
-                    create = create.set(key, &"x".repeat(60))?;
+                    create = create.set(key, &"x".repeat(60));
                 }
                 for key in ["page", "draft"] {
-                    create = create.set(key, &"x".repeat(600))?;
+                    create = create.set(key, &"x".repeat(600));
                 }
                 create.await
             })
@@ -60,8 +60,8 @@ async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec
                 }
                 if (at + round).is_multiple_of(100) {
                     node.delete(session.id()).await.unwrap();
-                    let create = node.create(session.user_id().unwrap()).set("cart", &0).unwrap();
-                    session = create.set("page", &"x".repeat(600)).unwrap().await.unwrap();
+                    let create = node.create(session.user_id().unwrap()).set("cart", &0);
+                    session = create.set("page", &"x".repeat(600)).await.unwrap();
                 }
                 session
             })

@@ -101,8 +101,8 @@ async fn a_random_history_of_three_nodes_breaks_no_promise() {
 }
 
 async fn born(node: &SessionManager) -> Arc<Story> {
-    let session = node.create(1).set("v", &1_i64).and_then(|create| create.set("w", &1_i64));
-    Story::of(&session.expect("it is within the limits").await.expect("it is created"))
+    let session = node.create(1).set("v", &1_i64).set("w", &1_i64);
+    Story::of(&session.await.expect("it is created"))
 }
 
 /// Cuts the listening connection, or stalls it, for longer than the trust window at times.

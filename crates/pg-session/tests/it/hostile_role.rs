@@ -130,25 +130,24 @@ async fn surface(a: &SessionManager, b: &SessionManager) {
     story(a, b).await;
     let hour = std::time::Duration::from_secs(3_600);
     let large = "x".repeat(2_000);
-    let mut session =
-        a.create(9).group(3).set("large", &large).unwrap().set_for("offer", &1, hour).unwrap().await.unwrap();
+    let mut session = a.create(9).group(3).set("large", &large).set_for("offer", &1, hour).await.unwrap();
     session.set("large", &format!("{large}y")).unwrap();
     session.remove("offer");
     a.save(&mut session).group(Some(4.into())).await.unwrap();
-    assert_eq!(a.user_sessions(9).await.unwrap().len(), 1);
-    assert_eq!(a.group_sessions(4).await.unwrap().len(), 1);
-    assert_eq!(b.delete_attribute_from_user_sessions(9, "large").await.unwrap(), 1);
+    assert_eq!(a.user(9).list().await.unwrap().len(), 1);
+    assert_eq!(a.group(4).list().await.unwrap().len(), 1);
+    assert_eq!(b.user(9).remove_attribute("large").await.unwrap(), 1);
     let mut session = a.get(session.id()).bypass_cache().await.unwrap().unwrap();
     a.rotate(&mut session).user(10).await.unwrap();
-    let lease = a.session_lock(session.id(), "cart").await.unwrap();
+    let lease = a.locks().session_lock(session.id(), "cart").await.unwrap();
     lease.extend(hour).await.unwrap();
-    assert!(b.session_lock_holder(session.id(), "cart").await.unwrap().is_some());
+    assert!(b.locks().session_holder(session.id(), "cart").await.unwrap().is_some());
     lease.release().await.unwrap();
     b.evict_all().await.unwrap();
     a.cleanup().await.unwrap();
     let ids: Vec<_> =
         [a.create(11).await.unwrap(), a.create(11).await.unwrap()].iter().map(|s| s.id()).collect();
-    assert_eq!(b.delete_user_sessions_except(11, ids[0]).await.unwrap(), 1);
+    assert_eq!(b.user(11).delete_except(ids[0]).await.unwrap(), 1);
     assert_eq!(b.delete_many(ids).await.unwrap(), 1);
     assert_eq!(a.delete_all_sessions().await.unwrap(), 1);
     assert!(a.shutdown(hour).await.is_complete(), "last accesses are written");

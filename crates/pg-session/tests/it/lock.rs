@@ -27,7 +27,7 @@ pub fn assert_held(outcome: Result<Lease, LockError>) -> SystemTime {
 
 /// Waits until nobody has the lock.
 pub async fn free(node: &SessionManager, name: &str) {
-    eventually("the lock is free", async || node.lock_holder(name).await.unwrap().is_none()).await;
+    eventually("the lock is free", async || node.locks().holder(name).await.unwrap().is_none()).await;
 }
 
 fn kind(outcome: Result<Lease, LockError>) -> ErrorKind {
@@ -41,30 +41,30 @@ fn kind(outcome: Result<Lease, LockError>) -> ErrorKind {
 async fn a_lock_has_one_holder_and_everybody_can_see_who() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    assert_eq!(a.lock_holder("report").await.unwrap(), None);
-    let lease = a.try_lock("report").label("node a").await.unwrap();
+    assert_eq!(a.locks().holder("report").await.unwrap(), None);
+    let lease = a.locks().try_lock("report").label("node a").await.unwrap();
     assert!(lease.is_held());
     assert!(lease.remaining() > MINUTE / 2 && lease.remaining() < MINUTE);
 
-    let until = assert_held(b.try_lock("report").await);
-    assert_held(a.try_lock("report").await);
-    let holder = b.lock_holder("report").await.unwrap().unwrap();
+    let until = assert_held(b.locks().try_lock("report").await);
+    assert_held(a.locks().try_lock("report").await);
+    let holder = b.locks().holder("report").await.unwrap().unwrap();
     assert_eq!(holder.label.as_deref(), Some("node a"));
     assert_eq!(holder.fence, lease.fence());
     assert_eq!(holder.until, until);
     let length = until.duration_since(holder.since).unwrap();
     assert!(length >= MINUTE && length < MINUTE + Duration::from_millis(100), "{length:?}");
-    let other = b.try_lock("another").await.unwrap();
+    let other = b.locks().try_lock("another").await.unwrap();
     assert!(other.is_held(), "another name is another lock");
 
     let first = lease.fence();
     lease.release().await.unwrap();
-    assert_eq!(b.lock_holder("report").await.unwrap(), None);
-    let lease = b.try_lock("report").await.unwrap();
+    assert_eq!(b.locks().holder("report").await.unwrap(), None);
+    let lease = b.locks().try_lock("report").await.unwrap();
     assert!(lease.fence() > first);
     drop(lease);
     free(&a, "report").await;
-    a.try_lock("report").await.unwrap().release().await.unwrap();
+    a.locks().try_lock("report").await.unwrap().release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,15 +72,15 @@ async fn locks_of_sessions_and_locks_without_one_never_meet() {
     let world = World::new();
     let [node] = world.nodes().await;
     let (ann, bob) = (node.create(1).await.unwrap(), node.create(2).await.unwrap());
-    let of_ann = node.session_lock(ann.id(), "checkout").await.unwrap();
-    let of_bob = node.session_lock(bob.id(), "checkout").await.unwrap();
-    let of_all = node.lock("checkout").await.unwrap();
+    let of_ann = node.locks().session_lock(ann.id(), "checkout").await.unwrap();
+    let of_bob = node.locks().session_lock(bob.id(), "checkout").await.unwrap();
+    let of_all = node.locks().lock("checkout").await.unwrap();
     // Not even a name that spells the session.
-    let spelled = node.try_lock(&format!("{}checkout", ann.id().expose())).await.unwrap();
-    assert_held(node.session_lock(ann.id(), "checkout").wait(Duration::ZERO).await);
+    let spelled = node.locks().try_lock(&format!("{}checkout", ann.id().expose())).await.unwrap();
+    assert_held(node.locks().session_lock(ann.id(), "checkout").wait(Duration::ZERO).await);
     of_ann.release().await.unwrap();
-    assert!(node.session_lock_holder(ann.id(), "checkout").await.unwrap().is_none());
-    assert!(node.session_lock_holder(bob.id(), "checkout").await.unwrap().is_some());
+    assert!(node.locks().session_holder(ann.id(), "checkout").await.unwrap().is_none());
+    assert!(node.locks().session_holder(bob.id(), "checkout").await.unwrap().is_some());
     for lease in [of_bob, of_all, spelled] {
         lease.release().await.unwrap();
     }
@@ -93,27 +93,27 @@ async fn a_session_that_has_ended_has_no_locks() {
     let client = world.client().await;
     let gone = |outcome| assert!(matches!(outcome, Err(LockError::SessionGone)), "{outcome:?}");
     let session = a.create(1).await.unwrap();
-    let lease = a.session_lock(session.id(), "x").lease(LEASE).await.unwrap();
+    let lease = a.locks().session_lock(session.id(), "x").lease(LEASE).await.unwrap();
     a.delete(session.id()).await.unwrap();
     assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Gone);
     assert!(matches!(lease.release().await, Err(LockError::NotHeld)));
     let left = client.query_one("SELECT count(*) FROM session_locks", &[]).await.unwrap();
     assert_eq!(left.get::<_, i64>(0), 0, "its row went with it");
-    gone(b.session_lock(session.id(), "x").await);
+    gone(b.locks().session_lock(session.id(), "x").await);
 
     // Expired, idle for too long, never there, and the id that stands for "no session" in the table.
     for change in ["expires_at = clock_timestamp()", "last_accessed_at = clock_timestamp() - interval '49 h'"]
     {
         let session = a.create(1).await.unwrap();
-        let lease = a.session_lock(session.id(), "x").lease(LEASE).await.unwrap();
+        let lease = a.locks().session_lock(session.id(), "x").lease(LEASE).await.unwrap();
         let change = format!("UPDATE sessions SET {change} WHERE id = $1");
         client.execute(&change, &[&session.id().expose()]).await.unwrap();
-        gone(b.session_lock(session.id(), "y").await);
+        gone(b.locks().session_lock(session.id(), "y").await);
         assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Gone, "not renewed either");
     }
-    gone(a.session_lock(SessionId::from_uuid(Uuid::new_v4()), "x").await);
-    gone(a.session_lock(SessionId::from_uuid(Uuid::nil()), "x").await);
-    assert!(a.session_lock_holder(SessionId::from_uuid(Uuid::nil()), "x").await.unwrap().is_none());
+    gone(a.locks().session_lock(SessionId::from_uuid(Uuid::new_v4()), "x").await);
+    gone(a.locks().session_lock(SessionId::from_uuid(Uuid::nil()), "x").await);
+    assert!(a.locks().session_holder(SessionId::from_uuid(Uuid::nil()), "x").await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,7 +127,7 @@ async fn holding_a_lock_does_not_keep_an_idle_session_alive() {
         (row.get::<_, SystemTime>(0), row.get::<_, i64>(1))
     };
     let before = accessed().await;
-    let lease = node.session_lock(session.id(), "x").lease(LEASE).await.unwrap();
+    let lease = node.locks().session_lock(session.id(), "x").lease(LEASE).await.unwrap();
     renewed(&node, session.id(), 3).await;
     lease.release().await.unwrap();
     assert_eq!(accessed().await, before);
@@ -137,7 +137,7 @@ async fn holding_a_lock_does_not_keep_an_idle_session_alive() {
 async fn renewed(node: &SessionManager, session: SessionId, times: usize) {
     let ends = RefCell::new(BTreeSet::new());
     eventually("it is renewed", async || {
-        let holder = node.session_lock_holder(session, "x").await.unwrap();
+        let holder = node.locks().session_holder(session, "x").await.unwrap();
         ends.borrow_mut().insert(holder.expect("it is held").until);
         ends.borrow().len() > times
     })
@@ -149,19 +149,19 @@ async fn lock_names_and_durations_out_of_bounds_write_nothing() {
     let world = World::new();
     let [node] = world.nodes().await;
     for name in ["", "a\0b", &"n".repeat(256)] {
-        assert_eq!(kind(node.lock(name).await), ErrorKind::Config, "{name:?}");
-        assert_eq!(node.lock_holder(name).await.unwrap_err().kind(), ErrorKind::Config);
-        assert_eq!(kind(node.lock("x").label(name).await), ErrorKind::Config, "{name:?}");
+        assert_eq!(kind(node.locks().lock(name).await), ErrorKind::InvalidArgument, "{name:?}");
+        assert_eq!(node.locks().holder(name).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(kind(node.locks().lock("x").label(name).await), ErrorKind::InvalidArgument, "{name:?}");
     }
     for lease in [Duration::ZERO, Duration::from_millis(99), Duration::MAX] {
-        assert_eq!(kind(node.lock("x").lease(lease).await), ErrorKind::Config);
+        assert_eq!(kind(node.locks().lock("x").lease(lease).await), ErrorKind::InvalidArgument);
     }
-    assert_eq!(kind(node.lock("x").wait(Duration::MAX).await), ErrorKind::Config);
+    assert_eq!(kind(node.locks().lock("x").wait(Duration::MAX).await), ErrorKind::InvalidArgument);
     let rows = world.client().await.query("SELECT FROM session_locks", &[]).await.unwrap();
     assert!(rows.is_empty());
 
     for name in ["'; DROP TABLE sessions; --", "nächtlich", &"n".repeat(255)] {
-        let lease = node.try_lock(name).label(name).await.unwrap();
+        let lease = node.locks().try_lock(name).label(name).await.unwrap();
         assert!(matches!(lease.extend(Duration::ZERO).await, Err(LockError::Failed(_))));
         assert!(lease.is_held(), "a refused extension changes nothing");
         lease.release().await.unwrap();
@@ -173,13 +173,13 @@ async fn nobody_but_its_holder_releases_a_lock() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let client = world.client().await;
-    let overtaken = a.try_lock("x").await.unwrap();
+    let overtaken = a.locks().try_lock("x").await.unwrap();
     client.batch_execute("UPDATE session_locks SET expires_at = clock_timestamp()").await.unwrap();
-    let lease = b.try_lock("x").await.unwrap();
+    let lease = b.locks().try_lock("x").await.unwrap();
     assert!(lease.fence() > overtaken.fence());
     assert!(matches!(overtaken.release().await, Err(LockError::NotHeld)), "it is another's now");
     assert!(lease.is_held());
-    assert_eq!(a.lock_holder("x").await.unwrap().unwrap().fence, lease.fence());
+    assert_eq!(a.locks().holder("x").await.unwrap().unwrap().fence, lease.fence());
     lease.extend(MINUTE).await.unwrap();
     lease.release().await.unwrap();
 }
@@ -188,19 +188,19 @@ async fn nobody_but_its_holder_releases_a_lock() {
 async fn releasing_after_the_end_of_the_lease_says_so() {
     let world = World::new();
     let [node] = world.nodes().await;
-    let lease = node.try_lock("x").await.unwrap();
+    let lease = node.locks().try_lock("x").await.unwrap();
     let expire = "UPDATE session_locks SET expires_at = clock_timestamp()";
     world.client().await.batch_execute(expire).await.unwrap();
     assert!(matches!(lease.release().await, Err(LockError::Expired)));
-    node.try_lock("x").await.unwrap().release().await.unwrap();
+    node.locks().try_lock("x").await.unwrap().release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_extended_and_never_shortened() {
     let world = World::new();
     let [node] = world.nodes().await;
-    let until = async || node.lock_holder("x").await.unwrap().unwrap().until;
-    let lease = node.try_lock("x").await.unwrap();
+    let until = async || node.locks().holder("x").await.unwrap().unwrap().until;
+    let lease = node.locks().try_lock("x").await.unwrap();
     let short = until().await;
     lease.extend(MINUTE * 10).await.unwrap();
     assert!(lease.remaining() > MINUTE * 9);
@@ -219,15 +219,15 @@ async fn a_clock_that_is_an_hour_off_changes_nothing() {
     let ahead = SessionManager::builder(world.config()).url(&world.url).unwrap();
     let ahead = ahead.manual_clock(Arc::clone(&clock)).connect().await.unwrap();
     let [node] = world.nodes().await;
-    let lease = ahead.try_lock("x").await.unwrap();
-    assert_held(node.try_lock("x").await);
+    let lease = ahead.locks().try_lock("x").await.unwrap();
+    assert_held(node.locks().try_lock("x").await);
     lease.release().await.unwrap();
-    let lease = node.try_lock("x").await.unwrap();
-    assert_held(ahead.try_lock("x").await);
+    let lease = node.locks().try_lock("x").await.unwrap();
+    assert_held(ahead.locks().try_lock("x").await);
     lease.release().await.unwrap();
 
     // A holder whose own clock has passed the end has lost the lease, whatever its keeper has noticed.
-    let lease = ahead.try_lock("x").await.unwrap();
+    let lease = ahead.locks().try_lock("x").await.unwrap();
     clock.fetch_add(59_400_000_000 - 1, Ordering::SeqCst);
     assert!(lease.is_held());
     clock.fetch_add(1, Ordering::SeqCst);
@@ -242,8 +242,8 @@ async fn a_clock_that_is_an_hour_off_changes_nothing() {
 async fn a_shutdown_tells_the_holders_and_waits_for_them() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let lease = a.try_lock("x").await.unwrap();
-    let idle = a.try_lock("y").await.unwrap();
+    let lease = a.locks().try_lock("x").await.unwrap();
+    let idle = a.locks().try_lock("y").await.unwrap();
     let fence = lease.fence();
     let holder = tokio::spawn(async move {
         let loss = lease.lost().await;
@@ -256,8 +256,8 @@ async fn a_shutdown_tells_the_holders_and_waits_for_them() {
     assert_eq!(report.locks_left, 1, "the guard of y is still there");
     assert!(!report.is_complete());
     assert!(!idle.is_held());
-    assert!(b.try_lock("x").await.unwrap().fence() > fence, "what was released is free at once");
-    assert_held(b.try_lock("y").await);
-    assert_eq!(kind(a.try_lock("x").await), ErrorKind::ShuttingDown);
+    assert!(b.locks().try_lock("x").await.unwrap().fence() > fence, "what was released is free at once");
+    assert_held(b.locks().try_lock("y").await);
+    assert_eq!(kind(a.locks().try_lock("x").await), ErrorKind::ShuttingDown);
     assert!(b.shutdown(Duration::from_secs(10)).await.is_complete());
 }

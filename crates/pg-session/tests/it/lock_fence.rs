@@ -20,7 +20,7 @@ async fn the_fence_grows_across_releases_expiries_drops_and_thefts() {
     let mut last = 0;
     for round in 0..24 {
         let node = if round % 2 == 0 { &a } else { &b };
-        let lease = node.lock("x").wait(PATIENCE).await.unwrap();
+        let lease = node.locks().lock("x").wait(PATIENCE).await.unwrap();
         let fence = lease.fence().get();
         assert!(fence > last, "{fence} after {last}, round {round}");
         last = fence;
@@ -42,9 +42,9 @@ async fn control_without_the_fence_an_overtaken_holder_is_accepted() {
     for node in [&a, &b] {
         node.probes().remove(Guard::Fence);
     }
-    let overtaken = a.try_lock("x").await.unwrap();
+    let overtaken = a.locks().try_lock("x").await.unwrap();
     client.batch_execute("UPDATE session_locks SET expires_at = clock_timestamp()").await.unwrap();
-    let next = b.lock("x").wait(PATIENCE).await.unwrap();
+    let next = b.locks().lock("x").wait(PATIENCE).await.unwrap();
     assert_eq!(write(&client, next.fence()).await, i64::from(BATCH));
     assert_eq!(
         write(&client, overtaken.fence()).await,
@@ -57,13 +57,13 @@ async fn control_without_the_fence_an_overtaken_holder_is_accepted() {
 async fn an_acquisition_that_fails_leaves_the_fence_as_it_is() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let lease = a.try_lock("x").await.unwrap();
+    let lease = a.locks().try_lock("x").await.unwrap();
     for _ in 0..20 {
-        assert!(matches!(b.try_lock("x").await, Err(LockError::Held { .. })));
+        assert!(matches!(b.locks().try_lock("x").await, Err(LockError::Held { .. })));
     }
-    assert_eq!(b.lock_holder("x").await.unwrap().unwrap().fence, lease.fence());
+    assert_eq!(b.locks().holder("x").await.unwrap().unwrap().fence, lease.fence());
     lease.release().await.unwrap();
-    let lease = b.try_lock("x").await.unwrap();
+    let lease = b.locks().try_lock("x").await.unwrap();
     lease.release().await.unwrap();
 }
 
@@ -135,13 +135,13 @@ async fn no_write_is_accepted_with_lower_fence() {
 
 /// One acquisition and its writes; every third holder is overtaken in the middle of them.
 async fn work(node: &SessionManager, client: &Client, turn: usize, statements: usize) -> i64 {
-    let lease = node.lock("x").wait(PATIENCE).lease(Duration::from_secs(10)).await.unwrap();
+    let lease = node.locks().lock("x").wait(PATIENCE).lease(Duration::from_secs(10)).await.unwrap();
     let mut accepted = write(client, lease.fence()).await;
     if turn.is_multiple_of(3) {
         let expire = "UPDATE session_locks SET expires_at = clock_timestamp() WHERE fence = $1";
         client.execute(expire, &[&lease.fence().get()]).await.unwrap();
         // Another holder takes it and writes: this holder's next write comes after that.
-        let next = node.lock("x").wait(PATIENCE).await.unwrap();
+        let next = node.locks().lock("x").wait(PATIENCE).await.unwrap();
         assert!(next.fence() > lease.fence());
         accepted += write(client, next.fence()).await;
         next.release().await.unwrap();

@@ -33,7 +33,7 @@ async fn behind(wire: &Proxy, world: &World) -> SessionManager {
 async fn renewed(seen_from: &SessionManager, name: &str, times: usize) {
     let ends = RefCell::new(BTreeSet::new());
     eventually("it is renewed", async || {
-        let holder = seen_from.lock_holder(name).await.unwrap();
+        let holder = seen_from.locks().holder(name).await.unwrap();
         ends.borrow_mut().extend(holder.map(|holder| holder.until));
         ends.borrow().len() > times
     })
@@ -55,12 +55,12 @@ async fn renewals_keep_a_short_lease_for_as_long_as_it_takes() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let lease_time = LEASE * 2;
-    let lease = a.try_lock("x").lease(lease_time).await.unwrap();
+    let lease = a.locks().try_lock("x").lease(lease_time).await.unwrap();
     let began = Instant::now();
     renewed(&b, "x", 4).await;
     assert!(began.elapsed() > lease_time, "longer than it was taken for");
     assert!(lease.is_held());
-    assert_held(b.try_lock("x").await);
+    assert_held(b.locks().try_lock("x").await);
     lease.release().await.unwrap();
 }
 
@@ -68,7 +68,7 @@ async fn renewals_keep_a_short_lease_for_as_long_as_it_takes() {
 async fn a_lock_taken_by_force_is_told_with_the_next_renewal() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let lease = a.try_lock("x").lease(LEASE).await.unwrap();
+    let lease = a.locks().try_lock("x").lease(LEASE).await.unwrap();
     renewed(&b, "x", 1).await;
     let client = world.client().await;
     let thief = "UPDATE session_locks SET owner = gen_random_uuid(), fence = fence + 1";
@@ -80,7 +80,7 @@ async fn a_lock_taken_by_force_is_told_with_the_next_renewal() {
     assert_eq!(in_time("at once, the second time", lease.lost()).await, Loss::Gone);
     assert!(matches!(lease.extend(LEASE).await, Err(LockError::NotHeld)));
     assert!(matches!(lease.release().await, Err(LockError::NotHeld)));
-    assert_held(b.try_lock("x").await);
+    assert_held(b.locks().try_lock("x").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,7 +89,7 @@ async fn answers_to_renewals_that_never_come_end_the_lease_in_time() {
     let wire = world.proxy().await;
     let [near] = world.nodes().await;
     let far = behind(&wire, &world).await;
-    let lease = far.try_lock("x").lease(LEASE).await.unwrap();
+    let lease = far.locks().try_lock("x").lease(LEASE).await.unwrap();
     renewed(&near, "x", 2).await;
     // The renewals arrive, and are made: the database believes in a holder who must not.
     let (cut_at, left) = (Instant::now(), lease.remaining());
@@ -97,7 +97,7 @@ async fn answers_to_renewals_that_never_come_end_the_lease_in_time() {
     wire.drop_direction(Direction::ToClient);
     assert_expires(&lease, cut_at, left).await;
     assert!(matches!(lease.release().await, Err(LockError::Expired)));
-    let next = in_time("it ends in the database, too", near.lock("x").wait(PATIENCE)).await.unwrap();
+    let next = in_time("it ends in the database, too", near.locks().lock("x").wait(PATIENCE)).await.unwrap();
     next.release().await.unwrap();
 }
 
@@ -107,7 +107,7 @@ async fn one_lost_answer_does_not_end_the_lease() {
     let wire = world.proxy().await;
     let [near] = world.nodes().await;
     let far = behind(&wire, &world).await;
-    let lease = far.try_lock("x").lease(LEASE * 4).await.unwrap();
+    let lease = far.locks().try_lock("x").lease(LEASE * 4).await.unwrap();
     let fence = lease.fence();
     // The first renewal prepares the statement and is answered: after that, only an answer to a renewal can get lost.
     eventually("it is renewed once", async || lease.remaining() < LEASE * 3).await;
@@ -119,7 +119,7 @@ async fn one_lost_answer_does_not_end_the_lease() {
     // Soon after the failure, long before a third of the lease has passed again.
     renewed(&near, "x", 1).await;
     assert!(lease.is_held());
-    assert_eq!(near.lock_holder("x").await.unwrap().unwrap().fence, fence);
+    assert_eq!(near.locks().holder("x").await.unwrap().unwrap().fence, fence);
     lease.release().await.unwrap();
 }
 
@@ -128,7 +128,7 @@ async fn a_paused_server_ends_the_lease_in_time() {
     let sandbox = Sandbox::builder().start().unwrap();
     let world = World::on(&sandbox);
     let [a, b] = world.nodes().await;
-    let lease = a.try_lock("x").lease(LEASE).await.unwrap();
+    let lease = a.locks().try_lock("x").lease(LEASE).await.unwrap();
     renewed(&b, "x", 2).await;
     let (cut_at, left) = (Instant::now(), lease.remaining());
     assert!(!left.is_zero(), "it is held when it is cut off");
@@ -136,7 +136,12 @@ async fn a_paused_server_ends_the_lease_in_time() {
     assert_expires(&lease, cut_at, left).await;
     sandbox.resume().unwrap();
     assert!(matches!(lease.release().await, Err(LockError::Expired)));
-    in_time("another node gets it", b.lock("x").wait(PATIENCE)).await.unwrap().release().await.unwrap();
+    in_time("another node gets it", b.locks().lock("x").wait(PATIENCE))
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +149,7 @@ async fn lease_survives_lost_connections_and_short_restart() {
     let sandbox = Sandbox::builder().start().unwrap();
     let world = World::on(&sandbox);
     let [a, b] = world.nodes().await;
-    let lease = a.try_lock("x").await.unwrap();
+    let lease = a.locks().try_lock("x").await.unwrap();
     let fence = lease.fence();
     let client = world.client().await;
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -157,8 +162,12 @@ async fn lease_survives_lost_connections_and_short_restart() {
     sandbox.start_again().unwrap();
     eventually("it is extended", async || lease.extend(Duration::from_secs(180)).await.is_ok()).await;
     assert!(lease.is_held());
-    eventually("b is connected again", async || b.lock_holder("x").await.is_ok()).await;
-    assert_eq!(b.lock_holder("x").await.unwrap().unwrap().fence, fence, "it was never given to anybody else");
+    eventually("b is connected again", async || b.locks().holder("x").await.is_ok()).await;
+    assert_eq!(
+        b.locks().holder("x").await.unwrap().unwrap().fence,
+        fence,
+        "it was never given to anybody else"
+    );
     lease.release().await.unwrap();
 }
 
@@ -169,14 +178,14 @@ async fn unanswered_acquisition_fails_and_is_released() {
     let [near] = world.nodes().await;
     let far = behind(&wire, &world).await;
     // The pool has a connection, so that only the answer is lost.
-    far.try_lock("x").await.unwrap().release().await.unwrap();
+    far.locks().try_lock("x").await.unwrap().release().await.unwrap();
     wire.drop_direction(Direction::ToClient);
-    match in_time("it gives up", far.try_lock("x")).await {
+    match in_time("it gives up", far.locks().try_lock("x")).await {
         Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
         other => panic!("nobody can know: {other:?}"),
     }
     // It was taken, for a minute, by a client that does not know.
-    assert_held(near.try_lock("x").await);
+    assert_held(near.locks().try_lock("x").await);
     wire.heal();
     let began = Instant::now();
     free(&near, "x").await;
@@ -189,12 +198,12 @@ async fn waiter_with_lost_answer_gets_the_lock_it_took() {
     let wire = world.proxy().await;
     let [near] = world.nodes().await;
     let far = behind(&wire, &world).await;
-    far.try_lock("x").await.unwrap().release().await.unwrap();
+    far.locks().try_lock("x").await.unwrap().release().await.unwrap();
     wire.drop_direction(Direction::ToClient);
     let waiting = far.clone();
-    let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
-    eventually("it is taken", async || near.lock_holder("x").await.unwrap().is_some()).await;
-    let taken = near.lock_holder("x").await.unwrap().unwrap();
+    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(PATIENCE).await });
+    eventually("it is taken", async || near.locks().holder("x").await.unwrap().is_some()).await;
+    let taken = near.locks().holder("x").await.unwrap().unwrap();
     wire.heal();
     let lease = in_time("the waiter learns of it", waiter).await.unwrap().unwrap();
     assert_eq!(lease.fence(), taken.fence, "the same acquisition, not another");
@@ -207,14 +216,14 @@ async fn unanswered_release_fails_and_continues_in_background() {
     let wire = world.proxy().await;
     let [near] = world.nodes().await;
     let far = behind(&wire, &world).await;
-    let lease = far.try_lock("x").await.unwrap();
+    let lease = far.locks().try_lock("x").await.unwrap();
     // Not even the request arrives.
     wire.stall();
     match in_time("it gives up", lease.release()).await {
         Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
         other => panic!("nobody can know: {other:?}"),
     }
-    assert_held(near.try_lock("x").await);
+    assert_held(near.locks().try_lock("x").await);
     wire.heal();
     let began = Instant::now();
     free(&near, "x").await;
@@ -227,15 +236,15 @@ async fn an_acquisition_that_nobody_waits_for_any_more_is_given_back() {
     let wire = world.proxy().await;
     let [near] = world.nodes().await;
     let far = behind(&wire, &world).await;
-    far.try_lock("x").await.unwrap().release().await.unwrap();
+    far.locks().try_lock("x").await.unwrap().release().await.unwrap();
     wire.stall();
-    let mut taking = Box::pin(far.try_lock("x").into_future());
+    let mut taking = Box::pin(far.locks().try_lock("x").into_future());
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut taking).await.is_err());
     drop(taking);
     wire.heal();
     // It may arrive or not; either way nobody keeps it.
     in_time("it is free", async {
-        near.lock("x").wait(PATIENCE).await.unwrap().release().await.unwrap();
+        near.locks().lock("x").wait(PATIENCE).await.unwrap().release().await.unwrap();
     })
     .await;
     assert!(far.shutdown(Duration::from_secs(10)).await.is_complete());

@@ -87,10 +87,10 @@ async fn holder_stopped_for_two_leases_loses_lock_and_writes() {
         .unwrap();
     let mut holder = Holder::start(&world);
     let fence: i64 = holder.says().parse().unwrap();
-    assert_held(node.try_lock("x").await);
+    assert_held(node.locks().try_lock("x").await);
 
     holder.signal("STOP");
-    let next = in_time("its lease ends", node.lock("x").wait(PATIENCE)).await.unwrap();
+    let next = in_time("its lease ends", node.locks().lock("x").wait(PATIENCE)).await.unwrap();
     assert!(next.fence().get() > fence);
     let write = "UPDATE guarded SET fence = $1 WHERE fence <= $1";
     assert_eq!(client.execute(write, &[&next.fence().get()]).await.unwrap(), 1);
@@ -123,7 +123,7 @@ fn the_holder() {
 async fn hold(world: World) {
     let node: SessionManager = world.node().await;
     let client = world.client().await;
-    let lease = node.try_lock("x").lease(LEASE).await.unwrap();
+    let lease = node.locks().try_lock("x").lease(LEASE).await.unwrap();
     println!("{MARK}{}", lease.fence());
     let order = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
     order.await.unwrap().unwrap();

@@ -30,11 +30,11 @@ async fn eight_tasks_on_two_nodes_exclude_each_other() {
             tokio::spawn(async move {
                 let mut fences = Vec::new();
                 for _ in 0..ROUNDS {
-                    let lease = node.lock("x").wait(PATIENCE).await.unwrap();
+                    let lease = node.locks().lock("x").wait(PATIENCE).await.unwrap();
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "alone");
                     fences.push(lease.fence());
                     // The others have every opportunity to come in.
-                    assert!(node.lock_holder("x").await.unwrap().unwrap().fence == lease.fence());
+                    assert!(node.locks().holder("x").await.unwrap().unwrap().fence == lease.fence());
                     entered.fetch_add(1, Ordering::SeqCst);
                     assert_eq!(inside.fetch_sub(1, Ordering::SeqCst), 1);
                     lease.release().await.unwrap();
@@ -60,11 +60,11 @@ async fn a_waiter_is_woken_by_the_release_within_milliseconds() {
     let client = world.client().await;
     let mut quickest = Duration::MAX;
     for _ in 0..10 {
-        let lease = a.try_lock("x").await.unwrap();
+        let lease = a.locks().try_lock("x").await.unwrap();
         let before = row_lock(&client).await;
         let waiting = b.clone();
         let waiter = tokio::spawn(async move {
-            let lease = waiting.lock("x").wait(PATIENCE).await.unwrap();
+            let lease = waiting.locks().lock("x").wait(PATIENCE).await.unwrap();
             (lease, Instant::now())
         });
         eventually("the waiter has asked", async || row_lock(&client).await != before).await;
@@ -87,14 +87,14 @@ async fn row_lock(client: &Client) -> String {
 async fn a_wait_ends_at_its_deadline() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let lease = a.try_lock("x").await.unwrap();
+    let lease = a.locks().try_lock("x").await.unwrap();
     let began = Instant::now();
     let wait = Duration::from_millis(300);
     // One has the turn, the others queue behind it.
     let waiters: Vec<_> = (0..3)
         .map(|_| {
             let node = b.clone();
-            tokio::spawn(async move { node.lock("x").wait(wait).await })
+            tokio::spawn(async move { node.locks().lock("x").wait(wait).await })
         })
         .collect();
     for waiter in waiters {
@@ -112,7 +112,7 @@ async fn a_waiter_gets_the_lock_of_a_holder_that_vanished() {
                     VALUES ('x', gen_random_uuid(), 7, clock_timestamp(), clock_timestamp() + interval '400 ms')";
     world.client().await.batch_execute(vanished).await.unwrap();
     let began = Instant::now();
-    let lease = node.lock("x").wait(PATIENCE).await.unwrap();
+    let lease = node.locks().lock("x").wait(PATIENCE).await.unwrap();
     assert!(began.elapsed() < WOKEN, "by the holder's end, not by looking again");
     assert!(lease.fence().get() > 7);
     lease.release().await.unwrap();
@@ -123,9 +123,9 @@ async fn a_waiter_that_leaves_takes_nothing_and_holds_up_nobody() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     for _ in 0..20 {
-        let lease = a.try_lock("x").await.unwrap();
-        let mut first = Box::pin(b.lock("x").wait(PATIENCE).into_future());
-        let mut second = Box::pin(b.lock("x").wait(PATIENCE).into_future());
+        let lease = a.locks().try_lock("x").await.unwrap();
+        let mut first = Box::pin(b.locks().lock("x").wait(PATIENCE).into_future());
+        let mut second = Box::pin(b.locks().lock("x").wait(PATIENCE).into_future());
         for waiter in [&mut first, &mut second] {
             assert!(tokio::time::timeout(Duration::from_millis(2), waiter).await.is_err());
         }
@@ -142,7 +142,7 @@ type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Lease, LockError>> + Send 
 
 /// A waiter that has begun to wait.
 fn waiter(node: &SessionManager) -> Waiting<'_> {
-    let mut waiting = node.lock("x").wait(PATIENCE).into_future();
+    let mut waiting = node.locks().lock("x").wait(PATIENCE).into_future();
     assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     waiting
 }
@@ -153,13 +153,13 @@ async fn ten_thousand_waiters_share_one_poller_one_more_is_refused() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let client = world.client().await;
-    let lease = a.try_lock("x").await.unwrap();
+    let lease = a.locks().try_lock("x").await.unwrap();
     let fence = lease.fence();
     let before = row_lock(&client).await;
     let mut waiters = vec![waiter(&b)];
     eventually("the first has asked", async || row_lock(&client).await != before).await;
     waiters.extend((1..LOCKS_MAX).map(|_| waiter(&b)));
-    match b.try_lock("y").await {
+    match b.locks().try_lock("y").await {
         Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::Overloaded),
         other => panic!("there is no room: {other:?}"),
     }
@@ -170,7 +170,7 @@ async fn ten_thousand_waiters_share_one_poller_one_more_is_refused() {
     assert!(lease.fence() > fence);
     drop(waiters);
     lease.release().await.unwrap();
-    eventually("their places are free", async || b.try_lock("y").await.is_ok()).await;
+    eventually("their places are free", async || b.locks().try_lock("y").await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,15 +179,12 @@ async fn a_deaf_node_gets_the_lock_by_looking() {
     let wire = world.proxy().await;
     let [holder] = world.nodes().await;
     let disconnected = world.node_hearing_through(&wire, world.roomy()).await;
-    let lease = holder.try_lock("x").await.unwrap();
+    let lease = holder.locks().try_lock("x").await.unwrap();
     let waiting = disconnected.clone();
-    let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
+    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(PATIENCE).await });
     wire.refuse();
     wire.cut();
-    eventually("the node has lost its listener", async || {
-        disconnected.status().trust == pg_session::Trusted::No
-    })
-    .await;
+    eventually("the node has lost its listener", async || disconnected.status().trusted_for.is_none()).await;
     lease.release().await.unwrap();
     let lease = in_time("the waiter looks", waiter).await.unwrap().unwrap();
     lease.release().await.unwrap();
@@ -199,9 +196,9 @@ async fn release_missed_while_disconnected_wakes_on_reconnect() {
     let wire = world.proxy().await;
     let [holder] = world.nodes().await;
     let node = world.node_hearing_through(&wire, world.roomy()).await;
-    let lease = holder.try_lock("x").await.unwrap();
+    let lease = holder.locks().try_lock("x").await.unwrap();
     let waiting = node.clone();
-    let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
+    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(PATIENCE).await });
     // The release is notified and never arrives, and the node does not know.
     wire.drop_direction(Direction::ToClient);
     lease.release().await.unwrap();
@@ -224,10 +221,10 @@ async fn forged_releases_make_a_waiter_look_and_nothing_else() {
                                        || 'x'::bytea), 'hex'), 32))";
         client.execute(forgery, &[&world.schema]).await.unwrap();
     };
-    let lease = a.try_lock("x").await.unwrap();
+    let lease = a.locks().try_lock("x").await.unwrap();
     let before = row_lock(&client).await;
     let waiting = b.clone();
-    let waiter = tokio::spawn(async move { waiting.lock("x").wait(PATIENCE).await });
+    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(PATIENCE).await });
     eventually("the waiter has asked", async || row_lock(&client).await != before).await;
     for _ in 0..100 {
         forge().await;

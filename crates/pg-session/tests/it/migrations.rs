@@ -29,7 +29,7 @@ async fn five_nodes_that_start_together_make_the_tables_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn applying_again_changes_nothing() {
     let world = World::new();
-    let id = world.node().await.create(1).set("x", &1).unwrap().await.unwrap().id();
+    let id = world.node().await.create(1).set("x", &1).await.unwrap().id();
     let again = world.node().await;
     assert!(again.get(id).await.unwrap().is_some());
     assert_eq!(counts(&world.client().await).await, (1, 1));
@@ -46,7 +46,7 @@ async fn the_printed_sql_satisfies_the_check() {
     let script = format!("BEGIN; {} COMMIT;", migrations_sql(&config).unwrap());
     world.client().await.batch_execute(&script).await.unwrap();
     let node = world.node_with(config).await;
-    let id = node.create(1).set("x", &1).unwrap().await.unwrap().id();
+    let id = node.create(1).set("x", &1).await.unwrap().id();
     assert!(node.get(id).bypass_cache().await.unwrap().is_some());
 }
 

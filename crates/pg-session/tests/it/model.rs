@@ -148,7 +148,7 @@ fn assert_shows(session: &Session, model: &Model) {
     assert_eq!(session.version().get(), model.version);
     assert_eq!(session.keys(), model.rows.keys().copied().collect::<Vec<_>>());
     for (key, row) in &model.rows {
-        assert_eq!(session.get_json(key), Some(row.text.as_str()));
+        assert_eq!(session.get_raw(key), Some(row.text.as_str()));
         assert_eq!(session.attribute_version(key).map(|version| version.get()), Some(row.version));
     }
 }

@@ -10,7 +10,7 @@ async fn no_notify_update_is_unseen_and_conflict_notifies() {
     let mut config = world.config();
     config.notify_conflicts = true;
     let (a, b) = (world.node_with(config.clone()).await, world.node_with(config).await);
-    let mut on_a = a.create(1).set("n", &1).unwrap().await.unwrap();
+    let mut on_a = a.create(1).set("n", &1).await.unwrap();
     let mut on_b = b.get(on_a.id()).await.unwrap().unwrap();
     on_a.set("n", &2).unwrap();
     a.save(&mut on_a).no_notify().await.unwrap();
@@ -43,7 +43,7 @@ async fn notify_updates_false_sends_no_notification() {
     let mut config = world.config();
     config.notify_updates = false;
     let (a, b) = (world.node_with(config).await, world.node().await);
-    let mut on_a = a.create(1).set("n", &1).unwrap().await.unwrap();
+    let mut on_a = a.create(1).set("n", &1).await.unwrap();
     b.get(on_a.id()).await.unwrap().unwrap();
     on_a.set("n", &2).unwrap();
     a.save(&mut on_a).await.unwrap();

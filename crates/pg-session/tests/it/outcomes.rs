@@ -25,7 +25,7 @@ impl Scene {
 
     /// A session of version 1 with the keys `x` and `y`, as node A holds it, and the same as B holds it.
     async fn session(&self) -> (Session, Session) {
-        let on_a = self.a.create(1).set("x", &1).unwrap().set("y", &1).unwrap().await.unwrap();
+        let on_a = self.a.create(1).set("x", &1).set("y", &1).await.unwrap();
         let on_b = self.b.get(on_a.id()).await.unwrap().unwrap();
         (on_a, on_b)
     }
@@ -187,11 +187,11 @@ async fn update_of_deleted_session_is_not_found_and_revives_nothing() {
         match way {
             0 => assert!(node.delete(on_b.id()).await.unwrap()),
             1 => assert_eq!(node.delete_many([on_b.id()]).await.unwrap(), 1),
-            2 => assert_eq!(node.delete_user_sessions(1).await.unwrap(), 1),
+            2 => assert_eq!(node.user(1).delete().await.unwrap(), 1),
             3 => {
                 let mut grouped = on_b;
                 node.save(&mut grouped).group(Some(9.into())).await.unwrap();
-                assert_eq!(node.delete_group_sessions(9).await.unwrap(), 1);
+                assert_eq!(node.group(9).delete().await.unwrap(), 1);
             }
             _ => assert_eq!(node.delete_all_sessions().await.unwrap(), 1),
         }

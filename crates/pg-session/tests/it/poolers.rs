@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::{PoolMode, Pooler, Proxy, Sandbox};
 use pg_session::testing::Guard;
-use pg_session::{Config, Error, ErrorKind, SessionId, SessionManager, StatementMode, Trusted};
+use pg_session::{Config, Error, ErrorKind, SessionId, SessionManager, StatementMode};
 use tokio_postgres::NoTls;
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
@@ -225,7 +225,7 @@ async fn listener_that_moves_behind_a_pooler_ends_trust() {
     assert!(hit(&node, id).is_some());
     name.redirect(pooler.addr());
     name.cut();
-    eventually("trust ends", async || node.status().trust == Trusted::No).await;
+    eventually("trust ends", async || node.status().trusted_for.is_none()).await;
     eventually("it says why", async || {
         node.status().trust_error.is_some_and(|error| error.contains("pooler"))
     })
@@ -315,7 +315,7 @@ async fn without_server_identity_foreign_rows_are_served() {
 async fn redirected_pooler_ends_trust() {
     let redirected = Redirected::new(Duration::from_secs(1)).await;
     redirected.lead_to_copy().await;
-    eventually("trust ends", async || redirected.node.status().trust == Trusted::No).await;
+    eventually("trust ends", async || redirected.node.status().trusted_for.is_none()).await;
     redirected.lead_to_original().await;
     in_time("trust returns", redirected.node.wait_until_trusted()).await.unwrap();
 }
@@ -330,7 +330,7 @@ async fn a_save_in_another_database_is_not_served_after_it() {
     let Redirected { node, ids: [_, id], .. } = &redirected;
     redirected.lead_to_copy().await;
     node.modify(*id, |session| session.set("n", &2)).await.unwrap();
-    eventually("trust ends", async || node.status().trust == Trusted::No).await;
+    eventually("trust ends", async || node.status().trusted_for.is_none()).await;
     redirected.lead_to_original().await;
     in_time("trust returns", node.wait_until_trusted()).await.unwrap();
     assert!(hit(node, *id).is_none());

@@ -61,8 +61,8 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
     let world = World::new();
     let nodes: [SessionManager; 3] = world.nodes().await;
     let (ann, bob) = (UserId::named("ann"), UserId::named("bob"));
-    let of_ann = nodes[0].create(ann).set("n", &1).unwrap().await.unwrap().id();
-    let of_bob = nodes[0].create(bob).set("n", &1).unwrap().await.unwrap().id();
+    let of_ann = nodes[0].create(ann).set("n", &1).await.unwrap().id();
+    let of_bob = nodes[0].create(bob).set("n", &1).await.unwrap().id();
     for everybody in [false, true] {
         for node in &nodes {
             read_all(node, &[of_ann, of_bob]).await;
@@ -74,7 +74,7 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
         assert_eq!(client.execute(text, &[]).await.unwrap(), 2);
         match everybody {
             true => nodes[1].evict_all().await.unwrap(),
-            false => nodes[1].evict_user(ann).await.unwrap(),
+            false => nodes[1].user(ann).evict().await.unwrap(),
         }
         assert!(hit(&nodes[1], of_ann).is_none(), "on return, this node has dropped it");
         for node in &nodes {
@@ -94,12 +94,12 @@ async fn deleting_user_sessions_reaches_all_nodes_and_spares_others() {
     let spared = nodes[0].create(2).await.unwrap().id();
     read_all(&nodes[1], &to_evict).await;
     read(&nodes[1], spared).await;
-    assert_eq!(nodes[0].delete_user_sessions(1).await.unwrap(), 7);
+    assert_eq!(nodes[0].user(1).delete().await.unwrap(), 7);
     assert!(all(to_evict.iter().map(|&id| is_gone(&nodes[0], id))).await.iter().all(|&gone| gone));
     nodes[1].catch_up().await.unwrap();
     assert!(all(to_evict.iter().map(|&id| is_gone(&nodes[1], id))).await.iter().all(|&gone| gone));
     assert!(hit(&nodes[1], spared).is_some());
-    assert_eq!(nodes[0].delete_user_sessions(1).await.unwrap(), 0, "once");
+    assert_eq!(nodes[0].user(1).delete().await.unwrap(), 0, "once");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn deleting_group_sessions_reaches_all_nodes_and_spares_others() {
     let mut moved = nodes[0].create(1).group(red).await.unwrap();
     read_all(&nodes[1], &[in_red, in_blue, moved.id()]).await;
     nodes[0].save(&mut moved).group(Some(blue)).await.unwrap();
-    assert_eq!(nodes[0].delete_group_sessions(red).await.unwrap(), 1);
+    assert_eq!(nodes[0].group(red).delete().await.unwrap(), 1);
     for node in &nodes {
         node.catch_up().await.unwrap();
         assert!(is_gone(node, in_red).await);

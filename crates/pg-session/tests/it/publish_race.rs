@@ -146,7 +146,7 @@ async fn a_late_publish_does_not_survive_an_eviction() {
     let users: Vec<_> = sessions.iter().filter_map(Session::user_id).collect();
     let ids = ids(&sessions);
     committed_while(&a, &mut sessions, async |_| {
-        for evicted in all(users.iter().map(|&user| a.evict_user(user))).await {
+        for evicted in all(users.iter().map(|&user| a.user(user).evict())).await {
             evicted.unwrap();
         }
     })
@@ -173,7 +173,7 @@ async fn late_publish_of_create_does_not_restore_first_version() {
         async move { a.create(77).await.unwrap().id() }
     });
     in_time("the create is committed", gate.arrived(1)).await;
-    let mut on_b = b.user_sessions(77).await.unwrap().remove(0);
+    let mut on_b = b.user(77).list().await.unwrap().sessions.remove(0);
     b.save(&mut on_b).group(Some(1.into())).no_notify().await.unwrap();
     assert_eq!(read(&a, on_b.id()).await.version().get(), 2);
     read_all(&a, &others).await;

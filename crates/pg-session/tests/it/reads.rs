@@ -62,7 +62,7 @@ async fn what_a_listing_has_shown_is_not_followed_by_an_older_version() {
     wire.stall();
     update_all(&a, &mut sessions, 2).await;
     assert_eq!(hit(&b, id).unwrap().version(), Version::FIRST, "B has not heard of it, and is trusted still");
-    let listed = b.user_sessions(sessions[0].user_id().unwrap()).await.unwrap();
+    let listed = b.user(sessions[0].user_id().unwrap()).list().await.unwrap();
     assert_eq!((listed.len(), n(&listed[0])), (1, 2));
     let next = read(&b, id).await;
     assert_eq!((next.version(), n(&next)), (listed[0].version(), 2));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pg_sandbox::Proxy;
 use pg_session::testing::Guard;
-use pg_session::{Session, SessionId, SessionManager, Trusted};
+use pg_session::{Session, SessionId, SessionManager};
 
 use crate::captured_logs::CapturedLogs;
 use crate::fixtures::{all, hit, ids, in_time, make, n, read, read_all, update_all};
@@ -28,7 +28,7 @@ async fn pair(world: &World) -> (SessionManager, SessionManager, Proxy) {
 async fn disconnect_listener(node: &SessionManager, wire: &Proxy) {
     wire.refuse();
     wire.cut();
-    eventually("the node has noticed", async || node.status().trust == Trusted::No).await;
+    eventually("the node has noticed", async || node.status().trusted_for.is_none()).await;
 }
 
 async fn recover(node: &SessionManager, wire: &Proxy) {

@@ -8,9 +8,7 @@
 //! The version number 2 occurs twice, with different content.
 
 use pg_sandbox::Proxy;
-use pg_session::{
-    ErrorKind, Lease, LockError, Session, SessionId, SessionManager, Trusted, UpdateError, Version,
-};
+use pg_session::{ErrorKind, Lease, LockError, Session, SessionId, SessionManager, UpdateError, Version};
 use tokio_postgres::Client;
 
 use crate::fixtures::{hit, in_time, make, n, read, update_all};
@@ -64,7 +62,7 @@ async fn restored(world: &World, sessions: usize) -> Restored {
     }
     wire.refuse();
     wire.cut();
-    eventually("the node has noticed", async || node.status().trust == Trusted::No).await;
+    eventually("the node has noticed", async || node.status().trusted_for.is_none()).await;
     restore(&client).await;
     let [other] = world.nodes().await;
     let mut others = Vec::new();
@@ -176,7 +174,7 @@ async fn a_lower_version_is_cached_after_a_restore() {
         update_all(&node, &mut handles, value).await;
     }
     wire.cut();
-    eventually("the node has noticed", async || node.status().trust == Trusted::No).await;
+    eventually("the node has noticed", async || node.status().trusted_for.is_none()).await;
     restore(&client).await;
     in_time("the node is in sync again", node.wait_until_trusted()).await.unwrap();
     assert_eq!(n(&read(&node, id).await), 1);
@@ -207,7 +205,10 @@ async fn fences_grow_across_a_restore_and_a_lost_row() {
         highest = lease.fence().get();
     };
     let take = async || -> Result<[Lease; 2], LockError> {
-        Ok([node.try_lock("x").await?, node.session_lock(session, "x").wait(crate::support::PATIENCE).await?])
+        Ok([
+            node.locks().try_lock("x").await?,
+            node.locks().session_lock(session, "x").wait(crate::support::PATIENCE).await?,
+        ])
     };
     for round in 0..6 {
         let leases = take().await.unwrap();

@@ -70,7 +70,7 @@ async fn the_rights_in_the_operations_page_are_enough() {
 async fn the_statements_of_the_operations_page_run() {
     let world = World::new();
     let node = world.node().await;
-    node.create(1).set("n", &1).unwrap().await.unwrap();
+    node.create(1).set("n", &1).await.unwrap();
     let blocks = OPERATIONS.split("```sql").skip(1).filter_map(|rest| rest.split("```").next());
     let statements: Vec<&str> = blocks.filter(|block| !block.contains("GRANT ")).collect();
     assert!(statements.len() >= 4, "{statements:?}");
@@ -80,7 +80,7 @@ async fn the_statements_of_the_operations_page_run() {
             panic!("{statement}: {error}");
         });
     }
-    assert!(node.user_sessions(1).await.unwrap().is_empty(), "the last statement ends all sessions");
+    assert!(node.user(1).list().await.unwrap().is_empty(), "the last statement ends all sessions");
 }
 
 async fn do_everything_with_the_rights_in(paper: &str) {
@@ -91,26 +91,26 @@ async fn do_everything_with_the_rights_in(paper: &str) {
     let mut ids = Vec::new();
     // One more than the limit: the create evicts.
     for n in 0..6 {
-        ids.push(node.create(user).set("n", &n).unwrap().group(7).await.unwrap().id());
+        ids.push(node.create(user).set("n", &n).group(7).await.unwrap().id());
     }
     let session = node.modify(ids[5], |session| session.set("n", &9)).await.unwrap();
     assert_eq!(
         node.get(session.id()).bypass_cache().await.unwrap().unwrap().get::<i32>("n").unwrap(),
         Some(9)
     );
-    assert_eq!(node.user_sessions(user).await.unwrap().len(), 5);
-    assert_eq!(node.delete_attribute_from_user_sessions(user, "n").await.unwrap(), 5);
+    assert_eq!(node.user(user).list().await.unwrap().len(), 5);
+    assert_eq!(node.user(user).remove_attribute("n").await.unwrap(), 5);
     node.evict_all().await.unwrap();
-    for lock in [node.lock("report"), node.session_lock(ids[5], "cart")] {
+    for lock in [node.locks().lock("report"), node.locks().session_lock(ids[5], "cart")] {
         let lease = lock.await.unwrap();
         lease.extend(Duration::from_secs(90)).await.unwrap();
         lease.release().await.unwrap();
     }
-    assert!(node.lock_holder("report").await.unwrap().is_none());
+    assert!(node.locks().holder("report").await.unwrap().is_none());
     assert!(node.delete(ids[5]).await.unwrap());
     assert_eq!(node.delete_many([ids[4]]).await.unwrap(), 1);
     assert_eq!(node.cleanup().await.unwrap().expired, 0);
-    assert_eq!(node.delete_group_sessions(7).await.unwrap(), 3);
+    assert_eq!(node.group(7).delete().await.unwrap(), 3);
     assert!(node.shutdown(Duration::from_secs(5)).await.is_complete());
 }
 

@@ -139,7 +139,7 @@ async fn locked_rows_delay_no_other_bulk_delete_or_eviction() {
     let node = world.node_with(config(&world)).await;
     let mut sessions = Vec::new();
     for user in 0..24_i64 {
-        let create = node.create(user).group(100 + user).set("role", &1).unwrap();
+        let create = node.create(user).group(100 + user).set("role", &1);
         sessions.push(create.await.unwrap());
     }
     let (locked, others) = sessions.split_at(12);
@@ -150,30 +150,30 @@ async fn locked_rows_delay_no_other_bulk_delete_or_eviction() {
         let (id, group) = (session.id(), session.group_id().unwrap());
         waiting.push(tokio::spawn(async move {
             match at % 4 {
-                0 => node.delete_user_sessions(user).await,
-                1 => node.delete_group_sessions(group).await,
-                2 => node.delete_attribute_from_user_sessions(user, "role").await,
+                0 => node.user(user).delete().await,
+                1 => node.group(group).delete().await,
+                2 => node.user(user).remove_attribute("role").await,
                 _ => node.delete_many([id]).await,
             }
         }));
     }
     blocked(&node, 12).await;
     for session in others {
-        promptly("an eviction", node.evict_user(user(session))).await.unwrap();
+        promptly("an eviction", node.user(user(session)).evict()).await.unwrap();
     }
     promptly("an eviction of all", node.evict_all()).await.unwrap();
     for session in &others[..3] {
-        let removed = node.delete_attribute_from_user_sessions(user(session), "role");
+        let removed = node.user(user(session)).remove_attribute("role");
         assert_eq!(promptly("a removal of an attribute", removed).await.unwrap(), 1);
     }
     for session in &others[..4] {
-        let ended = node.delete_user_sessions(user(session));
+        let ended = node.user(user(session)).delete();
         assert_eq!(promptly("log out everywhere", ended).await.unwrap(), 1);
     }
     for session in &others[4..6] {
-        let ended = node.delete_user_sessions_except(user(session), session.id());
+        let ended = node.user(user(session)).delete_except(session.id());
         assert_eq!(promptly("log out elsewhere", ended).await.unwrap(), 0);
-        let ended = node.delete_group_sessions(session.group_id().unwrap());
+        let ended = node.group(session.group_id().unwrap()).delete();
         assert_eq!(promptly("a group's deletion", ended).await.unwrap(), 1);
     }
     assert_eq!(promptly("a few", node.delete_many(crate::fixtures::ids(&others[6..]))).await.unwrap(), 6);
@@ -194,10 +194,10 @@ async fn a_blocked_deletion_of_all_delays_no_eviction() {
         tokio::spawn(async move { node.delete_all_sessions().await })
     };
     holder.blocks(&observer).await;
-    promptly("an eviction", node.evict_user(user(&sessions[1]))).await.unwrap();
-    assert_eq!(promptly("a user without sessions", node.delete_user_sessions(77)).await.unwrap(), 0);
+    promptly("an eviction", node.user(user(&sessions[1])).evict()).await.unwrap();
+    assert_eq!(promptly("a user without sessions", node.user(77).delete()).await.unwrap(), 0);
     let new = promptly("a login", node.create(77)).await.unwrap();
-    assert_eq!(promptly("log out everywhere", node.delete_user_sessions(77)).await.unwrap(), 1);
+    assert_eq!(promptly("log out everywhere", node.user(77).delete()).await.unwrap(), 1);
     assert!(!everything.is_finished() && new.user_id().is_some(), "the row is still locked");
     holder.commit().await;
     assert_eq!(in_time("all are deleted", everything).await.unwrap().unwrap(), 3);
@@ -403,8 +403,8 @@ async fn a_locked_attribute_or_lock_delays_no_other_logout() {
     let node = world.node_with(config(&world)).await;
     let (mut sessions, mut leases) = (Vec::new(), Vec::new());
     for user in 0..20_i64 {
-        let session = node.create(user).set("large", &"x".repeat(4_000)).unwrap().await.unwrap();
-        leases.push(node.session_lock(session.id(), "x").await.unwrap());
+        let session = node.create(user).set("large", &"x".repeat(4_000)).await.unwrap();
+        leases.push(node.locks().session_lock(session.id(), "x").await.unwrap());
         sessions.push(session.id());
     }
     let (attributes, locks) = (list(&sessions[..2]), list(&sessions[2..4]));

@@ -100,11 +100,12 @@ async fn refuses_every_write(node: &SessionManager, session: &mut pg_session::Se
     assert_names_row_security(&node.create(1).await.unwrap_err());
     assert_names_row_security(&node.delete(id).await.unwrap_err());
     assert_names_row_security(&node.delete_many([id]).await.unwrap_err());
-    assert_names_row_security(&node.delete_user_sessions(0).await.unwrap_err());
+    assert_names_row_security(&node.user(0).delete().await.unwrap_err());
     assert_names_row_security(&node.delete_all_sessions().await.unwrap_err());
-    assert_names_row_security(&node.user_sessions(0).await.unwrap_err());
-    assert_names_row_security(&node.delete_attribute_from_user_sessions(0, "large").await.unwrap_err());
-    let Err(LockError::Failed(error)) = node.session_lock(id, "export").wait(Duration::ZERO).await else {
+    assert_names_row_security(&node.user(0).list().await.unwrap_err());
+    assert_names_row_security(&node.user(0).remove_attribute("large").await.unwrap_err());
+    let Err(LockError::Failed(error)) = node.locks().session_lock(id, "export").wait(Duration::ZERO).await
+    else {
         panic!("it was hidden")
     };
     assert_names_row_security(&error);

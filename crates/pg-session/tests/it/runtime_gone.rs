@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pg_session::{Error, ErrorKind, SessionId, SessionManager, Trusted};
+use pg_session::{Error, ErrorKind, SessionId, SessionManager};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::fixtures::{in_time, make};
@@ -41,10 +41,10 @@ fn calls_after_the_end_of_the_runtime_are_errors() {
             explains(in_time("create", node.create(2)).await);
             explains(in_time("delete", node.delete(id)).await);
             explains(in_time("cleanup", node.cleanup()).await);
-            let locked = in_time("lock", node.lock("cart")).await.expect_err("it cannot work");
+            let locked = in_time("lock", node.locks().lock("cart")).await.expect_err("it cannot work");
             assert!(format!("{locked:?}").contains("tokio runtime"), "{locked:?}");
             let status = node.status();
-            assert_eq!(status.trust, Trusted::No);
+            assert!(status.trusted_for.is_none());
             assert!(status.trust_error.expect("a reason").contains("tokio runtime"));
             assert!(in_time("shutdown", node.shutdown(Duration::from_secs(5))).await.all_tasks_ended);
         });

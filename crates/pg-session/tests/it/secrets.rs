@@ -55,10 +55,10 @@ fn add_chain(logs: &CapturedLogs, error: &(dyn std::error::Error + 'static)) {
 
 /// A little of everything that can be done with a session; returns the ids that were used.
 async fn story(logs: &CapturedLogs, a: &SessionManager, b: &SessionManager) -> Vec<SessionId> {
-    let create = a.create(1).set("token", VALUE).unwrap();
+    let create = a.create(1).set("token", VALUE);
     add(logs, &create);
     let mut session = create.await.unwrap();
-    let other = b.create(1).set("token", VALUE).unwrap().await.unwrap();
+    let other = b.create(1).set("token", VALUE).await.unwrap();
     let mut stale = b.get(session.id()).await.unwrap().unwrap();
     add(logs, &b.get(session.id()));
     session.set("more", &[VALUE]).unwrap();
@@ -72,7 +72,7 @@ async fn story(logs: &CapturedLogs, a: &SessionManager, b: &SessionManager) -> V
     add_chain(logs, &session.get_shared::<u64>("token").unwrap_err());
     add_chain(logs, &session.set("token", &VALUE.repeat(10_000)).unwrap_err());
     a.catch_up().await.unwrap();
-    a.evict_user(1).await.unwrap();
+    a.user(1).evict().await.unwrap();
     a.delete(session.id()).await.unwrap();
     b.catch_up().await.unwrap();
     add_chain(logs, &b.save(&mut stale).await.unwrap_err());
@@ -83,7 +83,7 @@ async fn story(logs: &CapturedLogs, a: &SessionManager, b: &SessionManager) -> V
 
 /// The server's words about a refused row quote it in their detail.
 async fn refused_story(logs: &CapturedLogs, world: &World, a: &SessionManager) -> Vec<SessionId> {
-    let mut session = a.create(2).set("token", "fine").unwrap().await.unwrap();
+    let mut session = a.create(2).set("token", "fine").await.unwrap();
     let script = "ALTER TABLE sessions ADD CONSTRAINT refused CHECK (position('poison' IN attributes) = 0);
                   ALTER TABLE session_attributes ADD CONSTRAINT refused CHECK (key <> 'poison')";
     world.client().await.batch_execute(script).await.unwrap();
@@ -92,7 +92,7 @@ async fn refused_story(logs: &CapturedLogs, world: &World, a: &SessionManager) -
         let refused = a.save(&mut session).await.unwrap_err();
         add_chain(logs, &refused);
         assert!(matches!(&refused, UpdateError::Failed(_)));
-        add_chain(logs, &a.create(2).set("poison", &value).unwrap().await.unwrap_err());
+        add_chain(logs, &a.create(2).set("poison", &value).await.unwrap_err());
     }
     let text = session.id().expose().to_string();
     add_chain(logs, &text.to_uppercase().parse::<SessionId>().unwrap_err());

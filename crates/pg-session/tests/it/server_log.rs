@@ -24,8 +24,7 @@ fn logging_all(settings: &[(&str, &str)]) -> Sandbox {
 /// Writes, reads and deletes sessions, and fails a statement. Returns what must not be in the log.
 async fn story(node: &SessionManager, world: &World) -> Vec<String> {
     let large = format!("secret-large-{}", "x".repeat(4_000));
-    let mut session =
-        node.create(7).group(8).set("a", &"secret-inline").unwrap().set("b", &large).unwrap().await.unwrap();
+    let mut session = node.create(7).group(8).set("a", &"secret-inline").set("b", &large).await.unwrap();
     let old = session.id();
     session.set("a", &"secret-update").unwrap();
     node.save(&mut session).await.unwrap();
@@ -33,13 +32,13 @@ async fn story(node: &SessionManager, world: &World) -> Vec<String> {
     node.save(&mut session).group(Some(9.into())).await.unwrap();
     node.rotate(&mut session).await.unwrap();
     assert!(node.get(session.id()).bypass_cache().await.unwrap().is_some());
-    assert_eq!(node.user_sessions(7).await.unwrap().len(), 1);
-    node.session_lock(session.id(), "secret-lock").await.unwrap().release().await.unwrap();
+    assert_eq!(node.user(7).list().await.unwrap().len(), 1);
+    node.locks().session_lock(session.id(), "secret-lock").await.unwrap().release().await.unwrap();
     // An error whose DETAIL quotes the row.
     let reject = "ALTER TABLE sessions ADD CONSTRAINT full_up CHECK (version < 0) NOT VALID";
     let client = world.client().await;
     client.batch_execute(reject).await.unwrap();
-    assert!(node.create(7).set("a", &"secret-rejected").unwrap().await.is_err());
+    assert!(node.create(7).set("a", &"secret-rejected").await.is_err());
     client.batch_execute("ALTER TABLE sessions DROP CONSTRAINT full_up").await.unwrap();
     assert!(node.delete(session.id()).await.unwrap());
     let ids = [old, session.id()].map(|id| id.expose());

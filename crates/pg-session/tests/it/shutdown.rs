@@ -17,7 +17,7 @@ fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, Error>) {
 async fn a_shutdown_commits_what_is_queued_and_refuses_what_is_new() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
-    let mut session = node.create(1).set("x", &1).unwrap().await.unwrap();
+    let mut session = node.create(1).set("x", &1).await.unwrap();
     let id = session.id();
 
     // One update is under way, one waits behind it, and then the end is ordered.
@@ -49,7 +49,7 @@ async fn a_shutdown_commits_what_is_queued_and_refuses_what_is_new() {
     assert_refused(node.create(2).await);
     assert_refused(node.delete(id).await);
     assert_refused(node.delete_many([id]).await);
-    assert_refused(node.delete_user_sessions(1).await);
+    assert_refused(node.user(1).delete().await);
     holder.commit().await;
 
     for update in updates {

@@ -41,7 +41,7 @@ async fn node(world: &World, wire: &Proxy, pool_of: PoolOf, connections: usize) 
     let node = builder.connect().await.unwrap();
     in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
     let users = 0..i64::try_from(connections).unwrap();
-    for outcome in all(users.map(async |user| node.user_sessions(user).await)).await {
+    for outcome in all(users.map(async |user| node.user(user).list().await)).await {
         outcome.unwrap();
     }
     in_time("the pool is full", wire.wait_for_connections(connections)).await;
@@ -66,7 +66,7 @@ async fn at_most_one_request_is_slow(pool_of: PoolOf, connections: usize) {
         let (found, took) = timed(node.get(session.id()).bypass_cache()).await;
         assert_eq!(n(&found.unwrap().unwrap()), i64::try_from(round).unwrap() + 1, "{pool_of:?}");
         times.push(took);
-        let (listed, took) = timed(node.user_sessions(UserId::from(0))).await;
+        let (listed, took) = timed(node.user(UserId::from(0)).list()).await;
         assert_eq!(listed.unwrap().len(), 1);
         times.push(took);
         session.set("n", &(round + 2)).unwrap();
@@ -118,7 +118,7 @@ async fn no_read_fails_when_connections_are_cut() {
     let node = node(&world, &wire, PoolOf::Library, 4).await;
     let session = make(&node, 1).await.remove(0);
     for _ in 0..20 {
-        let lists = all((0..4).map(async |user: i64| node.user_sessions(user).await));
+        let lists = all((0..4).map(async |user: i64| node.user(user).list().await));
         // The reads are sent first, or their connections are lent and not yet used.
         let cut = async { wire.cut() };
         let (lists, read, ()) = tokio::join!(lists, node.get(session.id()).bypass_cache(), cut);

@@ -8,8 +8,7 @@ use crate::support::World;
 async fn a_session_lives_on_two_nodes() {
     let world = World::new();
     let (a, b) = (world.node().await, world.node().await);
-    let mut on_a =
-        a.create(42).set("role", "admin").unwrap().set("cart", &vec![1, 2]).unwrap().await.unwrap();
+    let mut on_a = a.create(42).set("role", "admin").set("cart", &vec![1, 2]).await.unwrap();
     assert!(a.get(on_a.id()).await.unwrap().unwrap().is_from_cache(), "published after the commit");
     let on_b = b.get(on_a.id()).await.unwrap().unwrap();
     assert!(!on_b.is_from_cache());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::{Proxy, Sandbox};
-use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, Trusted};
+use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager};
 use tokio::sync::OnceCell;
 use tokio_postgres::NoTls;
 
@@ -66,7 +66,7 @@ fn config(world: &World) -> Config {
 }
 
 async fn create(node: &SessionManager) -> Result<Session, Error> {
-    node.create(USER).set("n", &1_i64).unwrap().await
+    node.create(USER).set("n", &1_i64).await
 }
 
 fn hosts(sandboxes: [&Sandbox; 2]) -> String {
@@ -139,9 +139,9 @@ async fn standby_is_left_at_once(whose: Scope) {
         assert!(is_retryable(b.get(id).bypass_cache().await));
         assert!(is_retryable(b.get(id).await));
     }
-    assert!(is_retryable(b.user_sessions(USER).await));
+    assert!(is_retryable(b.user(USER).list().await));
     assert!(is_retryable(b.delete(to_evict.id()).await));
-    assert!(is_retryable(b.delete_user_sessions(USER + 1).await));
+    assert!(is_retryable(b.user(USER + 1).delete().await));
     assert!(is_retryable(create(&b).await));
     to_evict.set("n", &2_i64).unwrap();
     assert!(b.save(&mut to_evict).await.is_err());
@@ -254,7 +254,7 @@ async fn failover_and_return_need_no_restart() {
     wire.redirect(new.addr());
     wire.cut();
     for (whose, node) in nodes {
-        eventually("it noticed", async || node.status().trust == Trusted::No).await;
+        eventually("it noticed", async || node.status().trusted_for.is_none()).await;
         let found = node.get(session.id()).await;
         assert!(found.is_err(), "{whose}: a standby answered");
     }
@@ -279,7 +279,7 @@ async fn failover_and_return_need_no_restart() {
     wire.redirect(old.addr());
     wire.cut();
     for node in [&own, &applications] {
-        eventually("the listener was refused", async || node.status().trust == Trusted::No).await;
+        eventually("the listener was refused", async || node.status().trusted_for.is_none()).await;
         refused(node, kept.id()).await;
         assert!(is_retryable(node.delete(kept.id()).await));
     }

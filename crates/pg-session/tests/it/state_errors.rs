@@ -133,14 +133,14 @@ impl States {
         let node = SessionManager::connect(&self.url("postgres"), self.checking()).await.expect("a node");
         self.run("DROP TABLE auth.session_attributes").await;
         let large = "x".repeat(2_000);
-        let error = node.create(1).set("a", &large).unwrap().await.unwrap_err();
+        let error = node.create(1).set("a", &large).await.unwrap_err();
         self.add("a table disappears while a node runs", &error);
         let latin = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
         self.run(latin).await;
         let (server, _) = self.world.url.rsplit_once('/').expect("a database");
         let node =
             SessionManager::connect(&format!("{server}/latin"), self.world.config()).await.expect("a node");
-        let error = node.create(1).set("price", &"5 \u{20ac}").unwrap().await.unwrap_err();
+        let error = node.create(1).set("price", &"5 \u{20ac}").await.unwrap_err();
         self.add("the database's encoding lacks a character", &error);
     }
 }

@@ -23,7 +23,7 @@ pub async fn node_on(world: &World, pool: &Pool, config: Config) -> SessionManag
 
 /// Every statement that the library has, once.
 pub async fn story(a: &SessionManager, b: &SessionManager) {
-    let mut on_a = a.create(1).group(2).set("x", &1).unwrap().await.unwrap();
+    let mut on_a = a.create(1).group(2).set("x", &1).await.unwrap();
     let mut on_b = b.get(on_a.id()).await.unwrap().unwrap();
     on_a.set("x", &2).unwrap();
     a.save(&mut on_a).check_attributes().await.unwrap();
@@ -40,13 +40,13 @@ pub async fn story(a: &SessionManager, b: &SessionManager) {
     }
     assert!(a.get(on_a.id()).await.unwrap().is_none(), "the cap holds");
     let grouped = a.create(9).group(2).await.unwrap();
-    b.evict_user(9).await.unwrap();
-    assert_eq!(b.delete_group_sessions(2).await.unwrap(), 1);
+    b.user(9).evict().await.unwrap();
+    assert_eq!(b.group(2).delete().await.unwrap(), 1);
     a.catch_up().await.unwrap();
     assert!(a.get(grouped.id()).await.unwrap().is_none());
     let lone = a.create(3).await.unwrap();
     assert!(b.delete(lone.id()).await.unwrap());
-    assert_eq!(a.delete_user_sessions(1).await.unwrap(), 5);
+    assert_eq!(a.user(1).delete().await.unwrap(), 5);
     assert_eq!(a.delete_all_sessions().await.unwrap(), 0);
 }
 

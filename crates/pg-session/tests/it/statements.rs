@@ -39,7 +39,7 @@ const CHANGES: [Change; 10] = [
 async fn scene(writer: &SessionManager, hearer: &SessionManager) -> Vec<Session> {
     let mut sessions = Vec::new();
     for _ in CHANGES {
-        let create = writer.create(1).group(7).set("a", "old").unwrap().set("b", "old").unwrap();
+        let create = writer.create(1).group(7).set("a", "old").set("b", "old");
         let session = create.await.unwrap();
         read(hearer, session.id()).await;
         sessions.push(session);

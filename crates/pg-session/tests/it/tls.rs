@@ -1,7 +1,7 @@
 //! TLS as the connection string asks for it.
 
 use pg_sandbox::Sandbox;
-use pg_session::{Error, ErrorKind, SessionManager, Trusted};
+use pg_session::{Error, ErrorKind, SessionManager};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -215,9 +215,9 @@ async fn the_listeners_own_connection_string_is_obeyed() {
         let connected = builder.connect().await;
         let found = connections(&world.client().await, &name).await;
         match (found, connected) {
-            ((1, 1), Ok(node)) if node.status().trust != Trusted::No => Outcome::Encrypted,
-            ((1, 0), Ok(node)) if node.status().trust != Trusted::No => Outcome::Plain,
-            ((0, 0), Ok(node)) if node.status().trust == Trusted::No => Outcome::Refused,
+            ((1, 1), Ok(node)) if node.status().trusted_for.is_some() => Outcome::Encrypted,
+            ((1, 0), Ok(node)) if node.status().trusted_for.is_some() => Outcome::Plain,
+            ((0, 0), Ok(node)) if node.status().trusted_for.is_none() => Outcome::Refused,
             ((0, 0), Err(_)) => Outcome::Refused,
             other => panic!("{case:?}: {other:?}"),
         }
@@ -276,7 +276,7 @@ async fn a_listener_inherits_the_pools_verification() {
     assert_eq!(connections(&world.client().await, "hears").await, (1, 1), "prefer becomes verify-full");
 
     let outcome = connect("host=127.0.0.1 application_name=wrong_host").await;
-    let is_refused = outcome.as_ref().map_or(true, |node| node.status().trust == Trusted::No);
+    let is_refused = outcome.as_ref().map_or(true, |node| node.status().trusted_for.is_none());
     assert!(is_refused, "the certificate is not for this host: {outcome:?}");
     assert_eq!(connections(&world.client().await, "wrong_host").await, (0, 0));
 

@@ -103,7 +103,7 @@ impl Life {
     }
 
     async fn log_in(&mut self, node: &Node) -> Result<String, Why> {
-        let session = node.sessions.create(UserId::named("ann")).set("theme", "plain")?.await?;
+        let session = node.sessions.create(UserId::named("ann")).set("theme", "plain").await?;
         self.session.send_replace(Some(session.id()));
         self.themes_left = THEMES.len();
         Ok("Ann logs in".to_owned())

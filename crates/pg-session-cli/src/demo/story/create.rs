@@ -15,7 +15,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<SessionId, Tr
     let create = async {
         let begin = Instant::now();
         let ann = UserId::named("ann");
-        let session = stage.a.sessions.create(ann).set("theme", "light")?.set("role", "admin")?.await?;
+        let session = stage.a.sessions.create(ann).set("theme", "light").set("role", "admin").await?;
         Ok((took(begin.elapsed()), session.id()))
     };
     let id = teller.step("A creates a session for Ann, in one commit", create).await?;

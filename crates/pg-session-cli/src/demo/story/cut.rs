@@ -50,8 +50,8 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
 
 async fn set(stage: &Stage) -> Result<(String, Scene), Why> {
     let begin = Instant::now();
-    let bob = stage.a.sessions.create(UserId::named("bob")).set("theme", "old")?.await?.id();
-    let cleo = stage.a.sessions.create(UserId::named("cleo")).set("theme", "old")?.await?.id();
+    let bob = stage.a.sessions.create(UserId::named("bob")).set("theme", "old").await?.id();
+    let cleo = stage.a.sessions.create(UserId::named("cleo")).set("theme", "old").await?.id();
     for id in [bob, cleo] {
         found(&stage.b, id).await?;
         ensure(found(&stage.b, id).await?.is_from_cache(), || "B does not keep it".to_owned())?;

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pg_session::{SessionManager, Trusted};
+use pg_session::SessionManager;
 use serde::Serialize;
 
 /// How often it is looked: what the page shows is at most this much too young.
@@ -59,7 +59,7 @@ impl Ear {
         let heard = *self.heard();
         let ago = |at: Option<Instant>| at.map(|at| at.elapsed().as_millis());
         Hearing {
-            trusted: matches!(status.trust, Trusted::For(_)),
+            trusted: status.trusted_for.is_some(),
             hits: status.cache.hits,
             misses: status.cache.misses,
             sessions: status.cache.sessions,
@@ -74,7 +74,7 @@ impl Ear {
         let now = Instant::now();
         let mut heard = self.heard();
         // Trust counts from the moment at which the barrier was sent that came back.
-        if let Trusted::For(left) = status.trust {
+        if let Some(left) = status.trusted_for {
             let ago = self.manager.config().trust_window.saturating_sub(left);
             heard.barrier = now.checked_sub(ago);
         }

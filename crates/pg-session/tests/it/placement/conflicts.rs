@@ -80,7 +80,7 @@ async fn checked_updates_conflict_on_one_key_not_on_two() {
     let observer = world.client().await;
     for round in 0..40 {
         let same = round % 2 == 0;
-        let mut first = a.create(1).set("x", &0).unwrap().set("y", &0).unwrap().await.unwrap();
+        let mut first = a.create(1).set("x", &0).set("y", &0).await.unwrap();
         let mut second = read(&b, first.id()).await;
         let id = first.id();
         set(&mut first, "x", round / 2 % 4);
@@ -109,7 +109,7 @@ async fn conflict_is_reported_only_if_checked_and_applicable() {
         config.notify_conflicts = tells;
         let (a, b) = (world.node_with(config.clone()).await, world.node_with(config).await);
         let third = world.node().await;
-        let mut on_a = a.create(1).set("x", &1).unwrap().await.unwrap();
+        let mut on_a = a.create(1).set("x", &1).await.unwrap();
         let mut on_b = read(&b, on_a.id()).await;
         read(&third, on_a.id()).await;
         on_a.set("x", &sized(600)).unwrap();
@@ -132,10 +132,10 @@ async fn rotation_of_updated_session_continues_with_database_state() {
     let observer = world.client().await;
     let mut create = a.create(1).group(7);
     for key in ["cart", "grows", "left", "mine", "over"] {
-        create = create.set(key, &1).unwrap();
+        create = create.set(key, &1);
     }
-    let create = create.set("shrinks", &sized(600)).unwrap().set_for("offer", &1, HOUR).unwrap();
-    let mut stale = create.set("ends", &1).unwrap().await.unwrap();
+    let create = create.set("shrinks", &sized(600)).set_for("offer", &1, HOUR);
+    let mut stale = create.set("ends", &1).await.unwrap();
     let old = stale.id();
     let mut on_b = read(&b, old).await;
     on_b.set("cart", &sized(7)).unwrap();
@@ -193,9 +193,9 @@ async fn rotation_keeps_attribute_expiries_and_drops_expired() {
     let clocks = Clocks::new(&world).await;
     let (a, b) = (clocks.node(&world, world.config()).await, clocks.node(&world, world.config()).await);
     let observer = world.client().await;
-    let create = a.create(1).set_until("cart", &1, at(HOUR)).unwrap();
-    let create = create.set_until("code", &sized(600), at(HOUR)).unwrap();
-    let mut session = create.set_until("offer", &sized(600), at(HOUR * 2)).unwrap().await.unwrap();
+    let create = a.create(1).set_until("cart", &1, at(HOUR));
+    let create = create.set_until("code", &sized(600), at(HOUR));
+    let mut session = create.set_until("offer", &sized(600), at(HOUR * 2)).await.unwrap();
     let cart = expiring("cart", 1, 2, at(HOUR));
     for (now, packed, apart) in [
         (HOUR - Duration::from_secs(1), format!("{{{cart}}}"), &[("code", 2), ("offer", 2)][..]),

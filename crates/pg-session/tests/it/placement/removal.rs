@@ -8,7 +8,7 @@ use crate::support::World;
 use crate::tables::{Holder, counts, stored, stored_version};
 
 async fn take(node: &SessionManager, key: &str) -> u64 {
-    in_time("it is taken away", node.delete_attribute_from_user_sessions(1, key)).await.unwrap()
+    in_time("it is taken away", node.user(1).remove_attribute(key)).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -17,10 +17,10 @@ async fn attribute_is_removed_inline_or_overflow_and_no_other() {
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
     for key in ["role", "ro\"le", "ro\\le", "%", "rôle"] {
-        let make = async |create: Create<'_>| create.set("cart", &1).unwrap().await.unwrap();
-        let mut small = make(a.create(1).set(key, &1).unwrap()).await;
-        let mut large = make(a.create(1).set(key, &sized(600)).unwrap()).await;
-        let ends = make(a.create(1).set_for(key, &1, HOUR).unwrap()).await.id();
+        let make = async |create: Create<'_>| create.set("cart", &1).await.unwrap();
+        let mut small = make(a.create(1).set(key, &1)).await;
+        let mut large = make(a.create(1).set(key, &sized(600))).await;
+        let ends = make(a.create(1).set_for(key, &1, HOUR)).await.id();
         let old = [small.id(), large.id()];
         a.rotate(&mut small).await.unwrap();
         a.rotate(&mut large).await.unwrap();
@@ -28,13 +28,12 @@ async fn attribute_is_removed_inline_or_overflow_and_no_other() {
 
         // What merely looks like it: as a key of a value, in the row and apart, and as a longer or shorter key.
         let nested = serde_json::json!({ key: [1, 1] });
-        let inside = a.create(1).set("cart", &nested).unwrap().await.unwrap().id();
+        let inside = a.create(1).set("cart", &nested).await.unwrap().id();
         let page = [nested.to_string(), sized(600)];
-        let inside_large =
-            a.create(1).set("cart", &nested).unwrap().set("page", &page).unwrap().await.unwrap().id();
-        let longer = a.create(1).set(&format!("{key}s"), &1).unwrap().set(&format!("a {key}"), &1).unwrap();
+        let inside_large = a.create(1).set("cart", &nested).set("page", &page).await.unwrap().id();
+        let longer = a.create(1).set(&format!("{key}s"), &1).set(&format!("a {key}"), &1);
         let longer = longer.await.unwrap().id();
-        let stranger = a.create(2).set(key, &1).unwrap().await.unwrap().id();
+        let stranger = a.create(2).set(key, &1).await.unwrap().id();
         let others = [inside, inside_large, longer, stranger];
         let mut kept = Vec::new();
         for id in others {
@@ -70,9 +69,9 @@ async fn an_attribute_is_taken_from_thousands_of_sessions_of_one_user() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let new_sessions = (0..SESSIONS).map(|at| match at % 3 {
-        0 => a.create(1).set("role", &1).unwrap(),
-        1 => a.create(1).set("role", &sized(600)).unwrap(),
-        _ => a.create(1).set("cart", &serde_json::json!({ "role": [1] })).unwrap(),
+        0 => a.create(1).set("role", &1),
+        1 => a.create(1).set("role", &sized(600)),
+        _ => a.create(1).set("cart", &serde_json::json!({ "role": [1] })),
     });
     for born in all(new_sessions).await {
         born.unwrap();
@@ -89,9 +88,9 @@ async fn concurrent_set_and_removal_of_attribute_are_serialised() {
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
     for (before, after) in [(1, 5), (600, 700), (1, 600), (600, 1)].map(|(x, y)| (x + 4, y + 4)) {
-        let session = a.create(1).set("role", &sized(before)).unwrap().await.unwrap();
+        let session = a.create(1).set("role", &sized(before)).await.unwrap();
         let id = session.id();
-        let other = a.create(1).set("role", &1).unwrap().await.unwrap().id();
+        let other = a.create(1).set("role", &1).await.unwrap().id();
         let holder = Holder::hold(&world, &[id]).await;
         let update = tokio::spawn({
             let (a, mut session) = (a.clone(), session);

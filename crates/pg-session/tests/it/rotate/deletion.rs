@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A session of user 1 in group 7 that was anonymous at first, and its ids, the newest last. All are in the memory
 /// of both nodes.
 async fn rotated_twice(a: &SessionManager, b: &SessionManager) -> (Session, [SessionId; 3]) {
-    let mut session = a.create_anonymous().set("cart", &1).unwrap().await.unwrap();
+    let mut session = a.create_anonymous().set("cart", &1).await.unwrap();
     let first = session.id();
     a.rotate(&mut session).user(1).keep_all().group(Some(GroupId::from(7))).await.unwrap();
     let second = session.id();
@@ -68,9 +68,9 @@ async fn deleting_by_user_group_or_all_includes_retired_ids() {
         let (_, ids) = rotated_twice(&a, &b).await;
         let bystander = a.create(2).await.unwrap().id();
         let ended = match how {
-            0 => a.delete_user_sessions(1).await,
-            1 => a.delete_group_sessions(7).await,
-            2 => a.delete_user_sessions_except(1, bystander).await,
+            0 => a.user(1).delete().await,
+            1 => a.group(7).delete().await,
+            2 => a.user(1).delete_except(bystander).await,
             _ => a.delete_all_sessions().await.map(|count| count - 4),
         };
         assert_eq!(ended.unwrap(), 1, "one session, whatever is left of it");
@@ -97,13 +97,13 @@ async fn after_a_change_of_user_either_users_end_holds() {
             assert_eq!(read(node, new).await.user_id(), Some(UserId::from(2)));
         }
         if end_former {
-            assert_eq!(b.delete_user_sessions(1).await.unwrap(), 0, "no session of theirs is left");
+            assert_eq!(b.user(1).delete().await.unwrap(), 0, "no session of theirs is left");
             assert_gone(&b, &a, &[old]).await;
             for node in [&a, &b] {
                 read(node, new).await;
             }
         } else {
-            assert_eq!(b.delete_user_sessions(2).await.unwrap(), 2);
+            assert_eq!(b.user(2).delete().await.unwrap(), 2);
             assert_gone(&b, &a, &[old, new]).await;
         }
     }
@@ -179,12 +179,12 @@ async fn nobody_touches_what_is_left() {
 async fn removing_user_attribute_includes_retired_ids() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let mut session = a.create(1).set("role", "admin").unwrap().set("cart", &1).unwrap().await.unwrap();
+    let mut session = a.create(1).set("role", "admin").set("cart", &1).await.unwrap();
     let old = session.id();
     a.rotate(&mut session).await.unwrap();
     b.catch_up().await.unwrap();
     read(&b, old).await;
-    assert_eq!(a.delete_attribute_from_user_sessions(1, "role").await.unwrap(), 1);
+    assert_eq!(a.user(1).remove_attribute("role").await.unwrap(), 1);
     b.catch_up().await.unwrap();
     for node in [&a, &b] {
         for id in [old, session.id()] {
@@ -198,7 +198,7 @@ async fn lists_show_a_session_once_with_its_attributes() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let (session, _) = rotated_twice(&a, &b).await;
-    for listed in [b.user_sessions(1).await.unwrap(), b.group_sessions(7).await.unwrap()] {
+    for listed in [b.user(1).list().await.unwrap(), b.group(7).list().await.unwrap()] {
         assert_eq!(listed.len(), 1);
         assert_eq!((listed[0].id(), listed[0].get("cart").unwrap()), (session.id(), Some(1)));
     }
@@ -210,7 +210,7 @@ async fn a_clean_up_takes_what_is_left_and_spares_the_session() {
     let clocks = Clocks::new(&world).await;
     let node = clocks.node(&world, world.config()).await;
     let observer = world.client().await;
-    let mut lasting = node.create(1).set("cart", &1).unwrap().await.unwrap();
+    let mut lasting = node.create(1).set("cart", &1).await.unwrap();
     node.rotate(&mut lasting).await.unwrap();
     clocks.set(SECOND * 11).await;
     assert_eq!(node.cleanup().await.unwrap().expired, 1);

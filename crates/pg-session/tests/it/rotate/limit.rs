@@ -56,7 +56,7 @@ async fn fifty_sign_ins_at_once_never_leave_more_than_five_sessions() {
     let nodes = two_nodes(&world, |_| ()).await;
     let mut visitors = Vec::new();
     for turn in 0..SIGN_INS {
-        visitors.push(nodes[0].create_anonymous().set("n", &turn).unwrap().await.unwrap());
+        visitors.push(nodes[0].create_anonymous().set("n", &turn).await.unwrap());
     }
     let stop = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn({
@@ -166,7 +166,7 @@ async fn refused_sign_in_leaves_visitor_anonymous() {
     .await;
     let mut first = a.create(1).await.unwrap();
     a.create(1).await.unwrap();
-    let mut visitor = b.create_anonymous().set("cart", &1).unwrap().await.unwrap();
+    let mut visitor = b.create_anonymous().set("cart", &1).await.unwrap();
     let id = visitor.id();
     match b.rotate(&mut visitor).user(1).await {
         Err(UpdateError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::SessionLimit),

@@ -18,17 +18,17 @@ async fn the_locks_of_a_session_go_with_it() {
     let [a, b] = world.nodes().await;
     let mut session = a.create(1).await.unwrap();
     let old = session.id();
-    let lease = a.session_lock(old, "checkout").lease(LEASE).await.unwrap();
+    let lease = a.locks().session_lock(old, "checkout").lease(LEASE).await.unwrap();
     b.rotate(&mut session).await.unwrap();
 
-    assert_held(b.session_lock(session.id(), "checkout").wait(Duration::ZERO).await);
-    let held = a.session_lock_holder(session.id(), "checkout").await.unwrap().expect("held");
+    assert_held(b.locks().session_lock(session.id(), "checkout").wait(Duration::ZERO).await);
+    let held = a.locks().session_holder(session.id(), "checkout").await.unwrap().expect("held");
     assert_eq!(held.fence, lease.fence());
-    assert!(matches!(b.session_lock(old, "checkout").await, Err(LockError::SessionGone)));
-    assert!(matches!(b.session_lock(old, "another").await, Err(LockError::SessionGone)));
+    assert!(matches!(b.locks().session_lock(old, "checkout").await, Err(LockError::SessionGone)));
+    assert!(matches!(b.locks().session_lock(old, "another").await, Err(LockError::SessionGone)));
 
     assert_eq!(in_time("its holder learns of the loss", lease.lost()).await, Loss::Gone);
-    let next = b.session_lock(session.id(), "checkout").wait(LEASE * 2).await.unwrap();
+    let next = b.locks().session_lock(session.id(), "checkout").wait(LEASE * 2).await.unwrap();
     assert!(next.fence() > lease.fence(), "I8");
     next.release().await.unwrap();
 }
@@ -55,5 +55,5 @@ async fn lock_acquired_during_rotation_moves_with_session() {
     taking.blocks(&observer).await;
     taking.commit().await;
     let session = rotation.await.unwrap();
-    assert_held(b.session_lock(session.id(), "checkout").wait(Duration::ZERO).await);
+    assert_held(b.locks().session_lock(session.id(), "checkout").wait(Duration::ZERO).await);
 }

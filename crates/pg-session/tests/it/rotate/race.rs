@@ -53,11 +53,11 @@ async fn a_logout_that_waited_for_a_rotation_ends_the_session() {
     let ends: [(&str, End); 6] = [
         ("its id", |b, id| tokio::spawn(async move { b.delete(id).await })),
         ("many", |b, id| tokio::spawn(async move { Ok(b.delete_many([id]).await? == 1) })),
-        ("its user", |b, _| tokio::spawn(async move { Ok(b.delete_user_sessions(1).await? == 1) })),
-        ("its group", |b, _| tokio::spawn(async move { Ok(b.delete_group_sessions(7).await? == 1) })),
+        ("its user", |b, _| tokio::spawn(async move { Ok(b.user(1).delete().await? == 1) })),
+        ("its group", |b, _| tokio::spawn(async move { Ok(b.group(7).delete().await? == 1) })),
         ("all others", |b, _| {
             let unknown = SessionId::from_uuid(uuid::Uuid::new_v4());
-            tokio::spawn(async move { Ok(b.delete_user_sessions_except(1, unknown).await? == 1) })
+            tokio::spawn(async move { Ok(b.user(1).delete_except(unknown).await? == 1) })
         }),
         ("all", |b, _| tokio::spawn(async move { Ok(b.delete_all_sessions().await? == 1) })),
     ];
@@ -65,7 +65,7 @@ async fn a_logout_that_waited_for_a_rotation_ends_the_session() {
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
     for (how, end) in ends {
-        let session = a.create(1).group(7).set("cart", &1).unwrap().await.unwrap();
+        let session = a.create(1).group(7).set("cart", &1).await.unwrap();
         let (on_b, old) = (b.clone(), session.id());
         let ended = async move { end(on_b, old).await.unwrap() };
         let (session, ended) = rotated_before(&world, &a, &session, ended).await;
@@ -106,7 +106,7 @@ async fn a_rotation_that_waited_for_a_logout_finds_nothing() {
 async fn update_that_waited_for_rotation_is_rotated_and_unwritten() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let session = a.create(1).set("cart", &1).unwrap().await.unwrap();
+    let session = a.create(1).set("cart", &1).await.unwrap();
     let mut on_b = read(&b, session.id()).await;
     on_b.set("cart", &2).unwrap();
     let update = async move { b.save(&mut on_b).await };
@@ -125,7 +125,7 @@ async fn a_rotation_that_waited_for_an_update_takes_it_along() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
-    let mut session = a.create(1).set("gone", &1).unwrap().set("cart", &1).unwrap().await.unwrap();
+    let mut session = a.create(1).set("gone", &1).set("cart", &1).await.unwrap();
     let mut on_b = read(&b, session.id()).await;
     on_b.set("cart", &2).unwrap();
     on_b.set("new", &2).unwrap();
@@ -152,9 +152,9 @@ async fn a_rotation_that_waited_for_an_update_takes_it_along() {
 async fn an_attribute_taken_from_a_user_is_not_saved_by_a_rotation() {
     let world = World::new();
     let [a, b] = world.nodes().await;
-    let session = a.create(1).set("role", "admin").unwrap().await.unwrap();
+    let session = a.create(1).set("role", "admin").await.unwrap();
     let old = session.id();
-    let taken = async move { b.delete_attribute_from_user_sessions(1, "role").await };
+    let taken = async move { b.user(1).remove_attribute("role").await };
     let (session, taken) = rotated_before(&world, &a, &session, taken).await;
     assert_eq!(taken.unwrap(), 1);
     a.catch_up().await.unwrap();
@@ -169,7 +169,7 @@ async fn of_two_rotations_of_one_id_exactly_one_wins() {
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
     for round in 0..20 {
-        let session = a.create_anonymous().set("cart", &round).unwrap().await.unwrap();
+        let session = a.create_anonymous().set("cart", &round).await.unwrap();
         let old = session.id();
         // On two nodes, and twice on one of them.
         let rotations = [
@@ -253,7 +253,7 @@ async fn rotations_and_logouts_at_once_leave_nothing_behind() {
     for _ in 0..10 {
         let mut sessions = Vec::new();
         for user in 0..20_i64 {
-            let mut session = a.create(user).set("cart", &1).unwrap().await.unwrap();
+            let mut session = a.create(user).set("cart", &1).await.unwrap();
             let old = session.id();
             b.rotate(&mut session).await.unwrap();
             sessions.push((session, old));
