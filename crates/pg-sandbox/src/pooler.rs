@@ -28,7 +28,7 @@ use crate::{
 
 /// How long pgbouncer may take until it answers.
 const START_WAIT: Duration = Duration::from_secs(30);
-/// Where distributions put it; `PATH` comes after.
+/// Where distributions put it; `PATH` comes first.
 const PLACES: [&str; 3] = ["/usr/sbin", "/usr/bin", "/usr/local/bin"];
 /// The database of its admin console.
 const CONSOLE: &str = "pgbouncer";
@@ -313,7 +313,7 @@ impl Pooler {
 
     fn write_files(&self, config: &Config) -> Result<(), Error> {
         let users: String = config.users.iter().map(|user| format!("\"{user}\" \"\"\n")).collect();
-        let mut ini = config.render();
+        let mut ini = config.render(self.version);
         for (name, value) in [
             ("listen_port", self.addr().port().to_string()),
             ("unix_socket_dir", self.directory.sockets().display().to_string()),
@@ -348,14 +348,15 @@ impl State {
 
 impl Config {
     /// Section `[databases]`, and of `[pgbouncer]` all but the paths.
-    fn render(&self) -> String {
+    fn render(&self, version: (u32, u32)) -> String {
         let (host, port, mode) = (self.server.ip(), self.server.port(), self.mode.name());
         let mut ini = format!(
             "[databases]\n* = host={host} port={port}\n\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nauth_type = trust\nadmin_users = postgres\npool_mode = {mode}\n\
              ignore_startup_parameters = extra_float_digits\n"
         );
-        if let Some(number) = self.max_prepared_statements.filter(|number| *number > 0) {
+        // Before that version, pgbouncer does not know the setting, and tracks none.
+        if let Some(number) = self.max_prepared_statements.filter(|_| version >= PREPARED_SINCE) {
             line(&mut ini, "max_prepared_statements", &number.to_string());
         }
         for (name, value) in &self.settings {
@@ -434,7 +435,8 @@ impl Drop for Process {
 fn find() -> Result<(PathBuf, (u32, u32)), Error> {
     let in_path =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
-    let places = PLACES.iter().map(PathBuf::from).chain(in_path).map(|place| place.join("pgbouncer"));
+    let places =
+        { in_path }.into_iter().chain(PLACES.iter().map(PathBuf::from)).map(|place| place.join("pgbouncer"));
     let missing = |what: String| {
         let message = format!("{what}: install the package pgbouncer (`apt-get install pgbouncer`)");
         Error::new(ErrorKind::BinariesMissing, message)
@@ -477,6 +479,6 @@ mod tests {
         let refused = tracking.config.check((1, 20)).unwrap_err();
         assert!(refused.to_string().contains("1.21"), "{refused}");
         tracking.config.check((1, 21)).unwrap();
-        assert!(tracking.config.render().contains("\nmax_prepared_statements = 9\n"));
+        assert!(tracking.config.render(PREPARED_SINCE).contains("\nmax_prepared_statements = 9\n"));
     }
 }

@@ -109,7 +109,8 @@ async fn nothing_is_prepared_behind_a_pooler() {
 #[tokio::test]
 async fn prepared_statements_are_refused_where_unsafe() {
     let world = World::new();
-    let shared = pooler(&world, PoolMode::Transaction);
+    let shared =
+        Pooler::builder(world.addr(), PoolMode::Transaction).max_prepared_statements(0).start().unwrap();
     let url = shared.url();
     for whose in BOTH {
         for connections in [1, 2] {
@@ -133,6 +134,27 @@ async fn prepared_statements_are_refused_where_unsafe() {
 async fn prepared_statements_work_in_session_mode() {
     let world = World::new();
     let pooler = pooler(&world, PoolMode::Session);
+    let url = pooler.url();
+    for whose in BOTH {
+        let node = || connect(config(&world, StatementMode::Prepared), whose, &url, &world.url);
+        let [a, b] = [node().await.unwrap(), node().await.unwrap()];
+        in_time("A is trusted", a.wait_until_trusted()).await.unwrap();
+        in_time("B is trusted", b.wait_until_trusted()).await.unwrap();
+        in_time("the story ends", story(&a, &b)).await;
+    }
+}
+
+/// pgbouncer 1.21 and newer gives the statements of all clients names of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prepared_statements_work_where_they_are_tracked() {
+    let (major, minor) = Pooler::installed().unwrap();
+    if (major, minor) < (1, 21) {
+        eprintln!("skipped: pgbouncer {major}.{minor} tracks no prepared statements");
+        return;
+    }
+    let world = World::new();
+    let pooler =
+        Pooler::builder(world.addr(), PoolMode::Transaction).max_prepared_statements(100).start().unwrap();
     let url = pooler.url();
     for whose in BOTH {
         let node = || connect(config(&world, StatementMode::Prepared), whose, &url, &world.url);
