@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method};
 use pg_session_web::{Denied, Privilege};
 
 use crate::head;
+use crate::refuse::{redirect, refused};
 
 /// A session with a privilege, as an extractor: put it before the extractors that read the body.
 ///
@@ -68,17 +69,20 @@ impl std::error::Error for StepUp {
 
 impl IntoResponse for StepUp {
     fn into_response(self) -> Response {
-        if let Denied::Failed(error) = self.denied {
-            return crate::SessionError::from(error).into_response();
+        if let Denied::Failed(error) = &self.denied {
+            error.log();
         }
-        let (status, header) = self.denied.answer(self.method.as_str());
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
-        let header = header.and_then(|(name, value)| {
-            Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
-        });
-        match header {
-            Some(header) => (status, [header], format!("{}\n", self.denied)).into_response(),
-            None => (status, format!("{}\n", self.denied)).into_response(),
+        match self.denied.answer(self.method.as_str()) {
+            (303, Some((_, page))) => redirect(page),
+            (_, header) => {
+                let mut response = refused(self.denied.refusal());
+                if let Some((name, value)) = header
+                    && let Ok(value) = HeaderValue::from_str(value)
+                {
+                    response.headers_mut().insert(HeaderName::from_static(name), value);
+                }
+                response
+            }
         }
     }
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::Deref;
 
 use axum_core::response::{IntoResponse, Response};
-use http::StatusCode;
 use pg_session_web::Error;
 
 /// What a handler returns when its session fails: the client gets the status and a sentence, the log gets the rest.
@@ -55,8 +54,6 @@ impl std::error::Error for SessionError {
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
         self.0.log();
-        let refusal = self.0.refusal();
-        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, refusal.body).into_response()
+        crate::refuse::refused(self.0.refusal())
     }
 }

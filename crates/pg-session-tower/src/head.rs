@@ -60,6 +60,22 @@ impl RequestHead for Head<'_> {
     fn path(&self) -> &str {
         self.uri.path()
     }
+
+    fn target(&self) -> &str {
+        let uri = original_uri(self.extensions).unwrap_or(self.uri);
+        uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+    }
+}
+
+/// Inside of a nested router, axum takes its prefix off the path.
+#[cfg(feature = "axum")]
+fn original_uri(extensions: &Extensions) -> Option<&Uri> {
+    extensions.get().map(|axum::extract::OriginalUri(uri)| uri)
+}
+
+#[cfg(not(feature = "axum"))]
+fn original_uri(_: &Extensions) -> Option<&Uri> {
+    None
 }
 
 #[cfg(feature = "axum")]

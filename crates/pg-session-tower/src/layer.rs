@@ -1,19 +1,18 @@
 //! [`SessionLayer`]: begins a session with each request, and closes it before the response's head leaves.
 
-use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum_core::body::Body;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::header::{CACHE_CONTROL, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Refusal, ResponseChanges, Session, SessionConfig, is_cache_header};
+use pg_session_web::{CacheScope, ResponseChanges, Session, SessionConfig, is_cache_header};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::head::Head;
+use crate::refuse::{customize, refuse};
 
 /// Puts a [`Session`](crate::Session) into each request, and saves it after the handler.
 ///
@@ -79,19 +78,25 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if request.extensions().get().is_some_and(|outer: &Session| self.sessions.continues(outer)) {
-            return ResponseFuture(Box::pin(self.inner.call(request)));
+            return ResponseFuture::new(self.inner.call(request));
         }
         if let Some(refusal) = self.sessions.refuse_cross_site(&Head::of(&request)) {
-            return ResponseFuture(Box::pin(async move { Ok(refuse(refusal)) }));
+            return ResponseFuture::new(async move { Ok(refuse(refusal)) });
         }
         let session = self.sessions.begin(&Head::of(&request));
         request.extensions_mut().insert(session.clone());
-        ResponseFuture(Box::pin(respond(self.inner.call(request), session)))
+        ResponseFuture::new(respond(self.inner.call(request), session))
     }
 }
 
-/// The response of a [`SessionService`].
+/// The response of a [`SessionService`], or of a [`RequireLoginService`](crate::RequireLoginService).
 pub struct ResponseFuture<R, E>(Pin<Box<dyn Future<Output = Result<Response<R>, E>> + Send>>);
+
+impl<R, E> ResponseFuture<R, E> {
+    pub(crate) fn new(response: impl Future<Output = Result<Response<R>, E>> + Send + 'static) -> Self {
+        Self(Box::pin(response))
+    }
+}
 
 impl<R, E> Future for ResponseFuture<R, E> {
     type Output = Result<Response<R>, E>;
@@ -113,28 +118,13 @@ where
     R: Default + 'static,
 {
     // A service that fails has no response that could tell anything, and nothing is saved.
-    let response = handling.await?;
+    let mut response = handling.await?;
+    customize(&mut response, session.sessions());
     let headers = response.headers().iter();
     let scope =
         CacheScope::from_cache_control(headers.map(|(name, value)| (name.as_str(), value.as_bytes())));
     let closing = session.close(response.status().as_u16(), scope).await;
     Ok(answer(response, closing))
-}
-
-/// With the sentence, if the body is axum's; of another type, only the empty body is known.
-fn refuse<R: Default + 'static>(refusal: Refusal) -> Response<R> {
-    let body: Box<dyn Any> = Box::new(Body::from(refusal.body));
-    let (body, content_type) = match body.downcast::<R>() {
-        Ok(body) => (*body, HeaderValue::from_str(&refusal.content_type).ok()),
-        Err(_) => (R::default(), None),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() =
-        StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if let Some(content_type) = content_type {
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-    }
-    response
 }
 
 fn answer<R: Default + 'static>(response: Response<R>, closing: ResponseChanges) -> Response<R> {

@@ -5,7 +5,11 @@ mod elevated;
 mod error;
 mod head;
 mod layer;
+pub mod prelude;
+mod refuse;
+mod require_login;
 mod session;
+mod signed_in;
 #[cfg(feature = "tower-sessions")]
 mod store;
 
@@ -15,9 +19,11 @@ pub use head::Peer;
 pub use layer::{ResponseFuture, SessionLayer, SessionService};
 pub use pg_session;
 pub use pg_session_web::{
-    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, Refusal,
+    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, NextPage, Privilege, Refusal,
     SESSION_TOKEN_HEADER, STEP_UP_HEADER, SessionConfig,
 };
+pub use require_login::{RequireLogin, RequireLoginService, require_login};
 pub use session::Session;
+pub use signed_in::{LoginRequired, SignedIn};
 #[cfg(feature = "tower-sessions")]
 pub use store::PgSessionStore;

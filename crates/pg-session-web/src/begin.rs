@@ -3,7 +3,8 @@
 use crate::client::Client;
 use crate::cross_site::{Site, is_unsafe};
 use crate::lost_cookies::is_https;
-use crate::request_head::{RequestHead, is_below};
+use crate::page::is_local;
+use crate::request_head::{RequestHead, is_below, wants_page};
 use crate::session::{Request, Session};
 use crate::session_config::SessionConfig;
 use crate::transport::Presented;
@@ -38,6 +39,8 @@ impl SessionConfig {
             touch: !self.parts().untouched_paths.iter().any(|path| is_below(head.path(), path)),
             https: is_https(head),
             navigates: modes.next().is_none_or(|mode| mode == b"navigate"),
+            target: is_local(head.target()).then(|| head.target().into()),
+            wants_page: wants_page(head),
         };
         drop(modes);
         Session::new(self.clone(), presented, request)

@@ -154,6 +154,11 @@ impl Session {
         {
             let mut state = self.lock().await;
             state.closed = true;
+            if let Some(refusal) = state.unread.take()
+                && status < 400
+            {
+                return Some(self.sessions().parts().on_refusal.apply(refusal));
+            }
             // 408: a time limit inside the layer dropped the handler somewhere.
             if !state.is_modified() || status >= 500 || status == 408 {
                 return None;

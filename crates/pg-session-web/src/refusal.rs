@@ -40,6 +40,12 @@ impl OnRefusal {
     }
 }
 
+impl OnRefusal {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl fmt::Debug for OnRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "OnRefusal(set)" } else { "OnRefusal(default)" })

@@ -21,6 +21,11 @@ pub trait RequestHead {
 
     /// The path that the client asked for, without a query.
     fn path(&self) -> &str;
+
+    /// The path and the query that the client asked for, also inside of a nested router. Default: the path.
+    fn target(&self) -> &str {
+        self.path()
+    }
 }
 
 /// The host of an authority or a `host` header, without its port. For edges.
@@ -38,6 +43,17 @@ pub fn host_of(authority: &str) -> &str {
 pub(crate) fn is_below(path: &str, above: &str) -> bool {
     let above = above.trim_end_matches('/');
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a browser asks for a page: as it says itself, or by the types that it accepts.
+pub(crate) fn wants_page(head: &impl RequestHead) -> bool {
+    if !matches!(head.method(), "GET" | "HEAD") {
+        return false;
+    }
+    match head.headers("sec-fetch-mode").next() {
+        Some(mode) => mode == b"navigate",
+        None => head.headers("accept").any(|types| types.windows(9).any(|part| part == b"text/html")),
+    }
 }
 
 #[cfg(test)]

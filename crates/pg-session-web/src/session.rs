@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::client::Client;
 use crate::draft::{Draft, Lifetime};
 use crate::error::Error;
+use crate::refusal::Refusal;
 use crate::session_config::{Check, SessionConfig};
 use crate::transport::{Presented, Several};
 
@@ -56,6 +57,8 @@ struct Shared {
     began: SystemTime,
     https: bool,
     navigates: bool,
+    target: Option<Box<str>>,
+    wants_page: bool,
     /// Held across awaits on purpose: the operations of one request take turns. No other request knows it.
     state: Mutex<State>,
 }
@@ -73,6 +76,10 @@ pub(crate) struct Request {
     pub(crate) https: bool,
     /// Whether a user may have asked for a page. A script of a page may ask beside a login.
     pub(crate) navigates: bool,
+    /// The path and the query, if they may be kept for after a login.
+    pub(crate) target: Option<Box<str>>,
+    /// Whether a browser asks for a page, and can be sent to another one.
+    pub(crate) wants_page: bool,
 }
 
 pub(crate) struct State {
@@ -96,6 +103,8 @@ pub(crate) struct State {
     pub(crate) missing: bool,
     /// The `Set-Cookie` values that remove cookies of our name that are not ours.
     removals: Vec<String>,
+    /// What a guard has refused because the session could not be read.
+    pub(crate) unread: Option<Refusal>,
 }
 
 pub(crate) enum SessionState {
@@ -124,7 +133,7 @@ pub(crate) enum TokenAction {
 impl Session {
     pub(crate) fn new(web: SessionConfig, presented: Presented, request: Request) -> Self {
         let flooded = matches!(&presented, Presented::Several(several) if !several.complete);
-        let Request { client, removals, touch, withheld, https, navigates } = request;
+        let Request { client, removals, touch, withheld, https, navigates, target, wants_page } = request;
         let presented_something = !matches!(presented, Presented::Nothing);
         let token = match &presented {
             Presented::Token(token) => Some(*token),
@@ -147,6 +156,7 @@ impl Session {
             touch,
             missing: false,
             removals,
+            unread: None,
         };
         Self(Arc::new(Shared {
             web,
@@ -156,6 +166,8 @@ impl Session {
             began,
             https,
             navigates,
+            target,
+            wants_page,
             state: Mutex::new(state),
         }))
     }
@@ -341,6 +353,14 @@ impl Session {
 
     pub(crate) fn navigates(&self) -> bool {
         self.0.navigates
+    }
+
+    pub(crate) fn target(&self) -> Option<&str> {
+        self.0.target.as_deref()
+    }
+
+    pub(crate) fn wants_page(&self) -> bool {
+        self.0.wants_page
     }
 
     /// To be called before the client's session ends, or it is given another one.

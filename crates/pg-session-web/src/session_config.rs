@@ -12,6 +12,7 @@ use crate::cookie::CookiePolicy;
 use crate::cross_site::{CrossSite, origins};
 use crate::error::Error;
 use crate::lost_cookies::LostCookies;
+use crate::page::check_page;
 use crate::refusal::{OnRefusal, Refusal};
 use crate::request_head::RequestHead;
 use crate::superseded::Superseded;
@@ -45,6 +46,7 @@ pub(crate) struct Parts {
     pub(crate) check: Check,
     pub(crate) unsaved: Unsaved,
     pub(crate) step_up_page: Option<String>,
+    pub(crate) login_page: Option<String>,
     pub(crate) signed_in_cache_control: &'static str,
     pub(crate) on_refusal: OnRefusal,
     pub(crate) remembered_for: Duration,
@@ -85,6 +87,7 @@ impl SessionConfig {
             check: Check::Nothing,
             unsaved: Unsaved::Refuse,
             step_up_page: None,
+            login_page: None,
             signed_in_cache_control: "private, no-cache",
             on_refusal: OnRefusal::default(),
             remembered_for: Duration::from_secs(30 * 24 * 3_600),
@@ -147,9 +150,9 @@ impl SessionConfig {
         self.with(|parts| parts.address_detail = AddressDetail::Network)
     }
 
-    /// Changes the response that replaces a handler's because its changes were not saved (409, 503): a page of your own, or
-    /// JSON. Default: one sentence as plain text. Errors that a handler returns itself are its own to answer: see
-    /// [`Error::refusal`].
+    /// Changes each response that this library makes for a request that fails by its session: a page of your own, or JSON.
+    /// That is what a guard refuses (401, 403), a `SessionError` that a handler returns, and what replaces a response whose
+    /// changes were not saved (409, 503). Default: one sentence as plain text. Redirects are left as they are.
     ///
     /// ```no_run
     /// # fn f(sessions: pg_session_web::SessionConfig) {
@@ -272,18 +275,27 @@ impl SessionConfig {
         Ok(self.with(|parts| parts.address_source.trust = Trust::Networks(networks)))
     }
 
+    /// Where a browser is sent that asks for a page that needs a login: with status 303 to `PATH?next=PAGE`. Read `next` as a
+    /// [`NextPage`](crate::NextPage), and redirect to it after the login. Scripts and posted forms get status 401. Default:
+    /// everything gets 401.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `path` is not a path on this site: `/`, not followed by another `/`,
+    /// and visible ASCII.
+    pub fn login_page(self, path: &str) -> Result<Self, Error> {
+        check_page(path, LOGIN_PAGE_MESSAGE)?;
+        Ok(self.with(|parts| parts.login_page = Some(path.to_owned())))
+    }
+
     /// Where a browser is sent that asks for what needs a step-up: `GET` and `HEAD` are answered with 303 to
-    /// `PATH?privilege=NAME`. Default, and for all other methods: status 403 with the header
+    /// `PATH?privilege=NAME&next=PAGE`, as for [`login_page`](Self::login_page). Default, and for all other methods: status 403 with the header
     /// [`STEP_UP_HEADER`](crate::STEP_UP_HEADER).
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `path` is not a path on this site: `/`, not followed by another `/`,
     /// and visible ASCII.
     pub fn step_up_page(self, path: &str) -> Result<Self, Error> {
-        let own = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '?', '#']);
-        if !own || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Error::config("the step-up page must be a path on this site, like `/confirm`"));
-        }
+        check_page(path, "the step-up page must be a path on this site, like `/confirm`")?;
         Ok(self.with(|parts| parts.step_up_page = Some(path.to_owned())))
     }
 
@@ -319,6 +331,13 @@ impl SessionConfig {
         Some(self.0.on_refusal.apply(error.refusal()))
     }
 
+    /// What the application makes of a refusal that a handler or an extractor has answered with: for edges. `None` if it
+    /// leaves refusals as they are.
+    #[must_use]
+    pub fn customize(&self, refusal: &Refusal) -> Option<Refusal> {
+        self.0.on_refusal.is_set().then(|| self.0.on_refusal.apply(refusal.clone()))
+    }
+
     /// The absolute limit of a session without a user.
     pub(crate) fn lifetime_of_visitors(&self) -> Duration {
         self.0.anonymous_lifetime.min(self.manager().config().absolute_timeout)
@@ -333,3 +352,6 @@ impl SessionConfig {
         self
     }
 }
+
+/// The message for a login page that is none.
+const LOGIN_PAGE_MESSAGE: &str = "the login page must be a path on this site, like `/login`";

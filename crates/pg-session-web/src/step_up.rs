@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::guard::LoginRequired;
+use crate::refusal::Refusal;
 use crate::session::{RESERVED, Session, SessionState, TokenAction};
 
 /// The response header that names the privilege which is missing, beside status 403.
@@ -65,8 +67,13 @@ impl Session {
         if self.is_elevated(privilege).await.map_err(Denied::Failed)? {
             return Ok(());
         }
-        let page = self.sessions().parts().step_up_page.as_ref();
-        Err(Denied::Missing { privilege, page: page.map(|page| format!("{page}?privilege={privilege}")) })
+        let parts = self.sessions().parts();
+        if parts.login_page.is_some() && self.user_id().await.map_err(Denied::Failed)?.is_none() {
+            return Err(Denied::SignedOut(self.login_required(parts.login_page.as_deref())));
+        }
+        let page = parts.step_up_page.as_deref();
+        let page = page.map(|page| self.with_next(page, Some(("privilege", privilege))));
+        Err(Denied::Missing { privilege, page })
     }
 }
 
@@ -134,6 +141,8 @@ pub enum Denied {
         /// Where to send a browser, if that was [configured](crate::SessionConfig::step_up_page).
         page: Option<String>,
     },
+    /// Nobody is signed in, and there is a [login page](crate::SessionConfig::login_page).
+    SignedOut(LoginRequired),
     /// The session could not be read.
     Failed(Error),
 }
@@ -147,7 +156,23 @@ impl Denied {
                 (303, Some(("location", page)))
             }
             Self::Missing { privilege, .. } => (403, Some((STEP_UP_HEADER, privilege))),
+            Self::SignedOut(required) => match required.location() {
+                Some(page) => (303, Some(("location", page))),
+                None => (required.refusal().status, None),
+            },
             Self::Failed(error) => (error.status(), None),
+        }
+    }
+}
+
+impl Denied {
+    /// The answer for a client that is not sent elsewhere.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Missing { .. } => Refusal::new(403, &self.to_string()),
+            Self::SignedOut(required) => required.refusal(),
+            Self::Failed(error) => error.refusal(),
         }
     }
 }
@@ -156,6 +181,7 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { privilege, .. } => write!(f, "a step-up to {privilege:?} is needed"),
+            Self::SignedOut(required) => required.fmt(f),
             Self::Failed(error) => error.fmt(f),
         }
     }
@@ -165,6 +191,7 @@ impl std::error::Error for Denied {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Missing { .. } => None,
+            Self::SignedOut(required) => required.source(),
             Self::Failed(error) => error.source(),
         }
     }

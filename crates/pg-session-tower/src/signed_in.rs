@@ -1,0 +1,94 @@
+//! [`SignedIn`]: lets through only requests of a user who is signed in.
+
+use std::fmt;
+
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum_core::response::{IntoResponse, Response};
+use http::request::Parts;
+use pg_session::UserId;
+
+use crate::head;
+use crate::refuse::{redirect, refused};
+
+/// The user who is signed in, as an extractor.
+///
+/// A visitor gets status 401. With [`login_page`](crate::SessionConfig::login_page), a browser that asks for a page is sent
+/// there instead. `Option<SignedIn>` lets visitors through. **If the session cannot be read, both reject with status 503.**
+///
+/// ```
+/// use pg_session_tower::SignedIn;
+///
+/// async fn account(SignedIn(user): SignedIn) -> String {
+///     format!("the account of {user}")
+/// }
+///
+/// async fn home(user: Option<SignedIn>) -> &'static str {
+///     if user.is_some() { "welcome back" } else { "hello" }
+/// }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignedIn(pub UserId);
+
+impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
+    type Rejection = LoginRequired;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, LoginRequired> {
+        let session = head::session(parts).map_err(pg_session_web::LoginRequired::from)?;
+        Ok(Self(session.require_login().await?))
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for SignedIn {
+    type Rejection = LoginRequired;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, LoginRequired> {
+        let session = head::session(parts).map_err(pg_session_web::LoginRequired::from)?;
+        optional(session.require_login().await).map(|user| user.map(Self))
+    }
+}
+
+/// A visitor is `None`. A session that cannot be read is still an error.
+pub(crate) fn optional<T>(
+    outcome: Result<T, pg_session_web::LoginRequired>,
+) -> Result<Option<T>, LoginRequired> {
+    match outcome {
+        Ok(found) => Ok(Some(found)),
+        Err(required) if required.error().is_none() => Ok(None),
+        Err(failed) => Err(failed.into()),
+    }
+}
+
+/// The rejection of [`SignedIn`] and of [`require_login`](crate::require_login): status 401 and a sentence, or 303 to the
+/// login page.
+#[derive(Debug)]
+pub struct LoginRequired(pg_session_web::LoginRequired);
+
+impl From<pg_session_web::LoginRequired> for LoginRequired {
+    fn from(required: pg_session_web::LoginRequired) -> Self {
+        Self(required)
+    }
+}
+
+impl fmt::Display for LoginRequired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for LoginRequired {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl IntoResponse for LoginRequired {
+    fn into_response(self) -> Response {
+        if let Some(error) = self.0.error() {
+            error.log();
+        }
+        match self.0.location() {
+            Some(page) => redirect(page),
+            None => refused(self.0.refusal()),
+        }
+    }
+}
