@@ -5,11 +5,13 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use actix_web::dev::Payload;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError};
 use pg_session_web::{Denied, Privilege};
 
 use crate::head;
+use crate::refuse::{redirect, refused};
 
 /// A session with a privilege, as an extractor.
 ///
@@ -80,15 +82,18 @@ impl ResponseError for StepUp {
     fn error_response(&self) -> HttpResponse {
         if let Denied::Failed(error) = &self.denied {
             error.log();
-            let refusal = error.refusal();
-            return HttpResponse::build(self.status_code())
-                .content_type(refusal.content_type)
-                .body(refusal.body);
         }
-        let mut response = HttpResponse::build(self.status_code());
-        if let (_, Some(header)) = self.denied.answer(self.method.as_str()) {
-            response.insert_header(header);
+        match self.denied.answer(self.method.as_str()) {
+            (303, Some((_, page))) => redirect(page),
+            (_, header) => {
+                let mut response = refused(self.denied.refusal());
+                if let Some((name, value)) = header
+                    && let Ok(value) = HeaderValue::from_str(value)
+                {
+                    response.headers_mut().insert(HeaderName::from_static(name), value);
+                }
+                response
+            }
         }
-        response.content_type("text/plain; charset=utf-8").body(format!("{}\n", self.denied))
     }
 }

@@ -59,7 +59,6 @@ impl ResponseError for SessionError {
 
     fn error_response(&self) -> HttpResponse {
         self.0.log();
-        let refusal = self.0.refusal();
-        HttpResponse::build(self.status_code()).content_type(refusal.content_type).body(refusal.body)
+        crate::refuse::refused(self.0.refusal())
     }
 }

@@ -36,6 +36,10 @@ impl RequestHead for Head<'_> {
     fn path(&self) -> &str {
         self.0.uri().path()
     }
+
+    fn target(&self) -> &str {
+        self.0.uri().path_and_query().map_or("/", actix_web::http::uri::PathAndQuery::as_str)
+    }
 }
 
 /// The session that the middleware has put there.

@@ -5,7 +5,11 @@ mod elevated;
 mod error;
 mod head;
 mod middleware;
+pub mod prelude;
+mod refuse;
+mod require_login;
 mod session;
+mod signed_in;
 #[cfg(feature = "actix-session")]
 mod store;
 
@@ -14,9 +18,11 @@ pub use error::SessionError;
 pub use middleware::{SessionMiddleware, SessionService};
 pub use pg_session;
 pub use pg_session_web::{
-    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, Privilege, Refusal,
+    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, NextPage, Privilege, Refusal,
     SESSION_TOKEN_HEADER, STEP_UP_HEADER, SessionConfig,
 };
+pub use require_login::{RequireLogin, RequireLoginService, require_login};
 pub use session::Session;
+pub use signed_in::{LoginRequired, SignedIn};
 #[cfg(feature = "actix-session")]
 pub use store::PgSessionStore;

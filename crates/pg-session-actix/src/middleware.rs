@@ -4,15 +4,15 @@ use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use actix_web::HttpMessage as _;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY};
-use actix_web::{HttpMessage as _, HttpResponse};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, Refusal, ResponseChanges, Session, SessionConfig, is_cache_header};
+use pg_session_web::{CacheScope, ResponseChanges, Session, SessionConfig, is_cache_header};
 
 use crate::head::Head;
+use crate::refuse::{customize, refuse};
 
 /// Puts a [`Session`](crate::Session) into each request, and saves it after the handler.
 ///
@@ -100,7 +100,7 @@ where
         request.extensions_mut().insert(session.clone());
         let handling = self.inner.call(request);
         Box::pin(async move {
-            let response = handling.await?;
+            let response = customize(handling.await?, session.sessions());
             let headers = response.headers().iter();
             let scope = CacheScope::from_cache_control(
                 headers.map(|(name, value)| (name.as_str(), value.as_bytes())),
@@ -111,17 +111,12 @@ where
     }
 }
 
-fn refuse(refusal: Refusal) -> HttpResponse {
-    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status).content_type(refusal.content_type).body(refusal.body)
-}
-
 fn answer<B: MessageBody>(
-    response: ServiceResponse<B>,
+    response: ServiceResponse<EitherBody<B>>,
     closing: ResponseChanges,
 ) -> ServiceResponse<EitherBody<B>> {
     let mut response = match closing.refuse {
-        None => response.map_into_left_body(),
+        None => response,
         Some(refusal) => response.into_response(refuse(refusal).map_into_right_body()),
     };
     let headers = response.headers_mut();

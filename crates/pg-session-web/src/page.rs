@@ -111,7 +111,9 @@ mod tests {
 
     #[test]
     fn the_next_page_never_leads_to_another_site() {
-        for own in ["/", "/a", "/a/b?c=d&e=%2F%2F", "/a#b", "/a//b", "/@evil.example", "/.//evil.example", "/:80"] {
+        for own in
+            ["/", "/a", "/a/b?c=d&e=%2F%2F", "/a#b", "/a//b", "/@evil.example", "/.//evil.example", "/:80"]
+        {
             assert_eq!(NextPage::new(own).as_str(), own);
         }
         let long = format!("/{}", "a".repeat(NEXT_PAGE_BYTES_MAX));

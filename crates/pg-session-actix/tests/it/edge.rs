@@ -8,8 +8,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, rt, web};
-use pg_session_actix::{Elevated, Session, SessionError, SessionMiddleware};
-use pg_session_web::SessionConfig;
+use pg_session_actix::prelude::*;
 
 use crate::http::app::{Billing, Gate, act};
 
@@ -26,6 +25,14 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
                 .app_data(web::Data::from(Arc::clone(&gate)))
                 .wrap(sessions.clone())
                 .route("/pay", web::to(async |_: Elevated<Billing>| "paid"))
+                .route("/account", web::to(async |SignedIn(user): SignedIn| user.to_string()))
+                .route("//account", web::to(async |SignedIn(user): SignedIn| user.to_string()))
+                .route("/maybe", web::to(maybe))
+                .service(
+                    web::scope("/inside")
+                        .wrap(require_login("/inside/login"))
+                        .default_service(web::to(everything)),
+                )
                 .service(
                     web::scope("/nested")
                         .wrap(nested.clone())
@@ -38,6 +45,15 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
         rt::System::new().block_on(server).expect("it serves for ever");
     });
     addr
+}
+
+/// The path below the scopes.
+fn inside(path: &str) -> &str {
+    path.strip_prefix("/nested").or_else(|| path.strip_prefix("/inside")).unwrap_or(path)
+}
+
+async fn maybe(user: Option<SignedIn>) -> String {
+    user.map_or_else(|| "nobody".to_owned(), |SignedIn(user)| user.to_string())
 }
 
 async fn in_between(
@@ -67,7 +83,7 @@ async fn everything(
     request: actix_web::HttpRequest,
 ) -> Result<HttpResponse, SessionError> {
     let path = request.path();
-    let answer = act(&session, &gate, path.strip_prefix("/nested").unwrap_or(path)).await?;
+    let answer = act(&session, &gate, inside(path)).await?;
     let mut response = HttpResponse::build(StatusCode::from_u16(answer.status).expect("a status"));
     for (name, value) in answer.headers {
         response.append_header((name, value));

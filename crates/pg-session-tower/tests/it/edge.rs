@@ -9,8 +9,7 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
-use pg_session_web::SessionConfig;
+use pg_session_tower::prelude::*;
 
 use crate::http::app::{Billing, Gate, act};
 
@@ -21,11 +20,19 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
     let nested = Router::new().fallback(everything).layer(inner).layer(from_fn(in_between));
     let app = Router::new()
         .route("/pay", any(async |_: Elevated<Billing>| "paid"))
+        .route("/account", any(async |SignedIn(user): SignedIn| user.to_string()))
+        .route("//account", any(async |SignedIn(user): SignedIn| user.to_string()))
+        .route("/maybe", any(maybe))
         .nest("/nested", nested)
+        .nest("/inside", Router::new().fallback(everything).layer(require_login("/inside/login")))
         .fallback(everything)
         .layer(SessionLayer::from(sessions))
         .with_state(gate);
     listen(app)
+}
+
+async fn maybe(user: Option<SignedIn>) -> String {
+    user.map_or_else(|| "nobody".to_owned(), |SignedIn(user)| user.to_string())
 }
 
 async fn in_between(session: Session, request: Request, next: Next) -> Result<Response, SessionError> {

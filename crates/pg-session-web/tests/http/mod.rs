@@ -12,6 +12,7 @@ pub mod anonymous;
 pub mod caching;
 pub mod cross_site;
 pub mod forgetting;
+pub mod guards;
 pub mod hang_up;
 pub mod keys;
 pub mod login;
@@ -62,6 +63,14 @@ macro_rules! all_scenarios {
             forgetting:
                 an_old_cookie_of_an_ended_session_is_removed,
                 a_request_beside_a_login_does_not_remove_the_cookie;
+            guards:
+                a_visitor_is_sent_to_the_login_page_and_back,
+                scripts_and_forms_get_401_and_a_sentence,
+                a_guarded_router_lets_only_users_in,
+                an_optional_user_may_be_a_visitor,
+                a_user_is_no_visitor_when_the_database_is_away,
+                a_step_up_keeps_the_page,
+                every_refusal_is_the_applications_to_word;
             hang_up:
                 a_save_is_finished_when_the_connection_was_reset;
             keys:
