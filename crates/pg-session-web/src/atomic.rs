@@ -7,7 +7,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::draft::{Lifetime, decode};
 use crate::error::Error;
-use crate::session::{RESERVED, Session, SessionState, TokenAction, check_key};
+use crate::session::{RESERVED, Session, check_key};
+use crate::state::{SessionState, TokenAction};
 
 /// What becomes of the attribute.
 enum Next {

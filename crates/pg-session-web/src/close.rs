@@ -27,8 +27,9 @@ use std::time::{Duration, SystemTime};
 use crate::cookie::Keep;
 use crate::error::{Error, ErrorKind};
 use crate::refusal::Refusal;
-use crate::session::{Session, SessionState, State, TokenAction};
+use crate::session::Session;
 use crate::session_config::Unsaved;
+use crate::state::{SessionState, State, TokenAction};
 
 /// The least age of the token of an ended session whose cookie is removed: twice the longest grace of a rotation.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);

@@ -35,6 +35,7 @@ mod devices;
 mod guard;
 mod login;
 mod session;
+mod state;
 mod step_up;
 
 pub use client::USER_AGENT_BYTES_MAX;

@@ -10,7 +10,8 @@ use crate::cookie::{KEEP_KEY, Keep};
 use crate::devices;
 use crate::draft::Draft;
 use crate::error::Error;
-use crate::session::{Session, SessionState, State, TokenAction};
+use crate::session::Session;
+use crate::state::{SessionState, State, TokenAction};
 
 impl Session {
     /// Signs a user in, whose identity the application has just established; awaiting the builder does it, and commits it.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::guard::LoginRequired;
 use crate::refusal::Refusal;
-use crate::session::{RESERVED, Session, SessionState, TokenAction};
+use crate::session::{RESERVED, Session};
+use crate::state::{SessionState, TokenAction};
 
 /// The response header that names the privilege which is missing, beside status 403.
 pub const STEP_UP_HEADER: &str = "session-step-up";
