@@ -19,8 +19,8 @@ pub use head::Peer;
 pub use layer::{ResponseFuture, SessionLayer, SessionService};
 pub use pg_session;
 pub use pg_session_web::{
-    CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Login, NextPage, Privilege, Refusal,
-    SESSION_TOKEN_HEADER, STEP_UP_HEADER, SessionConfig,
+    BegunFlow, CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Flow, Login, NextPage, Privilege,
+    Refusal, SESSION_TOKEN_HEADER, STEP_UP_HEADER, SessionConfig, TakenFlow,
 };
 pub use require_login::{RequireLogin, RequireLoginService, require_login};
 pub use session::Session;

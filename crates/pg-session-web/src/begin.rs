@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::cross_site::{Site, is_unsafe};
+use crate::flow::FlowCookie;
 use crate::lost_cookies::is_https;
 use crate::page::is_local;
 use crate::request_head::{RequestHead, is_below, wants_page};
@@ -34,6 +35,7 @@ impl SessionConfig {
         let mut modes = head.headers("sec-fetch-mode");
         let request = Request {
             client,
+            flow_cookies: FlowCookie::all(self.flow_policy(), head.headers("cookie")),
             removals,
             withheld: self.withholds(head),
             touch: !self.parts().untouched_paths.iter().any(|path| is_below(head.path(), path)),

@@ -245,6 +245,8 @@ impl Session {
         if headers.is_empty() && scope < CacheScope::Shared {
             headers.extend(state.removals().iter().map(|removal| ("set-cookie", removal.clone())));
         }
+        // Their rows are committed, so a refused response sends them as well.
+        headers.extend(state.flow_headers.iter().map(|flow| ("set-cookie", flow.clone())));
         let signed_in = state.accessed && state.present().is_some_and(|session| session.user_id().is_some());
         let cache_control = match scope {
             _ if !headers.is_empty() || refuse.is_some() => Some("no-store"),

@@ -192,6 +192,47 @@ impl CookiePolicy {
             .filter_map(|pair| pair.trim_ascii().strip_prefix(self.name.as_bytes())?.strip_prefix(b"="))
     }
 
+    /// The cookie's name of one flow.
+    pub(crate) fn flow_name(&self, provider: &str, suffix: &str) -> String {
+        format!("{}.flow.{provider}.{suffix}", self.name)
+    }
+
+    /// Names and values of the cookies of flows.
+    pub(crate) fn flow_cookies<'a>(
+        &self,
+        headers: impl Iterator<Item = &'a [u8]>,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        headers.flat_map(|header| header.split(|&byte| byte == b';')).filter_map(|pair| {
+            let pair = pair.trim_ascii();
+            pair.strip_prefix(self.name.as_bytes())?.strip_prefix(b".flow.")?;
+            let equals = pair.iter().position(|&byte| byte == b'=')?;
+            Some((&pair[..equals], &pair[equals + 1..]))
+        })
+    }
+
+    /// The value of a `Set-Cookie` header with a flow. Never `Strict`: the callback comes from another site.
+    pub(crate) fn issue_flow(&self, name: &str, value: &str, lifetime: Duration, form_post: bool) -> String {
+        let mut cookie = self.flow_cookie(name, value, form_post);
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        cookie.set_max_age(::cookie::time::Duration::seconds(seconds));
+        cookie.to_string()
+    }
+
+    /// The value of a `Set-Cookie` header that removes a flow.
+    pub(crate) fn remove_flow(&self, name: &str, form_post: bool) -> String {
+        let mut cookie = self.flow_cookie(name, "", form_post);
+        cookie.set_max_age(::cookie::time::Duration::ZERO);
+        cookie.set_expires(::cookie::time::OffsetDateTime::UNIX_EPOCH);
+        cookie.to_string()
+    }
+
+    fn flow_cookie<'a>(&'a self, name: &'a str, value: &'a str, form_post: bool) -> Cookie<'a> {
+        let mut cookie = self.cookie(value);
+        cookie.set_name(name);
+        cookie.set_same_site(if form_post { SameSite::None } else { SameSite::Lax });
+        cookie
+    }
+
     /// The value of a `Set-Cookie` header with this token.
     ///
     /// `keep` is what the login has decided.

@@ -31,6 +31,9 @@ pub enum ErrorKind {
     /// The form does not carry the token of this session; see
     /// [`Session::check_csrf_token`](crate::Session::check_csrf_token). Status 403.
     CsrfToken,
+    /// The callback of a login at a provider is not that of a flow of this browser, came too late, or twice; see
+    /// [`Flow::take`](crate::Flow::take). Status 400.
+    Flow,
     /// Nobody is signed in. Status 401.
     SignedOut,
     /// The key begins with `pg-session/`, which is kept for what this library records. Status 500.
@@ -77,6 +80,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         use pg_session::ErrorKind as Core;
         match self.kind() {
+            ErrorKind::Flow => 400,
             ErrorKind::SignedOut => 401,
             ErrorKind::CrossSite | ErrorKind::CsrfToken => 403,
             ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict | ErrorKind::Ambiguous => 409,
@@ -103,6 +107,9 @@ impl Error {
     #[must_use]
     pub fn refusal(&self) -> Refusal {
         let sentence = match self.kind() {
+            ErrorKind::Flow => {
+                "The login was not begun in this browser, took too long, or was finished already. Begin it again."
+            }
             ErrorKind::SignedOut => "Nobody is signed in. Log in first.",
             ErrorKind::Ended => "The session has ended, and nothing was saved. Log in again.",
             ErrorKind::Rotated => {
@@ -184,6 +191,17 @@ impl Error {
             ErrorKind::CsrfToken,
             "the form does not carry this session's token; render it again",
         ))
+    }
+
+    pub(crate) fn flow() -> Self {
+        let message = "the callback belongs to no flow of this browser: its cookie or state is missing or wrong, it is older \
+                       than ten minutes, or it was taken already; begin the flow again";
+        Self(Cause::Own(ErrorKind::Flow, message))
+    }
+
+    pub(crate) fn no_randomness() -> Self {
+        let kind = ErrorKind::Core(pg_session::ErrorKind::Unavailable);
+        Self(Cause::Own(kind, "the operating system gave no random bytes; try again"))
     }
 
     pub(crate) fn anonymous_limit() -> Self {

@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::client::Client;
 use crate::draft::{Draft, Lifetime};
 use crate::error::Error;
+use crate::flow::FlowCookie;
 use crate::session_config::SessionConfig;
 use crate::state::{SessionState, State, TokenAction};
 use crate::transport::Presented;
@@ -53,6 +54,7 @@ struct Shared {
     presented_something: bool,
     /// The one session that it presented.
     presented: Option<Verified>,
+    flow_cookies: Vec<FlowCookie>,
     /// When it was, by the database's clock.
     began: SystemTime,
     https: bool,
@@ -66,6 +68,7 @@ struct Shared {
 /// What a session knows of its request.
 pub(crate) struct Request {
     pub(crate) client: Client,
+    pub(crate) flow_cookies: Vec<FlowCookie>,
     /// For a client that presents several sessions: the `Set-Cookie` values that remove cookies that are not ours.
     pub(crate) removals: Vec<String>,
     /// Whether it counts as an access.
@@ -85,7 +88,8 @@ pub(crate) struct Request {
 impl Session {
     pub(crate) fn new(web: SessionConfig, presented: Presented, request: Request) -> Self {
         let flooded = matches!(&presented, Presented::Several(several) if !several.complete);
-        let Request { client, removals, touch, withheld, https, navigates, target, wants_page } = request;
+        let Request { client, flow_cookies, removals, touch, withheld, https, navigates, target, wants_page } =
+            request;
         let presented_something = !matches!(presented, Presented::Nothing);
         let token = match &presented {
             Presented::Token(token) => Some(*token),
@@ -109,12 +113,14 @@ impl Session {
             missing: false,
             removals,
             unread: None,
+            flow_headers: Vec::new(),
         };
         Self(Arc::new(Shared {
             web,
             client,
             presented_something,
             presented: token,
+            flow_cookies,
             began,
             https,
             navigates,
@@ -297,6 +303,10 @@ impl Session {
     /// When the request began, by the database's clock, if it presented a session.
     pub(crate) fn began(&self) -> SystemTime {
         self.0.began
+    }
+
+    pub(crate) fn flow_cookies(&self) -> &[FlowCookie] {
+        &self.0.flow_cookies
     }
 
     pub(crate) fn is_https(&self) -> bool {

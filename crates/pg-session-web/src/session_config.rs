@@ -42,6 +42,8 @@ pub(crate) struct Parts {
     pub(crate) manager: SessionManager,
     pub(crate) signer: Signer,
     pub(crate) transport: Transport,
+    /// Names and protects the cookies of flows, also where the session's token is in a header.
+    flow_policy: CookiePolicy,
     pub(crate) kept_at_login: BTreeSet<String>,
     pub(crate) check: Check,
     pub(crate) unsaved: Unsaved,
@@ -83,6 +85,7 @@ impl SessionConfig {
             manager,
             signer,
             transport: Transport::Cookie(CookiePolicy::default()),
+            flow_policy: CookiePolicy::default(),
             kept_at_login: BTreeSet::new(),
             check: Check::Nothing,
             unsaved: Unsaved::Refuse,
@@ -105,7 +108,10 @@ impl SessionConfig {
     /// The token travels in this cookie. Default [`CookiePolicy::default`].
     #[must_use]
     pub fn cookie(self, cookie: CookiePolicy) -> Self {
-        self.with(|parts| parts.transport = Transport::Cookie(cookie))
+        self.with(|parts| {
+            parts.flow_policy = cookie.clone();
+            parts.transport = Transport::Cookie(cookie);
+        })
     }
 
     /// The token travels in headers instead of a cookie, for clients that are not browsers: in requests as
@@ -341,6 +347,10 @@ impl SessionConfig {
     /// The absolute limit of a session without a user.
     pub(crate) fn lifetime_of_visitors(&self) -> Duration {
         self.0.anonymous_lifetime.min(self.manager().config().absolute_timeout)
+    }
+
+    pub(crate) fn flow_policy(&self) -> &CookiePolicy {
+        &self.0.flow_policy
     }
 
     pub(crate) fn parts(&self) -> &Parts {

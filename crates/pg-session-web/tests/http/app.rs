@@ -151,6 +151,18 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             session.elevate(Billing::NAME, Duration::from_secs(600)).without_grace().await?;
             "elevated".to_owned()
         }
+        ["flow", "begin", provider, ref address @ ..] => {
+            let address = format!("/{}", address.join("/"));
+            let flow = session.flow(provider).return_to(&address);
+            let flow = if provider == "apple" { flow.form_post() } else { flow };
+            let begun = flow.begin().await?;
+            format!("{} {} {}", begun.state(), begun.nonce(), begun.code_challenge())
+        }
+        ["flow", "take", provider, state] => {
+            let taken = session.flow(provider).take(state).await?;
+            session.login(42).await?;
+            format!("{} {} {}", taken.nonce(), taken.code_verifier(), taken.return_to())
+        }
         ["csrf"] => session.csrf_token().await?,
         ["csrf-check", token] => {
             session.check_csrf_token(token).await?;

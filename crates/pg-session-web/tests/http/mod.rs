@@ -11,6 +11,7 @@ pub mod world;
 pub mod anonymous;
 pub mod caching;
 pub mod cross_site;
+pub mod flows;
 pub mod forgetting;
 pub mod guards;
 pub mod hang_up;
@@ -60,6 +61,12 @@ macro_rules! all_scenarios {
                 cross_site_requests_are_accepted_where_it_was_asked_for,
                 an_accepted_cross_site_request_replaces_no_session,
                 a_form_token_belongs_to_one_session_and_id;
+            flows:
+                a_flow_is_taken_once_on_any_node,
+                two_tabs_have_flows_of_their_own,
+                a_callback_that_posts_a_form_brings_its_flow,
+                a_browser_has_a_bounded_number_of_flows,
+                a_flow_ends_after_ten_minutes;
             forgetting:
                 an_old_cookie_of_an_ended_session_is_removed,
                 a_request_beside_a_login_does_not_remove_the_cookie;
