@@ -375,6 +375,6 @@ mod tests {
             nonce: String::new(),
             code_verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned(),
         };
-        assert_eq!(flow.code_challenge(), "E9Melhoa2OwvFrEMTJHCHcM-uGSTjw-cM_qWVIGmhM");
+        assert_eq!(flow.code_challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 }
