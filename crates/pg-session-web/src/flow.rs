@@ -157,7 +157,7 @@ impl Flow<'_> {
         };
         let row = manager
             .create_anonymous()
-            .set(&key(self.provider), &content)?
+            .set(&key(self.provider), &content)
             .expires_in(FLOW_LIFETIME)
             .idle_limit(IdleLimit::Exempt)
             .await?;
