@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::cross_site::{Site, is_unsafe};
-use crate::flow::FlowCookie;
+use crate::flow_cookie::FlowCookie;
 use crate::lost_cookies::is_https;
 use crate::page::is_local;
 use crate::request_head::{RequestHead, is_below, wants_page};

@@ -16,8 +16,8 @@ use pg_session::{IdleLimit, Purpose, SessionId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cookie::CookiePolicy;
 use crate::error::Error;
+use crate::flow_cookie::FlowCookie;
 use crate::page::NextPage;
 use crate::session::{RESERVED, Session};
 
@@ -26,8 +26,6 @@ pub const FLOW_LIFETIME: Duration = Duration::from_secs(600);
 /// Flows of one browser, at most. The next one ends the oldest.
 pub const FLOWS_MAX: usize = 8;
 
-/// Flow cookies of one request that are looked at, at most.
-const COOKIES_MAX: usize = 32;
 const PURPOSE: Purpose = Purpose::new("pg-session/flow");
 /// Random bytes of state, nonce and verifier: 43 characters each.
 const SECRET_BYTES: usize = 32;
@@ -37,25 +35,6 @@ const DIGEST_BYTES: usize = 16;
 const ID_CHARS: usize = 36;
 /// The row's id, the time in seconds, the digest.
 const MESSAGE_BYTES: usize = ID_CHARS + 8 + DIGEST_BYTES;
-
-/// One cookie of a flow, as a request brought it.
-#[derive(Clone, Debug)]
-pub(crate) struct FlowCookie {
-    name: String,
-    value: String,
-}
-
-impl FlowCookie {
-    /// All of a request.
-    pub(crate) fn all<'a>(policy: &CookiePolicy, headers: impl Iterator<Item = &'a [u8]>) -> Vec<Self> {
-        let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
-        policy
-            .flow_cookies(headers)
-            .filter_map(|(name, value)| Some(Self { name: text(name)?, value: text(value)? }))
-            .take(COOKIES_MAX)
-            .collect()
-    }
-}
 
 /// What a flow's row holds.
 #[derive(Debug, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ mod cookie;
 mod cross_site;
 mod draft;
 mod error;
+mod flow_cookie;
 mod lost_cookies;
 mod page;
 mod refusal;

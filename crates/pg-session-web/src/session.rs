@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::client::Client;
 use crate::draft::{Draft, Lifetime};
 use crate::error::Error;
-use crate::flow::FlowCookie;
+use crate::flow_cookie::FlowCookie;
 use crate::session_config::SessionConfig;
 use crate::state::{SessionState, State, TokenAction};
 use crate::transport::Presented;
