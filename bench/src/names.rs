@@ -1,7 +1,7 @@
 //! The names of workloads, their cases and their contenders, as the reports show them.
 
 /// Every workload, in the order in which they run. Those that share a table of a million sessions come first.
-pub(crate) const WORKLOADS: [&str; 13] = [
+pub(crate) const WORKLOADS: [&str; 14] = [
     hit::NAME,
     update_rows::NAME,
     read::NAME,
@@ -11,6 +11,7 @@ pub(crate) const WORKLOADS: [&str; 13] = [
     create::NAME,
     mix::NAME,
     nodes::NAME,
+    notify::NAME,
     propagation::NAME,
     touch::NAME,
     memory::NAME,
@@ -20,6 +21,7 @@ pub(crate) const WORKLOADS: [&str; 13] = [
 /// Contenders of more than one workload.
 pub(crate) mod contenders {
     pub(crate) const OURS: &str = "ours";
+    pub(crate) const AFTER: &str = "ours, commit then notify";
     pub(crate) const UNCOMBINED: &str = "ours, combining off";
     pub(crate) const BARE_ONE: &str = "bare statement, 1 connection";
     pub(crate) const BARE_POOL: &str = "bare statement, pool of 32";
@@ -80,6 +82,13 @@ pub(crate) mod nodes {
     pub(crate) const UPDATES: &str = "updates, 64 in flight on each";
     pub(crate) const ONE: &str = "one node";
     pub(crate) const FOUR: &str = "four nodes";
+}
+
+pub(crate) mod notify {
+    pub(crate) const NAME: &str = "notify";
+    pub(crate) const AFTER: &str = "commit, then notify";
+    pub(crate) const INSIDE: &str = "notify inside the transaction";
+    pub(crate) const SIXTEEN_SLOW: &str = "16 nodes, slow flush";
 }
 
 pub(crate) mod propagation {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::book::{Book, Metric, Series, Spread};
-use crate::names::{contenders as name, memory, nodes, propagation, update_big, update_rows};
+use crate::names::{contenders as name, memory, nodes, notify, propagation, update_big, update_rows};
 
 /// One contender of one case of one workload.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +150,38 @@ pub(crate) const RATIOS: &[Ratio] = &[
         above: &[update("1 in flight", name::OURS)],
         below: &[update("1 in flight", name::BARE_ONE)],
         target: Target::AtMost(1.25),
+    },
+    Ratio {
+        name: "update_one_vs_notify_inside",
+        case: "latency, 1 in flight",
+        metric: Metric::P50Micros,
+        above: &[update("1 in flight", name::AFTER)],
+        below: &[update("1 in flight", name::OURS)],
+        target: Target::AtMost(1.05),
+    },
+    Ratio {
+        name: "updates_64_vs_notify_inside",
+        case: "64 in flight",
+        metric: Metric::PerSecond,
+        above: &[update("64 in flight", name::AFTER)],
+        below: &[update("64 in flight", name::OURS)],
+        target: Target::AtLeast(1.0),
+    },
+    Ratio {
+        name: "nodes_16_slow_flush_vs_notify_inside",
+        case: "4 in flight on each",
+        metric: Metric::PerSecond,
+        above: &[entry("notify", notify::SIXTEEN_SLOW, notify::AFTER)],
+        below: &[entry("notify", notify::SIXTEEN_SLOW, notify::INSIDE)],
+        target: Target::AtLeast(5.0),
+    },
+    Ratio {
+        name: "nodes_16_slow_flush_p99_vs_notify_inside",
+        case: "4 in flight on each",
+        metric: Metric::P99Micros,
+        above: &[entry("notify", notify::SIXTEEN_SLOW, notify::AFTER)],
+        below: &[entry("notify", notify::SIXTEEN_SLOW, notify::INSIDE)],
+        target: Target::AtMost(0.25),
     },
     Ratio {
         name: "update_big_session_vs_small",

@@ -79,8 +79,16 @@ impl Tables {
     }
 
     pub(crate) async fn node(&self, config: Config) -> anyhow::Result<Node> {
-        let manager = SessionManager::connect(&self.database.url, config).await?;
-        Ok(Node { manager, tables: self.clone() })
+        self.node_that_notifies(config, Notify::Inside).await
+    }
+
+    pub(crate) async fn node_that_notifies(&self, config: Config, notify: Notify) -> anyhow::Result<Node> {
+        let builder = SessionManager::builder(config).url(&self.database.url)?;
+        let builder = match notify {
+            Notify::Inside => builder,
+            Notify::AfterCommit => builder.notify_after_updates(),
+        };
+        Ok(Node { manager: builder.connect().await?, tables: self.clone() })
     }
 
     /// Leaves the sessions without an index by user or by end: no list of a user's sessions, no clean-up.
@@ -105,6 +113,15 @@ impl Tables {
         config.pool_connections_max = super::pool::CONNECTIONS;
         self.node(config).await
     }
+}
+
+/// When the updates of a node notify the other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Notify {
+    /// In the transaction of the update, as applications run it.
+    Inside,
+    /// In a transaction of its own, behind the commit.
+    AfterCommit,
 }
 
 /// One node.

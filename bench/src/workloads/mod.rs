@@ -9,6 +9,7 @@ pub(crate) mod memory;
 mod million;
 mod mix;
 pub(crate) mod nodes;
+pub(crate) mod notify;
 pub(crate) mod propagation;
 mod read;
 mod start;
@@ -54,6 +55,7 @@ async fn run(name: &str, bench: &mut Bench, million: &mut Million) -> anyhow::Re
         names::create::NAME => Box::pin(create::run(bench)).await,
         names::mix::NAME => Box::pin(mix::run(bench)).await,
         names::nodes::NAME => Box::pin(nodes::run(bench)).await,
+        names::notify::NAME => Box::pin(notify::run(bench)).await,
         names::propagation::NAME => Box::pin(propagation::run(bench)).await,
         names::touch::NAME => Box::pin(touch::run(bench)).await,
         names::memory::NAME => Box::pin(memory::run(bench)).await,

@@ -9,7 +9,7 @@ use crate::names::update::NAME;
 use crate::payload::Payload;
 use crate::peers::bare::Bare;
 use crate::peers::bare_batches::BareBatches;
-use crate::peers::ours::Tables;
+use crate::peers::ours::{Notify, Tables};
 use crate::peers::pool::CONNECTIONS;
 use crate::peers::redis::Announce;
 use crate::peers::tower_sessions::Table;
@@ -24,6 +24,12 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         .enter(lineup::OURS, async |payload, sessions| {
             let tables = Tables::fill(servers, payload, sessions).await?;
             tables.node(tables.config()).await
+        })
+        .await?;
+    lineup
+        .enter(lineup::AFTER, async |payload, sessions| {
+            let tables = Tables::fill(servers, payload, sessions).await?;
+            tables.node_that_notifies(tables.config(), Notify::AfterCommit).await
         })
         .await?;
     lineup

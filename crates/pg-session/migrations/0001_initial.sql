@@ -263,6 +263,172 @@ BEGIN
 END
 $pg_session$;
 
+-- Updates, commits, then notifies. Each `pg_notify` at the commit of the update would make it wait for all other
+-- commits that notify, each with its flush. A transaction that only notifies waits for no flush.
+--
+-- If the notifications fail, the update is committed: the library sends them again.
+--
+-- A procedure that commits cannot have a SET clause. So every name is qualified, and arrays are hidden in subselects:
+-- their length must not make a plan for the actual values look cheaper than the generic one.
+--
+-- row_lock_wait: how long the update waits for each locked row, in milliseconds.
+-- policies_active: whether row-level security is active for the role. The update then fails.
+CREATE PROCEDURE "{schema}"."{prefix}session_update_one"(
+    session_id uuid, base bigint, base_at timestamptz, new_attributes text, payload text,
+    channel text, idle_timeout interval, row_lock_wait text, policies_active boolean,
+    INOUT written_at timestamptz, INOUT ends_at timestamptz, INOUT accessed_at timestamptz
+)
+LANGUAGE plpgsql AS $pg_session$
+DECLARE
+    ignored text;
+BEGIN
+    IF policies_active THEN
+        -- An unknown setting, so an error: a policy would hide sessions.
+        ignored := pg_catalog.current_setting('pg_session.row_security_is_active');
+    END IF;
+    -- These end with the COMMIT. The limit must not be in force when the notifications wait for others that notify.
+    ignored := pg_catalog.set_config('lock_timeout', row_lock_wait, true);
+    UPDATE "{schema}"."{prefix}sessions" s
+    SET version = s.version + 1,
+        attributes = COALESCE(new_attributes, s.attributes),
+        updated_at = pg_catalog.clock_timestamp()
+    WHERE s.id = session_id AND s.version = base AND s.updated_at = base_at AND s.rotated_to IS NULL
+        AND (s.expires_at::pg_catalog.timestamptz > pg_catalog.clock_timestamp()
+        AND (NOT s.idle_limited OR s.last_accessed_at > pg_catalog.clock_timestamp() - idle_timeout))
+    RETURNING s.updated_at, s.expires_at, s.last_accessed_at INTO written_at, ends_at, accessed_at;
+    -- Nothing to tell about an update that was not made.
+    IF payload IS NULL OR written_at IS NULL THEN
+        RETURN;
+    END IF;
+    COMMIT;
+    ignored := pg_catalog.set_config('lock_timeout', '0', true);
+    -- An assignment: PERFORM would run a query.
+    ignored := pg_catalog.pg_notify(channel, payload);
+END
+$pg_session$;
+
+-- As `session_update_one`, for many sessions. Returns arrays of those that were updated, by their numbers from 1 on.
+CREATE PROCEDURE "{schema}"."{prefix}session_update"(
+    ids uuid[], bases bigint[], base_times timestamptz[], packed text[], payloads text[],
+    channel text, idle_timeout interval, row_lock_wait text, policies_active boolean,
+    INOUT numbers bigint[], INOUT written_at timestamptz[], INOUT ends_at timestamptz[],
+    INOUT accessed_at timestamptz[]
+)
+LANGUAGE plpgsql AS $pg_session$
+DECLARE
+    ignored text;
+BEGIN
+    IF policies_active THEN
+        -- An unknown setting, so an error: a policy would hide sessions.
+        ignored := pg_catalog.current_setting('pg_session.row_security_is_active');
+    END IF;
+    -- These end with the COMMIT. The limit must not be in force when the notifications wait for others that notify.
+    ignored := pg_catalog.set_config('lock_timeout', row_lock_wait, true);
+    WITH done AS (
+        UPDATE "{schema}"."{prefix}sessions" s
+        SET version = s.version + 1,
+            attributes = COALESCE(c.attributes, s.attributes),
+            updated_at = pg_catalog.clock_timestamp()
+        FROM ROWS FROM (
+            pg_catalog.unnest((SELECT ids)), pg_catalog.unnest((SELECT bases)),
+            pg_catalog.unnest((SELECT base_times)), pg_catalog.unnest((SELECT packed))
+        ) WITH ORDINALITY AS c (id, base, base_at, attributes, n)
+        WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at
+            AND CASE WHEN s.rotated_to IS NULL THEN
+            (s.expires_at::pg_catalog.timestamptz > pg_catalog.clock_timestamp()
+             AND (NOT s.idle_limited OR s.last_accessed_at > pg_catalog.clock_timestamp() - idle_timeout))
+            ELSE false END
+        RETURNING c.n, s.updated_at, s.expires_at::pg_catalog.timestamptz AS expires_at, s.last_accessed_at
+    )
+    SELECT pg_catalog.array_agg(d.n), pg_catalog.array_agg(d.updated_at), pg_catalog.array_agg(d.expires_at),
+           pg_catalog.array_agg(d.last_accessed_at)
+    INTO numbers, written_at, ends_at, accessed_at FROM done d;
+    IF payloads = '{}' OR numbers IS NULL THEN
+        RETURN;
+    END IF;
+    COMMIT;
+    ignored := pg_catalog.set_config('lock_timeout', '0', true);
+    PERFORM pg_catalog.pg_notify(channel, p.payload) FROM pg_catalog.unnest(payloads) AS p (payload);
+END
+$pg_session$;
+
+-- As `session_update`, for updates that change more than inline attributes.
+CREATE PROCEDURE "{schema}"."{prefix}session_update_in_full"(
+    ids uuid[], bases bigint[], base_times timestamptz[], packed text[], overflows boolean[],
+    ends timestamptz[], lifetimes bigint[], idle_limits boolean[], regroups boolean[], group_ids uuid[],
+    item_ids uuid[], item_keys text[], item_texts text[], item_ends timestamptz[],
+    removed_ids uuid[], removed_keys text[], payloads text[],
+    channel text, idle_timeout interval, row_lock_wait text, policies_active boolean,
+    INOUT numbers bigint[], INOUT written_at timestamptz[], INOUT ends_at timestamptz[],
+    INOUT accessed_at timestamptz[]
+)
+LANGUAGE plpgsql AS $pg_session$
+DECLARE
+    ignored text;
+BEGIN
+    IF policies_active THEN
+        -- An unknown setting, so an error: a policy would hide sessions.
+        ignored := pg_catalog.current_setting('pg_session.row_security_is_active');
+    END IF;
+    -- These end with the COMMIT. The limit must not be in force when the notifications wait for others that notify.
+    ignored := pg_catalog.set_config('lock_timeout', row_lock_wait, true);
+    WITH done AS (
+        UPDATE "{schema}"."{prefix}sessions" s
+        SET version = s.version + 1,
+            attributes = COALESCE(c.attributes, s.attributes),
+            has_overflow = s.has_overflow OR c.has_overflow,
+            updated_at = pg_catalog.clock_timestamp(),
+            expires_at = COALESCE(c.expires_at,
+                pg_catalog.clock_timestamp() + c.expires_in::pg_catalog.float8 * interval '1 microsecond',
+                s.expires_at),
+            idle_limited = COALESCE(c.idle_limited, s.idle_limited),
+            group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
+        FROM ROWS FROM (
+            pg_catalog.unnest((SELECT ids)), pg_catalog.unnest((SELECT bases)),
+            pg_catalog.unnest((SELECT base_times)), pg_catalog.unnest((SELECT packed)),
+            pg_catalog.unnest((SELECT overflows)),
+            pg_catalog.unnest((SELECT ends)),
+            pg_catalog.unnest((SELECT lifetimes)),
+            pg_catalog.unnest((SELECT idle_limits)),
+            pg_catalog.unnest((SELECT regroups)),
+            pg_catalog.unnest((SELECT group_ids))
+        ) WITH ORDINALITY
+        AS c (id, base, base_at, attributes, has_overflow, expires_at, expires_in, idle_limited, regroup, group_id, n)
+        WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at
+            AND CASE WHEN s.rotated_to IS NULL THEN
+            (s.expires_at::pg_catalog.timestamptz > pg_catalog.clock_timestamp()
+             AND (NOT s.idle_limited OR s.last_accessed_at > pg_catalog.clock_timestamp() - idle_timeout))
+            ELSE false END
+        RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at::pg_catalog.timestamptz AS expires_at,
+            s.last_accessed_at
+    ), written AS (
+        INSERT INTO "{schema}"."{prefix}session_attributes" AS a (session_id, key, value, expires_at, version)
+        SELECT d.id, i.key, i.text, i.expires_at, d.version
+        FROM done d JOIN ROWS FROM (
+            pg_catalog.unnest((SELECT item_ids)), pg_catalog.unnest((SELECT item_keys)),
+            pg_catalog.unnest((SELECT item_texts)), pg_catalog.unnest((SELECT item_ends))
+        ) AS i (id, key, text, expires_at) ON i.id = d.id
+        ON CONFLICT (session_id, key) DO UPDATE
+        SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, version = EXCLUDED.version
+    ), removed AS (
+        DELETE FROM "{schema}"."{prefix}session_attributes" a
+        USING done d JOIN ROWS FROM (
+            pg_catalog.unnest((SELECT removed_ids)), pg_catalog.unnest((SELECT removed_keys))
+        ) AS i (id, key) ON i.id = d.id
+        WHERE a.session_id = d.id AND a.key = i.key
+    )
+    SELECT pg_catalog.array_agg(d.n), pg_catalog.array_agg(d.updated_at), pg_catalog.array_agg(d.expires_at),
+           pg_catalog.array_agg(d.last_accessed_at)
+    INTO numbers, written_at, ends_at, accessed_at FROM done d;
+    IF payloads = '{}' OR numbers IS NULL THEN
+        RETURN;
+    END IF;
+    COMMIT;
+    ignored := pg_catalog.set_config('lock_timeout', '0', true);
+    PERFORM pg_catalog.pg_notify(channel, p.payload) FROM pg_catalog.unnest(payloads) AS p (payload);
+END
+$pg_session$;
+
 -- Only the owner and the roles that it names have rights.
 --
 -- By default PUBLIC has USAGE on types and EXECUTE on functions. A role with USAGE on the domains could create operators
@@ -273,6 +439,8 @@ REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_a
 REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(),
     "{schema}"."{prefix}session_make_room"(uuid[], text, bigint, boolean, interval),
     "{schema}"."{prefix}session_move_locks"(uuid[], uuid[]) FROM PUBLIC;
+REVOKE ALL ON ROUTINE "{schema}"."{prefix}session_update_one", "{schema}"."{prefix}session_update",
+    "{schema}"."{prefix}session_update_in_full" FROM PUBLIC;
 REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_end", "{schema}"."{prefix}session_packed" FROM PUBLIC;
 
 DO $pg_session$
@@ -291,6 +459,10 @@ BEGIN
             REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(),
                 "{schema}"."{prefix}session_make_room"(uuid[], text, bigint, boolean, interval),
                 "{schema}"."{prefix}session_move_locks"(uuid[], uuid[]) FROM $revoke$,
+            pg_catalog.quote_ident(visitor));
+        EXECUTE pg_catalog.concat($revoke$
+            REVOKE ALL ON ROUTINE "{schema}"."{prefix}session_update_one", "{schema}"."{prefix}session_update",
+                "{schema}"."{prefix}session_update_in_full" FROM $revoke$,
             pg_catalog.quote_ident(visitor));
     END LOOP;
 END

@@ -2,18 +2,22 @@
 //!
 //! A task is started by the `spawn` function of what it does. That function takes the [`Core`] and the [`Tasks`].
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::failpoints::{Guard, Probes};
+use crate::id::SessionId;
 use crate::notification::ServerId;
 use crate::postgres::Database;
 use crate::session::record::Policy;
+use crate::version::Version;
 
 /// What every read, write and lock of a node works with.
 pub(crate) struct Core {
@@ -25,6 +29,7 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// The server that the last proof came from; 0 before the first.
     server: AtomicI64,
+    pub(crate) unnotified: Unnotified,
 }
 
 impl Core {
@@ -39,6 +44,7 @@ impl Core {
             failpoints,
             counters: Counters::default(),
             server: AtomicI64::new(0),
+            unnotified: Unnotified::default(),
         })
     }
 
@@ -56,6 +62,71 @@ impl Core {
     /// I7: whether the number of a user's sessions is limited.
     pub(crate) fn limits_sessions(&self) -> bool {
         self.config.sessions_per_user_max > 0
+    }
+}
+
+/// The sessions of updates whose outcome is unknown: they may be committed, and no other node may know of it.
+/// `writer::notices` notifies about them.
+#[derive(Debug, Default)]
+pub(crate) struct Unnotified {
+    pending: Mutex<Pending>,
+    added: Notify,
+}
+
+/// What is to be notified.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pending {
+    /// With the version that the update leads to.
+    pub(crate) sessions: BTreeMap<SessionId, Version>,
+    /// There were too many: every node is to drop all.
+    pub(crate) all: bool,
+}
+
+impl Pending {
+    /// Sessions that are remembered one by one.
+    const SESSIONS_MAX: usize = 16_384;
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && !self.all
+    }
+}
+
+impl Unnotified {
+    pub(crate) fn add(&self, id: SessionId, version: Version) {
+        let mut pending = self.pending();
+        if pending.sessions.len() >= Pending::SESSIONS_MAX {
+            *pending = Pending { all: true, ..Pending::default() };
+        }
+        let known = pending.sessions.entry(id).or_insert(version);
+        *known = version.max(*known);
+        drop(pending);
+        self.added.notify_one();
+    }
+
+    /// Waits for the next addition. One that came since the last wait counts.
+    pub(crate) async fn added(&self) {
+        self.added.notified().await;
+    }
+
+    pub(crate) fn snapshot(&self) -> Pending {
+        self.pending().clone()
+    }
+
+    /// Every node was told to drop all.
+    pub(crate) fn settle_all(&self) {
+        self.pending().all = false;
+    }
+
+    /// The version of the session was notified, behind the commit of its update.
+    pub(crate) fn settle(&self, id: SessionId, version: Version) {
+        let mut pending = self.pending();
+        if pending.sessions.get(&id).is_some_and(|&known| known <= version) {
+            pending.sessions.remove(&id);
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

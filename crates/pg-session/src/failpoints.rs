@@ -31,6 +31,8 @@ pub enum Guard {
     IndexRollback = 1_024,
     /// Rows of any server enter the memory, not only of the one that the last proof came from.
     ServerIdentity = 2_048,
+    /// An update whose outcome is unknown is not notified again.
+    Notices = 4_096,
 }
 
 /// A point at which a test can stop each task that reaches it.

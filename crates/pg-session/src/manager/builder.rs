@@ -28,6 +28,7 @@ use crate::postgres::connection::no_connection;
 use crate::postgres::doctor::{Finding, Severity};
 use crate::postgres::names::Names;
 use crate::postgres::pooler::{Reach, own_pool, sending};
+use crate::postgres::update::NotifyOrder;
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::session::record::Policy;
 use crate::writer::Writer;
@@ -50,6 +51,7 @@ pub struct Builder {
     pool: Option<Pool>,
     clock: Clock,
     database_clock: String,
+    notify_order: NotifyOrder,
 }
 
 impl Builder {
@@ -62,6 +64,7 @@ impl Builder {
             pool: None,
             clock: Clock::monotonic(),
             database_clock: DATABASE_CLOCK.to_owned(),
+            notify_order: NotifyOrder::Inside,
         }
     }
 
@@ -131,6 +134,13 @@ impl Builder {
     /// [`postgres`](Builder::postgres) or [`listen_on`](Builder::listen_on), unless [`listener`](Builder::listener) gives one.
     pub fn pool(mut self, pool: Pool) -> Self {
         self.pool = Some(pool);
+        self
+    }
+
+    /// Commits each update before it notifies. Not part of the API: see `docs/decisions/018-commit-then-notify.md`.
+    #[doc(hidden)]
+    pub fn notify_after_updates(mut self) -> Self {
+        self.notify_order = NotifyOrder::AfterCommit;
         self
     }
 
@@ -257,8 +267,15 @@ impl Builder {
             idle_timeout: self.config.idle_timeout,
             touch_resolution: self.config.touch_resolution(),
         });
-        let database =
-            Database::new(pool, mode, Arc::clone(&policy), names, &self.config, &self.database_clock);
+        let database = Database::new(
+            pool,
+            mode,
+            Arc::clone(&policy),
+            names,
+            &self.config,
+            &self.database_clock,
+            self.notify_order,
+        );
         Ok((policy, database))
     }
 

@@ -138,7 +138,7 @@ impl Call<'_> {
     ) -> Result<Vec<T>, Failure> {
         let mut rows = pin!(self.stream(connection).await?);
         let mut all = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(|error| failed(connection, &error))? {
+        while let Some(row) = rows.try_next().await.map_err(|error| failed(connection, self.sql, &error))? {
             all.push(read(row)?);
         }
         Ok(all)
@@ -162,7 +162,7 @@ impl Call<'_> {
         } else {
             connection.query_typed_raw(&sql.text, hidden.zip(sql.types.iter().cloned())).await
         };
-        sent.map_err(|error| failed(connection, &error))
+        sent.map_err(|error| failed(connection, sql, &error))
     }
 }
 
@@ -173,8 +173,8 @@ async fn prepare(connection: &Object, sql: &Sql) -> Result<Statement, Failure> {
 }
 
 /// What became of a statement that was sent. One whose plan is outdated is to be prepared again.
-fn failed(connection: &Object, error: &tokio_postgres::Error) -> Failure {
-    let failure = Failure::of_statement(error);
+fn failed(connection: &Object, sql: &Sql, error: &tokio_postgres::Error) -> Failure {
+    let failure = if sql.commits() { Failure::of_call(error) } else { Failure::of_statement(error) };
     if failure.verdict == Verdict::StalePlan {
         connection.statement_cache.clear();
     }

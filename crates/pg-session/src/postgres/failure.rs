@@ -93,6 +93,15 @@ impl Failure {
         }
     }
 
+    /// As [`of_statement`](Self::of_statement), for a procedure that updates, commits, then notifies.
+    pub(super) fn of_call(error: &tokio_postgres::Error) -> Self {
+        let failure = Self::of_statement(error);
+        match error.as_db_error() {
+            Some(server) if may_be_committed(server) => Self { verdict: Verdict::Unknown, ..failure },
+            _ => failure,
+        }
+    }
+
     /// Whether the connection was lost, or is silent. Another one may work.
     pub(super) fn is_lost(&self) -> bool {
         match self.verdict {
@@ -142,6 +151,22 @@ impl Failure {
                 .with_source(self.error)
             }
             Verdict::Refused | Verdict::StalePlan | Verdict::WrongServer | Verdict::NotSent => self.error,
+        }
+    }
+}
+
+/// Whether a procedure that updates, commits, then notifies may have committed before it failed.
+///
+/// The context of an error in the update quotes its text, in no language but SQL. Behind the commit, a notification can be
+/// cancelled, find its queue full, or lack memory, disk or the right to notify.
+fn may_be_committed(error: &DbError) -> bool {
+    if error.where_().is_some_and(|context| context.contains("UPDATE \"")) {
+        return false;
+    }
+    match *error.code() {
+        SqlState::INSUFFICIENT_PRIVILEGE => error.message().contains("pg_notify"),
+        ref code => {
+            ["40", "53", "54", "55", "57", "58", "XX"].iter().any(|class| code.code().starts_with(class))
         }
     }
 }

@@ -238,10 +238,8 @@ impl Database {
         for table in self.tables() {
             grants.push_str(&format!("; GRANT {} ON {table} TO <role>", RIGHTS.join(", ")));
         }
-        grants.push_str(&format!(
-            "; GRANT EXECUTE ON FUNCTION {} TO <role>",
-            functions(&self.names).join(", ")
-        ));
+        grants
+            .push_str(&format!("; GRANT EXECUTE ON ROUTINE {} TO <role>", routines(&self.names).join(", ")));
         grants
     }
 
@@ -294,11 +292,17 @@ impl Database {
     async fn check_rights(&self) -> Result<(), Error> {
         for table in &self.tables() {
             for right in RIGHTS {
-                self.check_right("has_table_privilege", table, right).await?;
+                self.check_right("has_table_privilege", "", table, right).await?;
             }
         }
-        for function in &functions(&self.names) {
-            self.check_right("has_function_privilege", function, "EXECUTE").await?;
+        for routine in &routines(&self.names) {
+            self.check_right(
+                "has_function_privilege",
+                "::pg_catalog.text::pg_catalog.regproc",
+                routine,
+                "EXECUTE",
+            )
+            .await?;
         }
         for table in &self.tables() {
             self.check_row_security(table).await?;
@@ -319,8 +323,14 @@ impl Database {
         Err(Error::new(ErrorKind::Permission, format!("{ROW_SECURITY} (found on {table})")))
     }
 
-    async fn check_right(&self, inquiry: &str, object: &String, right: &str) -> Result<(), Error> {
-        let text = format!("SELECT pg_catalog.{inquiry}($1, $2)");
+    async fn check_right(
+        &self,
+        inquiry: &str,
+        cast: &str,
+        object: &String,
+        right: &str,
+    ) -> Result<(), Error> {
+        let text = format!("SELECT pg_catalog.{inquiry}($1{cast}, $2)");
         let may = self.bounded(self.timeout, async |connection| {
             let rows = connection.query_typed(&text, &[(object, Type::TEXT), (&right, Type::TEXT)]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
@@ -335,12 +345,9 @@ impl Database {
     }
 }
 
-/// The functions that a node calls, as GRANT names them.
-fn functions(names: &Names) -> [String; 2] {
-    [
-        format!("{}(uuid[], text, bigint, boolean, interval)", names.make_room()),
-        format!("{}(uuid[], uuid[])", names.move_locks()),
-    ]
+/// The functions and procedures that a node calls. Each name occurs once, so GRANT needs no arguments.
+pub(super) fn routines(names: &Names) -> [String; 5] {
+    [names.make_room(), names.move_locks(), names.update_one(), names.update(), names.update_in_full()]
 }
 
 async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {

@@ -10,7 +10,7 @@
 //! | `load` `list_user` `list_group` | `load.rs` | row and attributes from one snapshot, only live sessions (I4, I6) |
 //! | `versions` | `versions.rs` | the revisions of cached sessions, to verify them |
 //! | `create` | `create.rs` `admission.rs` | one statement; keeps the session limit (I7) |
-//! | `update` | `update.rs` `update_one.rs` | applied on its base or not at all (I5, I6) |
+//! | `update` | `update.rs` `update_inside.rs` `update_call.rs` | applied on its base or not at all (I5, I6) |
 //! | `rotate` | `rotate.rs` | the new row, the retired ids and the locks change together |
 //! | `delete` `delete_all` `delete_others` | `delete.rs` | a session ends under all of its ids, with its notification |
 //! | `remove_attribute` | `remove_attribute.rs` | page by page; each changed session gets a version |
@@ -54,7 +54,8 @@ mod row_locks;
 mod tls;
 pub(crate) mod touch;
 pub(crate) mod update;
-mod update_one;
+mod update_call;
+mod update_inside;
 pub(crate) mod versions;
 
 use std::sync::Arc;
@@ -70,6 +71,7 @@ use self::direct::DirectConnections;
 use self::failure::{Failure, Verdict};
 use self::names::Names;
 use self::pooler::{Reach, Sending};
+use self::update::NotifyOrder;
 use crate::clock::{DbTime, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -112,13 +114,18 @@ struct Sql {
     types: Vec<Type>,
 }
 
+impl Sql {
+    /// Whether the statement commits before it ends. An error that comes later does not undo what it did.
+    fn commits(&self) -> bool {
+        self.text.starts_with("CALL ")
+    }
+}
+
 #[derive(Debug)]
 struct Texts {
     load: Sql,
     versions: Sql,
-    update_one: Sql,
-    update: Sql,
-    update_in_full: Sql,
+    updates: update::Texts,
     create: Sql,
     create_with_overflow: Sql,
     rotate: Sql,
@@ -184,14 +191,22 @@ impl Dialect<'_> {
         if self.pinned {
             return "true".to_owned();
         }
+        format!(
+            "(SELECT CASE WHEN {} THEN pg_catalog.current_setting('{}') END IS NULL)",
+            self.policies_active(),
+            failure::ROW_SECURITY_MARK
+        )
+    }
+
+    /// An expression: whether row-level security is active for this role. `false` where the connection itself makes that an error.
+    fn policies_active(&self) -> String {
+        if self.pinned {
+            return "false".to_owned();
+        }
         let active = [self.names.sessions(), self.names.attributes(), self.names.locks()].map(|table| {
             format!("pg_catalog.row_security_active('{}'::pg_catalog.regclass)", table.replace('\'', "''"))
         });
-        format!(
-            "(SELECT CASE WHEN {} THEN pg_catalog.current_setting('{}') END IS NULL)",
-            active.join(" OR "),
-            failure::ROW_SECURITY_MARK
-        )
+        active.join(" OR ")
     }
 
     /// `FROM … WHERE …` of a read of `table` as `alias`, which has a column `id`. An error on a standby, and if row-level
@@ -281,15 +296,14 @@ impl Database {
         names: Names,
         config: &Config,
         now: &str,
+        order: NotifyOrder,
     ) -> Self {
         let pinned = matches!(pool, Pooled::Own(_, _, Reach::Direct));
         let dialect = Dialect { names: &names, config, now, pinned };
         let texts = Texts {
             load: load::sql(&dialect),
             versions: versions::sql(&dialect),
-            update_one: update_one::sql(&dialect),
-            update: update::sql(&dialect),
-            update_in_full: update::full_sql(&dialect),
+            updates: update::Texts::new(&dialect, order),
             create: create::sql(&dialect),
             create_with_overflow: create::overflow_sql(&dialect),
             rotate: rotate::sql(&dialect),

@@ -87,6 +87,21 @@ impl Names {
         self.table("session_move_locks")
     }
 
+    /// The procedure that updates one session, commits, then notifies.
+    pub(crate) fn update_one(&self) -> String {
+        self.table("session_update_one")
+    }
+
+    /// As [`update_one`](Names::update_one), for the inline attributes of many sessions.
+    pub(crate) fn update(&self) -> String {
+        self.table("session_update")
+    }
+
+    /// As [`update`](Names::update), for any changes.
+    pub(crate) fn update_in_full(&self) -> String {
+        self.table("session_update_in_full")
+    }
+
     /// The channel that this schema's and prefix's nodes share.
     pub(crate) fn channel(&self) -> &str {
         &self.channel

@@ -1,4 +1,5 @@
-//! The combined update: many sessions' changes, one statement, one commit, its notifications inside.
+//! The combined update: many sessions' changes, one statement, one commit. It notifies inside the transaction, or by a
+//! procedure that commits first; see [`update_call`].
 //!
 //! An order is applied only while the session's version and `updated_at` are those that the order was made from. The
 //! time is compared because a restored database gives a version number again, to other content. PostgreSQL evaluates
@@ -13,14 +14,11 @@
 
 use std::time::SystemTime;
 
-use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::load::time;
-use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::{Database, Dialect, LIFTED, Sql, unexpected};
+use super::{Database, Dialect, Sql, unexpected, update_call, update_inside};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId};
 use crate::notification::changed_payloads;
@@ -37,92 +35,41 @@ fn is_inline((request, writes): &Change<'_>) -> bool {
     request.row.is_empty() && writes.set.is_empty() && writes.removed.is_empty()
 }
 
-/// For updates that change only inline attributes.
-pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
-    let sessions = dialect.names.sessions();
-    let (now, current) = (dialect.now, dialect.current("s"));
-    let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
-    let mut parameters = Parameters::default();
-    let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS]);
-    let notified = notified(dialect, &parameters.unnest(&[TEXTS]));
-    Sql {
-        text: format!(
-            "WITH done AS (
-                 UPDATE {sessions} s
-                 SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
-                 FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
-                 RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at
-             )
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({notified})
-             FROM done d CROSS JOIN (SELECT pg_catalog.count(*) FROM done) all_done"
-        ),
-        types: parameters.types,
+/// The texts of the updates.
+#[derive(Debug)]
+pub(super) struct Texts {
+    order: NotifyOrder,
+    one: Sql,
+    inline: Sql,
+    full: Sql,
+}
+
+/// When an update notifies the other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotifyOrder {
+    /// In the transaction of the update.
+    Inside,
+    /// In a transaction of its own, behind the commit of the update.
+    AfterCommit,
+}
+
+impl Texts {
+    pub(super) fn new(dialect: &Dialect<'_>, order: NotifyOrder) -> Self {
+        match order {
+            NotifyOrder::AfterCommit => Self {
+                order,
+                one: update_call::one_sql(dialect),
+                inline: update_call::sql(dialect),
+                full: update_call::full_sql(dialect),
+            },
+            NotifyOrder::Inside => Self {
+                order,
+                one: update_inside::one_sql(dialect),
+                inline: update_inside::sql(dialect),
+                full: update_inside::full_sql(dialect),
+            },
+        }
     }
-}
-
-/// For any updates.
-pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
-    let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
-    let (now, current) = (dialect.now, dialect.current("s"));
-    let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
-    let mut parameters = Parameters::default();
-    let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
-    let written = written(dialect, &parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]));
-    let removals = parameters.unnest(&[IDS, TEXTS]);
-    let notified = notified(dialect, &parameters.unnest(&[TEXTS]));
-    Sql {
-        text: format!(
-            "WITH done AS (
-                 UPDATE {sessions} s
-                 SET version = s.version + 1,
-                     attributes = COALESCE(c.attributes, s.attributes),
-                     has_overflow = s.has_overflow OR c.has_overflow,
-                     updated_at = {now},
-                     expires_at = COALESCE(c.expires_at, {now} + c.expires_in::pg_catalog.float8 * interval '1 microsecond', s.expires_at),
-                     idle_limited = COALESCE(c.idle_limited, s.idle_limited),
-                     group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
-                 FROM {changes} WITH ORDINALITY
-                 AS c (id, base, base_at, attributes, has_overflow, expires_at, expires_in, idle_limited, regroup, group_id, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
-                 RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
-             ), written AS ({written}
-             ), removed AS (
-                 DELETE FROM {attributes} a USING done d JOIN {removals} AS i (id, key) ON i.id = d.id
-                 WHERE a.session_id = d.id AND a.key = i.key
-                 RETURNING 1
-             )
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({notified})
-             FROM done d CROSS JOIN (SELECT pg_catalog.count(*) FROM written) all_written
-             CROSS JOIN (SELECT pg_catalog.count(*) FROM removed) all_removed"
-        ),
-        types: parameters.types,
-    }
-}
-
-/// Writes the attributes with rows of their own, of those sessions that were updated.
-fn written(dialect: &Dialect<'_>, items: &str) -> String {
-    format!(
-        "INSERT INTO {} AS a (session_id, key, value, expires_at, version)
-         SELECT d.id, i.key, i.text, i.expires_at, d.version
-         FROM done d JOIN {items} AS i (id, key, text, expires_at) ON i.id = d.id
-         ON CONFLICT (session_id, key) DO UPDATE
-         SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, version = EXCLUDED.version
-         RETURNING 1",
-        dialect.names.attributes()
-    )
-}
-
-/// Sends the payloads, as the first row is returned, and once: a subselect that refers to nothing outside is carried out once
-/// for the statement. The first row is returned when every row is written: it is joined with counts of all of them.
-///
-/// Notifies for every row: one that was not applied found a newer version, or nothing, so a node that receives it drops nothing
-/// that is current.
-fn notified(dialect: &Dialect<'_>, payloads: &str) -> String {
-    let channel = dialect.channel();
-    format!(
-        "SELECT pg_catalog.count(pg_catalog.pg_notify('{channel}', p.payload)) FROM {payloads} AS p (payload) WHERE {LIFTED}"
-    )
 }
 
 /// The updates as columns: what UNNEST takes.
@@ -233,7 +180,8 @@ impl Database {
             (true, [(request, writes)]) => self.update_one(request, writes.packed).await?,
             (true, _) => {
                 let Columns { ids, bases, base_times, packed, payloads, .. } = &Columns::of(&changes);
-                self.carried_out(&self.texts.update, &[ids, bases, base_times, packed, payloads]).await?
+                self.carried_out(&self.texts.updates.inline, &[ids, bases, base_times, packed, payloads])
+                    .await?
             }
         };
         let mut outcomes: Vec<Option<Applied>> = requests.iter().map(|_| None).collect();
@@ -246,13 +194,42 @@ impl Database {
         Ok(outcomes)
     }
 
-    /// Sends an update, and reads which orders were carried out, by number, and what came of them.
-    pub(super) async fn carried_out(
+    async fn update_one(
+        &self,
+        request: &UpdateRequest,
+        inline: Option<&str>,
+    ) -> Result<Vec<(i64, Applied)>, Failure> {
+        let (id, base) = (request.id(), request.base());
+        let payload = request.notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
+        let base_at = SystemTime::from(base.updated_at);
+        let params: [&(dyn ToSql + Sync); 5] =
+            [&id.expose(), &base.version.get(), &base_at, &inline, &payload];
+        let sql = &self.texts.updates.one;
+        match self.texts.updates.order {
+            NotifyOrder::AfterCommit => {
+                let call = self.call(sql, &params);
+                let applied = call.each(|row| update_call::applied_one(&row).map_err(unexpected)).await?;
+                Ok(applied.into_iter().flatten().map(|applied| (1, applied)).collect())
+            }
+            NotifyOrder::Inside => self.carried_out(sql, &params).await,
+        }
+    }
+
+    /// Sends an update, and reads which updates were carried out, by number, and what came of them.
+    async fn carried_out(
         &self,
         sql: &Sql,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<(i64, Applied)>, Failure> {
-        self.call(sql, params).each(|row| applied(&row).map_err(unexpected)).await
+        match self.texts.updates.order {
+            NotifyOrder::AfterCommit => {
+                let all = self.call(sql, params).each(|row| update_call::applied(&row)).await?;
+                Ok(all.into_iter().flatten().collect())
+            }
+            NotifyOrder::Inside => {
+                self.call(sql, params).each(|row| update_inside::applied(&row).map_err(unexpected)).await
+            }
+        }
     }
 
     async fn update_in_full(&self, columns: &Columns<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
@@ -273,7 +250,7 @@ impl Database {
             payloads,
         } = columns;
         self.carried_out(
-            &self.texts.update_in_full,
+            &self.texts.updates.full,
             &[
                 ids,
                 bases,
@@ -296,11 +273,4 @@ impl Database {
         )
         .await
     }
-}
-
-/// By position: looking columns up by their names took longer than decoding them.
-fn applied(row: &SqlRow) -> Result<(i64, Applied), tokio_postgres::Error> {
-    let applied =
-        Applied { updated_at: time(row, 1)?, expires_at: time(row, 2)?, last_accessed_at: time(row, 3)? };
-    Ok((row.try_get(0)?, applied))
 }

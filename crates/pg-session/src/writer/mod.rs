@@ -14,6 +14,7 @@ mod commit;
 mod create;
 mod delete;
 mod in_flight;
+mod notices;
 mod queue;
 mod request;
 mod rotate;
@@ -75,6 +76,7 @@ impl Writer {
         };
         // Each is a statement over any number of rows. The deletion of all sessions waits for every row, beside the others.
         let alone = QueueBounds { batch_max: 1, statements_max: bounds.statements_max.max(2), ..bounds };
+        notices::spawn(core, tasks);
         Self {
             updates: WriteQueue::spawn(bounds, core, tasks),
             creates: WriteQueue::spawn(bounds, core, tasks),

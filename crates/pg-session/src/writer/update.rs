@@ -4,7 +4,7 @@ use super::request::{Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, UpdateError};
-use crate::failpoints::Point;
+use crate::failpoints::{Guard, Point};
 use crate::id::SessionId;
 use crate::postgres::failure::Failure;
 use crate::session::attributes::Attributes;
@@ -76,6 +76,10 @@ impl Request for UpdateRequest {
 
     fn failed(&self, error: &Error, core: &Core) {
         remove_if_unknown(self.id(), error, core);
+        let is_unknown = error.kind() == ErrorKind::OutcomeUnknown;
+        if is_unknown && self.notify && core.failpoints.holds(Guard::Notices) {
+            core.unnotified.add(self.id(), self.base().version.next());
+        }
     }
 }
 

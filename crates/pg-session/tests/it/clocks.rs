@@ -52,22 +52,26 @@ impl Clocks {
     async fn start(&self, builder: Builder) -> SessionManager {
         let builder = builder.manual_clock(Arc::clone(&self.nanos)).database_clock(&self.expression);
         let node = builder.connect().await.expect("the node starts");
-        self.replace_clock_of_make_room().await;
+        self.replace_clock_of_routines().await;
         node.wait_until_trusted().await.unwrap();
         node
     }
 
-    /// The function that keeps the session limit reads the clock after it has the users' locks. So it takes no time from
-    /// a statement, and here it gets another clock.
-    async fn replace_clock_of_make_room(&self) {
-        let text = "SELECT pg_get_functiondef('session_make_room'::regproc)";
-        let definition: String =
-            self.client.query_one(text, &[]).await.expect("the migration has made it").get(0);
-        let own =
-            definition.contains("pg_catalog.clock_timestamp()") || definition.contains(&self.expression);
-        assert!(own, "it reads a clock: {definition}");
-        let replaced = definition.replace("pg_catalog.clock_timestamp()", &self.expression);
-        self.client.batch_execute(&replaced).await.expect("the function is replaced");
+    /// The functions and procedures of the migration read the clock after they have locked rows. So they take no time from
+    /// a statement, and here they get another clock.
+    async fn replace_clock_of_routines(&self) {
+        let text = "SELECT pg_get_functiondef(p.oid) FROM pg_proc p
+                    WHERE p.pronamespace = current_schema()::regnamespace AND p.proname LIKE 'session_%'";
+        let mut count = 0;
+        for row in self.client.query(text, &[]).await.expect("the migration has made them") {
+            let definition: String = row.get(0);
+            count += usize::from(
+                definition.contains("pg_catalog.clock_timestamp()") || definition.contains(&self.expression),
+            );
+            let replaced = definition.replace("pg_catalog.clock_timestamp()", &self.expression);
+            self.client.batch_execute(&replaced).await.expect("the routine is replaced");
+        }
+        assert_eq!(count, 4, "one keeps the limit, three update");
     }
 
     /// Moves both clocks to this time after the start.

@@ -8,10 +8,12 @@
 //! ```
 
 use pg_sandbox::Sandbox;
-use pg_session::{Config, Session, SessionManager};
+use pg_session::testing::Guard;
+use pg_session::{Config, ErrorKind, Session, SessionManager, UpdateError};
 
-use crate::fixtures::{all, in_time, make, n};
+use crate::fixtures::{all, hit, in_time, make, n, read};
 use crate::support::{PATIENCE, World, eventually};
+use crate::tables::stored_version;
 
 /// Far longer than a statement waits for a locked row.
 const WAITED: &str = "100 milliseconds";
@@ -37,6 +39,14 @@ impl Scene {
         let mut config = self.world.roomy();
         config.row_lock_wait = Config::default().row_lock_wait;
         config
+    }
+
+    /// A node whose updates commit before they notify.
+    async fn node_that_commits_first(&self) -> SessionManager {
+        let builder = SessionManager::builder(self.config()).url(&self.world.url).unwrap();
+        let node = builder.notify_after_updates().connect().await.unwrap();
+        node.wait_until_trusted().await.unwrap();
+        node
     }
 
     /// Carries out a write whose commit waits for another one for far longer than `row_lock_wait`.
@@ -77,6 +87,93 @@ impl Scene {
     }
 }
 
+/// How the server process of an update ends behind its commit.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Terminated,
+    Cancelled,
+}
+
+/// ```text
+/// another client   NOTIFY ── COMMIT ── waits for its standby ──────────────────────────── ends
+/// node             UPDATE ── COMMIT ── waits with its NOTIFY ──✕ ── notifies again ────────── ends
+/// other node       has the session in memory                                             drops it
+/// ```
+async fn update_without_notification(end: End, retries: bool) -> bool {
+    let scene = Scene::start();
+    let node = scene.node_that_commits_first().await;
+    let other = scene.world.node_with(scene.config()).await;
+    let mut session = make(&node, 1).await.remove(0);
+    read(&other, session.id()).await;
+    assert!(hit(&other, session.id()).is_some());
+    if !retries {
+        node.probes().remove(Guard::Notices);
+    }
+    let (client, observer) = (scene.world.client().await, scene.world.client().await);
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let script =
+        "SET synchronous_commit = on; BEGIN; CREATE TABLE other (); DROP TABLE other; NOTIFY other; COMMIT";
+    let commit = tokio::spawn(async move { client.batch_execute(script).await });
+    eventually("the other commit waits", async || {
+        let text = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
+        !observer.query(text, &[&pid]).await.unwrap().is_empty()
+    })
+    .await;
+    let id = session.id();
+    let update = {
+        let node = node.clone();
+        tokio::spawn(async move {
+            session.set("n", &2_i64).unwrap();
+            node.save(&mut session).await
+        })
+    };
+    let function = match end {
+        End::Terminated => "pg_terminate_backend",
+        End::Cancelled => "pg_cancel_backend",
+    };
+    let end = format!(
+        "SELECT {function}(pid) FROM pg_stat_activity
+         WHERE wait_event_type = 'Lock' AND wait_event = 'object' AND query LIKE 'CALL %'"
+    );
+    eventually("the update is committed, and waits with its notification", async || {
+        !observer.query(&end, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    let Err(UpdateError::Failed(error)) = in_time("the update ends", update).await.unwrap() else {
+        panic!("its server process has ended");
+    };
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(stored_version(&observer, id).await, Some(2), "it is committed");
+    assert!(hit(&other, id).is_some(), "no node can be notified yet");
+    observer.execute("SELECT pg_cancel_backend($1)", &[&pid]).await.unwrap();
+    commit.await.unwrap().unwrap();
+    // Behind everything that was notified before.
+    if retries {
+        eventually("the other node drops it", async || {
+            hit(&other, id).is_none_or(|session| n(&session) == 2)
+        })
+        .await;
+        assert_eq!(n(&read(&other, id).await), 2);
+    }
+    other.catch_up().await.unwrap();
+    n(&read(&other, id).await) == 2
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_that_ends_behind_its_commit_is_notified() {
+    for end in [End::Terminated, End::Cancelled] {
+        assert!(update_without_notification(end, true).await, "{end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_without_notices_an_update_stays_unknown() {
+    assert!(
+        !update_without_notification(End::Terminated, false).await,
+        "the other node serves the old version"
+    );
+}
+
 async fn set(node: &SessionManager, session: &mut Session, key: &str, value: &str) -> i64 {
     session.set(key, &value).unwrap();
     node.save(session).await.unwrap();
@@ -87,16 +184,44 @@ async fn set(node: &SessionManager, session: &mut Session, key: &str, value: &st
 async fn an_update_waits_for_another_commit_that_notifies() {
     let scene = Scene::start();
     let node = scene.world.node_with(scene.config()).await;
+    updates_wait(&scene, &node).await;
+}
+
+#[tokio::test]
+async fn an_update_that_commits_first_waits_only_to_notify() {
+    let scene = Scene::start();
+    let node = scene.node_that_commits_first().await;
+    updates_wait(&scene, &node).await;
+    let other = scene.world.node_with(scene.config()).await;
     let mut session = make(&node, 1).await.remove(0);
+    // Each kind of change, a conflict and a session that has ended.
+    session.set("n", &2_i64).unwrap();
+    session.set("large", &"x".repeat(4_000)).unwrap();
+    node.save(&mut session).await.unwrap();
+    let mut old = read(&other, session.id()).await;
+    session.set("n", &3_i64).unwrap();
+    node.save(&mut session).await.unwrap();
+    eventually("the other node learns it", async || n(&read(&other, session.id()).await) == 3).await;
+    old.set("m", &1_i64).unwrap();
+    node.save(&mut old).await.unwrap();
+    assert_eq!((n(&old), old.version().get()), (3, 4), "it was rebased");
+    assert!(node.delete(old.id()).await.unwrap());
+    old.set("m", &2_i64).unwrap();
+    let ended = node.save(&mut old).await;
+    assert!(matches!(ended, Err(UpdateError::NotFound)), "{ended:?}");
+}
+
+async fn updates_wait(scene: &Scene, node: &SessionManager) {
+    let mut session = make(node, 1).await.remove(0);
     let large = "x".repeat(4_000);
-    let version = scene.behind_another_commit("an update", set(&node, &mut session, "a", "1")).await;
+    let version = scene.behind_another_commit("an update", set(node, &mut session, "a", "1")).await;
     assert_eq!(version, 2);
-    let update = set(&node, &mut session, "large", &large);
+    let update = set(node, &mut session, "large", &large);
     assert_eq!(scene.behind_another_commit("an update with an overflow attribute", update).await, 3);
     session.set("large", &"small").unwrap();
     let update = node.save(&mut session);
     scene.behind_another_commit("an update that removes an overflow attribute", update).await.unwrap();
-    let mut sessions = make(&node, 8).await;
+    let mut sessions = make(node, 8).await;
     let statements = node.status().writes.update_statements;
     for session in &mut sessions {
         session.set("n", &2_i64).unwrap();

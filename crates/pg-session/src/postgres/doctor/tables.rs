@@ -1,6 +1,7 @@
 //! Checks of the session tables: rights, storage, and what is in them.
 
 use super::Check;
+use crate::postgres::migrate::routines;
 use crate::postgres::names::Names;
 
 /// Updates that a table must have had before its share of heap-only updates counts.
@@ -26,11 +27,7 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
     let migrations = literal(&names.migrations());
     let written =
         [names.sessions(), names.attributes(), names.locks()].map(|table| literal(&table)).join(", ");
-    let functions = [
-        literal(&format!("{}(uuid[], text, bigint, boolean, interval)", names.make_room())),
-        literal(&format!("{}(uuid[], uuid[])", names.move_locks())),
-    ]
-    .join(", ");
+    let routines = routines(names).map(|routine| literal(&routine)).join(", ");
     let sessions = literal(&names.sessions());
     let tables = format!(
         "(SELECT c.* , c.oid::pg_catalog.regclass AS written_as FROM pg_catalog.pg_class c
@@ -66,9 +63,9 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
         )),
         Check::fault("function-right", format!(
             "SELECT pg_catalog.format('the role %I may not execute %s', CURRENT_USER, p.oid::pg_catalog.regprocedure),
-                    pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I;', p.oid::pg_catalog.regprocedure, CURRENT_USER)
+                    pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %I;', p.oid::pg_catalog.regprocedure, CURRENT_USER)
              FROM pg_catalog.pg_proc p
-             WHERE p.oid = ANY (ARRAY(SELECT pg_catalog.to_regprocedure(f.name) FROM pg_catalog.unnest(ARRAY[{functions}]) AS f (name)))
+             WHERE p.oid = ANY (ARRAY(SELECT pg_catalog.to_regproc(f.name) FROM pg_catalog.unnest(ARRAY[{routines}]) AS f (name)))
                AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
         )),
         Check::fault("public-right", format!(

@@ -1,0 +1,85 @@
+//! Updates by procedure: UPDATE, COMMIT, then NOTIFY, in one message.
+//!
+//! At its commit, a transaction that notifies takes a lock of the whole server and holds it until its WAL is flushed. So
+//! commits that notify run one at a time. The procedures (`migrations/0001_initial.sql`) commit the update first. The
+//! transaction that follows only notifies, and waits for no flush.
+//!
+//! ```text
+//! server    UPDATE ── COMMIT ──✕ the process ends        the update is committed, and nobody is notified
+//! node      OutcomeUnknown ── notifies about the sessions until that succeeds
+//! ```
+//!
+//! The node sends these notifications itself; see `writer/notices.rs`.
+
+use std::time::SystemTime;
+
+use tokio_postgres::Row as SqlRow;
+use tokio_postgres::types::Type;
+
+use super::failure::Failure;
+use super::parameters::{FLAGS, IDS, NUMBERS, TEXTS, TIMES};
+use super::{Dialect, Sql, unexpected};
+use crate::clock::DbTime;
+use crate::session::request::Applied;
+
+/// For one order that changes only inline attributes.
+pub(super) fn one_sql(dialect: &Dialect<'_>) -> Sql {
+    let types = vec![Type::UUID, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT];
+    call(dialect, &dialect.names.update_one(), types, "NULL, NULL, NULL")
+}
+
+/// For orders that change only inline attributes.
+pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
+    let types = vec![IDS, NUMBERS, TIMES, TEXTS, TEXTS];
+    call(dialect, &dialect.names.update(), types, "NULL, NULL, NULL, NULL")
+}
+
+/// For any orders.
+pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
+    let types = vec![
+        IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, IDS, TEXTS, TEXTS, TIMES, IDS,
+        TEXTS, TEXTS,
+    ];
+    call(dialect, &dialect.names.update_in_full(), types, "NULL, NULL, NULL, NULL")
+}
+
+fn call(dialect: &Dialect<'_>, procedure: &str, types: Vec<Type>, results: &str) -> Sql {
+    let parameters: Vec<String> = (1..=types.len()).map(|number| format!("${number}")).collect();
+    let (parameters, channel) = (parameters.join(", "), dialect.channel());
+    let (idle_timeout, wait) = (super::interval(dialect.config.idle_timeout), dialect.row_lock_wait());
+    let policies_active = dialect.policies_active();
+    Sql {
+        text: format!(
+            "CALL {procedure}({parameters}, '{channel}', {idle_timeout}, {wait}, {policies_active}, {results})"
+        ),
+        types,
+    }
+}
+
+/// By position: looking columns up by their names took longer than decoding them. `None` if the order was not applied.
+pub(super) fn applied_one(row: &SqlRow) -> Result<Option<Applied>, tokio_postgres::Error> {
+    let time = |column| row.try_get::<_, Option<SystemTime>>(column).map(|time| time.map(DbTime::from));
+    let (Some(updated_at), Some(expires_at), Some(last_accessed_at)) = (time(0)?, time(1)?, time(2)?) else {
+        return Ok(None);
+    };
+    Ok(Some(Applied { updated_at, expires_at, last_accessed_at }))
+}
+
+/// The orders that were applied, by number. NULL arrays if none was.
+pub(super) fn applied(row: &SqlRow) -> Result<Vec<(i64, Applied)>, Failure> {
+    let numbers: Option<Vec<i64>> = row.try_get(0).map_err(unexpected)?;
+    let Some(numbers) = numbers else { return Ok(Vec::new()) };
+    let times = |column| row.try_get::<_, Vec<SystemTime>>(column).map_err(unexpected);
+    let (updated_at, expires_at, last_accessed_at) = (times(1)?, times(2)?, times(3)?);
+    // Or `zip` would lose some silently.
+    if [updated_at.len(), expires_at.len(), last_accessed_at.len()] != [numbers.len(); 3] {
+        return Err(unexpected("arrays of different lengths"));
+    }
+    let times = updated_at.into_iter().zip(expires_at).zip(last_accessed_at);
+    let applied = times.map(|((updated_at, expires_at), last_accessed_at)| Applied {
+        updated_at: updated_at.into(),
+        expires_at: expires_at.into(),
+        last_accessed_at: last_accessed_at.into(),
+    });
+    Ok(numbers.into_iter().zip(applied).collect())
+}
