@@ -228,6 +228,11 @@ impl Cache {
         self.slot.is_some_and(|slot| slot.epoch != self.epoch)
     }
 
+    /// Whether an entry is older than `row` and is served once the node is trusted.
+    pub(crate) fn is_outdated(&self, row: Version) -> bool {
+        self.slot.is_some_and(|slot| slot.epoch == self.epoch && slot.record.version < row)
+    }
+
     /// `found` is what the database held, asked under `ticket`.
     pub(crate) fn verify(&mut self, policy: &Policy, ticket: Ticket, found: Version) {
         let Some(slot) = self.slot.filter(|slot| slot.epoch < ticket.epoch) else { return };

@@ -77,6 +77,12 @@ guards! {
     Expiry,
     /// `manager/get.rs`, `load`: a load that was joined is followed by another if the session has ended meanwhile.
     JoinLive,
+    /// `writer/notices.rs`: an update whose outcome is unknown is notified again.
+    NotifyAgain,
+    /// `writer/notices.rs`, `round`: only a notification that leaves when the row is free settles it.
+    RowFree,
+    /// `migrations/0001_initial.sql`: an update is answered after its notification.
+    NotifyBeforeAnswer,
     /// `pg-listen`: a barrier travels with the notifications; a ping would not.
     Barrier,
     /// `pg-listen`: the barrier's time is read before it is sent.

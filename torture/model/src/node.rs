@@ -1,7 +1,8 @@
 //! A node: its memory and its three lanes.
 
 use crate::cache::Cache;
-use crate::hearing::Hearing;
+use crate::database::Database;
+use crate::hearing::{Event, Hearing, Resync};
 use crate::policy::Policy;
 use crate::reading::Reading;
 use crate::writing::Writing;
@@ -47,18 +48,32 @@ impl Node {
     }
 
     /// Whether the node gets from here to serving hits, by itself, if nothing else happens.
-    pub(crate) fn recovers(&self, policy: &Policy) -> bool {
+    pub(crate) fn recovers(&self, policy: &Policy, database: &Database) -> bool {
         let mut node = self.clone();
         for _ in 0..RECOVERY_STEPS_MAX {
             if node.hearing.trust > 0 && node.cache.is_listening() {
                 return true;
             }
-            node.recover(policy);
+            node.recover(policy, database);
         }
         false
     }
 
-    fn recover(&mut self, policy: &Policy) {
+    /// Whether nothing in memory is served that is older than the database holds, once `notified` has come as well.
+    pub(crate) fn learns(mut self, policy: &Policy, notified: Option<Event>, database: &Database) -> bool {
+        if let Some(event) = notified {
+            self.hearing.notify(event);
+        }
+        for _ in 0..RECOVERY_STEPS_MAX {
+            self.recover(policy, database);
+        }
+        if self.reading.flight.is_some_and(|flight| flight.read.is_some()) {
+            self.reading.arrive(policy, &mut self.cache, database);
+        }
+        !self.cache.is_outdated(database.row)
+    }
+
+    fn recover(&mut self, policy: &Policy, database: &Database) {
         let hearing = &mut self.hearing;
         if hearing.may_notice_loss() {
             hearing.lost();
@@ -66,6 +81,8 @@ impl Node {
             hearing.listen();
         } else if !hearing.events.is_empty() {
             hearing.hear(policy, &mut self.cache);
+        } else if hearing.resync != Resync::Idle {
+            hearing.resync(policy, &mut self.cache, database);
         } else if hearing.may_send_barrier() {
             hearing.send_barrier(policy);
         }

@@ -18,6 +18,15 @@ pub enum Ending {
     Expiry,
 }
 
+/// The writes that commit first and notify then. All others notify with their commit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Apart {
+    Nothing,
+    Updates,
+    /// Of elsewhere.
+    Deletes,
+}
+
 /// What may happen, and how often, so that there is an end to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -31,6 +40,12 @@ pub struct Bounds {
     pub ending: Option<Ending>,
     /// Whether the outcome of an update may stay unknown to its node.
     pub unknown: bool,
+    /// Which writes commit first and notify then.
+    pub apart: Apart,
+    /// Whether somebody deletes the session once more, finds nothing, and is answered so.
+    pub again: bool,
+    /// Whether the node elsewhere may end while it owes a notification.
+    pub death: bool,
     /// Connections that may break.
     pub disconnects: u8,
     /// The trust window, in ticks; time has no bound.

@@ -32,9 +32,17 @@ pub enum Seen {
     /// What was in memory was not served, or what a load brought not given to a reader, because it had ended.
     EndedInMemory,
     EndedAboard,
+    /// A process notified of an update that was visible before.
+    LateNotice,
+    /// A process ended between its commit and its notification.
+    GapEnd,
+    /// A node notified of an update whose outcome is unknown.
+    NoticeAgain,
+    /// An update was committed whose caller had given up.
+    CommitAlone,
 }
 
-const ALL: [Seen; 16] = [
+const ALL: [Seen; 20] = [
     Seen::Hit,
     Seen::Join,
     Seen::None,
@@ -51,6 +59,10 @@ const ALL: [Seen; 16] = [
     Seen::Outdated,
     Seen::EndedInMemory,
     Seen::EndedAboard,
+    Seen::LateNotice,
+    Seen::GapEnd,
+    Seen::NoticeAgain,
+    Seen::CommitAlone,
 ];
 
 /// How often each was seen. Beside the states, not in them: there it would multiply them.

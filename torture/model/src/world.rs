@@ -4,11 +4,14 @@ use arrayvec::ArrayVec;
 use stateright::{Model, Property};
 
 use crate::database::Database;
+use crate::gap::{Caller, Gaps};
+use crate::guard::Guard;
 use crate::hearing::{Event, Resync};
 use crate::node::Node;
-use crate::policy::{Ending, Policy};
+use crate::policy::{Apart, Ending, Policy};
 use crate::promise::Broken;
 use crate::reading::Reader;
+use crate::tally::Seen;
 use crate::version::Version;
 use crate::writing::{Delete, Update};
 
@@ -17,6 +20,7 @@ use crate::writing::{Delete, Update};
 pub struct World {
     pub database: Database,
     pub nodes: ArrayVec<Node, 2>,
+    pub gaps: Gaps,
     pub disconnects: u8,
 }
 
@@ -38,6 +42,19 @@ pub enum Action {
     CatchUp(usize),
     Publish(usize),
     OutcomeUnknown(usize),
+    /// The process with this place among those that have not notified.
+    Notify(usize),
+    /// It ends instead.
+    EndProcess(usize),
+    GiveUp(usize),
+    NotifyAgain(usize),
+    /// A statement whose caller has given up.
+    CommitStuck,
+    EndStuck,
+    GiveUpElsewhere,
+    NotifyAgainElsewhere,
+    DieElsewhere,
+    DeleteAgain,
     CommitDelete(usize),
     Forget(usize),
     Evict(usize),
@@ -60,6 +77,7 @@ impl Model for Policy {
         vec![World {
             database: Database::new(self.bounds.window),
             nodes: (0..self.bounds.nodes).map(|_| Node::new()).collect(),
+            gaps: Gaps::default(),
             disconnects: 0,
         }]
     }
@@ -78,13 +96,18 @@ impl Model for Policy {
             world.hear(self, node, actions);
         }
         if self.bounds.elsewhere {
-            if world.may_update(self) {
+            // One process for elsewhere: the others are those that were given up.
+            if world.may_update(self) && !world.gaps.is_elsewhere() {
                 actions.push(Action::UpdateElsewhere);
             }
             if world.may_delete(self) {
                 actions.push(Action::DeleteElsewhere);
             }
         }
+        if self.bounds.again && world.database.row == Version::DELETED {
+            actions.push(Action::DeleteAgain);
+        }
+        world.settle(self, actions);
     }
 
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
@@ -131,8 +154,15 @@ impl Model for Policy {
             Property::always("a disconnected node keeps nothing", |_, world: &World| {
                 world.nodes.iter().all(|node| !node.cache.kept_deaf)
             }),
+            Property::always("every node learns what was committed", |policy: &Policy, world: &World| {
+                policy.bounds.apart == Apart::Nothing
+                    || world.nodes.iter().all(|node| world.informs(policy, node))
+            }),
             Property::always("every node can be trusted again", |policy: &Policy, world: &World| {
-                world.nodes.iter().all(|node| policy.bounds.disconnects == 0 || node.recovers(policy))
+                world
+                    .nodes
+                    .iter()
+                    .all(|node| policy.bounds.disconnects == 0 || node.recovers(policy, &world.database))
             }),
         ]
     }
@@ -165,6 +195,48 @@ impl World {
             (_, Update::Reread { .. }) if !reads => Some(Action::CatchUp(at)),
             (_, Update::Noted { .. }) if !reads => Some(Action::Publish(at)),
             _ => None,
+        }
+    }
+
+    /// Whether `node` comes to serve nothing older than the database holds, by itself, if nothing else happens.
+    fn informs(&self, policy: &Policy, node: &Node) -> bool {
+        let owed = self.nodes.iter().filter_map(|node| node.writing.owed).chain(self.gaps.owed);
+        let owed = owed.filter(|_| policy.holds(Guard::NotifyAgain));
+        let notified = self.gaps.open.iter().map(|gap| gap.version).chain(owed).max();
+        let event = notified.map(|version| Self::event(policy, version));
+        node.clone().learns(policy, event, &self.database)
+    }
+
+    fn event(policy: &Policy, version: Version) -> Event {
+        match policy.bounds.ending {
+            Some(ending) if version == Version::DELETED => Event::Ended(ending),
+            _ => Event::Changed(version),
+        }
+    }
+
+    /// What may follow a commit that did not notify.
+    fn settle(&self, policy: &Policy, actions: &mut Vec<Action>) {
+        let gaps = &self.gaps;
+        for at in 0..gaps.open.len() {
+            actions.push(Action::Notify(at));
+            if policy.bounds.unknown {
+                actions.push(Action::EndProcess(at));
+            }
+        }
+        if gaps.stuck.is_some() {
+            actions.extend([Action::CommitStuck, Action::EndStuck]);
+        }
+        if gaps.may_settle(policy) {
+            let owing = self.nodes.iter().enumerate().filter(|(_, node)| node.writing.owed.is_some());
+            actions.extend(owing.map(|(at, _)| Action::NotifyAgain(at)));
+            actions.extend(gaps.owed.map(|_| Action::NotifyAgainElsewhere));
+        }
+        if policy.bounds.death && gaps.owed.is_some() {
+            actions.push(Action::DieElsewhere);
+        }
+        let may_give_up = policy.bounds.unknown && policy.bounds.apart == Apart::Updates;
+        if may_give_up && policy.bounds.elsewhere && gaps.stuck.is_none() && self.may_update(policy) {
+            actions.push(Action::GiveUpElsewhere);
         }
     }
 
@@ -208,14 +280,19 @@ impl World {
             Update::Begun { .. } if self.may_update(policy) || !self.database.row.is_live() => {
                 actions.push(Action::CommitUpdate(at));
             }
-            Update::Begun { .. } => {}
+            Update::Begun { .. } | Update::Unnotified { .. } => {}
             Update::Committed { .. } => {
                 actions.push(Action::Publish(at));
-                if policy.bounds.unknown {
+                if policy.bounds.unknown && policy.bounds.apart == Apart::Nothing {
                     actions.push(Action::OutcomeUnknown(at));
                 }
             }
             Update::Noted { .. } | Update::NotFound => actions.push(Action::Publish(at)),
+        }
+        let gives_up = policy.bounds.unknown && policy.bounds.apart == Apart::Updates;
+        let room = self.gaps.stuck.is_none() || matches!(node.writing.update, Update::Unnotified { .. });
+        if gives_up && room && node.writing.goal().is_some() {
+            actions.push(Action::GiveUp(at));
         }
         match node.writing.delete {
             Delete::Idle if self.may_delete(policy) => actions.push(Action::CommitDelete(at)),
@@ -247,7 +324,7 @@ impl World {
     }
 
     fn step(&mut self, policy: &Policy, action: Action) {
-        let Self { database, nodes, .. } = self;
+        let Self { database, nodes, gaps, .. } = self;
         match action {
             Action::Tick => {
                 database.tick();
@@ -296,7 +373,11 @@ impl World {
             Action::CommitUpdate(at) => {
                 let node = &mut nodes[at];
                 if let Some(version) = node.writing.commit(policy, &mut node.cache, database) {
-                    self.notify(Event::Changed(version));
+                    if policy.bounds.apart == Apart::Updates {
+                        gaps.add(version, Caller::Node(at));
+                    } else {
+                        self.notify(Event::Changed(version));
+                    }
                 }
             }
             Action::Publish(at) => {
@@ -312,6 +393,65 @@ impl World {
                 let node = &mut nodes[at];
                 node.writing.outcome_unknown(policy, &mut node.cache);
             }
+            Action::Notify(at) => {
+                policy.tally.add(Seen::LateNotice);
+                let gap = gaps.open.remove(at);
+                match gap.caller {
+                    Caller::Node(at) => nodes[at].writing.notified(),
+                    Caller::Elsewhere => database.acknowledge(gap.version),
+                    Caller::Nobody => {}
+                }
+                self.notify(Self::event(policy, gap.version));
+            }
+            Action::EndProcess(at) => {
+                policy.tally.add(Seen::GapEnd);
+                let gap = gaps.open.remove(at);
+                match gap.caller {
+                    Caller::Node(at) => {
+                        let node = &mut nodes[at];
+                        node.writing.owe(gap.version);
+                        node.writing.outcome_unknown(policy, &mut node.cache);
+                    }
+                    Caller::Elsewhere => gaps.owe(gap.version),
+                    Caller::Nobody => {}
+                }
+            }
+            Action::GiveUp(at) => {
+                let node = &mut nodes[at];
+                match node.writing.update {
+                    Update::Begun { made, .. } => gaps.stuck = Some(made.base),
+                    _ => gaps.abandon(Caller::Node(at)),
+                }
+                node.writing.give_up(policy, &mut node.cache);
+            }
+            Action::NotifyAgain(at) => {
+                if let Some(version) = nodes[at].writing.owed.take() {
+                    policy.tally.add(Seen::NoticeAgain);
+                    self.notify(Self::event(policy, version));
+                }
+            }
+            Action::NotifyAgainElsewhere => {
+                if let Some(version) = gaps.owed.take() {
+                    policy.tally.add(Seen::NoticeAgain);
+                    self.notify(Self::event(policy, version));
+                }
+            }
+            Action::CommitStuck => {
+                if gaps.stuck.take() == Some(database.row) {
+                    policy.tally.add(Seen::CommitAlone);
+                    gaps.add(database.update(), Caller::Nobody);
+                }
+            }
+            Action::EndStuck => gaps.stuck = None,
+            Action::GiveUpElsewhere => {
+                gaps.stuck = Some(database.row);
+                gaps.owe(database.row.next());
+            }
+            Action::DieElsewhere => {
+                gaps.owed = None;
+                gaps.died = true;
+            }
+            Action::DeleteAgain => database.acknowledge(Version::DELETED),
             Action::CommitDelete(at) => {
                 database.delete();
                 nodes[at].writing.delete = Delete::Committed;
@@ -342,13 +482,23 @@ impl World {
             // Answered at once: later would only ask less of the readers.
             Action::UpdateElsewhere => {
                 let version = database.update();
-                database.acknowledge(version);
-                self.notify(Event::Changed(version));
+                if policy.bounds.apart != Apart::Updates || !policy.holds(Guard::NotifyBeforeAnswer) {
+                    database.acknowledge(version);
+                }
+                if policy.bounds.apart == Apart::Updates {
+                    gaps.add(version, Caller::Elsewhere);
+                } else {
+                    self.notify(Event::Changed(version));
+                }
             }
             Action::DeleteElsewhere => {
                 database.delete();
-                database.acknowledge(Version::DELETED);
-                self.end(policy);
+                if policy.bounds.apart == Apart::Deletes {
+                    gaps.add(Version::DELETED, Caller::Elsewhere);
+                } else {
+                    database.acknowledge(Version::DELETED);
+                    self.end(policy);
+                }
             }
             Action::Expire => database.expire(),
         }

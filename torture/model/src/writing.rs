@@ -6,13 +6,15 @@
 //!      begin_write ┴─ reread ─┘
 //! ```
 //!
+//! The notification leaves with the commit, or in a step of its own: see [`gap`](crate::gap).
+//!
 //! The statement is applied only to the version that it was made from: at first what the caller holds, and once that was
 //! overtaken, what was read then. Deletes have a lane of their own, so one may run beside an update of the same session.
 
 use crate::cache::{Cache, Record, Ticket};
 use crate::database::Database;
 use crate::guard::Guard;
-use crate::policy::Policy;
+use crate::policy::{Apart, Policy};
 use crate::tally::Seen;
 use crate::version::Version;
 
@@ -32,6 +34,11 @@ pub enum Update {
     Reread {
         made: Made,
     },
+    /// Its server process has committed and has not notified.
+    Unnotified {
+        ticket: Ticket,
+        record: Record,
+    },
     Committed {
         ticket: Ticket,
         record: Record,
@@ -47,7 +54,7 @@ pub enum Update {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Made {
     /// The version that the row must still have.
-    base: Version,
+    pub(crate) base: Version,
     /// The attributes that the changes are applied to.
     attributes: Version,
 }
@@ -63,11 +70,13 @@ pub enum Delete {
 pub struct Writing {
     pub(crate) update: Update,
     pub(crate) delete: Delete,
+    /// What is to be notified again.
+    pub(crate) owed: Option<Version>,
 }
 
 impl Writing {
     pub(crate) fn new() -> Self {
-        Self { update: Update::Idle, delete: Delete::Idle }
+        Self { update: Update::Idle, delete: Delete::Idle, owed: None }
     }
 
     /// The caller holds the session as it was last answered.
@@ -118,8 +127,28 @@ impl Writing {
         // The attributes in the record, and those that the changes were applied to.
         let whole = made.attributes == database.row;
         let version = database.update();
-        self.update = Update::Committed { ticket, record: Record { version, whole } };
+        let record = Record { version, whole };
+        self.update = match policy.bounds.apart {
+            Apart::Updates => Update::Unnotified { ticket, record },
+            Apart::Nothing | Apart::Deletes => Update::Committed { ticket, record },
+        };
         Some(version)
+    }
+
+    /// The server process has notified, and answers.
+    pub(crate) fn notified(&mut self) {
+        if let Update::Unnotified { ticket, record } = self.update {
+            self.update = Update::Committed { ticket, record };
+        }
+    }
+
+    /// What the statement leads to, as long as nothing came of it.
+    pub(crate) fn goal(&self) -> Option<Version> {
+        match self.update {
+            Update::Begun { made, .. } => Some(made.base.next()),
+            Update::Unnotified { record, .. } => Some(record.version),
+            _ => None,
+        }
     }
 
     /// One step of what follows the commit; returns the answer to the caller.
@@ -145,7 +174,11 @@ impl Writing {
                 self.end_update(cache);
                 Some(Version::DELETED)
             }
-            Update::Idle | Update::Begun { .. } | Update::Overtaken { .. } | Update::Reread { .. } => None,
+            Update::Idle
+            | Update::Begun { .. }
+            | Update::Overtaken { .. }
+            | Update::Reread { .. }
+            | Update::Unnotified { .. } => None,
         }
     }
 
@@ -156,6 +189,18 @@ impl Writing {
         // Nobody said that it has ended.
         cache.handled = handled;
         self.end_update(cache);
+    }
+
+    /// The caller has waited for long enough.
+    pub(crate) fn give_up(&mut self, policy: &Policy, cache: &mut Cache) {
+        if let Some(version) = self.goal() {
+            self.owe(version);
+            self.outcome_unknown(policy, cache);
+        }
+    }
+
+    pub(crate) fn owe(&mut self, version: Version) {
+        self.owed = self.owed.max(Some(version));
     }
 
     fn end_update(&mut self, cache: &mut Cache) {
@@ -175,6 +220,7 @@ impl Writing {
     pub(crate) fn ticket(&mut self) -> Option<&mut Ticket> {
         match &mut self.update {
             Update::Begun { ticket, .. }
+            | Update::Unnotified { ticket, .. }
             | Update::Committed { ticket, .. }
             | Update::Noted { ticket, .. } => Some(ticket),
             Update::Idle | Update::Overtaken { .. } | Update::Reread { .. } | Update::NotFound => None,

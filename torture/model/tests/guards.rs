@@ -1,8 +1,7 @@
 //! Every guard is needed: without it, there is a story in which a promise is broken, and it is printed.
 
 use pg_session_model::guard::Guard;
-use pg_session_model::policy::Ending;
-use pg_session_model::policy::{Bounds, Policy};
+use pg_session_model::policy::{Apart, Bounds, Ending, Policy};
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// One node and a delete.
@@ -12,6 +11,9 @@ const DELETE: Bounds = Bounds {
     updates: 1,
     ending: Some(Ending::Session),
     unknown: false,
+    apart: Apart::Nothing,
+    again: false,
+    death: false,
     disconnects: 0,
     window: 1,
     coarse: false,
@@ -21,6 +23,8 @@ const ALL: Bounds = Bounds { ending: Some(Ending::All), ..DELETE };
 const EXPIRY: Bounds = Bounds { ending: Some(Ending::Expiry), ..DELETE };
 const UPDATES: Bounds = Bounds { updates: 2, ending: None, ..DELETE };
 const LOSS: Bounds = Bounds { ending: None, disconnects: 1, coarse: true, ..DELETE };
+
+const APART: Bounds = Bounds { unknown: true, apart: Apart::Updates, ending: None, ..DELETE };
 
 /// The shortest story in which a promise is broken: the promise, and the steps.
 fn broken(bounds: Bounds, removed: &'static [Guard]) -> Option<(&'static str, Vec<String>)> {
@@ -84,6 +88,9 @@ needed! {
     entries_are_verified: Verified in LOSS breaks "I3";
     no_hit_after_the_end: Expiry in EXPIRY breaks "I4";
     no_load_from_before_the_end: JoinLive in EXPIRY breaks "I4";
+    an_update_is_notified_again: NotifyAgain in APART breaks "every node learns";
+    settled_when_the_row_is_free: RowFree in APART breaks "every node learns";
+    notified_before_the_answer: NotifyBeforeAnswer in APART breaks "I3";
     a_barrier_and_not_a_ping: Barrier in DELETE breaks "I3" "I4";
     the_time_before_sending: AsOfBeforeSending in DELETE breaks "I3" "I4";
     a_loss_begins_an_epoch: LossBeginsEpoch in LOSS breaks "I3";
@@ -93,6 +100,29 @@ needed! {
     only_loads_of_this_epoch_are_joined: JoinEpoch in LOSS breaks "I3";
     disconnected_node_keeps_nothing: Listening in LOSS breaks "a disconnected node";
     a_loss_ends_the_trust: LossRevokes in LOSS breaks "after a loss";
+}
+
+/// A process ends between a delete and its notification. Somebody deletes again, finds nothing and is answered so.
+#[test]
+fn a_delete_that_commits_first_breaks_a_promise() {
+    let bounds = Bounds { apart: Apart::Deletes, again: true, updates: 0, ..DELETE };
+    let (promise, steps) = broken(bounds, &[]).expect("the second answer is true on every node");
+    println!("deletes apart, {} steps to break {promise:?}: {}", steps.len(), steps.join(" "));
+    assert!(promise.starts_with("I4"), "{promise}");
+    assert!(
+        broken(Bounds { apart: Apart::Nothing, ..bounds }, &[]).is_none(),
+        "a delete that notifies inside is safe"
+    );
+}
+
+/// The node that owes a notification ends: no other one knows of it. `cache_ttl` ends the old state.
+#[test]
+fn the_end_of_the_node_loses_what_it_owes() {
+    let bounds = Bounds { death: true, ..APART };
+    let (promise, steps) = broken(bounds, &[]).expect("nobody else notifies");
+    println!("a death in the gap, {} steps to break {promise:?}: {}", steps.len(), steps.join(" "));
+    assert_eq!(promise, "every node learns what was committed");
+    assert!(steps.iter().any(|step| step == "DieElsewhere"), "{steps:?}");
 }
 
 /// A guard that nobody takes away might guard nothing.

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use pg_session_model::policy::Ending;
-use pg_session_model::policy::{Bounds, Policy};
+use pg_session_model::policy::{Apart, Bounds, Ending, Policy};
 use pg_session_model::tally::Seen;
 use stateright::{Checker, Model};
 
@@ -14,6 +13,9 @@ const NODE: Bounds = Bounds {
     updates: 1,
     ending: None,
     unknown: false,
+    apart: Apart::Nothing,
+    again: false,
+    death: false,
     disconnects: 0,
     window: 1,
     coarse: false,
@@ -90,6 +92,28 @@ fn a_session_ends_by_itself_around_a_loss() {
 fn the_outcome_of_an_update_stays_unknown() {
     let bounds = Bounds { ending: Some(Ending::Session), unknown: true, ..NODE };
     holds("an unknown outcome", bounds, &[Seen::Hit, Seen::Refusal, Seen::LatePublish]);
+}
+
+#[test]
+fn updates_commit_and_then_notify() {
+    let bounds =
+        Bounds { updates: 2, ending: Some(Ending::Session), apart: Apart::Updates, coarse: true, ..NODE };
+    let seen = [Seen::Hit, Seen::Refusal, Seen::LatePublish, Seen::Moved, Seen::NotFound, Seen::LateNotice];
+    holds("updates commit and then notify", bounds, &seen);
+}
+
+#[test]
+fn an_update_ends_between_commit_and_notification() {
+    let bounds = Bounds { updates: 2, unknown: true, apart: Apart::Updates, coarse: true, ..NODE };
+    let seen = [Seen::Hit, Seen::LateNotice, Seen::GapEnd, Seen::NoticeAgain, Seen::CommitAlone];
+    holds("updates end in the gap", bounds, &seen);
+}
+
+#[test]
+fn a_loss_meets_updates_that_notify_late() {
+    let bounds = Bounds { unknown: true, apart: Apart::Updates, disconnects: 1, coarse: true, ..NODE };
+    let seen = [Seen::Hit, Seen::GapEnd, Seen::NoticeAgain, Seen::Verified, Seen::Outdated];
+    holds("a loss and updates that notify late", bounds, &seen);
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Subject {
         let grants = format!(
             "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role};
              GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};
-             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}"
+             GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {schema} TO {role}"
         );
         admin.batch_execute(&grants).await.unwrap();
         let url = world.url.replace("postgres@", &format!("{role}@"));

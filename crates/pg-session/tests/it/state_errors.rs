@@ -61,7 +61,7 @@ impl States {
         self.run("REVOKE DELETE ON auth.session_locks FROM app").await;
         self.refuse("the role lacks one right", &app, checking.clone()).await;
         self.run("GRANT ALL ON ALL TABLES IN SCHEMA auth TO app").await;
-        self.run("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA auth TO app").await;
+        self.run("GRANT EXECUTE ON ALL ROUTINES IN SCHEMA auth TO app").await;
         self.run("ALTER TABLE auth.sessions ENABLE ROW LEVEL SECURITY").await;
         self.refuse("row-level security is on", &app, checking.clone()).await;
         self.run("ALTER TABLE auth.sessions DISABLE ROW LEVEL SECURITY").await;

@@ -87,7 +87,7 @@ fn sql(names: &Names) -> String {
          SELECT 'trigger ' || t.tgname::pg_catalog.text, {table}
          FROM ours c JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid WHERE NOT t.tgisinternal
          UNION ALL
-         SELECT 'function ' || {function} || '(' || pg_catalog.pg_get_function_identity_arguments(p.oid) || ')',
+         SELECT 'function ' || {function} || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')',
                 CASE WHEN p.prosecdef THEN 'security definer' ELSE 'security invoker' END
          FROM pg_catalog.pg_proc p
          WHERE p.pronamespace = (SELECT c.relnamespace FROM ours c LIMIT 1)
