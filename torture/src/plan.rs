@@ -66,6 +66,8 @@ pub struct NodePlan {
     pub ear_url: String,
     /// How the resource that the locks protect is reached: past all faults of the wire.
     pub resource_url: String,
+    /// Whether its updates commit before they notify.
+    pub commits_first: bool,
     /// Whether statements are sent unprepared, for a pooler.
     pub unnamed: bool,
     /// Where the history and the board are.
@@ -86,11 +88,13 @@ pub enum Removed {
     Expiry,
     /// Taking a lock over does not raise its fence.
     Fence,
+    /// An update that ended between its commit and its notification is not notified again.
+    Notices,
 }
 
 impl Removed {
-    pub const ALL: [Self; 5] =
-        [Self::FillTicket, Self::Barrier, Self::PublishOrder, Self::Expiry, Self::Fence];
+    pub const ALL: [Self; 6] =
+        [Self::FillTicket, Self::Barrier, Self::PublishOrder, Self::Expiry, Self::Fence, Self::Notices];
 
     pub fn guard(self) -> Guard {
         match self {
@@ -99,6 +103,7 @@ impl Removed {
             Self::PublishOrder => Guard::PublishOrder,
             Self::Expiry => Guard::Expiry,
             Self::Fence => Guard::Fence,
+            Self::Notices => Guard::Notices,
         }
     }
 
@@ -107,6 +112,7 @@ impl Removed {
         match self {
             Self::FillTicket | Self::PublishOrder => &["slow-pool"],
             Self::Barrier => &["node-stop-2x"],
+            Self::Notices => &["update-unnotified"],
             Self::Expiry | Self::Fence => &["none"],
         }
     }
@@ -114,7 +120,7 @@ impl Removed {
     /// The invariants one of whose checkers has to notice: a session that is stale may have ended meanwhile.
     pub fn invariants(self) -> &'static [&'static str] {
         match self {
-            Self::FillTicket | Self::Barrier | Self::PublishOrder => &["I3", "I4"],
+            Self::FillTicket | Self::Barrier | Self::PublishOrder | Self::Notices => &["I3", "I4"],
             Self::Expiry => &["I4"],
             Self::Fence => &["I8"],
         }

@@ -86,7 +86,7 @@ impl Tables {
         let builder = SessionManager::builder(config).url(&self.database.url)?;
         let builder = match notify {
             Notify::Inside => builder,
-            Notify::AfterCommit => builder.notify_after_updates(),
+            Notify::AfterCommit => builder.notify_after_updates_when_busy(),
         };
         Ok(Node { manager: builder.connect().await?, tables: self.clone() })
     }
@@ -120,7 +120,7 @@ impl Tables {
 pub(crate) enum Notify {
     /// In the transaction of the update, as applications run it.
     Inside,
-    /// In a transaction of its own, behind the commit.
+    /// In a transaction of its own, behind the commit, if other commits notify as well.
     AfterCommit,
 }
 

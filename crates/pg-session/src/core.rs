@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::contention::{Contention, NotifyPolicy};
 use crate::failpoints::{Guard, Probes};
 use crate::id::SessionId;
 use crate::notification::ServerId;
@@ -30,10 +31,16 @@ pub(crate) struct Core {
     /// The server that the last proof came from; 0 before the first.
     server: AtomicI64,
     pub(crate) unnotified: Unnotified,
+    pub(crate) contention: Contention,
 }
 
 impl Core {
-    pub(crate) fn new(config: Config, policy: Arc<Policy>, database: Database) -> Arc<Self> {
+    pub(crate) fn new(
+        config: Config,
+        policy: Arc<Policy>,
+        database: Database,
+        notify_policy: NotifyPolicy,
+    ) -> Arc<Self> {
         let failpoints = Probes::default();
         let cache = Cache::new(config.cache_sessions_max, config.cache_ttl, failpoints.clone());
         Arc::new(Self {
@@ -45,6 +52,7 @@ impl Core {
             counters: Counters::default(),
             server: AtomicI64::new(0),
             unnotified: Unnotified::default(),
+            contention: Contention::new(notify_policy),
         })
     }
 

@@ -125,6 +125,7 @@ mod postgres;
 mod signing;
 // Floor 2: reading, writing, hearing.
 mod cleanup;
+mod contention;
 mod core;
 mod invalidation;
 mod loader;

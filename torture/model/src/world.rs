@@ -466,7 +466,12 @@ impl World {
             Action::Evict(at) => nodes[at].cache.take(),
             Action::Hear(at) => {
                 let node = &mut nodes[at];
+                let handled = node.cache.handled;
                 node.hearing.hear(policy, &mut node.cache);
+                if node.cache.handled != Version::DELETED {
+                    // An update whose outcome is unknown may never be committed. Another one then gets its version.
+                    node.cache.handled = node.cache.handled.min(handled.max(database.committed));
+                }
             }
             Action::SendBarrier(at) => nodes[at].hearing.send_barrier(policy),
             Action::Resync(at) => {

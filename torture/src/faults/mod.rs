@@ -8,6 +8,7 @@ mod node;
 mod pooler;
 mod server;
 mod sql;
+mod unnotified;
 mod wire;
 
 use std::time::Duration;
@@ -64,6 +65,7 @@ const KINDS: &[Kind] = &[
         "another client locks sessions for longer than a statement may take",
         Mixing::Accompanied,
     ),
+    kind("update-unnotified", "updates end between their commit and their notification", Mixing::Alone),
     kind("pool-on-standby", "a node's pool reaches a standby that lags", Mixing::Alone),
     kind("standby-promoted", "the primary ends, its lagging standby is promoted; and back", Mixing::Alone),
     kind("pool-redirected", "a node's pool reaches another server that accepts writes", Mixing::Alone),
@@ -160,6 +162,7 @@ async fn make_alone(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()
         "max-connections" => sql::use_up_connections(stage, dice).await,
         "deadlock" => sql::deadlock(stage, dice).await,
         "rows-locked" => sql::lock_rows(stage, dice).await,
+        "update-unnotified" => unnotified::end_updates(stage, dice).await,
         "pool-on-standby" => failover::pool_on_standby(stage, dice).await,
         "standby-promoted" => failover::fail_over(stage, dice).await,
         "pool-redirected" => elsewhere::redirect_pool(stage, dice).await,

@@ -119,7 +119,9 @@ async fn connect(plan: &NodePlan) -> Result<SessionManager, pg_session::Error> {
         config.statement_mode = StatementMode::Unnamed;
     }
     let ear: tokio_postgres::Config = plan.ear_url.parse().map_err(|_| unparsable())?;
-    SessionManager::builder(config).url(&plan.pool_url)?.listen_on(ear).connect().await
+    let builder = SessionManager::builder(config).url(&plan.pool_url)?.listen_on(ear);
+    let builder = if plan.commits_first { builder.notify_after_updates() } else { builder };
+    builder.connect().await
 }
 
 /// Only the conductor makes these.

@@ -93,6 +93,7 @@ impl Stage {
                 pool_url: pool.url_for(&url) + POOL_NAME,
                 ear_url: ear.url_for(&url),
                 resource_url,
+                commits_first: node + 1 == order.nodes,
                 unnamed: false,
                 dir: dir.clone(),
                 without: order.without,

@@ -92,6 +92,7 @@ impl InvalidationTask {
                 }
                 Some(Event::Listening) => {
                     self.core.cache.start_listening();
+                    self.core.contention.restart();
                     self.waiters.hear();
                     // The memory is verified after the first proof, by the server that it names.
                     self.prover.set_listening(true);
@@ -121,6 +122,7 @@ impl InvalidationTask {
     async fn apply(&self, message: Notification) {
         match message {
             Notification::Changed(list) => {
+                self.core.contention.received();
                 list.into_iter().for_each(|(id, version)| self.core.cache.invalidate(id, version));
             }
             Notification::Deleted(ids) => ids.into_iter().for_each(|id| self.core.cache.remove(id)),

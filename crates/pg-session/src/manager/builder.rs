@@ -14,6 +14,7 @@ use super::{Node, SessionManager};
 use crate::cleanup::Cleaner;
 use crate::clock::Clock;
 use crate::config::{Config, Migrations};
+use crate::contention::NotifyPolicy;
 use crate::core::{Core, Tasks};
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::InvalidationTask;
@@ -28,7 +29,6 @@ use crate::postgres::connection::no_connection;
 use crate::postgres::doctor::{Finding, Severity};
 use crate::postgres::names::Names;
 use crate::postgres::pooler::{Reach, own_pool, sending};
-use crate::postgres::update::NotifyOrder;
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::session::record::Policy;
 use crate::writer::Writer;
@@ -51,7 +51,7 @@ pub struct Builder {
     pool: Option<Pool>,
     clock: Clock,
     database_clock: String,
-    notify_order: NotifyOrder,
+    notify_policy: NotifyPolicy,
 }
 
 impl Builder {
@@ -64,7 +64,7 @@ impl Builder {
             pool: None,
             clock: Clock::monotonic(),
             database_clock: DATABASE_CLOCK.to_owned(),
-            notify_order: NotifyOrder::Inside,
+            notify_policy: NotifyPolicy::Inside,
         }
     }
 
@@ -140,7 +140,14 @@ impl Builder {
     /// Commits each update before it notifies. Not part of the API: see `docs/decisions/018-commit-then-notify.md`.
     #[doc(hidden)]
     pub fn notify_after_updates(mut self) -> Self {
-        self.notify_order = NotifyOrder::AfterCommit;
+        self.notify_policy = NotifyPolicy::AfterCommit;
+        self
+    }
+
+    /// As [`notify_after_updates`](Self::notify_after_updates), for updates that would wait for others that notify.
+    #[doc(hidden)]
+    pub fn notify_after_updates_when_busy(mut self) -> Self {
+        self.notify_policy = NotifyPolicy::WhenBusy;
         self
     }
 
@@ -187,7 +194,7 @@ impl Builder {
             ListenerSource::Own(server) => (make_listener(&server, &self.config)?, true),
         };
         let events = listener.subscribe(database.names().channel()).await.map_err(from_listener_error)?;
-        let core = Core::new(self.config, policy, database);
+        let core = Core::new(self.config, policy, database, self.notify_policy);
         let manager = SessionManager(Arc::new(start(core, (listener, owns_listener), events)));
         if !owns_listener {
             manager.0.keep_proving();
@@ -267,15 +274,8 @@ impl Builder {
             idle_timeout: self.config.idle_timeout,
             touch_resolution: self.config.touch_resolution(),
         });
-        let database = Database::new(
-            pool,
-            mode,
-            Arc::clone(&policy),
-            names,
-            &self.config,
-            &self.database_clock,
-            self.notify_order,
-        );
+        let database =
+            Database::new(pool, mode, Arc::clone(&policy), names, &self.config, &self.database_clock);
         Ok((policy, database))
     }
 

@@ -71,7 +71,6 @@ use self::direct::DirectConnections;
 use self::failure::{Failure, Verdict};
 use self::names::Names;
 use self::pooler::{Reach, Sending};
-use self::update::NotifyOrder;
 use crate::clock::{DbTime, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -296,14 +295,13 @@ impl Database {
         names: Names,
         config: &Config,
         now: &str,
-        order: NotifyOrder,
     ) -> Self {
         let pinned = matches!(pool, Pooled::Own(_, _, Reach::Direct));
         let dialect = Dialect { names: &names, config, now, pinned };
         let texts = Texts {
             load: load::sql(&dialect),
             versions: versions::sql(&dialect),
-            updates: update::Texts::new(&dialect, order),
+            updates: update::Texts::new(&dialect),
             create: create::sql(&dialect),
             create_with_overflow: create::overflow_sql(&dialect),
             rotate: rotate::sql(&dialect),

@@ -38,7 +38,12 @@ fn is_inline((request, writes): &Change<'_>) -> bool {
 /// The texts of the updates.
 #[derive(Debug)]
 pub(super) struct Texts {
-    order: NotifyOrder,
+    inside: Statements,
+    after_commit: Statements,
+}
+
+#[derive(Debug)]
+struct Statements {
     one: Sql,
     inline: Sql,
     full: Sql,
@@ -54,20 +59,25 @@ pub(crate) enum NotifyOrder {
 }
 
 impl Texts {
-    pub(super) fn new(dialect: &Dialect<'_>, order: NotifyOrder) -> Self {
-        match order {
-            NotifyOrder::AfterCommit => Self {
-                order,
-                one: update_call::one_sql(dialect),
-                inline: update_call::sql(dialect),
-                full: update_call::full_sql(dialect),
-            },
-            NotifyOrder::Inside => Self {
-                order,
+    pub(super) fn new(dialect: &Dialect<'_>) -> Self {
+        Self {
+            inside: Statements {
                 one: update_inside::one_sql(dialect),
                 inline: update_inside::sql(dialect),
                 full: update_inside::full_sql(dialect),
             },
+            after_commit: Statements {
+                one: update_call::one_sql(dialect),
+                inline: update_call::sql(dialect),
+                full: update_call::full_sql(dialect),
+            },
+        }
+    }
+
+    fn of(&self, order: NotifyOrder) -> &Statements {
+        match order {
+            NotifyOrder::Inside => &self.inside,
+            NotifyOrder::AfterCommit => &self.after_commit,
         }
     }
 }
@@ -171,17 +181,18 @@ impl Database {
         &self,
         requests: &[&UpdateRequest],
         after: &[Attributes],
+        order: NotifyOrder,
     ) -> Result<Vec<Option<Applied>>, Failure> {
         let sent = self.policy.clock.now();
         let changes = requests.iter().zip(after).map(|(&request, after)| (request, request.writes(after)));
         let changes: Vec<Change<'_>> = changes.collect();
         let all = match (changes.iter().all(is_inline), &changes[..]) {
-            (false, _) => self.update_in_full(&Columns::in_full(&changes)).await?,
-            (true, [(request, writes)]) => self.update_one(request, writes.packed).await?,
+            (false, _) => self.update_in_full(&Columns::in_full(&changes), order).await?,
+            (true, [(request, writes)]) => self.update_one(request, writes.packed, order).await?,
             (true, _) => {
                 let Columns { ids, bases, base_times, packed, payloads, .. } = &Columns::of(&changes);
-                self.carried_out(&self.texts.updates.inline, &[ids, bases, base_times, packed, payloads])
-                    .await?
+                let sql = &self.texts.updates.of(order).inline;
+                self.carried_out(sql, order, &[ids, bases, base_times, packed, payloads]).await?
             }
         };
         let mut outcomes: Vec<Option<Applied>> = requests.iter().map(|_| None).collect();
@@ -198,20 +209,21 @@ impl Database {
         &self,
         request: &UpdateRequest,
         inline: Option<&str>,
+        order: NotifyOrder,
     ) -> Result<Vec<(i64, Applied)>, Failure> {
         let (id, base) = (request.id(), request.base());
         let payload = request.notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
         let base_at = SystemTime::from(base.updated_at);
         let params: [&(dyn ToSql + Sync); 5] =
             [&id.expose(), &base.version.get(), &base_at, &inline, &payload];
-        let sql = &self.texts.updates.one;
-        match self.texts.updates.order {
+        let sql = &self.texts.updates.of(order).one;
+        match order {
             NotifyOrder::AfterCommit => {
                 let call = self.call(sql, &params);
                 let applied = call.each(|row| update_call::applied_one(&row).map_err(unexpected)).await?;
                 Ok(applied.into_iter().flatten().map(|applied| (1, applied)).collect())
             }
-            NotifyOrder::Inside => self.carried_out(sql, &params).await,
+            NotifyOrder::Inside => self.carried_out(sql, order, &params).await,
         }
     }
 
@@ -219,9 +231,10 @@ impl Database {
     async fn carried_out(
         &self,
         sql: &Sql,
+        order: NotifyOrder,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<(i64, Applied)>, Failure> {
-        match self.texts.updates.order {
+        match order {
             NotifyOrder::AfterCommit => {
                 let all = self.call(sql, params).each(|row| update_call::applied(&row)).await?;
                 Ok(all.into_iter().flatten().collect())
@@ -232,7 +245,11 @@ impl Database {
         }
     }
 
-    async fn update_in_full(&self, columns: &Columns<'_>) -> Result<Vec<(i64, Applied)>, Failure> {
+    async fn update_in_full(
+        &self,
+        columns: &Columns<'_>,
+        order: NotifyOrder,
+    ) -> Result<Vec<(i64, Applied)>, Failure> {
         let Columns {
             ids,
             bases,
@@ -250,7 +267,8 @@ impl Database {
             payloads,
         } = columns;
         self.carried_out(
-            &self.texts.updates.full,
+            &self.texts.updates.of(order).full,
+            order,
             &[
                 ids,
                 bases,

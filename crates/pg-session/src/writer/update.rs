@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::failpoints::{Guard, Point};
 use crate::id::SessionId;
+use crate::notification::CHANGED_ENTRIES_MAX;
 use crate::postgres::failure::Failure;
 use crate::session::attributes::Attributes;
 use crate::session::record::{Record, SharedRecord};
@@ -56,7 +57,12 @@ impl Request for UpdateRequest {
     async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<Self::Written>, Failure> {
         let requests: Vec<&Self> = batch.iter().map(|pending| &pending.request).collect();
         let after: Vec<Attributes> = requests.iter().map(|request| request.attributes()).collect();
-        let applied = core.database.update(&requests, &after).await?;
+        let ordered = core.contention.start(core.policy.clock.now());
+        let applied = core.database.update(&requests, &after, ordered.order).await?;
+        drop(ordered);
+        let notified =
+            requests.iter().zip(&applied).filter(|(request, applied)| request.notify && applied.is_some());
+        core.contention.sent(notified.count().div_ceil(CHANGED_ENTRIES_MAX));
         core.counters.update_statements.add(1);
         Ok(after.into_iter().zip(applied).collect())
     }
