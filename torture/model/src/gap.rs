@@ -41,6 +41,8 @@ pub struct Gaps {
     pub(crate) open: ArrayVec<Gap, GAPS_MAX>,
     /// The base of a statement whose caller has given up. It has the row's lock and may still commit.
     pub(crate) stuck: Option<Version>,
+    /// A caller has given up: once, or notifications without an effect would have no end.
+    pub(crate) given_up: bool,
     /// What the node elsewhere has to notify again.
     pub(crate) owed: Option<Version>,
     /// The node elsewhere has ended, and what it owed is lost.

@@ -40,6 +40,8 @@ pub struct Bounds {
     pub ending: Option<Ending>,
     /// Whether the outcome of an update may stay unknown to its node.
     pub unknown: bool,
+    /// Whether the caller of an update that commits first may give up before it ends.
+    pub gives_up: bool,
     /// Which writes commit first and notify then.
     pub apart: Apart,
     /// Whether somebody deletes the session once more, finds nothing, and is answered so.

@@ -234,8 +234,8 @@ impl World {
         if policy.bounds.death && gaps.owed.is_some() {
             actions.push(Action::DieElsewhere);
         }
-        let may_give_up = policy.bounds.unknown && policy.bounds.apart == Apart::Updates;
-        if may_give_up && policy.bounds.elsewhere && gaps.stuck.is_none() && self.may_update(policy) {
+        let may_give_up = policy.bounds.gives_up && policy.bounds.apart == Apart::Updates;
+        if may_give_up && policy.bounds.elsewhere && !gaps.given_up && self.may_update(policy) {
             actions.push(Action::GiveUpElsewhere);
         }
     }
@@ -289,9 +289,8 @@ impl World {
             }
             Update::Noted { .. } | Update::NotFound => actions.push(Action::Publish(at)),
         }
-        let gives_up = policy.bounds.unknown && policy.bounds.apart == Apart::Updates;
-        let room = self.gaps.stuck.is_none() || matches!(node.writing.update, Update::Unnotified { .. });
-        if gives_up && room && node.writing.goal().is_some() {
+        let gives_up = policy.bounds.gives_up && policy.bounds.apart == Apart::Updates;
+        if gives_up && !self.gaps.given_up && node.writing.goal().is_some() {
             actions.push(Action::GiveUp(at));
         }
         match node.writing.delete {
@@ -417,6 +416,7 @@ impl World {
                 }
             }
             Action::GiveUp(at) => {
+                gaps.given_up = true;
                 let node = &mut nodes[at];
                 match node.writing.update {
                     Update::Begun { made, .. } => gaps.stuck = Some(made.base),
@@ -444,6 +444,7 @@ impl World {
             }
             Action::EndStuck => gaps.stuck = None,
             Action::GiveUpElsewhere => {
+                gaps.given_up = true;
                 gaps.stuck = Some(database.row);
                 gaps.owe(database.row.next());
             }

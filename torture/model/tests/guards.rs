@@ -11,6 +11,7 @@ const DELETE: Bounds = Bounds {
     updates: 1,
     ending: Some(Ending::Session),
     unknown: false,
+    gives_up: false,
     apart: Apart::Nothing,
     again: false,
     death: false,
@@ -24,7 +25,7 @@ const EXPIRY: Bounds = Bounds { ending: Some(Ending::Expiry), ..DELETE };
 const UPDATES: Bounds = Bounds { updates: 2, ending: None, ..DELETE };
 const LOSS: Bounds = Bounds { ending: None, disconnects: 1, coarse: true, ..DELETE };
 
-const APART: Bounds = Bounds { unknown: true, apart: Apart::Updates, ending: None, ..DELETE };
+const APART: Bounds = Bounds { unknown: true, gives_up: true, apart: Apart::Updates, ending: None, ..DELETE };
 
 /// The shortest story in which a promise is broken: the promise, and the steps.
 fn broken(bounds: Bounds, removed: &'static [Guard]) -> Option<(&'static str, Vec<String>)> {

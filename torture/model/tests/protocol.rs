@@ -13,6 +13,7 @@ const NODE: Bounds = Bounds {
     updates: 1,
     ending: None,
     unknown: false,
+    gives_up: false,
     apart: Apart::Nothing,
     again: false,
     death: false,
@@ -96,24 +97,30 @@ fn the_outcome_of_an_update_stays_unknown() {
 
 #[test]
 fn updates_commit_and_then_notify() {
-    let bounds =
-        Bounds { updates: 2, ending: Some(Ending::Session), apart: Apart::Updates, coarse: true, ..NODE };
-    let seen = [Seen::Hit, Seen::Refusal, Seen::LatePublish, Seen::Moved, Seen::NotFound, Seen::LateNotice];
-    holds("updates commit and then notify", bounds, &seen);
+    let bounds = Bounds { ending: Some(Ending::Session), apart: Apart::Updates, coarse: true, ..NODE };
+    let seen = [Seen::Hit, Seen::Refusal, Seen::LatePublish, Seen::NotFound, Seen::LateNotice];
+    holds("an update that notifies late, and a delete", bounds, &seen);
+}
+
+#[test]
+fn two_updates_commit_and_then_notify() {
+    let bounds = Bounds { updates: 2, apart: Apart::Updates, coarse: true, ..NODE };
+    let seen = [Seen::Hit, Seen::Refusal, Seen::LatePublish, Seen::Moved, Seen::LateNotice];
+    holds("two updates that notify late", bounds, &seen);
 }
 
 #[test]
 fn an_update_ends_between_commit_and_notification() {
-    let bounds = Bounds { updates: 2, unknown: true, apart: Apart::Updates, coarse: true, ..NODE };
+    let bounds = Bounds { unknown: true, gives_up: true, apart: Apart::Updates, coarse: true, ..NODE };
     let seen = [Seen::Hit, Seen::LateNotice, Seen::GapEnd, Seen::NoticeAgain, Seen::CommitAlone];
-    holds("updates end in the gap", bounds, &seen);
+    holds("an update that ends before it notifies", bounds, &seen);
 }
 
 #[test]
 fn a_loss_meets_updates_that_notify_late() {
     let bounds = Bounds { unknown: true, apart: Apart::Updates, disconnects: 1, coarse: true, ..NODE };
     let seen = [Seen::Hit, Seen::GapEnd, Seen::NoticeAgain, Seen::Verified, Seen::Outdated];
-    holds("a loss and updates that notify late", bounds, &seen);
+    holds("a loss and an update that notifies late", bounds, &seen);
 }
 
 #[test]

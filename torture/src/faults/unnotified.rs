@@ -17,6 +17,8 @@ use crate::stage::Stage;
 const WAIT_ON_REQUEST: [&str; 2] = ["synchronous_commit = local", "synchronous_standby_names = nobody"];
 /// How long the other client may take to get the lock.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Longer than processes take to read a changed setting.
+const RELOAD: Duration = Duration::from_millis(300);
 /// How often the processes are looked at.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What the processes are that have committed and not notified.
@@ -25,19 +27,24 @@ const IN_GAP: &str = "wait_event_type = 'Lock' AND wait_event = 'object' AND que
 pub(super) async fn end_updates(stage: &Stage, dice: &mut Dice) -> Result<()> {
     let watcher = stage.client().await?;
     for setting in WAIT_ON_REQUEST {
-        watcher.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await?;
-        watcher.execute("SELECT pg_reload_conf()", &[]).await?;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        change(&watcher, &format!("ALTER SYSTEM SET {setting}")).await?;
     }
     let ended = end_while_held(stage, &watcher, dice).await;
     // Each in its turn: a client that does not know the first setting must not wait for a standby.
     for setting in WAIT_ON_REQUEST.iter().rev() {
         let name = setting.split(' ').next().unwrap_or(setting);
-        watcher.batch_execute(&format!("ALTER SYSTEM RESET {name}")).await?;
-        watcher.execute("SELECT pg_reload_conf()", &[]).await?;
+        change(&watcher, &format!("ALTER SYSTEM RESET {name}")).await?;
     }
     let ended = ended?;
     ensure!(ended > 0, "no update was between its commit and its notification");
+    Ok(())
+}
+
+/// Changes a setting, and gives all processes the time to read it.
+async fn change(watcher: &Client, statement: &str) -> Result<()> {
+    watcher.batch_execute(statement).await?;
+    watcher.execute("SELECT pg_reload_conf()", &[]).await?;
+    tokio::time::sleep(RELOAD).await;
     Ok(())
 }
 
@@ -46,7 +53,7 @@ async fn end_while_held(stage: &Stage, watcher: &Client, dice: &mut Dice) -> Res
     let holder = stage.client().await?;
     let holder_pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     let held = tokio::spawn(async move {
-        let script = "SET synchronous_commit = on; BEGIN; SELECT txid_current(); NOTIFY other; COMMIT";
+        let script = "SET synchronous_commit = on; BEGIN; SELECT pg_logical_emit_message(true, '', ''); NOTIFY other; COMMIT";
         holder.batch_execute(script).await
     });
     let waits = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
