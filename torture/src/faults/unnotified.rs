@@ -5,20 +5,29 @@
 //! a node           UPDATE ── COMMIT ── waits to notify ──✕ terminated or cancelled
 //! ```
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use crate::dice::Dice;
 use crate::stage::Stage;
 
 /// Only a client that asks for it waits for a standby, which does not exist.
-const WAIT_ON_REQUEST: [&str; 2] = ["synchronous_commit = local", "synchronous_standby_names = nobody"];
-/// How long the other client may take to get the lock.
-const PATIENCE: Duration = Duration::from_secs(3);
+const LOCAL: &str = "synchronous_commit";
+const STANDBY: &str = "synchronous_standby_names";
+/// A commit that notifies and waits for a standby, if there has to be one.
+const HOLD: &str =
+    "SET synchronous_commit = on; BEGIN; SELECT pg_logical_emit_message(true, '', ''); NOTIFY other; COMMIT";
+/// How long the server may take to follow a change of its settings: a checkpoint delays it.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than processes take to read a changed setting.
 const RELOAD: Duration = Duration::from_millis(300);
+/// How long the lock is held at most, until an update waits for it.
+const HELD_MAX: Duration = Duration::from_secs(3);
 /// How often the processes are looked at.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What the processes are that have committed and not notified.
@@ -26,17 +35,15 @@ const IN_GAP: &str = "wait_event_type = 'Lock' AND wait_event = 'object' AND que
 
 pub(super) async fn end_updates(stage: &Stage, dice: &mut Dice) -> Result<()> {
     let watcher = stage.client().await?;
-    for setting in WAIT_ON_REQUEST {
-        change(&watcher, &format!("ALTER SYSTEM SET {setting}")).await?;
-    }
+    change(&watcher, &format!("ALTER SYSTEM SET {LOCAL} = local")).await?;
+    change(&watcher, &format!("ALTER SYSTEM SET {STANDBY} = nobody")).await?;
     let ended = end_while_held(stage, &watcher, dice).await;
-    // Each in its turn: a client that does not know the first setting must not wait for a standby.
-    for setting in WAIT_ON_REQUEST.iter().rev() {
-        let name = setting.split(' ').next().unwrap_or(setting);
-        change(&watcher, &format!("ALTER SYSTEM RESET {name}")).await?;
-    }
-    let ended = ended?;
-    ensure!(ended > 0, "no update was between its commit and its notification");
+    change(&watcher, &format!("ALTER SYSTEM RESET {STANDBY}")).await?;
+    // First: no client that does not know the first setting must wait for a standby.
+    let released = stage.client().await?;
+    timeout(PATIENCE, released.batch_execute(HOLD)).await.context("commits go on to wait")??;
+    change(&watcher, &format!("ALTER SYSTEM RESET {LOCAL}")).await?;
+    ensure!(ended? > 0, "no update was between its commit and its notification");
     Ok(())
 }
 
@@ -48,13 +55,21 @@ async fn change(watcher: &Client, statement: &str) -> Result<()> {
     Ok(())
 }
 
-/// Holds the lock for less than a trust window. Returns how many updates have ended meanwhile.
+/// Holds the lock, mostly for less than a trust window. Returns how many updates have ended meanwhile.
 async fn end_while_held(stage: &Stage, watcher: &Client, dice: &mut Dice) -> Result<i64> {
     let holder = stage.client().await?;
     let holder_pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
-    let held = tokio::spawn(async move {
-        let script = "SET synchronous_commit = on; BEGIN; SELECT pg_logical_emit_message(true, '', ''); NOTIFY other; COMMIT";
-        holder.batch_execute(script).await
+    let is_held = Arc::new(AtomicBool::new(false));
+    let held = tokio::spawn({
+        let is_held = Arc::clone(&is_held);
+        async move {
+            // Before the setting is in force, it does not wait.
+            while !is_held.load(Ordering::SeqCst) {
+                holder.batch_execute(HOLD).await?;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok::<_, tokio_postgres::Error>(())
+        }
     });
     let waits = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
     let began = Instant::now();
@@ -62,14 +77,15 @@ async fn end_while_held(stage: &Stage, watcher: &Client, dice: &mut Dice) -> Res
         ensure!(began.elapsed() < PATIENCE, "another client did not get the lock");
         tokio::time::sleep(PAUSE).await;
     }
+    is_held.store(true, Ordering::SeqCst);
     let end = if dice.chance(50) { "pg_terminate_backend" } else { "pg_cancel_backend" };
     let end = format!(
         "SELECT count(*) FILTER (WHERE ended)
          FROM (SELECT {end}(pid) AS ended FROM pg_stat_activity WHERE {IN_GAP}) a"
     );
-    let until = Instant::now() + dice.millis(200, 600);
+    let (length, began) = (dice.millis(200, 600), Instant::now());
     let mut ended = 0;
-    while Instant::now() < until {
+    while began.elapsed() < length || ended == 0 && began.elapsed() < HELD_MAX {
         ended += watcher.query_one(&end, &[]).await?.get::<_, i64>(0);
         tokio::time::sleep(PAUSE).await;
     }
