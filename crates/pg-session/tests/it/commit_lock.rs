@@ -7,11 +7,13 @@
 //! node             one write ── locks rows ── COMMIT waits for the lock ─────── ends
 //! ```
 
+use deadpool_postgres::Pool;
 use pg_sandbox::Sandbox;
 use pg_session::testing::Guard;
 use pg_session::{Config, ErrorKind, Session, SessionManager, UpdateError};
 
 use crate::fixtures::{all, hit, in_time, make, n, read};
+use crate::statement_modes::pool;
 use crate::support::{PATIENCE, World, eventually};
 use crate::tables::stored_version;
 
@@ -209,6 +211,34 @@ async fn an_update_that_commits_first_waits_only_to_notify() {
     old.set("m", &2_i64).unwrap();
     let ended = node.save(&mut old).await;
     assert!(matches!(ended, Err(UpdateError::NotFound)), "{ended:?}");
+}
+
+/// Whether a statement that commits first was prepared on the only connection of the pool.
+async fn has_committed_first(pool: &Pool) -> bool {
+    let connection = pool.get().await.unwrap();
+    let text = "SELECT FROM pg_prepared_statements WHERE statement LIKE 'CALL %'";
+    !connection.query_typed(text, &[]).await.unwrap().is_empty()
+}
+
+#[tokio::test]
+async fn an_update_commits_first_while_other_nodes_notify() {
+    let world = World::new();
+    let pool = pool(&world, 1);
+    let builder = SessionManager::builder(world.config()).url(&world.url).unwrap().pool(pool.clone());
+    let node = builder.notify_after_updates_when_busy().connect().await.unwrap();
+    node.wait_until_trusted().await.unwrap();
+    let other = world.node().await;
+    let mut session = make(&node, 1).await.remove(0);
+    for value in ["1", "2", "3"] {
+        set(&node, &mut session, "a", value).await;
+        // It has received its own notification.
+        node.catch_up().await.unwrap();
+    }
+    assert!(!has_committed_first(&pool).await, "it is alone");
+    set(&other, &mut read(&other, session.id()).await, "b", "1").await;
+    node.catch_up().await.unwrap();
+    set(&node, &mut read(&node, session.id()).await, "a", "4").await;
+    assert!(has_committed_first(&pool).await, "another node has notified");
 }
 
 async fn updates_wait(scene: &Scene, node: &SessionManager) {
