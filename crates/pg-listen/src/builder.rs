@@ -199,7 +199,7 @@ impl Builder {
         }
         if self.backoff.min > self.backoff.max {
             return Err(config_error(format!(
-                "backoff min {:?} is above max {:?}; swap them",
+                "backoff min {:?} must not exceed backoff max {:?}",
                 self.backoff.min, self.backoff.max
             )));
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use pg_session::{Config, Migrations, SessionManager, migrations_sql};
+use pg_session::{Config, Migrations, SessionManager};
 
 use crate::why::Why;
 
@@ -45,7 +45,7 @@ async fn migrate(options: Options) -> Result<String, Why> {
     // Without `--print`, clap has seen to it that there is a URL.
     let url = match options.database_url {
         Some(url) if !options.print => url,
-        _ => return Ok(migrations_sql(&config)?),
+        _ => return Ok(Migrations::sql(&config)?),
     };
     config.migrations = Migrations::Apply;
     config.pool_connections_max = 1;

@@ -6,7 +6,7 @@ use std::sync::{LazyLock, mpsc};
 use std::thread;
 
 use pg_sandbox::Sandbox;
-use pg_session::{Config, migrations_sql};
+use pg_session::{Config, Migrations};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
@@ -69,7 +69,7 @@ async fn make_template(server: &Sandbox) {
     static MADE: OnceCell<()> = OnceCell::const_new();
     let make = async || {
         let client = connect(&server.url()).await;
-        let tables = migrations_sql(&Config::default()).expect("the default names are valid");
+        let tables = Migrations::sql(&Config::default()).expect("the default names are valid");
         // A test that was cancelled may have begun it.
         for statement in
             [format!("DROP DATABASE IF EXISTS {TEMPLATE}"), format!("CREATE DATABASE {TEMPLATE}")]

@@ -208,7 +208,7 @@ impl Session {
     fn refusal(&self, error: &Error) -> Option<Refusal> {
         let passes = matches!(self.sessions().parts().unsaved, Unsaved::Pass) && error.is_outcome();
         if error.is_outcome() {
-            tracing::info!(kind = ?error.kind(), passes, "the session was not saved: others were quicker");
+            tracing::info!(kind = ?error.kind(), passes, "the session was not saved: other requests changed or ended it");
         } else if error.kind() == ErrorKind::AnonymousLimit {
             // The limit itself has warned, once for all requests.
             tracing::debug!("the session was not created: too many visitors");

@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use ::cookie::{Cookie, SameSite};
-use pg_session::SESSION_TOKEN_CHARS;
+use pg_session::SessionToken;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::error::Error;
 pub const COOKIE_BYTES_MAX: usize = 4096;
 /// The longest name, so that name, token and `=` always fit, with most of the room left to the application's cookies.
 const NAME_BYTES_MAX: usize = 128;
-const _: () = assert!(NAME_BYTES_MAX + 1 + SESSION_TOKEN_CHARS <= COOKIE_BYTES_MAX);
+const _: () = assert!(NAME_BYTES_MAX + 1 + SessionToken::CHARS <= COOKIE_BYTES_MAX);
 
 /// `Set-Cookie` headers that remove foreign cookies from one browser, at most: some proxies take heads of 4 kB only.
 pub(crate) const REMOVALS_MAX: usize = 16;

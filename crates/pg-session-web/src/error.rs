@@ -217,7 +217,7 @@ impl Error {
 
     pub(crate) fn closed() -> Self {
         let message =
-            "the response has left and its cookie with it; change the session before the handler returns";
+            "the session was changed after the response was sent; change it before the handler returns";
         Self(Cause::Own(ErrorKind::Closed, message))
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use pg_session::{SESSION_TOKEN_CHARS, SessionToken, Signer, Verified};
+use pg_session::{SessionToken, Signer, Verified};
 
 use crate::cookie::{CookiePolicy, Keep};
 use crate::lost_cookies::LostCookies;
@@ -133,7 +133,7 @@ fn verified<'a>(texts: impl Iterator<Item = &'a [u8]>, signer: &Signer) -> Prese
     let mut several = Several { tokens: Vec::new(), complete: true };
     for text in texts {
         any = true;
-        let text = std::str::from_utf8(text).ok().filter(|text| text.len() == SESSION_TOKEN_CHARS);
+        let text = std::str::from_utf8(text).ok().filter(|text| text.len() == SessionToken::CHARS);
         let Some(text) = text else {
             tracing::debug!("session token rejected: it does not have the length of one");
             continue;
@@ -224,7 +224,7 @@ mod tests {
         let Presented::Several(several) = of(&many) else { panic!("many sessions") };
         assert!(several.tokens.len() == PRESENTED_MAX && !several.complete);
 
-        let wrong = "A".repeat(SESSION_TOKEN_CHARS);
+        let wrong = "A".repeat(SessionToken::CHARS);
         let mut flood = vec![wrong.as_str(); CANDIDATES_MAX - 1];
         flood.push(&first);
         assert!(matches!(of(&flood), Presented::Token(token) if token.id == one));

@@ -1,5 +1,6 @@
 //! The settings: one struct, every field with its meaning, unit, default and cost; checked before anything starts.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,12 +13,16 @@ use crate::session::limits::Limits;
 ///
 /// ```
 /// # use std::time::Duration;
-/// let mut config = pg_session::Config::default();
+/// use pg_session::{Config, Migrations};
+///
+/// let mut config = Config::default();
 /// config.idle_timeout = Duration::from_secs(3_600);
 /// config.last_access_flush_interval = Duration::from_secs(300);
 /// config.validate()?;
 ///
-/// let config: pg_session::Config = serde_json::from_str(r#"{ "schema": "auth", "absolute_timeout": "12h", "idle_timeout": "1h" }"#)?;
+/// let config = Config::default().with(|config| config.migrations = Migrations::Apply);
+///
+/// let config: Config = serde_json::from_str(r#"{ "schema": "auth", "absolute_timeout": "12h", "idle_timeout": "1h" }"#)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +216,13 @@ pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_
 pub(crate) const ROTATION_GRACE_MAX: Duration = Duration::from_secs(60);
 
 impl Config {
+    /// These settings with a change, as one expression.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
     /// Checks every field; [`SessionManager`](crate::SessionManager) does so before it connects.
     ///
     /// # Errors
@@ -223,6 +235,9 @@ impl Config {
 
     fn validate_lives(&self) -> Result<(), Error> {
         const MS: Duration = Duration::from_millis(1);
+        let between = |field, value, least, most| {
+            between(field, HumanDuration(value), HumanDuration(least), HumanDuration(most))
+        };
         between("absolute_timeout", self.absolute_timeout, MS, LIFETIME_MAX)?;
         between("idle_timeout", self.idle_timeout, MS * 4, LIFETIME_MAX)?;
         between("cache_ttl", self.cache_ttl, MS, LIFETIME_MAX)?;
@@ -234,9 +249,10 @@ impl Config {
         // A quarter keeps an active session from going idle in the database; see `session::expiry`.
         if self.last_access_flush_interval < MS || self.last_access_flush_interval > self.idle_timeout / 4 {
             return Err(fault(format!(
-                "last_access_flush_interval = {:?} must be between 1ms and a quarter of idle_timeout = {:?}, or active sessions \
+                "last_access_flush_interval = {} must be between 1ms and a quarter of idle_timeout = {}, or active sessions \
                  could end as idle; lower last_access_flush_interval",
-                self.last_access_flush_interval, self.idle_timeout
+                HumanDuration(self.last_access_flush_interval),
+                HumanDuration(self.idle_timeout)
             )));
         }
         Ok(())
@@ -277,16 +293,26 @@ impl Config {
     }
 }
 
-fn between<T: PartialOrd + Copy + std::fmt::Debug>(
+fn between<T: PartialOrd + Copy + fmt::Display>(
     field: &str,
     value: T,
     least: T,
     most: T,
 ) -> Result<(), Error> {
     if value < least || value > most {
-        return Err(fault(format!("{field} = {value:?} must be between {least:?} and {most:?}")));
+        return Err(fault(format!("{field} = {value} must be between {least} and {most}")));
     }
     Ok(())
+}
+
+/// A duration as the settings are read: `48h`, not `172800s`.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub(crate) struct HumanDuration(pub(crate) Duration);
+
+impl fmt::Display for HumanDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime_serde::re::humantime::format_duration(self.0).fmt(f)
+    }
 }
 
 fn fault(message: String) -> Error {
@@ -316,7 +342,7 @@ mod tests {
     fn an_error_names_the_field_and_what_it_may_be() {
         assert!(
             message(|c| c.absolute_timeout = Duration::ZERO)
-                .starts_with("absolute_timeout = 0ns must be between")
+                .starts_with("absolute_timeout = 0s must be between 1ms and 10years ")
         );
         assert!(message(|c| c.trust_window = Duration::from_millis(1)).contains("trust_window"));
         assert!(

@@ -149,8 +149,8 @@ pub enum UpdateError {
     },
     /// The session was deleted, revoked or has expired. It stays gone.
     NotFound,
-    /// The session goes on under a new id, and this handle has the old one: another request has rotated it. Let the
-    /// client come again with its new cookie; changes belong to the session that it names.
+    /// Another request has rotated the session, and this handle has the retired id. The client has to retry with its
+    /// new cookie.
     Rotated,
     /// Trouble; see [`Error::kind`].
     Failed(Error),
@@ -160,12 +160,12 @@ impl fmt::Display for UpdateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conflict { .. } => {
-                f.write_str("the session was changed meanwhile; load it again and retry")
+                f.write_str("another request changed the session; load it again and retry")
             }
             Self::NotFound => f.write_str("the session does not exist any more"),
-            Self::Rotated => f.write_str(
-                "the session goes on under a new id; repeat the request with the cookie that the rotation has set",
-            ),
+            Self::Rotated => {
+                f.write_str("the session was rotated by another request; retry with the new session cookie")
+            }
             Self::Failed(_) => f.write_str("the session could not be updated"),
         }
     }

@@ -93,6 +93,8 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `deadpool` | off | `Builder::pool`: the node uses the application's own pool of `deadpool-postgres` |
+//! | `shared-listener` | off | `Builder::listener`: the node uses the application's own listener of `pg-listen` |
 //! | `testing` | off | hooks for this crate's own tests; **no promise of stability** |
 //!
 //! # More
@@ -145,15 +147,14 @@ pub use manager::{
     Builder, Create, Get, GroupSessions, Lock, LockHolder, Locks, Page, Rotate, Save, SessionManager,
     ShutdownReport, Status, UserSessions,
 };
+#[cfg(feature = "shared-listener")]
 pub use pg_listen;
 pub use postgres::connect_options::ConnectOptions;
 pub use postgres::doctor::{Finding, Severity};
-pub use postgres::migrate::{sql_after as migrations_sql_after, sql_for as migrations_sql};
 pub use session::{IdleLimit, Session};
 pub use signing::{
-    KEYS_MAX, KeyError, KeyId, KeyRing, MESSAGE_BYTES_MAX, MessageTooLong, Purpose, SESSION_TOKEN_CHARS,
-    SIGNING_KEY_BYTES_MAX, SIGNING_KEY_BYTES_MIN, SessionToken, Signer, SigningKey, TokenError, Verified,
-    VersionedId,
+    KeyError, KeyId, KeyRing, MessageTooLong, Purpose, SessionToken, Signer, SigningKey, TokenError,
+    Verified, VersionedId,
 };
 pub use version::Version;
 pub use writer::WriteStats;

@@ -84,7 +84,7 @@ impl InvalidationTask {
                                 warn!(
                                     malformed,
                                     sender = notification.process_id(),
-                                    "ignored notifications that no pg-session sends"
+                                    "ignored malformed notifications on the session channel; another client sends on it"
                                 );
                             }
                         }

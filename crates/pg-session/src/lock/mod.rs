@@ -43,6 +43,7 @@ pub use self::lease::Lease;
 pub use self::loss::Loss;
 use self::renewal::LeaseRow;
 use self::waiters::Waiters;
+use crate::config::HumanDuration;
 use crate::core::{Core, Stage, Tasks};
 use crate::error::{Error, ErrorKind};
 use crate::lock_key::{LockKey, check_text};
@@ -129,7 +130,11 @@ fn check(request: &Request) -> Result<(), Error> {
     if request.wait > WAIT_MAX {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
-            format!("a lock is waited for at most {WAIT_MAX:?}, not {:?}; wait again instead", request.wait),
+            format!(
+                "`wait` of a lock is {}; choose at most {}",
+                HumanDuration(request.wait),
+                HumanDuration(WAIT_MAX)
+            ),
         ));
     }
     Ok(())
@@ -141,7 +146,12 @@ fn check_lease(lease: Duration) -> Result<(), Error> {
     }
     Err(Error::new(
         ErrorKind::InvalidArgument,
-        format!("a lock's lease must be between {LEASE_MIN:?} and {LEASE_MAX:?}, not {lease:?}"),
+        format!(
+            "`lease` of a lock is {}; choose between {} and {}",
+            HumanDuration(lease),
+            HumanDuration(LEASE_MIN),
+            HumanDuration(LEASE_MAX)
+        ),
     ))
 }
 

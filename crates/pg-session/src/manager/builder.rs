@@ -125,6 +125,7 @@ impl Builder {
     /// The application's own listener on the same database, instead of a connection more. The node subscribes to its
     /// channel there, sends the barriers that its trust window needs beside the listener's own, and leaves the
     /// listener running at shutdown.
+    #[cfg(feature = "shared-listener")]
     pub fn listener(mut self, listener: Listener) -> Self {
         self.listener = Some(listener);
         self
@@ -132,6 +133,7 @@ impl Builder {
 
     /// The application's own pool, instead of one made here. The listener still needs [`url`](Builder::url),
     /// [`postgres`](Builder::postgres) or [`listen_on`](Builder::listen_on), unless [`listener`](Builder::listener) gives one.
+    #[cfg(feature = "deadpool")]
     pub fn pool(mut self, pool: Pool) -> Self {
         self.pool = Some(pool);
         self

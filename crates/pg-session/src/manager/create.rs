@@ -159,7 +159,7 @@ pub(super) fn check_expiry(expiry: Expiry) -> Result<(), Error> {
     }
     Err(Error::new(
         ErrorKind::InvalidArgument,
-        "a session's expiry must be within ten years from now, or before the year 2200",
+        "`expires_in` must be at most 10 years, and `expires_at` before the year 2200",
     ))
 }
 

@@ -61,7 +61,7 @@ impl SessionManager {
     ///
     /// # Errors
     /// [`UpdateError::NotFound`] if there is no such session, [`UpdateError::Failed`] with what `change` returned or
-    /// what went wrong, [`ErrorKind::Contention`] if others were quicker 100 times,
+    /// what went wrong, [`ErrorKind::Contention`] after 100 conflicts with other writers,
     /// [`ErrorKind::Overloaded`] if 65 536 modifications wait on this node already.
     ///
     /// # Cancel safety

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::create::check_expiry;
 use super::save::check_handle;
 use super::{Node, SessionManager};
-use crate::config::ROTATION_GRACE_MAX;
+use crate::config::{HumanDuration, ROTATION_GRACE_MAX};
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::keep::Keep;
@@ -166,7 +166,11 @@ fn check_grace(grace: Duration) -> Result<(), Error> {
     }
     Err(Error::new(
         ErrorKind::InvalidArgument,
-        format!("a rotation's grace of {grace:?} is over {ROTATION_GRACE_MAX:?}; choose a shorter one"),
+        format!(
+            "`grace` of a rotation is {}; choose at most {}",
+            HumanDuration(grace),
+            HumanDuration(ROTATION_GRACE_MAX)
+        ),
     ))
 }
 

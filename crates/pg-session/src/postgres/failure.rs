@@ -236,7 +236,7 @@ fn refusal(server: &DbError) -> Error {
         SqlState::UNDEFINED_FUNCTION | SqlState::UNDEFINED_OBJECT | SqlState::WRONG_OBJECT_TYPE => (
             ErrorKind::Schema,
             format!(
-                "{}; the schema was changed by hand: restore it as the SQL of `pg_session::migrations_sql` makes it",
+                "{}; the schema was changed by hand: restore it as the SQL of `Migrations::sql` makes it",
                 server.message()
             ),
         ),

@@ -1,7 +1,7 @@
 //! The tables: created and upgraded by numbered SQL files, or only checked.
 //!
 //! Each migration runs once, in its own transaction, under an advisory lock that all nodes share, and is recorded in
-//! the library's own table. [`sql_for`] prints them for users of other migration tools.
+//! the library's own table. [`Migrations::sql`] prints them for users of other migration tools.
 
 use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::Type;
@@ -24,32 +24,34 @@ const LOCK_KEY: i64 = 0x7067_5f73_6573_7300; // "pg_sess\0"
 /// What a node does with each of the tables that it writes.
 const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
-/// All migrations as plain SQL for the schema and prefix of `config`, records included, to be run by another tool
-/// in one transaction on a database that has none of them.
-///
-/// # Errors
-/// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
-pub fn sql_for(config: &Config) -> Result<String, Error> {
-    sql_after(config, 0)
-}
-
-/// The migrations after `version`, as plain SQL, records included, to be run by another tool in one transaction on a
-/// database that is at `version`. Empty if there are none.
-///
-/// # Errors
-/// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
-pub fn sql_after(config: &Config, version: u32) -> Result<String, Error> {
-    let names = Names::new(config)?;
-    let mut text = match version {
-        0 => format!("{};\n{};\n", create_schema(&names), create_record(&names)),
-        _ => String::new(),
-    };
-    for (version, name, template) in
-        MIGRATIONS.into_iter().filter(|&(number, ..)| i64::from(number) > i64::from(version))
-    {
-        text.push_str(&format!("\n{}\n{};\n", names.fill(template), record(&names, version, name)));
+impl Migrations {
+    /// All migrations as plain SQL for the schema and prefix of `config`, records included, to be run by another tool
+    /// in one transaction on a database that has none of them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
+    pub fn sql(config: &Config) -> Result<String, Error> {
+        Self::sql_after(config, 0)
     }
-    Ok(text)
+
+    /// The migrations after `version`, as plain SQL, records included, to be run by another tool in one transaction on
+    /// a database that is at `version`. Empty if there are none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
+    pub fn sql_after(config: &Config, version: u32) -> Result<String, Error> {
+        let names = Names::new(config)?;
+        let mut text = match version {
+            0 => format!("{};\n{};\n", create_schema(&names), create_record(&names)),
+            _ => String::new(),
+        };
+        for (version, name, template) in
+            MIGRATIONS.into_iter().filter(|&(number, ..)| i64::from(number) > i64::from(version))
+        {
+            text.push_str(&format!("\n{}\n{};\n", names.fill(template), record(&names, version, name)));
+        }
+        Ok(text)
+    }
 }
 
 fn create_schema(names: &Names) -> String {
@@ -175,15 +177,14 @@ impl Database {
 
     async fn check_version(&self) -> Result<(), Error> {
         let (schema, latest) = (self.names.schema(), LATEST);
-        let advice =
-            "set `migrations = \"apply\"` once, or run the SQL that `pg_session::migrations_sql` prints";
+        let advice = "set `migrations = \"apply\"` once, or run the SQL that `Migrations::sql` prints";
         match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
             Ok(known) if known == latest => Ok(()),
             Ok(known) if known < latest => Err(Error::new(
                 ErrorKind::Schema,
                 format!(
                     "the session tables in schema {schema} are at version {known}, this library needs {latest}; set \
-                     `migrations = \"apply\"` once, or run the SQL that `pg_session::migrations_sql_after` prints for {known}"
+                     `migrations = \"apply\"` once, or run the SQL that `Migrations::sql_after` prints for {known}"
                 ),
             )),
             Ok(known) => Err(Error::new(
@@ -219,7 +220,7 @@ impl Database {
         let schema = self.names.schema();
         let message = format!(
             "the role may not create the session tables; run: GRANT CREATE ON SCHEMA {schema} TO <role> (ON DATABASE if \
-             the schema is missing), or have its owner run the SQL that `pg_session::migrations_sql` prints and grant \
+             the schema is missing), or have its owner run the SQL that `Migrations::sql` prints and grant \
              the rest"
         );
         Error::new(ErrorKind::Permission, message).with_source(error)
@@ -362,10 +363,10 @@ mod tests {
     fn the_printed_migrations_are_those_after_a_version() {
         let config = Config::default();
         let latest = u32::try_from(LATEST).unwrap();
-        assert_eq!(sql_after(&config, 0).unwrap(), sql_for(&config).unwrap());
-        assert_eq!(sql_after(&config, latest).unwrap(), "");
-        assert_eq!(sql_after(&config, u32::MAX).unwrap(), "");
-        let last = sql_after(&config, latest - 1).unwrap();
+        assert_eq!(Migrations::sql_after(&config, 0).unwrap(), Migrations::sql(&config).unwrap());
+        assert_eq!(Migrations::sql_after(&config, latest).unwrap(), "");
+        assert_eq!(Migrations::sql_after(&config, u32::MAX).unwrap(), "");
+        let last = Migrations::sql_after(&config, latest - 1).unwrap();
         assert!(last.contains(&format!("VALUES ({LATEST}, ")), "{last}");
     }
 }

@@ -10,9 +10,6 @@ use super::purpose::Kind;
 use super::signing_key::{KeyError, KeyId, SigningKey};
 use super::{Mac, TokenError};
 
-/// Keys that one ring may have. Each one in use is one more that may leak; a rotation needs three.
-pub const KEYS_MAX: usize = 16;
-
 /// The signing keys in use: the first one signs, all of them verify. Cheap to clone; never changes.
 ///
 /// # Rotating
@@ -60,6 +57,9 @@ struct RingKey {
 }
 
 impl KeyRing {
+    /// Keys that one ring may have. Each one in use is one more that may leak; a rotation needs three.
+    pub const KEYS_MAX: usize = 16;
+
     /// A ring of one key, which signs and verifies.
     #[must_use]
     pub fn new(key: &SigningKey) -> Self {
@@ -134,7 +134,7 @@ impl KeyRing {
     }
 
     fn of(signing: RingKey, others: Vec<RingKey>) -> Result<Self, KeyError> {
-        if others.len() >= KEYS_MAX {
+        if others.len() >= Self::KEYS_MAX {
             return Err(KeyError::TooMany);
         }
         Ok(Self(Arc::new(Keys { signing, others })))
@@ -193,13 +193,13 @@ mod tests {
         assert_eq!(KeyRing::from_keys(&keys[..0]).err(), Some(KeyError::Empty));
         assert_eq!(KeyRing::from_keys(&keys).err(), Some(KeyError::TooMany));
         assert_eq!(KeyRing::from_keys([&keys[0], &keys[1], &keys[0]]).err(), Some(KeyError::Duplicate));
-        let full = KeyRing::from_keys(&keys[..KEYS_MAX]).unwrap();
+        let full = KeyRing::from_keys(&keys[..KeyRing::KEYS_MAX]).unwrap();
         assert_eq!(full.ids().collect::<Vec<_>>(), keys[..16].iter().map(SigningKey::id).collect::<Vec<_>>());
         assert_eq!(full.with_verifying(&keys[16]).err(), Some(KeyError::TooMany));
         assert_eq!(full.with_signing(&keys[16]).err(), Some(KeyError::TooMany));
         // Neither adds a key.
-        assert_eq!(full.with_signing(&keys[5]).unwrap().ids().count(), KEYS_MAX);
-        assert_eq!(full.with_verifying(&keys[5]).unwrap().ids().count(), KEYS_MAX);
+        assert_eq!(full.with_signing(&keys[5]).unwrap().ids().count(), KeyRing::KEYS_MAX);
+        assert_eq!(full.with_verifying(&keys[5]).unwrap().ids().count(), KeyRing::KEYS_MAX);
     }
 
     #[test]

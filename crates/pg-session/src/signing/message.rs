@@ -14,8 +14,8 @@ use super::envelope::{ENVELOPE_BYTES, open, seal};
 use super::purpose::Kind;
 use super::{KeyRing, Purpose, TokenError};
 
-/// The longest message that is signed: 64 KiB. (A cookie holds some 3 000 bytes, a URL about 1 500.)
-pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// See [`Signer::MESSAGE_BYTES_MAX`](crate::Signer::MESSAGE_BYTES_MAX).
+pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest signed message, before it becomes text.
 pub(super) const SIGNED_BYTES_MAX: usize = ENVELOPE_BYTES + 8 + MESSAGE_BYTES_MAX;
@@ -55,7 +55,7 @@ fn ends_at(now: SystemTime, valid_for: Duration) -> u64 {
     unix_seconds(now).saturating_add(valid_for.as_secs()).saturating_add(part_of_a_second + 1)
 }
 
-/// The message is longer than [`MESSAGE_BYTES_MAX`].
+/// The message is longer than [`Signer::MESSAGE_BYTES_MAX`](crate::Signer::MESSAGE_BYTES_MAX).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MessageTooLong;
 

@@ -23,12 +23,12 @@ mod versioned_id;
 #[cfg(test)]
 mod tests;
 
-pub use key_ring::{KEYS_MAX, KeyRing};
-pub use message::{MESSAGE_BYTES_MAX, MessageTooLong};
+pub use key_ring::KeyRing;
+pub use message::MessageTooLong;
 pub use purpose::Purpose;
 pub use signer::Signer;
-pub use signing_key::{KeyError, KeyId, SIGNING_KEY_BYTES_MAX, SIGNING_KEY_BYTES_MIN, SigningKey};
-pub use token::{SESSION_TOKEN_CHARS, SessionToken, Verified};
+pub use signing_key::{KeyError, KeyId, SigningKey};
+pub use token::{SessionToken, Verified};
 pub use token_error::TokenError;
 pub use versioned_id::VersionedId;
 

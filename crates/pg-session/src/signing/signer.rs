@@ -49,6 +49,9 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// The longest message that is signed: 64 KiB. (A cookie holds some 3 000 bytes, a URL about 1 500.)
+    pub const MESSAGE_BYTES_MAX: usize = message::MESSAGE_BYTES_MAX;
+
     /// Signs with the ring's first key, verifies with all of them.
     #[must_use]
     pub fn new(ring: KeyRing) -> Self {
@@ -110,7 +113,7 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// [`MessageTooLong`] above [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX).
+    /// [`MessageTooLong`] above [`MESSAGE_BYTES_MAX`](Self::MESSAGE_BYTES_MAX).
     pub fn sign_message(
         &self,
         purpose: Purpose,
@@ -135,7 +138,7 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// [`MessageTooLong`] above [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX).
+    /// [`MessageTooLong`] above [`MESSAGE_BYTES_MAX`](Self::MESSAGE_BYTES_MAX).
     pub fn sign_message_bytes(
         &self,
         purpose: Purpose,

@@ -14,13 +14,8 @@ use zeroize::Zeroizing;
 use super::purpose::{derive, keyed};
 use super::{KEY_ID_BYTES, Mac};
 
-/// The fewest bytes that a signing key may have: as many as SHA-256 puts out.
-pub const SIGNING_KEY_BYTES_MIN: usize = 32;
-/// The most bytes that a signing key may have. Beyond 64 they add nothing.
-pub const SIGNING_KEY_BYTES_MAX: usize = 1024;
-
-/// The characters of [`SIGNING_KEY_BYTES_MAX`] in base64, and as many again for line ends.
-const BASE64_CHARS_MAX: usize = SIGNING_KEY_BYTES_MAX * 3;
+/// The characters of the longest key in base64, and as many again for line ends.
+const BASE64_CHARS_MAX: usize = SigningKey::BYTES_MAX * 3;
 
 /// A secret from which a [`KeyRing`](crate::KeyRing) signs: 32 to 1 024 **random** bytes.
 ///
@@ -36,6 +31,11 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
+    /// The fewest bytes of a key: as many as SHA-256 puts out.
+    pub const BYTES_MIN: usize = 32;
+    /// The most bytes of a key. Beyond 64 they add nothing.
+    pub const BYTES_MAX: usize = 1024;
+
     /// Takes the bytes as they are.
     ///
     /// # Errors
@@ -43,8 +43,8 @@ impl SigningKey {
     /// [`KeyError::TooShort`] below 32 bytes, [`KeyError::TooLong`] above 1 024.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
         match bytes.len() {
-            length if length < SIGNING_KEY_BYTES_MIN => Err(KeyError::TooShort),
-            length if length > SIGNING_KEY_BYTES_MAX => Err(KeyError::TooLong),
+            length if length < SigningKey::BYTES_MIN => Err(KeyError::TooShort),
+            length if length > SigningKey::BYTES_MAX => Err(KeyError::TooLong),
             _ => Ok(Self { bytes: Zeroizing::new(bytes.into()), id: KeyId::of(&keyed(bytes)) }),
         }
     }
@@ -79,7 +79,7 @@ impl SigningKey {
     ///
     /// [`KeyError::NoRandomness`] where the operating system has none to give.
     pub fn generate() -> Result<Self, KeyError> {
-        let mut bytes = Zeroizing::new([0; SIGNING_KEY_BYTES_MIN]);
+        let mut bytes = Zeroizing::new([0; SigningKey::BYTES_MIN]);
         getrandom::fill(bytes.as_mut_slice()).map_err(|_| KeyError::NoRandomness)?;
         Self::from_bytes(bytes.as_slice())
     }
@@ -145,9 +145,9 @@ impl fmt::Debug for KeyId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Fewer than [`SIGNING_KEY_BYTES_MIN`] bytes.
+    /// Fewer than [`BYTES_MIN`](SigningKey::BYTES_MIN) bytes.
     TooShort,
-    /// More than [`SIGNING_KEY_BYTES_MAX`] bytes.
+    /// More than [`BYTES_MAX`](SigningKey::BYTES_MAX) bytes.
     TooLong,
     /// The text is not base64.
     NotBase64,
@@ -155,7 +155,7 @@ pub enum KeyError {
     NoRandomness,
     /// The ring would have no key.
     Empty,
-    /// The ring would have more than [`KEYS_MAX`](crate::KEYS_MAX) keys.
+    /// The ring would have more than [`KEYS_MAX`](crate::KeyRing::KEYS_MAX) keys.
     TooMany,
     /// Two keys of the ring have the same id: they are the same key, or (once in 4 billion) meet by chance.
     Duplicate,
@@ -188,12 +188,12 @@ mod tests {
 
     #[test]
     fn a_key_shorter_than_32_bytes_is_refused() {
-        for length in 0..SIGNING_KEY_BYTES_MIN {
+        for length in 0..SigningKey::BYTES_MIN {
             assert_eq!(SigningKey::from_bytes(&vec![7; length]).err(), Some(KeyError::TooShort));
         }
-        assert!(SigningKey::from_bytes(&[7; SIGNING_KEY_BYTES_MIN]).is_ok());
-        assert!(SigningKey::from_bytes(&[7; SIGNING_KEY_BYTES_MAX]).is_ok());
-        let long = [7; SIGNING_KEY_BYTES_MAX + 1];
+        assert!(SigningKey::from_bytes(&[7; SigningKey::BYTES_MIN]).is_ok());
+        assert!(SigningKey::from_bytes(&[7; SigningKey::BYTES_MAX]).is_ok());
+        let long = [7; SigningKey::BYTES_MAX + 1];
         assert_eq!(SigningKey::from_bytes(&long).err(), Some(KeyError::TooLong));
         assert_eq!(SigningKey::from_base64("").err(), Some(KeyError::TooShort));
         assert_eq!(SigningKey::from_base64(&"A".repeat(1_000_000)).err(), Some(KeyError::TooLong));

@@ -55,13 +55,13 @@ fn what_was_signed_comes_back() {
     for (version, time) in [(1, 0), (2, 1_790_000_000), (i64::MAX - 1, u64::from(u32::MAX) * 2)] {
         let (id, version) = (SessionId::random(), Version::new(version));
         let token = signer.issue_at(id, version, at(time));
-        assert_eq!(token.expose().len(), SESSION_TOKEN_CHARS);
+        assert_eq!(token.expose().len(), SessionToken::CHARS);
         assert_eq!(
             signer.verify(token.expose()),
             Ok(Verified { id, version, issued_at: at(time), key: signer.ring().signing() })
         );
     }
-    for length in [0, 1, 2, 3, 100, MESSAGE_BYTES_MAX] {
+    for length in [0, 1, 2, 3, 100, Signer::MESSAGE_BYTES_MAX] {
         let message = vec![0xa5; length];
         let text = signer.sign_message(RESET, &message, Duration::from_secs(60)).unwrap();
         assert_eq!(signer.verify_message(RESET, &text).as_ref(), Ok(&message));
@@ -82,14 +82,14 @@ fn a_token_is_stamped_with_the_time_of_now() {
 
 #[test]
 fn a_session_token_fits_a_cookie_many_times_over() {
-    assert_eq!(SESSION_TOKEN_CHARS, 92);
+    assert_eq!(SessionToken::CHARS, 92);
     assert_eq!(VersionedId::CHARS, 32);
 }
 
 #[test]
 fn messages_beyond_the_bound_are_neither_signed_nor_read() {
     let signer = signer();
-    let long = vec![0; MESSAGE_BYTES_MAX + 1];
+    let long = vec![0; Signer::MESSAGE_BYTES_MAX + 1];
     assert_eq!(signer.sign_message(RESET, &long, Duration::MAX), Err(MessageTooLong));
     let longest = message::SIGNED_BYTES_MAX;
     assert_eq!(
@@ -322,7 +322,7 @@ fn messages_of_errors_are_lower_case_without_full_stop() {
         assert!(text.starts_with(char::is_lowercase) && !text.ends_with('.'), "{text}");
     }
     // The numbers in them are those of the constants.
-    assert!(KeyError::TooMany.to_string().contains(&KEYS_MAX.to_string()));
-    assert!(KeyError::TooShort.to_string().contains(&SIGNING_KEY_BYTES_MIN.to_string()));
-    assert!(KeyError::TooLong.to_string().contains(&SIGNING_KEY_BYTES_MAX.to_string()));
+    assert!(KeyError::TooMany.to_string().contains(&KeyRing::KEYS_MAX.to_string()));
+    assert!(KeyError::TooShort.to_string().contains(&SigningKey::BYTES_MIN.to_string()));
+    assert!(KeyError::TooLong.to_string().contains(&SigningKey::BYTES_MAX.to_string()));
 }

@@ -19,9 +19,6 @@ use crate::version::Version;
 
 const TOKEN_BYTES: usize = ENVELOPE_BYTES + 16 + 8 + 8;
 
-/// Characters of a session token, always: 92, of the 4 096 bytes that a cookie may have with its name.
-pub const SESSION_TOKEN_CHARS: usize = chars(TOKEN_BYTES);
-
 /// A signed session token: the value of the session cookie. From [`Signer::issue`](crate::Signer::issue).
 ///
 /// **Its holder is logged in.** So it has no `Display`, and its `Debug` shows nothing of it.
@@ -32,7 +29,10 @@ pub const SESSION_TOKEN_CHARS: usize = chars(TOKEN_BYTES);
 pub struct SessionToken(String);
 
 impl SessionToken {
-    /// The text for the cookie: [`SESSION_TOKEN_CHARS`] characters of `A-Z a-z 0-9 - _`. The name is a warning: do not log it.
+    /// Characters of a token, always: 92, of the 4 096 bytes that a cookie may have with its name.
+    pub const CHARS: usize = chars(TOKEN_BYTES);
+
+    /// The text for the cookie: [`CHARS`](Self::CHARS) characters of `A-Z a-z 0-9 - _`. The name is a warning: do not log it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -52,7 +52,7 @@ impl Request for NewSession {
                 core.cache.publish(ticket, &record);
                 Outcome::Done(record)
             }
-            Created::Refused => Outcome::Failed(refused()),
+            Created::Refused => Outcome::Failed(refused(core)),
         }
     }
 }
@@ -71,9 +71,11 @@ pub(super) fn count_evicted(core: &Core, user: Option<UserId>, sessions: &[Sessi
 }
 
 /// The policy lets the user have no other session.
-pub(super) fn refused() -> Error {
-    Error::new(
-        ErrorKind::SessionLimit,
-        "the user has sessions_per_user_max live sessions and on_session_limit is \"refuse\"; end one first",
-    )
+pub(super) fn refused(core: &Core) -> Error {
+    let message = format!(
+        "the user already has {} live sessions (sessions_per_user_max); delete one, or set on_session_limit to \
+         evict_least_recently_used",
+        core.config.sessions_per_user_max
+    );
+    Error::new(ErrorKind::SessionLimit, message)
 }

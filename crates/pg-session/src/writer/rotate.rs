@@ -75,7 +75,7 @@ impl Request for Rotation {
                 core.cache.invalidate(self.id(), found);
                 Outcome::Failed(UpdateError::Rotated)
             }
-            Rotated::Refused => Outcome::Failed(refused().into()),
+            Rotated::Refused => Outcome::Failed(refused(core).into()),
             Rotated::VersionConflict => Outcome::Conflict,
         }
     }

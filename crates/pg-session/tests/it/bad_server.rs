@@ -110,11 +110,7 @@ async fn a_missing_function_is_named_with_what_restores_it() {
     let starting = refused(&world.url, checking(&world)).await;
     for error in [running, starting] {
         assert_says(&error, ErrorKind::Schema, "session_make_room");
-        assert_says(
-            &error,
-            ErrorKind::Schema,
-            "restore it as the SQL of `pg_session::migrations_sql` makes it",
-        );
+        assert_says(&error, ErrorKind::Schema, "restore it as the SQL of `Migrations::sql` makes it");
     }
 }
 
@@ -182,7 +178,7 @@ async fn missing_tables_are_not_made_unless_asked_for() {
     let world = World::new();
     let error = refused(&world.url, checking(&world)).await;
     assert_says(&error, ErrorKind::Schema, "migrations = \"apply\"");
-    assert!(error.to_string().contains("migrations_sql"), "{error}");
+    assert!(error.to_string().contains("Migrations::sql"), "{error}");
     let text = "SELECT count(*) FROM pg_namespace WHERE nspname = $1";
     let made: i64 = world.client().await.query_one(text, &[&world.schema]).await.unwrap().get(0);
     assert_eq!(made, 0, "not even the schema");
@@ -238,7 +234,7 @@ async fn a_role_that_may_not_create_is_told_who_can() {
     let role = role(&world, "").await;
     let error = refused(&as_role(&world, &role), world.config()).await;
     assert_says(&error, ErrorKind::Permission, "GRANT CREATE ON SCHEMA");
-    assert_says(&error, ErrorKind::Permission, "migrations_sql");
+    assert_says(&error, ErrorKind::Permission, "Migrations::sql");
     let text = "SELECT count(*) FROM pg_namespace WHERE nspname = $1";
     let observer = world.client().await;
     let made: i64 = observer.query_one(text, &[&world.schema]).await.unwrap().get(0);
@@ -251,7 +247,7 @@ async fn a_role_that_may_not_create_is_told_who_can() {
         .unwrap();
     let error = refused(&as_role(&world, &role), world.config()).await;
     assert_says(&error, ErrorKind::Permission, "GRANT CREATE ON SCHEMA");
-    assert_says(&error, ErrorKind::Permission, "migrations_sql");
+    assert_says(&error, ErrorKind::Permission, "Migrations::sql");
     let text = "SELECT count(*) FROM pg_tables WHERE schemaname = $1";
     let made: i64 = observer.query_one(text, &[&world.schema]).await.unwrap().get(0);
     assert_eq!(made, 0);

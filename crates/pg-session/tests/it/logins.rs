@@ -100,7 +100,7 @@ async fn the_policy_to_refuse_lets_exactly_five_of_fifty_logins_in() {
     assert_eq!((made.len(), refused.len()), (5, LOGINS - 5));
     for error in refused.into_iter().filter_map(Result::err) {
         assert_eq!(error.kind(), ErrorKind::SessionLimit);
-        assert!(error.to_string().contains("end one first"), "{error}");
+        assert!(error.to_string().contains("(sessions_per_user_max); delete one"), "{error}");
     }
     assert_eq!(counts(&world.client().await).await, (5, 5), "nothing of the refused was written");
 

@@ -1,6 +1,6 @@
 //! The tables: made once by any number of nodes, kept apart by prefix, and what their columns contain.
 
-use pg_session::{ErrorKind, Migrations, SessionManager, UserId, migrations_sql};
+use pg_session::{ErrorKind, Migrations, SessionManager, UserId};
 use uuid::Uuid;
 
 use crate::support::World;
@@ -43,7 +43,7 @@ async fn the_printed_sql_satisfies_the_check() {
     config.table_prefix = "app \"1\" ".to_owned();
     let error = SessionManager::connect(&world.url, config.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema);
-    let script = format!("BEGIN; {} COMMIT;", migrations_sql(&config).unwrap());
+    let script = format!("BEGIN; {} COMMIT;", Migrations::sql(&config).unwrap());
     world.client().await.batch_execute(&script).await.unwrap();
     let node = world.node_with(config).await;
     let id = node.create(1).set("x", &1).await.unwrap().id();
