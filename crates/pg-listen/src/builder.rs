@@ -259,7 +259,7 @@ mod tests {
         assert!(refused(|b| b.provider_timeout(zero)).contains("provider_timeout"));
         assert!(refused(|b| b.backoff(zero, second)).contains("backoff min"));
         assert!(refused(|b| b.backoff(second, Duration::MAX)).contains("backoff max"));
-        assert!(refused(|b| b.backoff(second * 2, second)).contains("above max"));
+        assert!(refused(|b| b.backoff(second * 2, second)).contains("must not exceed"));
         assert!(refused(|b| b.queue_events_max(7)).contains("queue_events_max"));
         assert!(refused(|b| b.queue_events_max(usize::MAX)).contains("queue_events_max"));
     }

@@ -27,7 +27,7 @@ impl SessionConfig {
         let client = Client::of(head, &self.parts().address_source, self.parts().address_detail);
         let removals = match presented {
             Presented::Several(_) => self.parts().transport.remove_others(head),
-            Presented::Nothing | Presented::TokenError | Presented::Token(_) => Vec::new(),
+            Presented::Nothing | Presented::Invalid | Presented::Token(_) => Vec::new(),
         };
         if matches!(presented, Presented::Token(_) | Presented::Several(_)) {
             self.parts().lost_cookies.returned();

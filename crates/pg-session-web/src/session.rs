@@ -93,13 +93,13 @@ impl Session {
         let presented_something = !matches!(presented, Presented::Nothing);
         let token = match &presented {
             Presented::Token(token) => Some(*token),
-            Presented::Nothing | Presented::TokenError | Presented::Several(_) => None,
+            Presented::Nothing | Presented::Invalid | Presented::Several(_) => None,
         };
         let began = token.map_or(SystemTime::UNIX_EPOCH, |_| web.manager().database_time());
         let session_state = match presented {
             Presented::Token(token) => SessionState::Unread(token),
             Presented::Several(several) => SessionState::Ambiguous(several),
-            Presented::Nothing | Presented::TokenError => SessionState::Absent(Draft::default()),
+            Presented::Nothing | Presented::Invalid => SessionState::Absent(Draft::default()),
         };
         let state = State {
             session_state,

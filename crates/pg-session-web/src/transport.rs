@@ -29,7 +29,7 @@ const PRESENTED_MAX: usize = 16;
 pub(crate) enum Presented {
     Nothing,
     /// Nothing that is a token of ours.
-    TokenError,
+    Invalid,
     Token(Verified),
     /// Authentic tokens of different sessions. Another page has planted all but one of them, and nothing tells which.
     Several(Several),
@@ -151,7 +151,7 @@ fn verified<'a>(texts: impl Iterator<Item = &'a [u8]>, signer: &Signer) -> Prese
     match several.tokens.as_slice() {
         [] if several.complete => {
             if any {
-                Presented::TokenError
+                Presented::Invalid
             } else {
                 Presented::Nothing
             }
@@ -211,7 +211,7 @@ mod tests {
 
         assert!(matches!(of(&[]), Presented::Nothing));
         for wrong in &wrong {
-            assert!(matches!(of(&[wrong]), Presented::TokenError));
+            assert!(matches!(of(&[wrong]), Presented::Invalid));
             for texts in [[wrong, &first], [&first, wrong]] {
                 assert!(matches!(of(&texts.map(String::as_str)), Presented::Token(token) if token.id == one));
             }

@@ -1,4 +1,4 @@
-//! A visitor fills a cart and signs in: the session goes on under a new id, with the cart. The old id answers for a
+//! A visitor fills a cart and signs in: the session gets a new id and keeps the cart. The old id answers for a
 //! moment, so that the page's other requests are not thrown out, and never shows the new user.
 //!
 //! ```text

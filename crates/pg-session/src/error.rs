@@ -185,3 +185,34 @@ impl From<Error> for UpdateError {
         Self::Failed(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeyError, LockError, MessageTooLong, TokenError};
+
+    #[test]
+    fn errors_can_be_sent_to_other_threads() {
+        fn check<T: std::error::Error + Send + Sync + 'static>() {}
+        check::<Error>();
+        check::<UpdateError>();
+        check::<LockError>();
+        check::<KeyError>();
+        check::<TokenError>();
+        check::<MessageTooLong>();
+    }
+
+    #[test]
+    fn only_errors_that_changed_nothing_are_retryable() {
+        let error = |kind| Error::new(kind, "");
+        for kind in [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Contention, ErrorKind::Overloaded]
+        {
+            assert!(error(kind).is_retryable() && !error(kind).is_outcome_unknown(), "{kind:?}");
+        }
+        for kind in [ErrorKind::Config, ErrorKind::LimitExceeded, ErrorKind::ShuttingDown] {
+            assert!(!error(kind).is_retryable() && !error(kind).is_outcome_unknown(), "{kind:?}");
+        }
+        let unknown = error(ErrorKind::OutcomeUnknown);
+        assert!(!unknown.is_retryable() && unknown.is_outcome_unknown());
+    }
+}

@@ -39,7 +39,7 @@ fn leader(dialect: &Dialect<'_>) -> String {
 
 /// Whether nothing alive points at the session `s`. A clean-up leaves a session to the next one until then, so that
 /// the trigger takes only what has ended by itself, and needs no notification.
-fn without_remnants(dialect: &Dialect<'_>) -> String {
+fn without_retired_ids(dialect: &Dialect<'_>) -> String {
     let (sessions, now) = (dialect.names.sessions(), dialect.now);
     format!(
         "NOT EXISTS (SELECT FROM {sessions} r WHERE r.rotated_to = s.id AND r.expires_at::pg_catalog.timestamptz > {now})"
@@ -50,7 +50,7 @@ fn without_remnants(dialect: &Dialect<'_>) -> String {
 pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, leader) = (dialect.now, leader(dialect));
-    let alone = without_remnants(dialect);
+    let alone = without_retired_ids(dialect);
     let notified = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(
@@ -73,7 +73,7 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
 pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (live, leader) = (dialect.live("s"), leader(dialect));
-    let alone = without_remnants(dialect);
+    let alone = without_retired_ids(dialect);
     let notified = deleted(dialect, "SELECT id FROM gone");
     Sql {
         text: format!(

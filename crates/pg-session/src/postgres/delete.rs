@@ -154,7 +154,7 @@ fn to_evict(dialect: &Dialect<'_>, chosen: &str, wait: &str) -> String {
     format!("chosen AS MATERIALIZED ({chosen}), {locked}")
 }
 
-/// `doomed`, and `moved` for those that point beyond the snapshot.
+/// `to_evict`, and `moved` for those that point beyond the snapshot.
 fn locked(dialect: &Dialect<'_>, condition: &str, wait: &str) -> String {
     let visible = dialect.visible();
     let sessions = dialect.names.sessions();

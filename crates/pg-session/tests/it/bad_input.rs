@@ -232,7 +232,7 @@ async fn names_that_postgresql_cannot_hold_are_refused_by_name() {
     refused(|config| config.schema = "s".repeat(64), "shorten it").await;
     refused(|config| config.schema = String::new(), "schema must not be empty").await;
     refused(|config| config.table_prefix = "p".repeat(40), "table_prefix has 40 bytes").await;
-    refused(|config| config.idle_timeout = Duration::ZERO, "idle_timeout = 0ns must be between").await;
+    refused(|config| config.idle_timeout = Duration::ZERO, "idle_timeout = 0s must be between").await;
     refused(
         |config| config.last_access_flush_interval = config.idle_timeout,
         "lower last_access_flush_interval",
