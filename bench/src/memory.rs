@@ -20,7 +20,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Reads at once while the memory is filled.
 const READERS: usize = 64;
 /// How long the node may take to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
         "{}",
         serde_json::json!({ "sessions": cached, "text": text, "held": held, "resident": resident })
     );
-    let report = manager.shutdown(PATIENCE).await;
+    let report = manager.shutdown(WAIT_MAX).await;
     ensure!(report.is_complete(), "the node left something behind: {report:?}");
     Ok(())
 }

@@ -19,7 +19,7 @@ const PEACE_MS: (u64, u64) = (100, 600);
 /// How long a node has to have been trusted for the fault to be over.
 const CALM: Duration = Duration::from_millis(300);
 /// After this the run is given up: a node that does not come back is a finding of its own.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Runs, checks, and says what was found. A run that came to an early end is checked as far as it went.
 pub async fn run(order: Order) -> Result<Report> {
@@ -90,5 +90,5 @@ async fn recover(stage: &mut Stage) -> Result<()> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, recovering).await.context("a node was not trusted again")?
+    tokio::time::timeout(WAIT_MAX, recovering).await.context("a node was not trusted again")?
 }

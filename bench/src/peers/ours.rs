@@ -18,7 +18,7 @@ const CHUNK: usize = 20_000;
 /// Longer than any run.
 const LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// How long a node may take to end.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The tables of one database, filled.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Tables {
             pattern = pattern.set(&key, &value);
         }
         let pattern = pattern.await?.id().expose();
-        let report = manager.shutdown(PATIENCE).await;
+        let report = manager.shutdown(WAIT_MAX).await;
         ensure!(report.is_complete(), "the node that migrated left something behind: {report:?}");
         let ids: Vec<Uuid> = (0..sessions).map(|_| Uuid::new_v4()).collect();
         let client = database.client().await?;

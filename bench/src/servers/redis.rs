@@ -28,7 +28,7 @@ rm -rf "$dir"
 "#;
 
 /// How long the server may take to answer, at its start and in a turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Another process may take the port between our look and the server's start.
 const PORT_TRIES_MAX: usize = 5;
 /// Redis's default.
@@ -100,7 +100,7 @@ impl Redis {
         let mut connection = loop {
             match client.connect().await {
                 Ok(connection) => break connection,
-                Err(_) if begun.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(_) if begun.elapsed() < WAIT_MAX => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(error) => return Err(error),
             }
         };
@@ -150,8 +150,8 @@ impl RedisDatabase {
     pub(crate) async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
         // The default gives up after half a second: a slow disk is a slow figure, not an error.
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
+            .set_connection_timeout(Some(WAIT_MAX))
+            .set_response_timeout(Some(WAIT_MAX));
         let connection = self.0.get_multiplexed_async_connection_with_config(&config);
         connection.await.context("no connection to Redis")
     }

@@ -9,7 +9,7 @@ use crate::book::{Metric, Spread};
 use crate::contest::{Bench, Contest};
 use crate::names::start::NAME;
 use crate::payload::Payload;
-use crate::peers::ours::{PATIENCE, Tables};
+use crate::peers::ours::{Tables, WAIT_MAX};
 
 const CASE: &str = "connect to first read, in sync";
 const SESSIONS: usize = 100_000;
@@ -38,7 +38,7 @@ async fn start(tables: &Tables) -> anyhow::Result<f64> {
     node.manager.wait_until_trusted().await?;
     node.manager.get(tables.ids[0]).await?.context("a session is gone")?;
     let took = begun.elapsed().as_secs_f64() * 1e3;
-    let report = node.manager.shutdown(PATIENCE).await;
+    let report = node.manager.shutdown(WAIT_MAX).await;
     ensure!(report.is_complete(), "the node left something behind: {report:?}");
     Ok(took)
 }

@@ -10,7 +10,7 @@ use crate::book::{Figures, Metric};
 use crate::contest::{Bench, Contest};
 use crate::names::touch::NAME;
 use crate::payload::Payload;
-use crate::peers::ours::{PATIENCE, Tables};
+use crate::peers::ours::{Tables, WAIT_MAX};
 
 const CASE: &str = "100 000 sessions";
 const SESSIONS: usize = 100_000;
@@ -39,7 +39,7 @@ async fn flush(tables: Tables) -> anyhow::Result<Figures> {
         node.manager.get(id).await?.context("a session is gone")?;
     }
     // The rest of the last batch waits for the interval, or for the end.
-    let report = node.manager.shutdown(PATIENCE).await;
+    let report = node.manager.shutdown(WAIT_MAX).await;
     let took = begun.elapsed().as_secs_f64();
 
     ensure!(report.is_complete(), "the node left something behind: {report:?}");

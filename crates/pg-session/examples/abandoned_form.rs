@@ -14,7 +14,7 @@ use pg_sandbox::Sandbox;
 use pg_session::{Config, Migrations, Session, SessionId, SessionManager, UpdateError, UserId};
 
 /// How long a draft waits for its next page. In life half an hour.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DRAFT_LIFETIME: Duration = Duration::from_secs(2);
 
 type Draft = BTreeMap<String, String>;
 
@@ -60,7 +60,7 @@ async fn page(
         .modify(id, |session| {
             let mut draft: Draft = session.get("draft")?.unwrap_or_default();
             draft.insert(field.to_owned(), text.to_owned());
-            session.set_for("draft", &draft, PATIENCE)
+            session.set_for("draft", &draft, DRAFT_LIFETIME)
         })
         .await
 }

@@ -23,7 +23,7 @@ const STANDBY: &str = "synchronous_standby_names";
 const HOLD: &str =
     "SET synchronous_commit = on; BEGIN; SELECT pg_logical_emit_message(true, '', ''); NOTIFY other; COMMIT";
 /// How long the server may take to follow a change of its settings: a checkpoint delays it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Longer than processes take to read a changed setting.
 const RELOAD: Duration = Duration::from_millis(300);
 /// How long the lock is held at most, until an update waits for it.
@@ -41,7 +41,7 @@ pub(super) async fn end_updates(stage: &Stage, dice: &mut Dice) -> Result<()> {
     change(&watcher, &format!("ALTER SYSTEM RESET {STANDBY}")).await?;
     // First: no client that does not know the first setting must wait for a standby.
     let released = stage.client().await?;
-    timeout(PATIENCE, released.batch_execute(HOLD)).await.context("commits go on to wait")??;
+    timeout(WAIT_MAX, released.batch_execute(HOLD)).await.context("commits go on to wait")??;
     change(&watcher, &format!("ALTER SYSTEM RESET {LOCAL}")).await?;
     ensure!(ended? > 0, "no update was between its commit and its notification");
     Ok(())
@@ -74,7 +74,7 @@ async fn end_while_held(stage: &Stage, watcher: &Client, dice: &mut Dice) -> Res
     let waits = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
     let began = Instant::now();
     while watcher.query(waits, &[&holder_pid]).await?.is_empty() {
-        ensure!(began.elapsed() < PATIENCE, "another client did not get the lock");
+        ensure!(began.elapsed() < WAIT_MAX, "another client did not get the lock");
         tokio::time::sleep(PAUSE).await;
     }
     is_held.store(true, Ordering::SeqCst);

@@ -16,7 +16,7 @@ use crate::node::Word;
 use crate::plan::NodePlan;
 
 /// How long a node may take to begin and to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Times that a node is started before that is an error, and the pause between them.
 const STARTS_MAX: u32 = 20;
 /// Refused starts after which the faults of its own wires end. The one that accompanies another lasts for as long as that
@@ -110,7 +110,7 @@ impl Member {
         tokio::spawn(listen(BufReader::new(output), sender));
         let begun = said.wait_for(|said| said.is_ready || said.refused.is_some() || said.is_silent);
         let refusal = {
-            let said = tokio::time::timeout(PATIENCE, begun).await.context("a node did not begin")??;
+            let said = tokio::time::timeout(WAIT_MAX, begun).await.context("a node did not begin")??;
             if said.is_ready {
                 None
             } else {
@@ -130,8 +130,8 @@ impl Member {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         drop(process.orders);
         let ended = process.said.wait_for(|said| said.ended.is_some() || said.is_silent);
-        let left = tokio::time::timeout(PATIENCE, ended).await.context("a node did not end")??.ended.clone();
-        tokio::time::timeout(PATIENCE, process.child.wait()).await.context("a node did not end")??;
+        let left = tokio::time::timeout(WAIT_MAX, ended).await.context("a node did not end")??.ended.clone();
+        tokio::time::timeout(WAIT_MAX, process.child.wait()).await.context("a node did not end")??;
         match left {
             Some(left) if left.is_empty() => Ok(()),
             Some(left) => bail!("node {} left something behind: {left}", self.index),

@@ -8,7 +8,7 @@ use pg_sandbox::Direction;
 use tokio::time::timeout;
 
 use crate::fixtures::{
-    PATIENCE, SANDBOX, Stage, drain, eventually, expect_in_sync, expect_start, next_but_in_sync, notify,
+    SANDBOX, Stage, WAIT_MAX, drain, eventually, expect_in_sync, expect_start, next_but_in_sync, notify,
     unique,
 };
 
@@ -148,7 +148,7 @@ async fn a_churn_of_subscriptions_does_not_hold_up_barriers() {
         }
     });
     for _ in 0..100 {
-        let took = timeout(PATIENCE, listener.barrier()).await.expect("a turn for the barrier");
+        let took = timeout(WAIT_MAX, listener.barrier()).await.expect("a turn for the barrier");
         took.unwrap();
     }
     churn.abort();

@@ -1,6 +1,6 @@
 //! The scene of every test: one server for the binary, a proxy per test, and readers with a deadline.
 //!
-//! Nothing waits by sleeping: every wait is for an event or a condition, and [`PATIENCE`] only says when to give up.
+//! Nothing waits by sleeping: every wait is for an event or a condition, and [`WAIT_MAX`] only says when to give up.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
 /// When a test gives up. Far above what anything takes, so that a busy machine fails nothing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A barrier timeout for tests with faults: short, and still long enough for a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -62,7 +62,7 @@ impl Stage {
 
     /// A listener that sends barriers only when something asks for them.
     pub(crate) fn quiet_listener(&self) -> Builder {
-        self.listener().barrier_interval(NEVER).barrier_timeout(PATIENCE)
+        self.listener().barrier_interval(NEVER).barrier_timeout(WAIT_MAX)
     }
 
     /// A connection of an application, straight to the server.
@@ -96,7 +96,7 @@ pub(crate) async fn notify(client: &Client, channel: &str, payload: &str) {
 
 /// The next event of any kind.
 pub(crate) async fn next(subscription: &mut Subscription) -> Event {
-    let event = timeout(PATIENCE, subscription.recv()).await.expect("an event in time");
+    let event = timeout(WAIT_MAX, subscription.recv()).await.expect("an event in time");
     event.expect("the subscription is open")
 }
 
@@ -110,7 +110,7 @@ pub(crate) async fn next_but_in_sync(subscription: &mut Subscription) -> Event {
             }
         }
     };
-    timeout(PATIENCE, next).await.expect("an event besides InSync in time")
+    timeout(WAIT_MAX, next).await.expect("an event besides InSync in time")
 }
 
 pub(crate) async fn expect_listening(subscription: &mut Subscription) {
@@ -149,7 +149,7 @@ pub(crate) async fn expect_lost(subscription: &mut Subscription) -> LostReason {
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(start.elapsed() < WAIT_MAX, "{what}: not within {WAIT_MAX:?}");
         tokio::time::sleep(Duration::from_millis(2)).await; // between two looks, not instead of one
     }
 }

@@ -7,7 +7,7 @@ use pg_listen::{ErrorKind, Listener, Phase};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::fixtures::{PATIENCE, SANDBOX, eventually};
+use crate::fixtures::{SANDBOX, WAIT_MAX, eventually};
 
 /// Reads a startup packet, and returns its parameters.
 async fn startup(client: &mut TcpStream) -> Vec<(String, String)> {
@@ -71,7 +71,7 @@ async fn is_recognised(addr: SocketAddr) {
     let url = format!("postgres://postgres@{addr}/postgres");
     let listener = Listener::builder(url.parse().unwrap()).start().unwrap();
     let _subscription = listener.subscribe("x").await.unwrap();
-    let connected = tokio::time::timeout(PATIENCE, listener.wait_connected()).await.unwrap();
+    let connected = tokio::time::timeout(WAIT_MAX, listener.wait_connected()).await.unwrap();
     assert_eq!(connected.unwrap_err().kind(), ErrorKind::Pooler);
     let status = listener.status();
     assert!(status.last_error().unwrap().contains("connection pooler"), "{status:?}");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pg_listen::{ErrorKind, Listener, Phase};
 use tokio::time::timeout;
 
-use crate::fixtures::{PATIENCE, SANDBOX, Stage, eventually, expect_start, notify, unique};
+use crate::fixtures::{SANDBOX, Stage, WAIT_MAX, eventually, expect_start, notify, unique};
 
 #[tokio::test]
 async fn shutdown_closes_the_connection_and_ends_every_subscription() {
@@ -23,7 +23,7 @@ async fn shutdown_closes_the_connection_and_ends_every_subscription() {
     tokio::join!(listener.shutdown(), other.shutdown());
     listener.shutdown().await;
     stage.wait_for_backends(&client, 0).await;
-    timeout(PATIENCE, stage.proxy.wait_for_connections(0)).await.expect("the socket is closed");
+    timeout(WAIT_MAX, stage.proxy.wait_for_connections(0)).await.expect("the socket is closed");
     assert_eq!(crate::fixtures::expect_payload(&mut subscription).await, "queued");
     crate::fixtures::expect_in_sync(&mut subscription).await;
     assert!(subscription.recv().await.is_none());
@@ -47,7 +47,7 @@ async fn the_last_handle_takes_the_listener_with_it() {
     other.barrier().await.unwrap();
     drop(other);
     crate::fixtures::expect_in_sync(&mut subscription).await;
-    assert!(timeout(PATIENCE, subscription.recv()).await.expect("the end in time").is_none());
+    assert!(timeout(WAIT_MAX, subscription.recv()).await.expect("the end in time").is_none());
     stage.wait_for_backends(&stage.client().await, 0).await;
 }
 
@@ -64,7 +64,7 @@ async fn shutdown_does_not_wait_for_stalled_connection() {
     });
     tokio::task::yield_now().await;
     let start = Instant::now();
-    timeout(PATIENCE, listener.shutdown()).await.expect("an end");
+    timeout(WAIT_MAX, listener.shutdown()).await.expect("an end");
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
 }
@@ -73,7 +73,7 @@ async fn shutdown_does_not_wait_for_stalled_connection() {
 async fn shutdown_without_a_connection_is_immediate() {
     let stage = Stage::new().await;
     stage.proxy.refuse();
-    let listener = stage.listener().backoff(PATIENCE, PATIENCE).start().unwrap();
+    let listener = stage.listener().backoff(WAIT_MAX, WAIT_MAX).start().unwrap();
     let mut subscription = listener.subscribe(&unique("never")).await.unwrap();
     eventually("waiting to connect again", async || listener.status().phase() == Phase::Backoff).await;
     timeout(Duration::from_secs(4), listener.shutdown()).await.expect("no waiting for the backoff");
@@ -102,7 +102,7 @@ async fn a_refused_listener_says_why_and_tries_again() {
     let mut config: tokio_postgres::Config = SANDBOX.url().parse().unwrap();
     config.dbname("no_such_database");
     let listener = Listener::builder(config).start().unwrap();
-    let error = timeout(PATIENCE, listener.wait_connected()).await.expect("at once").unwrap_err();
+    let error = timeout(WAIT_MAX, listener.wait_connected()).await.expect("at once").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("no_such_database"), "{error}");
     eventually("it tries again", async || listener.status().failures() > 2).await;

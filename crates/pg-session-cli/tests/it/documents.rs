@@ -10,7 +10,7 @@ use pg_session::{Config, Migrations, SessionManager};
 use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::web::http::HttpBrowser;
 
 /// A block that no test runs does not compile: it has a function that nothing calls.
@@ -68,7 +68,7 @@ async fn the_program_of_the_readme_counts_visits() {
     std::thread::spawn(|| blocks::readme_1::main().expect("the program runs"));
     let address = tokio::task::spawn_blocking(|| {
         let addresses = ADDRESSES.1.lock().expect("one test waits");
-        addresses.recv_timeout(PATIENCE).expect("the program serves")
+        addresses.recv_timeout(WAIT_MAX).expect("the program serves")
     });
     let page = format!("http://{}/", address.await.expect("an address"));
     let mut browser = HttpBrowser::new();

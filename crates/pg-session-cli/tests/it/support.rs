@@ -15,7 +15,7 @@ use pg_sandbox::Sandbox;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// Longer than anything here takes, so that a hang is a failure and not a hang.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at what other processes do.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -59,7 +59,7 @@ impl Program {
 
     /// Reads on until a line has all of `texts` in it. Answers with all that was read so far.
     pub fn read_until(&mut self, texts: &[&str]) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             let line = self.next_line(deadline);
             let line = line.unwrap_or_else(|| panic!("the program ended before {texts:?}: {}", self.read));
@@ -96,7 +96,7 @@ impl Program {
 
     /// Waits for the end of the output, and then of the program.
     pub fn finish(&mut self) -> End {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         while self.lines.is_some() {
             match self.next_line(deadline) {
                 Some(line) => self.read.push_str(&line),
@@ -164,7 +164,7 @@ impl World {
             .await
             > 0
         {
-            assert!(began.elapsed() < PATIENCE, "connections are still open");
+            assert!(began.elapsed() < WAIT_MAX, "connections are still open");
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
@@ -192,7 +192,7 @@ pub fn assert_no_sandbox_is_left(mark: &str) {
         if left.0.is_empty() && left.1.is_empty() {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "left behind: {left:?}");
+        assert!(began.elapsed() < WAIT_MAX, "left behind: {left:?}");
         thread::sleep(POLL_INTERVAL);
     }
 }

@@ -19,7 +19,7 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
 });
 
 /// How long a test waits for something that should take milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at something that sends no signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -121,9 +121,9 @@ pub fn config(schema: &str) -> Config {
     schema.clone_into(&mut config.schema);
     config.migrations = Migrations::Apply;
     config.pool_connections_max = 4;
-    config.query_timeout = PATIENCE;
+    config.query_timeout = WAIT_MAX;
     // A test that locks a row waits until a statement waits for it.
-    config.row_lock_wait = PATIENCE;
+    config.row_lock_wait = WAIT_MAX;
     config
 }
 
@@ -135,7 +135,7 @@ async fn node(url: &str, config: Config) -> SessionManager {
 
 /// Awaits something that should take milliseconds.
 pub async fn in_time<F: IntoFuture>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future.into_future()).await {
+    match tokio::time::timeout(WAIT_MAX, future.into_future()).await {
         Ok(output) => output,
         Err(_) => panic!("never happened: {what}"),
     }
@@ -145,7 +145,7 @@ pub async fn in_time<F: IntoFuture>(what: &str, future: F) -> F::Output {
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !in_time(what, condition()).await {
-        assert!(began.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(began.elapsed() < WAIT_MAX, "never happened: {what}");
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

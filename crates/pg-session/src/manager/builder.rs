@@ -201,8 +201,8 @@ impl Builder {
         if !owns_listener {
             manager.0.keep_proving();
         }
-        let patience = manager.0.core.config.query_timeout.max(START_WAIT_MIN);
-        if let Begun::Untrusted(cause) = manager.0.begin_listening(way, patience).await? {
+        let wait_max = manager.0.core.config.query_timeout.max(START_WAIT_MIN);
+        if let Begun::Untrusted(cause) = manager.0.begin_listening(way, wait_max).await? {
             warn!(cause, "the listener is not in sync yet, sessions are read from the database until it is");
         }
         Ok(manager)

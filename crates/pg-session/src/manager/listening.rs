@@ -38,9 +38,9 @@ impl Way {
 }
 
 impl Node {
-    /// Waits until the node is trusted, for `patience`. An error is a mistake in the configuration. An outage is none: it
+    /// Waits until the node is trusted, for `wait_max`. An error is a mistake in the configuration. An outage is none: it
     /// passes.
-    pub(super) async fn begin_listening(&self, way: Way, patience: Duration) -> Result<Begun, Error> {
+    pub(super) async fn begin_listening(&self, way: Way, wait_max: Duration) -> Result<Begun, Error> {
         let mut changes = self.trust.watch();
         let begin = async {
             self.listener.wait_connected().await.map_err(|error| refused(way, error))?;
@@ -48,7 +48,7 @@ impl Node {
             let _ = changes.wait_for(|standing| self.core.policy.clock.now() < standing.until).await;
             Ok(())
         };
-        match tokio::time::timeout(patience, begin).await {
+        match tokio::time::timeout(wait_max, begin).await {
             Ok(begun) => return begun.map(|()| Begun::Trusted),
             Err(_) if self.receives_another_server() => return Err(another_server()),
             Err(_) => {}

@@ -48,10 +48,10 @@ impl Database {
         work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let Self { pool, suspicion, canceller, .. } = self;
-        // Only the statement has the patience for any number of rows. A connection that hangs while it is made, to a server
+        // Only the statement may wait for any number of rows. A connection that hangs while it is made, to a server
         // that is gone, keeps a logout, and all behind it, no longer than it keeps a read.
-        let patience = deadline.saturating_duration_since(Instant::now()).min(self.timeout);
-        let busy = Busy::new(connection::take(pool, suspicion, patience).await?, canceller);
+        let wait_max = deadline.saturating_duration_since(Instant::now()).min(self.timeout);
+        let busy = Busy::new(connection::take(pool, suspicion, wait_max).await?, canceller);
         let Some(connection) = busy.get() else { return Err(Failure::no_answer(share)) };
         let end = deadline.min(Instant::now() + share);
         let Ok(outcome) = tokio::time::timeout_at(end, work(connection)).await else {

@@ -1,4 +1,4 @@
-//! One connection of the pool for one statement: taken with patience, closed if its statement did not end, and then the
+//! One connection of the pool for one statement: taken within a bound, closed if its statement did not end, and then the
 //! statement ends on the server, too.
 //!
 //! A server process does not notice that its client has gone while it waits for a lock. So a statement that timed out
@@ -147,11 +147,11 @@ impl Suspicion {
     }
 }
 
-/// Takes a connection within `patience`. While the server has no connection left, waits for one of the pool to come back.
+/// Takes a connection within `wait_max`. While the server has no connection left, waits for one of the pool to come back.
 ///
 /// After a connection was lost, older ones are asked for an answer. If one is silent, all idle ones are closed.
-pub(super) async fn take(pool: &Pool, suspicion: &Suspicion, patience: Duration) -> Result<Object, Failure> {
-    let deadline = Instant::now() + patience;
+pub(super) async fn take(pool: &Pool, suspicion: &Suspicion, wait_max: Duration) -> Result<Object, Failure> {
+    let deadline = Instant::now() + wait_max;
     let mut pause = FULL_SERVER.first;
     loop {
         match tokio::time::timeout_at(deadline, pool.get()).await {
@@ -172,7 +172,7 @@ pub(super) async fn take(pool: &Pool, suspicion: &Suspicion, patience: Duration)
                 pause = FULL_SERVER.after(pause);
             }
             Ok(Err(error)) => return Err(Failure::not_sent(from_pool_error(&error))),
-            Err(_) => return Err(Failure::not_sent(no_connection(patience))),
+            Err(_) => return Err(Failure::not_sent(no_connection(wait_max))),
         }
     }
 }

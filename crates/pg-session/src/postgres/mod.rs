@@ -363,7 +363,7 @@ impl Database {
     }
 
     /// How long a write of one session is tried.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn blocked_max(&self) -> Duration {
         self.timeout
     }
 

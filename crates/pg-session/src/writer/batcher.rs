@@ -106,9 +106,9 @@ impl<R: Request> Batcher<R> {
         if !finished.retry && finished.blocked.is_empty() {
             return;
         }
-        let patience = R::patience(&self.core);
+        let blocked_max = R::blocked_max(&self.core);
         for job in finished.blocked.drain(..) {
-            if let Some((job, waited)) = blocked.add(job, patience) {
+            if let Some((job, waited)) = blocked.add(job, blocked_max) {
                 in_flight.release(&job);
                 job.fail(Failure::blocked(waited).into_write_error(), &self.core);
             }

@@ -1,7 +1,7 @@
 //! The jobs of a lane that need rows which other transactions have locked.
 //!
 //! They hold no connection and no place of a statement. One query finds those whose rows have become free, again and again;
-//! these are written. A job that stays blocked for longer than its patience fails.
+//! these are written. A job that stays blocked for longer than its `blocked_max` fails.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -48,11 +48,11 @@ impl<R: Request> Blocked<R> {
         self.retry_at
     }
 
-    /// Adds a job; returns it with the time that it was blocked if that is as long as `patience`.
-    pub(super) fn add(&mut self, job: Pending<R>, patience: Duration) -> Option<(Pending<R>, Duration)> {
+    /// Adds a job; returns it with the time that it was blocked if that is as long as `blocked_max`.
+    pub(super) fn add(&mut self, job: Pending<R>, blocked_max: Duration) -> Option<(Pending<R>, Duration)> {
         let now = tokio::time::Instant::now();
         let since = *self.since.entry(job.key()).or_insert(now);
-        if now - since >= patience {
+        if now - since >= blocked_max {
             self.since.remove(&job.key());
             return Some((job, now - since));
         }

@@ -161,7 +161,7 @@ impl Request for BulkRequest {
         Outcome::Done(count)
     }
 
-    fn patience(core: &Core) -> Duration {
+    fn blocked_max(core: &Core) -> Duration {
         core.database.long_patience()
     }
 }

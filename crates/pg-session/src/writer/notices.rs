@@ -47,7 +47,7 @@ async fn run(core: Arc<Core>, stop: CancellationToken) {
     if core.unnotified.snapshot().is_empty() {
         return;
     }
-    if tokio::time::timeout(core.database.patience(), settle(&core)).await.is_err() {
+    if tokio::time::timeout(core.database.blocked_max(), settle(&core)).await.is_err() {
         warn!(
             sessions = core.unnotified.snapshot().sessions.len(),
             "shut down before the other nodes were notified of updates whose outcome is unknown"
@@ -76,7 +76,7 @@ async fn round(core: &Core) -> Result<(), Failure> {
     if pending.all {
         core.database.notify_drop(Scope::All).await?;
         // Each statement that was under way has ended by then.
-        tokio::time::sleep(core.database.patience()).await;
+        tokio::time::sleep(core.database.blocked_max()).await;
         core.database.notify_drop(Scope::All).await?;
         core.unnotified.settle_all();
     }

@@ -72,8 +72,8 @@ pub(crate) trait Request: Sized + Send + Sync + 'static {
     }
 
     /// How long a request whose row is locked is tried again.
-    fn patience(core: &Core) -> Duration {
-        core.database.patience()
+    fn blocked_max(core: &Core) -> Duration {
+        core.database.blocked_max()
     }
 
     /// Drops from memory what the failed request may have changed.

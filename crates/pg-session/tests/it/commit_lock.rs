@@ -14,7 +14,7 @@ use pg_session::{Config, ErrorKind, Session, SessionManager, UpdateError};
 
 use crate::fixtures::{all, hit, in_time, make, n, read};
 use crate::statement_modes::pool;
-use crate::support::{PATIENCE, World, eventually};
+use crate::support::{WAIT_MAX, World, eventually};
 use crate::tables::stored_version;
 
 /// Far longer than a statement waits for a locked row.
@@ -278,7 +278,7 @@ async fn a_login_waits_for_another_commit_that_notifies() {
     let login = async { node.rotate(&mut anonymous).user(1).await };
     scene.behind_another_commit("a rotation that evicts", login).await.unwrap();
     assert!(node.get(new.id()).bypass_cache().await.unwrap().is_none(), "it was evicted");
-    let lease = node.locks().session_lock(anonymous.id(), "x").wait(PATIENCE).await.unwrap();
+    let lease = node.locks().session_lock(anonymous.id(), "x").wait(WAIT_MAX).await.unwrap();
     scene.behind_another_commit("a rotation", async { node.rotate(&mut anonymous).await }).await.unwrap();
     drop(lease);
     scene.assert_none_was_repeated();

@@ -9,7 +9,7 @@ use pg_sandbox::Proxy;
 use pg_session::{Config, Session, SessionId, SessionManager};
 use tokio_postgres::config::Host;
 
-use crate::support::{PATIENCE, World};
+use crate::support::{WAIT_MAX, World};
 
 impl World {
     /// A configuration without a limit of sessions per user, and with queues for whatever a test throws at them.
@@ -60,7 +60,7 @@ pub fn driver_config(url: &str) -> tokio_postgres::Config {
 
 /// Awaits something that should take milliseconds.
 pub async fn in_time<F: IntoFuture>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future.into_future()).await {
+    match tokio::time::timeout(WAIT_MAX, future.into_future()).await {
         Ok(output) => output,
         Err(_) => panic!("never happened: {what}"),
     }

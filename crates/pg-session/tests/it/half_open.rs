@@ -210,12 +210,12 @@ async fn unreachable_postgresql_fails_logout_within_write_timeout() {
     let wire = world.proxy().await;
     let mut config = quick(&world);
     config.query_timeout = Duration::from_millis(400);
-    let patience = config.query_timeout * 5;
+    let wait_max = config.query_timeout * 5;
     let node = SessionManager::connect(&wire.url_for(&world.url), config).await.unwrap();
     let id = make(&node, 1).await[0].id();
     let user = UserId::from(7);
     wire.stall();
-    let outcome = tokio::time::timeout(patience, node.delete(id)).await.expect("no answer");
+    let outcome = tokio::time::timeout(wait_max, node.delete(id)).await.expect("no answer");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "it was sent");
     wire.cut();
     // A connection that was cut is found by its next user, so new ones are made, and hang.
@@ -224,9 +224,9 @@ async fn unreachable_postgresql_fails_logout_within_write_timeout() {
         async || matches!(node.delete(id).await, Err(error) if error.kind() == ErrorKind::Timeout),
     )
     .await;
-    let outcome = tokio::time::timeout(patience, node.delete(id)).await.expect("no answer");
+    let outcome = tokio::time::timeout(wait_max, node.delete(id)).await.expect("no answer");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout, "nothing was sent");
-    let outcome = tokio::time::timeout(patience, node.user(user).delete()).await.expect("no answer");
+    let outcome = tokio::time::timeout(wait_max, node.user(user).delete()).await.expect("no answer");
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout, "nothing was sent");
     wire.heal();
     eventually("the node works again by itself", async || node.delete(id).await.is_ok()).await;

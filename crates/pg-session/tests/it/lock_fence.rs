@@ -7,7 +7,7 @@ use pg_session::{Fence, LockError, SessionManager};
 use tokio_postgres::Client;
 
 use crate::fixtures::in_time;
-use crate::support::{PATIENCE, World};
+use crate::support::{WAIT_MAX, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_fence_grows_across_releases_expiries_drops_and_thefts() {
@@ -20,7 +20,7 @@ async fn the_fence_grows_across_releases_expiries_drops_and_thefts() {
     let mut last = 0;
     for round in 0..24 {
         let node = if round % 2 == 0 { &a } else { &b };
-        let lease = node.locks().lock("x").wait(PATIENCE).await.unwrap();
+        let lease = node.locks().lock("x").wait(WAIT_MAX).await.unwrap();
         let fence = lease.fence().get();
         assert!(fence > last, "{fence} after {last}, round {round}");
         last = fence;
@@ -44,7 +44,7 @@ async fn control_without_the_fence_an_overtaken_holder_is_accepted() {
     }
     let overtaken = a.locks().try_lock("x").await.unwrap();
     client.batch_execute("UPDATE session_locks SET expires_at = clock_timestamp()").await.unwrap();
-    let next = b.locks().lock("x").wait(PATIENCE).await.unwrap();
+    let next = b.locks().lock("x").wait(WAIT_MAX).await.unwrap();
     assert_eq!(write(&client, next.fence()).await, i64::from(BATCH));
     assert_eq!(
         write(&client, overtaken.fence()).await,
@@ -135,13 +135,13 @@ async fn no_write_is_accepted_with_lower_fence() {
 
 /// One acquisition and its writes; every third holder is overtaken in the middle of them.
 async fn work(node: &SessionManager, client: &Client, turn: usize, statements: usize) -> i64 {
-    let lease = node.locks().lock("x").wait(PATIENCE).lease(Duration::from_secs(10)).await.unwrap();
+    let lease = node.locks().lock("x").wait(WAIT_MAX).lease(Duration::from_secs(10)).await.unwrap();
     let mut accepted = write(client, lease.fence()).await;
     if turn.is_multiple_of(3) {
         let expire = "UPDATE session_locks SET expires_at = clock_timestamp() WHERE fence = $1";
         client.execute(expire, &[&lease.fence().get()]).await.unwrap();
         // Another holder takes it and writes: this holder's next write comes after that.
-        let next = node.locks().lock("x").wait(PATIENCE).await.unwrap();
+        let next = node.locks().lock("x").wait(WAIT_MAX).await.unwrap();
         assert!(next.fence() > lease.fence());
         accepted += write(client, next.fence()).await;
         next.release().await.unwrap();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::fixtures::in_time;
 use crate::lock::{assert_held, free};
-use crate::support::{PATIENCE, World, eventually};
+use crate::support::{WAIT_MAX, World, eventually};
 
 /// Long enough for a busy machine to renew it in time.
 const LEASE: Duration = Duration::from_secs(3);
@@ -97,7 +97,7 @@ async fn answers_to_renewals_that_never_come_end_the_lease_in_time() {
     wire.drop_direction(Direction::ToClient);
     assert_expires(&lease, cut_at, left).await;
     assert!(matches!(lease.release().await, Err(LockError::Expired)));
-    let next = in_time("it ends in the database, too", near.locks().lock("x").wait(PATIENCE)).await.unwrap();
+    let next = in_time("it ends in the database, too", near.locks().lock("x").wait(WAIT_MAX)).await.unwrap();
     next.release().await.unwrap();
 }
 
@@ -136,7 +136,7 @@ async fn a_paused_server_ends_the_lease_in_time() {
     assert_expires(&lease, cut_at, left).await;
     sandbox.resume().unwrap();
     assert!(matches!(lease.release().await, Err(LockError::Expired)));
-    in_time("another node gets it", b.locks().lock("x").wait(PATIENCE))
+    in_time("another node gets it", b.locks().lock("x").wait(WAIT_MAX))
         .await
         .unwrap()
         .release()
@@ -201,7 +201,7 @@ async fn waiter_with_lost_answer_gets_the_lock_it_took() {
     far.locks().try_lock("x").await.unwrap().release().await.unwrap();
     wire.drop_direction(Direction::ToClient);
     let waiting = far.clone();
-    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(PATIENCE).await });
+    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(WAIT_MAX).await });
     eventually("it is taken", async || near.locks().holder("x").await.unwrap().is_some()).await;
     let taken = near.locks().holder("x").await.unwrap().unwrap();
     wire.heal();
@@ -244,7 +244,7 @@ async fn an_acquisition_that_nobody_waits_for_any_more_is_given_back() {
     wire.heal();
     // It may arrive or not; either way nobody keeps it.
     in_time("it is free", async {
-        near.locks().lock("x").wait(PATIENCE).await.unwrap().release().await.unwrap();
+        near.locks().lock("x").wait(WAIT_MAX).await.unwrap().release().await.unwrap();
     })
     .await;
     assert!(far.shutdown(Duration::from_secs(10)).await.is_complete());

@@ -12,7 +12,7 @@ use pg_session::{Loss, SessionManager};
 
 use crate::fixtures::in_time;
 use crate::lock::assert_held;
-use crate::support::{PATIENCE, World, eventually};
+use crate::support::{WAIT_MAX, World, eventually};
 
 const LEASE: Duration = Duration::from_secs(2);
 const URL: &str = "PG_SESSION_TEST_HOLDER_URL";
@@ -50,7 +50,7 @@ impl Holder {
     }
 
     fn says(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("the holder says something")
+        self.lines.recv_timeout(WAIT_MAX).expect("the holder says something")
     }
 
     fn go_on(&mut self) {
@@ -90,7 +90,7 @@ async fn holder_stopped_for_two_leases_loses_lock_and_writes() {
     assert_held(node.locks().try_lock("x").await);
 
     holder.signal("STOP");
-    let next = in_time("its lease ends", node.locks().lock("x").wait(PATIENCE)).await.unwrap();
+    let next = in_time("its lease ends", node.locks().lock("x").wait(WAIT_MAX)).await.unwrap();
     assert!(next.fence().get() > fence);
     let write = "UPDATE guarded SET fence = $1 WHERE fence <= $1";
     assert_eq!(client.execute(write, &[&next.fence().get()]).await.unwrap(), 1);

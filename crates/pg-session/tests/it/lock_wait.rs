@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use crate::fixtures::in_time;
 use crate::lock::{assert_held, free};
-use crate::support::{PATIENCE, World, eventually};
+use crate::support::{WAIT_MAX, World, eventually};
 
 /// A waiter that is not woken looks after ten seconds.
 const WOKEN: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ async fn eight_tasks_on_two_nodes_exclude_each_other() {
             tokio::spawn(async move {
                 let mut fences = Vec::new();
                 for _ in 0..ROUNDS {
-                    let lease = node.locks().lock("x").wait(PATIENCE).await.unwrap();
+                    let lease = node.locks().lock("x").wait(WAIT_MAX).await.unwrap();
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "alone");
                     fences.push(lease.fence());
                     // The others have every opportunity to come in.
@@ -64,7 +64,7 @@ async fn a_waiter_is_woken_by_the_release_within_milliseconds() {
         let before = row_lock(&client).await;
         let waiting = b.clone();
         let waiter = tokio::spawn(async move {
-            let lease = waiting.locks().lock("x").wait(PATIENCE).await.unwrap();
+            let lease = waiting.locks().lock("x").wait(WAIT_MAX).await.unwrap();
             (lease, Instant::now())
         });
         eventually("the waiter has asked", async || row_lock(&client).await != before).await;
@@ -112,7 +112,7 @@ async fn a_waiter_gets_the_lock_of_a_holder_that_vanished() {
                     VALUES ('x', gen_random_uuid(), 7, clock_timestamp(), clock_timestamp() + interval '400 ms')";
     world.client().await.batch_execute(vanished).await.unwrap();
     let began = Instant::now();
-    let lease = node.locks().lock("x").wait(PATIENCE).await.unwrap();
+    let lease = node.locks().lock("x").wait(WAIT_MAX).await.unwrap();
     assert!(began.elapsed() < WOKEN, "by the holder's end, not by looking again");
     assert!(lease.fence().get() > 7);
     lease.release().await.unwrap();
@@ -124,8 +124,8 @@ async fn a_waiter_that_leaves_takes_nothing_and_holds_up_nobody() {
     let [a, b] = world.nodes().await;
     for _ in 0..20 {
         let lease = a.locks().try_lock("x").await.unwrap();
-        let mut first = Box::pin(b.locks().lock("x").wait(PATIENCE).into_future());
-        let mut second = Box::pin(b.locks().lock("x").wait(PATIENCE).into_future());
+        let mut first = Box::pin(b.locks().lock("x").wait(WAIT_MAX).into_future());
+        let mut second = Box::pin(b.locks().lock("x").wait(WAIT_MAX).into_future());
         for waiter in [&mut first, &mut second] {
             assert!(tokio::time::timeout(Duration::from_millis(2), waiter).await.is_err());
         }
@@ -142,7 +142,7 @@ type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Lease, LockError>> + Send 
 
 /// A waiter that has begun to wait.
 fn waiter(node: &SessionManager) -> Waiting<'_> {
-    let mut waiting = node.locks().lock("x").wait(PATIENCE).into_future();
+    let mut waiting = node.locks().lock("x").wait(WAIT_MAX).into_future();
     assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     waiting
 }
@@ -181,7 +181,7 @@ async fn a_deaf_node_gets_the_lock_by_looking() {
     let disconnected = world.node_hearing_through(&wire, world.roomy()).await;
     let lease = holder.locks().try_lock("x").await.unwrap();
     let waiting = disconnected.clone();
-    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(PATIENCE).await });
+    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(WAIT_MAX).await });
     wire.refuse();
     wire.cut();
     eventually("the node has lost its listener", async || disconnected.status().trusted_for.is_none()).await;
@@ -198,7 +198,7 @@ async fn release_missed_while_disconnected_wakes_on_reconnect() {
     let node = world.node_hearing_through(&wire, world.roomy()).await;
     let lease = holder.locks().try_lock("x").await.unwrap();
     let waiting = node.clone();
-    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(PATIENCE).await });
+    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(WAIT_MAX).await });
     // The release is notified and never arrives, and the node does not know.
     wire.drop_direction(Direction::ToClient);
     lease.release().await.unwrap();
@@ -224,7 +224,7 @@ async fn forged_releases_make_a_waiter_look_and_nothing_else() {
     let lease = a.locks().try_lock("x").await.unwrap();
     let before = row_lock(&client).await;
     let waiting = b.clone();
-    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(PATIENCE).await });
+    let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(WAIT_MAX).await });
     eventually("the waiter has asked", async || row_lock(&client).await != before).await;
     for _ in 0..100 {
         forge().await;

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::fixtures::{hit, make, n, read, update_all};
-use crate::support::{PATIENCE, World};
+use crate::support::{WAIT_MAX, World};
 
 #[tokio::test]
 async fn at_least_reads_past_an_older_version_in_memory() {
@@ -120,7 +120,7 @@ async fn only_a_read_that_touches_moves_the_last_access_in_the_table() {
         b.get(touched).await.unwrap().unwrap();
         b.get(untouched).no_touch().await.unwrap().unwrap();
     }
-    assert!(b.shutdown(PATIENCE).await.is_complete());
+    assert!(b.shutdown(WAIT_MAX).await.is_complete());
     let after = [last_access(&client, touched).await, last_access(&client, untouched).await];
     assert!(after[0] > before[0] + Duration::from_secs(3_000), "flushed by the shutdown");
     assert_eq!(after[1], before[1]);

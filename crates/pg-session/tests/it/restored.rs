@@ -207,7 +207,7 @@ async fn fences_grow_across_a_restore_and_a_lost_row() {
     let take = async || -> Result<[Lease; 2], LockError> {
         Ok([
             node.locks().try_lock("x").await?,
-            node.locks().session_lock(session, "x").wait(crate::support::PATIENCE).await?,
+            node.locks().session_lock(session, "x").wait(crate::support::WAIT_MAX).await?,
         ])
     };
     for round in 0..6 {

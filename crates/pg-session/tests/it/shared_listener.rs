@@ -6,7 +6,7 @@ use std::time::Duration;
 use pg_session::SessionManager;
 use pg_session::pg_listen::{Event, Listener};
 
-use crate::support::{PATIENCE, World, eventually};
+use crate::support::{WAIT_MAX, World, eventually};
 
 /// A listener that sends no barrier of its own for as long as a test lasts.
 fn listener(world: &World) -> Listener {
@@ -70,7 +70,7 @@ async fn an_applications_listener_outlives_the_node() {
     let world = World::new();
     let listener = listener(&world);
     let first = node(&world, &listener).await;
-    assert!(first.shutdown(PATIENCE).await.is_complete());
+    assert!(first.shutdown(WAIT_MAX).await.is_complete());
     let second = node(&world, &listener).await;
     let session = second.create(1).await.unwrap();
     assert!(second.get(session.id()).await.unwrap().unwrap().is_from_cache());

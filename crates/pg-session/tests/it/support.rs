@@ -17,7 +17,7 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
 });
 
 /// How long a test waits for something that should take milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// One test's place: a schema that no other test uses, on a server.
 pub struct World {
@@ -56,9 +56,9 @@ impl World {
         config.pool_connections_max = 4;
         config.sessions_per_user_max = 5;
         // A busy machine is not what these tests are about; those that are about time-outs set their own.
-        config.query_timeout = PATIENCE;
+        config.query_timeout = WAIT_MAX;
         // Tests of interleavings hold a row until the statement has met something else; `row_locks` has the default.
-        config.row_lock_wait = PATIENCE;
+        config.row_lock_wait = WAIT_MAX;
         config
     }
 
@@ -95,9 +95,9 @@ pub const NAP: Duration = Duration::from_millis(2);
 /// Waits until `condition` holds, asking again and again; a test fails if it never does.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let began = Instant::now();
-    let outcome = tokio::time::timeout(PATIENCE, async {
+    let outcome = tokio::time::timeout(WAIT_MAX, async {
         while !condition().await {
-            assert!(began.elapsed() < PATIENCE, "never happened: {what}");
+            assert!(began.elapsed() < WAIT_MAX, "never happened: {what}");
             tokio::time::sleep(NAP).await;
         }
     });

@@ -9,7 +9,7 @@ use rcgen::{
 use tokio_postgres::Client;
 
 use crate::fixtures::{driver_config, in_time};
-use crate::support::{PATIENCE, World};
+use crate::support::{WAIT_MAX, World};
 
 /// An authority, and a server with a certificate of it for `localhost`, not for 127.0.0.1.
 pub struct Secured {
@@ -194,7 +194,7 @@ async fn sslmode_and_sslrootcert_mean_what_libpq_means() {
         };
         assert_eq!(outcome, case.expected(), "{case:?}: {connected:?}");
         if let Ok(node) = connected {
-            assert!(node.shutdown(PATIENCE).await.is_complete());
+            assert!(node.shutdown(WAIT_MAX).await.is_complete());
         }
     };
     // Eight at once: most of the time is waiting.

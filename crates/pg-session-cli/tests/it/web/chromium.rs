@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::http::HttpBrowser;
-use crate::support::{PATIENCE, POLL_INTERVAL};
+use crate::support::{POLL_INTERVAL, WAIT_MAX};
 
 /// By which the protocol marks an element (W3C WebDriver, 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -105,7 +105,7 @@ impl Drop for Driver {
         // A browser that is just dying may still write.
         let began = Instant::now();
         while fs::remove_dir_all(&self.folder).is_err() && self.folder.exists() {
-            assert!(began.elapsed() < PATIENCE, "cannot remove {}", self.folder.display());
+            assert!(began.elapsed() < WAIT_MAX, "cannot remove {}", self.folder.display());
             thread::sleep(POLL_INTERVAL);
         }
     }
@@ -133,7 +133,7 @@ impl Browser {
         let began = Instant::now();
         while self.eval(expression).await != json!(true) {
             let page = self.eval("document.body.innerText").await;
-            assert!(began.elapsed() < PATIENCE, "never true: {expression}; the page says: {page}");
+            assert!(began.elapsed() < WAIT_MAX, "never true: {expression}; the page says: {page}");
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }

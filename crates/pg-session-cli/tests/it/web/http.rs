@@ -8,7 +8,7 @@ use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 /// A client that keeps the demo's cookie, which is the same for all ports.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl HttpBrowser {
             request = request.header(COOKIE, cookie);
         }
         let request = request.body(Full::from(body)).expect("a request");
-        let answer = tokio::time::timeout(PATIENCE, self.client.request(request)).await;
+        let answer = tokio::time::timeout(WAIT_MAX, self.client.request(request)).await;
         let (head, body) = answer.expect("an answer in time").expect("an answer").into_parts();
         self.keep(&head.headers);
         let body = body.collect().await.expect("a body").to_bytes();

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{self, PATIENCE, POLL_INTERVAL, Program};
+use crate::support::{self, POLL_INTERVAL, Program, WAIT_MAX};
 
 /// The demo with its three nodes, on free ports.
 pub struct Site {
@@ -53,7 +53,7 @@ impl Site {
         for url in self.nodes() {
             let port: u16 = url.trim_start_matches("http://localhost:").parse().expect("a port");
             while TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                assert!(began.elapsed() < PATIENCE, "a node still listens on {url}");
+                assert!(began.elapsed() < WAIT_MAX, "a node still listens on {url}");
                 std::thread::sleep(POLL_INTERVAL);
             }
         }

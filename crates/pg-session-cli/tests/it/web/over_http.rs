@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Site;
 use super::http::HttpBrowser;
-use crate::support::{PATIENCE, POLL_INTERVAL, Program};
+use crate::support::{POLL_INTERVAL, Program, WAIT_MAX};
 
 /// Asks again and again until `holds`.
 async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> Value, holds: impl Fn(&Value) -> bool) {
@@ -19,7 +19,7 @@ async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> Value, holds: impl
         if holds(&answer) {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "never happened: {what}; last: {answer}");
+        assert!(began.elapsed() < WAIT_MAX, "never happened: {what}; last: {answer}");
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
