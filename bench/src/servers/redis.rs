@@ -167,7 +167,7 @@ impl RedisDatabase {
     }
 }
 
-/// A connection that hears what is published and does nothing with it, for as long as this lives.
+/// A connection that receives what is published and does nothing with it, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Listener(JoinHandle<()>);
 
@@ -193,7 +193,7 @@ impl Watchdog {
         for (name, value) in persistence.settings() {
             command.arg(format!("--{name}")).arg(value);
         }
-        // A group of its own: Ctrl-C reaches this process, and the watchdog hears of its end through the pipe.
+        // A group of its own: Ctrl-C reaches this process, and the watchdog learns of its end through the pipe.
         let shell = command
             .process_group(0)
             .stdin(Stdio::piped())

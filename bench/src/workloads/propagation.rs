@@ -164,7 +164,7 @@ impl Bare {
     }
 }
 
-/// A connection that says when it hears something.
+/// A connection that says when it receives something.
 async fn hear(database: &Database) -> anyhow::Result<(Client, mpsc::UnboundedReceiver<Instant>)> {
     let (client, mut connection) = tokio_postgres::connect(&database.url, NoTls).await?;
     let (heard, received) = mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! Barriers: the proof of what has been heard.
+//! Barriers: the proof of what has been received.
 //!
 //! A barrier is a NOTIFY with a nonce, sent on the listening connection to a channel private to this
 //! listener. PostgreSQL delivers notifications in the order of commits, and the barrier is a commit like any

@@ -1,4 +1,4 @@
-//! What a subscription hears.
+//! What a subscription receives.
 //!
 //! The events of one subscription, in order, are `(Listening (Notification | InSync)* Lost)*`; after an
 //! overflow a `Lost` may follow another `Lost`, because what stood between them was thrown away with the

@@ -54,7 +54,7 @@ impl Listener {
     pub async fn subscribe(&self, channel: &str) -> Result<Subscription, Error> {
         let channel = Channel::new(channel)?;
         let queue = Arc::new(Queue::new(self.queue_events_max));
-        // Made before the task hears of the queue, so that dropping this future drops it and the task forgets
+        // Made before the task learns of the queue, so that dropping this future drops it and the task forgets
         // the queue.
         let subscription = Subscription::new(channel.clone(), Arc::clone(&queue), Arc::clone(&self.dropped));
         let (reply, answer) = oneshot::channel();
@@ -86,7 +86,7 @@ impl Listener {
     }
 
     /// Sends a notification over the listening connection, in a transaction of its own. When this returns, it
-    /// is committed: every listener will hear of it. To notify inside your own transaction, use
+    /// is committed: every listener will learn of it. To notify inside your own transaction, use
     /// [`NotifyQuery`].
     ///
     /// # Errors

@@ -23,7 +23,7 @@ const SQL: &str = "SELECT pg_catalog.pg_notify($1, $2)";
 /// let transaction = client.transaction().await?;
 /// transaction.execute("UPDATE stock SET n = n - 1 WHERE item = 7", &[]).await?;
 /// pg_listen::NotifyQuery::new("stock", "7")?.execute(&transaction).await?;
-/// transaction.commit().await?; // only now do listeners hear of it
+/// transaction.commit().await?; // only now do listeners learn of it
 /// # Ok(())
 /// # }
 /// ```

@@ -1,6 +1,6 @@
 //! Who subscribes to what, and what each subscription has been promised. Owned by the task; no locks, no I/O.
 //!
-//! A subscription is in one [`Hearing`]. It receives `Lost` exactly once per loss, because only one that
+//! A subscription is in one [`Reception`]. It receives `Lost` exactly once per loss, because only one that
 //! `Listens` can lose anything; and it receives `InSync` only for barriers sent after its `Listening`, because
 //! an earlier one proves nothing about it.
 
@@ -31,14 +31,14 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct Subscriber {
     queue: Arc<Queue>,
-    hearing: Hearing,
+    reception: Reception,
 }
 
 /// What a subscription gets now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hearing {
+enum Reception {
     /// LISTEN is not in force: nothing.
-    Deaf,
+    Disconnected,
     /// Every notification; `InSync` for barriers from this number on.
     Listens(BarrierNumber),
     /// Nothing, until a barrier of this number or a later one is back.
@@ -76,7 +76,10 @@ impl Registry {
         if let Some(message) = limit {
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
-        self.channels.entry(channel).or_default().push(Subscriber { queue, hearing: Hearing::Deaf });
+        self.channels
+            .entry(channel)
+            .or_default()
+            .push(Subscriber { queue, reception: Reception::Disconnected });
         self.subscriptions += 1;
         self.changed = true;
         Ok(())
@@ -115,8 +118,8 @@ impl Registry {
     pub(crate) fn listening(&mut self, channel: &Channel, barrier: BarrierNumber) -> bool {
         let mut any = false;
         for subscriber in self.channels.get_mut(channel).into_iter().flatten() {
-            if subscriber.hearing == Hearing::Deaf {
-                subscriber.hearing = Hearing::Listens(barrier);
+            if subscriber.reception == Reception::Disconnected {
+                subscriber.reception = Reception::Listens(barrier);
                 let _ = subscriber.push(Event::Listening, barrier);
                 any = true;
             }
@@ -128,7 +131,7 @@ impl Registry {
     pub(crate) fn deliver(&mut self, notification: &Notification, barrier: BarrierNumber) -> Delivered {
         let mut delivered = Delivered::All;
         for subscriber in self.channels.get_mut(notification.channel()).into_iter().flatten() {
-            if let Hearing::Listens(_) = subscriber.hearing {
+            if let Reception::Listens(_) = subscriber.reception {
                 let event = Event::Notification(notification.clone());
                 if subscriber.push(event, barrier) == Pushed::Overflowed {
                     delivered = Delivered::SomeOverflowed;
@@ -147,10 +150,10 @@ impl Registry {
     ) -> Delivered {
         let mut delivered = Delivered::All;
         for subscriber in self.channels.values_mut().flatten() {
-            let resumed = match subscriber.hearing {
-                Hearing::Listens(from) if from <= number => Pushed::Queued,
-                Hearing::Overflowed(from) if from <= number => {
-                    subscriber.hearing = Hearing::Listens(number);
+            let resumed = match subscriber.reception {
+                Reception::Listens(from) if from <= number => Pushed::Queued,
+                Reception::Overflowed(from) if from <= number => {
+                    subscriber.reception = Reception::Listens(number);
                     subscriber.push(Event::Listening, barrier)
                 }
                 _ => continue,
@@ -167,10 +170,10 @@ impl Registry {
     /// The connection is lost: each listening subscription receives `Lost`.
     pub(crate) fn lost(&mut self, reason: LostReason) {
         for subscriber in self.channels.values_mut().flatten() {
-            if let Hearing::Listens(_) = subscriber.hearing {
+            if let Reception::Listens(_) = subscriber.reception {
                 let _ = subscriber.queue.push(Event::Lost(reason));
             }
-            subscriber.hearing = Hearing::Deaf;
+            subscriber.reception = Reception::Disconnected;
         }
     }
 
@@ -197,7 +200,7 @@ impl Subscriber {
     fn push(&mut self, event: Event, barrier: BarrierNumber) -> Pushed {
         let pushed = self.queue.push(event);
         if pushed == Pushed::Overflowed {
-            self.hearing = Hearing::Overflowed(barrier);
+            self.reception = Reception::Overflowed(barrier);
         }
         pushed
     }

@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     staff.demote();
     println!("dropped from {} sessions", a.user(ann).remove_attribute("roles").await?);
-    b.catch_up().await?; // the other node hears of it within milliseconds; here we want to be sure
+    b.catch_up().await?; // the other node learns of it within milliseconds; here we want to be sure
 
     println!("laptop, on a: {:?}", roles(&a, laptop, &staff).await?);
     println!("phone, on b: {:?}", roles(&b, phone, &staff).await?);

@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("queries for these: {}", b.status().loads.statements - queries);
 
     // After a change the client gets a new cookie with the new version. The next request goes to the other node, which
-    // may not have heard of it: it does not answer with less than the cookie says.
+    // may not have learned of it: it does not answer with less than the cookie says.
     session.set("name", "Ann Smith")?;
     a.save(&mut session).await?;
     let newer = signer.issue(session.id(), session.version()).expose_into();

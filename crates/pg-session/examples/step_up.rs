@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let session = step_up(&a, id, "correct horse").await?;
     println!("the password was typed, version {}", session.version());
-    b.catch_up().await?; // the other node hears of it within milliseconds; here we want to be sure
+    b.catch_up().await?; // the other node learns of it within milliseconds; here we want to be sure
     println!("change the e-mail address on a: {}", change_address(&a, id).await?);
     println!("change the e-mail address on b: {}", change_address(&b, id).await?);
 

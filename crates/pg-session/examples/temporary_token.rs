@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let id = a.create(UserId::named("ann")).await?.id();
     println!("a calls the bank with {}", token(&a, id, &bank).await?);
     println!("a calls again with {}", token(&a, id, &bank).await?);
-    b.catch_up().await?; // the other node hears of it within milliseconds; here we want to be sure
+    b.catch_up().await?; // the other node learns of it within milliseconds; here we want to be sure
     println!("b calls with {}", token(&b, id, &bank).await?);
 
     while a.get(id).await?.is_some_and(|session| session.contains("bank_token")) {

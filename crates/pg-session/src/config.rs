@@ -69,7 +69,7 @@ pub struct Config {
     /// How long an unchanged session stays in memory before it is read again. Default 48 hours: a backstop only.
     #[serde(with = "humantime_serde")]
     pub cache_ttl: Duration,
-    /// **The revocation bound.** A node that has not proved for this long that it hears the database stops serving
+    /// **The revocation bound.** A node that has not proved for this long that it receives the database's notifications stops serving
     /// from memory. Default 6 s, 500 ms to 10 min. Shorter costs more barriers (one each third of it per node, and
     /// each wakes every listener of the database); longer serves revoked sessions longer when the network fails.
     #[serde(with = "humantime_serde")]

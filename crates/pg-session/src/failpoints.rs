@@ -17,7 +17,7 @@ pub enum Guard {
     Expiry = 8,
     /// A failed combined statement is not split.
     Split = 16,
-    /// The outcome of an own write enters the memory whatever was seen or heard since it left.
+    /// The outcome of an own write enters the memory whatever was seen or received since it left.
     PublishOrder = 32,
     /// Every holder of a lock is given the same fence.
     Fence = 64,

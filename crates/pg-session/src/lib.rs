@@ -125,7 +125,7 @@ mod version;
 mod cache;
 mod postgres;
 mod signing;
-// Floor 2: reading, writing, hearing.
+// Floor 2: reading, writing, invalidating.
 mod cleanup;
 mod contention;
 mod core;

@@ -1,7 +1,7 @@
 //! Loads missing sessions: one query for all who miss the same one, one statement for all that are missed together.
 //!
 //! A lone miss leaves at once; misses during a statement share the next one. A read may
-//! also join a load that is *already* under way, but only if the node is trusted and has heard nothing about that
+//! also join a load that is *already* under way, but only if the node is trusted and has received nothing about that
 //! session since the load's ticket: then the load's answer is as good as a hit at this moment. Any other read waits
 //! for a query that leaves after it began, or it could be shown a state from before its own last write.
 //!

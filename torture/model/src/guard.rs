@@ -63,7 +63,7 @@ guards! {
     JoinEpoch,
     /// `loader.rs`, `load`: only a trusted node joins a load under way.
     JoinTrusted,
-    /// `loader.rs`, `enqueue`: nothing was heard of the session since the load's ticket.
+    /// `loader.rs`, `enqueue`: no notification named the session since the load's ticket.
     JoinCurrent,
     /// `manager/get.rs`, `hit`: before the end of the trust.
     TrustWindow,

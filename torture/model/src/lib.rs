@@ -8,7 +8,7 @@
 //! Node       Cache     one stripe, one slot            crates/pg-session/src/cache
 //!            Reading   get, and the loader             manager/get.rs, loader.rs
 //!            Writing   update and delete               writer/
-//!            Hearing   notifications, barriers, loss   invalidation/, crates/pg-listen
+//!            Listening   notifications, barriers, loss   invalidation/, crates/pg-listen
 //! Gaps       between a commit and its notification  postgres/update_call.rs, writer/notices.rs
 //! World      all of it, and what may happen next
 //! Guard      what can be taken away;  Broken  what is broken then;  Tally  what was seen on the way
@@ -18,7 +18,7 @@ pub mod cache;
 pub mod database;
 pub mod gap;
 pub mod guard;
-pub mod hearing;
+pub mod listening;
 pub mod node;
 pub mod policy;
 pub mod promise;

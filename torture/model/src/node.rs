@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::database::Database;
-use crate::hearing::{Event, Hearing, Resync};
+use crate::listening::{Event, Listening, Resync};
 use crate::policy::Policy;
 use crate::reading::Reading;
 use crate::writing::Writing;
@@ -16,7 +16,7 @@ pub struct Node {
     pub cache: Cache,
     pub reading: Reading,
     pub writing: Writing,
-    pub hearing: Hearing,
+    pub listening: Listening,
 }
 
 impl Node {
@@ -25,13 +25,13 @@ impl Node {
             cache: Cache::new(),
             reading: Reading::new(),
             writing: Writing::new(),
-            hearing: Hearing::new(),
+            listening: Listening::new(),
         }
     }
 
     pub(crate) fn tick(&mut self, policy: &Policy) {
         self.reading.tick(policy);
-        self.hearing.tick(policy);
+        self.listening.tick(policy);
     }
 
     /// A session that a caller on this node holds, and may update.
@@ -43,7 +43,7 @@ impl Node {
         self.reading.canonical(policy, &self.cache);
         let load = self.reading.flight.as_mut().map(|flight| &mut flight.ticket);
         let write = self.writing.ticket();
-        let verify = self.hearing.ticket();
+        let verify = self.listening.ticket();
         self.cache.canonical(load.into_iter().chain(write).chain(verify));
     }
 
@@ -51,7 +51,7 @@ impl Node {
     pub(crate) fn recovers(&self, policy: &Policy, database: &Database) -> bool {
         let mut node = self.clone();
         for _ in 0..RECOVERY_STEPS_MAX {
-            if node.hearing.trust > 0 && node.cache.is_listening() {
+            if node.listening.trust > 0 && node.cache.is_listening() {
                 return true;
             }
             node.recover(policy, database);
@@ -62,7 +62,7 @@ impl Node {
     /// Whether nothing in memory is served that is older than the database holds, once `notified` has come as well.
     pub(crate) fn learns(mut self, policy: &Policy, notified: Option<Event>, database: &Database) -> bool {
         if let Some(event) = notified {
-            self.hearing.notify(event);
+            self.listening.notify(event);
         }
         for _ in 0..RECOVERY_STEPS_MAX {
             self.recover(policy, database);
@@ -74,17 +74,17 @@ impl Node {
     }
 
     fn recover(&mut self, policy: &Policy, database: &Database) {
-        let hearing = &mut self.hearing;
-        if hearing.may_notice_loss() {
-            hearing.lost();
-        } else if hearing.may_listen(policy) {
-            hearing.listen();
-        } else if !hearing.events.is_empty() {
-            hearing.hear(policy, &mut self.cache);
-        } else if hearing.resync != Resync::Idle {
-            hearing.resync(policy, &mut self.cache, database);
-        } else if hearing.may_send_barrier() {
-            hearing.send_barrier(policy);
+        let listening = &mut self.listening;
+        if listening.may_notice_loss() {
+            listening.lost();
+        } else if listening.may_listen(policy) {
+            listening.listen();
+        } else if !listening.events.is_empty() {
+            listening.receive(policy, &mut self.cache);
+        } else if listening.resync != Resync::Idle {
+            listening.resync(policy, &mut self.cache, database);
+        } else if listening.may_send_barrier() {
+            listening.send_barrier(policy);
         }
     }
 }

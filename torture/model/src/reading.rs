@@ -10,7 +10,7 @@
 use crate::cache::{Cache, Record, Slot, Ticket};
 use crate::database::Database;
 use crate::guard::Guard;
-use crate::hearing::Hearing;
+use crate::listening::Listening;
 use crate::policy::Policy;
 use crate::promise::{Broken, Floor};
 use crate::tally::Seen;
@@ -73,9 +73,9 @@ impl Reading {
         Self { reader: Reader::Idle, flight: None, answered: Version::ABSENT, broken: None }
     }
 
-    pub(crate) fn get(&mut self, hearing: &Hearing, database: &Database) {
+    pub(crate) fn get(&mut self, listening: &Listening, database: &Database) {
         let floor = Floor::new(self.answered, database.due());
-        let Hearing { trust, outlived_loss, .. } = *hearing;
+        let Listening { trust, outlived_loss, .. } = *listening;
         self.reader = Reader::Trusting { until: trust, outlived_loss, floor };
     }
 

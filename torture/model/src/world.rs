@@ -6,7 +6,7 @@ use stateright::{Model, Property};
 use crate::database::Database;
 use crate::gap::{Caller, Gaps};
 use crate::guard::Guard;
-use crate::hearing::{Event, Resync};
+use crate::listening::{Event, Resync};
 use crate::node::Node;
 use crate::policy::{Apart, Ending, Policy};
 use crate::promise::Broken;
@@ -58,7 +58,7 @@ pub enum Action {
     CommitDelete(usize),
     Forget(usize),
     Evict(usize),
-    Hear(usize),
+    Receive(usize),
     SendBarrier(usize),
     Resync(usize),
     Disconnect(usize, usize),
@@ -93,7 +93,7 @@ impl Model for Policy {
         for node in 0..world.nodes.len() {
             world.read(node, actions);
             world.write(self, node, actions);
-            world.hear(self, node, actions);
+            world.receive(self, node, actions);
         }
         if self.bounds.elsewhere {
             // One process for elsewhere: the others are those that were given up.
@@ -300,24 +300,24 @@ impl World {
         }
     }
 
-    fn hear(&self, policy: &Policy, at: usize, actions: &mut Vec<Action>) {
-        let hearing = &self.nodes[at].hearing;
-        if !hearing.events.is_empty() {
-            actions.push(Action::Hear(at));
+    fn receive(&self, policy: &Policy, at: usize, actions: &mut Vec<Action>) {
+        let listening = &self.nodes[at].listening;
+        if !listening.events.is_empty() {
+            actions.push(Action::Receive(at));
         }
-        if hearing.may_send_barrier() && (hearing.trust == 0 || policy.bounds.window > 1) {
+        if listening.may_send_barrier() && (listening.trust == 0 || policy.bounds.window > 1) {
             actions.push(Action::SendBarrier(at));
         }
-        if hearing.resync != Resync::Idle {
+        if listening.resync != Resync::Idle {
             actions.push(Action::Resync(at));
         }
-        if hearing.may_disconnect() && self.disconnects < policy.bounds.disconnects {
-            actions.extend((0..=hearing.events.len()).map(|kept| Action::Disconnect(at, kept)));
+        if listening.may_disconnect() && self.disconnects < policy.bounds.disconnects {
+            actions.extend((0..=listening.events.len()).map(|kept| Action::Disconnect(at, kept)));
         }
-        if hearing.may_notice_loss() {
+        if listening.may_notice_loss() {
             actions.push(Action::Lost(at));
         }
-        if hearing.may_listen(policy) {
+        if listening.may_listen(policy) {
             actions.push(Action::Listen(at));
         }
     }
@@ -331,7 +331,7 @@ impl World {
             }
             Action::Get(at) => {
                 let node = &mut nodes[at];
-                node.reading.get(&node.hearing, database);
+                node.reading.get(&node.listening, database);
             }
             Action::Lookup(at) => {
                 let node = &mut nodes[at];
@@ -339,11 +339,11 @@ impl World {
             }
             Action::Judge(at) => {
                 let node = &mut nodes[at];
-                node.reading.judge(policy, node.hearing.trust, &node.cache, database);
+                node.reading.judge(policy, node.listening.trust, &node.cache, database);
             }
             Action::IsTrusted(at) => {
                 let node = &mut nodes[at];
-                node.reading.is_trusted(policy, node.hearing.trust);
+                node.reading.is_trusted(policy, node.listening.trust);
             }
             Action::Enqueue(at) => {
                 let node = &mut nodes[at];
@@ -465,26 +465,26 @@ impl World {
                 database.acknowledge(Version::DELETED);
             }
             Action::Evict(at) => nodes[at].cache.take(),
-            Action::Hear(at) => {
+            Action::Receive(at) => {
                 let node = &mut nodes[at];
                 let handled = node.cache.handled;
-                node.hearing.hear(policy, &mut node.cache);
+                node.listening.receive(policy, &mut node.cache);
                 if node.cache.handled != Version::DELETED {
                     // An update whose outcome is unknown may never be committed. Another one then gets its version.
                     node.cache.handled = node.cache.handled.min(handled.max(database.committed));
                 }
             }
-            Action::SendBarrier(at) => nodes[at].hearing.send_barrier(policy),
+            Action::SendBarrier(at) => nodes[at].listening.send_barrier(policy),
             Action::Resync(at) => {
                 let node = &mut nodes[at];
-                node.hearing.resync(policy, &mut node.cache, database);
+                node.listening.resync(policy, &mut node.cache, database);
             }
             Action::Disconnect(at, kept) => {
-                nodes[at].hearing.disconnect(kept);
+                nodes[at].listening.disconnect(kept);
                 self.disconnects += 1;
             }
-            Action::Lost(at) => nodes[at].hearing.lost(),
-            Action::Listen(at) => nodes[at].hearing.listen(),
+            Action::Lost(at) => nodes[at].listening.lost(),
+            Action::Listen(at) => nodes[at].listening.listen(),
             // Answered at once: later would only ask less of the readers.
             Action::UpdateElsewhere => {
                 let version = database.update();
@@ -518,6 +518,6 @@ impl World {
     }
 
     fn notify(&mut self, event: Event) {
-        self.nodes.iter_mut().for_each(|node| node.hearing.notify(event));
+        self.nodes.iter_mut().for_each(|node| node.listening.notify(event));
     }
 }

@@ -543,8 +543,8 @@ fn too_many_connections_and_too_much_memory_are_noticed() {
 #[test]
 fn each_fault_is_counted() {
     let mut tale = Tale::begin();
-    for name in ["deaf", "rows-locked + deaf", "rows-locked"] {
+    for name in ["listener-silent", "rows-locked + listener-silent", "rows-locked"] {
         tale.entry(0, Entry::Fault(Fault { name: name.to_owned(), begin: 0, end: 1, over: 2 }));
     }
-    assert!(tale.report().to_string().contains("faults: deaf 2, rows-locked 2\n"));
+    assert!(tale.report().to_string().contains("faults: listener-silent 2, rows-locked 2\n"));
 }

@@ -14,7 +14,7 @@ pub(super) async fn redirect_pool(stage: &Stage, dice: &mut Dice) -> Result<()> 
     redirect(stage, dice, "pool", |node| &node.pool).await
 }
 
-/// One node's listener. It is connected, and hears nothing.
+/// One node's listener. It is connected, and receives nothing.
 pub(super) async fn redirect_listener(stage: &Stage, dice: &mut Dice) -> Result<()> {
     redirect(stage, dice, "listener", |node| &node.ear).await
 }

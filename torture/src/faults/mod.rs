@@ -51,7 +51,7 @@ const KINDS: &[Kind] = &[
     kind("node-kill9", "a node is killed in the middle of its work, and started", Mixing::Accompanied),
     kind("clock-skew", "a node's wall clock is an hour off", Mixing::Alone),
     kind("cut", "a node's connections are cut on the wire", Mixing::Alone),
-    kind("deaf", "a listener's wire passes nothing, the pool's does", Mixing::Alone),
+    kind("listener-silent", "a listener's wire passes nothing, the pool's does", Mixing::Alone),
     kind("slow-pool", "the wire of a node's pool is slower than its listener's", Mixing::Alone),
     kind("delay-1s", "a wire takes a second each way", Mixing::Alone),
     kind("throttle", "a wire passes 24 kB a second", Mixing::Alone),

@@ -10,7 +10,7 @@ use crate::stage::{Member, Stage};
 
 /// Those that may accompany another fault.
 pub(super) const COMPANIONS: &[&str] = &[
-    "deaf",
+    "listener-silent",
     "slow-pool",
     "delay-1s",
     "throttle",
@@ -38,7 +38,7 @@ pub(super) async fn make(name: &str, stage: &Stage, dice: &mut Dice) -> Result<(
 pub(super) fn begin(name: &str, stage: &Stage, dice: &mut Dice) -> Result<()> {
     let node = &stage.nodes[dice.index(stage.nodes.len())];
     match name {
-        "deaf" => node.ear.stall(),
+        "listener-silent" => node.ear.stall(),
         "slow-pool" => node.pool.delay(dice.millis(50, 200)),
         "cut" => either(node, dice, Proxy::cut),
         "delay-1s" => either(node, dice, |wire| wire.delay(Duration::from_secs(1))),

@@ -1,7 +1,7 @@
 //! Meetings: five times a second, all nodes come to one session, as two requests of one page do. One begins with a change;
 //! others answer as soon as they see it, and some only look on.
 //!
-//! An answer commits right after what it answers. On a node whose pool is slower than its listener, it is heard before the
+//! An answer commits right after what it answers. On a node whose pool is slower than its listener, it is received before the
 //! node's own change has been published, or before a load that saw that change has arrived: each of these has to give way. Then nobody
 //! writes there for seconds, so that a node that kept an old version still has it when the trust window has passed.
 

@@ -1,4 +1,4 @@
-//! Who hears what, and in which order.
+//! Who receives what, and in which order.
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -24,10 +24,10 @@ async fn a_stalled_connection_is_found_by_the_barrier() {
     notify(&client, &channel, "missed").await;
     stage.proxy.heal();
     expect_start(&mut subscription).await;
-    notify(&client, &channel, "heard").await;
+    notify(&client, &channel, "received").await;
     assert_eq!(
         expect_payload(&mut subscription).await,
-        "heard",
+        "received",
         "nothing of the dead connection after its Lost"
     );
 }
@@ -103,7 +103,7 @@ async fn a_slow_connection_is_not_a_dead_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paused_server_is_a_loss_and_its_return_is_heard() {
+async fn a_paused_server_is_a_loss_and_its_return_reconnects() {
     let sandbox = Sandbox::start().unwrap();
     let stage = Stage::on(&sandbox).await;
     let (_listener, mut subscription, channel) = start(&stage).await;

@@ -61,8 +61,8 @@ async fn a_silent_first_host_does_not_hide_the_second() {
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
     let client = stage.client().await;
-    notify(&client, &channel, "heard").await;
-    assert_eq!(expect_payload(&mut subscription).await, "heard");
+    notify(&client, &channel, "received").await;
+    assert_eq!(expect_payload(&mut subscription).await, "received");
     assert_eq!(silent.accepted(), 1);
 
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";

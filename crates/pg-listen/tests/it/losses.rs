@@ -63,8 +63,8 @@ async fn notifications_during_outage_are_reported_as_lost() {
     notify(&client, &channel, "missed").await;
     stage.proxy.accept();
     expect_start(&mut subscription).await;
-    notify(&client, &channel, "heard").await;
-    assert_eq!(expect_payload(&mut subscription).await, "heard");
+    notify(&client, &channel, "received").await;
+    assert_eq!(expect_payload(&mut subscription).await, "received");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn refused_at_start_is_waited_for_and_is_no_loss() {
     let channel = unique("refused");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     eventually("three failed attempts", async || listener.status().failures() >= 3).await;
-    assert!(subscription.try_recv().is_none(), "nothing was heard, so nothing was lost");
+    assert!(subscription.try_recv().is_none(), "nothing was received, so nothing was lost");
 
     stage.proxy.accept();
     expect_start(&mut subscription).await;

@@ -95,6 +95,6 @@ async fn channels_are_bounded_and_the_bound_can_be_reached() {
     expect_start(&mut again).await;
     let last = subscriptions.last_mut().unwrap();
     expect_start(last).await;
-    notify(&stage.client().await, "bounded_1023", "heard").await;
-    assert_eq!(expect_payload(last).await, "heard");
+    notify(&stage.client().await, "bounded_1023", "received").await;
+    assert_eq!(expect_payload(last).await, "received");
 }

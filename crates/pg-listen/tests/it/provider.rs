@@ -57,8 +57,8 @@ async fn a_listener_recovers_with_the_providers_new_password() {
 
     password.send("second").unwrap();
     expect_start(&mut subscription).await;
-    notify(&client, &channel, "heard").await;
-    assert_eq!(expect_payload(&mut subscription).await, "heard");
+    notify(&client, &channel, "received").await;
+    assert_eq!(expect_payload(&mut subscription).await, "received");
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ async fn the_last_subscription_of_a_channel_takes_the_listen_with_it() {
     drop(first);
     listener.barrier().await.unwrap();
     let client = stage.client().await;
-    notify(&client, &channel, "the other still hears").await;
-    assert_eq!(expect_payload(&mut second).await, "the other still hears");
+    notify(&client, &channel, "the other still receives").await;
+    assert_eq!(expect_payload(&mut second).await, "the other still receives");
     let unlisten = format!("UNLISTEN \"{channel}\"");
     assert!(!SANDBOX.log().contains(&unlisten));
 

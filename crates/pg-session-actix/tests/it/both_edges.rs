@@ -30,7 +30,7 @@ async fn an_axum_node_and_an_actix_node_serve_one_user() {
     assert_eq!(browser.page("/get/cart").await, "apples", "under the new id");
     assert_eq!(former.page("/get/cart").await, "apples", "under the old one, for the grace");
     assert_eq!(same.page("/logout").await, "true");
-    eventually("axum hears of it", async || browser.page("/get/cart").await == "none").await;
+    eventually("axum learns of it", async || browser.page("/get/cart").await == "none").await;
 }
 
 fn serve(sessions: SessionConfig) -> SocketAddr {

@@ -1,7 +1,7 @@
 //! The stage: three nodes of one application, as they would run on three machines.
 //!
 //! Each node is a [`SessionManager`] with its own memory, its own connections and its own listener; nothing is shared
-//! but the database. B reaches it through two wires that can be cut, one for hearing and one for asking.
+//! but the database. B reaches it through two wires that can be cut, one of the listener and one of the pool.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +38,8 @@ pub(super) struct Stage {
 
 /// B's ways to the server.
 pub(super) struct Wires {
-    hearing: Proxy,
-    asking: Proxy,
+    listener: Proxy,
+    pool: Proxy,
 }
 
 impl Stage {
@@ -57,7 +57,7 @@ impl Stage {
     async fn start(server: Arc<Server>) -> Result<Self, Why> {
         let wires = match server.addr().await? {
             Some(addr) => {
-                Some(Wires { hearing: Proxy::start(addr).await?, asking: Proxy::start(addr).await? })
+                Some(Wires { listener: Proxy::start(addr).await?, pool: Proxy::start(addr).await? })
             }
             None => None,
         };
@@ -65,8 +65,8 @@ impl Stage {
         let b = match &wires {
             None => builder(&server).postgres(server.postgres().clone()),
             Some(wires) => builder(&server)
-                .postgres(server.through(wires.asking.addr()))
-                .listen_on(server.through(wires.hearing.addr())),
+                .postgres(server.through(wires.pool.addr()))
+                .listen_on(server.through(wires.listener.addr())),
         };
         let b = node("B", b).await?;
         let c = node("C", builder(&server).postgres(server.postgres().clone())).await?;
@@ -97,22 +97,22 @@ impl Node {
 }
 
 impl Wires {
-    /// B hears nothing any more, and cannot listen again.
-    pub(super) fn cut_hearing(&self) {
-        self.hearing.refuse();
-        self.hearing.cut();
+    /// B receives nothing any more, and cannot listen again.
+    pub(super) fn cut_listener(&self) {
+        self.listener.refuse();
+        self.listener.cut();
     }
 
     /// B reaches nothing any more.
-    pub(super) fn cut_asking(&self) {
-        self.asking.refuse();
-        self.asking.cut();
+    pub(super) fn cut_pool(&self) {
+        self.pool.refuse();
+        self.pool.cut();
     }
 
     /// B can connect again.
     pub(super) fn mend(&self) {
-        self.asking.heal();
-        self.hearing.heal();
+        self.pool.heal();
+        self.listener.heal();
     }
 }
 

@@ -70,7 +70,7 @@ fn the_nodes_stay_up_take_keys_and_end_in_order_with_ctrl_c() {
     demo.read_until(&["The nodes stay up, until Ctrl-C"]);
     demo.read_until(&["Ann logs in"]);
     demo.press("c");
-    demo.read_until(&["s  B ", "cannot hear, reads from PostgreSQL"]);
+    demo.read_until(&["s  B ", "has no listener, reads from PostgreSQL"]);
     demo.signal(Signal::SIGINT);
     let end = demo.finish();
     assert_eq!(end.code, Some(0), "{end:?}");

@@ -49,7 +49,7 @@ pub(crate) fn variable(name: &str) -> Result<String, VarError> {
     }
 }
 
-/// In place of `TcpListener::bind`, on a free port that the test hears of.
+/// In place of `TcpListener::bind`, on a free port that the test learns of.
 pub(crate) async fn bind(_documented: &str) -> std::io::Result<TcpListener> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     ADDRESSES.0.send(listener.local_addr()?).expect("the test waits");

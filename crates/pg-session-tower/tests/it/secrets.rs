@@ -33,7 +33,7 @@ async fn login_secrets_appear_in_no_table_notification_or_log() {
     let id = site.signer.verify(&tokens[0]).expect("authentic").id.expose();
     let log = sandbox.log();
     assert!(log.contains(&id.to_string()), "the server's log has the ids, or this test reads the wrong one");
-    eventually("notifications were heard", async || !notified.text().is_empty()).await;
+    eventually("notifications were received", async || !notified.text().is_empty()).await;
     let own = logged.text();
     assert!(own.contains("rejected") && own.contains("not saved"), "our own log is listened to: {own}");
     assert!(tables.contains("cart"), "the tables were read");

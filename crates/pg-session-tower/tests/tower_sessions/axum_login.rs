@@ -22,5 +22,5 @@ async fn axum_login_user_can_be_logged_out_by_pg_session() {
     assert_eq!(sessions.len(), 1, "the store recorded the user");
 
     assert_eq!(other_node.user(1).delete().await.expect("they end"), 1);
-    eventually("the example hears of it", async || browser.get("/").await.status == 401).await;
+    eventually("the example learns of it", async || browser.get("/").await.status == 401).await;
 }

@@ -71,7 +71,7 @@ pub(super) struct Stripe {
     ///
     /// ```text
     /// A   writes version 2, COMMIT ────────────────────────────────────── publish?
-    /// B        writes version 3                                     (A has not heard it)
+    /// B        writes version 3                                     (A has not received it)
     /// A              a read loads 3; 3 is evicted, or may not be kept
     /// ```
     ///

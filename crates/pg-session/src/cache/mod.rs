@@ -119,7 +119,7 @@ impl Cache {
         Ticket { sequence: self.sequence.load(Ordering::Acquire), epoch: self.epoch() }
     }
 
-    /// Whether nothing that this node has heard since `ticket` can concern `id`: a load that is under way may still
+    /// Whether nothing that this node has received since `ticket` can concern `id`: a load that is under way may still
     /// be shared by a read that begins now.
     pub(crate) fn is_current(&self, ticket: Ticket, id: SessionId) -> bool {
         ticket.epoch == self.epoch()
@@ -130,7 +130,7 @@ impl Cache {
     /// Puts a record that was read under `ticket` into memory, if nothing came between. Returns whether it did.
     ///
     /// If the connection was lost since, it enters as what it is: an entry of an earlier epoch, to be verified before it
-    /// is served. What is read while nobody listens is not kept, or a node that never hears would fill its memory with
+    /// is served. What is read while nobody listens is not kept, or a node that never receives anything would fill its memory with
     /// what it cannot serve.
     pub(crate) fn install(&self, ticket: Ticket, record: &SharedRecord) -> bool {
         let (id, version) = (record.row.id, record.row.version);
@@ -207,7 +207,7 @@ impl Cache {
 
     /// The database, asked by a load, knows no living session `id`: what is in memory has ended, and so has what an
     /// update of this node has committed and not published yet. A caller that saw `None` keeps seeing `None`, although the
-    /// delete itself has not been heard.
+    /// delete itself has not been received.
     pub(crate) fn mark_absent(&self, id: SessionId) {
         let mut stripe = self.stripe(id);
         stripe.note(id, Version::DELETED, self.next());

@@ -1,14 +1,14 @@
-//! The hearing lane: notifications drop what they name and wake who waits for a lock, proofs renew the trust, a lost connection ends it.
+//! The invalidation lane: notifications drop what they name and wake who waits for a lock, proofs renew the trust, a lost connection ends it.
 //!
 //! States of a node, as its subscription tells them:
 //!
 //! ```text
-//! deaf ──Listening──▶ listening, unproved ──proof───▶ trusted ⟲ proof
+//! disconnected ──Listening──▶ listening, unproved ──proof───▶ trusted ⟲ proof
 //!   ▲                         │                          │
 //!   └──────────Lost───────────┴───────────Lost───────────┘      (trusted also ends by time, without an event)
 //! ```
 //!
-//! Deaf: hits bypass the cache, what is read is not kept. Listening: it is kept. Trusted: hits are served, if they were
+//! Disconnected: hits bypass the cache, what is read is not kept. Listening: it is kept. Trusted: hits are served, if they were
 //! loaded, published or verified since `Listening`. What an earlier connection left in memory is verified by version,
 //! by [`resync`] in chunks and by the first read of each.
 
@@ -32,7 +32,7 @@ use crate::id::Scope;
 use crate::lock::waiters::Waiters;
 use crate::notification::Notification;
 
-/// What the hearing task works on.
+/// What the invalidation task works on.
 pub(crate) struct InvalidationTask {
     core: Arc<Core>,
     trust: Arc<Trust>,
@@ -93,7 +93,7 @@ impl InvalidationTask {
                 Some(Event::Listening) => {
                     self.core.cache.start_listening();
                     self.core.contention.restart();
-                    self.waiters.hear();
+                    self.waiters.connect();
                     // The memory is verified after the first proof, by the server that it names.
                     self.prover.set_listening(true);
                 }

@@ -66,7 +66,7 @@ pub(crate) struct Attempts {
     /// Why, if the number could not be sent; otherwise it was committed and not received.
     pub(crate) error: Option<Arc<Error>>,
     /// Numbers in a row that were committed and not received.
-    pub(crate) unheard: u64,
+    pub(crate) unreceived: u64,
     /// Whether the last number was committed, and is not received yet.
     pub(crate) committed: bool,
 }
@@ -146,7 +146,7 @@ impl Prover {
         let proved = self.pending().take_if(|pending| pending.number == number);
         let Some(Pending { as_of, .. }) = proved else { return };
         let is_another = self.core.set_proved(server).is_some_and(|before| before != server);
-        if is_another || self.attempts.borrow().unheard > 0 {
+        if is_another || self.attempts.borrow().unreceived > 0 {
             self.core.cache.stop_listening();
             self.core.cache.start_listening();
             self.unverified.store(true, Ordering::Relaxed);
@@ -174,7 +174,7 @@ impl Prover {
         tokio::select! {
             _ = changes.wait_for(|state| state.proved >= as_of) => {
                 self.attempts.send_modify(|attempts| {
-                    (attempts.unheard, attempts.committed, attempts.error) = (0, false, None);
+                    (attempts.unreceived, attempts.committed, attempts.error) = (0, false, None);
                 });
             }
             _ = listening.changed() => return false,
@@ -186,19 +186,19 @@ impl Prover {
     fn failed(&self, as_of: Tick, error: Option<Arc<Error>>) {
         self.attempts.send_modify(|attempts| {
             attempts.failed = Some(as_of);
-            attempts.unheard += u64::from(error.is_none());
+            attempts.unreceived += u64::from(error.is_none());
             attempts.error = error;
         });
-        let unheard = self.attempts.borrow().unheard;
+        let unreceived = self.attempts.borrow().unreceived;
         // A listener that is not connected is reported as lost.
-        if unheard.is_power_of_two() && self.attempts.borrow().error.is_none() {
+        if unreceived.is_power_of_two() && self.attempts.borrow().error.is_none() {
             warn!(
-                unheard,
+                unreceived,
                 "the listener did not receive what the pool committed; the node reads from the database until it does. \
                  If this lasts, `listen_on` and the pool reach different databases or servers"
             );
         } else {
-            debug!(unheard, "no proof of the listener's connection");
+            debug!(unreceived, "no proof of the listener's connection");
         }
     }
 

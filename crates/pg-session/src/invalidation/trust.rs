@@ -1,4 +1,4 @@
-//! The trust window: how long this node may answer from memory without having proved that it hears everything.
+//! The trust window: how long this node may answer from memory without having proved that it receives every notification.
 //!
 //! A barrier that was sent at `s` and came back proves that every change committed before `s` has been handled here.
 //! So until `s + trust_window`, a hit is at most `trust_window` behind an acknowledged change.
@@ -82,7 +82,7 @@ impl Trust {
 
     #[inline]
     pub(crate) fn until(&self) -> Tick {
-        // Acquire: who sees the new end also sees the cache as the hearing task had left it.
+        // Acquire: who sees the new end also sees the cache as the invalidation task had left it.
         Tick::from_nanos(self.until.load(Ordering::Acquire))
     }
 

@@ -4,8 +4,8 @@
 //! it, first come, first served, without a statement. So a release costs each node one statement, however many wait.
 //!
 //! A release cannot be missed between a waiter's look and its sleep: it enters before it looks, and a wake that finds
-//! nobody asleep is kept for the next one to sleep. What is missed while the node is deaf is made up for by waking
-//! everybody when it hears again, and by looking more often meanwhile.
+//! nobody asleep is kept for the next one to sleep. While the node is disconnected, it looks more
+//! often. When it listens again, all waiters are woken.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,15 +16,15 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::notification::LockTopic;
 
-/// How long a waiter sleeps at most while the node hears, and while it does not.
-const POLL_HEARING: Duration = Duration::from_secs(10);
-const POLL_DEAF: Duration = Duration::from_millis(500);
+/// How long a waiter sleeps at most while the node listens, and while it does not.
+const POLL_LISTENING: Duration = Duration::from_secs(10);
+const POLL_DISCONNECTED: Duration = Duration::from_millis(500);
 
 /// The node's waiters.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     gates: Mutex<HashMap<LockTopic, Entry>>,
-    hearing: AtomicBool,
+    listening: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -49,23 +49,22 @@ pub(super) struct Place {
 }
 
 impl Waiters {
-    /// A release was heard.
+    /// A release was received.
     pub(crate) fn wake(&self, wake: LockTopic) {
         if let Some(entry) = self.gates().get(&wake) {
             entry.gate.released.notify_one();
         }
     }
 
-    /// From now on, releases are heard. One before may have been missed by a waiter that was just looking, and that
-    /// now would sleep as one who hears.
-    pub(crate) fn hear(&self) {
-        self.hearing.store(true, Ordering::Relaxed);
+    /// From now on, releases are received. An earlier one may have been missed by a waiter that is about to sleep.
+    pub(crate) fn connect(&self) {
+        self.listening.store(true, Ordering::Relaxed);
         self.wake_all();
     }
 
     /// From now on, releases are missed.
     pub(crate) fn disconnect(&self) {
-        self.hearing.store(false, Ordering::Relaxed);
+        self.listening.store(false, Ordering::Relaxed);
         self.wake_all();
     }
 
@@ -101,7 +100,7 @@ impl Place {
 
     /// How long to sleep without being woken.
     pub(super) fn poll(&self) -> Duration {
-        if self.waiters.hearing.load(Ordering::Relaxed) { POLL_HEARING } else { POLL_DEAF }
+        if self.waiters.listening.load(Ordering::Relaxed) { POLL_LISTENING } else { POLL_DISCONNECTED }
     }
 }
 
@@ -160,9 +159,9 @@ mod tests {
     async fn disconnected_node_polls_locks_more_often() {
         let waiters = Arc::new(Waiters::default());
         let place = waiters.enter(wake());
-        assert_eq!(place.poll(), POLL_DEAF);
-        waiters.hear();
-        assert_eq!(place.poll(), POLL_HEARING);
+        assert_eq!(place.poll(), POLL_DISCONNECTED);
+        waiters.connect();
+        assert_eq!(place.poll(), POLL_LISTENING);
         place.released().await;
         waiters.disconnect();
         place.released().await;

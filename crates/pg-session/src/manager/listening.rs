@@ -80,7 +80,7 @@ impl Node {
                 "no notification could be sent through the pool: {}",
                 crate::error::chain(error.as_ref())
             )),
-            None => (attempts.unheard > 0).then(|| another_server().to_string()),
+            None => (attempts.unreceived > 0).then(|| another_server().to_string()),
         }
     }
 

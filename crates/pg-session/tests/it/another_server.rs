@@ -45,7 +45,7 @@ async fn a_listener_that_moves_to_another_server_ends_trust() {
     let (world, sandbox) = (World::new(), Sandbox::start().unwrap());
     let [a] = world.nodes().await;
     let wire = world.proxy().await;
-    let b = world.node_hearing_through(&wire, config(&world)).await;
+    let b = world.node_listening_through(&wire, config(&world)).await;
     let id = make(&a, 1).await[0].id();
     read(&b, id).await;
     assert!(hit(&b, id).is_some());

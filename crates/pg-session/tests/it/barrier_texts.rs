@@ -73,7 +73,7 @@ async fn barriers_and_reconnects_add_no_statement_text() {
     let mut config = world.config();
     config.trust_window = Duration::from_millis(500);
     let wire = world.proxy().await;
-    let node = world.node_hearing_through(&wire, config).await;
+    let node = world.node_listening_through(&wire, config).await;
     send_barriers(&node, &sandbox).await;
     let known = entries(&client, has_statistics).await;
     assert_eq!(known.is_empty(), !has_statistics);

@@ -2,7 +2,7 @@
 //!
 //! One subscriber for the whole process, which hands each event to the listener of the thread that it comes from. Not one for
 //! each test (`tracing::subscriber::set_default`): as long as a process has a single subscriber, the thread that comes first to a
-//! callsite decides for all threads whether it is heard, *by the subscriber of its own thread*. The thread of another test has
+//! callsite decides for all threads whether it is received, *by the subscriber of its own thread*. The thread of another test has
 //! none, and the callsite stays disabled.
 
 use std::cell::RefCell;
@@ -18,7 +18,7 @@ use tracing_subscriber::{Layer as _, layer::SubscriberExt as _};
 pub struct CapturedLogs(Arc<Mutex<Vec<u8>>>);
 
 /// Listens until it is dropped.
-#[must_use = "nothing is heard without it"]
+#[must_use = "nothing is received without it"]
 pub struct Capture(());
 
 thread_local! {

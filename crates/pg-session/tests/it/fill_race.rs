@@ -4,7 +4,7 @@
 //! ```text
 //! reader   ticket ── SELECT (version 1) ──▶ Loaded ┊                                  ┊ install? answer
 //! writer                                           ┊ UPDATE or DELETE, COMMIT, NOTIFY ┊
-//! reader                                           ┊ hears it                         ┊
+//! reader                                           ┊ receives it                         ┊
 //! ```
 //!
 //! The tests run on one thread: so all loads of a round leave in one statement, and stop at the gate together.
@@ -27,7 +27,7 @@ enum Change {
 /// What the rounds have seen.
 #[derive(Default)]
 struct Seen {
-    /// Loads that had their rows before the change and were not installed before it was heard.
+    /// Loads that had their rows before the change and were not installed before it was received.
     races: usize,
     /// Reads that began after all that and were answered with the state before the change.
     stale: usize,
@@ -159,7 +159,7 @@ async fn a_read_after_a_change_does_not_join_a_load_from_before_it() {
     }
 }
 
-/// The other direction. B: hears the change · B: load leaves.
+/// The other direction. B: receives the change · B: load leaves.
 #[tokio::test]
 async fn a_load_that_leaves_after_the_change_was_heard_is_cached() {
     let [a, b] = World::new().nodes().await;
@@ -178,15 +178,15 @@ async fn a_load_that_leaves_after_the_change_was_heard_is_cached() {
     assert!(all(ids.iter().map(|&id| b.get(id))).await.iter().all(|answer| version_in(answer).is_none()));
 }
 
-/// A: update · B: load leaves, sees version 2 ┊ Loaded ┊ B: hears of version 2 · B: fills.
+/// A: update · B: load leaves, sees version 2 ┊ Loaded ┊ B: learns of version 2 · B: fills.
 ///
-/// The row contains what was heard: refusing it would make a node that loads right after a change load twice.
+/// The row contains what was received: refusing it would make a node that loads right after a change load twice.
 #[tokio::test]
 async fn a_change_that_the_loaded_row_contains_does_not_keep_it_out() {
     let world = World::new();
     let [a] = world.nodes().await;
     let wire = world.proxy().await;
-    let b = world.node_hearing_through(&wire, world.roomy()).await;
+    let b = world.node_listening_through(&wire, world.roomy()).await;
     let mut sessions = make(&a, SESSIONS).await;
     let ids = ids(&sessions);
     b.catch_up().await.unwrap();

@@ -22,7 +22,7 @@ impl World {
         config
     }
 
-    /// Nodes that hear and trust each other, without a limit of sessions per user.
+    /// Nodes that listen and are trusted, without a limit of sessions per user.
     pub async fn nodes<const N: usize>(&self) -> [SessionManager; N] {
         let mut nodes = Vec::new();
         for _ in 0..N {
@@ -37,7 +37,7 @@ impl World {
     }
 
     /// A node whose listener goes through `wire`, and nothing else does; in sync.
-    pub async fn node_hearing_through(&self, wire: &Proxy, config: Config) -> SessionManager {
+    pub async fn node_listening_through(&self, wire: &Proxy, config: Config) -> SessionManager {
         let listen_on = driver_config(&wire.url_for(&self.url));
         let node = SessionManager::builder(config).url(&self.url).expect("the URL parses");
         let node = node.listen_on(listen_on).connect().await.expect("the node starts");

@@ -15,7 +15,7 @@ async fn failed_resync_serves_nothing_that_was_missed() {
     let world = World::new();
     let [a] = world.nodes().await;
     let wire = world.proxy().await;
-    let b = world.node_hearing_through(&wire, world.roomy()).await;
+    let b = world.node_listening_through(&wire, world.roomy()).await;
     let client = world.client().await;
     let mut sessions = make(&a, 1).await;
     let id = sessions[0].id();
@@ -27,7 +27,7 @@ async fn failed_resync_serves_nothing_that_was_missed() {
 
     client.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
     wire.accept();
-    in_time("the node hears again", b.wait_until_trusted()).await.unwrap();
+    in_time("the node listens again", b.wait_until_trusted()).await.unwrap();
     assert!(hit(&b, id).is_none());
     assert!(b.get(id).await.is_err(), "nothing else to answer with");
     // The control: this is what it would have answered.
@@ -253,7 +253,7 @@ async fn whatever_is_notified_a_node_does_no_worse_than_evict() {
     for payload in hostile {
         client.execute("SELECT pg_notify($1, $2)", &[&channel, &payload]).await.unwrap();
     }
-    // The same channel carries what is true: it is still heard, and what was evicted is read again.
+    // The same channel carries what is true: it is still received, and what was evicted is read again.
     update_all(&a, &mut sessions, 2).await;
     for node in [&a, &b] {
         node.catch_up().await.unwrap();
@@ -322,7 +322,7 @@ async fn versions_go_on_past_32_bits() {
 
 /// Fault 21: the channel's name was made of the prefix alone, and PostgreSQL would have cut a long one.
 #[tokio::test]
-async fn nodes_with_the_longest_names_hear_each_other_and_nobody_else() {
+async fn nodes_with_longest_names_share_a_channel_of_their_own() {
     let world = World::new();
     let start = async |schema: &str, prefix: &str| {
         let mut config = world.roomy();

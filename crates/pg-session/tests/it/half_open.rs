@@ -49,7 +49,7 @@ impl Read {
 async fn reads_around(world: &World, fault: impl FnOnce(&Proxy)) -> (Instant, Vec<Read>) {
     let a = world.node_with(quick(world)).await;
     let wire = world.proxy().await;
-    let b = world.node_hearing_through(&wire, quick(world)).await;
+    let b = world.node_listening_through(&wire, quick(world)).await;
     let mut sessions = make(&a, 1).await;
     let id = sessions[0].id();
     read(&b, id).await;

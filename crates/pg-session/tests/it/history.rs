@@ -75,7 +75,7 @@ async fn a_random_history_of_three_nodes_breaks_no_promise() {
     let wire = world.proxy().await;
     let mut config = world.roomy();
     config.trust_window = TRUST_WINDOW;
-    let mut nodes = vec![world.node_hearing_through(&wire, config.clone()).await];
+    let mut nodes = vec![world.node_listening_through(&wire, config.clone()).await];
     while nodes.len() < NODES {
         nodes.push(world.node_with(config.clone()).await);
     }

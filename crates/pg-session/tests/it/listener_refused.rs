@@ -135,7 +135,7 @@ async fn the_status_says_why_the_listener_is_refused_later() {
     let world = World::new();
     let refusing = refusing("28P01", "password authentication failed for user").await;
     let wire = world.proxy().await;
-    let node = world.node_hearing_through(&wire, config(&world)).await;
+    let node = world.node_listening_through(&wire, config(&world)).await;
     assert_eq!(node.status().trust_error, None);
 
     wire.redirect(format!("127.0.0.1:{}", driver_config(&refusing).get_ports()[0]).parse().unwrap());

@@ -178,7 +178,7 @@ async fn a_deaf_node_gets_the_lock_by_looking() {
     let world = World::new();
     let wire = world.proxy().await;
     let [holder] = world.nodes().await;
-    let disconnected = world.node_hearing_through(&wire, world.roomy()).await;
+    let disconnected = world.node_listening_through(&wire, world.roomy()).await;
     let lease = holder.locks().try_lock("x").await.unwrap();
     let waiting = disconnected.clone();
     let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(WAIT_MAX).await });
@@ -195,7 +195,7 @@ async fn release_missed_while_disconnected_wakes_on_reconnect() {
     let world = World::new();
     let wire = world.proxy().await;
     let [holder] = world.nodes().await;
-    let node = world.node_hearing_through(&wire, world.roomy()).await;
+    let node = world.node_listening_through(&wire, world.roomy()).await;
     let lease = holder.locks().try_lock("x").await.unwrap();
     let waiting = node.clone();
     let waiter = tokio::spawn(async move { waiting.locks().lock("x").wait(WAIT_MAX).await });

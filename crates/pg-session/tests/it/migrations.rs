@@ -62,7 +62,7 @@ async fn two_prefixes_in_one_schema_do_not_see_each_other() {
     assert!(left.get(on_right.id()).await.unwrap().is_none());
     assert_eq!(left.delete_all_sessions().await.unwrap(), 1);
     right.catch_up().await.unwrap();
-    assert!(right.get(on_right.id()).await.unwrap().unwrap().is_from_cache(), "it heard nothing");
+    assert!(right.get(on_right.id()).await.unwrap().unwrap().is_from_cache(), "it received nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -242,7 +242,7 @@ async fn listener_that_moves_behind_a_pooler_ends_trust() {
     let world = World::new();
     let pooler = pooler(&world, PoolMode::Session);
     let name = world.proxy().await;
-    let node = world.node_hearing_through(&name, world.roomy()).await;
+    let node = world.node_listening_through(&name, world.roomy()).await;
     let id = make(&node, 1).await[0].id();
     assert!(hit(&node, id).is_some());
     name.redirect(pooler.addr());

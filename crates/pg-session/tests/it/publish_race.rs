@@ -29,7 +29,7 @@ async fn committed_while<T>(
     outcome
 }
 
-/// A: commits 2 ┊ B: commits 3 · A: hears of 3 ┊ A: publishes 2.
+/// A: commits 2 ┊ B: commits 3 · A: learns of 3 ┊ A: publishes 2.
 async fn overtaken_by_an_update(a: &SessionManager, b: &SessionManager) -> Vec<Session> {
     let mut sessions = make(a, SESSIONS).await;
     let ids = ids(&sessions);
@@ -70,13 +70,13 @@ async fn control_without_the_publish_order_a_late_publish_is_served() {
     assert_eq!(served.iter().filter(|session| session.version().get() == 2).count(), SESSIONS);
 }
 
-/// A: commits 2 ┊ A: loads 3, which B has committed, before A hears of it ┊ A: publishes 2.
+/// A: commits 2 ┊ A: loads 3, which B has committed, before A learns of it ┊ A: publishes 2.
 #[tokio::test]
 async fn late_publish_does_not_replace_newer_loaded_version() {
     let world = World::new();
     let [b] = world.nodes().await;
     let wire = world.proxy().await;
-    let a = world.node_hearing_through(&wire, world.roomy()).await;
+    let a = world.node_listening_through(&wire, world.roomy()).await;
     let mut sessions = make(&a, SESSIONS).await;
     let ids = ids(&sessions);
     committed_while(&a, &mut sessions, async |_| {
@@ -111,7 +111,7 @@ async fn a_late_publish_does_not_undo_a_delete() {
     }
 }
 
-/// A: commits 2 ┊ B: deletes, A does not hear it · A: loads: none ┊ A: publishes 2.
+/// A: commits 2 ┊ B: deletes, A does not receive it · A: loads: none ┊ A: publishes 2.
 ///
 /// A reader of A that got "absent" must not get the session a moment later.
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn late_publish_does_not_revive_session_found_absent() {
     let world = World::new();
     let [b] = world.nodes().await;
     let wire = world.proxy().await;
-    let a = world.node_hearing_through(&wire, world.roomy()).await;
+    let a = world.node_listening_through(&wire, world.roomy()).await;
     let mut sessions = make(&a, SESSIONS).await;
     let ids = ids(&sessions);
     committed_while(&a, &mut sessions, async |_| {

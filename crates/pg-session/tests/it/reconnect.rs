@@ -17,11 +17,11 @@ use crate::captured_logs::CapturedLogs;
 use crate::fixtures::{all, hit, ids, in_time, make, n, read, read_all, update_all};
 use crate::support::{World, eventually};
 
-/// A, B that hears through the wire, and the wire.
+/// A, B that listens through the wire, and the wire.
 async fn pair(world: &World) -> (SessionManager, SessionManager, Proxy) {
     let [a] = world.nodes().await;
     let wire = world.proxy().await;
-    let b = world.node_hearing_through(&wire, world.roomy()).await;
+    let b = world.node_listening_through(&wire, world.roomy()).await;
     (a, b, wire)
 }
 
@@ -86,7 +86,7 @@ async fn a_loss_ends_the_trust_at_once() {
     let wire = world.proxy().await;
     let mut config = world.roomy();
     config.trust_window = Duration::from_secs(600);
-    let b = world.node_hearing_through(&wire, config).await;
+    let b = world.node_listening_through(&wire, config).await;
     let id = make(&a, 1).await[0].id();
     read(&b, id).await;
     assert!(hit(&b, id).is_some());
@@ -148,7 +148,7 @@ async fn verification_continues_after_many_failures() {
     let wire = world.proxy().await;
     let mut config = world.roomy();
     config.query_timeout = Duration::from_millis(50);
-    let b = world.node_hearing_through(&wire, config).await;
+    let b = world.node_listening_through(&wire, config).await;
     let sessions = make(&a, 1).await;
     read(&b, sessions[0].id()).await;
     disconnect_listener(&b, &wire).await;

@@ -52,7 +52,7 @@ struct Restored {
 
 async fn restored(world: &World, sessions: usize) -> Restored {
     let wire = world.proxy().await;
-    let node = world.node_hearing_through(&wire, world.roomy()).await;
+    let node = world.node_listening_through(&wire, world.roomy()).await;
     let mut handles = make(&node, sessions).await;
     let client = world.client().await;
     back_up(&client).await;
@@ -165,7 +165,7 @@ async fn a_rotation_from_a_lost_history_carries_what_there_is() {
 async fn a_lower_version_is_cached_after_a_restore() {
     let world = World::new();
     let wire = world.proxy().await;
-    let node = world.node_hearing_through(&wire, world.roomy()).await;
+    let node = world.node_listening_through(&wire, world.roomy()).await;
     let client = world.client().await;
     let mut handles = make(&node, 1).await;
     let id = handles[0].id();

@@ -116,7 +116,7 @@ async fn no_log_no_debug_output_and_no_error_tells_an_id_or_a_value() {
     assert!(a.shutdown(std::time::Duration::from_secs(10)).await.is_complete());
     let text = logs.text();
     for control in ["tokio_postgres", "executing statement", "pg_session", "pg_listen", "SQLSTATE"] {
-        assert!(text.contains(control), "{control:?} must be logs, or this test hears nothing");
+        assert!(text.contains(control), "{control:?} must be logs, or this test receives nothing");
     }
     let text = text.to_lowercase();
     assert!(!text.contains(VALUE), "a value: {}", around(&text, VALUE));

@@ -276,9 +276,9 @@ async fn a_listener_inherits_the_pools_verification() {
         let builder = SessionManager::builder(config).url(&table.url(pool, "pool"))?;
         builder.listen_on(driver_config(&format!("{listen_on} port={port} user=postgres"))).connect().await
     };
-    let node = connect("host=localhost application_name=hears").await.unwrap();
+    let node = connect("host=localhost application_name=receives").await.unwrap();
     in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
-    assert_eq!(connections(&world.client().await, "hears").await, (1, 1), "prefer becomes verify-full");
+    assert_eq!(connections(&world.client().await, "receives").await, (1, 1), "prefer becomes verify-full");
 
     let outcome = connect("host=127.0.0.1 application_name=wrong_host").await;
     let is_refused = outcome.as_ref().map_or(true, |node| node.status().trusted_for.is_none());

@@ -116,7 +116,7 @@ async fn access_past_half_idle_limit_is_written_at_once() {
         node.catch_up().await.unwrap();
         assert!(node.get(id).await.unwrap().unwrap().is_from_cache(), "alive in round {round}");
         eventually("the access is written", async || scene.last_access(id).await == at(now)).await;
-        // The statement is committed before the node hears of it.
+        // The statement is committed before the node learns of it.
         eventually("the node knows", async || node.status().touches_waiting == 0).await;
         let read = other.get(id).no_touch().bypass_cache().await.unwrap();
         assert!(read.is_some(), "alive for the database in round {round}");

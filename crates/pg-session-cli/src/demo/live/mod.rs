@@ -1,4 +1,4 @@
-//! After the story the nodes stay up and the user may try them: what each node hears and shows is printed as it
+//! After the story the nodes stay up and the user may try them: what each node receives and shows is printed as it
 //! changes, and a key cuts B off or restarts PostgreSQL.
 //!
 //! One task per actor: [`ann`] changes her session, [`view`] looks at each node, a thread reads the [`keys`]. This
@@ -47,7 +47,7 @@ struct Live<'a> {
 #[derive(Clone, Copy)]
 enum Network {
     Whole,
-    Deaf,
+    Disconnected,
     Gone,
 }
 
@@ -87,7 +87,7 @@ fn introduce(stage: &Stage, teller: &Teller) -> Result<(), Trouble> {
     let held = format!("Every step held: {} in {}.", print::counted(steps, "step"), print::took(time));
     teller.frame(&format!("{held} The nodes stay up, until Ctrl-C."))?;
     print::text(
-        "   Ann keeps changing her theme, now on one node, now on another; what they hear and show stands below.",
+        "   Ann keeps changing her theme, now on one node, now on another; what they receive and show stands below.",
     )?;
     print::text("   To look into the tables:")?;
     match stage.server.sandbox() {
@@ -129,9 +129,9 @@ impl Live<'_> {
         };
         let (network, what) = match self.network {
             Network::Whole => {
-                (Network::Deaf, "the wire of its listener is cut; press c again to cut the rest")
+                (Network::Disconnected, "the wire of its listener is cut; press c again to cut the rest")
             }
-            Network::Deaf => (Network::Gone, "all its wires are cut; press c again to mend them"),
+            Network::Disconnected => (Network::Gone, "all its wires are cut; press c again to mend them"),
             Network::Gone => (Network::Whole, "its wires are mended"),
         };
         // Said before it is done, so that it stands before what comes of it.
@@ -139,8 +139,8 @@ impl Live<'_> {
         self.network = network;
         match network {
             Network::Whole => wires.mend(),
-            Network::Deaf => wires.cut_hearing(),
-            Network::Gone => wires.cut_asking(),
+            Network::Disconnected => wires.cut_listener(),
+            Network::Gone => wires.cut_pool(),
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What each node hears and shows, and the words for what has changed since the last look.
+//! What each node receives and shows, and the words for what has changed since the last look.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const READ_EVERY: Duration = Duration::from_millis(20);
 struct View {
     trusted: bool,
     /// Invalidations that it has handled since its start, its own included (which it handles twice: at once, and when
-    /// it hears of them like everybody else).
+    /// it learns of them like everybody else).
     heard: u64,
     shown: Shown,
 }
@@ -104,7 +104,7 @@ impl View {
             words.push(counted(self.heard - last.heard, "invalidation"));
         }
         match (last.trusted, self.trusted) {
-            (true, false) => words.push("cannot hear, reads from PostgreSQL".to_owned()),
+            (true, false) => words.push("has no listener, reads from PostgreSQL".to_owned()),
             (false, true) => words.push("is in sync, reads from memory".to_owned()),
             _ => {}
         }
@@ -140,7 +140,7 @@ mod tests {
         let untrusted = view(false, 3, Shown::Error(ErrorKind::Unavailable)).since(&last);
         assert_eq!(
             untrusted.as_deref(),
-            Some("cannot hear, reads from PostgreSQL · answers with an error: Unavailable")
+            Some("has no listener, reads from PostgreSQL · answers with an error: Unavailable")
         );
         let gone = view(true, 3, Shown::Nothing).since(&view(false, 3, themed(1, "plain")));
         assert_eq!(gone.as_deref(), Some("is in sync, reads from memory · shows no session"));

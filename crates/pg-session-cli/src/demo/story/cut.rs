@@ -27,14 +27,14 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
     let scene = teller.step("B has Bob's and Cleo's sessions in memory", set(stage)).await?;
     let cut = async {
         let begin = Instant::now();
-        wires.cut_hearing();
+        wires.cut_listener();
         while stage.b.is_trusted() {
             tokio::task::yield_now().await;
         }
         Ok((format!("after {}", took(begin.elapsed())), ()))
     };
     teller.step("B's listener is cut off: B stops trusting its memory", cut).await?;
-    teller.step("A changes both sessions, and B does not hear of it", change_both(stage, &scene)).await?;
+    teller.step("A changes both sessions, and B does not learn of it", change_both(stage, &scene)).await?;
     teller.step("B reads Bob's: the new version, from PostgreSQL", read_through(stage, &scene)).await?;
     let what = "B is cut off altogether: an error, not an old session";
     teller.step(what, refuse(stage, wires, &scene)).await?;
@@ -83,7 +83,7 @@ async fn read_through(stage: &Stage, scene: &Scene) -> Result<(String, ()), Why>
 }
 
 async fn refuse(stage: &Stage, wires: &Wires, scene: &Scene) -> Result<(String, ()), Why> {
-    wires.cut_asking();
+    wires.cut_pool();
     let begin = Instant::now();
     match stage.b.sessions.get(scene.bob).await {
         Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {

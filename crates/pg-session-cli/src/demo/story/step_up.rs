@@ -25,7 +25,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Resul
         stage.a.sessions.save(&mut session).await?;
         let version = session.version();
         let time = begin.elapsed();
-        // B has heard of the grant, so that whatever it hears from now on is something else.
+        // B has learned of the grant, so that whatever it receives from now on is something else.
         stage.b.sessions.catch_up().await?;
         let elevated: Option<bool> = found(&stage.b, id).await?.get("elevated")?;
         ensure(elevated == Some(true), || format!("B shows {elevated:?}"))?;

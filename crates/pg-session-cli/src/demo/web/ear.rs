@@ -1,4 +1,4 @@
-//! [`Ear`]: what a node has heard from PostgreSQL, and how long ago.
+//! [`Ear`]: what a node has received from PostgreSQL, and how long ago.
 //!
 //! The library says how long its trust lasts and how many changes it has handled. When that moved is seen by looking often.
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`nodes`] starts and ends the processes, [`node`] is one of them. What a shopper can do is in [`shop`], once for both
-//! frameworks; [`on_axum`] and [`on_actix`] only route to it. [`ear`] knows what a node has heard, and when.
+//! frameworks; [`on_axum`] and [`on_actix`] only route to it. [`ear`] knows what a node has received, and when.
 
 mod ear;
 mod node;

@@ -36,7 +36,7 @@ pub(crate) async fn run() -> ExitCode {
 }
 
 async fn serve() -> Result<(), Why> {
-    // A terminal sends Ctrl-C to all processes in it. The demo hears it, and ends the nodes in order.
+    // A terminal sends Ctrl-C to all processes in it. The demo receives it, and ends the nodes in order.
     let _caught = Signals::catch()?;
     let mut orders = Orders::read();
     let setup: Setup = orders.next().await?;

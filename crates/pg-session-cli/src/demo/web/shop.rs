@@ -31,7 +31,7 @@ pub(super) struct Shop {
     edge: Edge,
     neighbours: Vec<Neighbour>,
     ear: Arc<Ear>,
-    /// What the node hears through.
+    /// What the node listens through.
     wire: Proxy,
     wire_is_cut: AtomicBool,
 }
@@ -63,7 +63,7 @@ pub(super) enum Action {
     },
     StepUp,
     StepDown,
-    /// The node hears nothing any more, or again.
+    /// The node receives nothing any more, or again.
     CutWire,
     MendWire,
 }

@@ -101,7 +101,7 @@ async fn logout_of_others_and_of_one_device_reaches_all_nodes() {
     assert_eq!(left.as_array().map(Vec::len), Some(2));
 
     here.act(&site.c, &json!({ "do": "logout-others" })).await;
-    // C acknowledged the logout. A and B hear of it on their own, so each of them is waited for.
+    // C acknowledged the logout. A and B learn of it on their own, so each of them is waited for.
     for shopper in [&mut there, &mut third] {
         for node in [&site.a, &site.b] {
             eventually(
@@ -130,7 +130,7 @@ async fn every_node_tells_every_page_what_it_hears() {
         let url = format!("{node}/api/status");
         assert_eq!(ann.get(&url).await.headers["access-control-allow-origin"], "*");
         eventually(
-            "it hears",
+            "it receives",
             async || ann.json(&url).await,
             |status| {
                 let ago = |what: &str| status[what].as_u64().is_some_and(|ms| ms < 60_000);
@@ -156,7 +156,7 @@ async fn every_node_tells_every_page_what_it_hears() {
     assert_eq!(ann.view(&site.b).await["user"], "Ann", "from PostgreSQL");
     assert!(misses(&ann.json(&status).await) > before);
     ann.act(&site.b, &json!({ "do": "mend-wire" })).await;
-    eventually("B hears again", async || ann.json(&status).await, |status| status["trusted"] == true).await;
+    eventually("B listens again", async || ann.json(&status).await, |status| status["trusted"] == true).await;
     site.end();
 }
 

@@ -197,7 +197,7 @@ async fn of_two_rotations_of_one_id_exactly_one_wins() {
     }
 }
 
-/// B has the old id in memory and is in sync: it shows the rotation as soon as it hears of it.
+/// B has the old id in memory and is in sync: it shows the rotation as soon as it learns of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotation_reaches_node_with_old_id_in_memory() {
     let world = World::new();
@@ -213,7 +213,7 @@ async fn rotation_reaches_node_with_old_id_in_memory() {
     }
 }
 
-/// A: commits the rotation ┊ B: logs out with the old id; A hears of it ┊ A: publishes the new session.
+/// A: commits the rotation ┊ B: logs out with the old id; A learns of it ┊ A: publishes the new session.
 async fn logged_out_before_it_is_published(a: &SessionManager, b: &SessionManager) -> Option<Session> {
     let session = a.create(1).await.unwrap();
     let old = session.id();

@@ -1,10 +1,10 @@
-//! The hearing lane: `pg-listen`'s connection and barriers, and `crates/pg-session/src/invalidation`.
+//! The invalidation lane: `pg-listen`'s connection and barriers, and `crates/pg-session/src/invalidation`.
 //!
 //! ```text
 //! Up ── disconnect: what was read so far is kept, the rest is lost ──▶ Broken ── lost ──▶ Down ── listen ──▶ Up
 //! ```
 //!
-//! Everything on its way from a commit to the hearing task is one queue: the server's, the socket's and the
+//! Everything on its way from a commit to the invalidation task is one queue: the server's, the socket's and the
 //! subscription's. Only its head has been read when the connection breaks, and how much that is, is any number.
 
 use arrayvec::ArrayVec;
@@ -61,7 +61,7 @@ pub(crate) enum Resync {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Hearing {
+pub struct Listening {
     link: Link,
     pub(crate) events: ArrayVec<Event, EVENTS_MAX>,
     /// `Trust::until`, as ticks from now; none if it has passed.
@@ -73,7 +73,7 @@ pub struct Hearing {
     wanted_again: bool,
 }
 
-impl Hearing {
+impl Listening {
     /// LISTEN is in force, and nothing was proved yet.
     pub(crate) fn new() -> Self {
         Self {
@@ -138,8 +138,8 @@ impl Hearing {
         }
     }
 
-    /// `Hearing::run` handles one event.
-    pub(crate) fn hear(&mut self, policy: &Policy, cache: &mut Cache) {
+    /// `Listening::run` handles one event.
+    pub(crate) fn receive(&mut self, policy: &Policy, cache: &mut Cache) {
         match self.events.remove(0) {
             Event::Changed(version) => cache.invalidate(policy, version),
             Event::Ended(ending) => ending.apply(policy, cache),
