@@ -1,6 +1,6 @@
 //! The servers of a run: a private PostgreSQL as its package configures it, and a private Redis, twice.
 //!
-//! What makes them durable is not assumed but asked of the servers themselves, and stands in the report.
+//! What makes them durable is not assumed but asked of the servers themselves, and is in the report.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -27,7 +27,7 @@ pub struct Order {
 
 /// The schema that holds the library's tables.
 pub const SCHEMA: &str = "torture";
-/// What stands for the revocation bound: short, so that many windows fit into a run.
+/// What represents the revocation bound: short, so that many windows fit into a run.
 pub const TRUST_WINDOW: Duration = Duration::from_secs(1);
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 pub const POOL_CONNECTIONS: usize = 6;

@@ -11,7 +11,7 @@ pub(crate) struct Chart<'a> {
     pub(crate) title: &'a str,
     pub(crate) unit: &'a str,
     pub(crate) scale: Scale,
-    /// Where a line stands across all bars, if anywhere.
+    /// Where a line crosses all bars, if anywhere.
     pub(crate) mark: Option<f64>,
     pub(crate) bars: Vec<Bar>,
 }

@@ -10,7 +10,7 @@ use pg_session::{Config, Migrations, SessionManager, UserId};
 use pg_session_tower::PgSessionStore;
 use tower_sessions::SessionManagerLayer;
 
-/// Two users. In life they stand in a table.
+/// Two users. In life they are in a table.
 const USERS: [(i64, &str, &str); 2] = [(1, "ann", "apples"), (2, "bob", "pears")];
 
 #[derive(Clone, Debug)]

@@ -197,7 +197,7 @@ impl SessionConfig {
     }
 
     /// Requests for these paths, and for everything below them, do not count as accesses: a page that polls does not keep
-    /// the session of an idle user alive. `/poll` stands for `/poll` and `/poll/x`, not for `/polling`. Paths are compared as
+    /// the session of an idle user alive. `/poll` means `/poll` and `/poll/x`, not `/polling`. Paths are compared as
     /// the layer sees them. Default: every request that reads the session is an access. One request can decide for itself
     /// with [`Session::no_touch`](crate::Session::no_touch).
     #[must_use]

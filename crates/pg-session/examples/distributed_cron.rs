@@ -69,7 +69,7 @@ async fn midnight(
     Ok(is_new)
 }
 
-/// Stands for the table of reports that were sent.
+/// Represents the table of reports that were sent.
 #[derive(Clone, Default)]
 struct Reports(Arc<Mutex<BTreeSet<&'static str>>>);
 

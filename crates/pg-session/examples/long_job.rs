@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Stands for work that takes its time.
+/// Represents work that takes its time.
 async fn work(time: Duration) {
     tokio::time::sleep(time).await;
 }
@@ -72,7 +72,7 @@ fn refusal(outcome: Result<Lease, LockError>) -> Result<LockError, Box<dyn Error
     outcome.err().ok_or_else(|| "the lock was taken twice".into())
 }
 
-/// Stands for what the lock protects. It refuses a fence that is lower than one it has seen.
+/// Represents what the lock protects. It refuses a fence that is lower than one it has seen.
 #[derive(Default)]
 struct Index(AtomicI64);
 

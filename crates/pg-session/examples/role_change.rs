@@ -68,7 +68,7 @@ async fn roles(node: &SessionManager, id: SessionId, staff: &Staff) -> Result<Ve
     }
 }
 
-/// Stands for the application's own tables: who may do what, how often that changed, how often it was asked.
+/// Represents the application's own tables: who may do what, how often that changed, how often it was asked.
 #[derive(Default)]
 struct Staff(Mutex<Table>);
 

@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let queries = b.status().loads.statements;
     let forged = cookie.chars().rev().collect::<String>();
-    let bare_id = session.id().expose().to_string(); // as it stands in the table
+    let bare_id = session.id().expose().to_string(); // as it is in the table
     for (what, wrong) in [("a forged cookie", &forged), ("an id without a signature", &bare_id)] {
         println!("{what}: {}", page(&b, &signer, wrong).await?);
     }

@@ -65,7 +65,7 @@ fn is_elevated(session: Option<&Session>) -> bool {
 }
 
 async fn step_up(node: &SessionManager, id: SessionId, password: &str) -> Result<Session, UpdateError> {
-    // Stands for the check of a password; a wrong one changes nothing.
+    // Represents the check of a password; a wrong one changes nothing.
     let right = password == "correct horse";
     node.modify(id, |session| if right { session.set_for("elevated", &true, ELEVATED) } else { Ok(()) }).await
 }

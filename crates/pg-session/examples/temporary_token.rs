@@ -63,7 +63,7 @@ async fn token(node: &SessionManager, id: SessionId, bank: &Bank) -> Result<Stri
     }
 }
 
-/// Stands for the API. Its tokens are secrets, which never leave the server: that is why they are in the session.
+/// Represents the API. Its tokens are secrets, which never leave the server: that is why they are in the session.
 #[derive(Default)]
 struct Bank {
     issued: AtomicU32,

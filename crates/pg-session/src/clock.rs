@@ -145,7 +145,7 @@ struct Bounds {
 
 impl Clock {
     /// Reads the machine's monotonic clock. Until the first [`observe`](Clock::observe) the node's wall clock
-    /// stands for the database's.
+    /// represents the database's.
     #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
     pub(crate) fn monotonic() -> Self {
         let wall = DbTime::from(SystemTime::now());
@@ -163,7 +163,7 @@ impl Clock {
         clock
     }
 
-    /// The monotonic clock, read now. A clock kept by a task would be cheaper and would stand still in a paused or
+    /// The monotonic clock, read now. A clock kept by a task would be cheaper and would pause in a paused or
     /// starved process, exactly when trust must run out.
     #[inline]
     #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]

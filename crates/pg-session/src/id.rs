@@ -102,7 +102,7 @@ macro_rules! owner_id {
                 Self(uuid_of_text(text))
             }
 
-            /// The id as the UUID that stands in the table.
+            /// The id as the UUID that is in the table.
             #[must_use]
             pub fn as_uuid(self) -> Uuid {
                 self.0

@@ -63,7 +63,7 @@ pub struct LoadStats {
 
 #[derive(Default)]
 struct Queue {
-    /// In order of arrival; each id stands once here and once in `waiters`.
+    /// In order of arrival; each id is once here and once in `waiters`.
     order: VecDeque<SessionId>,
     waiters: ById<LoadWaiters>,
     flights: ById<Flight>,

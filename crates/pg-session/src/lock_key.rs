@@ -25,7 +25,7 @@ impl LockKey {
         Ok(Self { session, name: name.into() })
     }
 
-    /// Whether it is a lock of a session that cannot exist: the nil UUID stands for "no session" in the table.
+    /// Whether it is a lock of a session that cannot exist: the nil UUID represents "no session" in the table.
     pub(crate) fn is_of_nobody(&self) -> bool {
         self.session.is_some_and(|session| session.expose().is_nil())
     }

@@ -12,7 +12,7 @@ pub struct Version(i64);
 impl Version {
     /// The version of a session that was just created.
     pub const FIRST: Version = Version(1);
-    /// Lower than any version: stands for an attribute that does not exist.
+    /// Lower than any version: represents an attribute that does not exist.
     pub(crate) const ABSENT: Version = Version(0);
     /// Higher than any version: no record is as new as a deletion.
     pub(crate) const DELETED: Version = Version(i64::MAX);

@@ -2,7 +2,7 @@
 
 macro_rules! guards {
     ($($(#[$comment:meta])+ $guard:ident,)+) => {
-        /// A check or an order of steps that the library relies on. The comment names where it stands in
+        /// A check or an order of steps that the library relies on. The comment names where it is in
         /// `crates/pg-session/src`.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Guard {

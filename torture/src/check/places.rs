@@ -22,7 +22,7 @@ pub fn check(facts: &Facts, tables: &Tables) -> Vec<Finding> {
         }
     }
     let mut placed =
-        Finding::new("I6 place", "at the end, each attribute stands in one place, where it is found");
+        Finding::new("I6 place", "at the end, each attribute is in one place, where it is found");
     for row in &tables.sessions {
         placed.check(row.misplaced == 0, || format!("{} of session {} do not", row.misplaced, row.session));
     }

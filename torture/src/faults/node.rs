@@ -1,4 +1,4 @@
-//! Faults of a node's process: stopped where it stands, ended in order, killed, with a wall clock that is an hour off.
+//! Faults of a node's process: stopped where it is, ended in order, killed, with a wall clock that is an hour off.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

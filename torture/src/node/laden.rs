@@ -1,4 +1,4 @@
-//! Numbers as attributes, with a load: what is light stands in the session's row, what is heavy in a row of its own, and
+//! Numbers as attributes, with a load: what is light is in the session's row, what is heavy in a row of its own, and
 //! what is in between does so as long as there is room. So each write may move an attribute from one place to the other.
 
 use serde::{Deserialize, Serialize};

@@ -145,7 +145,7 @@ impl Member {
         process.child.kill().await.context("a node cannot be killed")
     }
 
-    /// Stops the process where it stands, or continues it.
+    /// Stops the process where it is, or continues it.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
         let pid = self.pid().context("the node does not run")?;

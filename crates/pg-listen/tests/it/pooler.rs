@@ -1,4 +1,4 @@
-//! A pooler in PostgreSQL's place. Each of these stands for pgbouncer, which does the one or the other with a startup
+//! A pooler in PostgreSQL's place. Each of these represents pgbouncer, which does the one or the other with a startup
 //! packet that it does not know: it refuses it, or (`ignore_startup_parameters = options`) drops what it does not know.
 
 use std::net::SocketAddr;

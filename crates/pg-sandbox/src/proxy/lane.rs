@@ -84,7 +84,7 @@ impl Chunk {
     }
 }
 
-/// How the sender ended. It stands in line like any bytes: a stalled wire hides a reset, too.
+/// How the sender ended. It is in line like any bytes: a stalled wire hides a reset, too.
 #[derive(Clone, Copy, Debug)]
 struct End {
     arrived: Instant,

@@ -19,7 +19,7 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at what other processes do.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Stands for the user's own server. Tests that end a server start one of their own.
+/// Represents the user's own server. Tests that end a server start one of their own.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::start().expect("PostgreSQL starts"));
 
 /// The program, running.

@@ -1,4 +1,4 @@
-//! The one application that every edge serves. What it does stands in the path.
+//! The one application that every edge serves. What it does is in the path.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

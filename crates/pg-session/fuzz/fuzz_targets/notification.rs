@@ -1,4 +1,4 @@
-//! Fuzzes the payload of a notification; what has to hold stands in the library of this package.
+//! Fuzzes the payload of a notification; what has to hold is in the library of this package.
 
 #![no_main]
 

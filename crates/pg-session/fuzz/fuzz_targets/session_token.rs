@@ -1,4 +1,4 @@
-//! Fuzzes a session token from a cookie; what has to hold stands in the library of this package.
+//! Fuzzes a session token from a cookie; what has to hold is in the library of this package.
 
 #![no_main]
 

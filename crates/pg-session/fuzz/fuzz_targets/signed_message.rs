@@ -1,4 +1,4 @@
-//! Fuzzes a signed message; what has to hold stands in the library of this package.
+//! Fuzzes a signed message; what has to hold is in the library of this package.
 
 #![no_main]
 

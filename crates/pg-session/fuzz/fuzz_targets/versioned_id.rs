@@ -1,4 +1,4 @@
-//! Fuzzes an unsigned id with its version; what has to hold stands in the library of this package.
+//! Fuzzes an unsigned id with its version; what has to hold is in the library of this package.
 
 #![no_main]
 

@@ -53,7 +53,7 @@ impl Lease {
         self.fence
     }
 
-    /// Whether the lease still stands, by the clock read now. Once it is lost it stays lost.
+    /// Whether the lease is still held, by the clock read now. Once it is lost it stays lost.
     ///
     /// **True is true of this moment only**: nothing keeps the process from being stopped before the next line.
     #[must_use]
@@ -61,8 +61,8 @@ impl Lease {
         self.standing.is_held()
     }
 
-    /// How long the lease stands if no renewal succeeds any more; zero if it is lost. Counted from before the last
-    /// renewal was sent, less a hundredth for clocks that differ in speed: never longer than it stands in the database.
+    /// How long the lease lasts if no renewal succeeds any more; zero if it is lost. Counted from before the last
+    /// renewal was sent, less a hundredth for clocks that differ in speed: never longer than it lasts in the database.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.standing.remaining()
@@ -79,7 +79,7 @@ impl Lease {
         self.standing.lost().await
     }
 
-    /// Renews now, for `lease` from now, and for as much at each renewal from now on. A lease that stands for longer
+    /// Renews now, for `lease` from now, and for as much at each renewal from now on. A lease that lasts longer
     /// already is not shortened.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Whether a lease still stands: one atomic word, shared by the guard and its keeper.
+//! Whether a lease is still held: one atomic word, shared by the guard and its keeper.
 //!
 //! The word is the tick at which the lease ends, or [`LOST`]. It becomes `LOST` once, by the first to notice (the
 //! keeper, or a guard that reads the clock), and never anything else again: a holder that has seen the loss
@@ -29,12 +29,12 @@ impl LeaseState {
         Self { policy, until: AtomicU64::new(until.nanos()), loss: watch::Sender::new(None) }
     }
 
-    /// Whether the lease stands, by the clock read now: a process that was stopped finds out here.
+    /// Whether the lease is held, by the clock read now: a process that was stopped finds out here.
     pub(super) fn is_held(&self) -> bool {
         !self.remaining().is_zero()
     }
 
-    /// How long it stands without a renewal; zero if it is lost.
+    /// How long it lasts without a renewal; zero if it is lost.
     pub(super) fn remaining(&self) -> Duration {
         loop {
             let until = self.until.load(Ordering::Acquire);
@@ -51,7 +51,7 @@ impl LeaseState {
         }
     }
 
-    /// A statement that was granted stands for the lease until `until`. Answers whether it came in time.
+    /// A statement that was granted extends the lease to `until`. Answers whether it came in time.
     pub(super) fn renew(&self, until: Tick) -> bool {
         if !self.is_held() {
             return false;

@@ -147,7 +147,7 @@ impl Keeper {
     }
 
     /// The node is going down: the holder is notified, and the lock stays taken while it ends its work, for as long as the
-    /// lease stands. Freeing it at once would let the next holder in beside this one.
+    /// lease lasts. Freeing it at once would let the next holder in beside this one.
     async fn wind_down(&mut self, remaining: Duration) -> Ending {
         self.standing.lose(Loss::Shutdown);
         let wound_down = tokio::time::timeout(remaining, async {

@@ -160,7 +160,7 @@ impl Builder {
         self
     }
 
-    /// A SQL expression that stands for the database's clock in every statement.
+    /// A SQL expression that represents the database's clock in every statement.
     #[cfg(feature = "testing")]
     pub fn database_clock(mut self, expression: &str) -> Self {
         expression.clone_into(&mut self.database_clock);

@@ -239,7 +239,7 @@ impl Database {
     }
 }
 
-/// `None` for the row that stands for no row.
+/// `None` for the row that represents no row.
 fn gone(row: &SqlRow) -> Result<Option<Gone>, tokio_postgres::Error> {
     let Some(id) = row.try_get("id")? else { return Ok(None) };
     let session = SessionId::from_uuid(row.try_get("session")?);

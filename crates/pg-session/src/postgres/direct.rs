@@ -80,7 +80,7 @@ async fn named_process(token: &CancelToken) -> io::Result<i32> {
     process
 }
 
-/// Stands for TLS where the request goes nowhere.
+/// Represents TLS where the request goes nowhere.
 struct InMemory;
 
 impl TlsConnect<DuplexStream> for InMemory {

@@ -1,4 +1,4 @@
-//! One attribute: where it stands, its JSON exactly as stored, and the value that was decoded from that.
+//! One attribute: where it is, its JSON exactly as stored, and the value that was decoded from that.
 
 use std::any::{Any, type_name};
 use std::fmt;
@@ -33,7 +33,7 @@ impl OverflowAttribute {
     }
 }
 
-/// An attribute of a session in memory, wherever it stands.
+/// An attribute of a session in memory, wherever it is.
 #[derive(Clone, Copy)]
 pub(crate) enum Attribute<'a> {
     InlineAttributes(Entry<'a>),

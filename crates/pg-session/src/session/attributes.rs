@@ -22,7 +22,7 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    /// Of a key that stands in the session's row and has a row of its own, too, the latter was left behind when it had
+    /// Of a key that is in the session's row and has a row of its own, too, the latter was left behind when it had
     /// expired, and counts no more.
     pub(crate) fn new(packed: InlineAttributes, mut apart: Vec<Arc<OverflowAttribute>>) -> Self {
         apart.retain(|apart| packed.get(&apart.key).is_none());
@@ -269,7 +269,7 @@ mod tests {
                 let rows_change = !writes.set.is_empty() || !writes.removed.is_empty();
                 tables.write(&writes, version);
                 let (row, rows) = tables.attributes();
-                prop_assert_eq!(row.len() + rows.len(), after.len(), "each attribute stands in one place");
+                prop_assert_eq!(row.len() + rows.len(), after.len(), "each attribute is in one place");
                 let held = Attributes::new(row, rows);
                 prop_assert_eq!(shown(&held), shown(&after));
                 let bytes: usize = after.iter().map(|a| a.key().len() + a.text().len()).sum();

@@ -30,7 +30,7 @@ struct List {
     spans: Vec<Span>,
 }
 
-/// Where a change stands in the buffer.
+/// Where a change is in the buffer.
 #[derive(Clone, Copy)]
 struct Span {
     key: usize,

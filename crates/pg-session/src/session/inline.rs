@@ -30,7 +30,7 @@ pub(crate) struct InlineAttributes {
     decoded: OnceLock<Box<[Decoded]>>,
 }
 
-/// Where an attribute stands in the text: `"key":[value,version]` or `"key":[value,version,expiry]`.
+/// Where an attribute is in the text: `"key":[value,version]` or `"key":[value,version,expiry]`.
 #[derive(Clone, Copy)]
 struct Span {
     key: u16,
@@ -59,7 +59,7 @@ impl InlineAttributes {
         }
         pieces.sort_by(|a, b| a.key.cmp(b.key));
         pieces.dedup_by(|later, earlier| later.key == earlier.key);
-        // Exact unless one expires: braces, and around each of them what stands there, with a comma.
+        // Exact unless one expires: braces, and around each of them what is there, with a comma.
         let bytes = pieces
             .iter()
             .map(|InlineEntry { key, text, version, .. }| key.len() + text.len() + version.len());
@@ -210,7 +210,7 @@ pub(crate) fn without(text: &str, key: &str) -> Result<Option<String>, Malformed
     Ok((others.len() < all.len()).then(|| InlineAttributes::of(others).text().to_owned()))
 }
 
-/// A text that is none of a row's. It says where it is at fault, and not what stands there.
+/// A text that is none of a row's. It says where it is at fault, and not what is there.
 #[derive(Debug)]
 pub(crate) struct Malformed(String);
 

@@ -41,7 +41,7 @@ impl InlineBudget {
     pub(crate) fn place(&mut self, key: &str, text: &str, expires_at: DbTime) -> Placement {
         let bytes = bytes_max(key, text, expires_at);
         let fits = text.len() <= INLINE_VALUE_BYTES_MAX && bytes <= self.0;
-        // So that a key stands in the text as it is, and is borrowed from it.
+        // So that a key is in the text as it is, and is borrowed from it.
         let plain = !key.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\');
         if fits && plain {
             self.0 -= bytes;

@@ -114,7 +114,7 @@ impl<R: Request> Pending<R> {
         [Some(self.keys.0), self.keys.1].into_iter().flatten()
     }
 
-    /// A caller that has dropped its future needs no answer; the commit stands.
+    /// A caller that has dropped its future needs no answer; the commit is final.
     pub(super) fn answer(self, outcome: Result<R::Answer, R::Error>) {
         let _ = self.reply.send(outcome);
     }

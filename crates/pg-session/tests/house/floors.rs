@@ -22,7 +22,7 @@ impl Floors {
             if let Some(rest) = line.strip_prefix("// Floor ") {
                 floor = rest.chars().next().and_then(|digit| digit.to_digit(10)).map(|digit| digit as usize);
             } else if let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
-                let floor = floor.unwrap_or_else(|| panic!("lib.rs: `mod {name};` stands on no floor"));
+                let floor = floor.unwrap_or_else(|| panic!("lib.rs: `mod {name};` is on no floor"));
                 floors.insert(name.to_owned(), floor);
             }
         }
@@ -36,7 +36,7 @@ impl Floors {
             table.lines().any(|line| line.starts_with(&row) && line.contains(&format!("`{name}`")))
         };
         let missing = self.0.iter().filter(|&(name, &floor)| !has(name, floor));
-        missing.map(|(name, floor)| format!("ARCHITECTURE.md: `{name}` stands on floor {floor}")).collect()
+        missing.map(|(name, floor)| format!("ARCHITECTURE.md: `{name}` is on floor {floor}")).collect()
     }
 
     /// Paths that lead upwards, paths that name no module, and modules of one floor that use each other.
@@ -46,7 +46,7 @@ impl Floors {
         for source in sources {
             let module = module_path(source)[0];
             let Some(&own) = self.0.get(module) else {
-                faults.push(format!("{}: `{module}` stands on no floor in lib.rs", source.path));
+                faults.push(format!("{}: `{module}` is on no floor in lib.rs", source.path));
                 continue;
             };
             for (line, name) in root_names(source) {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_name_of_the_root_does_not_hide_a_floor() {
         assert!(faults("cache/mod.rs", "use crate::SessionManager;")[0].contains("hides its floor"));
-        assert!(faults("lock/mod.rs", "")[0].contains("stands on no floor"));
+        assert!(faults("lock/mod.rs", "")[0].contains("is on no floor"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub fn all() -> Vec<Paper> {
     names.map(|name| Paper { text: read(&name), name }).collect()
 }
 
-/// What stands in backticks and is a file's path or a name with two underscores or more.
+/// What is in backticks and is a file's path or a name with two underscores or more.
 pub fn check(paper: &Paper, sources: &[&Source]) -> Vec<String> {
     let mut faults = Vec::new();
     for (line, number) in paper.text.lines().zip(1..) {

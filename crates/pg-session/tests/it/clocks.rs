@@ -13,7 +13,7 @@ use crate::support::World;
 /// 2030-01-01, far from what any real clock shows.
 const START: Duration = Duration::from_secs(1_893_456_000);
 
-/// The time of a world, which stands still until a test moves it.
+/// The time of a world, which is paused until a test moves it.
 pub struct Clocks {
     nanos: Arc<AtomicU64>,
     client: Client,

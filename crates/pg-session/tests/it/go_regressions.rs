@@ -39,7 +39,7 @@ async fn failed_resync_serves_nothing_that_was_missed() {
 }
 
 /// Fault 6: the row of one version with the attributes of another. Two plain statements, the control, see that here. One
-/// attribute stands in the session's row, the other in a row of its own.
+/// attribute is in the session's row, the other in a row of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_never_mixes_two_versions() {
     let world = World::new();

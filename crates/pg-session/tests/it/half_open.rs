@@ -1,4 +1,4 @@
-//! Half-open: the listening connection looks alive and delivers nothing, or the process stands still. No error is reported,
+//! Half-open: the listening connection looks alive and delivers nothing, or the process is paused. No error is reported,
 //! so only the trust window ends the hits: I3, a read that starts at t sees every change acknowledged before
 //! t − `trust_window`, or fails.
 
@@ -96,7 +96,7 @@ async fn no_update_is_missed_if_node_bytes_are_lost() {
     assert!(reads.iter().all(|read| read.shows(2) || read.started < sent + TRUST_WINDOW), "I3");
 }
 
-/// B's process stands still, as when it is paused or starved: none of B's tasks runs, none notices anything. A, on a
+/// B's process is paused or starved: none of B's tasks runs, none notices anything. A, on a
 /// thread of its own, updates. Answers whether B served the old version to a read that started after the window.
 ///
 /// B lives in a runtime of one thread, and this function never yields to it while it looks.

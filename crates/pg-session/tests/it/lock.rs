@@ -101,7 +101,7 @@ async fn a_session_that_has_ended_has_no_locks() {
     assert_eq!(left.get::<_, i64>(0), 0, "its row went with it");
     gone(b.locks().session_lock(session.id(), "x").await);
 
-    // Expired, idle for too long, never there, and the id that stands for "no session" in the table.
+    // Expired, idle for too long, never there, and the id that represents "no session" in the table.
     for change in ["expires_at = clock_timestamp()", "last_accessed_at = clock_timestamp() - interval '49 h'"]
     {
         let session = a.create(1).await.unwrap();

@@ -5,7 +5,7 @@
 //! A               ┊ updates, deletes and creates ┊
 //! ```
 //!
-//! The proxy stands in B's listening connection only: its pool goes on working.
+//! The proxy is in B's listening connection only: its pool goes on working.
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ pub async fn stored(client: &Client, id: SessionId) -> BTreeMap<String, Stored> 
     for row in &rows {
         let before =
             all.insert(row.get("key"), Stored { text: row.get("value"), version: row.get("version") });
-        assert_eq!(before, None, "a key stands in the session's row and has a row of its own");
+        assert_eq!(before, None, "a key is in the session's row and has a row of its own");
     }
     all
 }

@@ -9,7 +9,7 @@ use crate::support::{World, eventually};
 use crate::tables::{Holder, stored_time, stored_version};
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// By which a node's idea of the database's clock is ahead when both stand still.
+/// By which a node's idea of the database's clock is ahead when both pause.
 const AHEAD: Duration = Duration::from_micros(1);
 /// Intervals, in real time, for tests in which a flush fails, or is kept from a row, which it tries for half a second.
 const SOON: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! An attribute that is taken from all sessions of a user, wherever it stands.
+//! An attribute that is taken from all sessions of a user, wherever it is.
 
 use pg_session::{Create, SessionManager};
 

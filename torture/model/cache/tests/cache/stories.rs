@@ -1,6 +1,6 @@
 //! What threads do to one cache at the same time. Each story asserts what must hold in every schedule.
 //!
-//! A counter stands for the database. A story calls the cache in the order of the library's own tasks. Each story
+//! A counter represents the database. A story calls the cache in the order of the library's own tasks. Each story
 //! opens with the interleaving that could break it.
 
 use shuttle::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
