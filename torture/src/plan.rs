@@ -39,7 +39,7 @@ pub const SESSIONS_PER_USER_MAX: u32 = 3;
 pub const USERS: usize = 40;
 pub const SLOTS_PER_USER: usize = 3;
 pub const SLOTS: usize = USERS * SLOTS_PER_USER;
-/// Places behind those: of sessions of nobody, with which the clients work as well; and of further users, where only
+/// Places behind those: of anonymous sessions, with which the clients work as well; and of further users, where only
 /// meetings go, so many that each is left alone for seconds between two.
 pub const ANONYMOUS_PLACES: usize = 12;
 pub const CLIENT_PLACES: usize = SLOTS + ANONYMOUS_PLACES;

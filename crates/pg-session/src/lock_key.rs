@@ -26,7 +26,7 @@ impl LockKey {
     }
 
     /// Whether it is a lock of a session that cannot exist: the nil UUID represents "no session" in the table.
-    pub(crate) fn is_of_nobody(&self) -> bool {
+    pub(crate) fn has_no_session(&self) -> bool {
         self.session.is_some_and(|session| session.expose().is_nil())
     }
 

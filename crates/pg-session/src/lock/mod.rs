@@ -91,7 +91,7 @@ impl Locks {
     /// Takes the lock. If the future is dropped, what was taken or may have been taken is given back.
     pub(crate) async fn acquire(&self, request: Request) -> Result<Lease, LockError> {
         check(&request)?;
-        if request.key.is_of_nobody() {
+        if request.key.has_no_session() {
             return Err(LockError::SessionGone);
         }
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| overloaded())?;

@@ -34,7 +34,7 @@ impl SessionManager {
         self.begin(Some(user.into()))
     }
 
-    /// Begins a new session of nobody in particular, for what a visitor wants kept before a sign-in; awaiting the
+    /// Begins a new anonymous session, for what a visitor wants kept before a sign-in; awaiting the
     /// builder creates it. [`rotate`](SessionManager::rotate) with a user signs in.
     ///
     /// **Nothing limits how many there are** but their expiry: create one when there is something to keep, not for each

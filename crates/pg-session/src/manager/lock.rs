@@ -100,7 +100,7 @@ impl<'a> Locks<'a> {
 
     async fn held_by(self, key: LockKey) -> Result<Option<LockHolder>, Error> {
         self.node.check_open()?;
-        if key.is_of_nobody() {
+        if key.has_no_session() {
             return Ok(None);
         }
         Ok(self.node.locks.holder(&key).await?.map(LockHolder::from))

@@ -16,7 +16,7 @@ fn poll_once<F: IntoFuture>(future: F) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_happens_although_nobody_waits() {
+async fn an_update_happens_although_its_caller_is_gone() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     let mut session = node.create(1).set("x", &1).await.unwrap();
@@ -33,7 +33,7 @@ async fn an_update_happens_although_nobody_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_create_happens_although_nobody_waits() {
+async fn a_create_happens_although_its_caller_is_gone() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     poll_once(node.create(1).set("x", &1));
@@ -41,7 +41,7 @@ async fn a_create_happens_although_nobody_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_of_delete_happens_although_nobody_waits() {
+async fn every_kind_of_delete_happens_although_its_caller_is_gone() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     for way in 0..5 {
@@ -63,7 +63,7 @@ async fn every_kind_of_delete_happens_although_nobody_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_eviction_happens_although_nobody_waits() {
+async fn an_eviction_happens_although_its_caller_is_gone() {
     let world = World::new();
     let (node, other) = (world.node().await, world.node().await);
     let id = node.create(1).await.unwrap().id();

@@ -169,7 +169,7 @@ async fn lock_names_and_durations_out_of_bounds_write_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_but_its_holder_releases_a_lock() {
+async fn only_its_holder_releases_a_lock() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let client = world.client().await;

@@ -231,7 +231,7 @@ async fn unanswered_release_fails_and_continues_in_background() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_acquisition_that_nobody_waits_for_any_more_is_given_back() {
+async fn an_acquisition_whose_caller_is_gone_is_given_back() {
     let world = World::new();
     let wire = world.proxy().await;
     let [near] = world.nodes().await;

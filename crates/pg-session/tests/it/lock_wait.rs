@@ -119,7 +119,7 @@ async fn a_waiter_gets_the_lock_of_a_holder_that_vanished() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiter_that_leaves_takes_nothing_and_holds_up_nobody() {
+async fn a_dropped_waiter_takes_no_lock_and_blocks_no_other() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     for _ in 0..20 {

@@ -22,7 +22,7 @@ async fn anonymous(node: &SessionManager) -> Session {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_anonymous_session_is_one_of_nobody() {
+async fn an_anonymous_session_has_no_user() {
     let world = World::new();
     let (a, b) = (world.node().await, world.node().await);
     let mut session = anonymous(&a).await;

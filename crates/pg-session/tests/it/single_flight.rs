@@ -57,7 +57,7 @@ async fn a_thousand_misses_of_one_unknown_session_cost_one_query() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_takes_nobody_with_it() {
+async fn a_reader_that_is_dropped_does_not_fail_the_others() {
     let [a, b] = World::new().nodes().await;
     let readers = [make(&a, 1).await[0].id(); 10];
     let id = readers[0];

@@ -157,7 +157,7 @@ async fn what_is_left_lives_no_longer_than_the_session_did_or_does() {
 /// Reads of the old id are no access of anybody's, and the accesses that waited when the session was rotated write
 /// nothing into what is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_touches_what_is_left() {
+async fn a_touch_of_a_retired_id_changes_nothing() {
     let world = World::new();
     let clocks = Clocks::new(&world).await;
     let node = clocks.node(&world, world.config()).await;
