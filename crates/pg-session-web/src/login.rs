@@ -41,7 +41,7 @@ impl Session {
         }
     }
 
-    /// Ends the session, on every node, for good; the client forgets its token. Answers whether there was one. What the
+    /// Ends the session, on every node, for good; the client forgets its token. Returns whether there was one. What the
     /// request sets afterwards begins a new, anonymous session.
     ///
     /// Without a token this is free. Of a request that presents the tokens of several sessions, all of them end. With the old
@@ -79,7 +79,7 @@ impl Session {
         Ok(was_alive)
     }
 
-    /// Ends all sessions of the user who is signed in, this one included. Answers how many there were.
+    /// Ends all sessions of the user who is signed in, this one included. Returns how many there were.
     ///
     /// # Errors
     /// [`ErrorKind::SignedOut`](crate::ErrorKind::SignedOut), [`ErrorKind::Rotated`](crate::ErrorKind::Rotated); see also
@@ -97,7 +97,7 @@ impl Session {
     }
 
     /// Ends all other sessions of the user who is signed in, and the retired ids of this one: after this, no id but the
-    /// client's own reads as the user. Answers how many other sessions there were.
+    /// client's own reads as the user. Returns how many other sessions there were.
     ///
     /// # Errors
     /// As [`logout_everywhere`](Session::logout_everywhere).

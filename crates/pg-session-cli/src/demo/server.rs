@@ -152,7 +152,7 @@ impl Server {
         config
     }
 
-    /// Removes what the demo made: the server and its directory, or the schema. Answers with what it removed.
+    /// Removes what the demo made: the server and its directory, or the schema. Returns what it removed.
     ///
     /// # Errors
     /// With what is left, and how to remove it by hand.

@@ -51,7 +51,7 @@ impl LeaseState {
         }
     }
 
-    /// A statement that was granted extends the lease to `until`. Answers whether it came in time.
+    /// A statement that was granted extends the lease to `until`. Returns whether it came in time.
     pub(super) fn renew(&self, until: Tick) -> bool {
         if !self.is_held() {
             return false;

@@ -164,7 +164,7 @@ impl Keeper {
         wound_down.await.unwrap_or(Ending::Lost(Loss::Shutdown))
     }
 
-    /// Answers with what the first try says; if that does not say that the lock is free, goes on trying.
+    /// Returns what the first try says; if that does not say that the lock is free, goes on trying.
     async fn release(&mut self, reply: oneshot::Sender<Result<(), LockError>>) {
         // A lease that a shutdown ended was the holder's until now.
         let held = self.standing.is_held() || self.standing.loss() == Some(Loss::Shutdown);

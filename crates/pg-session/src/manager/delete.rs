@@ -19,7 +19,7 @@ impl SessionManager {
     /// Sessions that one call of [`delete_many`](SessionManager::delete_many) takes.
     pub const DELETE_MAX: usize = 100_000;
 
-    /// Ends a session. Answers whether it was alive.
+    /// Ends a session. Returns whether it was alive.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager).
@@ -28,7 +28,7 @@ impl SessionManager {
         self.0.writer.deletes.submit(DeleteSession(id)).await
     }
 
-    /// Ends any number of sessions, all or none. Answers how many of them were alive.
+    /// Ends any number of sessions, all or none. Returns how many of them were alive.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager); [`ErrorKind::InvalidArgument`] for more than [`DELETE_MAX`](SessionManager::DELETE_MAX) ids.
@@ -48,7 +48,7 @@ impl SessionManager {
         self.change_all(BulkChange::Delete(ids)).await
     }
 
-    /// Ends every session of everybody. Answers how many were alive.
+    /// Ends every session of everybody. Returns how many were alive.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager).

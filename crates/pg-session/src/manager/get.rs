@@ -83,7 +83,7 @@ impl<'a> Get<'a> {
         self
     }
 
-    /// Answers with what the database holds if that is older than [`min_version`](Get::min_version) asks for.
+    /// Returns what the database holds if that is older than [`min_version`](Get::min_version) asks for.
     ///
     /// A client may hold a version that the database has lost. It would get an error with every request, for as long as
     /// it presents that version. Compare [`Session::version`] with the version asked for, and give the client a fresh

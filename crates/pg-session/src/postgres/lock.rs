@@ -198,7 +198,7 @@ impl Database {
         })
     }
 
-    /// Makes the lease of `owner` last for `lease` from now, within `timeout`. Answers whether it still was this owner's.
+    /// Makes the lease of `owner` last for `lease` from now, within `timeout`. Returns whether it still was this owner's.
     pub(crate) async fn renew_lock(
         &self,
         key: &LockKey,

@@ -88,7 +88,7 @@ impl Writer {
         }
     }
 
-    /// Changes any number of sessions; answers how many living ones. Dropping the future does not undo it.
+    /// Changes any number of sessions; returns how many living ones. Dropping the future does not undo it.
     pub(crate) async fn change_all(&self, change: BulkChange) -> Result<u64, Error> {
         let is_eviction = matches!(change, BulkChange::Evict(_));
         let queue = if is_eviction { &self.evictions } else { &self.bulk_changes };

@@ -97,7 +97,7 @@ async fn no_update_is_missed_if_node_bytes_are_lost() {
 }
 
 /// B's process is paused or starved: none of B's tasks runs, none notices anything. A, on a
-/// thread of its own, updates. Answers whether B served the old version to a read that started after the window.
+/// thread of its own, updates. Returns whether B served the old version to a read that started after the window.
 ///
 /// B lives in a runtime of one thread, and this function never yields to it while it looks.
 async fn a_starved_process_serves_too_long(without: Option<Guard>) -> bool {

@@ -52,7 +52,7 @@ impl Ann {
         let _ = self.next.try_send(());
     }
 
-    /// Pauses her, or ends her pause. Answers whether she pauses now.
+    /// Pauses her, or ends her pause. Returns whether she pauses now.
     pub(super) fn pause(&self) -> bool {
         self.paused.send_modify(|paused| *paused = !*paused);
         *self.paused.borrow()
@@ -110,7 +110,7 @@ impl Life {
     }
 }
 
-/// Answers whether the session was still there.
+/// Returns whether the session was still there.
 async fn change_theme(node: &Node, id: SessionId, theme: &str) -> Result<bool, Why> {
     let Some(mut session) = node.sessions.get(id).await? else { return Ok(false) };
     session.set("theme", theme)?;

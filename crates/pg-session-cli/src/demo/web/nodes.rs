@@ -82,7 +82,7 @@ impl Nodes {
         }
     }
 
-    /// Has them end in order, all at the same time. Answers with how long that took.
+    /// Has them end in order, all at the same time. Returns how long that took.
     ///
     /// # Errors
     /// If one of them could not, with its name. None of them is left then, either.
