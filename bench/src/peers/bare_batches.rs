@@ -1,5 +1,5 @@
 //! The floor under combined updates: what PostgreSQL alone makes of rows that are updated many at a time. Two connections, as
-//! ours has statements under way, and half of what is in flight in each statement; no tasks that wait for it, no memory to
+//! ours has statements in flight, and half of what is in flight in each statement; no tasks that wait for it, no memory to
 //! keep, no checks, no notifications. It is a lower bound for every client that combines updates and waits for the flush.
 
 use std::sync::Arc;

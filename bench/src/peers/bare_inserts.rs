@@ -1,5 +1,5 @@
 //! The floor under combined creates: what PostgreSQL alone makes of rows like ours that are inserted many at a time. Two
-//! connections, as ours has statements under way, and half of what is in flight in each statement; no tasks that wait for
+//! connections, as ours has statements in flight, and half of what is in flight in each statement; no tasks that wait for
 //! it, no memory to keep, no limit to look up, nothing to be returned. It is a lower bound for every client that combines creates and waits for the flush.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -13,7 +13,7 @@
 //! A nonce is a counter and 122 random bits, and only the one that is awaited now counts: any role may notify
 //! any channel, and what it sends here is ignored.
 //!
-//! At most one barrier is under way. Callers that ask meanwhile share the next one.
+//! At most one barrier is in flight. Callers that ask meanwhile share the next one.
 
 use std::time::Instant;
 
@@ -80,7 +80,7 @@ impl Barriers {
         BarrierNumber(self.next)
     }
 
-    /// Asks for a barrier, to be sent as soon as none is under way.
+    /// Asks for a barrier, to be sent as soon as none is in flight.
     pub(crate) fn want(&mut self) {
         self.wanted = true;
     }
@@ -124,14 +124,14 @@ impl Barriers {
         query
     }
 
-    /// A notification came on the private channel. `None` if it is not the barrier under way: forged, or left
+    /// A notification came on the private channel. `None` if it is not the barrier in flight: forged, or left
     /// over.
     pub(crate) fn returned(&mut self, nonce: &str) -> Option<Returned> {
         let pending = self.pending.take_if(|pending| pending.nonce == nonce)?;
         Some(Returned { number: pending.number, as_of: pending.as_of, callers: pending.callers })
     }
 
-    /// The connection is lost: whatever is under way will not come back, and nothing new can be sent.
+    /// The connection is lost: whatever is in flight will not come back, and nothing new can be sent.
     pub(crate) fn fail(&mut self, error: impl Fn() -> Error) {
         let pending = self.pending.take().map(|pending| pending.callers).unwrap_or_default();
         for caller in pending.into_iter().chain(self.waiting.drain(..)) {

@@ -23,7 +23,7 @@ use crate::task::{Inbox, Route, Task};
 const DURATION_MIN: Duration = Duration::from_millis(1);
 /// No duration above this: a bound that never comes is none.
 const DURATION_MAX: Duration = Duration::from_secs(3_600);
-/// Requests of handles under way to the task; more wait in their callers.
+/// Requests of handles in flight to the task; more wait in their callers.
 const REQUESTS_MAX: usize = 256;
 
 /// Settings of a [`Listener`]; from [`Listener::builder`]. The defaults are good ones.

@@ -115,7 +115,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: everything under way is kept here.
+    /// Cancel safe: everything in flight is kept here.
     pub(crate) async fn next(&mut self) -> ConnectionEvent {
         poll_fn(|cx| self.poll_next(cx)).await
     }

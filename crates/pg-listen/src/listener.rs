@@ -99,7 +99,7 @@ impl Listener {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not take the notification back once it is under way.
+    /// Dropping the future does not take the notification back once it is in flight.
     pub async fn notify(&self, channel: &str, payload: impl Into<String>) -> Result<(), Error> {
         let query = NotifyQuery::new(channel, payload)?;
         let (sender, answer) = oneshot::channel();

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One at a time, because LISTEN and UNLISTEN of one channel must not overtake each other; and because then
-//! one deadline finds a half-open connection, whatever is under way. This file never decides what to send:
+//! one deadline finds a half-open connection, whatever is in flight. This file never decides what to send:
 //! the task does.
 
 use std::collections::BTreeSet;
@@ -71,7 +71,7 @@ pub(crate) enum ProtocolEvent {
     Listening(Vec<Channel>),
     /// It is time for the next barrier.
     BarrierDue,
-    /// What is under way did not come back in time.
+    /// What is in flight did not come back in time.
     Overdue,
     Ended(Option<tokio_postgres::Error>),
     /// Nothing to tell, but there may be room now to send what could not be sent before.
@@ -210,7 +210,7 @@ impl Protocol {
         ProtocolEvent::Progress
     }
 
-    /// The statement under way succeeded.
+    /// The statement in flight succeeded.
     fn answered(&mut self) -> ProtocolEvent {
         match &mut self.doing {
             Doing::Listens(channels) => {

@@ -243,7 +243,7 @@ mod tests {
         let (mut registry, channel, queue) = one_subscription();
         in_sync(&mut registry, 6);
         assert_eq!(letters(&queue), "");
-        assert!(registry.listening(&channel, BarrierNumber(8)), "barrier 7 is under way");
+        assert!(registry.listening(&channel, BarrierNumber(8)), "barrier 7 is in flight");
         in_sync(&mut registry, 7);
         assert_eq!(letters(&queue), "L");
         in_sync(&mut registry, 8);

@@ -10,7 +10,7 @@ use crate::refusal::Refusal;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The session was logged out, revoked or has expired while the request was under way. It stays gone, and nothing was
+    /// The session was logged out, revoked or has expired while the request was in flight. It stays gone, and nothing was
     /// saved. Status 409.
     Ended,
     /// A parallel request has signed in or stepped up, and the session goes on under a new id. This request still sees

@@ -182,7 +182,7 @@ impl Login<'_> {
     }
 
     /// Ends the old id at once, instead of after [`Config::rotation_grace`](pg_session::Config::rotation_grace). For a login
-    /// after a theft. Requests that the same page has under way may find themselves logged out.
+    /// after a theft. Requests that the same page has in flight may find themselves logged out.
     pub fn without_grace(mut self) -> Self {
         self.grace = Some(Duration::ZERO);
         self

@@ -50,7 +50,7 @@ pub struct Config {
     /// What `create` does for a user who has them all. Default [`SessionLimit::EvictLeastRecentlyUsed`].
     pub on_session_limit: SessionLimit,
 
-    /// How long what a rotation leaves under the old id can be read, by requests that were under way with it. Default
+    /// How long what a rotation leaves under the old id can be read, by requests in flight with it. Default
     /// 10 s, at most 60 s; zero ends the old id at once, and a page's parallel requests may find themselves logged out.
     #[serde(with = "humantime_serde")]
     pub rotation_grace: Duration,

@@ -1,7 +1,7 @@
 //! Loads missing sessions: one query for all who miss the same one, one statement for all that are missed together.
 //!
 //! A lone miss leaves at once; misses during a statement share the next one. A read may
-//! also join a load that is *already* under way, but only if the node is trusted and has received nothing about that
+//! also join a load that is *already* in flight, but only if the node is trusted and has received nothing about that
 //! session since the load's ticket: then the load's answer is as good as a hit at this moment. Any other read waits
 //! for a query that leaves after it began, or it could be shown a state from before its own last write.
 //!
@@ -27,7 +27,7 @@ use crate::postgres::failure::{Failure, Verdict};
 use crate::retry::LOAD_TRIES_MAX;
 use crate::session::record::SharedRecord;
 
-/// Statements under way at once.
+/// Statements in flight at once.
 const LOADERS: usize = 2;
 /// Reads that may wait for one session.
 const WAITERS_MAX: usize = 65_536;
@@ -105,7 +105,7 @@ impl Loader {
         }
     }
 
-    /// Loads one session. `may_join` allows the answer of a load that is under way, if there is one; see the module.
+    /// Loads one session. `may_join` allows the answer of a load in flight, if there is one; see the module.
     ///
     /// Cancel safe: the load goes on for the others and for the cache.
     pub(crate) async fn load(&self, id: SessionId, may_join: impl FnOnce() -> bool) -> Answer {

@@ -46,7 +46,7 @@ struct Stripe {
     forgotten: u8,
     /// Oldest first.
     remembered: ArrayVec<Invalidation, REMEMBERED>,
-    /// The highest version seen since the write under way began.
+    /// The highest version seen since the write in flight began.
     writing: Option<Version>,
 }
 

@@ -35,9 +35,9 @@ guards! {
     Listening,
     /// `cache/mod.rs`, `install`: a record that may not be kept makes a lower one disappear.
     SeenDropsLower,
-    /// `cache/fill.rs`, `see`: a write under way remembers what was shown meanwhile.
+    /// `cache/fill.rs`, `see`: a write in flight remembers what was shown meanwhile.
     Writing,
-    /// `cache/mod.rs`, `publish`: loads that are under way and older are refused from then on.
+    /// `cache/mod.rs`, `publish`: loads in flight and older are refused from then on.
     PublishNotes,
     /// `writer/update.rs`, `commit`: published after the commit, not before.
     PublishAfterCommit,
@@ -61,7 +61,7 @@ guards! {
     Unnamed,
     /// `cache/mod.rs`, `is_current`: a loss ends the joining of older loads.
     JoinEpoch,
-    /// `loader.rs`, `load`: only a trusted node joins a load under way.
+    /// `loader.rs`, `load`: only a trusted node joins a load in flight.
     JoinTrusted,
     /// `loader.rs`, `enqueue`: no notification named the session since the load's ticket.
     JoinCurrent,

@@ -45,13 +45,13 @@ pub enum Reader {
     Queued {
         floor: Floor,
     },
-    /// Waits for the load that is under way.
+    /// Waits for the load in flight.
     Aboard {
         floor: Floor,
     },
 }
 
-/// A load under way.
+/// A load in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Flight {
     pub(crate) ticket: Ticket,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Seen {
     /// A read was answered from memory.
     Hit,
-    /// A read joined a load under way.
+    /// A read joined a load in flight.
     Join,
     /// A load found that the session has ended.
     None,

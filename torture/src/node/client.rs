@@ -233,7 +233,7 @@ impl Client {
         Some(self.answer(op, outcome))
     }
 
-    /// By what the slot held before: if that was rotated, a request that was under way logs out.
+    /// By what the slot held before: if that was rotated, a request in flight logs out.
     async fn delete_by_old_id(&mut self, slot: usize) -> Option<Outcome> {
         let before = self.node.board.read(slot).ok()?.before;
         if !before.is_nil() {

@@ -159,7 +159,7 @@ impl Server {
     pub(super) async fn close(self) -> Result<&'static str, Why> {
         match self.place {
             Place::Private(sandbox) => {
-                // A restart that is under way holds it, too: its thread then is the last to drop it, which cleans up
+                // A restart in flight holds it, too: its thread then is the last to drop it, which cleans up
                 // as well, and the program does not end before.
                 if let Some(sandbox) = Arc::into_inner(sandbox) {
                     tokio::task::spawn_blocking(|| sandbox.close()).await??;

@@ -62,7 +62,7 @@ pub async fn what_a_visitor_had_is_kept_only_where_it_was_asked_for(site: &Site)
     assert_eq!(browser.page("/user").await, "43");
 }
 
-/// Other tabs' requests with the old id: two are under way when the login commits, another comes afterwards. A key was just
+/// Other tabs' requests with the old id: two are in flight when the login commits, another comes afterwards. A key was just
 /// rotated, so each of them would like to hand out a new token.
 pub async fn parallel_requests_with_retired_id_see_old_state(site: &Site) {
     let mut browser = site.browser();

@@ -67,7 +67,7 @@ pub(super) struct Stripe {
     forgotten: u64,
     remembered: [Option<Invalidation>; REMEMBERED],
     oldest: usize,
-    /// Sessions with a write of this node under way, and the highest version of them seen since it began.
+    /// Sessions with a write of this node in flight, and the highest version of them seen since it began.
     ///
     /// ```text
     /// A   writes version 2, COMMIT ────────────────────────────────────── publish?

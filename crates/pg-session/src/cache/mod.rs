@@ -119,7 +119,7 @@ impl Cache {
         Ticket { sequence: self.sequence.load(Ordering::Acquire), epoch: self.epoch() }
     }
 
-    /// Whether nothing that this node has received since `ticket` can concern `id`: a load that is under way may still
+    /// Whether nothing that this node has received since `ticket` can concern `id`: a load in flight may still
     /// be shared by a read that begins now.
     pub(crate) fn is_current(&self, ticket: Ticket, id: SessionId) -> bool {
         ticket.epoch == self.epoch()
@@ -176,7 +176,7 @@ impl Cache {
     /// Puts the outcome of an own commit into memory, if nothing came between; what is older goes in any case.
     pub(crate) fn publish(&self, ticket: Ticket, record: &SharedRecord) {
         let (id, version) = (record.row.id, record.row.version);
-        // What is under way and older is refused from here on. What is in memory is served until it is replaced: the
+        // What is in flight and older is refused from here on. What is in memory is served until it is replaced: the
         // caller does not know of the commit yet.
         let mut stripe = self.stripe(id);
         stripe.note(id, version, self.next());
@@ -188,7 +188,7 @@ impl Cache {
         self.install(ticket, record);
     }
 
-    /// The database holds `version` of `id`: drops what is older, in memory and under way.
+    /// The database holds `version` of `id`: drops what is older, in memory and in flight.
     pub(crate) fn invalidate(&self, id: SessionId, version: Version) {
         let mut stripe = self.stripe(id);
         // First the stripe, then the entry, both under the stripe's lock: an install comes either before both, and
@@ -224,7 +224,7 @@ impl Cache {
         self.remove_owner(&self.groups, group.as_uuid())
     }
 
-    /// Drops everything, in memory and under way, in constant time: what is of an earlier generation is not served.
+    /// Drops everything, in memory and in flight, in constant time: what is of an earlier generation is not served.
     ///
     /// An entry is of its ticket's generation, so nothing that left before this can be served after it.
     /// [`unverified`](Cache::unverified) frees the memory.
@@ -374,8 +374,8 @@ impl Cache {
     }
 }
 
-/// A write of this node under way: what is shown of its session meanwhile is remembered.
-#[must_use = "the write is under way for as long as this lives"]
+/// A write of this node in flight: what is shown of its session meanwhile is remembered.
+#[must_use = "the write is in flight for as long as this lives"]
 pub(crate) struct Writing<'a> {
     cache: &'a Cache,
     id: SessionId,

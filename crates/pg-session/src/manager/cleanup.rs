@@ -13,7 +13,7 @@ impl SessionManager {
     /// deleted until then stays deleted.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the pass after the statement that is under way.
+    /// Dropping the future stops the pass after the statement in flight.
     pub async fn cleanup(&self) -> Result<CleanupReport, Error> {
         self.0.check_open()?;
         self.0.cleaner.pass().await

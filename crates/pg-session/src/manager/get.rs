@@ -183,7 +183,7 @@ impl std::fmt::Debug for GetFuture<'_> {
 
 async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     let node = get.node;
-    // A trusted node may share a load that is under way, as it would share a cached session.
+    // A trusted node may share a load in flight, as it would share a cached session.
     let may_join = || !get.bypass_cache && node.is_trusted();
     let mut loaded = node.loader.load(get.id, may_join).await?;
     let now = node.core.policy.clock.database_now();

@@ -160,7 +160,7 @@ impl Lock<'_> {
     }
 
     /// How long to wait for the lock while another holder has it, or the database does not answer. Default 10 s; zero
-    /// does not wait; at most 24 h. A statement under way at the end of the wait is waited for, up to `query_timeout`.
+    /// does not wait; at most 24 h. A statement in flight at the end of the wait is waited for, up to `query_timeout`.
     ///
     /// A waiter is woken within milliseconds of the release. **No fairness is promised**: waiters of one node take turns
     /// in their order, nodes race.

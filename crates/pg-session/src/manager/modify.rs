@@ -13,7 +13,7 @@ use crate::session::Session;
 
 /// Queues of modifications. Sessions that share one only wait for each other.
 const TURNS: usize = 256;
-/// Modifications that may be under way or wait on this node.
+/// Modifications that may be in flight or wait on this node.
 const WAITING_MAX: usize = 65_536;
 
 /// One queue for each session that is being modified: first come, first served.

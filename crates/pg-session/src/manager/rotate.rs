@@ -21,7 +21,7 @@ impl SessionManager {
     /// of privilege: an id that was planted or stolen before is worth nothing afterwards.
     ///
     /// On success the handle *is* the new session, with its unsaved changes saved. For the grace, the old id still
-    /// answers [`get`](SessionManager::get), for requests that were under way: with the user and the attributes from
+    /// answers [`get`](SessionManager::get), for requests in flight: with the user and the attributes from
     /// before, and [`is_retired`](Session::is_retired). That cannot be saved or rotated, and ends with the session:
     /// **deleting either id deletes both.** On error the handle is as it was.
     ///

@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// Whether the session goes on under a new id ([`rotate`](crate::SessionManager::rotate)), and this handle shows what
-    /// was left under the old one: the user and the attributes from before, for requests that were under way. It ends
+    /// was left under the old one: the user and the attributes from before, for requests in flight. It ends
     /// within the grace of the rotation and cannot be saved; ending it ends the session.
     #[must_use]
     pub fn is_retired(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The task of a lane: combines what is queued *now* into statements.
 //!
-//! No waiting for company: a lone job leaves at once, and while its statement is under way the next ones gather. Jobs
-//! with the same key are never under way together; they keep their order.
+//! No waiting for company: a lone job leaves at once, and while its statement is in flight the next ones gather. Jobs
+//! with the same key are never in flight together; they keep their order.
 //!
 //! The larger the batch, the less each job of it costs the server. So one statement leaves at a time. A further one leaves
 //! when the youngest takes long: its connection may be lost. Jobs that need a row which another transaction has locked are
@@ -63,7 +63,7 @@ impl<R: Request> Batcher<R> {
             while self.may_leave(&waiting, &in_flight) {
                 let batch = self.select(&mut waiting, &in_flight);
                 if batch.is_empty() {
-                    break; // all of them wait for what is under way
+                    break; // all of them wait for what is in flight
                 }
                 in_flight.start(batch, &self.core);
             }
@@ -134,7 +134,7 @@ impl<R: Request> Batcher<R> {
             && (in_flight.statements() == 0 || in_flight.is_slow())
     }
 
-    /// Takes at most one job per key out of `waiting`, sorted, none whose key is under way; the rest keeps its order.
+    /// Takes at most one job per key out of `waiting`, sorted, none whose key is in flight; the rest keeps its order.
     fn select(&self, waiting: &mut VecDeque<Pending<R>>, in_flight: &InFlight<R>) -> Vec<Pending<R>> {
         let expected = waiting.len().min(self.bounds.batch_max);
         let mut keys: Keys<R> = HashSet::with_capacity_and_hasher(expected, DefaultHashBuilder::default());

@@ -1,4 +1,4 @@
-//! The statements of a lane that are under way.
+//! The statements of a lane in flight.
 //!
 //! If a statement is refused, its batch is halved until the one that is to blame stands alone, so that a poisonous
 //! value fails nobody else. One that collided with another transaction is tried again, a bounded number of times.
@@ -20,7 +20,7 @@ use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::retry::{STATEMENT, STATEMENT_TRIES_MAX};
 
-/// A statement that has been under way for longer does not keep others back: several times what one takes.
+/// A statement that has been in flight for longer does not keep others back: several times what one takes.
 const SLOW: Duration = Duration::from_millis(5);
 
 type Statement<R> = Pin<Box<dyn Future<Output = Finished<R>> + Send>>;
@@ -28,7 +28,7 @@ type Statement<R> = Pin<Box<dyn Future<Output = Finished<R>> + Send>>;
 pub(super) struct InFlight<R: Request> {
     /// Driven by the lane's own task: another task would be another wake-up for a lone job.
     statements: FuturesUnordered<Statement<R>>,
-    /// Of all jobs that are under way.
+    /// Of all jobs in flight.
     keys: Keys<R>,
     /// When the youngest statement is slow.
     slow_at: tokio::time::Instant,

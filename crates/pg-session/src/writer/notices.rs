@@ -75,7 +75,7 @@ async fn round(core: &Core) -> Result<(), Failure> {
     let pending = core.unnotified.snapshot();
     if pending.all {
         core.database.notify_drop(Scope::All).await?;
-        // Each statement that was under way has ended by then.
+        // Each statement in flight has ended by then.
         tokio::time::sleep(core.database.blocked_max()).await;
         core.database.notify_drop(Scope::All).await?;
         core.unnotified.settle_all();

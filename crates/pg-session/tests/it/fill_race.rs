@@ -134,7 +134,7 @@ async fn control_without_the_ticket_deleted_sessions_are_served() {
 
 /// A: delete acknowledged, while A's load has its row · A: get, before the load has landed.
 ///
-/// The load under way is no answer for a read that begins after the change: it must not be joined.
+/// The load in flight is no answer for a read that begins after the change: it must not be joined.
 #[tokio::test]
 async fn a_read_after_a_change_does_not_join_a_load_from_before_it() {
     let [a] = World::new().nodes().await;

@@ -20,7 +20,7 @@ async fn a_shutdown_commits_what_is_queued_and_refuses_what_is_new() {
     let mut session = node.create(1).set("x", &1).await.unwrap();
     let id = session.id();
 
-    // One update is under way, one waits behind it, and then the end is ordered.
+    // One update is in flight, one waits behind it, and then the end is ordered.
     let holder = Holder::hold(&world, &[id]).await;
     let mut updates = Vec::new();
     for key in ["first", "second"] {

@@ -1,4 +1,4 @@
-//! Logout is final: gone on every node, and no request that is still under way brings the session back.
+//! Logout is final: gone on every node, and no request in flight brings the session back.
 
 use std::time::Instant;
 

@@ -124,7 +124,7 @@ async fn the_old_id_ends_with_its_grace_on_every_node() {
         clocks.set(since).await;
         for node in [&a, &b] {
             for id in [first, second] {
-                assert!(read(node, id).await.is_retired(), "still for requests under way");
+                assert!(read(node, id).await.is_retired(), "still for requests in flight");
             }
         }
     }
