@@ -13,7 +13,7 @@ pub enum ErrorKind {
     /// The session was logged out, revoked or has expired while the request was in flight. It stays gone, and nothing was
     /// saved. Status 409.
     Ended,
-    /// A parallel request has signed in or stepped up, and the session goes on under a new id. This request still sees
+    /// A parallel request has signed in or stepped up, and the session was rotated. This request still sees
     /// the old state; nothing was saved. Status 409.
     Rotated,
     /// Another request has changed the same attributes, and this one did not save. Only with

@@ -50,7 +50,7 @@ pub struct Config {
     /// What `create` does for a user who has them all. Default [`SessionLimit::EvictLeastRecentlyUsed`].
     pub on_session_limit: SessionLimit,
 
-    /// How long what a rotation leaves under the old id can be read, by requests in flight with it. Default
+    /// How long the retired id stays readable after a rotation, for requests in flight. Default
     /// 10 s, at most 60 s; zero ends the old id at once, and a page's parallel requests may find themselves logged out.
     #[serde(with = "humantime_serde")]
     pub rotation_grace: Duration,

@@ -19,7 +19,7 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
     let mut at_least = Finding::new("I3 cookie", "a read shows at least the version that it asked for");
     let mut revived = Finding::new("I4", "what has ended is not seen again: deleted, revoked, expired");
     let mut elevated = Finding::new("I4 attr", "an attribute is not seen past its own end");
-    let mut old_ids = Finding::new("I4 ids", "what a rotation leaves says so, and is rotated once");
+    let mut old_ids = Finding::new("I4 ids", "a retired id says so, and is rotated once");
     let mut ended = Finding::new("I4 write", "what has ended or was rotated is not changed any more");
     for story in facts.sessions.values() {
         for (look, known) in sweep(&story.looks.iter().collect::<Vec<_>>(), window) {

@@ -131,7 +131,7 @@ pub enum Change {
     Modify {
         session: Uuid,
     },
-    /// The session goes on under a new id, and ends under this one after the grace.
+    /// The session was rotated, and ends under this one after the grace.
     Rotate {
         session: Uuid,
         /// The user afterwards.

@@ -194,7 +194,7 @@ impl Client {
         Some(self.answer(op, outcome))
     }
 
-    /// The session goes on under another id, and the old one answers for a grace or not at all. An anonymous session may
+    /// The session was rotated, and the old one answers for a grace or not at all. An anonymous session may
     /// become a user's: a login, which takes the place of one of the user's sessions.
     async fn rotate(&mut self, slot: usize, session: Uuid) -> Option<Outcome> {
         let mut handle = self.read(session, false, None).await??;

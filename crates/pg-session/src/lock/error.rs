@@ -15,7 +15,7 @@ pub enum LockError {
         /// When it becomes free by itself, on the database's clock, unless its holder renews or releases it before.
         until: SystemTime,
     },
-    /// The session that the lock belongs to is unknown, was deleted, has expired, or goes on under a new id.
+    /// The session that the lock belongs to is unknown, was deleted, has expired, or was rotated.
     SessionGone,
     /// The lease is not in the database any more: the lock was taken by force, or its session ended. **Another holder
     /// may hold it.**

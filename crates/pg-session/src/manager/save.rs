@@ -45,7 +45,7 @@ impl SessionManager {
 ///
 /// # Errors
 /// [`UpdateError::Conflict`] if a check failed, [`UpdateError::NotFound`] if the session was deleted, revoked or has
-/// expired (it stays so), [`UpdateError::Rotated`] if it goes on under a new id, [`UpdateError::Failed`] for the rest; see [`ErrorKind::OutcomeUnknown`].
+/// expired (it stays so), [`UpdateError::Rotated`] if it was rotated, [`UpdateError::Failed`] for the rest; see [`ErrorKind::OutcomeUnknown`].
 ///
 /// # Cancel safety
 /// **Dropping the future does not undo an update that was submitted.** The handle then shows neither outcome; load
@@ -88,7 +88,7 @@ impl Save<'_> {
     }
 
     /// Moves the absolute limit to an instant on the database's clock. One that has passed ends the session;
-    /// what a rotation left of it under an old id can be read for the rest of its grace, unlike after a
+    /// its retired ids can be read for the rest of their grace, unlike after a
     /// [`delete`](SessionManager::delete).
     pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
         self.row.expiry = Some(Expiry::At(expires_at.into()));

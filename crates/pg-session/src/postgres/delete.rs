@@ -1,7 +1,7 @@
 //! Deletes sessions and tells the other nodes, in one statement. Attributes go by a trigger, which sees what was
 //! committed while the statement waited for a row.
 //!
-//! A session and what rotations left of it (its remnants, which point at it) go together: a logout with an old id is
+//! A session and its retired ids, whose rows point at it, go together: a logout with an old id is
 //! one, and a logout with the new id ends the old ones. All of their rows are locked in the order of their ids, as
 //! everywhere, so that two statements cannot wait for each other and the trigger finds no row that another client holds.
 //!
@@ -10,7 +10,7 @@
 //! B        rotates S to T ── COMMIT
 //! ```
 //!
-//! A would end the remnant and leave T alive. So a statement that finds one of its rows pointing beyond its snapshot
+//! A would end the retired id and leave T alive. So a statement that finds one of its rows pointing beyond its snapshot
 //! deletes nothing and says so (`moved`), and the next one sees T.
 
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(crate) struct Gone {
 pub(crate) struct Swept {
     /// Sessions that were alive.
     pub(crate) live: u64,
-    /// Remnants that went with them and were of another user or group, or of none.
+    /// Retired ids of another user or group, or of none, that were deleted with them.
     pub(crate) other_users: Vec<SessionId>,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn owner_sql(dialect: &Dialect<'_>, column: &str, kind: char) -> Sql 
 /// a thief who stole one is among the others.
 pub(super) fn others_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let retired = dialect.remnants("k.id");
+    let retired = dialect.retired_ids("k.id");
     let kept = format!("COALESCE((SELECT k.rotated_to FROM {sessions} k WHERE k.id = $2), $2)");
     let chosen = format!(
         "SELECT s.id FROM {sessions} s WHERE s.user_id = $1 AND COALESCE(s.rotated_to, s.id) <> {kept}
@@ -137,17 +137,17 @@ fn mass_delete(dialect: &Dialect<'_>, to_evict: &str, stranger: &str, notify: &s
     )
 }
 
-/// Locks the sessions that `chosen` names, with their remnants.
+/// Locks the sessions that `chosen` names, with their retired ids.
 ///
 /// Arrays, here and below: the planner takes one for ten rows, however many it expects of the query, and looks them up.
 fn to_evict(dialect: &Dialect<'_>, chosen: &str, wait: &str) -> String {
-    let remnants = dialect.remnants("c.id");
+    let retired_ids = dialect.retired_ids("c.id");
     let locked = locked(
         dialect,
         &format!(
             "s.id = ANY (ARRAY (SELECT c.id FROM chosen c
                                 UNION
-                                SELECT r.id FROM chosen c CROSS JOIN LATERAL ({remnants}) r))"
+                                SELECT r.id FROM chosen c CROSS JOIN LATERAL ({retired_ids}) r))"
         ),
         wait,
     );

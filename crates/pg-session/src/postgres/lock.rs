@@ -35,7 +35,7 @@ pub(crate) enum Acquired {
         until: DbTime,
         left: Duration,
     },
-    /// The session is unknown, has ended, or goes on under another id.
+    /// The session is unknown, has ended, or was rotated.
     SessionGone,
     /// Another transaction changed the row between snapshot and lock: nothing was written, try again.
     Moved,

@@ -224,11 +224,11 @@ impl Dialect<'_> {
         )
     }
 
-    /// A query of the remnants `(id)` of the session whose id is `of`, to be joined as `LATERAL`.
+    /// A query of the retired ids `(id)` of the session whose id is `of`, to be joined as `LATERAL`.
     ///
     /// `OFFSET 0` keeps the planner from turning the look into the index for each session into one at all of them:
     /// before the table is analysed for the first time, it takes everything to be equally frequent, NULLs included.
-    fn remnants(&self, of: &str) -> String {
+    fn retired_ids(&self, of: &str) -> String {
         format!("SELECT r.id FROM {} r WHERE r.rotated_to = {of} OFFSET 0", self.names.sessions())
     }
 

@@ -20,7 +20,7 @@ const PAGE: i64 = 1_000;
 /// What became of one page.
 #[derive(Debug)]
 pub(crate) struct Removed {
-    /// Sessions that lost the attribute, without remnants.
+    /// Sessions that lost the attribute, without retired ids.
     pub(crate) sessions: u64,
     /// Rows that were overtaken and still have it, so that another try is needed.
     pub(crate) conflicts: u64,

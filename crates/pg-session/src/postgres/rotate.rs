@@ -1,8 +1,8 @@
-//! Rotations: sessions go on under new ids, many at a time, in one commit.
+//! Rotations: sessions get new ids, many at a time, in one commit.
 //!
-//! The new row gets what is kept, and the locks of the session. The row under the old id becomes a *remnant*: user and
+//! The new row gets what is kept, and the locks of the session. The row of the old id becomes that of a *retired id*: user and
 //! attributes stay as they were, `rotated_to` points at the new row, and the end is the grace's. It never shows what the
-//! session has become, so an id that an attacker planted or stole before a login is worth nothing after it. Remnants of
+//! session has become, so an id that an attacker planted or stole before a login is worth nothing after it. Retired ids of
 //! earlier rotations are pointed at the new row as well: all of them go with the session.
 //!
 //! One statement does it all. It locks the users, then the rows of the sessions and their retired ids, and reads the
@@ -40,7 +40,7 @@ pub(crate) enum Rotated {
     Done(Box<Successor>),
     /// Deleted or expired.
     NotFound,
-    /// It goes on under another id already; what is left has the version `found`.
+    /// It was rotated already; the retired id has the version `found`.
     AlreadyDone {
         found: Version,
     },
@@ -55,7 +55,7 @@ pub(crate) enum Rotated {
 pub(crate) struct Successor {
     pub(crate) row: Row,
     pub(crate) last_accessed_at: DbTime,
-    /// The old ids, this one's and those of earlier rotations, with the versions of what is left under them. `DELETED`
+    /// The old ids, this one's and those of earlier rotations, with their versions. `DELETED`
     /// without a grace.
     pub(crate) retired: Vec<(SessionId, Version)>,
     /// The new user's sessions that had to go.
@@ -71,7 +71,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     // `make_room` has ended the limit if it deleted sessions. Evaluated for each row, so after the first one was accepted.
     let brief_again =
         format!("pg_catalog.set_config('lock_timeout', {}, true) IS NOT NULL", dialect.row_lock_wait());
-    let (seed, retired_ids) = (lock_seed(dialect), dialect.remnants("t.id"));
+    let (seed, retired_ids) = (lock_seed(dialect), dialect.retired_ids("t.id"));
     let possible = "f.live AND NOT f.rotated AND NOT f.moved";
     let arrivals = format!(
         "ARRAY (SELECT f.user_id FROM found f WHERE f.changes_user AND {possible} ORDER BY f.user_id)"
@@ -152,7 +152,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), notified_deleted AS MATERIALIZED ({notified_deleted})
              SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated, f.moved,
                     m.version, m.group_id, m.idle_limited, m.created_at, m.updated_at, m.last_accessed_at, m.expires_at,
-                    p.ids AS remnants, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now, {visible} AS visible
+                    p.ids AS retired_ids, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now, {visible} AS visible
              FROM turn t
              LEFT JOIN found f ON f.n = t.n
              LEFT JOIN new_row m ON m.id = t.new_id
@@ -282,7 +282,7 @@ fn successor(
 ) -> Result<Successor, tokio_postgres::Error> {
     let idle_limited: bool = row.try_get("idle_limited")?;
     let left: Vec<i64> = row.try_get::<_, Option<_>>("left_versions")?.unwrap_or_default();
-    let left = ids(row, "remnants")?.into_iter().zip(left.into_iter().map(Version::new));
+    let left = ids(row, "retired_ids")?.into_iter().zip(left.into_iter().map(Version::new));
     let ended = ids(row, "ended")?.into_iter().map(|id| (id, Version::DELETED));
     Ok(Successor {
         row: Row {

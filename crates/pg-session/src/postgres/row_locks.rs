@@ -35,7 +35,7 @@ pub(super) fn rows_sql(dialect: &Dialect<'_>) -> Sql {
 /// Those of the given ids whose sessions, with all of their ids, cannot be deleted now.
 pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let retired_ids = dialect.remnants("a.session_id");
+    let retired_ids = dialect.retired_ids("a.session_id");
     let mut parameters = Parameters::default();
     let ids = parameters.any(&IDS);
     Sql {

@@ -21,7 +21,7 @@ pub(crate) struct Touched {
     pub(crate) skipped: bool,
 }
 
-/// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended or goes on under another id. Rows that already know a
+/// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended or was rotated. Rows that already know a
 /// later access are not rewritten, but reported, so that the caller's idea of them moves forward.
 ///
 /// Rows that another client holds are skipped. A batch that waited for one of its rows while it held the others would keep

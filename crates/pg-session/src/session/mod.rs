@@ -141,7 +141,7 @@ impl Session {
         self.record.row.idle_limit
     }
 
-    /// Whether the session goes on under a new id ([`rotate`](crate::SessionManager::rotate)), and this handle shows what
+    /// Whether the session was rotated ([`rotate`](crate::SessionManager::rotate)), and this handle shows what
     /// was left under the old one: the user and the attributes from before, for requests in flight. It ends
     /// within the grace of the rotation and cannot be saved; ending it ends the session.
     #[must_use]

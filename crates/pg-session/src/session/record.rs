@@ -49,7 +49,7 @@ pub(crate) struct Record {
 pub(crate) struct Row {
     pub(crate) expires_at: DbTime,
     pub(crate) idle_limit: IdleLimit,
-    /// The session goes on under another id; this is what is left under the old one.
+    /// The session was rotated; this is the row of a retired id.
     pub(crate) rotated: bool,
     pub(crate) version: Version,
     pub(crate) id: SessionId,

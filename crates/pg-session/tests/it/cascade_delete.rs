@@ -46,7 +46,7 @@ async fn deleting_session_row_cascades_to_its_rows_only() {
     let delete = "DELETE FROM sessions WHERE id = $1";
 
     client.execute(delete, &[&ids[0]]).await.unwrap();
-    assert_eq!(rows(&client).await, [5, 5, 3], "what a rotation has left goes alone");
+    assert_eq!(rows(&client).await, [5, 5, 3], "a retired id is deleted alone");
     client.execute(delete, &[&ids[2]]).await.unwrap();
     assert_eq!(rows(&client).await, [3, 3, 2], "the other's stay");
     client.execute("DELETE FROM sessions", &[]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Rotation: what the session is under its new id, and what is left under the old one.
+//! Rotation: what the session is under its new id, and what its retired id shows.
 
 mod deletion;
 mod limit;

@@ -233,7 +233,7 @@ async fn each_login_is_one_statement_with_room_or_without() {
         let mut first = node.create(UserId::from(1)).await.unwrap();
         node.rotate(&mut first).await.unwrap();
         node.create(UserId::from(1)).await.unwrap();
-        assert_eq!(statements(), 2, "what a rotation left behind takes no room: {policy:?}");
+        assert_eq!(statements(), 2, "a retired id takes no room: {policy:?}");
         let third = node.create(UserId::from(1)).await.map_err(|error| error.kind());
         assert_eq!(statements(), 3, "{policy:?}");
         let refused = policy == SessionLimit::Refuse;

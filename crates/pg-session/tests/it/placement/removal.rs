@@ -45,7 +45,7 @@ async fn attribute_is_removed_inline_or_overflow_and_no_other() {
             assert!(read(&b, id).await.contains(key));
         }
 
-        assert_eq!(take(&b, key).await, 3, "{key:?}: what is left of a rotation is no session");
+        assert_eq!(take(&b, key).await, 3, "{key:?}: a retired id is no session");
         assert_eq!(take(&a, key).await, 0);
         a.catch_up().await.unwrap();
         for (id, version) in has.into_iter().zip(versions) {

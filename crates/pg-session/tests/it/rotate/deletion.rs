@@ -155,7 +155,7 @@ async fn what_is_left_lives_no_longer_than_the_session_did_or_does() {
 }
 
 /// Reads of the old id are no access of anybody's, and the accesses that waited when the session was rotated write
-/// nothing into what is left.
+/// nothing into the row of a retired id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_touch_of_a_retired_id_changes_nothing() {
     let world = World::new();
@@ -217,7 +217,7 @@ async fn a_clean_up_takes_what_is_left_and_spares_the_session() {
     assert_eq!(counts(&observer).await, (1, 1));
     assert_eq!(stored(&observer, lasting.id()).await.keys().cloned().collect::<Vec<_>>(), ["cart"]);
 
-    // Past this library: a session that ends while what is left of it lives on.
+    // Past this library: a session that ends before its retired id.
     let mut ending = node.create(2).await.unwrap();
     let old = ending.id();
     node.rotate(&mut ending).await.unwrap();
