@@ -40,6 +40,15 @@ impl SessionMiddleware {
     pub fn new(manager: SessionManager, signer: Signer) -> Self {
         SessionConfig::new(manager, signer).into()
     }
+
+    /// A middleware with secure defaults, and the key in the environment variable `SESSION_KEY`; see
+    /// [`SessionConfig::from_env`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a key that is missing or wrong; the message names the variable.
+    pub fn from_env(manager: SessionManager) -> Result<Self, pg_session_web::Error> {
+        SessionConfig::from_env(manager).map(Self)
+    }
 }
 
 impl From<SessionConfig> for SessionMiddleware {
@@ -93,7 +102,7 @@ where
             let handling = self.inner.call(request);
             return Box::pin(async move { Ok(handling.await?.map_into_left_body()) });
         }
-        if let Some(refusal) = self.sessions.refuse_cross_site(&Head(&request)) {
+        if let Some(refusal) = self.sessions.refuse(&Head(&request)) {
             return Box::pin(ready(Ok(request.into_response(refuse(refusal).map_into_right_body()))));
         }
         let session = self.sessions.begin(&Head(&request));

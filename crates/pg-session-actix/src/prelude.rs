@@ -6,4 +6,4 @@
 pub use pg_session::{Config, GroupId, KeyRing, Migrations, SessionManager, Signer, SigningKey, UserId};
 pub use pg_session_web::{CookiePolicy, NextPage, Privilege, SessionConfig};
 
-pub use crate::{Elevated, Session, SessionError, SessionMiddleware, SignedIn, require_login};
+pub use crate::{CurrentUser, Elevated, Session, SessionError, SessionMiddleware, SignedIn, require_login};

@@ -1,7 +1,9 @@
-//! [`SignedIn`]: lets through only requests of a user who is signed in.
+//! [`SignedIn`] and [`CurrentUser`]: let through only requests of a user who is signed in.
 
 use std::fmt;
+use std::ops::Deref;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
@@ -44,7 +46,54 @@ impl FromRequest for SignedIn {
     }
 }
 
-/// The error of [`SignedIn`] and of [`require_login`](crate::require_login): status 401 and a sentence, or 303 to the login
+/// The user who is signed in, as [`load_user`](crate::SessionConfig::load_user) loads it, as an extractor. It is kept in memory
+/// with the session, so most requests need no query.
+///
+/// A visitor, and a user whom that function does not find, is answered as by [`SignedIn`]. `Option<CurrentUser<T>>` lets both
+/// through. If the user cannot be loaded, the status is 503.
+///
+/// ```
+/// use pg_session_actix::CurrentUser;
+///
+/// struct User {
+///     name: String,
+/// }
+///
+/// async fn account(user: CurrentUser<User>) -> String {
+///     format!("the account of {}", user.name)
+/// }
+/// ```
+#[derive(Debug)]
+pub struct CurrentUser<T>(pub Arc<T>);
+
+impl<T> Clone for CurrentUser<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for CurrentUser<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Send + Sync + 'static> FromRequest for CurrentUser<T> {
+    type Error = LoginRequired;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, LoginRequired>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let session = head::session(request);
+        Box::pin(async move {
+            let session = session.map_err(pg_session_web::LoginRequired::from)?;
+            Ok(Self(session.require_user().await?))
+        })
+    }
+}
+
+/// The error of [`SignedIn`], [`CurrentUser`] and of [`require_login`](crate::require_login): status 401 and a sentence, or 303 to the login
 /// page.
 #[derive(Debug)]
 pub struct LoginRequired(pg_session_web::LoginRequired);

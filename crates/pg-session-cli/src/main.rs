@@ -10,6 +10,7 @@
 
 mod demo;
 mod doctor;
+mod key;
 mod migrate;
 mod signals;
 mod why;
@@ -34,6 +35,7 @@ enum Command {
     #[command(hide = true)]
     DemoNode,
     Doctor(doctor::Options),
+    Key(key::Options),
     Migrate(migrate::Options),
 }
 
@@ -45,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Demo(options) => Box::pin(demo::run(options)).await,
         Command::DemoNode => Box::pin(demo::run_node()).await,
         Command::Doctor(options) => Box::pin(doctor::run(options)).await,
+        Command::Key(options) => key::run(options),
         Command::Migrate(options) => Box::pin(migrate::run(options)).await,
     }
 }

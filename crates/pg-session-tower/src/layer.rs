@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http::header::{CACHE_CONTROL, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use pg_session::{SessionManager, Signer};
-use pg_session_web::{CacheScope, ResponseChanges, Session, SessionConfig, is_cache_header};
+use pg_session_web::{CacheScope, Error, ResponseChanges, Session, SessionConfig, is_cache_header};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -37,6 +37,14 @@ impl SessionLayer {
     #[must_use]
     pub fn new(manager: SessionManager, signer: Signer) -> Self {
         SessionConfig::new(manager, signer).into()
+    }
+
+    /// A layer with secure defaults, and the key in the environment variable `SESSION_KEY`; see [`SessionConfig::from_env`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a key that is missing or wrong; the message names the variable.
+    pub fn from_env(manager: SessionManager) -> Result<Self, Error> {
+        SessionConfig::from_env(manager).map(Self)
     }
 }
 
@@ -80,7 +88,7 @@ where
         if request.extensions().get().is_some_and(|outer: &Session| self.sessions.continues(outer)) {
             return ResponseFuture::new(self.inner.call(request));
         }
-        if let Some(refusal) = self.sessions.refuse_cross_site(&Head::of(&request)) {
+        if let Some(refusal) = self.sessions.refuse(&Head::of(&request)) {
             return ResponseFuture::new(async move { Ok(refuse(refusal)) });
         }
         let session = self.sessions.begin(&Head::of(&request));

@@ -24,6 +24,6 @@ pub use pg_session_web::{
 };
 pub use require_login::{RequireLogin, RequireLoginService, require_login};
 pub use session::Session;
-pub use signed_in::{LoginRequired, SignedIn};
+pub use signed_in::{CurrentUser, LoginRequired, SignedIn};
 #[cfg(feature = "tower-sessions")]
 pub use store::PgSessionStore;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pg_session::UpdateError;
+use pg_session::{KeyError, UpdateError};
 
 use crate::refusal::Refusal;
 
@@ -34,6 +34,11 @@ pub enum ErrorKind {
     /// The callback of a login at a provider is not that of a flow of this browser, came too late, or twice; see
     /// [`Flow::take`](crate::Flow::take). Status 400.
     Flow,
+    /// The function of [`SessionConfig::load_user`](crate::SessionConfig::load_user) has failed. Status 503.
+    UserLoader,
+    /// The server has a [development key](crate::SessionConfig::development), and the request does not come from this
+    /// machine. Status 500.
+    DevelopmentKey,
     /// Nobody is signed in. Status 401.
     SignedOut,
     /// The key begins with `pg-session/`, which is kept for what this library records. Status 500.
@@ -56,6 +61,8 @@ pub struct Error(Cause);
 enum Cause {
     Update(Box<UpdateError>),
     Own(ErrorKind, &'static str),
+    Key(KeyError),
+    User(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -64,6 +71,8 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match &self.0 {
             Cause::Own(kind, _) => *kind,
+            Cause::Key(_) => ErrorKind::Config,
+            Cause::User(_) => ErrorKind::UserLoader,
             Cause::Update(error) => match &**error {
                 UpdateError::Conflict { .. } => ErrorKind::Conflict,
                 UpdateError::NotFound => ErrorKind::Ended,
@@ -86,6 +95,7 @@ impl Error {
             ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict | ErrorKind::Ambiguous => 409,
             ErrorKind::Core(Core::SessionLimit) => 409,
             ErrorKind::AnonymousLimit
+            | ErrorKind::UserLoader
             | ErrorKind::Core(
                 Core::Unavailable
                 | Core::Timeout
@@ -97,6 +107,7 @@ impl Error {
             ErrorKind::Reserved
             | ErrorKind::Closed
             | ErrorKind::Config
+            | ErrorKind::DevelopmentKey
             | ErrorKind::NoLayer
             | ErrorKind::Core(_) => 500,
         }
@@ -133,6 +144,11 @@ impl Error {
             ErrorKind::AnonymousLimit => {
                 "Too many visitors have come at once, and nothing was saved. Try again in a second."
             }
+            ErrorKind::DevelopmentKey => {
+                "The server signs its sessions with a development key, which is for localhost only. Set SESSION_KEY to the \
+                 output of `openssl rand -base64 32`, then start it again."
+            }
+            ErrorKind::UserLoader => "The user cannot be loaded at the moment. Try again soon.",
             ErrorKind::NoLayer => {
                 "No session layer is around this handler. Add it to the routes that use a session."
             }
@@ -184,6 +200,24 @@ impl Error {
         let message = "another site caused the request; name its path in `accept_cross_site_at` or its origin in \
                        `trusted_origins` if that is meant to be";
         Self(Cause::Own(ErrorKind::CrossSite, message))
+    }
+
+    pub(crate) fn key(error: KeyError) -> Self {
+        Self(Cause::Key(error))
+    }
+
+    pub(crate) fn no_key() -> Self {
+        Self::config("SESSION_KEY is not set; set it to the output of `openssl rand -base64 32`")
+    }
+
+    pub(crate) fn development_key() -> Self {
+        let message = "a development key serves only this machine, and the request is for another host or came from another \
+                       address; set SESSION_KEY";
+        Self(Cause::Own(ErrorKind::DevelopmentKey, message))
+    }
+
+    pub(crate) fn user_loader(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self(Cause::User(error))
     }
 
     pub(crate) fn csrf_token() -> Self {
@@ -258,6 +292,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Cause::Own(_, message) => f.write_str(message),
+            Cause::Key(error) => write!(f, "SESSION_KEY: {error}"),
+            Cause::User(_) => f.write_str("`load_user` has failed; its error is the source"),
             Cause::Update(error) => match &**error {
                 UpdateError::Failed(error) => error.fmt(f),
                 error => error.fmt(f),
@@ -272,6 +308,8 @@ impl fmt::Debug for Error {
             Cause::Own(kind, message) => {
                 f.debug_struct("Error").field("kind", kind).field("message", message).finish()
             }
+            Cause::Key(error) => f.debug_tuple("Error").field(error).finish(),
+            Cause::User(error) => f.debug_tuple("Error").field(&ErrorKind::UserLoader).field(error).finish(),
             Cause::Update(error) => f.debug_tuple("Error").field(error).finish(),
         }
     }
@@ -281,6 +319,8 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {
             Cause::Own(..) => None,
+            Cause::Key(error) => Some(error),
+            Cause::User(error) => Some(&**error),
             Cause::Update(error) => match &**error {
                 UpdateError::Failed(error) => error.source(),
                 error => std::error::Error::source(error),

@@ -30,11 +30,14 @@ impl Session {
         match self.user_id().await {
             Ok(Some(user)) => Ok(user),
             Ok(None) => Err(self.login_required(page)),
-            Err(error) => {
-                self.lock().await.unread = Some(error.refusal());
-                Err(LoginRequired(Cause::Failed(error)))
-            }
+            Err(error) => Err(self.unreadable(error).await),
         }
+    }
+
+    /// A guard cannot tell whether this is a user's request: the response must not be a visitor's.
+    pub(crate) async fn unreadable(&self, error: Error) -> LoginRequired {
+        self.lock().await.unread = Some(error.refusal());
+        LoginRequired(Cause::Failed(error))
     }
 
     /// Whether the request asks for `page` itself: for guards around a login page, which must let it pass.

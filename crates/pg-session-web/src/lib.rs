@@ -16,6 +16,7 @@ mod address;
 mod client;
 mod cookie;
 mod cross_site;
+mod development;
 mod draft;
 mod error;
 mod flow_cookie;
@@ -39,6 +40,7 @@ mod login;
 mod session;
 mod state;
 mod step_up;
+mod user;
 
 pub use client::USER_AGENT_BYTES_MAX;
 pub use close::{CacheScope, ResponseChanges, is_cache_header};

@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use pg_session::{GroupId, IdleLimit, UpdateError, UserId};
+use pg_session::{GroupId, IdleLimit, SessionId, UpdateError, UserId};
 
 use crate::cookie::{KEEP_KEY, Keep};
 use crate::devices;
@@ -12,6 +12,7 @@ use crate::draft::Draft;
 use crate::error::Error;
 use crate::session::Session;
 use crate::state::{SessionState, State, TokenAction};
+use crate::step_up;
 
 impl Session {
     /// Signs a user in, whose identity the application has just established; awaiting the builder does it, and commits it.
@@ -22,7 +23,9 @@ impl Session {
     /// [`Config::rotation_grace`](pg_session::Config::rotation_grace), **with what the old session was**; they cannot write.
     /// Address and user agent are recorded for [`devices`](Session::devices).
     ///
-    /// If the former session has ended or was rotated by a parallel request, the login begins with an empty one.
+    /// If a parallel request has signed in the same user with the same old id, as after a double click, this login goes on
+    /// with that session and its options. It does not if that session has a privilege by now. If the former session has
+    /// ended, the login begins with an empty one.
     ///
     /// ```no_run
     /// # async fn f(session: pg_session_web::Session) -> Result<(), pg_session_web::Error> {
@@ -212,7 +215,11 @@ impl Login<'_> {
         state.end_rivals(self.session.sessions()).await?;
         let session = match &state.session_state {
             SessionState::Present(former) => match self.rotate(former).await {
-                Err(UpdateError::NotFound | UpdateError::Rotated) => self.create(&Draft::default()).await?,
+                Err(UpdateError::Rotated) => match self.join(former.id()).await? {
+                    Some(session) => session,
+                    None => self.create(&Draft::default()).await?,
+                },
+                Err(UpdateError::NotFound) => self.create(&Draft::default()).await?,
                 rotated => rotated?,
             },
             SessionState::Absent(draft) => self.create(draft).await?,
@@ -252,6 +259,12 @@ impl Login<'_> {
         }
         rotate.await?;
         Ok(session)
+    }
+
+    /// The session that a parallel login has made of the same old id, if it has no more than a login gives.
+    async fn join(&self, retired: SessionId) -> Result<Option<pg_session::Session>, Error> {
+        let found = self.session.sessions().manager().successor(retired, self.user).await?;
+        Ok(found.filter(|session| !step_up::has_any_privilege(session)))
     }
 
     async fn create(&self, draft: &Draft) -> Result<pg_session::Session, Error> {

@@ -1,15 +1,17 @@
 //! [`SessionConfig`]: the sessions of a web application. The manager, the signer, and how both meet HTTP.
 
 use std::collections::BTreeSet;
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_session::{SessionManager, Signer};
+use pg_session::{SessionManager, Signer, UserId};
 
 use crate::address::{AddressSource, PROXIES_MAX, TRUSTED_NETWORKS_MAX, Trust};
 use crate::client::AddressDetail;
 use crate::cookie::CookiePolicy;
 use crate::cross_site::{CrossSite, origins};
+use crate::development::is_local;
 use crate::error::Error;
 use crate::lost_cookies::LostCookies;
 use crate::page::check_page;
@@ -17,6 +19,7 @@ use crate::refusal::{OnRefusal, Refusal};
 use crate::request_head::RequestHead;
 use crate::superseded::Superseded;
 use crate::transport::Transport;
+use crate::user::UserLoader;
 use crate::visitors::{ANONYMOUS_LIFETIME, ANONYMOUS_PER_SECOND, CreationLimit};
 
 /// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
@@ -51,6 +54,9 @@ pub(crate) struct Parts {
     pub(crate) login_page: Option<String>,
     pub(crate) signed_in_cache_control: &'static str,
     pub(crate) on_refusal: OnRefusal,
+    pub(crate) user_loader: Option<UserLoader>,
+    /// The signing key is one for development.
+    this_machine_only: bool,
     pub(crate) remembered_for: Duration,
     anonymous_lifetime: Duration,
     pub(crate) creations: Arc<CreationLimit>,
@@ -93,6 +99,8 @@ impl SessionConfig {
             login_page: None,
             signed_in_cache_control: "private, no-cache",
             on_refusal: OnRefusal::default(),
+            user_loader: None,
+            this_machine_only: false,
             remembered_for: Duration::from_secs(30 * 24 * 3_600),
             anonymous_lifetime: ANONYMOUS_LIFETIME,
             creations: Arc::new(CreationLimit::new(ANONYMOUS_PER_SECOND)),
@@ -171,6 +179,27 @@ impl SessionConfig {
     #[must_use]
     pub fn on_refusal(self, change: impl Fn(&mut Refusal) + Send + Sync + 'static) -> Self {
         self.with(|parts| parts.on_refusal = OnRefusal::new(change))
+    }
+
+    /// Loads the application's user: `Ok(None)` for one who does not exist any more. [`Session::user`](crate::Session::user)
+    /// keeps the value in memory with the session, so the current user costs no query.
+    ///
+    /// ```no_run
+    /// # struct User { name: String }
+    /// # async fn find_user(id: pg_session::UserId) -> Result<Option<User>, std::io::Error> { Ok(None) }
+    /// # fn f(sessions: pg_session_web::SessionConfig) {
+    /// let sessions = sessions.load_user(|id| find_user(id));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn load_user<T, F, R, E>(self, load: F) -> Self
+    where
+        T: Send + Sync + 'static,
+        F: Fn(UserId) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.with(|parts| parts.user_loader = Some(UserLoader::new(load)))
     }
 
     /// How long a login with [`remember(true)`](crate::Login::remember) lives. Default 30 days.
@@ -325,16 +354,26 @@ impl SessionConfig {
         &self.0.signer
     }
 
-    /// What to answer instead of the handler, if another site caused a request that may change something: for edges, before
-    /// [`begin`](Self::begin).
+    /// What to answer instead of the handler, if another site caused a request that may change something, or a development
+    /// key signs and the request is not from this machine: for edges, before [`begin`](Self::begin).
     #[must_use]
-    pub fn refuse_cross_site(&self, head: &impl RequestHead) -> Option<Refusal> {
-        if self.0.transport.is_bearer() || self.0.cross_site.accepts(head) {
+    pub fn refuse(&self, head: &impl RequestHead) -> Option<Refusal> {
+        let error = if self.0.this_machine_only && !is_local(head) {
+            let error = Error::development_key();
+            tracing::error!(path = head.path(), %error, "a request was refused");
+            error
+        } else if !self.0.transport.is_bearer() && !self.0.cross_site.accepts(head) {
+            let error = Error::cross_site();
+            tracing::info!(path = head.path(), %error, "a request was refused");
+            error
+        } else {
             return None;
-        }
-        let error = Error::cross_site();
-        tracing::info!(path = head.path(), %error, "a request was refused");
+        };
         Some(self.0.on_refusal.apply(error.refusal()))
+    }
+
+    pub(crate) fn for_this_machine_only(self) -> Self {
+        self.with(|parts| parts.this_machine_only = true)
     }
 
     /// What the application makes of a refusal that a handler or an extractor has answered with: for edges. `None` if it

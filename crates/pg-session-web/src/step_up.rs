@@ -8,11 +8,14 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::guard::LoginRequired;
 use crate::refusal::Refusal;
-use crate::session::{RESERVED, Session};
+use crate::session::Session;
 use crate::state::{SessionState, TokenAction};
 
 /// The response header that names the privilege which is missing, beside status 403.
 pub const STEP_UP_HEADER: &str = "session-step-up";
+
+/// Before each privilege's name in the key of its attribute; reserved.
+const PREFIX: &str = "pg-session/elevated/";
 
 /// A privilege that a handler demands with the extractor `Elevated` of an edge.
 ///
@@ -198,6 +201,11 @@ impl std::error::Error for Denied {
     }
 }
 
+/// Whether a session has any privilege now.
+pub(crate) fn has_any_privilege(session: &pg_session::Session) -> bool {
+    session.keys().iter().any(|key| key.starts_with(PREFIX))
+}
+
 /// Names go into keys, headers and addresses as they are.
 fn key(privilege: &str) -> Result<String, Error> {
     let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
@@ -206,5 +214,5 @@ fn key(privilege: &str) -> Result<String, Error> {
             "a privilege's name must have 1 to 64 lower-case letters, digits, `-` and `_`",
         ));
     }
-    Ok(format!("{RESERVED}elevated/{privilege}"))
+    Ok(format!("{PREFIX}{privilege}"))
 }

@@ -10,7 +10,7 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use pg_session_actix::prelude::*;
 
-use crate::http::app::{Billing, Gate, act};
+use crate::http::app::{Account, Billing, Gate, act};
 
 /// Serves on a free port until the process ends, in a thread of its own.
 pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
@@ -28,6 +28,8 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
                 .route("/account", web::to(async |SignedIn(user): SignedIn| user.to_string()))
                 .route("//account", web::to(async |SignedIn(user): SignedIn| user.to_string()))
                 .route("/maybe", web::to(maybe))
+                .route("/name", web::to(async |user: CurrentUser<Account>| user.name.clone()))
+                .route("/maybe-name", web::to(maybe_name))
                 .service(
                     web::scope("/inside")
                         .wrap(require_login("/inside/login"))
@@ -54,6 +56,10 @@ fn inside(path: &str) -> &str {
 
 async fn maybe(user: Option<SignedIn>) -> String {
     user.map_or_else(|| "nobody".to_owned(), |SignedIn(user)| user.to_string())
+}
+
+async fn maybe_name(user: Option<CurrentUser<Account>>) -> String {
+    user.map_or_else(|| "nobody".to_owned(), |user| user.name.clone())
 }
 
 async fn in_between(

@@ -10,6 +10,7 @@
 mod demo;
 mod doctor;
 mod documents;
+mod key;
 mod migrate;
 mod support;
 mod web;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use pg_session_tower::prelude::*;
 
-use crate::http::app::{Billing, Gate, act};
+use crate::http::app::{Account, Billing, Gate, act};
 
 /// Serves on a free port for as long as the test's runtime lives.
 pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
@@ -23,6 +23,8 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
         .route("/account", any(async |SignedIn(user): SignedIn| user.to_string()))
         .route("//account", any(async |SignedIn(user): SignedIn| user.to_string()))
         .route("/maybe", any(maybe))
+        .route("/name", any(async |user: CurrentUser<Account>| user.name.clone()))
+        .route("/maybe-name", any(maybe_name))
         .nest("/nested", nested)
         .nest("/inside", Router::new().fallback(everything).layer(require_login("/inside/login")))
         .fallback(everything)
@@ -33,6 +35,10 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
 
 async fn maybe(user: Option<SignedIn>) -> String {
     user.map_or_else(|| "nobody".to_owned(), |SignedIn(user)| user.to_string())
+}
+
+async fn maybe_name(user: Option<CurrentUser<Account>>) -> String {
+    user.map_or_else(|| "nobody".to_owned(), |user| user.name.clone())
 }
 
 async fn in_between(session: Session, request: Request, next: Next) -> Result<Response, SessionError> {

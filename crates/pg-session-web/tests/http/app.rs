@@ -13,6 +13,11 @@ impl Privilege for Billing {
     const NAME: &'static str = "billing";
 }
 
+/// What `load_user` returns.
+pub struct Account {
+    pub name: String,
+}
+
 /// What a handler can say about caches, and whether that allows shared caches to store, or only the client.
 pub const CACHE_HEADERS: [&[(&str, &str)]; 12] = [
     &[],

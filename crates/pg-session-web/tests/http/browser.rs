@@ -89,7 +89,10 @@ impl Browser {
 
     /// With these `Cookie` headers instead of what the jar holds, and without keeping any.
     pub async fn send(&mut self, method: &str, path: &str, cookies: &[String]) -> Reply {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+        let mut request = Request::builder().method(method).uri(path);
+        if !self.headers.contains_key(HOST) {
+            request = request.header(HOST, "localhost");
+        }
         for cookie in cookies {
             request = request.header(COOKIE, cookie);
         }

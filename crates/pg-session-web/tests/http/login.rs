@@ -1,9 +1,11 @@
 //! Signing in and out: fixation, rotation with requests in parallel, devices.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::header::USER_AGENT;
 use pg_session::SigningKey;
+use pg_session_web::SessionConfig;
 
 use super::world::{Site, eventually, in_time};
 
@@ -121,6 +123,70 @@ pub async fn two_logins_at_once_both_end_signed_in(site: &Site) {
     for (_, mut tab) in [one, two] {
         assert_eq!(tab.page("/user").await, "42", "whichever response the browser took last");
     }
+}
+
+/// ```text
+/// tab 1: login ── rotates the old id ── 200
+/// tab 2:     login ── waits for the row ── finds it rotated ── goes on with the session of tab 1 ── 200
+/// ```
+pub async fn parallel_logins_with_one_old_id_share_one_session(site: &Site) {
+    let mut phone = site.browser();
+    phone.page("/login/42").await;
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    let other = SessionConfig::new(site.other_node().await, site.signer.clone());
+    let elsewhere = site.serve(other);
+    let tabs = [browser.tab(), browser.tab_at(elsewhere), browser.tab(), browser.tab_at(elsewhere)];
+    let logins = tabs.map(|mut tab| tokio::spawn(async move { (tab.page("/login/42").await, tab) }));
+    let mut ids = BTreeSet::new();
+    for login in logins {
+        let (_, mut tab) = in_time("a login", login).await.unwrap();
+        ids.insert(here(&tab.page("/devices").await));
+    }
+    // Within the grace, also after the answer.
+    let mut late = browser.tab();
+    late.page("/login/42").await;
+    ids.insert(here(&late.page("/devices").await));
+    assert_eq!(ids.len(), 1, "one session");
+    assert_eq!(phone.page("/devices").await.lines().count(), 2, "the phone and the browser");
+}
+
+/// The id of the device that asks.
+fn here(devices: &str) -> String {
+    let here = devices.lines().find(|line| line.contains(" here ")).expect("this one");
+    here.split(' ').next().expect("an id").to_owned()
+}
+
+pub async fn an_old_id_leads_to_no_other_session(site: &Site) {
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    let mut another_user = browser.tab();
+    let mut without_privilege = browser.tab();
+    browser.page("/login/42").await;
+    another_user.page("/login/43").await;
+    assert_eq!(another_user.page("/user").await, "43");
+    assert_eq!(another_user.page("/devices").await.lines().count(), 1);
+    browser.page("/elevate").await;
+    without_privilege.page("/login/42").await;
+    assert_eq!(without_privilege.get("/pay").await.status, 403, "a login gives no privilege");
+    assert_ne!(here(&browser.page("/devices").await), here(&without_privilege.page("/devices").await));
+    assert_eq!((browser.page("/user").await.as_str(), browser.page("/pay").await.as_str()), ("42", "paid"));
+
+    // Without a grace, nothing leads from the old id to the new one.
+    let mut browser = site.browser();
+    browser.page("/set/cart/apples").await;
+    let mut late = browser.tab();
+    browser.page("/login-without-grace/44").await;
+    late.page("/login/44").await;
+    assert_ne!(here(&browser.page("/devices").await), here(&late.page("/devices").await));
+    // A login with an old id of a session that has ended begins another one.
+    let mut ended = site.browser();
+    ended.page("/set/cart/apples").await;
+    let mut late = ended.tab();
+    ended.page("/login/45").await;
+    ended.page("/logout").await;
+    late.page("/login/45").await;
+    assert_eq!((late.page("/user").await.as_str(), ended.page("/user").await.as_str()), ("45", "nobody"));
 }
 
 pub async fn devices_are_listed_and_ended_by_their_own_user_only(site: &Site) {

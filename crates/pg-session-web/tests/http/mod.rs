@@ -11,6 +11,7 @@ pub mod world;
 pub mod anonymous;
 pub mod caching;
 pub mod cross_site;
+pub mod development;
 pub mod flows;
 pub mod forgetting;
 pub mod guards;
@@ -22,6 +23,7 @@ pub mod outcomes;
 pub mod remember;
 pub mod step_up;
 pub mod tokens;
+pub mod users;
 
 /// Makes a test of each scenario, for an edge that serves with `$serve`.
 #[macro_export]
@@ -67,6 +69,8 @@ macro_rules! all_scenarios {
                 a_callback_that_posts_a_form_brings_its_flow,
                 a_browser_has_a_bounded_number_of_flows,
                 a_flow_ends_after_ten_minutes;
+            development:
+                a_development_key_serves_only_localhost;
             forgetting:
                 an_old_cookie_of_an_ended_session_is_removed,
                 a_request_beside_a_login_does_not_remove_the_cookie;
@@ -89,6 +93,8 @@ macro_rules! all_scenarios {
                 parallel_requests_with_retired_id_see_old_state,
                 retired_id_is_served_for_configured_grace_only,
                 two_logins_at_once_both_end_signed_in,
+                parallel_logins_with_one_old_id_share_one_session,
+                an_old_id_leads_to_no_other_session,
                 a_client_behind_proxies_is_recorded_with_its_own_address,
                 the_others_of_a_theft_are_the_old_ids_too,
                 without_grace_the_old_id_ends_with_the_login,
@@ -128,6 +134,9 @@ macro_rules! all_scenarios {
                 a_bearer_carries_its_token_in_headers,
                 a_client_sees_its_own_writes_on_the_next_node,
                 a_client_of_a_restored_database_gets_a_fresh_token;
+            users:
+                a_user_is_loaded_once_until_the_session_changes,
+                a_user_who_cannot_be_loaded_is_no_visitor;
         }
     };
 }

@@ -11,6 +11,7 @@ use super::{Node, SessionManager};
 use crate::config::{HumanDuration, ROTATION_GRACE_MAX};
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::{GroupId, SessionId, UserId};
+use crate::postgres::failure::Failure;
 use crate::session::keep::Keep;
 use crate::session::record::SharedRecord;
 use crate::session::request::{Expiry, Rotation, RowChange};
@@ -41,6 +42,33 @@ impl SessionManager {
             row: RowChange::default(),
             grace: self.0.core.config.rotation_grace,
         }
+    }
+}
+
+impl SessionManager {
+    /// Reads the session that a retired id goes on as, if `user` is signed in there. Asks the database, and does not count as
+    /// an access. `Ok(None)` if the grace is over, the session has ended, or another user is signed in.
+    ///
+    /// For parallel logins: a double click sends two with one old id, and the second one finds it rotated. **Call it only
+    /// for a user who has just proved who they are.** Whoever presents the retired id gets the session.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] if the database does not answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn successor(
+        &self,
+        retired: SessionId,
+        user: impl Into<UserId>,
+    ) -> Result<Option<Session>, Error> {
+        let user = user.into();
+        self.0.check_open()?;
+        let found = self.0.core.database.successor(retired).await.map_err(Failure::into_read_error)?;
+        let Some(id) = found else { return Ok(None) };
+        // It may have been rotated or given to another user in between.
+        let session = self.get(id).bypass_cache().no_touch().await?;
+        Ok(session.filter(|session| session.user_id() == Some(user) && !session.is_retired()))
     }
 }
 

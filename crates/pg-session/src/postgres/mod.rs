@@ -51,6 +51,7 @@ pub(crate) mod pooler;
 mod remove_attribute;
 pub(crate) mod rotate;
 mod row_locks;
+mod successor;
 mod tls;
 pub(crate) mod touch;
 pub(crate) mod update;
@@ -128,6 +129,7 @@ struct Texts {
     create: Sql,
     create_with_overflow: Sql,
     rotate: Sql,
+    successor: Sql,
     delete: Sql,
     delete_user: Sql,
     delete_user_but: Sql,
@@ -305,6 +307,7 @@ impl Database {
             create: create::sql(&dialect),
             create_with_overflow: create::overflow_sql(&dialect),
             rotate: rotate::sql(&dialect),
+            successor: successor::sql(&dialect),
             delete: delete::sessions_sql(&dialect),
             delete_user: delete::owner_sql(&dialect, "user_id", 'u'),
             delete_user_but: delete::others_sql(&dialect),

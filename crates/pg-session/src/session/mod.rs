@@ -207,6 +207,20 @@ impl Session {
         }
     }
 
+    /// Keeps a value beside this version of the session, for all readers on this node: what the application has computed or
+    /// loaded for it. It is dropped when the session changes, is evicted, or leaves the node's memory. The first value
+    /// stays; later calls do nothing. It does not count in the size of the cache.
+    pub fn attach<T: Send + Sync + 'static>(&self, value: Arc<T>) {
+        // Two readers may both have made one; one of the two stays.
+        let _ = self.record.attached.set(value);
+    }
+
+    /// The value that [`attach`](Session::attach) keeps beside this version, if it is a `T`.
+    #[must_use]
+    pub fn attached<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        Arc::clone(self.record.attached.get()?).downcast().ok()
+    }
+
     /// An attribute's JSON as stored. `None` if there is none, or it has expired.
     #[must_use]
     pub fn get_raw(&self, key: &str) -> Option<&str> {

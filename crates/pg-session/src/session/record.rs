@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::attributes::Attributes;
+use super::decoded::Decoded;
 use super::expiry::{Access, IdleLimit, Touch, Unflushed};
 use super::limits::Limits;
 use crate::clock::{Clock, DbTime};
@@ -41,6 +42,8 @@ pub(crate) struct Record {
     unflushed: Unflushed,
     /// When memory is to read the session again although nothing happened.
     stale_at: AtomicI64,
+    /// What the application keeps beside this version.
+    pub(crate) attached: Decoded,
 }
 
 /// The columns of `sessions`, but for the last access, which moves without a new version.
@@ -85,7 +88,15 @@ impl Record {
     ) -> Self {
         debug_assert!(row.version > Version::ABSENT, "the table's check keeps versions positive");
         let (access, unflushed) = (Access::new(last_accessed_at), Unflushed::default());
-        Self { access, row, policy, attributes, unflushed, stale_at: AtomicI64::new(DbTime::NEVER.nanos()) }
+        Self {
+            access,
+            row,
+            policy,
+            attributes,
+            unflushed,
+            stale_at: AtomicI64::new(DbTime::NEVER.nanos()),
+            attached: Decoded::new(),
+        }
     }
 
     /// When the session ends, by everything that the database has confirmed.
