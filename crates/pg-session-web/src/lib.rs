@@ -26,7 +26,9 @@ mod refusal;
 mod request_head;
 mod session_config;
 mod superseded;
+mod this_machine;
 mod transport;
+mod user_loader;
 mod visitors;
 
 mod atomic;

@@ -11,15 +11,15 @@ use crate::address::{AddressSource, PROXIES_MAX, TRUSTED_NETWORKS_MAX, Trust};
 use crate::client::AddressDetail;
 use crate::cookie::CookiePolicy;
 use crate::cross_site::{CrossSite, origins};
-use crate::development::is_local;
 use crate::error::Error;
 use crate::lost_cookies::LostCookies;
 use crate::page::check_page;
 use crate::refusal::{OnRefusal, Refusal};
 use crate::request_head::RequestHead;
 use crate::superseded::Superseded;
+use crate::this_machine::is_local;
 use crate::transport::Transport;
-use crate::user::UserLoader;
+use crate::user_loader::UserLoader;
 use crate::visitors::{ANONYMOUS_LIFETIME, ANONYMOUS_PER_SECOND, CreationLimit};
 
 /// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
