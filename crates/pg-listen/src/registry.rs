@@ -177,7 +177,7 @@ impl Registry {
         }
     }
 
-    /// No more events for anybody.
+    /// Ends all subscriptions.
     pub(crate) fn end(&mut self) {
         for subscriber in self.channels.values().flatten() {
             subscriber.queue.end();

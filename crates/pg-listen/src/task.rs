@@ -277,7 +277,7 @@ impl Task {
         }
     }
 
-    /// The connection is no good any more: says so to everybody, and drops it without a goodbye.
+    /// The connection is no good any more: reports that to all subscriptions, and drops it without a goodbye.
     fn lost(&mut self, reason: LostReason, error: &Error) {
         self.registry.lost(reason);
         self.barriers.fail(Error::connection_lost);

@@ -80,7 +80,7 @@ pub struct PoolerBuilder {
 
 /// A private pgbouncer, gone without a trace when this value is dropped or its process ends.
 ///
-/// It trusts everybody who reaches it, as the [`Sandbox`](crate::Sandbox) does. It serves every database of its server.
+/// It trusts all clients that reach it, as the [`Sandbox`](crate::Sandbox) does. It serves every database of its server.
 #[derive(Debug)]
 #[must_use = "a pooler that is dropped is stopped and removed"]
 pub struct Pooler {

@@ -56,7 +56,7 @@ pub struct ResponseChanges {
 pub enum CacheScope {
     /// Nothing.
     Unsaid,
-    /// Nobody stores it, or everybody asks again: `no-store`, `no-cache`.
+    /// No cache stores it, or each one revalidates it: `no-store`, `no-cache`.
     Never,
     /// The client may store it: `private`, `max-age`, `Expires`.
     Private,

@@ -20,7 +20,7 @@ pub(crate) const KEY: &str = "pg-session/device";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Device {
-    /// What [`Session::end_device`] takes. Nothing that logs anybody in.
+    /// What [`Session::end_device`] takes. It logs no user in.
     pub id: DeviceId,
     /// Whether it is the session that asks.
     pub current: bool,

@@ -1,4 +1,4 @@
-//! Guards: let signed-in users through, and send everybody else to the login page.
+//! Guards: let signed-in users through, and send all others to the login page.
 
 use std::fmt;
 

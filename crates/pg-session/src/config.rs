@@ -118,7 +118,7 @@ pub struct Config {
     pub write_concurrency: usize,
     /// Changes that one statement combines. Default 512.
     pub write_batch_max: usize,
-    /// Writes that may wait in each lane before a caller gets [`ErrorKind::Overloaded`]. Default 8 192.
+    /// Writes that may wait in each queue before a caller gets [`ErrorKind::Overloaded`]. Default 8 192.
     pub write_queue_max: usize,
     /// Sessions that one statement loads. Default 256.
     pub load_batch_max: usize,

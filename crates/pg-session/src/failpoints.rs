@@ -151,7 +151,7 @@ mod testing {
             let _ = arrived.wait_for(|&so_far| so_far >= count).await;
         }
 
-        /// Lets everybody through, now and later.
+        /// Lets all callers through, now and later.
         pub fn open(&self) {
             self.open.send_replace(true);
         }

@@ -48,7 +48,7 @@ impl SessionManager {
         self.change_all(BulkChange::Delete(ids)).await
     }
 
-    /// Ends every session of everybody. Returns how many were alive.
+    /// Ends all sessions of all users. Returns how many were alive.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager).

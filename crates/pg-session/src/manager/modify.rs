@@ -18,7 +18,7 @@ const WAITING_MAX: usize = 65_536;
 
 /// One queue for each session that is being modified: first come, first served.
 ///
-/// Not a lock of the session: readers and `update` do not know of it. It is held across awaits on purpose; what runs
+/// Not a lock of the session: readers and `save` do not know of it. It is held across awaits on purpose; what runs
 /// under it cannot wait for a second turn, because `change` is not asynchronous.
 pub(super) struct KeyedQueue {
     queues: Box<[Mutex<()>]>,
@@ -47,7 +47,7 @@ impl KeyedQueue {
 }
 
 impl SessionManager {
-    /// Applies `change` to the session as it is, atomically: if anybody else changed the session in between, it is
+    /// Applies `change` to the session as it is, atomically: if another writer changed the session in between, it is
     /// read again and `change` is called again. So `change` must be repeatable; what it returns is not awaited.
     ///
     /// ```no_run

@@ -38,7 +38,7 @@ pub(crate) struct Gone {
     pub(crate) live: bool,
 }
 
-/// What is gone with a user's, a group's or everybody's sessions.
+/// The outcome of deleting the sessions of a user, of a group, or all.
 #[derive(Debug)]
 pub(crate) struct Swept {
     /// Sessions that were alive.
@@ -186,7 +186,7 @@ impl Database {
         rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>().map_err(unexpected)
     }
 
-    /// Deletes all sessions of a user, of a group, or of everybody. A user's or a group's rows are waited for no longer than
+    /// Deletes all sessions of a user, of a group, or of all users. A user's or a group's rows are waited for no longer than
     /// `wait` each.
     pub(crate) async fn delete_all(&self, scope: Scope, wait: Duration) -> Result<Swept, Failure> {
         let wait = wait.as_millis().to_string();

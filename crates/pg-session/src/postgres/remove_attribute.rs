@@ -28,7 +28,7 @@ pub(crate) struct Removed {
     pub(crate) next: Option<Uuid>,
 }
 
-/// Materialized, or the planner may walk the primary key through everybody's sessions for the first of this user.
+/// Materialized, or the planner may walk the primary key through all sessions for the first of this user.
 pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let visible = dialect.visible();

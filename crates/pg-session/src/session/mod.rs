@@ -38,7 +38,7 @@ use crate::version::Version;
 /// A session as one request sees it.
 ///
 /// The handle is a snapshot: another request's update does not change it. Changes made through it are visible
-/// through it at once, and to everybody else once `update` has returned. Dropping it discards them.
+/// through it at once, and to all others once `save` has returned. Dropping it discards them.
 #[derive(Clone)]
 pub struct Session {
     record: SharedRecord,
@@ -168,7 +168,7 @@ impl Session {
         }
     }
 
-    /// Marks the handle as unusable for writing: a later `update` with it fails with
+    /// Marks the handle as unusable for writing: a later `save` with it fails with
     /// [`ErrorKind::Invalidated`](crate::ErrorKind::Invalidated). For a request that found its session to be in a state that must
     /// not be saved.
     /// Nothing is sent to the database.

@@ -109,7 +109,7 @@ impl Signer {
     /// Signs a message as text, for a cookie, a link or a form: base64url, 45 bytes and a third longer than the message.
     ///
     /// It is valid for at least `valid_for` from now, by this node's clock, and up to two seconds more; `Duration::MAX`
-    /// is for ever. **The message is readable by anybody**: it is signed, not encrypted. It can be presented more than once.
+    /// is for ever. **Its holder can read the message**: it is signed, not encrypted. It can be presented more than once.
     ///
     /// # Errors
     ///

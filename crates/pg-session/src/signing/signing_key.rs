@@ -72,7 +72,7 @@ impl SigningKey {
 
     /// A new key: 32 bytes from the operating system's random number generator.
     ///
-    /// A key that only this process knows logs everybody out when it stops, and no other node accepts what it signs.
+    /// A key that only this process knows logs all users out when it stops, and no other node accepts what it signs.
     /// Store it: [`expose_base64`](Self::expose_base64).
     ///
     /// # Errors

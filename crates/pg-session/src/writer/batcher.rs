@@ -1,7 +1,7 @@
-//! The task of a lane: combines what is queued *now* into statements.
+//! The task of a queue: combines what is queued *now* into statements.
 //!
-//! No waiting for company: a lone job leaves at once, and while its statement is in flight the next ones gather. Jobs
-//! with the same key are never in flight together; they keep their order.
+//! A lone job is sent at once. Jobs that arrive while its statement is in flight form the next batch. Jobs with the
+//! same key are never in flight together; they keep their order.
 //!
 //! The larger the batch, the less each job of it costs the server. So one statement leaves at a time. A further one leaves
 //! when the youngest takes long: its connection may be lost. Jobs that need a row which another transaction has locked are

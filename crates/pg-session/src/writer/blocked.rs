@@ -1,4 +1,4 @@
-//! The jobs of a lane that need rows which other transactions have locked.
+//! The jobs of a queue that need rows which other transactions have locked.
 //!
 //! They hold no connection and no place of a statement. One query finds those whose rows have become free, again and again;
 //! these are written. A job that stays blocked for longer than its `blocked_max` fails.

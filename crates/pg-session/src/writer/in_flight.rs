@@ -1,7 +1,7 @@
-//! The statements of a lane in flight.
+//! The statements of a queue that are in flight.
 //!
-//! If a statement is refused, its batch is halved until the one that is to blame stands alone, so that a poisonous
-//! value fails nobody else. One that collided with another transaction is tried again, a bounded number of times.
+//! If a statement is refused, its batch is halved until the faulty request is alone, so that no other request
+//! fails. One that collided with another transaction is tried again, a bounded number of times.
 //!
 //! A statement that meets a row which another transaction has locked is repeated without the jobs that need such rows.
 
@@ -26,7 +26,7 @@ const SLOW: Duration = Duration::from_millis(5);
 type Statement<R> = Pin<Box<dyn Future<Output = Finished<R>> + Send>>;
 
 pub(super) struct InFlight<R: Request> {
-    /// Driven by the lane's own task: another task would be another wake-up for a lone job.
+    /// Driven by the queue's own task: another task would be another wake-up for a lone job.
     statements: FuturesUnordered<Statement<R>>,
     /// Of all jobs in flight.
     keys: Keys<R>,
