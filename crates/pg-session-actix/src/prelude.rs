@@ -1,7 +1,7 @@
 //! What most applications use: `use pg_session_actix::prelude::*;`.
 //!
 //! There is one `Session`, the extractor, and one error, [`SessionError`]. Sessions outside of requests and their errors are in
-//! [`pg_session`](crate::pg_session).
+//! [`pg_session`].
 
 pub use pg_session::{Config, GroupId, KeyRing, Migrations, SessionManager, Signer, SigningKey, UserId};
 pub use pg_session_web::{CookiePolicy, NextPage, Privilege, SessionConfig};
