@@ -180,6 +180,7 @@ impl Several {
 #[cfg(test)]
 mod tests {
     use pg_session::{KeyRing, SessionId, SigningKey, Version};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -231,5 +232,37 @@ mod tests {
         flood.insert(0, &wrong);
         let Presented::Several(several) = of(&flood) else { panic!("too many candidates") };
         assert!(several.tokens.is_empty() && !several.complete);
+    }
+
+    /// Bytes of which a cookie header is made, and any others.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![
+            Just(b";".to_vec()),
+            Just(b"=".to_vec()),
+            Just(b"\"".to_vec()),
+            Just(b" ".to_vec()),
+            Just(b"__Host-session".to_vec()),
+            Just(b"__Host-session=".to_vec()),
+            Just(vec![b'A'; SessionToken::CHARS]),
+            proptest::collection::vec(any::<u8>(), 0..8),
+        ];
+        proptest::collection::vec(part, 0..24).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_cookie_hides_or_forges_a_token(before in hostile(), after in hostile()) {
+            let key = SigningKey::from_bytes(&[7; 32]).unwrap();
+            let signer = Signer::new(KeyRing::new(&key));
+            let id: SessionId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+            let token = signer.issue(id, Version::FIRST).expose().to_owned();
+            let cookie = CookiePolicy::default();
+            let of = |header: &[u8]| verified(cookie.values(std::iter::once(header)), &signer);
+            let own = format!("; __Host-session={token}; ").into_bytes();
+            let found = of(&[before.clone(), own, after.clone()].concat());
+            prop_assert!(matches!(found, Presented::Token(found) if found.id == id));
+            let forged = of(&[before, after].concat());
+            prop_assert!(matches!(forged, Presented::Nothing | Presented::Invalid));
+        }
     }
 }
