@@ -51,7 +51,8 @@ pub fn serve_without_layer() -> SocketAddr {
     listen(Router::new().route("/user", any(async |_: Session| "served")))
 }
 
-fn listen(app: Router) -> SocketAddr {
+/// Serves on a free port for as long as the test's runtime lives.
+pub fn listen(app: Router) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
     let addr = listener.local_addr().expect("a port");

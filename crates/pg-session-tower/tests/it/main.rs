@@ -13,6 +13,7 @@ mod captured_logs;
 mod edge;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http;
+mod openid_connect;
 mod secrets;
 mod warnings;
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CACHE_CONTROL, COOKIE, HOST, HeaderMap, SET_COOKIE, USER_AGENT, VARY};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, HeaderMap, SET_COOKIE, USER_AGENT, VARY};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -21,7 +21,7 @@ pub struct Browser {
     pub jar: BTreeMap<String, String>,
     /// Sent with each request.
     pub headers: HeaderMap,
-    connection: Option<SendRequest<Empty<Bytes>>>,
+    connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 pub struct Reply {
@@ -78,9 +78,18 @@ impl Browser {
     }
 
     pub async fn request(&mut self, method: &str, path: &str) -> Reply {
+        self.exchange(method, path, "").await
+    }
+
+    /// Posts a form with these fields, as they are encoded.
+    pub async fn form(&mut self, path: &str, fields: &str) -> Reply {
+        self.exchange("POST", path, fields).await
+    }
+
+    async fn exchange(&mut self, method: &str, path: &str, fields: &str) -> Reply {
         let cookies: Vec<String> = self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let cookies = (!cookies.is_empty()).then(|| cookies.join("; "));
-        let reply = self.send(method, path, cookies.as_slice()).await;
+        let reply = self.submit(method, path, cookies.as_slice(), fields).await;
         for cookie in reply.cookies() {
             self.keep(&cookie);
         }
@@ -89,6 +98,10 @@ impl Browser {
 
     /// With these `Cookie` headers instead of what the jar holds, and without keeping any.
     pub async fn send(&mut self, method: &str, path: &str, cookies: &[String]) -> Reply {
+        self.submit(method, path, cookies, "").await
+    }
+
+    async fn submit(&mut self, method: &str, path: &str, cookies: &[String], fields: &str) -> Reply {
         let mut request = Request::builder().method(method).uri(path);
         if !self.headers.contains_key(HOST) {
             request = request.header(HOST, "localhost");
@@ -99,12 +112,15 @@ impl Browser {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        let request = request.body(Empty::new()).expect("a request");
+        if !fields.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        let request = request.body(Full::new(Bytes::from(fields.to_owned()))).expect("a request");
         let response = in_time("the server answers", self.connection().await.send_request(request)).await;
         Reply::read(response.expect("a response")).await
     }
 
-    async fn connection(&mut self) -> &mut SendRequest<Empty<Bytes>> {
+    async fn connection(&mut self) -> &mut SendRequest<Full<Bytes>> {
         let usable = match &mut self.connection {
             Some(connection) => connection.ready().await.is_ok(),
             None => false,

@@ -39,6 +39,11 @@ pub struct Server(Child);
 impl Server {
     /// Waits until it serves.
     pub fn start(name: &str, url: &str) -> (Self, SocketAddr) {
+        Self::start_with(name, url, &[])
+    }
+
+    /// With further variables.
+    pub fn start_with(name: &str, url: &str, variables: &[(&str, String)]) -> (Self, SocketAddr) {
         let own = std::env::current_exe().expect("the path of this test");
         let examples = own.ancestors().nth(2).expect("a profile's folder").join("examples");
         let binary: PathBuf = examples.join(name);
@@ -48,6 +53,7 @@ impl Server {
         );
         let mut command = Command::new(binary);
         command.env("DATABASE_URL", url).env("SESSION_KEY", "A".repeat(43)).env("ADDRESS", "127.0.0.1:0");
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let mut server = Self(command.stdout(Stdio::piped()).spawn().expect("the example runs"));
         let mut line = String::new();
         let output = server.0.stdout.take().expect("it is piped");

@@ -1,0 +1,168 @@
+//! The example of OpenID Connect, with a small provider that checks everything a provider has to check.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Form, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use hyper::header::HeaderName;
+use pg_sandbox::Sandbox;
+use sha2::{Digest, Sha256};
+
+use crate::http::browser::{Browser, Reply};
+use crate::http::example::Server;
+
+const SECRET: &str = "the client's secret";
+
+/// Codes that were given out and not taken, with the parameters of their authorization.
+#[derive(Default)]
+struct Provider {
+    codes: Mutex<HashMap<String, HashMap<String, String>>>,
+    /// What the next id token says instead of the truth.
+    lies: Mutex<HashMap<&'static str, String>>,
+    issuer: OnceLock<String>,
+}
+
+/// Starts it on a free port.
+fn provide() -> (Arc<Provider>, SocketAddr) {
+    let provider = Arc::new(Provider::default());
+    let app = Router::new()
+        .route("/authorize", get(authorize))
+        .route("/token", post(token))
+        .with_state(Arc::clone(&provider));
+    let address = crate::edge::listen(app);
+    provider.issuer.set(format!("http://{address}")).expect("the first");
+    (provider, address)
+}
+
+/// The user is signed in at the provider and agrees.
+async fn authorize(
+    State(provider): State<Arc<Provider>>,
+    Query(asked): Query<HashMap<String, String>>,
+) -> Response {
+    assert_eq!((asked["response_type"].as_str(), asked["code_challenge_method"].as_str()), ("code", "S256"));
+    let mut codes = provider.codes.lock().expect("no test panics with it");
+    let code = format!("code-{}", codes.len());
+    let (back, state, mode) = (&asked["redirect_uri"], &asked["state"], &asked["response_mode"]);
+    let response = match mode.as_str() {
+        "query" => Redirect::to(&format!("{back}?code={code}&state={state}")).into_response(),
+        // What the form of its page posts.
+        _ => format!("code={code}&state={state}").into_response(),
+    };
+    codes.insert(code, asked);
+    response
+}
+
+#[allow(clippy::disallowed_methods, reason = "what a token says is real time")]
+async fn token(State(provider): State<Arc<Provider>>, Form(form): Form<HashMap<String, String>>) -> Response {
+    let asked = provider.codes.lock().expect("no test panics with it").remove(&form["code"]);
+    let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&form["code_verifier"]));
+    let Some(asked) = asked.filter(|asked| {
+        form["client_secret"] == SECRET
+            && asked["code_challenge"] == challenge
+            && asked["redirect_uri"] == form["redirect_uri"]
+            && asked["client_id"] == form["client_id"]
+    }) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let soon = SystemTime::now() + Duration::from_secs(60);
+    let soon = soon.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    let lies = std::mem::take(&mut *provider.lies.lock().expect("no test panics with it"));
+    let said = |name, truth: &str| lies.get(name).map_or_else(|| truth.to_owned(), String::clone);
+    let claims = format!(
+        r#"{{"iss":"{}","aud":"{}","sub":"ann","exp":{},"nonce":"{}","name":"Ann"}}"#,
+        said("iss", provider.issuer.get().expect("it serves")),
+        said("aud", &asked["client_id"]),
+        said("exp", &soon.to_string()),
+        said("nonce", &asked["nonce"]),
+    );
+    let header = format!(r#"{{"alg":"{}"}}"#, said("alg", "HS256"));
+    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let mut mac = Hmac::<Sha256>::new_from_slice(said("key", SECRET).as_bytes()).expect("any length");
+    mac.update(signed.as_bytes());
+    let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
+    format!(r#"{{"id_token":"{signed}.{signature}","token_type":"Bearer"}}"#).into_response()
+}
+
+/// A login of a browser as far as the provider's answer.
+struct Login<'a> {
+    shop: &'a mut Browser,
+    provider: Browser,
+}
+
+impl Login<'_> {
+    /// Begins a login, and answers what the provider sends back: an address, or a form.
+    async fn begin(&mut self, path: &str) -> String {
+        let reply = self.shop.get(path).await;
+        assert_eq!(reply.status, 303, "{}", reply.body);
+        let location = reply.all("location").concat();
+        let (address, target) =
+            location.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("an address");
+        assert_eq!(address, self.provider.addr().to_string());
+        let reply = self.provider.get(&format!("/{target}")).await;
+        let back = reply.all("location").concat();
+        if back.is_empty() {
+            reply.body
+        } else {
+            back.split_once("/callback").expect("the callback").1.to_owned()
+        }
+    }
+}
+
+fn login(shop: &mut Browser, provider: SocketAddr) -> Login<'_> {
+    Login { shop, provider: Browser::new(provider) }
+}
+
+fn arrival(reply: &Reply) -> (u16, String) {
+    (reply.status.as_u16(), reply.all("location").concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_signs_in_at_an_openid_connect_provider() {
+    let sandbox = Sandbox::start().expect("PostgreSQL starts");
+    let (provider, address) = provide();
+    let settings = [("PROVIDER", address.to_string()), ("CLIENT_SECRET", SECRET.to_owned())];
+    let (_shop, shop) = Server::start_with("openid_connect", &sandbox.url(), &settings);
+    let (mut browser, mut stranger) = (Browser::new(shop), Browser::new(shop));
+    // The provider's redirects and forms come from another site.
+    browser.headers.insert(HeaderName::from_static("sec-fetch-site"), "cross-site".parse().expect("a value"));
+
+    // Two tabs, one by redirect and one by a form, come back in the other order.
+    let first = login(&mut browser, address).begin("/login?next=/orders").await;
+    let second = login(&mut browser, address).begin("/login-by-form?next=//evil.example").await;
+    let refused = stranger.get(&format!("/callback{first}")).await;
+    assert_eq!(refused.status, 400, "another browser: {}", refused.body);
+    assert_eq!(arrival(&browser.form("/callback", &second).await), (303, "/".to_owned()));
+    assert_eq!(browser.page("/").await, "Ann");
+    assert_eq!(arrival(&browser.get(&format!("/callback{first}")).await), (303, "/orders".to_owned()));
+    assert_eq!(browser.get(&format!("/callback{first}")).await.status, 400, "once");
+    assert_eq!(browser.form("/callback", &second).await.status, 400, "once");
+
+    // Nobody is signed in by a token that says something else.
+    let mut browser = browser.tab();
+    browser.jar.clear();
+    for (claim, lie) in [
+        ("nonce", "another"),
+        ("iss", "http://evil.example"),
+        ("aud", "another client"),
+        ("exp", "1"),
+        ("alg", "none"),
+        ("key", "another secret"),
+    ] {
+        let back = login(&mut browser, address).begin("/login").await;
+        provider.lies.lock().expect("no test panics with it").insert(claim, lie.to_owned());
+        assert_eq!(browser.get(&format!("/callback{back}")).await.status, 502, "{claim}");
+        assert_eq!(browser.page("/").await, "a visitor", "{claim}");
+    }
+    let back = login(&mut browser, address).begin("/login").await;
+    assert_eq!(browser.get(&format!("/callback{}", back.replace("code-", "x"))).await.status, 502);
+    assert_eq!(browser.page("/").await, "a visitor");
+}
