@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind};
 use crate::session::limits::Limits;
 
+/// Default of `cache_bytes_max`, for each of `cache_sessions_max`.
+const CACHE_BYTES_PER_SESSION: usize = 16 * 1_024;
+
 /// How a [`SessionManager`](crate::SessionManager) behaves. [`Config::default()`] is safe to run in production; set the fields that you
 /// want otherwise. Durations read as text (`"48h"`, `"10m"`, `"1500ms"`) through serde; unknown fields are refused.
 ///
@@ -66,6 +69,10 @@ pub struct Config {
 
     /// Sessions that the node keeps in memory. Default 10 000; each costs some 450 bytes beyond its attributes.
     pub cache_sessions_max: usize,
+    /// Bytes of the sessions that the node keeps in memory: keys, values, and 450 for each session. At least
+    /// `session_bytes_max` and 1 KiB. Default 16 KiB for each of `cache_sessions_max`: 156 MiB. Values that
+    /// [`get_shared`](crate::Session::get_shared) has decoded do not count.
+    pub cache_bytes_max: Option<usize>,
     /// How long an unchanged session stays in memory before it is read again. Default 48 hours: a backstop only.
     #[serde(with = "humantime_serde")]
     pub cache_ttl: Duration,
@@ -183,6 +190,7 @@ impl Default for Config {
             attributes_max: 100,
             session_bytes_max: 256 * 1024,
             cache_sessions_max: 10_000,
+            cache_bytes_max: None,
             cache_ttl: HOUR * 48,
             trust_window: Duration::from_secs(6),
             notify_updates: true,
@@ -263,7 +271,23 @@ impl Config {
         between("attribute_value_bytes_max", self.attribute_value_bytes_max, 2, VALUE_BYTES_MAX)?;
         between("attributes_max", self.attributes_max, 1, 10_000)?;
         between("session_bytes_max", self.session_bytes_max, 2, 64 * VALUE_BYTES_MAX)?;
-        between("cache_sessions_max", self.cache_sessions_max, 1, 100_000_000)
+        between("cache_sessions_max", self.cache_sessions_max, 1, 100_000_000)?;
+        let largest = self.session_bytes_max + 1_024;
+        if self.cache_bytes_max.is_some_and(|bytes| bytes < largest) {
+            return Err(fault(format!(
+                "cache_bytes_max = {} must be at least session_bytes_max + 1024 = {largest}, or the largest sessions are never \
+                 in memory; raise cache_bytes_max",
+                self.cache_bytes_max.unwrap_or_default()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the sessions in memory, at most.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        // Room for the largest session in any case.
+        let default = self.cache_sessions_max.saturating_mul(CACHE_BYTES_PER_SESSION);
+        self.cache_bytes_max.unwrap_or(default.max(self.session_bytes_max + 1_024))
     }
 
     fn validate_queues(&self) -> Result<(), Error> {

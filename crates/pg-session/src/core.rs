@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Capacity};
 use crate::config::Config;
 use crate::contention::{Contention, NotifyPolicy};
 use crate::failpoints::{Guard, Probes};
@@ -42,7 +42,12 @@ impl Core {
         notify_policy: NotifyPolicy,
     ) -> Arc<Self> {
         let failpoints = Probes::default();
-        let cache = Cache::new(config.cache_sessions_max, config.cache_ttl, failpoints.clone());
+        let capacity = Capacity {
+            sessions_max: config.cache_sessions_max,
+            bytes_max: config.cache_bytes(),
+            session_bytes_max: config.session_bytes_max,
+        };
+        let cache = Cache::new(capacity, config.cache_ttl, failpoints.clone());
         Arc::new(Self {
             config,
             policy,

@@ -8,6 +8,7 @@
 //!
 //! Whether a hit may be *served* is not decided here but by the trust window; see `invalidation::trust`.
 
+mod capacity;
 mod fill;
 mod index;
 mod stats;
@@ -21,9 +22,11 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use quick_cache::sync::Cache as Slots;
-use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
+use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 use uuid::Uuid;
 
+pub(crate) use self::capacity::Capacity;
+use self::capacity::Places;
 use self::fill::Stripe;
 pub(crate) use self::fill::{Epoch, Ticket};
 use self::index::Index;
@@ -42,7 +45,9 @@ const DROPPED_MAX: usize = 1_024;
 
 /// The sessions in memory.
 pub(crate) struct Cache {
-    slots: Slots<SessionId, Slot, UnitWeighter, DefaultHashBuilder, Collect>,
+    slots: Slots<SessionId, Slot, Places, DefaultHashBuilder, Collect>,
+    /// Of one place of `slots`.
+    place_bytes: u64,
     stripes: Box<[Mutex<Stripe>]>,
     users: Index,
     groups: Index,
@@ -67,6 +72,12 @@ pub(crate) struct Slot {
     pub(crate) until: DbTime,
 }
 
+impl Weighter<SessionId, Slot> for Places {
+    fn weight(&self, _: &SessionId, slot: &Slot) -> u64 {
+        self.of(slot.record.attributes.bytes_max())
+    }
+}
+
 /// Hands what was evicted or replaced to the caller, who takes it out of the indices.
 #[derive(Clone, Debug)]
 struct Collect;
@@ -80,16 +91,12 @@ impl Lifecycle<SessionId, Slot> for Collect {
 }
 
 impl Cache {
-    pub(crate) fn new(sessions_max: usize, lifetime: Duration, probes: Probes) -> Self {
-        let weight_max = u64::try_from(sessions_max).unwrap_or(u64::MAX);
+    pub(crate) fn new(capacity: impl Into<Capacity>, lifetime: Duration, probes: Probes) -> Self {
+        let capacity: Capacity = capacity.into();
+        let places = capacity.places();
         Self {
-            slots: Slots::with(
-                sessions_max,
-                weight_max,
-                UnitWeighter,
-                DefaultHashBuilder::default(),
-                Collect,
-            ),
+            place_bytes: places.bytes_each,
+            slots: Slots::with_options(capacity.options(), places, DefaultHashBuilder::default(), Collect),
             stripes: (0..STRIPES).map(|_| Mutex::new(Stripe::new(probes.clone()))).collect(),
             users: Index::new(probes.clone()),
             groups: Index::new(probes.clone()),
@@ -309,7 +316,7 @@ impl Cache {
     }
 
     pub(crate) fn stats(&self) -> CacheStats {
-        self.stats.snapshot(self.slots.len())
+        self.stats.snapshot(self.slots.len(), self.slots.weight().saturating_mul(self.place_bytes))
     }
 
     /// Under the stripe's lock: index first, then slot, so that a drop of the owner finds the entry or refuses it.

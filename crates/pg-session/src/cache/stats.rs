@@ -18,6 +18,9 @@ pub struct CacheStats {
     pub invalidations: u64,
     /// Sessions in memory now.
     pub sessions: usize,
+    /// Bytes that these count for, at most [`cache_bytes_max`](crate::Config::cache_bytes_max). A session counts for its keys and
+    /// values and 450 bytes, rounded up to a multiple of `cache_bytes_max / cache_sessions_max`.
+    pub bytes: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -56,7 +59,7 @@ impl Stats {
         self.cells[cell].0[count as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn snapshot(&self, sessions: usize) -> CacheStats {
+    pub(super) fn snapshot(&self, sessions: usize, bytes: u64) -> CacheStats {
         let sum =
             |count: Count| self.cells.iter().map(|cell| cell.0[count as usize].load(Ordering::Relaxed)).sum();
         CacheStats {
@@ -66,6 +69,7 @@ impl Stats {
             rejected_fills: sum(Count::Refusal),
             invalidations: sum(Count::Invalidation),
             sessions,
+            bytes,
         }
     }
 }

@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::Clock;
 use crate::session::IdleLimit;
+use crate::session::attribute::OverflowAttribute;
 use crate::session::attributes::Attributes;
+use crate::session::inline::InlineAttributes;
 use crate::session::limits::Limits;
 use crate::session::record::{Policy, Row, SharedRecord};
 
@@ -341,4 +343,35 @@ fn an_owner_with_more_sessions_than_a_step_is_dropped() {
         steps += 1;
     }
     assert_eq!((steps, cache.stats().sessions, version_of(&cache, other)), (3, 1, Some(1)));
+}
+
+#[test]
+fn memory_is_bounded_by_bytes_and_by_sessions() {
+    const KIB: usize = 1_024;
+    let capacity = Capacity { sessions_max: 1_000, bytes_max: 4_000 * KIB, session_bytes_max: 256 * KIB };
+    let memory = || {
+        let cache = Cache::new(capacity, Duration::from_secs(3_600), Probes::default());
+        cache.start_listening();
+        cache
+    };
+    let (policy, cache) = (policy(), memory());
+    for n in 0..100 {
+        let id = SessionId::from_uuid(Uuid::from_u128(n));
+        let large = OverflowAttribute::new("key", &"x".repeat(250 * KIB), Version::new(1), DbTime::NEVER);
+        let attributes = Attributes::new(InlineAttributes::default(), vec![Arc::new(large)]);
+        let row = record(&policy, id, 1, 1).row;
+        let large = SharedRecord::new(Record::new(Arc::clone(&policy), row, attributes, DbTime::EPOCH));
+        assert!(cache.install(cache.ticket(), &large));
+        assert!(cache.get(id).is_some(), "the newest one has room");
+        let CacheStats { sessions, bytes, .. } = cache.stats();
+        assert!(sessions <= 16 && bytes <= 4_000 * KIB as u64, "{sessions} sessions, {bytes} bytes");
+    }
+    assert!(cache.stats().sessions >= 14, "{:?}", cache.stats());
+    let cache = memory();
+    for n in 0..4_000 {
+        let id = SessionId::from_uuid(Uuid::from_u128(n));
+        cache.install(cache.ticket(), &record(&policy, id, 1, 1));
+    }
+    let CacheStats { sessions, bytes, .. } = cache.stats();
+    assert!((900..=1_000).contains(&sessions) && bytes <= 4_000 * KIB as u64, "{sessions}, {bytes} bytes");
 }
