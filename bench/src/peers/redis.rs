@@ -30,7 +30,7 @@ pub(crate) enum Way {
     Pooled,
 }
 
-/// Whether an update tells other nodes.
+/// Whether an update notifies other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Announce {
     No,

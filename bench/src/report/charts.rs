@@ -81,7 +81,7 @@ fn updates<'a>(book: &Book, case: &str, title: &'a str) -> Chart<'a> {
     ];
     Chart {
         title,
-        unit: "acknowledged updates per second; ours and those with publish tell the other nodes",
+        unit: "acknowledged updates per second; ours and those with publish notify the other nodes",
         scale: Scale::Linear,
         mark: None,
         bars: bars(book, "update", case, &contenders),

@@ -101,7 +101,7 @@ impl Connection {
         self.running.push(Box::pin(async move { Answer::Control(query.send(&*client).await) }));
     }
 
-    /// Sends a user's notification and tells `sender` how it went.
+    /// Sends a user's notification and reports the outcome to `sender`.
     pub(crate) fn notify(&mut self, query: NotifyQuery, sender: Sender) {
         let client = Arc::clone(&self.client);
         self.running.push(Box::pin(async move {

@@ -74,7 +74,7 @@ pub(crate) enum ProtocolEvent {
     /// What is in flight did not come back in time.
     Overdue,
     Ended(Option<tokio_postgres::Error>),
-    /// Nothing to tell, but there may be room now to send what could not be sent before.
+    /// Nothing to report, but there may be room now to send what could not be sent before.
     Progress,
 }
 

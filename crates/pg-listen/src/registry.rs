@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn listening_is_told_once() {
+    fn listening_is_reported_once() {
         let (mut registry, channel, queue) = one_subscription();
         assert!(registry.listening(&channel, BarrierNumber(0)));
         assert!(!registry.listening(&channel, BarrierNumber(1)));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_is_told_once_and_only_to_those_who_listened() {
+    fn a_loss_is_reported_once_to_listening_subscriptions() {
         let (mut registry, channel, queue) = one_subscription();
         registry.lost(LostReason::Connection);
         assert_eq!(letters(&queue), "", "nothing was promised, so nothing is lost");
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_the_difference_and_are_told_once() {
+    fn changes_are_the_difference_and_are_reported_once() {
         let (mut registry, channel, queue) = one_subscription();
         let other = Channel::new("other").unwrap();
         let listened = BTreeSet::from([other.clone()]);

@@ -174,7 +174,7 @@ fn ended_server_is_noticed_and_no_other_process_signalled() {
 }
 
 #[test]
-fn a_sandbox_is_made_where_it_is_told_to_be_or_not_at_all() {
+fn a_sandbox_is_made_in_the_given_directory_or_not_at_all() {
     let place = std::env::temp_dir().join(format!("within-{}", std::process::id()));
     std::fs::create_dir(&place).unwrap();
     let sandbox = Sandbox::builder().within(&place).start().unwrap();

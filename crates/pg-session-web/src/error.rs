@@ -114,7 +114,7 @@ impl Error {
     }
 
     /// The response for the client: the status, and one sentence that says what to do. What only the application can mend
-    /// is in the log, except for a missing layer, whose sentence tells how to add it.
+    /// is in the log, except for a missing layer, whose sentence says how to add it.
     #[must_use]
     pub fn refusal(&self) -> Refusal {
         let sentence = match self.kind() {

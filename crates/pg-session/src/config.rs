@@ -82,10 +82,10 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub trust_window: Duration,
 
-    /// Whether updates tell the other nodes, unless one says otherwise. Default true. **Without it, other nodes may
+    /// Whether updates notify the other nodes, unless one says otherwise. Default true. **Without it, other nodes may
     /// serve the old version for as long as they cache it.**
     pub notify_updates: bool,
-    /// Whether an update that fails its check tells the nodes the version that it found, so that nodes that still cache
+    /// Whether an update that fails its check notifies the nodes of the version that it found, so that nodes that still cache
     /// an older one drop it. Default false: the successful update has already notified them.
     pub notify_conflicts: bool,
 

@@ -194,7 +194,7 @@ fn long_job_shows_that_a_lease_is_renewed_extended_and_lost() {
 }
 
 #[test]
-fn try_lock_shows_that_a_second_tab_is_told_at_once() {
+fn try_lock_shows_that_a_second_tab_gets_an_error_at_once() {
     let expected = [
         "ann's second tab, on b: another tab is paying already",
         "bob: paid",

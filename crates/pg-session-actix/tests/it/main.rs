@@ -17,8 +17,8 @@ mod http;
 all_scenarios!(crate::edge::serve);
 
 #[tokio::test]
-async fn a_missing_middleware_is_told() {
-    http::outcomes::a_missing_layer_is_told(edge::serve_without_middleware()).await;
+async fn a_missing_middleware_is_reported() {
+    http::outcomes::a_missing_layer_is_reported(edge::serve_without_middleware()).await;
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ async fn a_reader_that_goes_away_ends_the_demo_in_order() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_create_a_schema_is_told_so() {
+async fn a_role_that_may_not_create_a_schema_is_reported() {
     let world = World::new("guest").await;
     world.client.batch_execute("CREATE ROLE guest LOGIN").await.expect("the role is created");
     let url = world.url.replacen("postgres@", "guest@", 1);

@@ -44,10 +44,10 @@ async fn a_secure_cookie_that_never_comes_back_is_warned_about_once() {
 }
 
 #[tokio::test]
-async fn a_missing_layer_is_told() {
+async fn a_missing_layer_is_reported() {
     captured_logs::init();
     let logged = CapturedLogs::default();
     let _listening = logged.listen();
-    crate::http::outcomes::a_missing_layer_is_told(edge::serve_without_layer()).await;
+    crate::http::outcomes::a_missing_layer_is_reported(edge::serve_without_layer()).await;
     assert!(logged.text().contains("no session layer is around this handler"), "{}", logged.text());
 }

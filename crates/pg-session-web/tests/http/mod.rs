@@ -108,7 +108,7 @@ macro_rules! all_scenarios {
                 a_refusal_says_what_to_do,
                 a_failed_handler_saves_nothing,
                 a_handler_that_timed_out_saves_nothing,
-                a_conflict_is_told_if_attributes_are_checked,
+                a_conflict_is_reported_if_attributes_are_checked,
                 unreachable_database_is_503_never_anonymous,
                 an_attribute_is_taken_once_and_counted_exactly,
                 of_many_that_insert_at_once_all_get_what_one_has_stored,

@@ -113,7 +113,7 @@ pub async fn a_refusal_says_what_to_do(site: &Site) {
 }
 
 /// A handler that asks for a session, in an application without the layer.
-pub async fn a_missing_layer_is_told(addr: std::net::SocketAddr) {
+pub async fn a_missing_layer_is_reported(addr: std::net::SocketAddr) {
     let reply = Browser::new(addr).get("/user").await;
     let expected = "No session layer is around this handler. Add it to the routes that use a session.";
     assert_eq!((reply.status.as_u16(), sentence(&reply)), (500, expected));
@@ -129,7 +129,7 @@ pub async fn a_failed_handler_saves_nothing(site: &Site) {
     assert_eq!(browser.page("/get/cart").await, "pears");
 }
 
-pub async fn a_conflict_is_told_if_attributes_are_checked(site: &Site) {
+pub async fn a_conflict_is_reported_if_attributes_are_checked(site: &Site) {
     for (sessions, status, cart) in
         [(site.sessions(), 200, "slow"), (site.sessions().check_attributes(), 409, "quick")]
     {

@@ -1,6 +1,6 @@
 //! The invalidation lane: notifications drop what they name and wake who waits for a lock, proofs renew the trust, a lost connection ends it.
 //!
-//! States of a node, as its subscription tells them:
+//! States of a node, as its subscription reports them:
 //!
 //! ```text
 //! disconnected ──Listening──▶ listening, unproved ──proof───▶ trusted ⟲ proof

@@ -68,7 +68,7 @@ impl LeaseState {
         }
     }
 
-    /// Waits for the loss, at once if it has happened. The keeper tells it.
+    /// Waits for the loss, at once if it has happened. The keeper reports it.
     pub(super) async fn lost(&self) -> Loss {
         let mut losses = self.loss.subscribe();
         // Before waiting: a process that was stopped must not wait for its keeper to be scheduled.

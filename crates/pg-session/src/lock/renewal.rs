@@ -1,4 +1,4 @@
-//! The task behind a guard: renews, extends, tells the loss, frees.
+//! The task behind a guard: renews, extends, reports the loss, frees.
 //!
 //! All renewals of a lease go through here, one at a time. They are sent a third of the lease after the one before, and
 //! one that fails or is not answered within as much is sent again, until the lease ends. Nothing is known of a renewal

@@ -1,4 +1,4 @@
-//! Who waits on this node, and for which lock: the releases that notifications tell of wake them here.
+//! Who waits on this node, and for which lock: notifications of releases wake them.
 //!
 //! For each lock, one waiter of the node has the turn: it alone asks the database and is woken; the others queue behind
 //! it, first come, first served, without a statement. So a release costs each node one statement, however many wait.

@@ -74,7 +74,7 @@ impl Save<'_> {
         self
     }
 
-    /// Does not tell the other nodes: **they may serve the old version for as long as they cache it**
+    /// Does not notify the other nodes: **they may serve the old version for as long as they cache it**
     /// (`cache_ttl`). For changes that only this node reads.
     pub fn no_notify(mut self) -> Self {
         self.notify = false;

@@ -1,4 +1,4 @@
-//! Deletes sessions and tells the other nodes, in one statement. Attributes go by a trigger, which sees what was
+//! Deletes sessions and notifies the other nodes, in one statement. Attributes go by a trigger, which sees what was
 //! committed while the statement waited for a row.
 //!
 //! A session and its retired ids, whose rows point at it, go together: a logout with an old id is

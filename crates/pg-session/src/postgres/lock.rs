@@ -215,7 +215,7 @@ impl Database {
         Ok(!rows.is_empty())
     }
 
-    /// Frees the lock, if it is `owner`'s, and tells the waiters of every node.
+    /// Frees the lock, if it is `owner`'s, and notifies the waiters of every node.
     pub(crate) async fn release_lock(&self, key: &LockKey, owner: Uuid) -> Result<Freed, Failure> {
         let (scope, name, wake) = (key.scope(), key.name(), released_payload(key.topic()));
         let rows = self.call(&self.texts.locks.release, &[&scope, &name, &owner, &wake]).rows().await?;

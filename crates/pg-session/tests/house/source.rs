@@ -215,7 +215,7 @@ fn blank(chars: &mut [char]) {
 }
 
 #[test]
-fn code_is_told_from_comments_and_literals() {
+fn code_is_distinguished_from_comments_and_literals() {
     let text =
         "// one\nfn f<'a>(x: &'a str) -> char { /* two /* nested */ */ g(\"three \\\" //\"); '\"' } // four";
     let source = Source::new("x.rs", text);

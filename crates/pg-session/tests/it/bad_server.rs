@@ -229,7 +229,7 @@ async fn missing_rights_are_named_with_the_grant_that_gives_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_may_not_create_is_told_who_can() {
+async fn a_role_that_may_not_create_learns_who_can() {
     let world = World::new();
     let role = role(&world, "").await;
     let error = refused(&as_role(&world, &role), world.config()).await;

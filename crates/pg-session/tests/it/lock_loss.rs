@@ -65,7 +65,7 @@ async fn renewals_keep_a_short_lease_for_as_long_as_it_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_taken_by_force_is_told_with_the_next_renewal() {
+async fn a_lock_taken_by_force_is_reported_with_the_next_renewal() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     let lease = a.locks().try_lock("x").lease(LEASE).await.unwrap();

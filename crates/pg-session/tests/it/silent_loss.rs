@@ -1,4 +1,4 @@
-//! A firewall drops the idle connections of the pool and tells nobody. At most one request is slow for it, and none fails.
+//! A firewall drops the idle connections of the pool without a message. At most one request is slow for it, and none fails.
 
 use std::time::Duration;
 

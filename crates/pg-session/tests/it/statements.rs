@@ -36,12 +36,12 @@ const CHANGES: [Change; 10] = [
 ];
 
 /// One of each, all the same so far, and in the memory of both nodes.
-async fn scene(writer: &SessionManager, hearer: &SessionManager) -> Vec<Session> {
+async fn scene(writer: &SessionManager, listener: &SessionManager) -> Vec<Session> {
     let mut sessions = Vec::new();
     for _ in CHANGES {
         let create = writer.create(1).group(7).set("a", "old").set("b", "old");
         let session = create.await.unwrap();
-        read(hearer, session.id()).await;
+        read(listener, session.id()).await;
         sessions.push(session);
     }
     sessions
@@ -51,11 +51,11 @@ fn update<'a>(
     writer: &'a SessionManager,
     session: &'a mut Session,
     (_, edit, ask): &Change,
-    tell: bool,
+    notify: bool,
 ) -> Save<'a> {
     edit(session);
     let update = ask(writer.save(session));
-    if tell { update } else { update.no_notify() }
+    if notify { update } else { update.no_notify() }
 }
 
 /// The first so many of them change nothing but small attributes that do not expire.
@@ -87,58 +87,58 @@ fn seen(session: &Session) -> Seen {
 
 /// Carries the changes out in each of the ways. Returns what the handles show afterwards, having compared it with
 /// the database, and the other node's memory and whether it was notified.
-async fn each_way(tell: bool) -> [Vec<Seen>; 4] {
+async fn each_way(notify: bool) -> [Vec<Seen>; 4] {
     let world = World::new();
-    let [writer, hearer] = world.nodes().await;
+    let [writer, listener] = world.nodes().await;
 
-    let mut alone = scene(&writer, &hearer).await;
+    let mut alone = scene(&writer, &listener).await;
     let before = writer.status().writes.update_statements;
     for (session, change) in alone.iter_mut().zip(&CHANGES) {
-        in_time("it is updated", update(&writer, session, change, tell)).await.unwrap();
+        in_time("it is updated", update(&writer, session, change, notify)).await.unwrap();
     }
     assert_eq!(writer.status().writes.update_statements - before, CHANGES.len() as u64);
 
-    let mut together = scene(&writer, &hearer).await;
+    let mut together = scene(&writer, &listener).await;
     let before = writer.status().writes.update_statements;
     let updates =
-        together.iter_mut().zip(&CHANGES).map(|(session, change)| update(&writer, session, change, tell));
+        together.iter_mut().zip(&CHANGES).map(|(session, change)| update(&writer, session, change, notify));
     for outcome in all(updates).await {
         outcome.unwrap();
     }
     assert_eq!(writer.status().writes.update_statements - before, 1);
 
-    let mut alike = scene(&writer, &hearer).await;
+    let mut alike = scene(&writer, &listener).await;
     for range in [0..PLAIN, PLAIN..CHANGES.len()] {
         let before = writer.status().writes.update_statements;
         let pairs = alike[range.clone()].iter_mut().zip(&CHANGES[range]);
-        for outcome in all(pairs.map(|(session, change)| update(&writer, session, change, tell))).await {
+        for outcome in all(pairs.map(|(session, change)| update(&writer, session, change, notify))).await {
             outcome.unwrap();
         }
         assert_eq!(writer.status().writes.update_statements - before, 1);
     }
 
     // Another node moves each of them on, so each is found to be overtaken, and sent again.
-    let mut overtaken = scene(&writer, &hearer).await;
+    let mut overtaken = scene(&writer, &listener).await;
     for session in &overtaken {
-        let mut theirs = read(&hearer, session.id()).await;
+        let mut theirs = read(&listener, session.id()).await;
         theirs.set("b", "old").unwrap();
-        hearer.save(&mut theirs).no_notify().await.unwrap();
+        listener.save(&mut theirs).no_notify().await.unwrap();
     }
     let before = writer.status().writes.update_statements;
     for (session, change) in overtaken.iter_mut().zip(&CHANGES) {
-        in_time("it is updated", update(&writer, session, change, tell)).await.unwrap();
+        in_time("it is updated", update(&writer, session, change, notify)).await.unwrap();
     }
     assert_eq!(writer.status().writes.update_statements - before, 2 * CHANGES.len() as u64);
 
-    hearer.catch_up().await.unwrap();
+    listener.catch_up().await.unwrap();
     let mut ways = Vec::new();
     for (sessions, version) in [(alone, 2), (together, 2), (alike, 2), (overtaken, 3)] {
         let mut way = Vec::new();
         for (session, (name, ..)) in sessions.iter().zip(&CHANGES) {
             assert_eq!(session.version().get(), version, "{name}");
-            let held = hit(&hearer, session.id());
-            assert_eq!(held.is_none(), tell, "{name}: what the other node still has in memory");
-            let stored = hearer.get(session.id()).bypass_cache().await.unwrap().unwrap();
+            let held = hit(&listener, session.id());
+            assert_eq!(held.is_none(), notify, "{name}: what the other node still has in memory");
+            let stored = listener.get(session.id()).bypass_cache().await.unwrap().unwrap();
             assert_eq!((seen(&stored), stored.version()), (seen(session), session.version()), "{name}");
             way.push(seen(session));
         }
@@ -149,8 +149,8 @@ async fn each_way(tell: bool) -> [Vec<Seen>; 4] {
 
 #[tokio::test]
 async fn an_update_does_the_same_by_each_of_the_statements() {
-    for tell in [true, false] {
-        let [alone, together, alike, overtaken] = each_way(tell).await;
+    for notify in [true, false] {
+        let [alone, together, alike, overtaken] = each_way(notify).await;
         for (index, (name, ..)) in CHANGES.iter().enumerate() {
             assert_eq!(alone[index], together[index], "{name}");
             assert_eq!(alone[index], alike[index], "{name}");

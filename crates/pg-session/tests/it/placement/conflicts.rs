@@ -103,10 +103,10 @@ async fn checked_updates_conflict_on_one_key_not_on_two() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conflict_is_reported_only_if_checked_and_applicable() {
-    for (tells, notify) in [(true, true), (true, false), (false, true)] {
+    for (notifies_conflicts, notify) in [(true, true), (true, false), (false, true)] {
         let world = World::new();
         let mut config = world.roomy();
-        config.notify_conflicts = tells;
+        config.notify_conflicts = notifies_conflicts;
         let (a, b) = (world.node_with(config.clone()).await, world.node_with(config).await);
         let third = world.node().await;
         let mut on_a = a.create(1).set("x", &1).await.unwrap();
@@ -120,7 +120,7 @@ async fn conflict_is_reported_only_if_checked_and_applicable() {
         assert!(matches!(outcome, Err(UpdateError::Conflict { keys }) if keys == ["x"]));
         third.catch_up().await.unwrap();
         let shown = read(&third, on_a.id()).await.version().get();
-        assert_eq!(shown, if tells && notify { 2 } else { 1 }, "{tells} {notify}");
+        assert_eq!(shown, if notifies_conflicts && notify { 2 } else { 1 }, "{notifies_conflicts} {notify}");
     }
 }
 
