@@ -81,6 +81,8 @@ guards! {
     NotifyAgain,
     /// `writer/notices.rs`, `round`: only a notification that leaves when the row is free settles it.
     RowFree,
+    /// Not in the library yet: a node that falls silent makes the others verify what they have in memory.
+    Silence,
     /// `migrations/0001_initial.sql`: an update is answered after its notification.
     NotifyBeforeAnswer,
     /// `pg-listen`: a barrier travels with the notifications; a ping would not.

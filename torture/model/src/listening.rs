@@ -71,6 +71,8 @@ pub struct Listening {
     pub(crate) resync: Resync,
     /// Listening has started again while the resync was at work.
     wanted_again: bool,
+    /// Whether the silence of a node that has ended was noticed.
+    pub(crate) noticed_silence: bool,
 }
 
 impl Listening {
@@ -83,6 +85,7 @@ impl Listening {
             outlived_loss: false,
             resync: Resync::Idle,
             wanted_again: false,
+            noticed_silence: false,
         }
     }
 
@@ -145,10 +148,7 @@ impl Listening {
             Event::Ended(ending) => ending.apply(policy, cache),
             Event::Listening => {
                 cache.start_listening();
-                match self.resync {
-                    Resync::Idle => self.resync = Resync::Wanted,
-                    _ => self.wanted_again = true,
-                }
+                self.want_resync();
             }
             Event::InSync { age } => {
                 let age = if policy.holds(Guard::AsOfBeforeSending) { age } else { 0 };
@@ -157,6 +157,25 @@ impl Listening {
                 policy.tally.add(if cache.epoch() == 1 { Seen::Trusted } else { Seen::TrustedAgain });
             }
             Event::Lost => self.on_lost(policy, cache),
+        }
+    }
+
+    fn want_resync(&mut self) {
+        match self.resync {
+            Resync::Idle => self.resync = Resync::Wanted,
+            _ => self.wanted_again = true,
+        }
+    }
+
+    /// A node has ended that may owe notifications. Nothing in memory is served before it was verified.
+    pub(crate) fn notice_silence(&mut self, policy: &Policy, cache: &mut Cache) {
+        policy.tally.add(Seen::Silence);
+        self.noticed_silence = true;
+        // While the node is disconnected, the next connection does the same.
+        if cache.is_listening() {
+            cache.stop_listening();
+            cache.start_listening();
+            self.want_resync();
         }
     }
 

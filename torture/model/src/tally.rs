@@ -38,11 +38,13 @@ pub enum Seen {
     GapEnd,
     /// A node notified of an update whose outcome is unknown.
     NoticeAgain,
+    /// The silence of a node that ended was noticed.
+    Silence,
     /// An update was committed whose caller had given up.
     CommitAlone,
 }
 
-const ALL: [Seen; 20] = [
+const ALL: [Seen; 21] = [
     Seen::Hit,
     Seen::Join,
     Seen::None,
@@ -62,6 +64,7 @@ const ALL: [Seen; 20] = [
     Seen::LateNotice,
     Seen::GapEnd,
     Seen::NoticeAgain,
+    Seen::Silence,
     Seen::CommitAlone,
 ];
 

@@ -54,6 +54,8 @@ pub enum Action {
     GiveUpElsewhere,
     NotifyAgainElsewhere,
     DieElsewhere,
+    /// The node has not heard of the other one for long enough.
+    NoticeSilence(usize),
     DeleteAgain,
     CommitDelete(usize),
     Forget(usize),
@@ -204,7 +206,11 @@ impl World {
         let owed = owed.filter(|_| policy.holds(Guard::NotifyAgain));
         let notified = self.gaps.open.iter().map(|gap| gap.version).chain(owed).max();
         let event = notified.map(|version| Self::event(policy, version));
-        node.clone().learns(policy, event, &self.database)
+        let mut node = node.clone();
+        if self.gaps.died && !node.listening.noticed_silence && policy.holds(Guard::Silence) {
+            node.listening.notice_silence(policy, &mut node.cache);
+        }
+        node.learns(policy, event, &self.database)
     }
 
     fn event(policy: &Policy, version: Version) -> Event {
@@ -231,8 +237,12 @@ impl World {
             actions.extend(owing.map(|(at, _)| Action::NotifyAgain(at)));
             actions.extend(gaps.owed.map(|_| Action::NotifyAgainElsewhere));
         }
-        if policy.bounds.death && gaps.owed.is_some() {
+        if policy.bounds.death && !gaps.died && (gaps.owed.is_some() || gaps.is_elsewhere()) {
             actions.push(Action::DieElsewhere);
+        }
+        if gaps.died && gaps.stuck.is_none() && policy.holds(Guard::Silence) {
+            let unaware = self.nodes.iter().enumerate().filter(|(_, node)| !node.listening.noticed_silence);
+            actions.extend(unaware.map(|(at, _)| Action::NoticeSilence(at)));
         }
         let may_give_up = policy.bounds.gives_up && policy.bounds.apart == Apart::Updates;
         if may_give_up && policy.bounds.elsewhere && !gaps.given_up && self.may_update(policy) {
@@ -449,8 +459,13 @@ impl World {
                 gaps.owe(database.row.next());
             }
             Action::DieElsewhere => {
+                gaps.abandon(Caller::Elsewhere);
                 gaps.owed = None;
                 gaps.died = true;
+            }
+            Action::NoticeSilence(at) => {
+                let node = &mut nodes[at];
+                node.listening.notice_silence(policy, &mut node.cache);
             }
             Action::DeleteAgain => database.acknowledge(Version::DELETED),
             Action::CommitDelete(at) => {

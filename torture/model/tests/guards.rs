@@ -27,6 +27,8 @@ const LOSS: Bounds = Bounds { ending: None, disconnects: 1, coarse: true, ..DELE
 
 const APART: Bounds = Bounds { unknown: true, gives_up: true, apart: Apart::Updates, ending: None, ..DELETE };
 
+const DEATH: Bounds = Bounds { death: true, ..APART };
+
 /// The shortest story in which a promise is broken: the promise, and the steps.
 fn broken(bounds: Bounds, removed: &'static [Guard]) -> Option<(&'static str, Vec<String>)> {
     let policy = Policy::new(bounds, removed);
@@ -90,6 +92,7 @@ needed! {
     no_hit_after_the_end: Expiry in EXPIRY breaks "I4";
     no_load_from_before_the_end: JoinLive in EXPIRY breaks "I4";
     an_update_is_notified_again: NotifyAgain in APART breaks "every node learns";
+    a_silent_node_makes_others_verify: Silence in DEATH breaks "every node learns";
     settled_when_the_row_is_free: RowFree in APART breaks "every node learns";
     notified_before_the_answer: NotifyBeforeAnswer in APART breaks "I3";
     a_barrier_and_not_a_ping: Barrier in DELETE breaks "I3" "I4";
@@ -114,16 +117,6 @@ fn a_delete_that_commits_first_breaks_a_promise() {
         broken(Bounds { apart: Apart::Nothing, ..bounds }, &[]).is_none(),
         "a delete that notifies inside is safe"
     );
-}
-
-/// The node that owes a notification ends: no other one knows of it. `cache_ttl` ends the old state.
-#[test]
-fn the_end_of_the_node_loses_what_it_owes() {
-    let bounds = Bounds { death: true, ..APART };
-    let (promise, steps) = broken(bounds, &[]).expect("nobody else notifies");
-    println!("a death in the gap, {} steps to break {promise:?}: {}", steps.len(), steps.join(" "));
-    assert_eq!(promise, "every node learns what was committed");
-    assert!(steps.iter().any(|step| step == "DieElsewhere"), "{steps:?}");
 }
 
 /// A guard that nobody takes away might guard nothing.

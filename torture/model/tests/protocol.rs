@@ -117,6 +117,13 @@ fn an_update_ends_between_commit_and_notification() {
 }
 
 #[test]
+fn a_node_ends_that_owes_a_notification() {
+    let bounds = Bounds { unknown: true, death: true, apart: Apart::Updates, coarse: true, ..NODE };
+    let seen = [Seen::Hit, Seen::GapEnd, Seen::Silence, Seen::Verified, Seen::Outdated];
+    holds("a node ends that owes a notification", bounds, &seen);
+}
+
+#[test]
 fn a_loss_meets_updates_that_notify_late() {
     let bounds = Bounds { unknown: true, apart: Apart::Updates, disconnects: 1, coarse: true, ..NODE };
     let seen = [Seen::Hit, Seen::GapEnd, Seen::NoticeAgain, Seen::Verified, Seen::Outdated];
