@@ -15,6 +15,7 @@ mod edge;
 mod http;
 mod openid_connect;
 mod secrets;
+mod templates;
 mod warnings;
 
 all_scenarios!(crate::edge::serve);

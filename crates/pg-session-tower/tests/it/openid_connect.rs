@@ -14,11 +14,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::header::HeaderName;
-use pg_sandbox::Sandbox;
 use sha2::{Digest, Sha256};
 
 use crate::http::browser::{Browser, Reply};
 use crate::http::example::Server;
+use crate::http::world::shared_url;
 
 const SECRET: &str = "the client's secret";
 
@@ -127,10 +127,9 @@ fn arrival(reply: &Reply) -> (u16, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_signs_in_at_an_openid_connect_provider() {
-    let sandbox = Sandbox::start().expect("PostgreSQL starts");
     let (provider, address) = provide();
     let settings = [("PROVIDER", address.to_string()), ("CLIENT_SECRET", SECRET.to_owned())];
-    let (_shop, shop) = Server::start_with("openid_connect", &sandbox.url(), &settings);
+    let (_shop, shop) = Server::start_with("openid_connect", &shared_url(), &settings);
     let (mut browser, mut stranger) = (Browser::new(shop), Browser::new(shop));
     // The provider's redirects and forms come from another site.
     browser.headers.insert(HeaderName::from_static("sec-fetch-site"), "cross-site".parse().expect("a value"));

@@ -18,6 +18,11 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
     Sandbox::builder().setting("max_connections", "400").start().expect("PostgreSQL starts")
 });
 
+/// The shared server, for examples, whose tables are in `public`.
+pub fn shared_url() -> String {
+    SANDBOX.url()
+}
+
 /// How long a test waits for something that should take milliseconds.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at something that sends no signal.
