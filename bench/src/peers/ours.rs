@@ -44,6 +44,7 @@ impl Tables {
         ensure!(report.is_complete(), "the node that migrated left something behind: {report:?}");
         let ids: Vec<Uuid> = (0..sessions).map(|_| Uuid::new_v4()).collect();
         let client = database.client().await?;
+        client.batch_execute("SET pg_session.direct_writes = 'on'").await?;
         for chunk in ids.chunks(CHUNK) {
             // Each as the library wrote the first one.
             client

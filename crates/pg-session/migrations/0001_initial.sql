@@ -103,13 +103,24 @@ CREATE INDEX "{prefix}session_locks_session_id_idx" ON "{schema}"."{prefix}sessi
 -- A retired id refers to the session itself, never to another retired id, so the recursion is one level deep.
 --
 -- enable_seqscan: plans are kept with the connection. One that was made for a small table would later read all of it.
+--
+-- It notifies every node about the deleted ids, at most 64 times: many rows of few users by their users, and of too many
+-- users by one notification that evicts everything. The library's statements do so themselves, and say so:
+-- pg_session.direct_writes is then 'library'.
 CREATE FUNCTION "{schema}"."{prefix}sessions_follow"() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pg_session$
+DECLARE
+    -- Deleted ids of one notification; see `notification.rs`.
+    ids_max constant bigint := 242;
+    notifications_max constant bigint := 64;
+    parts bigint;
+    users uuid[];
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         TRUNCATE "{schema}"."{prefix}session_attributes";
         -- Locks without a session stay, with their fences.
         DELETE FROM "{schema}"."{prefix}session_locks" l WHERE l.session_id IS NOT NULL;
+        PERFORM pg_catalog.pg_notify('{channel}', '1a');
         RETURN NULL;
     END IF;
     -- This deletes rows of sessions, too: the trigger runs again, for retired ids only.
@@ -121,6 +132,27 @@ BEGIN
     END IF;
     DELETE FROM "{schema}"."{prefix}session_attributes" a
     WHERE a.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_overflow));
+    IF pg_catalog.current_setting('pg_session.direct_writes', true) IS DISTINCT FROM 'library' THEN
+        parts := ((SELECT pg_catalog.count(*) FROM gone) + ids_max - 1) / ids_max;
+        IF parts > 1 THEN
+            -- Anonymous sessions have no user to name them by.
+            users := ARRAY (SELECT DISTINCT COALESCE(g.user_id, '00000000-0000-0000-0000-000000000000') FROM gone g
+                            LIMIT notifications_max + 1);
+        END IF;
+        IF pg_catalog.cardinality(users) <= LEAST(parts, notifications_max)
+            AND '00000000-0000-0000-0000-000000000000' <> ALL (users)
+        THEN
+            PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1u', pg_catalog.replace(u.id::pg_catalog.text, '-', '')))
+            FROM pg_catalog.unnest(users) AS u (id);
+        ELSIF parts <= notifications_max THEN
+            PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1d', pg_catalog.string_agg(
+                        pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ',')))
+            FROM (SELECT g.id, (pg_catalog.row_number() OVER () - 1) / ids_max AS part FROM gone g) p
+            GROUP BY p.part;
+        ELSE
+            PERFORM pg_catalog.pg_notify('{channel}', '1a');
+        END IF;
+    END IF;
     -- A statement of the library limits how long it waits for each row. This was the last row. The commit of a
     -- transaction that notifies waits for others that notify, and must not be limited.
     IF pg_catalog.pg_trigger_depth() = 1
@@ -138,6 +170,73 @@ CREATE TRIGGER sessions_follow_delete AFTER DELETE ON "{schema}"."{prefix}sessio
 
 CREATE TRIGGER sessions_follow_truncate AFTER TRUNCATE ON "{schema}"."{prefix}sessions"
     FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}sessions_follow"();
+
+-- Rejects SQL that would leave stale sessions in the memory of the nodes, unless the statement is the library's or the
+-- transaction has set pg_session.direct_writes to 'on', as a restore of a backup does.
+--
+-- Class PS belongs to this library. PS001: the statement may not write the table.
+CREATE FUNCTION "{schema}"."{prefix}session_reject_write"() RETURNS trigger
+LANGUAGE plpgsql AS $pg_session$
+BEGIN
+    -- The trigger of `sessions` deletes attributes with their sessions.
+    IF pg_catalog.current_setting('pg_session.direct_writes', true) OPERATOR(pg_catalog.=) ANY ('{library,on}')
+        OR TG_OP OPERATOR(pg_catalog.=) ANY ('{DELETE,TRUNCATE}')
+            AND pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1
+    THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION '% of table % is not allowed: the nodes would serve other sessions than the table holds', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'PS001',
+        HINT = 'Use the library. To restore a backup, run SET pg_session.direct_writes = ''on'' first.';
+END
+$pg_session$;
+
+CREATE TRIGGER sessions_reject_insert AFTER INSERT ON "{schema}"."{prefix}sessions"
+    FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}session_reject_write"();
+
+CREATE TRIGGER session_attributes_reject_write AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
+    ON "{schema}"."{prefix}session_attributes"
+    FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}session_reject_write"();
+
+-- Handles an UPDATE by other clients than the library: rejects it if it does not increase the version, or notifies every
+-- node of the change. The library notifies itself. It always increases the version and sets updated_at to the clock, which is
+-- past the start of the transaction. So two comparisons tell its updates from the others. Each row is compared, which
+-- is why they must be few and cheap.
+--
+-- At most 64 notifications of one transaction name sessions. Then one evicts everything; PostgreSQL sends it once.
+CREATE FUNCTION "{schema}"."{prefix}session_check_update"() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
+DECLARE
+    notifications_max constant bigint := 64;
+    sent bigint;
+BEGIN
+    IF pg_catalog.current_setting('pg_session.direct_writes', true) IN ('library', 'on') THEN
+        RETURN NULL;
+    END IF;
+    IF NEW.version <= OLD.version OR NEW.id <> OLD.id THEN
+        RAISE EXCEPTION 'UPDATE of table % must increase version and keep id: the nodes would serve the old session', TG_TABLE_NAME
+            USING ERRCODE = 'PS001',
+            HINT = 'Add "version = version + 1" to the UPDATE. Leave updated_at alone.';
+    END IF;
+    sent := COALESCE(NULLIF(pg_catalog.current_setting('pg_session.updates_notified', true), '')::pg_catalog.int8, 0);
+    IF sent < notifications_max THEN
+        PERFORM pg_catalog.set_config('pg_session.updates_notified', (sent + 1)::pg_catalog.text, true),
+                pg_catalog.pg_notify('{channel}', pg_catalog.concat(
+                    '1s', pg_catalog.replace(NEW.id::pg_catalog.text, '-', ''), '.', NEW.version));
+    ELSE
+        PERFORM pg_catalog.pg_notify('{channel}', '1a');
+    END IF;
+    RETURN NULL;
+END
+$pg_session$;
+
+-- A touch changes last_accessed_at only, and nothing depends on it in the memory of other nodes.
+CREATE TRIGGER sessions_check_update
+    AFTER UPDATE OF id, user_id, group_id, version, idle_limited, created_at, updated_at, expires_at, rotated_to, attributes,
+        has_overflow
+    ON "{schema}"."{prefix}sessions" FOR EACH ROW
+    WHEN (NEW.version OPERATOR(pg_catalog.<=) OLD.version OR NEW.updated_at OPERATOR(pg_catalog.<=) pg_catalog.now())
+    EXECUTE FUNCTION "{schema}"."{prefix}session_check_update"();
 
 -- Makes room for one more session of each user. Returns a row for each user at the limit: whether it is admitted all
 -- the same, and the ids of the sessions that were deleted for it, with their retired ids. Users without a row have room.
@@ -372,6 +471,7 @@ BEGIN
     END IF;
     -- These end with the COMMIT. The limit must not be in force when the notifications wait for others that notify.
     ignored := pg_catalog.set_config('lock_timeout', row_lock_wait, true);
+    ignored := pg_catalog.set_config('pg_session.direct_writes', 'library', true);
     WITH done AS (
         UPDATE "{schema}"."{prefix}sessions" s
         SET version = s.version + 1,
@@ -436,7 +536,8 @@ $pg_session$;
 -- to the roles of their visitors, by default privileges.
 REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
     "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM PUBLIC;
-REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(),
+REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
+    "{schema}"."{prefix}session_check_update"(),
     "{schema}"."{prefix}session_make_room"(uuid[], text, bigint, boolean, interval),
     "{schema}"."{prefix}session_move_locks"(uuid[], uuid[]) FROM PUBLIC;
 REVOKE ALL ON ROUTINE "{schema}"."{prefix}session_update_one", "{schema}"."{prefix}session_update",
@@ -456,7 +557,8 @@ BEGIN
                 "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM $revoke$,
             pg_catalog.quote_ident(visitor));
         EXECUTE pg_catalog.concat($revoke$
-            REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(),
+            REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
+    "{schema}"."{prefix}session_check_update"(),
                 "{schema}"."{prefix}session_make_room"(uuid[], text, bigint, boolean, interval),
                 "{schema}"."{prefix}session_move_locks"(uuid[], uuid[]) FROM $revoke$,
             pg_catalog.quote_ident(visitor));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::notify::deleted;
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, LIBRARY, Sql, unexpected};
 
 /// What one statement cleaned.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,8 @@ pub(crate) struct Page {
 fn leader(dialect: &Dialect<'_>) -> String {
     let channel = dialect.channel();
     format!(
-        "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('{channel}/clean', 0)) AS mine"
+        "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('{channel}/clean', 0)) AS mine
+         WHERE {LIBRARY}"
     )
 }
 

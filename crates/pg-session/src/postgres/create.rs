@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::update::{Items, columns_of};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, LIBRARY, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
@@ -85,6 +85,7 @@ fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &s
          FROM (SELECT b.*, {now} AS now FROM {new_sessions}
                AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes)
                WHERE {admitted} OFFSET 0) b
+         WHERE {LIBRARY}
          RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted"
     )
 }

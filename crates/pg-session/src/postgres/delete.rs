@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::failure::{Failure, Verdict};
 use super::notify::deleted;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
+use super::{Database, Dialect, LIBRARY, Sql, same_length, unexpected, waits_at_most_until_deleted};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId, UserId};
 use crate::notification::drop_payload;
@@ -114,7 +114,7 @@ fn owned(dialect: &Dialect<'_>, column: &str, kind: char, chosen: &str, wait: &s
 pub(super) fn all_sql(dialect: &Dialect<'_>) -> Sql {
     let channel = dialect.channel();
     let notify = format!("SELECT pg_catalog.pg_notify('{channel}', '{}')", drop_payload(Scope::All));
-    Sql { text: mass_delete(dialect, &locked(dialect, "true", "true"), "false", &notify), types: vec![] }
+    Sql { text: mass_delete(dialect, &locked(dialect, "true", LIBRARY), "false", &notify), types: vec![] }
 }
 
 fn mass_delete(dialect: &Dialect<'_>, to_evict: &str, stranger: &str, notify: &str) -> String {

@@ -4,7 +4,7 @@
 //! decrease.
 
 use super::failure::Failure;
-use super::{Database, Names};
+use super::{Database, LIBRARY, Names};
 use crate::id::Scope;
 use crate::notification::drop_payload;
 
@@ -28,7 +28,8 @@ fn sql(names: &Names, micros: i64) -> String {
     let span = format!("{micros}::pg_catalog.float8 * interval '1 microsecond'");
     let past = "'1970-01-02 00:00:00+00'::pg_catalog.timestamptz";
     format!(
-        "UPDATE {sessions} s SET
+        "SELECT {LIBRARY};
+         UPDATE {sessions} s SET
              created_at = s.created_at - {span}, updated_at = s.updated_at - {span},
              last_accessed_at = s.last_accessed_at - {span},
              expires_at = GREATEST(s.expires_at::pg_catalog.timestamptz - {span}, {past}),

@@ -258,6 +258,11 @@ fn waits_at_most(limit: &str) -> String {
     format!("(SELECT pg_catalog.set_config('lock_timeout', {limit}, true) IS NOT NULL)")
 }
 
+/// A condition that is always true, and tells the triggers that the library's statement takes care of versions and
+/// notifications. A subselect is evaluated once, and before the first row.
+const LIBRARY: &str =
+    "(SELECT pg_catalog.set_config('pg_session.direct_writes', 'library', true) IS NOT NULL)";
+
 /// A condition that is always true, and ends the limit of [`waits_at_most`].
 ///
 /// At its commit, a transaction that notifies waits for a lock of the whole server. Each holder keeps it until its commit is
@@ -268,7 +273,7 @@ const LIFTED: &str = "pg_catalog.set_config('lock_timeout', '0', true) IS NOT NU
 /// last rows, when the statement has ended. The setting tells it whose limit it is.
 fn waits_at_most_until_deleted(limit: &str) -> String {
     format!(
-        "(SELECT pg_catalog.set_config('pg_session.limits_row_locks', 'on', true) IS NOT NULL
+        "(SELECT {LIBRARY} AND pg_catalog.set_config('pg_session.limits_row_locks', 'on', true) IS NOT NULL
           AND pg_catalog.set_config('lock_timeout', {limit}, true) IS NOT NULL)"
     )
 }

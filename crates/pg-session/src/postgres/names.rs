@@ -109,7 +109,8 @@ impl Names {
 
     /// Puts the names into a migration's text.
     pub(super) fn fill(&self, template: &str) -> String {
-        template.replace("{schema}", &self.schema).replace("{prefix}", &self.prefix)
+        let filled = template.replace("{schema}", &self.schema).replace("{prefix}", &self.prefix);
+        filled.replace("{channel}", &self.channel)
     }
 
     fn table(&self, name: &str) -> String {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
-use super::{Database, Dialect, LIFTED, Sql, same_length, unexpected, waits_at_most};
+use super::{Database, Dialect, LIBRARY, LIFTED, Sql, same_length, unexpected, waits_at_most};
 use crate::session::inline;
 
 /// Sessions that one statement takes.
@@ -62,7 +62,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  UPDATE {sessions} s
                  SET version = s.version + 1, updated_at = {now}, attributes = COALESCE(c.attributes, s.attributes)
                  FROM {changes} AS c (id, base, attributes)
-                 WHERE s.id = c.id AND s.version = c.base AND {live} AND {brief}
+                 WHERE s.id = c.id AND s.version = c.base AND {live} AND {brief} AND {LIBRARY}
                  RETURNING s.id, s.version, s.rotated_to
              ), removed AS (
                  DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = {key}

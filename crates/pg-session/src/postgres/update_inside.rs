@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::{Dialect, LIFTED, Sql};
+use super::{Dialect, LIBRARY, LIFTED, Sql};
 use crate::session::request::Applied;
 
 /// For one update that changes only inline attributes, without lists to be joined.
@@ -79,7 +79,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                      group_id = CASE WHEN c.regroup THEN c.group_id ELSE s.group_id END
                  FROM {changes} WITH ORDINALITY
                  AS c (id, base, base_at, attributes, has_overflow, expires_at, expires_in, idle_limited, regroup, group_id, n)
-                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
+                 WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief} AND {LIBRARY}
                  RETURNING c.n, s.id, s.version, s.updated_at, s.expires_at, s.last_accessed_at
              ), written AS ({written}
              ), removed AS (

@@ -42,7 +42,7 @@ const FAULTS: &[Fault] = &[
     fault("synchronous-commit", "ALTER ROLE app SET synchronous_commit = off;"),
     fault("role-timeout", "ALTER ROLE app SET statement_timeout = '50ms';"),
     fault("role-timeout", "ALTER ROLE app SET lock_timeout = '1s';"),
-    repaired_by("clean-up", "INSERT INTO sessions (id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at)
+    repaired_by("clean-up", "SET pg_session.direct_writes = 'on'; INSERT INTO sessions (id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at)
          SELECT gen_random_uuid(), 1, false, now(), now(), now(), now() - interval '2 days' FROM generate_series(1, 10001);
          ANALYZE sessions;",
         "TRUNCATE sessions; VACUUM sessions;"),

@@ -36,6 +36,7 @@ mod fill_race;
 mod forgery;
 mod go_regressions;
 mod half_open;
+mod hand_written_sql;
 mod heap_only_tuples;
 mod history;
 mod hostile_role;

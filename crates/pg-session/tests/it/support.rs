@@ -73,8 +73,15 @@ impl World {
         node
     }
 
-    /// A connection beside the library, for looking at the tables and disturbing them.
+    /// A connection beside the library, for looking at the tables and disturbing them. The triggers do not reject its writes.
     pub async fn client(&self) -> tokio_postgres::Client {
+        let client = self.operator().await;
+        client.batch_execute("SET pg_session.direct_writes = 'on'").await.expect("a setting");
+        client
+    }
+
+    /// A connection as any client of the database makes it.
+    pub async fn operator(&self) -> tokio_postgres::Client {
         let client = self.plain().await;
         client.batch_execute(&format!("SET search_path TO {}", self.schema)).await.expect("search_path");
         client

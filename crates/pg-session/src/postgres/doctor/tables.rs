@@ -87,10 +87,10 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
              FROM {tables} JOIN pg_catalog.pg_index i ON i.indrelid = c.oid WHERE NOT i.indisvalid"
         )),
         Check::fault("disabled-trigger", format!(
-            "SELECT pg_catalog.format('the trigger %I on %s is disabled: the rows of ended sessions stay', t.tgname, c.written_as),
+            "SELECT pg_catalog.format('the trigger %I on %s is disabled: rows of ended sessions stay, and SQL of other clients leaves stale sessions', t.tgname, c.written_as),
                     pg_catalog.format('ALTER TABLE %s ENABLE TRIGGER %I;', c.written_as, t.tgname)
              FROM {tables} JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid
-             WHERE NOT t.tgisinternal AND t.tgenabled IN ('D', 'R')"
+             WHERE NOT t.tgisinternal AND t.tgenabled IN ('D', 'R') AND t.tgname OPERATOR(pg_catalog.<>) 'sessions_check_update'"
         )),
         Check::warning("autovacuum", format!(
             "SELECT pg_catalog.format('autovacuum is off for %s: the table grows without end', c.written_as),

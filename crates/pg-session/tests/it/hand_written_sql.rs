@@ -1,0 +1,307 @@
+//! SQL by other clients than the library: it ends sessions on every node at once, or is rejected.
+
+use std::future::poll_fn;
+use std::str::FromStr;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use pg_session::{SessionId, SessionManager, UserId};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, Error, NoTls};
+
+use crate::fixtures::{all, hit, ids, in_time, make, read_all};
+use crate::support::{World, eventually};
+
+const REJECTED: &str = "PS001";
+const COLUMNS: &str =
+    "id, user_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at";
+
+/// A client that receives the notifications of the world's nodes.
+struct Observer {
+    client: Client,
+    payloads: UnboundedReceiver<String>,
+}
+
+impl Observer {
+    async fn new(world: &World) -> Self {
+        let config = tokio_postgres::Config::from_str(&world.url).unwrap();
+        let (client, mut connection) = config.connect(NoTls).await.unwrap();
+        let (sender, payloads) = unbounded_channel();
+        tokio::spawn(async move {
+            let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+            while let Some(Ok(message)) = messages.next().await {
+                if let AsyncMessage::Notification(notification) = message {
+                    let _ = sender.send(notification.payload().to_owned());
+                }
+            }
+        });
+        let channel = "'pg_session_' || left(encode(sha256($1::text::bytea || '\\x00'::bytea), 'hex'), 16)";
+        let row = client.query_one(&format!("SELECT {channel}"), &[&world.schema]).await.unwrap();
+        client.batch_execute(&format!("LISTEN {}", row.get::<_, String>(0))).await.unwrap();
+        Self { client, payloads }
+    }
+
+    /// What was notified since the last call, by transactions that were committed before this one. Without the proofs
+    /// of the nodes.
+    async fn notified(&mut self) -> Vec<String> {
+        let mark = "SELECT pg_notify(pg_listening_channels(), 'the end')";
+        self.client.batch_execute(mark).await.unwrap();
+        let mut payloads = Vec::new();
+        loop {
+            let payload = in_time("the notification arrives", poll_fn(|c| self.payloads.poll_recv(c))).await;
+            match payload.expect("the connection lives").as_str() {
+                "the end" => return payloads,
+                proof if proof.starts_with("1p") => {}
+                payload => payloads.push(payload.to_owned()),
+            }
+        }
+    }
+}
+
+/// What the client is told: the code and the hint.
+fn rejection(error: &Error) -> (String, String) {
+    let error = error.as_db_error().expect("an error of the server");
+    (error.code().code().to_owned(), error.hint().unwrap_or_default().to_owned())
+}
+
+fn plain(id: SessionId) -> String {
+    id.expose().simple().to_string()
+}
+
+/// Inserts sessions as a restore does: `user` is an expression of the number `n`.
+async fn restore(world: &World, count: i64, user: &str) {
+    let text = format!(
+        "INSERT INTO sessions ({COLUMNS})
+         SELECT gen_random_uuid(), {user}, 1, true, now(), now(), now(), now() + interval '1 day'
+         FROM generate_series(1, $1::int8) AS n"
+    );
+    world.client().await.execute(&text, &[&count]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_by_any_client_logs_out_on_every_node() {
+    let world = World::new();
+    let nodes: [SessionManager; 3] = world.nodes().await;
+    let ann = UserId::named("ann");
+    let sessions = all((0..20).map(async |_| nodes[0].create(ann).await.unwrap().id())).await;
+    let other = nodes[0].create(UserId::named("bob")).await.unwrap().id();
+    for node in &nodes {
+        read_all(node, &sessions).await;
+        read_all(node, &[other]).await;
+    }
+    let operator = world.operator().await;
+    let delete = "DELETE FROM sessions WHERE user_id = $1";
+    operator.batch_execute("BEGIN").await.unwrap();
+    operator.execute(delete, &[&ann.as_uuid()]).await.unwrap();
+    operator.batch_execute("ROLLBACK").await.unwrap();
+    for node in &nodes {
+        node.catch_up().await.unwrap();
+        assert!(sessions.iter().all(|&id| hit(node, id).is_some()), "a rollback notifies no node");
+    }
+    assert_eq!(operator.execute(delete, &[&ann.as_uuid()]).await.unwrap(), 20);
+    for node in &nodes {
+        eventually("the sessions left the memory", async || {
+            sessions.iter().all(|&id| hit(node, id).is_none())
+        })
+        .await;
+        assert!(hit(node, other).is_some(), "the other user stays");
+        assert!(node.get(sessions[0]).await.unwrap().is_none());
+    }
+    operator.batch_execute("TRUNCATE sessions").await.unwrap();
+    for node in &nodes {
+        eventually("the session left the memory", async || hit(node, other).is_none()).await;
+        assert!(node.get(other).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn retired_ids_end_with_session_that_any_client_deletes() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let mut session = a.create(1).await.unwrap();
+    let old = session.id();
+    a.rotate(&mut session).await.unwrap();
+    read_all(&b, &[old, session.id()]).await;
+    let operator = world.operator().await;
+    operator.execute("DELETE FROM sessions WHERE id = $1", &[&session.id().expose()]).await.unwrap();
+    eventually("both ids left the memory", async || {
+        hit(&b, old).is_none() && hit(&b, session.id()).is_none()
+    })
+    .await;
+    assert!(b.get(old).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn notifications_of_delete_are_bounded_for_any_number_of_rows() {
+    let world = World::new();
+    let _node = world.node().await;
+    let mut observer = Observer::new(&world).await;
+    let operator = world.operator().await;
+    let user = UserId::from(7).as_uuid();
+    let of_user = format!("'{user}'::uuid");
+    let kinds = |payloads: &[String]| {
+        let mut kinds: Vec<String> = payloads.iter().map(|payload| payload[..2].to_owned()).collect();
+        kinds.dedup();
+        (payloads.len(), kinds.join(" "))
+    };
+    for (rows, user, count, kind) in [
+        (242, of_user.as_str(), 1, "1d"),
+        (243, &of_user, 1, "1u"),
+        (243, "gen_random_uuid()", 2, "1d"),
+        (243, "NULL", 2, "1d"),
+        (15_488, "gen_random_uuid()", 64, "1d"),
+        (15_489, "gen_random_uuid()", 1, "1a"),
+        (20_000, "NULL", 1, "1a"),
+        (20_000, &of_user, 1, "1u"),
+        (20_000, "md5((n % 64)::text)::uuid", 64, "1u"),
+    ] {
+        restore(&world, rows, user).await;
+        assert_eq!(observer.notified().await, Vec::<String>::new());
+        let deleted = operator.execute("DELETE FROM sessions", &[]).await.unwrap();
+        assert_eq!(deleted, u64::try_from(rows).unwrap());
+        assert_eq!(kinds(&observer.notified().await), (count, kind.to_owned()), "{rows} of {user}");
+    }
+    operator.batch_execute("TRUNCATE sessions").await.unwrap();
+    assert_eq!(observer.notified().await, ["1a"]);
+}
+
+#[tokio::test]
+async fn librarys_own_deletes_notify_once() {
+    let world = World::new();
+    let node = world.node_with(world.roomy()).await;
+    let mut observer = Observer::new(&world).await;
+    let ann = UserId::named("ann");
+    let sessions = ids(&make(&node, 3).await);
+    let mut session = node.create(ann).await.unwrap();
+    let old = session.id();
+    node.rotate(&mut session).await.unwrap();
+    observer.notified().await;
+
+    node.delete(sessions[0]).await.unwrap();
+    assert_eq!(observer.notified().await, [format!("1d{}", plain(sessions[0]))]);
+    node.user(ann).delete().await.unwrap();
+    assert_eq!(observer.notified().await, [format!("1u{}", ann.as_uuid().simple())], "with {}", plain(old));
+    node.delete_all_sessions().await.unwrap();
+    assert_eq!(observer.notified().await, ["1a"]);
+    restore(&world, 1, "NULL").await;
+    let expire = "UPDATE sessions SET expires_at = now() - interval '1 hour'";
+    world.client().await.execute(expire, &[]).await.unwrap();
+    node.cleanup().await.unwrap();
+    assert_eq!(observer.notified().await.len(), 1);
+}
+
+#[tokio::test]
+async fn update_that_keeps_version_is_rejected_with_hint() {
+    let world = World::new();
+    let node = world.node().await;
+    let id = node.create(1).await.unwrap().id();
+    let operator = world.operator().await;
+    let uuid = id.expose();
+    for change in [
+        "user_id = gen_random_uuid()",
+        "group_id = gen_random_uuid()",
+        "attributes = '{\"admin\":[true,1]}'",
+        "expires_at = now() + interval '1 hour'",
+        "idle_limited = false",
+        "version = version",
+        "version = version - 1",
+        "updated_at = clock_timestamp()",
+        "id = gen_random_uuid(), version = version + 1",
+        "group_id = gen_random_uuid(), last_accessed_at = now()",
+    ] {
+        let text = format!("UPDATE sessions SET {change} WHERE id = $1");
+        let error = operator.execute(&text, &[&uuid]).await.expect_err(change);
+        let (code, hint) = rejection(&error);
+        assert_eq!(code, REJECTED, "{change}");
+        assert!(hint.contains("version = version + 1"), "{hint}");
+    }
+    let touch = "UPDATE sessions SET last_accessed_at = now() WHERE id = $1";
+    assert_eq!(operator.execute(touch, &[&uuid]).await.unwrap(), 1, "a touch keeps the version");
+}
+
+#[tokio::test]
+async fn update_that_increases_version_reaches_every_node() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let mut observer = Observer::new(&world).await;
+    let sessions = ids(&make(&a, 66).await);
+    let operator = world.operator().await;
+    for (set, version) in [("", 2), (", updated_at = now()", 3)] {
+        for node in [&a, &b] {
+            read_all(node, &sessions).await;
+        }
+        observer.notified().await;
+        let one = format!("UPDATE sessions SET group_id = id, version = version + 1{set} WHERE id = $1");
+        operator.execute(&one, &[&sessions[0].expose()]).await.unwrap();
+        assert_eq!(observer.notified().await, [format!("1s{}.{version}", plain(sessions[0]))]);
+        for node in [&a, &b] {
+            eventually("the old version left the memory", async || {
+                hit(node, sessions[0]).is_none_or(|session| session.version().get() == version)
+            })
+            .await;
+        }
+    }
+    let all = "UPDATE sessions SET version = version + 1";
+    operator.execute(all, &[]).await.unwrap();
+    let payloads = observer.notified().await;
+    assert_eq!(payloads.len(), 65, "64 sessions by name, and the others by one");
+    assert_eq!(payloads.iter().filter(|payload| *payload == "1a").count(), 1);
+}
+
+#[tokio::test]
+async fn insert_and_attribute_writes_are_rejected_with_hint() {
+    let world = World::new();
+    let node = world.node().await;
+    let large = "x".repeat(600);
+    let id = node.create(1).set("cart", &large).await.unwrap().id().expose();
+    let operator = world.operator().await;
+    for text in [
+        format!(
+            "INSERT INTO sessions ({COLUMNS})
+             VALUES (gen_random_uuid(), NULL, 1, true, now(), now(), now(), now() + interval '1 day')"
+        ),
+        "INSERT INTO sessions SELECT * FROM sessions LIMIT 0".to_owned(),
+        format!(
+            "INSERT INTO session_attributes (session_id, key, value, version) VALUES ('{id}', 'x', '1', 1)"
+        ),
+        "UPDATE session_attributes SET value = '1'".to_owned(),
+        "DELETE FROM session_attributes".to_owned(),
+        "TRUNCATE session_attributes".to_owned(),
+    ] {
+        let error = operator.execute(&text, &[]).await.expect_err(&text);
+        let (code, hint) = rejection(&error);
+        assert_eq!(code, REJECTED, "{text}");
+        assert!(hint.contains("pg_session.direct_writes"), "{hint}");
+    }
+    assert!(SqlState::from_code(REJECTED).code().starts_with("PS"), "a class of our own");
+    assert_eq!(operator.execute("DELETE FROM sessions", &[]).await.unwrap(), 1, "with its attributes");
+}
+
+/// `pg_restore --disable-triggers` and logical replication set the role, other restores the setting.
+#[tokio::test]
+async fn restored_rows_are_accepted() {
+    let world = World::new();
+    let node = world.node().await;
+    let id = node.create(1).set("cart", &"x".repeat(600)).await.unwrap().id();
+    let operator = world.operator().await;
+    operator
+        .batch_execute(
+            "CREATE TABLE saved AS TABLE sessions; CREATE TABLE saved_attributes AS TABLE session_attributes",
+        )
+        .await
+        .unwrap();
+    for setting in ["session_replication_role = replica", "pg_session.direct_writes = 'on'"] {
+        operator.batch_execute("TRUNCATE sessions").await.unwrap();
+        eventually("the session left the memory", async || hit(&node, id).is_none()).await;
+        operator
+            .batch_execute(&format!(
+                "BEGIN; SET LOCAL {setting}; INSERT INTO sessions TABLE saved;
+                 INSERT INTO session_attributes TABLE saved_attributes; COMMIT"
+            ))
+            .await
+            .unwrap();
+        let session = world.node().await.get(id).await.unwrap().expect("the restored session");
+        assert_eq!(session.get::<String>("cart").unwrap().map(|text| text.len()), Some(600));
+    }
+}
