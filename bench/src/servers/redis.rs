@@ -157,10 +157,10 @@ impl RedisDatabase {
     }
 
     pub(crate) async fn subscribe(&self, channel: &str) -> anyhow::Result<Listener> {
-        let mut heard = self.0.get_async_pubsub().await?;
-        heard.subscribe(channel).await?;
+        let mut subscription = self.0.get_async_pubsub().await?;
+        subscription.subscribe(channel).await?;
         let listening = tokio::spawn(async move {
-            let mut messages = heard.on_message();
+            let mut messages = subscription.on_message();
             while messages.next().await.is_some() {}
         });
         Ok(Listener(listening))

@@ -143,7 +143,7 @@ impl Bare {
         let update = sender
             .prepare("WITH done AS (UPDATE bare SET n = n + 1 WHERE id = 1 RETURNING n) SELECT pg_notify('bare', $1) FROM done")
             .await?;
-        let (receiver, received) = hear(&database).await?;
+        let (receiver, received) = listen(&database).await?;
         Ok(Self { sender, notify, update, received, _receiver: receiver })
     }
 
@@ -165,13 +165,13 @@ impl Bare {
 }
 
 /// A connection that says when it receives something.
-async fn hear(database: &Database) -> anyhow::Result<(Client, mpsc::UnboundedReceiver<Instant>)> {
+async fn listen(database: &Database) -> anyhow::Result<(Client, mpsc::UnboundedReceiver<Instant>)> {
     let (client, mut connection) = tokio_postgres::connect(&database.url, NoTls).await?;
-    let (heard, received) = mpsc::unbounded_channel();
+    let (arrivals, received) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
         while let Some(Ok(message)) = messages.next().await {
-            if matches!(message, AsyncMessage::Notification(_)) && heard.send(Instant::now()).is_err() {
+            if matches!(message, AsyncMessage::Notification(_)) && arrivals.send(Instant::now()).is_err() {
                 return;
             }
         }

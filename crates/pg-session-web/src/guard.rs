@@ -51,7 +51,7 @@ impl Session {
         LoginRequired(Cause::SignedOut { location, refusal: Error::signed_out().refusal() })
     }
 
-    /// `page`, told where the user wants to go.
+    /// `page`, with the address that the user wants.
     pub(crate) fn with_next(&self, page: &str, first: Option<(&str, &str)>) -> String {
         let next = self.target().filter(|_| self.wants_page()).map(|target| ("next", target));
         with_parameters(page, first.into_iter().chain(next))

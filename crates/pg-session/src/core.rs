@@ -125,7 +125,7 @@ impl Unnotified {
         self.pending().clone()
     }
 
-    /// Every node was told to drop all.
+    /// A notification ordered all nodes to drop everything.
     pub(crate) fn settle_all(&self) {
         self.pending().all = false;
     }

@@ -44,7 +44,7 @@ pub struct Bounds {
     pub gives_up: bool,
     /// Which writes commit first and notify then.
     pub apart: Apart,
-    /// Whether somebody deletes the session once more, finds nothing, and is answered so.
+    /// Whether a client deletes the session again and gets the answer that there is none.
     pub again: bool,
     /// Whether the node elsewhere may end while it owes a notification.
     pub death: bool,

@@ -106,7 +106,7 @@ needed! {
     a_loss_ends_the_trust: LossRevokes in LOSS breaks "after a loss";
 }
 
-/// A process ends between a delete and its notification. Somebody deletes again, finds nothing and is answered so.
+/// A process ends between a delete and its notification. A client deletes again and gets the answer that there is none.
 #[test]
 fn a_delete_that_commits_first_breaks_a_promise() {
     let bounds = Bounds { apart: Apart::Deletes, again: true, updates: 0, ..DELETE };

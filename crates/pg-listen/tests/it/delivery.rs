@@ -23,10 +23,10 @@ async fn notifications_arrive_in_the_order_of_their_commits() {
     }
     for n in 0..500 {
         match next_but_in_sync(&mut subscription).await {
-            Event::Notification(heard) => {
-                assert_eq!(heard.payload(), n.to_string());
-                assert_eq!(heard.channel(), channel);
-                assert_eq!(heard.process_id(), pid);
+            Event::Notification(received) => {
+                assert_eq!(received.payload(), n.to_string());
+                assert_eq!(received.channel(), channel);
+                assert_eq!(received.process_id(), pid);
             }
             event => panic!("{event:?} instead of notification {n}"),
         }
@@ -120,10 +120,10 @@ async fn concurrent_notifies_over_listening_connection_all_arrive() {
         sender.await.unwrap().unwrap();
     }
     listener.barrier().await.unwrap();
-    let mut heard: Vec<u32> =
+    let mut received: Vec<u32> =
         payloads_of(&mut subscription).iter().map(|payload| payload.parse().unwrap()).collect();
-    heard.sort_unstable();
-    assert_eq!(heard, (0..1_000).collect::<Vec<u32>>());
+    received.sort_unstable();
+    assert_eq!(received, (0..1_000).collect::<Vec<u32>>());
     assert_eq!(stage.backends(&stage.client().await).await, 1);
 }
 
@@ -136,19 +136,19 @@ async fn a_dropped_recv_loses_nothing() {
     expect_start(&mut subscription).await;
 
     let client = stage.client().await;
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for n in 0..100 {
         notify(&client, &channel, &n.to_string()).await;
-        heard.extend(poll_once_and_drop(&mut subscription).await);
+        received.extend(poll_once_and_drop(&mut subscription).await);
     }
     listener.barrier().await.unwrap();
     while let Some(payload) = poll_once_and_drop(&mut subscription).await {
-        heard.push(payload);
+        received.push(payload);
     }
-    assert_eq!(heard, (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(received, (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
-/// Polls one `recv` once and drops it; the payload, if that was enough to hear a notification.
+/// Polls one `recv` once and drops it; the payload, if that was enough to receive a notification.
 async fn poll_once_and_drop(subscription: &mut Subscription) -> Option<String> {
     let mut recv = pin!(subscription.recv());
     match poll_fn(|cx| Poll::Ready(recv.as_mut().poll(cx))).await {

@@ -75,7 +75,7 @@ async fn there_is_no_gap_without_a_lost() {
     while let Some(event) = subscription.try_recv() {
         reader.read(&event);
     }
-    assert!(reader.heard > 100 && reader.losses > 10, "{reader:?}");
+    assert!(reader.received > 100 && reader.losses > 10, "{reader:?}");
     assert!(
         reader.last == sent || reader.may_have_missed || reader.resumed,
         "the end is missing: {reader:?}"
@@ -86,7 +86,7 @@ async fn there_is_no_gap_without_a_lost() {
 #[derive(Debug, Default)]
 struct Reader {
     last: i32,
-    heard: u32,
+    received: u32,
     losses: u32,
     /// A `Lost` or the beginning, and no `Listening` since.
     may_have_missed: bool,
@@ -113,7 +113,7 @@ impl Reader {
                 let expected = if self.resumed { n > self.last } else { n == self.last + 1 };
                 assert!(expected, "{n} after {} without a Lost", self.last);
                 self.last = n;
-                self.heard += 1;
+                self.received += 1;
                 self.resumed = false;
             }
             Event::InSync { .. } => assert!(!self.may_have_missed, "InSync between Lost and Listening"),

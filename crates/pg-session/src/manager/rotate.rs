@@ -50,7 +50,7 @@ impl SessionManager {
     /// an access. `Ok(None)` if the grace is over, the session has ended, or another user is signed in.
     ///
     /// For parallel logins: a double click sends two with one old id, and the second one finds it rotated. **Call it only
-    /// for a user who has just proved who they are.** Whoever presents the retired id gets the session.
+    /// for a user who has just proved who they are.** A client that presents the retired id gets the session.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] if the database does not answer.

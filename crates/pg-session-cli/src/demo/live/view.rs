@@ -19,7 +19,7 @@ struct View {
     trusted: bool,
     /// Invalidations that it has handled since its start, its own included (which it handles twice: at once, and when
     /// it learns of them like everybody else).
-    heard: u64,
+    invalidations: u64,
     shown: Shown,
 }
 
@@ -40,7 +40,7 @@ impl Views {
         let views = stage.nodes().map(|node| {
             let first = View {
                 trusted: node.is_trusted(),
-                heard: node.sessions.status().cache.invalidations,
+                invalidations: node.sessions.status().cache.invalidations,
                 shown: Shown::Nothing,
             };
             let (seen, view) = watch::channel(first.clone());
@@ -76,8 +76,8 @@ async fn look(node: Node, session: watch::Receiver<Option<SessionId>>, seen: wat
             Some(id) => show(&node, id).await,
             None => Shown::Nothing,
         };
-        let heard = node.sessions.status().cache.invalidations;
-        seen.send_replace(View { trusted: node.is_trusted(), heard, shown });
+        let invalidations = node.sessions.status().cache.invalidations;
+        seen.send_replace(View { trusted: node.is_trusted(), invalidations, shown });
     }
 }
 
@@ -100,8 +100,8 @@ impl View {
     /// In words, what is different from `last`; `None` if nothing is.
     fn since(&self, last: &View) -> Option<String> {
         let mut words = Vec::new();
-        if self.heard > last.heard {
-            words.push(counted(self.heard - last.heard, "invalidation"));
+        if self.invalidations > last.invalidations {
+            words.push(counted(self.invalidations - last.invalidations, "invalidation"));
         }
         match (last.trusted, self.trusted) {
             (true, false) => words.push("has no listener, reads from PostgreSQL".to_owned()),
@@ -123,8 +123,8 @@ impl View {
 mod tests {
     use super::*;
 
-    fn view(trusted: bool, heard: u64, shown: Shown) -> View {
-        View { trusted, heard, shown }
+    fn view(trusted: bool, invalidations: u64, shown: Shown) -> View {
+        View { trusted, invalidations, shown }
     }
 
     fn themed(version: i64, theme: &str) -> Shown {
@@ -135,8 +135,8 @@ mod tests {
     fn only_what_changed_is_said() {
         let last = view(true, 3, themed(1, "plain"));
         assert_eq!(last.since(&last), None);
-        let heard = view(true, 4, themed(2, "teal")).since(&last);
-        assert_eq!(heard.as_deref(), Some("1 invalidation · shows teal, version 2"));
+        let invalidations = view(true, 4, themed(2, "teal")).since(&last);
+        assert_eq!(invalidations.as_deref(), Some("1 invalidation · shows teal, version 2"));
         let untrusted = view(false, 3, Shown::Error(ErrorKind::Unavailable)).since(&last);
         assert_eq!(
             untrusted.as_deref(),
