@@ -10,7 +10,7 @@ mod refuse;
 mod require_login;
 mod session;
 mod signed_in;
-#[cfg(feature = "tower-sessions")]
+#[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-15"))]
 mod store;
 
 pub use elevated::{Elevated, StepUp};
@@ -25,5 +25,5 @@ pub use pg_session_web::{
 pub use require_login::{RequireLogin, RequireLoginService, require_login};
 pub use session::Session;
 pub use signed_in::{CurrentUser, LoginRequired, SignedIn};
-#[cfg(feature = "tower-sessions")]
+#[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-15"))]
 pub use store::PgSessionStore;

@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use async_trait::async_trait;
 use pg_session::{ErrorKind, IdleLimit, SessionId, SessionManager, UpdateError, UserId};
 use serde_json::Value;
-use tower_sessions_core::session::{Id, Record};
-use tower_sessions_core::session_store::{Error, Result, SessionStore};
 
 /// The sessions of tower-sessions in pg-session: read from the node's memory, ended on every node at once, and, with
 /// [`user_of`](PgSessionStore::user_of), known by their users.
@@ -26,6 +24,9 @@ use tower_sessions_core::session_store::{Error, Result, SessionStore};
 ///     .user_of(|data| data.get("axum-login.data")?.get("user_id")?.as_i64().map(UserId::from));
 /// # }
 /// ```
+///
+/// It implements the trait of tower-sessions 0.14 with the feature `tower-sessions`, and that of 0.15 with
+/// `tower-sessions-0-15`.
 ///
 /// # What differs from other stores
 ///
@@ -64,82 +65,137 @@ impl PgSessionStore {
     }
 }
 
-#[async_trait]
-impl SessionStore for PgSessionStore {
-    async fn create(&self, record: &mut Record) -> Result<()> {
-        let mut create = match (self.user_of)(&record.data) {
+/// What all versions of tower-sessions need. Their traits are equal, and their types are not the same.
+impl PgSessionStore {
+    async fn insert(&self, data: &HashMap<String, Value>, end: SystemTime) -> Result<i128, Failure> {
+        let mut create = match (self.user_of)(data) {
             Some(user) => self.sessions.create(user),
             None => self.sessions.create_anonymous(),
         };
         // The record says when it ends.
-        create = create.expires_at(record.expiry_date.into()).idle_limit(IdleLimit::Exempt);
-        for (key, value) in &record.data {
+        create = create.expires_at(end).idle_limit(IdleLimit::Exempt);
+        for (key, value) in data {
             create = create.set(key, value);
         }
-        let session = create.await.map_err(failed)?;
-        record.id = Id(i128::from_be_bytes(session.id().expose().into_bytes()));
-        Ok(())
+        let session = create.await?;
+        Ok(i128::from_be_bytes(session.id().expose().into_bytes()))
     }
 
-    async fn save(&self, record: &Record) -> Result<()> {
-        let read = self.sessions.get(id_of(record.id)).await.map_err(failed)?;
-        let mut session = read.ok_or_else(ended)?;
-        let user = (self.user_of)(&record.data);
+    async fn replace(&self, id: i128, data: &HashMap<String, Value>, end: SystemTime) -> Result<(), Failure> {
+        let mut session = self.sessions.get(id_of(id)).await?.ok_or_else(ended)?;
+        let user = (self.user_of)(data);
         if user.is_some() && user != session.user_id() {
-            return Err(Error::Backend(
+            return Err(Failure::Backend(
                 "a user was put into a session that was not theirs; call `cycle_id` at login".to_owned(),
             ));
         }
         let gone: Vec<String> = session.keys().iter().map(ToString::to_string).collect();
-        for key in gone.iter().filter(|key| !record.data.contains_key(*key)) {
+        for key in gone.iter().filter(|key| !data.contains_key(*key)) {
             session.remove(key);
         }
-        for (key, value) in &record.data {
-            if session.get::<Value>(key).map_err(failed)?.as_ref() != Some(value) {
-                session.set(key, value).map_err(failed)?;
+        for (key, value) in data {
+            if session.get::<Value>(key)?.as_ref() != Some(value) {
+                session.set(key, value)?;
             }
         }
-        let update = self.sessions.save(&mut session).expires_at(record.expiry_date.into());
+        let update = self.sessions.save(&mut session).expires_at(end);
         update.await.map_err(|error| match error {
-            UpdateError::Failed(error) => failed(error),
+            UpdateError::Failed(error) => error.into(),
             _ => ended(),
         })
     }
 
-    async fn load(&self, id: &Id) -> Result<Option<Record>> {
-        let Some(session) = self.sessions.get(id_of(*id)).await.map_err(failed)? else { return Ok(None) };
+    async fn find(&self, id: i128) -> Result<Option<(HashMap<String, Value>, SystemTime)>, Failure> {
+        let Some(session) = self.sessions.get(id_of(id)).await? else { return Ok(None) };
         let mut data = HashMap::new();
         for key in session.keys() {
-            if let Some(value) = session.get(key).map_err(failed)? {
+            if let Some(value) = session.get(key)? {
                 data.insert(key.to_owned(), value);
             }
         }
-        Ok(Some(Record { id: *id, data, expiry_date: session.expires_at().into() }))
+        Ok(Some((data, session.expires_at())))
     }
 
-    async fn delete(&self, id: &Id) -> Result<()> {
-        self.sessions.delete(id_of(*id)).await.map_err(failed)?;
+    async fn end(&self, id: i128) -> Result<(), Failure> {
+        self.sessions.delete(id_of(id)).await?;
         Ok(())
     }
 }
 
-fn id_of(id: Id) -> SessionId {
-    SessionId::from_uuid(uuid::Uuid::from_bytes(id.0.to_be_bytes()))
+/// The trait of one version of tower-sessions.
+macro_rules! implement {
+    ($version:ident, $feature:literal) => {
+        #[cfg(feature = $feature)]
+        mod $version {
+            use ::$version::session::{Id, Record};
+            use ::$version::session_store::{Error, Result, SessionStore};
+            use async_trait::async_trait;
+
+            use super::{Failure, PgSessionStore};
+
+            #[async_trait]
+            impl SessionStore for PgSessionStore {
+                async fn create(&self, record: &mut Record) -> Result<()> {
+                    record.id = Id(self.insert(&record.data, record.expiry_date.into()).await?);
+                    Ok(())
+                }
+
+                async fn save(&self, record: &Record) -> Result<()> {
+                    Ok(self.replace(record.id.0, &record.data, record.expiry_date.into()).await?)
+                }
+
+                async fn load(&self, id: &Id) -> Result<Option<Record>> {
+                    let found = self.find(id.0).await?;
+                    Ok(found.map(|(data, end)| Record { id: *id, data, expiry_date: end.into() }))
+                }
+
+                async fn delete(&self, id: &Id) -> Result<()> {
+                    Ok(self.end(id.0).await?)
+                }
+            }
+
+            impl From<Failure> for Error {
+                fn from(failure: Failure) -> Self {
+                    match failure {
+                        Failure::Encode(message) => Self::Encode(message),
+                        Failure::Decode(message) => Self::Decode(message),
+                        Failure::Backend(message) => Self::Backend(message),
+                    }
+                }
+            }
+        }
+    };
 }
 
-fn ended() -> Error {
-    Error::Backend("the session has ended meanwhile; it was not saved".to_owned())
+implement!(tower_sessions_core, "tower-sessions");
+implement!(tower_sessions_core_0_15, "tower-sessions-0-15");
+
+/// The kinds of error that tower-sessions has. The core's messages have no secrets in them.
+enum Failure {
+    Encode(String),
+    Decode(String),
+    Backend(String),
 }
 
-/// The core's messages have no secrets in them.
-#[allow(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn failed(error: pg_session::Error) -> Error {
-    let message = error.to_string();
-    match error.kind() {
-        ErrorKind::Encode | ErrorKind::LimitExceeded | ErrorKind::InvalidArgument => Error::Encode(message),
-        ErrorKind::Decode => Error::Decode(message),
-        _ => Error::Backend(message),
+impl From<pg_session::Error> for Failure {
+    fn from(error: pg_session::Error) -> Self {
+        let message = error.to_string();
+        match error.kind() {
+            ErrorKind::Encode | ErrorKind::LimitExceeded | ErrorKind::InvalidArgument => {
+                Self::Encode(message)
+            }
+            ErrorKind::Decode => Self::Decode(message),
+            _ => Self::Backend(message),
+        }
     }
+}
+
+fn id_of(id: i128) -> SessionId {
+    SessionId::from_uuid(uuid::Uuid::from_bytes(id.to_be_bytes()))
+}
+
+fn ended() -> Failure {
+    Failure::Backend("the session has ended meanwhile; it was not saved".to_owned())
 }
 
 impl fmt::Debug for PgSessionStore {

@@ -20,6 +20,7 @@ mod common;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http_tests;
 mod store;
+mod version_0_15;
 
 mod upstream {
     use axum::Router;
