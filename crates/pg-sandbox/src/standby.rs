@@ -55,11 +55,22 @@ impl Sandbox {
     /// # Errors
     /// [`ErrorKind::Query`] if it is not a standby, [`ErrorKind::Timeout`] if it took longer than a minute.
     pub fn promote(&self) -> Result<(), Error> {
-        self.client()?.query("SELECT pg_promote(false)")?;
-        // The WAL that is applied may cancel a statement, or end its connection: a longer one would not survive.
-        let mut last = None;
-        let promoted = deadline::poll(PROMOTE_WAIT, || match self.is_standby() {
-            Ok(is_standby) => Ok((!is_standby).then_some(())),
+        const PROMOTE: &str = "SELECT pg_promote(false)";
+        if !self.is_standby()? {
+            self.client()?.query(PROMOTE)?;
+        }
+        // The WAL that is applied meanwhile may cancel each of these statements, before or after it took effect.
+        let (mut is_asked, mut last) = (false, None);
+        let mut look = || -> Result<bool, Error> {
+            let is_standby = self.is_standby()?;
+            if is_standby && !is_asked {
+                self.client()?.query(PROMOTE)?;
+                is_asked = true;
+            }
+            Ok(!is_standby)
+        };
+        let promoted = deadline::poll(PROMOTE_WAIT, || match look() {
+            Ok(is_promoted) => Ok(is_promoted.then_some(())),
             Err(error) if error.kind() == ErrorKind::NotRunning => Err(error),
             Err(error) => {
                 last = Some(error);
