@@ -372,10 +372,12 @@ $pg_session$;
 --
 -- row_lock_wait: how long the update waits for each locked row, in milliseconds.
 -- policies_active: whether row-level security is active for the role. The update then fails.
+-- server: returned as it is, so that the answer names the server that has evaluated the argument.
 CREATE PROCEDURE "{schema}"."{prefix}session_update_one"(
     session_id uuid, base bigint, base_at timestamptz, new_attributes text, payload text,
     channel text, idle_timeout interval, row_lock_wait text, policies_active boolean,
-    INOUT written_at timestamptz, INOUT ends_at timestamptz, INOUT accessed_at timestamptz
+    INOUT written_at timestamptz, INOUT ends_at timestamptz, INOUT accessed_at timestamptz,
+    INOUT server bigint
 )
 LANGUAGE plpgsql AS $pg_session$
 DECLARE
@@ -411,7 +413,7 @@ CREATE PROCEDURE "{schema}"."{prefix}session_update"(
     ids uuid[], bases bigint[], base_times timestamptz[], packed text[], payloads text[],
     channel text, idle_timeout interval, row_lock_wait text, policies_active boolean,
     INOUT numbers bigint[], INOUT written_at timestamptz[], INOUT ends_at timestamptz[],
-    INOUT accessed_at timestamptz[]
+    INOUT accessed_at timestamptz[], INOUT server bigint
 )
 LANGUAGE plpgsql AS $pg_session$
 DECLARE
@@ -459,7 +461,7 @@ CREATE PROCEDURE "{schema}"."{prefix}session_update_in_full"(
     removed_ids uuid[], removed_keys text[], payloads text[],
     channel text, idle_timeout interval, row_lock_wait text, policies_active boolean,
     INOUT numbers bigint[], INOUT written_at timestamptz[], INOUT ends_at timestamptz[],
-    INOUT accessed_at timestamptz[]
+    INOUT accessed_at timestamptz[], INOUT server bigint
 )
 LANGUAGE plpgsql AS $pg_session$
 DECLARE

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::cache::{Cache, Capacity};
+use crate::cache::{Cache, Capacity, Ticket};
 use crate::config::Config;
 use crate::contention::{Contention, NotifyPolicy};
 use crate::failpoints::{Guard, Probes};
@@ -28,10 +28,12 @@ pub(crate) struct Core {
     pub(crate) database: Database,
     pub(crate) failpoints: Probes,
     pub(crate) counters: Counters,
-    /// The server that the last proof came from; 0 before the first.
+    /// The server that the last proof came from. 0 before the first, and since another server has answered.
     server: AtomicI64,
     pub(crate) unnotified: Unnotified,
     pub(crate) contention: Contention,
+    /// Another server has answered: trust is to end.
+    pub(crate) another_server: Notify,
 }
 
 impl Core {
@@ -58,12 +60,31 @@ impl Core {
             server: AtomicI64::new(0),
             unnotified: Unnotified::default(),
             contention: Contention::new(notify_policy),
+            another_server: Notify::new(),
         })
     }
 
-    /// Whether a row from `server` may enter the cache: the listener receives what that server commits.
+    /// Whether what `server` has answered may enter the cache: the listener receives what that server commits.
+    ///
+    /// The pool leads to another server for a while after a failover, or if a pooler is redirected. The first answer from
+    /// there begins an epoch and ends trust. Nothing enters the cache until the next proof names a server.
     pub(crate) fn is_proved(&self, server: ServerId) -> bool {
-        self.server.load(Ordering::Acquire) == server.0 || !self.failpoints.holds(Guard::ServerIdentity)
+        let proved = self.server.load(Ordering::Acquire);
+        if proved == server.0 || !self.failpoints.holds(Guard::ServerIdentity) {
+            return true;
+        }
+        let is_first = proved != 0
+            && self.server.compare_exchange(proved, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if is_first {
+            self.cache.begin_epoch();
+            self.another_server.notify_one();
+        }
+        false
+    }
+
+    /// The ticket with which the answer of a statement may enter the cache. `server` is `None` if it had no row.
+    pub(crate) fn checked(&self, ticket: Ticket, server: Option<ServerId>) -> Ticket {
+        if server.is_some_and(|server| self.is_proved(server)) { ticket } else { ticket.void() }
     }
 
     /// A proof came from `server`. Returns the server of the proof before, if there was one.

@@ -208,9 +208,8 @@ impl Loader {
     }
 
     fn complete_batch(&self, mut airborne: Airborne<'_>, ticket: Ticket, loaded: &Result<Fetched, Error>) {
-        // The pool may lead to another server for a while, whose changes the listener does not receive.
         let server = loaded.as_ref().ok().and_then(|(_, server)| *server);
-        let is_proved = server.is_some_and(|server| self.core.is_proved(server));
+        let ticket = self.core.checked(ticket, server);
         while let Some(&id) = airborne.ids.first() {
             let answer = match loaded {
                 Ok((found, _)) => match found.get(&id) {
@@ -221,11 +220,9 @@ impl Loader {
                 Err(error) => Err(error.duplicate()),
             };
             match &answer {
-                Ok(Some(record)) if is_proved => {
+                Ok(Some(record)) => {
                     self.core.cache.install(ticket, record);
                 }
-                // I2: the caller must not see an older version here afterwards.
-                Ok(Some(record)) => self.core.cache.invalidate(id, record.row.version),
                 Ok(None) => self.core.cache.mark_absent(id),
                 Err(_) => {}
             }

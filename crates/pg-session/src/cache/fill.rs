@@ -27,6 +27,13 @@ pub(crate) struct Ticket {
     pub(super) epoch: Epoch,
 }
 
+impl Ticket {
+    /// A ticket that admits nothing: its record is judged, and not kept.
+    pub(crate) fn void(self) -> Self {
+        Self { epoch: Epoch::default(), ..self }
+    }
+}
+
 /// When a record was known to be the database's: the generation in the high half, the state of the listening
 /// connection in the low half.
 ///

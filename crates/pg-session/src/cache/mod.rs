@@ -261,6 +261,15 @@ impl Cache {
             .ok();
     }
 
+    /// Whatever is in memory, or on its way there, may be outdated, although no connection was lost.
+    pub(crate) fn begin_epoch(&self) {
+        self.epoch
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |epoch| {
+                Epoch(epoch).is_listening().then_some(epoch + 2)
+            })
+            .ok();
+    }
+
     #[inline]
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))

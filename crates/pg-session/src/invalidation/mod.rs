@@ -71,6 +71,15 @@ impl InvalidationTask {
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
+                () = self.core.another_server.notified() => {
+                    warn!(
+                        "the pool has reached another server than the last proof; the node reads from the database until \
+                         the listener receives what the pool commits"
+                    );
+                    // Until the next proof, which verifies the memory.
+                    self.trust.revoke();
+                    continue;
+                }
                 () = stop.cancelled() => None,
             };
             match event {

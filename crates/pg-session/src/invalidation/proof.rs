@@ -140,15 +140,13 @@ impl Prover {
 
     /// A number was received. The invalidation task calls this after it has handled all earlier notifications.
     ///
-    /// `server` is where the pool led to. If it is another one than at the proof before, or a proof was lost since, rows of
-    /// another server may be in memory. They are verified before they are served.
+    /// `server` is where the pool led to. If it is another one than at the proof before, what is in memory is verified before
+    /// it is served.
     pub(crate) fn received(&self, number: Uuid, server: ServerId) {
         let proved = self.pending().take_if(|pending| pending.number == number);
         let Some(Pending { as_of, .. }) = proved else { return };
-        let is_another = self.core.set_proved(server).is_some_and(|before| before != server);
-        if is_another || self.attempts.borrow().unreceived > 0 {
-            self.core.cache.stop_listening();
-            self.core.cache.start_listening();
+        if self.core.set_proved(server) != Some(server) {
+            self.core.cache.begin_epoch();
             self.unverified.store(true, Ordering::Relaxed);
         }
         if self.unverified.swap(false, Ordering::Relaxed) {

@@ -85,7 +85,7 @@ impl Resync {
         let found: HashMap<_, _> =
             standings.iter().map(|found| (found.id, (found.revision, found.last_accessed_at))).collect();
         if standings.first().is_some_and(|found| !self.core.is_proved(found.server)) {
-            // The next proof begins an epoch of the server that the pool leads to now.
+            // The next proof begins an epoch, which is verified instead.
             return Err(Failure::of_another_server());
         }
         for &id in ids {

@@ -15,9 +15,10 @@ use super::failure::Failure;
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::update::{Items, columns_of};
-use super::{Database, Dialect, LIBRARY, Sql, unexpected};
+use super::{Database, Dialect, LIBRARY, SERVER_ID, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
+use crate::notification::ServerId;
 use crate::session::IdleLimit;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::request::NewSession;
@@ -59,7 +60,7 @@ pub(super) fn overflow_sql(dialect: &Dialect<'_>) -> Sql {
                  INSERT INTO {attributes} (session_id, key, value, expires_at, version)
                  SELECT m.id, i.key, i.text, i.expires_at, 1 FROM made m JOIN item i ON i.id = m.id
              )
-             SELECT m.id, m.created_at, m.expires_at, m.evicted FROM made m"
+             SELECT m.id, m.created_at, m.expires_at, m.evicted, m.server FROM made m"
         ),
         types: parameters.types,
     }
@@ -86,17 +87,18 @@ fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &s
                AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes)
                WHERE {admitted} OFFSET 0) b
          WHERE {LIBRARY}
-         RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted"
+         RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted, {SERVER_ID} AS server"
     )
 }
 
 impl Database {
-    /// Creates the sessions, at most one for each user if their number is limited, and reports on each, in their order.
+    /// Creates the sessions, at most one for each user if their number is limited, and reports on each, in their order. With the
+    /// server, if any was created.
     pub(crate) async fn create(
         &self,
         new_sessions: &[&NewSession],
         attributes: &[Attributes],
-    ) -> Result<Vec<Created>, Failure> {
+    ) -> Result<(Vec<Created>, Option<ServerId>), Failure> {
         let none = Attributes::default();
         let writes: Vec<Writes<'_>> = attributes.iter().map(|after| Writes::new(&none, after)).collect();
         let mut items = Items::default();
@@ -137,10 +139,12 @@ impl Database {
         let mut made: HashMap<Uuid, Created, DefaultHashBuilder> =
             HashMap::with_capacity_and_hasher(new_sessions.len(), DefaultHashBuilder::default());
         let mut newest: Option<DbTime> = None;
+        let mut server = None;
         self.call(sql, params)
             .each(|row| {
                 let (id, created_at, outcome) = outcome(&row).map_err(unexpected)?;
                 newest = newest.max(Some(created_at));
+                server = Some(ServerId(row.try_get(4).map_err(unexpected)?));
                 made.insert(id, outcome);
                 Ok(())
             })
@@ -151,7 +155,7 @@ impl Database {
         let outcomes = new_sessions
             .iter()
             .map(|new_session| made.remove(&new_session.id.expose()).unwrap_or(Created::Refused));
-        Ok(outcomes.collect())
+        Ok((outcomes.collect(), server))
     }
 }
 

@@ -278,10 +278,19 @@ fn waits_at_most_until_deleted(limit: &str) -> String {
     )
 }
 
+macro_rules! server {
+    () => {
+        "((pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000::pg_catalog.float8)::pg_catalog.int8 \
+          # pg_catalog.hashtextextended(pg_catalog.current_database()::pg_catalog.text, 0))"
+    };
+}
+
 /// Identifies one run of a server, and its database, as `int8`. A copy of a server, and the same one after a restart, differ
-/// in the time of their start. A subselect without references is evaluated once for each statement.
-const SERVER_ID: &str = "(SELECT (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000::pg_catalog.float8)::pg_catalog.int8 \
-     # pg_catalog.hashtextextended(pg_catalog.current_database()::pg_catalog.text, 0))";
+/// in the time of their start.
+const SERVER: &str = server!();
+
+/// As [`SERVER`], evaluated once for each statement, because it is a subselect without references.
+const SERVER_ID: &str = concat!("(SELECT ", server!(), ")");
 
 /// The condition of each statement that only reads: true on a primary, an error on a standby or a read-only server.
 ///

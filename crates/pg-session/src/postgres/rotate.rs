@@ -25,9 +25,10 @@ use super::load::time;
 use super::notify::{changed, deleted};
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::update::{Items, columns_of};
-use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
+use super::{Database, Dialect, SERVER_ID, Sql, same_length, unexpected, waits_at_most_until_deleted};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
+use crate::notification::ServerId;
 use crate::session::IdleLimit;
 use crate::session::attributes::{Attributes, Writes};
 use crate::session::record::Row;
@@ -152,7 +153,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), notified_deleted AS MATERIALIZED ({notified_deleted})
              SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated, f.moved,
                     m.version, m.group_id, m.idle_limited, m.created_at, m.updated_at, m.last_accessed_at, m.expires_at,
-                    p.ids AS retired_ids, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now, {visible} AS visible
+                    p.ids AS retired_ids, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now, {SERVER_ID} AS server, {visible} AS visible
              FROM turn t
              LEFT JOIN found f ON f.n = t.n
              LEFT JOIN new_row m ON m.id = t.new_id
@@ -213,12 +214,12 @@ impl<'a> Columns<'a> {
 
 impl Database {
     /// Carries out the rotations, at most one for each session and, if their number is limited, for each user; reports on
-    /// each, in their order.
+    /// each, in their order. With the server.
     pub(crate) async fn rotate(
         &self,
         rotations: &[&Rotation],
         attributes: &[Attributes],
-    ) -> Result<Vec<Rotated>, Failure> {
+    ) -> Result<(Vec<Rotated>, Option<ServerId>), Failure> {
         debug_assert!(
             rotations.iter().map(|rotation| rotation.id()).collect::<BTreeSet<_>>().len() == rotations.len(),
             "one rotation for each session"
@@ -258,7 +259,9 @@ impl Database {
             self.observe_clock(sent, time(row, "now").map_err(unexpected)?);
         }
         let outcomes = rows.iter().zip(rotations).map(|(row, rotation)| outcome(row, rotation));
-        outcomes.collect::<Result<_, _>>().map_err(unexpected)
+        let outcomes = outcomes.collect::<Result<_, _>>().map_err(unexpected)?;
+        let server = rows.first().map(|row| row.try_get("server").map(ServerId)).transpose();
+        Ok((outcomes, server.map_err(unexpected)?))
     }
 }
 

@@ -7,9 +7,10 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{IDS, Parameters, TIMES};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, SERVER_ID, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
+use crate::notification::ServerId;
 
 /// What became of one access.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +52,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE s.id = f.id AND s.last_accessed_at < LEAST(f.at, {now}) AND {current}
                  RETURNING s.id, s.last_accessed_at
              )
-             SELECT d.id, d.last_accessed_at, false AS skipped FROM done d
+             SELECT d.id, d.last_accessed_at, false AS skipped, {SERVER_ID} AS server FROM done d
              UNION ALL
-             SELECT s.id, s.last_accessed_at, s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL
+             SELECT s.id, s.last_accessed_at, s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL, {SERVER_ID}
              FROM touch t JOIN {sessions} s ON s.id = t.id
              WHERE {live} AND s.id NOT IN (SELECT d.id FROM done d)"
         ),
@@ -62,8 +63,12 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    /// Writes the accesses, one for each session. Reports on each that is alive; the others have ended.
-    pub(crate) async fn touch(&self, accesses: &[(SessionId, DbTime)]) -> Result<Vec<Touched>, Failure> {
+    /// Writes the accesses, one for each session. Reports on each that is alive; the others have ended. With the server,
+    /// if any is alive.
+    pub(crate) async fn touch(
+        &self,
+        accesses: &[(SessionId, DbTime)],
+    ) -> Result<(Vec<Touched>, Option<ServerId>), Failure> {
         let ids: Vec<Uuid> = accesses.iter().map(|(id, _)| id.expose()).collect();
         let times: Vec<SystemTime> = accesses.iter().map(|&(_, at)| at.into()).collect();
         let rows = self.call(&self.texts.touch, &[&ids, &times]).rows().await?;
@@ -74,6 +79,8 @@ impl Database {
                 skipped: row.try_get("skipped")?,
             })
         });
-        touched.collect::<Result<_, _>>().map_err(unexpected)
+        let touched = touched.collect::<Result<_, _>>().map_err(unexpected)?;
+        let server = rows.first().map(|row| row.try_get("server").map(ServerId)).transpose();
+        Ok((touched, server.map_err(unexpected)?))
     }
 }

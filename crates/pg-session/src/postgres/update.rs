@@ -21,7 +21,7 @@ use super::failure::Failure;
 use super::{Database, Dialect, Sql, unexpected, update_call, update_inside};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId};
-use crate::notification::changed_payloads;
+use crate::notification::{ServerId, changed_payloads};
 use crate::session::IdleLimit;
 use crate::session::attribute::OverflowAttribute;
 use crate::session::attributes::{Attributes, Writes};
@@ -29,6 +29,9 @@ use crate::session::request::{Applied, Expiry, RowChange, UpdateRequest};
 
 /// An update, and what it writes.
 type Change<'a> = (&'a UpdateRequest, Writes<'a>);
+
+/// The orders that were carried out, by number, and by which server.
+pub(super) type CarriedOut = (Vec<(i64, Applied)>, Option<ServerId>);
 
 /// Whether it changes only inline attributes. Most updates do, and their statement is the cheaper one.
 fn is_inline((request, writes): &Change<'_>) -> bool {
@@ -174,7 +177,8 @@ pub(super) fn columns_of(expiry: Option<Expiry>) -> (Option<SystemTime>, Option<
 
 impl Database {
     /// Carries out those updates, at most one for each session, whose base is what the database holds. `after` has the
-    /// attributes that each leads to. Reports on each, in their order: `None` for one that was not carried out.
+    /// attributes that each leads to. Reports on each, in their order: `None` for one that was not carried out. With the
+    /// server, if any was.
     ///
     /// If the statement fails, none of them was carried out, or its outcome is unknown; the failure says which.
     pub(crate) async fn update(
@@ -182,11 +186,11 @@ impl Database {
         requests: &[&UpdateRequest],
         after: &[Attributes],
         order: NotifyOrder,
-    ) -> Result<Vec<Option<Applied>>, Failure> {
+    ) -> Result<(Vec<Option<Applied>>, Option<ServerId>), Failure> {
         let sent = self.policy.clock.now();
         let changes = requests.iter().zip(after).map(|(&request, after)| (request, request.writes(after)));
         let changes: Vec<Change<'_>> = changes.collect();
-        let all = match (changes.iter().all(is_inline), &changes[..]) {
+        let (all, server) = match (changes.iter().all(is_inline), &changes[..]) {
             (false, _) => self.update_in_full(&Columns::in_full(&changes), order).await?,
             (true, [(request, writes)]) => self.update_one(request, writes.packed, order).await?,
             (true, _) => {
@@ -202,7 +206,7 @@ impl Database {
             // Read while the statement ran, like any other reading of the database's clock.
             self.observe_clock(sent, applied.updated_at);
         }
-        Ok(outcomes)
+        Ok((outcomes, server))
     }
 
     async fn update_one(
@@ -210,7 +214,7 @@ impl Database {
         request: &UpdateRequest,
         inline: Option<&str>,
         order: NotifyOrder,
-    ) -> Result<Vec<(i64, Applied)>, Failure> {
+    ) -> Result<CarriedOut, Failure> {
         let (id, base) = (request.id(), request.base());
         let payload = request.notify.then(|| changed_payloads(&[(id, base.version.next())]).pop()).flatten();
         let base_at = SystemTime::from(base.updated_at);
@@ -220,8 +224,10 @@ impl Database {
         match order {
             NotifyOrder::AfterCommit => {
                 let call = self.call(sql, &params);
-                let applied = call.each(|row| update_call::applied_one(&row).map_err(unexpected)).await?;
-                Ok(applied.into_iter().flatten().map(|applied| (1, applied)).collect())
+                let rows = call.each(|row| update_call::applied_one(&row).map_err(unexpected)).await?;
+                let server = rows.first().map(|&(_, server)| server);
+                let applied = rows.into_iter().filter_map(|(applied, _)| Some((1, applied?)));
+                Ok((applied.collect(), server))
             }
             NotifyOrder::Inside => self.carried_out(sql, order, &params).await,
         }
@@ -233,23 +239,26 @@ impl Database {
         sql: &Sql,
         order: NotifyOrder,
         params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<(i64, Applied)>, Failure> {
+    ) -> Result<CarriedOut, Failure> {
         match order {
             NotifyOrder::AfterCommit => {
-                let all = self.call(sql, params).each(|row| update_call::applied(&row)).await?;
-                Ok(all.into_iter().flatten().collect())
+                let rows = self.call(sql, params).each(|row| update_call::applied(&row)).await?;
+                let server = rows.first().map(|&(_, server)| server);
+                Ok((rows.into_iter().flat_map(|(applied, _)| applied).collect(), server))
             }
             NotifyOrder::Inside => {
-                self.call(sql, params).each(|row| update_inside::applied(&row).map_err(unexpected)).await
+                let mut server = None;
+                let call = self.call(sql, params).each(|row| {
+                    server = Some(ServerId(row.try_get(4).map_err(unexpected)?));
+                    update_inside::applied(&row).map_err(unexpected)
+                });
+                let all = call.await?;
+                Ok((all, server))
             }
         }
     }
 
-    async fn update_in_full(
-        &self,
-        columns: &Columns<'_>,
-        order: NotifyOrder,
-    ) -> Result<Vec<(i64, Applied)>, Failure> {
+    async fn update_in_full(&self, columns: &Columns<'_>, order: NotifyOrder) -> Result<CarriedOut, Failure> {
         let Columns {
             ids,
             bases,

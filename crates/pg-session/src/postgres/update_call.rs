@@ -18,8 +18,9 @@ use tokio_postgres::types::Type;
 
 use super::failure::Failure;
 use super::parameters::{FLAGS, IDS, NUMBERS, TEXTS, TIMES};
-use super::{Dialect, Sql, unexpected};
+use super::{Dialect, SERVER, Sql, unexpected};
 use crate::clock::DbTime;
+use crate::notification::ServerId;
 use crate::session::request::Applied;
 
 /// For one order that changes only inline attributes.
@@ -50,25 +51,27 @@ fn call(dialect: &Dialect<'_>, procedure: &str, types: Vec<Type>, results: &str)
     let policies_active = dialect.policies_active();
     Sql {
         text: format!(
-            "CALL {procedure}({parameters}, '{channel}', {idle_timeout}, {wait}, {policies_active}, {results})"
+            "CALL {procedure}({parameters}, '{channel}', {idle_timeout}, {wait}, {policies_active}, {results}, {SERVER})"
         ),
         types,
     }
 }
 
 /// By position: looking columns up by their names took longer than decoding them. `None` if the order was not applied.
-pub(super) fn applied_one(row: &SqlRow) -> Result<Option<Applied>, tokio_postgres::Error> {
+pub(super) fn applied_one(row: &SqlRow) -> Result<(Option<Applied>, ServerId), tokio_postgres::Error> {
     let time = |column| row.try_get::<_, Option<SystemTime>>(column).map(|time| time.map(DbTime::from));
+    let server = ServerId(row.try_get(3)?);
     let (Some(updated_at), Some(expires_at), Some(last_accessed_at)) = (time(0)?, time(1)?, time(2)?) else {
-        return Ok(None);
+        return Ok((None, server));
     };
-    Ok(Some(Applied { updated_at, expires_at, last_accessed_at }))
+    Ok((Some(Applied { updated_at, expires_at, last_accessed_at }), server))
 }
 
 /// The orders that were applied, by number. NULL arrays if none was.
-pub(super) fn applied(row: &SqlRow) -> Result<Vec<(i64, Applied)>, Failure> {
+pub(super) fn applied(row: &SqlRow) -> Result<(Vec<(i64, Applied)>, ServerId), Failure> {
     let numbers: Option<Vec<i64>> = row.try_get(0).map_err(unexpected)?;
-    let Some(numbers) = numbers else { return Ok(Vec::new()) };
+    let server = ServerId(row.try_get(4).map_err(unexpected)?);
+    let Some(numbers) = numbers else { return Ok((Vec::new(), server)) };
     let times = |column| row.try_get::<_, Vec<SystemTime>>(column).map_err(unexpected);
     let (updated_at, expires_at, last_accessed_at) = (times(1)?, times(2)?, times(3)?);
     // Or `zip` would lose some silently.
@@ -81,5 +84,5 @@ pub(super) fn applied(row: &SqlRow) -> Result<Vec<(i64, Applied)>, Failure> {
         expires_at: expires_at.into(),
         last_accessed_at: last_accessed_at.into(),
     });
-    Ok(numbers.into_iter().zip(applied).collect())
+    Ok((numbers.into_iter().zip(applied).collect(), server))
 }

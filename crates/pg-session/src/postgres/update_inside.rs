@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::{Dialect, LIBRARY, LIFTED, Sql};
+use super::{Dialect, LIBRARY, LIFTED, SERVER_ID, Sql};
 use crate::session::request::Applied;
 
 /// For one update that changes only inline attributes, without lists to be joined.
@@ -25,7 +25,7 @@ pub(super) fn one_sql(dialect: &Dialect<'_>) -> Sql {
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
              WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live} AND {visible} AND {brief}
-             RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at,
+             RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at, {SERVER_ID},
                        CASE WHEN {notified} IS NOT NULL AND {LIFTED} THEN pg_catalog.pg_notify('{channel}', {notified}) END"
         ),
         types: parameters.types,
@@ -49,7 +49,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
                  RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at
              )
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({notified})
+             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, {SERVER_ID}, ({notified})
              FROM done d CROSS JOIN (SELECT pg_catalog.count(*) FROM done) all_done"
         ),
         types: parameters.types,
@@ -87,7 +87,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE a.session_id = d.id AND a.key = i.key
                  RETURNING 1
              )
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, ({notified})
+             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, {SERVER_ID}, ({notified})
              FROM done d CROSS JOIN (SELECT pg_catalog.count(*) FROM written) all_written
              CROSS JOIN (SELECT pg_catalog.count(*) FROM removed) all_removed"
         ),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
-use super::request::{Outcome, Pending, Request};
+use super::request::{Executed, Outcome, Pending, Request};
 use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
@@ -141,7 +141,7 @@ impl Request for BulkRequest {
     }
 
     /// The batch is one request: each is a statement over any number of rows.
-    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<u64>, Failure> {
+    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Executed<Self>, Failure> {
         let mut counts = Vec::with_capacity(batch.len());
         for Pending { request, .. } in batch {
             let outcome = request.carry_out(core).await;
@@ -154,7 +154,7 @@ impl Request for BulkRequest {
             request.tries += 1;
             counts.push(outcome?);
         }
-        Ok(counts)
+        Ok((counts, None))
     }
 
     fn settle(&self, count: u64, _: Ticket, _: &Core) -> Outcome<Self> {

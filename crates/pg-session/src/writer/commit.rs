@@ -1,7 +1,7 @@
 //! The way of a batch through the database and the cache, the same for every kind of request:
 //!
 //! ```text
-//! begin_write → rebase those that met a conflict → ticket → execute → publish → answer
+//! begin_write → rebase those that met a conflict → ticket → execute → check the server → publish → answer
 //! ```
 //!
 //! The order is what I1, I2 and I6 rest on. The marks of `begin_write` come before everything that is read, so that a
@@ -35,7 +35,9 @@ pub(super) async fn commit<R: Request>(
         return Ok(Vec::new());
     }
     let ticket = core.cache.ticket();
-    let written = R::execute(batch, core).await?;
+    let (written, server) = R::execute(batch, core).await?;
+    // A write that another server has committed is a success, which the listener does not receive changes of.
+    let ticket = core.checked(ticket, server);
     if let Some(point) = R::COMMITTED {
         core.failpoints.reach(point).await;
     }

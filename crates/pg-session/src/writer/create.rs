@@ -3,7 +3,7 @@
 use tracing::info;
 use uuid::Uuid;
 
-use super::request::{Outcome, Pending, Request};
+use super::request::{Executed, Outcome, Pending, Request};
 use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
@@ -34,13 +34,13 @@ impl Request for NewSession {
         Some(self.id)
     }
 
-    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<Self::Written>, Failure> {
+    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Executed<Self>, Failure> {
         let now = core.policy.clock.database_now();
         let sessions: Vec<&Self> = batch.iter().map(|pending| &pending.request).collect();
         let attributes: Vec<Attributes> = sessions.iter().map(|session| session.attributes(now)).collect();
-        let created = core.database.create(&sessions, &attributes).await?;
+        let (created, server) = core.database.create(&sessions, &attributes).await?;
         core.counters.create_statements.add(1);
-        Ok(attributes.into_iter().zip(created).collect())
+        Ok((attributes.into_iter().zip(created).collect(), server))
     }
 
     fn settle(&self, (attributes, created): Self::Written, ticket: Ticket, core: &Core) -> Outcome<Self> {

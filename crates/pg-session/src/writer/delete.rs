@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::request::{Keys, Outcome, Pending, Request};
+use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::Error;
@@ -21,14 +21,14 @@ impl Request for DeleteSession {
         (self.0, None)
     }
 
-    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<bool>, Failure> {
+    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Executed<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.0).collect();
         let gone = core.database.delete(&ids).await?;
         // Before the answers: a logout that was acknowledged is over on this node.
         ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| core.cache.remove(id));
         let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
         let was_live = |id| gone.get(id).and_then(|row| gone.get(&row.session)).is_some_and(|row| row.live);
-        Ok(ids.iter().map(was_live).collect())
+        Ok((ids.iter().map(was_live).collect(), None))
     }
 
     fn settle(&self, was_live: bool, _: Ticket, _: &Core) -> Outcome<Self> {

@@ -12,11 +12,15 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::failpoints::Point;
 use crate::id::SessionId;
+use crate::notification::ServerId;
 use crate::postgres::failure::Failure;
 use crate::session::record::Record;
 
 /// Keys of requests. A bounded number of them, so the quicker hash function of the memory's map will do.
 pub(super) type Keys<R> = HashSet<<R as Request>::Key, DefaultHashBuilder>;
+
+/// What a statement reports on each request, and the server that has carried it out.
+pub(super) type Executed<R> = (Vec<<R as Request>::Written>, Option<ServerId>);
 
 /// A write that shares statements with others of its kind; see [`commit`](super::commit).
 pub(crate) trait Request: Sized + Send + Sync + 'static {
@@ -53,12 +57,12 @@ pub(crate) trait Request: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Sends the batch as one statement. Reports on each request, in their order. On failure nothing was written, or
-    /// the outcome is unknown.
+    /// Sends the batch as one statement. Reports on each request, in their order, and which server has answered: `None` if
+    /// nothing of the answer may enter the cache. On failure nothing was written, or the outcome is unknown.
     fn execute(
         batch: &mut [Pending<Self>],
         core: &Core,
-    ) -> impl Future<Output = Result<Vec<Self::Written>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Executed<Self>, Failure>> + Send;
 
     /// Brings what was written into the cache.
     fn settle(&self, written: Self::Written, ticket: Ticket, core: &Core) -> Outcome<Self>;

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::create::{count_evicted, refused};
-use super::request::{Keys, Outcome, Pending, Request};
+use super::request::{Executed, Keys, Outcome, Pending, Request};
 use super::update::{current_or_gone, remove_if_unknown};
 use crate::cache::Ticket;
 use crate::core::Core;
@@ -44,12 +44,12 @@ impl Request for Rotation {
         Ok(())
     }
 
-    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<Self::Written>, Failure> {
+    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Executed<Self>, Failure> {
         let rotations: Vec<&Self> = batch.iter().map(|pending| &pending.request).collect();
         let attributes: Vec<Attributes> = rotations.iter().map(|rotation| rotation.attributes()).collect();
-        let rotated = core.database.rotate(&rotations, &attributes).await?;
+        let (rotated, server) = core.database.rotate(&rotations, &attributes).await?;
         core.counters.rotation_statements.add(1);
-        Ok(attributes.into_iter().zip(rotated).collect())
+        Ok((attributes.into_iter().zip(rotated).collect(), server))
     }
 
     fn settle(&self, (attributes, rotated): Self::Written, ticket: Ticket, core: &Core) -> Outcome<Self> {

@@ -234,9 +234,14 @@ impl TouchBuffer {
         }
     }
 
-    /// Writes the accesses and takes them out of `left`, but for those whose rows are locked.
+    /// Writes the accesses and takes them out of `left`, but for those whose rows are locked. All stay there if another
+    /// server has written them than the cached sessions are of.
     async fn write(&self, left: &mut Vec<(SessionId, DbTime)>) -> Result<(), Failure> {
-        let touched = self.core.database.touch(left).await?;
+        let (touched, server) = self.core.database.touch(left).await?;
+        if server.is_some_and(|server| !self.core.is_proved(server)) {
+            // Written again when the next proof has named a server.
+            return Ok(());
+        }
         self.confirm(left, &touched);
         let skipped: HashSet<SessionId> =
             touched.iter().filter(|touched| touched.skipped).map(|touched| touched.id).collect();

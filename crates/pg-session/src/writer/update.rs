@@ -1,6 +1,6 @@
 //! Combined updates.
 
-use super::request::{Keys, Outcome, Pending, Request};
+use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, UpdateError};
@@ -54,17 +54,17 @@ impl Request for UpdateRequest {
         Ok(())
     }
 
-    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Vec<Self::Written>, Failure> {
+    async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Executed<Self>, Failure> {
         let requests: Vec<&Self> = batch.iter().map(|pending| &pending.request).collect();
         let after: Vec<Attributes> = requests.iter().map(|request| request.attributes()).collect();
         let ordered = core.contention.start(core.policy.clock.now());
-        let applied = core.database.update(&requests, &after, ordered.order).await?;
+        let (applied, server) = core.database.update(&requests, &after, ordered.order).await?;
         drop(ordered);
         let notified =
             requests.iter().zip(&applied).filter(|(request, applied)| request.notify && applied.is_some());
         core.contention.sent(notified.count().div_ceil(CHANGED_ENTRIES_MAX));
         core.counters.update_statements.add(1);
-        Ok(after.into_iter().zip(applied).collect())
+        Ok((after.into_iter().zip(applied).collect(), server))
     }
 
     fn settle(&self, (attributes, applied): Self::Written, ticket: Ticket, core: &Core) -> Outcome<Self> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::{PoolMode, Pooler, Proxy, Sandbox};
 use pg_session::testing::Guard;
-use pg_session::{Config, Error, ErrorKind, SessionId, SessionManager, StatementMode};
-use tokio_postgres::NoTls;
+use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, StatementMode};
+use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
 use crate::statement_modes::story;
@@ -259,102 +259,137 @@ async fn listener_that_moves_behind_a_pooler_ends_trust() {
     in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
 }
 
-/// A pooler in front of the pool, whose server can be exchanged for a copy. The sessions were deleted after the copy was made.
+/// A pooler in front of the pool, whose server can be exchanged for a copy.
 struct Redirected {
     original: Sandbox,
     copy: Sandbox,
     pooler: Pooler,
     node: SessionManager,
-    ids: [SessionId; 2],
+    /// Deleted after the copy was made.
+    deleted: [Session; 3],
+    /// In both, with its last access an hour ago.
+    kept: SessionId,
+    /// On the original.
+    observer: Client,
+    schema: String,
 }
 
 impl Redirected {
-    async fn new(trust_window: Duration) -> Self {
+    async fn new(change: impl FnOnce(&mut Config)) -> Self {
         let original = Sandbox::start().unwrap();
         let world = World::on(&original);
         let pooler = pooler(&world, PoolMode::Transaction);
         let mut config = config(&world, StatementMode::Auto);
-        config.trust_window = trust_window;
+        config.trust_window = Duration::from_secs(600);
+        change(&mut config);
         let node = connect(config, Scope::Own, &pooler.url(), &world.url).await.unwrap();
         in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
         let other = world.node().await;
-        let made = make(&other, 2).await;
-        let ids = [made[0].id(), made[1].id()];
+        let deleted: [Session; 3] = make(&other, 3).await.try_into().unwrap();
+        let kept = make(&other, 1).await[0].id();
+        let observer = world.client().await;
+        let an_hour_ago = "UPDATE sessions SET last_accessed_at = last_accessed_at - interval '1 hour'";
+        observer.batch_execute(an_hour_ago).await.unwrap();
         let copy = original.standby().start().unwrap();
         copy.wait_until_applied(&original).unwrap();
         copy.promote().unwrap();
-        assert_eq!(other.delete_many(ids).await.unwrap(), 2);
+        assert_eq!(other.delete_many(deleted.each_ref().map(Session::id)).await.unwrap(), 3);
         node.catch_up().await.unwrap();
-        Self { original, copy, pooler, node, ids }
+        Self { original, copy, pooler, node, deleted, kept, observer, schema: world.schema }
     }
 
-    async fn lead_to_copy(&self) {
+    /// Each transaction that begins afterwards reaches the copy.
+    fn lead_to_copy(&self) {
         self.pooler.redirect(self.copy.addr()).unwrap();
-        eventually("the pooler leads to the copy", async || {
-            self.node.get(self.ids[0]).bypass_cache().await.is_ok_and(|found| found.is_some())
-        })
-        .await;
     }
 
     async fn lead_to_original(&self) {
         self.pooler.redirect(self.original.addr()).unwrap();
-        eventually("the pooler leads to the original", async || {
-            let found = self.node.get(self.ids[0]).bypass_cache().await;
-            found.is_ok_and(|found| found.is_none()) && self.node.catch_up().await.is_ok()
-        })
-        .await;
+        in_time("the node is trusted again", self.node.catch_up()).await.unwrap();
+    }
+
+    fn trusts(&self) -> bool {
+        self.node.status().trusted_for.is_some()
     }
 }
 
 /// ```text
 /// pooler   database A ┊ A's copy B, where the session lives ┊ A
 /// A        the session is deleted, the node is notified
-/// node     trusted    ┊ reads the session                   ┊ must not serve it
+/// node     trusted    ┊ reads the session; trust ends       ┊ trusted: must not serve it
 /// ```
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_another_database_are_never_kept() {
-    let redirected = Redirected::new(Duration::from_secs(600)).await;
-    let Redirected { node, ids: [id, _], .. } = &redirected;
-    redirected.lead_to_copy().await;
-    read(node, *id).await;
-    assert!(hit(node, *id).is_none(), "a row of another database is not kept");
+    let redirected = Redirected::new(|_| ()).await;
+    let Redirected { node, deleted: [session, ..], .. } = &redirected;
+    let id = session.id();
+    redirected.lead_to_copy();
+    read(node, id).await;
+    eventually("trust ends", async || !redirected.trusts()).await;
     redirected.lead_to_original().await;
-    assert!(node.get(*id).await.unwrap().is_none());
+    assert!(hit(node, id).is_none(), "a row of another database is not kept");
+    assert!(node.get(id).await.unwrap().is_none());
 }
 
-/// The control of [`rows_of_another_database_are_never_kept`].
+/// ```text
+/// pooler   database A ┊ A's copy B                                        ┊ A
+/// node     trusted    ┊ saves, rotates and creates: succeeds; trust ends  ┊ trusted: must not serve what B has
+///                     ┊ writes a last access                              ┊ writes the last access again
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_to_another_database_are_never_kept() {
+    let interval = Duration::from_millis(100);
+    let redirected = Redirected::new(|config| config.last_access_flush_interval = interval).await;
+    let Redirected { node, deleted: [saved, rotated, _], kept, observer, .. } = &redirected;
+    let (mut saved, mut rotated) = (saved.clone(), rotated.clone());
+    redirected.lead_to_copy();
+    saved.set("n", &2).unwrap();
+    node.save(&mut saved).await.unwrap();
+    eventually("trust ends with the first write", async || !redirected.trusts()).await;
+    node.rotate(&mut rotated).await.unwrap();
+    let created = node.create(9).await.unwrap();
+    let accessed = async |client: &Client| {
+        let statement = "SELECT last_accessed_at > created_at FROM sessions WHERE id = $1";
+        client.query_one(statement, &[&kept.expose()]).await.unwrap().get::<_, bool>(0)
+    };
+    let on_copy = World { url: redirected.copy.url(), schema: redirected.schema.clone() }.client().await;
+    read(node, *kept).await;
+    eventually("the copy has the access", async || accessed(&on_copy).await).await;
+    assert!(!accessed(observer).await);
+
+    redirected.lead_to_original().await;
+    for (write, id) in [("save", saved.id()), ("rotation", rotated.id()), ("create", created.id())] {
+        assert!(hit(node, id).is_none(), "{write}");
+        assert!(node.get(id).await.unwrap().is_none(), "{write}");
+    }
+    eventually("the original has the access", async || accessed(observer).await).await;
+}
+
+/// The control of the two tests above.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_server_identity_foreign_rows_are_served() {
-    let redirected = Redirected::new(Duration::from_secs(600)).await;
-    let Redirected { node, ids: [id, _], .. } = &redirected;
+    let redirected = Redirected::new(|_| ()).await;
+    let Redirected { node, deleted: [loaded, saved, rotated], .. } = &redirected;
+    let (mut saved, mut rotated) = (saved.clone(), rotated.clone());
     node.probes().remove(Guard::ServerIdentity);
-    redirected.lead_to_copy().await;
-    read(node, *id).await;
-    assert!(hit(node, *id).is_some());
+    redirected.lead_to_copy();
+    read(node, loaded.id()).await;
+    saved.set("n", &2).unwrap();
+    node.save(&mut saved).await.unwrap();
+    node.rotate(&mut rotated).await.unwrap();
+    let created = node.create(9).await.unwrap();
+    assert!(redirected.trusts());
+    redirected.lead_to_original().await;
+    for id in [loaded.id(), saved.id(), rotated.id(), created.id()] {
+        assert!(hit(node, id).is_some());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redirected_pooler_ends_trust() {
-    let redirected = Redirected::new(Duration::from_secs(1)).await;
-    redirected.lead_to_copy().await;
-    eventually("trust ends", async || redirected.node.status().trusted_for.is_none()).await;
+    let redirected = Redirected::new(|config| config.trust_window = Duration::from_secs(1)).await;
+    redirected.lead_to_copy();
+    eventually("trust ends", async || !redirected.trusts()).await;
     redirected.lead_to_original().await;
     in_time("trust returns", redirected.node.wait_until_trusted()).await.unwrap();
-}
-
-/// ```text
-/// pooler   database A ┊ A's copy B           ┊ A
-/// node     trusted    ┊ saves; trust ends    ┊ trusted: must not serve what it saved in B
-/// ```
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_save_in_another_database_is_not_served_after_it() {
-    let redirected = Redirected::new(Duration::from_secs(1)).await;
-    let Redirected { node, ids: [_, id], .. } = &redirected;
-    redirected.lead_to_copy().await;
-    node.modify(*id, |session| session.set("n", &2)).await.unwrap();
-    eventually("trust ends", async || node.status().trusted_for.is_none()).await;
-    redirected.lead_to_original().await;
-    in_time("trust returns", node.wait_until_trusted()).await.unwrap();
-    assert!(hit(node, *id).is_none());
-    assert!(node.get(*id).await.unwrap().is_none());
 }
