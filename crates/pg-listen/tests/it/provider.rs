@@ -24,7 +24,11 @@ async fn a_listener_recovers_with_the_providers_new_password() {
     let direct: Config = sandbox.url().parse().unwrap();
     let (client, connection) = direct.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
-    client.batch_execute("CREATE ROLE app LOGIN PASSWORD 'first'").await.unwrap();
+    // PostgreSQL 13 would store an MD5 hash, which SCRAM cannot use.
+    client
+        .batch_execute("SET password_encryption = 'scram-sha-256'; CREATE ROLE app LOGIN PASSWORD 'first'")
+        .await
+        .unwrap();
 
     let (password, provided) = watch::channel("first");
     let port = sandbox.addr().port();
