@@ -24,9 +24,10 @@ pub(super) fn make_room(dialect: &Dialect<'_>, users: &str) -> String {
     };
     match config.sessions_per_user_max {
         0 => "SELECT NULL::pg_catalog.uuid AS user_id, true AS admitted, NULL::pg_catalog.uuid[] AS evicted WHERE false".to_owned(),
+        // Of the exact types, so that no function of another role with this name fits better.
         sessions_max => format!(
             "SELECT r.user_id, r.admitted, r.evicted
-             FROM {make_room}({users}, '{channel}', {sessions_max}, {evict}, {idle_timeout}) r
+             FROM {make_room}({users}, '{channel}'::pg_catalog.text, {sessions_max}::pg_catalog.int8, {evict}, {idle_timeout}) r
              WHERE {brief}"
         ),
     }

@@ -240,6 +240,11 @@ fn tls(settings: &Settings) -> Result<Tls, Error> {
             "has `sslrootcert=system` with a weaker `sslmode` than verify-full; use sslmode=verify-full",
         ));
     }
+    if mode == "verify-ca" && root.is_none() {
+        return Err(fault(
+            "has `sslmode=verify-ca` without `sslrootcert`, which would accept any name; name the PEM file of your authority, or use sslmode=verify-full",
+        ));
+    }
     if root.is_some() && proof == Proof::None && mode != "disable" {
         tracing::warn!(
             sslmode = mode,

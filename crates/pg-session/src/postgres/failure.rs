@@ -265,10 +265,13 @@ fn is_row_security(server: &DbError) -> bool {
     matches!(server.routine(), Some("ExecWithCheckOptions" | "check_enable_rls"))
 }
 
-/// Whether a pooler refused the startup packet for an option that it does not know.
+/// Whether a pooler refused the startup packet for an option that it does not know. pgbouncer does so with 08P01, RDS
+/// Proxy with 0A000, which PostgreSQL itself never sends here.
 pub(super) fn names_a_pooler(error: &tokio_postgres::Error) -> bool {
-    error.as_db_error().is_some_and(|server| {
-        *server.code() == SqlState::PROTOCOL_VIOLATION && server.message().contains("startup parameter")
+    error.as_db_error().is_some_and(|server| match *server.code() {
+        SqlState::PROTOCOL_VIOLATION => server.message().contains("startup parameter"),
+        SqlState::FEATURE_NOT_SUPPORTED => server.message().contains("option"),
+        _ => false,
     })
 }
 
@@ -357,7 +360,7 @@ fn tls_fault(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => {
-            "the server's certificate is for another host; connect by a name in it, or use sslmode=verify-ca"
+            "the server's certificate is for another host; connect by a name in it, or use sslmode=verify-ca with sslrootcert"
         }
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the server's certificate is of an authority that is not known; name its file in sslrootcert"

@@ -23,16 +23,20 @@ use crate::clock::DbTime;
 use crate::notification::ServerId;
 use crate::session::request::Applied;
 
+const TIME: &str = "timestamptz";
+const TIMES_TYPE: &str = "timestamptz[]";
+const NUMBERS_TYPE: &str = "int8[]";
+
 /// For one order that changes only inline attributes.
 pub(super) fn one_sql(dialect: &Dialect<'_>) -> Sql {
     let types = vec![Type::UUID, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT];
-    call(dialect, &dialect.names.update_one(), types, "NULL, NULL, NULL")
+    call(dialect, &dialect.names.update_one(), types, &[TIME; 3])
 }
 
 /// For orders that change only inline attributes.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let types = vec![IDS, NUMBERS, TIMES, TEXTS, TEXTS];
-    call(dialect, &dialect.names.update(), types, "NULL, NULL, NULL, NULL")
+    call(dialect, &dialect.names.update(), types, &[NUMBERS_TYPE, TIMES_TYPE, TIMES_TYPE, TIMES_TYPE])
 }
 
 /// For any orders.
@@ -41,17 +45,20 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
         IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, IDS, TEXTS, TEXTS, TIMES, IDS,
         TEXTS, TEXTS,
     ];
-    call(dialect, &dialect.names.update_in_full(), types, "NULL, NULL, NULL, NULL")
+    call(dialect, &dialect.names.update_in_full(), types, &[NUMBERS_TYPE, TIMES_TYPE, TIMES_TYPE, TIMES_TYPE])
 }
 
-fn call(dialect: &Dialect<'_>, procedure: &str, types: Vec<Type>, results: &str) -> Sql {
+/// The arguments have exactly the types of the procedure, so no procedure of another role with this name fits better.
+fn call(dialect: &Dialect<'_>, procedure: &str, types: Vec<Type>, results: &[&str]) -> Sql {
     let parameters: Vec<String> = (1..=types.len()).map(|number| format!("${number}")).collect();
     let (parameters, channel) = (parameters.join(", "), dialect.channel());
     let (idle_timeout, wait) = (super::interval(dialect.config.idle_timeout), dialect.row_lock_wait());
     let policies_active = dialect.policies_active();
+    let results =
+        results.iter().map(|name| format!("NULL::pg_catalog.{name}")).collect::<Vec<_>>().join(", ");
     Sql {
         text: format!(
-            "CALL {procedure}({parameters}, '{channel}', {idle_timeout}, {wait}, {policies_active}, {results}, {SERVER})"
+            "CALL {procedure}({parameters}, '{channel}'::pg_catalog.text, {idle_timeout}, {wait}::pg_catalog.text, {policies_active}, {results}, {SERVER})"
         ),
         types,
     }

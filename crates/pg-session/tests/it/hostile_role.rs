@@ -122,6 +122,15 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
     surface(&a, &b).await;
     // And over pools of our own.
     let (a, b) = (world.node_with(config.clone()).await, world.node_with(config).await);
+    // Before these nodes have sent a login, the role creates a function that untyped arguments would fit better.
+    let overload = format!(
+        "GRANT CREATE ON SCHEMA {schema} TO {role}; SET ROLE {role};
+         CREATE FUNCTION {schema}.session_make_room(uuid[], text, int4, boolean, interval)
+             RETURNS TABLE (user_id uuid, admitted boolean, evicted uuid[]) LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
+         RESET ROLE"
+    );
+    admin.batch_execute(&overload).await.unwrap();
     surface(&a, &b).await;
 }
 

@@ -1,6 +1,7 @@
 //! A listener that cannot connect. A mistake in its configuration is an error of `connect` that names the setting; an outage
 //! is waited for; both are in the status.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use pg_session::{Config, Error, ErrorKind, SessionManager};
@@ -46,6 +47,37 @@ async fn refusing(code: &str, message: &str) -> String {
             client.write_u8(b'E').await.unwrap();
             client.write_i32(i32::try_from(fields.len()).unwrap() + 4).await.unwrap();
             client.write_all(fields.as_bytes()).await.unwrap();
+        }
+    });
+    format!("postgres://postgres@127.0.0.1:{port}/postgres")
+}
+
+/// A pooler like RDS Proxy: it refuses command-line options in the startup packet, and passes on everything else. Returns
+/// the URL.
+pub async fn refusing_options(server: SocketAddr) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let fields = b"SFATAL\0VFATAL\0C0A000\0MRDS Proxy currently doesn't support command-line options.\0\0";
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut packet = startup_packet(&mut client).await;
+                if packet == TLS_REQUEST {
+                    client.write_u8(b'N').await.unwrap();
+                    packet = startup_packet(&mut client).await;
+                }
+                if packet.windows(9).any(|bytes| bytes == b"\0options\0") {
+                    client.write_u8(b'E').await.unwrap();
+                    client.write_i32(i32::try_from(fields.len()).unwrap() + 4).await.unwrap();
+                    client.write_all(fields).await.unwrap();
+                    return;
+                }
+                let mut server = TcpStream::connect(server).await.unwrap();
+                server.write_i32(i32::try_from(packet.len()).unwrap() + 4).await.unwrap();
+                server.write_all(&packet).await.unwrap();
+                // Ends with either side.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
         }
     });
     format!("postgres://postgres@127.0.0.1:{port}/postgres")

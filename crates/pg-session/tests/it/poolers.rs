@@ -9,6 +9,7 @@ use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, S
 use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
+use crate::listener_refused::refusing_options;
 use crate::statement_modes::story;
 use crate::support::{World, eventually};
 
@@ -196,6 +197,15 @@ async fn pool_that_moves_behind_a_pooler_stops_preparing() {
     assert!(node.delete(session.id()).await.unwrap());
     let found = prepared(&shared.url()).await;
     assert!(found.is_empty(), "{found:?}");
+}
+
+#[tokio::test]
+async fn own_pool_works_behind_pooler_that_refuses_options() {
+    let world = World::new();
+    let url = refusing_options(world.addr()).await;
+    let node = connect(config(&world, StatementMode::Auto), Scope::Own, &url, &world.url).await.unwrap();
+    in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
+    assert!(node.delete(node.create(1).await.unwrap().id()).await.unwrap());
 }
 
 #[tokio::test]

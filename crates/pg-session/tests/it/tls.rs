@@ -110,6 +110,7 @@ impl Case {
         let mode = match (self.mode, self.roots) {
             (None, Some("system")) => "verify-full",
             (Some(mode), Some("system")) if mode != "verify-full" => return Outcome::Invalid,
+            (Some("verify-ca"), None) => return Outcome::Invalid,
             (mode, _) => mode.unwrap_or("prefer"),
         };
         let is_encrypted = self.server != "without TLS";
