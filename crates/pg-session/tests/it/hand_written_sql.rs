@@ -59,7 +59,7 @@ impl Observer {
     }
 }
 
-/// What the client is told: the code and the hint.
+/// What the client receives: the code and the hint.
 fn rejection(error: &Error) -> (String, String) {
     let error = error.as_db_error().expect("an error of the server");
     (error.code().code().to_owned(), error.hint().unwrap_or_default().to_owned())
