@@ -23,6 +23,7 @@ pub mod node;
 pub mod policy;
 pub mod promise;
 pub mod reading;
+pub mod registry;
 pub mod servers;
 pub mod tally;
 pub mod version;
