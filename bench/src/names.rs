@@ -1,10 +1,11 @@
 //! The names of workloads, their cases and their contenders, as the reports show them.
 
 /// Every workload, in the order in which they run. Those that share a table of a million sessions come first.
-pub(crate) const WORKLOADS: [&str; 14] = [
+pub(crate) const WORKLOADS: [&str; 15] = [
     hit::NAME,
     update_rows::NAME,
     read::NAME,
+    request::NAME,
     cold::NAME,
     update::NAME,
     update_big::NAME,
@@ -36,6 +37,8 @@ pub(crate) mod contenders {
     pub(crate) const REDIS_FSYNC_POOL: &str = "redis fsync, pool of 32";
     pub(crate) const REDIS_FSYNC_PUBLISH: &str = "redis fsync, publish, multiplexed";
     pub(crate) const REDIS_FSYNC_PUBLISH_POOL: &str = "redis fsync, publish, pool of 32";
+    pub(crate) const REDIS_PROMISES: &str = "redis fsync, version and publish, multiplexed";
+    pub(crate) const REDIS_PROMISES_POOL: &str = "redis fsync, version and publish, pool of 32";
     pub(crate) const TOWER: &str = "tower-sessions sqlx";
     pub(crate) const TOWER_MOKA: &str = "tower-sessions sqlx + moka";
 }
@@ -53,6 +56,11 @@ pub(crate) mod update_rows {
 
 pub(crate) mod read {
     pub(crate) const NAME: &str = "read";
+}
+
+pub(crate) mod request {
+    pub(crate) const NAME: &str = "request";
+    pub(crate) const UNIFORM: &str = "uniform";
 }
 
 pub(crate) mod cold {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::book::{Book, Metric, Series, Spread};
-use crate::names::{contenders as name, memory, nodes, notify, propagation, update_big, update_rows};
+use crate::names::{contenders as name, memory, nodes, notify, propagation, request, update_big, update_rows};
 
 /// One contender of one case of one workload.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,10 @@ const fn hit(contender: &'static str) -> Entry {
     entry("hit", "uniform", contender)
 }
 
+const fn request(contender: &'static str) -> Entry {
+    entry("request", request::UNIFORM, contender)
+}
+
 const fn update(case: &'static str, contender: &'static str) -> Entry {
     entry("update", case, contender)
 }
@@ -96,6 +100,22 @@ pub(crate) const RATIOS: &[Ratio] = &[
         target: Target::AtLeast(1.6),
     },
     Ratio {
+        name: "request_vs_jwt_hs256",
+        case: "1 000 users, 1 thread",
+        metric: Metric::NanosEach,
+        above: &[request("ours, 1k users, 1 thread")],
+        below: &[request("JWT HS256, 1k users, 1 thread")],
+        target: Target::AtMost(0.35),
+    },
+    Ratio {
+        name: "request_vs_jwt_hs256",
+        case: "100 000 users, 1 thread",
+        metric: Metric::NanosEach,
+        above: &[request("ours, 100k users, 1 thread")],
+        below: &[request("JWT HS256, 100k users, 1 thread")],
+        target: Target::AtMost(0.9),
+    },
+    Ratio {
         name: "hit_vs_redis",
         case: "1 000 sessions, 1 in flight",
         metric: Metric::PerSecond,
@@ -125,6 +145,28 @@ pub(crate) const RATIOS: &[Ratio] = &[
         metric: Metric::PerSecond,
         above: &[update("256 in flight", name::OURS)],
         below: &[update("256 in flight", name::REDIS_FSYNC), update("256 in flight", name::REDIS_FSYNC_POOL)],
+        target: Target::AtLeast(1.0),
+    },
+    Ratio {
+        name: "update_vs_redis_same_promises",
+        case: "64 in flight",
+        metric: Metric::PerSecond,
+        above: &[update("64 in flight", name::OURS)],
+        below: &[
+            update("64 in flight", name::REDIS_PROMISES),
+            update("64 in flight", name::REDIS_PROMISES_POOL),
+        ],
+        target: Target::AtLeast(1.2),
+    },
+    Ratio {
+        name: "update_vs_redis_same_promises",
+        case: "256 in flight",
+        metric: Metric::PerSecond,
+        above: &[update("256 in flight", name::OURS)],
+        below: &[
+            update("256 in flight", name::REDIS_PROMISES),
+            update("256 in flight", name::REDIS_PROMISES_POOL),
+        ],
         target: Target::AtLeast(1.0),
     },
     Ratio {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, Pipeline};
+use redis::{FromRedisValue, Pipeline, Script};
 
 use super::pool::{CONNECTIONS, Pool};
 use super::{Peer, Stored};
@@ -18,6 +18,8 @@ use crate::servers::{Listener, Redis};
 const LIFETIME_SECONDS: i64 = 30 * 24 * 3_600;
 /// Sessions that one pipeline fills in.
 const CHUNK: usize = 1_000;
+/// The field that holds the version, if sessions have one.
+const VERSION: &str = "version";
 /// Where updates are published, if they are.
 pub(crate) const CHANNEL: &str = "sessions";
 
@@ -36,7 +38,19 @@ pub(crate) enum Announce {
     No,
     /// HSET and PUBLISH in one pipeline.
     Published,
+    /// What our updates promise: see [`UPDATE`].
+    Versioned,
 }
+
+/// Updates a session only if it exists and has the version that the update was made from. Increments the version, and
+/// publishes it.
+const UPDATE: &str = "
+    local version = redis.call('HGET', KEYS[1], 'version')
+    if not version or version ~= ARGV[1] then return 0 end
+    local new = string.format('%d', version + 1)
+    redis.call('HSET', KEYS[1], 'version', new, ARGV[2], ARGV[3])
+    redis.call('PUBLISH', ARGV[4], KEYS[1] .. '.' .. new)
+    return 1";
 
 enum Wire {
     Multiplexed(MultiplexedConnection),
@@ -48,6 +62,7 @@ pub(crate) struct RedisPeer {
     wire: Wire,
     payload: Payload,
     announce: Announce,
+    script: Script,
     sessions: usize,
     created: AtomicU64,
     /// A subscriber of the channel, as each of our nodes is.
@@ -75,17 +90,27 @@ impl RedisPeer {
             }
         };
         let mut listener = None;
-        if announce == Announce::Published {
+        if announce != Announce::No {
             listener = Some(database.subscribe(CHANNEL).await?);
         }
-        let peer =
-            Self { wire, payload, announce, sessions, created: AtomicU64::new(0), _listener: listener };
+        let peer = Self {
+            wire,
+            payload,
+            announce,
+            script: Script::new(UPDATE),
+            sessions,
+            created: AtomicU64::new(0),
+            _listener: listener,
+        };
         peer.fill_in().await?;
         Ok(peer)
     }
 
     async fn fill_in(&self) -> anyhow::Result<()> {
-        let attributes = self.payload.attributes();
+        let mut attributes = self.payload.attributes();
+        if self.announce == Announce::Versioned {
+            attributes.push((VERSION.to_owned(), "1".to_owned()));
+        }
         for begin in (0..self.sessions).step_by(CHUNK) {
             let mut pipeline = redis::pipe();
             for session in begin..(begin + CHUNK).min(self.sessions) {
@@ -137,6 +162,17 @@ impl Peer for RedisPeer {
                 pipeline.hset(&key, COUNTER, value).ignore().publish(CHANNEL, &key).ignore();
                 self.send::<()>(&pipeline).await?;
             }
+            Announce::Versioned => {
+                // Each update adds one to the version, which was 1.
+                let mut update = self.script.key(&key);
+                update.arg(count).arg(COUNTER).arg(value).arg(CHANNEL);
+                let updated: i64 = match &self.wire {
+                    Wire::Multiplexed(connection) => update.invoke_async(&mut connection.clone()).await,
+                    Wire::Pooled(pool) => update.invoke_async(&mut *pool.get().await?).await,
+                }
+                .context("Redis")?;
+                ensure!(updated == 1, "an update was made from another version");
+            }
         }
         Ok(())
     }
@@ -155,10 +191,10 @@ impl Peer for RedisPeer {
         for begin in (0..self.sessions).step_by(CHUNK) {
             let mut pipeline = redis::pipe();
             for session in begin..(begin + CHUNK).min(self.sessions) {
-                pipeline.hget(key_of(session), COUNTER);
+                pipeline.hmget(key_of(session), &[COUNTER, VERSION]);
             }
-            for value in self.send::<Vec<String>>(&pipeline).await? {
-                stored.push(Stored { count: value.parse()?, version: None });
+            for (count, version) in self.send::<Vec<(String, Option<u64>)>>(&pipeline).await? {
+                stored.push(Stored { count: count.parse()?, version });
             }
         }
         Ok(stored)

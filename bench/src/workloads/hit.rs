@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, ensure};
 use pg_session::{SessionId, SessionManager};
 use quick_cache::sync::Cache;
 use rand::SeedableRng;
@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 
 use super::lineup::{self, parts};
 use super::million::Million;
-use crate::book::{Figures, Metric};
+use super::threads::{Done, STRIDE, on_threads};
 use crate::contest::{Bench, Contest};
 use crate::drive::{Crew, Op};
 use crate::names::hit::{NAME, UNIFORM};
@@ -34,8 +34,6 @@ const ZIPF: &str = "zipf";
 const ZIPF_EXPONENT: f64 = 0.99;
 /// Reads in the list that is walked: more than any contender makes of it between two looks at the clock.
 const DRAWS: usize = 1 << 19;
-/// Reads between two looks at whether the turn is over.
-const STRIDE: usize = 4_096;
 
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 /// Sessions that Redis and tower-sessions have; how many does not matter to them.
@@ -185,35 +183,7 @@ fn draw(ids: &[SessionId], case: &str, seed: u64) -> anyhow::Result<Arc<[Session
     Ok(draws)
 }
 
-/// Reads made and the time that they took.
-type Reads = (usize, Duration);
-
-/// Runs `reads` on that many threads of their own and adds up what they did.
-fn on_threads(
-    threads: usize,
-    reads: impl Fn(usize) -> anyhow::Result<Reads> + Sync,
-) -> anyhow::Result<Figures> {
-    let reads = &reads;
-    let done: Vec<anyhow::Result<Reads>> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || reads(thread))).collect();
-        running
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow!("a reading thread panicked"))?)
-            .collect()
-    });
-    let mut per_second = 0.0;
-    for reads in done {
-        let (count, elapsed) = reads?;
-        #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let count = count as f64;
-        per_second += count / elapsed.as_secs_f64();
-    }
-    #[allow(clippy::cast_precision_loss, reason = "one or two")]
-    let threads = threads as f64;
-    Ok(vec![(Metric::NanosEach, threads * 1e9 / per_second), (Metric::PerSecond, per_second)])
-}
-
-async fn read_ours(manager: &SessionManager, draws: &[SessionId], span: Duration) -> anyhow::Result<Reads> {
+async fn read_ours(manager: &SessionManager, draws: &[SessionId], span: Duration) -> anyhow::Result<Done> {
     let begun = Instant::now();
     let mut count = 0;
     for stride in draws.chunks_exact(STRIDE).cycle() {
@@ -234,7 +204,7 @@ async fn read_untouched(
     manager: &SessionManager,
     draws: &[SessionId],
     span: Duration,
-) -> anyhow::Result<Reads> {
+) -> anyhow::Result<Done> {
     let begun = Instant::now();
     let mut count = 0;
     for stride in draws.chunks_exact(STRIDE).cycle() {
@@ -254,7 +224,7 @@ fn read_bare(
     cache: &Cache<SessionId, Arc<u64>>,
     draws: &[SessionId],
     span: Duration,
-) -> anyhow::Result<Reads> {
+) -> anyhow::Result<Done> {
     let begun = Instant::now();
     let mut count = 0;
     for stride in draws.chunks_exact(STRIDE).cycle() {

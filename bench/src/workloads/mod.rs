@@ -12,7 +12,9 @@ pub(crate) mod nodes;
 pub(crate) mod notify;
 pub(crate) mod propagation;
 mod read;
+mod request;
 mod start;
+mod threads;
 mod touch;
 mod update;
 pub(crate) mod update_big;
@@ -49,6 +51,7 @@ async fn run(name: &str, bench: &mut Bench, million: &mut Million) -> anyhow::Re
         names::hit::NAME => Box::pin(hit::run(bench, million)).await,
         names::update_rows::NAME => Box::pin(update_rows::run(bench, million)).await,
         names::read::NAME => Box::pin(read::run(bench)).await,
+        names::request::NAME => Box::pin(request::run(bench)).await,
         names::cold::NAME => Box::pin(cold::run(bench)).await,
         names::update::NAME => Box::pin(update::run(bench)).await,
         names::update_big::NAME => Box::pin(update_big::run(bench)).await,

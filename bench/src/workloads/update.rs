@@ -49,6 +49,8 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         lineup.enter_redis(&redis.durable, durable, Announce::No).await?;
         let published = [lineup::REDIS_FSYNC_PUBLISH, lineup::REDIS_FSYNC_PUBLISH_POOL];
         lineup.enter_redis(&redis.durable, published, Announce::Published).await?;
+        let promised = [lineup::REDIS_PROMISES, lineup::REDIS_PROMISES_POOL];
+        lineup.enter_redis(&redis.durable, promised, Announce::Versioned).await?;
     }
     lineup
         .enter(lineup::TOWER, async |payload, sessions| {
