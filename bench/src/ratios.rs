@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use crate::book::{Book, Metric, Series, Spread};
-use crate::names::{contenders as name, memory, nodes, notify, propagation, request, update_big, update_rows};
+use crate::names::{
+    contenders as name, memory, nodes, notify, propagation, request, update_big, update_rows,
+};
 
 /// One contender of one case of one workload.
 #[derive(Clone, Copy, Debug)]

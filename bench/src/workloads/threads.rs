@@ -20,10 +20,7 @@ pub(super) fn on_threads(
     let work = &work;
     let all: Vec<anyhow::Result<Done>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
-        running
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
-            .collect()
+        running.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?).collect()
     });
     let mut per_second = 0.0;
     for done in all {
