@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
+use super::blocked::BlockedStatement;
 use super::error::{LockError, failed};
 use super::fence::Fence;
 use super::lease::Lease;
@@ -19,7 +21,7 @@ use crate::clock::Tick;
 use crate::error::Error;
 use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
-use crate::postgres::lock::Acquired;
+use crate::postgres::lock::{Acquired, Needs};
 use crate::retry::{LOCK_FREE_WAKES, LOCK_PAUSE, LOCK_TRIES_MAX, LOCK_WAKE_PAUSE};
 
 type Reply = oneshot::Sender<Result<Lease, LockError>>;
@@ -76,10 +78,10 @@ impl Attempt {
     }
 
     async fn take(&mut self, reply: &mut Reply) -> Result<Grant, LockError> {
-        if self.wait.is_zero() {
-            return self.ask().await.map_err(|refusal| refusal.error);
-        }
         let place = self.waiters.enter(self.row.key.topic());
+        if self.wait.is_zero() {
+            return self.ask(&place, reply).await.map_err(|refusal| refusal.error);
+        }
         let stop = self.row.stop.clone();
         let mut over = std::pin::pin!(sleep(self.wait));
         let turn = tokio::select! {
@@ -92,7 +94,7 @@ impl Attempt {
         loop {
             // Asks once more at the end of the wait: a release may just have been missed.
             let last = turn.is_none() || over.is_elapsed();
-            let refusal = match self.ask().await {
+            let refusal = match self.ask(&place, reply).await {
                 Ok(grant) => return Ok(grant),
                 Err(refusal) => refusal,
             };
@@ -108,10 +110,19 @@ impl Attempt {
     }
 
     /// Asks the database, again if another transaction got in the way.
-    async fn ask(&mut self) -> Result<Grant, Refusal> {
-        let LeaseRow { core, key, owner, .. } = &self.row;
+    async fn ask(&mut self, place: &Place, reply: &mut Reply) -> Result<Grant, Refusal> {
+        let LeaseRow { core, key, owner, stop, .. } = &self.row;
         let clock = &core.policy.clock;
-        for _ in 0..LOCK_TRIES_MAX {
+        let blocked_max = core.database.blocked_max();
+        let mut blocked = BlockedStatement::new(&self.row, Needs::SessionAndLock, blocked_max);
+        let _statement = tokio::select! {
+            statement = timeout(blocked_max, place.statement()) => {
+                statement.map_err(|_| refusal(Failure::blocked(blocked_max)))?
+            }
+            () = abandoned(reply, stop) => return Err(given_up()),
+        };
+        let mut tries = 0;
+        while tries < LOCK_TRIES_MAX {
             let sent = clock.now();
             match core.database.acquire_lock(key, *owner, self.label.as_deref(), self.lease).await {
                 Ok(Acquired::Taken { fence }) => {
@@ -130,15 +141,35 @@ impl Attempt {
                     return Err(Refusal { error: LockError::SessionGone, pause: None });
                 }
                 Ok(Acquired::Moved) => {}
+                Err(failure) if failure.verdict == Verdict::Blocked => {
+                    tokio::select! {
+                        free = blocked.until_free() => free.map_err(refusal)?,
+                        () = abandoned(reply, stop) => return Err(given_up()),
+                    }
+                    continue;
+                }
                 Err(failure) => {
                     self.in_doubt |= failure.verdict == Verdict::Unknown;
                     return Err(refusal(failure));
                 }
             }
+            tries += 1;
         }
         let error = LockError::Held { until: clock.database_now().into() };
         Err(Refusal { error, pause: Some(LOCK_PAUSE) })
     }
+}
+
+/// Until nobody reads the answer, or the node goes down.
+async fn abandoned(reply: &mut Reply, stop: &CancellationToken) {
+    tokio::select! {
+        () = reply.closed() => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+fn given_up() -> Refusal {
+    Refusal { error: Error::shutting_down().into(), pause: None }
 }
 
 /// What the server refuses it will refuse again; everything else may pass.

@@ -8,8 +8,9 @@
 //!    └──held by another until the wait's end, session gone, trouble, nobody waits any more──▶ (freeing) ──▶ end
 //! ```
 //!
-//! - [`attempt`] waits and takes, [`waiters`] knows who waits on this node, [`keeper`] renews and frees, [`standing`] is
+//! - [`attempt`] waits and takes, [`waiters`] knows who waits on this node, [`renewal`] renews and frees, [`lease_state`] is
 //!   what guard and keeper share, [`lease`] is the guard.
+//! - A statement whose row another transaction has locked holds no connection; see [`blocked`].
 //! - The lease's end on this node is counted from *before* the statement that granted it was sent: it comes before its
 //!   end in the database, whatever the network did.
 //! - An outcome that is not known is never a success. What may have been taken is given back.
@@ -19,6 +20,7 @@
 //! No fairness is promised: waiters of one node take turns in their order, nodes race.
 
 mod attempt;
+mod blocked;
 mod command;
 mod error;
 mod fence;
@@ -37,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::attempt::Attempt;
+use self::blocked::RETRIES_MAX;
 pub use self::error::LockError;
 pub use self::fence::Fence;
 pub use self::lease::Lease;
@@ -63,6 +66,8 @@ pub(crate) struct Locks {
     core: Arc<Core>,
     waiters: Arc<Waiters>,
     slots: Arc<Semaphore>,
+    /// Of statements whose rows were locked.
+    retries: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -83,6 +88,7 @@ impl Locks {
             core: Arc::clone(core),
             waiters,
             slots: Arc::new(Semaphore::new(LOCKS_MAX)),
+            retries: Arc::new(Semaphore::new(RETRIES_MAX)),
             tasks: tasks.clone(),
             stop: stop.clone(),
         }
@@ -101,6 +107,7 @@ impl Locks {
             stop: self.stop.clone(),
             key: request.key,
             owner: Uuid::new_v4(),
+            retries: Arc::clone(&self.retries),
         };
         let waiters = Arc::clone(&self.waiters);
         let attempt = Attempt::new(row, waiters, request.label, request.lease, request.wait);

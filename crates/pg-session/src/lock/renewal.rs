@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::blocked::BlockedStatement;
 use super::command::LeaseCommand;
 use super::error::{LockError, failed};
 use super::fence::Fence;
@@ -23,7 +24,8 @@ use crate::clock::Tick;
 use crate::core::Core;
 use crate::error::Error;
 use crate::lock_key::LockKey;
-use crate::postgres::lock::Freed;
+use crate::postgres::failure::{Failure, Verdict};
+use crate::postgres::lock::{Freed, Needs};
 use crate::retry::{RELEASE, RENEWAL_PAUSE_PART};
 
 /// A renewal each third of the lease: two may fail before the lease ends.
@@ -37,6 +39,8 @@ pub(super) struct LeaseRow {
     pub(super) stop: CancellationToken,
     pub(super) key: LockKey,
     pub(super) owner: Uuid,
+    /// Of the node; see [`blocked`](super::blocked).
+    pub(super) retries: Arc<Semaphore>,
 }
 
 /// When a lease ends that was asked for by a statement sent at `sent`.
@@ -124,10 +128,21 @@ impl Keeper {
             return Err(LockError::Expired);
         }
         let clock = &self.row.core.policy.clock;
-        let sent = clock.now();
         let timeout = (self.lease / RENEWALS_PER_LEASE).min(remaining);
         let LeaseRow { core, key, owner, .. } = &self.row;
-        let outcome = match core.database.renew_lock(key, *owner, self.lease, timeout).await {
+        let mut blocked = BlockedStatement::new(&self.row, Needs::Lock, timeout);
+        let (sent, outcome) = loop {
+            let sent = clock.now();
+            let outcome = core.database.renew_lock(key, *owner, self.lease, timeout).await;
+            if !outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::Blocked) {
+                break (sent, outcome);
+            }
+            if let Err(failure) = blocked.until_free().await {
+                break (sent, Err(failure));
+            }
+        };
+        drop(blocked);
+        let outcome = match outcome {
             Ok(true) if self.standing.renew(end_of(sent, self.lease)) => {
                 self.next = sent.plus(self.lease / RENEWALS_PER_LEASE);
                 return Ok(());
@@ -168,8 +183,7 @@ impl Keeper {
     async fn release(&mut self, reply: oneshot::Sender<Result<(), LockError>>) {
         // A lease that a shutdown ended was the holder's until now.
         let held = self.standing.is_held() || self.standing.loss() == Some(Loss::Shutdown);
-        let LeaseRow { core, key, owner, .. } = &self.row;
-        let answer = match core.database.release_lock(key, *owner).await {
+        let answer = match self.row.release().await {
             Ok(Freed::Live) if held => Ok(()),
             Ok(Freed::Live | Freed::Expired) => Err(LockError::Expired),
             Ok(Freed::NotOwned) => Err(LockError::NotHeld),
@@ -191,13 +205,25 @@ impl Drop for Keeper {
 }
 
 impl LeaseRow {
+    /// Frees the lock, once its row can be written.
+    async fn release(&self) -> Result<Freed, Failure> {
+        let Self { core, key, owner, .. } = self;
+        let mut blocked = BlockedStatement::new(self, Needs::Lock, core.database.blocked_max());
+        loop {
+            match core.database.release_lock(key, *owner).await {
+                Err(failure) if failure.verdict == Verdict::Blocked => blocked.until_free().await?,
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Gives back what is or may be taken, for at most `lease`, after which it is free anyway.
     pub(super) async fn free(&self, lease: Duration) {
-        let Self { core, stop, key, owner } = self;
+        let Self { core, stop, key, .. } = self;
         let end = core.policy.clock.now().plus(lease);
         let mut pause = RELEASE.first;
         loop {
-            let failure = match core.database.release_lock(key, *owner).await {
+            let failure = match self.release().await {
                 Ok(freed) => return debug!(lock = key.name(), ?freed, "gave a lock back"),
                 Err(failure) => failure,
             };

@@ -37,6 +37,9 @@ struct Entry {
 #[derive(Debug)]
 struct Gate {
     turn: Semaphore,
+    /// For the statements of those that wait and those that do not: one at a time. In the database they would wait for
+    /// the same row, each with a connection.
+    statement: Semaphore,
     released: Notify,
 }
 
@@ -71,7 +74,11 @@ impl Waiters {
     pub(super) fn enter(self: &Arc<Self>, wake: LockTopic) -> Place {
         let mut gates = self.gates();
         let entry = gates.entry(wake).or_insert_with(|| Entry {
-            gate: Arc::new(Gate { turn: Semaphore::new(1), released: Notify::new() }),
+            gate: Arc::new(Gate {
+                turn: Semaphore::new(1),
+                statement: Semaphore::new(1),
+                released: Notify::new(),
+            }),
             places: 0,
         });
         entry.places += 1;
@@ -91,6 +98,11 @@ impl Place {
     /// Waits for the turn. The semaphore is never closed, so there always is one.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.gate.turn.acquire().await.ok()
+    }
+
+    /// Waits until no other statement of the node takes this lock. The semaphore is never closed.
+    pub(super) async fn statement(&self) -> Option<SemaphorePermit<'_>> {
+        self.gate.statement.acquire().await.ok()
     }
 
     /// Waits for a release, or for what may be one.

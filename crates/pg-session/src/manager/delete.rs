@@ -48,10 +48,11 @@ impl SessionManager {
         self.change_all(BulkChange::Delete(ids)).await
     }
 
-    /// Ends all sessions of all users. Returns how many were alive.
+    /// Ends all sessions of all users. Returns how many were alive. When it returns, all sessions that existed at its start
+    /// are gone. Those that another transaction has locked end last, one by one; a session that is created meanwhile stays.
     ///
     /// # Errors
-    /// See [above](#impl-SessionManager).
+    /// See [above](#impl-SessionManager). [`ErrorKind::Contention`] if some stay locked: the others are gone.
     pub async fn delete_all_sessions(&self) -> Result<u64, Error> {
         self.change_all(BulkChange::DeleteAll(Scope::All)).await
     }

@@ -93,7 +93,8 @@ impl<'a> IntoIterator for &'a Page {
 /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the database cannot be reached,
 /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if a listing is not answered in time. For changes,
 /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the answer never came, and
-/// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) if too many writes wait.
+/// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) if too many writes wait. [`ErrorKind::Contention`](crate::ErrorKind::Contention)
+/// if another transaction keeps some of the sessions locked: the others are changed.
 ///
 /// # Cancel safety
 /// Dropping the future of a listing loses nothing. **Dropping that of a change does not undo what was submitted.**

@@ -133,7 +133,8 @@ impl From<Holding> for LockHolder {
 /// # Errors
 /// Awaiting it fails with [`LockError::Held`] if another holder has the lock until the end of the wait,
 /// [`LockError::SessionGone`] if it is a lock of a session that has ended, [`LockError::Failed`] for a name, label,
-/// lease or wait out of bounds ([`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument)), if the database could not be asked until the end of the wait, if its answer
+/// lease or wait out of bounds ([`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument)), if the database could not be asked until the end of the wait, if another
+/// transaction keeps the lock's row or its session locked for `query_timeout` ([`ErrorKind::Contention`](crate::ErrorKind::Contention)), if its answer
 /// never came ([`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): what may have been taken is being given back), and if the node holds or
 /// waits for 10 000 locks ([`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded)).
 ///

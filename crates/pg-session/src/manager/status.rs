@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::SessionManager;
 use crate::cache::CacheStats;
+use crate::clock::wall_now;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::trust::TrustState;
 use crate::loader::LoadStats;
@@ -26,6 +27,8 @@ pub struct Status {
     pub writes: WriteStats,
     /// Sessions whose last access waits to be written.
     pub touches_waiting: usize,
+    /// Locks that this node holds, waits for, or gives back.
+    pub locks: usize,
     /// Flushes of last accesses that failed since the manager's start; what they could not write waits.
     pub touch_failures: u64,
 }
@@ -44,6 +47,7 @@ impl SessionManager {
             loads: node.loader.stats(),
             writes: node.writer.stats(),
             touches_waiting: node.touches.waiting_count(),
+            locks: node.locks.count(),
             touch_failures: node.touches.failure_count(),
         }
     }
@@ -71,6 +75,21 @@ impl SessionManager {
     #[must_use]
     pub fn database_time(&self) -> SystemTime {
         self.0.core.policy.clock.database_now().into()
+    }
+
+    /// A time by this machine's clock as a time by the database's clock. For times that other libraries made from the machine's
+    /// clock. The difference of the clocks counts in whole seconds, so a time is the same after the way there and back.
+    ///
+    /// A time that is out of range comes back as it is.
+    #[must_use]
+    pub fn to_database_time(&self, node_time: SystemTime) -> SystemTime {
+        moved(node_time, wall_now(), self.database_time())
+    }
+
+    /// The reverse of [`to_database_time`](SessionManager::to_database_time).
+    #[must_use]
+    pub fn to_node_time(&self, database_time: SystemTime) -> SystemTime {
+        moved(database_time, self.database_time(), wall_now())
     }
 
     /// Sends a notification through the pool and waits until this node's listener receives it. Then this node has handled
@@ -119,4 +138,15 @@ fn not_proved(what: &str, cause: Option<Arc<Error>>) -> Error {
         Some(cause) => error.with_source(cause.to_string()),
         None => error,
     }
+}
+
+/// Adds the difference of two clocks that were read at the same time, to the nearest second.
+fn moved(time: SystemTime, from: SystemTime, to: SystemTime) -> SystemTime {
+    let seconds =
+        |difference: Duration| Duration::from_secs((difference + Duration::from_millis(500)).as_secs());
+    let moved = match to.duration_since(from) {
+        Ok(later) => time.checked_add(seconds(later)),
+        Err(earlier) => time.checked_sub(seconds(earlier.duration())),
+    };
+    moved.unwrap_or(time)
 }

@@ -1,15 +1,16 @@
 //! Clean-up: frees the space of what has already ended. Nothing depends on it: an expired session is never returned,
 //! updated or extended, cleaned up or not.
 //!
-//! Each statement takes a small batch, skips rows that another client has locked, and does nothing while another node
-//! is cleaning. Deletions are notified like any other, so that the nodes free their memory, too.
+//! Each statement takes a small batch, skips sessions that another client has locked, with an attribute or a lock of theirs,
+//! and does nothing while another node is cleaning. Deletions are notified like any other, so that the nodes free their memory, too.
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::notify::deleted;
-use super::{Database, Dialect, LIBRARY, Sql, unexpected};
+use super::row_locks::{locked_attributes, locked_locks};
+use super::{Database, Dialect, Sql, unexpected, waits_at_most_until_deleted};
 
 /// What one statement cleaned.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +32,10 @@ pub(crate) struct Page {
 /// One cleaner at a time in the cluster: a lock that ends with the statement's transaction, so that neither a pooler
 /// nor a dead node can keep it.
 fn leader(dialect: &Dialect<'_>) -> String {
-    let channel = dialect.channel();
+    let (channel, brief) = (dialect.channel(), waits_at_most_until_deleted(&dialect.row_lock_wait()));
     format!(
         "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('{channel}/clean', 0)) AS mine
-         WHERE {LIBRARY}"
+         WHERE {brief}"
     )
 }
 
@@ -47,12 +48,19 @@ fn without_retired_ids(dialect: &Dialect<'_>) -> String {
     )
 }
 
+/// Those of the locked sessions whose attributes and locks are free as well: the trigger deletes them.
+fn free(dialect: &Dialect<'_>) -> String {
+    let of = "SELECT d.id FROM to_evict d";
+    let (attributes, locks) = (locked_attributes(dialect, of), locked_locks(dialect, of));
+    format!("({of} EXCEPT ({attributes} UNION ALL {locks}))")
+}
+
 /// Sessions past their absolute limit, oldest first, by the index on `expires_at`.
 pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, leader) = (dialect.now, leader(dialect));
     let alone = without_retired_ids(dialect);
-    let notified = deleted(dialect, "SELECT id FROM gone");
+    let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone"));
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
@@ -61,7 +69,7 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE (SELECT mine FROM leader) AND s.expires_at::pg_catalog.timestamptz <= {now} AND {alone}
                  ORDER BY s.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
              ), gone AS (
-                 DELETE FROM {sessions} s USING to_evict d WHERE s.id = d.id RETURNING s.id
+                 DELETE FROM {sessions} s USING {free} d WHERE s.id = d.id RETURNING s.id
              ), notified AS MATERIALIZED ({notified})
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
                     (SELECT pg_catalog.count(*) FROM notified) AS notified"
@@ -75,7 +83,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (live, leader) = (dialect.live("s"), leader(dialect));
     let alone = without_retired_ids(dialect);
-    let notified = deleted(dialect, "SELECT id FROM gone");
+    let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone"));
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
@@ -86,7 +94,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE (SELECT mine FROM leader) AND NOT p.live AND NOT {live} AND {alone}
                  ORDER BY s.id FOR UPDATE OF s SKIP LOCKED
              ), gone AS (
-                 DELETE FROM {sessions} s USING to_evict d WHERE s.id = d.id RETURNING s.id
+                 DELETE FROM {sessions} s USING {free} d WHERE s.id = d.id RETURNING s.id
              ), notified AS MATERIALIZED ({notified})
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
                     (SELECT pg_catalog.count(*) FROM notified) AS notified, (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1) AS last,

@@ -145,8 +145,8 @@ impl Failure {
             Verdict::Blocked => {
                 Error::new(
                     ErrorKind::Contention,
-                    "another transaction has locked a row that the write needs, and the write was not made; end that \
-                     transaction (pg_blocking_pids names it), then try again",
+                    "another transaction has locked a row that the write needs, and nothing was written that needs this row; \
+                     end that transaction (pg_blocking_pids names it), then try again",
                 )
                 .with_source(self.error)
             }

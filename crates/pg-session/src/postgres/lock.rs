@@ -1,4 +1,4 @@
-//! Locks in the database: the four statements, each a transaction of its own.
+//! Locks in the database: each statement is a transaction of its own.
 //!
 //! The database's clock decides whether a lock is free. `{now}` moves within a statement and is read after the row
 //! was locked, so one that had to wait judges by the time at which it got the row.
@@ -9,6 +9,9 @@
 //! (`FOR KEY SHARE`) while it writes: it comes before the end of the session, or finds it ended.
 //!
 //! Lock order: session, then lock, as the trigger of a delete has it.
+//!
+//! No statement waits for a locked row for longer than `row_lock_wait`: another client's transaction must not take all
+//! connections of the pool. The caller repeats it; see `lock/blocked.rs`.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,11 +21,20 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::notify::released;
-use super::{Database, Dialect, ON_PRIMARY, Sql, unexpected};
+use super::row_locks::NO_FLUSH;
+use super::{Database, Dialect, LIFTED, ON_PRIMARY, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::lock_key::LockKey;
 use crate::notification::released_payload;
+
+/// The rows that a statement locks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Needs {
+    Lock,
+    /// The session only for a lock of a session.
+    SessionAndLock,
+}
 
 /// What became of an acquisition.
 #[derive(Debug)]
@@ -67,6 +79,7 @@ pub(super) struct Texts {
     renew: Sql,
     release: Sql,
     holder: Sql,
+    locked: Sql,
 }
 
 pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
@@ -75,6 +88,7 @@ pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
         renew: renew(dialect),
         release: release(dialect),
         holder: holder(dialect),
+        locked: locked(dialect),
     }
 }
 
@@ -82,18 +96,19 @@ pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
 fn acquire(dialect: &Dialect<'_>) -> Sql {
     let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
     let (live, visible) = (dialect.live("s"), dialect.visible());
-    let now = dialect.now;
+    let (now, brief) = (dialect.now, dialect.wait_briefly());
     let clock = format!(
         "GREATEST(1, (pg_catalog.date_part('epoch', {now}) * 1000000::pg_catalog.float8)::pg_catalog.int8)"
     );
     Sql {
         text: format!(
             "WITH alive AS MATERIALIZED (
-                 SELECT s.id FROM {sessions} s WHERE s.id = $1 AND s.rotated_to IS NULL AND {live} AND {visible} FOR KEY SHARE
+                 SELECT s.id FROM {sessions} s WHERE s.id = $1 AND s.rotated_to IS NULL AND {live} AND {visible} AND {brief}
+                 FOR KEY SHARE
              ), taken AS (
                  INSERT INTO {locks} AS l (session_id, name, owner, label, fence, acquired_at, expires_at)
                  SELECT $1, $3, $4, $5, {clock}, {now}, {now} + $6::pg_catalog.float8 * interval '1 microsecond'
-                 WHERE $1 IS NULL OR EXISTS (SELECT FROM alive)
+                 WHERE CASE WHEN {brief} THEN $1 IS NULL OR EXISTS (SELECT FROM alive) END
                  ON CONFLICT (scope, name) DO UPDATE
                  SET owner = EXCLUDED.owner,
                      label = EXCLUDED.label,
@@ -118,12 +133,12 @@ fn acquire(dialect: &Dialect<'_>) -> Sql {
 fn renew(dialect: &Dialect<'_>) -> Sql {
     let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
     let live = dialect.live("s");
-    let now = dialect.now;
+    let (now, brief) = (dialect.now, dialect.wait_briefly());
     Sql {
         text: format!(
             "UPDATE {locks} l
              SET expires_at = GREATEST(l.expires_at, {now} + $4::pg_catalog.float8 * interval '1 microsecond')
-             WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND l.expires_at > {now}
+             WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND l.expires_at > {now} AND {brief}
                AND (l.session_id IS NULL
                     OR EXISTS (SELECT FROM {sessions} s WHERE s.id = l.session_id AND {live}))
              RETURNING l.fence"
@@ -132,22 +147,24 @@ fn renew(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// Notifies the waiters of every node, if there was something to free.
+/// Notifies the waiters of every node, if there was something to free. The limit of the wait ends before.
 fn release(dialect: &Dialect<'_>) -> Sql {
     let locks = dialect.names.locks();
-    let now = dialect.now;
+    let (now, brief) = (dialect.now, dialect.wait_briefly());
     let notified = released(dialect, "$4", "freed");
     Sql {
         text: format!(
             "WITH held AS MATERIALIZED (
                  SELECT l.scope, l.name, l.expires_at > {now} AS live
-                 FROM {locks} l WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 FOR NO KEY UPDATE
+                 FROM {locks} l WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND {brief}
+                 FOR NO KEY UPDATE
              ), freed AS (
                  UPDATE {locks} l SET owner = NULL, expires_at = LEAST(l.expires_at, {now})
                  FROM held h WHERE l.scope = h.scope AND l.name = h.name
                  RETURNING h.live
              ), notified AS MATERIALIZED ({notified})
-             SELECT f.live FROM freed f CROSS JOIN (SELECT pg_catalog.count(*) FROM notified) t"
+             SELECT f.live FROM freed f CROSS JOIN (SELECT pg_catalog.count(*) AS notified FROM notified OFFSET 0) t
+             WHERE t.notified >= 0 AND {LIFTED}"
         ),
         types: vec![Type::UUID, Type::TEXT, Type::UUID, Type::TEXT],
     }
@@ -166,7 +183,35 @@ fn holder(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
+/// Whether another transaction has locked the row of the session `$1`, if it is given, or of the lock. Waits for nothing.
+fn locked(dialect: &Dialect<'_>) -> Sql {
+    let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
+    Sql {
+        text: format!(
+            "WITH session AS MATERIALIZED (
+                 SELECT s.id FROM {sessions} s WHERE s.id = $1 AND {NO_FLUSH} FOR KEY SHARE SKIP LOCKED
+             ), lock AS MATERIALIZED (
+                 SELECT l.scope FROM {locks} l WHERE l.scope = $2 AND l.name = $3 AND {NO_FLUSH}
+                 FOR NO KEY UPDATE SKIP LOCKED
+             )
+             SELECT EXISTS (SELECT FROM {sessions} s WHERE s.id = $1) AND NOT EXISTS (SELECT FROM session)
+                 OR EXISTS (SELECT FROM {locks} l WHERE l.scope = $2 AND l.name = $3) AND NOT EXISTS (SELECT FROM lock)"
+        ),
+        types: vec![Type::UUID, Type::UUID, Type::TEXT],
+    }
+}
+
 impl Database {
+    /// Whether another transaction has locked a row that a statement needs.
+    pub(crate) async fn is_lock_blocked(&self, key: &LockKey, needs: Needs) -> Result<bool, Failure> {
+        let session = key.session().map(SessionId::expose).filter(|_| needs == Needs::SessionAndLock);
+        let (scope, name) = (key.scope(), key.name());
+        let rows = self.call(&self.texts.locks.locked, &[&session, &scope, &name]).rows().await;
+        let rows = rows.map_err(Failure::into_unsent_error)?;
+        let row = rows.first().ok_or_else(|| unexpected("no row for a lock"))?;
+        row.try_get(0).map_err(unexpected)
+    }
+
     /// Takes the lock for `owner`, if it is free or already this owner's.
     pub(crate) async fn acquire_lock(
         &self,

@@ -12,10 +12,10 @@
 //! | `create` | `create.rs` `admission.rs` | one statement; keeps the session limit (I7) |
 //! | `update` | `update.rs` `update_inside.rs` `update_call.rs` | applied on its base or not at all (I5, I6) |
 //! | `rotate` | `rotate.rs` | the new row, the retired ids and the locks change together |
-//! | `delete` `delete_all` `delete_others` | `delete.rs` | a session ends under all of its ids, with its notification |
+//! | `delete` `sweep` | `delete.rs` `sweep.rs` | a session ends under all of its ids, with its notification |
 //! | `remove_attribute` | `remove_attribute.rs` | page by page; each changed session gets a version |
 //! | `touch` | `touch.rs` | last accesses move forward only; locked rows are skipped |
-//! | `locked_rows` `locked_sessions` | `row_locks.rs` | waits for nothing |
+//! | `locked_rows` `locked_sessions` `blocked_users` | `row_locks.rs` | waits for nothing |
 //! | `clean_expired` `clean_idle` `clean_attributes` | `clean.rs` | one node at a time, small batches |
 //! | `notify_drop` `notify_changed` `notify_proof` | `notify.rs` | changes no row |
 //! | `acquire_lock` `renew_lock` `release_lock` `lock_holder` | `lock.rs` | a fence never decreases (I8) |
@@ -50,8 +50,9 @@ mod password_file;
 pub(crate) mod pooler;
 mod remove_attribute;
 pub(crate) mod rotate;
-mod row_locks;
+pub(crate) mod row_locks;
 mod successor;
+pub(crate) mod sweep;
 mod tls;
 pub(crate) mod touch;
 pub(crate) mod update;
@@ -131,12 +132,9 @@ struct Texts {
     rotate: Sql,
     successor: Sql,
     delete: Sql,
-    delete_user: Sql,
-    delete_user_but: Sql,
-    delete_group: Sql,
-    delete_all: Sql,
+    sweeps: sweep::Texts,
     having_attribute: Sql,
-    remove_attribute: Sql,
+    remove_attribute: remove_attribute::Texts,
     list_user: Sql,
     list_group: Sql,
     clean_expired: Sql,
@@ -145,6 +143,7 @@ struct Texts {
     touch: Sql,
     locked_rows: Sql,
     locked_sessions: Sql,
+    blocked_users: Sql,
     notify: Sql,
     prove: Sql,
     locks: lock::Texts,
@@ -323,12 +322,9 @@ impl Database {
             rotate: rotate::sql(&dialect),
             successor: successor::sql(&dialect),
             delete: delete::sessions_sql(&dialect),
-            delete_user: delete::owner_sql(&dialect, "user_id", 'u'),
-            delete_user_but: delete::others_sql(&dialect),
-            delete_group: delete::owner_sql(&dialect, "group_id", 'g'),
-            delete_all: delete::all_sql(&dialect),
+            sweeps: sweep::texts(&dialect),
             having_attribute: remove_attribute::found_sql(&dialect),
-            remove_attribute: remove_attribute::sql(&dialect),
+            remove_attribute: remove_attribute::texts(&dialect),
             list_user: load::list_sql(&dialect, "user_id"),
             list_group: load::list_sql(&dialect, "group_id"),
             clean_expired: clean::expired_sql(&dialect),
@@ -337,6 +333,7 @@ impl Database {
             touch: touch::sql(&dialect),
             locked_rows: row_locks::rows_sql(&dialect),
             locked_sessions: row_locks::sessions_sql(&dialect),
+            blocked_users: row_locks::users_sql(&dialect),
             notify: notify::sql(&dialect),
             prove: notify::prove_sql(&dialect),
             locks: lock::texts(&dialect),

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::failure::Failure;
+use super::failure::{Failure, Verdict};
 use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
+use super::row_locks::locked_attributes;
 use super::{Database, Dialect, LIBRARY, LIFTED, Sql, same_length, unexpected, waits_at_most};
 use crate::session::inline;
 
@@ -24,6 +25,8 @@ pub(crate) struct Removed {
     pub(crate) sessions: u64,
     /// Rows that were overtaken and still have it, so that another try is needed.
     pub(crate) conflicts: u64,
+    /// Rows that another transaction has locked, so that another try is needed later.
+    pub(crate) locked: u64,
     /// Where the next page begins; `None` after the last one.
     pub(crate) next: Option<Uuid>,
 }
@@ -48,21 +51,41 @@ pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
+/// For the rows of a page that are free, and for one row, which it waits for.
+#[derive(Debug)]
+pub(super) struct Texts {
+    free: Sql,
+    one: Sql,
+}
+
+pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
+    Texts { free: sql(dialect, "SKIP LOCKED"), one: sql(dialect, "") }
+}
+
+fn sql(dialect: &Dialect<'_>, skip: &str) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let (now, live) = (dialect.now, dialect.live("s"));
     let notified = changed(dialect, "SELECT id, version FROM done");
+    let locked = locked_attributes(dialect, "SELECT f.id FROM free f");
     let mut parameters = Parameters::default();
     let key = parameters.scalar(&Type::TEXT);
     let changes = parameters.unnest(&[IDS, NUMBERS, TEXTS]);
     let brief = waits_at_most(&parameters.scalar(&Type::TEXT));
     Sql {
         text: format!(
-            "WITH done AS (
+            "WITH change AS MATERIALIZED (
+                 SELECT * FROM {changes} AS c (id, base, attributes)
+             ), free AS MATERIALIZED (
+                 SELECT s.id FROM {sessions} s WHERE s.id = ANY (ARRAY (SELECT c.id FROM change c)) AND {brief}
+                 ORDER BY s.id FOR NO KEY UPDATE {skip}
+             ), writable AS MATERIALIZED (
+                 SELECT f.id FROM free f EXCEPT ({locked})
+             ), done AS (
                  UPDATE {sessions} s
                  SET version = s.version + 1, updated_at = {now}, attributes = COALESCE(c.attributes, s.attributes)
-                 FROM {changes} AS c (id, base, attributes)
-                 WHERE s.id = c.id AND s.version = c.base AND {live} AND {brief} AND {LIBRARY}
+                 FROM change c
+                 WHERE s.id = ANY (ARRAY (SELECT w.id FROM writable w)) AND s.id = c.id AND s.version = c.base AND {live}
+                     AND {LIBRARY}
                  RETURNING s.id, s.version, s.rotated_to
              ), removed AS (
                  DELETE FROM {attributes} a USING done d WHERE a.session_id = d.id AND a.key = {key}
@@ -71,6 +94,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              SELECT c.* FROM (
                  SELECT (SELECT pg_catalog.count(*) FROM done) AS done,
                         (SELECT pg_catalog.count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
+                        ARRAY (SELECT c.id FROM change c EXCEPT SELECT w.id FROM writable w) AS locked,
                         (SELECT pg_catalog.count(*) FROM removed) AS removed,
                         (SELECT pg_catalog.count(*) FROM notified) AS notified
                  OFFSET 0
@@ -80,21 +104,44 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
+/// The changes of a page, as columns.
+#[derive(Default)]
+struct Changes {
+    ids: Vec<Uuid>,
+    bases: Vec<i64>,
+    texts: Vec<Option<String>>,
+}
+
+impl Changes {
+    fn one(&self, id: Uuid) -> Option<Self> {
+        let at = self.ids.iter().position(|&other| other == id)?;
+        Some(Self { ids: vec![id], bases: vec![self.bases[at]], texts: vec![self.texts[at].clone()] })
+    }
+}
+
+/// What became of some of them.
+struct Written {
+    done: u64,
+    sessions: u64,
+    locked: Vec<Uuid>,
+}
+
 impl Database {
-    /// Removes the attribute from a page of the user's sessions, beginning behind `after`. Their rows are waited for no longer
-    /// than `wait` each.
+    /// Removes the attribute from a page of the user's sessions, beginning behind `after`. Rows that are locked are left out,
+    /// but for one, which is waited for no longer than `wait`: another one with each try.
     pub(crate) async fn remove_attribute(
         &self,
         user: Uuid,
         key: &str,
         after: Uuid,
         wait: Duration,
+        tries: usize,
     ) -> Result<Removed, Failure> {
         let opening = inline::opening(key);
         let found =
             self.call(&self.texts.having_attribute, &[&user, &key, &opening, &after]).long().rows().await;
         let rows = found.map_err(Failure::into_unsent_error)?;
-        let (mut ids, mut bases, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut changes = Changes::default();
         for row in &rows {
             let read = || {
                 let id: Uuid = row.try_get("id")?;
@@ -105,9 +152,9 @@ impl Database {
             let text = inline::without(text, key).map_err(unexpected)?;
             // What looks like the key may stand in a value.
             if text.is_some() || apart {
-                ids.push(id);
-                bases.push(base);
-                texts.push(text);
+                changes.ids.push(id);
+                changes.bases.push(base);
+                changes.texts.push(text);
             }
         }
         let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PAGE);
@@ -115,18 +162,41 @@ impl Database {
             Some(row) if full => Some(row.try_get("id").map_err(unexpected)?),
             _ => None,
         };
-        if ids.is_empty() {
-            return Ok(Removed { sessions: 0, conflicts: 0, next });
+        if changes.ids.is_empty() {
+            return Ok(Removed { sessions: 0, conflicts: 0, locked: 0, next });
         }
+        let Texts { free, one } = &self.texts.remove_attribute;
+        let Written { done, mut sessions, locked } = self.write(free, key, &changes, wait).await?;
+        let mut still_locked = locked.len() as u64;
+        let conflicts = (changes.ids.len() as u64).saturating_sub(done + still_locked);
+        if let Some(at) = tries.checked_rem(locked.len())
+            && let Some(change) = changes.one(locked[at])
+        {
+            match self.write(one, key, &change, wait).await {
+                Ok(written) => {
+                    sessions += written.sessions;
+                    still_locked -= written.done;
+                }
+                Err(failure) if failure.verdict == Verdict::Blocked => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(Removed { sessions, conflicts, locked: still_locked, next })
+    }
+
+    async fn write(
+        &self,
+        sql: &Sql,
+        key: &str,
+        changes: &Changes,
+        wait: Duration,
+    ) -> Result<Written, Failure> {
+        let Changes { ids, bases, texts } = changes;
         let wait = wait.as_millis().to_string();
-        let rows = self
-            .call(&self.texts.remove_attribute, &[&key, &ids, &bases, &texts, &wait])
-            .long()
-            .rows()
-            .await?;
+        let rows = self.call(sql, &[&key, ids, bases, texts, &wait]).long().rows().await?;
         same_length(&rows, 1)?;
-        let read = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
-        let conflicts = (ids.len() as u64).saturating_sub(read("done")?);
-        Ok(Removed { sessions: read("sessions")?, conflicts, next })
+        let count = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
+        let locked = rows[0].try_get("locked").map_err(unexpected)?;
+        Ok(Written { done: count("done")?, sessions: count("sessions")?, locked })
     }
 }

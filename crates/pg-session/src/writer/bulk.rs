@@ -5,13 +5,15 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
-use super::request::{Executed, Outcome, Pending, Request};
+use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
+use crate::clock::DbTime;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId, UserId};
-use crate::postgres::delete::Swept;
 use crate::postgres::failure::{Failure, Verdict};
+use crate::postgres::row_locks::Parts;
+use crate::postgres::sweep::{Sweep, Whose};
 use crate::retry::{BULK_ROW_WAIT_MAX, REBASES_MAX};
 use crate::session::request::BulkChange;
 
@@ -22,39 +24,84 @@ pub(crate) struct BulkRequest {
     change: BulkChange,
     /// Times that it was sent.
     tries: u32,
-    /// Sessions that have lost the attribute.
-    removed: u64,
+    /// Living sessions that were changed so far.
+    changed: u64,
+    /// When the first statement was carried out, by the database's clock.
+    since: Option<DbTime>,
+    /// Whether attributes or locks of the sessions were locked.
+    careful: bool,
 }
 
 impl BulkRequest {
     pub(crate) fn new(change: BulkChange) -> Self {
-        Self { change, tries: 0, removed: 0 }
+        Self { change, tries: 0, changed: 0, since: None, careful: false }
     }
 
-    /// How long the next try waits for each row: longer each time, because many rows have many writers.
-    fn row_lock_wait(&self, core: &Core) -> Duration {
+    /// How long this try waits for a row: longer each time, because a row may have many writers.
+    fn row_wait(&self, core: &Core) -> Duration {
         let first = core.config.row_lock_wait;
         first.saturating_mul(1 << self.tries.min(16)).min(first.max(BULK_ROW_WAIT_MAX))
     }
 
     async fn carry_out(&mut self, core: &Core) -> Result<u64, Failure> {
-        let wait = self.row_lock_wait(core);
+        let wait = self.row_wait(core);
         match &self.change {
             BulkChange::Delete(ids) => {
                 let gone = core.database.delete(ids).await?;
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), core).await;
-                Ok(gone.iter().map(|row| u64::from(row.live)).sum())
+                self.changed = gone.iter().map(|row| u64::from(row.live)).sum();
             }
-            BulkChange::DeleteAll(whose) => count(&core.database.delete_all(*whose, wait).await?, core).await,
-            BulkChange::DeleteOthers(user, keep) => {
-                count(&core.database.delete_others(*user, *keep, wait).await?, core).await
+            &BulkChange::DeleteAll(scope) => self.sweep(Whose::Scope(scope), wait, core).await?,
+            &BulkChange::DeleteOthers(user, kept) => {
+                self.sweep(Whose::Others(user, kept), wait, core).await?;
             }
             BulkChange::RemoveAttribute(user, key) => {
-                remove_attribute(*user, key, &mut self.removed, wait, core).await?;
-                Ok(self.removed)
+                remove_attribute(*user, key, &mut self.changed, wait, self.tries, core).await?;
             }
-            BulkChange::Evict(scope) => core.database.notify_drop(*scope).await.map(|()| 0),
+            BulkChange::Evict(scope) => core.database.notify_drop(*scope).await?,
         }
+        Ok(self.changed)
+    }
+
+    /// Deletes the sessions whose rows are free, waits for one of the others, and looks again. Blocked if some remain.
+    async fn sweep(&mut self, whose: Whose, row_wait: Duration, core: &Core) -> Result<(), Failure> {
+        let mut remaining = self.sweep_step(whose, row_wait, None, core).await?;
+        if let Some(at) = (self.tries as usize).checked_rem(remaining.len()) {
+            match self.sweep_step(whose, row_wait, Some(remaining[at]), core).await {
+                Ok(_) => remaining = self.sweep_step(whose, row_wait, None, core).await?,
+                Err(failure) if failure.verdict == Verdict::Blocked => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        if remaining.is_empty() { Ok(()) } else { Err(Failure::blocked(row_wait)) }
+    }
+
+    /// Returns some of those that remain.
+    async fn sweep_step(
+        &mut self,
+        whose: Whose,
+        row_wait: Duration,
+        only: Option<SessionId>,
+        core: &Core,
+    ) -> Result<Vec<SessionId>, Failure> {
+        let step = Sweep { row_wait, since: self.since, careful: self.careful, only };
+        let swept = match core.database.sweep(whose, step).await {
+            // A row that goes with a session is locked. Which one is not known, and nothing was deleted.
+            Err(failure) if failure.verdict == Verdict::Blocked && only.is_none() && !self.careful => {
+                self.careful = true;
+                core.database.sweep(whose, Sweep { careful: true, ..step }).await?
+            }
+            outcome => outcome?,
+        };
+        let is_first = self.since.is_none();
+        self.since = self.since.or(Some(swept.at));
+        self.changed += swept.live;
+        forget_each(&swept.strangers, core).await;
+        // Those of this statement; a later one reports each.
+        if is_first {
+            self.forget(core).await;
+        }
+        Ok(swept.remaining)
     }
 
     /// Before the answer, whatever it is: what was acknowledged holds on this node, and what has failed may have
@@ -78,12 +125,6 @@ impl BulkRequest {
     }
 }
 
-/// Drops what no notification of the owner covers.
-async fn count(swept: &Swept, core: &Core) -> Result<u64, Failure> {
-    forget_each(&swept.other_users, core).await;
-    Ok(swept.live)
-}
-
 async fn forget_each(ids: &[SessionId], core: &Core) {
     for some in ids.chunks(FORGOTTEN_MAX) {
         some.iter().for_each(|&id| core.cache.remove(id));
@@ -91,25 +132,28 @@ async fn forget_each(ids: &[SessionId], core: &Core) {
     }
 }
 
-/// Page by page, and again until no session of the user was overtaken by another update.
+/// Page by page, and again until no session of the user was overtaken by another update. Blocked if rows are locked.
 async fn remove_attribute(
     user: UserId,
     key: &str,
     sessions: &mut u64,
     wait: Duration,
+    tries: u32,
     core: &Core,
 ) -> Result<(), Failure> {
     for _ in 0..REBASES_MAX {
-        let mut conflicts = 0;
+        let (mut conflicts, mut locked) = (0, 0);
         let mut page = Some(Uuid::nil());
         while let Some(after) = page {
-            let removed = core.database.remove_attribute(user.as_uuid(), key, after, wait).await?;
+            let removed =
+                core.database.remove_attribute(user.as_uuid(), key, after, wait, tries as usize).await?;
             *sessions += removed.sessions;
             conflicts += removed.conflicts;
+            locked += removed.locked;
             page = removed.next;
         }
         if conflicts == 0 {
-            return Ok(());
+            return if locked == 0 { Ok(()) } else { Err(Failure::blocked(wait)) };
         }
     }
     let error = Error::new(
@@ -145,10 +189,14 @@ impl Request for BulkRequest {
         let mut counts = Vec::with_capacity(batch.len());
         for Pending { request, .. } in batch {
             let outcome = request.carry_out(core).await;
-            // A blocked deletion changed nothing. A blocked removal may have changed the pages before.
-            let changed_nothing = outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::Blocked)
-                && !matches!(request.change, BulkChange::RemoveAttribute(..));
-            if !changed_nothing {
+            // A sweep has dropped what it deleted, and a blocked deletion has deleted nothing. A removal may have changed any
+            // session.
+            let is_dropped = match (&request.change, &outcome) {
+                (BulkChange::DeleteAll(_) | BulkChange::DeleteOthers(..), Ok(_)) => true,
+                (BulkChange::RemoveAttribute(..), _) | (_, Ok(_)) => false,
+                (_, Err(failure)) => failure.verdict == Verdict::Blocked,
+            };
+            if !is_dropped {
                 request.forget(core).await;
             }
             request.tries += 1;
@@ -159,6 +207,19 @@ impl Request for BulkRequest {
 
     fn settle(&self, count: u64, _: Ticket, _: &Core) -> Outcome<Self> {
         Outcome::Done(count)
+    }
+
+    /// Given sessions are deleted all or none. What of them is locked is asked for, so that the others need not wait.
+    async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
+        let mut keys = Keys::<Self>::default();
+        for pending in batch {
+            if let BulkChange::Delete(ids) = &pending.request.change
+                && !core.database.locked_sessions(ids, Parts::Deleted).await?.is_empty()
+            {
+                keys.insert(pending.key());
+            }
+        }
+        Ok(keys)
     }
 
     fn blocked_max(core: &Core) -> Duration {

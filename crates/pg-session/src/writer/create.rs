@@ -3,7 +3,7 @@
 use tracing::info;
 use uuid::Uuid;
 
-use super::request::{Executed, Outcome, Pending, Request};
+use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
@@ -54,6 +54,11 @@ impl Request for NewSession {
             }
             Created::Refused => Outcome::Failed(refused(core)),
         }
+    }
+
+    async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
+        let users = batch.iter().filter_map(|pending| pending.request.user_id).map(|user| (user, true));
+        Ok(core.database.blocked_users(users).await?.into_iter().map(UserId::as_uuid).collect())
     }
 }
 

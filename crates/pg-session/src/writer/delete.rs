@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::id::SessionId;
 use crate::postgres::delete::Gone;
 use crate::postgres::failure::Failure;
+use crate::postgres::row_locks::Parts;
 use crate::session::request::DeleteSession;
 
 impl Request for DeleteSession {
@@ -37,7 +38,7 @@ impl Request for DeleteSession {
 
     async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.0).collect();
-        Ok(core.database.locked_sessions(&ids).await?.into_iter().collect())
+        Ok(core.database.locked_sessions(&ids, Parts::Deleted).await?.into_iter().collect())
     }
 
     /// Reading it again costs a query; serving it after a delete that did happen would cost the promise.

@@ -12,6 +12,7 @@ use crate::failpoints::Point;
 use crate::id::{SessionId, UserId};
 use crate::postgres::failure::Failure;
 use crate::postgres::rotate::{Rotated, Successor};
+use crate::postgres::row_locks::Parts;
 use crate::session::attributes::Attributes;
 use crate::session::record::{Record, SharedRecord};
 use crate::session::request::Rotation;
@@ -82,8 +83,16 @@ impl Request for Rotation {
 
     async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.id()).collect();
-        let locked = core.database.locked_sessions(&ids).await?;
-        Ok(locked.iter().map(|id| id.expose()).collect())
+        let locked = core.database.locked_sessions(&ids, Parts::Moved).await?;
+        let users = batch.iter().filter_map(|Pending { request, .. }| {
+            request.user_id().map(|user| (user, request.new_user.is_some()))
+        });
+        let blocked = core.database.blocked_users(users).await?;
+        let is_blocked = |rotation: &Self| {
+            locked.contains(&rotation.id()) || rotation.user_id().is_some_and(|user| blocked.contains(&user))
+        };
+        let rotations = batch.iter().map(|pending| &pending.request).filter(|rotation| is_blocked(rotation));
+        Ok(rotations.map(|rotation| rotation.id().expose()).collect())
     }
 
     fn failed(&self, error: &Error, core: &Core) {

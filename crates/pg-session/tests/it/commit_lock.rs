@@ -305,6 +305,8 @@ async fn a_logout_waits_for_another_commit_that_notifies() {
     assert_eq!(scene.behind_another_commit("log out elsewhere", deletion).await.unwrap(), 0);
     let deletion = async { node.group(13).delete().await };
     assert_eq!(scene.behind_another_commit("a deletion of a group", deletion).await.unwrap(), 1);
+    let lease = node.locks().try_lock("x").await.unwrap();
+    scene.behind_another_commit("a release of a lock", lease.release()).await.unwrap();
     let deletion = async { node.delete_all_sessions().await };
     assert_eq!(scene.behind_another_commit("a deletion of all", deletion).await.unwrap(), 2);
     scene.assert_none_was_repeated();

@@ -1,0 +1,302 @@
+//! Deletes the sessions of a user, of a group, or all, and notifies the other nodes.
+//!
+//! A row that another transaction has locked delays no other. A statement deletes the sessions whose rows are free
+//! (`SKIP LOCKED`), and reports the others. Another one waits for one of them, briefly. The caller repeats both until none
+//! remains; see `writer/bulk.rs`.
+//!
+//! A session goes with all of its retired ids, or remains with them. It remains, too, if a retired id points beyond the
+//! snapshot: a rotation has committed meanwhile, and the next statement sees where it led. See [`delete`](super::delete).
+//!
+//! The trigger deletes attributes and locks, and waits for their rows, briefly. If one of them is locked, the statement
+//! fails as a whole. It is then repeated with `careful`, and looks at these rows as well.
+
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::types::{ToSql, Type};
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::load::time;
+use super::notify::deleted;
+use super::row_locks::{locked_attributes, locked_locks};
+use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
+use crate::clock::DbTime;
+use crate::id::{Scope, SessionId, UserId};
+use crate::notification::drop_payload;
+
+/// Sessions that remain, as one statement reports them. Of more, the next one reports others.
+const REMAINING_MAX: usize = 64;
+
+/// Whose sessions end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose {
+    Scope(Scope),
+    /// All of the user's but one, whichever of its ids it is named by.
+    Others(UserId, SessionId),
+}
+
+/// How one statement goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sweep {
+    /// The longest wait for each row.
+    pub(crate) row_wait: Duration,
+    /// The time of the first statement, for those that follow it.
+    pub(crate) since: Option<DbTime>,
+    pub(crate) careful: bool,
+    /// The one session to delete and to wait for. The others are deleted without a wait.
+    pub(crate) only: Option<SessionId>,
+}
+
+/// What became of them.
+#[derive(Debug)]
+pub(crate) struct Swept {
+    /// Sessions that were alive.
+    pub(crate) live: u64,
+    /// Deleted ids that no notification of the owner covers.
+    pub(crate) strangers: Vec<SessionId>,
+    /// Some of those that other transactions have locked.
+    pub(crate) remaining: Vec<SessionId>,
+    /// The database's clock.
+    pub(crate) at: DbTime,
+}
+
+#[derive(Debug)]
+pub(super) struct Texts {
+    user: Pair,
+    others: Pair,
+    group: Pair,
+    all: Sql,
+    all_that_remain: Pair,
+}
+
+#[derive(Debug)]
+struct Pair {
+    free: Sql,
+    one: Sql,
+}
+
+impl Pair {
+    fn of(make: impl Fn(Rows) -> Sql) -> Self {
+        Self { free: make(Rows::Free), one: make(Rows::One) }
+    }
+}
+
+/// The rows that a statement deletes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Free,
+    One,
+}
+
+pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
+    Texts {
+        user: Pair::of(|rows| owner_sql(dialect, rows, "user_id", 'u')),
+        others: Pair::of(|rows| others_sql(dialect, rows)),
+        group: Pair::of(|rows| owner_sql(dialect, rows, "group_id", 'g')),
+        all: all_sql(dialect),
+        all_that_remain: Pair::of(|rows| all_that_remain_sql(dialect, rows)),
+    }
+}
+
+/// What the texts differ in. Their own parameters come first.
+struct Owner<'a> {
+    own: &'a [Type],
+    /// The sessions' ids.
+    chosen: &'a str,
+    /// Whether the notification of the owner does not cover the session `s`.
+    stranger: &'a str,
+    /// Sent by the first statement. Every node drops the owner's sessions from memory, by one notification: "log out
+    /// everywhere" cannot outgrow a payload.
+    payload: &'a str,
+}
+
+/// The names of the parameters that follow those of the owner.
+struct Names {
+    wait: String,
+    since: String,
+    careful: String,
+    only: String,
+}
+
+impl Owner<'_> {
+    fn names(&self) -> Names {
+        let name = |at: usize| format!("${}", self.own.len() + at);
+        Names { wait: name(1), since: name(2), careful: name(3), only: name(4) }
+    }
+
+    fn types(&self, rows: Rows) -> Vec<Type> {
+        let mut types = self.own.to_vec();
+        types.extend([Type::TEXT, Type::TIMESTAMPTZ, Type::BOOL]);
+        if rows == Rows::One {
+            types.push(Type::UUID);
+        }
+        types
+    }
+}
+
+/// For a user or a group: the column that names it, and the kind of its notification.
+fn owner_sql(dialect: &Dialect<'_>, rows: Rows, column: &str, kind: char) -> Sql {
+    let sessions = dialect.names.sessions();
+    let owner = Owner {
+        own: &[Type::UUID],
+        chosen: &format!("SELECT s.id FROM {sessions} s WHERE s.{column} = $1"),
+        stranger: &format!("s.{column} IS DISTINCT FROM $1"),
+        payload: &owner_payload(kind),
+    };
+    some_sql(dialect, rows, &owner)
+}
+
+/// The retired ids of the session that is kept go, unless one of them names it: a thief who stole one is among the others.
+fn others_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
+    let sessions = dialect.names.sessions();
+    let retired = dialect.retired_ids("k.id");
+    let kept = format!("COALESCE((SELECT k.rotated_to FROM {sessions} k WHERE k.id = $2), $2)");
+    let chosen = format!(
+        "SELECT s.id FROM {sessions} s WHERE s.user_id = $1 AND COALESCE(s.rotated_to, s.id) <> {kept}
+         UNION ALL
+         SELECT r.id FROM (SELECT k.id FROM {sessions} k WHERE k.id = {kept} AND k.user_id = $1 OFFSET 0) k
+         CROSS JOIN LATERAL ({retired}) r WHERE r.id <> $2"
+    );
+    let owner = Owner {
+        own: &[Type::UUID, Type::UUID],
+        chosen: &chosen,
+        stranger: "s.user_id IS DISTINCT FROM $1",
+        payload: &owner_payload('u'),
+    };
+    some_sql(dialect, rows, &owner)
+}
+
+fn owner_payload(kind: char) -> String {
+    format!("'1{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', '')")
+}
+
+/// The first statement that deletes all sessions.
+fn all_sql(dialect: &Dialect<'_>) -> Sql {
+    let payload = format!("'{}'", drop_payload(Scope::All));
+    let owner = Owner { own: &[], chosen: "", stranger: "false", payload: &payload };
+    let text = format!("WITH {}", sweep(dialect, Rows::Free, "true", &owner));
+    Sql { text, types: owner.types(Rows::Free) }
+}
+
+/// Later ones spare the sessions that were created meanwhile. A rotation may give a session another time of creation; its
+/// retired id keeps the earlier one.
+fn all_that_remain_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
+    let sessions = dialect.names.sessions();
+    let chosen = format!(
+        "SELECT s.id FROM {sessions} s WHERE s.created_at <= $2
+         UNION
+         SELECT s.rotated_to FROM {sessions} s WHERE s.rotated_to IS NOT NULL AND s.created_at <= $2"
+    );
+    let owner = Owner { own: &[], chosen: &chosen, stranger: "true", payload: "''" };
+    some_sql(dialect, rows, &owner)
+}
+
+/// Arrays, here and below: the planner takes one for ten rows, however many it expects of the query, and looks them up.
+fn some_sql(dialect: &Dialect<'_>, rows: Rows, owner: &Owner<'_>) -> Sql {
+    let retired_ids = dialect.retired_ids("c.id");
+    let chosen = match rows {
+        Rows::Free => owner.chosen.to_owned(),
+        Rows::One => format!("SELECT c.id FROM ({}) c WHERE c.id = {}", owner.chosen, owner.names().only),
+    };
+    let condition = "s.id = ANY (ARRAY (SELECT w.id FROM wanted w))";
+    let text = format!(
+        "WITH chosen AS MATERIALIZED ({chosen}
+         ), wanted AS MATERIALIZED (
+             SELECT c.id FROM chosen c
+             UNION
+             SELECT r.id FROM chosen c CROSS JOIN LATERAL ({retired_ids}) r
+         ), {}",
+        sweep(dialect, rows, condition, owner)
+    );
+    Sql { text, types: owner.types(rows) }
+}
+
+/// `skipped` are rows that are locked, or were deleted meanwhile. `EXCEPT` sorts or hashes, whatever the planner expects;
+/// the ids of all sessions may be many.
+fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) -> String {
+    let sessions = dialect.names.sessions();
+    let (live, visible, now) = (dialect.live("s"), dialect.visible(), dialect.now);
+    let Names { wait, since, careful, .. } = owner.names();
+    let wait = waits_at_most_until_deleted(&wait);
+    let skip = match rows {
+        Rows::Free => "SKIP LOCKED",
+        Rows::One => "",
+    };
+    let (channel, payload, stranger) = (dialect.channel(), owner.payload, owner.stranger);
+    let careful = format!("{careful}::pg_catalog.bool");
+    let of = format!("SELECT d.id FROM to_evict d WHERE {careful}");
+    let (attributes, locks) = (locked_attributes(dialect, &of), locked_locks(dialect, &of));
+    let notified = deleted(dialect, "SELECT id FROM gone WHERE stranger");
+    format!(
+        "to_evict AS MATERIALIZED (
+             SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} AND {visible} AND {wait}
+             ORDER BY s.id FOR UPDATE {skip}
+         ), skipped AS MATERIALIZED (
+             SELECT s.id FROM {sessions} s WHERE {condition} EXCEPT SELECT d.id FROM to_evict d
+         ), remaining AS MATERIALIZED (
+             SELECT s.id, COALESCE(s.rotated_to, s.id) AS session FROM {sessions} s
+             WHERE s.id = ANY (ARRAY (SELECT k.id FROM skipped k))
+             UNION ALL
+             SELECT d.id, d.rotated_to FROM to_evict d
+             WHERE d.rotated_to IS NOT NULL AND (SELECT x.id FROM {sessions} x WHERE x.id = d.rotated_to) IS NULL
+             UNION ALL
+             SELECT d.id, COALESCE(d.rotated_to, d.id) FROM to_evict d
+             WHERE {careful} AND d.id = ANY (ARRAY ({attributes} UNION ALL {locks}))
+         ), gone AS (
+             DELETE FROM {sessions} s
+             WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d
+                                      WHERE COALESCE(d.rotated_to, d.id) NOT IN (SELECT r.session FROM remaining r)))
+             RETURNING s.id, {since} IS NOT NULL OR {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
+         ), notified_all AS MATERIALIZED (
+             SELECT pg_catalog.pg_notify('{channel}', {payload}) WHERE {since} IS NULL
+         ), notified AS MATERIALIZED ({notified})
+         SELECT pg_catalog.count(*) FILTER (WHERE g.live) AS live,
+                pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS strangers,
+                ARRAY (SELECT r.id FROM remaining r LIMIT {REMAINING_MAX}) AS remaining, {now} AS at,
+                (SELECT pg_catalog.count(*) FROM notified_all) AS notified_all, (SELECT pg_catalog.count(*) FROM notified) AS notified,
+                {visible} AS visible
+         FROM gone g"
+    )
+}
+
+impl Database {
+    /// Deletes those sessions that no other transaction has locked, or waits for one of them.
+    pub(crate) async fn sweep(&self, whose: Whose, how: Sweep) -> Result<Swept, Failure> {
+        let Texts { user, others, group, all, all_that_remain } = &self.texts.sweeps;
+        let (pair, mut params): (&Pair, Vec<Box<dyn ToSql + Sync + Send>>) = match whose {
+            Whose::Scope(Scope::User(id)) => (user, vec![Box::new(id.as_uuid())]),
+            Whose::Scope(Scope::Group(id)) => (group, vec![Box::new(id.as_uuid())]),
+            Whose::Others(id, kept) => (others, vec![Box::new(id.as_uuid()), Box::new(kept.expose())]),
+            Whose::Scope(Scope::All) => (all_that_remain, vec![]),
+        };
+        params.push(Box::new(how.row_wait.as_millis().to_string()));
+        params.push(Box::new(how.since.map(SystemTime::from)));
+        params.push(Box::new(how.careful));
+        let sql = match (whose, how) {
+            (Whose::Scope(Scope::All), Sweep { since: None, .. }) => all,
+            (_, Sweep { only: Some(id), .. }) => {
+                params.push(Box::new(id.expose()));
+                &pair.one
+            }
+            _ => &pair.free,
+        };
+        let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| &**param as _).collect();
+        swept(&self.call(sql, &params).long().rows().await?)
+    }
+}
+
+fn swept(rows: &[tokio_postgres::Row]) -> Result<Swept, Failure> {
+    same_length(rows, 1)?;
+    let row = &rows[0];
+    let read = || {
+        let strangers: Option<Vec<Uuid>> = row.try_get("strangers")?;
+        let remaining: Vec<Uuid> = row.try_get("remaining")?;
+        Ok::<_, tokio_postgres::Error>(Swept {
+            live: row.try_get::<_, i64>("live")?.unsigned_abs(),
+            strangers: strangers.unwrap_or_default().into_iter().map(SessionId::from_uuid).collect(),
+            remaining: remaining.into_iter().map(SessionId::from_uuid).collect(),
+            at: time(row, "at")?,
+        })
+    };
+    read().map_err(unexpected)
+}
