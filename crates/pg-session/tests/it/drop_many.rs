@@ -2,21 +2,20 @@
 
 use std::cell::Cell;
 use std::pin::pin;
-use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use pg_session::testing::Guard;
 use pg_session::{SessionId, SessionManager};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::fixtures::{hit, make, read, read_all};
 use crate::support::{World, eventually};
 
-/// Sessions in memory. Before there were steps, dropping them stalled a thread for more than ten times [`STALL_MAX`].
+/// Sessions in memory.
 const SESSIONS: usize = 60_000;
-/// Much more than one step takes, for the sake of a busy machine.
-const STALL_MAX: Duration = Duration::from_millis(250);
+/// Sessions that may leave the memory between two turns of another task: a few steps, if other threads run meanwhile. No
+/// time is measured, because a busy machine stalls any task.
+const DROPPED_AT_ONCE_MAX: usize = SESSIONS / 6;
 const USER: Uuid = Uuid::from_u128(7);
 
 /// A node, and the ids of as many sessions of one user that it has in memory.
@@ -41,21 +40,23 @@ async fn full(world: &World, node: &SessionManager) -> Vec<SessionId> {
     ids
 }
 
-/// The longest time for which no other task of this thread had a turn while `work` ran.
-async fn longest_stall<T>(work: impl Future<Output = T>) -> (T, Duration) {
-    let longest = Cell::new(Duration::ZERO);
+/// The most sessions that left the node's memory between two turns of another task of this thread while `work` ran.
+async fn most_at_once<T>(node: &SessionManager, work: impl Future<Output = T>) -> (T, usize) {
+    let most = Cell::new(0);
     let others = async {
-        let mut last = Instant::now();
+        let mut last = node.status().cache.sessions;
         loop {
             tokio::task::yield_now().await;
-            longest.set(longest.get().max(last.elapsed()));
-            last = Instant::now();
+            let now = node.status().cache.sessions;
+            most.set(most.get().max(last.saturating_sub(now)));
+            last = now;
         }
     };
-    match select(pin!(work), pin!(others)).await {
-        Either::Left((output, _)) => (output, longest.get()),
+    let output = match select(pin!(work), pin!(others)).await {
+        Either::Left((output, _)) => output,
         Either::Right((never, _)) => never,
-    }
+    };
+    (output, most.get())
 }
 
 #[tokio::test]
@@ -63,13 +64,13 @@ async fn evicting_all_takes_constant_time_and_frees_the_memory() {
     let world = World::new();
     let node = world.node_with(world.roomy()).await;
     let ids = full(&world, &node).await;
-    let ((), stall) = longest_stall(async { node.evict_all().await.unwrap() }).await;
-    assert!(stall < STALL_MAX, "no other task ran for {stall:?}");
+    let ((), most) = most_at_once(&node, async { node.evict_all().await.unwrap() }).await;
+    assert!(most < DROPPED_AT_ONCE_MAX, "no other task ran while {most} sessions were dropped");
     // One look only: each miss loads its session again.
     assert!(hit(&node, ids[0]).is_none(), "dropped before the answer");
     let freed = async || node.status().cache.sessions <= 1;
-    let ((), stall) = longest_stall(eventually("the memory is freed", freed)).await;
-    assert!(stall < STALL_MAX, "no other task ran for {stall:?}");
+    let ((), most) = most_at_once(&node, eventually("the memory is freed", freed)).await;
+    assert!(most < DROPPED_AT_ONCE_MAX, "no other task ran while {most} sessions were dropped");
 }
 
 #[tokio::test]
@@ -78,9 +79,9 @@ async fn deleting_all_sessions_ends_hits_on_every_node_at_once() {
     let a = world.node_with(world.roomy()).await;
     let b = world.node_with(world.roomy()).await;
     let ids = full(&world, &b).await;
-    let (deleted, stall) = longest_stall(a.delete_all_sessions()).await;
+    let (deleted, most) = most_at_once(&b, a.delete_all_sessions()).await;
     assert_eq!(deleted.unwrap(), SESSIONS as u64);
-    assert!(stall < STALL_MAX, "no other task ran for {stall:?}");
+    assert!(most < DROPPED_AT_ONCE_MAX, "no other task ran while {most} sessions were dropped");
     b.catch_up().await.unwrap();
     assert!(ids.iter().all(|&id| hit(&b, id).is_none()));
     eventually("the memory is freed", async || b.status().cache.sessions == 0).await;
@@ -99,9 +100,9 @@ async fn dropping_a_user_with_many_sessions_stalls_no_task() {
     let node = world.node_with(world.roomy()).await;
     let ids = full(&world, &node).await;
     let kept = make(&node, 1).await[0].id();
-    let (evicted, stall) = longest_stall(node.user(USER).evict()).await;
+    let (evicted, most) = most_at_once(&node, node.user(USER).evict()).await;
     evicted.unwrap();
-    assert!(stall < STALL_MAX, "no other task ran for {stall:?}");
+    assert!(most < DROPPED_AT_ONCE_MAX, "no other task ran while {most} sessions were dropped");
     assert!(ids.iter().all(|&id| hit(&node, id).is_none()), "dropped before the answer");
     assert!(hit(&node, kept).is_some());
 }
