@@ -7,10 +7,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::check::{self, Report};
 use crate::clock::{millis, now};
-use crate::dice::Dice;
 use crate::faults;
 use crate::history::{self, Entry, Fault};
 use crate::plan::Order;
+use crate::rng::Rng;
 use crate::stage::{Member, Stage};
 
 /// Between a fault's recovery and the next fault; among the mixture, long enough to be looked at by itself.
@@ -47,15 +47,15 @@ pub async fn run(order: Order) -> Result<Report> {
 
 async fn make_faults(stage: &mut Stage, order: &Order) -> Result<()> {
     let end = Instant::now() + order.length;
-    let mut dice = Dice::new(order.seed).fork(0xfa_017);
+    let mut rng = Rng::new(order.seed).fork(0xfa_017);
     let names = faults::chosen(&order.faults, stage)?;
     let is_mixed = order.faults.is_empty();
     while Instant::now() < end {
         let (least, most) = if is_mixed { PEACE_MIXED_MS } else { PEACE_MS };
-        tokio::time::sleep(dice.millis(least, most)).await;
-        let name = names[dice.index(names.len())];
+        tokio::time::sleep(rng.millis(least, most)).await;
+        let name = names[rng.index(names.len())];
         let begin = now();
-        let made = faults::make(name, is_mixed, stage, &mut dice).await;
+        let made = faults::make(name, is_mixed, stage, &mut rng).await;
         let name = match made.with_context(|| format!("the fault {name} could not be made")) {
             Ok(name) => name,
             Err(error) => {

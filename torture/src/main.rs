@@ -7,15 +7,15 @@
     reason = "a test tool with real deadlines; what is compared across processes is read in clock.rs"
 )]
 
-mod board;
 mod check;
 mod clock;
 mod conductor;
-mod dice;
 mod faults;
 mod history;
 mod node;
 mod plan;
+mod rng;
+mod slots;
 mod stage;
 
 use std::path::PathBuf;

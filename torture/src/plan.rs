@@ -35,7 +35,7 @@ pub const WRITE_QUEUE_MAX: usize = 512;
 pub const LOAD_QUEUE_MAX: usize = 512;
 /// Live sessions that a user may have.
 pub const SESSIONS_PER_USER_MAX: u32 = 3;
-/// Users of the clients, and the places on the board that hold a session of each.
+/// Users of the clients. Each user has one slot.
 pub const USERS: usize = 40;
 pub const SLOTS_PER_USER: usize = 3;
 pub const SLOTS: usize = USERS * SLOTS_PER_USER;
@@ -70,7 +70,7 @@ pub struct NodePlan {
     pub commits_first: bool,
     /// Whether statements are sent unprepared, for a pooler.
     pub unnamed: bool,
-    /// Where the history and the board are.
+    /// The directory of the history and of the slots' file.
     pub dir: PathBuf,
     pub without: Option<Removed>,
 }

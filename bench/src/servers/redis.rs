@@ -121,7 +121,7 @@ impl Redis {
         })
     }
 
-    /// One of the server's databases that nobody uses.
+    /// A database of the server that no contender uses.
     ///
     /// # Errors
     /// If there is none left; [`clear`](Redis::clear) frees them all.
@@ -133,7 +133,7 @@ impl Redis {
         Ok(RedisDatabase(redis::Client::open(info.set_redis_settings(settings))?))
     }
 
-    /// Forgets everything. Nobody may use a database any more.
+    /// Empties all databases. No contender may use one any more.
     pub(crate) async fn clear(&self) -> anyhow::Result<()> {
         self.taken.store(0, Ordering::Relaxed);
         let mut connection = self.database()?.connect().await?;

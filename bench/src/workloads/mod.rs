@@ -63,7 +63,7 @@ async fn run(name: &str, bench: &mut Bench, million: &mut Million) -> anyhow::Re
         names::touch::NAME => Box::pin(touch::run(bench)).await,
         names::memory::NAME => Box::pin(memory::run(bench)).await,
         names::start::NAME => Box::pin(start::run(bench)).await,
-        other => bail!("nobody runs the workload {other}"),
+        other => bail!("there is no workload {other}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Propagation: how long after an update on one node another node shows it.
 //!
-//! What counts is the time from the acknowledgement, since until then nobody has been promised anything: how long a user
-//! that got its answer may still meet the old state elsewhere. It includes the other node's read of the new version
+//! The time counts from the acknowledgement, because earlier there is no promise. It is how long a user with an answer
+//! may still see the old state on another node. It includes the other node's read of the new version
 //! from the database. The floor is a bare NOTIFY from the moment it is *sent* on one connection until it is received on
 //! another; it changes no row, so it waits for no disk. For other comparisons, both are also taken the
 //! other way round: ours from its sending, and a durable single-row statement with a NOTIFY from its acknowledgement.

@@ -53,7 +53,7 @@ impl fmt::Display for LostReason {
 
 /// A notification. Cheap to clone: all subscribers of the channel share one.
 ///
-/// **Anybody who may connect to the database may send one on any channel.** Treat the payload as foreign
+/// **Each role that may connect to the database may notify any channel.** Treat the payload as foreign
 /// input.
 #[derive(Clone)]
 pub struct Notification(Arc<tokio_postgres::Notification>);

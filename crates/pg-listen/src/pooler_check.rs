@@ -5,7 +5,7 @@
 //! no other was lent meanwhile; what others send does not come. So a returned barrier would prove nothing, and nothing else
 //! that is sent after the startup tells such a connection from a good one.
 //!
-//! A startup packet is never shared. It sets a parameter that nobody else can know, and the statement that listens first
+//! A startup packet is never shared. It sets a parameter that no other client can know, and the statement that listens first
 //! asks for it. A pooler refuses such a packet, or drops the parameter, and then PostgreSQL does not know it.
 
 use tokio_postgres::Config;

@@ -30,7 +30,7 @@ const NOTIFIES_IN_FLIGHT_MAX: usize = 64;
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// PostgreSQL (15, at least) clears away what every listener has read when a client notifies, or asks how full its queue is.
-/// Once the queue is full nobody can notify, so that it stays full when the reader that held it up has long gone. The
+/// Once the queue is full no client can notify, so that it stays full when the reader that held it up has long gone. The
 /// first statement of each connection asks: a barrier that fails, as all do then, leads here.
 const CLEAR_QUEUE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 

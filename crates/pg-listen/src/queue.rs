@@ -1,7 +1,7 @@
 //! The queue between the listener's task and one subscription: bounded, and never silently short.
 //!
 //! The task pushes and never waits; the subscription pops. When there is no room, everything in the queue
-//! gives way to a single `Lost`: a slow reader costs itself its events, and nobody else anything.
+//! gives way to a single `Lost`: a slow reader loses its own events, and costs other readers nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ struct State {
     events: VecDeque<Event>,
     /// The task will push no more.
     ended: bool,
-    /// The subscription is dropped: nobody will pop.
+    /// The subscription is dropped and will not pop any more.
     abandoned: bool,
 }
 
@@ -65,7 +65,7 @@ impl Queue {
                 *last = as_of;
                 Pushed::Queued
             }
-            // `Lost` covers whatever stands before it, so it always finds room.
+            // `Lost` covers all events before it, so it always finds room.
             (event @ Event::Lost(_), _) => {
                 if full {
                     state.events.clear();

@@ -40,7 +40,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Puts a file into the data directory, owned by the server's account and readable by nobody else:
+    /// Puts a file into the data directory, owned by the server's account and readable only by it:
     /// `server.key` and `server.crt` together with `.setting("ssl", "on")` make a TLS server; `pg_hba.conf` replaces
     /// the one that trusts all clients. A name with a slash is an error of [`start`](Self::start).
     pub fn file(mut self, name: &str, contents: impl Into<Vec<u8>>) -> Self {

@@ -89,7 +89,7 @@ impl Launch {
         })
     }
 
-    /// Writes a file that nobody but the server's account can read. PostgreSQL takes a key only then.
+    /// Writes a file that only the server's account can read. PostgreSQL takes a key only then.
     pub(crate) fn write_private(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
         file.set_permissions(Permissions::from_mode(0o600))?;

@@ -425,7 +425,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Err(error) = self.kill_and_wait() {
-            // A destructor has nobody to return it to.
+            // A destructor cannot return an error.
             eprintln!("pg-sandbox: could not kill pgbouncer {}: {error}", self.0.id());
         }
     }

@@ -149,7 +149,7 @@ impl Reaper {
 impl Drop for Reaper {
     fn drop(&mut self) {
         if let Err(error) = self.reap() {
-            // The last place that knows: a destructor has nobody to return it to.
+            // A destructor cannot return an error, so it prints it.
             eprintln!("pg-sandbox: {error}");
         }
     }

@@ -8,7 +8,7 @@
 dir=$1
 trap '' HUP INT QUIT TERM PIPE
 cd / || exit 1
-# Fails if it exists: nobody can have put one in our way and own what is in it.
+# Fails if it exists: so no other account can own the directory.
 mkdir -m 700 "$dir" 2>&1 || exit 1
 echo made
 exec >/dev/null 2>&1

@@ -92,7 +92,7 @@ impl Server {
     /// A fast shutdown: connections are closed, transactions in flight are rolled back, everything is written.
     /// A server that takes too long is killed, and that is an error.
     pub(crate) fn stop(mut self) -> Result<(), Error> {
-        // Once its status is collected, its id may be anybody's.
+        // Once its status is collected, another process may have its id.
         if self.ended()?.is_some() {
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl Server {
         ))
     }
 
-    /// A crash: the postmaster and all of its children are killed, and nobody gets to write anything.
+    /// A crash: the postmaster and all of its children are killed, and none of them writes anything more.
     pub(crate) fn kill(mut self) -> Result<(), Error> {
         if self.ended()?.is_some() {
             return Ok(());

@@ -84,7 +84,7 @@ impl Sandbox {
         })
     }
 
-    /// Whether the server is in recovery, that is, a standby that nobody has promoted.
+    /// Whether the server is in recovery, that is, a standby that was not promoted.
     ///
     /// # Errors
     /// [`ErrorKind::NotRunning`] if there is no server, [`ErrorKind::Query`] if it does not answer.

@@ -190,7 +190,7 @@ fn eventually(mut condition: impl FnMut() -> bool, otherwise: impl Fn() -> Strin
     let deadline = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < deadline, "{}", otherwise());
-        // A process and a directory that go away tell nobody: look again, soon.
+        // The end of a process or a directory sends no signal: look again, soon.
         thread::sleep(Duration::from_millis(2));
     }
 }

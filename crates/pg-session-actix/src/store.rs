@@ -47,7 +47,7 @@ pub struct PgSessionStore {
 }
 
 impl PgSessionStore {
-    /// A store whose sessions belong to nobody, as far as the store knows.
+    /// A store of sessions without a user.
     #[must_use]
     pub fn new(sessions: SessionManager) -> Self {
         Self { sessions, user_of: Arc::new(|_| None) }
@@ -57,14 +57,14 @@ impl PgSessionStore {
     /// sessions holds.
     ///
     /// **A user must come with a new id**: call `Session::renew` at login, as actix-identity does. To save a user into a session
-    /// that was another's, or nobody's, is an error, because an attacker who planted its id would be signed in.
+    /// of another user, or of none, is an error, because an attacker who planted its id would be signed in.
     #[must_use]
     pub fn user_of(mut self, user_of: impl Fn(&State) -> Option<UserId> + Send + Sync + 'static) -> Self {
         self.user_of = Arc::new(user_of);
         self
     }
 
-    /// The session of a key. What is not a key of ours belongs to nobody, and costs no query.
+    /// The session of a key. Any other text is no session, and costs no query.
     async fn read(&self, key: &SessionKey) -> Result<Option<Session>, pg_session::Error> {
         match key.as_ref().parse::<VersionedId>() {
             Ok(known) => self.sessions.get(known.id).min_version(known.version).or_latest().await,

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     /// The schema that holds the tables.
     #[arg(long, default_value = "public")]
     schema: String,
-    /// What stands before each table's name.
+    /// The prefix of each table's name.
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
     /// Print one JSON object per finding: check, severity, message, fix.

@@ -19,7 +19,7 @@ struct User {
     name: &'static str,
 }
 
-/// Stands for the table, and for a comparison of password hashes.
+/// In place of a table and a comparison of password hashes.
 fn check_password(name: &str, password: &str) -> Option<User> {
     (name == "ann" && password == "secret").then_some(User { id: 1, name: "Ann" })
 }

@@ -43,7 +43,7 @@ struct Login {
 }
 
 async fn login(session: Session, Form(login): Form<Login>) -> Result<Response, SessionError> {
-    // Stands for a comparison of password hashes.
+    // In place of a comparison of password hashes.
     if (login.name.as_str(), login.password.as_str()) != ("ann", "secret") {
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, "Name or password is wrong.\n").into_response());
     }

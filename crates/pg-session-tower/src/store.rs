@@ -12,7 +12,7 @@ use serde_json::Value;
 /// [`user_of`](PgSessionStore::user_of), known by their users.
 ///
 /// **tower-sessions puts the bare id into its cookie unless signing is enabled**, and ids travel in notifications, which every
-/// role of the database can hear: use `SessionManagerLayer::with_signed`.
+/// role of the database can receive: use `SessionManagerLayer::with_signed`.
 ///
 /// ```no_run
 /// # fn f(sessions: pg_session::SessionManager) {
@@ -44,7 +44,7 @@ pub struct PgSessionStore {
 type UserOf = dyn Fn(&HashMap<String, Value>) -> Option<UserId> + Send + Sync;
 
 impl PgSessionStore {
-    /// A store whose sessions belong to nobody, as far as the store knows.
+    /// A store of sessions without a user.
     #[must_use]
     pub fn new(sessions: SessionManager) -> Self {
         Self { sessions, user_of: Arc::new(|_| None) }
@@ -54,7 +54,7 @@ impl PgSessionStore {
     /// sessions holds.
     ///
     /// **A user must come with a new id**: call `Session::cycle_id` at login, as axum-login does. To save a user into a session
-    /// that was another's, or nobody's, is an error, because an attacker who planted its id would be signed in.
+    /// of another user, or of none, is an error, because an attacker who planted its id would be signed in.
     #[must_use]
     pub fn user_of(
         mut self,

@@ -1,7 +1,7 @@
 //! The client's address: from the connection, or from what trusted proxies wrote into a header.
 //!
 //! Each proxy appends the address of the one that it got the request from. So a header is read from its right end, and what
-//! stands left of the entries of trusted proxies was written by the client, which can write anything.
+//! is left of the entries of trusted proxies was written by the client, which can write anything.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(address("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3", "a client inside");
         assert_eq!(address("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(address("10.0.0.1", &["6.6.6.6, unknown"]), "?");
-        assert_eq!(address("", &["6.6.6.6"]), "?", "nobody knows who writes");
+        assert_eq!(address("", &["6.6.6.6"]), "?", "the writer is unknown");
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Session {
     /// As [`modify`](Session::modify). What is not a `T` stays where it is.
     ///
     /// # Cancel safety
-    /// **Dropping the future does not undo a removal that was submitted**: then nobody gets the value.
+    /// **Dropping the future does not undo a removal that was submitted**: then the value is lost.
     pub async fn take<T: DeserializeOwned + Send>(&self, key: &str) -> Result<Option<T>, Error> {
         check_key(key)?;
         self.take_any(key).await
@@ -112,7 +112,7 @@ impl Session {
         state.put(self.sessions(), &flash_key(name), message, Lifetime::Session)
     }
 
-    /// The message that an earlier request left, which nobody gets twice.
+    /// Returns the message that an earlier request left, to one request only.
     ///
     /// # Errors
     /// As [`take`](Session::take).
@@ -140,7 +140,7 @@ impl Session {
         let web = self.sessions();
         let mut state = self.open_to_change().await?;
         if let SessionState::Absent(draft) = &mut state.session_state {
-            // Nobody else knows it.
+            // No other request knows it.
             let (next, result) = step(draft.get_raw(key))?;
             match next {
                 Next::Keep => {}
@@ -150,7 +150,7 @@ impl Session {
             return Ok(result);
         }
         state.save(web).await?;
-        // What stands if `step` is not reached: there is no session any more.
+        // The result if `step` is not reached: there is no session any more.
         let mut outcome = Err(UpdateError::NotFound.into());
         if let SessionState::Present(session) = &mut state.session_state {
             let version = session.version();

@@ -135,7 +135,7 @@ impl CookiePolicy {
         self
     }
 
-    /// **Without `Secure` and without the `__Host-` prefix**: the cookie travels over plain HTTP, where anybody on the way
+    /// **Without `Secure` and without the `__Host-` prefix**: the cookie travels over plain HTTP, where each host on the way
     /// reads it. For development. Chromium and Firefox keep `Secure` cookies of `http://localhost` and need this for other hosts
     /// only. **Safari drops `Secure` cookies over plain HTTP, on `localhost` as well**, and each request looks like a first visit.
     pub fn insecure_without_tls(mut self) -> Self {

@@ -39,7 +39,7 @@ pub enum ErrorKind {
     /// The server has a [development key](crate::SessionConfig::development), and the request does not come from this
     /// machine. Status 500.
     DevelopmentKey,
-    /// Nobody is signed in. Status 401.
+    /// The request is not signed in. Status 401.
     SignedOut,
     /// The key begins with `pg-session/`, which is kept for what this library records. Status 500.
     Reserved,
@@ -121,7 +121,7 @@ impl Error {
             ErrorKind::Flow => {
                 "The login was not begun in this browser, took too long, or was finished already. Begin it again."
             }
-            ErrorKind::SignedOut => "Nobody is signed in. Log in first.",
+            ErrorKind::SignedOut => "Not signed in. Log in first.",
             ErrorKind::Ended => "The session has ended, and nothing was saved. Log in again.",
             ErrorKind::Rotated => {
                 "The session has got a new id meanwhile, and nothing was saved. Load the page again."
@@ -187,7 +187,7 @@ impl Error {
     }
 
     pub(crate) fn signed_out() -> Self {
-        Self(Cause::Own(ErrorKind::SignedOut, "nobody is signed in; log in first"))
+        Self(Cause::Own(ErrorKind::SignedOut, "not signed in; log in first"))
     }
 
     pub(crate) fn ambiguous() -> Self {

@@ -110,7 +110,7 @@ impl Flow<'_> {
     /// errors of [`SessionManager::create_anonymous`](pg_session::SessionManager::create_anonymous).
     ///
     /// # Cancel safety
-    /// Dropping the future may leave a flow that nobody knows, until its end.
+    /// Dropping the future may leave a flow without a client, until its end.
     pub async fn begin(self) -> Result<BegunFlow, Error> {
         check_name(self.provider)?;
         let web = self.session.sessions();
@@ -165,12 +165,12 @@ impl Flow<'_> {
     ///
     /// # Errors
     /// [`ErrorKind::Flow`](crate::ErrorKind::Flow), status 400, if the request does not bring the flow's cookie, the flow belongs
-    /// to another provider or state, is older than [`FLOW_LIFETIME`], or was taken already: **nobody may be signed in then.**
+    /// to another provider or state, is older than [`FLOW_LIFETIME`], or was taken already: **do not sign a user in then.**
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and the errors of
     /// [`SessionManager::delete`](pg_session::SessionManager::delete), after which the flow may be used up.
     ///
     /// # Cancel safety
-    /// **Dropping the future may use the flow up**: then nobody gets it.
+    /// **Dropping the future may use the flow up**: then no request gets it.
     pub async fn take(self, state: &str) -> Result<TakenFlow, Error> {
         check_name(self.provider)?;
         let web = self.session.sessions();

@@ -134,12 +134,12 @@ impl State {
 ///
 /// # Errors
 /// [`ErrorKind::SessionLimit`](pg_session::ErrorKind::SessionLimit) if the user has all the sessions that the policy allows, those
-/// of [`Session::save`], and [`ErrorKind::Closed`](crate::ErrorKind::Closed). Nobody is signed in then.
+/// of [`Session::save`], and [`ErrorKind::Closed`](crate::ErrorKind::Closed). No user is signed in then.
 ///
 /// # Cancel safety
 /// **Dropping the future does not undo a login that was submitted**, but the client never learns the new id.
 #[derive(Debug)]
-#[must_use = "nobody is signed in until this is awaited"]
+#[must_use = "no user is signed in until this is awaited"]
 pub struct Login<'a> {
     session: &'a Session,
     user: UserId,

@@ -138,14 +138,14 @@ impl<'a> IntoFuture for Elevate<'a> {
 /// Why a request was not let through.
 #[derive(Debug)]
 pub enum Denied {
-    /// The session does not have the privilege, or not any more; or nobody is signed in.
+    /// The session does not have the privilege, or not any more; or the request is not signed in.
     Missing {
         /// Which one.
         privilege: &'static str,
         /// Where to send a browser, if that was [configured](crate::SessionConfig::step_up_page).
         page: Option<String>,
     },
-    /// Nobody is signed in, and there is a [login page](crate::SessionConfig::login_page).
+    /// The request is not signed in, and there is a [login page](crate::SessionConfig::login_page).
     SignedOut(LoginRequired),
     /// The session could not be read.
     Failed(Error),

@@ -1,6 +1,6 @@
 //! Bounds on anonymous sessions: how fast a node creates them, and how long they live.
 //!
-//! Anybody can send requests without a cookie. Each of them may create a row, so the number of such rows is bounded by
+//! Each client can send requests without a cookie. Each of them may create a row, so the number of such rows is bounded by
 //! the product of both settings.
 
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! One cart, many tabs, two nodes: read, change, save if nobody else has changed it, otherwise again. And the same with
+//! One cart, many tabs, two nodes: read, change, save if no other request has changed it, otherwise again. And the same with
 //! `modify`, which does so by itself.
 //!
 //! ```text

@@ -46,7 +46,7 @@ async fn main() -> Result<(), Trouble> {
         }
         println!("{night}: the report was sent {sent} time by {} nodes", nodes.len());
     }
-    println!("nobody holds the lock: {}", nodes[0].locks().holder("nightly-report").await?.is_none());
+    println!("the lock is free: {}", nodes[0].locks().holder("nightly-report").await?.is_none());
     Ok(())
 }
 

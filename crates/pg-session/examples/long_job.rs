@@ -13,7 +13,7 @@ use std::time::Duration;
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Fence, Lease, LockError, Migrations, SessionManager, UserId};
 
-/// In life half a minute or more; here nobody wants to wait.
+/// In production half a minute or more. The example is shorter.
 const LEASE: Duration = Duration::from_secs(4);
 
 #[tokio::main]

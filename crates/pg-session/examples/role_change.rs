@@ -1,5 +1,5 @@
 //! A user's roles change: they are dropped from all of the user's sessions in one statement, on every node, and each
-//! session computes them again with its next request. Nobody is logged out.
+//! session computes them again with its next request. No user is logged out.
 //!
 //! ```text
 //! cargo run --example role_change                     # on a private PostgreSQL that goes away again

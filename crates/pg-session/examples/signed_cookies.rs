@@ -1,5 +1,5 @@
 //! Signed cookies: what was not signed by us costs no query, a client never sees less than it has seen, and keys rotate
-//! without logging anybody out.
+//! without logging a user out.
 //!
 //! ```text
 //! cargo run --example signed_cookies                     # on a private PostgreSQL that goes away again

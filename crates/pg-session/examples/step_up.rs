@@ -1,5 +1,5 @@
 //! Step-up authentication: a page that is not dangerous needs a session, a dangerous one a password that was typed
-//! just now. The proof is an attribute that expires by itself, on every node, without anybody writing.
+//! just now. The proof is an attribute that expires by itself, on every node, without a write.
 //!
 //! ```text
 //! cargo run --example step_up                     # on a private PostgreSQL that goes away again
@@ -12,7 +12,7 @@ use std::time::Duration;
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Migrations, Session, SessionId, SessionManager, UpdateError, UserId};
 
-/// How long a typed password counts. In life a quarter of an hour; here nobody wants to wait.
+/// How long a typed password counts. In production a quarter of an hour. The example is shorter.
 const ELEVATED: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("later, on a: {}", change_address(&a, id).await?);
     println!("later, on b: {}", change_address(&b, id).await?);
     let session = a.get(id).await?.ok_or("the session itself goes on")?;
-    println!("nobody wrote anything: still version {}", session.version());
+    println!("no write was needed: still version {}", session.version());
     Ok(())
 }
 

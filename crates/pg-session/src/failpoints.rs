@@ -133,7 +133,7 @@ mod testing {
             let gate = self.gates().get(&point).cloned();
             if let Some(gate) = gate {
                 gate.arrived.send_modify(|count| *count += 1);
-                // An error means that the test dropped its gate: nobody will open it, so nobody waits.
+                // An error means that the test dropped its gate: it will not be opened, so the caller does not wait.
                 let _ = gate.open.subscribe().wait_for(|open| *open).await;
             }
         }

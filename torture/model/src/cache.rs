@@ -268,7 +268,7 @@ impl Cache {
     }
 
     /// Renumbers the sequences, which only are compared, so that equal situations are equal states; and forgets the
-    /// invalidations that are older than every ticket, which refuse nobody.
+    /// invalidations that are older than every ticket, which refuse no fill.
     pub(crate) fn canonical<'a>(&mut self, tickets: impl Iterator<Item = &'a mut Ticket>) {
         let mut tickets: ArrayVec<&mut Ticket, 3> = tickets.collect();
         let oldest = tickets.iter().map(|ticket| ticket.sequence).min().unwrap_or(self.sequence);

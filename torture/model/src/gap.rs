@@ -25,7 +25,7 @@ pub enum Caller {
     Node(usize),
     Elsewhere,
     /// It has given up.
-    Nobody,
+    None,
 }
 
 /// A server process that has committed and has not notified.
@@ -62,7 +62,7 @@ impl Gaps {
     pub(crate) fn abandon(&mut self, caller: Caller) {
         for gap in &mut self.open {
             if gap.caller == caller {
-                gap.caller = Caller::Nobody;
+                gap.caller = Caller::None;
             }
         }
     }

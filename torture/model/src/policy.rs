@@ -14,7 +14,7 @@ pub enum Ending {
     Owner,
     /// With all sessions.
     All,
-    /// By itself, on the database's clock. Nobody is notified.
+    /// By itself, on the database's clock. No node is notified.
     Expiry,
 }
 
@@ -34,9 +34,9 @@ pub struct Bounds {
     pub nodes: usize,
     /// Whether there is one more node, of which only the commits matter.
     pub elsewhere: bool,
-    /// Updates, by anybody.
+    /// Updates, by any client.
     pub updates: u8,
-    /// How the session may end, once: deleted by anybody, or by itself.
+    /// How the session may end, once: deleted by any client, or by itself.
     pub ending: Option<Ending>,
     /// Whether the outcome of an update may stay unknown to its node.
     pub unknown: bool,
@@ -52,7 +52,7 @@ pub struct Bounds {
     pub disconnects: u8,
     /// The trust window, in ticks; time has no bound.
     pub window: u8,
-    /// Whether what a lane does without waiting for anybody is one step.
+    /// Whether what a lane does without a wait is one step.
     pub coarse: bool,
 }
 

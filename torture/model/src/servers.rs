@@ -151,7 +151,7 @@ pub enum Step {
     Commit,
     Publish,
     SendProof,
-    Hear,
+    Receive,
     EndTrust,
     AskVersions,
     TellVersions,
@@ -223,7 +223,7 @@ impl Model for Servers {
             steps.push(Step::SendProof);
         }
         if !network.events.is_empty() {
-            steps.push(Step::Hear);
+            steps.push(Step::Receive);
         }
         if network.another_server {
             steps.push(Step::EndTrust);
@@ -321,7 +321,7 @@ impl Network {
                 }
             }
             Step::SendProof => self.events.push(Event::Proof(self.pool)),
-            Step::Hear => match self.events.remove(0) {
+            Step::Receive => match self.events.remove(0) {
                 Event::Changed(version) => self.invalidate(version),
                 Event::Proof(server) => self.proved(policy, server),
             },
@@ -460,7 +460,7 @@ impl Network {
         for _ in 0..RECOVERY_STEPS_MAX {
             let step = match network {
                 Self { another_server: true, .. } => Step::EndTrust,
-                Self { ref events, .. } if !events.is_empty() => Step::Hear,
+                Self { ref events, .. } if !events.is_empty() => Step::Receive,
                 Self { trusted: true, .. } => return true,
                 _ => Step::SendProof,
             };

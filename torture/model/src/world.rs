@@ -54,7 +54,7 @@ pub enum Action {
     GiveUpElsewhere,
     NotifyAgainElsewhere,
     DieElsewhere,
-    /// The node has not heard of the other one for long enough.
+    /// The node has received nothing from the other one for long enough.
     NoticeSilence(usize),
     DeleteAgain,
     CommitDelete(usize),
@@ -408,7 +408,7 @@ impl World {
                 match gap.caller {
                     Caller::Node(at) => nodes[at].writing.notified(),
                     Caller::Elsewhere => database.acknowledge(gap.version),
-                    Caller::Nobody => {}
+                    Caller::None => {}
                 }
                 self.notify(Self::event(policy, gap.version));
             }
@@ -422,7 +422,7 @@ impl World {
                         node.writing.outcome_unknown(policy, &mut node.cache);
                     }
                     Caller::Elsewhere => gaps.owe(gap.version),
-                    Caller::Nobody => {}
+                    Caller::None => {}
                 }
             }
             Action::GiveUp(at) => {
@@ -449,7 +449,7 @@ impl World {
             Action::CommitStuck => {
                 if gaps.stuck.take() == Some(database.row) {
                     policy.tally.add(Seen::CommitAlone);
-                    gaps.add(database.update(), Caller::Nobody);
+                    gaps.add(database.update(), Caller::None);
                 }
             }
             Action::EndStuck => gaps.stuck = None,

@@ -186,7 +186,7 @@ impl Writing {
     pub(crate) fn outcome_unknown(&mut self, policy: &Policy, cache: &mut Cache) {
         let handled = cache.handled;
         cache.remove(policy);
-        // Nobody said that it has ended.
+        // No notification said that it has ended.
         cache.handled = handled;
         self.end_update(cache);
     }

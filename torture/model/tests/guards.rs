@@ -119,7 +119,7 @@ fn a_delete_that_commits_first_breaks_a_promise() {
     );
 }
 
-/// A guard that nobody takes away might guard nothing.
+/// A guard that no test removes might guard nothing.
 #[test]
 fn every_guard_is_tried() {
     for guard in Guard::ALL {

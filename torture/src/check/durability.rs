@@ -1,4 +1,4 @@
-//! I5-I7: what was acknowledged is what the database committed, once; what is read belongs to one version; nobody has
+//! I5-I7: what was acknowledged is what the database committed, once; what is read belongs to one version; no user has
 //! more sessions than allowed.
 
 use std::collections::HashMap;

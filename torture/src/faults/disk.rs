@@ -7,20 +7,20 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::server;
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::stage::Stage;
 
 const BALLOON: &str = "balloon";
 
 /// Fills the disk to the last byte, for a while; then frees it, and starts the server if it has given up.
-pub(super) async fn fill(stage: &Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn fill(stage: &Stage, rng: &mut Rng) -> Result<()> {
     let Some(disk) = &stage.disk else { bail!("there is no disk to fill") };
     let balloon = disk.path().join(BALLOON);
     let file = balloon.clone();
     let blown = tokio::task::spawn_blocking(move || blow_up(&file)).await?;
     let lasted = match blown {
         Ok(()) => {
-            tokio::time::sleep(dice.millis(1_500, 4_000)).await;
+            tokio::time::sleep(rng.millis(1_500, 4_000)).await;
             Ok(())
         }
         Err(error) => Err(error).context("the disk cannot be filled"),

@@ -5,35 +5,30 @@ use anyhow::{Context, Result};
 use pg_sandbox::{Proxy, Sandbox};
 
 use crate::clock::{nanos, now};
-use crate::dice::Dice;
 use crate::plan::TRUST_WINDOW;
+use crate::rng::Rng;
 use crate::stage::{Member, Stage, make_role};
 
 /// One node's pool. What it asks for is not there.
-pub(super) async fn redirect_pool(stage: &Stage, dice: &mut Dice) -> Result<()> {
-    redirect(stage, dice, "pool", |node| &node.pool).await
+pub(super) async fn redirect_pool(stage: &Stage, rng: &mut Rng) -> Result<()> {
+    redirect(stage, rng, "pool", |node| &node.pool).await
 }
 
 /// One node's listener. It is connected, and receives nothing.
-pub(super) async fn redirect_listener(stage: &Stage, dice: &mut Dice) -> Result<()> {
-    redirect(stage, dice, "listener", |node| &node.ear).await
+pub(super) async fn redirect_listener(stage: &Stage, rng: &mut Rng) -> Result<()> {
+    redirect(stage, rng, "listener", |node| &node.ear).await
 }
 
 /// At least two windows long. After the first, the node must not serve from memory.
-async fn redirect(
-    stage: &Stage,
-    dice: &mut Dice,
-    what: &str,
-    wire: impl Fn(&Member) -> &Proxy,
-) -> Result<()> {
+async fn redirect(stage: &Stage, rng: &mut Rng, what: &str, wire: impl Fn(&Member) -> &Proxy) -> Result<()> {
     let other =
         tokio::task::spawn_blocking(Sandbox::start).await?.context("a second server does not start")?;
     make_role(&other.url()).await?;
-    let node = &stage.nodes[dice.index(stage.nodes.len())];
+    let node = &stage.nodes[rng.index(stage.nodes.len())];
     let wire = wire(node);
     wire.redirect(other.addr());
     wire.cut();
-    let end = now() + nanos(dice.millis(2_500, 5_000));
+    let end = now() + nanos(rng.millis(2_500, 5_000));
     // The pulse of a node notices the end of its trust a little later.
     tokio::time::sleep(TRUST_WINDOW + TRUST_WINDOW / 2).await;
     let mut was_trusted = false;

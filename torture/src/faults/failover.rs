@@ -10,20 +10,20 @@ use anyhow::{Context, Result, ensure};
 use pg_sandbox::{Error, Sandbox};
 
 use super::server::terminate;
-use crate::dice::Dice;
 use crate::plan::SCHEMA;
+use crate::rng::Rng;
 use crate::stage::{Stage, connect};
 
 /// Longer than any run: the standby applies nothing until it is promoted.
 const LAG: Duration = Duration::from_secs(3_600);
 
 /// The pool of a node reaches the standby for a while, and its listener the primary: a name that leads elsewhere.
-pub(super) async fn pool_on_standby(stage: &Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn pool_on_standby(stage: &Stage, rng: &mut Rng) -> Result<()> {
     let standby = Arc::new(start(stage).await?);
-    let node = &stage.nodes[dice.index(stage.nodes.len())];
+    let node = &stage.nodes[rng.index(stage.nodes.len())];
     node.pool.redirect(standby.addr());
     node.pool.cut();
-    tokio::time::sleep(dice.millis(2_000, 4_000)).await;
+    tokio::time::sleep(rng.millis(2_000, 4_000)).await;
     let behind = written(&stage.sandbox).await? - written(&standby).await?;
     let is_standby = on(&standby, Sandbox::is_standby).await?;
     node.pool.redirect(stage.sandbox.addr());
@@ -35,30 +35,30 @@ pub(super) async fn pool_on_standby(stage: &Stage, dice: &mut Dice) -> Result<()
 
 /// The primary ends, the nodes reach the standby, it is promoted, and serves. The old primary returns as its standby, and
 /// is promoted in its turn: in the end all is as before.
-pub(super) async fn fail_over(stage: &Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn fail_over(stage: &Stage, rng: &mut Rng) -> Result<()> {
     let (old, new) = (Arc::clone(&stage.sandbox), Arc::new(start(stage).await?));
     let before = written(&new).await?;
-    hand_over(stage, dice, &old, &new).await?;
+    hand_over(stage, rng, &old, &new).await?;
     let applied = written(&new).await?;
     stage.report(applied > before, format!("the promotion applied {} writes", applied - before));
-    tokio::time::sleep(dice.millis(2_000, 4_000)).await;
+    tokio::time::sleep(rng.millis(2_000, 4_000)).await;
     let returning = Arc::clone(&old);
     on(&new, move |new| {
         new.standby().rejoin(&returning)?;
         returning.wait_until_applied(new)
     })
     .await?;
-    hand_over(stage, dice, &new, &old).await?;
+    hand_over(stage, rng, &new, &old).await?;
     remove(stage, new).await
 }
 
 /// Ends `from` in order and promotes `to`. The nodes reach it before it is promoted.
-async fn hand_over(stage: &Stage, dice: &mut Dice, from: &Arc<Sandbox>, to: &Arc<Sandbox>) -> Result<()> {
+async fn hand_over(stage: &Stage, rng: &mut Rng, from: &Arc<Sandbox>, to: &Arc<Sandbox>) -> Result<()> {
     on(from, Sandbox::stop).await.context("the primary did not end in order")?;
     for node in &stage.nodes {
         node.redirect(to.addr());
     }
-    tokio::time::sleep(dice.millis(300, 1_500)).await;
+    tokio::time::sleep(rng.millis(300, 1_500)).await;
     ensure!(on(to, Sandbox::is_standby).await?, "the standby was promoted already");
     on(to, Sandbox::promote).await
 }

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::dice::Dice;
 use crate::plan::QUEUE_FULL;
+use crate::rng::Rng;
 use crate::stage::Stage;
 
 /// How often a fault of the server comes with one of a wire, in percent.
@@ -131,21 +131,21 @@ fn impossible(name: &str, stage: &Stage) -> Option<String> {
 }
 
 /// Makes one, perhaps with another, and ends it. Says what was made.
-pub async fn make(name: &str, is_mixed: bool, stage: &mut Stage, dice: &mut Dice) -> Result<String> {
+pub async fn make(name: &str, is_mixed: bool, stage: &mut Stage, rng: &mut Rng) -> Result<String> {
     let may_be_accompanied = KINDS.iter().any(|kind| kind.name == name && kind.mixing == Mixing::Accompanied);
-    if !(is_mixed && may_be_accompanied && dice.chance(ACCOMPANIED)) {
-        make_alone(name, stage, dice).await?;
+    if !(is_mixed && may_be_accompanied && rng.chance(ACCOMPANIED)) {
+        make_alone(name, stage, rng).await?;
         return Ok(name.to_owned());
     }
-    let companion = wire::COMPANIONS[dice.index(wire::COMPANIONS.len())];
-    wire::begin(companion, stage, dice)?;
-    let made = make_alone(name, stage, dice).await;
+    let companion = wire::COMPANIONS[rng.index(wire::COMPANIONS.len())];
+    wire::begin(companion, stage, rng)?;
+    let made = make_alone(name, stage, rng).await;
     wire::end(stage);
     made.with_context(|| format!("beside {companion}"))?;
     Ok(format!("{name} + {companion}"))
 }
 
-async fn make_alone(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+async fn make_alone(name: &str, stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     match name {
         "listener-terminated" => server::terminate(stage, "application_name = 'pg-listen'", 1).await,
         "all-terminated" => {
@@ -153,37 +153,37 @@ async fn make_alone(name: &str, stage: &mut Stage, dice: &mut Dice) -> Result<()
         }
         "postgres-restart" => server::restart(stage).await,
         "postgres-kill9" => server::kill(stage).await,
-        "postgres-stop" => server::stop(stage, dice).await,
-        "node-stop-2x" => node::stop(stage, dice, 2).await,
-        "node-stop-10x" => node::stop(stage, dice, 10).await,
-        "node-shutdown" => node::shut_down(stage, dice).await,
-        "node-kill9" => node::kill(stage, dice).await,
-        "clock-skew" => node::skew(stage, dice).await,
-        "max-connections" => sql::use_up_connections(stage, dice).await,
-        "deadlock" => sql::deadlock(stage, dice).await,
-        "rows-locked" => sql::lock_rows(stage, dice).await,
-        "update-unnotified" => unnotified::end_updates(stage, dice).await,
-        "pool-on-standby" => failover::pool_on_standby(stage, dice).await,
-        "standby-promoted" => failover::fail_over(stage, dice).await,
-        "pool-redirected" => elsewhere::redirect_pool(stage, dice).await,
-        "listener-redirected" => elsewhere::redirect_listener(stage, dice).await,
-        "password-changed" => access::change_password(stage, dice).await,
-        "host-unresponsive" => access::stop_answering(stage, dice).await,
+        "postgres-stop" => server::stop(stage, rng).await,
+        "node-stop-2x" => node::stop(stage, rng, 2).await,
+        "node-stop-10x" => node::stop(stage, rng, 10).await,
+        "node-shutdown" => node::shut_down(stage, rng).await,
+        "node-kill9" => node::kill(stage, rng).await,
+        "clock-skew" => node::skew(stage, rng).await,
+        "max-connections" => sql::use_up_connections(stage, rng).await,
+        "deadlock" => sql::deadlock(stage, rng).await,
+        "rows-locked" => sql::lock_rows(stage, rng).await,
+        "update-unnotified" => unnotified::end_updates(stage, rng).await,
+        "pool-on-standby" => failover::pool_on_standby(stage, rng).await,
+        "standby-promoted" => failover::fail_over(stage, rng).await,
+        "pool-redirected" => elsewhere::redirect_pool(stage, rng).await,
+        "listener-redirected" => elsewhere::redirect_listener(stage, rng).await,
+        "password-changed" => access::change_password(stage, rng).await,
+        "host-unresponsive" => access::stop_answering(stage, rng).await,
         "vacuum-full" => sql::vacuum_full(stage).await,
         "alter-table" => sql::alter_tables(stage).await,
-        "hostile-notify" => sql::hostile_notifications(stage, dice).await,
+        "hostile-notify" => sql::hostile_notifications(stage, rng).await,
         QUEUE_FULL => {
             let url = stage.sandbox.url();
             let queue = stage.queue.as_mut().context("the queue was not prepared")?;
-            queue.overflow(&url, dice).await
+            queue.overflow(&url, rng).await
         }
-        "disk-full" => disk::fill(stage, dice).await,
-        "pgbouncer-transaction" => pooler::before_the_pool(stage, dice).await,
-        "pgbouncer-listener" => pooler::before_the_listener(stage, dice).await,
+        "disk-full" => disk::fill(stage, rng).await,
+        "pgbouncer-transaction" => pooler::before_the_pool(stage, rng).await,
+        "pgbouncer-listener" => pooler::before_the_listener(stage, rng).await,
         "none" => {
             tokio::time::sleep(Duration::from_secs(3)).await;
             Ok(())
         }
-        wire => wire::make(wire, stage, dice).await,
+        wire => wire::make(wire, stage, rng).await,
     }
 }

@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::dice::Dice;
 use crate::plan::TRUST_WINDOW;
+use crate::rng::Rng;
 use crate::stage::{Stage, Way};
 
 /// The library that shows a process another wall clock, as Debian and others install it.
 const FAKETIME: &str = "faketime/libfaketime.so.1";
 
 /// Stops a node for so many windows.
-pub(super) async fn stop(stage: &Stage, dice: &mut Dice, windows: u32) -> Result<()> {
-    let node = &stage.nodes[dice.index(stage.nodes.len())];
+pub(super) async fn stop(stage: &Stage, rng: &mut Rng, windows: u32) -> Result<()> {
+    let node = &stage.nodes[rng.index(stage.nodes.len())];
     node.freeze(true)?;
     tokio::time::sleep(TRUST_WINDOW * windows).await;
     node.freeze(false)
 }
 
 /// Ends a node in the middle of its work, in order, and starts it again.
-pub(super) async fn shut_down(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
-    let which = dice.index(stage.nodes.len());
+pub(super) async fn shut_down(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
+    let which = rng.index(stage.nodes.len());
     let node = &mut stage.nodes[which];
     node.stop().await?;
     node.start(&Way::default()).await?;
@@ -31,8 +31,8 @@ pub(super) async fn shut_down(stage: &mut Stage, dice: &mut Dice) -> Result<()> 
 }
 
 /// `kill -9` in the middle of its work.
-pub(super) async fn kill(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
-    let which = dice.index(stage.nodes.len());
+pub(super) async fn kill(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
+    let which = rng.index(stage.nodes.len());
     let node = &mut stage.nodes[which];
     node.kill().await?;
     node.start(&Way::default()).await?;
@@ -41,10 +41,10 @@ pub(super) async fn kill(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
 }
 
 /// A node whose wall clock is an hour ahead or behind, for a few seconds among the others.
-pub(super) async fn skew(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn skew(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     let Some(library) = faketime() else { return Ok(()) };
-    let which = dice.index(stage.nodes.len());
-    let hour = if dice.chance(50) { "+1h" } else { "-1h" };
+    let which = rng.index(stage.nodes.len());
+    let hour = if rng.chance(50) { "+1h" } else { "-1h" };
     let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let environment = vec![
         set("LD_PRELOAD", &library.to_string_lossy()),
@@ -53,7 +53,7 @@ pub(super) async fn skew(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
         set("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         set("DONT_FAKE_MONOTONIC", "1"),
     ];
-    live_otherwise(stage, which, &Way { environment, ..Way::default() }, dice.millis(3_000, 6_000)).await
+    live_otherwise(stage, which, &Way { environment, ..Way::default() }, rng.millis(3_000, 6_000)).await
 }
 
 /// Why a node's clock cannot be moved, if it cannot.

@@ -11,23 +11,23 @@ use anyhow::{Context, Result};
 use pg_sandbox::{PoolMode, Pooler};
 
 use super::node::live_otherwise;
-use crate::dice::Dice;
 use crate::history::Entry;
 use crate::plan::POOL_NAME;
+use crate::rng::Rng;
 use crate::stage::{Stage, Way};
 
 /// A node lives behind pgbouncer for a while, its listener past it.
-pub(super) async fn before_the_pool(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn before_the_pool(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     let (_pooler, url) = start(stage).await?;
-    let which = dice.index(stage.nodes.len());
+    let which = rng.index(stage.nodes.len());
     let way = Way { pool_url: Some(url), ..Way::default() };
-    live_otherwise(stage, which, &way, dice.millis(3_000, 6_000)).await
+    live_otherwise(stage, which, &way, rng.millis(3_000, 6_000)).await
 }
 
 /// A node whose listener is behind pgbouncer must not start, or must never be trusted.
-pub(super) async fn before_the_listener(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn before_the_listener(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     let (_pooler, url) = start(stage).await?;
-    let which = dice.index(stage.nodes.len());
+    let which = rng.index(stage.nodes.len());
     let way = Way { ear_url: Some(url), ..Way::default() };
     let node = &mut stage.nodes[which];
     node.stop().await?;

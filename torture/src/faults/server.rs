@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use pg_sandbox::{ErrorKind, Sandbox};
 
-use crate::dice::Dice;
 use crate::plan::TRUST_WINDOW;
+use crate::rng::Rng;
 use crate::stage::Stage;
 
 /// Ends up to `most` connections that meet the condition.
@@ -37,10 +37,10 @@ pub(super) async fn kill(stage: &Stage) -> Result<()> {
 }
 
 /// For one and a half to five windows.
-pub(super) async fn stop(stage: &Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn stop(stage: &Stage, rng: &mut Rng) -> Result<()> {
     blocking(stage, Sandbox::pause).await?;
     let window = u64::try_from(TRUST_WINDOW.as_millis())?;
-    tokio::time::sleep(dice.millis(window * 3 / 2, window * 5)).await;
+    tokio::time::sleep(rng.millis(window * 3 / 2, window * 5)).await;
     blocking(stage, Sandbox::resume).await
 }
 

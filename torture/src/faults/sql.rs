@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio_postgres::{Client, NoTls};
 
-use crate::board::Board;
-use crate::dice::Dice;
 use crate::plan::{QUERY_TIMEOUT, SCHEMA, SLOTS};
+use crate::rng::Rng;
+use crate::slots::Slots;
 use crate::stage::Stage;
 
 /// Connections that PostgreSQL is asked for until it has none left: more than it allows.
@@ -19,7 +19,7 @@ const ROWS_LOCKED: usize = 8;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Uses up every connection, after ending the listeners', which now cannot come back.
-pub(super) async fn use_up_connections(stage: &Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn use_up_connections(stage: &Stage, rng: &mut Rng) -> Result<()> {
     let mut hogs = Vec::new();
     let mut is_full = false;
     let client = stage.client().await?;
@@ -37,34 +37,34 @@ pub(super) async fn use_up_connections(stage: &Stage, dice: &mut Dice) -> Result
         }
     }
     ensure!(is_full, "{CONNECTIONS_TRIED} connections were not enough");
-    tokio::time::sleep(dice.millis(1_500, 3_500)).await;
+    tokio::time::sleep(rng.millis(1_500, 3_500)).await;
     drop(hogs);
     Ok(())
 }
 
 /// A client that locks sessions, and at times their attributes before them, in the order opposite to the library's,
 /// again and again.
-pub(super) async fn deadlock(stage: &Stage, dice: &mut Dice) -> Result<()> {
-    let board = Board::open(stage.keep.path())?;
-    let end = Instant::now() + dice.millis(2_000, 4_000);
+pub(super) async fn deadlock(stage: &Stage, rng: &mut Rng) -> Result<()> {
+    let slots = Slots::open(stage.keep.path())?;
+    let end = Instant::now() + rng.millis(2_000, 4_000);
     let one = stage.client().await?;
     let lock = format!("SELECT 1 FROM {SCHEMA}.sessions WHERE id = $1 FOR UPDATE");
     let lock_attributes =
         format!("SELECT 1 FROM {SCHEMA}.session_attributes WHERE session_id = $1 FOR UPDATE");
     while Instant::now() < end {
         let mut ids: Vec<_> =
-            (0..8).map(|_| board.read(dice.index(SLOTS)).map(|slot| slot.now)).collect::<Result<_, _>>()?;
+            (0..8).map(|_| slots.read(rng.index(SLOTS)).map(|slot| slot.now)).collect::<Result<_, _>>()?;
         ids.sort_unstable();
         ids.reverse();
         one.batch_execute("BEGIN").await?;
         for id in ids {
             // Being the victim is what it is here for; the rest of its transaction is then refused.
-            if dice.chance(50) {
+            if rng.chance(50) {
                 let _ = one.query(&lock_attributes, &[&id]).await;
-                tokio::time::sleep(dice.millis(5, 40)).await;
+                tokio::time::sleep(rng.millis(5, 40)).await;
             }
             let _ = one.query(&lock, &[&id]).await;
-            tokio::time::sleep(dice.millis(5, 40)).await;
+            tokio::time::sleep(rng.millis(5, 40)).await;
         }
         one.batch_execute("ROLLBACK").await?;
     }
@@ -73,15 +73,15 @@ pub(super) async fn deadlock(stage: &Stage, dice: &mut Dice) -> Result<()> {
 
 /// A client that locks a few sessions for longer than a statement may take. A statement that no caller waits for must not
 /// go on in the server.
-pub(super) async fn lock_rows(stage: &Stage, dice: &mut Dice) -> Result<()> {
-    let board = Board::open(stage.keep.path())?;
+pub(super) async fn lock_rows(stage: &Stage, rng: &mut Rng) -> Result<()> {
+    let slots = Slots::open(stage.keep.path())?;
     let (locker, watcher) = (stage.client().await?, stage.client().await?);
     let ids: Vec<_> = (0..ROWS_LOCKED)
-        .map(|_| board.read(dice.index(SLOTS)).map(|slot| slot.now))
+        .map(|_| slots.read(rng.index(SLOTS)).map(|slot| slot.now))
         .collect::<Result<_, _>>()?;
     locker.batch_execute("BEGIN").await?;
     locker.execute(&format!("SELECT FROM {SCHEMA}.sessions WHERE id = ANY ($1) FOR UPDATE"), &[&ids]).await?;
-    let end = Instant::now() + QUERY_TIMEOUT + dice.millis(1_500, 4_000);
+    let end = Instant::now() + QUERY_TIMEOUT + rng.millis(1_500, 4_000);
     let count = format!(
         "SELECT count(*) FROM pg_stat_activity
          WHERE application_name = 'pg-session' AND wait_event_type = 'Lock'
@@ -147,7 +147,7 @@ async fn patiently(client: &Client, statement: &str) -> Result<()> {
 }
 
 /// A role that may do nothing but connect floods the nodes' channel: garbage, other formats, forged invalidations.
-pub(super) async fn hostile_notifications(stage: &Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn hostile_notifications(stage: &Stage, rng: &mut Rng) -> Result<()> {
     let owner = stage.client().await?;
     owner
         .batch_execute(
@@ -156,18 +156,18 @@ pub(super) async fn hostile_notifications(stage: &Stage, dice: &mut Dice) -> Res
              END $$",
         )
         .await?;
-    // As the library derives it, from the schema and an empty prefix; anybody can.
+    // As the library derives it, from the schema and an empty prefix; any client can.
     let derive = format!("SELECT 'pg_session_' || left(encode(sha256('{SCHEMA}\\000'::bytea), 'hex'), 16)");
     let channel: String = owner.query_one(&derive, &[]).await?.get(0);
     let mallory = stage.sandbox.url().replace("postgres@", "mallory@");
     let (client, connection) = tokio_postgres::connect(&mallory, NoTls).await?;
     tokio::spawn(async move { drop(connection.await) });
-    let board = Board::open(stage.keep.path())?;
-    let end = Instant::now() + dice.millis(1_500, 3_500);
+    let slots = Slots::open(stage.keep.path())?;
+    let end = Instant::now() + rng.millis(1_500, 3_500);
     while Instant::now() < end {
         for _ in 0..50 {
-            let id = board.read(dice.index(SLOTS))?.now.simple().to_string();
-            let payload = match dice.roll(8) {
+            let id = slots.read(rng.index(SLOTS))?.now.simple().to_string();
+            let payload = match rng.below(8) {
                 0 => String::new(),
                 1 => "1s".to_owned(),
                 2 => format!("1s{id}.{}", i64::MAX),

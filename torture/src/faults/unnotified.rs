@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::stage::Stage;
 
 /// Only a client that asks for it waits for a standby, which does not exist.
@@ -33,11 +33,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// What the processes are that have committed and not notified.
 const IN_GAP: &str = "wait_event_type = 'Lock' AND wait_event = 'object' AND query LIKE 'CALL %'";
 
-pub(super) async fn end_updates(stage: &Stage, dice: &mut Dice) -> Result<()> {
+pub(super) async fn end_updates(stage: &Stage, rng: &mut Rng) -> Result<()> {
     let watcher = stage.client().await?;
     change(&watcher, &format!("ALTER SYSTEM SET {LOCAL} = local")).await?;
     change(&watcher, &format!("ALTER SYSTEM SET {STANDBY} = nobody")).await?;
-    let ended = end_while_held(stage, &watcher, dice).await;
+    let ended = end_while_held(stage, &watcher, rng).await;
     change(&watcher, &format!("ALTER SYSTEM RESET {STANDBY}")).await?;
     // First: no client that does not know the first setting must wait for a standby.
     let released = stage.client().await?;
@@ -56,7 +56,7 @@ async fn change(watcher: &Client, statement: &str) -> Result<()> {
 }
 
 /// Holds the lock, mostly for less than a trust window. Returns how many updates have ended meanwhile.
-async fn end_while_held(stage: &Stage, watcher: &Client, dice: &mut Dice) -> Result<i64> {
+async fn end_while_held(stage: &Stage, watcher: &Client, rng: &mut Rng) -> Result<i64> {
     let holder = stage.client().await?;
     let holder_pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     let is_held = Arc::new(AtomicBool::new(false));
@@ -78,12 +78,12 @@ async fn end_while_held(stage: &Stage, watcher: &Client, dice: &mut Dice) -> Res
         tokio::time::sleep(PAUSE).await;
     }
     is_held.store(true, Ordering::SeqCst);
-    let end = if dice.chance(50) { "pg_terminate_backend" } else { "pg_cancel_backend" };
+    let end = if rng.chance(50) { "pg_terminate_backend" } else { "pg_cancel_backend" };
     let end = format!(
         "SELECT count(*) FILTER (WHERE ended)
          FROM (SELECT {end}(pid) AS ended FROM pg_stat_activity WHERE {IN_GAP}) a"
     );
-    let (length, began) = (dice.millis(200, 600), Instant::now());
+    let (length, began) = (rng.millis(200, 600), Instant::now());
     let mut ended = 0;
     while began.elapsed() < length || ended == 0 && began.elapsed() < HELD_MAX {
         ended += watcher.query_one(&end, &[]).await?.get::<_, i64>(0);

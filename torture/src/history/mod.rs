@@ -261,6 +261,6 @@ pub struct Row {
     pub n: i64,
     /// What a rotation has left, for its grace.
     pub rotated: bool,
-    /// Attributes that are where nobody looks for them, or in both places.
+    /// Attributes where no reader looks for them, or in both places.
     pub misplaced: i64,
 }

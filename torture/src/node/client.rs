@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Node;
-use super::laden::Laden;
+use super::padded::Padded;
 use crate::clock::{Nanos, nanos, now};
-use crate::dice::Dice;
 use crate::history::{Answer, Change, Elevates, Entry, Found, Intent, Listed, Op, Outcome, Read, Seen};
 use crate::plan::{CLIENT_PLACES, SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
+use crate::rng::Rng;
 
 /// Sessions that are written in one epoch, and its length: longer than the window, so that the epoch after it has
 /// reads that must show its last writes.
@@ -26,17 +26,17 @@ const PAUSE_MS: (u64, u64) = (50, 240);
 
 pub(super) struct Client {
     node: Arc<Node>,
-    dice: Dice,
+    rng: Rng,
     /// The newest version that this client has seen, as a cookie would carry it.
     carried: Option<(Uuid, Version)>,
 }
 
 pub(super) async fn run(node: Arc<Node>, number: usize, mut stopped: watch::Receiver<bool>) {
-    let dice = node.dice.fork(number as u64 + 1);
-    let mut client = Client::new(node, dice);
+    let rng = node.rng.fork(number as u64 + 1);
+    let mut client = Client::new(node, rng);
     loop {
         client.step().await;
-        let pause = client.dice.millis(PAUSE_MS.0, PAUSE_MS.1);
+        let pause = client.rng.millis(PAUSE_MS.0, PAUSE_MS.1);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = stopped.wait_for(|stopped| *stopped) => return,
@@ -45,12 +45,12 @@ pub(super) async fn run(node: Arc<Node>, number: usize, mut stopped: watch::Rece
 }
 
 impl Client {
-    pub(super) fn new(node: Arc<Node>, dice: Dice) -> Self {
-        Self { node, dice, carried: None }
+    pub(super) fn new(node: Arc<Node>, rng: Rng) -> Self {
+        Self { node, rng, carried: None }
     }
 
     async fn step(&mut self) {
-        match self.dice.roll(1_000) {
+        match self.rng.below(1_000) {
             0..490 => self.read_some(false).await,
             490..560 => self.read_some(true).await,
             560..640 => self.read_carried().await,
@@ -65,13 +65,13 @@ impl Client {
     // --- reads ---------------------------------------------------------------------------------------------------
 
     async fn read_some(&mut self, refresh: bool) {
-        let slot = match self.dice.roll(100) {
+        let slot = match self.rng.below(100) {
             0..40 => self.focus(0),
             40..70 => self.focus(1),
             70..85 => self.focus(2),
-            _ => self.dice.index(CLIENT_PLACES),
+            _ => self.rng.index(CLIENT_PLACES),
         };
-        let Some(session) = self.on_board(slot).await else { return };
+        let Some(session) = self.current_session(slot).await else { return };
         if self.read(session, refresh, None).await.is_some_and(|found| found.is_none()) {
             self.begin(slot, session).await;
         }
@@ -86,7 +86,7 @@ impl Client {
     /// What a slot held before: usually gone, and never to come back.
     async fn read_ended(&mut self) {
         let slot = self.focus(1);
-        if let Ok(entry) = self.node.board.read(slot)
+        if let Ok(entry) = self.node.slots.read(slot)
             && !entry.before.is_nil()
         {
             self.read(entry.before, false, None).await;
@@ -121,7 +121,7 @@ impl Client {
     }
 
     async fn list(&mut self) {
-        let user = self.dice.index(USERS);
+        let user = self.rng.index(USERS);
         if let Ok(sessions) = self.node.manager.user(user as i64).list().await {
             self.node.journal.write(&Entry::Listed(Listed { user, count: sessions.len() }));
         }
@@ -130,9 +130,9 @@ impl Client {
     // --- writes --------------------------------------------------------------------------------------------------
 
     async fn write(&mut self) {
-        let slot = if self.dice.chance(90) { self.focus(0) } else { self.dice.index(CLIENT_PLACES) };
-        let Some(session) = self.on_board(slot).await else { return };
-        let outcome = match self.dice.roll(100) {
+        let slot = if self.rng.chance(90) { self.focus(0) } else { self.rng.index(CLIENT_PLACES) };
+        let Some(session) = self.current_session(slot).await else { return };
+        let outcome = match self.rng.below(100) {
             0..60 => self.update(session).await,
             60..90 => self.modify(session).await,
             90..96 => self.rotate(slot, session).await,
@@ -147,17 +147,17 @@ impl Client {
     /// Blind, checked, or with an end for the session itself; and perhaps with what may end by itself.
     pub(super) async fn update(&mut self, session: Uuid) -> Option<Outcome> {
         let mut handle = self.read(session, false, None).await??;
-        let elevates = match self.dice.roll(100) {
+        let elevates = match self.rng.below(100) {
             0..10 => Elevates::ForAWhile,
             10..18 => Elevates::ToTheEnd,
             18..22 => Elevates::NoMore,
             _ => Elevates::AsBefore,
         };
         let op = self.intend(Change::Update { session, elevates });
-        let way = self.dice.roll(100);
-        let soon = self.dice.millis(200, 1_500);
-        let elevated = Laden::new(op, &mut self.dice);
-        let set = sign(&mut handle, op, &mut self.dice).and_then(|()| match elevates {
+        let way = self.rng.below(100);
+        let soon = self.rng.millis(200, 1_500);
+        let elevated = Padded::new(op, &mut self.rng);
+        let set = sign(&mut handle, op, &mut self.rng).and_then(|()| match elevates {
             Elevates::ForAWhile => handle.set_for("elevated", &elevated, soon),
             Elevates::ToTheEnd => handle.set("elevated", &elevated),
             Elevates::NoMore => {
@@ -183,11 +183,11 @@ impl Client {
 
     async fn modify(&mut self, session: Uuid) -> Option<Outcome> {
         let op = self.intend(Change::Modify { session });
-        let dice = &mut self.dice;
+        let rng = &mut self.rng;
         let modified = self.node.manager.modify(SessionId::from_uuid(session), |session| {
-            let n = session.get("n")?.map_or(0, |laden: Laden<i64>| laden.0);
-            session.set("n", &Laden::new(n + 1, dice))?;
-            sign(session, op, dice)
+            let n = session.get("n")?.map_or(0, |padded: Padded<i64>| padded.0);
+            session.set("n", &Padded::new(n + 1, rng))?;
+            sign(session, op, rng)
         });
         let outcome = modified.await;
         let outcome = self.outcome_of(outcome);
@@ -198,13 +198,13 @@ impl Client {
     /// become a user's: a login, which takes the place of one of the user's sessions.
     async fn rotate(&mut self, slot: usize, session: Uuid) -> Option<Outcome> {
         let mut handle = self.read(session, false, None).await??;
-        let logs_in = user_of(slot).is_none() && self.dice.chance(60);
-        let place = if logs_in { self.dice.index(SLOTS) } else { slot };
+        let logs_in = user_of(slot).is_none() && self.rng.chance(60);
+        let place = if logs_in { self.rng.index(SLOTS) } else { slot };
         let user = user_of(place);
-        let keeps = !logs_in || self.dice.chance(50);
-        let grace = if self.dice.chance(50) { Duration::ZERO } else { self.dice.millis(200, 3_000) };
+        let keeps = !logs_in || self.rng.chance(50);
+        let grace = if self.rng.chance(50) { Duration::ZERO } else { self.rng.millis(200, 3_000) };
         let op = self.intend(Change::Rotate { session, user, keeps, grace: nanos(grace) });
-        if let Err(error) = sign(&mut handle, op, &mut self.dice) {
+        if let Err(error) = sign(&mut handle, op, &mut self.rng) {
             return Some(self.answer(op, Outcome::Refused(error.to_string())));
         }
         let rotate = self.node.manager.rotate(&mut handle).grace(grace);
@@ -216,10 +216,10 @@ impl Client {
         let outcome = self.outcome_of(rotated.map(|()| handle));
         let outcome = self.answer(op, outcome);
         if let Outcome::Made { session: new, .. } = outcome {
-            let old = self.node.board.read(place).ok()?.now;
-            self.node.board.replace(place, if logs_in { old } else { session }, new).ok()?;
+            let old = self.node.slots.read(place).ok()?.now;
+            self.node.slots.replace(place, if logs_in { old } else { session }, new).ok()?;
             if logs_in {
-                self.node.board.replace(slot, session, Uuid::nil()).ok()?;
+                self.node.slots.replace(slot, session, Uuid::nil()).ok()?;
             }
         }
         Some(outcome)
@@ -235,7 +235,7 @@ impl Client {
 
     /// By what the slot held before: if that was rotated, a request in flight logs out.
     async fn delete_by_old_id(&mut self, slot: usize) -> Option<Outcome> {
-        let before = self.node.board.read(slot).ok()?.before;
+        let before = self.node.slots.read(slot).ok()?.before;
         if !before.is_nil() {
             self.delete(before).await;
         }
@@ -264,15 +264,15 @@ impl Client {
             Some(user) => self.node.manager.create(user as i64),
             None => self.node.manager.create_anonymous(),
         };
-        let (a, b) = (Laden::new(op, &mut self.dice), Laden::new(op, &mut self.dice));
+        let (a, b) = (Padded::new(op, &mut self.rng), Padded::new(op, &mut self.rng));
         let mut create = create.set("a", &a).set("b", &b);
-        if self.dice.chance(10) {
-            create = create.expires_in(self.dice.millis(500, 5_000));
+        if self.rng.chance(10) {
+            create = create.expires_in(self.rng.millis(500, 5_000));
         }
         let outcome = self.outcome_of(create.await.map_err(UpdateError::Failed));
         let Outcome::Made { session, .. } = self.answer(op, outcome) else { return None };
-        // Only now may others look for it. A board that cannot be written leaves the old one there: gone, and made anew.
-        self.node.board.replace(slot, old, session).ok()?;
+        // Only now may other clients find the session. If the write fails, the slot keeps an ended session and gets another.
+        self.node.slots.replace(slot, old, session).ok()?;
         Some(session)
     }
 
@@ -307,7 +307,7 @@ impl Client {
     /// Everything that is checked of a session. An attribute that is missing or does not decode is a 0, which no
     /// operation ever writes.
     fn look(&self, session: &Session) -> Seen {
-        let number = |key| session.get(key).ok().flatten().map_or(0, |laden: Laden<u64>| laden.0);
+        let number = |key| session.get(key).ok().flatten().map_or(0, |padded: Padded<u64>| padded.0);
         let version = |key| session.attribute_version(key).map_or(0, Version::get);
         Seen {
             version: session.version().get(),
@@ -317,7 +317,7 @@ impl Client {
             b: number("b"),
             a_version: version("a"),
             b_version: version("b"),
-            n: session.get("n").ok().flatten().map_or(0, |laden: Laden<i64>| laden.0),
+            n: session.get("n").ok().flatten().map_or(0, |padded: Padded<i64>| padded.0),
             elevated: number("elevated"),
             elevated_version: version("elevated"),
             elevated_until: session.attribute_expires_at("elevated").map(since_epoch),
@@ -329,29 +329,29 @@ impl Client {
     /// A slot that is in the focus now, or was so `ago` epochs ago: the same ones in every process.
     fn focus(&mut self, ago: u64) -> usize {
         let epoch = (now() / EPOCH).saturating_sub(ago);
-        let which = self.dice.index(FOCUS);
-        let mut slots = Dice::new(self.node.plan.seed).fork(epoch);
-        (0..=which).map(|_| slots.index(CLIENT_PLACES)).last().unwrap_or(0)
+        let which = self.rng.index(FOCUS);
+        let mut rng = Rng::new(self.node.plan.seed).fork(epoch);
+        (0..=which).map(|_| rng.index(CLIENT_PLACES)).last().unwrap_or(0)
     }
 
     /// The session of a place, read to have it in memory; none if it is gone, and then made anew by the caller that `begins`.
     pub(super) async fn on_place(&mut self, place: usize, begins: bool) -> Option<Uuid> {
-        let session = self.node.board.read(place).ok()?.now;
+        let session = self.node.slots.read(place).ok()?.now;
         if !session.is_nil() && self.read(session, false, None).await?.is_some() {
             return Some(session);
         }
         if begins { self.begin(place, session).await } else { None }
     }
 
-    async fn on_board(&mut self, slot: usize) -> Option<Uuid> {
-        let session = self.node.board.read(slot).ok()?.now;
+    async fn current_session(&mut self, slot: usize) -> Option<Uuid> {
+        let session = self.node.slots.read(slot).ok()?.now;
         if session.is_nil() { self.begin(slot, session).await } else { Some(session) }
     }
 }
 
-fn sign(session: &mut Session, op: Op, dice: &mut Dice) -> Result<(), pg_session::Error> {
-    session.set("a", &Laden::new(op, dice))?;
-    session.set("b", &Laden::new(op, dice))
+fn sign(session: &mut Session, op: Op, rng: &mut Rng) -> Result<(), pg_session::Error> {
+    session.set("a", &Padded::new(op, rng))?;
+    session.set("b", &Padded::new(op, rng))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]

@@ -12,9 +12,9 @@ use tokio_postgres::{Client, NoTls};
 
 use super::Node;
 use crate::clock::now;
-use crate::dice::Dice;
 use crate::history::{Entry, Op, Taken};
 use crate::plan::LOCKS;
+use crate::rng::Rng;
 
 const LEASE: Duration = Duration::from_millis(1_500);
 const WAIT_MS_MAX: u64 = 1_000;
@@ -25,15 +25,15 @@ const RESOURCE_MAX: Duration = Duration::from_secs(2);
 
 struct Locker {
     node: Arc<Node>,
-    dice: Dice,
+    rng: Rng,
     resource: Option<Client>,
 }
 
 pub(super) async fn run(node: Arc<Node>, number: usize, mut stopped: watch::Receiver<bool>) {
-    let dice = node.dice.fork(number as u64 + 1_001);
-    let mut locker = Locker { node, dice, resource: None };
+    let rng = node.rng.fork(number as u64 + 1_001);
+    let mut locker = Locker { node, rng, resource: None };
     loop {
-        let pause = locker.dice.millis(50, 400);
+        let pause = locker.rng.millis(50, 400);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = stopped.wait_for(|stopped| *stopped) => return,
@@ -44,8 +44,8 @@ pub(super) async fn run(node: Arc<Node>, number: usize, mut stopped: watch::Rece
 
 impl Locker {
     async fn turn(&mut self, stopped: &mut watch::Receiver<bool>) {
-        let (name, op) = (self.dice.roll(LOCKS), self.node.next_op());
-        let wait = if self.dice.chance(30) { Duration::ZERO } else { self.dice.millis(1, WAIT_MS_MAX) };
+        let (name, op) = (self.rng.below(LOCKS), self.node.next_op());
+        let wait = if self.rng.chance(30) { Duration::ZERO } else { self.rng.millis(1, WAIT_MS_MAX) };
         let from = now();
         let taken = self.node.manager.locks().lock(&format!("torture-{name}")).lease(LEASE).wait(wait).await;
         let to = now();
@@ -53,14 +53,14 @@ impl Locker {
         let Ok(lease) = taken else { return };
         let fence = lease.fence().get();
         self.node.journal.write(&Entry::Taken(Taken { op, name, from, to, fence }));
-        let end = now() + self.dice.roll(WORK_MS_MAX) * 1_000_000;
+        let end = now() + self.rng.below(WORK_MS_MAX) * 1_000_000;
         while now() < end && !*stopped.borrow() {
             self.ask(&lease, op);
             self.use_resource(name, fence, op).await;
-            tokio::time::sleep(self.dice.millis(STEP_MS.0, STEP_MS.1)).await;
+            tokio::time::sleep(self.rng.millis(STEP_MS.0, STEP_MS.1)).await;
         }
         self.ask(&lease, op);
-        if self.dice.chance(70) {
+        if self.rng.chance(70) {
             // Whether it was held to the end or not is in the history already.
             let _ = lease.release().await;
         }

@@ -2,7 +2,7 @@
 //! others answer as soon as they see it, and some only look on.
 //!
 //! An answer commits right after what it answers. On a node whose pool is slower than its listener, it is received before the
-//! node's own change has been published, or before a load that saw that change has arrived: each of these has to give way. Then nobody
+//! node's own change has been published, or before a load that saw that change has arrived: each of these has to give way. Then no client
 //! writes there for seconds, so that a node that kept an old version still has it when the trust window has passed.
 
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use uuid::Uuid;
 use super::Node;
 use super::client::Client;
 use crate::clock::{Nanos, nanos, now};
-use crate::dice::Dice;
 use crate::plan::{CLIENT_PLACES, MEETING_PLACES, TRUST_WINDOW};
+use crate::rng::Rng;
 
 const INTERVAL: Nanos = 200_000_000;
 /// How long before a meeting everybody looks at the session, to have it in memory then.
@@ -58,10 +58,10 @@ pub(super) async fn run(node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
 async fn meet(node: Arc<Node>, number: u64) {
     // Place and beginner are the same for all nodes; what each does there is its own.
     let place = CLIENT_PLACES + (number % MEETING_PLACES as u64) as usize;
-    let begins = Dice::new(node.plan.seed).fork(!number).index(node.plan.nodes) == node.plan.node;
-    let mut dice = node.dice.fork(!number);
-    let answers = dice.chance(ANSWER);
-    let mut client = Client::new(Arc::clone(&node), dice);
+    let begins = Rng::new(node.plan.seed).fork(!number).index(node.plan.nodes) == node.plan.node;
+    let mut rng = node.rng.fork(!number);
+    let answers = rng.chance(ANSWER);
+    let mut client = Client::new(Arc::clone(&node), rng);
     let Some(session) = client.on_place(place, begins).await else { return };
     let meeting = number * INTERVAL + BEFORE;
     tokio::time::sleep(Duration::from_nanos(meeting.saturating_sub(now()))).await;

@@ -4,9 +4,9 @@
 //! its shutdown left. It ends when its standard input does: by order, or because the conductor is gone.
 
 mod client;
-mod laden;
 mod locker;
 mod meeting;
+mod padded;
 mod pulse;
 
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::board::Board;
-use crate::dice::Dice;
 use crate::history::{self, Journal, Op};
 use crate::plan::{self, NodePlan};
+use crate::rng::Rng;
+use crate::slots::Slots;
 
 /// How long a shutdown may take: longer than a statement.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
@@ -45,8 +45,8 @@ pub struct Node {
     pub plan: NodePlan,
     pub manager: SessionManager,
     pub journal: Journal,
-    pub board: Board,
-    pub dice: Dice,
+    pub slots: Slots,
+    pub rng: Rng,
     operations: AtomicU64,
 }
 
@@ -72,8 +72,8 @@ pub async fn run(plan: NodePlan) -> Result<()> {
     let process = history::process_of(history::op(plan.node, plan.incarnation, 0));
     let node = Arc::new(Node {
         journal: Journal::create(&plan.dir, process).context("the history cannot be made")?,
-        board: Board::open(&plan.dir).context("the board cannot be opened")?,
-        dice: Dice::new(plan.seed).fork(process),
+        slots: Slots::open(&plan.dir).context("the file of the slots cannot be opened")?,
+        rng: Rng::new(plan.seed).fork(process),
         operations: AtomicU64::new(0),
         manager,
         plan,

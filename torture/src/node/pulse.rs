@@ -1,4 +1,4 @@
-//! Tells how the node stands: each change of its trust at once, its queues every second.
+//! Reports the node's status: each change of its trust at once, its queues every second.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -23,9 +23,9 @@ pub use self::client::connect;
 pub use self::disk::Disk;
 pub use self::member::{Member, Way};
 pub use self::queue::Queue;
-use crate::board::Board;
 use crate::history::{self, Entry, History, Journal};
 use crate::plan::{NodePlan, Order, POOL_NAME, QUEUE_FULL};
+use crate::slots::Slots;
 
 /// Enough for the nodes and a few more: the fault that uses them up has not far to go.
 const CONNECTIONS_MAX: &str = "60";
@@ -59,7 +59,7 @@ impl Stage {
     pub async fn set(order: &Order) -> Result<Self> {
         let keep = Keep::make(order.keep.clone())?;
         let dir = keep.path().to_owned();
-        Board::create(&dir).context("the board cannot be made")?;
+        Slots::create(&dir).context("the file of the slots cannot be created")?;
         let journal = Arc::new(Journal::create(&dir, 0).context("the history cannot be made")?);
         let with_queue = order.faults.iter().any(|name| name == QUEUE_FULL);
         let disk = Disk::mount(with_queue);

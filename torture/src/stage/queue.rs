@@ -17,7 +17,7 @@ use anyhow::{Result, ensure};
 use tokio_postgres::Client;
 
 use super::client::connect;
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// Notifications, of 8 kB each, between two sleepers, and in one transaction.
 const STEP: i32 = 10_000;
@@ -58,14 +58,14 @@ impl Queue {
 
     /// Fills the rest, leaves it so for a while, and ends the slowest sleeper: nothing else. The nodes have to find out that
     /// there is room again.
-    pub async fn overflow(&mut self, url: &str, dice: &mut Dice) -> Result<()> {
+    pub async fn overflow(&mut self, url: &str, rng: &mut Rng) -> Result<()> {
         let sleeper = match self.sleepers.pop_front() {
             Some(sleeper) => sleeper,
             None => fall_asleep(url).await?,
         };
         let writer = connect(url).await?;
         write_until_full(&writer).await?;
-        tokio::time::sleep(dice.millis(2_000, 4_000)).await;
+        tokio::time::sleep(rng.millis(2_000, 4_000)).await;
         ensure!(write(&writer, 1).await.is_err(), "the queue did not stay full");
         drop(sleeper);
         Ok(())

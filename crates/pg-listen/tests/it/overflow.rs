@@ -17,7 +17,7 @@ async fn an_overflow_is_one_lost_and_a_barrier_brings_back_in_sync() {
     let client = stage.client().await;
     let flood = "SELECT pg_notify($1, n::text) FROM generate_series(1, 1000) n"; // one commit, no barrier within
     client.execute(flood, &[&channel]).await.unwrap();
-    listener.barrier().await.unwrap(); // so all of it has arrived, and nobody has read any
+    listener.barrier().await.unwrap(); // so all of it has arrived, and the subscriber has read none
     assert_eq!(expect_lost(&mut subscription).await, LostReason::Overflow);
     expect_start(&mut subscription).await;
 

@@ -1,16 +1,16 @@
-//! `pg-session demo`: three nodes, a story about them with measured times, and then a stage to play on.
+//! `pg-session demo`: three nodes, a story about them with measured times, and then a cluster to try.
 //!
-//! In the order of the performance: [`server`] and [`stage`] set it up, [`story`] plays, [`live`] stays; or, with `--web`,
+//! In the order of the performance: [`server`] and [`cluster`] set it up, [`story`] plays, [`live`] stays; or, with `--web`,
 //! [`web`] serves pages from three processes. Whatever
 //! happens (a step that fails, Ctrl-C, a reader that goes away), the nodes are ended and the server or the schema is
 //! removed before the program ends.
 
+mod cluster;
 mod live;
 mod print;
+mod reporter;
 mod server;
-mod stage;
 mod story;
-mod teller;
 mod web;
 
 use std::io::ErrorKind;
@@ -22,10 +22,10 @@ use clap::Args;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::cluster::Cluster;
 use self::print::{counted, took};
+use self::reporter::{DemoError, Reporter};
 use self::server::Server;
-use self::stage::Stage;
-use self::teller::{Teller, Trouble};
 pub(crate) use self::web::run_node;
 use crate::signals::{Caught, Signals};
 use crate::why::Why;
@@ -63,16 +63,16 @@ enum Ending {
 
 /// Carries the command out.
 pub(crate) async fn run(options: Options) -> ExitCode {
-    let teller = Arc::new(Teller::new());
+    let reporter = Arc::new(Reporter::new());
     let mut caught = None;
-    let outcome = perform(&options, &teller, &mut caught).await;
+    let outcome = perform(&options, &reporter, &mut caught).await;
     match outcome {
         Ok(Ending::Held | Ending::Watched) => return ExitCode::SUCCESS,
-        Err(Trouble::Step { act, step }) => print::complain(&format!("failed in \"{act}\": {step}")),
+        Err(DemoError::Step { act, step }) => print::complain(&format!("failed in \"{act}\": {step}")),
         // The reader that closed the pipe knows.
-        Err(Trouble::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {}
-        Err(Trouble::Output(error)) => print::complain(&format!("cannot write: {error}")),
-        Err(Trouble::Interrupted) => print::complain("interrupted"),
+        Err(DemoError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {}
+        Err(DemoError::Output(error)) => print::complain(&format!("cannot write: {error}")),
+        Err(DemoError::Interrupted) => print::complain("interrupted"),
     }
     caught.map_or(ExitCode::FAILURE, |signal| ExitCode::from(signal.exit_code()))
 }
@@ -80,26 +80,26 @@ pub(crate) async fn run(options: Options) -> ExitCode {
 /// Opens the server, plays, and closes the server, whatever the play came to.
 async fn perform(
     options: &Options,
-    teller: &Arc<Teller>,
+    reporter: &Arc<Reporter>,
     caught: &mut Option<Caught>,
-) -> Result<Ending, Trouble> {
+) -> Result<Ending, DemoError> {
     let mut signals = Signals::catch()?;
     print::headline(
         "pg-session: web sessions that every node reads from memory, kept coherent by PostgreSQL",
     )?;
-    teller.frame("The stage")?;
+    reporter.frame("The cluster")?;
     let server = tokio::select! {
-        server = Server::open(options.database_url.as_deref(), teller) => Arc::new(server?),
+        server = Server::open(options.database_url.as_deref(), reporter) => Arc::new(server?),
         signal = signals.next() => {
             *caught = Some(signal);
-            return Err(Trouble::Interrupted);
+            return Err(DemoError::Interrupted);
         }
     };
 
     let stop = CancellationToken::new();
     // A task of its own, so that even a panic in it leads to the clean-up below.
     let mut playing = JoinSet::new();
-    playing.spawn(play(Arc::clone(&server), Arc::clone(teller), stop.clone(), options.clone()));
+    playing.spawn(play(Arc::clone(&server), Arc::clone(reporter), stop.clone(), options.clone()));
     let outcome = tokio::select! {
         Some(outcome) = playing.join_next() => outcome,
         signal = signals.next() => {
@@ -109,43 +109,45 @@ async fn perform(
         }
     };
     let outcome =
-        outcome.unwrap_or_else(|panic| Err(teller.failed("the demo itself does not break", &panic.into())));
+        outcome.unwrap_or_else(|panic| Err(reporter.failed("the demo itself does not break", &panic.into())));
     playing.shutdown().await;
-    remove(server, outcome, teller).await
+    remove(server, outcome, reporter).await
 }
 
 /// Waits for the play's orderly end after a signal, or ends it.
-async fn end(playing: &mut JoinSet<Result<Ending, Trouble>>) -> Result<Result<Ending, Trouble>, JoinError> {
+async fn end(
+    playing: &mut JoinSet<Result<Ending, DemoError>>,
+) -> Result<Result<Ending, DemoError>, JoinError> {
     match tokio::time::timeout(END_WAIT, playing.join_next()).await {
         Ok(Some(outcome)) => outcome,
-        Ok(None) | Err(_) => Ok(Err(Trouble::Interrupted)),
+        Ok(None) | Err(_) => Ok(Err(DemoError::Interrupted)),
     }
 }
 
 /// Removes what the demo made. The first trouble is the one that counts; another one is only said.
 async fn remove(
     server: Arc<Server>,
-    outcome: Result<Ending, Trouble>,
-    teller: &Teller,
-) -> Result<Ending, Trouble> {
+    outcome: Result<Ending, DemoError>,
+    reporter: &Reporter,
+) -> Result<Ending, DemoError> {
     let removed = match Arc::into_inner(server) {
         Some(server) => server.close().await,
         None => Err(Why::new("a node still holds the server")),
     };
     match (outcome, removed) {
         (Ok(ending), Ok(what)) => {
-            let (steps, time) = teller.so_far();
+            let (steps, time) = reporter.so_far();
             print::aside(what)?;
             if matches!(ending, Ending::Held) {
                 print::headline(&format!("Every step held: {} in {}.", counted(steps, "step"), took(time)))?;
             }
             Ok(ending)
         }
-        (Ok(_), Err(why)) => Err(teller.failed("nothing is left behind", &why)),
+        (Ok(_), Err(why)) => Err(reporter.failed("nothing is left behind", &why)),
         (Err(trouble), Ok(what)) => {
             // To a reader that went away, nothing can be said.
-            let result = if matches!(trouble, Trouble::Output(_)) { Ok(()) } else { print::aside(what) };
-            result.map_err(Trouble::Output).and(Err(trouble))
+            let result = if matches!(trouble, DemoError::Output(_)) { Ok(()) } else { print::aside(what) };
+            result.map_err(DemoError::Output).and(Err(trouble))
         }
         (Err(trouble), Err(why)) => {
             print::complain(&why.to_string());
@@ -157,39 +159,43 @@ async fn remove(
 /// Everything between the server's start and its end.
 async fn play(
     server: Arc<Server>,
-    teller: Arc<Teller>,
+    reporter: Arc<Reporter>,
     stop: CancellationToken,
     options: Options,
-) -> Result<Ending, Trouble> {
+) -> Result<Ending, DemoError> {
     if options.web {
-        return web::play(&server, options.port, &teller, &stop).await;
+        return web::play(&server, options.port, &reporter, &stop).await;
     }
-    let stage = tokio::select! {
-        stage = Stage::set(server, &teller) => stage?,
-        () = stop.cancelled() => return Err(Trouble::Interrupted),
+    let cluster = tokio::select! {
+        cluster = Cluster::set(server, &reporter) => cluster?,
+        () = stop.cancelled() => return Err(DemoError::Interrupted),
     };
     let result = tokio::select! {
-        result = tokio::time::timeout(STORY_WAIT, story::tell(&stage, &teller)) => result.unwrap_or_else(|_| {
-            Err(teller.failed("the story ends", &Why::new(format!("it took longer than {STORY_WAIT:?}"))))
+        result = tokio::time::timeout(STORY_WAIT, story::run(&cluster, &reporter)) => result.unwrap_or_else(|_| {
+            Err(reporter.failed("the story ends", &Why::new(format!("it took longer than {STORY_WAIT:?}"))))
         }),
-        () = stop.cancelled() => Err(Trouble::Interrupted),
+        () = stop.cancelled() => Err(DemoError::Interrupted),
     };
     let ending = match result {
-        Ok(()) if !options.once => live::run(&stage, &teller, &stop).await.map(|()| Ending::Watched),
+        Ok(()) if !options.once => live::run(&cluster, &reporter, &stop).await.map(|()| Ending::Watched),
         Ok(()) => Ok(Ending::Held),
         Err(trouble) => Err(trouble),
     };
-    strike(stage, &teller, ending).await
+    shut_down(cluster, &reporter, ending).await
 }
 
 /// Ends the nodes; after a trouble only so that they are ended.
-async fn strike(stage: Stage, teller: &Teller, ending: Result<Ending, Trouble>) -> Result<Ending, Trouble> {
+async fn shut_down(
+    cluster: Cluster,
+    reporter: &Reporter,
+    ending: Result<Ending, DemoError>,
+) -> Result<Ending, DemoError> {
     if ending.is_ok() {
-        teller.frame("The end")?;
-        teller
-            .step("the nodes write what they still hold and close their connections", stage.strike())
+        reporter.frame("The end")?;
+        reporter
+            .step("the nodes write what they still hold and close their connections", cluster.shut_down())
             .await?;
-    } else if let Err(why) = stage.strike().await {
+    } else if let Err(why) = cluster.shut_down().await {
         print::complain(&format!("the nodes did not end in order: {why}"));
     }
     ending

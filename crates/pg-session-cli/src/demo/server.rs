@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
 use super::print::took;
-use super::teller::{Teller, Trouble};
+use super::reporter::{DemoError, Reporter};
 use crate::why::Why;
 
 /// PostgreSQL's port where a connection string names none.
@@ -45,11 +45,11 @@ impl Server {
     /// Starts a private PostgreSQL, durable as in production, or connects to the one that `url` names.
     ///
     /// # Errors
-    /// [`Trouble::Step`] with what to do. Nothing is left behind then.
-    pub(super) async fn open(url: Option<&str>, teller: &Teller) -> Result<Self, Trouble> {
+    /// [`DemoError::Step`] with what to do. Nothing is left behind then.
+    pub(super) async fn open(url: Option<&str>, reporter: &Reporter) -> Result<Self, DemoError> {
         match url {
-            None => teller.step("a private PostgreSQL of its own, gone at the end", Self::start()).await,
-            Some(url) => teller.step("connected to your PostgreSQL", Self::connect(url)).await,
+            None => reporter.step("a private PostgreSQL of its own, gone at the end", Self::start()).await,
+            Some(url) => reporter.step("connected to your PostgreSQL", Self::connect(url)).await,
         }
     }
 
@@ -84,13 +84,13 @@ impl Server {
     }
 
     /// Creates the demo's schema on the user's server.
-    pub(super) async fn prepare(&self, teller: &Teller) -> Result<(), Trouble> {
+    pub(super) async fn prepare(&self, reporter: &Reporter) -> Result<(), DemoError> {
         let Place::Yours(client) = &self.place else { return Ok(()) };
         let create = async {
             client.batch_execute(&format!("CREATE SCHEMA \"{}\"", self.schema)).await?;
             Ok((self.schema.clone(), ()))
         };
-        teller.step("a schema of its own, dropped at the end", create).await
+        reporter.step("a schema of its own, dropped at the end", create).await
     }
 
     pub(super) fn postgres(&self) -> &Config {

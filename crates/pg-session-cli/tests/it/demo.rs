@@ -82,7 +82,7 @@ fn the_nodes_stay_up_take_keys_and_end_in_order_with_ctrl_c() {
 fn ctrl_c_while_postgresql_is_being_made_leaves_nothing() {
     let mut demo = Program::start(&["demo", "--once"]);
     let mark = demo.sandbox_mark();
-    demo.read_until(&["The stage"]);
+    demo.read_until(&["The cluster"]);
     demo.signal(Signal::SIGINT);
     assert_eq!(demo.finish().code, Some(130));
     support::assert_no_sandbox_is_left(&mark);
@@ -123,12 +123,12 @@ async fn a_role_that_may_not_create_a_schema_is_reported() {
     let end = Program::start(&["demo", "--once", "--database-url", &url]).finish();
     assert_eq!(end.code, Some(1), "{end:?}");
     assert!(end.out.contains("permission denied for database"), "{end:?}");
-    assert!(end.err.contains("failed in \"The stage\""), "{end:?}");
+    assert!(end.err.contains("failed in \"The cluster\""), "{end:?}");
 }
 
 #[test]
 fn unreachable_server_and_invalid_url_have_different_errors() {
-    // Port 1 of this machine: nobody listens there.
+    // Port 1 of this machine: nothing listens there.
     for (url, advice) in [
         ("postgres://me@127.0.0.1:1/app", "start the server"),
         ("postgres://me@[", "write --database-url as"),

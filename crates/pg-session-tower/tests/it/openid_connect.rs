@@ -145,7 +145,7 @@ async fn a_user_signs_in_at_an_openid_connect_provider() {
     assert_eq!(browser.get(&format!("/callback{first}")).await.status, 400, "once");
     assert_eq!(browser.form("/callback", &second).await.status, 400, "once");
 
-    // Nobody is signed in by a token that says something else.
+    // A token with other claims signs no user in.
     let mut browser = browser.tab();
     browser.jar.clear();
     for (claim, lie) in [

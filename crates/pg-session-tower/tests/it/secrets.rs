@@ -117,8 +117,8 @@ fn channel(log: &str) -> String {
 async fn listen(site: &Site, channel: &str) -> (tokio_postgres::Client, CapturedLogs) {
     let config = tokio_postgres::Config::from_str(&site.url).expect("the sandbox's URL parses");
     let (client, mut connection) = config.connect(tokio_postgres::NoTls).await.expect("the server answers");
-    let heard = CapturedLogs::default();
-    let mut into = heard.clone();
+    let received = CapturedLogs::default();
+    let mut into = received.clone();
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(notification) = message {
@@ -127,5 +127,5 @@ async fn listen(site: &Site, channel: &str) -> (tokio_postgres::Client, Captured
         }
     });
     client.batch_execute(&format!("LISTEN \"{channel}\"")).await.expect("it listens");
-    (client, heard)
+    (client, received)
 }

@@ -107,7 +107,7 @@ pub async fn a_public_response_carries_no_cookie_and_begins_no_session(site: &Si
     let reply = browser.get("/public/cart/apples").await;
     assert!(reply.cookies().is_empty());
     assert_eq!(reply.cache_control(), ["public, max-age=60"]);
-    assert_eq!(site.rows().await, 0, "nobody could ever use it");
+    assert_eq!(site.rows().await, 0, "no request could ever use it");
 
     browser.page("/set/cart/apples").await;
     let reply = browser.get("/public/cart/pears").await;

@@ -60,7 +60,7 @@ pub async fn a_flow_is_taken_once_on_any_node(site: &Site) {
         assert_eq!((taken[0].as_str(), taken[2].as_str()), (begun[1], "/account"));
         assert_eq!(taken[1].len(), 43, "a verifier");
         assert_eq!(winner.page("/user").await, "42");
-        assert_eq!(loser.page("/user").await, "nobody", "a refused callback signs nobody in");
+        assert_eq!(loser.page("/user").await, "nobody", "a refused callback signs no user in");
         assert_eq!((flow_cookies(winner), flow_cookies(loser)), (0, 0));
         loser.jar.clone_from(&tab.jar);
         assert_eq!(take(loser, "GET", "google", begun[0]).await.0, 400, "the cookie was copied");

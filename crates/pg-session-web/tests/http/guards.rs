@@ -54,7 +54,7 @@ pub async fn scripts_and_forms_get_401_and_a_sentence(site: &Site) {
             let reply = browser.request(method, path).await;
             assert_eq!(reply.status, status, "{mode:?} {accept:?} {method} {path}");
             if status == 401 {
-                assert_eq!(reply.body, "Nobody is signed in. Log in first.\n");
+                assert_eq!(reply.body, "Not signed in. Log in first.\n");
             }
         }
     }

@@ -13,7 +13,7 @@ pub async fn a_save_is_finished_when_the_server_has_dropped_the_request(site: &S
     stream.shutdown().await.expect("it hangs up");
     let mut rest = Vec::new();
     in_time("the server lets go", stream.read_to_end(&mut rest)).await.expect("the end");
-    assert_eq!(String::from_utf8_lossy(&rest), "", "the request was dropped: nobody was answered");
+    assert_eq!(String::from_utf8_lossy(&rest), "", "the request was dropped without an answer");
     held.release_and_see_it_saved().await;
 }
 

@@ -80,7 +80,7 @@ fn sentence(reply: &Reply) -> &str {
 pub async fn a_refusal_says_what_to_do(site: &Site) {
     let mut visitor = site.browser();
     let reply = visitor.get("/devices").await;
-    assert_eq!((reply.status.as_u16(), sentence(&reply)), (401, "Nobody is signed in. Log in first."));
+    assert_eq!((reply.status.as_u16(), sentence(&reply)), (401, "Not signed in. Log in first."));
     let reply = visitor.get("/pay").await;
     assert_eq!(reply.status, 403);
     assert!(sentence(&reply).contains("billing"), "{}", reply.body);

@@ -53,7 +53,7 @@ pub async fn a_user_is_loaded_once_until_the_session_changes(site: &Site) {
     assert_eq!(browser.page("/maybe-name").await, "nobody");
     assert_eq!(browser.get("/name").await.status, 401);
     browser.page("/login/42").await;
-    assert_eq!(accounts.loads(), 0, "nobody asked");
+    assert_eq!(accounts.loads(), 0, "no handler asked");
     let statements = site.statements();
     for _ in 0..10 {
         assert_eq!(browser.page("/name").await, "ann");

@@ -120,7 +120,7 @@ impl Stripe {
         }
     }
 
-    /// Whether nobody was shown more than `version` of `id` since its write began.
+    /// Whether no reader was shown more than `version` of `id` since its write began.
     pub(super) fn is_newest(&self, id: SessionId, version: Version) -> bool {
         self.writing.iter().all(|&(writing, seen)| writing != id || seen <= version)
     }

@@ -137,7 +137,7 @@ impl Cache {
     /// Puts a record that was read under `ticket` into memory, if nothing came between. Returns whether it did.
     ///
     /// If the connection was lost since, it enters as what it is: an entry of an earlier epoch, to be verified before it
-    /// is served. What is read while nobody listens is not kept, or a node that never receives anything would fill its memory with
+    /// is served. What is read without a listener is not kept, or a node that never receives anything would fill its memory with
     /// what it cannot serve.
     pub(crate) fn install(&self, ticket: Ticket, record: &SharedRecord) -> bool {
         let (id, version) = (record.row.id, record.row.version);

@@ -127,7 +127,7 @@ fn older_publish_does_not_follow_evicted_newer_version() {
     cache.publish(ticket, &record(&policy, id, 1, 4));
     assert_eq!(version_of(&cache, id), None);
     drop(writing);
-    // And without anybody having seen more, a publish is kept.
+    // And if no reader has seen more, a publish is kept.
     let (writing, ticket) = (cache.begin_write(id), cache.ticket());
     cache.remove_all();
     cache.publish(cache.ticket(), &record(&policy, id, 1, 6));
@@ -231,7 +231,7 @@ fn the_indices_follow_evictions_and_replacements() {
     assert_eq!((cache.stats().sessions, cache.users.len(), cache.groups.len()), (0, 0, 0));
 }
 
-/// Threads install under tickets what "the database" held when they took them, while another invalidates; nobody may
+/// Threads install under tickets what "the database" held when they took them, while another invalidates; no thread may
 /// afterwards find less than what was invalidated before the look.
 #[test]
 fn no_thread_finds_what_was_invalidated_before_it_looked() {

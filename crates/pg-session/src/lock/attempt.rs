@@ -64,7 +64,7 @@ impl Attempt {
         match self.take(&mut reply).await {
             Ok(Grant { fence, sent }) => {
                 let (guard, keeper) = Keeper::new(self.row, fence, self.lease, sent);
-                // If nobody waits for the guard any more it is dropped here, and its keeper gives the lock back.
+                // If the caller does not wait any more, the guard is dropped here, and the renewal task releases the lock.
                 let _ = reply.send(Ok(guard));
                 keeper.run().await;
             }
@@ -102,7 +102,7 @@ impl Attempt {
             tokio::select! {
                 () = woken(&place, pause, &mut wakes) => {}
                 () = &mut over => {}
-                // Nobody reads the answer.
+                // The caller does not read the answer.
                 () = reply.closed() => return Err(refusal.error),
                 () = stop.cancelled() => return Err(Error::shutting_down().into()),
             }

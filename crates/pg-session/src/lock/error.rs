@@ -64,7 +64,7 @@ pub(super) fn failed(failure: Failure) -> LockError {
     let error = Error::new(
         ErrorKind::OutcomeUnknown,
         "the request for the lock was sent and its answer never came, so it may or may not have been carried out; what \
-         nobody holds ends with its lease at the latest",
+         has no guard ends with its lease at the latest",
     );
     LockError::Failed(error.with_source(failure.error))
 }

@@ -5,7 +5,7 @@
 //! ```text
 //! waiting ──taken──▶ held ⟲ renewed ──released, dropped, stopped──▶ freeing ──▶ end
 //!    │                 └──deadline passed, not ours any more──▶ lost ──▶ freeing ──▶ end
-//!    └──held by another until the wait's end, session gone, trouble, nobody waits any more──▶ (freeing) ──▶ end
+//!    └──held by another until the wait's end, session gone, failure, caller gone──▶ (freeing) ──▶ end
 //! ```
 //!
 //! - [`attempt`] waits and takes, [`waiters`] knows who waits on this node, [`renewal`] renews and frees, [`lease_state`] is
@@ -56,7 +56,7 @@ use crate::postgres::lock::Holding;
 pub(crate) const LOCKS_MAX: usize = 10_000;
 /// The shortest lease: below it, a third of it is not enough for a round trip under load.
 pub(crate) const LEASE_MIN: Duration = Duration::from_millis(100);
-/// The longest lease: nobody can take the lock of a crashed holder sooner.
+/// The longest lease. The lock of a crashed holder is taken until its lease ends.
 pub(crate) const LEASE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// The longest wait for a lock.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);

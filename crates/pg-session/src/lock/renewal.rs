@@ -86,7 +86,7 @@ impl Keeper {
                 // From here on an order is answered by the loss.
                 self.orders.close();
                 if loss == Loss::Expired {
-                    // An unanswered renewal may have been made: nobody should wait for its end.
+                    // An unanswered renewal may have been made. No waiter should wait for its end.
                     self.row.free(self.lease).await;
                 }
             }

@@ -4,7 +4,7 @@
 //! it, first come, first served, without a statement. So a release costs each node one statement, however many wait.
 //!
 //! A release cannot be missed between a waiter's look and its sleep: it enters before it looks, and a wake that finds
-//! nobody asleep is kept for the next one to sleep. While the node is disconnected, it looks more
+//! that finds no waiter asleep is kept for the next one. While the node is disconnected, it looks more
 //! often. When it listens again, all waiters are woken.
 
 use std::collections::HashMap;

@@ -81,7 +81,7 @@ impl<'a> Locks<'a> {
         Lock { session: Some(session), ..self.lock(name) }
     }
 
-    /// Who holds a lock now; `None` if nobody does.
+    /// Returns the holder of a lock now, or `None` if the lock is free.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a name that no lock can have; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Timeout`](crate::ErrorKind::Timeout)
@@ -90,7 +90,7 @@ impl<'a> Locks<'a> {
         self.held_by(LockKey::new(None, name)?).await
     }
 
-    /// Who holds a lock of a session now; `None` if nobody does.
+    /// Returns the holder of a session's lock now, or `None` if the lock is free.
     ///
     /// # Errors
     /// As [`holder`](Locks::holder).

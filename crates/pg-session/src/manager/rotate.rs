@@ -83,17 +83,17 @@ impl SessionManager {
 ///
 /// What is kept keeps its value and its expiry. Unsaved changes of the handle are applied on top. A rotation counts as
 /// an access. Locks of the session go with it: the holder of one under the old id learns with the next renewal that the
-/// lease is lost, and nobody else gets it before it would have ended.
+/// lease is lost, and no other caller gets it before it would have ended.
 ///
 /// # Errors
 /// [`UpdateError::NotFound`] if the session was deleted, revoked or has expired, [`UpdateError::Rotated`] if it goes on
 /// under a new id already (of two rotations at once, one wins), [`UpdateError::Failed`] for the rest:
 /// [`ErrorKind::SessionLimit`] if the new user has all the sessions that the policy allows, and
-/// [`ErrorKind::OutcomeUnknown`]: **then nobody knows the new id.** The old one, if it was rotated, answers for the grace,
+/// [`ErrorKind::OutcomeUnknown`]: **then no client knows the new id.** The old one, if it was rotated, answers for the grace,
 /// and deleting it ends both.
 ///
 /// # Cancel safety
-/// **Dropping the future does not undo a rotation that was submitted**, and nobody knows the new id then.
+/// **Dropping the future does not undo a rotation that was submitted**, and no client knows the new id then.
 #[derive(Debug)]
 #[must_use = "nothing is rotated until this is awaited"]
 pub struct Rotate<'a> {

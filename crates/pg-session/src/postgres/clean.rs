@@ -105,7 +105,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 /// Attributes past their own expiry. The exception to "every change of an attribute bumps its session's version":
-/// nobody has seen these since they expired, and an update of such a key treats it as absent.
+/// no reader has seen these since they expired, and an update of such a key treats it as absent.
 pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
     let attributes = dialect.names.attributes();
     let (now, leader) = (dialect.now, leader(dialect));

@@ -235,7 +235,7 @@ fn tls(settings: &Settings) -> Result<Tls, Error> {
         }
     };
     if is_system && mode != "verify-full" {
-        // Anybody can have a certificate of a public authority, for a name of theirs.
+        // Each site can have a certificate of a public authority for its own name.
         return Err(fault(
             "has `sslrootcert=system` with a weaker `sslmode` than verify-full; use sslmode=verify-full",
         ));

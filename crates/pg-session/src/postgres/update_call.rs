@@ -5,7 +5,7 @@
 //! transaction that follows only notifies, and waits for no flush.
 //!
 //! ```text
-//! server    UPDATE ── COMMIT ──✕ the process ends        the update is committed, and nobody is notified
+//! server    UPDATE ── COMMIT ──✕ the process ends        the update is committed, and no node is notified
 //! node      OutcomeUnknown ── notifies about the sessions until that succeeds
 //! ```
 //!

@@ -152,7 +152,7 @@ impl<'a> Entry<'a> {
     /// Few ask for it, so it is not kept as a number.
     pub(crate) fn version(self) -> Version {
         let number = self.decimals().parse();
-        debug_assert!(number.is_ok(), "a version stands behind each value");
+        debug_assert!(number.is_ok(), "a version follows each value");
         number.map_or(Version::ABSENT, Version::new)
     }
 
@@ -166,7 +166,7 @@ impl<'a> Entry<'a> {
         let rest = &self.packed.text[usize::from(self.span().version_end)..];
         let Some(rest) = rest.strip_prefix(',') else { return DbTime::NEVER };
         let micros = rest.split(']').next().and_then(|decimals| decimals.parse().ok());
-        debug_assert!(micros.is_some(), "a number stands behind the version");
+        debug_assert!(micros.is_some(), "a number follows the version");
         // One that cannot be read has expired.
         micros.map_or(DbTime::from_nanos(i64::MIN), from_micros)
     }

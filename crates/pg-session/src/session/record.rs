@@ -25,13 +25,13 @@ pub(crate) struct Policy {
     pub(crate) touch_resolution: Duration,
 }
 
-/// A record and the count of its holders. Of the two counts of the standard library's `Arc` nobody needs the weak one; without it
+/// A record and the count of its holders. The standard library's `Arc` also has a weak count, which is not needed; without it
 /// the count and what a hit looks at, the last access, are the first 16 bytes of an allocation. Allocators align that to 16
 /// bytes on 64-bit machines, so they are not across two cache lines. With more sessions than the processor's caches hold,
 /// each line that is fetched from memory costs as much as the rest of a hit.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
 
-/// A session's row and attributes at one version. What a hit looks at stands first; see [`SharedRecord`].
+/// A session's row and attributes at one version. What a hit reads comes first; see [`SharedRecord`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Record {
@@ -181,7 +181,7 @@ mod tests {
             let record = SharedRecord::new(Record::new(Arc::clone(&policy), row, Attributes::default(), now));
             let count = SharedRecord::heap_ptr(&record).addr();
             let last = (&raw const record.access).addr() + std::mem::offset_of!(Access, last);
-            assert_eq!(last - count, 8, "nothing stands between them");
+            assert_eq!(last - count, 8, "nothing lies between them");
             assert_eq!(count / LINE, (last + 7) / LINE);
         }
     }

@@ -14,7 +14,7 @@ use super::{Mac, TokenError};
 ///
 /// # Rotating
 ///
-/// A node must know a key before another node signs with it. So a rotation that logs nobody out has three steps, each
+/// A node must know a key before another node signs with it. So a rotation that logs no user out has three steps, each
 /// done on every node before the next begins:
 ///
 /// 1. The new key is known: [`with_verifying`](Self::with_verifying), or last in [`from_keys`](Self::from_keys).

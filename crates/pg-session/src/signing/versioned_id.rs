@@ -67,7 +67,7 @@ impl FromStr for VersionedId {
         let mut bytes = bytes.as_slice();
         let id = SessionId::from_uuid(Uuid::from_bytes(take(&mut bytes)?));
         let version = Version::new(i64::from_be_bytes(take(&mut bytes)?));
-        // Nobody vouches for it: what represents "absent" and "deleted" inside must not come from outside.
+        // The number is not authenticated: what represents "absent" and "deleted" inside must not come from outside.
         if version < Version::FIRST || version >= Version::DELETED {
             return Err(TokenError::Malformed);
         }

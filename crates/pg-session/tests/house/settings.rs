@@ -1,4 +1,4 @@
-//! The page about the configuration: every field stands on it with the default that the code has, and no other does.
+//! The page about the configuration: it lists every field with the default in the code, and no other field.
 
 use std::collections::BTreeMap;
 

@@ -168,7 +168,7 @@ fn end_of_quoted(chars: &[char], start: usize, quote: char) -> usize {
     (at + 1).min(chars.len())
 }
 
-/// Blanks what `#[cfg(test)]` stands before, and returns where that was.
+/// Blanks the items behind `#[cfg(test)]`, and returns their places.
 fn blank_tests(code: &mut [char]) -> Vec<std::ops::Range<usize>> {
     const MARK: &str = "#[cfg(test)]";
     let mark: Vec<char> = MARK.chars().collect();

@@ -1,4 +1,4 @@
-//! Statements that nobody waits for any more end on the server, too; and a server without a free connection is waited for.
+//! A statement without a waiting caller ends on the server, too. A node waits for a server without a free connection.
 
 use std::time::Duration;
 

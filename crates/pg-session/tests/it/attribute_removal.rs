@@ -19,7 +19,7 @@ async fn attribute_is_removed_from_all_user_sessions_on_all_nodes() {
         held.push(b.get(id).await.unwrap().unwrap());
     }
     assert_eq!(a.user(1).remove_attribute("roles").await.unwrap(), 3);
-    assert_eq!(a.user(1).remove_attribute("roles").await.unwrap(), 0, "nobody has it any more");
+    assert_eq!(a.user(1).remove_attribute("roles").await.unwrap(), 0, "no session has it any more");
     b.catch_up().await.unwrap();
     for node in [&a, &b] {
         for &id in &ids {

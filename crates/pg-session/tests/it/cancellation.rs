@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use crate::support::{World, eventually};
 use crate::tables::{counts, stored, stored_version};
 
-/// Polls once, and drops: the write was submitted, and nobody will learn of its outcome.
+/// Polls once, and drops. The write was submitted, and no caller will learn its outcome.
 fn poll_once<F: IntoFuture>(future: F) {
     let mut future = pin!(future.into_future());
     // Ready only if this thread was paused for a whole round trip, or if the write was refused: then it never happens.

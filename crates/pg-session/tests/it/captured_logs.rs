@@ -31,7 +31,7 @@ pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // Asked at each event: a listener comes and goes.
-        let heard = fmt::layer()
+        let captured = fmt::layer()
             .with_ansi(false)
             .with_writer(|| OptionalWriter::from(CapturedLogs::here()))
             .with_filter(dynamic_filter_fn(|_, _| CapturedLogs::here().is_some()));
@@ -40,15 +40,15 @@ pub fn init() {
             .from_env()
             .expect("RUST_LOG");
         let shown = fmt::layer().with_ansi(false).with_test_writer().with_filter(asked_for);
-        let subscriber = tracing_subscriber::registry().with(heard).with(shown);
-        tracing::subscriber::set_global_default(subscriber).expect("nobody else sets one");
+        let subscriber = tracing_subscriber::registry().with(captured).with(shown);
+        tracing::subscriber::set_global_default(subscriber).expect("no other code sets one");
     });
     // What was met before is judged again.
     tracing::callsite::rebuild_interest_cache();
 }
 
 impl CapturedLogs {
-    /// From here on, everything that this thread tells. A test's runtime of one thread has its tasks speak here, too.
+    /// Captures what this thread logs from now on. The tasks of a test's runtime of one thread log here, too.
     pub fn listen(&self) -> Capture {
         init();
         LISTENER.with_borrow_mut(|listener| *listener = Some(self.clone()));

@@ -46,7 +46,8 @@ fn wrong_connection_strings_have_the_errors_on_the_page() {
     compare(&found, "Connection strings");
 }
 
-/// What an error may not repeat stands where each form can have a value, and is a password's rest where it is cut.
+/// The value that an error must not repeat is in each place where a form can have one. A cut form leaves the rest of a
+/// password there.
 #[test]
 fn no_error_repeats_a_value() {
     for text in [

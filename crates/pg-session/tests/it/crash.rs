@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Default)]
 struct Counters {
     acknowledged: AtomicU64,
-    /// Writes whose outcome nobody knows.
+    /// Writes whose outcome is unknown.
     unknown: AtomicU64,
     /// Errors of any kind, reads included.
     errors: AtomicU64,
@@ -69,7 +69,7 @@ async fn keep_counting(
                 tokio::time::sleep(PAUSE).await;
             }
             Err(other) => {
-                panic!("nobody deletes here: an unreachable session is not one that is gone: {other:?}")
+                panic!("no client deletes here: a session that cannot be read is not gone: {other:?}")
             }
         }
         tokio::task::yield_now().await;
@@ -138,7 +138,7 @@ async fn everything_is_there(
     let mut updates = 0;
     let client = world.client().await;
     for &id in ids {
-        let version = stored_version(&client, id).await.expect("nobody deletes it");
+        let version = stored_version(&client, id).await.expect("no client deletes it");
         let held = &stored(&client, id).await["n"];
         let (counter, written) = (held.text.parse().unwrap(), held.version);
         assert_eq!((version, written), (counter, counter), "each update was applied once, as a whole");
@@ -176,7 +176,7 @@ async fn a_killed_postgresql_under_load_loses_no_acknowledged_update() {
 }
 
 /// Frozen for longer than a statement may take: connections stay open, and nothing answers until it goes on. What was
-/// sent is carried out then, although nobody waits for it any more.
+/// sent is carried out then, although no caller waits for it any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_postgresql_loses_no_acknowledged_update() {
     survives(FROZEN_TIMEOUT, |server, counters| {

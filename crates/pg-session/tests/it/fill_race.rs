@@ -194,13 +194,13 @@ async fn a_change_that_the_loaded_row_contains_does_not_keep_it_out() {
     update_all(&a, &mut sessions, 2).await;
     let gate = b.probes().close(Point::Loaded);
     let loads = all(ids.iter().map(|&id| b.get(id)));
-    let hear = async {
+    let receive = async {
         gate.arrived(1).await;
         wire.heal();
         b.catch_up().await.unwrap();
         gate.open();
     };
-    let (loaded, ()) = tokio::join!(loads, hear);
+    let (loaded, ()) = tokio::join!(loads, receive);
     assert!(loaded.iter().all(|answer| version_in(answer) == Some(2)));
     let hits = ids.iter().filter_map(|&id| hit(&b, id));
     assert_eq!(hits.filter(|session| session.version().get() == 2).count(), SESSIONS);

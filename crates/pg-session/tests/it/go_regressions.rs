@@ -337,13 +337,13 @@ async fn nodes_with_longest_names_share_a_channel_of_their_own() {
     let mut sessions = make(&a, 1).await;
     read(&b, sessions[0].id()).await;
     let nodes = [&b, &others[0], &others[1]];
-    let heard = |node: &SessionManager| node.status().cache.invalidations;
-    let before = nodes.map(heard);
+    let invalidations = |node: &SessionManager| node.status().cache.invalidations;
+    let before = nodes.map(invalidations);
     update_all(&a, &mut sessions, 2).await;
     for node in nodes {
         node.catch_up().await.unwrap();
     }
-    let after = nodes.map(heard);
+    let after = nodes.map(invalidations);
     assert_eq!(n(&read(&b, sessions[0].id()).await), 2);
     assert_eq!([0, 1, 2].map(|node| after[node] - before[node]), [1, 0, 0]);
 }

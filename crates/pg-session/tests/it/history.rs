@@ -40,22 +40,22 @@ const FAULT_MS_MAX: u64 = 900;
 const PEACE_MS_MAX: u64 = 300;
 
 /// SplitMix64: enough to choose by, and the same everywhere for the same seed.
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+impl Rng {
+    fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
+        (mixed ^ (mixed >> 31)) % limit
     }
 
-    fn roll_index(&mut self, sides: usize) -> usize {
-        usize::try_from(self.roll(sides as u64)).expect("below `sides`")
+    fn index(&mut self, limit: usize) -> usize {
+        usize::try_from(self.below(limit as u64)).expect("below `limit`")
     }
 
     fn fork(&mut self) -> Self {
-        Self(self.roll(u64::MAX))
+        Self(self.below(u64::MAX))
     }
 }
 
@@ -70,7 +70,7 @@ fn seed() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_random_history_of_three_nodes_breaks_no_promise() {
-    let mut dice = Dice(seed());
+    let mut rng = Rng(seed());
     let world = World::new();
     let wire = world.proxy().await;
     let mut config = world.roomy();
@@ -85,13 +85,13 @@ async fn a_random_history_of_three_nodes_breaks_no_promise() {
     }
     let end = Instant::now() + DURATION;
     let mut tasks = JoinSet::new();
-    tasks.spawn(disturb(wire, dice.fork(), end));
+    tasks.spawn(disturb(wire, rng.fork(), end));
     for (number, node) in nodes.iter().enumerate() {
         for _ in 0..READERS_PER_NODE {
-            tasks.spawn(keep_reading(node.clone(), number, Arc::clone(&journal), dice.fork(), end));
+            tasks.spawn(keep_reading(node.clone(), number, Arc::clone(&journal), rng.fork(), end));
         }
         for _ in 0..WRITERS_PER_NODE {
-            tasks.spawn(keep_writing(node.clone(), number, Arc::clone(&journal), dice.fork(), end));
+            tasks.spawn(keep_writing(node.clone(), number, Arc::clone(&journal), rng.fork(), end));
         }
     }
     while let Some(task) = tasks.join_next().await {
@@ -106,15 +106,15 @@ async fn born(node: &SessionManager) -> Arc<Story> {
 }
 
 /// Cuts the listening connection, or stalls it, for longer than the trust window at times.
-async fn disturb(wire: Proxy, mut dice: Dice, end: Instant) {
+async fn disturb(wire: Proxy, mut rng: Rng, end: Instant) {
     while Instant::now() < end {
-        match dice.roll(3) {
+        match rng.below(3) {
             0 => wire.stall(),
             _ => wire.cut(),
         }
-        tokio::time::sleep(Duration::from_millis(dice.roll(FAULT_MS_MAX))).await;
+        tokio::time::sleep(Duration::from_millis(rng.below(FAULT_MS_MAX))).await;
         wire.heal();
-        tokio::time::sleep(Duration::from_millis(dice.roll(PEACE_MS_MAX))).await;
+        tokio::time::sleep(Duration::from_millis(rng.below(PEACE_MS_MAX))).await;
     }
 }
 
@@ -122,14 +122,14 @@ async fn keep_reading(
     node: SessionManager,
     number: usize,
     journal: Arc<Journal>,
-    mut dice: Dice,
+    mut rng: Rng,
     end: Instant,
 ) {
     let mut reader = Reader::of(number, TRUST_WINDOW);
     while Instant::now() < end {
-        let story = journal.pick(dice.roll_index(SESSIONS), dice.roll(4) == 0);
+        let story = journal.pick(rng.index(SESSIONS), rng.below(4) == 0);
         // Some ask the database although they need not: loads that a change may overtake.
-        let read = match dice.roll(3) {
+        let read = match rng.below(3) {
             0 => node.get(story.id).bypass_cache(),
             _ => node.get(story.id),
         };
@@ -144,17 +144,17 @@ async fn keep_writing(
     node: SessionManager,
     number: usize,
     journal: Arc<Journal>,
-    mut dice: Dice,
+    mut rng: Rng,
     end: Instant,
 ) {
     let mut reader = Reader::of(number, TRUST_WINDOW);
     while Instant::now() < end {
-        let slot = dice.roll_index(SESSIONS);
+        let slot = rng.index(SESSIONS);
         let story = journal.pick(slot, false);
         let started = Instant::now();
         let found = node.get(story.id).await.expect("the database answers");
         reader.check(&story, started, found.as_ref());
-        match (dice.roll(20), found) {
+        match (rng.below(20), found) {
             (0, _) => {
                 if node.delete(story.id).await.expect("the database answers") {
                     story.deleted(number);

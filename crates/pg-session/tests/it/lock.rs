@@ -25,7 +25,7 @@ pub fn assert_held(outcome: Result<Lease, LockError>) -> SystemTime {
     }
 }
 
-/// Waits until nobody has the lock.
+/// Waits until the lock is free.
 pub async fn free(node: &SessionManager, name: &str) {
     eventually("the lock is free", async || node.locks().holder(name).await.unwrap().is_none()).await;
 }

@@ -163,11 +163,7 @@ async fn lease_survives_lost_connections_and_short_restart() {
     eventually("it is extended", async || lease.extend(Duration::from_secs(180)).await.is_ok()).await;
     assert!(lease.is_held());
     eventually("b is connected again", async || b.locks().holder("x").await.is_ok()).await;
-    assert_eq!(
-        b.locks().holder("x").await.unwrap().unwrap().fence,
-        fence,
-        "it was never given to anybody else"
-    );
+    assert_eq!(b.locks().holder("x").await.unwrap().unwrap().fence, fence, "no other caller ever got it");
     lease.release().await.unwrap();
 }
 
@@ -182,7 +178,7 @@ async fn unanswered_acquisition_fails_and_is_released() {
     wire.drop_direction(Direction::ToClient);
     match in_time("it gives up", far.locks().try_lock("x")).await {
         Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
-        other => panic!("nobody can know: {other:?}"),
+        other => panic!("the outcome is unknown: {other:?}"),
     }
     // It was taken, for a minute, by a client that does not know.
     assert_held(near.locks().try_lock("x").await);
@@ -221,7 +217,7 @@ async fn unanswered_release_fails_and_continues_in_background() {
     wire.stall();
     match in_time("it gives up", lease.release()).await {
         Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
-        other => panic!("nobody can know: {other:?}"),
+        other => panic!("the outcome is unknown: {other:?}"),
     }
     assert_held(near.locks().try_lock("x").await);
     wire.heal();
@@ -242,7 +238,7 @@ async fn an_acquisition_whose_caller_is_gone_is_given_back() {
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut taking).await.is_err());
     drop(taking);
     wire.heal();
-    // It may arrive or not; either way nobody keeps it.
+    // It may arrive or not. In both cases no client keeps the lock.
     in_time("it is free", async {
         near.locks().lock("x").wait(WAIT_MAX).await.unwrap().release().await.unwrap();
     })

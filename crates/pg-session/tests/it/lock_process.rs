@@ -129,7 +129,7 @@ async fn hold(world: World) {
     order.await.unwrap().unwrap();
     println!("{MARK}held: {}", lease.is_held());
     println!("{MARK}lost: {}", lease.lost().await);
-    // It did not look before it wrote: only the fence stands between it and the next holder's work.
+    // It did not check the lease before its write. Only the fence protects the next holder's work.
     let write = "UPDATE guarded SET fence = $1 WHERE fence <= $1";
     let rows = client.execute(write, &[&lease.fence().get()]).await.unwrap();
     println!("{MARK}rows written: {rows}");

@@ -102,7 +102,7 @@ async fn no_login_waits_for_one_that_was_cut_off(login: Login) {
         .unwrap_or_else(|error| panic!("{login:?}, {bursts} bursts: {error}"));
         eventually("no user is locked", async || advisory_locks(&observer).await == 0).await;
         wire.heal();
-        // It may have been carried out. Nobody can know.
+        // It may have been carried out or not.
         let _ = in_time("the login is answered", cut_off).await.unwrap();
     }
 }

@@ -14,7 +14,7 @@ use crate::tables::{Stored, stored, stored_version};
 /// More than the session's row has room for, and one that only goes apart.
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "\"quoted\""];
 
-/// What stands behind the number: small, so large that three of them fill the session's row, or too large for it.
+/// The padding behind the number: small, so large that three of them fill the session's row, or too large for it.
 fn value(of: u8) -> String {
     let bytes = [1, 30, 450, 700][usize::from(of % 4)];
     format!("{of:0bytes$}")
@@ -73,7 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Default, Debug)]
 struct Model {
     version: i64,
-    /// Those that are alive: whether and where the others are is nobody's business.
+    /// The live ones. The model does not say whether and where the expired ones are.
     rows: BTreeMap<&'static str, Stored>,
 }
 
@@ -165,14 +165,14 @@ struct Story<'a> {
 impl Story<'_> {
     async fn reread(&mut self) {
         let read = self.nodes[0].get(self.session.id()).bypass_cache().await.unwrap();
-        self.session = read.expect("nobody deletes it");
+        self.session = read.expect("no client deletes it");
         self.base = self.model.clone();
         assert_shows(&self.session, &self.model);
     }
 
     async fn meanwhile(&mut self, acts: &[Act]) {
         let other = self.nodes[1].get(self.session.id()).bypass_cache().await.unwrap();
-        let mut other = other.expect("nobody deletes it");
+        let mut other = other.expect("no client deletes it");
         call(&mut other, acts);
         self.nodes[1].save(&mut other).await.unwrap();
         self.model.apply(&finals(acts));

@@ -1,4 +1,4 @@
-//! Where attributes are kept: in the session's row, or in rows of their own; and that nobody can tell by reading them.
+//! Attributes are inline or overflow. A reader sees no difference.
 
 mod conflicts;
 mod removal;

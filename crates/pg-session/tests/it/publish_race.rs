@@ -157,7 +157,7 @@ async fn a_late_publish_does_not_survive_an_eviction() {
 
 /// A: commits the create ┊ B: finds the session, commits 2 · A: shows 2, and evicts it ┊ A: publishes 1.
 ///
-/// Nobody is notified of 2, so nothing but what A has shown itself is in the way.
+/// No node is notified of 2. So only the version that A has shown prevents the publish.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_publish_of_create_does_not_restore_first_version() {
     let world = World::new();

@@ -37,7 +37,7 @@ async fn at_least_reads_past_an_older_version_in_memory() {
 
 /// ```text
 /// B  get(id) made ─────────────────────────────── awaited: none
-/// A                 delete(id) acknowledged, heard by B
+/// A                 delete(id) acknowledged, received by B
 /// ```
 #[tokio::test]
 async fn a_get_reads_the_cache_when_it_is_first_polled() {

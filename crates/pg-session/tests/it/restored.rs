@@ -23,7 +23,7 @@ async fn back_up(client: &Client) {
     }
 }
 
-/// Puts the copy back, without triggers: nobody is notified.
+/// Puts the copy back, without triggers. So no node is notified.
 async fn restore(client: &Client) {
     client.batch_execute("SET session_replication_role = replica").await.unwrap();
     for table in TABLES {

@@ -1,4 +1,4 @@
-//! The rights that the documents list are enough for everything that a node does, and each of them is needed. Nobody else has
+//! The rights in the documents are enough for everything that a node does, and each of them is needed. No other role has
 //! any.
 
 use std::time::Duration;

@@ -15,7 +15,7 @@ const VALUE: &str = "top-secret-4711";
 fn listen(logs: &CapturedLogs) -> Capture {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::set_logger(&Facade).expect("nobody else sets one");
+        log::set_logger(&Facade).expect("no other code sets one");
         log::set_max_level(log::LevelFilter::Trace);
     });
     logs.listen()
@@ -25,7 +25,7 @@ fn add(logs: &CapturedLogs, text: &impl Debug) {
     writeln!(logs.clone(), "{text:?} {text:#?}").expect("memory takes it");
 }
 
-/// What the driver tells, to the listener of its thread.
+/// What the driver logs, to the capture of its thread.
 struct Facade;
 
 impl log::Log for Facade {

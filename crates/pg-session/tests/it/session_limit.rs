@@ -238,7 +238,7 @@ async fn each_login_is_one_statement_with_room_or_without() {
         assert_eq!(statements(), 3, "{policy:?}");
         let refused = policy == SessionLimit::Refuse;
         assert_eq!(third.err(), refused.then_some(ErrorKind::SessionLimit));
-        // Nobody limits how many anonymous visitors there are.
+        // Anonymous sessions have no such limit.
         for _ in 0..3 {
             node.create_anonymous().await.unwrap();
         }

@@ -1,4 +1,4 @@
-//! Misses: those of one session share a query, those of many share a statement, and nobody depends on anybody.
+//! Misses of one session share a query. Misses of many sessions share a statement. No miss depends on another caller.
 //!
 //! The tests run on one thread: so all reads are queued before the loader takes any.
 

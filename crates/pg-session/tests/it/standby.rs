@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 3;
 const LAG: Duration = Duration::from_secs(3_600);
 const USER: i64 = 7;
 
-/// A primary with a lagging standby, shared by the tests that promote nobody.
+/// A primary with a lagging standby, shared by the tests that promote no server.
 struct Scene {
     primary: Sandbox,
     standby: Sandbox,

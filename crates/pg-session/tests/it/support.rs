@@ -96,7 +96,7 @@ impl World {
 }
 
 /// Between two looks at something that sends no signal. Without it, two tests that look can starve a machine of two
-/// cores for seconds: task and server wake each other without end, and nobody else gets a turn.
+/// cores for seconds: task and server wake each other without end, and no other test runs.
 pub const NAP: Duration = Duration::from_millis(2);
 
 /// Waits until `condition` holds, asking again and again; a test fails if it never does.

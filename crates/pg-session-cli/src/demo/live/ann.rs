@@ -1,4 +1,4 @@
-//! Ann, who logs in, changes her theme on one node after the other, and logs out: so that there is something to hear.
+//! Ann, who logs in, changes her theme on one node after the other, and logs out: so that there are changes to receive.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Event;
-use crate::demo::stage::{Node, Stage};
+use crate::demo::cluster::{Cluster, Node};
 use crate::why::Why;
 
 /// How long Ann thinks.
@@ -31,11 +31,11 @@ struct Life {
 }
 
 impl Ann {
-    pub(super) fn start(stage: &Stage, events: mpsc::Sender<Event>, tasks: &mut JoinSet<()>) -> Self {
+    pub(super) fn start(cluster: &Cluster, events: mpsc::Sender<Event>, tasks: &mut JoinSet<()>) -> Self {
         let (known, session) = watch::channel(None);
         let (paused, is_paused) = watch::channel(false);
         let (next, asked) = mpsc::channel(1);
-        let nodes = stage.nodes().into_iter().cloned().collect();
+        let nodes = cluster.nodes().into_iter().cloned().collect();
         let life = Life { nodes, session: known, turn: 0, themes_left: 0 };
         tasks.spawn(life.live(is_paused, asked, events));
         Self { session, paused, next }

@@ -43,7 +43,7 @@ impl Key {
     }
 }
 
-/// Reads keys until the input ends or nobody receives them.
+/// Reads keys until the input ends or the receiver is dropped.
 ///
 /// On a thread of its own, which may stand in a read for ever: the program's end does not wait for it, as it would
 /// for one of the runtime's.

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use self::ann::Ann;
 use self::keys::Key;
 use self::view::Views;
+use super::cluster::Cluster;
 use super::print;
-use super::stage::Stage;
-use super::teller::{Teller, Trouble};
+use super::reporter::{DemoError, Reporter};
 
 /// How often changes are looked for. Changes within one look share a line.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ struct Event {
 
 /// What the loop holds.
 struct Live<'a> {
-    stage: &'a Stage,
+    cluster: &'a Cluster,
     began: Instant,
     ann: Ann,
     network: Network,
@@ -54,16 +54,20 @@ enum Network {
 /// Keeps the nodes up until stopped.
 ///
 /// # Errors
-/// [`Trouble::Output`] if nobody reads any more.
-pub(super) async fn run(stage: &Stage, teller: &Teller, stop: &CancellationToken) -> Result<(), Trouble> {
-    introduce(stage, teller)?;
+/// [`DemoError::Output`] if the output has no reader.
+pub(super) async fn run(
+    cluster: &Cluster,
+    reporter: &Reporter,
+    stop: &CancellationToken,
+) -> Result<(), DemoError> {
+    introduce(cluster, reporter)?;
     let (events, mut events_out) = mpsc::channel(EVENTS_MAX);
     let mut tasks = JoinSet::new();
-    let ann = Ann::start(stage, events.clone(), &mut tasks);
-    let mut views = Views::start(stage, &ann, &mut tasks);
+    let ann = Ann::start(cluster, events.clone(), &mut tasks);
+    let mut views = Views::start(cluster, &ann, &mut tasks);
     let mut keys = keys::read();
     let mut look = tokio::time::interval(LOOK_EVERY);
-    let mut live = Live { stage, began: Instant::now(), ann, network: Network::Whole, events, tasks };
+    let mut live = Live { cluster, began: Instant::now(), ann, network: Network::Whole, events, tasks };
     loop {
         tokio::select! {
             biased;
@@ -82,32 +86,32 @@ pub(super) async fn run(stage: &Stage, teller: &Teller, stop: &CancellationToken
     }
 }
 
-fn introduce(stage: &Stage, teller: &Teller) -> Result<(), Trouble> {
-    let (steps, time) = teller.so_far();
+fn introduce(cluster: &Cluster, reporter: &Reporter) -> Result<(), DemoError> {
+    let (steps, time) = reporter.so_far();
     let held = format!("Every step held: {} in {}.", print::counted(steps, "step"), print::took(time));
-    teller.frame(&format!("{held} The nodes stay up, until Ctrl-C."))?;
+    reporter.frame(&format!("{held} The nodes stay up, until Ctrl-C."))?;
     print::text(
-        "   Ann keeps changing her theme, now on one node, now on another; what they receive and show stands below.",
+        "   Ann keeps changing her theme, now on one node, now on another; what they receive and show follows.",
     )?;
     print::text("   To look into the tables:")?;
-    match stage.server.sandbox() {
+    match cluster.server.sandbox() {
         Some(sandbox) => print::text(&format!("      psql {}", sandbox.url()))?,
-        None => print::text(&format!("      SET search_path TO {};", stage.server.schema()))?,
+        None => print::text(&format!("      SET search_path TO {};", cluster.server.schema()))?,
     }
     print::text("      SELECT id, version, attributes FROM sessions;")?;
     print::text(
-        "   What you change there is announced to nobody: afterwards press e, and every node loads it anew.",
+        "   The nodes learn of what you change there through the triggers; e makes every node load anew.",
     )?;
     print::text(&format!("   {}", Key::HELP))?;
     Ok(print::text("")?)
 }
 
 impl Live<'_> {
-    fn print(&self, who: &str, what: &str) -> Result<(), Trouble> {
+    fn print(&self, who: &str, what: &str) -> Result<(), DemoError> {
         Ok(print::event(self.began.elapsed(), who, what)?)
     }
 
-    fn press(&mut self, key: Key) -> Result<(), Trouble> {
+    fn press(&mut self, key: Key) -> Result<(), DemoError> {
         match key {
             Key::Next => self.ann.go_on(),
             Key::Pause => {
@@ -123,8 +127,8 @@ impl Live<'_> {
         Ok(())
     }
 
-    fn cut(&mut self) -> Result<(), Trouble> {
-        let Some(wires) = &self.stage.wires else {
+    fn cut(&mut self) -> Result<(), DemoError> {
+        let Some(wires) = &self.cluster.wires else {
             return self.print("B", "cannot be cut off: the server is reached through a Unix socket");
         };
         let (network, what) = match self.network {
@@ -134,7 +138,7 @@ impl Live<'_> {
             Network::Disconnected => (Network::Gone, "all its wires are cut; press c again to mend them"),
             Network::Gone => (Network::Whole, "its wires are mended"),
         };
-        // Said before it is done, so that it stands before what comes of it.
+        // Printed first, so that its effects follow it.
         self.print("B", what)?;
         self.network = network;
         match network {
@@ -145,8 +149,8 @@ impl Live<'_> {
         Ok(())
     }
 
-    fn restart(&mut self) -> Result<(), Trouble> {
-        let Some(sandbox) = self.stage.server.sandbox() else {
+    fn restart(&mut self) -> Result<(), DemoError> {
+        let Some(sandbox) = self.cluster.server.sandbox() else {
             return self.print("", "the demo does not restart a server of yours");
         };
         self.print("", "PostgreSQL is restarted")?;
@@ -157,14 +161,14 @@ impl Live<'_> {
                 Ok(Err(error)) => format!("PostgreSQL did not restart: {error}"),
                 Err(panic) => format!("PostgreSQL did not restart: {panic}"),
             };
-            // Fails only if the loop has ended, and then nobody asks.
+            // Fails only if the loop has ended, which needs no event.
             let _ = events.send(Event { who: "", what }).await;
         });
         Ok(())
     }
 
     fn evict(&mut self) {
-        let (node, events) = (self.stage.a.clone(), self.events.clone());
+        let (node, events) = (self.cluster.a.clone(), self.events.clone());
         self.tasks.spawn(async move {
             let what = match node.sessions.evict_all().await {
                 Ok(()) => "asks every node to forget what it has in memory".to_owned(),

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Ann;
+use crate::demo::cluster::{Cluster, Node};
 use crate::demo::print::counted;
-use crate::demo::stage::{Node, Stage};
 
 /// How often each node is asked for Ann's session: mostly from memory, so this costs nothing.
 const READ_EVERY: Duration = Duration::from_millis(20);
@@ -36,8 +36,8 @@ pub(super) struct Views(Vec<(&'static str, watch::Receiver<View>, View)>);
 
 impl Views {
     /// Starts looking at every node.
-    pub(super) fn start(stage: &Stage, ann: &Ann, tasks: &mut JoinSet<()>) -> Self {
-        let views = stage.nodes().map(|node| {
+    pub(super) fn start(cluster: &Cluster, ann: &Ann, tasks: &mut JoinSet<()>) -> Self {
+        let views = cluster.nodes().map(|node| {
             let first = View {
                 trusted: node.is_trusted(),
                 invalidations: node.sessions.status().cache.invalidations,
@@ -66,7 +66,7 @@ impl Views {
     }
 }
 
-/// Looks at one node until nobody asks for the view.
+/// Looks at one node until the view is dropped.
 async fn look(node: Node, session: watch::Receiver<Option<SessionId>>, seen: watch::Sender<View>) {
     let mut read = tokio::time::interval(READ_EVERY);
     while !seen.is_closed() {
@@ -82,7 +82,7 @@ async fn look(node: Node, session: watch::Receiver<Option<SessionId>>, seen: wat
 }
 
 async fn show(node: &Node, id: SessionId) -> Shown {
-    // Nobody's request: it must not keep the session alive.
+    // Not a user's request: it must not keep the session alive.
     match node.sessions.get(id).no_touch().await {
         Ok(None) => Shown::Nothing,
         Ok(Some(session)) => match session.get::<String>("theme") {

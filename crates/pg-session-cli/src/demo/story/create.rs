@@ -5,30 +5,30 @@ use std::time::Instant;
 use pg_session::{SessionId, UserId};
 
 use super::found;
+use crate::demo::cluster::{Cluster, Node};
 use crate::demo::print::took;
-use crate::demo::stage::{Node, Stage};
-use crate::demo::teller::{Teller, Trouble};
+use crate::demo::reporter::{DemoError, Reporter};
 use crate::why::{Why, ensure};
 
-pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<SessionId, Trouble> {
-    teller.act("One session, three nodes")?;
+pub(super) async fn play(cluster: &Cluster, reporter: &Reporter) -> Result<SessionId, DemoError> {
+    reporter.act("One session, three nodes")?;
     let create = async {
         let begin = Instant::now();
         let ann = UserId::named("ann");
-        let session = stage.a.sessions.create(ann).set("theme", "light").set("role", "admin").await?;
+        let session = cluster.a.sessions.create(ann).set("theme", "light").set("role", "admin").await?;
         Ok((took(begin.elapsed()), session.id()))
     };
-    let id = teller.step("A creates a session for Ann, in one commit", create).await?;
-    for node in [&stage.b, &stage.c] {
-        miss_then_hit(node, id, teller).await?;
+    let id = reporter.step("A creates a session for Ann, in one commit", create).await?;
+    for node in [&cluster.b, &cluster.c] {
+        miss_then_hit(node, id, reporter).await?;
     }
     Ok(id)
 }
 
-async fn miss_then_hit(node: &Node, id: SessionId, teller: &Teller) -> Result<(), Trouble> {
+async fn miss_then_hit(node: &Node, id: SessionId, reporter: &Reporter) -> Result<(), DemoError> {
     let name = node.name;
-    teller.step(&format!("{name} reads it: a miss, answered by PostgreSQL"), read(node, id, false)).await?;
-    teller.step(&format!("{name} reads it again: a hit, answered from memory"), read(node, id, true)).await
+    reporter.step(&format!("{name} reads it: a miss, answered by PostgreSQL"), read(node, id, false)).await?;
+    reporter.step(&format!("{name} reads it again: a hit, answered from memory"), read(node, id, true)).await
 }
 
 async fn read(node: &Node, id: SessionId, from_cache: bool) -> Result<(String, ()), Why> {

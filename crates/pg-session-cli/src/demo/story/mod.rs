@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use pg_session::{Session, SessionId};
 
-use super::stage::{Node, Stage};
-use super::teller::{Teller, Trouble};
+use super::cluster::{Cluster, Node};
+use super::reporter::{DemoError, Reporter};
 use crate::why::Why;
 
 /// How often a condition that is not timed is looked at.
@@ -26,16 +26,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Tells all of it.
 ///
 /// # Errors
-/// [`Trouble`] with the first step that did not hold.
-pub(super) async fn tell(stage: &Stage, teller: &Teller) -> Result<(), Trouble> {
-    let ann = create::play(stage, teller).await?;
-    update::play(stage, teller, ann).await?;
-    hits::play(stage, teller, ann).await?;
-    step_up::play(stage, teller, ann).await?;
-    together::play(stage, teller).await?;
-    logout::play(stage, teller, ann).await?;
-    cut::play(stage, teller).await?;
-    restart::play(stage, teller).await
+/// [`DemoError`] with the first step that did not hold.
+pub(super) async fn run(cluster: &Cluster, reporter: &Reporter) -> Result<(), DemoError> {
+    let ann = create::play(cluster, reporter).await?;
+    update::play(cluster, reporter, ann).await?;
+    hits::play(cluster, reporter, ann).await?;
+    step_up::play(cluster, reporter, ann).await?;
+    together::play(cluster, reporter).await?;
+    logout::play(cluster, reporter, ann).await?;
+    cut::play(cluster, reporter).await?;
+    restart::play(cluster, reporter).await
 }
 
 /// A session that has to be there.

@@ -13,9 +13,9 @@ use pg_session::{ErrorKind, Session, SessionId, SessionManager, UpdateError, Use
 use tokio::task::JoinSet;
 
 use super::{found, until};
+use crate::demo::cluster::Cluster;
 use crate::demo::print::{count, took};
-use crate::demo::stage::Stage;
-use crate::demo::teller::{Teller, Trouble};
+use crate::demo::reporter::{DemoError, Reporter};
 use crate::why::{Why, ensure};
 
 /// Writers on each node, each with a session of its own.
@@ -44,26 +44,29 @@ struct Account {
 
 type Writers = JoinSet<Result<Account, Why>>;
 
-pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> {
-    teller.act("PostgreSQL goes down under load")?;
-    let Some(sandbox) = stage.server.sandbox() else {
-        return teller.skipped("the demo does not restart a server of yours; without --database-url it does");
+pub(super) async fn play(cluster: &Cluster, reporter: &Reporter) -> Result<(), DemoError> {
+    reporter.act("PostgreSQL goes down under load")?;
+    let Some(sandbox) = cluster.server.sandbox() else {
+        return reporter
+            .skipped("the demo does not restart a server of yours; without --database-url it does");
     };
-    let (load, writers) = teller.step("writers on all nodes, as fast as they can", start(stage)).await?;
+    let (load, writers) = reporter.step("writers on all nodes, as fast as they can", start(cluster)).await?;
     let restart = fail(sandbox, &load, Sandbox::stop);
-    teller.step("PostgreSQL is restarted; the writers carry on by themselves", restart).await?;
+    reporter.step("PostgreSQL is restarted; the writers carry on by themselves", restart).await?;
     let kill = fail(sandbox, &load, Sandbox::kill);
-    teller.step("PostgreSQL is killed with -9, started again, and recovers", kill).await?;
-    let accounts = teller.step("the writers stop", finish(&load, writers)).await?;
-    teller.step("no acknowledged update is lost, and none was made twice", audit(stage, &accounts)).await?;
-    teller.step("A, B and C are in sync, and show what the table holds", compare(stage, &accounts)).await
+    reporter.step("PostgreSQL is killed with -9, started again, and recovers", kill).await?;
+    let accounts = reporter.step("the writers stop", finish(&load, writers)).await?;
+    reporter
+        .step("no acknowledged update is lost, and none was made twice", audit(cluster, &accounts))
+        .await?;
+    reporter.step("A, B and C are in sync, and show what the table holds", compare(cluster, &accounts)).await
 }
 
-async fn start(stage: &Stage) -> Result<(String, (Arc<Load>, Writers)), Why> {
+async fn start(cluster: &Cluster) -> Result<(String, (Arc<Load>, Writers)), Why> {
     let load = Arc::new(Load::default());
     let mut writers = JoinSet::new();
     let mut user = FIRST_USER;
-    for node in stage.nodes() {
+    for node in cluster.nodes() {
         for _ in 0..WRITERS_PER_NODE {
             let session = node.sessions.create(UserId::from(user)).await?;
             writers.spawn(write(node.sessions.clone(), session, Arc::clone(&load)));
@@ -134,8 +137,8 @@ async fn write(sessions: SessionManager, mut session: Session, load: Arc<Load>) 
 }
 
 /// Looks into the table, past the library.
-async fn audit(stage: &Stage, accounts: &[Account]) -> Result<(String, ()), Why> {
-    let client = stage.server.client().await?;
+async fn audit(cluster: &Cluster, accounts: &[Account]) -> Result<(String, ()), Why> {
+    let client = cluster.server.client().await?;
     let mut held = 0_u64;
     for account in accounts {
         let row =
@@ -162,10 +165,10 @@ async fn audit(stage: &Stage, accounts: &[Account]) -> Result<(String, ()), Why>
     Ok((figure, ()))
 }
 
-async fn compare(stage: &Stage, accounts: &[Account]) -> Result<(String, ()), Why> {
+async fn compare(cluster: &Cluster, accounts: &[Account]) -> Result<(String, ()), Why> {
     let begin = Instant::now();
-    let client = stage.server.client().await?;
-    for node in stage.nodes() {
+    let client = cluster.server.client().await?;
+    for node in cluster.nodes() {
         node.sessions.wait_until_trusted().await?;
         for account in accounts {
             let text = "SELECT version FROM sessions WHERE id = $1";

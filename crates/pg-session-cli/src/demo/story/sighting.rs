@@ -6,7 +6,7 @@ use pg_session::{Session, SessionId};
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::demo::stage::Node;
+use crate::demo::cluster::Node;
 use crate::why::Why;
 
 /// A task that reads until it sees what it looks for.
@@ -32,7 +32,7 @@ impl Sighting {
                     // If its waiter was dropped, this task is dropped as well.
                     let _ = ready.send(());
                 }
-                // Lets the node hear; a hit never waits by itself.
+                // Lets the node receive; a hit never waits by itself.
                 tokio::task::yield_now().await;
             }
         };

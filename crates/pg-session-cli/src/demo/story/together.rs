@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use pg_session::{Session, UserId};
 use tokio::task::JoinSet;
 
+use crate::demo::cluster::{Cluster, Node};
 use crate::demo::print::{counted, took};
-use crate::demo::stage::{Node, Stage};
-use crate::demo::teller::{Teller, Trouble};
+use crate::demo::reporter::{DemoError, Reporter};
 use crate::why::{Why, ensure};
 
 /// Sessions, each of which is changed once.
@@ -17,9 +17,9 @@ const FIRST_USER: u32 = 1_000;
 /// Far fewer than one commit each.
 const COMMITS_MAX: u64 = 16;
 
-pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> {
-    teller.act(&format!("{SESSIONS} changes at once"))?;
-    let node = &stage.a;
+pub(super) async fn play(cluster: &Cluster, reporter: &Reporter) -> Result<(), DemoError> {
+    reporter.act(&format!("{SESSIONS} changes at once"))?;
+    let node = &cluster.a;
     let create = async {
         let before = node.sessions.status().writes.create_statements;
         let begin = Instant::now();
@@ -27,7 +27,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
         let commits = node.sessions.status().writes.create_statements - before;
         Ok((cost(commits, begin.elapsed()), sessions))
     };
-    let mut sessions = teller.step(&format!("{SESSIONS} people log in on A, all at once"), create).await?;
+    let mut sessions = reporter.step(&format!("{SESSIONS} people log in on A, all at once"), create).await?;
     let one_by_one = async {
         let before = node.sessions.status().writes.update_statements;
         let begin = Instant::now();
@@ -38,7 +38,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
         let commits = node.sessions.status().writes.update_statements - before;
         Ok((cost(commits, begin.elapsed()), sessions))
     };
-    let sessions = teller.step("a change of each session, one after the other", one_by_one).await?;
+    let sessions = reporter.step("a change of each session, one after the other", one_by_one).await?;
     let together = async {
         let before = node.sessions.status().writes.update_statements;
         let begin = Instant::now();
@@ -47,7 +47,7 @@ pub(super) async fn play(stage: &Stage, teller: &Teller) -> Result<(), Trouble> 
         ensure(commits <= COMMITS_MAX, || format!("it took {commits} commits instead of a few"))?;
         Ok((cost(commits, begin.elapsed()), ()))
     };
-    teller.step("the same, all at once: they share their commits", together).await
+    reporter.step("the same, all at once: they share their commits", together).await
 }
 
 fn cost(commits: u64, time: Duration) -> String {

@@ -6,9 +6,9 @@ use pg_session::SessionId;
 
 use super::found;
 use super::sighting::Sighting;
+use crate::demo::cluster::Cluster;
 use crate::demo::print::took;
-use crate::demo::stage::Stage;
-use crate::demo::teller::{Teller, Trouble};
+use crate::demo::reporter::{DemoError, Reporter};
 use crate::why::{Why, ensure};
 
 /// Changes after the first one, for a median.
@@ -22,40 +22,40 @@ struct Round {
     propagation: Duration,
 }
 
-pub(super) async fn play(stage: &Stage, teller: &Teller, id: SessionId) -> Result<(), Trouble> {
-    teller.act("A change reaches the other nodes")?;
+pub(super) async fn play(cluster: &Cluster, reporter: &Reporter, id: SessionId) -> Result<(), DemoError> {
+    reporter.act("A change reaches the other nodes")?;
     let first = async {
-        let round = change(stage, id, "dark").await?;
+        let round = change(cluster, id, "dark").await?;
         Ok((took(round.commit), round))
     };
-    let round = teller.step("B changes the theme to dark, in one commit", first).await?;
+    let round = reporter.step("B changes the theme to dark, in one commit", first).await?;
     let shown = async { Ok((format!("{} after B's commit", took(round.propagation)), ())) };
-    teller.step("A, which had the old version in memory, shows the new one", shown).await?;
+    reporter.step("A, which had the old version in memory, shows the new one", shown).await?;
     let more = async {
         let mut propagations = Vec::with_capacity(ROUNDS);
         for round in 0..ROUNDS {
-            propagations.push(change(stage, id, &format!("shade {round}")).await?.propagation);
+            propagations.push(change(cluster, id, &format!("shade {round}")).await?.propagation);
         }
         propagations.sort_unstable();
         let (median, worst) = (propagations[ROUNDS / 2], propagations[ROUNDS - 1]);
         Ok((format!("{} in the median, {} at worst", took(median), took(worst)), ()))
     };
-    teller.step(&format!("{ROUNDS} more changes"), more).await
+    reporter.step(&format!("{ROUNDS} more changes"), more).await
 }
 
-async fn change(stage: &Stage, id: SessionId, theme: &str) -> Result<Round, Why> {
+async fn change(cluster: &Cluster, id: SessionId, theme: &str) -> Result<Round, Why> {
     // In A's memory, so that A has something to forget.
-    found(&stage.a, id).await?;
-    let mut session = found(&stage.b, id).await?;
+    found(&cluster.a, id).await?;
+    let mut session = found(&cluster.b, id).await?;
     let before = session.version();
     let sighting =
-        Sighting::of(&stage.a, id, move |seen| seen.is_some_and(|seen| seen.version() > before)).await?;
+        Sighting::of(&cluster.a, id, move |seen| seen.is_some_and(|seen| seen.version() > before)).await?;
     session.set("theme", theme)?;
     let begin = Instant::now();
-    stage.b.sessions.save(&mut session).await?;
+    cluster.b.sessions.save(&mut session).await?;
     let acknowledged = Instant::now();
     let seen = sighting.seen().await?;
-    let shown: Option<String> = found(&stage.a, id).await?.get("theme")?;
+    let shown: Option<String> = found(&cluster.a, id).await?.get("theme")?;
     ensure(shown.as_deref() == Some(theme), || format!("A shows {shown:?} instead of {theme:?}"))?;
     Ok(Round {
         commit: acknowledged - begin,

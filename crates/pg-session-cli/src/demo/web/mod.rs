@@ -6,11 +6,11 @@
 //! ```
 //!
 //! [`nodes`] starts and ends the processes, [`node`] is one of them. What a shopper can do is in [`shop`], once for both
-//! frameworks; [`on_axum`] and [`on_actix`] only route to it. [`ear`] knows what a node has received, and when.
+//! frameworks; [`on_axum`] and [`on_actix`] only route to it. [`observer`] knows what a node has received, and when.
 
-mod ear;
 mod node;
 mod nodes;
+mod observer;
 mod on_actix;
 mod on_axum;
 mod orders;
@@ -22,46 +22,46 @@ use tokio_util::sync::CancellationToken;
 use self::nodes::Nodes;
 use super::Ending;
 use super::print;
+use super::reporter::{DemoError, Reporter};
 use super::server::Server;
-use super::teller::{Teller, Trouble};
 use crate::why::Why;
 
 /// Starts the nodes and stays until `stop`, or until one of them is gone.
 pub(super) async fn play(
     server: &Server,
     first_port: u16,
-    teller: &Teller,
+    reporter: &Reporter,
     stop: &CancellationToken,
-) -> Result<Ending, Trouble> {
+) -> Result<Ending, DemoError> {
     let Some(sandbox) = server.sandbox() else {
-        return Err(teller.failed("the server is a private one", &Why::new("leave out --database-url")));
+        return Err(reporter.failed("the server is a private one", &Why::new("leave out --database-url")));
     };
     let start = async {
         let nodes = Nodes::start(sandbox.addr(), &sandbox.url(), first_port).await?;
         Ok(("each listens, and is in sync".to_owned(), nodes))
     };
     let mut nodes = tokio::select! {
-        nodes = teller.step("three nodes A, B and C, each a process of its own", start) => nodes?,
-        () = stop.cancelled() => return Err(Trouble::Interrupted),
+        nodes = reporter.step("three nodes A, B and C, each a process of its own", start) => nodes?,
+        () = stop.cancelled() => return Err(DemoError::Interrupted),
     };
     tell_where(&nodes)?;
     let gone = tokio::select! {
-        why = nodes.gone() => Some(teller.failed("the nodes stay up", &why)),
+        why = nodes.gone() => Some(reporter.failed("the nodes stay up", &why)),
         () = stop.cancelled() => None,
     };
     match gone {
         // The others are killed when they are dropped: the failure is printed already.
         Some(trouble) => Err(trouble),
         None => {
-            teller.frame("The end")?;
+            reporter.frame("The end")?;
             let what = "the nodes write what they still hold and close their connections";
-            teller.step(what, nodes.end()).await?;
+            reporter.step(what, nodes.end()).await?;
             Ok(Ending::Watched)
         }
     }
 }
 
-fn tell_where(nodes: &Nodes) -> Result<(), Trouble> {
+fn tell_where(nodes: &Nodes) -> Result<(), DemoError> {
     print::headline("Open one of them, or all three side by side; Ctrl-C ends everything")?;
     for node in nodes.neighbours() {
         print::text(&format!("   {}  {:<5}  {}", node.name, node.edge.name(), node.url))?;

@@ -12,7 +12,7 @@ use pg_sandbox::Proxy;
 use pg_session::{Config, KeyRing, Migrations, SessionManager, Signer, SigningKey};
 use pg_session_web::{CookiePolicy, SessionConfig};
 
-use super::ear::Ear;
+use super::observer::Observer;
 use super::orders::{Edge, Neighbour, Orders, Report, Setup};
 use super::shop::{CART, Shop};
 use super::{on_actix, on_axum};
@@ -48,12 +48,12 @@ async fn serve() -> Result<(), Why> {
     let neighbours: Vec<Neighbour> = orders.next().await?;
 
     let manager = sessions.manager().clone();
-    let ear = Ear::new(manager.clone());
-    let shop = Arc::new(Shop::new(&setup, neighbours, Arc::clone(&ear), wire));
+    let observer = Observer::new(manager.clone());
+    let shop = Arc::new(Shop::new(&setup, neighbours, Arc::clone(&observer), wire));
     tokio::select! {
         served = serve_on(setup.edge, listener, sessions, shop) => served?,
-        () = ear.listen() => {}
-        // Browsers keep their connections open, so nobody waits for them; what was submitted is committed below.
+        () = observer.run() => {}
+        // Browsers keep their connections open, so the node does not wait for them; submitted writes are committed below.
         () = orders.end() => {}
     }
     let report = manager.shutdown(SHUTDOWN_WAIT).await;

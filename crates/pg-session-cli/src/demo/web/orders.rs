@@ -8,7 +8,7 @@
 //!   end        ────▶   writes what it holds, ends
 //! ```
 //!
-//! Nothing of it stands on a command line, which every user of the machine can read. A demo that is killed closes the pipe as
+//! Nothing of it is on a command line, which every user of the machine can read. A demo that is killed closes the pipe as
 //! well, so no node outlives it.
 
 use std::io;
@@ -87,7 +87,7 @@ impl Orders {
     /// The next one.
     ///
     /// # Errors
-    /// If it is none, or nobody tells anything any more.
+    /// If it is none, or the demo has ended.
     pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, Why> {
         let line = self.0.recv().await.ok_or_else(|| Why::new("only `demo --web` starts a node"))?;
         // The error says where, not what: the line holds secrets.

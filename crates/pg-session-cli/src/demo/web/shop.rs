@@ -9,7 +9,7 @@ use pg_sandbox::Proxy;
 use pg_session_web::{DeviceId, Error, Privilege, Session};
 use serde::{Deserialize, Serialize};
 
-use super::ear::{Ear, Hearing};
+use super::observer::{Observation, Observer};
 use super::orders::{Edge, Neighbour, Setup};
 
 /// The page, the same on every node.
@@ -30,7 +30,7 @@ pub(super) struct Shop {
     name: String,
     edge: Edge,
     neighbours: Vec<Neighbour>,
-    ear: Arc<Ear>,
+    observer: Arc<Observer>,
     /// What the node listens through.
     wire: Proxy,
     wire_is_cut: AtomicBool,
@@ -116,13 +116,18 @@ pub(super) struct Status<'a> {
     edge: Edge,
     wire_is_cut: bool,
     #[serde(flatten)]
-    hearing: Hearing,
+    observation: Observation,
 }
 
 impl Shop {
-    pub(super) fn new(setup: &Setup, neighbours: Vec<Neighbour>, ear: Arc<Ear>, wire: Proxy) -> Self {
+    pub(super) fn new(
+        setup: &Setup,
+        neighbours: Vec<Neighbour>,
+        observer: Arc<Observer>,
+        wire: Proxy,
+    ) -> Self {
         let (name, edge) = (setup.name.clone(), setup.edge);
-        Self { name, edge, neighbours, ear, wire, wire_is_cut: AtomicBool::new(false) }
+        Self { name, edge, neighbours, observer, wire, wire_is_cut: AtomicBool::new(false) }
     }
 
     pub(super) fn site(&self) -> Site<'_> {
@@ -131,7 +136,7 @@ impl Shop {
 
     pub(super) fn status(&self) -> Status<'_> {
         let wire_is_cut = self.wire_is_cut.load(Ordering::Relaxed);
-        Status { name: &self.name, edge: self.edge, wire_is_cut, hearing: self.ear.hearing() }
+        Status { name: &self.name, edge: self.edge, wire_is_cut, observation: self.observer.observation() }
     }
 
     /// Carries out what the shopper asks for, and shows what has become of the session.

@@ -123,8 +123,8 @@ async fn another_site_in_a_browser_acts_for_no_user() {
     assert_eq!(own, vec![(200, user); WAYS.len()], "{WAYS:?} of the own site act for the user");
 
     let foreign = arrivals_of(&mut browser, &elsewhere, &arrivals).await;
-    let nobody = (200, Some("nobody".to_owned()));
-    assert_eq!(foreign, [(403, None), (403, None), nobody.clone(), nobody, (403, None)], "{WAYS:?}");
+    let signed_out = (200, Some("nobody".to_owned()));
+    assert_eq!(foreign, [(403, None), (403, None), signed_out.clone(), signed_out, (403, None)], "{WAYS:?}");
     browser.open(&format!("{origin}/user")).await;
     browser.wait_for("document.body.innerText === '42'").await;
     browser.close().await;

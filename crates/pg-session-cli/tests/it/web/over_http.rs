@@ -113,7 +113,7 @@ async fn logout_of_others_and_of_one_device_reaches_all_nodes() {
         }
     }
     assert_eq!(here.view(&site.b).await["user"], "Ann");
-    assert_eq!(there.json(&format!("{}/api/devices", site.b)).await, json!([]), "nobody's devices");
+    assert_eq!(there.json(&format!("{}/api/devices", site.b)).await, json!([]), "a visitor has no devices");
     site.end();
 }
 
@@ -175,7 +175,7 @@ async fn cross_site_and_malformed_requests_are_refused() {
             let refused = ann.post(&url, &nonsense).await;
             assert!(refused.status.is_client_error(), "{node}, {nonsense}: {}", refused.status);
         }
-        assert_eq!(ann.cookie, None, "nobody has a session by that");
+        assert_eq!(ann.cookie, None, "that made no session");
     }
     site.end();
 }

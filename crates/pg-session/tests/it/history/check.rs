@@ -28,7 +28,7 @@ impl Reader {
     pub fn check(&mut self, story: &Story, started: Instant, found: Option<&Session>) {
         let version = found.map_or(GONE, |session| session.version().get());
         self.moves_forward(story, version);
-        // A delete may be visible before it is acknowledged; nobody else ends sessions here.
+        // A delete may be visible before it is acknowledged; no other client ends sessions here.
         let Some(session) = found else { return };
         belongs_together(session);
         let due = |acknowledged: &Acknowledgement| self.is_due(acknowledged, started);
@@ -83,7 +83,7 @@ pub async fn table(world: &World, journal: &Journal) {
                 assert!(story.deletion().is_none(), "I4: it was deleted");
                 assert_eq!(row.get::<_, i64>(0), updates.last().copied().unwrap_or(1), "I5");
             }
-            None => assert!(story.deletion().is_some(), "nobody deleted it"),
+            None => assert!(story.deletion().is_some(), "no client deleted it"),
         }
         deleted += usize::from(story.deletion().is_some());
         updated += updates.len();

@@ -53,7 +53,7 @@ async fn conflict_names_differing_keys_inline_or_overflow() {
         assert_eq!(stored_version(&observer, id).await, Some(3), "nothing was written");
         assert_eq!(read(&a, id).await.version().get(), 3, "what has lost is not served again");
 
-        // Those that nobody else has touched pass, on top of what the other has written.
+        // Changes of keys that the other node has not touched pass, on top of its version.
         set(&mut on_a, "mine", from);
         set(&mut on_a, "same", to);
         a.save(&mut on_a).check_attributes().await.unwrap();

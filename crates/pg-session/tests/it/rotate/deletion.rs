@@ -154,8 +154,8 @@ async fn what_is_left_lives_no_longer_than_the_session_did_or_does() {
     assert_eq!(stored_time(&observer, "expires_at", old).await, session.expires_at());
 }
 
-/// Reads of the old id are no access of anybody's, and the accesses that waited when the session was rotated write
-/// nothing into the row of a retired id.
+/// A read of the old id is no access. Accesses that waited when the session was rotated write nothing into the row of a
+/// retired id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_touch_of_a_retired_id_changes_nothing() {
     let world = World::new();

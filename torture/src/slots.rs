@@ -1,7 +1,7 @@
-//! The board: which session each slot holds now and held before, shared by all processes through a small file.
+//! [`Slots`]: the current and the previous session of each slot, in a small file that all processes share.
 //!
-//! It is not part of what is tested: it survives every fault, and says only where to look. An entry that is read while
-//! it is written has a wrong sum and is read again.
+//! The file is not under test: every fault spares it. A reader that meets a torn entry sees a wrong checksum and reads
+//! the entry again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,9 +16,9 @@ use crate::plan::PLACES;
 const ENTRY_BYTES: usize = 40;
 const TRIES_MAX: usize = 100;
 
-/// One process's view of the board.
+/// One process's handle to the file.
 #[derive(Debug)]
-pub struct Board(File);
+pub struct Slots(File);
 
 /// What a slot holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,13 +27,13 @@ pub struct Slot {
     pub before: Uuid,
 }
 
-impl Board {
-    pub const FILE: &'static str = "board";
+impl Slots {
+    pub const FILE: &'static str = "slots";
 
-    /// Makes it, with no session anywhere.
+    /// Creates the file with empty slots.
     pub fn create(dir: &Path) -> io::Result<()> {
-        let board = Self(File::create(dir.join(Self::FILE))?);
-        (0..PLACES).try_for_each(|slot| board.write(slot, Slot { now: Uuid::nil(), before: Uuid::nil() }))
+        let slots = Self(File::create(dir.join(Self::FILE))?);
+        (0..PLACES).try_for_each(|slot| slots.write(slot, Slot { now: Uuid::nil(), before: Uuid::nil() }))
     }
 
     pub fn open(dir: &Path) -> io::Result<Self> {
@@ -49,7 +49,7 @@ impl Board {
             }
             std::thread::yield_now();
         }
-        Err(io::Error::other("an entry of the board stays torn"))
+        Err(io::Error::other("a slot's entry stays torn"))
     }
 
     /// Puts `new` in the place of `old`, unless another task was first. Two tasks at the same moment may both
@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn what_one_process_puts_there_another_finds() {
-        let dir = std::env::temp_dir().join(format!("torture-board-{}", Uuid::new_v4()));
+        let dir = std::env::temp_dir().join(format!("torture-slots-{}", Uuid::new_v4()));
         std::fs::create_dir(&dir).unwrap();
-        Board::create(&dir).unwrap();
-        let (one, other) = (Board::open(&dir).unwrap(), Board::open(&dir).unwrap());
+        Slots::create(&dir).unwrap();
+        let (one, other) = (Slots::open(&dir).unwrap(), Slots::open(&dir).unwrap());
         let (a, b) = (Uuid::new_v4(), Uuid::new_v4());
         one.replace(5, Uuid::nil(), a).unwrap();
         other.replace(5, a, b).unwrap();

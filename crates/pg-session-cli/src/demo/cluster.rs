@@ -1,4 +1,4 @@
-//! The stage: three nodes of one application, as they would run on three machines.
+//! The cluster: three nodes of one application, as they would run on three machines.
 //!
 //! Each node is a [`SessionManager`] with its own memory, its own connections and its own listener; nothing is shared
 //! but the database. B reaches it through two wires that can be cut, one of the listener and one of the pool.
@@ -10,8 +10,8 @@ use pg_sandbox::Proxy;
 use pg_session::{Config, Migrations, SessionManager};
 
 use super::print::took;
+use super::reporter::{DemoError, Reporter};
 use super::server::Server;
-use super::teller::{Teller, Trouble};
 use crate::why::{Why, ensure};
 
 /// Connections of each node, beside the listener's: the user's server should have some left.
@@ -27,7 +27,7 @@ pub(super) struct Node {
 }
 
 /// Three nodes and their server.
-pub(super) struct Stage {
+pub(super) struct Cluster {
     pub(super) server: Arc<Server>,
     pub(super) a: Node,
     pub(super) b: Node,
@@ -42,16 +42,16 @@ pub(super) struct Wires {
     pool: Proxy,
 }
 
-impl Stage {
+impl Cluster {
     /// Creates the tables and starts the nodes.
-    pub(super) async fn set(server: Arc<Server>, teller: &Teller) -> Result<Self, Trouble> {
-        server.prepare(teller).await?;
+    pub(super) async fn set(server: Arc<Server>, reporter: &Reporter) -> Result<Self, DemoError> {
+        server.prepare(reporter).await?;
         let set = async {
             let begin = Instant::now();
-            let stage = Self::start(server).await?;
-            Ok((format!("in sync after {}", took(begin.elapsed())), stage))
+            let cluster = Self::start(server).await?;
+            Ok((format!("in sync after {}", took(begin.elapsed())), cluster))
         };
-        teller.step("three nodes A, B and C, each with its own memory and connections", set).await
+        reporter.step("three nodes A, B and C, each with its own memory and connections", set).await
     }
 
     async fn start(server: Arc<Server>) -> Result<Self, Why> {
@@ -79,7 +79,7 @@ impl Stage {
     }
 
     /// Ends the nodes: queued writes are committed, last accesses are flushed, connections are closed.
-    pub(super) async fn strike(self) -> Result<(String, ()), Why> {
+    pub(super) async fn shut_down(self) -> Result<(String, ()), Why> {
         let begin = Instant::now();
         for node in self.nodes() {
             let report = node.sessions.shutdown(SHUTDOWN_WAIT).await;

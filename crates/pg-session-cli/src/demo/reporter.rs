@@ -1,4 +1,4 @@
-//! The teller: says what is being shown, measures that each step ends, and knows which one did not hold.
+//! [`Reporter`]: prints each step and its result, bounds its time, and returns the first failure.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ const STEP_WAIT: Duration = Duration::from_secs(20);
 
 /// Counts the steps.
 #[derive(Debug)]
-pub(super) struct Teller {
+pub(super) struct Reporter {
     began: Instant,
     /// Acts that are numbered, and steps that held.
     acts: AtomicU64,
@@ -23,7 +23,7 @@ pub(super) struct Teller {
 
 /// Why the story did not come to its end.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum DemoError {
     /// A step did not hold.
     Step {
         /// What the act is called.
@@ -37,30 +37,30 @@ pub(super) enum Trouble {
     Interrupted,
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for DemoError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
 }
 
-impl Teller {
+impl Reporter {
     pub(super) fn new() -> Self {
         let (acts, steps) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { began: Instant::now(), acts, steps, act: Mutex::new(String::new()) }
     }
 
     /// Begins an act of the story, with the next number.
-    pub(super) fn act(&self, title: &str) -> Result<(), Trouble> {
+    pub(super) fn act(&self, title: &str) -> Result<(), DemoError> {
         let number = self.acts.fetch_add(1, Ordering::Relaxed) + 1;
         self.begin(title, &format!("{number}  {title}"))
     }
 
     /// Begins what comes before or after the story.
-    pub(super) fn frame(&self, title: &str) -> Result<(), Trouble> {
+    pub(super) fn frame(&self, title: &str) -> Result<(), DemoError> {
         self.begin(title, title)
     }
 
-    fn begin(&self, title: &str, shown: &str) -> Result<(), Trouble> {
+    fn begin(&self, title: &str, shown: &str) -> Result<(), DemoError> {
         title.clone_into(&mut self.current_act());
         Ok(print::headline(shown)?)
     }
@@ -68,12 +68,12 @@ impl Teller {
     /// Runs one step, which answers with its figure and whatever the next ones need.
     ///
     /// # Errors
-    /// [`Trouble::Step`] if it fails or takes too long.
+    /// [`DemoError::Step`] if it fails or takes too long.
     pub(super) async fn step<T>(
         &self,
         what: &str,
         work: impl Future<Output = Result<(String, T), Why>>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, DemoError> {
         // On the heap, so that an act's future does not hold all of its steps' futures side by side.
         match tokio::time::timeout(STEP_WAIT, Box::pin(work)).await {
             Ok(Ok((figure, value))) => {
@@ -90,15 +90,15 @@ impl Teller {
     }
 
     /// A step that the circumstances do not allow.
-    pub(super) fn skipped(&self, why: &str) -> Result<(), Trouble> {
+    pub(super) fn skipped(&self, why: &str) -> Result<(), DemoError> {
         Ok(print::aside(&format!("skipped: {why}"))?)
     }
 
     /// Says that `step` did not hold in the current act, and why.
-    pub(super) fn failed(&self, step: &str, why: &Why) -> Trouble {
+    pub(super) fn failed(&self, step: &str, why: &Why) -> DemoError {
         match print::failed(step, why) {
-            Ok(()) => Trouble::Step { act: self.current_act().clone(), step: step.to_owned() },
-            Err(error) => Trouble::Output(error),
+            Ok(()) => DemoError::Step { act: self.current_act().clone(), step: step.to_owned() },
+            Err(error) => DemoError::Output(error),
         }
     }
 
