@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mark_stands_behind_the_users_options() {
+    fn the_mark_follows_the_users_options() {
         let mark = Mark::new();
         let mut config = Config::new();
         mark.put_on(&mut config);

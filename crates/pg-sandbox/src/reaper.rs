@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_of_somebody_else_is_neither_taken_nor_removed() {
+    fn directory_of_another_account_is_not_taken_or_removed() {
         let directory = Directory::choose(None);
         std::fs::create_dir(directory.path()).unwrap();
         let error = Reaper::watch(directory.clone()).unwrap_err();

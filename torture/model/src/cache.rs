@@ -90,7 +90,7 @@ pub struct Cache {
     /// The highest version that an invalidation has named. Not in the library: I1 is judged by it.
     pub handled: Version,
     /// Whether an entry was kept that was read or written while disconnected. Not in the library either.
-    pub kept_deaf: bool,
+    pub kept_without_listener: bool,
 }
 
 impl Cache {
@@ -104,7 +104,7 @@ impl Cache {
             unnamed: 0,
             epoch: 1,
             handled: Version::ABSENT,
-            kept_deaf: false,
+            kept_without_listener: false,
         }
     }
 
@@ -129,7 +129,7 @@ impl Cache {
             && self.stripe.is_newest(version)
             && (self.stripe.admits(ticket, version) || !policy.holds(Guard::FillTicket));
         if admitted && self.put(policy, ticket, record) {
-            self.kept_deaf |= !is_listening(ticket.epoch);
+            self.kept_without_listener |= !is_listening(ticket.epoch);
             policy.tally.add(if ticket.epoch == self.epoch { Seen::Install } else { Seen::InstallAfterLoss });
             return true;
         }

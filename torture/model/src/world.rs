@@ -154,7 +154,7 @@ impl Model for Policy {
                 |_, world: &World| world.broken() != Some(Broken::FromMemory),
             ),
             Property::always("a disconnected node keeps nothing", |_, world: &World| {
-                world.nodes.iter().all(|node| !node.cache.kept_deaf)
+                world.nodes.iter().all(|node| !node.cache.kept_without_listener)
             }),
             Property::always("every node learns what was committed", |policy: &Policy, world: &World| {
                 policy.bounds.apart == Apart::Nothing

@@ -441,7 +441,7 @@ fn a_rotation_makes_what_it_keeps_its_own() {
 }
 
 #[test]
-fn an_attribute_stands_in_one_place() {
+fn an_attribute_is_in_one_place() {
     let end = |misplaced| {
         let mut tale = Tale::begin();
         tale.0.tables.sessions.push(Row {

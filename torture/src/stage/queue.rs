@@ -93,7 +93,7 @@ async fn write_until_full(writer: &Client) -> Result<()> {
 }
 
 async fn write(writer: &Client, notifications: i32) -> Result<(), tokio_postgres::Error> {
-    let write = "SELECT count(pg_notify('torture_nobody', repeat('.', 7980) || n)) FROM generate_series(1, $1::integer) n";
+    let write = "SELECT count(pg_notify('torture_unread', repeat('.', 7980) || n)) FROM generate_series(1, $1::integer) n";
     writer.execute(write, &[&notifications]).await?;
     Ok(())
 }

@@ -12,7 +12,7 @@ const LEFT_BEHIND: &str =
 const FILES_LEFT_BEHIND: i64 = 30;
 
 #[tokio::test]
-async fn what_all_have_read_is_cleared_away_by_whoever_connects() {
+async fn a_new_connection_clears_what_all_have_read() {
     let sandbox = Sandbox::start().unwrap();
     let stage = Stage::on(&sandbox).await;
     let (sleeper, writer) = (stage.client().await, stage.client().await);

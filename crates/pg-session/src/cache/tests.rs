@@ -137,7 +137,7 @@ fn older_publish_does_not_follow_evicted_newer_version() {
 }
 
 #[test]
-fn what_is_read_while_deaf_is_not_kept() {
+fn what_is_read_without_a_listener_is_not_kept() {
     let (policy, cache, id) = (policy(), cache(10), SessionId::random());
     cache.stop_listening();
     cache.stop_listening();

@@ -37,14 +37,14 @@ use crate::error::Error;
 /// [`release`](Lease::release) does it now, and says whether the lock was held to the end.
 #[must_use = "dropping the lease releases the lock"]
 pub struct Lease {
-    standing: Arc<LeaseState>,
+    state: Arc<LeaseState>,
     orders: mpsc::Sender<LeaseCommand>,
     fence: Fence,
 }
 
 impl Lease {
-    pub(super) fn new(standing: Arc<LeaseState>, orders: mpsc::Sender<LeaseCommand>, fence: Fence) -> Self {
-        Self { standing, orders, fence }
+    pub(super) fn new(state: Arc<LeaseState>, orders: mpsc::Sender<LeaseCommand>, fence: Fence) -> Self {
+        Self { state, orders, fence }
     }
 
     /// The fencing token of this acquisition, to be checked by what the lock protects.
@@ -58,14 +58,14 @@ impl Lease {
     /// **True is true of this moment only**: nothing keeps the process from being stopped before the next line.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.standing.is_held()
+        self.state.is_held()
     }
 
     /// How long the lease lasts if no renewal succeeds any more; zero if it is lost. Counted from before the last
     /// renewal was sent, less a hundredth for clocks that differ in speed: never longer than it lasts in the database.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.standing.remaining()
+        self.state.remaining()
     }
 
     /// Waits until the lease is lost, and says why; at once if it is lost already. To select on beside the work.
@@ -76,7 +76,7 @@ impl Lease {
     /// # Cancel safety
     /// Dropping the future loses nothing; any number of tasks may wait.
     pub async fn lost(&self) -> Loss {
-        self.standing.lost().await
+        self.state.lost().await
     }
 
     /// Renews now, for `lease` from now, and for as much at each renewal from now on. A lease that lasts longer
@@ -119,7 +119,7 @@ impl Lease {
         {
             return outcome;
         }
-        Err(match self.standing.loss() {
+        Err(match self.state.loss() {
             Some(Loss::Gone) => LockError::NotHeld,
             Some(Loss::Shutdown) => Error::shutting_down().into(),
             Some(Loss::Expired) | None => LockError::Expired,

@@ -96,7 +96,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn standing() -> (Arc<AtomicU64>, LeaseState) {
+    fn state() -> (Arc<AtomicU64>, LeaseState) {
         let nanos = Arc::new(AtomicU64::new(1));
         let policy = Policy {
             clock: Clock::manual(Arc::clone(&nanos)),
@@ -109,34 +109,34 @@ mod tests {
 
     #[test]
     fn a_lease_is_lost_at_the_very_tick_of_its_end() {
-        let (nanos, standing) = standing();
+        let (nanos, state) = state();
         nanos.store(999_999_999, Ordering::SeqCst);
-        assert!(standing.is_held());
+        assert!(state.is_held());
         nanos.store(1_000_000_000, Ordering::SeqCst);
-        assert!(!standing.is_held());
-        assert_eq!(standing.loss(), Some(Loss::Expired));
+        assert!(!state.is_held());
+        assert_eq!(state.loss(), Some(Loss::Expired));
     }
 
     #[test]
     fn what_was_lost_is_not_renewed() {
-        let (nanos, standing) = standing();
+        let (nanos, state) = state();
         nanos.store(1_000_000_000, Ordering::SeqCst);
-        assert!(!standing.renew(Tick::ZERO.plus(SECOND * 2)), "the answer came too late");
-        assert!(!standing.is_held());
+        assert!(!state.renew(Tick::ZERO.plus(SECOND * 2)), "the answer came too late");
+        assert!(!state.is_held());
     }
 
     #[test]
     fn a_renewal_never_shortens() {
-        let (_, standing) = standing();
-        assert!(standing.renew(Tick::ZERO.plus(SECOND / 2)));
-        assert!(standing.remaining() > SECOND / 2);
+        let (_, state) = state();
+        assert!(state.renew(Tick::ZERO.plus(SECOND / 2)));
+        assert!(state.remaining() > SECOND / 2);
     }
 
     #[tokio::test]
     async fn the_first_reason_counts() {
-        let (_, standing) = standing();
-        standing.lose(Loss::Gone);
-        standing.lose(Loss::Shutdown);
-        assert_eq!(standing.lost().await, Loss::Gone);
+        let (_, state) = state();
+        state.lose(Loss::Gone);
+        state.lose(Loss::Shutdown);
+        assert_eq!(state.lost().await, Loss::Gone);
     }
 }

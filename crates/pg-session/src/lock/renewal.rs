@@ -50,7 +50,7 @@ pub(super) fn end_of(sent: Tick, lease: Duration) -> Tick {
 
 pub(super) struct Keeper {
     row: LeaseRow,
-    standing: Arc<LeaseState>,
+    state: Arc<LeaseState>,
     orders: mpsc::Receiver<LeaseCommand>,
     lease: Duration,
     /// When the next renewal is due.
@@ -67,12 +67,12 @@ enum Ending {
 impl Keeper {
     /// For a lease that was granted to a statement sent at `sent`.
     pub(super) fn new(row: LeaseRow, fence: Fence, lease: Duration, sent: Tick) -> (Lease, Self) {
-        let standing = Arc::new(LeaseState::new(Arc::clone(&row.core.policy), end_of(sent, lease)));
+        let state = Arc::new(LeaseState::new(Arc::clone(&row.core.policy), end_of(sent, lease)));
         // One order at a time: a guard has one owner, and `extend` waits for its answer.
         let (sender, orders) = mpsc::channel(1);
-        let guard = Lease::new(Arc::clone(&standing), sender, fence);
+        let guard = Lease::new(Arc::clone(&state), sender, fence);
         let next = sent.plus(lease / RENEWALS_PER_LEASE);
-        (guard, Self { row, standing, orders, lease, next })
+        (guard, Self { row, state, orders, lease, next })
     }
 
     /// Keeps the lease until it is released, dropped or lost; then frees what may be left of it.
@@ -96,9 +96,9 @@ impl Keeper {
     async fn hold(&mut self) -> Ending {
         let stop = self.row.stop.clone();
         loop {
-            let remaining = self.standing.remaining();
+            let remaining = self.state.remaining();
             if remaining.is_zero() {
-                return Ending::Lost(self.standing.loss().unwrap_or(Loss::Expired));
+                return Ending::Lost(self.state.loss().unwrap_or(Loss::Expired));
             }
             let now = self.row.core.policy.clock.now();
             tokio::select! {
@@ -123,7 +123,7 @@ impl Keeper {
 
     /// Renews once; a loss is reported before this returns.
     async fn renew(&mut self) -> Result<(), LockError> {
-        let remaining = self.standing.remaining();
+        let remaining = self.state.remaining();
         if remaining.is_zero() {
             return Err(LockError::Expired);
         }
@@ -143,13 +143,13 @@ impl Keeper {
         };
         drop(blocked);
         let outcome = match outcome {
-            Ok(true) if self.standing.renew(end_of(sent, self.lease)) => {
+            Ok(true) if self.state.renew(end_of(sent, self.lease)) => {
                 self.next = sent.plus(self.lease / RENEWALS_PER_LEASE);
                 return Ok(());
             }
             Ok(true) => Err(LockError::Expired),
             Ok(false) => {
-                self.standing.lose(Loss::Gone);
+                self.state.lose(Loss::Gone);
                 Err(LockError::NotHeld)
             }
             Err(failure) => {
@@ -164,7 +164,7 @@ impl Keeper {
     /// The node is going down: the holder is notified, and the lock stays taken while it ends its work, for as long as the
     /// lease lasts. Freeing it at once would let the next holder in beside this one.
     async fn wind_down(&mut self, remaining: Duration) -> Ending {
-        self.standing.lose(Loss::Shutdown);
+        self.state.lose(Loss::Shutdown);
         let wound_down = tokio::time::timeout(remaining, async {
             loop {
                 match self.orders.recv().await {
@@ -182,7 +182,7 @@ impl Keeper {
     /// Returns what the first try says; if that does not say that the lock is free, goes on trying.
     async fn release(&mut self, reply: oneshot::Sender<Result<(), LockError>>) {
         // A lease that a shutdown ended was the holder's until now.
-        let held = self.standing.is_held() || self.standing.loss() == Some(Loss::Shutdown);
+        let held = self.state.is_held() || self.state.loss() == Some(Loss::Shutdown);
         let answer = match self.row.release().await {
             Ok(Freed::Live) if held => Ok(()),
             Ok(Freed::Live | Freed::Expired) => Err(LockError::Expired),
@@ -200,7 +200,7 @@ impl Keeper {
 impl Drop for Keeper {
     /// Whatever ends the task ends the lease: a guard without a keeper must not believe that it is renewed.
     fn drop(&mut self) {
-        self.standing.lose(Loss::Expired);
+        self.state.lose(Loss::Expired);
     }
 }
 

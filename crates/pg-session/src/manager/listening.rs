@@ -45,7 +45,7 @@ impl Node {
         let begin = async {
             self.listener.wait_connected().await.map_err(|error| refused(way, error))?;
             // An error means that the sender is gone, which `self` keeps.
-            let _ = changes.wait_for(|standing| self.core.policy.clock.now() < standing.until).await;
+            let _ = changes.wait_for(|trust| self.core.policy.clock.now() < trust.until).await;
             Ok(())
         };
         match tokio::time::timeout(wait_max, begin).await {

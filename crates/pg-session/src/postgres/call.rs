@@ -88,7 +88,7 @@ impl Call<'_> {
 
     /// For a statement over any number of rows, which may take longer than `query_timeout`.
     pub(super) fn long(self) -> Self {
-        Self { timeout: self.database.long_patience(), ..self }
+        Self { timeout: self.database.bulk_timeout(), ..self }
     }
 
     /// For a statement that may be sent twice: it is, if its connection is lost; see [`Try`].

@@ -126,8 +126,8 @@ impl Try {
     }
 }
 
-/// When a connection was last lost or silent. A firewall that forgets idle connections forgets all of them, and says so to
-/// nobody.
+/// When a connection was last lost or silent. A firewall that forgets idle connections forgets all of them, without a
+/// signal.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion(Mutex<Option<Instant>>);
 

@@ -91,7 +91,7 @@ impl Database {
     /// Deletes the given sessions, all or none, each with what rotations left of it.
     pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<Vec<Gone>, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
-        // A batch of them at most, so no more patience than with any other write: a logout whose answer is lost holds up those
+        // One batch at most, so the deadline is that of any other write: a logout whose answer is lost delays the logouts
         // that come after it.
         let rows = self.query_unmoved(&self.texts.delete, &[&ids]).await?;
         rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>().map_err(unexpected)

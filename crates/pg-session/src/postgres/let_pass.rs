@@ -15,7 +15,7 @@ impl Database {
         let work = async |connection: &deadpool_postgres::Object| {
             connection.batch_execute(&text).await.map_err(|error| Failure::of_statement(&error))
         };
-        self.bounded(self.long_patience(), work).await
+        self.bounded(self.bulk_timeout(), work).await
     }
 }
 

@@ -382,7 +382,7 @@ impl Database {
     }
 
     /// How long a write of any number of sessions is tried.
-    pub(crate) fn long_patience(&self) -> Duration {
+    pub(crate) fn bulk_timeout(&self) -> Duration {
         self.timeout.saturating_mul(LONG_FACTOR)
     }
 

@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_takes_room_before_somebody_asks_for_it() {
+    fn a_value_takes_no_memory_before_it_is_read() {
         let text = r#"{"a":[1,1],"b":[2,1]}"#;
         let pieces = |packed: &InlineAttributes| {
             let next = InlineAttributes::of(packed.iter().map(Entry::piece).collect());

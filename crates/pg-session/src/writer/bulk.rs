@@ -223,6 +223,6 @@ impl Request for BulkRequest {
     }
 
     fn blocked_max(core: &Core) -> Duration {
-        core.database.long_patience()
+        core.database.bulk_timeout()
     }
 }

@@ -7,6 +7,7 @@
 //! - [`papers`]: what the documents name exists, and every guard has a control that runs without it.
 //! - [`evidence`]: the field report names tests that exist.
 //! - [`qualified`]: every function and type in the SQL texts names its schema.
+//! - [`words`]: one vocabulary, without the words that have a plain one.
 //! - [`settings`]: the page about the configuration shows every field with its default.
 //!
 //! What a compiler or clippy can check is not repeated here, but for `unwrap`, whose exceptions are to be seen.
@@ -22,6 +23,7 @@ mod qualified;
 mod rules;
 mod settings;
 mod source;
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -77,7 +79,7 @@ fn only_clock_rs_reads_the_clock() {
 }
 
 #[test]
-fn sql_stands_only_in_postgres() {
+fn only_postgres_contains_sql() {
     everywhere(rules::sql);
 }
 
@@ -126,6 +128,13 @@ fn every_guard_has_a_test_that_runs_without_it() {
     let tests: Vec<&Source> = sources.iter().chain(torture()).filter(is_test).collect();
     let contributing = papers::read("CONTRIBUTING.md");
     nothing(&papers::unguarded(probes.expect("failpoints.rs"), &tests, &contributing));
+}
+
+#[test]
+fn every_text_keeps_to_the_words_of_the_field() {
+    let (files, faults) = words::everywhere();
+    assert!(files > 500, "the repository's texts were found: {files}");
+    nothing(&faults);
 }
 
 fn floors(sources: &[Source]) -> floors::Floors {

@@ -139,7 +139,7 @@ async fn a_server_that_never_answers_is_given_up_after_the_timeout() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_role_and_a_wrong_database_are_named_as_such() {
     let world = World::new();
-    let error = refused(&as_role(&world, "nobody_knows_me"), world.config()).await;
+    let error = refused(&as_role(&world, "unknown_role"), world.config()).await;
     assert_says(&error, ErrorKind::Config, "correct the connection string");
     let (server, _) = world.url.rsplit_once('/').unwrap();
     let error = refused(&format!("{server}/no_such_database"), world.config()).await;

@@ -161,7 +161,7 @@ async fn a_read_after_a_change_does_not_join_a_load_from_before_it() {
 
 /// The other direction. B: receives the change · B: load leaves.
 #[tokio::test]
-async fn a_load_that_leaves_after_the_change_was_heard_is_cached() {
+async fn a_load_that_starts_after_the_invalidation_is_cached() {
     let [a, b] = World::new().nodes().await;
     let mut sessions = make(&a, SESSIONS).await;
     let ids = ids(&sessions);

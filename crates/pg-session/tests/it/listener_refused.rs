@@ -107,8 +107,8 @@ async fn a_mistake_in_listen_on_is_an_error_of_connect() {
     assert_refused(missing, ErrorKind::Config, "no_such_database");
 
     let mut role = driver_config(&world.url);
-    role.user("nobody_knows_me");
-    assert_refused(connect(&world, role).await, ErrorKind::Config, "nobody_knows_me");
+    role.user("unknown_role");
+    assert_refused(connect(&world, role).await, ErrorKind::Config, "unknown_role");
 
     let mut tls = driver_config(&world.url);
     tls.ssl_mode(SslMode::Require);

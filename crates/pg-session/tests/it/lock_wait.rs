@@ -174,7 +174,7 @@ async fn ten_thousand_waiters_share_one_poller_one_more_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deaf_node_gets_the_lock_by_looking() {
+async fn a_disconnected_node_gets_the_lock_by_polling() {
     let world = World::new();
     let wire = world.proxy().await;
     let [holder] = world.nodes().await;

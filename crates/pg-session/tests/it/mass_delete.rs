@@ -92,7 +92,7 @@ async fn ten_thousand_sessions_of_one_user_are_deleted_in_one_call() {
 }
 
 #[tokio::test]
-async fn ten_thousand_logouts_at_once_are_heard_by_the_other_node() {
+async fn ten_thousand_logouts_at_once_reach_the_other_node() {
     let one_by_one = async |node: &SessionManager, ids: &[SessionId]| {
         let deletes = all(ids.iter().map(|&id| node.delete(id))).await;
         u64::try_from(deletes.into_iter().filter(|deleted| *deleted.as_ref().unwrap()).count()).unwrap()

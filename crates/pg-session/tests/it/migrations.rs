@@ -66,7 +66,7 @@ async fn two_prefixes_in_one_schema_do_not_see_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_users_id_stands_in_the_column_as_documented() {
+async fn the_user_column_holds_the_id_as_documented() {
     let world = World::new();
     let (node, observer) = (world.node().await, world.client().await);
     let uuid = Uuid::new_v4();

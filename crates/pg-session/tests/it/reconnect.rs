@@ -67,7 +67,7 @@ async fn shows_the_truth(node: &SessionManager, missed: &Missed) {
 }
 
 #[tokio::test]
-async fn a_deaf_node_answers_from_the_database() {
+async fn a_disconnected_node_answers_from_the_database() {
     let world = World::new();
     let (a, b, wire) = pair(&world).await;
     let missed = miss(&a, &b, &wire, 50).await;
@@ -95,7 +95,7 @@ async fn a_loss_ends_the_trust_at_once() {
 }
 
 #[tokio::test]
-async fn a_node_that_was_deaf_shows_none_of_what_it_missed() {
+async fn a_reconnected_node_shows_nothing_that_it_missed() {
     let world = World::new();
     let (a, b, wire) = pair(&world).await;
     for _ in 0..3 {

@@ -221,7 +221,7 @@ async fn accesses_that_could_not_be_written_wait_for_the_next_flush() {
 /// A flush that waited for a row would keep others waiting for the rows that it has locked, and would end in deadlocks
 /// with combined updates, which lock in another order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flush_does_not_wait_for_a_row_that_somebody_holds() {
+async fn a_flush_does_not_wait_for_a_locked_row() {
     let scene = Scene::new().await;
     let node = scene.node(|config| config.last_access_flush_interval = SECOND).await;
     let (held, free) = (node.create(1).await.unwrap().id(), node.create(2).await.unwrap().id());
