@@ -29,6 +29,20 @@ async fn behind(wire: &Proxy, world: &World) -> SessionManager {
     far.node_with(config).await
 }
 
+fn assert_unknown<T: std::fmt::Debug>(outcome: Result<T, LockError>) {
+    match outcome {
+        Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
+        other => panic!("the outcome is unknown: {other:?}"),
+    }
+}
+
+/// Asserts that the lock becomes free long before its lease ends.
+async fn assert_released(seen_from: &SessionManager) {
+    let began = Instant::now();
+    free(seen_from, "x").await;
+    assert!(began.elapsed() < Duration::from_secs(20), "given back, not expired");
+}
+
 /// Waits until the lock was renewed so many times, as another node sees it.
 async fn renewed(seen_from: &SessionManager, name: &str, times: usize) {
     let ends = RefCell::new(BTreeSet::new());
@@ -40,8 +54,7 @@ async fn renewed(seen_from: &SessionManager, name: &str, times: usize) {
     .await;
 }
 
-/// Asserts that the loss is reported when the lease ends, not later, with the lease as it stood when it could be renewed
-/// last; and not before what was `left` of it when it was cut off.
+/// Asserts that the loss is reported when the lease ends, not later, with the lease of its last renewal; and not before what was `left` of it when it was cut off.
 async fn assert_expires(lease: &Lease, cut_at: Instant, left: Duration) {
     assert_eq!(in_time("the loss is reported", lease.lost()).await, Loss::Expired);
     let after = cut_at.elapsed();
@@ -176,16 +189,11 @@ async fn unanswered_acquisition_fails_and_is_released() {
     // The pool has a connection, so that only the answer is lost.
     far.locks().try_lock("x").await.unwrap().release().await.unwrap();
     wire.drop_direction(Direction::ToClient);
-    match in_time("it gives up", far.locks().try_lock("x")).await {
-        Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
-        other => panic!("the outcome is unknown: {other:?}"),
-    }
+    assert_unknown(in_time("it gives up", far.locks().try_lock("x")).await);
     // It was taken, for a minute, by a client that does not know.
     assert_held(near.locks().try_lock("x").await);
     wire.heal();
-    let began = Instant::now();
-    free(&near, "x").await;
-    assert!(began.elapsed() < Duration::from_secs(20), "given back, not expired");
+    assert_released(&near).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,15 +223,10 @@ async fn unanswered_release_fails_and_continues_in_background() {
     let lease = far.locks().try_lock("x").await.unwrap();
     // Not even the request arrives.
     wire.stall();
-    match in_time("it gives up", lease.release()).await {
-        Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
-        other => panic!("the outcome is unknown: {other:?}"),
-    }
+    assert_unknown(in_time("it gives up", lease.release()).await);
     assert_held(near.locks().try_lock("x").await);
     wire.heal();
-    let began = Instant::now();
-    free(&near, "x").await;
-    assert!(began.elapsed() < Duration::from_secs(20), "given back, not expired");
+    assert_released(&near).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

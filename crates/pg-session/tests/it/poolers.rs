@@ -54,6 +54,23 @@ async fn connect(
     }
 }
 
+/// Two nodes behind the pooler carry out every operation.
+async fn two_nodes_work(world: &World, statements: StatementMode, whose: Scope, pooler: &Pooler) {
+    let url = pooler.url();
+    let node = || connect(config(world, statements), whose, &url, &world.url);
+    let [a, b] = [node().await.unwrap(), node().await.unwrap()];
+    in_time("A is trusted", a.wait_until_trusted()).await.unwrap();
+    in_time("B is trusted", b.wait_until_trusted()).await.unwrap();
+    in_time("the story ends", story(&a, &b)).await;
+}
+
+/// Connects, and returns the error about the configuration.
+async fn config_error(config: Config, whose: Scope, pool_url: &str, listen_url: &str) -> String {
+    let error = connect(config, whose, pool_url, listen_url).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{whose:?}: {error}");
+    error.to_string()
+}
+
 /// What is prepared on the only server connection of a pooler, beside what the question prepares.
 async fn prepared(url: &str) -> Vec<String> {
     let (client, connection) = driver_config(url).connect(NoTls).await.unwrap();
@@ -69,12 +86,7 @@ async fn all_operations_work_behind_a_pooler() {
             for statements in [StatementMode::Auto, StatementMode::Unnamed] {
                 let world = World::new();
                 let pooler = pooler(&world, mode);
-                let url = pooler.url();
-                let node = || connect(config(&world, statements), whose, &url, &world.url);
-                let [a, b] = [node().await.unwrap(), node().await.unwrap()];
-                in_time("A is trusted", a.wait_until_trusted()).await.unwrap();
-                in_time("B is trusted", b.wait_until_trusted()).await.unwrap();
-                in_time("the story ends", story(&a, &b)).await;
+                two_nodes_work(&world, statements, whose, &pooler).await;
             }
         }
     }
@@ -117,9 +129,8 @@ async fn prepared_statements_are_refused_where_unsafe() {
         for connections in [1, 2] {
             let mut config = config(&world, StatementMode::Prepared);
             config.pool_connections_max = connections;
-            let error = connect(config, whose, &url, &world.url).await.map(|_| ()).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Config, "{whose:?} {connections}: {error}");
-            assert!(error.to_string().contains("`statement_mode = "), "it says what to do: {error}");
+            let error = config_error(config, whose, &url, &world.url).await;
+            assert!(error.contains("`statement_mode = "), "it says what to do: {error}");
         }
     }
     // With one connection, what cannot be tested is not prepared unless it leads directly to PostgreSQL.
@@ -135,13 +146,8 @@ async fn prepared_statements_are_refused_where_unsafe() {
 async fn prepared_statements_work_in_session_mode() {
     let world = World::new();
     let pooler = pooler(&world, PoolMode::Session);
-    let url = pooler.url();
     for whose in BOTH {
-        let node = || connect(config(&world, StatementMode::Prepared), whose, &url, &world.url);
-        let [a, b] = [node().await.unwrap(), node().await.unwrap()];
-        in_time("A is trusted", a.wait_until_trusted()).await.unwrap();
-        in_time("B is trusted", b.wait_until_trusted()).await.unwrap();
-        in_time("the story ends", story(&a, &b)).await;
+        two_nodes_work(&world, StatementMode::Prepared, whose, &pooler).await;
     }
 }
 
@@ -156,13 +162,8 @@ async fn prepared_statements_work_where_they_are_tracked() {
     let world = World::new();
     let pooler =
         Pooler::builder(world.addr(), PoolMode::Transaction).max_prepared_statements(100).start().unwrap();
-    let url = pooler.url();
     for whose in BOTH {
-        let node = || connect(config(&world, StatementMode::Prepared), whose, &url, &world.url);
-        let [a, b] = [node().await.unwrap(), node().await.unwrap()];
-        in_time("A is trusted", a.wait_until_trusted()).await.unwrap();
-        in_time("B is trusted", b.wait_until_trusted()).await.unwrap();
-        in_time("the story ends", story(&a, &b)).await;
+        two_nodes_work(&world, StatementMode::Prepared, whose, &pooler).await;
     }
 }
 
@@ -215,10 +216,8 @@ async fn statement_mode_is_refused_at_start() {
     let url = pooler.url();
     for whose in BOTH {
         for statements in [StatementMode::Auto, StatementMode::Prepared, StatementMode::Unnamed] {
-            let started = connect(config(&world, statements), whose, &url, &world.url).await;
-            let error = started.map(|_| ()).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Config, "{whose:?} {statements:?}: {error}");
-            assert!(error.to_string().contains("session or transaction mode"), "{error}");
+            let error = config_error(config(&world, statements), whose, &url, &world.url).await;
+            assert!(error.contains("session or transaction mode"), "{statements:?}: {error}");
         }
     }
 }
@@ -234,11 +233,10 @@ async fn listener_behind_a_pooler_is_refused_at_start() {
             let url = pooler.url();
             let pools = if mode == PoolMode::Statement { vec![&world.url] } else { vec![&world.url, &url] };
             for pool_url in pools {
-                let started = connect(config(&world, StatementMode::Auto), Scope::Own, pool_url, &url).await;
-                let error = started.map(|_| ()).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::Config, "{mode:?}, {ignored}: {error}");
-                assert!(error.to_string().contains("connection pooler"), "{error}");
-                assert!(error.to_string().contains("listen_on"), "it says what to do: {error}");
+                let config = config(&world, StatementMode::Auto);
+                let error = config_error(config, Scope::Own, pool_url, &url).await;
+                assert!(error.contains("connection pooler"), "{mode:?}, {ignored}: {error}");
+                assert!(error.contains("listen_on"), "it says what to do: {error}");
             }
         }
     }
