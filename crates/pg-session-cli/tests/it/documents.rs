@@ -118,7 +118,7 @@ async fn every_sql_block_of_the_documents_runs() {
     let (client, connection) = tokio_postgres::connect(&sandbox.url(), NoTls).await.expect("a connection");
     tokio::spawn(connection);
     client.batch_execute("CREATE ROLE app LOGIN").await.expect("a role");
-    for page in ["README.md", "SECURITY.md", "docs/operations.md", "docs/security.md"] {
+    for page in ["SECURITY.md", "docs/operations.md", "docs/security.md"] {
         assert!(SQL.iter().any(|(name, ..)| *name == page), "{page} has SQL");
     }
     for (_, place, statement) in SQL {

@@ -7,7 +7,6 @@ use pg_session::{ErrorKind, Migrations, SessionManager, UserId};
 
 use crate::support::World;
 
-const README: &str = include_str!("../../README.md");
 const SECURITY: &str = include_str!("../../../../SECURITY.md");
 const OPERATIONS: &str = include_str!("../../../../docs/operations.md");
 
@@ -28,9 +27,9 @@ impl Role {
         Self { world, name }
     }
 
-    /// The statements in the README, for this role and schema.
+    /// The statements of the operations page, for this role and schema.
     fn grants(&self) -> Vec<String> {
-        self.grants_in(README)
+        self.grants_in(OPERATIONS)
     }
 
     /// The statements in a document, for this role and schema.
@@ -48,11 +47,6 @@ impl Role {
         SessionManager::connect(&self.world.url.replace("postgres@", &format!("{}@", self.name)), config)
             .await
     }
-}
-
-#[tokio::test]
-async fn a_role_with_the_rights_in_the_readme_can_do_everything() {
-    do_everything_with_the_rights_in(README).await;
 }
 
 #[tokio::test]
