@@ -7,17 +7,14 @@ use std::path::Path;
 use crate::source::{is_name, root};
 
 /// What to name instead: the node, caller, client, reader, statement or row.
-const WORDS: [&str; 26] = [
+const WORDS: [&str; 23] = [
     "anybody",
     "births",
     "crowded",
     "deaf",
     "deafen",
     "dice",
-    "doomed",
     "going on under",
-    "hear",
-    "heard",
     "hearing",
     "hears",
     "heir",

@@ -118,7 +118,7 @@ async fn logout_of_others_and_of_one_device_reaches_all_nodes() {
 }
 
 #[tokio::test]
-async fn every_node_tells_every_page_what_it_hears() {
+async fn every_node_shows_every_page_what_it_receives() {
     let site = Site::start();
     let mut ann = HttpBrowser::new();
     ann.act(&site.a, &log_in("Ann")).await;
