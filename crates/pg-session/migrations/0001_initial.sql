@@ -185,6 +185,10 @@ BEGIN
     THEN
         RETURN NULL;
     END IF;
+    IF TG_LEVEL OPERATOR(pg_catalog.=) 'ROW' THEN
+        RAISE EXCEPTION 'UPDATE of table % must not lower a fence: a resource would reject the next holder of the lock', TG_TABLE_NAME
+            USING ERRCODE = 'PS001', HINT = 'Delete the row to free the lock.';
+    END IF;
     RAISE EXCEPTION '% of table % is not allowed: the nodes would serve other sessions than the table holds', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'PS001',
         HINT = 'Use the library. To restore a backup, run SET pg_session.direct_writes = ''on'' first.';
@@ -237,6 +241,35 @@ CREATE TRIGGER sessions_check_update
     ON "{schema}"."{prefix}sessions" FOR EACH ROW
     WHEN (NEW.version OPERATOR(pg_catalog.<=) OLD.version OR NEW.updated_at OPERATOR(pg_catalog.<=) pg_catalog.now())
     EXECUTE FUNCTION "{schema}"."{prefix}session_check_update"();
+
+-- An operator may delete a lock to free it. Its waiters are notified, as by a release: at most 64 locks of a statement; other
+-- waiters look again within ten seconds. Locks that go with a session have no waiters to wake.
+--
+-- The payload is that of `lock_key.rs`, `topic`.
+CREATE FUNCTION "{schema}"."{prefix}session_locks_wake"() RETURNS trigger
+LANGUAGE plpgsql AS $pg_session$
+BEGIN
+    IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1 THEN
+        RETURN NULL;
+    END IF;
+    PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1l', pg_catalog.substr(pg_catalog.encode(
+                pg_catalog.sha256(pg_catalog.convert_to('pg-session/lock/1', 'UTF8')
+                    OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')
+                    OPERATOR(pg_catalog.||) pg_catalog.uuid_send(g.scope)
+                    OPERATOR(pg_catalog.||) pg_catalog.convert_to(g.name, 'UTF8')), 'hex'), 1, 32)))
+    FROM gone g WHERE g.owner IS NOT NULL LIMIT 64;
+    RETURN NULL;
+END
+$pg_session$;
+
+CREATE TRIGGER session_locks_wake AFTER DELETE ON "{schema}"."{prefix}session_locks"
+    REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}session_locks_wake"();
+
+-- A fence never decreases: a resource would reject the next holder, or accept one before it.
+CREATE TRIGGER session_locks_reject_update AFTER UPDATE OF fence ON "{schema}"."{prefix}session_locks"
+    FOR EACH ROW WHEN (NEW.fence OPERATOR(pg_catalog.<) OLD.fence)
+    EXECUTE FUNCTION "{schema}"."{prefix}session_reject_write"();
 
 -- Makes room for one more session of each user. Returns a row for each user at the limit: whether it is admitted all
 -- the same, and the ids of the sessions that were deleted for it, with their retired ids. Users without a row have room.
@@ -536,38 +569,29 @@ $pg_session$;
 -- By default PUBLIC has USAGE on types and EXECUTE on functions. A role with USAGE on the domains could create operators
 -- for them. Platforms that serve tables over HTTP grant all rights on new tables
 -- to the roles of their visitors, by default privileges.
-REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
-    "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM PUBLIC;
-REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
-    "{schema}"."{prefix}session_check_update"(),
-    "{schema}"."{prefix}session_make_room"(uuid[], text, bigint, boolean, interval),
-    "{schema}"."{prefix}session_move_locks"(uuid[], uuid[]) FROM PUBLIC;
-REVOKE ALL ON ROUTINE "{schema}"."{prefix}session_update_one", "{schema}"."{prefix}session_update",
-    "{schema}"."{prefix}session_update_in_full" FROM PUBLIC;
-REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_end", "{schema}"."{prefix}session_packed" FROM PUBLIC;
-
+--
+-- With their arguments, because another role may have made routines of the same names.
 DO $pg_session$
 DECLARE
-    visitor name;
+    grantee text;
 BEGIN
     -- The roles of visitors in Supabase and PostgREST.
-    FOR visitor IN SELECT r.rolname FROM pg_catalog.pg_roles r
-                   WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND r.rolname <> CURRENT_USER
+    FOR grantee IN
+        SELECT 'PUBLIC'
+        UNION ALL
+        SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
+        WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND r.rolname <> CURRENT_USER
     LOOP
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
-                "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM $revoke$,
-            pg_catalog.quote_ident(visitor));
+                "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
-            REVOKE ALL ON FUNCTION "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
-    "{schema}"."{prefix}session_check_update"(),
-                "{schema}"."{prefix}session_make_room"(uuid[], text, bigint, boolean, interval),
-                "{schema}"."{prefix}session_move_locks"(uuid[], uuid[]) FROM $revoke$,
-            pg_catalog.quote_ident(visitor));
+            REVOKE ALL ON ROUTINE "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
+                "{schema}"."{prefix}session_check_update"(), "{schema}"."{prefix}session_locks_wake"(),
+                {routines} FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
-            REVOKE ALL ON ROUTINE "{schema}"."{prefix}session_update_one", "{schema}"."{prefix}session_update",
-                "{schema}"."{prefix}session_update_in_full" FROM $revoke$,
-            pg_catalog.quote_ident(visitor));
+            REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_end", "{schema}"."{prefix}session_packed"
+                FROM $revoke$, grantee);
     END LOOP;
 END
 $pg_session$;

@@ -17,6 +17,7 @@ use crate::failpoints::{Guard, Probes};
 use crate::id::SessionId;
 use crate::notification::ServerId;
 use crate::postgres::Database;
+use crate::postgres::failure::Failure;
 use crate::session::record::Policy;
 use crate::version::Version;
 
@@ -30,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// The server that the last proof came from. 0 before the first, and since another server has answered.
     server: AtomicI64,
+    /// The server that the listener is connected to, by the last proof. 0 before the first proof of a connection.
+    listening_to: AtomicI64,
     pub(crate) unnotified: Unnotified,
     pub(crate) contention: Contention,
     /// Another server has answered: trust is to end.
@@ -58,6 +61,7 @@ impl Core {
             failpoints,
             counters: Counters::default(),
             server: AtomicI64::new(0),
+            listening_to: AtomicI64::new(0),
             unnotified: Unnotified::default(),
             contention: Contention::new(notify_policy),
             another_server: Notify::new(),
@@ -87,8 +91,30 @@ impl Core {
         if server.is_some_and(|server| self.is_proved(server)) { ticket } else { ticket.void() }
     }
 
+    /// Whether a revocation that `server` has made counts. On another server than the listener's it may have ended a copy of the
+    /// session, while other nodes still serve the session itself.
+    ///
+    /// While the listener is not connected, nothing contradicts the pool: after a failover, it leads to the new primary.
+    ///
+    /// # Errors
+    /// A failure with the kind [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown).
+    pub(crate) fn check_revocation(&self, server: ServerId) -> Result<(), Failure> {
+        let listening_to = ServerId(self.listening_to.load(Ordering::Acquire));
+        if self.is_proved(server) || listening_to == ServerId(0) || listening_to.is_same_run(server) {
+            return Ok(());
+        }
+        Err(Failure::revoked_elsewhere())
+    }
+
+    /// The listener has lost its connection.
+    pub(crate) fn stop_listening(&self) {
+        self.listening_to.store(0, Ordering::Release);
+        self.cache.stop_listening();
+    }
+
     /// A proof came from `server`. Returns the server of the proof before, if there was one.
     pub(crate) fn set_proved(&self, server: ServerId) -> Option<ServerId> {
+        self.listening_to.store(server.0, Ordering::Release);
         let before = self.server.swap(server.0, Ordering::AcqRel);
         (before != 0).then_some(ServerId(before))
     }

@@ -22,7 +22,7 @@ pub enum ErrorKind {
     /// A read took longer than `query_timeout`. Nothing was changed.
     Timeout,
     /// A write was sent and its answer never came: **it may or may not have been committed.** Load the session
-    /// again to see which.
+    /// again to see which. Or another server than the listener's has ended sessions: end them again.
     OutcomeUnknown,
     /// Other sessions' writes kept getting in the way, more often than the bounded retries allow.
     Contention,

@@ -50,9 +50,17 @@ pub(crate) enum Notification {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct LockTopic(pub(crate) Uuid);
 
-/// One run of a server, and one of its databases. A copy of a server is another one.
+/// One run of a server, one of its databases, and the tables in it. A copy of a server is another one. Restored tables are
+/// others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ServerId(pub(crate) i64);
+
+impl ServerId {
+    /// Whether both are one run of a server and one database. The upper half tells; see `Dialect::server`.
+    pub(crate) fn is_same_run(self, other: Self) -> bool {
+        self.0 >> 32 == other.0 >> 32
+    }
+}
 
 /// The payload is not one that this library writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

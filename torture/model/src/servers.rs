@@ -3,6 +3,8 @@
 //! B is a copy of A. Both have the session's row, and their histories diverge. The pool and the listener may lead to
 //! different servers. A proof goes through the pool and comes back only from the listener's server.
 //!
+//! A restore into a running server replaces the tables and notifies nobody. Then the server has another identity.
+//!
 //! This is a model of its own: the searches of the other one would multiply with it. Time is left out. Trust does not
 //! lapse here, so what is shown holds for any trust window.
 
@@ -23,6 +25,10 @@ pub struct Servers {
     pub commits: u8,
     /// Times that the pooler or the listener changes its server.
     pub moves: u8,
+    /// Restores into running servers.
+    pub restores: u8,
+    /// Whether the node revokes sessions.
+    pub revokes: bool,
     pub removed: Option<ServerGuard>,
 }
 
@@ -41,11 +47,23 @@ pub enum ServerGuard {
     Answer,
     /// `core.rs`, `is_proved`: after it, nothing enters the cache before the next proof.
     Unproved,
+    /// `postgres/mod.rs`, `server`: restored tables change the identity.
+    Tables,
+    /// `core.rs`, `check_revocation`: a revocation on another server than the listener's is not acknowledged.
+    Revocation,
 }
 
 impl ServerGuard {
-    pub const ALL: [Self; 6] =
-        [Self::Load, Self::Write, Self::Verify, Self::Proof, Self::Answer, Self::Unproved];
+    pub const ALL: [Self; 8] = [
+        Self::Load,
+        Self::Write,
+        Self::Verify,
+        Self::Proof,
+        Self::Answer,
+        Self::Unproved,
+        Self::Tables,
+        Self::Revocation,
+    ];
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +89,9 @@ impl fmt::Debug for Server {
         })
     }
 }
+
+/// `ServerId`: a server, and how often its tables were restored.
+type Identity = (Server, u8);
 
 /// A row. Two histories give one version number to different contents.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -101,19 +122,20 @@ struct Slot {
 struct Statement {
     ticket: Ticket,
     /// What the server has answered, and which server.
-    answer: Option<(Server, Row)>,
+    answer: Option<(Identity, Row)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Event {
     Changed(u8),
-    Proof(Server),
+    Proof(Identity),
 }
 
 /// Everything at one moment.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Network {
     rows: [Row; 2],
+    restored: [u8; 2],
     commits: u8,
     moves: u8,
     pool: Server,
@@ -123,7 +145,15 @@ pub struct Network {
     slot: Option<Slot>,
     trusted: bool,
     /// `Core::server`.
-    proved: Option<Server>,
+    proved: Option<Identity>,
+    /// `Core::listening_to`.
+    listening_to: Option<Identity>,
+    /// The server that has carried out a revocation, before its caller is answered.
+    revoked_on: Option<Identity>,
+    /// A revocation was acknowledged that was not made on the listener's server. Not in the library: a promise is judged by it.
+    misled: bool,
+    /// The listener's server was restored, and no proof has named its new identity. Not in the library, either.
+    unseen: bool,
     /// `Core::another_server` was notified.
     another_server: bool,
     /// `Prover::unverified`.
@@ -141,6 +171,9 @@ pub struct Network {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
     Redirect,
+    Restore(Server),
+    Revoke,
+    Acknowledge,
     Lose,
     Listen(Server),
     CommitElsewhere(Server),
@@ -165,6 +198,7 @@ impl Model for Servers {
     fn init_states(&self) -> Vec<Network> {
         vec![Network {
             rows: [Row { version: 1, content: 0 }; 2],
+            restored: [0; 2],
             commits: 0,
             moves: 0,
             pool: Server::A,
@@ -173,6 +207,10 @@ impl Model for Servers {
             slot: None,
             trusted: false,
             proved: None,
+            listening_to: None,
+            revoked_on: None,
+            misled: false,
+            unseen: false,
             another_server: false,
             unverified: true,
             resync: false,
@@ -194,6 +232,12 @@ impl Model for Servers {
         }
         if listener.is_none() {
             steps.extend([Server::A, Server::B].map(Step::Listen));
+        }
+        if network.restored.iter().sum::<u8>() < self.restores {
+            steps.extend([Server::A, Server::B].map(Step::Restore));
+        }
+        if self.revokes {
+            steps.push(if network.revoked_on.is_none() { Step::Revoke } else { Step::Acknowledge });
         }
         if network.commits < self.commits && !network.events.is_full() {
             steps.extend([Server::A, Server::B].map(Step::CommitElsewhere));
@@ -240,7 +284,7 @@ impl Model for Servers {
         vec![
             Property::always("a hit shows what the listener's server holds", |_, network: &Network| {
                 match (network.served(), network.listener) {
-                    (Some(row), Some(server)) if network.events.is_empty() => {
+                    (Some(row), Some(server)) if network.events.is_empty() && !network.unseen => {
                         row.content == network.rows[server as usize].content
                     }
                     _ => true,
@@ -251,6 +295,10 @@ impl Model for Servers {
                 |_, network: &Network| !network.answered || network.served().is_none(),
             ),
             Property::always(
+                "an acknowledged revocation was made on the listener's server",
+                |_, network: &Network| !network.misled,
+            ),
+            Property::always(
                 "the node serves again when both lead to one server",
                 |policy: &Self, network: &Network| network.recovers(policy),
             ),
@@ -258,9 +306,16 @@ impl Model for Servers {
             Property::sometimes("a hit after the pooler came back", |policy: &Self, network: &Network| {
                 network.moves == policy.moves && network.pool == Server::A && network.served().is_some()
             }),
-            Property::sometimes("a write to another server", |_, network: &Network| {
+            Property::sometimes("a write to another server", |policy: &Self, network: &Network| {
                 let answer = network.write.and_then(|write| write.answer);
-                answer.is_some_and(|(server, _)| network.proved == Some(server.other()))
+                policy.commits == 0 || answer.is_some_and(|((server, _), _)| {
+                    network.proved.is_some_and(|(proved, _)| proved == server.other())
+                })
+            }),
+            Property::sometimes("a hit after a restore", |policy: &Self, network: &Network| {
+                network.restored.iter().sum::<u8>() == policy.restores
+                    && network.served().is_some()
+                    && !network.unseen
             }),
         ]
     }
@@ -278,8 +333,18 @@ impl Network {
                 self.pool = self.pool.other();
                 self.moves += 1;
             }
+            Step::Restore(server) => {
+                let content = 100 + self.restored.iter().sum::<u8>();
+                self.rows[server as usize].content = content;
+                self.restored[server as usize] += 1;
+                self.unseen |= self.listener == Some(server);
+            }
+            Step::Revoke => self.revoked_on = Some(self.identity(policy, self.pool)),
+            Step::Acknowledge => self.acknowledge(policy),
             Step::Lose => {
                 self.moves += 1;
+                self.listening_to = None;
+                self.unseen = false;
                 self.listener = None;
                 self.events.clear();
                 self.trusted = false;
@@ -294,7 +359,7 @@ impl Network {
                 self.commit(server);
             }
             Step::Depart => self.load = Some(self.statement()),
-            Step::Select => self.load = self.load.map(|load| self.answered_by_pool(load)),
+            Step::Select => self.load = self.load.map(|load| self.answered_by_pool(policy, load)),
             Step::Arrive => {
                 if let Some((ticket, row)) =
                     self.answer(policy, |network| &mut network.load, ServerGuard::Load)
@@ -308,7 +373,7 @@ impl Network {
                 let moved = self.held.is_none_or(|held| held != self.rows[self.pool as usize]);
                 self.write = self.write.filter(|_| !moved).map(|write| {
                     let row = self.commit(self.pool);
-                    Statement { answer: Some((self.pool, row)), ..write }
+                    Statement { answer: Some((self.identity(policy, self.pool), row)), ..write }
                 });
             }
             Step::Publish => {
@@ -320,10 +385,10 @@ impl Network {
                     self.held = Some(row);
                 }
             }
-            Step::SendProof => self.events.push(Event::Proof(self.pool)),
+            Step::SendProof => self.events.push(Event::Proof(self.identity(policy, self.pool))),
             Step::Receive => match self.events.remove(0) {
                 Event::Changed(version) => self.invalidate(version),
-                Event::Proof(server) => self.proved(policy, server),
+                Event::Proof(identity) => self.proved(policy, identity),
             },
             Step::EndTrust => {
                 self.another_server = false;
@@ -334,7 +399,7 @@ impl Network {
                 self.verification = Some(self.statement());
             }
             Step::TellVersions => {
-                self.verification = self.verification.map(|asked| self.answered_by_pool(asked));
+                self.verification = self.verification.map(|asked| self.answered_by_pool(policy, asked));
             }
             Step::Verify => self.verify(policy),
         }
@@ -345,8 +410,27 @@ impl Network {
         Statement { ticket, answer: None }
     }
 
-    fn answered_by_pool(&self, statement: Statement) -> Statement {
-        Statement { answer: Some((self.pool, self.rows[self.pool as usize])), ..statement }
+    fn answered_by_pool(&self, policy: &Servers, statement: Statement) -> Statement {
+        let identity = self.identity(policy, self.pool);
+        Statement { answer: Some((identity, self.rows[self.pool as usize])), ..statement }
+    }
+
+    /// `Dialect::server`.
+    fn identity(&self, policy: &Servers, server: Server) -> Identity {
+        match policy.removed {
+            Some(ServerGuard::Tables) => (server, 0),
+            _ => (server, self.restored[server as usize]),
+        }
+    }
+
+    /// `Core::check_revocation`, and the caller's answer.
+    fn acknowledge(&mut self, policy: &Servers) {
+        let Some(identity @ (server, _)) = self.revoked_on.take() else { return };
+        let counts = self.is_proved(policy, identity)
+            || self.listening_to.is_none_or(|(listening_to, _)| listening_to == server)
+            || policy.removed == Some(ServerGuard::Revocation);
+        // Before the first proof of a connection the node cannot know.
+        self.misled |= counts && self.listening_to.is_some() && self.listener != Some(server);
     }
 
     fn commit(&mut self, server: Server) -> Row {
@@ -380,7 +464,7 @@ impl Network {
     }
 
     /// `Core::is_proved`.
-    fn is_proved(&mut self, policy: &Servers, server: Server) -> bool {
+    fn is_proved(&mut self, policy: &Servers, server: Identity) -> bool {
         if self.proved == Some(server) {
             return true;
         }
@@ -427,7 +511,11 @@ impl Network {
     }
 
     /// `Prover::received`.
-    fn proved(&mut self, policy: &Servers, server: Server) {
+    fn proved(&mut self, policy: &Servers, server: Identity) {
+        // A search without revocations need not tell these states apart.
+        self.listening_to = policy.revokes.then_some(server);
+        // Without the guard `Tables`, any proof claims to name it.
+        self.unseen &= server != self.identity(policy, server.0);
         if self.proved.replace(server) != Some(server) && policy.removed != Some(ServerGuard::Proof) {
             self.begin_epoch();
             self.unverified = true;

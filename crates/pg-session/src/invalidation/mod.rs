@@ -124,7 +124,7 @@ impl InvalidationTask {
     fn disconnect(&self) {
         self.trust.revoke();
         self.prover.set_listening(false);
-        self.core.cache.stop_listening();
+        self.core.stop_listening();
         self.waiters.disconnect();
     }
 

@@ -131,7 +131,9 @@ impl Builder {
         self
     }
 
-    /// The application's own pool, instead of one made here. The listener still needs [`url`](Builder::url),
+    /// The application's own pool, instead of one made here. If its connections are encrypted, the listener's must be, too:
+    /// `sslmode=require` or better. **Whether the pool verifies the server cannot be seen.** Give
+    /// [`listen_on_url`](Builder::listen_on_url) the `sslmode` and `sslrootcert` that the pool has. The listener still needs [`url`](Builder::url),
     /// [`postgres`](Builder::postgres) or [`listen_on`](Builder::listen_on), unless [`listener`](Builder::listener) gives one.
     #[cfg(feature = "deadpool")]
     pub fn pool(mut self, pool: Pool) -> Self {
@@ -190,6 +192,11 @@ impl Builder {
         let (policy, database) = self.open().await?;
         // First, because it needs a primary: the tables of a standby may be old.
         database.learn_clock().await?;
+        if let (Some(_), ListenerSource::Own(server)) = (&self.pool, &listener_source)
+            && database.is_encrypted().await?
+        {
+            server.check_encrypted()?;
+        }
         database.prepare_tables(self.config.migrations).await?;
         let (listener, owns_listener) = match listener_source {
             ListenerSource::Application(listener) => (listener, false),

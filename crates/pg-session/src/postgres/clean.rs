@@ -61,6 +61,7 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
     let (now, leader) = (dialect.now, leader(dialect));
     let alone = without_retired_ids(dialect);
     let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone"));
+    let visible = dialect.visible();
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
@@ -72,7 +73,7 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
                  DELETE FROM {sessions} s USING {free} d WHERE s.id = d.id RETURNING s.id
              ), notified AS MATERIALIZED ({notified})
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
-                    (SELECT pg_catalog.count(*) FROM notified) AS notified"
+                    (SELECT pg_catalog.count(*) FROM notified) AS notified, {visible} AS visible"
         ),
         types: vec![Type::INT8],
     }
@@ -84,6 +85,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
     let (live, leader) = (dialect.live("s"), leader(dialect));
     let alone = without_retired_ids(dialect);
     let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone"));
+    let visible = dialect.visible();
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
@@ -98,7 +100,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
              ), notified AS MATERIALIZED ({notified})
              SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader,
                     (SELECT pg_catalog.count(*) FROM notified) AS notified, (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1) AS last,
-                    (SELECT pg_catalog.count(*) FROM page) AS page"
+                    (SELECT pg_catalog.count(*) FROM page) AS page, {visible} AS visible"
         ),
         types: vec![Type::UUID, Type::INT8],
     }
@@ -108,7 +110,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
 /// no reader has seen these since they expired, and an update of such a key treats it as absent.
 pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
     let attributes = dialect.names.attributes();
-    let (now, leader) = (dialect.now, leader(dialect));
+    let (now, leader, visible) = (dialect.now, leader(dialect), dialect.visible());
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}
@@ -120,7 +122,7 @@ pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
                  DELETE FROM {attributes} a USING to_evict d WHERE a.session_id = d.session_id AND a.key = d.key
                  RETURNING 1
              )
-             SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader"
+             SELECT (SELECT pg_catalog.count(*) FROM gone) AS rows, (SELECT mine FROM leader) AS leader, {visible} AS visible"
         ),
         types: vec![Type::INT8],
     }

@@ -172,6 +172,22 @@ impl ConnectOptions {
         }
         Ok(())
     }
+
+    /// For a listener beside an application's pool whose connections are encrypted. Whether they verify the server cannot be
+    /// seen.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if plain text is possible.
+    pub(crate) fn check_encrypted(&self) -> Result<(), Error> {
+        if self.protection() > Protection::None || is_local(&self.config) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Config,
+            "the connections of the application's pool are encrypted, and the listener's need not be; give `listen_on_url` \
+             the pool's sslmode and sslrootcert",
+        ))
+    }
 }
 
 /// An idle connection is probed after this long. Firewalls and load balancers drop idle connections after some minutes.

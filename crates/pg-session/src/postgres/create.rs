@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::update::{Items, columns_of};
-use super::{Database, Dialect, LIBRARY, SERVER_ID, Sql, unexpected};
+use super::{Database, Dialect, LIBRARY, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::notification::ServerId;
@@ -73,7 +73,7 @@ fn room(dialect: &Dialect<'_>, parameters: &mut Parameters) -> String {
 
 /// Inserts the sessions of those users that are admitted. `OFFSET 0`: the clock is read once for each session.
 fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &str) -> String {
-    let (sessions, now) = (dialect.names.sessions(), dialect.now);
+    let (sessions, now, server) = (dialect.names.sessions(), dialect.now, dialect.server_id());
     let new_sessions = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS]);
     let (admitted, evicted) = (is_admitted("b.user_id"), evicted("s.user_id"));
     format!(
@@ -87,7 +87,7 @@ fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &s
                AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes)
                WHERE {admitted} OFFSET 0) b
          WHERE {LIBRARY}
-         RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted, {SERVER_ID} AS server"
+         RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted, {server} AS server"
     )
 }
 

@@ -25,6 +25,7 @@ use super::parameters::{IDS, Parameters};
 use super::{Database, Dialect, Sql, unexpected, waits_at_most_until_deleted};
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
+use crate::notification::ServerId;
 use crate::retry::DELETE_TRIES_MAX;
 
 /// One row that is gone.
@@ -49,7 +50,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     );
     let notified = deleted(dialect, "SELECT id FROM gone");
     // Also evaluated if the table has no policy: see `read`.
-    let visible = dialect.visible();
+    let (visible, server) = (dialect.visible(), dialect.server_id());
     Sql {
         text: format!(
             "WITH {to_evict}, gone AS (
@@ -57,7 +58,8 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d)) AND NOT EXISTS (SELECT FROM moved)
                  RETURNING s.id, COALESCE(s.rotated_to, s.id) AS session, s.rotated_to IS NULL AND {live} AS live
              ), notified AS MATERIALIZED ({notified})
-             SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live, {visible} AS visible
+             SELECT EXISTS (SELECT FROM moved) AS moved, g.id, g.session, g.live, {visible} AS visible,
+                    {server} AS server
              FROM (SELECT pg_catalog.count(*) FROM notified) t LEFT JOIN gone g ON true"
         ),
         types: parameters.types,
@@ -88,13 +90,16 @@ fn to_evict(dialect: &Dialect<'_>, chosen: &str, wait: &str) -> String {
 }
 
 impl Database {
-    /// Deletes the given sessions, all or none, each with what rotations left of it.
-    pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<Vec<Gone>, Failure> {
+    /// Deletes the given sessions, all or none, each with what rotations left of it. Returns the server that has done so.
+    pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<(Vec<Gone>, ServerId), Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         // One batch at most, so the deadline is that of any other write: a logout whose answer is lost delays the logouts
         // that come after it.
         let rows = self.query_unmoved(&self.texts.delete, &[&ids]).await?;
-        rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>().map_err(unexpected)
+        let gone = rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>();
+        let row = rows.first().ok_or_else(|| unexpected("no row for a deletion"))?;
+        let server = row.try_get("server").map(ServerId).map_err(unexpected)?;
+        Ok((gone.map_err(unexpected)?, server))
     }
 
     /// Sends a deletion until none of its sessions was rotated while it waited.

@@ -20,7 +20,7 @@ use tokio_postgres::CancelToken;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::failure::Failure;
-use super::unexpected;
+use super::{search_path, unexpected};
 
 /// The code of the packet that asks for TLS:
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
@@ -33,7 +33,10 @@ const REQUEST_BYTES: usize = 64;
 pub(super) struct DirectConnections(Mutex<HashMap<usize, (Weak<StatementCache>, bool)>>);
 
 impl DirectConnections {
-    /// Asks a connection once.
+    /// Asks a connection once. Later connections may have another path than the one that was checked at the start.
+    ///
+    /// # Errors
+    /// As [`search_path::check`].
     pub(super) async fn contains(&self, connection: &ClientWrapper) -> Result<bool, Failure> {
         // The weak reference keeps the address from being used again.
         let cache = &connection.statement_cache;
@@ -42,6 +45,7 @@ impl DirectConnections {
         if let Some(known) = known {
             return Ok(known);
         }
+        search_path::check(connection).await?;
         let is_direct = is_direct(connection).await?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // At most the connections of the pool, and those that ended since the last new one.

@@ -70,6 +70,13 @@ impl Failure {
         Self { error: Error::new(ErrorKind::Unavailable, message), verdict: Verdict::WrongServer }
     }
 
+    /// Another server than the listener's has ended sessions. The listener's server may still have them.
+    pub(crate) fn revoked_elsewhere() -> Self {
+        let message = "the pool leads to another server than the listener, so the sessions may have ended on that server only; \
+                       try again";
+        Self { error: Error::new(ErrorKind::OutcomeUnknown, message), verdict: Verdict::Unknown }
+    }
+
     pub(super) fn of_statement(error: &tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(server) if is_fatal(server) => {
@@ -131,6 +138,7 @@ impl Failure {
     /// For a write: an unknown outcome is said to be one.
     pub(crate) fn into_write_error(self) -> Error {
         match self.verdict {
+            Verdict::Unknown if self.error.kind() == ErrorKind::OutcomeUnknown => self.error,
             Verdict::Unknown => Error::new(
                 ErrorKind::OutcomeUnknown,
                 "the write was sent and its answer never came, so it may or may not have been committed; load the \
@@ -190,6 +198,9 @@ pub(super) const ROW_SECURITY_MARK: &str = "pg_session.row_security_is_active";
 pub(super) const ROW_SECURITY: &str = "row-level security is active on the session tables for this role, and would hide \
      sessions; run: ALTER TABLE ... DISABLE ROW LEVEL SECURITY for each of them, or ALTER ROLE <role> BYPASSRLS";
 
+/// An object of the library belongs to a role that is not trusted; see `owners`.
+const FOREIGN_OBJECT: &str = "PS002";
+
 /// The unknown setting that `ON_PRIMARY` asks for on a standby or a read-only server.
 pub(super) const READ_ONLY_MARK: &str = "pg_session.server_is_read_only";
 const READ_ONLY: &str = "the pool reached a standby or a read-only server, which cannot serve sessions; nothing was read \
@@ -226,6 +237,8 @@ fn refusal(server: &DbError) -> Error {
             ErrorKind::Permission,
             format!("{}; run the GRANT statements that docs/operations.md lists under \"Rights\"", server.message()),
         ),
+        // The message of `owners::check`.
+        ref code if code.code() == FOREIGN_OBJECT => (ErrorKind::Schema, server.message().to_owned()),
         SqlState::INVALID_SCHEMA_NAME => (
             ErrorKind::Schema,
             format!(

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, SERVER_ID, Sql, unexpected};
+use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
@@ -58,12 +58,12 @@ fn select(dialect: &Dialect<'_>, condition: &str) -> String {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
     let apart = apart_arrays(dialect);
-    let now = dialect.now;
+    let (now, server) = (dialect.now, dialect.server_id());
     let from = dialect.read(&sessions, "s", &format!("{condition} AND {live}"));
     format!(
         "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
                 s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
-                {apart} AS apart, {now} AS now, {SERVER_ID} AS server
+                {apart} AS apart, {now} AS now, {server} AS server
          {from}"
     )
 }

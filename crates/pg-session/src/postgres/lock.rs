@@ -22,7 +22,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::notify::released;
 use super::row_locks::NO_FLUSH;
-use super::{Database, Dialect, LIFTED, ON_PRIMARY, Sql, unexpected};
+use super::{Database, Dialect, LIFTED, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::lock_key::LockKey;
@@ -130,18 +130,24 @@ fn acquire(dialect: &Dialect<'_>) -> Sql {
 }
 
 /// Never shortens: a renewal that was given up, and arrives late, must not end a lease before its holder knows.
+///
+/// Always a row, as below: without one, a policy that hides the lock would not be found.
 fn renew(dialect: &Dialect<'_>) -> Sql {
     let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
-    let live = dialect.live("s");
+    let (live, visible) = (dialect.live("s"), dialect.visible());
     let (now, brief) = (dialect.now, dialect.wait_briefly());
     Sql {
         text: format!(
-            "UPDATE {locks} l
-             SET expires_at = GREATEST(l.expires_at, {now} + $4::pg_catalog.float8 * interval '1 microsecond')
-             WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND l.expires_at > {now} AND {brief}
-               AND (l.session_id IS NULL
-                    OR EXISTS (SELECT FROM {sessions} s WHERE s.id = l.session_id AND {live}))
-             RETURNING l.fence"
+            "WITH renewed AS (
+                 UPDATE {locks} l
+                 SET expires_at = GREATEST(l.expires_at, {now} + $4::pg_catalog.float8 * interval '1 microsecond')
+                 WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND l.expires_at > {now} AND {brief}
+                   AND (l.session_id IS NULL
+                        OR EXISTS (SELECT FROM {sessions} s WHERE s.id = l.session_id AND {live}))
+                   AND {visible}
+                 RETURNING l.fence
+             )
+             SELECT EXISTS (SELECT FROM renewed) AS renewed, {visible} AS visible"
         ),
         types: vec![Type::UUID, Type::TEXT, Type::UUID, Type::INT8],
     }
@@ -149,21 +155,22 @@ fn renew(dialect: &Dialect<'_>) -> Sql {
 
 /// Notifies the waiters of every node, if there was something to free. The limit of the wait ends before.
 fn release(dialect: &Dialect<'_>) -> Sql {
-    let locks = dialect.names.locks();
+    let (locks, visible) = (dialect.names.locks(), dialect.visible());
     let (now, brief) = (dialect.now, dialect.wait_briefly());
     let notified = released(dialect, "$4", "freed");
     Sql {
         text: format!(
             "WITH held AS MATERIALIZED (
                  SELECT l.scope, l.name, l.expires_at > {now} AS live
-                 FROM {locks} l WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND {brief}
+                 FROM {locks} l WHERE l.scope = $1 AND l.name = $2 AND l.owner = $3 AND {visible} AND {brief}
                  FOR NO KEY UPDATE
              ), freed AS (
                  UPDATE {locks} l SET owner = NULL, expires_at = LEAST(l.expires_at, {now})
                  FROM held h WHERE l.scope = h.scope AND l.name = h.name
                  RETURNING h.live
              ), notified AS MATERIALIZED ({notified})
-             SELECT f.live FROM freed f CROSS JOIN (SELECT pg_catalog.count(*) AS notified FROM notified OFFSET 0) t
+             SELECT f.live, {visible} AS visible
+             FROM (SELECT pg_catalog.count(*) AS notified FROM notified OFFSET 0) t LEFT JOIN freed f ON true
              WHERE t.notified >= 0 AND {LIFTED}"
         ),
         types: vec![Type::UUID, Type::TEXT, Type::UUID, Type::TEXT],
@@ -173,12 +180,10 @@ fn release(dialect: &Dialect<'_>) -> Sql {
 fn holder(dialect: &Dialect<'_>) -> Sql {
     let locks = dialect.names.locks();
     let now = dialect.now;
+    let condition = format!("l.scope = $1 AND l.name = $2 AND l.owner IS NOT NULL AND l.expires_at > {now}");
+    let from = dialect.read(&format!("(SELECT l.scope AS id, l.* FROM {locks} l)"), "l", &condition);
     Sql {
-        text: format!(
-            "SELECT l.label, l.fence, l.acquired_at, l.expires_at FROM {locks} l
-             WHERE l.scope = $1 AND l.name = $2 AND l.owner IS NOT NULL AND l.expires_at > {now}
-                 AND {ON_PRIMARY}"
-        ),
+        text: format!("SELECT l.label, l.fence, l.acquired_at, l.expires_at {from}"),
         types: vec![Type::UUID, Type::TEXT],
     }
 }
@@ -257,15 +262,15 @@ impl Database {
             .within(timeout)
             .rows()
             .await?;
-        Ok(!rows.is_empty())
+        rows.first().ok_or_else(|| unexpected("no row for a renewal"))?.try_get("renewed").map_err(unexpected)
     }
 
     /// Frees the lock, if it is `owner`'s, and notifies the waiters of every node.
     pub(crate) async fn release_lock(&self, key: &LockKey, owner: Uuid) -> Result<Freed, Failure> {
         let (scope, name, wake) = (key.scope(), key.name(), released_payload(key.topic()));
         let rows = self.call(&self.texts.locks.release, &[&scope, &name, &owner, &wake]).rows().await?;
-        let live: Option<bool> =
-            rows.first().map(|row| row.try_get("live")).transpose().map_err(unexpected)?;
+        let row = rows.first().ok_or_else(|| unexpected("no row for a release"))?;
+        let live: Option<bool> = row.try_get("live").map_err(unexpected)?;
         Ok(match live {
             Some(true) => Freed::Live,
             Some(false) => Freed::Expired,

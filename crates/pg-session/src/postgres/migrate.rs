@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::connection::from_pool_error;
 use super::failure::{Failure, ROW_SECURITY, Verdict};
 use super::names::Names;
-use super::{Database, LONG_FACTOR, unexpected};
+use super::{Database, LONG_FACTOR, owners, search_path, unexpected};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 use crate::retry::MIGRATION_TRIES_MAX;
@@ -42,7 +42,10 @@ impl Migrations {
     pub fn sql_after(config: &Config, version: u32) -> Result<String, Error> {
         let names = Names::new(config)?;
         let mut text = match version {
-            0 => format!("{};\n{};\n", create_schema(&names), create_record(&names)),
+            0 => {
+                let (schema, record) = (create_schema(&names), create_record(&names));
+                format!("{schema};\n{record};\n{};\n", owners::check(&names))
+            }
             _ => String::new(),
         };
         for (version, name, template) in
@@ -89,25 +92,41 @@ impl Database {
     /// [`ErrorKind::Config`], [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
     pub(crate) async fn prepare_tables(&self, migrations: Migrations) -> Result<(), Error> {
         self.check_isolation().await?;
-        self.check_search_path().await?;
-        if migrations == Migrations::Apply && self.is_apply_needed().await? {
+        let path = self.bounded(self.timeout, async |connection| search_path::check(connection).await);
+        path.await.map_err(Failure::into_read_error)?;
+        let mut known = self.known_version().await?;
+        // A role that may only use the tables can start with `Apply`, too.
+        if migrations == Migrations::Apply && known.is_none_or(|known| known < LATEST) {
             self.apply_alone().await.map_err(|error| self.explain_creation(error))?;
+            known = self.known_version().await?;
         }
-        self.check_version().await?;
+        self.check_version(known)?;
         self.check_rights().await
     }
 
-    /// Whether there may be something to apply. A role that may only use the tables can start with `Apply`, too. One that may not
-    /// even read the record gets the advice of the checks.
-    async fn is_apply_needed(&self) -> Result<bool, Error> {
-        match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
-            Ok(known) => Ok(known < LATEST),
-            Err(failure) => match failure.into_read_error() {
-                error if error.kind() == ErrorKind::Schema => Ok(true),
-                error if error.kind() == ErrorKind::Permission => Ok(false),
-                error => Err(error),
-            },
+    /// The version of the tables. `None` if there is no record of it. Nothing is read before its owner is known.
+    ///
+    /// # Errors
+    /// As [`owners::has_record`].
+    async fn version(&self, connection: &ClientWrapper) -> Result<Option<i32>, Failure> {
+        if !owners::has_record(connection, &self.names).await? {
+            return Ok(None);
         }
+        self.applied(connection).await.map(Some)
+    }
+
+    /// As [`version`](Self::version), with the advice for a role that may not read it.
+    async fn known_version(&self) -> Result<Option<i32>, Error> {
+        let known = self.bounded(self.timeout, async |connection| self.version(connection).await).await;
+        known.map_err(|failure| match failure.into_read_error() {
+            error if error.kind() == ErrorKind::Permission => {
+                let (schema, grants) = (self.names.schema(), self.grants());
+                let message =
+                    format!("the role may not use the session tables in schema {schema}; run: {grants}");
+                Error::new(ErrorKind::Permission, message).with_source(error)
+            }
+            error => error,
+        })
     }
 
     /// On a connection taken out of the pool for good: if the future is dropped half-way, the connection is closed and
@@ -138,10 +157,7 @@ impl Database {
     /// # Errors
     /// A failure with [`Verdict::Retryable`] if another node has applied migrations meanwhile.
     async fn apply(&self, connection: &ClientWrapper) -> Result<(), Failure> {
-        let known = match self.applied(connection).await {
-            Err(failure) if failure.error.kind() == ErrorKind::Schema => 0,
-            known => known?,
-        };
+        let known = self.version(connection).await?.unwrap_or(0);
         // A role that may not create schemas can still apply to one that exists.
         let exists = self.exists(connection).await?;
         // The migrations mean PostgreSQL's own types and operators, whatever another role has created.
@@ -151,7 +167,12 @@ impl Database {
         if !exists {
             script.push_str(&format!("{};\n", create_schema(&self.names)));
         }
-        script.push_str(&format!("{};\n{};\n", create_record(&self.names), check_known(&self.names, known)));
+        // Another role may have made objects since.
+        for statement in
+            [create_record(&self.names), owners::check(&self.names), check_known(&self.names, known)]
+        {
+            script.push_str(&format!("{statement};\n"));
+        }
         for (version, name, template) in MIGRATIONS.into_iter().filter(|&(version, ..)| version > known) {
             let text = self.names.fill(template);
             script.push_str(&format!("{text}\n{};\n", record(&self.names, version, name)));
@@ -175,41 +196,24 @@ impl Database {
         rows[0].try_get(0).map_err(unexpected)
     }
 
-    async fn check_version(&self) -> Result<(), Error> {
-        let (schema, latest) = (self.names.schema(), LATEST);
-        let advice = "set `migrations = \"apply\"` once, or run the SQL that `Migrations::sql` prints";
-        match self.bounded(self.timeout, async |connection| self.applied(connection).await).await {
-            Ok(known) if known == latest => Ok(()),
-            Ok(known) if known < latest => Err(Error::new(
-                ErrorKind::Schema,
-                format!(
-                    "the session tables in schema {schema} are at version {known}, this library needs {latest}; set \
-                     `migrations = \"apply\"` once, or run the SQL that `Migrations::sql_after` prints for {known}"
-                ),
-            )),
-            Ok(known) => Err(Error::new(
-                ErrorKind::Schema,
-                format!(
-                    "the session tables in schema {schema} are at version {known}, made by a newer library than this one ({latest}); upgrade this node"
-                ),
-            )),
-            Err(failure) => Err(match failure.into_read_error() {
-                error if error.kind() == ErrorKind::Schema => Error::new(
-                    ErrorKind::Schema,
-                    format!("there are no session tables in schema {schema}; {advice}"),
-                )
-                .with_source(error),
-                error if error.kind() == ErrorKind::Permission => Error::new(
-                    ErrorKind::Permission,
-                    format!(
-                        "the role may not use the session tables in schema {schema}; run: {}",
-                        self.grants()
-                    ),
-                )
-                .with_source(error),
-                error => error,
-            }),
-        }
+    fn check_version(&self, known: Option<i32>) -> Result<(), Error> {
+        let schema = self.names.schema();
+        let message = match known {
+            Some(LATEST) => return Ok(()),
+            None => format!(
+                "there are no session tables in schema {schema}; set `migrations = \"apply\"` once, or run the SQL that \
+                 `Migrations::sql` prints"
+            ),
+            Some(known) if known < LATEST => format!(
+                "the session tables in schema {schema} are at version {known}, this library needs {LATEST}; set \
+                 `migrations = \"apply\"` once, or run the SQL that `Migrations::sql_after` prints for {known}"
+            ),
+            Some(known) => format!(
+                "the session tables in schema {schema} are at version {known}, made by a newer library than this one \
+                 ({LATEST}); upgrade this node"
+            ),
+        };
+        Err(Error::new(ErrorKind::Schema, message))
     }
 
     /// The error for a role without CREATE names the role that can, and the command.
@@ -240,7 +244,7 @@ impl Database {
             grants.push_str(&format!("; GRANT {} ON {table} TO <role>", RIGHTS.join(", ")));
         }
         grants
-            .push_str(&format!("; GRANT EXECUTE ON ROUTINE {} TO <role>", routines(&self.names).join(", ")));
+            .push_str(&format!("; GRANT EXECUTE ON ROUTINE {} TO <role>", self.names.routines().join(", ")));
         grants
     }
 
@@ -267,43 +271,15 @@ impl Database {
         ))
     }
 
-    /// PostgreSQL looks for operators in `pg_catalog` first, unless the path names it behind another schema. Then a role
-    /// that may create in that schema can have its operators run as this role. `pg_temp` holds none.
-    async fn check_search_path(&self) -> Result<(), Error> {
-        let path = self.bounded(self.timeout, async |connection| {
-            let rows = connection.query_typed("SELECT pg_catalog.current_schemas(true)", &[]).await;
-            rows.map_err(|error| Failure::of_statement(&error))?[0]
-                .try_get::<_, Vec<String>>(0)
-                .map_err(unexpected)
-        });
-        let path = path.await.map_err(Failure::into_read_error)?;
-        match path.iter().find(|schema| !schema.starts_with("pg_temp_")) {
-            Some(first) if first != "pg_catalog" => Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "the search_path of the pool's connections puts schema \"{first}\" before pg_catalog, so that code of other \
-                     roles could run as this one; take pg_catalog out of the search_path, or put it first"
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
-
     /// Looks before the first request does, and says exactly which GRANT is missing.
     async fn check_rights(&self) -> Result<(), Error> {
         for table in &self.tables() {
             for right in RIGHTS {
-                self.check_right("has_table_privilege", "", table, right).await?;
+                self.check_right("has_table_privilege", table, right).await?;
             }
         }
-        for routine in &routines(&self.names) {
-            self.check_right(
-                "has_function_privilege",
-                "::pg_catalog.text::pg_catalog.regproc",
-                routine,
-                "EXECUTE",
-            )
-            .await?;
+        for routine in &self.names.routines() {
+            self.check_right("has_function_privilege", routine, "EXECUTE").await?;
         }
         for table in &self.tables() {
             self.check_row_security(table).await?;
@@ -324,14 +300,8 @@ impl Database {
         Err(Error::new(ErrorKind::Permission, format!("{ROW_SECURITY} (found on {table})")))
     }
 
-    async fn check_right(
-        &self,
-        inquiry: &str,
-        cast: &str,
-        object: &String,
-        right: &str,
-    ) -> Result<(), Error> {
-        let text = format!("SELECT pg_catalog.{inquiry}($1{cast}, $2)");
+    async fn check_right(&self, inquiry: &str, object: &String, right: &str) -> Result<(), Error> {
+        let text = format!("SELECT pg_catalog.{inquiry}($1, $2)");
         let may = self.bounded(self.timeout, async |connection| {
             let rows = connection.query_typed(&text, &[(object, Type::TEXT), (&right, Type::TEXT)]).await;
             rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
@@ -344,11 +314,6 @@ impl Database {
             format!("the role lacks {right} on {object}; run: {}", self.grants()),
         ))
     }
-}
-
-/// The functions and procedures that a node calls. Each name occurs once, so GRANT needs no arguments.
-pub(super) fn routines(names: &Names) -> [String; 5] {
-    [names.make_room(), names.move_locks(), names.update_one(), names.update(), names.update_in_full()]
 }
 
 async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {

@@ -34,6 +34,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 mod direct;
 pub(crate) mod doctor;
+mod encryption;
 mod environment;
 pub(crate) mod failure;
 #[cfg(feature = "testing")]
@@ -45,12 +46,14 @@ pub(crate) mod micro;
 pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod notify;
+mod owners;
 mod parameters;
 mod password_file;
 pub(crate) mod pooler;
 mod remove_attribute;
 pub(crate) mod rotate;
 pub(crate) mod row_locks;
+mod search_path;
 mod successor;
 pub(crate) mod sweep;
 mod tls;
@@ -250,6 +253,36 @@ impl Dialect<'_> {
     fn channel(&self) -> &str {
         self.names.channel()
     }
+
+    /// An expression of type `int8`: the [`ServerId`](crate::notification::ServerId). The upper half identifies one run of a
+    /// server, and its database: a copy of a server, and the same one after a restart, differ in the time of their start.
+    /// The lower half identifies the files of the tables: restored tables have other files, as those have that TRUNCATE,
+    /// VACUUM FULL and CLUSTER write.
+    ///
+    /// `table` makes the table's oid of a text that names it.
+    fn server(&self, table: impl Fn(&str) -> String) -> String {
+        let file = |name: String| {
+            let table = table(&names::literal(&name));
+            format!("COALESCE(pg_catalog.pg_relation_filenode({table})::pg_catalog.int8, 0)")
+        };
+        let (sessions, attributes) = (file(self.names.sessions()), file(self.names.attributes()));
+        format!(
+            "((pg_catalog.hashtextextended(pg_catalog.current_database()::pg_catalog.text,
+                   (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000::pg_catalog.float8)::pg_catalog.int8)
+               & -4294967296) | (({sessions} + {attributes} * 65599) & 4294967295))"
+        )
+    }
+
+    /// As [`server`](Self::server), evaluated once for each statement, because it is a subselect without references.
+    /// A table that has another oid ends the plan.
+    fn server_id(&self) -> String {
+        format!("(SELECT {})", self.server(|name| format!("{name}::pg_catalog.regclass")))
+    }
+
+    /// As [`server`](Self::server), for an argument of CALL: not all versions end its plan with the table.
+    fn server_of_call(&self) -> String {
+        self.server(|name| format!("pg_catalog.to_regclass({name})"))
+    }
 }
 
 /// As [`Dialect::wait_briefly`]; `limit` is a text of milliseconds.
@@ -276,20 +309,6 @@ fn waits_at_most_until_deleted(limit: &str) -> String {
           AND pg_catalog.set_config('lock_timeout', {limit}, true) IS NOT NULL)"
     )
 }
-
-macro_rules! server {
-    () => {
-        "((pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000::pg_catalog.float8)::pg_catalog.int8 \
-          # pg_catalog.hashtextextended(pg_catalog.current_database()::pg_catalog.text, 0))"
-    };
-}
-
-/// Identifies one run of a server, and its database, as `int8`. A copy of a server, and the same one after a restart, differ
-/// in the time of their start.
-const SERVER: &str = server!();
-
-/// As [`SERVER`], evaluated once for each statement, because it is a subselect without references.
-const SERVER_ID: &str = concat!("(SELECT ", server!(), ")");
 
 /// The condition of each statement that only reads: true on a primary, an error on a standby or a read-only server.
 ///

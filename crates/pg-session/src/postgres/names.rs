@@ -13,6 +13,32 @@ const LONGEST_SUFFIX: &str = "session_attributes_expires_at_idx";
 /// What PostgreSQL's own schemas begin with; it creates no other that does.
 const RESERVED: &str = "pg_";
 
+/// The functions and procedures that a node calls, without the prefix, with the types of their arguments as PostgreSQL writes
+/// them. Another role may have made others with these names.
+const ROUTINES: [(&str, &str); 5] = [
+    ("session_make_room", "uuid[], text, bigint, boolean, interval"),
+    ("session_move_locks", "uuid[], uuid[]"),
+    (
+        "session_update_one",
+        "uuid, bigint, timestamp with time zone, text, text, text, interval, text, boolean, timestamp with time zone, \
+         timestamp with time zone, timestamp with time zone, bigint",
+    ),
+    (
+        "session_update",
+        "uuid[], bigint[], timestamp with time zone[], text[], text[], text, interval, text, boolean, bigint[], \
+         timestamp with time zone[], timestamp with time zone[], timestamp with time zone[], bigint",
+    ),
+    (
+        "session_update_in_full",
+        "uuid[], bigint[], timestamp with time zone[], text[], boolean[], timestamp with time zone[], bigint[], boolean[], \
+         boolean[], uuid[], uuid[], text[], text[], timestamp with time zone[], uuid[], text[], text[], text, interval, text, \
+         boolean, bigint[], timestamp with time zone[], timestamp with time zone[], timestamp with time zone[], bigint",
+    ),
+];
+/// The functions of the triggers. They have no arguments.
+const TRIGGER_FUNCTIONS: [&str; 4] =
+    ["sessions_follow", "session_reject_write", "session_check_update", "session_locks_wake"];
+
 /// The quoted, qualified names of one manager's tables, and its channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -102,6 +128,18 @@ impl Names {
         self.table("session_update_in_full")
     }
 
+    /// The functions and procedures that a node calls, with the types of their arguments: the form of GRANT and `regprocedure`.
+    pub(super) fn routines(&self) -> [String; 5] {
+        ROUTINES.map(|(name, arguments)| format!("{}({arguments})", self.table(name)))
+    }
+
+    /// All functions and procedures, as the catalog holds name and arguments.
+    pub(super) fn plain_routines(&self) -> Vec<(String, &'static str)> {
+        let triggers = TRIGGER_FUNCTIONS.map(|name| (name, ""));
+        let all = ROUTINES.into_iter().chain(triggers);
+        all.map(|(name, arguments)| (format!("{}{name}", self.plain_prefix()), arguments)).collect()
+    }
+
     /// The channel that this schema's and prefix's nodes share.
     pub(crate) fn channel(&self) -> &str {
         &self.channel
@@ -109,7 +147,8 @@ impl Names {
 
     /// Puts the names into a migration's text.
     pub(super) fn fill(&self, template: &str) -> String {
-        let filled = template.replace("{schema}", &self.schema).replace("{prefix}", &self.prefix);
+        let filled = template.replace("{routines}", &self.routines().join(",\n                "));
+        let filled = filled.replace("{schema}", &self.schema).replace("{prefix}", &self.prefix);
         filled.replace("{channel}", &self.channel)
     }
 
@@ -139,6 +178,11 @@ fn check(field: &str, name: &str, bytes_max: usize) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// A text as SQL writes it.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 fn escape(name: &str) -> String {

@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::parameters::{Parameters, TEXTS};
-use super::{Database, Dialect, SERVER_ID, Sql};
+use super::{Database, Dialect, Sql, unexpected};
 use crate::id::{Scope, SessionId};
 use crate::notification::{
-    CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, changed_payloads, drop_payload, proof_payload,
+    CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, ServerId, changed_payloads, drop_payload, proof_payload,
 };
 use crate::version::Version;
 
@@ -44,27 +44,31 @@ pub(super) fn released(dialect: &Dialect<'_>, payload: &str, source: &str) -> St
 
 /// The payload is a parameter; the server is appended.
 pub(super) fn prove_sql(dialect: &Dialect<'_>) -> Sql {
-    let channel = dialect.channel();
+    let (channel, server) = (dialect.channel(), dialect.server_id());
     Sql {
-        text: format!("SELECT pg_catalog.pg_notify('{channel}', $1 || pg_catalog.to_hex({SERVER_ID}))"),
+        text: format!("SELECT pg_catalog.pg_notify('{channel}', $1 || pg_catalog.to_hex({server}))"),
         types: vec![Type::TEXT],
     }
 }
 
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
-    let channel = dialect.channel();
+    let (channel, server) = (dialect.channel(), dialect.server_id());
     let mut parameters = Parameters::default();
     let payloads = parameters.unnest(&[TEXTS]);
     Sql {
-        text: format!("SELECT pg_catalog.pg_notify('{channel}', p.payload) FROM {payloads} AS p (payload)"),
+        text: format!(
+            "SELECT pg_catalog.pg_notify('{channel}', p.payload), {server} AS server FROM {payloads} AS p (payload)"
+        ),
         types: parameters.types,
     }
 }
 
 impl Database {
-    /// Tells every node to drop sessions from memory; nothing in the tables changes.
-    pub(crate) async fn notify_drop(&self, scope: Scope) -> Result<(), Failure> {
-        self.call(&self.texts.notify, &[&[drop_payload(scope)].as_slice()]).rows().await.map(|_| ())
+    /// Tells every node to drop sessions from memory; nothing in the tables changes. Returns the server that has told them.
+    pub(crate) async fn notify_drop(&self, scope: Scope) -> Result<ServerId, Failure> {
+        let rows = self.call(&self.texts.notify, &[&[drop_payload(scope)].as_slice()]).rows().await?;
+        let row = rows.first().ok_or_else(|| unexpected("no row for a notification"))?;
+        row.try_get("server").map(ServerId).map_err(unexpected)
     }
 
     /// Sends a number through the pool, for `invalidation::proof`, with the server that the connection leads to. A number that

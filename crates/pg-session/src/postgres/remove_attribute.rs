@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -13,6 +14,7 @@ use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
 use super::row_locks::locked_attributes;
 use super::{Database, Dialect, LIBRARY, LIFTED, Sql, same_length, unexpected, waits_at_most};
+use crate::notification::ServerId;
 use crate::session::inline;
 
 /// Sessions that one statement takes.
@@ -29,14 +31,16 @@ pub(crate) struct Removed {
     pub(crate) locked: u64,
     /// Where the next page begins; `None` after the last one.
     pub(crate) next: Option<Uuid>,
+    /// The servers that have found and changed them.
+    pub(crate) servers: Vec<ServerId>,
 }
 
-/// Materialized, or the planner may walk the primary key through all sessions for the first of this user.
+/// At least one row, which names the server. Materialized, or the planner may walk the primary key through all sessions for the first of this user.
 pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let visible = dialect.visible();
     let live = dialect.live("s");
-    let from = dialect.read("found", "f", "(f.packed OR f.apart)");
+    let (from, server) = (dialect.read("found", "f", "(f.packed OR f.apart)"), dialect.server_id());
     Sql {
         text: format!(
             "WITH found AS MATERIALIZED (
@@ -44,8 +48,9 @@ pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
                         s.has_overflow AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2) AS apart
                  FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live} AND {visible}
              )
-             SELECT f.id, f.version, f.attributes, f.apart {from}
-             ORDER BY f.id LIMIT {PAGE}"
+             SELECT o.server, p.* FROM (SELECT {server} AS server) o
+             LEFT JOIN (SELECT f.id, f.version, f.attributes, f.apart {from} ORDER BY f.id LIMIT {PAGE}) p ON true
+             ORDER BY p.id"
         ),
         types: vec![Type::UUID, Type::TEXT, Type::TEXT, Type::UUID],
     }
@@ -64,7 +69,7 @@ pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
 
 fn sql(dialect: &Dialect<'_>, skip: &str) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
-    let (now, live) = (dialect.now, dialect.live("s"));
+    let (now, live, server) = (dialect.now, dialect.live("s"), dialect.server_id());
     let notified = changed(dialect, "SELECT id, version FROM done");
     let locked = locked_attributes(dialect, "SELECT f.id FROM free f");
     let mut parameters = Parameters::default();
@@ -96,7 +101,7 @@ fn sql(dialect: &Dialect<'_>, skip: &str) -> Sql {
                         (SELECT pg_catalog.count(*) FROM done WHERE rotated_to IS NULL) AS sessions,
                         ARRAY (SELECT c.id FROM change c EXCEPT SELECT w.id FROM writable w) AS locked,
                         (SELECT pg_catalog.count(*) FROM removed) AS removed,
-                        (SELECT pg_catalog.count(*) FROM notified) AS notified
+                        (SELECT pg_catalog.count(*) FROM notified) AS notified, {server} AS server
                  OFFSET 0
              ) c WHERE c.removed >= 0 AND c.notified >= 0 AND {LIFTED}"
         ),
@@ -124,6 +129,7 @@ struct Written {
     done: u64,
     sessions: u64,
     locked: Vec<Uuid>,
+    server: ServerId,
 }
 
 impl Database {
@@ -140,7 +146,11 @@ impl Database {
         let opening = inline::opening(key);
         let found =
             self.call(&self.texts.having_attribute, &[&user, &key, &opening, &after]).long().rows().await;
-        let rows = found.map_err(Failure::into_unsent_error)?;
+        let mut rows = found.map_err(Failure::into_unsent_error)?;
+        let mut servers = vec![server(rows.first().ok_or_else(|| unexpected("no row"))?)?];
+        if rows[0].try_get::<_, Option<Uuid>>("id").map_err(unexpected)?.is_none() {
+            rows.clear();
+        }
         let mut changes = Changes::default();
         for row in &rows {
             let read = || {
@@ -163,10 +173,11 @@ impl Database {
             _ => None,
         };
         if changes.ids.is_empty() {
-            return Ok(Removed { sessions: 0, conflicts: 0, locked: 0, next });
+            return Ok(Removed { sessions: 0, conflicts: 0, locked: 0, next, servers });
         }
         let Texts { free, one } = &self.texts.remove_attribute;
-        let Written { done, mut sessions, locked } = self.write(free, key, &changes, wait).await?;
+        let Written { done, mut sessions, locked, server } = self.write(free, key, &changes, wait).await?;
+        servers.push(server);
         let mut still_locked = locked.len() as u64;
         let conflicts = (changes.ids.len() as u64).saturating_sub(done + still_locked);
         if let Some(at) = tries.checked_rem(locked.len())
@@ -176,12 +187,13 @@ impl Database {
                 Ok(written) => {
                     sessions += written.sessions;
                     still_locked -= written.done;
+                    servers.push(written.server);
                 }
                 Err(failure) if failure.verdict == Verdict::Blocked => {}
                 Err(failure) => return Err(failure),
             }
         }
-        Ok(Removed { sessions, conflicts, locked: still_locked, next })
+        Ok(Removed { sessions, conflicts, locked: still_locked, next, servers })
     }
 
     async fn write(
@@ -197,6 +209,10 @@ impl Database {
         same_length(&rows, 1)?;
         let count = |column| rows[0].try_get::<_, i64>(column).map(i64::unsigned_abs).map_err(unexpected);
         let locked = rows[0].try_get("locked").map_err(unexpected)?;
-        Ok(Written { done: count("done")?, sessions: count("sessions")?, locked })
+        Ok(Written { done: count("done")?, sessions: count("sessions")?, locked, server: server(&rows[0])? })
     }
+}
+
+fn server(row: &Row) -> Result<ServerId, Failure> {
+    row.try_get("server").map(ServerId).map_err(unexpected)
 }

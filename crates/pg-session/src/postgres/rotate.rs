@@ -25,7 +25,7 @@ use super::load::time;
 use super::notify::{changed, deleted};
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::update::{Items, columns_of};
-use super::{Database, Dialect, SERVER_ID, Sql, same_length, unexpected, waits_at_most_until_deleted};
+use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::notification::ServerId;
@@ -68,6 +68,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let move_locks = dialect.names.move_locks();
     let (now, live, visible) = (dialect.now, dialect.live("s"), dialect.visible());
+    let server = dialect.server_id();
     let brief = waits_at_most_until_deleted(&dialect.row_lock_wait());
     // `make_room` has ended the limit if it deleted sessions. Evaluated for each row, so after the first one was accepted.
     let brief_again =
@@ -153,7 +154,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), notified_deleted AS MATERIALIZED ({notified_deleted})
              SELECT t.n, f.version AS found, COALESCE(f.live, false) AS live, f.rotated, f.moved,
                     m.version, m.group_id, m.idle_limited, m.created_at, m.updated_at, m.last_accessed_at, m.expires_at,
-                    p.ids AS retired_ids, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now, {SERVER_ID} AS server, {visible} AS visible
+                    p.ids AS retired_ids, p.versions AS left_versions, e.ids AS ended, v.evicted, {now} AS now, {server} AS server, {visible} AS visible
              FROM turn t
              LEFT JOIN found f ON f.n = t.n
              LEFT JOIN new_row m ON m.id = t.new_id

@@ -22,7 +22,7 @@ use super::row_locks::{locked_attributes, locked_locks};
 use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
 use crate::clock::DbTime;
 use crate::id::{Scope, SessionId, UserId};
-use crate::notification::drop_payload;
+use crate::notification::{ServerId, drop_payload};
 
 /// Sessions that remain, as one statement reports them. Of more, the next one reports others.
 const REMAINING_MAX: usize = 64;
@@ -58,6 +58,8 @@ pub(crate) struct Swept {
     pub(crate) remaining: Vec<SessionId>,
     /// The database's clock.
     pub(crate) at: DbTime,
+    /// Which server has deleted them.
+    pub(crate) server: ServerId,
 }
 
 #[derive(Debug)]
@@ -216,6 +218,7 @@ fn some_sql(dialect: &Dialect<'_>, rows: Rows, owner: &Owner<'_>) -> Sql {
 fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) -> String {
     let sessions = dialect.names.sessions();
     let (live, visible, now) = (dialect.live("s"), dialect.visible(), dialect.now);
+    let server = dialect.server_id();
     let Names { wait, since, careful, .. } = owner.names();
     let wait = waits_at_most_until_deleted(&wait);
     let skip = match rows {
@@ -254,7 +257,7 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
                 pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS strangers,
                 ARRAY (SELECT r.id FROM remaining r LIMIT {REMAINING_MAX}) AS remaining, {now} AS at,
                 (SELECT pg_catalog.count(*) FROM notified_all) AS notified_all, (SELECT pg_catalog.count(*) FROM notified) AS notified,
-                {visible} AS visible
+                {visible} AS visible, {server} AS server
          FROM gone g"
     )
 }
@@ -296,6 +299,7 @@ fn swept(rows: &[tokio_postgres::Row]) -> Result<Swept, Failure> {
             strangers: strangers.unwrap_or_default().into_iter().map(SessionId::from_uuid).collect(),
             remaining: remaining.into_iter().map(SessionId::from_uuid).collect(),
             at: time(row, "at")?,
+            server: ServerId(row.try_get("server")?),
         })
     };
     read().map_err(unexpected)

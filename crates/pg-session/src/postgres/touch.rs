@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{IDS, Parameters, TIMES};
-use super::{Database, Dialect, SERVER_ID, Sql, unexpected};
+use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::notification::ServerId;
@@ -34,7 +34,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (live, current) = (dialect.live("s"), dialect.current("s"));
     let now = dialect.now;
-    let visible = dialect.visible();
+    let (visible, server) = (dialect.visible(), dialect.server_id());
     let mut parameters = Parameters::default();
     let touches = parameters.unnest(&[IDS, TIMES]);
     Sql {
@@ -52,11 +52,13 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE s.id = f.id AND s.last_accessed_at < LEAST(f.at, {now}) AND {current}
                  RETURNING s.id, s.last_accessed_at
              )
-             SELECT d.id, d.last_accessed_at, false AS skipped, {SERVER_ID} AS server FROM done d
+             SELECT d.id, d.last_accessed_at, false AS skipped, {server} AS server FROM done d
              UNION ALL
-             SELECT s.id, s.last_accessed_at, s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL, {SERVER_ID}
+             SELECT s.id, s.last_accessed_at, s.last_accessed_at < LEAST(t.at, {now}) AND s.rotated_to IS NULL, {server}
              FROM touch t JOIN {sessions} s ON s.id = t.id
-             WHERE {live} AND s.id NOT IN (SELECT d.id FROM done d)"
+             WHERE {live} AND s.id NOT IN (SELECT d.id FROM done d)
+             UNION ALL
+             SELECT NULL, NULL, NULL, NULL WHERE NOT {visible}"
         ),
         types: parameters.types,
     }

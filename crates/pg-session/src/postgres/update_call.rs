@@ -18,7 +18,7 @@ use tokio_postgres::types::Type;
 
 use super::failure::Failure;
 use super::parameters::{FLAGS, IDS, NUMBERS, TEXTS, TIMES};
-use super::{Dialect, SERVER, Sql, unexpected};
+use super::{Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::notification::ServerId;
 use crate::session::request::Applied;
@@ -53,12 +53,12 @@ fn call(dialect: &Dialect<'_>, procedure: &str, types: Vec<Type>, results: &[&st
     let parameters: Vec<String> = (1..=types.len()).map(|number| format!("${number}")).collect();
     let (parameters, channel) = (parameters.join(", "), dialect.channel());
     let (idle_timeout, wait) = (super::interval(dialect.config.idle_timeout), dialect.row_lock_wait());
-    let policies_active = dialect.policies_active();
+    let (policies_active, server) = (dialect.policies_active(), dialect.server_of_call());
     let results =
         results.iter().map(|name| format!("NULL::pg_catalog.{name}")).collect::<Vec<_>>().join(", ");
     Sql {
         text: format!(
-            "CALL {procedure}({parameters}, '{channel}'::pg_catalog.text, {idle_timeout}, {wait}::pg_catalog.text, {policies_active}, {results}, {SERVER})"
+            "CALL {procedure}({parameters}, '{channel}'::pg_catalog.text, {idle_timeout}, {wait}::pg_catalog.text, {policies_active}, {results}, {server})"
         ),
         types,
     }

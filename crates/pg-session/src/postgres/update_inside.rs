@@ -8,13 +8,13 @@ use tokio_postgres::types::Type;
 
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
-use super::{Dialect, LIBRARY, LIFTED, SERVER_ID, Sql};
+use super::{Dialect, LIBRARY, LIFTED, Sql};
 use crate::session::request::Applied;
 
 /// For one update that changes only inline attributes, without lists to be joined.
 pub(super) fn one_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
+    let (visible, brief, server) = (dialect.visible(), dialect.wait_briefly(), dialect.server_id());
     let (now, live, channel) = (dialect.now, dialect.live("s"), dialect.channel());
     let mut parameters = Parameters::default();
     let [id, base, base_at, packed, notified] =
@@ -25,7 +25,7 @@ pub(super) fn one_sql(dialect: &Dialect<'_>) -> Sql {
             "UPDATE {sessions} s
              SET version = s.version + 1, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
              WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live} AND {visible} AND {brief}
-             RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at, {SERVER_ID},
+             RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at, {server},
                        CASE WHEN {notified} IS NOT NULL AND {LIFTED} THEN pg_catalog.pg_notify('{channel}', {notified}) END"
         ),
         types: parameters.types,
@@ -36,7 +36,7 @@ pub(super) fn one_sql(dialect: &Dialect<'_>) -> Sql {
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, current) = (dialect.now, dialect.current("s"));
-    let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
+    let (visible, brief, server) = (dialect.visible(), dialect.wait_briefly(), dialect.server_id());
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS]);
     let notified = notified(dialect, &parameters.unnest(&[TEXTS]));
@@ -49,7 +49,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
                  RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at
              )
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, {SERVER_ID}, ({notified})
+             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, {server}, ({notified})
              FROM done d CROSS JOIN (SELECT pg_catalog.count(*) FROM done) all_done"
         ),
         types: parameters.types,
@@ -60,7 +60,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let (now, current) = (dialect.now, dialect.current("s"));
-    let (visible, brief) = (dialect.visible(), dialect.wait_briefly());
+    let (visible, brief, server) = (dialect.visible(), dialect.wait_briefly(), dialect.server_id());
     let mut parameters = Parameters::default();
     let changes = parameters.unnest(&[IDS, NUMBERS, TIMES, TEXTS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS]);
     let written = written(dialect, &parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]));
@@ -87,7 +87,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
                  WHERE a.session_id = d.id AND a.key = i.key
                  RETURNING 1
              )
-             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, {SERVER_ID}, ({notified})
+             SELECT d.n, d.updated_at, d.expires_at, d.last_accessed_at, {server}, ({notified})
              FROM done d CROSS JOIN (SELECT pg_catalog.count(*) FROM written) all_written
              CROSS JOIN (SELECT pg_catalog.count(*) FROM removed) all_removed"
         ),

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, SERVER_ID, Sql, unexpected};
+use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::notification::ServerId;
@@ -24,13 +24,13 @@ pub(crate) struct VersionState {
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let live = dialect.live("s");
-    let now = dialect.now;
+    let (now, server) = (dialect.now, dialect.server_id());
     let mut parameters = Parameters::default();
     let ids = parameters.any(&IDS);
     let from = dialect.read(&sessions, "s", &format!("s.id = {ids} AND {live}"));
     Sql {
         text: format!(
-            "SELECT s.id, s.version, s.updated_at, s.last_accessed_at, {now} AS now, {SERVER_ID} AS server {from}"
+            "SELECT s.id, s.version, s.updated_at, s.last_accessed_at, {now} AS now, {server} AS server {from}"
         ),
         types: parameters.types,
     }

@@ -47,8 +47,9 @@ impl BulkRequest {
         let wait = self.row_wait(core);
         match &self.change {
             BulkChange::Delete(ids) => {
-                let gone = core.database.delete(ids).await?;
+                let (gone, server) = core.database.delete(ids).await?;
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), core).await;
+                core.check_revocation(server)?;
                 self.changed = gone.iter().map(|row| u64::from(row.live)).sum();
             }
             &BulkChange::DeleteAll(scope) => self.sweep(Whose::Scope(scope), wait, core).await?,
@@ -58,7 +59,9 @@ impl BulkRequest {
             BulkChange::RemoveAttribute(user, key) => {
                 remove_attribute(*user, key, &mut self.changed, wait, self.tries, core).await?;
             }
-            BulkChange::Evict(scope) => core.database.notify_drop(*scope).await?,
+            BulkChange::Evict(scope) => {
+                core.check_revocation(core.database.notify_drop(*scope).await?)?;
+            }
         }
         Ok(self.changed)
     }
@@ -101,6 +104,7 @@ impl BulkRequest {
         if is_first {
             self.forget(core).await;
         }
+        core.check_revocation(swept.server)?;
         Ok(swept.remaining)
     }
 
@@ -147,6 +151,7 @@ async fn remove_attribute(
         while let Some(after) = page {
             let removed =
                 core.database.remove_attribute(user.as_uuid(), key, after, wait, tries as usize).await?;
+            removed.servers.iter().try_for_each(|&server| core.check_revocation(server))?;
             *sessions += removed.sessions;
             conflicts += removed.conflicts;
             locked += removed.locked;

@@ -50,6 +50,8 @@ const FAULTS: &[Fault] = &[
     repaired_by("missing-table", "ALTER TABLE session_locks RENAME TO lost;", "ALTER TABLE lost RENAME TO session_locks;"),
     repaired_by("not-a-table", "ALTER TABLE session_locks RENAME TO lost; CREATE VIEW session_locks AS SELECT * FROM lost;",
         "DROP VIEW session_locks; ALTER TABLE lost RENAME TO session_locks;"),
+    repaired_by("owner", "CREATE ROLE planter; ALTER TABLE session_attributes OWNER TO planter;",
+        "ALTER TABLE session_attributes OWNER TO postgres; DROP ROLE planter;"),
     fault("unlogged", "ALTER TABLE session_attributes SET UNLOGGED;"),
     fault("row-security", "ALTER TABLE sessions ENABLE ROW LEVEL SECURITY;"),
     fault("schema-right", "REVOKE USAGE ON SCHEMA public FROM app, PUBLIC;"),

@@ -25,7 +25,7 @@ async fn failed_resync_serves_nothing_that_was_missed() {
     eventually("the node has noticed", async || b.status().trusted_for.is_none()).await;
     update_all(&a, &mut sessions, 2).await;
 
-    client.batch_execute("ALTER TABLE sessions RENAME TO hidden").await.unwrap();
+    client.batch_execute("ALTER TABLE sessions RENAME COLUMN version TO hidden").await.unwrap();
     wire.accept();
     in_time("the node listens again", b.wait_until_trusted()).await.unwrap();
     assert!(hit(&b, id).is_none());
@@ -34,7 +34,7 @@ async fn failed_resync_serves_nothing_that_was_missed() {
     b.probes().remove(Guard::Revalidation);
     assert_eq!(hit(&b, id).map(|session| n(&session)), Some(1));
     b.probes().restore(Guard::Revalidation);
-    client.batch_execute("ALTER TABLE hidden RENAME TO sessions").await.unwrap();
+    client.batch_execute("ALTER TABLE sessions RENAME COLUMN hidden TO version").await.unwrap();
     assert_eq!(n(&read(&b, id).await), 2);
 }
 

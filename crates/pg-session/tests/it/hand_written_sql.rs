@@ -278,6 +278,53 @@ async fn insert_and_attribute_writes_are_rejected_with_hint() {
     assert_eq!(operator.execute("DELETE FROM sessions", &[]).await.unwrap(), 1, "with its attributes");
 }
 
+#[tokio::test]
+async fn deleted_lock_is_free_and_wakes_its_waiters() {
+    let world = World::new();
+    let node = world.node().await;
+    let session = node.create(1).await.unwrap().id();
+    let mut observer = Observer::new(&world).await;
+    let operator = world.operator().await;
+    for name in ["report", "nächtlich"] {
+        for of_session in [false, true] {
+            let lock = async || {
+                let locks = node.locks();
+                let lock = if of_session { locks.session_lock(session, name) } else { locks.lock(name) };
+                lock.await.unwrap()
+            };
+            lock().await.release().await.unwrap();
+            let released = observer.notified().await;
+            assert_eq!(released.len(), 1, "{released:?}");
+            let held = lock().await;
+            assert_eq!(operator.execute("DELETE FROM session_locks", &[]).await.unwrap(), 1);
+            assert_eq!(observer.notified().await, released, "waiters are woken as by a release");
+            let next = lock().await;
+            assert!(next.fence() > held.fence(), "the fence grows although the row was deleted");
+            next.release().await.unwrap();
+            operator.execute("DELETE FROM session_locks", &[]).await.unwrap();
+            assert_eq!(observer.notified().await, released, "by the release; nobody waits for a free lock");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fence_can_be_raised_but_not_lowered() {
+    let world = World::new();
+    let node = world.node().await;
+    let lease = node.locks().lock("report").await.unwrap();
+    let operator = world.operator().await;
+    let set =
+        async |fence: &str| operator.execute(&format!("UPDATE session_locks SET fence = {fence}"), &[]).await;
+    let (code, hint) = rejection(&set("fence - 1").await.unwrap_err());
+    assert_eq!((code.as_str(), hint.as_str()), (REJECTED, "Delete the row to free the lock."));
+    assert_eq!(set("fence + 1000000000").await.unwrap(), 1);
+    assert_eq!(operator.execute("UPDATE session_locks SET expires_at = now()", &[]).await.unwrap(), 1);
+    let next = node.locks().lock("report").await.unwrap();
+    assert!(next.fence().get() > lease.fence().get() + 1_000_000_000);
+    let restoring = world.client().await;
+    assert_eq!(restoring.execute("UPDATE session_locks SET fence = 1", &[]).await.unwrap(), 1, "a restore");
+}
+
 /// `pg_restore --disable-triggers` and logical replication set the role, other restores the setting.
 #[tokio::test]
 async fn restored_rows_are_accepted() {

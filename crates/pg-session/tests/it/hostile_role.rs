@@ -135,7 +135,7 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
 }
 
 /// Every statement of the library, with attributes inline, large and expiring.
-async fn surface(a: &SessionManager, b: &SessionManager) {
+pub async fn surface(a: &SessionManager, b: &SessionManager) {
     story(a, b).await;
     let hour = std::time::Duration::from_secs(3_600);
     let large = "x".repeat(2_000);
@@ -160,6 +160,28 @@ async fn surface(a: &SessionManager, b: &SessionManager) {
     assert_eq!(b.delete_many(ids).await.unwrap(), 1);
     assert_eq!(a.delete_all_sessions().await.unwrap(), 1);
     assert!(a.shutdown(hour).await.is_complete(), "last accesses are written");
+}
+
+#[tokio::test]
+async fn a_later_connection_with_an_unsafe_path_is_refused() {
+    let world = World::new();
+    let role = format!("wanderer_of_{}", world.schema);
+    let admin = world.client().await;
+    admin.batch_execute(&format!("CREATE ROLE {role} LOGIN SUPERUSER")).await.unwrap();
+    let server =
+        tokio_postgres::Config::from_str(&world.url.replace("postgres@", &format!("{role}@"))).unwrap();
+    let pool = Pool::builder(Manager::new(server, NoTls)).max_size(2).build().unwrap();
+    let node = SessionManager::builder(world.config()).url(&world.url).unwrap().pool(pool.clone());
+    let node = node.connect().await.unwrap();
+    node.create(1).await.unwrap();
+    admin.batch_execute(&format!("ALTER ROLE {role} SET search_path = public, pg_catalog")).await.unwrap();
+    pool.retain(|_, _| false);
+    let error = node.create(1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("before pg_catalog"), "{error}");
+    admin.batch_execute(&format!("ALTER ROLE {role} RESET search_path")).await.unwrap();
+    pool.retain(|_, _| false);
+    node.create(1).await.unwrap();
 }
 
 /// With `public, pg_catalog` each planted operator would win, and no statement can name all of its operators' schemas.

@@ -373,11 +373,44 @@ async fn writes_to_another_database_are_never_kept() {
     eventually("the original has the access", async || accessed(observer).await).await;
 }
 
-/// The control of the two tests above.
+/// ```text
+/// pooler   database A ┊ A's copy B                                              ┊ A
+/// node     trusted    ┊ logs out: B deletes the session, A has it still; error  ┊ logs out: success
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_on_another_server_is_an_error() {
+    let redirected = Redirected::new(|_| ()).await;
+    let Redirected { node, kept, .. } = &redirected;
+    let user = read(node, *kept).await.user_id().unwrap();
+    redirected.lead_to_copy();
+    // The first one ends trust.
+    for trusted in [true, false] {
+        assert_eq!(redirected.trusts(), trusted);
+        for (revocation, outcome) in [
+            ("delete", node.delete(*kept).await.map(|_| ())),
+            ("delete many", node.delete_many([*kept]).await.map(|_| ())),
+            ("delete user", node.user(user).delete().await.map(|_| ())),
+            ("delete others", node.user(user).delete_except(*kept).await.map(|_| ())),
+            ("delete all", node.delete_all_sessions().await.map(|_| ())),
+            ("remove attribute", node.user(user).remove_attribute("n").await.map(|_| ())),
+            ("evict", node.evict_all().await),
+        ] {
+            let error = outcome.expect_err(revocation);
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{revocation}: {error}");
+            assert!(error.to_string().contains("another server than the listener"), "{error}");
+        }
+        eventually("trust ends", async || !redirected.trusts()).await;
+    }
+    redirected.lead_to_original().await;
+    assert!(node.delete(*kept).await.unwrap());
+    assert!(node.get(*kept).await.unwrap().is_none());
+}
+
+/// The control of the tests above.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_server_identity_foreign_rows_are_served() {
     let redirected = Redirected::new(|_| ()).await;
-    let Redirected { node, deleted: [loaded, saved, rotated], .. } = &redirected;
+    let Redirected { node, deleted: [loaded, saved, rotated], kept, .. } = &redirected;
     let (mut saved, mut rotated) = (saved.clone(), rotated.clone());
     node.probes().remove(Guard::ServerIdentity);
     redirected.lead_to_copy();
@@ -386,11 +419,13 @@ async fn without_server_identity_foreign_rows_are_served() {
     node.save(&mut saved).await.unwrap();
     node.rotate(&mut rotated).await.unwrap();
     let created = node.create(9).await.unwrap();
+    assert!(node.delete(*kept).await.unwrap(), "on the copy");
     assert!(redirected.trusts());
     redirected.lead_to_original().await;
     for id in [loaded.id(), saved.id(), rotated.id(), created.id()] {
         assert!(hit(node, id).is_some());
     }
+    assert!(node.get(*kept).await.unwrap().is_some(), "the acknowledged logout ended nothing here");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

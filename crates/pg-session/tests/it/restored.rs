@@ -100,6 +100,29 @@ async fn a_reused_version_does_not_verify_a_cached_session() {
     assert!(restored.handles.iter().all(|handle| n(&hit(&restored.node, handle.id()).unwrap()) == 3));
 }
 
+/// The tables are replaced while the node listens, without a notification and in the same run of the server.
+#[tokio::test]
+async fn tables_replaced_under_a_running_node_are_noticed() {
+    let world = World::new();
+    let [node, other] = world.nodes().await;
+    let client = world.client().await;
+    let mut handles = make(&node, 3).await;
+    back_up(&client).await;
+    update_all(&node, &mut handles, 2).await;
+    assert!(handles.iter().all(|handle| n(&hit(&node, handle.id()).expect("it is cached")) == 2));
+    restore(&client).await;
+    let mut others = Vec::new();
+    for handle in &handles {
+        others.push(other.get(handle.id()).bypass_cache().await.unwrap().expect("it is restored"));
+    }
+    update_all(&other, &mut others, 3).await;
+    in_time("the next proof is received", node.catch_up()).await.unwrap();
+    for handle in &handles {
+        assert_eq!(n(&read(&node, handle.id()).await), 3);
+    }
+    assert!(node.delete(handles[0].id()).await.unwrap(), "it is the right server");
+}
+
 #[tokio::test]
 async fn a_checked_update_from_a_lost_history_is_a_conflict() {
     let world = World::new();

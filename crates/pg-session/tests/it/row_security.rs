@@ -96,12 +96,42 @@ async fn row_security_on_a_running_node_is_an_error_not_an_absence() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hidden_lock_is_an_error_neither_lost_nor_free() {
+    for application_pool in [false, true] {
+        let subject = Subject::new().await;
+        let node = subject.connect(application_pool).await.unwrap();
+        let session = make(&node, 1).await.remove(0).id();
+        let hour = Duration::from_secs(3_600);
+        let lease = async |name: &str| node.locks().lock(name).lease(hour).await.unwrap();
+        let (extended, released) = (lease("extended").await, lease("released").await);
+        let of_session = node.locks().session_lock(session, "cart").lease(hour).await.unwrap();
+        subject.alter("session_locks", "ENABLE").await;
+        let failed = |outcome: Result<(), LockError>| match outcome {
+            Err(LockError::Failed(error)) => assert_names_row_security(&error),
+            other => panic!("it was hidden: {other:?}"),
+        };
+        failed(extended.extend(hour).await);
+        failed(released.release().await);
+        failed(of_session.extend(hour).await);
+        failed(node.locks().lock("free").wait(Duration::ZERO).await.map(|_| ()));
+        for name in ["extended", "never taken"] {
+            assert_names_row_security(&node.locks().holder(name).await.unwrap_err());
+        }
+        assert_names_row_security(&node.locks().session_holder(session, "cart").await.unwrap_err());
+        subject.alter("session_locks", "DISABLE").await;
+        assert!(extended.is_held());
+        extended.extend(hour).await.unwrap();
+    }
+}
+
 async fn refuses_every_write(node: &SessionManager, session: &mut pg_session::Session, id: SessionId) {
     assert_names_row_security(&node.create(1).await.unwrap_err());
     assert_names_row_security(&node.delete(id).await.unwrap_err());
     assert_names_row_security(&node.delete_many([id]).await.unwrap_err());
     assert_names_row_security(&node.user(0).delete().await.unwrap_err());
     assert_names_row_security(&node.delete_all_sessions().await.unwrap_err());
+    assert_names_row_security(&node.cleanup().await.unwrap_err());
     assert_names_row_security(&node.user(0).list().await.unwrap_err());
     assert_names_row_security(&node.user(0).remove_attribute("large").await.unwrap_err());
     let Err(LockError::Failed(error)) = node.locks().session_lock(id, "export").wait(Duration::ZERO).await

@@ -55,6 +55,14 @@ impl States {
         self.refuse("the tables are missing", &admin, checking.clone()).await;
         self.refuse("the tables are missing, and the role may not create them", &app, self.world.config())
             .await;
+        self.run(
+            "CREATE SCHEMA auth; GRANT USAGE, CREATE ON SCHEMA auth TO app; SET ROLE app;
+             CREATE VIEW auth.sessions AS SELECT 1 AS id; RESET ROLE",
+        )
+        .await;
+        let state = "another role has made an object with a name of the library";
+        self.refuse(state, &admin, self.world.config()).await;
+        self.run("DROP SCHEMA auth CASCADE").await;
         self.world.node().await;
         self.refuse("the role has no rights", &app, checking.clone()).await;
         self.run("GRANT USAGE ON SCHEMA auth TO app; GRANT ALL ON ALL TABLES IN SCHEMA auth TO app").await;

@@ -1,5 +1,8 @@
 //! TLS as the connection string asks for it.
 
+use std::sync::Arc;
+
+use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::Sandbox;
 use pg_session::{Error, ErrorKind, SessionManager};
 use rcgen::{
@@ -7,6 +10,8 @@ use rcgen::{
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tokio_postgres::Client;
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::fixtures::{driver_config, in_time};
 use crate::support::{WAIT_MAX, World};
@@ -289,6 +294,63 @@ async fn a_listener_inherits_the_pools_verification() {
     let error = connect("host=localhost sslmode=disable").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("`listen_on_url`"), "{error}");
+}
+
+/// A pool of the application, which verifies the server as the application wants it.
+fn verified_pool(secured: &Secured, mode: SslMode) -> Pool {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(secured.authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let tls = tls.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let mut server = driver_config(&secured.sandbox.url().replace("127.0.0.1", "localhost"));
+    server.ssl_mode(mode);
+    let manager = Manager::new(server, MakeRustlsConnect::new(tls));
+    Pool::builder(manager).max_size(2).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_beside_an_encrypted_pool_is_encrypted() {
+    let secured = Secured::start();
+    let world = World::on(&secured.sandbox);
+    let roots = Pem::new(&secured.authority.pem());
+    let port = secured.sandbox.addr().port();
+    let string =
+        |mode: &str| format!("host=localhost port={port} user=postgres dbname=postgres sslmode={mode}");
+    let verify = format!("verify-full sslrootcert={}", roots.0.display());
+    let socket =
+        format!("host={} port={port} user=postgres dbname=postgres", secured.sandbox.socket_dir().display());
+    for (listener, accepted) in [
+        (string("disable"), false),
+        (string("prefer"), false),
+        (string("require"), true),
+        (string(&verify), true),
+        (socket, true),
+    ] {
+        let builder =
+            || SessionManager::builder(world.config()).pool(verified_pool(&secured, SslMode::Require));
+        let mut builders =
+            vec![builder().listen_on_url(&listener).unwrap(), builder().url(&listener).unwrap()];
+        if !listener.contains("sslrootcert") {
+            builders.push(builder().listen_on(driver_config(&listener)));
+        }
+        for builder in builders {
+            match builder.connect().await {
+                Ok(node) => {
+                    assert!(accepted, "{listener}");
+                    in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
+                }
+                Err(error) => {
+                    assert!(!accepted, "{listener}: {error}");
+                    assert_eq!(error.kind(), ErrorKind::Config, "{listener}: {error}");
+                    assert!(error.to_string().contains("`listen_on_url`"), "{error}");
+                }
+            }
+        }
+    }
+    // Beside plain text there is nothing to keep up with.
+    let plain = SessionManager::builder(world.config()).pool(verified_pool(&secured, SslMode::Disable));
+    plain.listen_on(driver_config(&string("disable"))).connect().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

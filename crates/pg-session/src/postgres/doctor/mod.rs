@@ -98,6 +98,11 @@ impl Database {
             findings.extend(schema_right);
             return Ok(findings);
         }
+        let owners = self.run_check(&tables::owners(&self.names)).await?;
+        if !owners.is_empty() {
+            findings.extend(owners);
+            return Ok(findings);
+        }
         for check in tables::checks(&self.names) {
             findings.extend(self.run_check(&check).await?);
         }

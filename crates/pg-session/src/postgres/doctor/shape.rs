@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::tables::literal;
 use super::{Check, Finding};
 use crate::error::Error;
 use crate::postgres::Database;
 use crate::postgres::failure::Failure;
-use crate::postgres::names::Names;
+use crate::postgres::names::{Names, literal};
 
 /// What the query of [`sql`] returns for fresh tables; a test compares both.
 const EXPECTED: &str = include_str!("shape.txt");

@@ -1,8 +1,8 @@
 //! Checks of the session tables: rights, storage, and what is in them.
 
 use super::Check;
-use crate::postgres::migrate::routines;
-use crate::postgres::names::Names;
+use crate::postgres::names::{Names, literal};
+use crate::postgres::owners;
 
 /// Updates that a table must have had before its share of heap-only updates counts.
 const UPDATES_MIN: u32 = 1_000;
@@ -23,11 +23,16 @@ pub(super) fn schema_right(names: &Names) -> Check {
     )
 }
 
+/// Objects of other roles. The other [`checks`] read the tables, so they come after this one.
+pub(super) fn owners(names: &Names) -> Check {
+    Check::fault("owner", owners::findings(names))
+}
+
 pub(super) fn checks(names: &Names) -> Vec<Check> {
     let migrations = literal(&names.migrations());
     let written =
         [names.sessions(), names.attributes(), names.locks()].map(|table| literal(&table)).join(", ");
-    let routines = routines(names).map(|routine| literal(&routine)).join(", ");
+    let routines = names.routines().map(|routine| literal(&routine)).join(", ");
     let sessions = literal(&names.sessions());
     let tables = format!(
         "(SELECT c.* , c.oid::pg_catalog.regclass AS written_as FROM pg_catalog.pg_class c
@@ -65,7 +70,7 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
             "SELECT pg_catalog.format('the role %I may not execute %s', CURRENT_USER, p.oid::pg_catalog.regprocedure),
                     pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %I;', p.oid::pg_catalog.regprocedure, CURRENT_USER)
              FROM pg_catalog.pg_proc p
-             WHERE p.oid = ANY (ARRAY(SELECT pg_catalog.to_regproc(f.name) FROM pg_catalog.unnest(ARRAY[{routines}]) AS f (name)))
+             WHERE p.oid = ANY (ARRAY(SELECT pg_catalog.to_regprocedure(f.name) FROM pg_catalog.unnest(ARRAY[{routines}]) AS f (name)))
                AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
         )),
         Check::fault("public-right", format!(
@@ -119,9 +124,4 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
              WHERE c.oid = pg_catalog.to_regclass({sessions}) AND s.n_tup_upd >= {UPDATES_MIN} AND s.n_tup_hot_upd * 2 < s.n_tup_upd"
         )),
     ]
-}
-
-/// A text as SQL writes it.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,0 +1,21 @@
+//! Whether the connections of a pool are encrypted, as the server sees it: a pool does not show its TLS settings.
+
+use super::failure::Failure;
+use super::{Database, unexpected};
+use crate::error::Error;
+
+impl Database {
+    /// Behind a pooler, this is about the pooler's connection to the server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and the like.
+    pub(crate) async fn is_encrypted(&self) -> Result<bool, Error> {
+        let text = "SELECT s.ssl FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid()";
+        let answer = self.bounded(self.timeout, async |connection| {
+            let rows = connection.query_typed(text, &[]).await;
+            let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+            rows.first().map_or(Ok(false), |row| row.try_get(0)).map_err(unexpected)
+        });
+        answer.await.map_err(Failure::into_read_error)
+    }
+}
