@@ -160,7 +160,7 @@ impl Attempt {
     }
 }
 
-/// Until nobody reads the answer, or the node goes down.
+/// Ends when the caller is gone, or the node shuts down.
 async fn abandoned(reply: &mut Reply, stop: &CancellationToken) {
     tokio::select! {
         () = reply.closed() => {}

@@ -53,7 +53,7 @@ pub(crate) struct Swept {
     /// Sessions that were alive.
     pub(crate) live: u64,
     /// Deleted ids that no notification of the owner covers.
-    pub(crate) strangers: Vec<SessionId>,
+    pub(crate) other_users: Vec<SessionId>,
     /// Some of those that other transactions have locked.
     pub(crate) remaining: Vec<SessionId>,
     /// The database's clock.
@@ -254,7 +254,7 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
              SELECT pg_catalog.pg_notify('{channel}', {payload}) WHERE {since} IS NULL
          ), notified AS MATERIALIZED ({notified})
          SELECT pg_catalog.count(*) FILTER (WHERE g.live) AS live,
-                pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS strangers,
+                pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS other_users,
                 ARRAY (SELECT r.id FROM remaining r LIMIT {REMAINING_MAX}) AS remaining, {now} AS at,
                 (SELECT pg_catalog.count(*) FROM notified_all) AS notified_all, (SELECT pg_catalog.count(*) FROM notified) AS notified,
                 {visible} AS visible, {server} AS server
@@ -292,11 +292,11 @@ fn swept(rows: &[tokio_postgres::Row]) -> Result<Swept, Failure> {
     same_length(rows, 1)?;
     let row = &rows[0];
     let read = || {
-        let strangers: Option<Vec<Uuid>> = row.try_get("strangers")?;
+        let other_users: Option<Vec<Uuid>> = row.try_get("other_users")?;
         let remaining: Vec<Uuid> = row.try_get("remaining")?;
         Ok::<_, tokio_postgres::Error>(Swept {
             live: row.try_get::<_, i64>("live")?.unsigned_abs(),
-            strangers: strangers.unwrap_or_default().into_iter().map(SessionId::from_uuid).collect(),
+            other_users: other_users.unwrap_or_default().into_iter().map(SessionId::from_uuid).collect(),
             remaining: remaining.into_iter().map(SessionId::from_uuid).collect(),
             at: time(row, "at")?,
             server: ServerId(row.try_get("server")?),

@@ -99,7 +99,7 @@ impl BulkRequest {
         let is_first = self.since.is_none();
         self.since = self.since.or(Some(swept.at));
         self.changed += swept.live;
-        forget_each(&swept.strangers, core).await;
+        forget_each(&swept.other_users, core).await;
         // Those of this statement; a later one reports each.
         if is_first {
             self.forget(core).await;
