@@ -3,7 +3,7 @@
 //! B is a copy of A. Both have the session's row, and their histories diverge. The pool and the listener may lead to
 //! different servers. A proof goes through the pool and comes back only from the listener's server.
 //!
-//! A restore into a running server replaces the tables and notifies nobody. Then the server has another identity.
+//! A restore into a running server replaces the tables and notifies no node. Then the server has another identity.
 //!
 //! This is a model of its own: the searches of the other one would multiply with it. Time is left out. Trust does not
 //! lapse here, so what is shown holds for any trust window.

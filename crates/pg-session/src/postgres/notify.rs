@@ -64,7 +64,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    /// Tells every node to drop sessions from memory; nothing in the tables changes. Returns the server that has told them.
+    /// Tells every node to drop sessions from memory; nothing in the tables changes. Returns the server that has notified them.
     pub(crate) async fn notify_drop(&self, scope: Scope) -> Result<ServerId, Failure> {
         let rows = self.call(&self.texts.notify, &[&[drop_payload(scope)].as_slice()]).rows().await?;
         let row = rows.first().ok_or_else(|| unexpected("no row for a notification"))?;

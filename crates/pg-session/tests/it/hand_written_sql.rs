@@ -302,7 +302,7 @@ async fn deleted_lock_is_free_and_wakes_its_waiters() {
             assert!(next.fence() > held.fence(), "the fence grows although the row was deleted");
             next.release().await.unwrap();
             operator.execute("DELETE FROM session_locks", &[]).await.unwrap();
-            assert_eq!(observer.notified().await, released, "by the release; nobody waits for a free lock");
+            assert_eq!(observer.notified().await, released, "by the release; no node waits for a free lock");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! node                            caches v2                            must not serve n = 2
 //! ```
 //!
-//! Nobody is notified of the restore, and the server runs on.
+//! No node is notified of the restore, and the server runs on.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
