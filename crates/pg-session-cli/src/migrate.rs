@@ -16,7 +16,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// The server, as postgres://user:password@host:5432/database.
-    #[arg(long, value_name = "URL", required_unless_present = "print")]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["print", "definer"])]
     database_url: Option<String>,
     /// The schema that holds the tables; created if it is missing.
     #[arg(long, default_value = "public")]
@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// Print the SQL for an empty database, and connect to nothing.
     #[arg(long)]
     print: bool,
+    /// Print the SQL of a function for roles that may end a user's sessions and do nothing else, and connect to nothing.
+    #[arg(long, conflicts_with = "print")]
+    definer: bool,
 }
 
 /// Carries the command out; what went wrong is said on stderr.
@@ -42,6 +45,9 @@ async fn migrate(options: Options) -> Result<String, Why> {
     let mut config = Config::default();
     config.schema = options.schema;
     config.table_prefix = options.prefix;
+    if options.definer {
+        return Ok(Migrations::definer_sql(&config)?);
+    }
     // Without `--print`, clap has seen to it that there is a URL.
     let url = match options.database_url {
         Some(url) if !options.print => url,

@@ -6,8 +6,8 @@
 -- The limits of a session's row are domains, not CHECK constraints of the table. PostgreSQL reads and plans the
 -- constraints of a table again in each statement that writes a row. It prepares those of a domain once a connection.
 
-CREATE DOMAIN "{schema}"."{prefix}session_end" AS timestamptz
-    CONSTRAINT "{prefix}session_end_check"
+CREATE DOMAIN "{schema}"."{prefix}session_expiry" AS timestamptz
+    CONSTRAINT "{prefix}session_expiry_check"
         CHECK (VALUE > '1970-01-01 00:00:00+00' AND VALUE < '2200-01-01 00:00:00+00');
 CREATE DOMAIN "{schema}"."{prefix}session_packed" AS text
     CONSTRAINT "{prefix}session_packed_check" CHECK (pg_catalog.octet_length(VALUE) <= 2048);
@@ -33,7 +33,7 @@ CREATE TABLE "{schema}"."{prefix}sessions" (
     created_at       timestamptz NOT NULL,
     updated_at       timestamptz NOT NULL,
     last_accessed_at timestamptz NOT NULL,
-    expires_at       "{schema}"."{prefix}session_end" NOT NULL,
+    expires_at       "{schema}"."{prefix}session_expiry" NOT NULL,
     rotated_to       uuid,
     attributes       "{schema}"."{prefix}session_packed" NOT NULL DEFAULT '{}',
     has_overflow          boolean     NOT NULL DEFAULT true,
@@ -191,7 +191,7 @@ BEGIN
     END IF;
     RAISE EXCEPTION '% of table % is not allowed: the nodes would serve other sessions than the table holds', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'PS001',
-        HINT = 'Use the library. To restore a backup, run SET pg_session.direct_writes = ''on'' first.';
+        HINT = 'Use session_create and session_set, or the library. To restore a backup, run SET pg_session.direct_writes = ''on'' first.';
 END
 $pg_session$;
 
@@ -590,7 +590,7 @@ BEGIN
                 "{schema}"."{prefix}session_check_update"(), "{schema}"."{prefix}session_locks_wake"(),
                 {routines} FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
-            REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_end", "{schema}"."{prefix}session_packed"
+            REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_expiry", "{schema}"."{prefix}session_packed"
                 FROM $revoke$, grantee);
     END LOOP;
 END

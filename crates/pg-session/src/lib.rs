@@ -111,6 +111,7 @@
 //! [examples]: https://github.com/pg-session/pg-session/tree/main/crates/pg-session/examples
 
 // Floor 0, pure: no I/O, no async.
+mod cause;
 mod clock;
 mod config;
 mod error;
@@ -158,6 +159,33 @@ pub use signing::{
 };
 pub use version::Version;
 pub use writer::WriteStats;
+
+/// Statements that end sessions inside the application's own transaction, for any driver: SQL text and parameters.
+///
+/// The sessions end with the COMMIT: all nodes are notified, also the one that commits. After a ROLLBACK nothing has
+/// happened. To see the change on this node at once, await [`SessionManager::catch_up`] after the COMMIT.
+///
+/// The transaction must be `READ COMMITTED`, PostgreSQL's default. It holds locks of the sessions until it ends. The page
+/// [SQL] has the rights and the functions.
+///
+/// ```
+/// use pg_session::{Config, UserId, sql};
+///
+/// # fn main() -> Result<(), pg_session::Error> {
+/// let others = sql::end_user(UserId::from(42)).cause(sql::Cause::Credential);
+/// let statement = others.statement(&Config::default())?;
+/// // With tokio-postgres: transaction.query_typed or execute(statement.text(), …)
+/// assert_eq!(statement.parameters()[0].as_deref(), Some("70677365-7373-8000-8000-00000000002a"));
+/// # Ok(()) }
+/// ```
+///
+/// [SQL]: https://github.com/pg-session/pg-session/blob/main/docs/sql.md
+pub mod sql {
+    pub use crate::cause::Cause;
+    pub use crate::postgres::contract::{
+        EndSessions, EndUserSessions, Statement, end, end_all, end_group, end_user,
+    };
+}
 
 /// What the library's own tests reach into. **Not part of the API**: no promise of stability.
 #[cfg(feature = "testing")]

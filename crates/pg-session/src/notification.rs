@@ -5,6 +5,7 @@
 //! 1d<id>,<id>…                       these sessions are gone
 //! 1u<id>  1g<id>                     drop every session of this user, of this group
 //! 1a                                 drop every session
+//! 1c<letter>s<id>                    why SQL of another client has ended a session; likewise u<id>, g<id> and a
 //! 1l<digest>                         this lock was released
 //! 1p<number>.<server>                a node's proof that its listener receives what its pool commits
 //! ```
@@ -19,6 +20,7 @@
 
 use uuid::Uuid;
 
+use crate::cause::Cause;
 use crate::id::{Scope, SessionId};
 use crate::version::Version;
 
@@ -40,10 +42,19 @@ pub(crate) enum Notification {
     Changed(Vec<(SessionId, Version)>),
     Deleted(Vec<SessionId>),
     Drop(Scope),
+    /// Why another client has ended a session, or those of a scope. Other notifications name what has ended.
+    Cause(Cause, EndedBy),
     /// A lock was released.
     Released(LockTopic),
     /// The number that a node sent through its pool, and the server that sent it.
     Proof(Uuid, ServerId),
+}
+
+/// What a client named to end it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EndedBy {
+    Session(SessionId),
+    Scope(Scope),
 }
 
 /// The lock whose waiters wake: a digest of its identity.
@@ -119,12 +130,10 @@ impl Notification {
             'd' => {
                 list(rest, DELETED_ENTRIES_MAX, |id| Ok(SessionId::from_uuid(uuid(id)?))).map(Self::Deleted)
             }
-            'u' => Ok(Self::Drop(Scope::User(uuid(rest)?.into()))),
-            'g' => Ok(Self::Drop(Scope::Group(uuid(rest)?.into()))),
             'l' => Ok(Self::Released(LockTopic(uuid(rest)?))),
             'p' => proof(rest),
-            'a' if rest.is_empty() => Ok(Self::Drop(Scope::All)),
-            _ => Err(Malformed),
+            'c' => cause(rest),
+            _ => scope(kind, rest).map(Self::Drop),
         }
     }
 }
@@ -151,6 +160,28 @@ fn changed(entry: &str) -> Result<(SessionId, Version), Malformed> {
     }
     let version = version.parse().map_err(|_| Malformed)?;
     Ok((SessionId::from_uuid(uuid(id)?), Version::new(version)))
+}
+
+fn scope(kind: char, rest: &str) -> Result<Scope, Malformed> {
+    match kind {
+        'u' => Ok(Scope::User(uuid(rest)?.into())),
+        'g' => Ok(Scope::Group(uuid(rest)?.into())),
+        'a' if rest.is_empty() => Ok(Scope::All),
+        _ => Err(Malformed),
+    }
+}
+
+fn cause(rest: &str) -> Result<Notification, Malformed> {
+    let mut chars = rest.chars();
+    let (letter, kind) = chars.next().zip(chars.next()).ok_or(Malformed)?;
+    if !letter.is_ascii_lowercase() {
+        return Err(Malformed);
+    }
+    let ended = match kind {
+        's' => EndedBy::Session(SessionId::from_uuid(uuid(chars.as_str())?)),
+        _ => EndedBy::Scope(scope(kind, chars.as_str())?),
+    };
+    Ok(Notification::Cause(Cause::from_letter(letter), ended))
 }
 
 fn proof(rest: &str) -> Result<Notification, Malformed> {
@@ -189,6 +220,14 @@ mod tests {
         for scope in [Scope::User(a.expose().into()), Scope::Group(a.expose().into()), Scope::All] {
             assert_eq!(Notification::parse(&drop_payload(scope)), Ok(Notification::Drop(scope)));
         }
+        for (payload, cause, ended) in [
+            (format!("1cls{x}"), Cause::Logout, EndedBy::Session(a)),
+            (format!("1ccu{x}"), Cause::Credential, EndedBy::Scope(Scope::User(a.expose().into()))),
+            (format!("1cag{x}"), Cause::Admin, EndedBy::Scope(Scope::Group(a.expose().into()))),
+            ("1cza".to_owned(), Cause::Unknown, EndedBy::Scope(Scope::All)),
+        ] {
+            assert_eq!(Notification::parse(&payload), Ok(Notification::Cause(cause, ended)));
+        }
         let topic = LockTopic(a.expose());
         assert_eq!(Notification::parse(&released_payload(topic)), Ok(Notification::Released(topic)));
         let number = b.expose();
@@ -218,6 +257,11 @@ mod tests {
             "1u",
             "1l",
             "1a ",
+            "1c",
+            "1cs",
+            "1csa ",
+            "1cAa",
+            "1csx",
             "1x",
             "x",
             "1s,",
@@ -233,6 +277,8 @@ mod tests {
             &format!("1s{id}.99999999999999999999"),
             &format!("1d{}", id.to_uppercase()),
             &format!("1u{{{id}}}"),
+            &format!("1cs{id}"),
+            &format!("1css{id},"),
             &format!("1l{id},{id}"),
             &format!("1p{id}"),
             &format!("1p{id}."),

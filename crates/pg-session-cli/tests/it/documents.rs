@@ -110,6 +110,21 @@ async fn the_pages_on_settings_and_operations_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_on_sql_ends_the_other_sessions() {
+    let sessions = applied().await;
+    let current = sessions.create(91).await.expect("a session").id();
+    let other = sessions.create(91).await.expect("a session").id();
+    let (mut client, connection) = tokio_postgres::connect(url(""), NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    client.batch_execute("CREATE TABLE accounts (id int8, password text)").await.expect("a table");
+    let ended = blocks::sql_1::change_password(&mut client, &Config::default(), 91, current).await;
+    assert_eq!(ended.expect("it runs"), 1);
+    sessions.catch_up().await.expect("the database answers");
+    assert!(sessions.get(other).await.expect("a read").is_none());
+    assert!(sessions.get(current).await.expect("a read").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_sql_block_of_the_documents_runs() {
     let sandbox = Sandbox::start().expect("PostgreSQL starts");
     let mut config = Config::default();
@@ -118,7 +133,7 @@ async fn every_sql_block_of_the_documents_runs() {
     let (client, connection) = tokio_postgres::connect(&sandbox.url(), NoTls).await.expect("a connection");
     tokio::spawn(connection);
     client.batch_execute("CREATE ROLE app LOGIN").await.expect("a role");
-    for page in ["SECURITY.md", "docs/operations.md", "docs/security.md"] {
+    for page in ["SECURITY.md", "docs/operations.md", "docs/security.md", "docs/sql.md"] {
         assert!(SQL.iter().any(|(name, ..)| *name == page), "{page} has SQL");
     }
     for (_, place, statement) in SQL {

@@ -13,7 +13,7 @@ async fn migrating_creates_the_tables_once() {
         let end = Program::start(&args).finish();
         assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
         assert!(end.out.contains("are up to date"), "{end:?}");
-        assert_eq!(world.count(TABLES, "made by \"migrate\"").await, 4);
+        assert_eq!(world.count(TABLES, "made by \"migrate\"").await, 5);
     }
 }
 
@@ -23,9 +23,25 @@ async fn the_printed_sql_makes_what_migrating_makes() {
     let end = Program::start(&["migrate", "--print", "--schema", "printed"]).finish();
     assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
     world.client.batch_execute(&end.out).await.expect("the SQL is accepted");
-    assert_eq!(world.count(TABLES, "printed").await, 4);
+    assert_eq!(world.count(TABLES, "printed").await, 5);
     let end = Program::start(&["migrate", "--database-url", &world.url, "--schema", "printed"]).finish();
     assert_eq!(end.code, Some(0), "the library takes the tables for its own: {end:?}");
+}
+
+#[tokio::test]
+async fn the_printed_definer_function_ends_a_users_sessions() {
+    let world = World::new("definer").await;
+    for option in ["--print", "--definer"] {
+        let end = Program::start(&["migrate", option, "--schema", "it's", "--prefix", "web_"]).finish();
+        assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
+        world.client.batch_execute(&end.out).await.expect("the SQL is accepted");
+    }
+    let ended = r#"
+        WITH made AS (SELECT "it's"."web_session_create"("it's"."web_session_user_of"($1::text)) AS id)
+        SELECT count(*) FROM made"#;
+    assert_eq!(world.count(ended, "ann").await, 1);
+    let ended = r#"SELECT "it's"."web_revoke_user_sessions"("it's"."web_session_user_of"($1::text))"#;
+    assert_eq!(world.count(ended, "ann").await, 1);
 }
 
 #[test]

@@ -144,6 +144,7 @@ impl InvalidationTask {
                 // Frees the memory.
                 self.resync.notify_one();
             }
+            Notification::Cause(cause, ended) => debug!(%cause, ?ended, "another client has ended sessions"),
             Notification::Released(wake) => self.waiters.wake(wake),
             Notification::Proof(number, server) => self.prover.received(number, server),
         }

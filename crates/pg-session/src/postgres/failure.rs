@@ -199,7 +199,7 @@ pub(super) const ROW_SECURITY: &str = "row-level security is active on the sessi
      sessions; run: ALTER TABLE ... DISABLE ROW LEVEL SECURITY for each of them, or ALTER ROLE <role> BYPASSRLS";
 
 /// An object of the library belongs to a role that is not trusted; see `owners`.
-const FOREIGN_OBJECT: &str = "PS002";
+const FOREIGN_OBJECT: &str = "PS008";
 
 /// The unknown setting that `ON_PRIMARY` asks for on a standby or a read-only server.
 pub(super) const READ_ONLY_MARK: &str = "pg_session.server_is_read_only";

@@ -15,8 +15,12 @@ use crate::error::{Error, ErrorKind};
 use crate::retry::MIGRATION_TRIES_MAX;
 
 /// The numbered migrations; never edit one that was published.
-const MIGRATIONS: [(i32, &str, &str); 1] =
-    [(1, "initial", include_str!("../../migrations/0001_initial.sql"))];
+const MIGRATIONS: [(i32, &str, &str); 1] = [(1, "initial", INITIAL)];
+const INITIAL: &str = concat!(
+    include_str!("../../migrations/0001_initial.sql"),
+    "\n",
+    include_str!("../../migrations/0001_contract.sql")
+);
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// Nodes that start together wait for each other here.
@@ -54,6 +58,18 @@ impl Migrations {
             text.push_str(&format!("\n{}\n{};\n", names.fill(template), record(&names, version, name)));
         }
         Ok(text)
+    }
+}
+
+impl Migrations {
+    /// SQL that makes one more function, `revoke_user_sessions`, for roles that may end the sessions of a user and do
+    /// nothing else. It is no part of the migrations; run it as the owner of the tables. `pg-session migrate --definer`
+    /// prints it, too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
+    pub fn definer_sql(config: &Config) -> Result<String, Error> {
+        Ok(Names::new(config)?.fill(include_str!("../../migrations/definer.sql")))
     }
 }
 
@@ -101,7 +117,8 @@ impl Database {
             known = self.known_version().await?;
         }
         self.check_version(known)?;
-        self.check_rights().await
+        self.check_rights().await?;
+        self.publish_settings().await
     }
 
     /// The version of the tables. `None` if there is no record of it. Nothing is read before its owner is known.
@@ -231,8 +248,8 @@ impl Database {
     }
 
     /// The tables that a node writes.
-    fn tables(&self) -> [String; 3] {
-        [self.names.sessions(), self.names.attributes(), self.names.locks()]
+    fn tables(&self) -> [String; 4] {
+        [self.names.sessions(), self.names.attributes(), self.names.locks(), self.names.settings()]
     }
 
     /// The least that a node needs, as statements to run.
@@ -316,7 +333,7 @@ impl Database {
     }
 }
 
-async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {
+pub(super) async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {
     connection.batch_execute(script).await.map_err(|error| Failure::of_statement(&error))
 }
 

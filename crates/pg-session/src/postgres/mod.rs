@@ -19,8 +19,10 @@
 //! | `clean_expired` `clean_idle` `clean_attributes` | `clean.rs` | one node at a time, small batches |
 //! | `notify_drop` `notify_changed` `notify_proof` | `notify.rs` | changes no row |
 //! | `acquire_lock` `renew_lock` `release_lock` `lock_holder` | `lock.rs` | a fence never decreases (I8) |
-//! | `prepare_tables` | `migrate.rs` | applies or checks the migrations |
+//! | `prepare_tables` | `migrate.rs` `settings.rs` | applies or checks the migrations, publishes the settings |
 //! | `learn_clock` `close` | here | |
+//!
+//! `contract.rs` makes statements for the application's own transactions.
 //!
 //! [`Call`](call::Call) sends each of them; `failure.rs` says what a failure means.
 
@@ -30,6 +32,7 @@ pub(crate) mod clean;
 pub(crate) mod connect_options;
 pub(crate) mod connection;
 mod connection_string;
+pub(crate) mod contract;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod direct;
@@ -54,6 +57,7 @@ mod remove_attribute;
 pub(crate) mod rotate;
 pub(crate) mod row_locks;
 mod search_path;
+mod settings;
 mod successor;
 pub(crate) mod sweep;
 mod tls;
@@ -150,6 +154,7 @@ struct Texts {
     notify: Sql,
     prove: Sql,
     locks: lock::Texts,
+    settings: settings::Texts,
     clock: Sql,
 }
 
@@ -356,6 +361,7 @@ impl Database {
             notify: notify::sql(&dialect),
             prove: notify::prove_sql(&dialect),
             locks: lock::texts(&dialect),
+            settings: settings::Texts::new(&dialect),
             clock: Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] },
         };
         let (pool, owns_pool, tls) = match pool {

@@ -99,6 +99,20 @@ impl Names {
         self.table("session_locks")
     }
 
+    pub(crate) fn settings(&self) -> String {
+        self.table("session_settings")
+    }
+
+    /// A function of the SQL contract.
+    pub(super) fn function(&self, name: &str) -> String {
+        self.table(name)
+    }
+
+    /// The view for dashboards.
+    pub(super) fn overview(&self) -> String {
+        self.table("session_overview")
+    }
+
     pub(crate) fn migrations(&self) -> String {
         self.table("session_migrations")
     }

@@ -15,8 +15,9 @@ use super::unexpected;
 use crate::error::{Error, ErrorKind};
 
 /// The names that the migrations give to tables, then those of their indexes, without the prefix.
-const TABLES: [&str; 4] = ["sessions", "session_attributes", "session_locks", "session_migrations"];
-const INDEXES: [&str; 10] = [
+const TABLES: [&str; 5] =
+    ["sessions", "session_attributes", "session_locks", "session_settings", "session_migrations"];
+const INDEXES: [&str; 11] = [
     "sessions_pkey",
     "sessions_user_id_idx",
     "sessions_group_id_idx",
@@ -26,9 +27,10 @@ const INDEXES: [&str; 10] = [
     "session_attributes_expires_at_idx",
     "session_locks_pkey",
     "session_locks_session_id_idx",
+    "session_settings_pkey",
     "session_migrations_pkey",
 ];
-const DOMAINS: [&str; 2] = ["session_end", "session_packed"];
+const DOMAINS: [&str; 2] = ["session_expiry", "session_packed"];
 
 /// The catalogs whose objects have an owner and can hold code, with the columns of the owners.
 const OWNED: [(&str, &str); 5] = [
@@ -78,7 +80,7 @@ DECLARE
     planted record;
 BEGIN
     FOR planted IN {} SELECT f.fault, f.fix FROM fault f ORDER BY f.rank, f.fault LOOP
-        RAISE EXCEPTION USING ERRCODE = 'PS002', MESSAGE = pg_catalog.concat(planted.fault, '; ', planted.fix);
+        RAISE EXCEPTION USING ERRCODE = 'PS008', MESSAGE = pg_catalog.concat(planted.fault, '; ', planted.fix);
     END LOOP;
 END
 $pg_session$",

@@ -278,9 +278,9 @@ async fn the_tables_refuse_keys_and_values_beyond_every_limit() {
     for (change, constraint) in [
         (format!("attributes = '{row_over}'"), Some("session_packed_check")),
         (format!("attributes = '{row_max}'"), None),
-        ("expires_at = '1970-01-01 00:00:00+00'".to_owned(), Some("session_end_check")),
-        ("expires_at = 'infinity'".to_owned(), Some("session_end_check")),
-        ("expires_at = '2200-01-01 00:00:00+00'".to_owned(), Some("session_end_check")),
+        ("expires_at = '1970-01-01 00:00:00+00'".to_owned(), Some("session_expiry_check")),
+        ("expires_at = 'infinity'".to_owned(), Some("session_expiry_check")),
+        ("expires_at = '2200-01-01 00:00:00+00'".to_owned(), Some("session_expiry_check")),
         (format!("expires_at = '{begins}'"), None),
     ] {
         let outcome = observer.execute(&format!("UPDATE sessions SET {change}"), &[]).await;

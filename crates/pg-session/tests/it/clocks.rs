@@ -61,7 +61,7 @@ impl Clocks {
     /// a statement, and here they get another clock.
     async fn replace_clock_of_routines(&self) {
         let text = "SELECT pg_get_functiondef(p.oid) FROM pg_proc p
-                    WHERE p.pronamespace = current_schema()::regnamespace AND p.proname LIKE 'session_%'";
+                    WHERE p.pronamespace = current_schema()::regnamespace AND p.proname ~ '^session_(make_room|update)'";
         let mut count = 0;
         for row in self.client.query(text, &[]).await.expect("the migration has made them") {
             let definition: String = row.get(0);

@@ -23,7 +23,7 @@ const TYPES: [&str; 10] = [
     "float8",
     "timestamptz",
     "interval",
-    "{schema}.session_end",
+    "{schema}.session_expiry",
     "{schema}.session_packed",
 ];
 const ARRAYS: [&str; 5] = ["uuid[]", "int8[]", "text[]", "timestamptz[]", "bool[]"];
@@ -93,7 +93,7 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
     let (schema, role) = (&world.schema, format!("hostile_{}", world.schema));
     let setup = format!(
         "CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}; GRANT USAGE ON SCHEMA {schema} TO {role};
-         GRANT USAGE ON DOMAIN {schema}.session_end, {schema}.session_packed TO {role};
+         GRANT USAGE ON DOMAIN {schema}.session_expiry, {schema}.session_packed TO {role};
          SET ROLE {role}; {}; RESET ROLE;",
         planted(schema)
     );
@@ -107,7 +107,7 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
         "SELECT 2::int8 * interval '1 second'".to_owned(),
         "SELECT '1'::text || 2::int8".to_owned(),
         format!(
-            "SELECT expires_at > now() FROM {schema}.sessions UNION ALL SELECT now()::{schema}.session_end > now()"
+            "SELECT expires_at > now() FROM {schema}.sessions UNION ALL SELECT now()::{schema}.session_expiry > now()"
         ),
     ] {
         let error = admin.query(&text, &[]).await.unwrap_err();
@@ -128,10 +128,41 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
          CREATE FUNCTION {schema}.session_make_room(uuid[], text, int4, boolean, interval)
              RETURNS TABLE (user_id uuid, admitted boolean, evicted uuid[]) LANGUAGE plpgsql AS
              $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
+         CREATE FUNCTION {schema}.session_end_rows(uuid, text, text, uuid, text, text)
+             RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
+         CREATE FUNCTION {schema}.session_write(uuid, text, text, text)
+             RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
+         CREATE FUNCTION {schema}.session_scope(char, text, uuid)
+             RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
          RESET ROLE"
     );
     admin.batch_execute(&overload).await.unwrap();
     surface(&a, &b).await;
+    contract(&admin, schema).await;
+}
+
+/// Every function of the SQL contract, by a client that names its schema.
+async fn contract(client: &tokio_postgres::Client, schema: &str) {
+    client.batch_execute("SET search_path TO public").await.unwrap();
+    let large = "x".repeat(600);
+    for text in [
+        "SET pg_session.direct_writes = ''",
+        "SELECT pg_catalog.set_config('test.id', {s}.session_create({s}.session_user_of('ann'::text), '{\"a\": 1}')::text, false)",
+        "SELECT {s}.session_set(pg_catalog.current_setting('test.id')::uuid, 'b', '\"{large}\"', '2100-01-01')",
+        "SELECT {s}.session_remove(pg_catalog.current_setting('test.id')::uuid, 'a')",
+        "SELECT {s}.session_get(pg_catalog.current_setting('test.id')::uuid)",
+        "SELECT {s}.session_list({s}.session_user_of(7::bigint))",
+        "SELECT {s}.session_alive(pg_catalog.current_setting('test.id')::uuid)",
+        "SELECT {s}.session_touch(pg_catalog.current_setting('test.id')::uuid)",
+        "SELECT * FROM {s}.session_overview",
+        "SELECT {s}.session_end(pg_catalog.current_setting('test.id')::uuid)",
+        "SELECT {s}.session_end_user({s}.session_user_of('ann'::text))",
+        "SELECT {s}.session_end_group({s}.session_user_of('ann'::text))",
+        "SELECT {s}.session_end_all()",
+    ] {
+        let text = text.replace("{s}", schema).replace("{large}", &large);
+        client.batch_execute(&text).await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    }
 }
 
 /// Every statement of the library, with attributes inline, large and expiring.

@@ -10,6 +10,7 @@
 mod captured_logs;
 mod clocks;
 mod fixtures;
+mod observer;
 mod support;
 mod tables;
 
@@ -55,6 +56,7 @@ mod mass_delete;
 mod migrations;
 mod model;
 mod no_notify;
+mod other_languages;
 mod outcomes;
 mod placement;
 mod plans;
@@ -80,6 +82,7 @@ mod shutdown;
 mod silent_loss;
 mod single_flight;
 mod smoke;
+mod sql_contract;
 mod standby;
 mod state_errors;
 mod statement_modes;

@@ -111,9 +111,9 @@ async fn objects_planted_before_the_first_start_are_refused() {
         ),
         ("CREATE TYPE sessions AS ENUM ()", "type {schema}.sessions", "DROP TYPE sessions"),
         (
-            "CREATE DOMAIN session_end AS timestamptz CHECK (evil(VALUE))",
-            "type {schema}.session_end",
-            "DROP DOMAIN session_end",
+            "CREATE DOMAIN session_expiry AS timestamptz CHECK (evil(VALUE))",
+            "type {schema}.session_expiry",
+            "DROP DOMAIN session_expiry",
         ),
         (
             "CREATE FUNCTION sessions_follow() RETURNS trigger {code}",
@@ -139,7 +139,7 @@ async fn objects_planted_before_the_first_start_are_refused() {
     let refused =
         planted.world.client().await.batch_execute(&format!("BEGIN; {sql} COMMIT")).await.unwrap_err();
     let refused = refused.as_db_error().unwrap();
-    assert_eq!(refused.code().code(), "PS002", "{refused}");
+    assert_eq!(refused.code().code(), "PS008", "{refused}");
     assert!(refused.message().contains("session_migrations belongs to the role"), "{refused}");
     planted.run_as_role("DROP VIEW session_migrations").await;
     planted.connect(Migrations::Apply).await.expect("nothing is planted");
@@ -186,9 +186,9 @@ async fn foreign_code_behind_the_tables_is_refused() {
             "ALTER TABLE session_locks DROP CONSTRAINT c",
         ),
         (
-            "ALTER DOMAIN session_end ADD CONSTRAINT c CHECK (evil(VALUE)) NOT VALID",
+            "ALTER DOMAIN session_expiry ADD CONSTRAINT c CHECK (evil(VALUE)) NOT VALID",
             "function {schema}.evil(",
-            "ALTER DOMAIN session_end DROP CONSTRAINT c",
+            "ALTER DOMAIN session_expiry DROP CONSTRAINT c",
         ),
         (
             "CREATE INDEX i ON sessions ((evil(group_id)))",

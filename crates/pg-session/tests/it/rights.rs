@@ -8,6 +8,7 @@ use pg_session::{ErrorKind, Migrations, SessionManager, UserId};
 use crate::support::World;
 
 const SECURITY: &str = include_str!("../../../../SECURITY.md");
+const SQL: &str = include_str!("../../../../docs/sql.md");
 const OPERATIONS: &str = include_str!("../../../../docs/operations.md");
 
 /// A role of its own for each test, for roles are not kept in a schema.
@@ -57,6 +58,21 @@ async fn the_rights_in_the_security_policy_are_enough() {
 #[tokio::test]
 async fn the_rights_in_the_operations_page_are_enough() {
     do_everything_with_the_rights_in(OPERATIONS).await;
+}
+
+#[tokio::test]
+async fn the_rights_in_the_page_on_sql_are_enough() {
+    let role = Role::new().await;
+    let (client, name) = (role.world.operator().await, &role.name);
+    client.batch_execute(&role.grants_in(SQL).concat()).await.unwrap();
+    client.batch_execute(&format!("SET ROLE {name}")).await.unwrap();
+    let examples = SQL.split("```sql").skip(1).filter_map(|rest| rest.split("```").next());
+    let examples: Vec<&str> =
+        examples.filter(|block| block.contains("session_create") || block.contains("example.id")).collect();
+    assert_eq!(examples.len(), 4);
+    for example in examples {
+        client.batch_execute(example).await.unwrap_or_else(|error| panic!("{example}: {error:?}"));
+    }
 }
 
 /// All blocks but the grants, in the order of the page, as the owner of the tables.

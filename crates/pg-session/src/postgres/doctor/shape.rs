@@ -52,9 +52,16 @@ impl Database {
 
 /// Rows `(object, detail)`, without the names of schema and prefix.
 fn sql(names: &Names) -> String {
-    let tables = [names.sessions(), names.attributes(), names.locks(), names.migrations()]
-        .map(|table| format!("pg_catalog.to_regclass({})", literal(&table)))
-        .join(", ");
+    let tables = [
+        names.sessions(),
+        names.attributes(),
+        names.locks(),
+        names.settings(),
+        names.overview(),
+        names.migrations(),
+    ]
+    .map(|table| format!("pg_catalog.to_regclass({})", literal(&table)))
+    .join(", ");
     let prefix = literal(&names.plain_prefix());
     let without_prefix =
         |name: &str| format!("pg_catalog.substr({name}::pg_catalog.text, pg_catalog.length({prefix}) + 1)");

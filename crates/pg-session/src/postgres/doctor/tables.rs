@@ -30,8 +30,9 @@ pub(super) fn owners(names: &Names) -> Check {
 
 pub(super) fn checks(names: &Names) -> Vec<Check> {
     let migrations = literal(&names.migrations());
-    let written =
-        [names.sessions(), names.attributes(), names.locks()].map(|table| literal(&table)).join(", ");
+    let written = [names.sessions(), names.attributes(), names.locks(), names.settings()]
+        .map(|table| literal(&table))
+        .join(", ");
     let routines = names.routines().map(|routine| literal(&routine)).join(", ");
     let sessions = literal(&names.sessions());
     let tables = format!(

@@ -1,0 +1,26 @@
+-- For roles that may end the sessions of a user, and do nothing else. The function runs with the rights of its owner, who
+-- must own the session tables or have the application's rights. It is no part of the migrations.
+--
+-- Then: GRANT USAGE ON SCHEMA "{schema}" TO support;
+--       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_user_sessions" TO support;
+BEGIN;
+CREATE OR REPLACE FUNCTION "{schema}"."{prefix}revoke_user_sessions"(
+    user_id uuid, except_id uuid DEFAULT NULL, cause text DEFAULT 'admin'
+) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pg_session$
+    SELECT "{schema}"."{prefix}session_end_user"($1, $2, $3)
+$pg_session$;
+DO $pg_session$
+DECLARE
+    visitor text;
+BEGIN
+    FOR visitor IN SELECT 'PUBLIC' UNION ALL
+                   SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
+                   WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND r.rolname <> CURRENT_USER
+    LOOP
+        EXECUTE pg_catalog.concat(
+            $revoke$REVOKE ALL ON FUNCTION "{schema}"."{prefix}revoke_user_sessions" FROM $revoke$, visitor);
+    END LOOP;
+END
+$pg_session$;
+COMMIT;

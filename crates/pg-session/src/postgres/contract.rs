@@ -1,0 +1,181 @@
+//! Calls of the SQL contract's functions, for the application's own transactions.
+
+use std::fmt;
+
+use super::names::Names;
+use crate::cause::Cause;
+use crate::config::Config;
+use crate::error::Error;
+use crate::id::{GroupId, SessionId, UserId};
+
+/// Ends one session, named by any of its ids. The statement returns whether it was alive, as `boolean`.
+pub fn end(session: SessionId) -> EndSessions {
+    EndSessions { function: "session_end", id: Some(session.expose().to_string()), cause: Cause::Sql }
+}
+
+/// Ends the sessions of a user. The statement returns how many were alive, as `bigint`.
+pub fn end_user(user: impl Into<UserId>) -> EndUserSessions {
+    EndUserSessions { user: user.into(), except: None, cause: Cause::Sql }
+}
+
+/// Ends the sessions of a group. The statement returns how many were alive, as `bigint`.
+pub fn end_group(group: impl Into<GroupId>) -> EndSessions {
+    let id = Some(group.into().as_uuid().to_string());
+    EndSessions { function: "session_end_group", id, cause: Cause::Sql }
+}
+
+/// Ends all sessions. The statement returns how many were alive, as `bigint`.
+pub fn end_all() -> EndSessions {
+    EndSessions { function: "session_end_all", id: None, cause: Cause::Sql }
+}
+
+/// Ends a session, those of a group, or all; made by [`end`], [`end_group`] and [`end_all`].
+#[derive(Clone)]
+#[must_use = "it is a description: the application sends its statement"]
+pub struct EndSessions {
+    function: &'static str,
+    id: Option<String>,
+    cause: Cause,
+}
+
+impl EndSessions {
+    /// Why they end. Default [`Cause::Sql`].
+    pub fn cause(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
+    }
+
+    /// The statement, for the tables of this configuration (`schema` and `table_prefix`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for names that PostgreSQL cannot hold.
+    pub fn statement(self, config: &Config) -> Result<Statement, Error> {
+        let id = self.id.map(|id| (Some(id), UUID));
+        let cause = (Some(self.cause.name().to_owned()), TEXT);
+        Statement::new(config, self.function, id.into_iter().chain([cause]))
+    }
+}
+
+/// Ends the sessions of a user; made by [`end_user`].
+#[derive(Clone)]
+#[must_use = "it is a description: the application sends its statement"]
+pub struct EndUserSessions {
+    user: UserId,
+    except: Option<SessionId>,
+    cause: Cause,
+}
+
+impl EndUserSessions {
+    /// Spares this session. Its retired ids end, unless this is one of them.
+    pub fn except(mut self, session: SessionId) -> Self {
+        self.except = Some(session);
+        self
+    }
+
+    /// Why they end. Default [`Cause::Sql`].
+    pub fn cause(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
+    }
+
+    /// The statement, for the tables of this configuration (`schema` and `table_prefix`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for names that PostgreSQL cannot hold.
+    pub fn statement(self, config: &Config) -> Result<Statement, Error> {
+        let except = self.except.map(|id| id.expose().to_string());
+        let arguments = [
+            (Some(self.user.as_uuid().to_string()), UUID),
+            (except, UUID),
+            (Some(self.cause.name().to_owned()), TEXT),
+        ];
+        Statement::new(config, "session_end_user", arguments)
+    }
+}
+
+const UUID: &str = "::pg_catalog.uuid";
+const TEXT: &str = "";
+
+/// SQL text and its parameters, for any driver. **A parameter may be a session id**, so `Debug` shows none.
+#[derive(Clone)]
+pub struct Statement {
+    text: String,
+    parameters: Vec<Option<String>>,
+}
+
+impl Statement {
+    /// Every argument has its exact type, so that no function of another role fits better.
+    fn new(
+        config: &Config,
+        function: &str,
+        arguments: impl IntoIterator<Item = (Option<String>, &'static str)>,
+    ) -> Result<Self, Error> {
+        let function = Names::new(config)?.function(function);
+        let (parameters, casts): (Vec<_>, Vec<_>) = arguments.into_iter().unzip();
+        let casts = casts.iter().zip(1..).map(|(cast, n)| format!("${n}::pg_catalog.text{cast}"));
+        let arguments = casts.collect::<Vec<_>>().join(", ");
+        Ok(Self { text: format!("SELECT {function}({arguments})"), parameters })
+    }
+
+    /// The text, with `$1`, `$2` and so on.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The parameters in their order, each of the type `text`.
+    #[must_use]
+    pub fn parameters(&self) -> &[Option<String>] {
+        &self.parameters
+    }
+}
+
+impl fmt::Debug for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement").field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EndSessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndSessions").field("cause", &self.cause).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EndUserSessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, except, cause } = self;
+        let fields = &mut f.debug_struct("EndUserSessions");
+        fields.field("user", user).field("except", except).field("cause", cause).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_call_has_one_parameter_for_each_argument() {
+        let config = Config::default().with(|config| config.table_prefix = "a\"b_".to_owned());
+        let id = SessionId::random();
+        for (statement, function, count) in [
+            (end(id).statement(&config), "session_end", 2),
+            (end_user(1).statement(&config), "session_end_user", 3),
+            (end_group(1).cause(Cause::Admin).statement(&config), "session_end_group", 2),
+            (end_all().statement(&config), "session_end_all", 1),
+        ] {
+            let statement = statement.unwrap();
+            assert!(statement.text().starts_with(&format!("SELECT \"public\".\"a\"\"b_{function}\"($1::")));
+            assert_eq!(statement.text().matches('$').count(), count);
+            assert_eq!(statement.parameters().len(), count);
+        }
+    }
+
+    #[test]
+    fn no_debug_output_of_a_statement_shows_an_id() {
+        let id = SessionId::random();
+        let ends = (end(id), end_user(1).except(id));
+        let shown = format!("{ends:?} {:?}", ends.1.clone().statement(&Config::default()).unwrap());
+        assert!(!shown.contains(&id.expose().to_string()[..8]), "{shown}");
+    }
+}
