@@ -41,6 +41,7 @@ impl Session {
             idle_limit: None,
             remember: None,
             grace: None,
+            cap: None,
         }
     }
 
@@ -148,6 +149,7 @@ pub struct Login<'a> {
     idle_limit: Option<IdleLimit>,
     remember: Option<bool>,
     grace: Option<Duration>,
+    cap: Option<u32>,
 }
 
 impl Login<'_> {
@@ -188,6 +190,14 @@ impl Login<'_> {
     /// after a theft. Requests that the same page has in flight may find themselves logged out.
     pub fn without_grace(mut self) -> Self {
         self.grace = Some(Duration::ZERO);
+        self
+    }
+
+    /// How many sessions the user may have, this one included: instead of
+    /// [`Config::sessions_per_user_max`](pg_session::Config::sessions_per_user_max), more or fewer. At least 1. By default
+    /// the least recently used ones over it end. So `cap(1)` ends all others.
+    pub fn cap(mut self, sessions_max: u32) -> Self {
+        self.cap = Some(sessions_max);
         self
     }
 
@@ -251,6 +261,9 @@ impl Login<'_> {
         if let Some(grace) = self.grace {
             rotate = rotate.grace(grace);
         }
+        if let Some(cap) = self.cap {
+            rotate = rotate.cap(cap);
+        }
         if let Some(lifetime) = lifetime {
             rotate = rotate.expires_in(lifetime);
         }
@@ -273,6 +286,9 @@ impl Login<'_> {
         create = create.set(devices::KEY, self.session.client());
         if let Some(group) = self.group {
             create = create.group(group);
+        }
+        if let Some(cap) = self.cap {
+            create = create.cap(cap);
         }
         let (lifetime, idle_limit, keep) = self.limits(true);
         if let Some(lifetime) = lifetime {

@@ -275,7 +275,8 @@ CREATE TRIGGER session_locks_reject_update AFTER UPDATE OF fence ON "{schema}"."
 -- the same, and the ids of the sessions that were deleted for it, with their retired ids. Users without a row have room.
 --
 -- users: sorted, each once, so that two calls never wait for each other.
--- sessions_max: live sessions of a user, the new one included.
+-- sessions_max: for each of them, the live sessions that the user may have, the new one included.
+-- replaced: sessions whose places the new ones take. They are neither counted nor deleted.
 -- evict: whether to delete the least recently used sessions at the limit, or not to admit the user.
 -- idle_timeout: how long a session with an idle limit lives without access.
 --
@@ -290,7 +291,7 @@ CREATE TRIGGER session_locks_reject_update AFTER UPDATE OF fence ON "{schema}"."
 -- enable_bitmapscan: each login at the limit leaves a dead row. Only a plain index scan marks the entries of dead rows,
 -- so that the next scan skips them.
 CREATE FUNCTION "{schema}"."{prefix}session_make_room"(
-    users uuid[], channel text, sessions_max bigint, evict boolean, idle_timeout interval
+    users uuid[], sessions_max bigint[], replaced uuid[], channel text, evict boolean, idle_timeout interval
 ) RETURNS TABLE (user_id uuid, admitted boolean, evicted uuid[])
 LANGUAGE plpgsql VOLATILE ROWS 10
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
@@ -298,17 +299,18 @@ SET plan_cache_mode = force_generic_plan
 AS $pg_session$
 DECLARE
     at_limit uuid[];
+    limits bigint[];
 BEGIN
     PERFORM pg_catalog.pg_advisory_xact_lock(
         pg_catalog.uuid_hash_extended(u.id, pg_catalog.hashtextextended(channel, 0)))
     FROM pg_catalog.unnest(users) AS u (id);
 
     -- Expired and idle sessions count here: a touch that commits meanwhile may keep an idle session alive.
-    at_limit := ARRAY (
-        SELECT u.id FROM pg_catalog.unnest(users) AS u (id)
-        WHERE (SELECT pg_catalog.count(*) FROM "{schema}"."{prefix}sessions" s
-               WHERE s.user_id = u.id AND s.rotated_to IS NULL) >= sessions_max);
-    IF at_limit = '{}' THEN
+    SELECT pg_catalog.array_agg(u.id), pg_catalog.array_agg(u.places) INTO at_limit, limits
+    FROM ROWS FROM (pg_catalog.unnest(users), pg_catalog.unnest(sessions_max)) AS u (id, places)
+    WHERE (SELECT pg_catalog.count(*) FROM "{schema}"."{prefix}sessions" s
+           WHERE s.user_id = u.id AND s.rotated_to IS NULL AND s.id <> ALL (replaced)) >= u.places;
+    IF at_limit IS NULL THEN
         RETURN;
     END IF;
 
@@ -325,19 +327,19 @@ BEGIN
         RETURN QUERY
             SELECT u.id,
                    (SELECT pg_catalog.count(*) FROM "{schema}"."{prefix}sessions" s
-                    WHERE s.user_id = u.id AND s.rotated_to IS NULL
+                    WHERE s.user_id = u.id AND s.rotated_to IS NULL AND s.id <> ALL (replaced)
                         AND s.expires_at::pg_catalog.timestamptz > pg_catalog.clock_timestamp()
                         AND (NOT s.idle_limited
-                             OR s.last_accessed_at > pg_catalog.clock_timestamp() - idle_timeout)) < sessions_max,
+                             OR s.last_accessed_at > pg_catalog.clock_timestamp() - idle_timeout)) < u.places,
                    NULL::pg_catalog.uuid[]
-            FROM pg_catalog.unnest(at_limit) AS u (id);
+            FROM ROWS FROM (pg_catalog.unnest(at_limit), pg_catalog.unnest(limits)) AS u (id, places);
         RETURN;
     END IF;
 
     -- Ranks every session, the expired and idle ones last: see above. One place is for the new session.
     RETURN QUERY
         WITH ranked AS MATERIALIZED (
-            SELECT s.id, s.user_id,
+            SELECT s.id, s.user_id, u.places,
                    pg_catalog.row_number() OVER (
                        PARTITION BY s.user_id
                        ORDER BY s.expires_at::pg_catalog.timestamptz > pg_catalog.clock_timestamp()
@@ -345,13 +347,13 @@ BEGIN
                                      OR s.last_accessed_at > pg_catalog.clock_timestamp() - idle_timeout) DESC,
                                 s.last_accessed_at DESC, s.id
                    ) AS rank
-            FROM pg_catalog.unnest(at_limit) AS u (id)
+            FROM ROWS FROM (pg_catalog.unnest(at_limit), pg_catalog.unnest(limits)) AS u (id, places)
             CROSS JOIN LATERAL (
                 SELECT c.* FROM "{schema}"."{prefix}sessions" c
-                WHERE c.user_id = u.id AND c.rotated_to IS NULL OFFSET 0
+                WHERE c.user_id = u.id AND c.rotated_to IS NULL AND c.id <> ALL (replaced) OFFSET 0
             ) s
         ), over_limit AS MATERIALIZED (
-            SELECT r.id, r.user_id FROM ranked r WHERE r.rank >= sessions_max
+            SELECT r.id, r.user_id FROM ranked r WHERE r.rank >= r.places
         ), to_evict AS MATERIALIZED (
             SELECT o.id, o.user_id FROM over_limit o
             UNION ALL

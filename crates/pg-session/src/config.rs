@@ -48,7 +48,7 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Live sessions that a user may have at once; 0 means unlimited. Default 50: a bound on logins that run away, which
     /// people do not reach. `create` keeps it exactly, under an advisory lock for its user, and logs each session that it
-    /// ends.
+    /// ends. A login can have [a cap of its own](crate::Create::cap).
     pub sessions_per_user_max: u32,
     /// What `create` does for a user who has them all. Default [`SessionLimit::EvictLeastRecentlyUsed`].
     pub on_session_limit: SessionLimit,
@@ -224,6 +224,11 @@ pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_
 pub(crate) const ROTATION_GRACE_MAX: Duration = Duration::from_secs(60);
 
 impl Config {
+    /// `sessions_per_user_max`, or `None` if the number of sessions is not limited.
+    pub(crate) fn sessions_max(&self) -> Option<u32> {
+        (self.sessions_per_user_max > 0).then_some(self.sessions_per_user_max)
+    }
+
     /// These settings with a change, as one expression.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {

@@ -118,11 +118,6 @@ impl Core {
         let before = self.server.swap(server.0, Ordering::AcqRel);
         (before != 0).then_some(ServerId(before))
     }
-
-    /// I7: whether the number of a user's sessions is limited.
-    pub(crate) fn limits_sessions(&self) -> bool {
-        self.config.sessions_per_user_max > 0
-    }
 }
 
 /// The sessions of updates whose outcome is unknown: they may be committed, and no other node may know of it.

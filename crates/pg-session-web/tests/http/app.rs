@@ -152,6 +152,11 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             session.login(user.parse::<i64>().expect("an integer")).without_grace().await?;
             "signed in".to_owned()
         }
+        ["login-cap", user, cap] => {
+            let login = session.login(user.parse::<i64>().expect("an integer"));
+            login.cap(cap.parse().expect("a number")).await?;
+            "signed in".to_owned()
+        }
         ["elevate-without-grace"] => {
             session.elevate(Billing::NAME, Duration::from_secs(600)).without_grace().await?;
             "elevated".to_owned()

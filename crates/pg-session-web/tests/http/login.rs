@@ -323,3 +323,26 @@ pub async fn without_grace_the_old_id_ends_with_the_login(site: &Site) {
         assert_eq!((browser.page("/user").await, browser.page("/pay").await), ("42".into(), "paid".into()));
     }
 }
+
+pub async fn a_login_with_a_cap_ends_the_users_other_sessions(site: &Site) {
+    let mut browsers = [site.browser(), site.browser(), site.browser()];
+    for browser in &mut browsers {
+        browser.page("/login/42").await;
+    }
+    let mut another = site.browser();
+    another.page("/login/43").await;
+    let [a, b, c] = &mut browsers;
+    // As a visitor, then as the user who is signed in already.
+    let mut visitor = site.browser();
+    visitor.page("/login-cap/42/3").await;
+    assert_eq!(a.page("/user").await, "nobody", "the least recently used one");
+    assert_eq!((b.page("/user").await, c.page("/user").await), ("42".into(), "42".into()));
+    b.page("/login-cap/42/1").await;
+    assert_eq!(b.page("/user").await, "42", "its own place");
+    for ended in [c, &mut visitor] {
+        assert_eq!(ended.page("/user").await, "nobody");
+    }
+    assert_eq!(b.page("/devices").await.lines().count(), 1);
+    assert_eq!(another.page("/user").await, "43");
+    assert_eq!(another.get("/login-cap/43/0").await.status, 500, "no cap");
+}

@@ -98,6 +98,7 @@ macro_rules! all_scenarios {
                 a_client_behind_proxies_is_recorded_with_its_own_address,
                 the_others_of_a_theft_are_the_old_ids_too,
                 without_grace_the_old_id_ends_with_the_login,
+                a_login_with_a_cap_ends_the_users_other_sessions,
                 devices_are_listed_and_ended_by_their_own_user_only,
                 logout_everywhere_and_elsewhere_reaches_other_browsers;
             nested:

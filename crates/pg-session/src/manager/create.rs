@@ -46,10 +46,12 @@ impl SessionManager {
     fn begin(&self, user_id: Option<UserId>) -> Create<'_> {
         Create {
             node: &self.0,
+            id: None,
             user_id,
             group_id: None,
             expiry: Expiry::In(self.0.core.config.absolute_timeout),
             idle_limit: IdleLimit::Enforced,
+            cap: None,
             attributes: Changes::default(),
             error: None,
         }
@@ -70,10 +72,12 @@ impl SessionManager {
 #[must_use = "nothing is created until this is awaited"]
 pub struct Create<'a> {
     node: &'a Node,
+    id: Option<SessionId>,
     user_id: Option<UserId>,
     group_id: Option<GroupId>,
     expiry: Expiry,
     idle_limit: IdleLimit,
+    cap: Option<u32>,
     attributes: Changes,
     /// Of the first attribute that cannot be set. Awaiting the builder returns it.
     error: Option<Error>,
@@ -119,6 +123,29 @@ impl Create<'_> {
         self
     }
 
+    /// Creates the session under this id, **to move it from another store** where it has this id. Default: a random one.
+    ///
+    /// The id must be random, and never have been that of another session here: an id that a client has chosen could be known
+    /// to an attacker. If a session has it already, awaiting the builder fails with [`ErrorKind::Database`].
+    pub fn with_id(mut self, id: SessionId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// How many live sessions the user may have, this one included: instead of `Config::sessions_per_user_max`, more or
+    /// fewer. At least 1. `Config::on_session_limit` decides what becomes of those over it. Of an anonymous session, it
+    /// decides nothing.
+    ///
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::Error> {
+    /// sessions.create(42).cap(1).await?; // ends all other sessions of this user
+    /// # Ok(()) }
+    /// ```
+    pub fn cap(mut self, sessions_max: u32) -> Self {
+        self.cap = Some(sessions_max);
+        self
+    }
+
     /// Returns the error of the first attribute that cannot be set now, instead of when this is awaited.
     ///
     /// # Errors
@@ -136,12 +163,14 @@ impl Create<'_> {
     }
 
     async fn submit(self) -> Result<Session, Error> {
-        let Self { node, user_id, group_id, expiry, idle_limit, attributes: changes, .. } = self.check()?;
+        let Self { node, id, user_id, group_id, expiry, idle_limit, cap, attributes: changes, .. } =
+            self.check()?;
         node.check_open()?;
         check_expiry(expiry)?;
+        check_cap(cap)?;
         check(&node.core.policy, &Attributes::default(), std::iter::empty(), &changes)?;
-        let id = SessionId::random();
-        let request = NewSession { id, user_id, group_id, expiry, idle_limit, changes };
+        let id = id.unwrap_or_else(SessionId::random);
+        let request = NewSession { id, user_id, group_id, expiry, idle_limit, cap, changes };
         let record = node.writer.creates.submit(request).await?;
         Ok(Session::from_database(record))
     }
@@ -161,6 +190,16 @@ pub(super) fn check_expiry(expiry: Expiry) -> Result<(), Error> {
         ErrorKind::InvalidArgument,
         "`expires_in` must be at most 10 years, and `expires_at` before the year 2200",
     ))
+}
+
+pub(super) fn check_cap(cap: Option<u32>) -> Result<(), Error> {
+    match cap {
+        Some(0) => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "`cap` of a login must be at least 1; leave it out for Config::sessions_per_user_max",
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl<'a> IntoFuture for Create<'a> {

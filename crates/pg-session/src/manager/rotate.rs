@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
-use super::create::check_expiry;
+use super::create::{check_cap, check_expiry};
 use super::save::check_handle;
 use super::{Node, SessionManager};
 use crate::config::{HumanDuration, ROTATION_GRACE_MAX};
@@ -41,6 +41,7 @@ impl SessionManager {
             keep: None,
             row: RowChange::default(),
             grace: self.0.core.config.rotation_grace,
+            cap: None,
         }
     }
 }
@@ -79,7 +80,7 @@ impl SessionManager {
 /// | attributes | all are kept | none is kept |
 /// | absolute limit, creation | as they were | [`Config::absolute_timeout`](crate::Config::absolute_timeout) from now, now |
 /// | group, idle limit | as they were | as they were |
-/// | the cap on sessions | not asked | as for a new session of that user |
+/// | the cap on sessions | only a [`cap`](Self::cap) of its own counts | as for a new session of that user |
 ///
 /// What is kept keeps its value and its expiry. Unsaved changes of the handle are applied on top. A rotation counts as
 /// an access. Locks of the session go with it: the holder of one under the old id learns with the next renewal that the
@@ -103,6 +104,7 @@ pub struct Rotate<'a> {
     keep: Option<Keep>,
     row: RowChange,
     grace: Duration,
+    cap: Option<u32>,
 }
 
 impl Rotate<'_> {
@@ -161,14 +163,22 @@ impl Rotate<'_> {
         self
     }
 
+    /// How many live sessions the user may have, this one included; as [`Create::cap`](super::Create::cap). Also for a
+    /// session that stays its user's.
+    pub fn cap(mut self, sessions_max: u32) -> Self {
+        self.cap = Some(sessions_max);
+        self
+    }
+
     async fn submit(self) -> Result<(), UpdateError> {
-        let Self { node, session, user_id, keep, mut row, grace } = self;
+        let Self { node, session, user_id, keep, mut row, grace, cap } = self;
         node.check_open()?;
         check_handle(session)?;
         if session.is_retired() {
             return Err(UpdateError::Rotated);
         }
         check_grace(grace)?;
+        check_cap(cap)?;
         let new_user = user_id.filter(|_| user_id != session.user_id());
         let keep = keep.unwrap_or_else(|| if new_user.is_some() { Keep::none() } else { Keep::All });
         if new_user.is_some() && row.expiry.is_none() {
@@ -181,7 +191,7 @@ impl Rotate<'_> {
         session.check_limits(&keep)?;
         let (base, changes) = (SharedRecord::clone(session.record()), session.changes().clone());
         let new_id = SessionId::random();
-        let request = Rotation { base, new_id, new_user, row, grace, keep, changes };
+        let request = Rotation { base, new_id, new_user, row, grace, cap, keep, changes };
         let record = node.writer.rotations.submit(request).await?;
         session.advance(record);
         Ok(())

@@ -6,13 +6,13 @@
 
 use uuid::Uuid;
 
-use super::{Database, Dialect};
+use super::Dialect;
 use crate::config::SessionLimit;
-use crate::id::UserId;
 
-/// A query of the rows `(user_id, admitted, evicted)` of those users in the array `users` that are at the limit. Of no
-/// row if the number of sessions is not limited. **A statement must evaluate it once**, before it inserts a session.
-pub(super) fn make_room(dialect: &Dialect<'_>, users: &str) -> String {
+/// A query of the rows `(user_id, admitted, evicted)` of those users that are at their limit. `arrivals` is a query of the
+/// parameters of the function: the users, their limits, and the sessions that are replaced. Without a user, the
+/// function is not called. **A statement must evaluate it once**, before it inserts a session.
+pub(super) fn make_room(dialect: &Dialect<'_>, arrivals: &str) -> String {
     let config = dialect.config;
     let (make_room, channel) = (dialect.names.make_room(), dialect.channel());
     let idle_timeout = super::interval(config.idle_timeout);
@@ -22,15 +22,12 @@ pub(super) fn make_room(dialect: &Dialect<'_>, users: &str) -> String {
         SessionLimit::EvictLeastRecentlyUsed => "true",
         SessionLimit::Refuse => "false",
     };
-    match config.sessions_per_user_max {
-        0 => "SELECT NULL::pg_catalog.uuid AS user_id, true AS admitted, NULL::pg_catalog.uuid[] AS evicted WHERE false".to_owned(),
-        // Of the exact types, so that no function of another role with this name fits better.
-        sessions_max => format!(
-            "SELECT r.user_id, r.admitted, r.evicted
-             FROM {make_room}({users}, '{channel}'::pg_catalog.text, {sessions_max}::pg_catalog.int8, {evict}, {idle_timeout}) r
-             WHERE {brief}"
-        ),
-    }
+    format!(
+        "SELECT r.user_id, r.admitted, r.evicted
+         FROM ({arrivals}) AS a (users, sessions_max, replaced)
+         CROSS JOIN LATERAL {make_room}(a.users, a.sessions_max, a.replaced, '{channel}', {evict}, {idle_timeout}) r
+         WHERE pg_catalog.cardinality(a.users) > 0 AND {brief}"
+    )
 }
 
 /// A condition: whether `user` may have one more session. `room` holds the rows of the query above.
@@ -52,16 +49,9 @@ pub(super) fn lock_seed(dialect: &Dialect<'_>) -> String {
     format!("pg_catalog.hashtextextended('{}', 0)", dialect.channel())
 }
 
-impl Database {
-    /// The users to lock, if the number of their sessions is limited: sorted, so that no two statements wait for each
-    /// other, and each once.
-    pub(super) fn users_to_lock(&self, users: impl Iterator<Item = Option<UserId>>) -> Vec<Uuid> {
-        if !self.limits_sessions {
-            return Vec::new();
-        }
-        let mut users: Vec<Uuid> = users.flatten().map(UserId::as_uuid).collect();
-        users.sort_unstable();
-        users.dedup();
-        users
-    }
+/// Users to lock, with the limit of each: sorted, so that no two statements wait for each other, and each once.
+pub(super) fn sorted(mut limits: Vec<(Uuid, i64)>) -> (Vec<Uuid>, Vec<i64>) {
+    limits.sort_unstable();
+    limits.dedup_by_key(|(user, _)| *user);
+    limits.into_iter().unzip()
 }

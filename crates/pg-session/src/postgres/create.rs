@@ -10,7 +10,7 @@ use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::admission::{evicted, is_admitted, make_room};
+use super::admission::{evicted, is_admitted, make_room, sorted};
 use super::failure::Failure;
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
@@ -67,8 +67,9 @@ pub(super) fn overflow_sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 fn room(dialect: &Dialect<'_>, parameters: &mut Parameters) -> String {
-    let users = parameters.opaque_array(&IDS);
-    format!("room AS MATERIALIZED ({})", make_room(dialect, &users))
+    let (users, limits) = (parameters.opaque_array(&IDS), parameters.opaque_array(&NUMBERS));
+    let arrivals = format!("SELECT {users}, {limits}, '{{}}'::pg_catalog.uuid[]");
+    format!("room AS MATERIALIZED ({})", make_room(dialect, &arrivals))
 }
 
 /// Inserts the sessions of those users that are admitted. `OFFSET 0`: the clock is read once for each session.
@@ -109,14 +110,17 @@ impl Database {
         let ids: Vec<Uuid> = new_sessions.iter().map(|new_session| new_session.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
             new_sessions.iter().map(|new_session| new_session.user_id.map(UserId::as_uuid)).collect();
-        let to_lock = self.users_to_lock(new_sessions.iter().map(|new_session| new_session.user_id));
+        let limits = new_sessions.iter().filter_map(|new_session| {
+            Some((new_session.user_id?.as_uuid(), new_session.sessions_max(self.sessions_max)?.into()))
+        });
+        let (limited_users, limits) = sorted(limits.collect());
         let groups: Vec<Option<Uuid>> =
             new_sessions.iter().map(|new_session| new_session.group_id.map(GroupId::as_uuid)).collect();
         let (at, after): (Vec<Option<SystemTime>>, Vec<Option<i64>>) =
             new_sessions.iter().map(|new_session| columns_of(Some(new_session.expiry))).unzip();
         let idle: Vec<bool> =
             new_sessions.iter().map(|new_session| new_session.idle_limit == IdleLimit::Enforced).collect();
-        let params: [&(dyn ToSql + Sync); 12] = [
+        let params: [&(dyn ToSql + Sync); 13] = [
             &ids,
             &users,
             &groups,
@@ -124,14 +128,15 @@ impl Database {
             &after,
             &idle,
             &packed,
-            &to_lock,
+            &limited_users,
+            &limits,
             &items.of,
             &items.keys,
             &items.texts,
             &items.expires_at,
         ];
         let (sql, params) = match items.of.is_empty() {
-            true => (&self.texts.create, &params[..8]),
+            true => (&self.texts.create, &params[..9]),
             false => (&self.texts.create_with_overflow, &params[..]),
         };
         let sent = self.policy.clock.now();

@@ -106,7 +106,7 @@ pub(crate) struct Database {
     mode: Sending,
     direct: DirectConnections,
     timeout: Duration,
-    limits_sessions: bool,
+    sessions_max: Option<u32>,
 }
 
 /// A pool of our own is closed at shutdown. Both come with what a cancel request does TLS with.
@@ -379,7 +379,7 @@ impl Database {
             mode,
             direct: DirectConnections::default(),
             timeout: config.query_timeout,
-            limits_sessions: config.sessions_per_user_max > 0,
+            sessions_max: config.sessions_max(),
         }
     }
 

@@ -19,7 +19,7 @@ use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::admission::{is_admitted, lock_seed, make_room};
+use super::admission::{is_admitted, lock_seed, make_room, sorted};
 use super::failure::Failure;
 use super::load::time;
 use super::notify::{changed, deleted};
@@ -76,7 +76,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (seed, retired_ids) = (lock_seed(dialect), dialect.retired_ids("t.id"));
     let possible = "f.live AND NOT f.rotated AND NOT f.moved";
     let arrivals = format!(
-        "ARRAY (SELECT f.user_id FROM found f WHERE f.changes_user AND {possible} ORDER BY f.user_id)"
+        "SELECT pg_catalog.array_agg(f.user_id ORDER BY f.user_id), pg_catalog.array_agg(f.sessions_max ORDER BY f.user_id),
+                COALESCE(pg_catalog.array_agg(f.id) FILTER (WHERE NOT f.changes_user), '{{}}')
+         FROM found f WHERE f.sessions_max IS NOT NULL AND {possible}"
     );
     let room = make_room(dialect, &arrivals);
     let admitted = is_admitted("f.user_id");
@@ -84,7 +86,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let notified_deleted = deleted(dialect, "SELECT id FROM deleted");
     let mut parameters = Parameters::default();
     let turns = parameters.unnest(&[
-        IDS, NUMBERS, TIMES, IDS, IDS, FLAGS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS, FLAGS,
+        IDS, NUMBERS, TIMES, IDS, IDS, FLAGS, NUMBERS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS,
+        FLAGS,
     ]);
     let users = parameters.unnest(&[IDS]);
     let items = parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]);
@@ -95,8 +98,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  FROM {users} AS u (id)
              ), turn AS MATERIALIZED (
                  SELECT * FROM {turns}
-                 WITH ORDINALITY AS t (id, base, base_at, new_id, user_id, changes_user, expires_at, expires_in, idle_limited,
-                                       regroup, group_id, grace, attributes, has_overflow, n)
+                 WITH ORDINALITY AS t (id, base, base_at, new_id, user_id, changes_user, sessions_max, expires_at, expires_in,
+                                       idle_limited, regroup, group_id, grace, attributes, has_overflow, n)
              ), locked AS MATERIALIZED (
                  SELECT s.id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at, s.last_accessed_at,
                         s.expires_at, s.rotated_to
@@ -107,7 +110,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                      AND {visible} AND {brief}
                  ORDER BY s.id FOR UPDATE OF s
              ), found AS MATERIALIZED (
-                 SELECT t.n, t.id, t.new_id, t.user_id, t.changes_user, t.attributes, t.has_overflow,
+                 SELECT t.n, t.id, t.new_id, t.user_id, t.changes_user, t.sessions_max, t.attributes, t.has_overflow,
                         s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
                         s.version <> t.base OR s.updated_at <> t.base_at AS moved,
                         CASE WHEN t.regroup THEN t.group_id ELSE s.group_id END AS group_id,
@@ -118,7 +121,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  FROM turn t JOIN locked s ON s.id = t.id
              ), room AS MATERIALIZED ({room}
              ), accepted AS MATERIALIZED (
-                 SELECT f.* FROM found f WHERE {possible} AND (NOT f.changes_user OR {admitted})
+                 SELECT f.* FROM found f WHERE {possible} AND (f.sessions_max IS NULL OR {admitted})
              ), new_row AS (
                  INSERT INTO {sessions} AS s
                      (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
@@ -161,7 +164,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              LEFT JOIN (SELECT r.n, pg_catalog.array_agg(r.id) AS ids, pg_catalog.array_agg(r.version) AS versions
                         FROM retired r GROUP BY r.n) p ON p.n = t.n
              LEFT JOIN (SELECT g.n, pg_catalog.array_agg(g.id) AS ids FROM deleted g GROUP BY g.n) e ON e.n = t.n
-             LEFT JOIN room v ON t.changes_user AND v.user_id = t.user_id
+             LEFT JOIN room v ON t.sessions_max IS NOT NULL AND v.user_id = t.user_id
              CROSS JOIN (SELECT pg_catalog.count(*) FROM moved_locks) ml
              CROSS JOIN (SELECT pg_catalog.count(*) FROM notified_retired) nr
              CROSS JOIN (SELECT pg_catalog.count(*) FROM notified_deleted) nd
@@ -180,6 +183,7 @@ struct Columns<'a> {
     successors: Vec<Uuid>,
     users: Vec<Option<Uuid>>,
     changes_user: Vec<bool>,
+    sessions_max: Vec<Option<i64>>,
     expires_at: Vec<Option<SystemTime>>,
     expires_in: Vec<Option<i64>>,
     idle_limited: Vec<Option<bool>>,
@@ -192,7 +196,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, rotation: &Rotation, writes: &Writes<'a>) {
+    fn push(&mut self, rotation: &Rotation, sessions_max: Option<u32>, writes: &Writes<'a>) {
         let (expires_at, expires_in) = columns_of(rotation.row.expiry);
         self.ids.push(rotation.id().expose());
         self.bases.push(rotation.base().version.get());
@@ -200,6 +204,7 @@ impl<'a> Columns<'a> {
         self.successors.push(rotation.new_id.expose());
         self.users.push(rotation.user_id().map(UserId::as_uuid));
         self.changes_user.push(rotation.new_user.is_some());
+        self.sessions_max.push(rotation.sessions_max(sessions_max).map(i64::from));
         self.expires_at.push(expires_at);
         self.expires_in.push(expires_in);
         self.idle_limited.push(rotation.row.idle_limit.map(|limit| limit == IdleLimit::Enforced));
@@ -228,18 +233,20 @@ impl Database {
         let none = Attributes::default();
         let mut columns = Columns::default();
         for (rotation, after) in rotations.iter().zip(attributes) {
-            columns.push(rotation, &Writes::new(&none, after));
+            columns.push(rotation, self.sessions_max, &Writes::new(&none, after));
         }
         let c = &columns;
-        let users = self.users_to_lock(rotations.iter().map(|rotation| rotation.user_id()));
+        let users = rotations.iter().filter_map(|rotation| Some((rotation.user_id()?.as_uuid(), 0)));
+        let (users, _) = sorted(users.collect());
         let sent = self.policy.clock.now();
-        let params: [&(dyn ToSql + Sync); 19] = [
+        let params: [&(dyn ToSql + Sync); 20] = [
             &c.ids,
             &c.bases,
             &c.base_times,
             &c.successors,
             &c.users,
             &c.changes_user,
+            &c.sessions_max,
             &c.expires_at,
             &c.expires_in,
             &c.idle_limited,

@@ -44,10 +44,17 @@ pub(crate) struct NewSession {
     pub(crate) group_id: Option<GroupId>,
     pub(crate) expiry: Expiry,
     pub(crate) idle_limit: IdleLimit,
+    /// The cap of this login, instead of the configured one.
+    pub(crate) cap: Option<u32>,
     pub(crate) changes: Changes,
 }
 
 impl NewSession {
+    /// I7: the live sessions that the user may have, this one included.
+    pub(crate) fn sessions_max(&self, configured: Option<u32>) -> Option<u32> {
+        self.user_id.and(self.cap.or(configured))
+    }
+
     pub(crate) fn attributes(&self, now: DbTime) -> Attributes {
         Attributes::default().apply(&self.changes, Version::FIRST, now)
     }
@@ -156,6 +163,8 @@ pub(crate) struct Rotation {
     pub(crate) new_user: Option<UserId>,
     pub(crate) row: RowChange,
     pub(crate) grace: Duration,
+    /// The cap of this login, instead of the configured one.
+    pub(crate) cap: Option<u32>,
     pub(crate) keep: Keep,
     pub(crate) changes: Changes,
 }
@@ -168,6 +177,13 @@ impl Rotation {
     /// The revision that it is made from.
     pub(crate) fn base(&self) -> Revision {
         self.base.row.revision()
+    }
+
+    /// I7: the live sessions that the user may have, this one included. Without a cap of its own, a session that stays
+    /// its user's is no new one.
+    pub(crate) fn sessions_max(&self, configured: Option<u32>) -> Option<u32> {
+        self.user_id()?;
+        self.cap.or(configured.filter(|_| self.new_user.is_some()))
     }
 
     /// The user afterwards.

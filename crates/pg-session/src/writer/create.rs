@@ -25,7 +25,8 @@ impl Request for NewSession {
 
     /// I7: one create per user in a statement, or both would count the same sessions.
     fn conflict_keys(&self, core: &Core) -> (Uuid, Option<Uuid>) {
-        let user = self.user_id.filter(|_| core.limits_sessions());
+        let is_limited = self.sessions_max(core.config.sessions_max()).is_some();
+        let user = self.user_id.filter(|_| is_limited);
         (user.map_or(self.id.expose(), UserId::as_uuid), None)
     }
 
@@ -52,7 +53,7 @@ impl Request for NewSession {
                 core.cache.publish(ticket, &record);
                 Outcome::Done(record)
             }
-            Created::Refused => Outcome::Failed(refused(core)),
+            Created::Refused => Outcome::Failed(refused(core, self.cap)),
         }
     }
 
@@ -71,16 +72,19 @@ pub(super) fn count_evicted(core: &Core, user: Option<UserId>, sessions: &[Sessi
         %user,
         sessions = sessions.len(),
         first = ?first,
-        "ended the least recently used sessions of a user at sessions_per_user_max"
+        "ended the least recently used sessions of a user at sessions_per_user_max, or at the cap of the login"
     );
 }
 
 /// The policy lets the user have no other session.
-pub(super) fn refused(core: &Core) -> Error {
+pub(super) fn refused(core: &Core, cap: Option<u32>) -> Error {
+    let (sessions_max, setting) = match cap {
+        Some(cap) => (cap, "the cap of this login"),
+        None => (core.config.sessions_per_user_max, "sessions_per_user_max"),
+    };
     let message = format!(
-        "the user already has {} live sessions (sessions_per_user_max); delete one, or set on_session_limit to \
-         evict_least_recently_used",
-        core.config.sessions_per_user_max
+        "the user already has {sessions_max} live sessions ({setting}); delete one, or set on_session_limit to \
+         evict_least_recently_used"
     );
     Error::new(ErrorKind::SessionLimit, message)
 }

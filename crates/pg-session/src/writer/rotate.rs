@@ -25,10 +25,9 @@ impl Request for Rotation {
 
     const COMMITTED: Option<Point> = Some(Point::Rotated);
 
-    /// I7: as for creates, one for each user.
-    fn conflict_keys(&self, core: &Core) -> (Uuid, Option<Uuid>) {
-        let user = self.user_id().filter(|_| core.limits_sessions()).map(UserId::as_uuid);
-        (self.id().expose(), user)
+    /// I7: as for creates, one for each user. Each takes its user's lock: logins with a cap must not miss the session.
+    fn conflict_keys(&self, _core: &Core) -> (Uuid, Option<Uuid>) {
+        (self.id().expose(), self.user_id().map(UserId::as_uuid))
     }
 
     fn written_id(&self) -> Option<SessionId> {
@@ -76,7 +75,7 @@ impl Request for Rotation {
                 core.cache.invalidate(self.id(), found);
                 Outcome::Failed(UpdateError::Rotated)
             }
-            Rotated::Refused => Outcome::Failed(refused(core).into()),
+            Rotated::Refused => Outcome::Failed(refused(core, self.cap).into()),
             Rotated::VersionConflict => Outcome::Conflict,
         }
     }

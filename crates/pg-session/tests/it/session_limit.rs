@@ -106,6 +106,96 @@ async fn a_session_that_has_ended_holds_no_place() {
     }
 }
 
+#[tokio::test]
+async fn the_cap_of_a_login_replaces_the_configured_limit() {
+    for (configured, policy) in [
+        (0, SessionLimit::EvictLeastRecentlyUsed),
+        (3, SessionLimit::EvictLeastRecentlyUsed),
+        (3, SessionLimit::Refuse),
+    ] {
+        let world = World::new();
+        let node = world.node_with(limited(&world, configured, policy)).await;
+        let listed = async || node.user(1).list().await.unwrap().len();
+        for place in 1..=4 {
+            node.create(1).cap(4).await.unwrap();
+            assert_eq!(listed().await, place, "{configured} {policy:?}: a higher cap");
+        }
+        let lower = node.create(1).cap(2).await;
+        if policy == SessionLimit::Refuse {
+            let refused = lower.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::SessionLimit);
+            assert!(refused.to_string().contains("has 2 live sessions (the cap of this login)"), "{refused}");
+            assert_eq!(listed().await, 4);
+        } else {
+            assert_eq!(listed().await, 2, "{configured}: a lower cap");
+            assert!(node.get(lower.unwrap().id()).await.unwrap().is_some());
+        }
+        node.create(2).await.expect("the caps of one user are not another's");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_with_a_cap_ends_the_users_other_sessions() {
+    for configured in [0, 5] {
+        let world = World::new();
+        let node = world.node_with(limited(&world, configured, SessionLimit::EvictLeastRecentlyUsed)).await;
+        let mut oldest = node.create(1).await.unwrap();
+        let others = [node.create(1).await.unwrap(), node.create(1).await.unwrap()];
+        node.rotate(&mut oldest).await.unwrap();
+        assert_eq!(node.user(1).list().await.unwrap().len(), 3, "without a cap");
+        node.rotate(&mut oldest).cap(1).await.unwrap();
+        assert!(node.get(oldest.id()).await.unwrap().is_some(), "it takes its own place");
+        for other in others {
+            assert!(node.get(other.id()).await.unwrap().is_none());
+        }
+        let mut visitor = node.create_anonymous().await.unwrap();
+        node.rotate(&mut visitor).user(1).cap(1).await.unwrap();
+        assert!(node.get(oldest.id()).await.unwrap().is_none());
+        assert_eq!(node.user(1).list().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_cap_of_zero_is_refused() {
+    let world = World::new();
+    let node = world.node().await;
+    let error = node.create(1).cap(0).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("`cap`"), "{error}");
+    let mut visitor = node.create_anonymous().cap(1).await.unwrap();
+    let error = node.rotate(&mut visitor).user(1).cap(0).await.unwrap_err();
+    assert!(matches!(error, UpdateError::Failed(error) if error.kind() == ErrorKind::InvalidArgument));
+    assert!(node.user(1).list().await.unwrap().is_empty());
+}
+
+/// Without a configured limit, logins with a cap lock their user all the same: creates, sign-ins, and rotations of a session
+/// that stays the user's.
+#[tokio::test]
+async fn fifty_capped_logins_at_once_leave_two_sessions() {
+    let world = World::new();
+    let config = limited(&world, 0, SessionLimit::EvictLeastRecentlyUsed);
+    let nodes = [world.node_with(config.clone()).await, world.node_with(config).await];
+    let client = world.client().await;
+    let log_in = async |number: usize| {
+        let node = &nodes[number % 2];
+        if number % 4 < 2 {
+            let mut session = node.create(1).cap(2).await.unwrap();
+            match node.rotate(&mut session).await {
+                // Evicted by a login that came between.
+                Ok(()) | Err(UpdateError::NotFound) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        } else {
+            let mut visitor = node.create_anonymous().await.unwrap();
+            node.rotate(&mut visitor).user(1).cap(2).await.unwrap();
+        }
+        let living = "SELECT count(*) FROM sessions WHERE user_id IS NOT NULL AND rotated_to IS NULL";
+        client.query_one(living, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    let living = all((0..2 * LOGINS).map(log_in)).await;
+    assert!(living.iter().all(|&count| count <= 2), "{living:?}");
+}
+
 /// ```text
 /// touch    UPDATE last_accessed_at (alive, just so) ┊                              ┊ COMMIT
 /// create                                            ┊ snapshot: idle for too long ┊        counts? answer
