@@ -5,13 +5,12 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError};
 use pg_session_web::{Denied, Privilege};
 
 use crate::head;
-use crate::refuse::{redirect, refused};
+use crate::refuse::{respond, status_of};
 
 /// A session with a privilege, as an extractor.
 ///
@@ -36,13 +35,13 @@ impl<P: Privilege> FromRequest for Elevated<P> {
     type Future = Pin<Box<dyn Future<Output = Result<Self, StepUp>>>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let (session, method) = (head::session(request), request.method().clone());
+        let session = head::session(request);
         Box::pin(async move {
             let demanded = match session {
                 Ok(session) => session.require_elevation(P::NAME).await,
                 Err(error) => Err(Denied::Failed(error)),
             };
-            demanded.map(|()| Self(PhantomData)).map_err(|denied| StepUp { denied, method })
+            demanded.map(|()| Self(PhantomData)).map_err(StepUp)
         })
     }
 }
@@ -56,44 +55,29 @@ impl<P> fmt::Debug for Elevated<P> {
 /// The error of [`Elevated`]: status 403 with the header [`STEP_UP_HEADER`](crate::STEP_UP_HEADER), or, for a browser that asks for
 /// a page, 303 to [`step_up_page`](crate::SessionConfig::step_up_page).
 #[derive(Debug)]
-pub struct StepUp {
-    denied: Denied,
-    method: Method,
-}
+pub struct StepUp(Denied);
 
 impl fmt::Display for StepUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.denied.fmt(f)
+        self.0.fmt(f)
     }
 }
 
 impl std::error::Error for StepUp {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.denied.source()
+        self.0.source()
     }
 }
 
 impl ResponseError for StepUp {
     fn status_code(&self) -> StatusCode {
-        let (status, _) = self.denied.answer(self.method.as_str());
-        StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN)
+        status_of(&(&self.0).into())
     }
 
     fn error_response(&self) -> HttpResponse {
-        if let Denied::Failed(error) = &self.denied {
+        if let Some(error) = self.0.error() {
             error.log();
         }
-        match self.denied.answer(self.method.as_str()) {
-            (303, Some((_, page))) => redirect(page),
-            (_, header) => {
-                let mut response = refused(self.denied.refusal());
-                if let Some((name, value)) = header
-                    && let Ok(value) = HeaderValue::from_str(value)
-                {
-                    response.headers_mut().insert(HeaderName::from_static(name), value);
-                }
-                response
-            }
-        }
+        respond((&self.0).into())
     }
 }

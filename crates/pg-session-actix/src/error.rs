@@ -54,11 +54,11 @@ impl std::error::Error for SessionError {
 /// The [refusal](Error::refusal): the status, and one sentence as plain text.
 impl ResponseError for SessionError {
     fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.0.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        crate::refuse::status_of(&(&self.0).into())
     }
 
     fn error_response(&self) -> HttpResponse {
         self.0.log();
-        crate::refuse::refused(self.0.refusal())
+        crate::refuse::respond((&self.0).into())
     }
 }

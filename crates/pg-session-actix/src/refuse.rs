@@ -4,19 +4,28 @@ use actix_web::HttpResponse;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::ServiceResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
-use pg_session_web::{Refusal, SessionConfig};
+use actix_web::http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
+};
+use pg_session_web::{Answer, Refusal, SessionConfig};
 
-/// The response of an extractor or a handler's error. It carries the refusal, so that the middleware can [`customize`] it.
-pub(crate) fn refused(refusal: Refusal) -> HttpResponse {
+/// The response of an extractor or a handler's error. It carries a refusal, so that the middleware can [`customize`] it.
+pub(crate) fn respond(answer: Answer) -> HttpResponse {
+    let (refusal, header) = match answer {
+        Answer::Redirect(page) => return HttpResponse::SeeOther().insert_header((LOCATION, page)).finish(),
+        Answer::Refuse(refusal, header) => (refusal, header),
+    };
     let mut response = refuse(refusal.clone());
     response.extensions_mut().insert(refusal);
+    if let Some((name, value)) = header {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     response
 }
 
-/// Status 303 to a page of this site.
-pub(crate) fn redirect(page: &str) -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((LOCATION, page)).finish()
+/// The status of an answer.
+pub(crate) fn status_of(answer: &Answer) -> StatusCode {
+    StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 pub(crate) fn refuse(refusal: Refusal) -> HttpResponse {

@@ -9,7 +9,7 @@ use actix_web::HttpMessage as _;
 use actix_web::ResponseError as _;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
-use pg_session_web::{Error, LoginRequired, NextPage, Session};
+use pg_session_web::LoginGuard;
 
 /// Lets only signed-in users reach the scope that it is around. A browser that asks for a page is sent to
 /// `page?next=PAGE`; everything else gets status 401. Requests for `page` itself pass.
@@ -30,18 +30,13 @@ use pg_session_web::{Error, LoginRequired, NextPage, Session};
 /// If `page` is not a path of this site, without a query, such as `/login`. It is a mistake in the program that shows at the
 /// first start.
 #[must_use]
-#[allow(clippy::panic, reason = "a wrong literal shows at the first start")]
 pub fn require_login(page: &'static str) -> RequireLogin {
-    let own = NextPage::new(page).as_str() == page && !page.contains(['?', '#']);
-    assert!(own, "the login page must be a path on this site, like `/login`");
-    RequireLogin { page }
+    RequireLogin(LoginGuard::new(page))
 }
 
 /// The middleware of [`require_login`].
 #[derive(Clone, Copy, Debug)]
-pub struct RequireLogin {
-    page: &'static str,
-}
+pub struct RequireLogin(LoginGuard);
 
 impl<S, B> Transform<S, ServiceRequest> for RequireLogin
 where
@@ -56,14 +51,14 @@ where
     type Future = Ready<Result<RequireLoginService<S>, ()>>;
 
     fn new_transform(&self, inner: S) -> Self::Future {
-        ready(Ok(RequireLoginService { page: self.page, inner: Rc::new(inner) }))
+        ready(Ok(RequireLoginService { guard: self.0, inner: Rc::new(inner) }))
     }
 }
 
 /// The service of [`require_login`].
 #[derive(Debug)]
 pub struct RequireLoginService<S> {
-    page: &'static str,
+    guard: LoginGuard,
     inner: Rc<S>,
 }
 
@@ -82,10 +77,10 @@ where
     }
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let (page, inner) = (self.page, Rc::clone(&self.inner));
+        let (guard, inner) = (self.guard, Rc::clone(&self.inner));
         Box::pin(async move {
             let session = request.extensions().get().cloned();
-            match admit(session, page).await {
+            match guard.admit(session).await {
                 Ok(()) => Ok(inner.call(request).await?.map_into_left_body()),
                 Err(required) => {
                     let response = crate::LoginRequired::from(required).error_response();
@@ -94,12 +89,4 @@ where
             }
         })
     }
-}
-
-async fn admit(session: Option<Session>, page: &str) -> Result<(), LoginRequired> {
-    let session = session.ok_or_else(Error::no_layer)?;
-    if !session.asks_for(page) {
-        session.require_login_at(Some(page)).await?;
-    }
-    Ok(())
 }

@@ -11,7 +11,7 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError};
 use pg_session::UserId;
 
 use crate::head;
-use crate::refuse::{redirect, refused};
+use crate::refuse::{respond, status_of};
 
 /// The user who is signed in, as an extractor.
 ///
@@ -118,21 +118,13 @@ impl std::error::Error for LoginRequired {
 
 impl ResponseError for LoginRequired {
     fn status_code(&self) -> StatusCode {
-        match self.0.location() {
-            Some(_) => StatusCode::SEE_OTHER,
-            None => {
-                StatusCode::from_u16(self.0.refusal().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-            }
-        }
+        status_of(&(&self.0).into())
     }
 
     fn error_response(&self) -> HttpResponse {
         if let Some(error) = self.0.error() {
             error.log();
         }
-        match self.0.location() {
-            Some(page) => redirect(page),
-            None => refused(self.0.refusal()),
-        }
+        respond((&self.0).into())
     }
 }

@@ -6,11 +6,10 @@ use std::marker::PhantomData;
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method};
 use pg_session_web::{Denied, Privilege};
 
 use crate::head;
-use crate::refuse::{redirect, refused};
+use crate::refuse::respond;
 
 /// A session with a privilege, as an extractor: put it before the extractors that read the body.
 ///
@@ -34,9 +33,8 @@ impl<P: Privilege, S: Send + Sync> FromRequestParts<S> for Elevated<P> {
     type Rejection = StepUp;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StepUp> {
-        let step_up = |denied| StepUp { denied, method: parts.method.clone() };
-        let session = head::session(parts).map_err(|error| step_up(Denied::Failed(error)))?;
-        session.require_elevation(P::NAME).await.map_err(step_up)?;
+        let session = head::session(parts).map_err(|error| StepUp(Denied::Failed(error)))?;
+        session.require_elevation(P::NAME).await.map_err(StepUp)?;
         Ok(Self(PhantomData))
     }
 }
@@ -50,39 +48,25 @@ impl<P> fmt::Debug for Elevated<P> {
 /// The rejection of [`Elevated`]: status 403 with the header [`STEP_UP_HEADER`](crate::STEP_UP_HEADER), or, for a browser that asks
 /// for a page, 303 to [`step_up_page`](crate::SessionConfig::step_up_page).
 #[derive(Debug)]
-pub struct StepUp {
-    denied: Denied,
-    method: Method,
-}
+pub struct StepUp(Denied);
 
 impl fmt::Display for StepUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.denied.fmt(f)
+        self.0.fmt(f)
     }
 }
 
 impl std::error::Error for StepUp {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.denied.source()
+        self.0.source()
     }
 }
 
 impl IntoResponse for StepUp {
     fn into_response(self) -> Response {
-        if let Denied::Failed(error) = &self.denied {
+        if let Some(error) = self.0.error() {
             error.log();
         }
-        match self.denied.answer(self.method.as_str()) {
-            (303, Some((_, page))) => redirect(page),
-            (_, header) => {
-                let mut response = refused(self.denied.refusal());
-                if let Some((name, value)) = header
-                    && let Ok(value) = HeaderValue::from_str(value)
-                {
-                    response.headers_mut().insert(HeaderName::from_static(name), value);
-                }
-                response
-            }
-        }
+        respond((&self.0).into())
     }
 }

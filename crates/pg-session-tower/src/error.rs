@@ -54,6 +54,6 @@ impl std::error::Error for SessionError {
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
         self.0.log();
-        crate::refuse::refused(self.0.refusal())
+        crate::refuse::respond((&self.0).into())
     }
 }

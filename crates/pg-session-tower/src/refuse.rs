@@ -5,18 +5,25 @@ use std::any::Any;
 use axum_core::body::Body;
 use axum_core::response::IntoResponse;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Response, StatusCode};
-use pg_session_web::{Refusal, SessionConfig};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use pg_session_web::{Answer, Refusal, SessionConfig};
 
-/// The response of an extractor or a handler's error. It carries the refusal, so that the layer can [`customize`] it.
-pub(crate) fn refused(refusal: Refusal) -> axum_core::response::Response {
+/// The response of an extractor or a handler's error. It carries a refusal, so that the layer can [`customize`] it.
+pub(crate) fn respond(answer: Answer) -> axum_core::response::Response {
+    let (refusal, header) = match answer {
+        Answer::Redirect(page) => return redirect(&page),
+        Answer::Refuse(refusal, header) => (refusal, header),
+    };
     let mut response: axum_core::response::Response = refuse(refusal.clone());
     response.extensions_mut().insert(refusal);
+    if let Some((name, value)) = header {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     response
 }
 
 /// Status 303 to a page of this site.
-pub(crate) fn redirect(page: &str) -> axum_core::response::Response {
+fn redirect(page: &str) -> axum_core::response::Response {
     match HeaderValue::from_str(page) {
         Ok(page) => (StatusCode::SEE_OTHER, [(LOCATION, page)]).into_response(),
         // A local path has only visible ASCII.

@@ -1,12 +1,11 @@
 //! [`require_login`]: a layer that lets only signed-in users reach the routes inside of it.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum_core::body::Body;
 use axum_core::response::{IntoResponse, Response};
 use http::Request;
-use pg_session_web::{Error, LoginRequired, NextPage, Session};
+use pg_session_web::LoginGuard;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -32,31 +31,26 @@ use crate::layer::ResponseFuture;
 /// If `page` is not a path of this site, without a query, such as `/login`. Routers panic for a wrong path as well: it
 /// is a mistake in the program that shows at the first start.
 #[must_use]
-#[allow(clippy::panic, reason = "as `Router::route`: a wrong literal shows at the first start")]
 pub fn require_login(page: &'static str) -> RequireLogin {
-    let own = NextPage::new(page).as_str() == page && !page.contains(['?', '#']);
-    assert!(own, "the login page must be a path on this site, like `/login`");
-    RequireLogin { page: page.into() }
+    RequireLogin(LoginGuard::new(page))
 }
 
 /// The layer of [`require_login`].
-#[derive(Clone, Debug)]
-pub struct RequireLogin {
-    page: Arc<str>,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct RequireLogin(LoginGuard);
 
 impl<S> Layer<S> for RequireLogin {
     type Service = RequireLoginService<S>;
 
     fn layer(&self, inner: S) -> RequireLoginService<S> {
-        RequireLoginService { page: Arc::clone(&self.page), inner }
+        RequireLoginService { guard: self.0, inner }
     }
 }
 
 /// The service of [`require_login`].
 #[derive(Clone, Debug)]
 pub struct RequireLoginService<S> {
-    page: Arc<str>,
+    guard: LoginGuard,
     inner: S,
 }
 
@@ -79,20 +73,12 @@ where
         let ready = self.inner.clone();
         // The one that was polled is ready; a clone may not be.
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let page = Arc::clone(&self.page);
+        let guard = self.guard;
         ResponseFuture::new(async move {
-            match admit(request.extensions().get().cloned(), &page).await {
+            match guard.admit(request.extensions().get().cloned()).await {
                 Ok(()) => inner.call(request).await,
                 Err(required) => Ok(crate::LoginRequired::from(required).into_response()),
             }
         })
     }
-}
-
-async fn admit(session: Option<Session>, page: &str) -> Result<(), LoginRequired> {
-    let session = session.ok_or_else(Error::no_layer)?;
-    if !session.asks_for(page) {
-        session.require_login_at(Some(page)).await?;
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use http::request::Parts;
 use pg_session::UserId;
 
 use crate::head;
-use crate::refuse::{redirect, refused};
+use crate::refuse::respond;
 
 /// The user who is signed in, as an extractor.
 ///
@@ -140,9 +140,6 @@ impl IntoResponse for LoginRequired {
         if let Some(error) = self.0.error() {
             error.log();
         }
-        match self.0.location() {
-            Some(page) => redirect(page),
-            None => refused(self.0.refusal()),
-        }
+        respond((&self.0).into())
     }
 }

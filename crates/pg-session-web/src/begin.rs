@@ -43,6 +43,7 @@ impl SessionConfig {
             navigates: modes.next().is_none_or(|mode| mode == b"navigate"),
             target: is_local(head.target()).then(|| head.target().into()),
             wants_page: wants_page(head),
+            read_only: matches!(head.method(), "GET" | "HEAD"),
         };
         drop(modes);
         Session::new(self.clone(), presented, request)

@@ -5,8 +5,7 @@ use std::fmt;
 use pg_session::UserId;
 
 use crate::error::Error;
-use crate::page::with_parameters;
-use crate::refusal::Refusal;
+use crate::page::{NextPage, with_parameters};
 use crate::session::Session;
 
 impl Session {
@@ -16,7 +15,7 @@ impl Session {
     /// treats the error like a visitor does not answer a user as one.
     ///
     /// # Errors
-    /// [`LoginRequired`], with the answer for the client. It leads to [`login_page`](crate::SessionConfig::login_page).
+    /// [`LoginRequired`], with the [`Answer`](crate::Answer) for the client. It leads to [`login_page`](crate::SessionConfig::login_page).
     pub async fn require_login(&self) -> Result<UserId, LoginRequired> {
         let page = self.sessions().parts().login_page.as_deref();
         self.require_login_at(page).await
@@ -41,14 +40,13 @@ impl Session {
     }
 
     /// Whether the request asks for `page` itself: for guards around a login page, which must let it pass.
-    #[must_use]
-    pub fn asks_for(&self, page: &str) -> bool {
+    fn asks_for(&self, page: &str) -> bool {
         self.target().is_some_and(|target| target.split('?').next() == Some(page))
     }
 
     pub(crate) fn login_required(&self, page: Option<&str>) -> LoginRequired {
         let location = page.filter(|_| self.wants_page()).map(|page| self.with_next(page, None));
-        LoginRequired(Cause::SignedOut { location, refusal: Error::signed_out().refusal() })
+        LoginRequired(Cause::SignedOut { location })
     }
 
     /// `page`, with the address that the user wants.
@@ -58,36 +56,52 @@ impl Session {
     }
 }
 
-/// The request is not signed in, or the session could not be read.
+/// What `require_login` of an edge does, whatever the framework.
+#[derive(Clone, Copy, Debug)]
+pub struct LoginGuard(&'static str);
+
+impl LoginGuard {
+    /// Sends visitors to `page`.
+    ///
+    /// # Panics
+    /// If `page` is not a path of this site, without a query, such as `/login`. Routers panic for a wrong path as well: it
+    /// is a mistake in the program that shows at the first start.
+    #[must_use]
+    #[allow(clippy::panic, reason = "as routers do for a wrong path: it shows at the first start")]
+    pub fn new(page: &'static str) -> Self {
+        let own = NextPage::new(page).as_str() == page && !page.contains(['?', '#']);
+        assert!(own, "the login page must be a path on this site, like `/login`");
+        Self(page)
+    }
+
+    /// Lets requests of signed-in users through, and those for the login page itself. `session` is what the layer has put
+    /// into the request.
+    ///
+    /// # Errors
+    /// [`LoginRequired`], with the [`Answer`](crate::Answer) for the client.
+    pub async fn admit(self, session: Option<Session>) -> Result<(), LoginRequired> {
+        let session = session.ok_or_else(Error::no_layer)?;
+        if !session.asks_for(self.0) {
+            session.require_login_at(Some(self.0)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Nobody is signed in, or the session could not be read.
 #[derive(Debug)]
-pub struct LoginRequired(Cause);
+pub struct LoginRequired(pub(crate) Cause);
 
 #[derive(Debug)]
-enum Cause {
-    SignedOut { location: Option<String>, refusal: Refusal },
+pub(crate) enum Cause {
+    SignedOut {
+        /// Where to send the client.
+        location: Option<String>,
+    },
     Failed(Error),
 }
 
 impl LoginRequired {
-    /// Where to send the client with status 303. `None`: answer with the [`refusal`](Self::refusal). A browser that asks
-    /// for a page is sent to the login page; a script, or a form that is posted, gets status 401.
-    #[must_use]
-    pub fn location(&self) -> Option<&str> {
-        match &self.0 {
-            Cause::SignedOut { location, .. } => location.as_deref(),
-            Cause::Failed(_) => None,
-        }
-    }
-
-    /// The answer for a client that is not sent to the login page.
-    #[must_use]
-    pub fn refusal(&self) -> Refusal {
-        match &self.0 {
-            Cause::SignedOut { refusal, .. } => refusal.clone(),
-            Cause::Failed(error) => error.refusal(),
-        }
-    }
-
     /// The error, if the session could not be read.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
@@ -107,7 +121,7 @@ impl From<Error> for LoginRequired {
 impl fmt::Display for LoginRequired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Cause::SignedOut { .. } => f.write_str("not signed in; log in first"),
+            Cause::SignedOut { .. } => f.write_str("nobody is signed in; log in first"),
             Cause::Failed(error) => error.fmt(f),
         }
     }

@@ -13,6 +13,7 @@
 //! and does to the response what [`ResponseChanges`] says.
 
 mod address;
+mod answer;
 mod client;
 mod cookie;
 mod cross_site;
@@ -44,13 +45,14 @@ mod state;
 mod step_up;
 mod user;
 
+pub use answer::Answer;
 pub use client::USER_AGENT_BYTES_MAX;
 pub use close::{CacheScope, ResponseChanges, is_cache_header};
 pub use cookie::{COOKIE_BYTES_MAX, CookiePolicy};
 pub use devices::{Device, DeviceId, NotADevice};
 pub use error::{Error, ErrorKind};
 pub use flow::{BegunFlow, FLOW_LIFETIME, FLOWS_MAX, Flow, TakenFlow};
-pub use guard::LoginRequired;
+pub use guard::{LoginGuard, LoginRequired};
 pub use login::Login;
 pub use page::{NEXT_PAGE_BYTES_MAX, NextPage};
 pub use pg_session;

@@ -36,6 +36,10 @@ pub(crate) const RESERVED: &str = "pg-session/";
 /// Reading is answered from the node's memory as far as [`SessionManager::get`](pg_session::SessionManager::get) can, and never
 /// shows less than this client has seen on another node.
 ///
+/// **After the response's head has left**, as in a WebSocket or a stream of events, the session is as it was then: reading shows
+/// that state, and changes fail, also [`logout`](Session::logout). Keep the id of a [`snapshot`](Session::snapshot), and ask
+/// the [manager](SessionConfig::manager) for what holds now.
+///
 /// # Errors
 /// Everything that reads fails if the database is needed and does not answer: never with an old session, and never with
 /// an empty one. Everything that writes fails with [`ErrorKind::Closed`](crate::ErrorKind::Closed) once the response has left.
@@ -61,6 +65,7 @@ struct Shared {
     navigates: bool,
     target: Option<Box<str>>,
     wants_page: bool,
+    read_only: bool,
     /// Held across awaits on purpose: the operations of one request take turns. No other request knows it.
     state: Mutex<State>,
 }
@@ -83,13 +88,25 @@ pub(crate) struct Request {
     pub(crate) target: Option<Box<str>>,
     /// Whether a browser asks for a page, and can be sent to another one.
     pub(crate) wants_page: bool,
+    /// Whether the method is `GET` or `HEAD`.
+    pub(crate) read_only: bool,
 }
 
 impl Session {
     pub(crate) fn new(web: SessionConfig, presented: Presented, request: Request) -> Self {
         let flooded = matches!(&presented, Presented::Several(several) if !several.complete);
-        let Request { client, flow_cookies, removals, touch, withheld, https, navigates, target, wants_page } =
-            request;
+        let Request {
+            client,
+            flow_cookies,
+            removals,
+            touch,
+            withheld,
+            https,
+            navigates,
+            target,
+            wants_page,
+            read_only,
+        } = request;
         let presented_something = !matches!(presented, Presented::Nothing);
         let token = match &presented {
             Presented::Token(token) => Some(*token),
@@ -126,6 +143,7 @@ impl Session {
             navigates,
             target,
             wants_page,
+            read_only,
             state: Mutex::new(state),
         }))
     }
@@ -323,6 +341,10 @@ impl Session {
 
     pub(crate) fn wants_page(&self) -> bool {
         self.0.wants_page
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.read_only
     }
 
     /// To be called before the client's session ends, or it is given another one.

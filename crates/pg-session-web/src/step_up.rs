@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::guard::LoginRequired;
-use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::state::{SessionState, TokenAction};
 
@@ -66,7 +65,7 @@ impl Session {
     /// For extractors: lets through a session that has the privilege.
     ///
     /// # Errors
-    /// [`Denied`], with the answer for the client.
+    /// [`Denied`], with the [`Answer`](crate::Answer) for the client.
     pub async fn require_elevation(&self, privilege: &'static str) -> Result<(), Denied> {
         if self.is_elevated(privilege).await.map_err(Denied::Failed)? {
             return Ok(());
@@ -76,6 +75,7 @@ impl Session {
             return Err(Denied::SignedOut(self.login_required(parts.login_page.as_deref())));
         }
         let page = parts.step_up_page.as_deref();
+        let page = page.filter(|_| self.is_read_only());
         let page = page.map(|page| self.with_next(page, Some(("privilege", privilege))));
         Err(Denied::Missing { privilege, page })
     }
@@ -142,7 +142,8 @@ pub enum Denied {
     Missing {
         /// Which one.
         privilege: &'static str,
-        /// Where to send a browser, if that was [configured](crate::SessionConfig::step_up_page).
+        /// Where to send the client, if that was [configured](crate::SessionConfig::step_up_page), and the method is `GET` or
+        /// `HEAD`.
         page: Option<String>,
     },
     /// The request is not signed in, and there is a [login page](crate::SessionConfig::login_page).
@@ -152,31 +153,13 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// The status and the header that answer a request of this method.
+    /// The error, if the session could not be read.
     #[must_use]
-    pub fn answer(&self, method: &str) -> (u16, Option<(&'static str, &str)>) {
+    pub fn error(&self) -> Option<&Error> {
         match self {
-            Self::Missing { page: Some(page), .. } if matches!(method, "GET" | "HEAD") => {
-                (303, Some(("location", page)))
-            }
-            Self::Missing { privilege, .. } => (403, Some((STEP_UP_HEADER, privilege))),
-            Self::SignedOut(required) => match required.location() {
-                Some(page) => (303, Some(("location", page))),
-                None => (required.refusal().status, None),
-            },
-            Self::Failed(error) => (error.status(), None),
-        }
-    }
-}
-
-impl Denied {
-    /// The answer for a client that is not sent elsewhere.
-    #[must_use]
-    pub fn refusal(&self) -> Refusal {
-        match self {
-            Self::Missing { .. } => Refusal::new(403, &self.to_string()),
-            Self::SignedOut(required) => required.refusal(),
-            Self::Failed(error) => error.refusal(),
+            Self::Failed(error) => Some(error),
+            Self::SignedOut(required) => required.error(),
+            Self::Missing { .. } => None,
         }
     }
 }
