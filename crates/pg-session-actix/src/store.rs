@@ -8,6 +8,8 @@ use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, Upd
 use actix_web::cookie::time::Duration;
 use anyhow::anyhow;
 use pg_session::{ErrorKind, IdleLimit, Session, SessionManager, UserId, VersionedId};
+use pg_session_web::Extension;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 type State = HashMap<String, String>;
@@ -39,18 +41,41 @@ type UserOf = dyn Fn(&State) -> Option<UserId> + Send + Sync;
 /// - A save of a session that has ended is an error: nothing brings it back.
 /// - An update writes the keys that differ from what is stored. As everywhere in actix-session, the state of the last request
 ///   that saves wins; the middleware of this crate writes only what a request has set.
-/// - A state's limits are those of a session: see [`Config`](pg_session::Config).
+/// - **The lifecycle of actix-session says when a session ends.** `Config::absolute_timeout` and `Config::idle_timeout` do not
+///   apply.
+/// - A request that only moves the end of a session, as each one does under `TtlExtensionPolicy::OnEveryRequest`, writes
+///   once a minute; see [`extend_every`](Self::extend_every).
+/// - A state's limits are those of a session: see [`Config`](pg_session::Config). `Session::insert` of actix-session asks no
+///   store, so it accepts everything, and the middleware answers with status 500 when the state is saved. For an error in
+///   the handler, call [`check`](Self::check) before the insert.
 #[derive(Clone)]
 pub struct PgSessionStore {
     sessions: SessionManager,
     user_of: Arc<UserOf>,
+    extension: Extension,
 }
 
 impl PgSessionStore {
     /// A store of sessions without a user.
     #[must_use]
     pub fn new(sessions: SessionManager) -> Self {
-        Self { sessions, user_of: Arc::new(|_| None) }
+        Self { sessions, user_of: Arc::new(|_| None), extension: Extension::default() }
+    }
+
+    /// Writes a later end of a session once it moves the stored one by `step`, if nothing is set. So a session may end this
+    /// much early, but by a tenth of its remaining lifetime at most. Default one minute; zero: with each request.
+    #[must_use]
+    pub fn extend_every(mut self, step: std::time::Duration) -> Self {
+        self.extension = Extension::every(step);
+        self
+    }
+
+    /// Whether a session can have this attribute, by itself: its key and its size.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LimitExceeded`] or [`ErrorKind::Encode`]; the message names the limit.
+    pub fn check<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), pg_session::Error> {
+        self.sessions.create_anonymous().set(key, value).check().map(drop)
     }
 
     /// How a state's user is found, so that `SessionManager::user` knows them, and the cap on a user's
@@ -62,6 +87,11 @@ impl PgSessionStore {
     pub fn user_of(mut self, user_of: impl Fn(&State) -> Option<UserId> + Send + Sync + 'static) -> Self {
         self.user_of = Arc::new(user_of);
         self
+    }
+
+    fn must_extend(&self, session: &Session, lifetime: std::time::Duration) -> bool {
+        let end = self.sessions.database_time().checked_add(lifetime);
+        end.is_none_or(|end| self.extension.is_due(&self.sessions, session, end))
     }
 
     /// The session of a key. Any other text is no session, and costs no query.
@@ -120,15 +150,21 @@ impl SessionStore for PgSessionStore {
             }
         }
         let lifetime = lifetime(ttl).map_err(UpdateError::Other)?;
-        let update = self.sessions.save(&mut session).expires_in(lifetime);
-        update.await.map_err(|error| UpdateError::Other(error.into()))?;
+        if session.is_modified() || self.must_extend(&session, lifetime) {
+            let update = self.sessions.save(&mut session).expires_in(lifetime);
+            update.await.map_err(|error| UpdateError::Other(error.into()))?;
+        }
         key_of(&session).map_err(UpdateError::Other)
     }
 
     async fn update_ttl(&self, key: &SessionKey, ttl: &Duration) -> Result<(), anyhow::Error> {
         // One that has ended stays gone: the next request finds that out.
         let Some(mut session) = self.read(key).await? else { return Ok(()) };
-        match self.sessions.save(&mut session).expires_in(lifetime(ttl)?).await {
+        let lifetime = lifetime(ttl)?;
+        if !self.must_extend(&session, lifetime) {
+            return Ok(());
+        }
+        match self.sessions.save(&mut session).expires_in(lifetime).await {
             Ok(()) | Err(pg_session::UpdateError::NotFound) => Ok(()),
             Err(error) => Err(error.into()),
         }

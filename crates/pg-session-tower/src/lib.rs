@@ -5,6 +5,8 @@ mod elevated;
 mod error;
 mod head;
 mod layer;
+#[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-15"))]
+mod moving_store;
 pub mod prelude;
 mod refuse;
 mod require_login;
@@ -17,6 +19,8 @@ pub use elevated::{Elevated, StepUp};
 pub use error::SessionError;
 pub use head::Peer;
 pub use layer::{ResponseFuture, SessionLayer, SessionService};
+#[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-15"))]
+pub use moving_store::MovingStore;
 pub use pg_session;
 pub use pg_session_web::{
     BegunFlow, CookiePolicy, Denied, Device, DeviceId, Error, ErrorKind, Flow, Login, NextPage, Privilege,

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use pg_session::{ErrorKind, IdleLimit, SessionId, SessionManager, UpdateError, UserId};
+use pg_session::{Create, ErrorKind, IdleLimit, SessionId, SessionManager, UpdateError, UserId};
+use pg_session_web::Extension;
+use serde::Serialize;
 use serde_json::Value;
 
 /// The sessions of tower-sessions in pg-session: read from the node's memory, ended on every node at once, and, with
@@ -34,20 +36,58 @@ use serde_json::Value;
 /// - The id comes from here; the one that tower-sessions proposes is not used.
 /// - A save writes the keys that differ from what is stored. As everywhere in tower-sessions, the record of the last request
 ///   that saves wins; the layer of this crate writes only what a request has set.
-/// - A record's limits are those of a session: see [`Config`](pg_session::Config).
+/// - **The record says when a session ends**: `Expiry` of tower-sessions. `Config::absolute_timeout` and
+///   `Config::idle_timeout` do not apply.
+/// - A save that only moves the end of a session, as each request does under `with_always_save(true)`, writes once a minute;
+///   see [`extend_every`](Self::extend_every).
+/// - A record's limits are those of a session: see [`Config`](pg_session::Config). `Session::insert` of tower-sessions asks
+///   no store, so it accepts everything, and the layer answers with status 500 when the record is saved. For an error in
+///   the handler, call `save` of the session after the insert, or [`check`](Self::check) before it.
+/// - The manager creates the tables, and deletes what has expired. So [`migrate`](Self::migrate) and the trait
+///   `ExpiredDeletion` are there for applications that call them, and need not be called.
 #[derive(Clone)]
 pub struct PgSessionStore {
     sessions: SessionManager,
     user_of: Arc<UserOf>,
+    extension: Extension,
 }
 
-type UserOf = dyn Fn(&HashMap<String, Value>) -> Option<UserId> + Send + Sync;
+/// The data of a record.
+pub(crate) type Data = HashMap<String, Value>;
+
+type UserOf = dyn Fn(&Data) -> Option<UserId> + Send + Sync;
 
 impl PgSessionStore {
     /// A store of sessions without a user.
     #[must_use]
     pub fn new(sessions: SessionManager) -> Self {
-        Self { sessions, user_of: Arc::new(|_| None) }
+        Self { sessions, user_of: Arc::new(|_| None), extension: Extension::default() }
+    }
+
+    /// Writes a later end of a session once it moves the stored one by `step`, if nothing is set. So a session may end this
+    /// much early, but by a tenth of its remaining lifetime at most. Default one minute; zero: with each save.
+    #[must_use]
+    pub fn extend_every(mut self, step: Duration) -> Self {
+        self.extension = Extension::every(step);
+        self
+    }
+
+    /// Returns at once: [`SessionManager::connect`] has created or checked the tables, as `Config::migrations` says. For
+    /// applications whose former store has this method.
+    ///
+    /// # Errors
+    /// None.
+    #[allow(clippy::unused_async, reason = "as in other stores")]
+    pub async fn migrate(&self) -> Result<(), pg_session::Error> {
+        Ok(())
+    }
+
+    /// Whether a session can have this attribute, by itself: its key and its size.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LimitExceeded`] or [`ErrorKind::Encode`]; the message names the limit.
+    pub fn check<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), pg_session::Error> {
+        self.sessions.create_anonymous().set(key, value).check().map(drop)
     }
 
     /// How a record's user is found, so that `SessionManager::user` knows them, and the cap on a user's
@@ -67,28 +107,41 @@ impl PgSessionStore {
 
 /// What all versions of tower-sessions need. Their traits are equal, and their types are not the same.
 impl PgSessionStore {
-    async fn insert(&self, data: &HashMap<String, Value>, end: SystemTime) -> Result<i128, Failure> {
+    pub(crate) async fn insert(&self, data: &Data, end: SystemTime) -> Result<i128, Failure> {
+        let session = self.record(data, end).await?;
+        Ok(i128::from_be_bytes(session.id().expose().into_bytes()))
+    }
+
+    /// A session with the data of a record, which says when it ends.
+    pub(crate) fn record(&self, data: &Data, end: SystemTime) -> Create<'_> {
         let mut create = match (self.user_of)(data) {
             Some(user) => self.sessions.create(user),
             None => self.sessions.create_anonymous(),
         };
-        // The record says when it ends.
         create = create.expires_at(end).idle_limit(IdleLimit::Exempt);
         for (key, value) in data {
             create = create.set(key, value);
         }
-        let session = create.await?;
-        Ok(i128::from_be_bytes(session.id().expose().into_bytes()))
+        create
     }
 
-    async fn replace(&self, id: i128, data: &HashMap<String, Value>, end: SystemTime) -> Result<(), Failure> {
-        let mut session = self.sessions.get(id_of(id)).await?.ok_or_else(ended)?;
-        let user = (self.user_of)(data);
-        if user.is_some() && user != session.user_id() {
-            return Err(Failure::Backend(
+    /// Refuses to put a user into a session that was another's, or nobody's.
+    pub(crate) fn check_user(&self, data: &Data, former: Option<UserId>) -> Result<(), Failure> {
+        match (self.user_of)(data) {
+            Some(user) if Some(user) != former => Err(Failure::Backend(
                 "a user was put into a session that was not theirs; call `cycle_id` at login".to_owned(),
-            ));
+            )),
+            _ => Ok(()),
         }
+    }
+
+    pub(crate) fn user(&self, data: &Data) -> Option<UserId> {
+        (self.user_of)(data)
+    }
+
+    pub(crate) async fn replace(&self, id: SessionId, data: &Data, end: SystemTime) -> Result<(), Failure> {
+        let mut session = self.sessions.get(id).await?.ok_or_else(ended)?;
+        self.check_user(data, session.user_id())?;
         let gone: Vec<String> = session.keys().iter().map(ToString::to_string).collect();
         for key in gone.iter().filter(|key| !data.contains_key(*key)) {
             session.remove(key);
@@ -98,6 +151,9 @@ impl PgSessionStore {
                 session.set(key, value)?;
             }
         }
+        if !session.is_modified() && !self.extension.is_due(&self.sessions, &session, end) {
+            return Ok(());
+        }
         let update = self.sessions.save(&mut session).expires_at(end);
         update.await.map_err(|error| match error {
             UpdateError::Failed(error) => error.into(),
@@ -105,8 +161,8 @@ impl PgSessionStore {
         })
     }
 
-    async fn find(&self, id: i128) -> Result<Option<(HashMap<String, Value>, SystemTime)>, Failure> {
-        let Some(session) = self.sessions.get(id_of(id)).await? else { return Ok(None) };
+    pub(crate) async fn find(&self, id: SessionId) -> Result<Option<(Data, SystemTime)>, Failure> {
+        let Some(session) = self.sessions.get(id).await? else { return Ok(None) };
         let mut data = HashMap::new();
         for key in session.keys() {
             if let Some(value) = session.get(key)? {
@@ -116,8 +172,13 @@ impl PgSessionStore {
         Ok(Some((data, session.expires_at())))
     }
 
-    async fn end(&self, id: i128) -> Result<(), Failure> {
-        self.sessions.delete(id_of(id)).await?;
+    pub(crate) async fn end(&self, id: SessionId) -> Result<(), Failure> {
+        self.sessions.delete(id).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn delete_expired(&self) -> Result<(), Failure> {
+        self.sessions.cleanup().await?;
         Ok(())
     }
 }
@@ -128,10 +189,10 @@ macro_rules! implement {
         #[cfg(feature = $feature)]
         mod $version {
             use ::$version::session::{Id, Record};
-            use ::$version::session_store::{Error, Result, SessionStore};
+            use ::$version::session_store::{Error, ExpiredDeletion, Result, SessionStore};
             use async_trait::async_trait;
 
-            use super::{Failure, PgSessionStore};
+            use super::{Failure, PgSessionStore, id_of};
 
             #[async_trait]
             impl SessionStore for PgSessionStore {
@@ -141,16 +202,23 @@ macro_rules! implement {
                 }
 
                 async fn save(&self, record: &Record) -> Result<()> {
-                    Ok(self.replace(record.id.0, &record.data, record.expiry_date.into()).await?)
+                    Ok(self.replace(id_of(record.id.0), &record.data, record.expiry_date.into()).await?)
                 }
 
                 async fn load(&self, id: &Id) -> Result<Option<Record>> {
-                    let found = self.find(id.0).await?;
+                    let found = self.find(id_of(id.0)).await?;
                     Ok(found.map(|(data, end)| Record { id: *id, data, expiry_date: end.into() }))
                 }
 
                 async fn delete(&self, id: &Id) -> Result<()> {
-                    Ok(self.end(id.0).await?)
+                    Ok(self.end(id_of(id.0)).await?)
+                }
+            }
+
+            #[async_trait]
+            impl ExpiredDeletion for PgSessionStore {
+                async fn delete_expired(&self) -> Result<()> {
+                    Ok(self.delete_expired().await?)
                 }
             }
 
@@ -171,7 +239,8 @@ implement!(tower_sessions_core, "tower-sessions");
 implement!(tower_sessions_core_0_15, "tower-sessions-0-15");
 
 /// The kinds of error that tower-sessions has. The core's messages have no secrets in them.
-enum Failure {
+#[derive(Debug)]
+pub(crate) enum Failure {
     Encode(String),
     Decode(String),
     Backend(String),
@@ -190,11 +259,11 @@ impl From<pg_session::Error> for Failure {
     }
 }
 
-fn id_of(id: i128) -> SessionId {
+pub(crate) fn id_of(id: i128) -> SessionId {
     SessionId::from_uuid(uuid::Uuid::from_bytes(id.to_be_bytes()))
 }
 
-fn ended() -> Failure {
+pub(crate) fn ended() -> Failure {
     Failure::Backend("the session has ended meanwhile; it was not saved".to_owned())
 }
 

@@ -17,7 +17,9 @@ use crate::session::Session;
 pub(crate) const KEY: &str = "pg-session/device";
 
 /// One of the sessions of the user who is signed in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// As JSON, times are texts like `2026-01-31T08:30:00.123456Z`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Device {
     /// What [`Session::end_device`] takes. It logs no user in.
@@ -29,8 +31,10 @@ pub struct Device {
     /// Where the login came from; only the network, with [`truncate_addresses`](crate::SessionConfig::truncate_addresses).
     pub address: Option<IpAddr>,
     /// When the user signed in there, by the database's clock.
+    #[serde(with = "humantime_serde")]
     pub created_at: SystemTime,
     /// The last access that the database knows of.
+    #[serde(with = "humantime_serde")]
     pub last_accessed_at: SystemTime,
 }
 
@@ -170,5 +174,28 @@ mod tests {
         for wrong in ["", "0", "+0000000000000000000000000000000", &"g".repeat(32), &"0".repeat(33)] {
             assert_eq!(wrong.parse::<DeviceId>(), Err(NotADevice), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_device_is_json() {
+        let session: SessionId = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+        let device = Device {
+            id: DeviceId::of(session),
+            current: true,
+            user_agent: Some("Test/1.0".to_owned()),
+            address: "203.0.113.9".parse().ok(),
+            created_at: SystemTime::UNIX_EPOCH,
+            last_accessed_at: SystemTime::UNIX_EPOCH,
+        };
+        let json = serde_json::to_value(&device).unwrap();
+        let expected = serde_json::json!({
+            "id": device.id.to_string(),
+            "current": true,
+            "user_agent": "Test/1.0",
+            "address": "203.0.113.9",
+            "created_at": "1970-01-01T00:00:00Z",
+            "last_accessed_at": "1970-01-01T00:00:00Z",
+        });
+        assert_eq!(json, expected);
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct Loader {
 }
 
 /// What the loader has done since the manager's start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct LoadStats {
     /// Sessions that the database was asked for.

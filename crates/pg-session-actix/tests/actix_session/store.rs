@@ -81,6 +81,38 @@ async fn user_states_are_listed_and_ended_and_login_needs_new_id() {
 }
 
 #[tokio::test]
+async fn extensions_of_a_lifetime_write_once_a_minute() {
+    let node = node().await;
+    let store = PgSessionStore::new(node.clone());
+    let saved = state(&[("n", "1")]);
+    let known = store.save(saved.clone(), &HOUR).await.unwrap();
+    let writes = || node.status().writes.updates;
+    let before = writes();
+    for _ in 0..10 {
+        store.update_ttl(&known, &HOUR).await.unwrap();
+    }
+    let known = store.update(known, saved, &HOUR).await.unwrap();
+    assert_eq!(writes(), before, "the end moves by less than a minute");
+    for (written, lifetime) in [(1, HOUR * 2), (2, HOUR), (3, HOUR + Duration::seconds(61))] {
+        store.update_ttl(&known, &lifetime).await.unwrap();
+        assert_eq!(writes(), before + written, "{lifetime}");
+    }
+    store.extend_every(std::time::Duration::ZERO).update_ttl(&known, &HOUR).await.unwrap();
+    assert_eq!(writes(), before + 4);
+}
+
+#[tokio::test]
+async fn a_limit_is_reported_by_the_check_and_by_the_save() {
+    let store = PgSessionStore::new(node().await);
+    let large = "x".repeat(20_000);
+    assert!(store.check("cart", &large).unwrap_err().to_string().contains("cart"));
+    store.check("cart", "apples").unwrap();
+    let refused = store.save(state(&[("cart", &format!("\"{large}\""))]), &HOUR).await.unwrap_err();
+    let cause = std::error::Error::source(&refused).expect("a cause").to_string();
+    assert!(cause.contains("cart"), "{cause}");
+}
+
+#[tokio::test]
 async fn what_is_no_key_costs_no_query() {
     let site = world::Site::new(|_, _| panic!("it serves nothing")).await;
     let store = PgSessionStore::new(site.node.clone());

@@ -19,6 +19,7 @@ mod axum_login;
 mod common;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http_tests;
+mod moving;
 mod store;
 mod version_0_15;
 

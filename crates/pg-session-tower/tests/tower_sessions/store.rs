@@ -2,12 +2,19 @@
 
 use std::collections::HashMap;
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{COOKIE, SET_COOKIE};
+use axum::http::{Request, Response};
+use axum::routing::get;
 use pg_session::{SessionManager, UserId};
 use pg_session_tower::PgSessionStore;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
-use tower_sessions::SessionStore;
+use tower::ServiceExt;
 use tower_sessions::session::{Id, Record};
+use tower_sessions::session_store::{Error, ExpiredDeletion};
+use tower_sessions::{Expiry, Session, SessionManagerLayer, SessionStore};
 
 use crate::http_tests::world;
 
@@ -16,7 +23,7 @@ pub async fn node() -> SessionManager {
     world::Site::new(|_, _| panic!("it serves nothing")).await.node
 }
 
-fn record(data: Value) -> Record {
+pub fn record(data: Value) -> Record {
     let data: HashMap<String, Value> = serde_json::from_value(data).expect("an object");
     // Microseconds, as the database keeps them.
     let end = OffsetDateTime::now_utc().replace_nanosecond(123_456_000).expect("it fits");
@@ -82,4 +89,104 @@ async fn user_records_are_listed_and_ended_and_login_needs_new_id() {
     assert_eq!(node.user(42).delete().await.unwrap(), 2);
     assert_eq!(store.load(&phone.id).await.unwrap(), None);
     assert!(store.load(&visitor.id).await.unwrap().is_some());
+}
+
+/// A GET with this cookie.
+pub async fn call(app: &Router, path: &str, cookie: &str) -> Response<Body> {
+    let request = Request::get(path).header(COOKIE, cookie).body(Body::empty()).unwrap();
+    app.clone().oneshot(request).await.unwrap()
+}
+
+/// The cookie that a response sets.
+pub fn cookie(response: &Response<Body>) -> String {
+    response.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned()
+}
+
+async fn set(session: Session) {
+    session.insert("n", 1).await.unwrap();
+}
+
+async fn get_n(session: Session) -> String {
+    session.get::<u32>("n").await.unwrap().unwrap_or_default().to_string()
+}
+
+#[tokio::test]
+async fn reads_under_always_save_write_once_a_minute() {
+    let node = node().await;
+    let app = |store| {
+        let layer = SessionManagerLayer::new(store).with_always_save(true);
+        let layer = layer.with_expiry(Expiry::OnInactivity(Duration::hours(1)));
+        Router::new().route("/set", get(set)).route("/get", get(get_n)).layer(layer)
+    };
+    let store = PgSessionStore::new(node.clone());
+    let (lazy, eager) = (app(store.clone()), app(store.extend_every(std::time::Duration::ZERO)));
+    let cookie = cookie(&call(&lazy, "/set", "").await);
+    let writes = || node.status().writes.updates;
+    let before = writes();
+    for _ in 0..10 {
+        assert_eq!(call(&lazy, "/get", &cookie).await.status(), 200);
+    }
+    assert_eq!(writes(), before, "its end moves by less than a minute");
+    call(&eager, "/get", &cookie).await;
+    assert_eq!(writes(), before + 1);
+}
+
+#[tokio::test]
+async fn an_end_that_moves_by_a_tenth_or_backwards_is_saved() {
+    let store = PgSessionStore::new(node().await);
+    let mut record = record(json!({ "n": 1 }));
+    store.create(&mut record).await.unwrap();
+    let first = record.expiry_date;
+    for (moved, expected) in [
+        (Duration::seconds(59), Duration::ZERO),
+        (Duration::seconds(61), Duration::seconds(61)),
+        (Duration::seconds(-60), Duration::seconds(-60)),
+        (Duration::seconds(-3_580), Duration::seconds(-3_580)),
+        // Of the twenty seconds that are left then, a tenth is two.
+        (Duration::seconds(-3_577), Duration::seconds(-3_577)),
+    ] {
+        record.expiry_date = first + moved;
+        store.save(&record).await.unwrap();
+        let loaded = store.load(&record.id).await.unwrap().expect("it lives");
+        assert_eq!(loaded.expiry_date, first + expected, "{moved}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_is_reported_by_the_check_and_by_the_save() {
+    let store = PgSessionStore::new(node().await);
+    let large = "x".repeat(20_000);
+    assert!(store.check("cart", &large).unwrap_err().to_string().contains("cart"));
+    store.check("cart", "apples").unwrap();
+    let insert = async |session: Session| {
+        session.insert("cart", "x".repeat(20_000)).await.expect("no store is asked");
+        match session.save().await {
+            Err(error) => error.to_string(),
+            Ok(()) => "saved".to_owned(),
+        }
+    };
+    let app = Router::new().route("/", get(insert)).layer(SessionManagerLayer::new(store.clone()));
+    let response = call(&app, "/", "").await;
+    assert_eq!(response.status(), 500, "the layer tries again");
+    let refused = store.create(&mut record(json!({ "cart": large }))).await.unwrap_err();
+    assert!(matches!(&refused, Error::Encode(message) if message.contains("cart")), "{refused}");
+}
+
+/// What sqlx's store of tower-sessions has, and its example calls.
+#[tokio::test]
+async fn expired_records_are_deleted_as_in_other_stores() {
+    let site = world::Site::new(|_, _| panic!("it serves nothing")).await;
+    let store = PgSessionStore::new(site.node.clone());
+    store.migrate().await.unwrap();
+    let (mut kept, mut expired) = (record(json!({ "n": 1 })), record(json!({ "n": 2 })));
+    store.create(&mut kept).await.unwrap();
+    store.create(&mut expired).await.unwrap();
+    expired.expiry_date = OffsetDateTime::now_utc() - Duration::hours(1);
+    store.save(&expired).await.unwrap();
+    assert_eq!(site.rows().await, 2);
+    let task = tokio::spawn(store.clone().continuously_delete_expired(std::time::Duration::from_millis(1)));
+    world::eventually("it is deleted", async || site.rows().await == 1).await;
+    task.abort();
+    ExpiredDeletion::delete_expired(&store).await.unwrap();
+    assert!(store.load(&kept.id).await.unwrap().is_some());
 }

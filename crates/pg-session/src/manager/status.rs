@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+
 use super::SessionManager;
 use crate::cache::CacheStats;
 use crate::clock::wall_now;
@@ -11,11 +13,12 @@ use crate::invalidation::trust::TrustState;
 use crate::loader::LoadStats;
 use crate::writer::WriteStats;
 
-/// The node at one moment.
-#[derive(Clone, Debug)]
+/// The node at one moment. As JSON, for a health check; durations are texts like `5s 200ms`.
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// How long the node may answer from memory without a further proof. `None`: it reads from the database.
+    #[serde(with = "humantime_serde")]
     pub trusted_for: Option<Duration>,
     /// Why not, if the cause is known: the last error of the listener or of the pool's notification, for people to read.
     pub trust_error: Option<String>,

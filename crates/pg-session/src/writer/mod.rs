@@ -44,7 +44,7 @@ pub(crate) struct Writer {
 }
 
 /// What the writer has done since the manager's start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct WriteStats {
     /// Updates that were committed.
