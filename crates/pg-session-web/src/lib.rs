@@ -22,6 +22,8 @@ mod draft;
 mod error;
 mod extension;
 mod flow_cookie;
+#[doc(hidden)]
+pub mod fuzzing;
 mod lost_cookies;
 mod page;
 mod refusal;

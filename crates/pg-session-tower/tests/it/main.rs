@@ -10,6 +10,7 @@
 
 #[path = "../../../pg-session/tests/it/captured_logs.rs"]
 mod captured_logs;
+mod corpus;
 mod edge;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http;

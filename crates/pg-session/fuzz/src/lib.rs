@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cargo install cargo-fuzz
-//! cd crates/pg-session && cargo +nightly fuzz run session_token      # or signed_message, versioned_id, notification
+//! cd crates/pg-session && cargo +nightly fuzz run session_token      # or signed_message, versioned_id, notification,
+//!                                                                   # cookie_header, forwarded_header
 //! ```
 //!
 //! The tests in `tests/it` take this file in as well and run the checked-in corpus through it, so that each ordinary run

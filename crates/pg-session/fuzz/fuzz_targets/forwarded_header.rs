@@ -1,0 +1,11 @@
+//! Fuzzes a header in which proxies forward addresses; what has to hold is in `headers`.
+
+#![no_main]
+
+#[allow(dead_code, reason = "each target uses its part")]
+#[path = "../src/headers.rs"]
+mod headers;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    headers::forwarded_header(input);
+});
