@@ -1,12 +1,11 @@
 //! A shop on actix-web: a cart that survives the login, and "log out the others".
 //!
-//! `DATABASE_URL=postgres://… SESSION_KEY=$(openssl rand -base64 32) cargo run --example actix`, then open the address.
+//! `DATABASE_URL=postgres://… cargo run --example actix`, then open the address.
 
 use std::{env, error::Error};
 
 use actix_web::{App, HttpServer, web};
-use pg_session::{Config, KeyRing, Migrations, SessionManager, Signer, SigningKey};
-use pg_session_actix::{Session, SessionConfig, SessionError, SessionMiddleware};
+use pg_session_actix::prelude::*;
 
 async fn shop(session: Session) -> Result<String, SessionError> {
     let name: Option<String> = session.get("name").await?;
@@ -20,7 +19,7 @@ async fn add(session: Session, item: web::Path<String>) -> Result<String, Sessio
 }
 
 async fn login(session: Session, name: web::Path<String>) -> Result<&'static str, SessionError> {
-    session.login(pg_session::UserId::named(&name)).await?; // after you have looked at a password
+    session.login(UserId::named(&name)).await?; // after you have looked at a password
     session.set("name", &*name).await?;
     Ok("signed in")
 }
@@ -31,11 +30,11 @@ async fn logout_others(session: Session) -> Result<String, SessionError> {
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let url = env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
     let mut config = Config::default();
     config.migrations = Migrations::Apply;
-    let manager = SessionManager::connect(&env::var("DATABASE_URL")?, config).await?;
-    let signer = Signer::new(KeyRing::new(&SigningKey::from_base64(&env::var("SESSION_KEY")?)?));
-    let sessions = SessionMiddleware::from(SessionConfig::new(manager, signer).keep_at_login(["cart"]));
+    let manager = SessionManager::connect(&url, config).await?;
+    let sessions = SessionMiddleware::from(SessionConfig::from_env(manager)?.keep_at_login(["cart"]));
     let app = move || {
         App::new()
             .wrap(sessions.clone()) // made once: workers share it

@@ -1,12 +1,11 @@
 //! A shop on axum: a cart that survives the login, and "log out the others".
 //!
-//! `DATABASE_URL=postgres://… SESSION_KEY=$(openssl rand -base64 32) cargo run --example axum`, then open the address.
+//! `DATABASE_URL=postgres://… cargo run --example axum`, then open the address.
 
 use std::{env, error::Error, net::SocketAddr};
 
 use axum::{Router, extract::Path, routing::get, routing::post};
-use pg_session::{Config, KeyRing, Migrations, SessionManager, Signer, SigningKey};
-use pg_session_tower::{Session, SessionConfig, SessionError, SessionLayer};
+use pg_session_tower::prelude::*;
 
 async fn shop(session: Session) -> Result<String, SessionError> {
     let name: Option<String> = session.get("name").await?;
@@ -20,7 +19,7 @@ async fn add(session: Session, Path(item): Path<String>) -> Result<String, Sessi
 }
 
 async fn login(session: Session, Path(name): Path<String>) -> Result<&'static str, SessionError> {
-    session.login(pg_session::UserId::named(&name)).await?; // after you have looked at a password
+    session.login(UserId::named(&name)).await?; // after you have looked at a password
     session.set("name", &name).await?;
     Ok("signed in")
 }
@@ -31,11 +30,11 @@ async fn logout_others(session: Session) -> Result<String, SessionError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let url = env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
     let mut config = Config::default();
     config.migrations = Migrations::Apply;
-    let manager = SessionManager::connect(&env::var("DATABASE_URL")?, config).await?;
-    let signer = Signer::new(KeyRing::new(&SigningKey::from_base64(&env::var("SESSION_KEY")?)?));
-    let sessions = SessionConfig::new(manager, signer).keep_at_login(["cart"]);
+    let manager = SessionManager::connect(&url, config).await?;
+    let sessions = SessionConfig::from_env(manager)?.keep_at_login(["cart"]);
     let app = Router::new()
         .route("/", get(shop))
         .route("/add/{item}", post(add))

@@ -57,9 +57,10 @@ async fn home(auth: AuthSession<Backend>) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let url = env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
     let mut config = Config::default();
     config.migrations = Migrations::Apply;
-    let manager = SessionManager::connect(&env::var("DATABASE_URL")?, config).await?;
+    let manager = SessionManager::connect(&url, config).await?;
     // Was: `PostgresStore::new(pool)`. The second line is optional: it lets pg-session know whose session it is.
     let store = PgSessionStore::new(manager)
         .user_of(|data| data.get("axum-login.data")?.get("user_id")?.as_i64().map(UserId::from));

@@ -3,7 +3,7 @@
 use crate::source::{Source, root};
 
 /// How many lines each section of the review has.
-const SECTIONS: [(char, usize); 3] = [('K', 10), ('L', 14), ('M', 14)];
+const SECTIONS: [(char, usize); 4] = [('K', 10), ('L', 14), ('M', 14), ('W', 15)];
 
 fn faults(report: &str, sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
