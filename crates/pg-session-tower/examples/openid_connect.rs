@@ -2,6 +2,17 @@
 //!
 //! `DATABASE_URL=postgres://… PROVIDER=127.0.0.1:9000 CLIENT_SECRET=… cargo run --example openid_connect`
 //!
+//! In a project of its own:
+//!
+//! ```text
+//! cargo add pg-session-tower base64 hmac http-body-util percent-encoding serde_json sha2
+//! cargo add axum --features form,query
+//! cargo add hyper --features client,http1
+//! cargo add hyper-util --features tokio
+//! cargo add serde --features derive
+//! cargo add tokio --features macros,net,rt-multi-thread,time
+//! ```
+//!
 //! The provider here speaks plain HTTP and signs its tokens with the client's secret (HS256). For another one, the crate
 //! `openidconnect` does what `Provider` does. The session's part stays the same.
 

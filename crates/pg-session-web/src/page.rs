@@ -39,7 +39,7 @@ impl NextPage {
         if is_local(text) { Self(text.to_owned()) } else { Self::default() }
     }
 
-    /// The path, with its query. Fit for a `Location` header.
+    /// The path, with its query. Fit for a `Location` header. In HTML, escape it like every text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

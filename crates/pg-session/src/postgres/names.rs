@@ -16,7 +16,7 @@ const RESERVED: &str = "pg_";
 /// The functions and procedures that a node calls, without the prefix, with the types of their arguments as PostgreSQL writes
 /// them. Another role may have made others with these names.
 const ROUTINES: [(&str, &str); 5] = [
-    ("session_make_room", "uuid[], text, bigint, boolean, interval"),
+    ("session_make_room", "uuid[], bigint[], uuid[], text, boolean, interval"),
     ("session_move_locks", "uuid[], uuid[]"),
     (
         "session_update_one",

@@ -125,7 +125,7 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
     // Before these nodes have sent a login, the role creates a function that untyped arguments would fit better.
     let overload = format!(
         "GRANT CREATE ON SCHEMA {schema} TO {role}; SET ROLE {role};
-         CREATE FUNCTION {schema}.session_make_room(uuid[], text, int4, boolean, interval)
+         CREATE FUNCTION {schema}.session_make_room(uuid[], int4[], uuid[], text, boolean, interval)
              RETURNS TABLE (user_id uuid, admitted boolean, evicted uuid[]) LANGUAGE plpgsql AS
              $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
          CREATE FUNCTION {schema}.session_end_rows(uuid, text, text, uuid, text, text)

@@ -121,7 +121,7 @@ async fn objects_planted_before_the_first_start_are_refused() {
             "DROP FUNCTION sessions_follow()",
         ),
         (
-            "CREATE FUNCTION session_make_room(uuid[], text, bigint, boolean, interval)
+            "CREATE FUNCTION session_make_room(uuid[], bigint[], uuid[], text, boolean, interval)
                  RETURNS TABLE (user_id uuid, admitted boolean, evicted uuid[]) {code}",
             "function {schema}.session_make_room(",
             "DROP FUNCTION session_make_room",
