@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::admission::lock_seed;
 use super::failure::Failure;
-use super::parameters::{FLAGS, IDS, Parameters};
+use super::parameters::{IDS, NUMBERS, Parameters};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::config::SessionLimit;
 use crate::id::{SessionId, UserId};
@@ -100,7 +100,7 @@ fn locked_parts(table: &str, column: &str, of: &str) -> String {
 pub(super) fn users_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (seed, live) = (lock_seed(dialect), dialect.live("s"));
-    let (retired_ids, sessions_max) = (dialect.retired_ids("p.id"), dialect.config.sessions_per_user_max);
+    let retired_ids = dialect.retired_ids("p.id");
     // Refusing reads each session of a user at the limit, and keeps it as it is.
     let (needed, strength) = match dialect.config.on_session_limit {
         SessionLimit::EvictLeastRecentlyUsed => ("s.rank", "FOR UPDATE"),
@@ -115,21 +115,21 @@ pub(super) fn users_sql(dialect: &Dialect<'_>) -> Sql {
         SessionLimit::Refuse => "SELECT NULL::pg_catalog.uuid AS session_id WHERE false".to_owned(),
     };
     let mut parameters = Parameters::default();
-    let users = parameters.unnest(&[IDS, FLAGS]);
+    let users = parameters.unnest(&[IDS, NUMBERS]);
     Sql {
         text: format!(
             "WITH asked AS MATERIALIZED (
-                 SELECT u.id, u.arrives, pg_catalog.pg_try_advisory_xact_lock(pg_catalog.uuid_hash_extended(u.id, {seed})) AS is_free
-                 FROM {users} AS u (id, arrives) WHERE {NO_FLUSH}
+                 SELECT u.id, u.sessions_max, pg_catalog.pg_try_advisory_xact_lock(pg_catalog.uuid_hash_extended(u.id, {seed})) AS is_free
+                 FROM {users} AS u (id, sessions_max) WHERE {NO_FLUSH}
              ), placed AS MATERIALIZED (
-                 SELECT s.id, u.id AS user_id,
+                 SELECT s.id, u.id AS user_id, u.sessions_max,
                         pg_catalog.count(*) OVER (PARTITION BY u.id) AS sessions,
                         pg_catalog.row_number() OVER (PARTITION BY u.id ORDER BY {live} DESC, s.last_accessed_at DESC, s.id) AS rank
                  FROM asked u CROSS JOIN LATERAL (
                      SELECT c.* FROM {sessions} c WHERE c.user_id = u.id AND c.rotated_to IS NULL OFFSET 0
-                 ) s WHERE u.arrives
+                 ) s WHERE u.sessions_max IS NOT NULL
              ), present AS MATERIALIZED (
-                 SELECT s.id, s.user_id FROM placed s WHERE {needed} >= {sessions_max}
+                 SELECT s.id, s.user_id FROM placed s WHERE {needed} >= s.sessions_max
              ), wanted AS MATERIALIZED (
                  SELECT p.id, p.user_id FROM present p
                  UNION ALL
@@ -167,18 +167,18 @@ impl Database {
         Ok(locked.into_iter().map(SessionId::from_uuid).collect())
     }
 
-    /// Those of the users whose sessions cannot be created or rotated now, if the number of sessions is limited. Each
-    /// comes with whether it gets one more session.
+    /// Those of the users whose sessions cannot be created or rotated now. Each comes with its limit, if it gets one more
+    /// session and their number is limited.
     pub(crate) async fn blocked_users(
         &self,
-        users: impl Iterator<Item = (UserId, bool)>,
+        users: impl Iterator<Item = (UserId, Option<u32>)>,
     ) -> Result<Vec<UserId>, Failure> {
-        if !self.limits_sessions {
+        let (users, limits): (Vec<Uuid>, Vec<Option<i64>>) =
+            users.map(|(user, limit)| (user.as_uuid(), limit.map(i64::from))).unzip();
+        if limits.iter().all(Option::is_none) {
             return Ok(Vec::new());
         }
-        let (users, arrive): (Vec<Uuid>, Vec<bool>) =
-            users.map(|(user, arrives)| (user.as_uuid(), arrives)).unzip();
-        let blocked = self.locked(&self.texts.blocked_users, &[&users, &arrive]).await?;
+        let blocked = self.locked(&self.texts.blocked_users, &[&users, &limits]).await?;
         Ok(blocked.into_iter().map(UserId::from).collect())
     }
 

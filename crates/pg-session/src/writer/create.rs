@@ -58,7 +58,10 @@ impl Request for NewSession {
     }
 
     async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
-        let users = batch.iter().filter_map(|pending| pending.request.user_id).map(|user| (user, true));
+        let configured = core.config.sessions_max();
+        let users = batch.iter().filter_map(|Pending { request, .. }| {
+            request.user_id.map(|user| (user, request.sessions_max(configured)))
+        });
         Ok(core.database.blocked_users(users).await?.into_iter().map(UserId::as_uuid).collect())
     }
 }

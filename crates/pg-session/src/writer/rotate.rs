@@ -83,8 +83,9 @@ impl Request for Rotation {
     async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.id()).collect();
         let locked = core.database.locked_sessions(&ids, Parts::Moved).await?;
+        let configured = core.config.sessions_max();
         let users = batch.iter().filter_map(|Pending { request, .. }| {
-            request.user_id().map(|user| (user, request.new_user.is_some()))
+            request.user_id().map(|user| (user, request.sessions_max(configured)))
         });
         let blocked = core.database.blocked_users(users).await?;
         let is_blocked = |rotation: &Self| {
