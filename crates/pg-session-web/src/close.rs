@@ -129,6 +129,12 @@ impl Session {
     pub async fn close(&self, status: u16, scope: CacheScope) -> ResponseChanges {
         let refuse = self.save_at_the_end(status, scope).await;
         let mut state = self.lock().await;
+        // Not sooner: a guard reads the session before the handler can say that this is no access.
+        if state.touch
+            && let Some(session) = state.present()
+        {
+            self.sessions().manager().touch(session);
+        }
         if matches!(state.news, TokenAction::Resigned | TokenAction::Fresher) && !self.goes_on(&state).await {
             state.news = TokenAction::Nothing;
         }

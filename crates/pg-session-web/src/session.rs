@@ -267,9 +267,9 @@ impl Session {
         Ok(self.open().await?.present().cloned())
     }
 
-    /// This request does not count as an access, for pages that poll. To be called before anything else; once the session was
-    /// read, it changes nothing. Saving a change counts in any case. For whole paths, set
-    /// [`no_touch_paths`](SessionConfig::no_touch_paths).
+    /// This request does not count as an access, for pages that poll. It may be called at any time before the response's head
+    /// leaves, also behind a guard that has read the session: the end of the request counts the access. Saving a change
+    /// counts in any case. For whole paths, set [`no_touch_paths`](SessionConfig::no_touch_paths).
     pub async fn no_touch(&self) {
         self.lock().await.touch = false;
     }

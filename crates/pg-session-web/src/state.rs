@@ -27,7 +27,7 @@ pub(crate) struct State {
     /// Whether the client may have a session that its browser has kept back. Then nothing but a login begins one, which would
     /// take its place.
     pub(crate) withheld: bool,
-    /// Whether reading counts as an access.
+    /// Whether the request counts as an access, if it has read the session.
     pub(crate) touch: bool,
     /// Whether the session that was presented was looked for and not found.
     pub(crate) missing: bool,
@@ -66,14 +66,14 @@ impl State {
     pub(crate) async fn load(&mut self, web: &SessionConfig) -> Result<(), Error> {
         let session = match &self.session_state {
             SessionState::Unread(token) => {
-                let session = read(web, token, self.touch).await?;
+                let session = read(web, token).await?;
                 self.missing = session.is_none();
                 session.map(|session| (*token, session))
             }
             SessionState::Ambiguous(several) => {
                 let mut live = Vec::new();
                 for token in &several.tokens {
-                    if let Some(session) = read(web, token, self.touch).await? {
+                    if let Some(session) = read(web, token).await? {
                         live.push((*token, session));
                     }
                 }
@@ -265,12 +265,7 @@ impl State {
     }
 }
 
-/// Never shows less than this client has seen on another node.
-async fn read(
-    web: &SessionConfig,
-    token: &Verified,
-    touch: bool,
-) -> Result<Option<pg_session::Session>, Error> {
-    let get = web.manager().get(token.id).min_version(token.version).or_latest();
-    Ok(if touch { get.await? } else { get.no_touch().await? })
+/// Never shows less than this client has seen on another node. No access: the end of the request decides on that.
+async fn read(web: &SessionConfig, token: &Verified) -> Result<Option<pg_session::Session>, Error> {
+    Ok(web.manager().get(token.id).min_version(token.version).or_latest().no_touch().await?)
 }

@@ -73,14 +73,15 @@ pub async fn a_page_that_polls_does_not_keep_an_idle_user_alive(site: &Site) {
     let sessions = SessionConfig::new(node, site.signer.clone());
     let mut by_path = site.browser_with(sessions.clone().no_touch_paths(["/user"]));
     let mut by_request = site.browser_with(sessions.clone());
+    let mut behind_guard = site.browser_with(sessions.clone());
     let mut active = site.browser_with(sessions);
-    for browser in [&mut by_path, &mut by_request, &mut active] {
+    for browser in [&mut by_path, &mut by_request, &mut behind_guard, &mut active] {
         browser.page("/login/42").await;
     }
-    eventually("both polling pages become idle", async || {
+    eventually("all polling pages become idle", async || {
         assert_eq!(active.page("/user").await, "42", "its requests are accesses");
         let polls = [by_path.page("/user").await, by_request.page("/poll").await];
-        polls == ["nobody", "nobody"]
+        polls == ["nobody", "nobody"] && behind_guard.get("/inside/poll").await.status == 401
     })
     .await;
 }

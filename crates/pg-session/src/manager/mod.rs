@@ -17,6 +17,7 @@ mod rotate;
 mod save;
 mod shutdown;
 mod status;
+mod touch;
 
 use std::sync::Arc;
 
