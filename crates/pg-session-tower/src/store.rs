@@ -37,7 +37,7 @@ use serde_json::Value;
 /// - A save writes the keys that differ from what is stored. As everywhere in tower-sessions, the record of the last request
 ///   that saves wins; the layer of this crate writes only what a request has set.
 /// - **The record says when a session ends**: `Expiry` of tower-sessions. `Config::absolute_timeout` and
-///   `Config::idle_timeout` do not apply.
+///   `Config::idle_timeout` do not apply. It ends by the database's clock, however wrong the machine's is.
 /// - A save that only moves the end of a session, as each request does under `with_always_save(true)`, writes once a minute;
 ///   see [`extend_every`](Self::extend_every).
 /// - A record's limits are those of a session: see [`Config`](pg_session::Config). `Session::insert` of tower-sessions asks
@@ -105,7 +105,8 @@ impl PgSessionStore {
     }
 }
 
-/// What all versions of tower-sessions need. Their traits are equal, and their types are not the same.
+/// What all versions of tower-sessions need. tower-sessions takes the ends of its records from the machine's clock; the
+/// database's clock decides when they are over. Their traits are equal, and their types are not the same.
 impl PgSessionStore {
     pub(crate) async fn insert(&self, data: &Data, end: SystemTime) -> Result<i128, Failure> {
         let session = self.record(data, end).await?;
@@ -118,7 +119,8 @@ impl PgSessionStore {
             Some(user) => self.sessions.create(user),
             None => self.sessions.create_anonymous(),
         };
-        create = create.expires_at(end).idle_limit(IdleLimit::Exempt);
+        // The record says when it ends.
+        create = create.expires_at(self.sessions.to_database_time(end)).idle_limit(IdleLimit::Exempt);
         for (key, value) in data {
             create = create.set(key, value);
         }
@@ -151,6 +153,7 @@ impl PgSessionStore {
                 session.set(key, value)?;
             }
         }
+        let end = self.sessions.to_database_time(end);
         if !session.is_modified() && !self.extension.is_due(&self.sessions, &session, end) {
             return Ok(());
         }
@@ -169,7 +172,7 @@ impl PgSessionStore {
                 data.insert(key.to_owned(), value);
             }
         }
-        Ok(Some((data, session.expires_at())))
+        Ok(Some((data, self.sessions.to_node_time(session.expires_at()))))
     }
 
     pub(crate) async fn end(&self, id: SessionId) -> Result<(), Failure> {

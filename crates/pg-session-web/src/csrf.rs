@@ -27,8 +27,8 @@ impl Session {
     pub async fn csrf_token(&self) -> Result<String, Error> {
         let mut state = self.open_to_change().await?;
         let id = state.id_or_new(self.sessions()).await?;
-        let signer = self.sessions().signer();
-        signer.sign_message(PURPOSE, &digest(id), Duration::MAX).map_err(|_| Error::encode())
+        let (signer, now) = (self.sessions().signer(), self.sessions().manager().database_time());
+        signer.sign_message(PURPOSE, &digest(id), Duration::MAX, now).map_err(|_| Error::encode())
     }
 
     /// Lets through a form that carries the token of this session. With [`bearer_tokens`](crate::SessionConfig::bearer_tokens), any: no browser
@@ -42,7 +42,8 @@ impl Session {
         }
         let state = self.open().await?;
         let session = state.present().ok_or_else(Error::csrf_token)?;
-        match self.sessions().signer().verify_message(PURPOSE, token) {
+        let (signer, now) = (self.sessions().signer(), self.sessions().manager().database_time());
+        match signer.verify_message(PURPOSE, token, now) {
             Ok(message) if message == digest(session.id()) => Ok(()),
             Ok(_) | Err(_) => Err(Error::csrf_token()),
         }

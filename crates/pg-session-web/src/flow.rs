@@ -147,7 +147,7 @@ impl Flow<'_> {
         message.extend_from_slice(&digest);
         // The row ends by the database's clock. A node's clock decides nothing.
         let value =
-            web.signer().sign_message(PURPOSE, &message, Duration::MAX).map_err(|_| Error::encode())?;
+            web.signer().sign_message(PURPOSE, &message, Duration::MAX, now).map_err(|_| Error::encode())?;
         let name = policy.flow_name(self.provider, &suffix(&digest));
         state.flow_headers.push(policy.issue_flow(&name, &value, FLOW_LIFETIME, self.form_post));
         let surplus = self.surplus();
@@ -209,7 +209,9 @@ impl Flow<'_> {
     }
 
     fn read(&self, cookie: &FlowCookie) -> Option<Known> {
-        let message = self.session.sessions().signer().verify_message(PURPOSE, &cookie.value).ok()?;
+        let web = self.session.sessions();
+        let now = web.manager().database_time();
+        let message = web.signer().verify_message(PURPOSE, &cookie.value, now).ok()?;
         let (id, rest) = message.split_first_chunk::<ID_CHARS>()?;
         let (began, digest) = rest.split_first_chunk::<8>()?;
         Some(Known {

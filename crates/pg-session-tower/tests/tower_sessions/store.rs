@@ -68,6 +68,33 @@ async fn an_expired_record_is_not_loaded() {
     assert_eq!(store.load(&record.id).await.unwrap(), None);
 }
 
+/// Nodes whose clocks are an hour ahead of the database's, and an hour behind.
+#[tokio::test]
+async fn a_wrong_node_clock_does_not_change_the_life_of_a_record() {
+    let site = world::Site::new(|_, _| panic!("it serves nothing")).await;
+    for database in ["- interval '1 hour'", "+ interval '1 hour'"] {
+        let config = world::config(&site.schema);
+        let builder = SessionManager::builder(config).url(&site.url).expect("a URL");
+        let clock = format!("(pg_catalog.clock_timestamp() {database})");
+        let node = builder.database_clock(&clock).connect().await.expect("the node starts");
+        let store = PgSessionStore::new(node.clone());
+        let mut record = record(json!({ "n": 1 }));
+        record.expiry_date = OffsetDateTime::now_utc() + Duration::minutes(30);
+        store.create(&mut record).await.unwrap();
+        let lives_for = async || {
+            let id = pg_session::SessionId::from_uuid(uuid::Uuid::from_bytes(record.id.0.to_be_bytes()));
+            let session = node.get(id).await.unwrap().expect("it lives");
+            session.expires_at().duration_since(node.database_time()).expect("it lives").as_secs()
+        };
+        assert!((1_740..=1_801).contains(&lives_for().await), "created");
+        let loaded = store.load(&record.id).await.unwrap().expect("it lives");
+        let off = (loaded.expiry_date - record.expiry_date).abs();
+        assert!(off < Duration::seconds(2), "tower-sessions judges by the node's clock: {off}");
+        store.save(&record).await.unwrap();
+        assert!((1_740..=1_801).contains(&lives_for().await), "saved");
+    }
+}
+
 #[tokio::test]
 async fn user_records_are_listed_and_ended_and_login_needs_new_id() {
     let node = node().await;

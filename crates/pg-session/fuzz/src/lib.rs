@@ -11,7 +11,7 @@
 //! promise is broken. A file of the corpus whose name begins with `accepted` or `rejected` has to be just that.
 
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pg_session::{KeyRing, Purpose, Signer, SigningKey, TokenError, Version, VersionedId};
 
@@ -23,6 +23,10 @@ static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
 });
 
 const PURPOSE: Purpose = Purpose::new("password-reset");
+/// After the end of the expired message in the corpus.
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
 
 /// A session token from a cookie. What is accepted has exactly the spelling in which it was issued.
 pub fn session_token(input: &[u8]) -> bool {
@@ -43,19 +47,19 @@ pub fn session_token(input: &[u8]) -> bool {
 /// A signed message as text and as bytes: both roads agree. Then the input as a message: it comes back whole, and
 /// one changed byte anywhere (where and how, its first three bytes say) is noticed.
 pub fn signed_message(input: &[u8]) -> bool {
-    let accepted = std::str::from_utf8(input).is_ok_and(|text| SIGNER.verify_message(PURPOSE, text).is_ok());
-    if SIGNER.verify_message_bytes(PURPOSE, input).is_ok() {
+    let accepted = std::str::from_utf8(input).is_ok_and(|text| SIGNER.verify_message(PURPOSE, text, now()).is_ok());
+    if SIGNER.verify_message_bytes(PURPOSE, input, now()).is_ok() {
         assert!(!accepted, "the first byte of one is not a character of the other");
     }
-    let signed = SIGNER.sign_message_bytes(PURPOSE, input, Duration::MAX);
+    let signed = SIGNER.sign_message_bytes(PURPOSE, input, Duration::MAX, now());
     let Ok(mut signed) = signed else { return accepted };
-    assert_eq!(SIGNER.verify_message_bytes(PURPOSE, &signed), Ok(input));
+    assert_eq!(SIGNER.verify_message_bytes(PURPOSE, &signed, now()), Ok(input));
     if let [high, low, change, ..] = *input
         && change != 0
     {
         let at = usize::from(u16::from_be_bytes([high, low])) % signed.len();
         signed[at] ^= change;
-        assert!(SIGNER.verify_message_bytes(PURPOSE, &signed).is_err());
+        assert!(SIGNER.verify_message_bytes(PURPOSE, &signed, now()).is_err());
     }
     accepted
 }

@@ -80,7 +80,8 @@ impl Signer {
         KeyRing::clone(&self.ring.load())
     }
 
-    /// A token for this session, issued now: the value of its cookie.
+    /// A token for this session, issued now by this machine's clock: the value of its cookie. The time says nothing about the
+    /// life of the session. [`issue_at`](Self::issue_at) takes the database's clock.
     ///
     /// The version lets every node answer this client with what the client has seen at least. Issue a new token
     /// after an update where that matters; the older one stays valid.
@@ -108,8 +109,9 @@ impl Signer {
 
     /// Signs a message as text, for a cookie, a link or a form: base64url, 45 bytes and a third longer than the message.
     ///
-    /// It is valid for at least `valid_for` from now, by this node's clock, and up to two seconds more; `Duration::MAX`
-    /// is for ever. **Its holder can read the message**: it is signed, not encrypted. It can be presented more than once.
+    /// It is valid for at least `valid_for` from `now`, and up to two seconds more; `Duration::MAX` is for ever. Take `now` from
+    /// [`SessionManager::database_time`](crate::SessionManager::database_time), which is the same on all nodes. The clock of a
+    /// machine may be wrong. **Its holder can read the message**: it is signed, not encrypted. It can be presented more than once.
     ///
     /// # Errors
     ///
@@ -119,19 +121,25 @@ impl Signer {
         purpose: Purpose,
         message: &[u8],
         valid_for: Duration,
+        now: SystemTime,
     ) -> Result<String, MessageTooLong> {
-        Ok(encode(&self.sign_message_bytes(purpose, message, valid_for)?))
+        Ok(encode(&self.sign_message_bytes(purpose, message, valid_for, now)?))
     }
 
-    /// The message, if a key of the ring signed exactly this text for this purpose and its time is not over, by this
-    /// node's clock.
+    /// The message, if a key of the ring signed exactly this text for this purpose and its time is not over at `now`; see
+    /// [`sign_message`](Self::sign_message).
     ///
     /// # Errors
     ///
     /// [`TokenError`], with nothing of the message in it.
-    pub fn verify_message(&self, purpose: Purpose, signed: &str) -> Result<Vec<u8>, TokenError> {
+    pub fn verify_message(
+        &self,
+        purpose: Purpose,
+        signed: &str,
+        now: SystemTime,
+    ) -> Result<Vec<u8>, TokenError> {
         let signed = decode_at_most(signed, SIGNED_BYTES_MAX)?;
-        self.verify_message_bytes(purpose, &signed).map(<[u8]>::to_vec)
+        self.verify_message_bytes(purpose, &signed, now).map(<[u8]>::to_vec)
     }
 
     /// As [`sign_message`](Self::sign_message), without the encoding: for transports that take any byte.
@@ -144,8 +152,9 @@ impl Signer {
         purpose: Purpose,
         message: &[u8],
         valid_for: Duration,
+        now: SystemTime,
     ) -> Result<Vec<u8>, MessageTooLong> {
-        message::sign(&self.ring.load(), purpose, message, valid_for, wall_now())
+        message::sign(&self.ring.load(), purpose, message, valid_for, now)
     }
 
     /// As [`verify_message`](Self::verify_message), for what [`sign_message_bytes`](Self::sign_message_bytes) made. The
@@ -158,8 +167,9 @@ impl Signer {
         &self,
         purpose: Purpose,
         signed: &'a [u8],
+        now: SystemTime,
     ) -> Result<&'a [u8], TokenError> {
-        message::verify(&self.ring.load(), purpose, signed, wall_now())
+        message::verify(&self.ring.load(), purpose, signed, now)
     }
 }
 

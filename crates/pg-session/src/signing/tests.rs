@@ -10,6 +10,7 @@ use crate::id::SessionId;
 use crate::version::Version;
 
 const RESET: Purpose = Purpose::new("password-reset");
+const NOW: SystemTime = UNIX_EPOCH;
 
 fn key(byte: u8) -> SigningKey {
     SigningKey::from_bytes(&[byte; 32]).unwrap()
@@ -44,7 +45,7 @@ fn tokens_are_what_another_implementation_computes() {
         "EYvK2tBn5VBEELFCb5JHu2gOX-DIAAAAAAAAAAcAAAAAarE7gDwpEvHzGs5Oik-p8vzEs2VwmAXS5BLlUmI5SNupBhK2"
     );
     assert_eq!(
-        signer.sign_message(RESET, b"user 42", Duration::MAX).unwrap(),
+        signer.sign_message(RESET, b"user 42", Duration::MAX, NOW).unwrap(),
         "IYvK2tD__________3VzZXIgNDIptN70nSM7oLMj4pSZJtYnIDX1tVT99onjiTScksaNVw"
     );
 }
@@ -63,10 +64,10 @@ fn what_was_signed_comes_back() {
     }
     for length in [0, 1, 2, 3, 100, Signer::MESSAGE_BYTES_MAX] {
         let message = vec![0xa5; length];
-        let text = signer.sign_message(RESET, &message, Duration::from_secs(60)).unwrap();
-        assert_eq!(signer.verify_message(RESET, &text).as_ref(), Ok(&message));
-        let bytes = signer.sign_message_bytes(RESET, &message, Duration::from_secs(60)).unwrap();
-        assert_eq!(signer.verify_message_bytes(RESET, &bytes), Ok(message.as_slice()));
+        let text = signer.sign_message(RESET, &message, Duration::from_secs(60), NOW).unwrap();
+        assert_eq!(signer.verify_message(RESET, &text, NOW).as_ref(), Ok(&message));
+        let bytes = signer.sign_message_bytes(RESET, &message, Duration::from_secs(60), NOW).unwrap();
+        assert_eq!(signer.verify_message_bytes(RESET, &bytes, NOW), Ok(message.as_slice()));
     }
 }
 
@@ -90,13 +91,13 @@ fn a_session_token_fits_a_cookie_many_times_over() {
 fn messages_beyond_the_bound_are_neither_signed_nor_read() {
     let signer = signer();
     let long = vec![0; Signer::MESSAGE_BYTES_MAX + 1];
-    assert_eq!(signer.sign_message(RESET, &long, Duration::MAX), Err(MessageTooLong));
+    assert_eq!(signer.sign_message(RESET, &long, Duration::MAX, NOW), Err(MessageTooLong));
     let longest = message::SIGNED_BYTES_MAX;
     assert_eq!(
-        signer.verify_message(RESET, &"I".repeat(encoding::chars(longest) + 1)),
+        signer.verify_message(RESET, &"I".repeat(encoding::chars(longest) + 1), NOW),
         Err(TokenError::Malformed)
     );
-    assert_eq!(signer.verify_message_bytes(RESET, &vec![0x21; longest + 1]), Err(TokenError::Malformed));
+    assert_eq!(signer.verify_message_bytes(RESET, &vec![0x21; longest + 1], NOW), Err(TokenError::Malformed));
 }
 
 /// Texts that a lenient decoder would read as the same bytes.
@@ -131,9 +132,9 @@ fn no_other_spelling_of_a_valid_token_is_accepted() {
         for other in respelled(&VersionedId::new(id, version).encode()) {
             assert_eq!(other.parse::<VersionedId>(), Err(TokenError::Malformed), "{other:?}");
         }
-        let message = signer.sign_message(RESET, b"user 42", Duration::MAX).unwrap();
+        let message = signer.sign_message(RESET, b"user 42", Duration::MAX, NOW).unwrap();
         for other in respelled(&message) {
-            assert_eq!(signer.verify_message(RESET, &other), Err(TokenError::Malformed), "{other:?}");
+            assert_eq!(signer.verify_message(RESET, &other, NOW), Err(TokenError::Malformed), "{other:?}");
         }
         // In another case it is another text, with another signature.
         for other in [token.to_lowercase(), token.to_uppercase()] {
@@ -149,13 +150,13 @@ fn bits_beyond_the_last_byte_of_a_message_are_refused() {
     let signer = signer();
     let mut refused = 0;
     for length in 0..6 {
-        let text = signer.sign_message(RESET, &vec![b'm'; length], Duration::MAX).unwrap();
+        let text = signer.sign_message(RESET, &vec![b'm'; length], Duration::MAX, NOW).unwrap();
         let spare_bits = text.len() * 6 % 8;
         let (head, last) = text.split_at(text.len() - 1);
         let last = ALPHABET.iter().position(|&char| char == last.as_bytes()[0]).unwrap();
         for bits in 1..1 << spare_bits {
             let other = format!("{head}{}", char::from(ALPHABET[last | bits]));
-            assert_eq!(signer.verify_message(RESET, &other), Err(TokenError::Malformed), "{length} {bits}");
+            assert_eq!(signer.verify_message(RESET, &other, NOW), Err(TokenError::Malformed), "{length} {bits}");
             refused += 1;
         }
     }
@@ -166,17 +167,17 @@ fn bits_beyond_the_last_byte_of_a_message_are_refused() {
 #[test]
 fn a_signature_is_good_for_one_purpose_only() {
     let signer = signer();
-    let reset = signer.sign_message(RESET, b"user 42", Duration::MAX).unwrap();
+    let reset = signer.sign_message(RESET, b"user 42", Duration::MAX, NOW).unwrap();
     for other in
         ["password-rese", "password-reset ", "Password-reset", "", "session-token", "../session-token"]
     {
         let other = Purpose::new(other);
-        assert_eq!(signer.verify_message(other, &reset), Err(TokenError::BadSignature), "{other:?}");
+        assert_eq!(signer.verify_message(other, &reset, NOW), Err(TokenError::BadSignature), "{other:?}");
     }
     assert_eq!(signer.verify(&reset), Err(TokenError::Malformed));
     let token = signer.issue(SessionId::random(), Version::FIRST);
     assert_eq!(
-        signer.verify_message(Purpose::new("session-token"), token.expose()),
+        signer.verify_message(Purpose::new("session-token"), token.expose(), NOW),
         Err(TokenError::Malformed)
     );
 }
@@ -187,7 +188,7 @@ fn a_signature_is_good_for_one_purpose_only() {
 fn no_message_can_be_turned_into_a_session_token() {
     let signer = signer();
     for name in ["session-token", "", "key-id"] {
-        let signed = signer.sign_message_bytes(Purpose::new(name), &[1; 24], Duration::MAX).unwrap();
+        let signed = signer.sign_message_bytes(Purpose::new(name), &[1; 24], Duration::MAX, NOW).unwrap();
         assert_eq!(signer.verify(&encoding::encode(&signed)), Err(TokenError::Malformed));
         let mut relabelled = signed;
         relabelled[0] = 0x11;
@@ -209,8 +210,8 @@ fn a_rotation_in_three_steps_loses_no_one_on_any_node() {
         for (issuer, reader) in [(&a, &a), (&a, &b), (&b, &a), (&b, &b)] {
             let token = issuer.issue(SessionId::random(), Version::FIRST);
             assert!(reader.verify(token.expose()).is_ok(), "{issuer:?} {reader:?}");
-            let message = issuer.sign_message(RESET, b"user 42", Duration::MAX).unwrap();
-            assert_eq!(reader.verify_message(RESET, &message).as_deref(), Ok(b"user 42".as_slice()));
+            let message = issuer.sign_message(RESET, b"user 42", Duration::MAX, NOW).unwrap();
+            assert_eq!(reader.verify_message(RESET, &message, NOW).as_deref(), Ok(b"user 42".as_slice()));
         }
     }
     // Everything that the old key signed, from the first step to the last.
@@ -228,13 +229,13 @@ fn a_removed_key_rejects_at_once_on_every_clone() {
     let signer = Signer::new(KeyRing::new(&old));
     let clone = signer.clone();
     let token = clone.issue(SessionId::random(), Version::FIRST);
-    let message = clone.sign_message(RESET, b"user 42", Duration::MAX).unwrap();
+    let message = clone.sign_message(RESET, b"user 42", Duration::MAX, NOW).unwrap();
     signer.replace(signer.ring().with_signing(&new).unwrap());
     assert!(clone.verify(token.expose()).is_ok());
     signer.replace(signer.ring().without(old.id()).unwrap());
     for signer in [signer, clone] {
         assert_eq!(signer.verify(token.expose()), Err(TokenError::UnknownKey));
-        assert_eq!(signer.verify_message(RESET, &message), Err(TokenError::UnknownKey));
+        assert_eq!(signer.verify_message(RESET, &message, NOW), Err(TokenError::UnknownKey));
         assert_eq!(signer.ring().ids().collect::<Vec<_>>(), [new.id()]);
     }
 }

@@ -12,6 +12,7 @@ const FORGERIES: u64 = 1_000_000;
 const THREADS: u64 = 2;
 const SIGNATURE_BYTES: usize = 32;
 const RESET: Purpose = Purpose::new("password-reset");
+const NOW: SystemTime = UNIX_EPOCH;
 const MESSAGE: &[u8] = b"user 42 may set a new password";
 
 #[test]
@@ -46,13 +47,13 @@ impl Stage {
                 a.issue_at(ids[0], seven, at(1_790_000_000)).expose_into(),
                 b.issue_at(ids[1], Version::FIRST, at(1_800_000_000)).expose_into(),
             ],
-            messages: [&a, &b].map(|signer| signer.sign_message(RESET, MESSAGE, Duration::MAX).unwrap()),
+            messages: [&a, &b].map(|signer| signer.sign_message(RESET, MESSAGE, Duration::MAX, NOW).unwrap()),
         };
         for token in &stage.tokens {
             assert!(stage.signer.verify(token).is_ok());
         }
         for message in &stage.messages {
-            assert!(stage.signer.verify_message(RESET, message).is_ok());
+            assert!(stage.signer.verify_message(RESET, message, NOW).is_ok());
         }
         stage
     }
@@ -69,7 +70,7 @@ impl Stage {
                 continue;
             }
             let accepted = if message {
-                self.signer.verify_message(RESET, &forged).is_ok()
+                self.signer.verify_message(RESET, &forged, NOW).is_ok()
             } else {
                 self.signer.verify(&forged).is_ok()
             };
