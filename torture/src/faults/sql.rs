@@ -71,16 +71,31 @@ pub(super) async fn deadlock(stage: &Stage, rng: &mut Rng) -> Result<()> {
     Ok(())
 }
 
-/// A client that locks a few sessions for longer than a statement may take. A statement that no caller waits for must not
-/// go on in the server.
-pub(super) async fn lock_rows(stage: &Stage, rng: &mut Rng) -> Result<()> {
+/// A client that locks a few sessions for longer than a statement may take.
+pub(super) async fn lock_sessions(stage: &Stage, rng: &mut Rng) -> Result<()> {
     let slots = Slots::open(stage.keep.path())?;
-    let (locker, watcher) = (stage.client().await?, stage.client().await?);
     let ids: Vec<_> = (0..ROWS_LOCKED)
         .map(|_| slots.read(rng.index(SLOTS)).map(|slot| slot.now))
         .collect::<Result<_, _>>()?;
+    let locker = stage.client().await?;
     locker.batch_execute("BEGIN").await?;
     locker.execute(&format!("SELECT FROM {SCHEMA}.sessions WHERE id = ANY ($1) FOR UPDATE"), &[&ids]).await?;
+    keep_locked(stage, rng, &locker).await
+}
+
+/// A client that locks the rows of locks, some or all.
+pub(super) async fn lock_locks(stage: &Stage, rng: &mut Rng) -> Result<()> {
+    let share = if rng.chance(50) { 100 } else { 30 };
+    let locker = stage.client().await?;
+    locker.batch_execute("BEGIN").await?;
+    let lock = format!("SELECT FROM {SCHEMA}.session_locks WHERE random() * 100 < {share} FOR UPDATE");
+    locker.batch_execute(&lock).await?;
+    keep_locked(stage, rng, &locker).await
+}
+
+/// A statement that no caller waits for must not go on in the server.
+async fn keep_locked(stage: &Stage, rng: &mut Rng, locker: &Client) -> Result<()> {
+    let watcher = stage.client().await?;
     let end = Instant::now() + QUERY_TIMEOUT + rng.millis(1_500, 4_000);
     let count = format!(
         "SELECT count(*) FROM pg_stat_activity
