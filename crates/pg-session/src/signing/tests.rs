@@ -156,7 +156,11 @@ fn bits_beyond_the_last_byte_of_a_message_are_refused() {
         let last = ALPHABET.iter().position(|&char| char == last.as_bytes()[0]).unwrap();
         for bits in 1..1 << spare_bits {
             let other = format!("{head}{}", char::from(ALPHABET[last | bits]));
-            assert_eq!(signer.verify_message(RESET, &other, NOW), Err(TokenError::Malformed), "{length} {bits}");
+            assert_eq!(
+                signer.verify_message(RESET, &other, NOW),
+                Err(TokenError::Malformed),
+                "{length} {bits}"
+            );
             refused += 1;
         }
     }
