@@ -279,7 +279,8 @@ BEGIN
     PERFORM pg_catalog.set_config('pg_session.direct_writes', 'library', true);
     IF user_id IS NOT NULL AND rules.sessions_per_user_max > 0 AND EXISTS (
         SELECT FROM "{schema}"."{prefix}session_make_room"(
-            ARRAY[user_id], '{channel}'::pg_catalog.text, rules.sessions_per_user_max, rules.evict, rules.idle_timeout) r
+            ARRAY[user_id], ARRAY[rules.sessions_per_user_max]::pg_catalog.int8[], '{}'::pg_catalog.uuid[],
+            '{channel}'::pg_catalog.text, rules.evict, rules.idle_timeout) r
         WHERE NOT r.admitted)
     THEN
         RAISE EXCEPTION 'the user has % sessions, as many as allowed', rules.sessions_per_user_max
