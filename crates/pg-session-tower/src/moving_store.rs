@@ -1,4 +1,4 @@
-//! [`MovingStore`]: moves the sessions of tower-sessions from another store while both run, and logs nobody out.
+//! [`MovingStore`]: moves the sessions of tower-sessions from another store while both run, and logs no user out.
 //!
 //! ```text
 //! load     ours, by its id ── else the old store ── else ours, moved

@@ -127,7 +127,7 @@ impl PgSessionStore {
         create
     }
 
-    /// Refuses to put a user into a session that was another's, or nobody's.
+    /// Refuses to put a user into a session of another user, or of none.
     pub(crate) fn check_user(&self, data: &Data, former: Option<UserId>) -> Result<(), Failure> {
         match (self.user_of)(data) {
             Some(user) if Some(user) != former => Err(Failure::Backend(

@@ -1,4 +1,4 @@
-//! The readers of headers that strangers write, for the fuzz targets in `crates/pg-session/fuzz`. Not part of the interface.
+//! The readers of untrusted headers, for the fuzz targets in `crates/pg-session/fuzz`. Not part of the interface.
 
 use std::net::IpAddr;
 

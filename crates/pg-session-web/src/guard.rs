@@ -88,7 +88,7 @@ impl LoginGuard {
     }
 }
 
-/// Nobody is signed in, or the session could not be read.
+/// The request is not signed in, or the session could not be read.
 #[derive(Debug)]
 pub struct LoginRequired(pub(crate) Cause);
 
@@ -121,7 +121,7 @@ impl From<Error> for LoginRequired {
 impl fmt::Display for LoginRequired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Cause::SignedOut { .. } => f.write_str("nobody is signed in; log in first"),
+            Cause::SignedOut { .. } => f.write_str("not signed in; log in first"),
             Cause::Failed(error) => error.fmt(f),
         }
     }

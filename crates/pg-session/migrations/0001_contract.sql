@@ -527,7 +527,7 @@ LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $pg_sessi
     FROM (SELECT pg_catalog.int8send($1) AS bits) b
 $pg_session$;
 
--- The live sessions without ids and values, for dashboards. A handle names a session and logs nobody in: half of the
+-- The live sessions without ids and values, for dashboards. A handle names a session and logs no user in: half of the
 -- SHA-256 of its id. Its first eight digits are those that the nodes log.
 --
 -- A view of two tables cannot be written. Its rights are those of its owner.

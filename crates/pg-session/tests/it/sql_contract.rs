@@ -535,11 +535,11 @@ async fn each_role_can_do_what_it_was_granted_only() {
     let world = World::new();
     let nodes: [SessionManager; 2] = world.nodes().await;
     let (admin, schema) = (world.operator().await, &world.schema);
-    let roles = ["support", "board", "nobody"].map(|name| format!("{name}_of_{schema}"));
-    let [support, board, nobody] = &roles;
+    let roles = ["support", "board", "other"].map(|name| format!("{name}_of_{schema}"));
+    let [support, board, other] = &roles;
     let script = format!(
-        "{} CREATE ROLE {support}; CREATE ROLE {board}; CREATE ROLE {nobody};
-         GRANT USAGE ON SCHEMA {schema} TO {support}, {board}, {nobody};
+        "{} CREATE ROLE {support}; CREATE ROLE {board}; CREATE ROLE {other};
+         GRANT USAGE ON SCHEMA {schema} TO {support}, {board}, {other};
          GRANT EXECUTE ON FUNCTION revoke_user_sessions TO {support}; GRANT SELECT ON session_overview TO {board}",
         Migrations::definer_sql(&world.config()).unwrap()
     );
@@ -565,7 +565,7 @@ async fn each_role_can_do_what_it_was_granted_only() {
         "SELECT revoke_user_sessions('70677365-7373-8000-8000-000000000001')",
         "SELECT handle FROM session_overview",
     ];
-    for (role, allowed) in [(support, Some(7)), (board, Some(8)), (nobody, None)] {
+    for (role, allowed) in [(support, Some(7)), (board, Some(8)), (other, None)] {
         for (at, call) in calls.iter().enumerate().filter(|&(at, _)| Some(at) != allowed) {
             let error = as_role(role, call).await.expect_err(call);
             assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{role}, {at}: {error:?}");
@@ -583,7 +583,7 @@ async fn each_role_can_do_what_it_was_granted_only() {
     let columns: Vec<String> =
         admin.query(columns, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert!(!columns.iter().any(|name| name == "id" || name == "attributes"), "{columns:?}");
-    assert!(admin.query("DELETE FROM session_overview", &[]).await.is_err(), "nobody can write through it");
+    assert!(admin.query("DELETE FROM session_overview", &[]).await.is_err(), "no role can write through it");
 
     // A setting of its transaction cannot keep the nodes from being notified.
     let revoke = "SELECT set_config('pg_session.direct_writes', 'library', false)";
