@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 use tokio::time::sleep;
 
-use super::renewal::LeaseRow;
+use super::lease_row::LeaseRow;
 use crate::clock::Tick;
 use crate::postgres::failure::Failure;
 use crate::postgres::lock::Needs;

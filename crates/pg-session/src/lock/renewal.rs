@@ -7,23 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
 use super::blocked::BlockedStatement;
 use super::command::LeaseCommand;
 use super::error::{LockError, failed};
 use super::fence::Fence;
 use super::lease::Lease;
+use super::lease_row::LeaseRow;
 use super::lease_state::LeaseState;
 use super::loss::Loss;
 use crate::clock::Tick;
-use crate::core::Core;
 use crate::error::Error;
-use crate::lock_key::LockKey;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::postgres::lock::{Freed, Needs};
 use crate::retry::{RELEASE, RENEWAL_PAUSE_PART};
@@ -32,16 +29,6 @@ use crate::retry::{RELEASE, RENEWAL_PAUSE_PART};
 const RENEWALS_PER_LEASE: u32 = 3;
 /// This part of each lease is given up, for clocks that differ in speed and timers that fire late.
 const MARGIN_PART: u32 = 100;
-
-/// One acquisition's claim on a row.
-pub(super) struct LeaseRow {
-    pub(super) core: Arc<Core>,
-    pub(super) stop: CancellationToken,
-    pub(super) key: LockKey,
-    pub(super) owner: Uuid,
-    /// Of the node; see [`blocked`](super::blocked).
-    pub(super) retries: Arc<Semaphore>,
-}
 
 /// When a lease ends that was asked for by a statement sent at `sent`.
 pub(super) fn end_of(sent: Tick, lease: Duration) -> Tick {

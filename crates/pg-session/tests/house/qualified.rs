@@ -12,7 +12,7 @@ use crate::source::Source;
 /// The files whose SQL runs on the application's database, as its role.
 const CRATES: [&str; 2] = ["crates/pg-session/src/", "crates/pg-listen/src/"];
 /// Keywords that a parenthesis may follow. Each is the grammar's own; none is looked up in the path.
-const KEYWORDS: [&str; 52] = [
+const KEYWORDS: [&str; 53] = [
     "ALL",
     "AND",
     "ANY",
@@ -25,6 +25,7 @@ const KEYWORDS: [&str; 52] = [
     "COALESCE",
     "CONFLICT",
     "ELSE",
+    "EXCEPT",
     "EXISTS",
     "EXTRACT",
     "FILTER",
