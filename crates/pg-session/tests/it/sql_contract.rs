@@ -406,7 +406,7 @@ async fn sql_places_attributes_as_the_library_does() {
     for case in cases {
         let mut by_rust = node.create_anonymous();
         for (key, value) in &case {
-            by_rust = by_rust.set(*key, &serde_json::value::RawValue::from_string(value.clone()).unwrap());
+            by_rust = by_rust.set(key, &serde_json::value::RawValue::from_string(value.clone()).unwrap());
         }
         let by_rust = by_rust.await.unwrap().id();
         let by_sql = SessionId::from_uuid(value(&operator, "session_create()", &[]).await);
