@@ -308,9 +308,10 @@ impl Model for Servers {
             }),
             Property::sometimes("a write to another server", |policy: &Self, network: &Network| {
                 let answer = network.write.and_then(|write| write.answer);
-                policy.commits == 0 || answer.is_some_and(|((server, _), _)| {
-                    network.proved.is_some_and(|(proved, _)| proved == server.other())
-                })
+                policy.commits == 0
+                    || answer.is_some_and(|((server, _), _)| {
+                        network.proved.is_some_and(|(proved, _)| proved == server.other())
+                    })
             }),
             Property::sometimes("a hit after a restore", |policy: &Self, network: &Network| {
                 network.restored.iter().sum::<u8>() == policy.restores
