@@ -2,6 +2,8 @@
 //!
 //! `DATABASE_URL=postgres://… PROVIDER=127.0.0.1:9000 CLIENT_SECRET=… cargo run --example openid_connect`
 //!
+//! Open the address that it prints, not `localhost`: the provider leads back there, and cookies belong to one host name.
+//!
 //! In a project of its own:
 //!
 //! ```text
