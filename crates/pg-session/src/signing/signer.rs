@@ -18,7 +18,7 @@ use crate::version::Version;
 /// Clones share the ring, so that [`replace`](Self::replace) rotates the keys of all of them while they are in use.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::time::{Duration, SystemTime};
 /// use pg_session::{KeyRing, Purpose, TokenError, SessionId, Signer, SigningKey, Version};
 ///
 /// let signer = Signer::new(KeyRing::new(&SigningKey::generate()?));
@@ -32,8 +32,10 @@ use crate::version::Version;
 ///
 /// // Something else that has to come back unchanged.
 /// const RESET: Purpose = Purpose::new("password-reset");
-/// let link = signer.sign_message(RESET, b"user 42", Duration::from_secs(15 * 60))?;
-/// assert_eq!(signer.verify_message(RESET, &link)?, b"user 42");
+/// // In an application, `SessionManager::database_time`, which is the same on all nodes.
+/// let now = SystemTime::now();
+/// let link = signer.sign_message(RESET, b"user 42", Duration::from_secs(15 * 60), now)?;
+/// assert_eq!(signer.verify_message(RESET, &link, now)?, b"user 42");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
