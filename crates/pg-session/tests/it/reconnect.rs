@@ -12,10 +12,11 @@ use std::time::Duration;
 use pg_sandbox::Proxy;
 use pg_session::testing::Guard;
 use pg_session::{Session, SessionId, SessionManager};
+use tokio::time::Instant;
 
 use crate::captured_logs::CapturedLogs;
-use crate::fixtures::{all, hit, ids, in_time, make, n, read, read_all, update_all};
-use crate::support::{World, eventually};
+use crate::fixtures::{all, driver_config, hit, ids, in_time, make, n, read, read_all, update_all};
+use crate::support::{WAIT_MAX, World, eventually};
 
 /// A, B that listens through the wire, and the wire.
 async fn pair(world: &World) -> (SessionManager, SessionManager, Proxy) {
@@ -147,9 +148,17 @@ async fn verification_continues_after_many_failures() {
     let [a] = world.nodes().await;
     let wire = world.proxy().await;
     let mut config = world.roomy();
-    // Long enough for the start on a busy machine.
-    config.query_timeout = Duration::from_millis(500);
-    let b = world.node_listening_through(&wire, config).await;
+    config.query_timeout = Duration::from_millis(100);
+    // On a busy machine a start may take longer.
+    let began = Instant::now();
+    let b = loop {
+        let builder = SessionManager::builder(config.clone()).url(&world.url).unwrap();
+        match builder.listen_on(driver_config(&wire.url_for(&world.url))).connect().await {
+            Ok(node) => break node,
+            Err(error) => assert!(began.elapsed() < WAIT_MAX, "the node starts: {error}"),
+        }
+    };
+    in_time("the node is in sync", b.wait_until_trusted()).await.unwrap();
     let sessions = make(&a, 1).await;
     read(&b, sessions[0].id()).await;
     disconnect_listener(&b, &wire).await;
