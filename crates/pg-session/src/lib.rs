@@ -87,7 +87,7 @@
 //! | [`Error`], [`ErrorKind`], [`UpdateError`], [`LockError`] | failures |
 //! | [`Signer`], [`KeyRing`], [`SigningKey`], [`TokenError`] | signed tokens for cookies |
 //! | [`Lock`], [`Lease`], [`Fence`] | locks with leases and fencing tokens |
-//! | [`Status`], [`ShutdownReport`], [`CleanupReport`] | what a node reports |
+//! | [`Status`], [`Metrics`], [`ShutdownReport`], [`CleanupReport`] | what a node reports |
 //!
 //! # Features
 //!
@@ -145,8 +145,8 @@ pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    Builder, Create, Get, GroupSessions, Lock, LockHolder, Locks, Page, Rotate, Save, SessionManager,
-    ShutdownReport, Status, UserSessions,
+    Builder, Create, Get, GroupSessions, Lock, LockHolder, Locks, Metric, MetricKind, Metrics, Page, Rotate,
+    Save, SessionManager, ShutdownReport, Status, UserSessions,
 };
 #[cfg(feature = "shared-listener")]
 pub use pg_listen;

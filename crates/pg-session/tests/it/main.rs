@@ -53,6 +53,7 @@ mod lock_wait;
 mod logins;
 mod lost_login;
 mod mass_delete;
+mod metrics;
 mod migrations;
 mod model;
 mod no_notify;

@@ -1,0 +1,319 @@
+//! [`Metrics`]: the numbers of a node for monitoring, from one table.
+//!
+//! A name has the base unit, and `_total` if it counts. No metric has a label: ids, users and groups must not get into a
+//! monitoring system.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::SessionManager;
+use super::status::Status;
+use crate::config::Config;
+
+/// One number of a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// The name in Prometheus, like `pg_session_cache_hits_total`.
+    pub name: &'static str,
+    /// Whether the number counts since the start of the node.
+    pub kind: MetricKind,
+    /// The base unit: `seconds`, `bytes`, or what is counted.
+    pub unit: &'static str,
+    /// What the number says, as a sentence.
+    pub help: &'static str,
+    /// The number.
+    pub value: f64,
+}
+
+/// The kind of a [`Metric`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetricKind {
+    /// Grows from 0 at the start of the node.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+impl fmt::Display for MetricKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        })
+    }
+}
+
+/// All numbers of a node at one moment. `Display` is Prometheus' text format.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics(Vec<Metric>);
+
+impl Metrics {
+    /// The content type of the text.
+    pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
+
+    /// The numbers, in the order of the text.
+    pub fn iter(&self) -> std::slice::Iter<'_, Metric> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Metrics {
+    type Item = &'a Metric;
+    type IntoIter = std::slice::Iter<'a, Metric>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Metric { name, kind, help, value, .. } in self {
+            writeln!(f, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")?;
+        }
+        Ok(())
+    }
+}
+
+impl SessionManager {
+    /// The numbers of this node for a monitoring system. Costs no query, whatever the number of cached sessions.
+    ///
+    /// ```no_run
+    /// # fn f(sessions: &pg_session::SessionManager) {
+    /// let body = sessions.metrics().to_string(); // the answer to GET /metrics
+    /// let content_type = pg_session::Metrics::CONTENT_TYPE;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let reading = Reading { status: self.status(), config: self.config() };
+        let metric = |row: &Row| Metric {
+            name: row.name,
+            kind: row.kind,
+            unit: row.unit,
+            help: row.help,
+            value: (row.value)(&reading),
+        };
+        Metrics(TABLE.iter().map(metric).collect())
+    }
+}
+
+struct Reading<'a> {
+    status: Status,
+    config: &'a Config,
+}
+
+struct Row {
+    name: &'static str,
+    kind: MetricKind,
+    unit: &'static str,
+    help: &'static str,
+    value: fn(&Reading<'_>) -> f64,
+}
+
+const fn counter(
+    name: &'static str,
+    unit: &'static str,
+    help: &'static str,
+    value: fn(&Reading<'_>) -> f64,
+) -> Row {
+    Row { name, kind: MetricKind::Counter, unit, help, value }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: &'static str,
+    help: &'static str,
+    value: fn(&Reading<'_>) -> f64,
+) -> Row {
+    Row { name, kind: MetricKind::Gauge, unit, help, value }
+}
+
+/// Prometheus has floating-point numbers only: they are exact up to 2^53.
+macro_rules! number {
+    ($name:ident, $($field:tt)+) => {
+        |$name| $name.$($field)+ as f64
+    };
+}
+
+const TABLE: &[Row] = &[
+    gauge("pg_session_trusted", "nodes", "Whether the node answers from memory: 1 or 0.", |r| {
+        f64::from(u8::from(r.status.trusted_for.is_some()))
+    }),
+    gauge(
+        "pg_session_trust_remaining_seconds",
+        "seconds",
+        "How long the node may answer from memory without a further proof.",
+        |r| r.status.trusted_for.map_or(0.0, |left| left.as_secs_f64()),
+    ),
+    gauge("pg_session_trust_window_seconds", "seconds", "The setting trust_window.", |r| {
+        Duration::as_secs_f64(&r.config.trust_window)
+    }),
+    counter(
+        "pg_session_cache_hits_total",
+        "reads",
+        "Reads that were answered from memory.",
+        number!(r, status.cache.hits),
+    ),
+    counter(
+        "pg_session_cache_misses_total",
+        "reads",
+        "Reads that needed the database.",
+        number!(r, status.cache.misses),
+    ),
+    counter(
+        "pg_session_cache_fills_total",
+        "sessions",
+        "Sessions that were put into memory.",
+        number!(r, status.cache.fills),
+    ),
+    counter(
+        "pg_session_cache_rejected_fills_total",
+        "sessions",
+        "Sessions that were not put into memory, because an invalidation or a lost connection came between.",
+        number!(r, status.cache.rejected_fills),
+    ),
+    counter(
+        "pg_session_cache_invalidations_total",
+        "invalidations",
+        "Invalidations that the node has handled.",
+        number!(r, status.cache.invalidations),
+    ),
+    gauge("pg_session_cache_sessions", "sessions", "Sessions in memory.", number!(r, status.cache.sessions)),
+    gauge(
+        "pg_session_cache_limit_sessions",
+        "sessions",
+        "The setting cache_sessions_max.",
+        number!(r, config.cache_sessions_max),
+    ),
+    gauge(
+        "pg_session_cache_bytes",
+        "bytes",
+        "Bytes that the sessions in memory count for.",
+        number!(r, status.cache.bytes),
+    ),
+    gauge(
+        "pg_session_cache_limit_bytes",
+        "bytes",
+        "The most bytes that the sessions in memory may count for: the setting cache_bytes_max.",
+        number!(r, config.cache_bytes()),
+    ),
+    counter(
+        "pg_session_loaded_sessions_total",
+        "sessions",
+        "Sessions that the database was asked for.",
+        number!(r, status.loads.sessions),
+    ),
+    counter(
+        "pg_session_load_statements_total",
+        "statements",
+        "Statements that asked the database for sessions.",
+        number!(r, status.loads.statements),
+    ),
+    counter(
+        "pg_session_lost_versions_total",
+        "reads",
+        "Reads that asked for a version which the database has lost.",
+        number!(r, status.loads.lost_versions),
+    ),
+    counter(
+        "pg_session_updates_total",
+        "updates",
+        "Updates that were committed.",
+        number!(r, status.writes.updates),
+    ),
+    counter(
+        "pg_session_update_statements_total",
+        "statements",
+        "Statements that carried the updates.",
+        number!(r, status.writes.update_statements),
+    ),
+    counter(
+        "pg_session_creates_total",
+        "sessions",
+        "Sessions that were created.",
+        number!(r, status.writes.creates),
+    ),
+    counter(
+        "pg_session_create_statements_total",
+        "statements",
+        "Statements that carried the creates.",
+        number!(r, status.writes.create_statements),
+    ),
+    counter(
+        "pg_session_rotations_total",
+        "rotations",
+        "Sessions that were rotated.",
+        number!(r, status.writes.rotations),
+    ),
+    counter(
+        "pg_session_rotation_statements_total",
+        "statements",
+        "Statements that carried the rotations.",
+        number!(r, status.writes.rotation_statements),
+    ),
+    counter(
+        "pg_session_evictions_total",
+        "sessions",
+        "Sessions that logins ended to keep sessions_per_user_max.",
+        number!(r, status.writes.evictions),
+    ),
+    gauge(
+        "pg_session_writes_waiting",
+        "writes",
+        "Writes that wait for a statement.",
+        number!(r, status.writes.waiting),
+    ),
+    gauge(
+        "pg_session_write_queue_limit",
+        "writes",
+        "Writes of one kind that may wait: the setting write_queue_max.",
+        number!(r, config.write_queue_max),
+    ),
+    gauge(
+        "pg_session_touches_waiting",
+        "sessions",
+        "Sessions whose last access waits to be written.",
+        number!(r, status.touches_waiting),
+    ),
+    counter(
+        "pg_session_touch_failures_total",
+        "flushes",
+        "Flushes of last accesses that failed.",
+        number!(r, status.touch_failures),
+    ),
+    gauge(
+        "pg_session_locks",
+        "locks",
+        "Locks that the node holds, waits for, or gives back.",
+        number!(r, status.locks),
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_have_the_prefix_base_unit_and_total() {
+        let mut names = BTreeSet::new();
+        for Row { name, kind, unit, help, .. } in TABLE {
+            assert!(names.insert(name), "{name} is there twice");
+            assert!(name.starts_with("pg_session_"), "{name}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
+            for base in ["seconds", "bytes"] {
+                assert_eq!(name.ends_with(base), *unit == base, "{name} in {unit}");
+            }
+            for other in ["millis", "_ms", "micros", "kilo", "percent", "minutes"] {
+                assert!(!name.contains(other), "{name} is not in a base unit");
+            }
+            // A backslash or a line break would need an escape.
+            assert!(help.ends_with('.') && !help.contains(['\\', '\n']), "{name}: {help}");
+        }
+    }
+}
