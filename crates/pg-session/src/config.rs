@@ -107,6 +107,14 @@ pub struct Config {
     /// Connections in the pool that [`connect`](crate::SessionManager::connect) makes; the listener has one more of
     /// its own. Default 8.
     pub pool_connections_max: usize,
+    /// How long connecting may take, over all hosts, from name resolution to authentication. Each host has its share. Default
+    /// 5 s. A caller waits for a connection for `query_timeout` at most; the attempt goes on without it.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long the provider of connection settings may take; see [`Builder::connect_with`](crate::Builder::connect_with).
+    /// Default 10 s.
+    #[serde(with = "humantime_serde")]
+    pub provider_timeout: Duration,
     /// How long a statement may take, waiting for a connection included, before its callers get an error. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub query_timeout: Duration,
@@ -200,6 +208,8 @@ impl Default for Config {
             last_access_flush_interval: Duration::from_secs(600),
             touch_batch_max: 5_000,
             pool_connections_max: 8,
+            connect_timeout: Duration::from_secs(5),
+            provider_timeout: Duration::from_secs(10),
             query_timeout: Duration::from_secs(5),
             row_lock_wait: Duration::from_millis(5),
             statement_mode: StatementMode::default(),
@@ -255,6 +265,8 @@ impl Config {
         between("idle_timeout", self.idle_timeout, MS * 4, LIFETIME_MAX)?;
         between("cache_ttl", self.cache_ttl, MS, LIFETIME_MAX)?;
         between("trust_window", self.trust_window, MS * 500, Duration::from_secs(600))?;
+        between("connect_timeout", self.connect_timeout, MS * 10, Duration::from_secs(600))?;
+        between("provider_timeout", self.provider_timeout, MS * 10, Duration::from_secs(600))?;
         between("query_timeout", self.query_timeout, MS * 10, Duration::from_secs(600))?;
         between("row_lock_wait", self.row_lock_wait, MS, Duration::from_secs(600))?;
         between("rotation_grace", self.rotation_grace, Duration::ZERO, ROTATION_GRACE_MAX)?;

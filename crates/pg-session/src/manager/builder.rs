@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use pg_listen::{Listener, Subscription};
+use pg_listen::{Listener, Server, Subscription};
 use tokio_postgres::config::TargetSessionAttrs;
 use tracing::warn;
 
@@ -28,7 +28,8 @@ use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
 use crate::postgres::doctor::{Finding, Severity};
 use crate::postgres::names::Names;
-use crate::postgres::pooler::{Reach, own_pool, sending};
+use crate::postgres::pooler::{Reach, own_pool, sending, start_patience};
+use crate::postgres::source::{ListenOn, ListenerSettings, Source, no_server, read_files};
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::session::record::Policy;
 use crate::writer::Writer;
@@ -45,7 +46,7 @@ const START_WAIT_MIN: Duration = Duration::from_secs(2);
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct Builder {
     config: Config,
-    server: Option<ConnectOptions>,
+    server: Option<Source>,
     listen_on: Option<ListenOn>,
     listener: Option<Listener>,
     pool: Option<Pool>,
@@ -76,7 +77,7 @@ impl Builder {
     /// means `verify-full`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if it does not parse or asks for what is not supported. The message names the option, and
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it does not parse or asks for what is not supported. The message names the option, and
     /// repeats no value.
     pub fn url(self, url: &str) -> Result<Self, Error> {
         Ok(self.connect_options(ConnectOptions::parse(url)?))
@@ -92,7 +93,42 @@ impl Builder {
 
     /// The server, as options that were read before.
     pub fn connect_options(mut self, options: ConnectOptions) -> Self {
-        self.server = Some(options);
+        self.server = Some(Source::Fixed(Box::new(options)));
+        self
+    }
+
+    /// The server, as a provider that returns the options of each attempt to connect: for passwords that are valid for a
+    /// short time (RDS IAM, Vault), and servers that move.
+    ///
+    /// The pool and the listener ask it, up to `pool_connections_max` + 1 times at once. It runs in a task of its own. If it
+    /// returns an error, panics, or takes longer than `provider_timeout`, the attempt fails with
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), and so it does if PostgreSQL refuses its options. The next attempt waits for a pause that
+    /// doubles, up to 5 s. [`Status::connect_error`](crate::Status::connect_error) and
+    /// [`Status::trust_error`](crate::Status::trust_error) have the cause.
+    ///
+    /// The text of its error is logged, so **it must not contain a secret**.
+    ///
+    /// ```no_run
+    /// use pg_session::{Config, ConnectOptions, SessionManager};
+    ///
+    /// # async fn token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example() -> Result<(), pg_session::Error> {
+    /// let server = ConnectOptions::parse("postgres://app@db.example/app?sslmode=verify-full")?;
+    /// let sessions = SessionManager::builder(Config::default())
+    ///     .connect_with(move || {
+    ///         let server = server.clone();
+    ///         async move { Ok(server.password(&token().await?)) }
+    ///     })
+    ///     .connect()
+    ///     .await?;
+    /// # drop(sessions); Ok(()) }
+    /// ```
+    pub fn connect_with<P, F>(mut self, provider: P) -> Self
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<ConnectOptions, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        self.server = Some(Source::provider(provider));
         self
     }
 
@@ -118,8 +154,20 @@ impl Builder {
     /// # Errors
     /// As [`url`](Builder::url).
     pub fn listen_on_url(mut self, url: &str) -> Result<Self, Error> {
-        self.listen_on = Some(ListenOn::Options(Box::new(ConnectOptions::parse(url)?)));
+        self.listen_on = Some(ListenOn::Source(Source::Fixed(Box::new(ConnectOptions::parse(url)?))));
         Ok(self)
+    }
+
+    /// As [`listen_on`](Builder::listen_on), with a provider as for [`connect_with`](Builder::connect_with). A provider whose
+    /// options protect the connection less than the pool's is an error in
+    /// [`Status::trust_error`](crate::Status::trust_error), and the node is not trusted.
+    pub fn listen_with<P, F>(mut self, provider: P) -> Self
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<ConnectOptions, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        self.listen_on = Some(ListenOn::Source(Source::provider(provider)));
+        self
     }
 
     /// The application's own listener on the same database, instead of a connection more. The node subscribes to its
@@ -181,13 +229,13 @@ impl Builder {
         let way = match (&self.listener, &self.listen_on) {
             (Some(_), _) => Way::Application,
             (None, Some(ListenOn::Driver(_))) => Way::ListenOn,
-            (None, Some(ListenOn::Options(_))) => Way::ListenOnUrl,
+            (None, Some(ListenOn::Source(_))) => Way::ListenOnUrl,
             (None, None) => Way::Pool,
         };
-        // What is missing is said before anything is connected.
+        // A missing server is an error before anything is connected.
         let listener_source = match &self.listener {
             Some(listener) => ListenerSource::Application(listener.clone()),
-            None => ListenerSource::Own(Box::new(self.listen_on_server()?)),
+            None => ListenerSource::Own(Box::new(self.listener_settings().await?)),
         };
         let (policy, database) = self.open().await?;
         // First, because it needs a primary: the tables of a standby may be old.
@@ -200,7 +248,7 @@ impl Builder {
         database.prepare_tables(self.config.migrations).await?;
         let (listener, owns_listener) = match listener_source {
             ListenerSource::Application(listener) => (listener, false),
-            ListenerSource::Own(server) => (make_listener(&server, &self.config)?, true),
+            ListenerSource::Own(settings) => (make_listener(*settings, &self.config)?, true),
         };
         let events = listener.subscribe(database.names().channel()).await.map_err(from_listener_error)?;
         let core = Core::new(self.config, policy, database, self.notify_policy);
@@ -208,7 +256,8 @@ impl Builder {
         if !owns_listener {
             manager.0.keep_proving();
         }
-        let wait_max = manager.0.core.config.query_timeout.max(START_WAIT_MIN);
+        let Config { query_timeout, connect_timeout, .. } = manager.0.core.config;
+        let wait_max = query_timeout.max(connect_timeout).max(START_WAIT_MIN);
         if let Begun::Untrusted(cause) = manager.0.begin_listening(way, wait_max).await? {
             warn!(cause, "the listener is not in sync yet, sessions are read from the database until it is");
         }
@@ -266,17 +315,17 @@ impl Builder {
             Some(pool) => Pooled::Application(pool.clone(), ConnectOptions::unverified()?),
             None => {
                 let server = self.server.clone().ok_or_else(no_server)?;
-                let tls = server.tls.connector()?;
-                let (pool, reach) = own_pool(server.config, tls.clone(), &self.config).await?;
-                Pooled::Own(pool, tls, reach)
+                let (pool, attempts, reach) = own_pool(server, &self.config).await?;
+                Pooled::Own(pool, attempts, reach)
             }
         };
-        let mode = match &pool {
-            Pooled::Own(pool, _, reach) => sending(pool, *reach, self.config.statement_mode),
-            Pooled::Application(pool, _) => sending(pool, Reach::Unknown, self.config.statement_mode),
+        let (pooled, reach, patience) = match &pool {
+            Pooled::Own(pool, _, reach) => (pool, *reach, start_patience(&self.config)),
+            Pooled::Application(pool, _) => (pool, Reach::Unknown, self.config.query_timeout),
         };
-        let mode = tokio::time::timeout(self.config.query_timeout, mode).await;
-        let mode = mode.map_err(|_| no_connection(self.config.query_timeout))??;
+        let mode = sending(pooled, reach, self.config.statement_mode);
+        let mode = tokio::time::timeout(patience, mode).await;
+        let mode = mode.map_err(|_| no_connection(patience))??;
         let policy = Arc::new(Policy {
             clock: std::mem::replace(&mut self.clock, Clock::monotonic()),
             limits: self.config.limits(),
@@ -288,32 +337,22 @@ impl Builder {
         Ok((policy, database))
     }
 
-    /// The listener's way to the database, protected at least as the pool's is.
-    fn listen_on_server(&self) -> Result<ConnectOptions, Error> {
-        match (&self.listen_on, &self.server) {
-            (Some(ListenOn::Driver(config)), Some(server)) => server.protect((**config).clone()),
-            (Some(ListenOn::Options(options)), Some(server)) => {
-                server.check_listener(options)?;
-                Ok((**options).clone())
-            }
-            (Some(ListenOn::Driver(config)), None) => Ok((**config).clone().into()),
-            (Some(ListenOn::Options(options)), None) => Ok((**options).clone()),
-            (None, Some(server)) => Ok(server.clone()),
-            (None, None) => Err(no_server()),
+    /// The listener's settings. A mistake in fixed settings is an error at once.
+    async fn listener_settings(&self) -> Result<ListenerSettings, Error> {
+        let settings = ListenerSettings { pool: self.server.clone(), own: self.listen_on.clone() };
+        if settings.is_missing() {
+            return Err(no_server());
         }
+        if !settings.is_provided() {
+            read_files(settings.get_fixed().await?).await?;
+        }
+        Ok(settings)
     }
-}
-
-/// The listener's own way to the database.
-#[derive(Debug)]
-enum ListenOn {
-    Driver(Box<tokio_postgres::Config>),
-    Options(Box<ConnectOptions>),
 }
 
 /// The listener. At shutdown the node closes only its own; only its own sends the barriers that trust needs.
 enum ListenerSource {
-    Own(Box<ConnectOptions>),
+    Own(Box<ListenerSettings>),
     Application(Listener),
 }
 
@@ -340,22 +379,23 @@ fn start(core: Arc<Core>, (listener, owns_listener): (Listener, bool), events: S
     }
 }
 
-fn make_listener(server: &ConnectOptions, config: &Config) -> Result<Listener, Error> {
+fn make_listener(settings: ListenerSettings, config: &Config) -> Result<Listener, Error> {
     let interval = config.trust_window / BARRIERS_PER_WINDOW;
-    let mut address = server.config.clone();
-    // A standby sends no notifications.
-    address.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    Listener::builder(address)
-        .tls(server.tls.connector()?)
+    let provider = move || {
+        let settings = settings.clone();
+        async move {
+            let (mut address, tls) = read_files(settings.get().await?).await?;
+            // A standby sends no notifications.
+            address.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            let server = Server::new(address).tls(tls);
+            Ok(if settings.is_provided() { server } else { server.fixed() })
+        }
+    };
+    Listener::builder_with(provider)
+        .provider_timeout(config.provider_timeout)
+        .connect_timeout(config.connect_timeout)
         .barrier_interval(interval)
         .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))
         .start()
         .map_err(from_listener_error)
-}
-
-fn no_server() -> Error {
-    Error::new(
-        ErrorKind::Config,
-        "no server was given; call `url` or `postgres`, and `listen_on` beside `pool` if the pool's server is another",
-    )
 }

@@ -22,6 +22,9 @@ pub struct Status {
     pub trusted_for: Option<Duration>,
     /// Why not, if the cause is known: the last error of the listener or of the pool's notification, for people to read.
     pub trust_error: Option<String>,
+    /// Why the node's own pool could not connect, if its last attempt failed, for people to read. Open connections may still
+    /// serve. Always `None` with an application's pool.
+    pub connect_error: Option<String>,
     /// The cache's counters.
     pub cache: CacheStats,
     /// The loader's counters.
@@ -46,6 +49,7 @@ impl SessionManager {
         Status {
             trusted_for,
             trust_error: if trusted_for.is_none() { node.trust_error() } else { None },
+            connect_error: node.core.database.connect_error(),
             cache: node.core.cache.stats(),
             loads: node.loader.stats(),
             writes: node.writer.stats(),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use crate::error::{Error, ErrorKind};
 pub struct ConnectOptions {
     pub(crate) config: tokio_postgres::Config,
     pub(crate) tls: Tls,
+    /// The file that the password comes from, which is read again for each attempt to connect.
+    password_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for ConnectOptions {
@@ -36,7 +39,7 @@ impl From<tokio_postgres::Config> for ConnectOptions {
             keep_alive(&mut config);
         }
         let tls = Tls::unverified(config.get_ssl_negotiation() == SslNegotiation::Direct);
-        Self { config, tls }
+        Self { config, tls, password_file: None }
     }
 }
 
@@ -91,6 +94,7 @@ impl ConnectOptions {
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {
         self.config.password(password);
+        self.password_file = None;
         self
     }
 
@@ -122,13 +126,29 @@ impl ConnectOptions {
         }
         put_limits(settings, &mut config)?;
         put_choices(settings, &mut config)?;
-        if config.get_password().is_none()
-            && let Some(path) = get("passfile")
-            && let Some(password) = password_file::find(path.as_ref(), &config)?
+        let password_file = get("passfile").filter(|_| config.get_password().is_none()).map(PathBuf::from);
+        let mut options = Self { config, tls, password_file };
+        options.read_password()?;
+        Ok(options)
+    }
+
+    fn read_password(&mut self) -> Result<(), Error> {
+        if let Some(path) = &self.password_file
+            && let Some(password) = password_file::find(path, &self.config)?
         {
-            config.password(password);
+            self.config.password(password);
         }
-        Ok(Self { config, tls })
+        Ok(())
+    }
+
+    /// Reads the files that these options name: for each attempt to connect, because they may be replaced at any time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if one cannot be read.
+    pub(crate) fn read_files(mut self) -> Result<(tokio_postgres::Config, MakeRustlsConnect), Error> {
+        self.read_password()?;
+        let tls = self.tls.connector()?;
+        Ok((self.config, tls))
     }
 
     /// What a cancel request of an application's pool does TLS with, whose own connector is not known. The request carries

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
+use super::attempts::{Attempts, ConnectFailure};
 use super::failure::{self, Failure};
 use crate::error::{Error, ErrorKind};
 use crate::retry::{FULL_SERVER, READ_TRIES};
@@ -29,15 +30,32 @@ const SUSPECT_FOR: Duration = Duration::from_secs(60);
 /// How long such an answer may take, and no longer than half of what is left of the time.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The TLS settings of cancel requests.
+#[derive(Clone)]
+pub(super) enum CancelTls {
+    Fixed(MakeRustlsConnect),
+    /// Those of the pool's last connection, because certificate files may change.
+    AsThePool(Arc<Attempts>),
+}
+
+impl CancelTls {
+    fn get(&self) -> Option<MakeRustlsConnect> {
+        match self {
+            Self::Fixed(tls) => Some(tls.clone()),
+            Self::AsThePool(attempts) => attempts.tls(),
+        }
+    }
+}
+
 /// What cancel requests need.
 #[derive(Clone)]
 pub(super) struct Canceller {
-    tls: MakeRustlsConnect,
+    tls: CancelTls,
     permits: Arc<Semaphore>,
 }
 
 impl Canceller {
-    pub(super) fn new(tls: MakeRustlsConnect) -> Self {
+    pub(super) fn new(tls: CancelTls) -> Self {
         Self { tls, permits: Arc::new(Semaphore::new(CANCELS_MAX)) }
     }
 
@@ -46,12 +64,14 @@ impl Canceller {
         let client = Object::take(connection);
         // A runtime that is gone has closed its sockets.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        // Without TLS settings, no connection was made.
+        let Some(tls) = self.tls.get() else { return };
         let canceller = self.clone();
         runtime.spawn(async move {
             let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, async {
                 // The semaphore is never closed.
                 let _permit = canceller.permits.acquire().await;
-                client.cancel_token().cancel_query(canceller.tls.clone()).await
+                client.cancel_token().cancel_query(tls).await
             });
             match cancelled.await {
                 Ok(Ok(())) => {}
@@ -178,7 +198,11 @@ pub(super) async fn take(pool: &Pool, suspicion: &Suspicion, wait_max: Duration)
 }
 
 fn is_full(error: &PoolError) -> bool {
-    matches!(error, PoolError::Backend(error) if failure::is_full(error))
+    let PoolError::Backend(error) = error else { return false };
+    match ConnectFailure::in_driver_error(error) {
+        Some(failure) => failure.is_full,
+        None => failure::is_full(error),
+    }
 }
 
 pub(crate) fn no_connection(timeout: Duration) -> Error {
@@ -193,7 +217,10 @@ pub(crate) fn no_connection(timeout: Duration) -> Error {
 
 pub(super) fn from_pool_error(error: &PoolError) -> Error {
     match error {
-        PoolError::Backend(error) => failure::of_connect(error),
+        PoolError::Backend(error) => match ConnectFailure::in_driver_error(error) {
+            Some(failure) => failure.error(),
+            None => failure::of_connect(error),
+        },
         PoolError::Closed => Error::new(ErrorKind::ShuttingDown, "the connection pool is closed"),
         other => Error::new(ErrorKind::Unavailable, "the pool has no connection to PostgreSQL")
             .with_source(other.to_string()),

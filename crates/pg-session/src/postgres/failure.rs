@@ -293,6 +293,19 @@ pub(super) fn is_full(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
 }
 
+const UNRESOLVED: &str = "the host's name cannot be resolved; correct the host, or look at DNS";
+const UNREACHABLE: &str = "PostgreSQL cannot be reached; check host, port and network";
+
+/// No address is known for a host's name.
+pub(super) fn unresolved() -> Error {
+    Error::new(ErrorKind::Unavailable, UNRESOLVED)
+}
+
+/// No host answered in time.
+pub(super) fn unreachable() -> Error {
+    Error::new(ErrorKind::Unavailable, UNREACHABLE)
+}
+
 /// A failure to connect.
 pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
     if let Some((message, cause)) = tls_fault(error) {
@@ -353,9 +366,9 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
              lasts, give the address of the primary, or run: ALTER ROLE <role> SET default_transaction_read_only = off",
         ),
         (_, cause) if cause.starts_with("failed to lookup address information") => {
-            (ErrorKind::Unavailable, "the host's name cannot be resolved; correct the host, or look at DNS")
+            (ErrorKind::Unavailable, UNRESOLVED)
         }
-        _ => (ErrorKind::Unavailable, "PostgreSQL cannot be reached; check host, port and network"),
+        _ => (ErrorKind::Unavailable, UNREACHABLE),
     }
 }
 

@@ -27,6 +27,7 @@
 //! [`Call`](call::Call) sends each of them; `failure.rs` says what a failure means.
 
 mod admission;
+pub(crate) mod attempts;
 mod call;
 pub(crate) mod clean;
 pub(crate) mod connect_options;
@@ -58,6 +59,7 @@ pub(crate) mod rotate;
 pub(crate) mod row_locks;
 mod search_path;
 mod settings;
+pub(crate) mod source;
 mod successor;
 pub(crate) mod sweep;
 mod tls;
@@ -75,7 +77,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use self::connection::{Canceller, Suspicion};
+use self::attempts::Attempts;
+use self::connection::{CancelTls, Canceller, Suspicion};
 use self::direct::DirectConnections;
 use self::failure::{Failure, Verdict};
 use self::names::Names;
@@ -97,9 +100,10 @@ fn interval(duration: Duration) -> String {
 #[derive(Debug)]
 pub(crate) struct Database {
     pool: Pool,
-    owns_pool: bool,
     canceller: Canceller,
     suspicion: Suspicion,
+    /// Of a pool of our own.
+    attempts: Option<Arc<Attempts>>,
     policy: Arc<Policy>,
     names: Names,
     texts: Texts,
@@ -109,9 +113,10 @@ pub(crate) struct Database {
     sessions_max: Option<u32>,
 }
 
-/// A pool of our own is closed at shutdown. Both come with what a cancel request does TLS with.
+/// A pool of our own is closed at shutdown, with its attempts to connect. An application's pool comes with what a cancel
+/// request does TLS with.
 pub(crate) enum Pooled {
-    Own(Pool, MakeRustlsConnect, Reach),
+    Own(Pool, Arc<Attempts>, Reach),
     Application(Pool, MakeRustlsConnect),
 }
 
@@ -364,15 +369,17 @@ impl Database {
             settings: settings::Texts::new(&dialect),
             clock: Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] },
         };
-        let (pool, owns_pool, tls) = match pool {
-            Pooled::Own(pool, tls, _) => (pool, true, tls),
-            Pooled::Application(pool, tls) => (pool, false, tls),
+        let (pool, attempts, tls) = match pool {
+            Pooled::Own(pool, attempts, _) => {
+                (pool, Some(Arc::clone(&attempts)), CancelTls::AsThePool(attempts))
+            }
+            Pooled::Application(pool, tls) => (pool, None, CancelTls::Fixed(tls)),
         };
         Self {
             pool,
-            owns_pool,
             canceller: Canceller::new(tls),
             suspicion: Suspicion::default(),
+            attempts,
             policy,
             names,
             texts,
@@ -396,8 +403,9 @@ impl Database {
 
     /// Ends the pool, if it was made for this manager.
     pub(crate) fn close(&self) {
-        if self.owns_pool {
+        if let Some(attempts) = &self.attempts {
             self.pool.close();
+            attempts.close();
         }
     }
 
@@ -409,6 +417,11 @@ impl Database {
     /// How long a write of any number of sessions is tried.
     pub(crate) fn bulk_timeout(&self) -> Duration {
         self.timeout.saturating_mul(LONG_FACTOR)
+    }
+
+    /// Why our own pool could not connect, if its last attempt failed.
+    pub(crate) fn connect_error(&self) -> Option<String> {
+        self.attempts.as_ref().and_then(|attempts| attempts.last_error())
     }
 
     pub(crate) fn names(&self) -> &Names {

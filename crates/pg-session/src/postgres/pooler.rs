@@ -23,6 +23,7 @@
 //!
 //! An idle pooler gives A the process that B has just used. A busy one gives B another process each time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -30,13 +31,14 @@ use deadpool_postgres::{
 };
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::Type;
-use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::info;
 use uuid::Uuid;
 
-use super::connection::from_pool_error;
+use super::attempts::{Attempts, Connect, ConnectFailure};
+use super::connection::{from_pool_error, no_connection};
 use super::direct::{is_direct, process};
-use super::failure::{self, Failure};
+use super::failure::Failure;
+use super::source::Source;
 use super::{LONG_FACTOR, unexpected};
 use crate::config::{Config, StatementMode};
 use crate::error::{Error, ErrorKind};
@@ -65,25 +67,33 @@ pub(crate) enum Reach {
 }
 
 /// A pool of our own: direct if nothing is in between.
-pub(crate) async fn own_pool(
-    server: tokio_postgres::Config,
-    tls: MakeRustlsConnect,
-    config: &Config,
-) -> Result<(Pool, Reach), Error> {
+pub(crate) async fn own_pool(source: Source, config: &Config) -> Result<(Pool, Arc<Attempts>, Reach), Error> {
     let mark = format!("{MARK_PREFIX}{}", Uuid::new_v4().simple());
-    let pool = make_pool(pin(server.clone(), &mark, config), tls.clone(), config, Some(mark))?;
-    let direct = match tokio::time::timeout(config.query_timeout, pool.get()).await {
+    let (pool, attempts) = make_pool(source.clone(), config, Some(mark))?;
+    let patience = start_patience(config);
+    let direct = match tokio::time::timeout(patience, pool.get()).await {
         Ok(Ok(_)) => true,
         Ok(Err(PoolError::PostCreateHook(HookError::Message(_)))) => false,
-        Ok(Err(PoolError::Backend(error))) if failure::names_a_pooler(&error) => false,
-        // The same error comes again, from what needs a connection first.
-        Ok(Err(_)) | Err(_) => true,
+        Ok(Err(PoolError::Backend(error)))
+            if ConnectFailure::in_driver_error(&error).is_some_and(|failure| failure.names_a_pooler) =>
+        {
+            false
+        }
+        Ok(Err(error)) => return Err(from_pool_error(&error)),
+        Err(_) => return Err(no_connection(patience)),
     };
     if direct {
-        return Ok((pool, Reach::Direct));
+        return Ok((pool, attempts, Reach::Direct));
     }
     info!("the pool leads through a connection pooler");
-    Ok((make_pool(server, tls, config, None)?, Reach::Unknown))
+    attempts.close();
+    let (pool, attempts) = make_pool(source, config, None)?;
+    Ok((pool, attempts, Reach::Unknown))
+}
+
+/// How long the first connection may take, with what is asked over it.
+pub(crate) fn start_patience(config: &Config) -> Duration {
+    config.provider_timeout.saturating_add(config.connect_timeout).saturating_add(config.query_timeout)
 }
 
 /// Adds to the startup packet, before the user's own options, [`VANISHED_CLIENT`]. And behind them:
@@ -91,34 +101,36 @@ pub(crate) async fn own_pool(
 /// - `search_path`: names that are not qualified mean PostgreSQL's own, whatever other roles may create;
 /// - `row_security`: a row that a policy hides is an error, not an absence;
 /// - `statement_timeout`: no statement outlives the longest that this library sends.
-fn pin(mut server: tokio_postgres::Config, mark: &str, config: &Config) -> tokio_postgres::Config {
+fn pin(server: &mut tokio_postgres::Config, mark: &str, query_timeout: Duration) {
     let users = server.get_options().map(|options| format!("{options} ")).unwrap_or_default();
-    let timeout = config.query_timeout.saturating_mul(LONG_FACTOR).as_millis().min(i32::MAX as u128);
+    let timeout = query_timeout.saturating_mul(LONG_FACTOR).as_millis().min(i32::MAX as u128);
     server.options(format!(
         "{VANISHED_CLIENT} {users}-c {mark}=on -c search_path=pg_catalog -c row_security=off -c statement_timeout={timeout}"
     ));
-    server
 }
 
-fn make_pool(
-    mut server: tokio_postgres::Config,
-    tls: MakeRustlsConnect,
-    config: &Config,
-    mark: Option<String>,
-) -> Result<Pool, Error> {
-    if server.get_connect_timeout().is_none() {
-        server.connect_timeout(config.query_timeout);
-    }
-    if server.get_tcp_user_timeout().is_none() {
-        server.tcp_user_timeout(config.query_timeout.saturating_mul(VANISHED_FACTOR));
-    }
-    // Of several hosts or addresses, the primary.
-    server.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    if server.get_application_name().is_none() {
-        server.application_name("pg-session");
-    }
-    let manager =
-        Manager::from_config(server, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+fn make_pool(source: Source, config: &Config, mark: Option<String>) -> Result<(Pool, Arc<Attempts>), Error> {
+    let (query_timeout, own_mark) = (config.query_timeout, mark.clone());
+    let amend = move |server: &mut tokio_postgres::Config| {
+        if let Some(mark) = &own_mark {
+            pin(server, mark, query_timeout);
+        }
+        if server.get_tcp_user_timeout().is_none() {
+            server.tcp_user_timeout(query_timeout.saturating_mul(VANISHED_FACTOR));
+        }
+        // Of several hosts or addresses, the primary.
+        server.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        if server.get_application_name().is_none() {
+            server.application_name("pg-session");
+        }
+    };
+    let attempts = Attempts::new(source, amend, config);
+    // Each attempt has a configuration of its own; this one is not used.
+    let manager = Manager::from_connect(
+        tokio_postgres::Config::new(),
+        Connect(Arc::clone(&attempts)),
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
     let mut builder = Pool::builder(manager).max_size(config.pool_connections_max);
     if let Some(mark) = mark {
         builder = builder.post_create(Hook::async_fn(move |client, _| {
@@ -126,9 +138,10 @@ fn make_pool(
             Box::pin(async move { check_mark(client, &mark).await })
         }));
     }
-    builder.build().map_err(|error| {
+    let pool = builder.build().map_err(|error| {
         Error::new(ErrorKind::Config, "the connection pool could not be made").with_source(error.to_string())
-    })
+    })?;
+    Ok((pool, attempts))
 }
 
 async fn check_mark(client: &ClientWrapper, mark: &str) -> Result<(), HookError> {
