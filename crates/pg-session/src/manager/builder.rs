@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Migrations};
 use crate::contention::NotifyPolicy;
 use crate::core::{Core, Tasks};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::invalidation::InvalidationTask;
 use crate::invalidation::proof::Prover;
 use crate::invalidation::resync::Resync;
@@ -28,7 +28,7 @@ use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
 use crate::postgres::doctor::{Finding, Severity};
 use crate::postgres::names::Names;
-use crate::postgres::pooler::{Reach, own_pool, sending, start_patience};
+use crate::postgres::pooler::{Reach, own_pool, sending, start_timeout};
 use crate::postgres::source::{ListenOn, ListenerSettings, Source, no_server, read_files};
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::session::record::Policy;
@@ -233,19 +233,20 @@ impl Builder {
             (None, None) => Way::Pool,
         };
         // A missing server is an error before anything is connected.
-        let listener_source = match &self.listener {
+        let mut listener_source = match &self.listener {
             Some(listener) => ListenerSource::Application(listener.clone()),
             None => ListenerSource::Own(Box::new(self.listener_settings().await?)),
         };
-        let (policy, database) = self.open().await?;
+        // Boxed, so that the caller's future is small.
+        let (policy, database) = Box::pin(self.open()).await?;
         // First, because it needs a primary: the tables of a standby may be old.
-        database.learn_clock().await?;
-        if let (Some(_), ListenerSource::Own(server)) = (&self.pool, &listener_source)
+        Box::pin(database.learn_clock()).await?;
+        if let (Some(_), ListenerSource::Own(settings)) = (&self.pool, &mut listener_source)
             && database.is_encrypted().await?
         {
-            server.check_encrypted()?;
+            settings.require_encryption().await?;
         }
-        database.prepare_tables(self.config.migrations).await?;
+        Box::pin(database.prepare_tables(self.config.migrations)).await?;
         let (listener, owns_listener) = match listener_source {
             ListenerSource::Application(listener) => (listener, false),
             ListenerSource::Own(settings) => (make_listener(*settings, &self.config)?, true),
@@ -269,7 +270,7 @@ impl Builder {
     /// and stopped, and its error is a finding.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for settings and connection strings. Everything else is a finding.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for settings and connection strings. Everything else is a finding.
     ///
     /// # Cancel safety
     /// Nothing is left running if the future is dropped.
@@ -277,13 +278,16 @@ impl Builder {
         self.config.validate()?;
         self.config.migrations = Migrations::Check;
         self.config.pool_connections_max = 1;
+        Names::new(&self.config)?;
+        if self.pool.is_none() && self.server.is_none() {
+            return Err(no_server());
+        }
         let opened = match self.open().await {
             Ok((_, database)) => {
                 let findings = database.diagnose(&self.config).await;
                 database.close();
                 findings
             }
-            Err(error) if error.kind() == ErrorKind::Config => return Err(error),
             Err(error) => Err(error),
         };
         let mut findings = match opened {
@@ -319,13 +323,13 @@ impl Builder {
                 Pooled::Own(pool, attempts, reach)
             }
         };
-        let (pooled, reach, patience) = match &pool {
-            Pooled::Own(pool, _, reach) => (pool, *reach, start_patience(&self.config)),
+        let (pooled, reach, wait_max) = match &pool {
+            Pooled::Own(pool, _, reach) => (pool, *reach, start_timeout(&self.config)),
             Pooled::Application(pool, _) => (pool, Reach::Unknown, self.config.query_timeout),
         };
         let mode = sending(pooled, reach, self.config.statement_mode);
-        let mode = tokio::time::timeout(patience, mode).await;
-        let mode = mode.map_err(|_| no_connection(patience))??;
+        let mode = tokio::time::timeout(wait_max, mode).await;
+        let mode = mode.map_err(|_| no_connection(wait_max))??;
         let policy = Arc::new(Policy {
             clock: std::mem::replace(&mut self.clock, Clock::monotonic()),
             limits: self.config.limits(),
@@ -339,7 +343,8 @@ impl Builder {
 
     /// The listener's settings. A mistake in fixed settings is an error at once.
     async fn listener_settings(&self) -> Result<ListenerSettings, Error> {
-        let settings = ListenerSettings { pool: self.server.clone(), own: self.listen_on.clone() };
+        let settings =
+            ListenerSettings { pool: self.server.clone(), own: self.listen_on.clone(), is_encrypted: false };
         if settings.is_missing() {
             return Err(no_server());
         }

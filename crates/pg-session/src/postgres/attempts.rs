@@ -14,20 +14,21 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pg_listen::{Connector, ErrorKind as ListenError, Server};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use super::failure;
+use super::handover::{Handover, Running};
 use super::source::{self, Source};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, chain};
@@ -94,10 +95,10 @@ impl ConnectFailure {
         }
     }
 
-    fn aborted() -> Self {
+    fn aborted() -> Arc<Self> {
         let message = "the attempt to connect was aborted; try again";
         let error = Error::new(ErrorKind::Unavailable, message);
-        Self { error, is_full: false, names_a_pooler: false, is_paused: false }
+        Arc::new(Self { error, is_full: false, names_a_pooler: false, is_paused: false })
     }
 
     /// Wraps the failure in an error of the driver, the only type that the pool returns.
@@ -163,34 +164,55 @@ impl AsyncWrite for Broken {
     }
 }
 
-/// The attempts of one pool. An attempt starts only if fewer attempts run than requests wait.
+/// The attempts of one pool.
 pub(crate) struct Attempts {
-    connector: Arc<Connector>,
+    connector: Connector,
     is_provided: bool,
     /// The TLS settings of the last attempt.
     tls: Arc<Mutex<Option<MakeRustlsConnect>>>,
-    state: Mutex<State>,
+    handover: Arc<Handover<Connected, Arc<ConnectFailure>>>,
+    failures: Mutex<Failures>,
+    stop: CancellationToken,
 }
 
 #[derive(Default)]
-struct State {
-    waiters: Vec<oneshot::Sender<Made>>,
-    running: usize,
-    spare: Option<Connected>,
+struct Failures {
     /// The cause of the last failure; none after a success.
-    failure: Option<Arc<ConnectFailure>>,
+    last: Option<Arc<ConnectFailure>>,
     /// Failures in a row that have a pause.
-    failures: u32,
+    count: u32,
     pause: Option<Pause>,
-    is_closed: bool,
-    /// Aborted with the pool.
-    tasks: JoinSet<()>,
 }
 
 #[derive(Clone, Copy)]
 struct Pause {
     begin: Instant,
     end: Instant,
+}
+
+impl Failures {
+    /// Returns the pause that a failure begins.
+    fn record(&mut self, began: Instant, failure: &Arc<ConnectFailure>) -> Option<Duration> {
+        self.last = Some(Arc::clone(failure));
+        if !failure.is_paused {
+            self.pause = None;
+            return None;
+        }
+        // Of attempts that ran at the same time, one counts.
+        if self.pause.is_some_and(|pause| began < pause.begin) {
+            return None;
+        }
+        let pause = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(self.count)).min(PAUSE_MAX);
+        self.count = self.count.saturating_add(1);
+        let begin = Instant::now();
+        self.pause = Some(Pause { begin, end: begin + pause });
+        Some(pause)
+    }
+
+    /// The failure whose pause lasts.
+    fn in_pause(&self) -> Option<Arc<ConnectFailure>> {
+        self.pause.filter(|pause| Instant::now() < pause.end).and(self.last.clone())
+    }
 }
 
 impl Attempts {
@@ -212,9 +234,16 @@ impl Attempts {
                 Ok(Server::new(config).tls(tls))
             }
         });
-        let connector =
-            connector.provider_timeout(config.provider_timeout).connect_timeout(config.connect_timeout);
-        Arc::new(Self { connector: Arc::new(connector), is_provided, tls, state: Mutex::default() })
+        Arc::new(Self {
+            connector: connector
+                .provider_timeout(config.provider_timeout)
+                .connect_timeout(config.connect_timeout),
+            is_provided,
+            tls,
+            handover: Handover::new(),
+            failures: Mutex::default(),
+            stop: CancellationToken::new(),
+        })
     }
 
     /// The TLS settings for a cancel request: those of the last attempt.
@@ -224,82 +253,73 @@ impl Attempts {
 
     /// The cause, if the last attempt failed.
     pub(crate) fn last_error(&self) -> Option<String> {
-        lock(&self.state).failure.as_ref().map(|failure| chain(&failure.error))
+        let last = lock(&self.failures).last.clone();
+        last.map(|failure| chain(&failure.error))
     }
 
     /// Ends all attempts.
     pub(super) fn close(&self) {
-        let mut state = lock(&self.state);
-        state.is_closed = true;
-        let ended =
-            (std::mem::take(&mut state.tasks), state.spare.take(), std::mem::take(&mut state.waiters));
-        drop(state);
-        drop(ended);
+        self.stop.cancel();
+        self.handover.close();
     }
 
     async fn make(self: &Arc<Self>) -> Made {
-        let made = {
-            let mut state = lock(&self.state);
-            match state.spare.take() {
-                Some((client, task)) if !client.is_closed() => return Ok((client, task)),
-                _ => {}
-            }
-            if let (Some(failure), Some(pause)) = (&state.failure, state.pause)
-                && Instant::now() < pause.end
-            {
-                return Err(Arc::clone(failure));
-            }
-            if state.is_closed {
-                return Err(Arc::new(ConnectFailure::aborted()));
-            }
-            let (waiter, made) = oneshot::channel();
-            state.waiters.retain(|waiter| !waiter.is_closed());
-            state.waiters.push(waiter);
-            if state.running < state.waiters.len() {
-                state.running += 1;
-                while state.tasks.try_join_next().is_some() {}
-                let running = Running { attempts: Arc::downgrade(self), is_done: false };
-                let attempt = attempt(Arc::clone(&self.connector), self.is_provided, running);
-                state.tasks.spawn(attempt);
-            }
-            made
+        let spare = self.handover.take_spare();
+        if let Some(connected) = spare.filter(|(client, _)| !client.is_closed()) {
+            return Ok(connected);
+        }
+        if let Some(failure) = lock(&self.failures).in_pause() {
+            return Err(failure);
+        }
+        let Some((mut waiting, running)) = self.handover.ask() else {
+            return Err(ConnectFailure::aborted());
         };
-        made.await.unwrap_or_else(|_| Err(Arc::new(ConnectFailure::aborted())))
+        if let Some(running) = running {
+            tokio::spawn(Arc::clone(self).attempt(running));
+        }
+        waiting.outcome().await.unwrap_or_else(|| Err(ConnectFailure::aborted()))
     }
 
-    /// Gives the outcome of an attempt to the first caller that still waits. Returns whether the connection is kept.
-    fn deliver(&self, began: Instant, mut made: Made) -> bool {
-        let mut state = lock(&self.state);
-        state.running -= 1;
-        match &made {
-            Ok(_) => (state.failure, state.failures, state.pause) = (None, 0, None),
+    async fn attempt(self: Arc<Self>, running: Running<Connected, Arc<ConnectFailure>>) {
+        let began = Instant::now();
+        let made = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return,
+            made = self.connect() => made,
+        };
+        self.record(began, &made);
+        if running.end(made) {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(SPARE_LIFETIME) => {}
+            }
+            drop(self.handover.take_spare());
+        }
+    }
+
+    async fn connect(&self) -> Made {
+        match self.connector.connect().await {
+            Ok((client, connection)) => {
+                let task = tokio::spawn(async move {
+                    if let Err(error) = connection.await {
+                        debug!(%error, "a connection of the pool ended");
+                    }
+                });
+                Ok((client, task))
+            }
+            Err(error) => Err(Arc::new(ConnectFailure::of(&error, self.is_provided))),
+        }
+    }
+
+    fn record(&self, began: Instant, made: &Made) {
+        match made {
+            Ok(_) => *lock(&self.failures) = Failures::default(),
             Err(failure) => {
-                state.failure = Some(Arc::clone(failure));
-                // Of attempts that ran at the same time, one counts.
-                let counts = state.pause.is_none_or(|pause| began >= pause.begin);
-                if failure.is_paused && counts {
-                    let pause = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(state.failures)).min(PAUSE_MAX);
-                    state.failures = state.failures.saturating_add(1);
-                    let begin = Instant::now();
-                    state.pause = Some(Pause { begin, end: begin + pause });
+                let pause = lock(&self.failures).record(began, failure);
+                if let Some(pause) = pause {
                     warn!(error = chain(&failure.error), retry_in = ?pause, "the pool cannot connect");
-                } else if !failure.is_paused {
-                    state.pause = None;
                 }
             }
-        }
-        while !state.waiters.is_empty() {
-            match state.waiters.remove(0).send(made) {
-                Ok(()) => return false,
-                Err(unsent) => made = unsent,
-            }
-        }
-        match made {
-            Ok(connected) if !state.is_closed && state.spare.is_none() => {
-                state.spare = Some(connected);
-                true
-            }
-            _ => false,
         }
     }
 }
@@ -310,54 +330,22 @@ impl std::fmt::Debug for Attempts {
     }
 }
 
-/// An attempt that has not delivered its outcome. An attempt that panics or is aborted delivers an error.
-struct Running {
-    attempts: Weak<Attempts>,
-    is_done: bool,
-}
-
-impl Running {
-    fn deliver(&mut self, began: Instant, made: Made) -> bool {
-        self.is_done = true;
-        self.attempts.upgrade().is_some_and(|attempts| attempts.deliver(began, made))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.deliver(Instant::now(), Err(Arc::new(ConnectFailure::aborted())));
-        }
-    }
-}
-
-async fn attempt(connector: Arc<Connector>, is_provided: bool, mut running: Running) {
-    let began = Instant::now();
-    let made = match connector.connect().await {
-        Ok((client, connection)) => {
-            let task = tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    debug!(%error, "a connection of the pool ended");
-                }
-            });
-            Ok((client, task))
-        }
-        Err(error) => Err(Arc::new(ConnectFailure::of(&error, is_provided))),
-    };
-    if running.deliver(began, made) {
-        tokio::time::sleep(SPARE_LIFETIME).await;
-        let spare = running.attempts.upgrade().and_then(|attempts| lock(&attempts.state).spare.take());
-        drop(spare);
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Only the allocator can panic while a lock is held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Connects for the pool.
-pub(super) struct Connect(pub(super) Arc<Attempts>);
+/// Connects for the pool. The attempts end with it.
+pub(super) struct Connect {
+    attempts: Arc<Attempts>,
+    _stop: DropGuard,
+}
+
+impl Connect {
+    pub(super) fn new(attempts: &Arc<Attempts>) -> Self {
+        Self { attempts: Arc::clone(attempts), _stop: attempts.stop.clone().drop_guard() }
+    }
+}
 
 impl deadpool_postgres::Connect for Connect {
     fn connect(
@@ -365,10 +353,55 @@ impl deadpool_postgres::Connect for Connect {
         _: &tokio_postgres::Config,
     ) -> Pin<Box<dyn Future<Output = Result<Connected, tokio_postgres::Error>> + Send + '_>> {
         Box::pin(async move {
-            match self.0.make().await {
+            match self.attempts.make().await {
                 Ok(connected) => Ok(connected),
                 Err(failure) => Err(failure.into_driver_error().await),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::mpsc;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::postgres::connect_options::ConnectOptions;
+
+    /// Asks for a connection when it is dropped, and sends whether that failed at once.
+    struct AsksWhenDropped(Arc<Attempts>, mpsc::Sender<bool>);
+
+    impl Drop for AsksWhenDropped {
+        fn drop(&mut self) {
+            let asked = pin!(self.0.make()).poll(&mut Context::from_waker(Waker::noop()));
+            self.1.send(matches!(asked, Poll::Ready(Err(_)))).unwrap();
+        }
+    }
+
+    /// A runtime that ends starts no task: it drops each new one in place.
+    ///
+    /// ```text
+    /// runtime   ends
+    /// request         asks ── starts an attempt ───────────────── served with an error
+    /// attempt                                  dropped: serves it
+    /// ```
+    #[test]
+    fn a_request_while_its_runtime_ends_is_an_error() {
+        let (reply, replied) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let options = ConnectOptions::parse("host=127.0.0.1 port=1 user=nobody").unwrap();
+            let attempts = Attempts::new(Source::Fixed(Box::new(options)), |_| {}, &Config::default());
+            let request = AsksWhenDropped(attempts, reply);
+            runtime.spawn(async move {
+                std::future::pending::<()>().await;
+                drop(request);
+            });
+            drop(runtime);
+        });
+        let failed = replied.recv_timeout(Duration::from_secs(10)).expect("no lock is held meanwhile");
+        assert!(failed, "the attempt was dropped");
     }
 }

@@ -41,6 +41,7 @@ pub(crate) mod doctor;
 mod encryption;
 mod environment;
 pub(crate) mod failure;
+mod handover;
 #[cfg(feature = "testing")]
 mod let_pass;
 pub(crate) mod load;

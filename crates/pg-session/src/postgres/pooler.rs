@@ -70,8 +70,8 @@ pub(crate) enum Reach {
 pub(crate) async fn own_pool(source: Source, config: &Config) -> Result<(Pool, Arc<Attempts>, Reach), Error> {
     let mark = format!("{MARK_PREFIX}{}", Uuid::new_v4().simple());
     let (pool, attempts) = make_pool(source.clone(), config, Some(mark))?;
-    let patience = start_patience(config);
-    let direct = match tokio::time::timeout(patience, pool.get()).await {
+    let wait_max = start_timeout(config);
+    let direct = match tokio::time::timeout(wait_max, pool.get()).await {
         Ok(Ok(_)) => true,
         Ok(Err(PoolError::PostCreateHook(HookError::Message(_)))) => false,
         Ok(Err(PoolError::Backend(error)))
@@ -80,7 +80,7 @@ pub(crate) async fn own_pool(source: Source, config: &Config) -> Result<(Pool, A
             false
         }
         Ok(Err(error)) => return Err(from_pool_error(&error)),
-        Err(_) => return Err(no_connection(patience)),
+        Err(_) => return Err(no_connection(wait_max)),
     };
     if direct {
         return Ok((pool, attempts, Reach::Direct));
@@ -92,7 +92,7 @@ pub(crate) async fn own_pool(source: Source, config: &Config) -> Result<(Pool, A
 }
 
 /// How long the first connection may take, with what is asked over it.
-pub(crate) fn start_patience(config: &Config) -> Duration {
+pub(crate) fn start_timeout(config: &Config) -> Duration {
     config.provider_timeout.saturating_add(config.connect_timeout).saturating_add(config.query_timeout)
 }
 
@@ -128,7 +128,7 @@ fn make_pool(source: Source, config: &Config, mark: Option<String>) -> Result<(P
     // Each attempt has a configuration of its own; this one is not used.
     let manager = Manager::from_connect(
         tokio_postgres::Config::new(),
-        Connect(Arc::clone(&attempts)),
+        Connect::new(&attempts),
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     let mut builder = Pool::builder(manager).max_size(config.pool_connections_max);

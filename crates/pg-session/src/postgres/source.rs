@@ -56,6 +56,8 @@ impl std::fmt::Debug for Source {
 pub(crate) struct ListenerSettings {
     pub(crate) pool: Option<Source>,
     pub(crate) own: Option<ListenOn>,
+    /// Whether the connection must be encrypted, as those of the application's pool are.
+    pub(crate) is_encrypted: bool,
 }
 
 /// The listener's own way to the database.
@@ -88,7 +90,27 @@ impl ListenerSettings {
         })
     }
 
+    /// The application's pool is encrypted, so the listener must be.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if fixed settings do not encrypt. A provider's are checked for each attempt.
+    pub(crate) async fn require_encryption(&mut self) -> Result<(), Error> {
+        self.is_encrypted = true;
+        if !self.is_provided() {
+            self.get_fixed().await?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn get(&self) -> Result<ConnectOptions, ProviderError> {
+        let options = self.chosen().await?;
+        if self.is_encrypted {
+            options.check_encrypted()?;
+        }
+        Ok(options)
+    }
+
+    async fn chosen(&self) -> Result<ConnectOptions, ProviderError> {
         Ok(match (&self.own, &self.pool) {
             (Some(ListenOn::Driver(own)), Some(pool)) => pool.get().await?.protect((**own).clone())?,
             (Some(ListenOn::Driver(own)), None) => (**own).clone().into(),

@@ -32,6 +32,8 @@ impl Scene {
         let sandbox = Sandbox::builder().file("pg_hba.conf", HBA).start().unwrap();
         let world = World::on(&sandbox);
         let admin = world.client().await;
+        // Before PostgreSQL 14, the default is MD5.
+        admin.batch_execute("SET password_encryption = 'scram-sha-256'").await.unwrap();
         admin.batch_execute("CREATE ROLE app SUPERUSER LOGIN PASSWORD 'first-secret'").await.unwrap();
         Self { sandbox, world, admin }
     }
@@ -177,7 +179,10 @@ async fn a_provider_that_fails_at_start_is_an_error_that_passes() {
         hides_secrets(&error);
     }
     let wrong = scene.options().password("other-secret");
-    let builder = SessionManager::builder(scene.config()).connect_with(move || {
+    let mut config = scene.config();
+    // This provider answers, on a busy machine later.
+    config.provider_timeout = Duration::from_secs(30);
+    let builder = SessionManager::builder(config).connect_with(move || {
         let wrong = wrong.clone();
         async { Ok(wrong) }
     });
