@@ -84,6 +84,7 @@ impl Builder {
             timing: Timing {
                 barrier_interval: Duration::from_secs(2),
                 barrier_timeout: Duration::from_secs(2),
+                pings: false,
             },
             connect_timeout: CONNECT_TIMEOUT,
             backoff: Backoff { min: Duration::from_millis(50), max: Duration::from_secs(5) },
@@ -121,6 +122,15 @@ impl Builder {
     /// most interval + timeout + 100 ms.**
     pub fn barrier_timeout(mut self, timeout: Duration) -> Self {
         self.timing.barrier_timeout = timeout;
+        self
+    }
+
+    /// Sends a ping at each [`barrier_interval`](Self::barrier_interval) instead of a barrier. A ping is answered by the
+    /// server and wakes no other listener, so N listeners cost N pings, not N² wakes. **It finds a dead connection, but
+    /// proves nothing about notifications**: after the first [`InSync`](crate::Event::InSync) of a connection there is
+    /// another only when [`barrier`](Listener::barrier) asks for one. For programs with a proof of their own.
+    pub fn pings(mut self) -> Self {
+        self.timing.pings = true;
         self
     }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! open ── Listens(all channels) ──→ Idle ──→ Listens(what changed) ──→ Idle
-//!                                    └────→ Awaits(a barrier: its answer and its return) ──→ Idle
+//!                                    ├────→ Awaits(a barrier: its answer and its return) ──→ Idle
+//!                                    └────→ Pings ──→ Idle
 //! ```
 //!
 //! One at a time, because LISTEN and UNLISTEN of one channel must not overtake each other; and because then
@@ -34,6 +35,9 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 /// first statement of each connection asks: a barrier that fails, as all do then, leads here.
 const CLEAR_QUEUE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 
+/// Has an answer and no row.
+const PING: &str = "SELECT WHERE false";
+
 #[derive(Debug)]
 pub(crate) struct Protocol {
     connection: Connection,
@@ -54,6 +58,8 @@ pub(crate) struct Timing {
     pub(crate) barrier_interval: Duration,
     /// Every statement, and every barrier's return, within this.
     pub(crate) barrier_timeout: Duration,
+    /// Whether a ping is sent instead, unless a barrier is asked for.
+    pub(crate) pings: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -61,6 +67,7 @@ enum Doing {
     Idle,
     Listens(Vec<Channel>),
     Awaits { answered: bool, returned: bool },
+    Pings,
 }
 
 /// What [`Protocol::next`] comes back with.
@@ -173,7 +180,15 @@ impl Protocol {
             () = self.deadline.as_mut(), if self.doing != Doing::Idle => self.late(),
             () = self.barrier_due.as_mut() => {
                 self.barrier_due.as_mut().reset(Instant::now() + self.timing.barrier_interval);
-                ProtocolEvent::BarrierDue
+                if !self.timing.pings {
+                    return ProtocolEvent::BarrierDue;
+                }
+                // Whatever is in flight has a deadline as well.
+                if self.is_idle() {
+                    self.begin(Doing::Pings);
+                    self.connection.control(PING.to_owned());
+                }
+                ProtocolEvent::Progress
             }
             event = self.connection.next() => match event {
                 ConnectionEvent::Notification(notification) => ProtocolEvent::Notification(notification),
@@ -222,6 +237,10 @@ impl Protocol {
             Doing::Awaits { answered, .. } => {
                 *answered = true;
                 self.settle();
+                ProtocolEvent::Progress
+            }
+            Doing::Pings => {
+                self.doing = Doing::Idle;
                 ProtocolEvent::Progress
             }
             Doing::Idle => ProtocolEvent::Progress,

@@ -94,6 +94,22 @@ CREATE TABLE "{schema}"."{prefix}session_locks" (
 CREATE INDEX "{prefix}session_locks_session_id_idx" ON "{schema}"."{prefix}session_locks" (session_id)
     WHERE session_id IS NOT NULL;
 
+-- The registry: a row for each node. UNLOGGED, so that a beat waits for no flush. A crash of the server and a failover
+-- empty it. The nodes then insert themselves again.
+--
+-- first_beat: the beat that inserted the row. It shows a node that its row was removed meanwhile.
+-- beat: grows while the node runs. A node whose beat does not move for a trust window is not trusted.
+-- token: a random number for the last beat. A tick is a notification with the tokens of all rows.
+-- heard: the last requests of `everywhere()` that the node has handled.
+CREATE UNLOGGED TABLE "{schema}"."{prefix}session_nodes" (
+    node       uuid   NOT NULL,
+    first_beat bigint NOT NULL,
+    beat       bigint NOT NULL,
+    token      bigint NOT NULL,
+    heard      bigint[] NOT NULL,
+    CONSTRAINT "{prefix}session_nodes_pkey" PRIMARY KEY (node)
+) WITH (fillfactor = 30);
+
 -- Deletes all that belongs to a deleted session: its retired ids, attributes and locks.
 --
 -- A trigger, not foreign keys: a key runs row triggers on every insert and update of a session. The checks of a key are
@@ -586,7 +602,8 @@ BEGIN
     LOOP
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
-                "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_migrations" FROM $revoke$, grantee);
+                "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_nodes",
+                "{schema}"."{prefix}session_migrations" FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON ROUTINE "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
                 "{schema}"."{prefix}session_check_update"(), "{schema}"."{prefix}session_locks_wake"(),

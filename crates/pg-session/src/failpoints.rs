@@ -33,6 +33,10 @@ pub enum Guard {
     ServerIdentity = 2_048,
     /// An update whose outcome is unknown is not notified again.
     Notices = 4_096,
+    /// `everywhere()` relies on a registry that was emptied a moment ago.
+    CompleteRegistry = 8_192,
+    /// Any tick proves a node, also one without its beat.
+    OwnBeat = 16_384,
 }
 
 /// A point at which a test can stop each task that reaches it.

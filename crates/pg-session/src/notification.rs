@@ -7,16 +7,22 @@
 //! 1a                                 drop every session
 //! 1c<letter>s<id>                    why SQL of another client has ended a session; likewise u<id>, g<id> and a
 //! 1l<digest>                         this lock was released
-//! 1p<number>.<server>                a node's proof that its listener receives what its pool commits
+//! 1t<server>.<token>,<token>…        a tick: the last beats of all nodes
+//! 1r<token>                          a request to acknowledge all earlier notifications
 //! ```
 //!
-//! Ids, numbers and digests are 32 hexadecimal digits, versions decimal, servers up to 16 hexadecimal digits. The leading digit is the format's version. A payload stays
-//! under PostgreSQL's 8 000 bytes by a fixed number of entries whose longest form is known. Statements that know the ids
-//! only when they run build their payloads in SQL; see `postgres::notify`.
+//! Ids and digests are 32 hexadecimal digits, versions decimal, servers and tokens up to 16 hexadecimal digits.
+//! The leading digit is the format's version. A payload stays under PostgreSQL's 8 000 bytes by a fixed number of entries
+//! whose longest form is known. Statements that know the ids only when they run build their payloads in SQL; see
+//! `postgres::notify`.
 //!
-//! Any role of the database may send payloads, so the parser is strict and bounded. A forged payload can only evict, or wake
-//! waiters, who then ask the database. One that is not in the grammar is ignored, unless its first byte names another
-//! format: then a newer node sends it, and what it revokes must not be kept.
+//! **The grammar is a contract between versions.** A node ignores a kind that it does not know, so a newer version may add
+//! one. If ignoring it would keep a session that has ended, the newer version uses another format: then older nodes drop
+//! everything.
+//!
+//! Any role of the database may send payloads, so the parser is strict and bounded. A forged payload can only evict, wake
+//! waiters, who then ask the database, or make nodes write that they have handled it. It cannot prove or acknowledge anything
+//! else: tokens are random, and known to others only when their notification is in the queue. One that is not in the grammar is ignored.
 
 use uuid::Uuid;
 
@@ -31,6 +37,10 @@ const HEADER_BYTES: usize = 2;
 const CHANGED_BYTES_MAX: usize = 53;
 /// 32 digits and a comma.
 const DELETED_BYTES_MAX: usize = 33;
+/// 16 digits and a comma.
+const TOKEN_BYTES_MAX: usize = 17;
+/// Tokens of one tick; more nodes need several.
+pub(crate) const TICK_TOKENS_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES) / TOKEN_BYTES_MAX - 1;
 /// Changed sessions of one notification.
 pub(crate) const CHANGED_ENTRIES_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES) / CHANGED_BYTES_MAX;
 /// Deleted sessions of one notification.
@@ -46,8 +56,23 @@ pub(crate) enum Notification {
     Cause(Cause, EndedBy),
     /// A lock was released.
     Released(LockTopic),
-    /// The number that a node sent through its pool, and the server that sent it.
-    Proof(Uuid, ServerId),
+    /// The last beats of all nodes on a server.
+    Tick(ServerId, Vec<Token>),
+    /// Each node is to acknowledge that it has handled this.
+    Request(Token),
+    /// A newer version sends it.
+    Unknown,
+}
+
+/// A random number that represents one beat of a node, or one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Token(pub(crate) i64);
+
+impl Token {
+    /// 62 random bits.
+    pub(crate) fn random() -> Self {
+        Self(Uuid::new_v4().as_u64_pair().1.cast_signed())
+    }
 }
 
 /// What a client named to end it.
@@ -107,11 +132,6 @@ pub(crate) fn released_payload(LockTopic(digest): LockTopic) -> String {
     format!("1l{}", digest.simple())
 }
 
-/// The statement appends the server.
-pub(crate) fn proof_payload(number: Uuid) -> String {
-    format!("1p{}.", number.simple())
-}
-
 impl Notification {
     pub(crate) fn parse(payload: &str) -> Result<Self, Malformed> {
         if payload.len() > PAYLOAD_BYTES_MAX {
@@ -131,9 +151,12 @@ impl Notification {
                 list(rest, DELETED_ENTRIES_MAX, |id| Ok(SessionId::from_uuid(uuid(id)?))).map(Self::Deleted)
             }
             'l' => Ok(Self::Released(LockTopic(uuid(rest)?))),
-            'p' => proof(rest),
             'c' => cause(rest),
-            _ => scope(kind, rest).map(Self::Drop),
+            't' => tick(rest),
+            'r' => Ok(Self::Request(Token(hexadecimal(rest)?))),
+            'u' | 'g' | 'a' => scope(kind, rest).map(Self::Drop),
+            newer if newer.is_ascii_lowercase() => Ok(Self::Unknown),
+            _ => Err(Malformed),
         }
     }
 }
@@ -184,13 +207,18 @@ fn cause(rest: &str) -> Result<Notification, Malformed> {
     Ok(Notification::Cause(Cause::from_letter(letter), ended))
 }
 
-fn proof(rest: &str) -> Result<Notification, Malformed> {
-    let (number, server) = rest.split_once('.').ok_or(Malformed)?;
-    if server.is_empty() || !server.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+fn tick(rest: &str) -> Result<Notification, Malformed> {
+    let (server, tokens) = rest.split_once('.').ok_or(Malformed)?;
+    let tokens = list(tokens, TICK_TOKENS_MAX, |token| Ok(Token(hexadecimal(token)?)))?;
+    Ok(Notification::Tick(ServerId(hexadecimal(server)?), tokens))
+}
+
+/// Up to 16 lower-case digits, as `to_hex` writes an `int8`.
+fn hexadecimal(digits: &str) -> Result<i64, Malformed> {
+    if digits.is_empty() || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(Malformed);
     }
-    let server = u64::from_str_radix(server, 16).map_err(|_| Malformed)?;
-    Ok(Notification::Proof(uuid(number)?, ServerId(server.cast_signed())))
+    u64::from_str_radix(digits, 16).map(u64::cast_signed).map_err(|_| Malformed)
 }
 
 /// 32 lower-case hexadecimal digits; the other spellings that `Uuid` reads are not ours.
@@ -230,9 +258,10 @@ mod tests {
         }
         let topic = LockTopic(a.expose());
         assert_eq!(Notification::parse(&released_payload(topic)), Ok(Notification::Released(topic)));
-        let number = b.expose();
-        let proof = format!("{}{:x}", proof_payload(number), -2_i64);
-        assert_eq!(Notification::parse(&proof), Ok(Notification::Proof(number, ServerId(-2))));
+        let tick = format!("1t{:x}.{:x},0,{:x}", -2_i64, i64::MAX, i64::MIN);
+        let tokens = [i64::MAX, 0, i64::MIN].map(Token).to_vec();
+        assert_eq!(Notification::parse(&tick), Ok(Notification::Tick(ServerId(-2), tokens)));
+        assert_eq!(Notification::parse(&format!("1r{:x}", -2_i64)), Ok(Notification::Request(Token(-2))));
     }
 
     #[test]
@@ -240,7 +269,9 @@ mod tests {
         let id = Uuid::max().simple().to_string();
         let changed = vec![format!("{id}.{}", i64::MAX); CHANGED_ENTRIES_MAX].join(",");
         let deleted = vec![id; DELETED_ENTRIES_MAX].join(",");
-        for payload in [format!("1s{changed}"), format!("1d{deleted}")] {
+        let tokens = vec![format!("{:x}", u64::MAX); TICK_TOKENS_MAX].join(",");
+        for payload in [format!("1s{changed}"), format!("1d{deleted}"), format!("1t{:x}.{tokens}", u64::MAX)]
+        {
             assert!(payload.len() <= PAYLOAD_BYTES_MAX);
             assert!(Notification::parse(&payload).is_ok());
         }
@@ -262,7 +293,16 @@ mod tests {
             "1csa ",
             "1cAa",
             "1csx",
-            "1x",
+            "1t",
+            "1t7",
+            "1t7.",
+            "1t.7",
+            "1t7.,",
+            "1t7.G",
+            "1r",
+            "1r7.7",
+            "1r-7",
+            "1X",
             "x",
             "1s,",
             "\u{0}",
@@ -280,15 +320,21 @@ mod tests {
             &format!("1cs{id}"),
             &format!("1css{id},"),
             &format!("1l{id},{id}"),
-            &format!("1p{id}"),
-            &format!("1p{id}."),
-            &format!("1p{id}.g"),
-            &format!("1p{id}.10000000000000000"),
+            &format!("1t7.{id}"),
+            "1r10000000000000000",
+            &format!("1t7.{}", vec!["7"; TICK_TOKENS_MAX + 1].join(",")),
             &format!("1d{}", Uuid::max().hyphenated()),
             &"1".repeat(8_000),
             &format!("1d{}", vec![id.as_str(); 243].join(",")),
         ] {
             assert_eq!(Notification::parse(payload), Err(Malformed), "{payload:.60}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_of_a_newer_version_is_ignored() {
+        for payload in ["1x", "1p00.7", "1zwhatever, in whichever form"] {
+            assert_eq!(Notification::parse(payload), Ok(Notification::Unknown), "{payload}");
         }
     }
 

@@ -57,6 +57,9 @@ pub(crate) const TOUCH: Backoff = Backoff::millis(2, 256);
 /// Retries of a chunk that could not be verified after a reconnect, until the next epoch.
 pub(crate) const RESYNC: Backoff = Backoff::millis(200, 5_000);
 
+/// Pauses between looks at the registry while `everywhere()` waits. The window ends it.
+pub(crate) const EVERYWHERE: Backoff = Backoff::millis(1, 32);
+
 /// Tries in a row to take a lock that others got in the way of, or that were granted too late, before it counts as held.
 pub(crate) const LOCK_TRIES_MAX: u32 = 4;
 /// The pause after a try to take a lock that failed.

@@ -7,6 +7,11 @@
 //! node                            … revocation … r ── heard = r in its row
 //! ```
 //!
+//! In the library: `invalidation/proof.rs`, `manager/everywhere.rs` and `postgres/nodes.rs`.
+//!
+//! The requests are ordered numbers, and a row has the highest one. The library compares random numbers for equality, which
+//! acknowledges less. Without order, `RequestAfterCommit`, `HeardOfConnection` and `BeatOfConnection` are not needed.
+//!
 //! One session is revoked once. A node either has its old state in memory or not. How it came there and how a fill is
 //! refused is the business of the other model. Time is counted in ticks. A node's clock may lose one of them.
 

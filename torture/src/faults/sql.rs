@@ -119,7 +119,7 @@ async fn keep_locked(stage: &Stage, rng: &mut Rng, locker: &Client) -> Result<()
 pub(super) async fn vacuum_full(stage: &Stage) -> Result<()> {
     let client = stage.client().await?;
     for _ in 0..3 {
-        for table in ["session_attributes", "sessions", "session_locks"] {
+        for table in ["session_attributes", "sessions", "session_locks", "session_nodes"] {
             let statement = format!("VACUUM FULL {SCHEMA}.{table}");
             patiently(&client, &statement).await?;
         }

@@ -115,6 +115,32 @@ async fn a_paused_server_is_a_loss_and_its_return_reconnects() {
     assert_eq!(expect_payload(&mut subscription).await, "back");
 }
 
+/// Between two pings nothing wakes another listener, and the dead connection is found all the same.
+#[tokio::test]
+async fn a_stalled_connection_is_found_by_a_ping() {
+    let stage = Stage::new().await;
+    let listener = stage.listener().pings().start().unwrap();
+    let channel = unique("pings");
+    let mut subscription = listener.subscribe(&channel).await.unwrap();
+    expect_start(&mut subscription).await;
+    let client = stage.client().await;
+    let pinged =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND query = 'SELECT WHERE false'";
+    eventually("a ping is sent", async || {
+        client.query_one(pinged, &[&stage.name]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    let (letters, _) = drain(&mut subscription);
+    assert_eq!(letters, "", "no barrier is sent unasked");
+    listener.barrier().await.unwrap();
+    stage.proxy.stall();
+    let (letters, _) = drain(&mut subscription);
+    assert_eq!(letters, "s", "one is sent if a caller asks");
+    expect_found(&mut subscription).await;
+    stage.proxy.heal();
+    expect_start(&mut subscription).await;
+}
+
 async fn start(stage: &Stage) -> (Listener, Subscription, String) {
     let listener = stage.listener().start().unwrap();
     let channel = unique("half_open");

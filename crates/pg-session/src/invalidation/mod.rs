@@ -78,6 +78,7 @@ impl InvalidationTask {
                     );
                     // Until the next proof, which verifies the memory.
                     self.trust.revoke();
+                    self.prover.forget_beats();
                     continue;
                 }
                 () = stop.cancelled() => None,
@@ -146,7 +147,9 @@ impl InvalidationTask {
             }
             Notification::Cause(cause, ended) => debug!(%cause, ?ended, "another client has ended sessions"),
             Notification::Released(wake) => self.waiters.wake(wake),
-            Notification::Proof(number, server) => self.prover.received(number, server),
+            Notification::Tick(server, tokens) => self.prover.ticked(server, &tokens),
+            Notification::Request(request) => self.prover.request(request),
+            Notification::Unknown => debug!("ignored a notification of a newer version"),
         }
     }
 }

@@ -1,25 +1,36 @@
-//! Proves that this node receives what its pool commits: a random number, sent through the pool, that comes back.
+//! Proves that this node receives what its pool commits: a beat through the pool, and a tick that contains it.
 //!
 //! The listener's own barrier proves that its connection delivers everything that was committed *on its server*. It says
 //! nothing about the server that the pool writes to. After a failover, a redirected pooler or a mistake in `listen_on`,
 //! these are two servers or two databases, and the node would trust a listener that never receives a revocation.
 //!
-//! So the number takes the way of a write: `pg_notify` in a transaction of its own, on a connection of the pool.
-//! PostgreSQL delivers notifications in the order of their commits. When the number is received, the node has handled
-//! every change that was committed before it was sent.
+//! So each node writes a random token into its row of the registry, on a connection of the pool: a beat. A tick is one
+//! notification with the tokens of all rows. Any node sends it that beats and has not received one for a while. So N nodes
+//! cost N beats and one tick, not N notifications to N listeners.
 //!
 //! ```text
-//! prover        as_of ── pg_notify(number) through the pool
-//! invalidation                 … all earlier notifications … number ── trusted until as_of + trust_window
+//! this node      s ── beat: token in its row ─┐              … all earlier notifications … tick ── trusted until s + trust_window
+//! any node                                    └── reads the rows ── pg_notify(tokens) ──────┘
 //! ```
 //!
-//! Any role can send notifications on the channel. Only the number that is awaited now counts, and it has 122 random bits.
+//! The statement of a tick that contains the token began after s. PostgreSQL delivers notifications in the order of their
+//! commits. So every change that was committed before s is handled before the tick. The arrival of a tick without the token
+//! proves nothing: it may have waited in a queue.
+//!
+//! Any role can send notifications on the channel. Only tokens that this node has sent count, and they are random. A tick that is
+//! sent again proves what it has proved before.
+//!
+//! A node is trusted only by a token that is in its row, so each node that is trusted has a row. `everywhere()` relies on
+//! that. The same rows say what a node has handled: see [`Prover::request`].
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pg_listen::Listener;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -28,24 +39,39 @@ use super::trust::Trust;
 use crate::clock::Tick;
 use crate::core::{Core, Tasks};
 use crate::error::Error;
-use crate::notification::ServerId;
+use crate::failpoints::Guard;
+use crate::notification::{ServerId, Token};
+use crate::postgres::nodes::{Beat, NodeBeat, Registered};
 
-/// Proofs each trust window: two may be lost before trust ends.
-pub(crate) const PROOFS_PER_WINDOW: u32 = 3;
-/// The shortest wait for a number to come back.
+/// Beats each trust window. A beat and its tick may each be this much of the window old, and two statements may fail.
+pub(crate) const BEATS_PER_WINDOW: u32 = 4;
+/// A node that beats sends a tick, too, if the last one came before these quarters of the interval.
+const TICK_QUARTERS: u32 = 3;
+/// The shortest wait for a tick to come back.
 const WAIT_MIN: Duration = Duration::from_millis(100);
+/// Beats that no tick has contained. Earlier ones are forgotten: they would prove less.
+const PENDING_MAX: usize = 16;
+/// Requests in a node's row. A caller looks for its own 30 times a second. One that finds it pushed out waits for the window.
+const HEARD_MAX: usize = 64;
+/// The clocks of two machines differ by at most one in so many: both are slewed by NTP at its limit of 500 ppm.
+const CLOCK_DRIFT_PART: u32 = 1_000;
 
-/// Sends the numbers, and recognises the one that comes back.
+/// Sends the beats, and recognises them in the ticks.
 pub(crate) struct Prover {
     core: Arc<Core>,
     trust: Arc<Trust>,
+    listener: Listener,
+    /// The name of this node in the registry.
+    node: Uuid,
     interval: Duration,
     wait: Duration,
     /// Asks for a proof now.
     wanted: Notify,
-    /// Whether LISTEN is in force. Each change ends the attempt in flight: its number may have been committed before.
+    /// Asks for a beat that says what was handled.
+    acknowledge: Notify,
+    /// Whether LISTEN is in force. Each change ends the wait for a tick: it may have been committed before.
     listening: watch::Sender<bool>,
-    pending: Mutex<Option<Pending>>,
+    state: Mutex<State>,
     /// Whether the memory is to be verified after the next proof.
     unverified: AtomicBool,
     /// Asks for that.
@@ -53,9 +79,30 @@ pub(crate) struct Prover {
     attempts: watch::Sender<Attempts>,
 }
 
+#[derive(Default)]
+struct State {
+    /// Beats that no tick has contained, the oldest first.
+    pending: VecDeque<Pending>,
+    /// When the last tick was received.
+    ticked: Option<Tick>,
+    /// The last requests that were handled, the oldest first.
+    heard: VecDeque<i64>,
+    registration: Option<Registration>,
+}
+
+#[derive(Clone, Copy)]
 struct Pending {
-    number: Uuid,
+    token: Token,
     as_of: Tick,
+}
+
+/// The node's row, as the node knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registration {
+    /// The beat that inserted it.
+    pub(crate) first_beat: i64,
+    /// It was there at this time.
+    pub(crate) since: Tick,
 }
 
 /// The attempts so far.
@@ -63,12 +110,36 @@ struct Pending {
 pub(crate) struct Attempts {
     /// When the last attempt began that failed.
     pub(crate) failed: Option<Tick>,
-    /// Why, if the number could not be sent; otherwise it was committed and not received.
+    /// Why, if the beat could not be sent; otherwise its tick was committed and not received.
     pub(crate) error: Option<Arc<Error>>,
-    /// Numbers in a row that were committed and not received.
+    /// Ticks in a row that this node has committed and not received.
     pub(crate) unreceived: u64,
-    /// Whether the last number was committed, and is not received yet.
+    /// Whether the last one was committed, and is not received yet.
     pub(crate) committed: bool,
+}
+
+/// Why a beat is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// The interval has passed.
+    Due,
+    /// A proof is wanted now.
+    Wanted,
+    /// A request was handled.
+    Acknowledgement,
+}
+
+/// What the task remembers from beat to beat.
+struct Beats {
+    number: i64,
+    token: Token,
+    /// Other rows: their beats, and when each was seen first.
+    seen: HashMap<Uuid, (i64, Tick)>,
+}
+
+/// How long another node may be trusted after a time that this one has measured: the window, by a clock that is slower.
+pub(crate) fn window_elsewhere(trust_window: Duration) -> Duration {
+    trust_window + trust_window / CLOCK_DRIFT_PART
 }
 
 impl Prover {
@@ -77,19 +148,23 @@ impl Prover {
         core: &Arc<Core>,
         tasks: &Tasks,
         trust: &Arc<Trust>,
+        listener: &Listener,
         resync: &Arc<Notify>,
     ) -> Arc<Self> {
         let trust_window = core.config.trust_window;
-        let interval = trust_window / PROOFS_PER_WINDOW;
+        let interval = trust_window / BEATS_PER_WINDOW;
         let prover = Arc::new(Self {
             core: Arc::clone(core),
             trust: Arc::clone(trust),
+            listener: listener.clone(),
+            node: Uuid::new_v4(),
             interval,
             // One that takes longer than the rest of the window cannot renew the trust in time.
             wait: (trust_window - interval).max(WAIT_MIN),
             wanted: Notify::new(),
+            acknowledge: Notify::new(),
             listening: watch::Sender::new(false),
-            pending: Mutex::default(),
+            state: Mutex::default(),
             unverified: AtomicBool::new(false),
             resync: Arc::clone(resync),
             attempts: watch::Sender::default(),
@@ -98,9 +173,10 @@ impl Prover {
         prover
     }
 
-    /// While the node listens, sends a number at each interval and when one is asked for, until stopped.
+    /// Beats while the node listens, until stopped.
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut listening = self.listening.subscribe();
+        let mut beats = Beats { number: 0, token: Token(0), seen: HashMap::new() };
         loop {
             tokio::select! {
                 // An error means that the sender is gone, which `self` keeps.
@@ -108,15 +184,129 @@ impl Prover {
                 () = stop.cancelled() => return,
             }
             tokio::select! {
-                proved = self.prove(&mut listening) => if !proved { continue },
+                () = self.beat_while_listening(&mut beats, &mut listening) => {}
                 () = stop.cancelled() => return,
             }
-            tokio::select! {
-                () = tokio::time::sleep(self.interval) => {}
-                () = self.wanted.notified() => {}
-                _ = listening.changed() => {}
-                () = stop.cancelled() => return,
+        }
+    }
+
+    /// Beats until the listener's connection changes: at once, at each interval and when it is asked to.
+    async fn beat_while_listening(&self, beats: &mut Beats, listening: &mut watch::Receiver<bool>) {
+        let mut changes = self.trust.watch();
+        let mut reason = Reason::Wanted;
+        let mut due = Instant::now();
+        // When the first tick was sent that is to come, and until when.
+        let mut awaited: Option<(Tick, Instant)> = None;
+        loop {
+            if reason != Reason::Acknowledgement {
+                due = Instant::now() + self.interval;
             }
+            // Not dropped half-way: its connection would go back to the pool with an answer that may never come.
+            if let Some(as_of) = self.beat(beats, reason).await {
+                awaited = awaited.or(Some((as_of, Instant::now() + self.wait)));
+            }
+            reason = loop {
+                let (as_of, late) = awaited.unwrap_or((Tick::ZERO, due));
+                tokio::select! {
+                    () = tokio::time::sleep_until(due) => break Reason::Due,
+                    () = self.wanted.notified() => break Reason::Wanted,
+                    () = self.acknowledge.notified() => break Reason::Acknowledgement,
+                    _ = listening.changed() => return,
+                    _ = changes.wait_for(|state| state.proved >= as_of), if awaited.is_some() => awaited = None,
+                    () = tokio::time::sleep_until(late), if awaited.is_some() => {
+                        awaited = None;
+                        self.failed(as_of, None);
+                        self.check_connection();
+                    }
+                }
+            };
+        }
+    }
+
+    /// Sends one beat. Returns its time if it has sent a tick, which is to come back.
+    async fn beat(&self, beats: &mut Beats, reason: Reason) -> Option<Tick> {
+        // Before the beat is sent, so never later than its commit.
+        let as_of = self.core.policy.clock.now();
+        beats.number += 1;
+        let heard = {
+            let mut state = self.state();
+            if reason != Reason::Acknowledgement {
+                beats.token = Token::random();
+                if state.pending.len() == PENDING_MAX {
+                    state.pending.pop_front();
+                }
+                state.pending.push_back(Pending { token: beats.token, as_of });
+            }
+            state.heard.iter().copied().collect()
+        };
+        let tick = match reason {
+            Reason::Wanted => true,
+            Reason::Due => self.is_tick_due(as_of),
+            Reason::Acknowledgement => false,
+        };
+        let beat = Beat { node: self.node, number: beats.number, token: beats.token, heard, tick };
+        match self.core.database.beat(&beat, self.wait).await {
+            Ok(registered) => {
+                self.registered(beats, &registered).await;
+                if tick {
+                    self.attempts.send_modify(|attempts| attempts.committed = true);
+                }
+                tick.then_some(as_of)
+            }
+            Err(failure) => {
+                self.failed(as_of, Some(Arc::new(failure.into_read_error())));
+                None
+            }
+        }
+    }
+
+    fn is_tick_due(&self, now: Tick) -> bool {
+        let quiet = self.interval / 4 * TICK_QUARTERS;
+        self.state().ticked.is_none_or(|ticked| now.since(ticked) >= quiet)
+    }
+
+    /// The beat is committed.
+    async fn registered(&self, beats: &mut Beats, registered: &Registered) {
+        // The pool may lead to another server now: that ends trust.
+        self.core.is_proved(registered.server);
+        let now = self.core.policy.clock.now();
+        {
+            let mut state = self.state();
+            let known = state.registration.map(|registration| registration.first_beat);
+            if known != registered.first_beat {
+                state.registration =
+                    registered.first_beat.map(|first_beat| Registration { first_beat, since: now });
+            }
+        }
+        self.remove_silent(beats, &registered.rows, now).await;
+    }
+
+    /// Removes the rows of nodes that have ended without a goodbye. A node whose beat has not moved since it was seen for
+    /// the first time is not trusted when the window has passed on its own clock.
+    async fn remove_silent(&self, beats: &mut Beats, rows: &[NodeBeat], now: Tick) {
+        if rows.is_empty() {
+            return;
+        }
+        let seen = std::mem::take(&mut beats.seen);
+        let window = window_elsewhere(self.core.config.trust_window);
+        let mut silent = Vec::new();
+        for &row in rows {
+            let since = match seen.get(&row.node) {
+                Some(&(beat, since)) if beat == row.beat => since,
+                _ => now,
+            };
+            beats.seen.insert(row.node, (row.beat, since));
+            if row.node != self.node && now.since(since) >= window {
+                silent.push(row);
+            }
+        }
+        if silent.is_empty() {
+            return;
+        }
+        match self.core.database.remove_nodes(&silent).await {
+            Ok(()) => debug!(nodes = silent.len(), "removed the rows of nodes that have ended"),
+            // The next tick tries again.
+            Err(failure) => debug!(error = %failure.error, "the rows of ended nodes could not be removed"),
         }
     }
 
@@ -124,8 +314,15 @@ impl Prover {
     pub(crate) fn set_listening(&self, listening: bool) {
         if listening {
             self.unverified.store(true, Ordering::Relaxed);
+            // The first beat of the connection proves more.
+            self.forget_beats();
         }
         self.listening.send_replace(listening);
+    }
+
+    /// The pool leads to another server: beats that were sent before prove nothing about it.
+    pub(crate) fn forget_beats(&self) {
+        self.state().pending.clear();
     }
 
     /// Asks for a proof that begins after this call.
@@ -138,12 +335,31 @@ impl Prover {
         self.attempts.subscribe()
     }
 
-    /// A number was received. The invalidation task calls this after it has handled all earlier notifications.
+    /// The name of this node in the registry.
+    pub(crate) fn node(&self) -> Uuid {
+        self.node
+    }
+
+    /// The node's row, as far as it is known.
+    pub(crate) fn registration(&self) -> Option<Registration> {
+        self.state().registration
+    }
+
+    /// A tick was received. The invalidation task calls this after it has handled all earlier notifications.
     ///
     /// `server` is where the pool led to. If it is another one than at the proof before, what is in memory is verified before
     /// it is served.
-    pub(crate) fn received(&self, number: Uuid, server: ServerId) {
-        let proved = self.pending().take_if(|pending| pending.number == number);
+    pub(crate) fn ticked(&self, server: ServerId, tokens: &[Token]) {
+        let now = self.core.policy.clock.now();
+        let proved = {
+            let mut state = self.state();
+            state.ticked = Some(now);
+            let is_proved = |pending: &Pending| {
+                tokens.contains(&pending.token) || !self.core.failpoints.holds(Guard::OwnBeat)
+            };
+            let newest = state.pending.iter().rposition(is_proved);
+            newest.and_then(|newest| state.pending.drain(..=newest).next_back())
+        };
         let Some(Pending { as_of, .. }) = proved else { return };
         if self.core.set_proved(server) != Some(server) {
             self.core.cache.begin_epoch();
@@ -153,32 +369,34 @@ impl Prover {
             self.resync.notify_one();
         }
         self.trust.prove(as_of);
+        self.attempts.send_modify(|attempts| {
+            (attempts.unreceived, attempts.committed, attempts.error) = (0, false, None);
+        });
     }
 
-    /// One attempt. Returns false if the listener's connection changed meanwhile: the number may have been committed before
-    /// LISTEN was in force.
-    async fn prove(&self, listening: &mut watch::Receiver<bool>) -> bool {
-        let number = Uuid::new_v4();
-        // Before the number is sent, so never later than its commit.
-        let as_of = self.core.policy.clock.now();
-        let mut changes = self.trust.watch();
-        *self.pending() = Some(Pending { number, as_of });
-        // Not dropped half-way: its connection would go back to the pool with an answer that may never come.
-        if let Err(failure) = self.core.database.notify_proof(number, self.wait).await {
-            self.failed(as_of, Some(Arc::new(failure.into_read_error())));
-            return true;
-        }
-        self.attempts.send_modify(|attempts| attempts.committed = true);
-        tokio::select! {
-            _ = changes.wait_for(|state| state.proved >= as_of) => {
-                self.attempts.send_modify(|attempts| {
-                    (attempts.unreceived, attempts.committed, attempts.error) = (0, false, None);
-                });
+    /// A request for acknowledgement was received. The invalidation task calls this after it has handled all earlier
+    /// notifications.
+    pub(crate) fn request(&self, request: Token) {
+        {
+            let mut state = self.state();
+            if state.heard.len() == HEARD_MAX {
+                state.heard.pop_front();
             }
-            _ = listening.changed() => return false,
-            () = tokio::time::sleep(self.wait) => self.failed(as_of, None),
+            state.heard.push_back(request.0);
         }
-        true
+        self.acknowledge.notify_one();
+    }
+
+    /// The listener answers pings, but may receive no notifications. Its barrier then ends the connection, and another one is
+    /// made.
+    fn check_connection(&self) {
+        let listener = self.listener.clone();
+        // It ends with the barrier's timeout, or with the listener.
+        tokio::spawn(async move {
+            if let Err(error) = listener.barrier().await {
+                debug!(%error, "no barrier of the listener came back");
+            }
+        });
     }
 
     fn failed(&self, as_of: Tick, error: Option<Arc<Error>>) {
@@ -200,7 +418,7 @@ impl Prover {
         }
     }
 
-    fn pending(&self) -> MutexGuard<'_, Option<Pending>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

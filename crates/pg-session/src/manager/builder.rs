@@ -35,7 +35,8 @@ use crate::session::record::Policy;
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
-/// Barriers of the listener each trust window. They find a half-open connection within a window; they prove no trust.
+/// Pings of the listener each trust window, or barriers of an application's. They find a half-open connection within a
+/// window; they prove no trust.
 pub(super) const BARRIERS_PER_WINDOW: u32 = 2;
 
 /// The least time that `connect` waits for a notification through the pool to reach the listener.
@@ -366,7 +367,7 @@ fn start(core: Arc<Core>, (listener, owns_listener): (Listener, bool), events: S
     let tasks = Tasks::new();
     let waiters = Arc::<Waiters>::default();
     let resync = Resync::spawn(&core, &tasks);
-    let prover = Prover::spawn(&core, &tasks, &trust, &resync);
+    let prover = Prover::spawn(&core, &tasks, &trust, &listener, &resync);
     InvalidationTask::spawn(&core, &tasks, events, &trust, &waiters, &prover, resync);
     Node {
         loader: Loader::spawn(&core, &tasks),
@@ -400,6 +401,8 @@ fn make_listener(settings: ListenerSettings, config: &Config) -> Result<Listener
         .provider_timeout(config.provider_timeout)
         .connect_timeout(config.connect_timeout)
         .barrier_interval(interval)
+        // Ticks prove what barriers would.
+        .pings()
         .barrier_timeout((config.trust_window - interval).max(Duration::from_millis(100)))
         .start()
         .map_err(from_listener_error)

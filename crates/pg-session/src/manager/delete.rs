@@ -1,6 +1,6 @@
 //! Ending sessions, and dropping them from the nodes' memories.
 
-use super::SessionManager;
+use super::{Revocation, SessionManager};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId};
 use crate::session::request::{BulkChange, DeleteSession};
@@ -21,31 +21,43 @@ impl SessionManager {
 
     /// Ends a session. Returns whether it was alive.
     ///
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager, id: pg_session::SessionId) -> Result<(), pg_session::Error> {
+    /// sessions.delete(id).await?; // committed; the other nodes learn of it within milliseconds
+    /// let done = sessions.delete(id).everywhere().await?; // no node can serve it any more
+    /// println!("after {:?}", done.took);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// See [above](#impl-SessionManager).
-    pub async fn delete(&self, id: SessionId) -> Result<bool, Error> {
-        self.0.check_open()?;
-        self.0.writer.deletes.submit(DeleteSession(id)).await
+    pub fn delete(&self, id: SessionId) -> Revocation<'_, bool> {
+        Revocation::new(self, async move {
+            self.0.check_open()?;
+            self.0.writer.deletes.submit(DeleteSession(id)).await
+        })
     }
 
     /// Ends any number of sessions, all or none. Returns how many of them were alive.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager); [`ErrorKind::InvalidArgument`] for more than [`DELETE_MAX`](SessionManager::DELETE_MAX) ids.
-    pub async fn delete_many(&self, ids: impl IntoIterator<Item = SessionId>) -> Result<u64, Error> {
+    pub fn delete_many(&self, ids: impl IntoIterator<Item = SessionId>) -> Revocation<'_, u64> {
         let mut ids: Vec<SessionId> = ids.into_iter().take(Self::DELETE_MAX + 1).collect();
-        if ids.len() > Self::DELETE_MAX {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("delete_many takes at most {} sessions; call it several times", Self::DELETE_MAX),
-            ));
-        }
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        self.change_all(BulkChange::Delete(ids)).await
+        Revocation::new(self, async move {
+            if ids.len() > Self::DELETE_MAX {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("delete_many takes at most {} sessions; call it several times", Self::DELETE_MAX),
+                ));
+            }
+            if ids.is_empty() {
+                return Ok(0);
+            }
+            ids.sort_unstable();
+            ids.dedup();
+            self.change_all(BulkChange::Delete(ids)).await
+        })
     }
 
     /// Ends all sessions of all users. Returns how many were alive. When it returns, all sessions that existed at its start
@@ -53,16 +65,16 @@ impl SessionManager {
     ///
     /// # Errors
     /// See [above](#impl-SessionManager). [`ErrorKind::Contention`] if some stay locked: the others are gone.
-    pub async fn delete_all_sessions(&self) -> Result<u64, Error> {
-        self.change_all(BulkChange::DeleteAll(Scope::All)).await
+    pub fn delete_all_sessions(&self) -> Revocation<'_, u64> {
+        Revocation::new(self, self.change_all(BulkChange::DeleteAll(Scope::All)))
     }
 
     /// Drops every session from every node's memory; the database keeps them. The nodes then load what they need.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager).
-    pub async fn evict_all(&self) -> Result<(), Error> {
-        self.change_all(BulkChange::Evict(Scope::All)).await.map(|_| ())
+    pub fn evict_all(&self) -> Revocation<'_, ()> {
+        Revocation::new(self, async { self.change_all(BulkChange::Evict(Scope::All)).await.map(|_| ()) })
     }
 
     pub(super) async fn change_all(&self, change: BulkChange) -> Result<u64, Error> {

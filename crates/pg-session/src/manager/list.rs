@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::SessionManager;
+use super::{Revocation, SessionManager};
 use crate::error::Error;
 use crate::id::{GroupId, Scope, SessionId, UserId};
 use crate::postgres::failure::Failure;
@@ -105,7 +105,7 @@ pub struct UserSessions<'a> {
     user: UserId,
 }
 
-impl UserSessions<'_> {
+impl<'a> UserSessions<'a> {
     /// Lists the live sessions of the user, the most recently used first. Always asks the database; does not count as an
     /// access. Each comes with its attributes, and once, however often it was rotated.
     ///
@@ -120,8 +120,8 @@ impl UserSessions<'_> {
     ///
     /// # Errors
     /// See [above](UserSessions#errors).
-    pub async fn delete(self) -> Result<u64, Error> {
-        self.manager.change_all(BulkChange::DeleteAll(Scope::User(self.user))).await
+    pub fn delete(self) -> Revocation<'a, u64> {
+        self.change(BulkChange::DeleteAll(Scope::User(self.user)))
     }
 
     /// Ends all sessions of the user but one: "log out the others". `keep` may be a retired id. All other retired ids of
@@ -130,8 +130,8 @@ impl UserSessions<'_> {
     ///
     /// # Errors
     /// See [above](UserSessions#errors).
-    pub async fn delete_except(self, keep: SessionId) -> Result<u64, Error> {
-        self.manager.change_all(BulkChange::DeleteOthers(self.user, keep)).await
+    pub fn delete_except(self, keep: SessionId) -> Revocation<'a, u64> {
+        self.change(BulkChange::DeleteOthers(self.user, keep))
     }
 
     /// Removes one attribute from all live sessions of the user: their versions grow, every node is notified. Returns
@@ -144,9 +144,14 @@ impl UserSessions<'_> {
     /// # Errors
     /// See [above](UserSessions#errors); [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) and
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a key that no attribute can have.
-    pub async fn remove_attribute(self, key: &str) -> Result<u64, Error> {
-        self.manager.0.core.policy.limits.check_key(key)?;
-        self.manager.change_all(BulkChange::RemoveAttribute(self.user, key.to_owned())).await
+    pub fn remove_attribute(self, key: &str) -> Revocation<'a, u64> {
+        let Self { manager, user } = self;
+        let checked = manager.0.core.policy.limits.check_key(key);
+        let key = key.to_owned();
+        Revocation::new(manager, async move {
+            checked?;
+            manager.change_all(BulkChange::RemoveAttribute(user, key)).await
+        })
     }
 
     /// Drops the user's sessions from every node's memory; the database keeps them. For changes of the tables that were
@@ -155,8 +160,14 @@ impl UserSessions<'_> {
     ///
     /// # Errors
     /// See [above](UserSessions#errors).
-    pub async fn evict(self) -> Result<(), Error> {
-        self.manager.change_all(BulkChange::Evict(Scope::User(self.user))).await.map(|_| ())
+    pub fn evict(self) -> Revocation<'a, ()> {
+        let Self { manager, user } = self;
+        let evict = BulkChange::Evict(Scope::User(user));
+        Revocation::new(manager, async move { manager.change_all(evict).await.map(|_| ()) })
+    }
+
+    fn change(self, change: BulkChange) -> Revocation<'a, u64> {
+        Revocation::new(self.manager, self.manager.change_all(change))
     }
 }
 
@@ -168,7 +179,7 @@ pub struct GroupSessions<'a> {
     group: GroupId,
 }
 
-impl GroupSessions<'_> {
+impl<'a> GroupSessions<'a> {
     /// Lists the live sessions of the group, as [`UserSessions::list`] does.
     ///
     /// # Errors
@@ -182,7 +193,10 @@ impl GroupSessions<'_> {
     ///
     /// # Errors
     /// See [`UserSessions`](UserSessions#errors).
-    pub async fn delete(self) -> Result<u64, Error> {
-        self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group))).await
+    pub fn delete(self) -> Revocation<'a, u64> {
+        Revocation::new(
+            self.manager,
+            self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group))),
+        )
     }
 }

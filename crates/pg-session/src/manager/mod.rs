@@ -6,6 +6,7 @@ mod builder;
 mod cleanup;
 mod create;
 mod delete;
+mod everywhere;
 mod get;
 #[cfg(feature = "testing")]
 mod let_pass;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use self::builder::BARRIERS_PER_WINDOW;
 pub use self::builder::Builder;
 pub use self::create::Create;
+pub use self::everywhere::{Everywhere, Revocation};
 pub use self::get::Get;
 pub use self::list::{GroupSessions, Page, UserSessions};
 pub use self::lock::{Lock, LockHolder, Locks};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::SessionManager;
 use crate::core::Stage;
@@ -44,6 +45,7 @@ impl SessionManager {
         tasks.locking.stop.cancel();
         let written = end(&tasks.writing, deadline).await;
         let served = end(&tasks.serving, deadline).await;
+        self.leave_registry(deadline).await;
         let unlocked = end(&tasks.locking, deadline).await;
         let closed = !self.0.owns_listener || timeout_at(deadline, self.0.listener.shutdown()).await.is_ok();
         self.0.core.database.close();
@@ -52,6 +54,23 @@ impl SessionManager {
             touches_left: self.0.touches.waiting_count(),
             locks_left: self.0.locks.count(),
             all_tasks_ended: written && served && unlocked && closed,
+        }
+    }
+}
+
+impl SessionManager {
+    /// Trust has ended, so `everywhere()` need not wait for this node. Without it, other nodes remove the row later.
+    async fn leave_registry(&self, deadline: Instant) {
+        let node = &self.0;
+        if node.prover.registration().is_none() || node.trust.ended().is_none() {
+            return;
+        }
+        match timeout_at(deadline, node.core.database.leave(node.prover.node())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                debug!(error = %failure.error, "the node's row in the registry is left behind");
+            }
+            Err(_) => debug!("the node's row in the registry is left behind"),
         }
     }
 }

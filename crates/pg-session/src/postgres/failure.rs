@@ -84,6 +84,7 @@ impl Failure {
             }
             Some(server) => {
                 let verdict = match *server.code() {
+                    _ if is_read_only(server) => Verdict::WrongServer,
                     SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => {
                         Verdict::Retryable
                     }
@@ -91,7 +92,6 @@ impl Failure {
                     SqlState::INVALID_SQL_STATEMENT_NAME
                     | SqlState::DUPLICATE_PSTATEMENT
                     | SqlState::FEATURE_NOT_SUPPORTED => Verdict::StalePlan,
-                    _ if is_read_only(server) => Verdict::WrongServer,
                     _ => Verdict::Refused,
                 };
                 Self { error: refusal(server), verdict }
@@ -214,6 +214,8 @@ fn is_read_only(server: &DbError) -> bool {
     match *server.code() {
         SqlState::READ_ONLY_SQL_TRANSACTION => true,
         SqlState::UNDEFINED_OBJECT => server.message().contains(READ_ONLY_MARK),
+        // A standby has no unlogged tables. The name of the routine is never translated.
+        SqlState::FEATURE_NOT_SUPPORTED => server.routine() == Some("get_relation_info"),
         _ => false,
     }
 }

@@ -247,17 +247,12 @@ impl Database {
         Error::new(ErrorKind::Permission, message).with_source(error)
     }
 
-    /// The tables that a node writes.
-    fn tables(&self) -> [String; 4] {
-        [self.names.sessions(), self.names.attributes(), self.names.locks(), self.names.settings()]
-    }
-
     /// The least that a node needs, as statements to run.
     fn grants(&self) -> String {
         let (schema, migrations) = (self.names.schema(), self.names.migrations());
         let mut grants =
             format!("GRANT USAGE ON SCHEMA {schema} TO <role>; GRANT SELECT ON {migrations} TO <role>");
-        for table in self.tables() {
+        for table in self.names.written() {
             grants.push_str(&format!("; GRANT {} ON {table} TO <role>", RIGHTS.join(", ")));
         }
         grants
@@ -290,7 +285,7 @@ impl Database {
 
     /// Looks before the first request does, and says exactly which GRANT is missing.
     async fn check_rights(&self) -> Result<(), Error> {
-        for table in &self.tables() {
+        for table in &self.names.written() {
             for right in RIGHTS {
                 self.check_right("has_table_privilege", table, right).await?;
             }
@@ -298,7 +293,7 @@ impl Database {
         for routine in &self.names.routines() {
             self.check_right("has_function_privilege", routine, "EXECUTE").await?;
         }
-        for table in &self.tables() {
+        for table in &self.names.written() {
             self.check_row_security(table).await?;
         }
         Ok(())

@@ -17,7 +17,8 @@
 //! | `touch` | `touch.rs` | last accesses move forward only; locked rows are skipped |
 //! | `locked_rows` `locked_sessions` `blocked_users` | `row_locks.rs` | waits for nothing |
 //! | `clean_expired` `clean_idle` `clean_attributes` | `clean.rs` | one node at a time, small batches |
-//! | `notify_drop` `notify_changed` `notify_proof` | `notify.rs` | changes no row |
+//! | `notify_drop` `notify_changed` | `notify.rs` | changes no row |
+//! | `beat` `request_acknowledgement` `node_rows` `remove_nodes` `leave` | `nodes.rs` | a row is not removed while its node is trusted |
 //! | `acquire_lock` `renew_lock` `release_lock` `lock_holder` | `lock.rs` | a fence never decreases (I8) |
 //! | `prepare_tables` | `migrate.rs` `settings.rs` | applies or checks the migrations, publishes the settings |
 //! | `learn_clock` `close` | here | |
@@ -50,6 +51,7 @@ pub(crate) mod lock;
 pub(crate) mod micro;
 pub(crate) mod migrate;
 pub(crate) mod names;
+pub(crate) mod nodes;
 pub(crate) mod notify;
 mod owners;
 mod parameters;
@@ -158,7 +160,11 @@ struct Texts {
     locked_sessions: Sql,
     blocked_users: Sql,
     notify: Sql,
-    prove: Sql,
+    beat: Sql,
+    request: Sql,
+    node_rows: Sql,
+    remove_nodes: Sql,
+    leave: Sql,
     locks: lock::Texts,
     settings: settings::Texts,
     clock: Sql,
@@ -217,7 +223,7 @@ impl Dialect<'_> {
         if self.pinned {
             return "false".to_owned();
         }
-        let active = [self.names.sessions(), self.names.attributes(), self.names.locks()].map(|table| {
+        let active = self.names.written().map(|table| {
             format!("pg_catalog.row_security_active('{}'::pg_catalog.regclass)", table.replace('\'', "''"))
         });
         active.join(" OR ")
@@ -365,7 +371,11 @@ impl Database {
             locked_sessions: row_locks::sessions_sql(&dialect),
             blocked_users: row_locks::users_sql(&dialect),
             notify: notify::sql(&dialect),
-            prove: notify::prove_sql(&dialect),
+            beat: nodes::beat_sql(&dialect),
+            request: nodes::request_sql(&dialect),
+            node_rows: nodes::rows_sql(&dialect),
+            remove_nodes: nodes::remove_sql(&dialect),
+            leave: nodes::leave_sql(&dialect),
             locks: lock::texts(&dialect),
             settings: settings::Texts::new(&dialect),
             clock: Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] },

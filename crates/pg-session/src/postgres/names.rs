@@ -113,6 +113,16 @@ impl Names {
         self.table("session_overview")
     }
 
+    /// The registry of nodes.
+    pub(crate) fn nodes(&self) -> String {
+        self.table("session_nodes")
+    }
+
+    /// The tables that a node writes.
+    pub(super) fn written(&self) -> [String; 5] {
+        [self.sessions(), self.attributes(), self.locks(), self.nodes(), self.settings()]
+    }
+
     pub(crate) fn migrations(&self) -> String {
         self.table("session_migrations")
     }

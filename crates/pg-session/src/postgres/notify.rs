@@ -1,16 +1,11 @@
 //! Telling the other nodes: the SQL that builds payloads inside the writing statement; see [`notification`](crate::notification).
 
-use std::time::Duration;
-
-use tokio_postgres::types::Type;
-use uuid::Uuid;
-
 use super::failure::Failure;
 use super::parameters::{Parameters, TEXTS};
 use super::{Database, Dialect, Sql, unexpected};
 use crate::id::{Scope, SessionId};
 use crate::notification::{
-    CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, ServerId, changed_payloads, drop_payload, proof_payload,
+    CHANGED_ENTRIES_MAX, DELETED_ENTRIES_MAX, ServerId, changed_payloads, drop_payload,
 };
 use crate::version::Version;
 
@@ -42,15 +37,6 @@ pub(super) fn released(dialect: &Dialect<'_>, payload: &str, source: &str) -> St
     format!("SELECT pg_catalog.pg_notify('{channel}', {payload}) FROM {source}")
 }
 
-/// The payload is a parameter; the server is appended.
-pub(super) fn prove_sql(dialect: &Dialect<'_>) -> Sql {
-    let (channel, server) = (dialect.channel(), dialect.server_id());
-    Sql {
-        text: format!("SELECT pg_catalog.pg_notify('{channel}', $1 || pg_catalog.to_hex({server}))"),
-        types: vec![Type::TEXT],
-    }
-}
-
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (channel, server) = (dialect.channel(), dialect.server_id());
     let mut parameters = Parameters::default();
@@ -69,13 +55,6 @@ impl Database {
         let rows = self.call(&self.texts.notify, &[&[drop_payload(scope)].as_slice()]).rows().await?;
         let row = rows.first().ok_or_else(|| unexpected("no row for a notification"))?;
         row.try_get("server").map(ServerId).map_err(unexpected)
-    }
-
-    /// Sends a number through the pool, for `invalidation::proof`, with the server that the connection leads to. A number that
-    /// is sent twice proves the same, so a lost connection is no failure: the next one is tried.
-    pub(crate) async fn notify_proof(&self, number: Uuid, timeout: Duration) -> Result<(), Failure> {
-        let payload = proof_payload(number);
-        self.call(&self.texts.prove, &[&payload]).within(timeout).repeatable().rows().await.map(|_| ())
     }
 
     /// Tells every node what versions these sessions have; nothing in the tables changes.

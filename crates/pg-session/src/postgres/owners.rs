@@ -15,9 +15,15 @@ use super::unexpected;
 use crate::error::{Error, ErrorKind};
 
 /// The names that the migrations give to tables, then those of their indexes, without the prefix.
-const TABLES: [&str; 5] =
-    ["sessions", "session_attributes", "session_locks", "session_settings", "session_migrations"];
-const INDEXES: [&str; 11] = [
+const TABLES: [&str; 6] = [
+    "sessions",
+    "session_attributes",
+    "session_locks",
+    "session_nodes",
+    "session_settings",
+    "session_migrations",
+];
+const INDEXES: [&str; 12] = [
     "sessions_pkey",
     "sessions_user_id_idx",
     "sessions_group_id_idx",
@@ -27,6 +33,7 @@ const INDEXES: [&str; 11] = [
     "session_attributes_expires_at_idx",
     "session_locks_pkey",
     "session_locks_session_id_idx",
+    "session_nodes_pkey",
     "session_settings_pkey",
     "session_migrations_pkey",
 ];

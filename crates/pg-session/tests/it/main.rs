@@ -32,6 +32,7 @@ mod corpus;
 mod crash;
 mod doctor;
 mod drop_many;
+mod everywhere;
 mod expiry;
 mod fill_race;
 mod forgery;

@@ -36,7 +36,7 @@ impl Observer {
         Self { client, payloads }
     }
 
-    /// What was notified since the last call, by transactions that were committed before this one. Without the proofs
+    /// What was notified since the last call, by transactions that were committed before this one. Without the ticks
     /// of the nodes.
     pub async fn notified(&mut self) -> Vec<String> {
         let mark = "SELECT pg_notify(pg_listening_channels(), 'the end')";
@@ -46,7 +46,7 @@ impl Observer {
             let payload = in_time("the notification arrives", poll_fn(|c| self.payloads.poll_recv(c))).await;
             match payload.expect("the connection lives").as_str() {
                 "the end" => return payloads,
-                proof if proof.starts_with("1p") => {}
+                tick if tick.starts_with("1t") => {}
                 payload => payloads.push(payload.to_owned()),
             }
         }

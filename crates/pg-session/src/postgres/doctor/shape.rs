@@ -56,6 +56,7 @@ fn sql(names: &Names) -> String {
         names.sessions(),
         names.attributes(),
         names.locks(),
+        names.nodes(),
         names.settings(),
         names.overview(),
         names.migrations(),

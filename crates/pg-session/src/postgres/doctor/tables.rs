@@ -30,9 +30,8 @@ pub(super) fn owners(names: &Names) -> Check {
 
 pub(super) fn checks(names: &Names) -> Vec<Check> {
     let migrations = literal(&names.migrations());
-    let written = [names.sessions(), names.attributes(), names.locks(), names.settings()]
-        .map(|table| literal(&table))
-        .join(", ");
+    let written = names.written().map(|table| literal(&table)).join(", ");
+    let nodes = literal(&names.nodes());
     let routines = names.routines().map(|routine| literal(&routine)).join(", ");
     let sessions = literal(&names.sessions());
     let tables = format!(
@@ -54,7 +53,7 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
         Check::fault("unlogged", format!(
             "SELECT pg_catalog.format('%s is unlogged: a crash of the server empties it', c.written_as),
                     pg_catalog.format('ALTER TABLE %s SET LOGGED;', c.written_as)
-             FROM {tables} WHERE c.relpersistence = 'u'"
+             FROM {tables} WHERE c.relpersistence = 'u' AND c.oid IS DISTINCT FROM pg_catalog.to_regclass({nodes})"
         )),
         Check::fault("row-security", format!(
             "SELECT pg_catalog.format('row-level security is on for %s: it hides sessions, which then look ended', c.written_as),

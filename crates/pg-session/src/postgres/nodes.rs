@@ -1,0 +1,194 @@
+//! The registry of nodes: beats, ticks, requests and their acknowledgement. See `invalidation::proof` and `everywhere`.
+//!
+//! The table is UNLOGGED, so a beat waits for no flush. A crash or a failover empties it.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::parameters::{IDS, NUMBERS, Parameters};
+use super::{Database, Dialect, ON_PRIMARY, Sql, same_length, unexpected};
+use crate::notification::{ServerId, TICK_TOKENS_MAX, Token};
+
+/// What a node writes into its row.
+#[derive(Clone, Debug)]
+pub(crate) struct Beat {
+    pub(crate) node: Uuid,
+    /// Grows with each beat.
+    pub(crate) number: i64,
+    pub(crate) token: Token,
+    /// The last requests that were handled.
+    pub(crate) heard: Vec<i64>,
+    /// Whether to notify every node of all tokens.
+    pub(crate) tick: bool,
+}
+
+/// The answer to a beat.
+#[derive(Clone, Debug)]
+pub(crate) struct Registered {
+    pub(crate) server: ServerId,
+    /// The beat that inserted the row. `None` if a later one has inserted it, and this one came late.
+    pub(crate) first_beat: Option<i64>,
+    /// All rows, if the beat has sent a tick.
+    pub(crate) rows: Vec<NodeBeat>,
+}
+
+/// Which beat a node has sent last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NodeBeat {
+    pub(crate) node: Uuid,
+    pub(crate) beat: i64,
+}
+
+/// A row of the registry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeRow {
+    pub(crate) node: Uuid,
+    pub(crate) first_beat: i64,
+    /// Whether the node has handled the request.
+    pub(crate) heard: bool,
+    pub(crate) server: ServerId,
+}
+
+/// The tick lists the tokens of the snapshot, and the own one of this beat.
+///
+/// A beat that comes late, or twice, changes nothing: `beat` grows.
+pub(super) fn beat_sql(dialect: &Dialect<'_>) -> Sql {
+    let (nodes, channel, server) = (dialect.names.nodes(), dialect.channel(), dialect.server_id());
+    let visible = dialect.visible();
+    let mut parameters = Parameters::default();
+    let node = parameters.scalar(&Type::UUID);
+    let beat = parameters.scalar(&Type::INT8);
+    let token = parameters.scalar(&Type::INT8);
+    let heard = parameters.opaque_array(&NUMBERS);
+    let tick = parameters.scalar(&Type::BOOL);
+    Sql {
+        text: format!(
+            "WITH own AS (
+                 INSERT INTO {nodes} AS n (node, first_beat, beat, token, heard)
+                 VALUES ({node}, {beat}, {beat}, {token}, {heard})
+                 ON CONFLICT (node) DO UPDATE
+                 SET beat = EXCLUDED.beat, token = EXCLUDED.token, heard = EXCLUDED.heard WHERE n.beat < EXCLUDED.beat
+                 RETURNING n.node, n.first_beat, n.beat, n.token
+             ), rows AS MATERIALIZED (
+                 SELECT o.node, o.beat, o.token FROM own o WHERE {tick}
+                 UNION ALL
+                 SELECT n.node, n.beat, n.token FROM {nodes} n
+                 WHERE {tick} AND (n.node <> {node} OR NOT EXISTS (SELECT FROM own))
+             ), ticks AS MATERIALIZED (
+                 SELECT pg_catalog.pg_notify('{channel}', '1t' || pg_catalog.to_hex({server}) || '.'
+                            || pg_catalog.string_agg(pg_catalog.to_hex(p.token), ','))
+                 FROM (SELECT r.token, (pg_catalog.row_number() OVER () - 1) / {TICK_TOKENS_MAX} AS part FROM rows r) p
+                 GROUP BY p.part
+             )
+             SELECT {server} AS server, {visible} AS visible,
+                    COALESCE((SELECT o.first_beat FROM own o), (SELECT n.first_beat FROM {nodes} n WHERE n.node = {node}))
+                        AS first_beat,
+                    (SELECT pg_catalog.count(*) FROM ticks) AS ticks,
+                    (SELECT pg_catalog.array_agg(r.node) FROM rows r) AS nodes,
+                    (SELECT pg_catalog.array_agg(r.beat) FROM rows r) AS beats"
+        ),
+        types: parameters.types,
+    }
+}
+
+pub(super) fn request_sql(dialect: &Dialect<'_>) -> Sql {
+    let (channel, server) = (dialect.channel(), dialect.server_id());
+    Sql {
+        text: format!(
+            "SELECT pg_catalog.pg_notify('{channel}', '1r' || pg_catalog.to_hex($1)), {server} AS server"
+        ),
+        types: vec![Type::INT8],
+    }
+}
+
+pub(super) fn rows_sql(dialect: &Dialect<'_>) -> Sql {
+    let nodes = dialect.names.nodes();
+    let (visible, server) = (dialect.visible(), dialect.server_id());
+    Sql {
+        text: format!(
+            "SELECT n.node, n.first_beat, $1 = ANY (n.heard) AS heard, {server} AS server, {visible} AS visible
+             FROM {nodes} n WHERE {ON_PRIMARY}"
+        ),
+        types: vec![Type::INT8],
+    }
+}
+
+pub(super) fn remove_sql(dialect: &Dialect<'_>) -> Sql {
+    let nodes = dialect.names.nodes();
+    let mut parameters = Parameters::default();
+    let silent = parameters.unnest(&[IDS, NUMBERS]);
+    Sql {
+        text: format!(
+            "DELETE FROM {nodes} n USING {silent} AS s (node, beat) WHERE n.node = s.node AND n.beat = s.beat"
+        ),
+        types: parameters.types,
+    }
+}
+
+pub(super) fn leave_sql(dialect: &Dialect<'_>) -> Sql {
+    let nodes = dialect.names.nodes();
+    Sql { text: format!("DELETE FROM {nodes} n WHERE n.node = $1"), types: vec![Type::UUID] }
+}
+
+impl Database {
+    /// Writes the node's row, and sends a tick if it is due. A beat that is sent twice changes nothing the second time, so a
+    /// lost connection is no failure: the next one is tried.
+    pub(crate) async fn beat(&self, beat: &Beat, timeout: Duration) -> Result<Registered, Failure> {
+        let Beat { node, number, token, heard, tick } = beat;
+        let rows = self
+            .call(&self.texts.beat, &[node, number, &token.0, heard, tick])
+            .within(timeout)
+            .repeatable()
+            .rows()
+            .await?;
+        same_length(&rows, 1)?;
+        let row = &rows[0];
+        let registered = || {
+            let nodes: Option<Vec<Uuid>> = row.try_get("nodes")?;
+            let beats: Option<Vec<i64>> = row.try_get("beats")?;
+            let rows = nodes.into_iter().flatten().zip(beats.into_iter().flatten());
+            Ok::<_, tokio_postgres::Error>(Registered {
+                server: ServerId(row.try_get("server")?),
+                first_beat: row.try_get("first_beat")?,
+                rows: rows.map(|(node, beat)| NodeBeat { node, beat }).collect(),
+            })
+        };
+        registered().map_err(unexpected)
+    }
+
+    /// Asks every node to write into its row that it has handled this.
+    pub(crate) async fn request_acknowledgement(&self, request: Token) -> Result<ServerId, Failure> {
+        let rows = self.call(&self.texts.request, &[&request.0]).repeatable().rows().await?;
+        same_length(&rows, 1)?;
+        Ok(ServerId(rows[0].try_get("server").map_err(unexpected)?))
+    }
+
+    /// The registry.
+    pub(crate) async fn node_rows(&self, request: Token) -> Result<Vec<NodeRow>, Failure> {
+        let rows = self.call(&self.texts.node_rows, &[&request.0]).repeatable().rows().await?;
+        let rows = rows.iter().map(|row| {
+            Ok::<_, tokio_postgres::Error>(NodeRow {
+                node: row.try_get("node")?,
+                first_beat: row.try_get("first_beat")?,
+                heard: row.try_get("heard")?,
+                server: ServerId(row.try_get("server")?),
+            })
+        });
+        rows.collect::<Result<_, _>>().map_err(unexpected)
+    }
+
+    /// Removes rows whose beats have not moved.
+    pub(crate) async fn remove_nodes(&self, silent: &[NodeBeat]) -> Result<(), Failure> {
+        let nodes: Vec<Uuid> = silent.iter().map(|row| row.node).collect();
+        let beats: Vec<i64> = silent.iter().map(|row| row.beat).collect();
+        self.call(&self.texts.remove_nodes, &[&nodes, &beats]).rows().await.map(|_| ())
+    }
+
+    /// Removes the node's own row, after its trust has ended.
+    pub(crate) async fn leave(&self, node: Uuid) -> Result<(), Failure> {
+        self.call(&self.texts.leave, &[&node]).rows().await.map(|_| ())
+    }
+}
