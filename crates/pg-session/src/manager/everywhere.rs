@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{Node, SessionManager};
@@ -108,10 +108,9 @@ impl Node {
         let clock = &self.core.policy.clock;
         let committed = clock.now();
         let window = window_elsewhere(self.core.config.trust_window);
-        let deadline = Instant::now() + window;
         let mut others = Others::default();
         // An error means that the window has passed, so nothing is left to wait for.
-        let _ = timeout_at(deadline, self.wait_for_rows(window, &mut others)).await;
+        let _ = timeout(window, self.wait_for_rows(window, &mut others)).await;
         Everywhere {
             acknowledged: 1 + others.heard,
             lapsed: others.silent,

@@ -19,7 +19,7 @@ const SLEEPERS: [(&str, &str); 4] = [
 ];
 
 /// Files that count deadlines with tokio's clock, and why. They decide nothing about sessions by it.
-const DEADLINES: [(&str, &str); 7] = [
+const DEADLINES: [(&str, &str); 8] = [
     ("crates/pg-session/src/postgres/attempts.rs", "bounds the pauses between attempts to connect"),
     ("crates/pg-session/src/postgres/connection.rs", "bounds the wait for a connection"),
     ("crates/pg-session/src/postgres/call.rs", "bounds a statement"),
@@ -29,6 +29,7 @@ const DEADLINES: [(&str, &str); 7] = [
         "crates/pg-session/src/writer/blocked.rs",
         "bounds and paces the retries of writes whose rows are locked",
     ),
+    ("crates/pg-session/src/invalidation/proof.rs", "paces the beats and bounds the wait for a tick"),
     ("crates/pg-session/src/writer/touch.rs", "paces the retries of accesses whose rows are locked"),
 ];
 
