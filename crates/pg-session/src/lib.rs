@@ -145,8 +145,8 @@ pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    Builder, Create, Everywhere, Get, GroupSessions, Lock, LockHolder, Locks, Metric, MetricKind, Metrics, Page,
-    Revocation, Rotate, Save, SessionManager, ShutdownReport, Status, UserSessions,
+    Builder, Create, Everywhere, Get, GroupSessions, Lock, LockHolder, Locks, Metric, MetricKind, Metrics,
+    Page, Revocation, Rotate, Save, SessionManager, ShutdownReport, Status, UserSessions,
 };
 #[cfg(feature = "shared-listener")]
 pub use pg_listen;
