@@ -1,8 +1,8 @@
-//! Why a client ended sessions through the SQL contract.
+//! Why sessions end.
 
 use std::fmt;
 
-/// Why sessions are ended. Each node logs it at level `debug`.
+/// Why a session has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Cause {
@@ -10,23 +10,35 @@ pub enum Cause {
     Logout,
     /// The user logged out everywhere.
     Everywhere,
-    /// An administrator ended them.
+    /// An administrator ended it.
     Admin,
+    /// A login of the user needed its place; see [`sessions_per_user_max`](crate::Config::sessions_per_user_max).
+    Cap,
+    /// It goes on under a new id.
+    Rotated,
+    /// It reached its absolute limit.
+    Expired,
+    /// It was not used for [`idle_timeout`](crate::Config::idle_timeout).
+    Idle,
     /// The password or another credential changed.
     Credential,
     /// A provider of identities asked for it.
     Backchannel,
     /// An SQL statement that named no other cause.
     Sql,
-    /// None of these.
+    /// None of these, or no node knows.
     Unknown,
 }
 
 impl Cause {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::Logout,
         Self::Everywhere,
         Self::Admin,
+        Self::Cap,
+        Self::Rotated,
+        Self::Expired,
+        Self::Idle,
         Self::Credential,
         Self::Backchannel,
         Self::Sql,
@@ -40,6 +52,10 @@ impl Cause {
             Self::Logout => "logout",
             Self::Everywhere => "everywhere",
             Self::Admin => "admin",
+            Self::Cap => "cap",
+            Self::Rotated => "rotated",
+            Self::Expired => "expired",
+            Self::Idle => "idle",
             Self::Credential => "credential",
             Self::Backchannel => "backchannel",
             Self::Sql => "sql",
@@ -47,9 +63,26 @@ impl Cause {
         }
     }
 
-    /// As a notification has it: the first letter of the name. A letter of a newer node is unknown.
+    /// As a notification has it.
+    pub(crate) const fn letter(self) -> char {
+        match self {
+            Self::Logout => 'l',
+            Self::Everywhere => 'e',
+            Self::Admin => 'a',
+            Self::Cap => 'p',
+            Self::Rotated => 'r',
+            Self::Expired => 'x',
+            Self::Idle => 'i',
+            Self::Credential => 'c',
+            Self::Backchannel => 'b',
+            Self::Sql => 's',
+            Self::Unknown => 'u',
+        }
+    }
+
+    /// A letter of a newer node is unknown.
     pub(crate) fn from_letter(letter: char) -> Self {
-        Self::ALL.into_iter().find(|cause| cause.name().starts_with(letter)).unwrap_or(Self::Unknown)
+        Self::ALL.into_iter().find(|cause| cause.letter() == letter).unwrap_or(Self::Unknown)
     }
 }
 
@@ -66,8 +99,8 @@ mod tests {
     #[test]
     fn each_cause_has_a_letter_of_its_own() {
         for cause in Cause::ALL {
-            assert_eq!(cause.name().chars().next().map(Cause::from_letter), Some(cause));
+            assert_eq!(Cause::from_letter(cause.letter()), cause);
         }
-        assert_eq!(Cause::from_letter('x'), Cause::Unknown);
+        assert_eq!(Cause::from_letter('z'), Cause::Unknown);
     }
 }

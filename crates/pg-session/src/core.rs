@@ -16,6 +16,7 @@ use crate::contention::{Contention, NotifyPolicy};
 use crate::failpoints::{Guard, Probes};
 use crate::id::SessionId;
 use crate::notification::ServerId;
+use crate::pins::Pins;
 use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::session::record::Policy;
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) policy: Arc<Policy>,
     pub(crate) cache: Cache,
+    pub(crate) pins: Arc<Pins>,
     pub(crate) database: Database,
     pub(crate) failpoints: Probes,
     pub(crate) counters: Counters,
@@ -55,6 +57,7 @@ impl Core {
         let cache = Cache::new(capacity, config.cache_ttl, failpoints.clone());
         Arc::new(Self {
             config,
+            pins: Arc::new(Pins::new(Arc::clone(&policy))),
             policy,
             cache,
             database,

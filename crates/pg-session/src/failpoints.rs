@@ -51,6 +51,8 @@ pub enum Point {
     Created,
     /// A rotation has committed and has not been published.
     Rotated,
+    /// A lookup of pinned sessions has its rows and has not handed them on.
+    LookedUp,
 }
 
 #[cfg(not(feature = "testing"))]

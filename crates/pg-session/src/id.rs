@@ -22,6 +22,10 @@ use crate::error::{Error, ErrorKind};
 pub struct SessionId(Uuid);
 
 impl SessionId {
+    /// The bounds of a range of ids.
+    pub(crate) const MIN: Self = Self(Uuid::nil());
+    pub(crate) const MAX: Self = Self(Uuid::max());
+
     /// A fresh id from the operating system's random number generator.
     pub(crate) fn random() -> Self {
         Self(Uuid::new_v4())

@@ -87,6 +87,7 @@
 //! | [`Error`], [`ErrorKind`], [`UpdateError`], [`LockError`] | failures |
 //! | [`Signer`], [`KeyRing`], [`SigningKey`], [`TokenError`] | signed tokens for cookies |
 //! | [`Lock`], [`Lease`], [`Fence`] | locks with leases and fencing tokens |
+//! | [`Pin`], [`Closed`], [`Cause`] | sockets and streams that end with their session |
 //! | [`Status`], [`Metrics`], [`ShutdownReport`], [`CleanupReport`] | what a node reports |
 //!
 //! # Features
@@ -124,6 +125,7 @@ mod session;
 mod version;
 // Floor 1: the node's memory, what clients hold, and the only SQL.
 mod cache;
+mod pins;
 mod postgres;
 mod signing;
 // Floor 2: reading, writing, invalidating.
@@ -133,11 +135,13 @@ mod core;
 mod invalidation;
 mod loader;
 mod lock;
+mod pinning;
 mod writer;
 // Floor 3: what the application calls.
 mod manager;
 
 pub use cache::CacheStats;
+pub use cause::Cause;
 pub use cleanup::CleanupReport;
 pub use config::{Config, Migrations, SessionLimit, StatementMode};
 pub use error::{Error, ErrorKind, UpdateError};
@@ -150,6 +154,7 @@ pub use manager::{
 };
 #[cfg(feature = "shared-listener")]
 pub use pg_listen;
+pub use pins::{Closed, Guarded, Pin};
 pub use postgres::connect_options::ConnectOptions;
 pub use postgres::doctor::{Finding, Severity};
 pub use session::{IdleLimit, Session};

@@ -23,6 +23,7 @@ use crate::failpoints::Point;
 use crate::id::SessionId;
 use crate::invalidation::trust::Ended;
 use crate::notification::ServerId;
+use crate::pins::Named;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::retry::LOAD_TRIES_MAX;
 use crate::session::record::SharedRecord;
@@ -223,7 +224,10 @@ impl Loader {
                 Ok(Some(record)) => {
                     self.core.cache.install(ticket, record);
                 }
-                Ok(None) => self.core.cache.mark_absent(id),
+                Ok(None) => {
+                    self.core.cache.mark_absent(id);
+                    self.core.pins.doubt(Named::Sessions(&[id]), None);
+                }
                 Err(_) => {}
             }
             for waiter in airborne.land() {

@@ -28,9 +28,11 @@ use self::proof::Prover;
 use self::trust::{Ended, Trust};
 use crate::cache::Dropping;
 use crate::core::{Core, Tasks};
-use crate::id::Scope;
+use crate::id::{Scope, SessionId};
 use crate::lock::waiters::Waiters;
 use crate::notification::Notification;
+use crate::pins::{Life, Named};
+use crate::version::Version;
 
 /// What the invalidation task works on.
 pub(crate) struct InvalidationTask {
@@ -133,23 +135,46 @@ impl InvalidationTask {
         match message {
             Notification::Changed(list) => {
                 self.core.contention.received();
-                list.into_iter().for_each(|(id, version)| self.core.cache.invalidate(id, version));
+                list.iter().for_each(|&(id, version)| self.core.cache.invalidate(id, version));
+                self.doubt_changed(&list);
             }
-            Notification::Deleted(ids) => ids.into_iter().for_each(|id| self.core.cache.remove(id)),
-            Notification::Drop(Scope::User(user)) => drop_in_steps(self.core.cache.remove_user(user)).await,
-            Notification::Drop(Scope::Group(group)) => {
-                drop_in_steps(self.core.cache.remove_group(group)).await;
+            Notification::Deleted(ids) => {
+                ids.iter().for_each(|&id| self.core.cache.remove(id));
+                self.core.pins.doubt(Named::Sessions(&ids), None);
             }
-            Notification::Drop(Scope::All) => {
-                self.core.cache.remove_all();
-                // Frees the memory.
-                self.resync.notify_one();
+            Notification::Drop(scope) => {
+                match scope {
+                    Scope::User(user) => drop_in_steps(self.core.cache.remove_user(user)).await,
+                    Scope::Group(group) => drop_in_steps(self.core.cache.remove_group(group)).await,
+                    Scope::All => {
+                        self.core.cache.remove_all();
+                        // Frees the memory.
+                        self.resync.notify_one();
+                    }
+                }
+                self.core.pins.doubt(Named::Scope(scope), None);
             }
             Notification::Cause(cause, ended) => debug!(%cause, ?ended, "another client has ended sessions"),
             Notification::Released(wake) => self.waiters.wake(wake),
             Notification::Tick(server, tokens) => self.prover.ticked(server, &tokens),
             Notification::Request(request) => self.prover.request(request),
             Notification::Unknown => debug!("ignored a notification of a newer version"),
+        }
+    }
+
+    /// A pinned session that was changed may have been rotated. What the memory holds at this version, as after an update of this
+    /// node, needs no lookup.
+    fn doubt_changed(&self, changed: &[(SessionId, Version)]) {
+        let Core { cache, pins, .. } = &*self.core;
+        for (id, version) in pins.pinned(changed, |(id, _)| id) {
+            let known = cache.peek(id).filter(|slot| {
+                slot.epoch == cache.epoch() && slot.record.row.version >= version && !slot.record.row.rotated
+            });
+            match known {
+                // It settles no doubt.
+                Some(slot) => pins.alive(id, 0, Life::of(&slot.record)),
+                None => pins.doubt(Named::Sessions(&[id]), None),
+            }
         }
     }
 }

@@ -366,6 +366,8 @@ impl Prover {
             self.unverified.store(true, Ordering::Relaxed);
         }
         if self.unverified.swap(false, Ordering::Relaxed) {
+            // Before this proof counts for the pins.
+            self.core.pins.doubt_all();
             self.resync.notify_one();
         }
         self.trust.prove(as_of);

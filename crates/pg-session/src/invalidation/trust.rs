@@ -13,6 +13,7 @@
 //! The other way round, a thread that is paused between clock and lookup, or between lookup and `until`, would judge
 //! an old entry by a new proof.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,10 +21,13 @@ use tokio::sync::watch;
 
 use crate::clock::Tick;
 use crate::error::{Error, ErrorKind};
+use crate::pins::Pins;
 
 /// Until when hits may be served.
 #[derive(Debug)]
 pub(crate) struct Trust {
+    /// They rest on the same proofs.
+    pins: Arc<Pins>,
     until: AtomicU64,
     window: Duration,
     /// Wakes the tasks that wait for trust or for a proof.
@@ -72,8 +76,9 @@ impl Ended {
 
 impl Trust {
     /// Untrusted until the first proof.
-    pub(crate) fn new(window: Duration) -> Self {
+    pub(crate) fn new(window: Duration, pins: Arc<Pins>) -> Self {
         Self {
+            pins,
             until: AtomicU64::new(0),
             window,
             changed: watch::Sender::new(TrustState { until: Tick::ZERO, proved: Tick::ZERO, ended: None }),
@@ -88,7 +93,9 @@ impl Trust {
 
     /// A barrier that was sent at `as_of` has come back, and everything before it has been handled.
     pub(crate) fn prove(&self, as_of: Tick) {
-        self.set(as_of.plus(self.window), Some(as_of));
+        let until = as_of.plus(self.window);
+        self.pins.prove(until);
+        self.set(until, Some(as_of));
     }
 
     /// Something may have been missed.
@@ -106,6 +113,7 @@ impl Trust {
     /// Ends trust for good; wakes everyone who waits for it.
     pub(crate) fn end(&self, ended: Ended) {
         self.revoke();
+        self.pins.close();
         self.changed.send_modify(|state| state.ended = Some(ended));
     }
 

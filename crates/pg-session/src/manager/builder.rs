@@ -24,6 +24,7 @@ use crate::invalidation::trust::Trust;
 use crate::loader::Loader;
 use crate::lock::Locks;
 use crate::lock::waiters::Waiters;
+use crate::pinning;
 use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
 use crate::postgres::doctor::{Finding, Severity};
@@ -363,12 +364,13 @@ enum ListenerSource {
 }
 
 fn start(core: Arc<Core>, (listener, owns_listener): (Listener, bool), events: Subscription) -> Node {
-    let trust = Arc::new(Trust::new(core.config.trust_window));
+    let trust = Arc::new(Trust::new(core.config.trust_window, Arc::clone(&core.pins)));
     let tasks = Tasks::new();
     let waiters = Arc::<Waiters>::default();
     let resync = Resync::spawn(&core, &tasks);
     let prover = Prover::spawn(&core, &tasks, &trust, &listener, &resync);
     InvalidationTask::spawn(&core, &tasks, events, &trust, &waiters, &prover, resync);
+    pinning::spawn(&core, &tasks);
     Node {
         loader: Loader::spawn(&core, &tasks),
         touches: TouchBuffer::spawn(&core, &tasks),

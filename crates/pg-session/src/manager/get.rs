@@ -215,7 +215,7 @@ impl Node {
     ///
     /// I3 rests on the order of the first three steps; see `invalidation::trust`.
     #[inline]
-    fn hit(&self, id: SessionId) -> Option<(SharedRecord, DbTime)> {
+    pub(super) fn hit(&self, id: SessionId) -> Option<(SharedRecord, DbTime)> {
         let trusted_until = self.trust.until();
         // Taken apart at once: moving the slot as a whole costs as much as the comparisons.
         let Slot { record, epoch, until } = self.core.cache.get(id)?;

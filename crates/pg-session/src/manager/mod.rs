@@ -15,6 +15,7 @@ mod listening;
 mod lock;
 mod metrics;
 mod modify;
+mod pin;
 mod rotate;
 mod save;
 mod shutdown;

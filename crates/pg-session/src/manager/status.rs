@@ -35,6 +35,8 @@ pub struct Status {
     pub touches_waiting: usize,
     /// Locks that this node holds, waits for, or gives back.
     pub locks: usize,
+    /// Sessions that are pinned on this node; see [`Pin`](crate::Pin).
+    pub pins: usize,
     /// Flushes of last accesses that failed since the manager's start; what they could not write waits.
     pub touch_failures: u64,
 }
@@ -55,6 +57,7 @@ impl SessionManager {
             writes: node.writer.stats(),
             touches_waiting: node.touches.waiting_count(),
             locks: node.locks.count(),
+            pins: node.core.pins.count(),
             touch_failures: node.touches.failure_count(),
         }
     }

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `load` `list_user` `list_group` | `load.rs` | row and attributes from one snapshot, only live sessions (I4, I6) |
 //! | `versions` | `versions.rs` | the revisions of cached sessions, to verify them |
+//! | `standings` | `standing.rs` | whether pinned sessions live, and what became of the others |
 //! | `create` | `create.rs` `admission.rs` | one statement; keeps the session limit (I7) |
 //! | `update` | `update.rs` `update_inside.rs` `update_call.rs` | applied on its base or not at all (I5, I6) |
 //! | `rotate` | `rotate.rs` | the new row, the retired ids and the locks change together |
@@ -63,6 +64,7 @@ pub(crate) mod row_locks;
 mod search_path;
 mod settings;
 pub(crate) mod source;
+pub(crate) mod standing;
 mod successor;
 pub(crate) mod sweep;
 mod tls;
@@ -141,6 +143,7 @@ impl Sql {
 struct Texts {
     load: Sql,
     versions: Sql,
+    standings: Sql,
     updates: update::Texts,
     create: Sql,
     create_with_overflow: Sql,
@@ -352,6 +355,7 @@ impl Database {
         let texts = Texts {
             load: load::sql(&dialect),
             versions: versions::sql(&dialect),
+            standings: standing::sql(&dialect),
             updates: update::Texts::new(&dialect),
             create: create::sql(&dialect),
             create_with_overflow: create::overflow_sql(&dialect),

@@ -6,11 +6,14 @@ use tokio::task::yield_now;
 use uuid::Uuid;
 
 use super::request::{Executed, Keys, Outcome, Pending, Request};
-use crate::cache::Ticket;
+use crate::cache::{Dropping, Ticket};
+use crate::cause::Cause;
 use crate::clock::DbTime;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId, UserId};
+use crate::pinning::look_up_scope;
+use crate::pins::Named;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::postgres::row_locks::Parts;
 use crate::postgres::sweep::{Sweep, Whose};
@@ -30,11 +33,17 @@ pub(crate) struct BulkRequest {
     since: Option<DbTime>,
     /// Whether attributes or locks of the sessions were locked.
     careful: bool,
+    cause: Cause,
 }
 
 impl BulkRequest {
     pub(crate) fn new(change: BulkChange) -> Self {
-        Self { change, tries: 0, changed: 0, since: None, careful: false }
+        let cause = match &change {
+            BulkChange::DeleteAll(Scope::User(_)) | BulkChange::DeleteOthers(..) => Cause::Everywhere,
+            BulkChange::DeleteAll(_) => Cause::Admin,
+            _ => Cause::Logout,
+        };
+        Self { cause, change, tries: 0, changed: 0, since: None, careful: false }
     }
 
     /// How long this try waits for a row: longer each time, because a row may have many writers.
@@ -50,6 +59,7 @@ impl BulkRequest {
                 let (gone, server) = core.database.delete(ids).await?;
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), core).await;
                 core.check_revocation(server)?;
+                gone.iter().for_each(|row| core.pins.end(row.id, Some(self.cause), None));
                 self.changed = gone.iter().map(|row| u64::from(row.live)).sum();
             }
             &BulkChange::DeleteAll(scope) => self.sweep(Whose::Scope(scope), wait, core).await?,
@@ -105,27 +115,49 @@ impl BulkRequest {
             self.forget(core).await;
         }
         core.check_revocation(swept.server)?;
+        swept.other_users.iter().for_each(|&id| core.pins.end(id, Some(self.cause), None));
         Ok(swept.remaining)
     }
 
     /// Before the answer, whatever it is: what was acknowledged holds on this node, and what has failed may have
     /// happened. Other tasks run between the steps.
     async fn forget(&self, core: &Core) {
-        let cache = &core.cache;
-        let mut dropping = match &self.change {
-            BulkChange::Delete(ids) => return forget_each(ids, core).await,
-            BulkChange::RemoveAttribute(user, _) | BulkChange::DeleteOthers(user, _) => {
-                cache.remove_user(*user)
+        let (cache, pins, cause) = (&core.cache, &core.pins, Some(self.cause));
+        let scope = match &self.change {
+            BulkChange::Delete(ids) => {
+                forget_each(ids, core).await;
+                return pins.doubt(Named::Sessions(ids), cause);
             }
-            BulkChange::DeleteAll(scope) | BulkChange::Evict(scope) => match *scope {
-                Scope::User(user) => cache.remove_user(user),
-                Scope::Group(group) => cache.remove_group(group),
-                Scope::All => return cache.remove_all(),
-            },
+            BulkChange::RemoveAttribute(user, _) | BulkChange::DeleteOthers(user, _) => Scope::User(*user),
+            BulkChange::DeleteAll(scope) | BulkChange::Evict(scope) => *scope,
         };
-        while dropping.step() {
-            yield_now().await;
+        match scope {
+            Scope::User(user) => drop_in_steps(cache.remove_user(user)).await,
+            Scope::Group(group) => drop_in_steps(cache.remove_group(group)).await,
+            Scope::All => cache.remove_all(),
         }
+        if self.deletes() {
+            pins.doubt(Named::Scope(scope), cause);
+        }
+    }
+
+    /// Before the answer: what was acknowledged has ended for the pins of this node.
+    async fn settle_pins(&self, core: &Core) {
+        match self.change {
+            BulkChange::DeleteAll(scope) => look_up_scope(core, scope).await,
+            BulkChange::DeleteOthers(user, _) => look_up_scope(core, Scope::User(user)).await,
+            BulkChange::Delete(_) | BulkChange::RemoveAttribute(..) | BulkChange::Evict(_) => {}
+        }
+    }
+
+    fn deletes(&self) -> bool {
+        !matches!(self.change, BulkChange::RemoveAttribute(..) | BulkChange::Evict(_))
+    }
+}
+
+async fn drop_in_steps(mut dropping: Dropping<'_>) {
+    while dropping.step() {
+        yield_now().await;
     }
 }
 
@@ -206,6 +238,7 @@ impl Request for BulkRequest {
             }
             request.tries += 1;
             counts.push(outcome?);
+            request.settle_pins(core).await;
         }
         Ok((counts, None))
     }

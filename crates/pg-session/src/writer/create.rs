@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
+use crate::cause::Cause;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::failpoints::Point;
@@ -69,7 +70,10 @@ impl Request for NewSession {
 /// A create or a rotation has ended the least recently used sessions of its user, to keep the limit.
 pub(super) fn count_evicted(core: &Core, user: Option<UserId>, sessions: &[SessionId]) {
     let (Some(user), Some(first)) = (user, sessions.first()) else { return };
-    sessions.iter().for_each(|&id| core.cache.remove(id));
+    for &id in sessions {
+        core.cache.remove(id);
+        core.pins.end(id, Some(Cause::Cap), None);
+    }
     core.counters.evictions.add(sessions.len());
     info!(
         %user,

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
+use crate::cause::Cause;
 use crate::core::Core;
 use crate::error::Error;
 use crate::id::SessionId;
+use crate::pins::Named;
 use crate::postgres::delete::Gone;
 use crate::postgres::failure::Failure;
 use crate::postgres::row_locks::Parts;
@@ -28,6 +30,8 @@ impl Request for DeleteSession {
         // Before the answers: a logout that was acknowledged is over on this node.
         ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| core.cache.remove(id));
         core.check_revocation(server)?;
+        gone.iter().for_each(|gone| core.pins.end(gone.id, Some(Cause::Logout), None));
+        core.pins.doubt(Named::Sessions(&ids), None);
         let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
         let was_live = |id| gone.get(id).and_then(|row| gone.get(&row.session)).is_some_and(|row| row.live);
         Ok((ids.iter().map(was_live).collect(), None))
@@ -45,5 +49,6 @@ impl Request for DeleteSession {
     /// Reading it again costs a query; serving it after a delete that did happen would cost the promise.
     fn failed(&self, _: &Error, core: &Core) {
         core.cache.remove(self.0);
+        core.pins.doubt(Named::Sessions(&[self.0]), None);
     }
 }

@@ -6,6 +6,7 @@ use super::create::{count_evicted, refused};
 use super::request::{Executed, Keys, Outcome, Pending, Request};
 use super::update::{current_or_gone, remove_if_unknown};
 use crate::cache::Ticket;
+use crate::cause::Cause;
 use crate::core::Core;
 use crate::error::{Error, UpdateError};
 use crate::failpoints::Point;
@@ -58,9 +59,12 @@ impl Request for Rotation {
                 core.counters.rotations.add(1);
                 let Successor { row, last_accessed_at, retired, evicted } = *successor;
                 // Before the answer: a caller that knows of the rotation reads no older state of an old id here.
+                let successor = Some(row.id).filter(|_| self.new_user.is_none());
                 for (id, version) in retired {
                     core.cache.invalidate(id, version);
+                    core.pins.end(id, Some(Cause::Rotated), successor);
                 }
+                core.pins.end(self.id(), Some(Cause::Rotated), successor);
                 count_evicted(core, row.user_id, &evicted);
                 let policy = std::sync::Arc::clone(&core.policy);
                 let record = SharedRecord::new(Record::new(policy, row, attributes, last_accessed_at));

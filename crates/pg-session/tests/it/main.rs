@@ -60,6 +60,8 @@ mod model;
 mod no_notify;
 mod other_languages;
 mod outcomes;
+mod pins;
+mod pins_race;
 mod placement;
 mod plans;
 mod planted_objects;

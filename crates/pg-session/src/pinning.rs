@@ -1,0 +1,133 @@
+//! The tasks behind the pins: one looks up the sessions that are doubted, the other keeps the deadlines.
+//!
+//! A lookup is one statement for all sessions that are doubted, at most [`LOOKUP_SESSIONS_MAX`] of them, and does not count as an
+//! access. One that fails is repeated with a growing pause. Meanwhile the deadlines of the doubts pass.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::cause::Cause;
+use crate::core::{Core, Tasks};
+use crate::failpoints::Point;
+use crate::id::{Scope, SessionId};
+use crate::pins::Life;
+use crate::postgres::failure::Failure;
+use crate::postgres::standing::Standing;
+use crate::retry::RESYNC;
+use crate::session::expiry::IdleLimit;
+
+/// Sessions of one lookup.
+const LOOKUP_SESSIONS_MAX: usize = 2_000;
+/// The deadlines are looked at this often at least, so that a step of the database's clock is noticed.
+const DEADLINE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Starts the tasks.
+pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) {
+    tasks.serving.spawn(|stop| look_up_doubted(Arc::clone(core), stop));
+    tasks.serving.spawn(|stop| keep_deadlines(Arc::clone(core), stop));
+}
+
+async fn look_up_doubted(core: Arc<Core>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = core.pins.doubted.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        tokio::select! {
+            () = look_up_all(&core) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// From the first to the last, so that sessions that are doubted all the time keep no other waiting.
+async fn look_up_all(core: &Core) {
+    let mut after = None;
+    loop {
+        let ids = core.pins.some_doubted(after, LOOKUP_SESSIONS_MAX);
+        let Some(&last) = ids.last() else { return };
+        let (mut pause, mut attempts) = (RESYNC.first, 0_u64);
+        while let Err(failure) = look_up(core, &ids).await {
+            attempts += 1;
+            // A long outage must not fill the log.
+            if attempts.is_power_of_two() {
+                warn!(attempts, error = %failure.error, "pinned sessions could not be looked up; the node tries again");
+            }
+            tokio::time::sleep(pause).await;
+            pause = RESYNC.after(pause);
+        }
+        after = Some(last);
+    }
+}
+
+/// Asks the database what has become of these sessions, and tells their pins.
+pub(crate) async fn look_up(core: &Core, ids: &[SessionId]) -> Result<(), Failure> {
+    let question = core.pins.question();
+    let (found, server) = core.database.standings(ids).await?;
+    core.failpoints.reach(Point::LookedUp).await;
+    if !core.is_proved(server) {
+        // The next proof raises a doubt about all.
+        return Err(Failure::of_another_server());
+    }
+    let mut gone: Vec<SessionId> = ids.to_vec();
+    gone.sort_unstable();
+    for standing in found {
+        if let Ok(at) = gone.binary_search(&standing.id) {
+            gone.remove(at);
+        }
+        settle(core, question, &standing);
+    }
+    debug!(sessions = ids.len(), gone = gone.len(), "looked up pinned sessions");
+    gone.into_iter().for_each(|id| core.pins.end(id, None, None));
+    Ok(())
+}
+
+fn settle(core: &Core, question: u64, standing: &Standing) {
+    let Standing { id, user_id, group_id, expires_at, idle_limited, last_accessed_at, .. } = *standing;
+    match standing.successor {
+        // A thief who knew the id before a login must not follow it.
+        Some((successor, user)) => {
+            core.pins.end(id, Some(Cause::Rotated), Some(successor).filter(|_| user == user_id));
+        }
+        None if standing.live => {
+            let idle_limit = if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt };
+            let ends_at = Life::ends_at(&core.policy, expires_at, idle_limit, last_accessed_at);
+            core.pins.alive(id, question, Life { user_id, group_id, expires_at, ends_at });
+        }
+        None => core.pins.end(id, Some(if standing.expired { Cause::Expired } else { Cause::Idle }), None),
+    }
+}
+
+/// For a statement of this node that has ended the sessions of a scope: looks them up before the caller is answered. If that
+/// fails, the task goes on with it.
+pub(crate) async fn look_up_scope(core: &Core, scope: Scope) {
+    let mut doubted = Vec::new();
+    core.pins.for_each_of(scope, |some| doubted.extend_from_slice(some));
+    for some in doubted.chunks(LOOKUP_SESSIONS_MAX) {
+        if let Err(failure) = look_up(core, some).await {
+            return debug!(error = %failure.error, "pinned sessions are looked up later");
+        }
+    }
+}
+
+async fn keep_deadlines(core: Arc<Core>, stop: CancellationToken) {
+    loop {
+        let now = core.policy.clock.now();
+        let due = core.pins.handle_due();
+        let proof_ends = core.pins.proof_ends();
+        let wait = due.into_iter().chain(proof_ends).min().map(|due| due.since(now));
+        let wait = wait.unwrap_or(DEADLINE_WAIT_MAX).min(DEADLINE_WAIT_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = core.pins.nearer.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        // A proof that came meanwhile has moved its end.
+        if proof_ends.is_some() && core.pins.proof_ends().is_none() {
+            core.pins.wake_all();
+        }
+    }
+}

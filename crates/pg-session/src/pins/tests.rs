@@ -1,0 +1,175 @@
+//! The states of pins, without a database: their clock is in the test's hand.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Clock;
+use crate::session::limits::Limits;
+
+const SECOND: u64 = 1_000_000_000;
+
+struct Scene {
+    nanos: Arc<AtomicU64>,
+    pins: Arc<Pins>,
+    id: SessionId,
+    pin: Pin,
+}
+
+impl Scene {
+    /// One pin, alive, proved until second 10.
+    fn new() -> Self {
+        let nanos = Arc::new(AtomicU64::new(SECOND));
+        let policy = Policy {
+            clock: Clock::manual(Arc::clone(&nanos)),
+            limits: Limits { key_bytes_max: 9, value_bytes_max: 9, attributes_max: 9, session_bytes_max: 99 },
+            idle_timeout: Duration::from_secs(3_600),
+            touch_resolution: Duration::from_secs(60),
+        };
+        let pins = Arc::new(Pins::new(Arc::new(policy)));
+        let id = SessionId::random();
+        let pin = pins.register(id, life());
+        pins.prove(second(10));
+        assert_eq!(pin.check(), Err(Closed::Unproved), "not known to live yet");
+        pins.alive(id, pins.question(), life());
+        assert_eq!(pin.check(), Ok(()));
+        Self { nanos, pins, id, pin }
+    }
+
+    fn set(&self, seconds: u64) {
+        self.nanos.store(seconds * SECOND, Ordering::SeqCst);
+    }
+
+    fn doubt(&self, cause: Option<Cause>) {
+        self.pins.doubt(Named::Sessions(&[self.id]), cause);
+    }
+}
+
+fn life() -> Life {
+    Life {
+        user_id: Some(UserId::from(7)),
+        group_id: Some(GroupId::from(1)),
+        expires_at: DbTime::NEVER,
+        ends_at: DbTime::NEVER,
+    }
+}
+
+fn second(seconds: u64) -> Tick {
+    Tick::from_nanos(seconds * SECOND)
+}
+
+#[test]
+fn a_proof_holds_until_its_window_ends() {
+    let Scene { pins, pin, nanos, .. } = Scene::new();
+    nanos.store(10 * SECOND - 1, Ordering::SeqCst);
+    assert_eq!(pin.check(), Ok(()));
+    nanos.store(10 * SECOND, Ordering::SeqCst);
+    assert_eq!(pin.check(), Err(Closed::Unproved));
+    pins.prove(second(20));
+    assert_eq!(pin.check(), Ok(()));
+    pins.close();
+    pins.prove(second(30));
+    assert_eq!(pin.check(), Err(Closed::Unproved), "a node that has ended proves nothing");
+}
+
+#[test]
+fn later_proofs_do_not_count_for_a_doubted_session() {
+    let scene = Scene::new();
+    scene.doubt(None);
+    scene.pins.prove(second(20));
+    scene.set(10);
+    assert_eq!(scene.pin.check(), Err(Closed::Unproved));
+    scene.pins.alive(scene.id, scene.pins.question(), life());
+    assert_eq!(scene.pin.check(), Ok(()));
+}
+
+/// doubt (proved until 10) ┊ question ┊ proof until 20, doubt ┊ answer ┊ proof until 30
+#[test]
+fn an_answer_settles_older_doubts_only() {
+    let scene = Scene::new();
+    scene.doubt(None);
+    let question = scene.pins.question();
+    scene.pins.prove(second(20));
+    scene.doubt(None);
+    scene.pins.alive(scene.id, question, life());
+    scene.pins.prove(second(30));
+    assert_eq!(scene.pins.some_doubted(None, 9), [scene.id], "to be looked up again");
+    scene.set(19);
+    assert_eq!(scene.pin.check(), Ok(()), "the second doubt came after a proof");
+    scene.set(20);
+    assert_eq!(scene.pin.check(), Err(Closed::Unproved));
+    // Any number of doubts, each with a deadline of its own.
+    for until in 31..60 {
+        scene.pins.prove(second(until));
+        scene.doubt(None);
+    }
+    scene.pins.alive(scene.id, scene.pins.question(), life());
+    assert_eq!((scene.pin.check(), scene.pins.some_doubted(None, 9)), (Ok(()), vec![]));
+}
+
+#[test]
+fn the_cause_of_an_end_is_the_best_that_is_known() {
+    let cause = |known, doubted, life: Life| {
+        let scene = Scene::new();
+        scene.doubt(doubted);
+        scene.pins.alive(scene.id, 0, life);
+        scene.pins.end(scene.id, known, None);
+        scene.pins.end(scene.id, Some(Cause::Sql), None);
+        match scene.pin.check() {
+            Err(Closed::Ended(cause)) => cause,
+            other => panic!("it has ended: {other:?}"),
+        }
+    };
+    let past = DbTime::EPOCH;
+    let (idle, expired) =
+        (Life { ends_at: past, ..life() }, Life { ends_at: past, expires_at: past, ..life() });
+    assert_eq!(cause(Some(Cause::Cap), Some(Cause::Admin), idle), Cause::Cap);
+    assert_eq!(cause(None, Some(Cause::Admin), idle), Cause::Admin);
+    assert_eq!(cause(None, None, idle), Cause::Idle);
+    assert_eq!(cause(None, None, expired), Cause::Expired);
+    assert_eq!(cause(None, None, life()), Cause::Unknown);
+}
+
+#[test]
+fn a_scope_of_any_size_is_doubted_and_nothing_else() {
+    let Scene { pins, id, pin, .. } = Scene::new();
+    let other =
+        pins.register(SessionId::random(), Life { user_id: Some(UserId::from(8)), group_id: None, ..life() });
+    pins.alive(
+        other.id(),
+        pins.question(),
+        Life { user_id: Some(UserId::from(8)), group_id: None, ..life() },
+    );
+    let many: Vec<Pin> = (0..STEP_SESSIONS * 2).map(|_| pins.register(SessionId::random(), life())).collect();
+    for scope in [Scope::User(UserId::from(7)), Scope::Group(GroupId::from(1))] {
+        pins.doubt(Named::Scope(scope), None);
+        let doubted = pins.some_doubted(None, usize::MAX);
+        assert_eq!(doubted.len(), many.len() + 1);
+        assert!(doubted.contains(&id) && !doubted.contains(&other.id()));
+        let question = pins.question();
+        doubted.iter().for_each(|&id| pins.alive(id, question, life()));
+        assert!(pins.some_doubted(None, 1).is_empty());
+    }
+    pins.doubt_all();
+    assert_eq!(pins.some_doubted(None, usize::MAX).len(), many.len() + 2);
+    drop((many, pin));
+    assert_eq!((pins.count(), pins.some_doubted(None, usize::MAX)), (1, vec![other.id()]));
+    drop(other);
+    let registry = pins.registry();
+    assert!(registry.users.is_empty() && registry.groups.is_empty() && registry.ends.is_empty());
+}
+
+#[test]
+fn an_end_that_is_due_is_doubted_at_its_time() {
+    let scene = Scene::new();
+    let now = scene.pins.policy.clock.database_now();
+    let ends_at = now.plus(Duration::from_secs(5));
+    scene.pins.alive(scene.id, 0, Life { ends_at, expires_at: ends_at, ..life() });
+    assert_eq!(scene.pins.handle_due(), Some(second(6)));
+    assert!(scene.pins.some_doubted(None, 1).is_empty());
+    scene.set(6);
+    assert_eq!(scene.pins.handle_due(), Some(second(10)), "the deadline of the doubt");
+    assert_eq!(scene.pins.some_doubted(None, 1), [scene.id]);
+    scene.pins.end(scene.id, None, None);
+    assert_eq!(scene.pin.check(), Err(Closed::Ended(Cause::Expired)));
+}

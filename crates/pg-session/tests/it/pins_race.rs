@@ -1,0 +1,142 @@
+//! Revocations that race with a pin, its lookup, or the loss of the connection.
+
+use std::time::Duration;
+
+use pg_session::testing::Point;
+use pg_session::{Closed, SessionManager};
+
+use crate::fixtures::{hit, in_time, make, read};
+use crate::support::{World, eventually};
+
+async fn node(world: &World, trust_window: Duration) -> SessionManager {
+    let mut config = world.roomy();
+    config.trust_window = trust_window;
+    world.node_with(config).await
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// B: deletes ┊ A: has not received it, pins from memory ┊ A: receives it.
+#[tokio::test]
+async fn pin_taken_while_the_revocation_is_queued_ends() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let b = node(&world, LONG).await;
+    let mut config = world.roomy();
+    config.trust_window = LONG;
+    let a = world.node_listening_through(&wire, config).await;
+    let session = make(&a, 1).await.remove(0);
+    wire.stall();
+    assert!(b.delete(session.id()).await.unwrap());
+    let on_a = hit(&a, session.id()).expect("A has not received it");
+    let pin = a.pin(&on_a).await.unwrap();
+    assert_eq!(pin.check(), Ok(()), "as a read of A");
+    wire.heal();
+    in_time("the pin ends", pin.ended()).await;
+}
+
+/// A: its lookup finds the session alive ┊ B: deletes, A receives it ┊ A: the answer arrives.
+#[tokio::test]
+async fn lookup_that_a_revocation_overtook_proves_nothing() {
+    let world = World::new();
+    let (a, b) = (node(&world, LONG).await, node(&world, LONG).await);
+    let session = make(&b, 1).await.remove(0);
+    let lookup = a.probes().close(Point::LookedUp);
+    let pinning = tokio::spawn({
+        let (a, session) = (a.clone(), session.clone());
+        async move { a.pin(&session).await.unwrap() }
+    });
+    in_time("the lookup is answered", lookup.arrived(1)).await;
+    assert!(b.delete(session.id()).await.unwrap());
+    a.catch_up().await.unwrap();
+    // A second lookup, which waits, too.
+    in_time("the revocation is looked up", lookup.arrived(2)).await;
+    lookup.open();
+    let pin = in_time("the session is pinned", pinning).await.unwrap();
+    in_time("the pin ends", pin.ended()).await;
+}
+
+/// A: a doubt's lookup finds the session alive ┊ B: deletes ┊ A: the answer arrives, and leaves the second doubt.
+#[tokio::test]
+async fn answer_leaves_a_doubt_that_came_after_its_question() {
+    let world = World::new();
+    let (a, b) = (node(&world, LONG).await, node(&world, LONG).await);
+    let mut session = make(&b, 1).await.remove(0);
+    let pin = a.pin(&session).await.unwrap();
+    let lookup = a.probes().close(Point::LookedUp);
+    session.set("n", &2).unwrap();
+    b.save(&mut session).await.unwrap();
+    in_time("the update is looked up", lookup.arrived(1)).await;
+    assert!(b.delete(session.id()).await.unwrap());
+    a.catch_up().await.unwrap();
+    assert_eq!((pin.check(), a.doubted_pins()), (Ok(()), 1), "the last proof holds");
+    lookup.open();
+    in_time("the pin ends", pin.ended()).await;
+}
+
+/// A: listener cut ┊ B: deletes one of two ┊ A: unproved within the trust window ┊ A: connected again.
+#[tokio::test]
+async fn pins_are_unproved_while_cut_off_then_end_or_recover() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let b = world.node().await;
+    let mut config = world.roomy();
+    config.trust_window = Duration::from_millis(900);
+    let a = world.node_listening_through(&wire, config).await;
+    let sessions = make(&b, 2).await;
+    let mut pins = Vec::new();
+    for session in &sessions {
+        pins.push(a.pin(session).await.unwrap());
+    }
+    wire.refuse();
+    wire.cut();
+    assert!(b.delete(sessions[0].id()).await.unwrap());
+    for pin in &pins {
+        in_time("no proof comes", pin.unproved()).await;
+        assert_eq!(pin.check(), Err(Closed::Unproved));
+    }
+    wire.accept();
+    wire.heal();
+    in_time("the missed revocation is found", pins[0].ended()).await;
+    eventually("the other is proved again", async || pins[1].check() == Ok(())).await;
+}
+
+/// A: pinned, the connection is lost ┊ B: deletes ┊ A: LISTEN, proof ┊ A: the pin is looked up before the proof counts.
+#[tokio::test]
+async fn revocation_missed_in_a_gap_is_found_after_reconnect() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let b = node(&world, LONG).await;
+    let mut config = world.roomy();
+    config.trust_window = LONG;
+    let a = world.node_listening_through(&wire, config).await;
+    let session = make(&b, 1).await.remove(0);
+    let pin = a.pin(&session).await.unwrap();
+    wire.refuse();
+    wire.cut();
+    eventually("A has lost its listener", async || a.status().trusted_for.is_none()).await;
+    assert_eq!(pin.check(), Ok(()), "the last proof holds");
+    assert!(b.delete(session.id()).await.unwrap());
+    wire.accept();
+    wire.heal();
+    in_time("the missed revocation is found", pin.ended()).await;
+    assert!(b.get(session.id()).await.unwrap().is_none());
+}
+
+/// A: an update is received, its lookup hangs ┊ the proof before it ends ┊ the lookup is answered.
+#[tokio::test]
+async fn doubted_pin_is_unproved_when_no_lookup_answers() {
+    let world = World::new();
+    let a = node(&world, Duration::from_millis(900)).await;
+    let b = world.node().await;
+    let mut session = make(&b, 1).await.remove(0);
+    let pin = a.pin(&session).await.unwrap();
+    let lookup = a.probes().close(Point::LookedUp);
+    session.set("n", &2).unwrap();
+    b.save(&mut session).await.unwrap();
+    in_time("the update is looked up", lookup.arrived(1)).await;
+    in_time("the doubt's deadline passes", pin.unproved()).await;
+    lookup.open();
+    eventually("the answer settles the doubt", async || pin.check() == Ok(())).await;
+    assert_eq!(read(&a, session.id()).await.version(), session.version());
+}
