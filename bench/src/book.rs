@@ -32,6 +32,10 @@ pub(crate) enum Metric {
     P50Micros,
     /// All but one in a hundred took at most as many microseconds.
     P99Micros,
+    /// All but one in a thousand took at most as many microseconds.
+    P999Micros,
+    /// Microseconds of a processor that the process of the contender needed for one operation.
+    ProcessorMicrosEach,
     /// Milliseconds for the whole.
     Millis,
     Bytes,
@@ -46,6 +50,8 @@ impl Metric {
             Self::NanosEach => "ns each",
             Self::P50Micros => "µs p50",
             Self::P99Micros => "µs p99",
+            Self::P999Micros => "µs p999",
+            Self::ProcessorMicrosEach => "µs of a processor each",
             Self::Millis => "ms",
             Self::Bytes => "bytes",
             Self::WalBytesEach => "bytes of log each",

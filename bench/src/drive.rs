@@ -157,6 +157,6 @@ impl Crew {
 }
 
 /// Nanoseconds up to a minute, to two digits.
-fn new_histogram() -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn new_histogram() -> anyhow::Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, 60_000_000_000, 2).context("the histogram's bounds")
 }

@@ -12,6 +12,7 @@
 mod book;
 mod contest;
 mod drive;
+mod http;
 mod machine;
 mod names;
 mod payload;

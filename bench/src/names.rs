@@ -1,7 +1,7 @@
 //! The names of workloads, their cases and their contenders, as the reports show them.
 
 /// Every workload, in the order in which they run. Those that share a table of a million sessions come first.
-pub(crate) const WORKLOADS: [&str; 15] = [
+pub(crate) const WORKLOADS: [&str; 16] = [
     hit::NAME,
     update_rows::NAME,
     read::NAME,
@@ -11,6 +11,7 @@ pub(crate) const WORKLOADS: [&str; 15] = [
     update_big::NAME,
     create::NAME,
     mix::NAME,
+    axum::NAME,
     nodes::NAME,
     notify::NAME,
     propagation::NAME,
@@ -83,6 +84,18 @@ pub(crate) mod create {
 
 pub(crate) mod mix {
     pub(crate) const NAME: &str = "mix";
+}
+
+pub(crate) mod axum {
+    pub(crate) const NAME: &str = "axum";
+    pub(crate) const LIMIT: &str = "as fast as it answers, 128 connections";
+    pub(crate) const LOAD: &str = "half the load that the slowest can bear";
+    pub(crate) const OURS: &str = "axum + ours";
+    pub(crate) const SQLX: &str = "axum + tower-sessions sqlx";
+    pub(crate) const MOKA: &str = "axum + tower-sessions sqlx + moka";
+    pub(crate) const REDIS: &str = "axum + tower-sessions redis";
+    pub(crate) const JWT: &str = "axum + JWT HS256";
+    pub(crate) const NONE: &str = "axum without sessions";
 }
 
 pub(crate) mod nodes {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::book::{Book, Metric, Series, Spread};
 use crate::names::{
-    contenders as name, memory, nodes, notify, propagation, request, update_big, update_rows,
+    axum, contenders as name, memory, nodes, notify, propagation, request, update_big, update_rows,
 };
 
 /// One contender of one case of one workload.
@@ -71,6 +71,10 @@ const fn request(contender: &'static str) -> Entry {
     entry("request", request::UNIFORM, contender)
 }
 
+const fn axum(contender: &'static str) -> Entry {
+    entry(axum::NAME, axum::LIMIT, contender)
+}
+
 const fn update(case: &'static str, contender: &'static str) -> Entry {
     entry("update", case, contender)
 }
@@ -132,6 +136,22 @@ pub(crate) const RATIOS: &[Ratio] = &[
         above: &[hit("ours, 100k sessions, 1 thread")],
         below: &[hit(name::REDIS), hit(name::REDIS_POOL)],
         target: Target::AtLeast(300.0),
+    },
+    Ratio {
+        name: "axum_vs_no_sessions",
+        case: "requests/s at the limit, 19 reads to a write",
+        metric: Metric::PerSecond,
+        above: &[axum(axum::OURS)],
+        below: &[axum(axum::NONE)],
+        target: Target::AtLeast(0.9),
+    },
+    Ratio {
+        name: "axum_vs_tower_sessions_redis",
+        case: "requests/s at the limit, 19 reads to a write",
+        metric: Metric::PerSecond,
+        above: &[axum(axum::OURS)],
+        below: &[axum(axum::REDIS)],
+        target: Target::AtLeast(2.0),
     },
     Ratio {
         name: "update_vs_redis_fsync",

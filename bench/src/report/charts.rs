@@ -2,7 +2,7 @@
 
 use super::svg::{Bar, Chart, Kind, Scale};
 use crate::book::{Book, Metric, Spread};
-use crate::names::contenders as name;
+use crate::names::{axum, contenders as name, request};
 use crate::ratios::Outcome;
 
 /// A chart with the name of its file.
@@ -15,6 +15,8 @@ pub(crate) struct Named<'a> {
 pub(crate) fn all<'a>(book: &Book, outcomes: &[Outcome]) -> Vec<Named<'a>> {
     let charts = [
         Named { file: "targets.svg", chart: targets(outcomes) },
+        Named { file: "requests.svg", chart: requests(book) },
+        Named { file: "axum.svg", chart: axum(book) },
         Named { file: "reads.svg", chart: reads(book) },
         Named {
             file: "updates-64.svg",
@@ -44,6 +46,42 @@ fn targets<'a>(outcomes: &[Outcome]) -> Chart<'a> {
         scale: Scale::Log,
         mark: Some(1.0),
         bars: bars.collect(),
+    }
+}
+
+fn requests<'a>(book: &Book) -> Chart<'a> {
+    let contenders = [
+        ("ours, 1k users, 1 thread", Kind::Ours),
+        ("ours, 100k users, 1 thread", Kind::Ours),
+        ("JWT HS256, 1k users, 1 thread", Kind::Peer),
+        ("JWT HS256, 100k users, 1 thread", Kind::Peer),
+        ("JWT EdDSA, 1k users, 1 thread", Kind::Peer),
+        ("JWT RS256, 1k users, 1 thread", Kind::Peer),
+    ];
+    Chart {
+        title: "From the token's text to the user and one attribute",
+        unit: "requests per second",
+        scale: Scale::Linear,
+        mark: None,
+        bars: bars(book, request::NAME, request::UNIFORM, &contenders),
+    }
+}
+
+fn axum<'a>(book: &Book) -> Chart<'a> {
+    let contenders = [
+        (axum::NONE, Kind::Floor),
+        (axum::JWT, Kind::Peer),
+        (axum::OURS, Kind::Ours),
+        (axum::MOKA, Kind::Peer),
+        (axum::REDIS, Kind::Peer),
+        (axum::SQLX, Kind::Peer),
+    ];
+    Chart {
+        title: "An axum application, 19 reads to a write of the session",
+        unit: "requests per second; the client shares the processors with the application and its store",
+        scale: Scale::Linear,
+        mark: None,
+        bars: bars(book, axum::NAME, axum::LIMIT, &contenders),
     }
 }
 

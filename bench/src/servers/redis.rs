@@ -133,6 +133,13 @@ impl Redis {
         Ok(RedisDatabase(redis::Client::open(info.set_redis_settings(settings))?))
     }
 
+    /// The address of a database of its own, for another process.
+    pub(crate) fn url(&self) -> anyhow::Result<String> {
+        let number = self.taken.fetch_add(1, Ordering::Relaxed);
+        ensure!(number < DATABASES, "all {DATABASES} databases of Redis are in use");
+        Ok(format!("redis://127.0.0.1:{}/{number}", self.port))
+    }
+
     /// Empties all databases. No contender may use one any more.
     pub(crate) async fn clear(&self) -> anyhow::Result<()> {
         self.taken.store(0, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! What is measured: one file a workload. Each fills its own tables, lets its contenders compete, and then looks whether
 //! what was acknowledged is there.
 
+mod axum;
 mod cold;
 mod create;
 mod hit;
@@ -57,6 +58,7 @@ async fn run(name: &str, bench: &mut Bench, million: &mut Million) -> anyhow::Re
         names::update_big::NAME => Box::pin(update_big::run(bench)).await,
         names::create::NAME => Box::pin(create::run(bench)).await,
         names::mix::NAME => Box::pin(mix::run(bench)).await,
+        names::axum::NAME => Box::pin(axum::run(bench)).await,
         names::nodes::NAME => Box::pin(nodes::run(bench)).await,
         names::notify::NAME => Box::pin(notify::run(bench)).await,
         names::propagation::NAME => Box::pin(propagation::run(bench)).await,
