@@ -88,12 +88,14 @@ pub(crate) mod mix {
 
 pub(crate) mod axum {
     pub(crate) const NAME: &str = "axum";
+    pub(crate) const READS: &str = "reads alone, as fast as it answers, 128 connections";
     pub(crate) const LIMIT: &str = "as fast as it answers, 128 connections";
     pub(crate) const LOAD: &str = "half the load that the slowest can bear";
     pub(crate) const OURS: &str = "axum + ours";
     pub(crate) const SQLX: &str = "axum + tower-sessions sqlx";
     pub(crate) const MOKA: &str = "axum + tower-sessions sqlx + moka";
     pub(crate) const REDIS: &str = "axum + tower-sessions redis";
+    pub(crate) const REDIS_FSYNC: &str = "axum + tower-sessions redis fsync";
     pub(crate) const JWT: &str = "axum + JWT HS256";
     pub(crate) const NONE: &str = "axum without sessions";
 }

@@ -74,6 +74,7 @@ fn axum<'a>(book: &Book) -> Chart<'a> {
         (axum::OURS, Kind::Ours),
         (axum::MOKA, Kind::Peer),
         (axum::REDIS, Kind::Peer),
+        (axum::REDIS_FSYNC, Kind::Peer),
         (axum::SQLX, Kind::Peer),
     ];
     Chart {

@@ -19,7 +19,7 @@ use crate::book::{Book, Figures, Metric};
 use crate::contest::{Bench, Contest};
 use crate::drive::new_histogram;
 use crate::http::{Connection, Jar};
-use crate::names::axum::{JWT, LIMIT, LOAD, MOKA, NAME, NONE, OURS, REDIS, SQLX};
+use crate::names::axum::{JWT, LIMIT, LOAD, MOKA, NAME, NONE, OURS, READS, REDIS, REDIS_FSYNC, SQLX};
 use crate::plan::Plan;
 use crate::servers::Servers;
 
@@ -36,12 +36,14 @@ const LOAD_SHARE: f64 = 0.5;
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (plan, servers, book) = parts(bench);
     let apps = start(plan, servers).await?;
-    compete(plan, book, &apps, LIMIT, None).await?;
+    compete(plan, book, &apps, READS, Pace { writes: false, per_second: None }).await?;
+    compete(plan, book, &apps, LIMIT, Pace { writes: true, per_second: None }).await?;
     if apps.iter().any(|(name, _)| plan.wants(NAME, LOAD, name)) {
         let limits = apps.iter().filter_map(|(name, _)| book.find(NAME, LIMIT, name, Metric::PerSecond));
         let slowest = limits.map(|series| series.spread.median).fold(f64::INFINITY, f64::min);
         ensure!(slowest.is_finite(), "no contender has a limit");
-        compete(plan, book, &apps, LOAD, Some(slowest * LOAD_SHARE)).await?;
+        let pace = Pace { writes: true, per_second: Some(slowest * LOAD_SHARE) };
+        compete(plan, book, &apps, LOAD, pace).await?;
     }
     for (name, app) in &apps {
         app.verify().await.with_context(|| format!("{NAME}: {name}"))?;
@@ -51,15 +53,23 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
 async fn start(plan: &Plan, servers: &Servers) -> anyhow::Result<Vec<(&'static str, Arc<App>)>> {
     let mut apps = Vec::new();
-    for (name, program) in
-        [(OURS, "ours"), (SQLX, "sqlx"), (MOKA, "moka"), (REDIS, "redis"), (JWT, "jwt"), (NONE, "none")]
-    {
+    let programs = [
+        (OURS, "ours"),
+        (SQLX, "sqlx"),
+        (MOKA, "moka"),
+        (REDIS, "redis"),
+        (REDIS_FSYNC, "redis"),
+        (JWT, "jwt"),
+        (NONE, "none"),
+    ];
+    for (name, program) in programs {
         if !plan.wants_contender(NAME, name) {
             continue;
         }
         let url = match program {
             "ours" | "sqlx" | "moka" => servers.database().await?.url,
             "redis" => match &servers.redis {
+                Some(redis) if name == REDIS_FSYNC => redis.durable.url()?,
                 Some(redis) => redis.volatile.url()?,
                 None => continue,
             },
@@ -76,13 +86,22 @@ async fn compete(
     book: &mut Book,
     apps: &[(&'static str, Arc<App>)],
     case: &'static str,
-    load: Option<f64>,
+    pace: Pace,
 ) -> anyhow::Result<()> {
     let mut contest = Contest::new(NAME, case);
     for (name, app) in apps {
-        contest.enter(plan, name, move |span| Arc::clone(app).drive(span, load));
+        contest.enter(plan, name, move |span| Arc::clone(app).drive(span, pace));
     }
     contest.run(plan, book).await
+}
+
+/// What the clients do.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Whether one request in twenty writes. Otherwise all only read.
+    writes: bool,
+    /// Requests of all clients a second. `None`: as many as the application answers.
+    per_second: Option<f64>,
 }
 
 /// A running application with its clients.
@@ -131,10 +150,10 @@ impl App {
         Ok(started)
     }
 
-    /// One turn: as many requests as it answers, or so many a second.
-    async fn drive(self: Arc<Self>, span: Duration, per_second: Option<f64>) -> anyhow::Result<Figures> {
+    /// One turn of all clients.
+    async fn drive(self: Arc<Self>, span: Duration, pace: Pace) -> anyhow::Result<Figures> {
         #[allow(clippy::cast_precision_loss, reason = "a few connections")]
-        let every = per_second.map(|all| Duration::from_secs_f64(self.clients.len() as f64 / all));
+        let every = pace.per_second.map(|all| Duration::from_secs_f64(self.clients.len() as f64 / all));
         let (begun, used) = (Instant::now(), self.processor_time()?);
         let mut tasks = JoinSet::new();
         for (number, client) in self.clients.iter().enumerate() {
@@ -143,7 +162,7 @@ impl App {
             // Connections do not send at the same moment.
             let first = every.map(|every| begun + every * u32::try_from(number).unwrap_or(0) / count);
             let times = first.zip(every);
-            tasks.spawn(async move { client.lock().await.work(begun + span, times).await });
+            tasks.spawn(async move { client.lock().await.work(begun + span, times, pace.writes).await });
         }
         let mut all = new_histogram()?;
         while let Some(joined) = tasks.join_next().await {
@@ -206,6 +225,7 @@ impl Client {
         &mut self,
         end: Instant,
         mut times: Option<(Instant, Duration)>,
+        writes: bool,
     ) -> anyhow::Result<Histogram<u64>> {
         let mut latencies = new_histogram()?;
         let mut begun = Instant::now();
@@ -223,7 +243,7 @@ impl Client {
             }
             let session = self.random.usize(0..self.sessions.len());
             let (jar, count) = &mut self.sessions[session];
-            if self.random.u64(0..WRITE_EVERY) == 0 {
+            if writes && self.random.u64(0..WRITE_EVERY) == 0 {
                 self.connection.send("POST", "/count", jar).await?;
                 *count += 1;
             } else {
