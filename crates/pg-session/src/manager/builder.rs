@@ -29,7 +29,7 @@ use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
 use crate::postgres::doctor::{Finding, Severity};
 use crate::postgres::names::Names;
-use crate::postgres::pooler::{Reach, own_pool, sending, start_timeout};
+use crate::postgres::pooler::{own_pool, sending, start_timeout};
 use crate::postgres::source::{ListenOn, ListenerSettings, Source, no_server, read_files};
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::session::record::Policy;
@@ -318,18 +318,18 @@ impl Builder {
     async fn open(&mut self) -> Result<(Arc<Policy>, Database), Error> {
         let names = Names::new(&self.config)?;
         let pool = match &self.pool {
-            Some(pool) => Pooled::Application(pool.clone(), ConnectOptions::unverified()?),
+            Some(pool) => Pooled::Application(pool.clone(), ConnectOptions::unverified()?, Arc::default()),
             None => {
                 let server = self.server.clone().ok_or_else(no_server)?;
-                let (pool, attempts, reach) = own_pool(server, &self.config).await?;
-                Pooled::Own(pool, attempts, reach)
+                let (pool, attempts, reaches) = own_pool(server, &self.config)?;
+                Pooled::Own(pool, attempts, reaches)
             }
         };
-        let (pooled, reach, wait_max) = match &pool {
-            Pooled::Own(pool, _, reach) => (pool, *reach, start_timeout(&self.config)),
-            Pooled::Application(pool, _) => (pool, Reach::Unknown, self.config.query_timeout),
+        let (pooled, reaches, wait_max) = match &pool {
+            Pooled::Own(pool, _, reaches) => (pool, reaches, start_timeout(&self.config)),
+            Pooled::Application(pool, _, reaches) => (pool, reaches, self.config.query_timeout),
         };
-        let mode = sending(pooled, reach, self.config.statement_mode);
+        let mode = sending(pooled, reaches, self.config.statement_mode);
         let mode = tokio::time::timeout(wait_max, mode).await;
         let mode = mode.map_err(|_| no_connection(wait_max))??;
         let policy = Arc::new(Policy {

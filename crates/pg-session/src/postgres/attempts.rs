@@ -9,6 +9,9 @@
 //! request 2                         waits ──────────────── served
 //! ```
 //!
+//! A pooler refuses settings in the startup packet. The attempt then connects again without them. Later attempts begin
+//! without them for [`POOLER_MEMORY`].
+//!
 //! After a provider fails, or the server refuses its settings, the next attempt waits. The pause doubles each time.
 //! Requests fail at once meanwhile, with the cause.
 
@@ -25,7 +28,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::failure;
 use super::handover::{Handover, Running};
@@ -40,6 +43,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a finished connection without a waiting request is kept. At most one is kept.
 const SPARE_LIFETIME: Duration = Duration::from_secs(10);
 
+/// How long a pooler that refused the settings of a connection is not asked again.
+const POOLER_MEMORY: Duration = Duration::from_secs(600);
+
 /// A connection, and the task that reads and writes for it.
 type Connected = (Client, JoinHandle<()>);
 type Made = Result<Connected, Arc<ConnectFailure>>;
@@ -49,7 +55,7 @@ type Made = Result<Connected, Arc<ConnectFailure>>;
 pub(crate) struct ConnectFailure {
     error: Error,
     pub(super) is_full: bool,
-    pub(super) names_a_pooler: bool,
+    names_a_pooler: bool,
     /// Whether the next attempt waits. This spares the provider, and a server that refuses its settings.
     is_paused: bool,
 }
@@ -166,7 +172,12 @@ impl AsyncWrite for Broken {
 
 /// The attempts of one pool.
 pub(crate) struct Attempts {
-    connector: Connector,
+    /// With the settings that statements rely on.
+    pinned: Connector,
+    /// For a pooler, which refuses them.
+    plain: Connector,
+    /// When a pooler last refused them.
+    refused: Mutex<Option<Instant>>,
     is_provided: bool,
     /// The TLS settings of the last attempt.
     tls: Arc<Mutex<Option<MakeRustlsConnect>>>,
@@ -216,28 +227,34 @@ impl Failures {
 }
 
 impl Attempts {
-    /// Connects with the settings of `source`, as `amend` changes them.
+    /// Connects with the settings of `source`. `amend` changes them, and pins what statements rely on if it is asked to.
     pub(crate) fn new(
         source: Source,
-        amend: impl Fn(&mut tokio_postgres::Config) + Send + Sync + 'static,
+        amend: impl Fn(&mut tokio_postgres::Config, bool) + Send + Sync + 'static,
         config: &Config,
     ) -> Arc<Self> {
         let is_provided = source.is_provider();
         let tls = Arc::new(Mutex::new(None));
         let (latest, amend) = (Arc::clone(&tls), Arc::new(amend));
-        let connector = Connector::with_provider(move || {
+        let connector = |is_pinned| {
             let (source, latest, amend) = (source.clone(), Arc::clone(&latest), Arc::clone(&amend));
-            async move {
-                let (mut config, tls) = source::read_files(source.get().await?).await?;
-                amend(&mut config);
-                *lock(&latest) = Some(tls.clone());
-                Ok(Server::new(config).tls(tls))
-            }
-        });
-        Arc::new(Self {
-            connector: connector
+            let provider = move || {
+                let (source, latest, amend) = (source.clone(), Arc::clone(&latest), Arc::clone(&amend));
+                async move {
+                    let (mut config, tls) = source::read_files(source.get().await?).await?;
+                    amend(&mut config, is_pinned);
+                    *lock(&latest) = Some(tls.clone());
+                    Ok(Server::new(config).tls(tls))
+                }
+            };
+            Connector::with_provider(provider)
                 .provider_timeout(config.provider_timeout)
-                .connect_timeout(config.connect_timeout),
+                .connect_timeout(config.connect_timeout)
+        };
+        Arc::new(Self {
+            pinned: connector(true),
+            plain: connector(false),
+            refused: Mutex::default(),
             is_provided,
             tls,
             handover: Handover::new(),
@@ -298,7 +315,19 @@ impl Attempts {
     }
 
     async fn connect(&self) -> Made {
-        match self.connector.connect().await {
+        let refused = *lock(&self.refused);
+        if refused.is_none_or(|refused| refused.elapsed() > POOLER_MEMORY) {
+            match self.connect_by(&self.pinned).await {
+                Err(failure) if failure.names_a_pooler => *lock(&self.refused) = Some(Instant::now()),
+                made => return made,
+            }
+            info!("the pool leads through a connection pooler, which refuses the settings of a connection");
+        }
+        self.connect_by(&self.plain).await
+    }
+
+    async fn connect_by(&self, connector: &Connector) -> Made {
+        match connector.connect().await {
             Ok((client, connection)) => {
                 let task = tokio::spawn(async move {
                     if let Err(error) = connection.await {
@@ -326,7 +355,7 @@ impl Attempts {
 
 impl std::fmt::Debug for Attempts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attempts").field("connector", &self.connector).finish_non_exhaustive()
+        f.debug_struct("Attempts").field("connector", &self.pinned).finish_non_exhaustive()
     }
 }
 
@@ -393,7 +422,7 @@ mod tests {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let options = ConnectOptions::parse("host=127.0.0.1 port=1 user=nobody").unwrap();
-            let attempts = Attempts::new(Source::Fixed(Box::new(options)), |_| {}, &Config::default());
+            let attempts = Attempts::new(Source::Fixed(Box::new(options)), |_, _| {}, &Config::default());
             let request = AsksWhenDropped(attempts, reply);
             runtime.spawn(async move {
                 std::future::pending::<()>().await;

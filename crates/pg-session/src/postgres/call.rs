@@ -13,13 +13,14 @@ use tokio_postgres::{Row, RowStream, Statement};
 use super::connection::{self, Busy, Try};
 use super::failure::{Failure, Verdict};
 use super::pooler::Sending;
-use super::{Database, Sql};
+use super::reach::Reach;
+use super::{Database, Sql, SqlForms};
 
 /// A statement to be sent; made by [`Database::call`].
 #[must_use = "a statement is sent when its rows are awaited"]
 pub(super) struct Call<'a> {
     database: &'a Database,
-    sql: &'a Sql,
+    sql: &'a SqlForms,
     params: &'a [&'a (dyn ToSql + Sync)],
     timeout: Duration,
     repeatable: bool,
@@ -27,7 +28,7 @@ pub(super) struct Call<'a> {
 
 impl Database {
     /// One statement, to be sent. The transaction is the statement.
-    pub(super) fn call<'a>(&'a self, sql: &'a Sql, params: &'a [&'a (dyn ToSql + Sync)]) -> Call<'a> {
+    pub(super) fn call<'a>(&'a self, sql: &'a SqlForms, params: &'a [&'a (dyn ToSql + Sync)]) -> Call<'a> {
         Call { database: self, sql, params, timeout: self.timeout, repeatable: false }
     }
 
@@ -67,6 +68,21 @@ impl Database {
             self.leave_server(connection);
         }
         outcome
+    }
+
+    /// The form of a statement for this connection, and whether it is prepared there.
+    async fn form<'a>(&self, connection: &Object, sql: &'a SqlForms) -> Result<(&'a Sql, bool), Failure> {
+        let reach = match self.mode {
+            Sending::Prepared | Sending::Unnamed if sql.pinned.is_none() => Reach::Pooled,
+            // Asking changes nothing: if it fails, the write was not sent.
+            _ => self.reaches.of(connection).await.map_err(|failure| Failure::not_sent(failure.error))?,
+        };
+        let is_prepared = match self.mode {
+            Sending::Prepared => true,
+            Sending::PreparedIfDirect => reach != Reach::Pooled,
+            Sending::Unnamed => false,
+        };
+        Ok((sql.of(reach), is_prepared))
     }
 
     /// Closes a connection to a standby. If it is an old one, closes the idle ones as well: after a failover all of them lead
@@ -136,26 +152,17 @@ impl Call<'_> {
         connection: &Object,
         read: &mut impl FnMut(Row) -> Result<T, Failure>,
     ) -> Result<Vec<T>, Failure> {
-        let mut rows = pin!(self.stream(connection).await?);
+        let (sql, is_prepared) = self.database.form(connection, self.sql).await?;
+        let mut rows = pin!(self.stream(connection, sql, is_prepared).await?);
         let mut all = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(|error| failed(connection, self.sql, &error))? {
+        while let Some(row) = rows.try_next().await.map_err(|error| failed(connection, sql, &error))? {
             all.push(read(row)?);
         }
         Ok(all)
     }
 
-    async fn stream(&self, connection: &Object) -> Result<RowStream, Failure> {
-        let Self { database, sql, params, .. } = self;
-        let hidden = params.iter().map(|&param| Redacted(param));
-        let is_prepared = match database.mode {
-            Sending::Prepared => true,
-            // Asking changes nothing: if it fails, the write was not sent.
-            Sending::PreparedIfDirect => {
-                let answer = database.direct.contains(connection).await;
-                answer.map_err(|failure| Failure::not_sent(failure.error))?
-            }
-            Sending::Unnamed => false,
-        };
+    async fn stream(&self, connection: &Object, sql: &Sql, is_prepared: bool) -> Result<RowStream, Failure> {
+        let hidden = self.params.iter().map(|&param| Redacted(param));
         let sent = if is_prepared {
             let statement = prepare(connection, sql).await?;
             connection.query_raw(&statement, hidden).await

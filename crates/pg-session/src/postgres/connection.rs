@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool, PoolError};
+use deadpool_postgres::{HookError, Object, Pool, PoolError};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -221,6 +221,9 @@ pub(super) fn from_pool_error(error: &PoolError) -> Error {
             Some(failure) => failure.error(),
             None => failure::of_connect(error),
         },
+        PoolError::PostCreateHook(HookError::Backend(error)) => {
+            Failure::of_statement(error).into_read_error()
+        }
         PoolError::Closed => Error::new(ErrorKind::ShuttingDown, "the connection pool is closed"),
         other => Error::new(ErrorKind::Unavailable, "the pool has no connection to PostgreSQL")
             .with_source(other.to_string()),

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::failure::{Failure, Verdict};
 use super::notify::deleted;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, unexpected, waits_at_most_until_deleted};
+use super::{Database, Dialect, Sql, SqlForms, unexpected, waits_at_most_until_deleted};
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 use crate::notification::ServerId;
@@ -103,7 +103,11 @@ impl Database {
     }
 
     /// Sends a deletion until none of its sessions was rotated while it waited.
-    async fn query_unmoved(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<SqlRow>, Failure> {
+    async fn query_unmoved(
+        &self,
+        sql: &SqlForms,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<SqlRow>, Failure> {
         for _ in 0..DELETE_TRIES_MAX {
             let rows = self.call(sql, params).rows().await?;
             let moved = rows.first().map(|row| row.try_get("moved")).transpose().map_err(unexpected)?;

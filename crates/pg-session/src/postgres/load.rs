@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::parameters::{IDS, Parameters};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, Sql, SqlForms, unexpected};
 use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
@@ -90,7 +90,7 @@ impl Database {
 
     async fn find(
         &self,
-        sql: &Sql,
+        sql: &SqlForms,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Found>, Option<ServerId>), Failure> {
         let mut server = None;

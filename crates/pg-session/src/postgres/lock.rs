@@ -22,7 +22,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::notify::released;
 use super::row_locks::NO_FLUSH;
-use super::{Database, Dialect, LIFTED, Sql, unexpected};
+use super::{Database, Dialect, Dialects, LIFTED, Sql, SqlForms, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::lock_key::LockKey;
@@ -75,20 +75,22 @@ pub(crate) struct Holding {
 
 #[derive(Debug)]
 pub(super) struct Texts {
-    acquire: Sql,
-    renew: Sql,
-    release: Sql,
-    holder: Sql,
-    locked: Sql,
+    acquire: SqlForms,
+    renew: SqlForms,
+    release: SqlForms,
+    holder: SqlForms,
+    locked: SqlForms,
 }
 
-pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
-    Texts {
-        acquire: acquire(dialect),
-        renew: renew(dialect),
-        release: release(dialect),
-        holder: holder(dialect),
-        locked: locked(dialect),
+impl Texts {
+    pub(super) fn new(dialects: &Dialects<'_>) -> Self {
+        Self {
+            acquire: dialects.sql(acquire),
+            renew: dialects.sql(renew),
+            release: dialects.sql(release),
+            holder: dialects.sql(holder),
+            locked: dialects.sql(locked),
+        }
     }
 }
 

@@ -38,7 +38,6 @@ mod connection_string;
 pub(crate) mod contract;
 pub(crate) mod create;
 pub(crate) mod delete;
-mod direct;
 pub(crate) mod doctor;
 mod encryption;
 mod environment;
@@ -58,6 +57,7 @@ mod owners;
 mod parameters;
 mod password_file;
 pub(crate) mod pooler;
+pub(crate) mod reach;
 mod remove_attribute;
 pub(crate) mod rotate;
 pub(crate) mod row_locks;
@@ -84,10 +84,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::attempts::Attempts;
 use self::connection::{CancelTls, Canceller, Suspicion};
-use self::direct::DirectConnections;
 use self::failure::{Failure, Verdict};
 use self::names::Names;
-use self::pooler::{Reach, Sending};
+use self::pooler::Sending;
+use self::reach::{Reach, Reaches};
 use crate::clock::{DbTime, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -113,7 +113,7 @@ pub(crate) struct Database {
     names: Names,
     texts: Texts,
     mode: Sending,
-    direct: DirectConnections,
+    reaches: Arc<Reaches>,
     timeout: Duration,
     sessions_max: Option<u32>,
 }
@@ -121,8 +121,8 @@ pub(crate) struct Database {
 /// A pool of our own is closed at shutdown, with its attempts to connect. An application's pool comes with what a cancel
 /// request does TLS with.
 pub(crate) enum Pooled {
-    Own(Pool, Arc<Attempts>, Reach),
-    Application(Pool, MakeRustlsConnect),
+    Own(Pool, Arc<Attempts>, Arc<Reaches>),
+    Application(Pool, MakeRustlsConnect, Arc<Reaches>),
 }
 
 /// A statement's text and parameter types, so that it can be sent prepared or unnamed alike.
@@ -139,38 +139,64 @@ impl Sql {
     }
 }
 
+/// A statement in its forms for the connections of one pool.
+#[derive(Debug)]
+struct SqlForms {
+    /// For a connection with the settings of `pooler::pin`, which only a pool of our own has.
+    pinned: Option<Sql>,
+    other: Sql,
+}
+
+impl SqlForms {
+    fn of(&self, reach: Reach) -> &Sql {
+        self.pinned.as_ref().filter(|_| reach == Reach::Pinned).unwrap_or(&self.other)
+    }
+}
+
 #[derive(Debug)]
 struct Texts {
-    load: Sql,
-    versions: Sql,
-    standings: Sql,
+    load: SqlForms,
+    versions: SqlForms,
+    standings: SqlForms,
     updates: update::Texts,
-    create: Sql,
-    create_with_overflow: Sql,
-    rotate: Sql,
-    successor: Sql,
-    delete: Sql,
+    create: SqlForms,
+    create_with_overflow: SqlForms,
+    rotate: SqlForms,
+    successor: SqlForms,
+    delete: SqlForms,
     sweeps: sweep::Texts,
-    having_attribute: Sql,
+    having_attribute: SqlForms,
     remove_attribute: remove_attribute::Texts,
-    list_user: Sql,
-    list_group: Sql,
-    clean_expired: Sql,
-    clean_idle: Sql,
-    clean_attributes: Sql,
-    touch: Sql,
-    locked_rows: Sql,
-    locked_sessions: Sql,
-    blocked_users: Sql,
-    notify: Sql,
-    beat: Sql,
-    request: Sql,
-    node_rows: Sql,
-    remove_nodes: Sql,
-    leave: Sql,
+    list_user: SqlForms,
+    list_group: SqlForms,
+    clean_expired: SqlForms,
+    clean_idle: SqlForms,
+    clean_attributes: SqlForms,
+    touch: SqlForms,
+    locked_rows: SqlForms,
+    locked_sessions: SqlForms,
+    blocked_users: SqlForms,
+    notify: SqlForms,
+    beat: SqlForms,
+    request: SqlForms,
+    node_rows: SqlForms,
+    remove_nodes: SqlForms,
+    leave: SqlForms,
     locks: lock::Texts,
     settings: settings::Texts,
-    clock: Sql,
+    clock: SqlForms,
+}
+
+/// What the forms of the statements are made from.
+struct Dialects<'a> {
+    pinned: Option<Dialect<'a>>,
+    other: Dialect<'a>,
+}
+
+impl Dialects<'_> {
+    fn sql(&self, make: impl Fn(&Dialect<'_>) -> Sql) -> SqlForms {
+        SqlForms { pinned: self.pinned.as_ref().map(&make), other: make(&self.other) }
+    }
 }
 
 /// What the statements' texts are made from.
@@ -179,7 +205,7 @@ struct Dialect<'a> {
     config: &'a Config,
     /// The expression that reads the database's clock.
     now: &'a str,
-    /// Whether each connection has the settings of `pooler::pin`.
+    /// Whether the connection has the settings of `pooler::pin`.
     pinned: bool,
 }
 
@@ -350,45 +376,46 @@ impl Database {
         config: &Config,
         now: &str,
     ) -> Self {
-        let pinned = matches!(pool, Pooled::Own(_, _, Reach::Direct));
-        let dialect = Dialect { names: &names, config, now, pinned };
-        let texts = Texts {
-            load: load::sql(&dialect),
-            versions: versions::sql(&dialect),
-            standings: standing::sql(&dialect),
-            updates: update::Texts::new(&dialect),
-            create: create::sql(&dialect),
-            create_with_overflow: create::overflow_sql(&dialect),
-            rotate: rotate::sql(&dialect),
-            successor: successor::sql(&dialect),
-            delete: delete::sessions_sql(&dialect),
-            sweeps: sweep::texts(&dialect),
-            having_attribute: remove_attribute::found_sql(&dialect),
-            remove_attribute: remove_attribute::texts(&dialect),
-            list_user: load::list_sql(&dialect, "user_id"),
-            list_group: load::list_sql(&dialect, "group_id"),
-            clean_expired: clean::expired_sql(&dialect),
-            clean_idle: clean::idle_sql(&dialect),
-            clean_attributes: clean::attributes_sql(&dialect),
-            touch: touch::sql(&dialect),
-            locked_rows: row_locks::rows_sql(&dialect),
-            locked_sessions: row_locks::sessions_sql(&dialect),
-            blocked_users: row_locks::users_sql(&dialect),
-            notify: notify::sql(&dialect),
-            beat: nodes::beat_sql(&dialect),
-            request: nodes::request_sql(&dialect),
-            node_rows: nodes::rows_sql(&dialect),
-            remove_nodes: nodes::remove_sql(&dialect),
-            leave: nodes::leave_sql(&dialect),
-            locks: lock::texts(&dialect),
-            settings: settings::Texts::new(&dialect),
-            clock: Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] },
-        };
-        let (pool, attempts, tls) = match pool {
-            Pooled::Own(pool, attempts, _) => {
-                (pool, Some(Arc::clone(&attempts)), CancelTls::AsThePool(attempts))
+        let (pool, attempts, tls, reaches) = match pool {
+            Pooled::Own(pool, attempts, reaches) => {
+                (pool, Some(Arc::clone(&attempts)), CancelTls::AsThePool(attempts), reaches)
             }
-            Pooled::Application(pool, tls) => (pool, None, CancelTls::Fixed(tls)),
+            Pooled::Application(pool, tls, reaches) => (pool, None, CancelTls::Fixed(tls), reaches),
+        };
+        let dialect = |pinned| Dialect { names: &names, config, now, pinned };
+        let dialects = Dialects { pinned: attempts.is_some().then(|| dialect(true)), other: dialect(false) };
+        let clock = || Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] };
+        let texts = Texts {
+            load: dialects.sql(load::sql),
+            versions: dialects.sql(versions::sql),
+            standings: dialects.sql(standing::sql),
+            updates: update::Texts::new(&dialects),
+            create: dialects.sql(create::sql),
+            create_with_overflow: dialects.sql(create::overflow_sql),
+            rotate: dialects.sql(rotate::sql),
+            successor: dialects.sql(successor::sql),
+            delete: dialects.sql(delete::sessions_sql),
+            sweeps: sweep::Texts::new(&dialects),
+            having_attribute: dialects.sql(remove_attribute::found_sql),
+            remove_attribute: remove_attribute::Texts::new(&dialects),
+            list_user: dialects.sql(|dialect| load::list_sql(dialect, "user_id")),
+            list_group: dialects.sql(|dialect| load::list_sql(dialect, "group_id")),
+            clean_expired: dialects.sql(clean::expired_sql),
+            clean_idle: dialects.sql(clean::idle_sql),
+            clean_attributes: dialects.sql(clean::attributes_sql),
+            touch: dialects.sql(touch::sql),
+            locked_rows: dialects.sql(row_locks::rows_sql),
+            locked_sessions: dialects.sql(row_locks::sessions_sql),
+            blocked_users: dialects.sql(row_locks::users_sql),
+            notify: dialects.sql(notify::sql),
+            beat: dialects.sql(nodes::beat_sql),
+            request: dialects.sql(nodes::request_sql),
+            node_rows: dialects.sql(nodes::rows_sql),
+            remove_nodes: dialects.sql(nodes::remove_sql),
+            leave: dialects.sql(nodes::leave_sql),
+            locks: lock::Texts::new(&dialects),
+            settings: settings::Texts::new(&dialects.other),
+            clock: dialects.sql(|_| clock()),
         };
         Self {
             pool,
@@ -399,7 +426,7 @@ impl Database {
             names,
             texts,
             mode,
-            direct: DirectConnections::default(),
+            reaches,
             timeout: config.query_timeout,
             sessions_max: config.sessions_max(),
         }

@@ -8,11 +8,13 @@
 //!
 //! **A pool of our own** marks its startup packets with a parameter that no other client can know, as `pg-listen` does.
 //! A pooler refuses the packet or drops the parameter, so a connection that has it leads directly to PostgreSQL.
-//! Beside the mark, the packet sets what each statement relies on; see [`pin`].
+//! Beside the mark, the packet sets what statements rely on; see [`pin`]. A refused packet is sent again without both. The
+//! statements of a connection without the mark have a form that relies on no setting.
 //!
-//! **Any other connection**, of an application's pool or through a pooler, is asked whether it leads directly to
-//! PostgreSQL; see [`direct`](super::direct). If not, its statements are not prepared: a pooler that keeps a server
-//! connection for each client today may share them tomorrow. With `statement_mode = "prepared"` the user answers for that,
+//! **A connection without the mark** is asked whether it leads directly to PostgreSQL; see [`reach`](super::reach). Each connection is judged by itself, because a name can change its address while a node runs.
+//!
+//! Through a pooler, statements are not prepared: a pooler that keeps a server connection for each client today may share
+//! them tomorrow. With `statement_mode = "prepared"` the user answers for that,
 //! and `connect` refuses what is unsafe from the beginning. It asks for two connections. If one of them ever has the
 //! other's server process, or changes its own, the pooler shares server connections:
 //!
@@ -26,18 +28,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
-};
+use deadpool_postgres::{ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod};
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::Type;
 use tracing::info;
 use uuid::Uuid;
 
-use super::attempts::{Attempts, Connect, ConnectFailure};
-use super::connection::{from_pool_error, no_connection};
-use super::direct::{is_direct, process};
+use super::attempts::{Attempts, Connect};
+use super::connection::from_pool_error;
 use super::failure::Failure;
+use super::reach::{Reach, Reaches, process};
 use super::source::Source;
 use super::{LONG_FACTOR, unexpected};
 use crate::config::{Config, StatementMode};
@@ -57,40 +57,6 @@ const VANISHED_FACTOR: u32 = 4;
 /// after them.
 const VANISHED_CLIENT: &str = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=30000";
 
-/// Whether a pool is known to lead directly to PostgreSQL, with settings of ours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reach {
-    /// Each connection has our settings and its own server process.
-    Direct,
-    /// A pool of the application, or through a pooler.
-    Unknown,
-}
-
-/// A pool of our own: direct if nothing is in between.
-pub(crate) async fn own_pool(source: Source, config: &Config) -> Result<(Pool, Arc<Attempts>, Reach), Error> {
-    let mark = format!("{MARK_PREFIX}{}", Uuid::new_v4().simple());
-    let (pool, attempts) = make_pool(source.clone(), config, Some(mark))?;
-    let wait_max = start_timeout(config);
-    let direct = match tokio::time::timeout(wait_max, pool.get()).await {
-        Ok(Ok(_)) => true,
-        Ok(Err(PoolError::PostCreateHook(HookError::Message(_)))) => false,
-        Ok(Err(PoolError::Backend(error)))
-            if ConnectFailure::in_driver_error(&error).is_some_and(|failure| failure.names_a_pooler) =>
-        {
-            false
-        }
-        Ok(Err(error)) => return Err(from_pool_error(&error)),
-        Err(_) => return Err(no_connection(wait_max)),
-    };
-    if direct {
-        return Ok((pool, attempts, Reach::Direct));
-    }
-    info!("the pool leads through a connection pooler");
-    attempts.close();
-    let (pool, attempts) = make_pool(source, config, None)?;
-    Ok((pool, attempts, Reach::Unknown))
-}
-
 /// How long the first connection may take, with what is asked over it.
 pub(crate) fn start_timeout(config: &Config) -> Duration {
     config.provider_timeout.saturating_add(config.connect_timeout).saturating_add(config.query_timeout)
@@ -109,11 +75,19 @@ fn pin(server: &mut tokio_postgres::Config, mark: &str, query_timeout: Duration)
     ));
 }
 
-fn make_pool(source: Source, config: &Config, mark: Option<String>) -> Result<(Pool, Arc<Attempts>), Error> {
+/// Makes a pool of our own. Its connections are made when they are needed.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if the pool cannot be made.
+pub(crate) fn own_pool(
+    source: Source,
+    config: &Config,
+) -> Result<(Pool, Arc<Attempts>, Arc<Reaches>), Error> {
+    let mark = format!("{MARK_PREFIX}{}", Uuid::new_v4().simple());
     let (query_timeout, own_mark) = (config.query_timeout, mark.clone());
-    let amend = move |server: &mut tokio_postgres::Config| {
-        if let Some(mark) = &own_mark {
-            pin(server, mark, query_timeout);
+    let amend = move |server: &mut tokio_postgres::Config, is_pinned: bool| {
+        if is_pinned {
+            pin(server, &own_mark, query_timeout);
         }
         if server.get_tcp_user_timeout().is_none() {
             server.tcp_user_timeout(query_timeout.saturating_mul(VANISHED_FACTOR));
@@ -131,29 +105,29 @@ fn make_pool(source: Source, config: &Config, mark: Option<String>) -> Result<(P
         Connect::new(&attempts),
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
-    let mut builder = Pool::builder(manager).max_size(config.pool_connections_max);
-    if let Some(mark) = mark {
-        builder = builder.post_create(Hook::async_fn(move |client, _| {
-            let mark = mark.clone();
-            Box::pin(async move { check_mark(client, &mark).await })
-        }));
-    }
-    let pool = builder.build().map_err(|error| {
+    let reaches = Arc::<Reaches>::default();
+    let known = Arc::clone(&reaches);
+    let learn = Hook::async_fn(move |client: &mut ClientWrapper, _| {
+        let (mark, known) = (mark.clone(), Arc::clone(&known));
+        Box::pin(async move {
+            if has_mark(client, &mark).await.map_err(HookError::Backend)? {
+                known.learn(client, Reach::Pinned);
+            }
+            Ok(())
+        })
+    });
+    let pool = Pool::builder(manager).max_size(config.pool_connections_max).post_create(learn).build();
+    let pool = pool.map_err(|error| {
         Error::new(ErrorKind::Config, "the connection pool could not be made").with_source(error.to_string())
     })?;
-    Ok((pool, attempts))
+    Ok((pool, attempts, reaches))
 }
 
-async fn check_mark(client: &ClientWrapper, mark: &str) -> Result<(), HookError> {
+async fn has_mark(client: &ClientWrapper, mark: &str) -> Result<bool, tokio_postgres::Error> {
     let text = "SELECT pg_catalog.current_setting($1, true)";
-    let rows = client.query_typed(text, &[(&mark, Type::TEXT)]).await.map_err(HookError::Backend)?;
+    let rows = client.query_typed(text, &[(&mark, Type::TEXT)]).await?;
     let value: Option<String> = rows.first().and_then(|row| row.try_get(0).ok().flatten());
-    if value.as_deref() == Some("on") {
-        return Ok(());
-    }
-    Err(HookError::message(
-        "the connection leads through a connection pooler, and did so not at the start; restart the node",
-    ))
+    Ok(value.as_deref() == Some("on"))
 }
 
 /// What two connections of one pool have shown.
@@ -171,7 +145,7 @@ enum Affinity {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sending {
     Prepared,
-    /// Prepared on each connection that leads directly to PostgreSQL; see [`direct`](super::direct).
+    /// Prepared on each connection that leads directly to PostgreSQL.
     PreparedIfDirect,
     Unnamed,
 }
@@ -180,28 +154,28 @@ pub(crate) enum Sending {
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if the setting is not safe there, or a pooler forbids transactions.
-pub(crate) async fn sending(pool: &Pool, reach: Reach, wanted: StatementMode) -> Result<Sending, Error> {
-    if reach == Reach::Direct {
-        return Ok(match wanted {
-            StatementMode::Auto | StatementMode::Prepared => Sending::Prepared,
-            StatementMode::Unnamed => Sending::Unnamed,
-        });
+pub(crate) async fn sending(pool: &Pool, reaches: &Reaches, wanted: StatementMode) -> Result<Sending, Error> {
+    let reach = first_reach(pool, reaches).await.map_err(Failure::into_read_error)?;
+    if reach == Reach::Pooled {
+        check_transactions(pool).await?;
     }
-    check_transactions(pool).await?;
     let sending = match wanted {
         StatementMode::Auto => Sending::PreparedIfDirect,
+        StatementMode::Prepared if reach != Reach::Pooled => Sending::PreparedIfDirect,
         StatementMode::Prepared => check_prepared(pool).await?,
         StatementMode::Unnamed => Sending::Unnamed,
     };
-    info!(?sending, "statements are sent this way over the pool");
+    info!(?reach, ?sending, "the pool is connected");
     Ok(sending)
 }
 
-/// Whether prepared statements are safe over all connections of a pool.
+async fn first_reach(pool: &Pool, reaches: &Reaches) -> Result<Reach, Failure> {
+    let connection = pool.get().await.map_err(|error| Failure::not_sent(from_pool_error(&error)))?;
+    reaches.of(&connection).await
+}
+
+/// Whether prepared statements are safe over all connections of a pool behind a pooler.
 async fn check_prepared(pool: &Pool) -> Result<Sending, Error> {
-    if leads_directly(pool).await.map_err(Failure::into_read_error)? {
-        return Ok(Sending::PreparedIfDirect);
-    }
     let affinity = match tokio::time::timeout(AFFINITY_TIMEOUT, affinity(pool)).await {
         Ok(affinity) => affinity.map_err(Failure::into_read_error)?,
         // The second waits for the server connection that the first one holds.
@@ -222,11 +196,6 @@ async fn check_prepared(pool: &Pool) -> Result<Sending, Error> {
         }
     };
     Err(Error::new(ErrorKind::Config, message))
-}
-
-async fn leads_directly(pool: &Pool) -> Result<bool, Failure> {
-    let client = pool.get().await.map_err(|error| Failure::not_sent(from_pool_error(&error)))?;
-    is_direct(&client).await
 }
 
 /// Migrations and the comparison of two connections need a transaction of several statements.

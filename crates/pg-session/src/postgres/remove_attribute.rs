@@ -13,7 +13,9 @@ use super::failure::{Failure, Verdict};
 use super::notify::changed;
 use super::parameters::{IDS, NUMBERS, Parameters, TEXTS};
 use super::row_locks::locked_attributes;
-use super::{Database, Dialect, LIBRARY, LIFTED, Sql, same_length, unexpected, waits_at_most};
+use super::{
+    Database, Dialect, Dialects, LIBRARY, LIFTED, Sql, SqlForms, same_length, unexpected, waits_at_most,
+};
 use crate::notification::ServerId;
 use crate::session::inline;
 
@@ -59,12 +61,15 @@ pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
 /// For the rows of a page that are free, and for one row, which it waits for.
 #[derive(Debug)]
 pub(super) struct Texts {
-    free: Sql,
-    one: Sql,
+    free: SqlForms,
+    one: SqlForms,
 }
 
-pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
-    Texts { free: sql(dialect, "SKIP LOCKED"), one: sql(dialect, "") }
+impl Texts {
+    pub(super) fn new(dialects: &Dialects<'_>) -> Self {
+        let of = |skip| dialects.sql(|dialect| sql(dialect, skip));
+        Self { free: of("SKIP LOCKED"), one: of("") }
+    }
 }
 
 fn sql(dialect: &Dialect<'_>, skip: &str) -> Sql {
@@ -198,7 +203,7 @@ impl Database {
 
     async fn write(
         &self,
-        sql: &Sql,
+        sql: &SqlForms,
         key: &str,
         changes: &Changes,
         wait: Duration,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::admission::lock_seed;
 use super::failure::Failure;
 use super::parameters::{IDS, NUMBERS, Parameters};
-use super::{Database, Dialect, Sql, unexpected};
+use super::{Database, Dialect, Sql, SqlForms, unexpected};
 use crate::config::SessionLimit;
 use crate::id::{SessionId, UserId};
 
@@ -182,7 +182,7 @@ impl Database {
         Ok(blocked.into_iter().map(UserId::from).collect())
     }
 
-    async fn locked(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Uuid>, Failure> {
+    async fn locked(&self, sql: &SqlForms, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Uuid>, Failure> {
         let read = |row: tokio_postgres::Row| row.try_get(0).map_err(unexpected);
         self.call(sql, params).each(read).await.map_err(Failure::into_unsent_error)
     }

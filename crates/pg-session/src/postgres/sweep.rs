@@ -19,7 +19,9 @@ use super::failure::Failure;
 use super::load::time;
 use super::notify::deleted;
 use super::row_locks::{locked_attributes, locked_locks};
-use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
+use super::{
+    Database, Dialect, Dialects, Sql, SqlForms, same_length, unexpected, waits_at_most_until_deleted,
+};
 use crate::clock::DbTime;
 use crate::id::{Scope, SessionId, UserId};
 use crate::notification::{ServerId, drop_payload};
@@ -67,19 +69,20 @@ pub(super) struct Texts {
     user: Pair,
     others: Pair,
     group: Pair,
-    all: Sql,
+    all: SqlForms,
     all_that_remain: Pair,
 }
 
 #[derive(Debug)]
 struct Pair {
-    free: Sql,
-    one: Sql,
+    free: SqlForms,
+    one: SqlForms,
 }
 
 impl Pair {
-    fn of(make: impl Fn(Rows) -> Sql) -> Self {
-        Self { free: make(Rows::Free), one: make(Rows::One) }
+    fn new(dialects: &Dialects<'_>, make: impl Fn(&Dialect<'_>, Rows) -> Sql) -> Self {
+        let of = |rows| dialects.sql(|dialect| make(dialect, rows));
+        Self { free: of(Rows::Free), one: of(Rows::One) }
     }
 }
 
@@ -90,13 +93,15 @@ enum Rows {
     One,
 }
 
-pub(super) fn texts(dialect: &Dialect<'_>) -> Texts {
-    Texts {
-        user: Pair::of(|rows| owner_sql(dialect, rows, "user_id", 'u')),
-        others: Pair::of(|rows| others_sql(dialect, rows)),
-        group: Pair::of(|rows| owner_sql(dialect, rows, "group_id", 'g')),
-        all: all_sql(dialect),
-        all_that_remain: Pair::of(|rows| all_that_remain_sql(dialect, rows)),
+impl Texts {
+    pub(super) fn new(dialects: &Dialects<'_>) -> Self {
+        Self {
+            user: Pair::new(dialects, |dialect, rows| owner_sql(dialect, rows, "user_id", 'u')),
+            others: Pair::new(dialects, others_sql),
+            group: Pair::new(dialects, |dialect, rows| owner_sql(dialect, rows, "group_id", 'g')),
+            all: dialects.sql(all_sql),
+            all_that_remain: Pair::new(dialects, all_that_remain_sql),
+        }
     }
 }
 

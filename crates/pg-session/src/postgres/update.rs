@@ -18,7 +18,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::{Database, Dialect, Sql, unexpected, update_call, update_inside};
+use super::{Database, Dialects, SqlForms, unexpected, update_call, update_inside};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId};
 use crate::notification::{ServerId, changed_payloads};
@@ -47,9 +47,9 @@ pub(super) struct Texts {
 
 #[derive(Debug)]
 struct Statements {
-    one: Sql,
-    inline: Sql,
-    full: Sql,
+    one: SqlForms,
+    inline: SqlForms,
+    full: SqlForms,
 }
 
 /// When an update notifies the other nodes.
@@ -62,17 +62,17 @@ pub(crate) enum NotifyOrder {
 }
 
 impl Texts {
-    pub(super) fn new(dialect: &Dialect<'_>) -> Self {
+    pub(super) fn new(dialects: &Dialects<'_>) -> Self {
         Self {
             inside: Statements {
-                one: update_inside::one_sql(dialect),
-                inline: update_inside::sql(dialect),
-                full: update_inside::full_sql(dialect),
+                one: dialects.sql(update_inside::one_sql),
+                inline: dialects.sql(update_inside::sql),
+                full: dialects.sql(update_inside::full_sql),
             },
             after_commit: Statements {
-                one: update_call::one_sql(dialect),
-                inline: update_call::sql(dialect),
-                full: update_call::full_sql(dialect),
+                one: dialects.sql(update_call::one_sql),
+                inline: dialects.sql(update_call::sql),
+                full: dialects.sql(update_call::full_sql),
             },
         }
     }
@@ -236,7 +236,7 @@ impl Database {
     /// Sends an update, and reads which updates were carried out, by number, and what came of them.
     async fn carried_out(
         &self,
-        sql: &Sql,
+        sql: &SqlForms,
         order: NotifyOrder,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<CarriedOut, Failure> {

@@ -200,6 +200,47 @@ async fn pool_that_moves_behind_a_pooler_stops_preparing() {
     assert!(found.is_empty(), "{found:?}");
 }
 
+/// ```text
+/// own pool   leads directly to PostgreSQL: prepared ┊ its name leads to a pooler: not prepared ┊ directly: prepared
+/// ```
+///
+/// A pooler refuses the settings of the pool's connections, or drops them.
+#[tokio::test]
+async fn own_pool_that_moves_behind_a_pooler_goes_on() {
+    let world = World::new();
+    for statements in [StatementMode::Auto, StatementMode::Prepared] {
+        for ignored in ["extra_float_digits", "extra_float_digits,options"] {
+            let shared = Pooler::builder(world.addr(), PoolMode::Transaction)
+                .setting("default_pool_size", "1")
+                .setting("server_reset_query", "SELECT 1")
+                .setting("ignore_startup_parameters", ignored)
+                .start()
+                .unwrap();
+            let name = Proxy::start(world.addr()).await.unwrap();
+            let url = name.url_for(&world.url);
+            let node = connect(config(&world, statements), Scope::Own, &url, &world.url).await.unwrap();
+            let [kept, ended] = [node.create(1).await.unwrap(), node.create(2).await.unwrap()];
+            name.redirect(shared.addr());
+            name.cut();
+            eventually("the pool leads through the pooler", async || {
+                node.get(kept.id()).bypass_cache().await.is_ok_and(|found| found.is_some())
+            })
+            .await;
+            assert!(node.delete(ended.id()).await.unwrap());
+            assert_eq!(node.status().connect_error, None);
+            let found = prepared(&shared.url()).await;
+            assert!(found.is_empty(), "{statements:?} {ignored}: {found:?}");
+
+            name.redirect(world.addr());
+            name.cut();
+            eventually("the pool leads to PostgreSQL again", async || {
+                node.delete(kept.id()).await.is_ok_and(|ended| ended)
+            })
+            .await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn own_pool_works_behind_pooler_that_refuses_options() {
     let world = World::new();

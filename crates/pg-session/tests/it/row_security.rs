@@ -4,11 +4,12 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, Pool};
+use pg_sandbox::{PoolMode, Pooler};
 use pg_session::{Error, ErrorKind, LockError, Migrations, SessionId, SessionManager, UpdateError};
 use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::make;
-use crate::support::World;
+use crate::support::{World, eventually};
 
 /// A role with all rights that is subject to policies, in tables that another role owns.
 struct Subject {
@@ -147,4 +148,32 @@ async fn refuses_every_write(node: &SessionManager, session: &mut pg_session::Se
         panic!("it was hidden")
     };
     assert_names_row_security(&error);
+}
+
+/// Through a pooler, no setting of the connection makes hidden rows an error. So the statements ask.
+///
+/// ```text
+/// own pool   leads directly to PostgreSQL ┊ rows are hidden, its name leads to a pooler: reads and logouts are errors
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_security_behind_a_pooler_is_an_error_not_an_absence() {
+    let subject = Subject::new().await;
+    let (world, role) = (&subject.world, format!("subject_of_{}", subject.world.schema));
+    let pooler = Pooler::builder(world.addr(), PoolMode::Transaction).user(&role).start().unwrap();
+    let name = world.proxy().await;
+    let mut config = world.roomy();
+    config.migrations = Migrations::Check;
+    let builder = SessionManager::builder(config).url(&name.url_for(&subject.url)).unwrap();
+    let node = builder.connect().await.unwrap();
+    let id = make(&node, 1).await[0].id();
+    subject.alter("sessions", "ENABLE").await;
+    name.redirect(pooler.addr());
+    name.cut();
+    eventually("the pool leads through the pooler", async || {
+        let found = node.get(id).bypass_cache().await;
+        assert!(!matches!(found, Ok(None)), "a hidden session is not absent");
+        found.is_err_and(|error| error.kind() == ErrorKind::Permission)
+    })
+    .await;
+    assert_names_row_security(&node.delete(id).await.unwrap_err());
 }

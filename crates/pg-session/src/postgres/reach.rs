@@ -1,8 +1,10 @@
 //! Whether a connection leads directly to PostgreSQL, so that a statement prepared on it stays there.
 //!
-//! At the start of a connection, the server names the process that a cancel request would reach. PostgreSQL names the
-//! process that serves the connection. A pooler gives server processes to its clients in turn, so it must name one of its
-//! own. The driver does not show the name. It writes it into a cancel request, so one is written into memory and read.
+//! A connection with the mark of `pooler` in its startup packet does. Any other is asked.
+//!
+//! At its start, the server names the process that a cancel request would reach. PostgreSQL names the process that serves
+//! the connection. A pooler gives server processes to its clients in turn, so it must name one of its own. The driver does
+//! not show the name. It writes it into a cancel request, so one is written into memory and read.
 //!
 //! The answer is known for each connection: a name can change its address while a node runs.
 
@@ -11,7 +13,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use deadpool_postgres::{ClientWrapper, StatementCache};
@@ -28,31 +30,53 @@ const TLS_REQUEST: i32 = 80_877_103;
 /// More than both packets.
 const REQUEST_BYTES: usize = 64;
 
+/// Where a connection leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reach {
+    /// Directly to PostgreSQL, with the settings of `pooler::pin`.
+    Pinned,
+    /// Directly to PostgreSQL.
+    Direct,
+    /// Through a pooler, which may give it another server process each time.
+    Pooled,
+}
+
 /// What is known of the connections of one pool.
 #[derive(Debug, Default)]
-pub(super) struct DirectConnections(Mutex<HashMap<usize, (Weak<StatementCache>, bool)>>);
+pub(crate) struct Reaches(Mutex<HashMap<usize, (Weak<StatementCache>, Reach)>>);
 
-impl DirectConnections {
-    /// Asks a connection once. Later connections may have another path than the one that was checked at the start.
+impl Reaches {
+    /// Asks a connection once, unless it is known. Later connections may have another path than the one that was checked at
+    /// the start.
     ///
     /// # Errors
     /// As [`search_path::check`].
-    pub(super) async fn contains(&self, connection: &ClientWrapper) -> Result<bool, Failure> {
-        // The weak reference keeps the address from being used again.
-        let cache = &connection.statement_cache;
-        let address = Arc::as_ptr(cache).addr();
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address).map(|known| known.1);
+    pub(super) async fn of(&self, connection: &ClientWrapper) -> Result<Reach, Failure> {
+        let known = self.lock().get(&address(connection)).map(|known| known.1);
         if let Some(known) = known {
             return Ok(known);
         }
         search_path::check(connection).await?;
-        let is_direct = is_direct(connection).await?;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let reach = if is_direct(connection).await? { Reach::Direct } else { Reach::Pooled };
+        self.learn(connection, reach);
+        Ok(reach)
+    }
+
+    pub(super) fn learn(&self, connection: &ClientWrapper, reach: Reach) {
+        let mut all = self.lock();
         // At most the connections of the pool, and those that ended since the last new one.
         all.retain(|_, (cache, _)| cache.strong_count() > 0);
-        all.insert(address, (Arc::downgrade(cache), is_direct));
-        Ok(is_direct)
+        all.insert(address(connection), (Arc::downgrade(&connection.statement_cache), reach));
     }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, (Weak<StatementCache>, Reach)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Identifies a connection. The weak reference beside it keeps the address from being used again.
+fn address(connection: &ClientWrapper) -> usize {
+    Arc::as_ptr(&connection.statement_cache).addr()
 }
 
 /// Whether the process that answers is the one that the connection's start has named.
