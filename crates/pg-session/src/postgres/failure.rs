@@ -209,6 +209,9 @@ const READ_ONLY: &str = "the pool reached a standby or a read-only server, which
 const FULL: &str = "PostgreSQL has no connection left; raise max_connections, or the CONNECTION LIMIT of the role or the \
      database, or lower `pool_connections_max`";
 
+const FULL_POOLER: &str = "the connection pooler admits no more clients; raise its limit (pgbouncer: max_client_conn), or \
+     lower `pool_connections_max`";
+
 /// Whether the server refused a statement because it is a standby or read-only.
 fn is_read_only(server: &DbError) -> bool {
     match *server.code() {
@@ -290,9 +293,29 @@ pub(super) fn names_a_pooler(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-/// Whether the server refused a connection because it has none left.
+/// Whether the server, or a pooler, refused a connection because it has none left.
 pub(super) fn is_full(error: &tokio_postgres::Error) -> bool {
-    error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
+    error
+        .as_db_error()
+        .is_some_and(|server| *server.code() == SqlState::TOO_MANY_CONNECTIONS || is_full_pooler(server))
+}
+
+/// Poolers refuse a client that is one too many with codes of their own choice, and in English only: pgbouncer with 08P01,
+/// Supavisor with XX000.
+fn is_full_pooler(server: &DbError) -> bool {
+    const TEXTS: [&str; 8] = [
+        "no more connections allowed",
+        "too many connections",
+        "too many clients",
+        "max client connections",
+        "max clients",
+        "client connections exceeded",
+        "number of client connections",
+        "waiting to acquire database connection",
+    ];
+    let is_pooler = ["08", "53", "XX"].iter().any(|class| server.code().code().starts_with(class));
+    let message = server.message().to_lowercase();
+    is_pooler && TEXTS.iter().any(|text| message.contains(text))
 }
 
 const UNRESOLVED: &str = "the host's name cannot be resolved; correct the host, or look at DNS";
@@ -341,6 +364,7 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
             "the role may not connect to this database; run: GRANT CONNECT ON DATABASE <database> TO <role>",
         ),
         SqlState::TOO_MANY_CONNECTIONS => (ErrorKind::Unavailable, FULL),
+        _ if is_full_pooler(server) => (ErrorKind::Unavailable, FULL_POOLER),
         _ => (ErrorKind::Unavailable, "PostgreSQL refused the connection"),
     };
     Error::new(kind, message).with_source(Cause::of(server))

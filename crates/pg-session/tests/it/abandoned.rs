@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use pg_session::ErrorKind;
-use tokio_postgres::Client;
+use pg_sandbox::{PoolMode, Pooler};
+use pg_session::{ErrorKind, SessionManager};
+use tokio_postgres::{Client, NoTls};
 
-use crate::fixtures::{all, in_time, make};
+use crate::fixtures::{all, driver_config, in_time, make};
+use crate::listener_refused::refusing;
 use crate::statement_modes::{node_on, pool};
 use crate::support::{World, eventually};
 
@@ -100,4 +102,56 @@ async fn a_full_server_is_waited_for_while_the_pool_has_a_connection() {
     let outcomes = all((0..40).map(|user| node.user(user).list())).await;
     let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// ```text
+/// pool   one connection ┊ each new one is refused: the requests take turns
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_pooler_is_waited_for_while_the_pool_has_a_connection() {
+    let world = World::new();
+    for (code, message) in [
+        ("08P01", "no more connections allowed (max_client_conn)"),
+        ("XX000", "Max client connections reached"),
+        ("53300", "sorry, too many clients already"),
+    ] {
+        let address = driver_config(&refusing(code, message).await).get_ports()[0];
+        let name = world.proxy().await;
+        let mut config = world.roomy();
+        config.pool_connections_max = 8;
+        let builder = SessionManager::builder(config).url(&name.url_for(&world.url)).unwrap();
+        let node = builder.listen_on_url(&world.url).unwrap().connect().await.unwrap();
+        name.redirect(format!("127.0.0.1:{address}").parse().unwrap());
+        let outcomes = all((0..40).map(|user| node.user(user).list())).await;
+        let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        assert!(failed.is_empty(), "{code}: {failed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_without_a_free_connection_is_waited_for() {
+    let world = World::new();
+    for application_pool in [false, true] {
+        let pooler = Pooler::builder(world.addr(), PoolMode::Transaction).setting("max_client_conn", "8");
+        let pooler = pooler.start().unwrap();
+        let mut config = world.roomy();
+        config.pool_connections_max = 8;
+        let builder = SessionManager::builder(config).listen_on_url(&world.url).unwrap();
+        let builder = if application_pool {
+            let through = World { url: pooler.url(), schema: world.schema.clone() };
+            builder.pool(pool(&through, 8))
+        } else {
+            builder.url(&pooler.url()).unwrap()
+        };
+        let node = builder.connect().await.unwrap();
+        let mut others = Vec::new();
+        while let Ok((client, connection)) = driver_config(&pooler.url()).connect(NoTls).await {
+            tokio::spawn(connection);
+            others.push(client);
+            assert!(others.len() < 9, "the pooler has a limit");
+        }
+        let outcomes = all((0..40).map(|user| node.user(user).list())).await;
+        let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+    }
 }

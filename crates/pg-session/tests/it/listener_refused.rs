@@ -32,7 +32,7 @@ fn other_database(world: &World, name: &str) -> tokio_postgres::Config {
 }
 
 /// Answers every startup packet with one error. Returns the URL.
-async fn refusing(code: &str, message: &str) -> String {
+pub async fn refusing(code: &str, message: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
