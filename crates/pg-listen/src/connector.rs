@@ -187,7 +187,7 @@ fn unresolved(cause: Option<std::io::Error>) -> Error {
 fn no_answer(limit: Duration) -> Error {
     // A share is what is left of the time, to the nanosecond.
     let limit = Duration::from_millis(u64::try_from(limit.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX));
-    Error::new(ErrorKind::Connection, format!("no connection to postgres within {limit:?}"))
+    Error::new(ErrorKind::Unreachable, format!("no connection to postgres within {limit:?}"))
 }
 
 /// The error of the attempt: a server's answer says more than silence, and the last host's more than the first's. With

@@ -120,6 +120,9 @@ impl Error {
             ErrorKind::Unreachable => {
                 (ErrorKind::Unreachable, "no server answers at the address; check host and port")
             }
+            ErrorKind::Proxy => {
+                (ErrorKind::Proxy, "a proxy or pooler answers at the address, and not postgres itself")
+            }
             kind => (kind, "the connection to postgres could not be made"),
         };
         Self::new(kind, message).caused_by(error)

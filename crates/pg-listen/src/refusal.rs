@@ -8,9 +8,26 @@ use tokio_postgres::error::DbError;
 use crate::error_kind::ErrorKind;
 use crate::pooler_check;
 
-/// The classes of SQLSTATE with which a server says that it cannot serve *now*: connection exceptions, resources,
-/// operator intervention, system errors, internal errors.
-const OUTAGE_CLASSES: [&str; 5] = ["08", "53", "57", "58", "XX"];
+/// The classes of SQLSTATE with which a server says that it cannot serve *now*: resources, operator intervention, system
+/// errors.
+const OUTAGE_CLASSES: [&str; 3] = ["53", "57", "58"];
+
+/// Connection exceptions and internal errors. PostgreSQL answers no startup packet of ours with them, but proxies and poolers
+/// do, for whatever they have no code for.
+const PROXY_CLASSES: [&str; 2] = ["08", "XX"];
+
+/// What proxies answer to a client whose settings are wrong. They do not translate it. Anything else may be an outage behind
+/// them, or too many clients.
+const PROXY_REFUSALS: [&str; 8] = [
+    "no such database",
+    "no such user",
+    "not found",
+    "does not exist",
+    "authentication failed",
+    "auth failed",
+    "login rejected",
+    "ssl required",
+];
 
 /// The kind of error that a failed attempt to connect is.
 pub(crate) fn kind(error: &tokio_postgres::Error) -> ErrorKind {
@@ -28,9 +45,7 @@ pub(crate) fn kind(error: &tokio_postgres::Error) -> ErrorKind {
         None | Some(io::ErrorKind::InvalidData) if text.starts_with("error performing TLS handshake") => {
             ErrorKind::Refused
         }
-        Some(cause) if text.starts_with("error connecting to server") && cause != io::ErrorKind::TimedOut => {
-            ErrorKind::Unreachable
-        }
+        Some(_) if text.starts_with("error connecting to server") => ErrorKind::Unreachable,
         _ => ErrorKind::Connection,
     }
 }
@@ -39,6 +54,13 @@ fn kind_of_answer(answer: &DbError) -> ErrorKind {
     if pooler_check::names_a_pooler(answer) {
         return ErrorKind::Pooler;
     }
-    let is_outage = OUTAGE_CLASSES.iter().any(|class| answer.code().code().starts_with(class));
-    if is_outage { ErrorKind::Connection } else { ErrorKind::Refused }
+    let is_of = |classes: &[&str]| classes.iter().any(|class| answer.code().code().starts_with(class));
+    let message = answer.message().to_lowercase();
+    if is_of(&PROXY_CLASSES) && !PROXY_REFUSALS.iter().any(|text| message.contains(text)) {
+        ErrorKind::Proxy
+    } else if is_of(&OUTAGE_CLASSES) {
+        ErrorKind::Connection
+    } else {
+        ErrorKind::Refused
+    }
 }

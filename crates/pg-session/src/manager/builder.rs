@@ -43,6 +43,9 @@ pub(super) const BARRIERS_PER_WINDOW: u32 = 2;
 /// The least time that `connect` waits for a notification through the pool to reach the listener.
 const START_WAIT_MIN: Duration = Duration::from_secs(2);
 
+/// How much longer than an attempt of the listener.
+const START_MARGIN: Duration = Duration::from_millis(250);
+
 /// Collects what a [`SessionManager`] is to be connected with.
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `connect` is called"]
@@ -260,7 +263,8 @@ impl Builder {
             manager.0.keep_proving();
         }
         let Config { query_timeout, connect_timeout, .. } = manager.0.core.config;
-        let wait_max = query_timeout.max(connect_timeout).max(START_WAIT_MIN);
+        // An attempt that takes all of its time has a cause at the end.
+        let wait_max = query_timeout.max(connect_timeout + START_MARGIN).max(START_WAIT_MIN);
         if let Begun::Untrusted(cause) = manager.0.begin_listening(way, wait_max).await? {
             warn!(cause, "the listener is not in sync yet, sessions are read from the database until it is");
         }

@@ -54,33 +54,41 @@ impl Node {
             Err(_) => {}
         }
         let status = self.listener.status();
-        let is_absent = !status.is_connected() && status.last_error_kind() == Some(ListenError::Unreachable);
+        let absent = match status.last_error_kind() {
+            _ if status.is_connected() => None,
+            Some(ListenError::Unreachable) => Some("no server"),
+            Some(ListenError::Proxy) => Some("a proxy or pooler that has no connection for it"),
+            _ => None,
+        };
         // The pool has just reached the address that it shares with the listener: there, only an outage is left.
-        if is_absent && way != Way::Pool {
-            let message =
-                format!("the listener reaches no server; correct host and port of {}", way.setting());
+        if let Some(absent) = absent.filter(|_| way != Way::Pool) {
+            let message = format!("the listener reaches {absent}; correct host and port of {}", way.setting());
             let cause = status.last_error().unwrap_or_default().to_owned();
             return Err(Error::new(ErrorKind::Unavailable, message).with_source(cause));
         }
-        Ok(Begun::Untrusted(self.trust_error().unwrap_or_else(|| "no answer in time".to_owned())))
+        Ok(Begun::Untrusted(self.trust_error()))
     }
 
-    /// Why the node is not trusted, if that is known.
-    pub(super) fn trust_error(&self) -> Option<String> {
+    /// Why the node is not trusted.
+    pub(super) fn trust_error(&self) -> String {
         if let Some(ended) = self.trust.ended() {
-            return Some(ended.error().to_string());
+            return ended.error().to_string();
         }
         let status = self.listener.status();
+        let failed = status.last_error().filter(|_| status.failures() > 0);
         if !status.is_connected() {
-            return status.last_error().map(|cause| format!("the listener is not connected: {cause}"));
+            let cause = failed.unwrap_or("no answer yet");
+            return format!("the listener is not connected: {cause}");
         }
         let attempts = self.prover.watch().borrow().clone();
-        match attempts.error {
-            Some(error) => Some(format!(
+        match (attempts.error, failed) {
+            (Some(error), _) => format!(
                 "no notification could be sent through the pool: {}",
                 crate::error::chain(error.as_ref())
-            )),
-            None => (attempts.unreceived > 0).then(|| another_server().to_string()),
+            ),
+            (None, _) if attempts.unreceived > 0 => another_server().to_string(),
+            (None, Some(cause)) => format!("the listener is connected again and not in sync yet, after: {cause}"),
+            (None, None) => "the listener has received no notification from the pool yet".to_owned(),
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Status {
     /// How long the node may answer from memory without a further proof. `None`: it reads from the database.
     #[serde(with = "humantime_serde")]
     pub trusted_for: Option<Duration>,
-    /// Why not, if the cause is known: the last error of the listener or of the pool's notification, for people to read.
+    /// Why not: the last error of the listener or of the pool's notification, for people to read. `None` while it is trusted.
     pub trust_error: Option<String>,
     /// Why the node's own pool could not connect, if its last attempt failed, for people to read. Open connections may still
     /// serve. Always `None` with an application's pool.
@@ -50,7 +50,7 @@ impl SessionManager {
         let trusted_for = (left > 0).then(|| Duration::from_nanos(left));
         Status {
             trusted_for,
-            trust_error: if trusted_for.is_none() { node.trust_error() } else { None },
+            trust_error: trusted_for.is_none().then(|| node.trust_error()),
             connect_error: node.core.database.connect_error(),
             cache: node.core.cache.stats(),
             loads: node.loader.stats(),

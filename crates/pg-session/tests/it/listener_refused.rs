@@ -10,11 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::config::SslMode;
 
 use crate::fixtures::{driver_config, in_time};
+use crate::several_hosts::SilentHost;
 use crate::support::{World, eventually};
 
 fn config(world: &World) -> Config {
     let mut config = world.config();
     config.query_timeout = Duration::from_secs(3);
+    config.connect_timeout = Duration::from_secs(1);
     config.trust_window = Duration::from_secs(1);
     config
 }
@@ -140,6 +142,38 @@ async fn a_mistake_in_listen_on_is_an_error_of_connect() {
     }
 }
 
+/// A proxy or pooler that answers like this never serves this client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_refuses_the_settings_is_an_error_of_connect() {
+    let world = World::new();
+    for (code, message) in [
+        ("08P01", "no such database: app"),
+        ("08P01", "SSL required"),
+        ("XX000", "Tenant or user not found"),
+        ("XX000", "password authentication failed for user \"app\""),
+    ] {
+        let url = refusing(code, message).await;
+        assert_refused(connect(&world, driver_config(&url)).await, ErrorKind::Config, message);
+    }
+}
+
+/// It may be an outage, so `connect` waits before it reports the cause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_never_connects_is_an_error_of_connect() {
+    let world = World::new();
+    let silent = SilentHost::start().await;
+    let silent = driver_config(&format!("postgres://postgres@{}/postgres", silent.addr));
+    let [down, broken] = [
+        driver_config(&refusing("08006", "the server behind the proxy is gone").await),
+        driver_config(&refusing("XX000", "internal error of the proxy").await),
+    ];
+    let (silent, down, broken) =
+        tokio::join!(connect(&world, silent), connect(&world, down), connect(&world, broken));
+    assert_refused(silent, ErrorKind::Unavailable, "no connection to postgres within 1s");
+    assert_refused(down, ErrorKind::Unavailable, "the server behind the proxy is gone");
+    assert_refused(broken, ErrorKind::Unavailable, "internal error of the proxy");
+}
+
 /// ```text
 /// node   starts: the listener's way is cut ── reads from the database ┊ the way is back: trusted
 /// ```
@@ -165,20 +199,34 @@ async fn an_outage_of_the_listener_at_start_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_status_says_why_the_listener_is_refused_later() {
     let world = World::new();
-    let refusing = refusing("28P01", "password authentication failed for user").await;
     let wire = world.proxy().await;
     let node = world.node_listening_through(&wire, config(&world)).await;
     assert_eq!(node.status().trust_error, None);
 
-    wire.redirect(format!("127.0.0.1:{}", driver_config(&refusing).get_ports()[0]).parse().unwrap());
-    wire.cut();
-    eventually("the reason is in the status", async || {
-        node.status().trust_error.is_some_and(|cause| cause.contains("password authentication failed"))
-    })
-    .await;
-    assert!(node.status().trusted_for.is_none());
+    let silent = SilentHost::start().await;
+    let mut addresses = vec![(silent.addr, "no connection to postgres within 1s")];
+    for (code, message) in [
+        ("28P01", "password authentication failed for user"),
+        ("08006", "the server behind the proxy is gone"),
+        ("XX000", "internal error of the proxy"),
+    ] {
+        let port = driver_config(&refusing(code, message).await).get_ports()[0];
+        addresses.push((SocketAddr::from(([127, 0, 0, 1], port)), message));
+    }
+    for (address, expected) in addresses {
+        wire.redirect(address);
+        wire.cut();
+        eventually(expected, async || {
+            let status = node.status();
+            assert_eq!(status.trusted_for.is_none(), status.trust_error.is_some(), "{status:?}");
+            status.trust_error.is_some_and(|cause| cause.contains(expected))
+        })
+        .await;
+    }
 
     wire.redirect(world.addr());
+    // The attempt at the former address ends.
+    wire.cut();
     in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
     assert_eq!(node.status().trust_error, None);
 }

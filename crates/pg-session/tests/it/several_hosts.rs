@@ -12,13 +12,13 @@ use crate::fixtures::in_time;
 use crate::support::{World, eventually};
 
 /// A host that accepts each connection and never sends a byte.
-struct SilentHost {
-    addr: SocketAddr,
+pub struct SilentHost {
+    pub addr: SocketAddr,
     accepted: Arc<AtomicUsize>,
 }
 
 impl SilentHost {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (addr, accepted) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&accepted);
