@@ -140,7 +140,7 @@ impl Connector {
         address: Option<IpAddr>,
         limit: Duration,
     ) -> Result<Opened, Error> {
-        let opening = server.connector.connect(host.alone(&server.config, address));
+        let opening = server.connector.connect(server.config_of(host, address));
         let opened = timeout(limit, opening).await.map_err(|_| no_answer(limit))?;
         let opened = opened.map_err(Error::connecting)?;
         self.health().answered(host, address);

@@ -1,6 +1,7 @@
 //! What one attempt to connect needs: the driver's configuration and a way to do TLS, fixed or from a provider.
 
 use std::error::Error as StdError;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio_postgres::{Config, NoTls, Socket};
 use crate::connection::Connect;
 use crate::error::Error;
 use crate::error_kind::ErrorKind;
+use crate::hosts::Host;
 
 /// Where PostgreSQL is, who connects, and how to do TLS.
 ///
@@ -20,6 +22,8 @@ use crate::error_kind::ErrorKind;
 pub struct Server {
     pub(crate) config: Config,
     pub(crate) connector: Arc<dyn Connect>,
+    /// By the order of the hosts.
+    host_passwords: Vec<Option<String>>,
     /// Whether the next attempt has the same settings.
     pub(crate) is_fixed: bool,
 }
@@ -28,7 +32,7 @@ impl Server {
     /// A server that is reached as `config` says, without TLS.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, connector: Arc::new(NoTls), is_fixed: false }
+        Self { config, connector: Arc::new(NoTls), host_passwords: Vec::new(), is_fixed: false }
     }
 
     /// Does TLS with this connector, as for `tokio_postgres::connect`. Whether TLS is used is `sslmode` in the
@@ -43,6 +47,22 @@ impl Server {
     {
         self.connector = Arc::new(connector);
         self
+    }
+
+    /// Gives hosts passwords of their own, in the order of the hosts. A host without one has the configuration's.
+    #[must_use]
+    pub fn host_passwords(mut self, passwords: Vec<Option<String>>) -> Self {
+        self.host_passwords = passwords;
+        self
+    }
+
+    /// The configuration for one host, at this address if its name was resolved.
+    pub(crate) fn config_of(&self, host: &Host, address: Option<IpAddr>) -> Config {
+        let mut config = host.alone(&self.config, address);
+        if let Some(Some(password)) = self.host_passwords.get(host.number - 1) {
+            config.password(password);
+        }
+        config
     }
 
     /// Says that the provider always returns these settings. A server that refuses them keeps refusing them, which is
@@ -157,6 +177,17 @@ mod tests {
     #[test]
     fn a_server_does_not_show_its_password() {
         let config: Config = "host=h user=u password=hunter2".parse().unwrap();
-        assert!(!format!("{:?}", Server::new(config)).contains("hunter2"));
+        let server = Server::new(config).host_passwords(vec![Some("hunter2".to_owned())]);
+        assert!(!format!("{server:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn each_host_has_its_password() {
+        let config: Config = "host=a,b,c user=u password=common".parse().unwrap();
+        let hosts = crate::hosts::list(&config).unwrap();
+        let server = Server::new(config).host_passwords(vec![None, Some("own".to_owned())]);
+        let password = |host: &Host| server.config_of(host, None).get_password().map(<[u8]>::to_vec);
+        let found: Vec<_> = hosts.iter().rev().map(password).collect();
+        assert_eq!(found, [&b"common"[..], b"own", b"common"].map(|text| Some(text.to_vec())));
     }
 }

@@ -396,10 +396,10 @@ fn make_listener(settings: ListenerSettings, config: &Config) -> Result<Listener
     let provider = move || {
         let settings = settings.clone();
         async move {
-            let (mut address, tls) = read_files(settings.get().await?).await?;
+            let mut found = read_files(settings.get().await?).await?;
             // A standby sends no notifications.
-            address.target_session_attrs(TargetSessionAttrs::ReadWrite);
-            let server = Server::new(address).tls(tls);
+            found.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            let server = Server::from(found);
             Ok(if settings.is_provided() { server } else { server.fixed() })
         }
     };

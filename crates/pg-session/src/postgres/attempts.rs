@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pg_listen::{Connector, ErrorKind as ListenError, Server};
+use pg_listen::{Connector, ErrorKind as ListenError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -241,10 +241,10 @@ impl Attempts {
             let provider = move || {
                 let (source, latest, amend) = (source.clone(), Arc::clone(&latest), Arc::clone(&amend));
                 async move {
-                    let (mut config, tls) = source::read_files(source.get().await?).await?;
-                    amend(&mut config, is_pinned);
-                    *lock(&latest) = Some(tls.clone());
-                    Ok(Server::new(config).tls(tls))
+                    let mut settings = source::read_files(source.get().await?).await?;
+                    amend(&mut settings.config, is_pinned);
+                    *lock(&latest) = Some(settings.tls.clone());
+                    Ok(settings.into())
                 }
             };
             Connector::with_provider(provider)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use pg_listen::Server;
 use tokio_postgres::config::{
     ChannelBinding, Host, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs,
 };
@@ -23,7 +24,7 @@ use crate::error::{Error, ErrorKind};
 pub struct ConnectOptions {
     pub(crate) config: tokio_postgres::Config,
     pub(crate) tls: Tls,
-    /// The file that the password comes from, which is read again for each attempt to connect.
+    /// The file that the passwords come from, which is read again for each attempt to connect.
     password_file: Option<PathBuf>,
 }
 
@@ -40,6 +41,20 @@ impl From<tokio_postgres::Config> for ConnectOptions {
         }
         let tls = Tls::unverified(config.get_ssl_negotiation() == SslNegotiation::Direct);
         Self { config, tls, password_file: None }
+    }
+}
+
+/// The settings of one attempt to connect, with what files contain.
+pub(crate) struct ServerSettings {
+    pub(crate) config: tokio_postgres::Config,
+    pub(crate) tls: MakeRustlsConnect,
+    /// Of the hosts, in their order.
+    passwords: Vec<Option<String>>,
+}
+
+impl From<ServerSettings> for Server {
+    fn from(ServerSettings { config, tls, passwords }: ServerSettings) -> Self {
+        Self::new(config).tls(tls).host_passwords(passwords)
     }
 }
 
@@ -127,28 +142,22 @@ impl ConnectOptions {
         put_limits(settings, &mut config)?;
         put_choices(settings, &mut config)?;
         let password_file = get("passfile").filter(|_| config.get_password().is_none()).map(PathBuf::from);
-        let mut options = Self { config, tls, password_file };
-        options.read_password()?;
+        let options = Self { config, tls, password_file };
+        // A file that cannot be read is an error at once.
+        options.host_passwords()?;
         Ok(options)
     }
 
-    fn read_password(&mut self) -> Result<(), Error> {
-        if let Some(path) = &self.password_file
-            && let Some(password) = password_file::find(path, &self.config)?
-        {
-            self.config.password(password);
-        }
-        Ok(())
+    fn host_passwords(&self) -> Result<Vec<Option<String>>, Error> {
+        self.password_file.as_ref().map_or(Ok(Vec::new()), |path| password_file::find(path, &self.config))
     }
 
     /// Reads the files that these options name: for each attempt to connect, because they may be replaced at any time.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if one cannot be read.
-    pub(crate) fn read_files(mut self) -> Result<(tokio_postgres::Config, MakeRustlsConnect), Error> {
-        self.read_password()?;
-        let tls = self.tls.connector()?;
-        Ok((self.config, tls))
+    pub(crate) fn read_files(self) -> Result<ServerSettings, Error> {
+        Ok(ServerSettings { tls: self.tls.connector()?, passwords: self.host_passwords()?, config: self.config })
     }
 
     /// What a cancel request of an application's pool does TLS with, whose own connector is not known. The request carries

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use tracing::warn;
+
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
@@ -13,45 +15,67 @@ use crate::error::Error;
 /// The largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The password for the first host of `config`.
+/// The password for each host of `config`. As by libpq, a file that others than its owner can read is not used.
 ///
 /// # Errors
-/// The file cannot be read, or others than its owner can read it, too.
-pub(super) fn find(path: &Path, config: &Config) -> Result<Option<String>, Error> {
+/// The file cannot be read.
+pub(super) fn find(path: &Path, config: &Config) -> Result<Vec<Option<String>>, Error> {
     let unreadable = |error: std::io::Error| {
         fault("has a `passfile` that cannot be read; correct its path or its rights")
             .with_source(error.to_string())
     };
     let about = std::fs::metadata(path).map_err(unreadable)?;
-    if !is_private(&about) {
-        return Err(fault("has a `passfile` that others can read; make it private: chmod 0600"));
-    }
     if !about.is_file() || about.len() > FILE_BYTES_MAX {
-        return Err(fault("has a `passfile` that is no file of 1 MiB at most; correct its path"));
+        warn!("the `passfile` is not used, because it is no file of 1 MiB at most; correct its path");
+        return Ok(Vec::new());
+    }
+    if !is_private(&about) {
+        warn!("the `passfile` is not used, because others can read it; make it private: chmod 0600");
+        return Ok(Vec::new());
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    Ok(look_up(&text, &wanted(config)))
+    Ok(look_up_all(&text, config))
 }
 
-/// Host, port, database and user, as the lines name them.
-fn wanted(config: &Config) -> [String; 4] {
-    let host = match (config.get_hosts().first(), config.get_hostaddrs().first()) {
-        (Some(Host::Tcp(host)), _) => host.clone(),
-        (Some(Host::Unix(_)), _) => "localhost".to_owned(),
-        (None, Some(address)) => address.to_string(),
-        (None, None) => String::new(),
-    };
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    let user = config.get_user().unwrap_or_default();
-    let database = config.get_dbname().unwrap_or(user);
-    [host, port.to_string(), database.to_owned(), user.to_owned()]
+fn look_up_all(text: &str, config: &Config) -> Vec<Option<String>> {
+    let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
+    (0..hosts).map(|number| look_up(text, &Wanted::of(config, number))).collect()
 }
 
-fn look_up(text: &str, wanted: &[String; 4]) -> Option<String> {
+/// What a line has to name.
+struct Wanted {
+    /// Any of these.
+    hosts: Vec<String>,
+    /// Port, database and user.
+    others: [String; 3],
+}
+
+impl Wanted {
+    /// For the host with this place in the list.
+    fn of(config: &Config, number: usize) -> Self {
+        let hosts = match (config.get_hosts().get(number), config.get_hostaddrs().get(number)) {
+            (Some(Host::Tcp(host)), _) => vec![host.clone()],
+            // libpq wants `localhost` for the directory that it was built with, and the path of any other.
+            #[cfg(unix)]
+            (Some(Host::Unix(path)), _) => vec!["localhost".to_owned(), path.display().to_string()],
+            (None, Some(address)) => vec![address.to_string()],
+            (None, None) => Vec::new(),
+        };
+        let ports = config.get_ports();
+        let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);
+        let user = config.get_user().unwrap_or_default();
+        let database = config.get_dbname().unwrap_or(user);
+        Self { hosts, others: [port.to_string(), database.to_owned(), user.to_owned()] }
+    }
+}
+
+fn look_up(text: &str, wanted: &Wanted) -> Option<String> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut fields = fields(line);
-        let fits =
-            wanted.iter().all(|wanted| fields.next().is_some_and(|field| field == "*" || field == *wanted));
+        let is_host = fields.next().is_some_and(|field| field == "*" || wanted.hosts.contains(&field));
+        let mut is_other =
+            |wanted: &String| fields.next().is_some_and(|field| field == "*" || field == *wanted);
+        let fits = is_host && wanted.others.iter().all(&mut is_other);
         if fits { fields.next().filter(|password| !password.is_empty()) } else { None }
     })
 }
@@ -89,7 +113,17 @@ mod tests {
     use super::*;
 
     fn found(text: &str, config: &str) -> Option<String> {
-        look_up(text, &wanted(&config.parse().unwrap()))
+        look_up_all(text, &config.parse().unwrap()).swap_remove(0)
+    }
+
+    #[test]
+    fn each_host_has_its_own_line() {
+        let text = "a:1:*:me:first\nb:2:*:me:second\n*:9:*:me:third";
+        let all = |config: &str| look_up_all(text, &config.parse().unwrap());
+        let some = |password: &str| Some(password.to_owned());
+        assert_eq!(all("host=a,b,c port=1,2,9 user=me"), [some("first"), some("second"), some("third")]);
+        assert_eq!(all("host=b,a,c port=2,1,3 user=me"), [some("second"), some("first"), None]);
+        assert_eq!(all("hostaddr=10.0.0.1,10.0.0.2 port=9 user=me"), [some("third"), some("third")]);
     }
 
     #[test]
@@ -101,6 +135,7 @@ mod tests {
         assert_eq!(found(text, "host=db dbname=more user=me port=1"), None);
         assert_eq!(found("\\:\\:1:5:*:me:six", "host=::1 port=5 dbname=d user=me").as_deref(), Some("six"));
         assert_eq!(found("localhost:*:*:*:sock", "host=/run/pg user=me").as_deref(), Some("sock"));
+        assert_eq!(found("/run/pg:*:*:*:sock", "host=/run/pg user=me").as_deref(), Some("sock"));
         assert_eq!(found("db:*:*:*", "host=db user=me"), None, "a line without a password");
     }
 }

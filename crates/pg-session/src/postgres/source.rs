@@ -5,9 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio_postgres_rustls::MakeRustlsConnect;
-
-use super::connect_options::ConnectOptions;
+use super::connect_options::{ConnectOptions, ServerSettings};
 use crate::error::{Error, ErrorKind};
 
 /// The error of a provider.
@@ -137,9 +135,7 @@ pub(crate) fn no_server() -> Error {
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if one cannot be read.
-pub(crate) async fn read_files(
-    options: ConnectOptions,
-) -> Result<(tokio_postgres::Config, MakeRustlsConnect), Error> {
+pub(crate) async fn read_files(options: ConnectOptions) -> Result<ServerSettings, Error> {
     let read = tokio::task::spawn_blocking(move || options.read_files());
     read.await.unwrap_or_else(|error| {
         Err(Error::new(ErrorKind::Unavailable, "the files of the connection settings were not read")

@@ -1,6 +1,7 @@
 //! Connection settings from a provider: changed passwords, and a provider that fails, hangs or panics.
 
 use std::fmt::Debug;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use pg_sandbox::Sandbox;
 use pg_session::{Config, ConnectOptions, ErrorKind, SessionManager};
 use tokio::sync::watch;
 
+use crate::captured_logs::CapturedLogs;
 use crate::fixtures::in_time;
 use crate::support::{World, eventually};
 use crate::tls::{Pem, Secured, authority};
@@ -316,8 +318,7 @@ async fn certificate_files_are_read_for_each_attempt() {
 async fn a_password_file_is_read_for_each_attempt() {
     let scene = Scene::new().await;
     let file = Pem::new("*:*:*:app:first-secret\n");
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&file.0, private).unwrap();
+    std::fs::set_permissions(&file.0, PermissionsExt::from_mode(0o600)).unwrap();
     let port = scene.sandbox.addr().port();
     let path = file.0.display();
     let url = format!("host=127.0.0.1 port={port} user=app dbname=postgres passfile={path}");
@@ -327,6 +328,37 @@ async fn a_password_file_is_read_for_each_attempt() {
     std::fs::write(&file.0, "*:*:*:app:second-secret\n").unwrap();
     scene.cut().await;
     recovers(&node).await;
+}
+
+/// As by libpq: the first host's line is not used for the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_host_has_its_line_of_the_password_file() {
+    let scene = Scene::new().await;
+    let port = scene.sandbox.addr().port();
+    let file = Pem::new(&format!("127.0.0.1:1:*:app:other-secret\n127.0.0.1:{port}:*:app:first-secret\n"));
+    std::fs::set_permissions(&file.0, PermissionsExt::from_mode(0o600)).unwrap();
+    let path = file.0.display();
+    let url = format!("host=127.0.0.1,127.0.0.1 port=1,{port} user=app dbname=postgres passfile={path}");
+    let node = in_time("the node starts", SessionManager::connect(&url, scene.config())).await.unwrap();
+    in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_password_file_that_others_can_read_is_not_used() {
+    let scene = Scene::new().await;
+    let file = Pem::new("*:*:*:app:first-secret\n");
+    std::fs::set_permissions(&file.0, PermissionsExt::from_mode(0o640)).unwrap();
+    let (port, path) = (scene.sandbox.addr().port(), file.0.display());
+    let url = format!("host=127.0.0.1 port={port} user=app dbname=postgres passfile={path}");
+    let logs = CapturedLogs::default();
+    let capture = logs.listen();
+    let options = ConnectOptions::parse(&url).unwrap();
+    drop(capture);
+    assert!(logs.text().contains("WARN") && logs.text().contains("chmod 0600"), "{}", logs.text());
+    let builder = SessionManager::builder(scene.config()).connect_options(options);
+    let error = in_time("the start fails", builder.connect()).await.expect_err("no password");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("asks for a password"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
