@@ -62,7 +62,8 @@ impl Node {
         };
         // The pool has just reached the address that it shares with the listener: there, only an outage is left.
         if let Some(absent) = absent.filter(|_| way != Way::Pool) {
-            let message = format!("the listener reaches {absent}; correct host and port of {}", way.setting());
+            let message =
+                format!("the listener reaches {absent}; correct host and port of {}", way.setting());
             let cause = status.last_error().unwrap_or_default().to_owned();
             return Err(Error::new(ErrorKind::Unavailable, message).with_source(cause));
         }
@@ -87,7 +88,9 @@ impl Node {
                 crate::error::chain(error.as_ref())
             ),
             (None, _) if attempts.unreceived > 0 => another_server().to_string(),
-            (None, Some(cause)) => format!("the listener is connected again and not in sync yet, after: {cause}"),
+            (None, Some(cause)) => {
+                format!("the listener is connected again and not in sync yet, after: {cause}")
+            }
             (None, None) => "the listener has received no notification from the pool yet".to_owned(),
         }
     }

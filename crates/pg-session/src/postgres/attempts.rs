@@ -56,6 +56,7 @@ pub(crate) struct ConnectFailure {
     error: Error,
     pub(super) is_full: bool,
     names_a_pooler: bool,
+    is_cut: bool,
     /// Whether the next attempt waits. This spares the provider, and a server that refuses its settings.
     is_paused: bool,
 }
@@ -97,6 +98,7 @@ impl ConnectFailure {
             error,
             is_full: driver.is_some_and(failure::is_full),
             names_a_pooler: driver.is_some_and(failure::names_a_pooler),
+            is_cut: driver.is_some_and(failure::is_cut),
             is_paused: is_provided && (is_provider || is_refused),
         }
     }
@@ -104,7 +106,7 @@ impl ConnectFailure {
     fn aborted() -> Arc<Self> {
         let message = "the attempt to connect was aborted; try again";
         let error = Error::new(ErrorKind::Unavailable, message);
-        Arc::new(Self { error, is_full: false, names_a_pooler: false, is_paused: false })
+        Arc::new(Self { error, is_full: false, names_a_pooler: false, is_cut: false, is_paused: false })
     }
 
     /// Wraps the failure in an error of the driver, the only type that the pool returns.
@@ -314,7 +316,15 @@ impl Attempts {
         }
     }
 
+    /// Connects. A connection that is cut meanwhile is made once more.
     async fn connect(&self) -> Made {
+        match self.connect_once().await {
+            Err(failure) if failure.is_cut => self.connect_once().await,
+            made => made,
+        }
+    }
+
+    async fn connect_once(&self) -> Made {
         let refused = *lock(&self.refused);
         if refused.is_none_or(|refused| refused.elapsed() > POOLER_MEMORY) {
             match self.connect_by(&self.pinned).await {

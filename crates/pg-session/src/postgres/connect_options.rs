@@ -157,7 +157,11 @@ impl ConnectOptions {
     /// # Errors
     /// [`ErrorKind::Config`] if one cannot be read.
     pub(crate) fn read_files(self) -> Result<ServerSettings, Error> {
-        Ok(ServerSettings { tls: self.tls.connector()?, passwords: self.host_passwords()?, config: self.config })
+        Ok(ServerSettings {
+            tls: self.tls.connector()?,
+            passwords: self.host_passwords()?,
+            config: self.config,
+        })
     }
 
     /// What a cancel request of an application's pool does TLS with, whose own connector is not known. The request carries

@@ -122,6 +122,11 @@ impl Failure {
         }
     }
 
+    /// Whether the connection was lost after the statement was sent.
+    pub(super) fn is_cut(&self) -> bool {
+        self.verdict == Verdict::Unknown && self.error.kind() == ErrorKind::Unavailable
+    }
+
     /// For a statement that changes nothing: its outcome is known to be "nothing happened".
     pub(crate) fn into_read_error(self) -> Error {
         self.error
@@ -316,6 +321,20 @@ fn is_full_pooler(server: &DbError) -> bool {
     let is_pooler = ["08", "53", "XX"].iter().any(|class| server.code().code().starts_with(class));
     let message = server.message().to_lowercase();
     is_pooler && TEXTS.iter().any(|text| message.contains(text))
+}
+
+/// Whether a connection was cut while it was made. A balancer or a pooler that closes one may serve the next.
+pub(super) fn is_cut(error: &tokio_postgres::Error) -> bool {
+    let io = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    match io {
+        Some(cause) => {
+            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+            [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&cause.kind())
+                // Cut inside a message.
+                || cause.to_string() == "bytes remaining on stream"
+        }
+        None => error.is_closed(),
+    }
 }
 
 const UNRESOLVED: &str = "the host's name cannot be resolved; correct the host, or look at DNS";

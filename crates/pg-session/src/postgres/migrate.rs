@@ -107,6 +107,14 @@ impl Database {
     /// # Errors
     /// [`ErrorKind::Config`], [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.
     pub(crate) async fn prepare_tables(&self, migrations: Migrations) -> Result<(), Error> {
+        match self.prepare_once(migrations).await {
+            // A connection was lost, and another one may work. What it has applied is found.
+            Err(error) if error.kind() == ErrorKind::Unavailable => self.prepare_once(migrations).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn prepare_once(&self, migrations: Migrations) -> Result<(), Error> {
         self.check_isolation().await?;
         let path = self.bounded(self.timeout, async |connection| search_path::check(connection).await);
         path.await.map_err(Failure::into_read_error)?;

@@ -435,7 +435,8 @@ impl Database {
     /// Learns the database's clock before anything depends on it.
     pub(crate) async fn learn_clock(&self) -> Result<(), Error> {
         let sent = self.policy.clock.now();
-        let rows = self.call(&self.texts.clock, &[]).rows().await.map_err(Failure::into_read_error)?;
+        let call = self.call(&self.texts.clock, &[]).repeatable();
+        let rows = call.rows().await.map_err(Failure::into_read_error)?;
         let reading = rows.first().map(|row| load::time(row, "now")).transpose();
         if let Some(reading) = reading.map_err(|error| unexpected(error).error)? {
             self.observe_clock(sent, reading);

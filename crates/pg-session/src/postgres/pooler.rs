@@ -28,7 +28,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod};
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod,
+};
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::Type;
 use tracing::info;
@@ -36,7 +38,7 @@ use uuid::Uuid;
 
 use super::attempts::{Attempts, Connect};
 use super::connection::from_pool_error;
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::reach::{Reach, Reaches, process};
 use super::source::Source;
 use super::{LONG_FACTOR, unexpected};
@@ -155,7 +157,18 @@ pub(crate) enum Sending {
 /// # Errors
 /// [`ErrorKind::Config`] if the setting is not safe there, or a pooler forbids transactions.
 pub(crate) async fn sending(pool: &Pool, reaches: &Reaches, wanted: StatementMode) -> Result<Sending, Error> {
-    let reach = first_reach(pool, reaches).await.map_err(Failure::into_read_error)?;
+    let (reach, sending) = match decide(pool, reaches, wanted).await {
+        // Asking changes nothing. The first connection of a pool may be one that is being closed.
+        Err(failure) if failure.is_cut() => decide(pool, reaches, wanted).await,
+        decided => decided,
+    }
+    .map_err(Failure::into_read_error)?;
+    info!(?reach, ?sending, "the pool is connected");
+    Ok(sending)
+}
+
+async fn decide(pool: &Pool, reaches: &Reaches, wanted: StatementMode) -> Result<(Reach, Sending), Failure> {
+    let reach = first_reach(pool, reaches).await?;
     if reach == Reach::Pooled {
         check_transactions(pool).await?;
     }
@@ -165,23 +178,22 @@ pub(crate) async fn sending(pool: &Pool, reaches: &Reaches, wanted: StatementMod
         StatementMode::Prepared => check_prepared(pool).await?,
         StatementMode::Unnamed => Sending::Unnamed,
     };
-    info!(?reach, ?sending, "the pool is connected");
-    Ok(sending)
+    Ok((reach, sending))
 }
 
 async fn first_reach(pool: &Pool, reaches: &Reaches) -> Result<Reach, Failure> {
-    let connection = pool.get().await.map_err(|error| Failure::not_sent(from_pool_error(&error)))?;
+    let connection = get(pool).await?;
     reaches.of(&connection).await
 }
 
 /// Whether prepared statements are safe over all connections of a pool behind a pooler.
-async fn check_prepared(pool: &Pool) -> Result<Sending, Error> {
+async fn check_prepared(pool: &Pool) -> Result<Sending, Failure> {
     let affinity = match tokio::time::timeout(AFFINITY_TIMEOUT, affinity(pool)).await {
-        Ok(affinity) => affinity.map_err(Failure::into_read_error)?,
+        Ok(affinity) => affinity?,
         // The second waits for the server connection that the first one holds.
         Err(_) => Affinity::Shared,
     };
-    if affinity == Affinity::Kept || renames_statements(pool).await.map_err(Failure::into_read_error)? {
+    if affinity == Affinity::Kept || renames_statements(pool).await? {
         return Ok(Sending::Prepared);
     }
     let message = match affinity {
@@ -195,29 +207,38 @@ async fn check_prepared(pool: &Pool) -> Result<Sending, Error> {
              connections; set `statement_mode = \"auto\"`, or give the pool two connections"
         }
     };
-    Err(Error::new(ErrorKind::Config, message))
+    Err(Failure::not_sent(Error::new(ErrorKind::Config, message)))
 }
 
 /// Migrations and the comparison of two connections need a transaction of several statements.
-async fn check_transactions(pool: &Pool) -> Result<(), Error> {
-    let connection = pool.get().await.map_err(|error| from_pool_error(&error))?;
+async fn check_transactions(pool: &Pool) -> Result<(), Failure> {
+    let connection = get(pool).await?;
     match connection.batch_execute("BEGIN").await {
-        Ok(()) => connection.batch_execute("COMMIT").await.map_err(|error| Failure::of_statement(&error).into_read_error()),
-        Err(error) if error.as_db_error().is_some() => Err(Error::new(
-            ErrorKind::Config,
-            "the pooler in front of PostgreSQL forbids transactions (statement mode); use its session or transaction mode",
-        )
-        .with_source(Failure::of_statement(&error).into_read_error())),
-        Err(error) => Err(Failure::of_statement(&error).into_read_error()),
+        Ok(()) => run(&connection, "COMMIT").await,
+        Err(error) if error.as_db_error().is_some() => {
+            let message = "the pooler in front of PostgreSQL forbids transactions (statement mode); use its session or \
+                           transaction mode";
+            let cause = Failure::of_statement(&error).into_read_error();
+            Err(Failure::not_sent(Error::new(ErrorKind::Config, message).with_source(cause)))
+        }
+        Err(error) => Err(Failure::of_statement(&error)),
     }
+}
+
+async fn get(pool: &Pool) -> Result<Object, Failure> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::PostCreateHook(HookError::Backend(error)) => Failure::of_statement(&error),
+        // Our own pool has made it once more.
+        PoolError::Backend(error) if failure::is_cut(&error) => Failure::of_statement(&error),
+        error => Failure::not_sent(from_pool_error(&error)),
+    })
 }
 
 async fn affinity(pool: &Pool) -> Result<Affinity, Failure> {
     if pool.status().max_size < 2 {
         return Ok(Affinity::Unknown);
     }
-    let get = async || pool.get().await.map_err(|error| Failure::not_sent(from_pool_error(&error)));
-    let (a, b) = (get().await?, get().await?);
+    let (a, b) = (get(pool).await?, get(pool).await?);
     for _ in 0..AFFINITY_ROUNDS {
         let before = process(&b).await?;
         run(&a, "BEGIN").await?;
@@ -237,7 +258,7 @@ async fn run(client: &ClientWrapper, text: &str) -> Result<(), Failure> {
 
 /// Whether the pooler gives prepared statements names of its own.
 async fn renames_statements(pool: &Pool) -> Result<bool, Failure> {
-    let client = pool.get().await.map_err(|error| Failure::not_sent(from_pool_error(&error)))?;
+    let client = get(pool).await?;
     let text = format!("SELECT '{}'::pg_catalog.text AS probe", Uuid::new_v4().simple());
     let _kept = client.prepare(&text).await.map_err(|error| Failure::of_statement(&error))?;
     let query = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE statement = $1";

@@ -94,7 +94,7 @@ async fn a_full_server_is_waited_for_while_the_pool_has_a_connection() {
     let node = world.node_with(config).await;
     let mut others = Vec::new();
     let server: tokio_postgres::Config = world.url.parse().unwrap();
-    while let Ok((client, connection)) = server.connect(tokio_postgres::NoTls).await {
+    while let Ok((client, connection)) = server.connect(NoTls).await {
         tokio::spawn(connection);
         others.push(client);
         assert!(others.len() < 12, "the server has a limit");

@@ -30,6 +30,7 @@ mod concurrent_updates;
 mod connection_errors;
 mod corpus;
 mod crash;
+mod cut_start;
 mod doctor;
 mod drop_many;
 mod everywhere;
