@@ -295,6 +295,9 @@ BEGIN
                                                last_accessed_at, expires_at, attributes, has_overflow)
     VALUES (new_id, $1, $4, 1, true, now_at, now_at, now_at, now_at + lifetime, new_text,
             EXISTS (SELECT FROM "{schema}"."{prefix}session_attributes" a WHERE a.session_id = new_id));
+    -- A node that was asked for the id before the commit remembers that there is no such session.
+    PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat(
+        '1s', pg_catalog.replace(new_id::pg_catalog.text, '-', ''), '.1'));
     PERFORM pg_catalog.set_config('pg_session.direct_writes', COALESCE(writer, ''), true);
     RETURN new_id;
 END

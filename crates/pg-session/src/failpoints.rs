@@ -37,6 +37,10 @@ pub enum Guard {
     CompleteRegistry = 8_192,
     /// Any tick proves a node, also one without its beat.
     OwnBeat = 16_384,
+    /// A session is remembered as ended whatever was received since its load began.
+    EndedTicket = 32_768,
+    /// `everywhere()` does not wait for what the nodes have handled.
+    Acknowledgement = 65_536,
 }
 
 /// A point at which a test can stop each task that reaches it.

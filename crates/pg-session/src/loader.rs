@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::cache::Ticket;
+use crate::clock::Tick;
 use crate::core::{Core, Tasks};
 use crate::error::{Error, ErrorKind};
 use crate::failpoints::Point;
@@ -25,6 +26,7 @@ use crate::invalidation::trust::Ended;
 use crate::notification::ServerId;
 use crate::pins::Named;
 use crate::postgres::failure::{Failure, Verdict};
+use crate::postgres::load::Loaded;
 use crate::retry::LOAD_TRIES_MAX;
 use crate::session::record::SharedRecord;
 
@@ -34,7 +36,13 @@ const LOADERS: usize = 2;
 const WAITERS_MAX: usize = 65_536;
 
 /// What a statement found, by id.
-type Fetched = (ById<Result<SharedRecord, Error>>, Option<ServerId>);
+struct Fetched {
+    live: ById<Result<SharedRecord, Error>>,
+    idle: Vec<SessionId>,
+    server: ServerId,
+    /// Before it was sent.
+    asked: Tick,
+}
 /// A bounded number of ids, so the quicker hash function of the memory's map will do.
 type ById<T> = HashMap<SessionId, T, DefaultHashBuilder>;
 /// The session, or `None` if there is none that is alive.
@@ -192,10 +200,11 @@ impl Loader {
         loop {
             self.core.counters.load_statements.add(1);
             self.core.counters.loads.add(ids.len());
+            let asked = self.core.policy.clock.now();
             match self.core.database.load(ids).await {
-                Ok((found, server)) => {
-                    let found = found.into_iter().map(|(id, record)| (id, record.map(SharedRecord::new)));
-                    return Ok((found.collect(), server));
+                Ok(Loaded { live, idle, server }) => {
+                    let live = live.into_iter().map(|(id, record)| (id, record.map(SharedRecord::new)));
+                    return Ok(Fetched { live: live.collect(), idle, server, asked });
                 }
                 Err(Failure {
                     verdict: Verdict::Retryable | Verdict::StalePlan | Verdict::WrongServer,
@@ -209,26 +218,24 @@ impl Loader {
     }
 
     fn complete_batch(&self, mut airborne: Airborne<'_>, ticket: Ticket, loaded: &Result<Fetched, Error>) {
-        let server = loaded.as_ref().ok().and_then(|(_, server)| *server);
+        let server = loaded.as_ref().ok().map(|fetched| fetched.server);
         let ticket = self.core.checked(ticket, server);
         while let Some(&id) = airborne.ids.first() {
             let answer = match loaded {
-                Ok((found, _)) => match found.get(&id) {
+                Ok(fetched) => match fetched.live.get(&id) {
                     Some(Ok(record)) => Ok(Some(SharedRecord::clone(record))),
                     Some(Err(error)) => Err(error.duplicate()),
-                    None => Ok(None),
+                    None => {
+                        let until = self.known_until(fetched, id);
+                        self.core.cache.mark_absent(ticket, id, until);
+                        self.core.pins.doubt(Named::Sessions(&[id]), None);
+                        Ok(None)
+                    }
                 },
                 Err(error) => Err(error.duplicate()),
             };
-            match &answer {
-                Ok(Some(record)) => {
-                    self.core.cache.install(ticket, record);
-                }
-                Ok(None) => {
-                    self.core.cache.mark_absent(id);
-                    self.core.pins.doubt(Named::Sessions(&[id]), None);
-                }
-                Err(_) => {}
+            if let Ok(Some(record)) = &answer {
+                self.core.cache.install(ticket, record);
             }
             for waiter in airborne.land() {
                 let answer = match &answer {
@@ -239,6 +246,13 @@ impl Loader {
                 let _ = waiter.send(answer);
             }
         }
+    }
+
+    /// Until when a session that was not found is known to have ended. One without a row, or past its end, stays ended, but for
+    /// an update without notification. One that is idle may be continued by an access, which no notification tells of.
+    fn known_until(&self, fetched: &Fetched, id: SessionId) -> Tick {
+        let config = &self.core.config;
+        fetched.asked.plus(if fetched.idle.contains(&id) { config.trust_window } else { config.cache_ttl })
     }
 
     fn close(&self, ended: Ended) {

@@ -16,6 +16,9 @@
 //!
 //! I1: no entry is older than an invalidation handled after its fill began.
 
+use super::ended::Ended;
+use super::epoch::Epoch;
+use crate::clock::Tick;
 use crate::failpoints::{Guard, Probes};
 use crate::id::SessionId;
 use crate::version::Version;
@@ -31,28 +34,6 @@ impl Ticket {
     /// A ticket that admits nothing: its record is judged, and not kept.
     pub(crate) fn void(self) -> Self {
         Self { epoch: Epoch::default(), ..self }
-    }
-}
-
-/// When a record was known to be the database's: the generation in the high half, the state of the listening
-/// connection in the low half.
-///
-/// A start and a loss of listening each add one to the low half, so it is odd while the node listens. An entry of
-/// another connection may have missed something and is verified. `remove_all` adds one to the generation. An entry of
-/// an earlier generation is never served and never verified. One comparison of a hit covers both.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(crate) struct Epoch(pub(super) u64);
-
-impl Epoch {
-    /// What `remove_all` adds.
-    pub(super) const GENERATION: u64 = 1 << 32;
-
-    pub(super) fn is_listening(self) -> bool {
-        self.0 % 2 == 1
-    }
-
-    pub(crate) fn is_of_generation(self, other: Self) -> bool {
-        self.0 / Self::GENERATION == other.0 / Self::GENERATION
     }
 }
 
@@ -84,6 +65,7 @@ pub(super) struct Stripe {
     ///
     /// Neither the cache nor an invalidation tells A's writer of 3 then, and version 2 would come back.
     writing: Vec<(SessionId, Version)>,
+    pub(super) ended: Ended,
     probes: Probes,
 }
 
@@ -93,6 +75,9 @@ impl Stripe {
     }
 
     pub(super) fn note(&mut self, id: SessionId, version: Version, sequence: u64) {
+        if version != Version::DELETED {
+            self.ended.forget(id);
+        }
         let invalidation = Invalidation { id, version, sequence };
         if let Some(out) = self.remembered[self.oldest].replace(invalidation) {
             debug_assert!(out.sequence > self.forgotten && out.sequence < sequence, "sequences grow");
@@ -134,6 +119,24 @@ impl Stripe {
                     || invalidation.version <= version
             })
     }
+
+    /// Remembers that `id` has ended, as a statement under `ticket` has seen, if nothing since says otherwise.
+    pub(super) fn remember_end(&mut self, ticket: Ticket, id: SessionId, until: Tick) {
+        let admitted = self.admits_absence(ticket, id) || !self.probes.holds(Guard::EndedTicket);
+        if admitted && ticket.epoch.is_listening() {
+            self.ended.remember(id, ticket.epoch, until);
+        }
+    }
+
+    /// Whether nothing since `ticket` says that `id` exists.
+    fn admits_absence(&self, ticket: Ticket, id: SessionId) -> bool {
+        self.forgotten <= ticket.sequence
+            && self.remembered.iter().flatten().all(|invalidation| {
+                invalidation.sequence <= ticket.sequence
+                    || invalidation.id != id
+                    || invalidation.version == Version::DELETED
+            })
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +158,8 @@ mod tests {
         assert!(stripe.admits(ticket(9), other, Version::new(1)), "not about this session");
         stripe.note(id, Version::DELETED, 11);
         assert!(!stripe.admits(ticket(10), id, Version::new(6)), "nothing is as new as a deletion");
+        assert!(stripe.admits_absence(ticket(10), id), "a deletion agrees with it");
+        assert!(!stripe.admits_absence(ticket(9), id), "version 5 may have come after the look");
     }
 
     #[test]
@@ -168,5 +173,6 @@ mod tests {
         assert!(!stripe.admits(ticket(9), id, Version::new(4)));
         assert!(!stripe.admits(ticket(9), SessionId::random(), Version::new(4)));
         assert!(stripe.admits(ticket(10), id, Version::new(4)));
+        assert!(!stripe.admits_absence(ticket(9), SessionId::random()));
     }
 }

@@ -9,6 +9,8 @@
 //! Whether a hit may be *served* is not decided here but by the trust window; see `invalidation::trust`.
 
 mod capacity;
+mod ended;
+mod epoch;
 mod fill;
 mod index;
 mod stats;
@@ -27,14 +29,15 @@ use uuid::Uuid;
 
 pub(crate) use self::capacity::Capacity;
 use self::capacity::Places;
+pub(crate) use self::epoch::Epoch;
 use self::fill::Stripe;
-pub(crate) use self::fill::{Epoch, Ticket};
+pub(crate) use self::fill::Ticket;
 use self::index::Index;
 pub use self::stats::CacheStats;
 pub(crate) use self::stats::Count;
 use self::stats::Stats;
 use self::sync::{AtomicU64, Mutex, MutexGuard, Ordering, STRIPES};
-use crate::clock::DbTime;
+use crate::clock::{DbTime, Tick};
 use crate::failpoints::{Guard, Probes};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::record::{Record, Revision, SharedRecord};
@@ -143,6 +146,7 @@ impl Cache {
         let (id, version) = (record.row.id, record.row.version);
         let mut stripe = self.stripe(id);
         stripe.see(id, version);
+        stripe.ended.forget(id);
         let old = self.slots.peek(&id);
         if let Some(old) = &old {
             record.access.inherit(&old.record.access);
@@ -212,13 +216,29 @@ impl Cache {
         self.invalidate(id, Version::DELETED);
     }
 
-    /// The database, asked by a load, knows no living session `id`: what is in memory has ended, and so has what an
+    /// The database, asked under `ticket`, knows no living session `id`: what is in memory has ended, and so has what an
     /// update of this node has committed and not published yet. A caller that saw `None` keeps seeing `None`, although the
     /// delete itself has not been received.
-    pub(crate) fn mark_absent(&self, id: SessionId) {
+    ///
+    /// The end is remembered until `until`, if nothing came between that says otherwise.
+    pub(crate) fn mark_absent(&self, ticket: Ticket, id: SessionId, until: Tick) {
         let mut stripe = self.stripe(id);
+        stripe.remember_end(ticket, id, until);
         stripe.note(id, Version::DELETED, self.next());
         self.take(id);
+    }
+
+    /// The database, asked under `ticket`, has no row of `id` any more, and the memory neither.
+    pub(crate) fn remember_end(&self, ticket: Ticket, id: SessionId, until: Tick) {
+        self.stripe(id).remember_end(ticket, id, until);
+    }
+
+    /// Until when the session is known to have ended.
+    ///
+    /// Whether that may be served is for the trust window to decide, as for a hit.
+    pub(crate) fn ended(&self, id: SessionId) -> Option<Tick> {
+        let stripe = self.stripe(id);
+        stripe.ended.get(id, self.epoch())
     }
 
     /// Drops a user's sessions, step by step. From now on, loads that began earlier are refused.

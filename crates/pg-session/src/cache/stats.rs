@@ -10,6 +10,8 @@ pub struct CacheStats {
     pub hits: u64,
     /// Reads that went to the database.
     pub misses: u64,
+    /// Reads of sessions that are known to have ended. They cost no query. They count neither as hits nor as misses.
+    pub ended: u64,
     /// Loaded or written sessions that were put into memory.
     pub fills: u64,
     /// Loaded or written sessions that were not, because an invalidation or a lost connection came between.
@@ -27,12 +29,13 @@ pub struct CacheStats {
 pub(crate) enum Count {
     Hit,
     Miss,
+    Ended,
     Install,
     Refusal,
     Invalidation,
 }
 
-const KINDS: usize = 5;
+const KINDS: usize = 6;
 const CELLS: usize = 16;
 
 /// One cell per few threads, each on a cache line of its own.
@@ -65,6 +68,7 @@ impl Stats {
         CacheStats {
             hits: sum(Count::Hit),
             misses: sum(Count::Miss),
+            ended: sum(Count::Ended),
             fills: sum(Count::Install),
             rejected_fills: sum(Count::Refusal),
             invalidations: sum(Count::Invalidation),

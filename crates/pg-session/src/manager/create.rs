@@ -169,8 +169,9 @@ impl Create<'_> {
         check_expiry(expiry)?;
         check_cap(cap)?;
         check(&node.core.policy, &Attributes::default(), std::iter::empty(), &changes)?;
+        let is_id_known = id.is_some();
         let id = id.unwrap_or_else(SessionId::random);
-        let request = NewSession { id, user_id, group_id, expiry, idle_limit, cap, changes };
+        let request = NewSession { id, is_id_known, user_id, group_id, expiry, idle_limit, cap, changes };
         let record = node.writer.creates.submit(request).await?;
         Ok(Session::from_database(record))
     }

@@ -109,6 +109,12 @@ impl<'a> Get<'a> {
         Some(record)
     }
 
+    /// Whether the session is remembered as ended. It ended after every version of it, so `min_version` does not matter.
+    #[cold]
+    fn is_known_ended(&self) -> bool {
+        !self.bypass_cache && self.node.is_known_ended(self.id)
+    }
+
     #[cold]
     fn miss(&self) -> Loading<'a> {
         self.node.core.cache.count(Count::Miss);
@@ -151,6 +157,11 @@ impl Future for GetFuture<'_> {
                     get.node.core.cache.count(Count::Hit);
                     self.0 = State::Done;
                     return Poll::Ready(Ok(Some(Session::from_cache(record))));
+                }
+                None if get.is_known_ended() => {
+                    get.node.core.cache.count(Count::Ended);
+                    self.0 = State::Done;
+                    return Poll::Ready(Ok(None));
                 }
                 None => get.miss(),
             },
@@ -225,6 +236,13 @@ impl Node {
         let verified = epoch == self.core.cache.epoch() || !self.core.failpoints.holds(Guard::Revalidation);
         let live = now < until || record.lives_on(now) || !self.core.failpoints.holds(Guard::Expiry);
         (trusted && verified && live).then_some((record, now))
+    }
+
+    /// Whether the memory says that the session has ended, and may be believed. In the order of [`hit`](Node::hit).
+    fn is_known_ended(&self, id: SessionId) -> bool {
+        let trusted_until = self.trust.until();
+        let Some(known_until) = self.core.cache.ended(id) else { return false };
+        self.core.policy.clock.now() < trusted_until.min(known_until)
     }
 
     fn is_trusted(&self) -> bool {

@@ -164,6 +164,12 @@ const TABLE: &[Row] = &[
         number!(r, status.cache.misses),
     ),
     counter(
+        "pg_session_cache_ended_total",
+        "reads",
+        "Reads of sessions that the node remembers as ended, without a query.",
+        number!(r, status.cache.ended),
+    ),
+    counter(
         "pg_session_cache_fills_total",
         "sessions",
         "Sessions that were put into memory.",

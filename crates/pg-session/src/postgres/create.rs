@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::update::{Items, columns_of};
-use super::{Database, Dialect, LIBRARY, Sql, unexpected};
+use super::{Database, Dialect, LIBRARY, LIFTED, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::notification::ServerId;
@@ -73,9 +73,14 @@ fn room(dialect: &Dialect<'_>, parameters: &mut Parameters) -> String {
 }
 
 /// Inserts the sessions of those users that are admitted. `OFFSET 0`: the clock is read once for each session.
+///
+/// Notifies about those whose id was known before: nodes may remember that there is no such session. See `cache::ended`.
+/// `evicted` comes first: it evaluates `room`, which locks the last rows.
 fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &str) -> String {
     let (sessions, now, server) = (dialect.names.sessions(), dialect.now, dialect.server_id());
+    let channel = dialect.channel();
     let new_sessions = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS]);
+    let known = parameters.any(&IDS);
     let (admitted, evicted) = (is_admitted("b.user_id"), evicted("s.user_id"));
     format!(
         "INSERT INTO {sessions} AS s
@@ -88,7 +93,10 @@ fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &s
                AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes)
                WHERE {admitted} OFFSET 0) b
          WHERE {LIBRARY}
-         RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted, {server} AS server"
+         RETURNING s.id, s.created_at, s.expires_at, {evicted} AS evicted, {server} AS server,
+                   CASE WHEN s.id = {known} THEN {LIFTED} AND pg_catalog.pg_notify(
+                       '{channel}', '1s' || pg_catalog.replace(s.id::pg_catalog.text, '-', '') || '.1') IS NULL
+                   END AS notified"
     )
 }
 
@@ -120,7 +128,12 @@ impl Database {
             new_sessions.iter().map(|new_session| columns_of(Some(new_session.expiry))).unzip();
         let idle: Vec<bool> =
             new_sessions.iter().map(|new_session| new_session.idle_limit == IdleLimit::Enforced).collect();
-        let params: [&(dyn ToSql + Sync); 13] = [
+        let known: Vec<Uuid> = new_sessions
+            .iter()
+            .filter(|new_session| new_session.is_id_known)
+            .map(|new_session| new_session.id.expose())
+            .collect();
+        let params: [&(dyn ToSql + Sync); 14] = [
             &ids,
             &users,
             &groups,
@@ -128,6 +141,7 @@ impl Database {
             &after,
             &idle,
             &packed,
+            &known,
             &limited_users,
             &limits,
             &items.of,
@@ -136,7 +150,7 @@ impl Database {
             &items.expires_at,
         ];
         let (sql, params) = match items.of.is_empty() {
-            true => (&self.texts.create, &params[..9]),
+            true => (&self.texts.create, &params[..10]),
             false => (&self.texts.create_with_overflow, &params[..]),
         };
         let sent = self.policy.clock.now();

@@ -40,83 +40,123 @@ fn apart_arrays(dialect: &Dialect<'_>) -> String {
     )
 }
 
+/// Finds the rows of ended sessions as well, and returns a row without a session if there is none. It names the server: what
+/// another server does not have may exist.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let mut parameters = Parameters::default();
-    let condition = format!("s.id = {}", parameters.any(&IDS));
-    Sql { text: select(dialect, &condition), types: parameters.types }
+    let (sessions, ids) = (dialect.names.sessions(), parameters.any(&IDS));
+    let (columns, answers) = (columns(dialect), dialect.answers());
+    Sql {
+        text: format!(
+            "SELECT {columns}, {answers} AS answers FROM (SELECT) AS one LEFT JOIN {sessions} s ON s.id = {ids}"
+        ),
+        types: parameters.types,
+    }
 }
 
 /// The sessions of one owner, the most recently used first; each once, however often it was rotated.
 pub(super) fn list_sql(dialect: &Dialect<'_>, column: &str) -> Sql {
-    let condition = format!("s.{column} = $1 AND s.rotated_to IS NULL");
-    let text = format!("{} ORDER BY s.last_accessed_at DESC, s.id LIMIT $2", select(dialect, &condition));
+    let (sessions, columns) = (dialect.names.sessions(), columns(dialect));
+    let condition = format!("s.{column} = $1 AND s.rotated_to IS NULL AND {}", dialect.live("s"));
+    let from = dialect.read(&sessions, "s", &condition);
+    let text = format!("SELECT {columns} {from} ORDER BY s.last_accessed_at DESC, s.id LIMIT $2");
     Sql { text, types: vec![Type::UUID, Type::INT8] }
 }
 
 /// I6: one statement, one snapshot, so that row and attributes belong to one version.
-fn select(dialect: &Dialect<'_>, condition: &str) -> String {
-    let sessions = dialect.names.sessions();
-    let live = dialect.live("s");
-    let apart = apart_arrays(dialect);
+fn columns(dialect: &Dialect<'_>) -> String {
+    let (live, apart) = (dialect.live("s"), apart_arrays(dialect));
     let (now, server) = (dialect.now, dialect.server_id());
-    let from = dialect.read(&sessions, "s", &format!("{condition} AND {live}"));
     format!(
-        "SELECT s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
-                s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
-                {apart} AS apart, {now} AS now, {server} AS server
-         {from}"
+        "s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
+         s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
+         {apart} AS apart, {now} AS now, {server} AS server, {live} AS live"
     )
 }
 
 /// A session that is alive, or why it cannot be read: one whose row has invalid content is an error of that session only.
 pub(crate) type Found = (SessionId, Result<Record, Error>);
 
+/// What a load has found.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The sessions that are alive, in no particular order.
+    pub(crate) live: Vec<Found>,
+    /// Those that have ended for want of an access. An access that another node is writing now would continue them.
+    pub(crate) idle: Vec<SessionId>,
+    /// Where they were looked for.
+    pub(crate) server: ServerId,
+}
+
+/// The rows of a statement.
+#[derive(Default)]
+struct Rows {
+    live: Vec<Found>,
+    idle: Vec<SessionId>,
+    server: Option<ServerId>,
+}
+
 impl Database {
-    /// The live ones among `ids`, in no particular order, and the server that has them. `None` if there are none.
-    pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<(Vec<Found>, Option<ServerId>), Failure> {
+    /// Looks for sessions.
+    pub(crate) async fn load(&self, ids: &[SessionId]) -> Result<Loaded, Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
-        self.find(&self.texts.load, &[&ids]).await
+        let Rows { live, idle, server } = self.find(&self.texts.load, &[&ids]).await?;
+        let server = server.ok_or_else(|| unexpected("no row for a load"))?;
+        Ok(Loaded { live, idle, server })
     }
 
     /// The live sessions of a user, at most `rows_max`, the most recently used first.
     pub(crate) async fn list_user(&self, user: UserId, rows_max: u32) -> Result<Vec<Found>, Failure> {
-        Ok(self.find(&self.texts.list_user, &[&user.as_uuid(), &i64::from(rows_max)]).await?.0)
+        Ok(self.find(&self.texts.list_user, &[&user.as_uuid(), &i64::from(rows_max)]).await?.live)
     }
 
     /// The live sessions of a group, likewise.
     pub(crate) async fn list_group(&self, group: GroupId, rows_max: u32) -> Result<Vec<Found>, Failure> {
-        Ok(self.find(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await?.0)
+        Ok(self.find(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await?.live)
     }
 
-    async fn find(
-        &self,
-        sql: &SqlForms,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<(Vec<Found>, Option<ServerId>), Failure> {
-        let mut server = None;
+    async fn find(&self, sql: &SqlForms, params: &[&(dyn ToSql + Sync)]) -> Result<Rows, Failure> {
+        let mut rows = Rows::default();
         let mut readings: Option<(DbTime, DbTime)> = None;
         let sent = self.policy.clock.now();
         let call = self.call(sql, params).repeatable();
-        let found = call.each(|row| {
-            let (found, now) = self.record(&row).map_err(unexpected)?;
-            server = Some(ServerId(row.try_get(13).map_err(unexpected)?));
+        call.each(|row| {
+            let now = self.sort(&row, &mut rows).map_err(unexpected)?;
             readings = Some(readings.map_or((now, now), |(first, last)| (first.min(now), last.max(now))));
-            Ok(found)
-        });
-        let found = found.await?;
+            Ok(())
+        })
+        .await?;
         // Each lies within the statement; the first tells most about how far the clock may be ahead, the last behind.
         if let Some((first, last)) = readings {
             self.observe_clock(sent, first);
             self.observe_clock(sent, last);
         }
-        Ok((found, server))
+        Ok(rows)
+    }
+
+    /// Adds a row to those before. Returns the database's time.
+    fn sort(&self, row: &SqlRow, rows: &mut Rows) -> Result<DbTime, tokio_postgres::Error> {
+        let now = time(row, 12)?;
+        rows.server = Some(ServerId(row.try_get(13)?));
+        let Some(id) = row.try_get::<_, Option<Uuid>>(0)?.map(SessionId::from_uuid) else { return Ok(now) };
+        if row.try_get(14)? {
+            rows.live.push((id, self.record(row, id, now)?));
+        } else if time(row, 8)? > now {
+            rows.idle.push(id);
+        }
+        Ok(now)
     }
 
     /// By position: looking a dozen columns up by their names took longer than decoding them.
-    fn record(&self, row: &SqlRow) -> Result<(Found, DbTime), tokio_postgres::Error> {
+    fn record(
+        &self,
+        row: &SqlRow,
+        id: SessionId,
+        now: DbTime,
+    ) -> Result<Result<Record, Error>, tokio_postgres::Error> {
         let idle_limited: bool = row.try_get(4)?;
         let head = Row {
-            id: SessionId::from_uuid(row.try_get(0)?),
+            id,
             user_id: row.try_get::<_, Option<Uuid>>(1)?.map(UserId::from),
             group_id: row.try_get::<_, Option<Uuid>>(2)?.map(GroupId::from),
             version: Version::new(row.try_get(3)?),
@@ -126,16 +166,15 @@ impl Database {
             idle_limit: if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt },
             rotated: row.try_get(9)?,
         };
-        let (id, last_accessed_at, now) = (head.id, time(row, 7)?, time(row, 12)?);
+        let last_accessed_at = time(row, 7)?;
         let apart = row.try_get::<_, Option<Arrays<'_>>>(11)?.map(Arrays::attributes).unwrap_or_default();
-        let record = match InlineAttributes::read(row.try_get(10)?, now) {
+        Ok(match InlineAttributes::read(row.try_get(10)?, now) {
             Ok(packed) => {
                 let attributes = Attributes::new(packed, apart);
                 Ok(Record::new(Arc::clone(&self.policy), head, attributes, last_accessed_at))
             }
             Err(malformed) => Err(unexpected(malformed).error),
-        };
-        Ok(((id, record), now))
+        })
     }
 }
 

@@ -264,14 +264,19 @@ impl Dialect<'_> {
     /// Without a policy nothing is visible, and PostgreSQL 17 and newer then evaluate no condition on the table. So the
     /// read also asks on a row of its own, which the outer join keeps where nothing was found.
     fn read(&self, table: &str, alias: &str, condition: &str) -> String {
+        let answers = self.answers();
         if self.pinned {
-            return format!("FROM {table} {alias} WHERE {condition} AND {ON_PRIMARY}");
+            return format!("FROM {table} {alias} WHERE {condition} AND {answers}");
         }
-        let answers = format!("{ON_PRIMARY} AND {}", self.visible());
         format!(
             "FROM (SELECT) AS one LEFT JOIN {table} {alias} ON {condition} AND {answers}
              WHERE {alias}.id IS NOT NULL OR NOT ({answers})"
         )
+    }
+
+    /// A condition that is always true, and raises an error on a standby, and if row-level security hides rows.
+    fn answers(&self) -> String {
+        if self.pinned { ON_PRIMARY.to_owned() } else { format!("{ON_PRIMARY} AND {}", self.visible()) }
     }
 
     /// A query of the retired ids `(id)` of the session whose id is `of`, to be joined as `LATERAL`.

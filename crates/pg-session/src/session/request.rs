@@ -39,6 +39,8 @@ impl RowChange {
 #[derive(Debug)]
 pub(crate) struct NewSession {
     pub(crate) id: SessionId,
+    /// Whether clients may have asked for it already.
+    pub(crate) is_id_known: bool,
     /// `None` for an anonymous session. Their number is not limited.
     pub(crate) user_id: Option<UserId>,
     pub(crate) group_id: Option<GroupId>,

@@ -61,8 +61,8 @@ pub(super) async fn commit<R: Request>(
 async fn rebase<R: Request>(batch: &mut Vec<Pending<R>>, core: &Core) -> Result<(), Failure> {
     let conflicts = batch.iter().filter(|pending| pending.conflicts > 0);
     let ids: Vec<SessionId> = conflicts.filter_map(|pending| pending.request.base_id()).collect();
-    let (found, _) = core.database.load(&ids).await.map_err(Failure::into_unsent_error)?;
-    let mut found: HashMap<SessionId, Result<Record, Error>> = found.into_iter().collect();
+    let found = core.database.load(&ids).await.map_err(Failure::into_unsent_error)?;
+    let mut found: HashMap<SessionId, Result<Record, Error>> = found.live.into_iter().collect();
     if core.config.notify_conflicts {
         notify_conflicts(batch, &found, core).await?;
     }

@@ -26,12 +26,17 @@ impl Request for DeleteSession {
 
     async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Executed<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.0).collect();
+        let ticket = core.cache.ticket();
+        let asked = core.policy.clock.now();
         let (gone, server) = core.database.delete(&ids).await?;
         // Before the answers: a logout that was acknowledged is over on this node.
         ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| core.cache.remove(id));
         core.check_revocation(server)?;
         gone.iter().for_each(|gone| core.pins.end(gone.id, Some(Cause::Logout), None));
         core.pins.doubt(Named::Sessions(&ids), None);
+        let ticket = core.checked(ticket, Some(server));
+        let until = asked.plus(core.config.cache_ttl);
+        gone.iter().for_each(|gone| core.cache.remember_end(ticket, gone.id, until));
         let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
         let was_live = |id| gone.get(id).and_then(|row| gone.get(&row.session)).is_some_and(|row| row.live);
         Ok((ids.iter().map(was_live).collect(), None))

@@ -33,6 +33,7 @@ mod crash;
 mod cut_start;
 mod doctor;
 mod drop_many;
+mod ended;
 mod everywhere;
 mod expiry;
 mod fill_race;

@@ -381,6 +381,24 @@ async fn rows_of_another_database_are_never_kept() {
 }
 
 /// ```text
+/// pooler   database A ┊ A's copy B, where the session is gone ┊ A
+/// node     trusted    ┊ reads the session; trust ends         ┊ trusted: must not remember that it has ended
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absence_in_another_database_is_never_remembered() {
+    let redirected = Redirected::new(|_| ()).await;
+    let Redirected { node, kept, .. } = &redirected;
+    let on_copy = World { url: redirected.copy.url(), schema: redirected.schema.clone() }.client().await;
+    let statement = "DELETE FROM sessions WHERE id = $1";
+    assert_eq!(on_copy.execute(statement, &[&kept.expose()]).await.unwrap(), 1);
+    redirected.lead_to_copy();
+    assert!(node.get(*kept).await.unwrap().is_none());
+    eventually("trust ends", async || !redirected.trusts()).await;
+    redirected.lead_to_original().await;
+    read(node, *kept).await;
+}
+
+/// ```text
 /// pooler   database A ┊ A's copy B                                        ┊ A
 /// node     trusted    ┊ saves, rotates and creates: succeeds; trust ends  ┊ trusted: must not serve what B has
 ///                     ┊ writes a last access                              ┊ writes the last access again
@@ -466,7 +484,9 @@ async fn without_server_identity_foreign_rows_are_served() {
     for id in [loaded.id(), saved.id(), rotated.id(), created.id()] {
         assert!(hit(node, id).is_some());
     }
-    assert!(node.get(*kept).await.unwrap().is_some(), "the acknowledged logout ended nothing here");
+    assert!(node.get(*kept).await.unwrap().is_none(), "the end on the copy is remembered");
+    let read = node.get(*kept).bypass_cache().await.unwrap();
+    assert!(read.is_some(), "the acknowledged logout ended nothing here");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::cache::{self, Cache};
-use crate::clock::{Clock, DbTime};
+use crate::clock::{Clock, DbTime, Tick};
 use crate::failpoints::{Guard, Probes};
 use crate::id::{GroupId, SessionId, UserId};
 use crate::session::IdleLimit;
@@ -47,10 +47,12 @@ pub enum Missing {
     TicketEpoch,
     /// An install does not look at a newer entry.
     NewerEntry,
+    /// A load that found nothing does not look at the ticket.
+    EndedTicket,
 }
 
 impl Missing {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::FillTicket,
         Self::TicketsBeforeEntry,
         Self::Forgotten,
@@ -65,6 +67,7 @@ impl Missing {
         Self::IndexRollback,
         Self::TicketEpoch,
         Self::NewerEntry,
+        Self::EndedTicket,
     ];
 }
 
@@ -122,6 +125,7 @@ impl Memory {
             Some(Missing::PublishOrder) => Some(Guard::PublishOrder),
             Some(Missing::IndexCount) => Some(Guard::IndexCount),
             Some(Missing::IndexRollback) => Some(Guard::IndexRollback),
+            Some(Missing::EndedTicket) => Some(Guard::EndedTicket),
             _ => None,
         };
         removed.into_iter().for_each(|guard| probes.remove(guard));
@@ -171,12 +175,17 @@ impl Memory {
         }
     }
 
-    pub fn mark_absent(&self, id: SessionId) {
+    pub fn mark_absent(&self, ticket: Ticket, id: SessionId) {
         if self.lacks(Missing::AbsenceRevokes) {
             self.cache.evict(id);
         } else {
-            self.cache.mark_absent(id);
+            self.cache.mark_absent(ticket.0, id, Tick::from_nanos(u64::MAX));
         }
+    }
+
+    /// Whether the session is remembered as ended.
+    pub fn is_ended(&self, id: SessionId) -> bool {
+        self.cache.ended(id).is_some()
     }
 
     pub fn remove_user(&self) {

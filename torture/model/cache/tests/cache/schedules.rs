@@ -102,6 +102,7 @@ stories! {
     load_overtaken_by_publish { fails_if_publish_revokes_no_ticket PublishRevokes }
     publishes_out_of_order { fails_without_publish_order PublishOrder }
     publish_after_load_found_nothing { fails_if_absence_revokes_no_ticket AbsenceRevokes }
+    absent_load_overtaken_by_creation { fails_without_ended_ticket EndedTicket }
     user_dropped_during_fills {
         fails_if_drop_revokes_no_ticket OwnerRevokes
         fails_if_entries_go_before_tickets OwnerTicketsFirst

@@ -51,7 +51,7 @@ impl Node {
         let _flight = self.flight.lock().expect("no story panics in a load");
         let ticket = self.cache.ticket();
         if self.gone.load(SeqCst) {
-            self.cache.mark_absent(id(0));
+            self.cache.mark_absent(ticket, id(0));
             self.answered_absent.store(true, SeqCst);
         } else {
             let version = self.row.load(SeqCst);
@@ -216,6 +216,23 @@ pub fn publish_after_load_found_nothing(missing: Option<Missing>) {
         }),
     ]);
     node.check_read();
+    node.check_indices();
+}
+
+/// A load finds no row. The session is created elsewhere, under an id that was known, and its notification is handled. Then
+/// the load is answered.
+pub fn absent_load_overtaken_by_creation(missing: Option<Missing>) {
+    let node = Node::new(4, missing);
+    node.gone.store(true, SeqCst);
+    join([
+        node.run(Node::load),
+        node.run(|node| {
+            node.gone.store(false, SeqCst);
+            node.cache.invalidate(id(0), 1);
+            assert!(!node.cache.is_ended(id(0)), "the session exists");
+        }),
+    ]);
+    assert!(!node.cache.is_ended(id(0)), "the session exists");
     node.check_indices();
 }
 
