@@ -90,11 +90,20 @@ pub enum Removed {
     Fence,
     /// An update that ended between its commit and its notification is not notified again.
     Notices,
+    /// `everywhere()` does not wait for what the nodes have handled.
+    Acknowledgement,
 }
 
 impl Removed {
-    pub const ALL: [Self; 6] =
-        [Self::FillTicket, Self::Barrier, Self::PublishOrder, Self::Expiry, Self::Fence, Self::Notices];
+    pub const ALL: [Self; 7] = [
+        Self::FillTicket,
+        Self::Barrier,
+        Self::PublishOrder,
+        Self::Expiry,
+        Self::Fence,
+        Self::Notices,
+        Self::Acknowledgement,
+    ];
 
     pub fn guard(self) -> Guard {
         match self {
@@ -104,6 +113,7 @@ impl Removed {
             Self::Expiry => Guard::Expiry,
             Self::Fence => Guard::Fence,
             Self::Notices => Guard::Notices,
+            Self::Acknowledgement => Guard::Acknowledgement,
         }
     }
 
@@ -113,6 +123,7 @@ impl Removed {
             Self::FillTicket | Self::PublishOrder => &["slow-pool"],
             Self::Barrier => &["node-stop-2x"],
             Self::Notices => &["update-unnotified"],
+            Self::Acknowledgement => &["listener-silent"],
             Self::Expiry | Self::Fence => &["none"],
         }
     }
@@ -123,6 +134,7 @@ impl Removed {
             Self::FillTicket | Self::Barrier | Self::PublishOrder | Self::Notices => &["I3", "I4"],
             Self::Expiry => &["I4"],
             Self::Fence => &["I8"],
+            Self::Acknowledgement => &["everywhere"],
         }
     }
 }

@@ -20,6 +20,7 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
     let mut revived = Finding::new("I4", "what has ended is not seen again: deleted, revoked, expired");
     let mut elevated = Finding::new("I4 attr", "an attribute is not seen past its own end");
     let mut old_ids = Finding::new("I4 ids", "a retired id says so, and is rotated once");
+    let mut everywhere = Finding::new("everywhere", "after its return no node shows the old state");
     let mut ended = Finding::new("I4 write", "what has ended or was rotated is not changed any more");
     for story in facts.sessions.values() {
         for (look, known) in sweep(&story.looks.iter().collect::<Vec<_>>(), window) {
@@ -52,10 +53,29 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
             }
             ends(facts, look, &mut revived, &mut elevated);
         }
+        after_everywhere(story, &mut everywhere);
         rotated(story, &mut old_ids);
         changed(story, &mut ended);
     }
-    vec![stale, cached, own, at_least, revived, elevated, old_ids, ended]
+    vec![stale, cached, own, at_least, revived, elevated, old_ids, everywhere, ended]
+}
+
+/// No window is allowed for.
+fn after_everywhere(story: &Story, finding: &mut Finding) {
+    for call in &story.everywhere {
+        let known = story.looks.iter().filter(|look| look.to < call.known_before).map(|look| look.version);
+        let Some(newest) = known.max() else { continue };
+        let reads = story.looks.iter().filter(|look| matches!(look.kind, Kind::Read { .. }));
+        for look in reads.filter(|look| look.from > call.returned) {
+            finding.check(look.version >= newest, || {
+                let returned = millis(call.returned) / 1e3;
+                shown(
+                    look,
+                    &format!("{} was known, and everywhere() had returned at {returned:.3} s", name(newest)),
+                )
+            });
+        }
+    }
 }
 
 /// Of an id that was rotated, everything up to its last version is the session, and the version after it is what is left.
@@ -172,6 +192,23 @@ pub fn propagation(facts: &Facts) -> Vec<String> {
         distribution("staleness of reads without a fault", &mut calm, calm_reads),
         distribution("staleness of reads during faults   ", &mut disturbed, disturbed_reads),
     ]
+}
+
+/// How long the calls of `everywhere()` took.
+pub fn everywhere(facts: &Facts) -> String {
+    let mut took: Vec<Nanos> = facts.doings.values().filter_map(|doing| doing.everywhere).collect();
+    took.sort_unstable();
+    let at =
+        |percent: usize| millis(took.get(took.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0));
+    format!(
+        "{} calls of everywhere(): {} answers of nodes, {} without; took p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms",
+        took.len(),
+        facts.acknowledged,
+        facts.lapsed,
+        at(50),
+        at(99),
+        at(100)
+    )
 }
 
 /// How much there was to see of old ids.

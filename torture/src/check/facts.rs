@@ -23,6 +23,15 @@ pub struct Story {
     pub written: Vec<(i64, Op)>,
     /// Acknowledged ones of this id; there may be one.
     pub rotations: Vec<Rotation>,
+    pub everywhere: Vec<Everywhere>,
+}
+
+/// A call of `everywhere()` that concerned the session has returned.
+#[derive(Clone, Copy, Debug)]
+pub struct Everywhere {
+    /// What was known before this is shown by every read that begins after `returned`.
+    pub known_before: Nanos,
+    pub returned: Nanos,
 }
 
 /// A session has gone on under another id.
@@ -63,6 +72,8 @@ pub struct Doing {
     pub from: Nanos,
     /// Missing if the process did not live to see it.
     pub answer: Option<(Nanos, Outcome)>,
+    /// How long it waited until no node could serve the old state.
+    pub everywhere: Option<Nanos>,
 }
 
 /// The history, sorted.
@@ -78,6 +89,9 @@ pub struct Facts {
     pub reads: u64,
     pub cached: u64,
     pub failed: u64,
+    /// Answers of nodes to `everywhere()`, and nodes that did not answer.
+    pub acknowledged: usize,
+    pub lapsed: usize,
 }
 
 impl Facts {
@@ -123,12 +137,19 @@ impl Facts {
             }
             Entry::Intent(Intent { op, at, change }) => {
                 self.operations += 1;
-                self.doings.insert(*op, Doing { change: *change, from: *at, answer: None });
+                self.doings.insert(*op, Doing { change: *change, from: *at, answer: None, everywhere: None });
             }
             Entry::Answer(answer) => {
                 self.failed += u64::from(matches!(answer.outcome, Outcome::Unknown | Outcome::Refused(_)));
                 if let Some(doing) = self.doings.get_mut(&answer.op) {
                     doing.answer = Some((answer.at, answer.outcome.clone()));
+                }
+            }
+            Entry::Everywhere { op, took, acknowledged, lapsed } => {
+                self.acknowledged += acknowledged;
+                self.lapsed += lapsed;
+                if let Some(doing) = self.doings.get_mut(op) {
+                    doing.everywhere = Some(*took);
                 }
             }
             Entry::Listed(listed) => {
@@ -194,21 +215,35 @@ impl Facts {
         for (session, look) in looks.drain(..) {
             self.sessions.entry(session).or_default().looks.push(look);
         }
+        let mut everywhere = Vec::new();
         for (&op, doing) in &self.doings {
             let Some((to, Outcome::Gone)) = doing.answer else { continue };
+            // Those that certainly existed when it began. Later ones may have come after it.
+            let sessions_of = |user| -> Vec<Uuid> {
+                let all = of_user.get(&user).into_iter().flatten();
+                all.filter(|&&(_, created)| created < doing.from).map(|&(session, _)| session).collect()
+            };
             let ended = match doing.change {
-                // Those that certainly existed when it began. Later ones may have come after it.
-                Change::DeleteUser { user } => {
-                    let all = of_user.get(&user).into_iter().flatten();
-                    all.filter(|&&(_, created)| created < doing.from).map(|&(session, _)| session).collect()
-                }
+                Change::DeleteUser { user } => sessions_of(user),
                 Change::Delete { session } => self.successors(session, doing.from, to),
                 _ => Vec::new(),
             };
+            if doing.everywhere.is_some() {
+                let (sessions, known_before) = match doing.change {
+                    Change::Delete { session } => ([&[session], &ended[..]].concat(), to + 1),
+                    Change::EvictUser { user } => (sessions_of(user), doing.from),
+                    _ => (ended.clone(), to + 1),
+                };
+                let call = Everywhere { known_before, returned: to };
+                everywhere.extend(sessions.into_iter().map(|session| (session, call)));
+            }
             looks.extend(ended.into_iter().map(|session| (session, doing.look(op, to, GONE, None))));
         }
         for (session, look) in looks {
             self.sessions.entry(session).or_default().looks.push(look);
+        }
+        for (session, call) in everywhere {
+            self.sessions.entry(session).or_default().everywhere.push(call);
         }
     }
 

@@ -36,7 +36,7 @@ pub fn all(history: &History, length: Nanos) -> Report {
     report.add(bounds::check(history));
     report.note(vec![report::faults_made(&facts)]);
     report.note(coherence::propagation(&facts));
-    report.note(vec![coherence::rotations(&facts)]);
+    report.note(vec![coherence::rotations(&facts), coherence::everywhere(&facts)]);
     report.note(bounds::figures(history));
     report
 }

@@ -41,6 +41,14 @@ pub enum Entry {
     Read(Read),
     Intent(Intent),
     Answer(Answer),
+    /// Before its answer, a change has waited until no node could serve the old state.
+    Everywhere {
+        op: Op,
+        /// From the commit on.
+        took: Nanos,
+        acknowledged: usize,
+        lapsed: usize,
+    },
     Listed(Listed),
     Taken(Taken),
     /// The guard of a lock said that it is held, after `at`.
@@ -146,6 +154,10 @@ pub enum Change {
     DeleteUser {
         user: usize,
     },
+    /// Every node drops the user's sessions from memory.
+    EvictUser {
+        user: usize,
+    },
     /// The attribute that not every change writes is removed from all of the user's sessions.
     Unelevate {
         user: usize,
@@ -175,7 +187,7 @@ pub struct Answer {
 pub enum Outcome {
     /// Created, or changed: this is what the database holds.
     Made { session: Uuid, seen: Seen },
-    /// The session, or what was to be removed, does not exist, by now.
+    /// The session, or what was to be removed, does not exist, by now. Or it was evicted.
     Gone,
     /// Nothing was changed: a conflict, or an error that says so.
     Refused(String),

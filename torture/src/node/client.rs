@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use pg_session::{ErrorKind, Session, SessionId, UpdateError, Version};
+use pg_session::{ErrorKind, Everywhere, Revocation, Session, SessionId, UpdateError, Version};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -57,7 +57,8 @@ impl Client {
             640..965 => self.write().await,
             965..975 => self.list().await,
             975..980 => self.delete_user().await,
-            980..985 => self.unelevate().await,
+            980..984 => self.unelevate().await,
+            984..987 => self.evict_user().await,
             _ => self.read_ended().await,
         }
     }
@@ -227,9 +228,9 @@ impl Client {
 
     async fn delete(&mut self, session: Uuid) -> Option<Outcome> {
         let op = self.intend(Change::Delete { session });
+        let node = Arc::clone(&self.node);
         // Whether it was alive or not: it is gone.
-        let deleted = self.node.manager.delete(SessionId::from_uuid(session)).await.map(|_| ());
-        let outcome = deleted.map_or_else(of_error, |()| Outcome::Gone);
+        let outcome = self.revoke(op, node.manager.delete(SessionId::from_uuid(session))).await;
         Some(self.answer(op, outcome))
     }
 
@@ -245,8 +246,34 @@ impl Client {
     async fn delete_user(&mut self) {
         let Some(user) = user_of(self.focus(0)) else { return };
         let op = self.intend(Change::DeleteUser { user });
-        let deleted = self.node.manager.user(user as i64).delete().await.map(|_| ());
-        self.answer(op, deleted.map_or_else(of_error, |()| Outcome::Gone));
+        let node = Arc::clone(&self.node);
+        let user = node.manager.user(user as i64);
+        let outcome = self.revoke(op, user.delete()).await;
+        self.answer(op, outcome);
+    }
+
+    async fn evict_user(&mut self) {
+        let Some(user) = user_of(self.focus(0)) else { return };
+        let op = self.intend(Change::EvictUser { user });
+        let node = Arc::clone(&self.node);
+        let user = node.manager.user(user as i64);
+        let outcome = self.revoke(op, user.evict()).await;
+        self.answer(op, outcome);
+    }
+
+    /// Waits for this node only, or for all.
+    async fn revoke<T>(&mut self, op: Op, revocation: Revocation<'_, T>) -> Outcome {
+        if self.rng.chance(50) {
+            return revocation.await.map_or_else(of_error, |_| Outcome::Gone);
+        }
+        match revocation.everywhere().await {
+            Ok(Everywhere { acknowledged, lapsed, took, .. }) => {
+                let entry = Entry::Everywhere { op, took: nanos(took), acknowledged, lapsed };
+                self.node.journal.write(&entry);
+                Outcome::Gone
+            }
+            Err(error) => of_error(error),
+        }
     }
 
     async fn unelevate(&mut self) {

@@ -106,6 +106,19 @@ async fn everywhere_waits_for_the_slowest_node() {
     assert!(hit(&b, id).is_none());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_without_acknowledgement_a_node_still_serves() {
+    let world = World::new();
+    let a = old_node(&world).await;
+    a.probes().remove(Guard::Acknowledgement);
+    let wire = world.proxy().await;
+    let b = world.node_listening_through(&wire, config(&world, LONG)).await;
+    let id = cached(&a, &[&b]).await.id();
+    wire.stall();
+    in_time("it does not wait", a.delete(id).everywhere()).await.unwrap();
+    assert!(hit(&b, id).is_some(), "B has not received it");
+}
+
 /// A node in a runtime of one thread, which is blocked while the test looks: nothing of it runs, and its trust goes on.
 struct Paused {
     serves: mpsc::Sender<()>,
