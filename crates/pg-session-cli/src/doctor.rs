@@ -4,28 +4,19 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use pg_session::{Config, Finding, SessionManager, Severity};
+use pg_session::{Finding, Severity};
 
-use crate::why::Why;
+use crate::connection::Place;
+use crate::why::{Why, exit};
 
 /// Check that nodes can start and keep their promises. Reads only. Exit code 0: no fault; 1: a fault, or no answer.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// The server, as postgres://user:password@host:5432/database. Use the role of the application.
-    #[arg(long, value_name = "URL")]
-    database_url: String,
-    /// The address of the listener, if it differs.
-    #[arg(long, value_name = "URL")]
-    listen_url: Option<String>,
-    /// The schema that holds the tables.
-    #[arg(long, default_value = "public")]
-    schema: String,
-    /// The prefix of each table's name.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    prefix: String,
-    /// Print one JSON object per finding: check, severity, message, fix.
+    /// Print one JSON object per finding: check, severity, message, fix, page.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Runs the command. An error is printed to stderr.
@@ -40,35 +31,23 @@ pub(crate) async fn run(options: Options) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(_) => ExitCode::FAILURE,
-        Err(why) => {
-            // If stderr is closed as well, only the exit code is left.
-            let _ = writeln!(io::stderr(), "pg-session doctor: {why}");
-            ExitCode::FAILURE
-        }
+        Err(why) => exit("doctor", Err(why)),
     }
 }
 
 async fn diagnose(options: Options) -> Result<Vec<Finding>, Why> {
-    let mut config = Config::default();
-    config.schema = options.schema;
-    config.table_prefix = options.prefix;
-    let mut builder = SessionManager::builder(config).url(&options.database_url)?;
-    if let Some(url) = &options.listen_url {
-        builder = builder.listen_on_url(url)?;
-    }
-    Ok(builder.diagnose().await?)
+    Ok(options.place.builder()?.diagnose().await?)
 }
 
 fn print(findings: &[Finding], json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for Finding { check, severity, message, fix, .. } in findings {
+    for Finding { check, severity, message, fix, page, .. } in findings {
         let severity = if *severity == Severity::Fault { "fault" } else { "warning" };
         if json {
-            let line =
-                serde_json::json!({ "check": check, "severity": severity, "message": message, "fix": fix });
+            let line = serde_json::json!({ "check": check, "severity": severity, "message": message, "fix": fix, "page": page });
             writeln!(out, "{line}")?;
         } else {
-            writeln!(out, "{severity:<8} {check}: {message}\n         fix: {fix}")?;
+            writeln!(out, "{severity:<8} {check}: {message}\n         fix: {fix}\n         see: {page}")?;
         }
     }
     if findings.is_empty() && !json {

@@ -8,16 +8,21 @@
     reason = "the program measures and shows real time; what expires and what is trusted is the library's decision"
 )]
 
+mod admin;
+mod connection;
 mod demo;
 mod doctor;
 mod key;
+mod manual;
 mod migrate;
+mod output;
+mod plan;
 mod signals;
 mod why;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Distributed web sessions on PostgreSQL.
@@ -30,13 +35,22 @@ struct Program {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Completions(manual::Completions),
     Demo(demo::Options),
     /// One node of `demo --web`, which starts it.
     #[command(hide = true)]
     DemoNode,
     Doctor(doctor::Options),
+    Explain(admin::explain::Options),
+    Export(admin::export::Options),
     Key(key::Options),
+    List(admin::list::Options),
+    Man(manual::Man),
     Migrate(migrate::Options),
+    Nodes(admin::nodes::Options),
+    Plan(plan::Options),
+    Revoke(admin::revoke::Options),
+    Show(admin::show::Options),
 }
 
 #[tokio::main]
@@ -44,11 +58,20 @@ async fn main() -> ExitCode {
     let program = Program::parse();
     show_log();
     match program.command {
+        Command::Completions(options) => manual::completions(&options, Program::command()),
         Command::Demo(options) => Box::pin(demo::run(options)).await,
         Command::DemoNode => Box::pin(demo::run_node()).await,
         Command::Doctor(options) => Box::pin(doctor::run(options)).await,
+        Command::Explain(options) => Box::pin(admin::explain::run(options)).await,
+        Command::Export(options) => Box::pin(admin::export::run(options)).await,
         Command::Key(options) => key::run(options),
+        Command::List(options) => Box::pin(admin::list::run(options)).await,
+        Command::Man(options) => manual::man(&options, Program::command()),
         Command::Migrate(options) => Box::pin(migrate::run(options)).await,
+        Command::Nodes(options) => Box::pin(admin::nodes::run(options)).await,
+        Command::Plan(options) => Box::pin(plan::run(options)).await,
+        Command::Revoke(options) => Box::pin(admin::revoke::run(options)).await,
+        Command::Show(options) => Box::pin(admin::show::run(options)).await,
     }
 }
 

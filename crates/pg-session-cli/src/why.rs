@@ -2,14 +2,27 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
 
 /// Why something did not work. Not an [`Error`] itself, so that every error converts into it with `?`.
 #[derive(Debug)]
-pub(crate) struct Why(String);
+pub(crate) struct Why {
+    text: String,
+    is_usage: bool,
+}
+
+/// The exit code for wrong usage, as clap's.
+pub(crate) const USAGE: u8 = 2;
 
 impl Why {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), is_usage: false }
+    }
+
+    /// The command line lacks something, or contradicts itself.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_usage: true }
     }
 }
 
@@ -26,17 +39,25 @@ impl<E: Error> From<E> for Why {
             }
             next = cause.source();
         }
-        Self(text)
+        Self::new(text)
     }
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 /// Fails with `why` unless `held`.
 pub(crate) fn ensure(held: bool, why: impl FnOnce() -> String) -> Result<(), Why> {
-    if held { Ok(()) } else { Err(Why(why())) }
+    if held { Ok(()) } else { Err(Why::new(why())) }
+}
+
+/// The exit code of a command. A failure is printed to stderr.
+pub(crate) fn exit(command: &str, outcome: Result<(), Why>) -> ExitCode {
+    let Err(why) = outcome else { return ExitCode::SUCCESS };
+    // If stderr is closed as well, only the exit code is left.
+    let _ = writeln!(io::stderr(), "pg-session {command}: {why}");
+    if why.is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }

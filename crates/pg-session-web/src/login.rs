@@ -177,7 +177,7 @@ impl Login<'_> {
     /// |---|---|---|
     /// | the browser keeps the cookie | while the session can live | until it is closed |
     /// | absolute limit | [`remember_for`](crate::SessionConfig::remember_for), 30 days by default | `Config::absolute_timeout` |
-    /// | idle limit | none | `Config::idle_timeout` |
+    /// | idle limit | none, but from AAL2 on ([`assurance`](crate::SessionConfig::assurance)) | `Config::idle_timeout` |
     ///
     /// [`expires_in`](Self::expires_in) and [`idle_limit`](Self::idle_limit) take precedence. It holds for the session, under
     /// each id that it gets by a step-up. Default: the cookie as its policy says, and the limits of a session.
@@ -207,7 +207,8 @@ impl Login<'_> {
         let (lifetime, idle_limit, keep) = match self.remember {
             Some(true) => {
                 let lifetime = web.parts().remembered_for;
-                (Some(lifetime), Some(IdleLimit::Exempt), Some(Keep::WhileTheSessionCanLive))
+                let idle_limit = web.parts().remembered_idle_limit;
+                (Some(lifetime), Some(idle_limit), Some(Keep::WhileTheSessionCanLive))
             }
             Some(false) => {
                 let lifetime = web.manager().config().absolute_timeout;

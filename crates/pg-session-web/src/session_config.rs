@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_session::{SessionManager, Signer, UserId};
+use pg_session::{AssuranceLevel, IdleLimit, SessionManager, Signer, UserId};
 
 use crate::address::{AddressSource, PROXIES_MAX, TRUSTED_NETWORKS_MAX, Trust};
 use crate::client::AddressDetail;
@@ -58,6 +58,7 @@ pub(crate) struct Parts {
     /// The signing key is one for development.
     this_machine_only: bool,
     pub(crate) remembered_for: Duration,
+    pub(crate) remembered_idle_limit: IdleLimit,
     anonymous_lifetime: Duration,
     pub(crate) creations: Arc<CreationLimit>,
     pub(crate) lost_cookies: Arc<LostCookies>,
@@ -102,6 +103,7 @@ impl SessionConfig {
             user_loader: None,
             this_machine_only: false,
             remembered_for: Duration::from_secs(30 * 24 * 3_600),
+            remembered_idle_limit: IdleLimit::Exempt,
             anonymous_lifetime: ANONYMOUS_LIFETIME,
             creations: Arc::new(CreationLimit::new(ANONYMOUS_PER_SECOND)),
             lost_cookies: Arc::default(),
@@ -206,6 +208,30 @@ impl SessionConfig {
     #[must_use]
     pub fn remember_for(self, lifetime: Duration) -> Self {
         self.with(|parts| parts.remembered_for = lifetime)
+    }
+
+    /// Keeps remembered logins within an assurance level of NIST SP 800-63B-4: [`remember_for`](Self::remember_for) is lowered to its
+    /// absolute limit. From AAL2 on, a remembered login ends without access, too. Call it last, and give the manager
+    /// [`Config::assurance`](pg_session::Config::assurance).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the manager's limits are longer than those of the level.
+    pub fn assurance(self, level: AssuranceLevel) -> Result<Self, Error> {
+        let config = self.manager().config();
+        let idle_max = level.idle_timeout_max();
+        if config.absolute_timeout > level.absolute_timeout_max()
+            || idle_max.is_some_and(|max| config.idle_timeout > max)
+        {
+            return Err(Error::config(
+                "absolute_timeout or idle_timeout of the manager is longer than the assurance level allows; use Config::assurance",
+            ));
+        }
+        Ok(self.with(|parts| {
+            parts.remembered_for = parts.remembered_for.min(level.absolute_timeout_max());
+            if idle_max.is_some() {
+                parts.remembered_idle_limit = IdleLimit::Enforced;
+            }
+        }))
     }
 
     /// How long a session without a user lives after its last change, at most `Config::absolute_timeout`. Default 4 hours. A

@@ -101,12 +101,17 @@ CREATE INDEX "{prefix}session_locks_session_id_idx" ON "{schema}"."{prefix}sessi
 -- beat: grows while the node runs. A node whose beat does not move for a trust window is not trusted.
 -- token: a random number for the last beat. A tick is a notification with the tokens of all rows.
 -- heard: the last requests of `everywhere()` that the node has handled.
+-- name: application_name and address of the node's connection. settings: JSON, those that all nodes must share.
 CREATE UNLOGGED TABLE "{schema}"."{prefix}session_nodes" (
     node       uuid   NOT NULL,
     first_beat bigint NOT NULL,
     beat       bigint NOT NULL,
     token      bigint NOT NULL,
     heard      bigint[] NOT NULL,
+    name       text   NOT NULL,
+    version    text   NOT NULL,
+    settings   text   NOT NULL,
+    registered_at timestamptz NOT NULL,
     CONSTRAINT "{prefix}session_nodes_pkey" PRIMARY KEY (node)
 ) WITH (fillfactor = 30);
 

@@ -41,7 +41,7 @@ impl SessionId {
     ///
     /// Nothing is created by this: a session exists only if the database says so.
     #[must_use]
-    pub fn from_uuid(uuid: Uuid) -> Self {
+    pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
 

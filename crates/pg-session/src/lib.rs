@@ -84,6 +84,7 @@
 //! | [`Session`] | a snapshot with attributes; [`set`](Session::set) changes are saved by `save` |
 //! | [`Create`], [`Get`], [`Save`], [`Rotate`] | builders; awaiting one sends it |
 //! | [`SessionId`], [`UserId`], [`GroupId`], [`Version`] | identifiers |
+//! | [`Handle`] | the public name of a session, for operators and logs |
 //! | [`Error`], [`ErrorKind`], [`UpdateError`], [`LockError`] | failures |
 //! | [`Signer`], [`KeyRing`], [`SigningKey`], [`TokenError`] | signed tokens for cookies |
 //! | [`Lock`], [`Lease`], [`Fence`] | locks with leases and fencing tokens |
@@ -112,16 +113,19 @@
 //! [examples]: https://github.com/pg-session/pg-session/tree/main/crates/pg-session/examples
 
 // Floor 0, pure: no I/O, no async.
+mod assurance;
 mod cause;
 mod clock;
 mod config;
 mod error;
 mod failpoints;
+mod handle;
 mod id;
 mod lock_key;
 mod notification;
 mod retry;
 mod session;
+mod shared_settings;
 mod version;
 // Floor 1: the node's memory, what clients hold, and the only SQL.
 mod cache;
@@ -140,17 +144,20 @@ mod writer;
 // Floor 3: what the application calls.
 mod manager;
 
+pub use assurance::AssuranceLevel;
 pub use cache::CacheStats;
 pub use cause::Cause;
 pub use cleanup::CleanupReport;
 pub use config::{Config, Migrations, SessionLimit, StatementMode};
 pub use error::{Error, ErrorKind, UpdateError};
+pub use handle::Handle;
 pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    Builder, Create, Everywhere, Get, GroupSessions, Lock, LockHolder, Locks, Metric, MetricKind, Metrics,
-    Page, Revocation, Rotate, Save, SessionManager, ShutdownReport, Status, UserSessions,
+    AllSessions, Builder, Create, Everywhere, Get, GroupSessions, Lock, LockHolder, Locks, Metric,
+    MetricKind, Metrics, NodeInfo, Page, Revocation, Rotate, Save, SessionManager, ShutdownReport, Status,
+    UserSessions,
 };
 #[cfg(feature = "shared-listener")]
 pub use pg_listen;

@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a deadline in real time")]
 
+mod admin;
 mod demo;
 mod doctor;
 mod documents;

@@ -117,6 +117,7 @@ macro_rules! all_scenarios {
                 a_message_is_shown_once;
             remember:
                 a_remembered_login_is_not_idle_and_keeps_its_cookie,
+                a_remembered_login_keeps_to_its_assurance_level,
                 a_login_that_is_not_remembered_ends_with_the_browser,
                 a_page_that_polls_does_not_keep_an_idle_user_alive;
             step_up:

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pg_session::SessionManager;
+use pg_session::{AssuranceLevel, SessionManager};
 use pg_session_web::SessionConfig;
 
 use super::browser::Reply;
@@ -51,6 +51,20 @@ pub async fn a_remembered_login_is_not_idle_and_keeps_its_cookie(site: &Site) {
     let sessions = site.sessions().remember_for(Duration::from_secs(7 * 24 * 3_600));
     let reply = site.browser_with(sessions).get("/login-remember/true/44").await;
     assert!(near(age(&reply).expect("kept"), 7 * DAY), "{:?}", reply.cookies());
+}
+
+pub async fn a_remembered_login_keeps_to_its_assurance_level(site: &Site) {
+    let refused =
+        site.sessions().assurance(AssuranceLevel::Aal2).expect_err("the manager's limits are longer");
+    assert!(refused.to_string().contains("Config::assurance"), "{refused}");
+    let config = config(&site.schema).assurance(AssuranceLevel::Aal2);
+    let node = SessionManager::connect(&site.url, config).await.expect("the node starts");
+    let sessions = SessionConfig::new(node, site.signer.clone()).assurance(AssuranceLevel::Aal2);
+    let mut browser = site.browser_with(sessions.expect("the manager keeps to the level"));
+    let reply = browser.get("/login-remember/true/45").await;
+    assert!(near(age(&reply).expect("kept"), DAY), "{:?}", reply.cookies());
+    let (left, idle) = limits(site, 45).await;
+    assert!(near(left, DAY) && idle, "{left} {idle}");
 }
 
 pub async fn a_login_that_is_not_remembered_ends_with_the_browser(site: &Site) {

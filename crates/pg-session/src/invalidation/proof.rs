@@ -63,6 +63,8 @@ pub(crate) struct Prover {
     listener: Listener,
     /// The name of this node in the registry.
     node: Uuid,
+    /// The settings that all nodes must share, as JSON.
+    settings: Arc<str>,
     interval: Duration,
     wait: Duration,
     /// Asks for a proof now.
@@ -158,6 +160,7 @@ impl Prover {
             trust: Arc::clone(trust),
             listener: listener.clone(),
             node: Uuid::new_v4(),
+            settings: core.config.shared_settings().into(),
             interval,
             // One that takes longer than the rest of the window cannot renew the trust in time.
             wait: (trust_window - interval).max(WAIT_MIN),
@@ -244,7 +247,15 @@ impl Prover {
             Reason::Due => self.is_tick_due(as_of),
             Reason::Acknowledgement => false,
         };
-        let beat = Beat { node: self.node, number: beats.number, token: beats.token, heard, tick };
+        let beat = Beat {
+            node: self.node,
+            number: beats.number,
+            token: beats.token,
+            heard,
+            tick,
+            version: env!("CARGO_PKG_VERSION"),
+            settings: Arc::clone(&self.settings),
+        };
         match self.core.database.beat(&beat, self.wait).await {
             Ok(registered) => {
                 self.registered(beats, &registered).await;

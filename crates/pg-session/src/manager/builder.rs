@@ -58,6 +58,7 @@ pub struct Builder {
     clock: Clock,
     database_clock: String,
     notify_policy: NotifyPolicy,
+    adopts_settings: bool,
 }
 
 impl Builder {
@@ -71,6 +72,7 @@ impl Builder {
             clock: Clock::monotonic(),
             database_clock: DATABASE_CLOCK.to_owned(),
             notify_policy: NotifyPolicy::Inside,
+            adopts_settings: false,
         }
     }
 
@@ -194,6 +196,16 @@ impl Builder {
         self
     }
 
+    /// For a program that operates on an application's sessions and is none of its nodes, such as a console.
+    ///
+    /// The tables have the settings of the application's node that started last: timeouts, the cap of sessions, limits of
+    /// attributes, and the longest `trust_window` of the nodes that run. They replace those of the [`Config`]. Otherwise the program would take other sessions for ended than the
+    /// application does. It does not replace the settings in the tables, and does not clean up by itself.
+    pub fn adopt_settings(mut self) -> Self {
+        self.adopts_settings = true;
+        self
+    }
+
     /// Commits each update before it notifies. Not part of the API: see `docs/decisions/018-commit-then-notify.md`.
     #[doc(hidden)]
     pub fn notify_after_updates(mut self) -> Self {
@@ -243,7 +255,7 @@ impl Builder {
             None => ListenerSource::Own(Box::new(self.listener_settings().await?)),
         };
         // Boxed, so that the caller's future is small.
-        let (policy, database) = Box::pin(self.open()).await?;
+        let (policy, database) = Box::pin(self.open_adopting()).await?;
         // First, because it needs a primary: the tables of a standby may be old.
         Box::pin(database.learn_clock()).await?;
         if let (Some(_), ListenerSource::Own(settings)) = (&self.pool, &mut listener_source)
@@ -252,6 +264,9 @@ impl Builder {
             settings.require_encryption().await?;
         }
         Box::pin(database.prepare_tables(self.config.migrations)).await?;
+        if !self.adopts_settings {
+            database.publish_settings().await?;
+        }
         let (listener, owns_listener) = match listener_source {
             ListenerSource::Application(listener) => (listener, false),
             ListenerSource::Own(settings) => (make_listener(*settings, &self.config)?, true),
@@ -271,7 +286,7 @@ impl Builder {
         Ok(manager)
     }
 
-    /// Checks server, role and tables, and starts nothing. It only reads. The findings are in the order in which they are to
+    /// Checks server, role and tables, and changes no table. The findings are in the order in which they are to
     /// be fixed; none means that a node can start and keep its promises. If no check finds a fault, a node is started
     /// and stopped, and its error is a finding.
     ///
@@ -288,9 +303,20 @@ impl Builder {
         if self.pool.is_none() && self.server.is_none() {
             return Err(no_server());
         }
+        // The node that is started at the end is none of the application's.
+        self.adopts_settings = true;
         let opened = match self.open().await {
             Ok((_, database)) => {
-                let findings = database.diagnose(&self.config).await;
+                let mut findings = database.diagnose(&self.config).await;
+                if let Ok(findings) = &mut findings
+                    && self.pool.is_none()
+                    && self.listen_on.is_none()
+                    && self.listener.is_none()
+                    // An error is that of the connection, which the findings have.
+                    && database.is_pooled().await.unwrap_or_default()
+                {
+                    findings.insert(0, Finding::pooler());
+                }
                 database.close();
                 findings
             }
@@ -316,6 +342,19 @@ impl Builder {
             }
         }
         Ok(findings)
+    }
+
+    /// As [`open`](Self::open). The settings are part of the statements, so these are made again for other settings.
+    async fn open_adopting(&mut self) -> Result<(Arc<Policy>, Database), Error> {
+        let (policy, database) = self.open().await?;
+        if !self.adopts_settings {
+            return Ok((policy, database));
+        }
+        let adopted = database.with_published_settings(&self.config).await?;
+        database.close();
+        self.config = adopted;
+        self.config.cleanup_interval = Duration::ZERO;
+        self.open().await
     }
 
     /// Makes the pool, and learns how to send statements. Sends none to the tables.

@@ -34,7 +34,7 @@ impl SessionManager {
         GroupSessions { manager: self, group: group.into() }
     }
 
-    fn page(&self, found: Result<Vec<Found>, Failure>) -> Result<Page, Error> {
+    pub(super) fn page(&self, found: Result<Vec<Found>, Failure>) -> Result<Page, Error> {
         let found = found.map_err(Failure::into_read_error)?;
         let mut records = found.into_iter().map(|(_, record)| record).collect::<Result<Vec<_>, _>>()?;
         let truncated = records.len() > Self::LIST_MAX as usize;
@@ -53,7 +53,7 @@ impl SessionManager {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Page {
-    /// The most recently used first, at most [`SessionManager::LIST_MAX`].
+    /// At most [`SessionManager::LIST_MAX`]. A listing has the most recently used first, a page goes by the ids.
     pub sessions: Vec<Session>,
     /// Whether there are more sessions than that.
     pub truncated: bool,
@@ -101,8 +101,8 @@ impl<'a> IntoIterator for &'a Page {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it does nothing until one of its methods is awaited"]
 pub struct UserSessions<'a> {
-    manager: &'a SessionManager,
-    user: UserId,
+    pub(super) manager: &'a SessionManager,
+    pub(super) user: UserId,
 }
 
 impl<'a> UserSessions<'a> {
@@ -175,8 +175,8 @@ impl<'a> UserSessions<'a> {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it does nothing until one of its methods is awaited"]
 pub struct GroupSessions<'a> {
-    manager: &'a SessionManager,
-    group: GroupId,
+    pub(super) manager: &'a SessionManager,
+    pub(super) group: GroupId,
 }
 
 impl<'a> GroupSessions<'a> {

@@ -2,6 +2,7 @@
 //!
 //! The manager owns the lanes and tasks; each verb has a file of its own.
 
+mod all;
 mod builder;
 mod cleanup;
 mod create;
@@ -15,6 +16,7 @@ mod listening;
 mod lock;
 mod metrics;
 mod modify;
+mod nodes;
 mod pin;
 mod rotate;
 mod save;
@@ -24,6 +26,7 @@ mod touch;
 
 use std::sync::Arc;
 
+pub use self::all::AllSessions;
 use self::builder::BARRIERS_PER_WINDOW;
 pub use self::builder::Builder;
 pub use self::create::Create;
@@ -33,6 +36,7 @@ pub use self::list::{GroupSessions, Page, UserSessions};
 pub use self::lock::{Lock, LockHolder, Locks};
 pub use self::metrics::{Metric, MetricKind, Metrics};
 use self::modify::KeyedQueue;
+pub use self::nodes::NodeInfo;
 pub use self::rotate::Rotate;
 pub use self::save::Save;
 pub use self::shutdown::ShutdownReport;

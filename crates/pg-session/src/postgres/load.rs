@@ -63,6 +63,16 @@ pub(super) fn list_sql(dialect: &Dialect<'_>, column: &str) -> Sql {
     Sql { text, types: vec![Type::UUID, Type::INT8] }
 }
 
+/// The sessions behind the id `$1`, in the order of their ids, at most `$2`; of one owner `$3`, or all.
+pub(super) fn page_sql(dialect: &Dialect<'_>, column: Option<&str>) -> Sql {
+    let (sessions, columns) = (dialect.names.sessions(), columns(dialect));
+    let of = column.map_or_else(String::new, |column| format!(" AND s.{column} = $3"));
+    let condition = format!("s.id > $1 AND s.rotated_to IS NULL{of} AND {}", dialect.live("s"));
+    let from = dialect.read(&sessions, "s", &condition);
+    let text = format!("SELECT {columns} {from} ORDER BY s.id LIMIT $2");
+    Sql { text, types: [Type::UUID, Type::INT8].into_iter().chain(column.map(|_| Type::UUID)).collect() }
+}
+
 /// I6: one statement, one snapshot, so that row and attributes belong to one version.
 fn columns(dialect: &Dialect<'_>) -> String {
     let (live, apart) = (dialect.live("s"), apart_arrays(dialect));
@@ -113,6 +123,15 @@ impl Database {
     /// The live sessions of a group, likewise.
     pub(crate) async fn list_group(&self, group: GroupId, rows_max: u32) -> Result<Vec<Found>, Failure> {
         Ok(self.find(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await?.live)
+    }
+
+    /// The live sessions that a statement of this file finds.
+    pub(super) async fn find_live(
+        &self,
+        sql: &SqlForms,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Found>, Failure> {
+        Ok(self.find(sql, params).await?.live)
     }
 
     async fn find(&self, sql: &SqlForms, params: &[&(dyn ToSql + Sync)]) -> Result<Rows, Failure> {

@@ -16,7 +16,7 @@ use crate::retry::MIGRATION_TRIES_MAX;
 
 /// The numbered migrations; never edit one that was published.
 const MIGRATIONS: [(i32, &str, &str); 1] = [(1, "initial", INITIAL)];
-const INITIAL: &str = concat!(
+pub(super) const INITIAL: &str = concat!(
     include_str!("../../migrations/0001_initial.sql"),
     "\n",
     include_str!("../../migrations/0001_contract.sql")
@@ -125,8 +125,15 @@ impl Database {
             known = self.known_version().await?;
         }
         self.check_version(known)?;
-        self.check_rights().await?;
-        self.publish_settings().await
+        self.check_rights().await
+    }
+
+    /// Whether the tables are those of this library.
+    ///
+    /// # Errors
+    /// As those of any statement. [`ErrorKind::Schema`] for tables of another role.
+    pub(super) async fn are_tables_current(&self) -> Result<bool, Error> {
+        Ok(self.known_version().await? == Some(LATEST))
     }
 
     /// The version of the tables. `None` if there is no record of it. Nothing is read before its owner is known.

@@ -42,6 +42,7 @@ pub(crate) mod doctor;
 mod encryption;
 mod environment;
 pub(crate) mod failure;
+mod find;
 mod handover;
 #[cfg(feature = "testing")]
 mod let_pass;
@@ -169,6 +170,7 @@ struct Texts {
     remove_attribute: remove_attribute::Texts,
     list_user: SqlForms,
     list_group: SqlForms,
+    find: find::Texts,
     clean_expired: SqlForms,
     clean_idle: SqlForms,
     clean_attributes: SqlForms,
@@ -180,6 +182,7 @@ struct Texts {
     beat: SqlForms,
     request: SqlForms,
     node_rows: SqlForms,
+    node_descriptions: SqlForms,
     remove_nodes: SqlForms,
     leave: SqlForms,
     locks: lock::Texts,
@@ -405,6 +408,7 @@ impl Database {
             remove_attribute: remove_attribute::Texts::new(&dialects),
             list_user: dialects.sql(|dialect| load::list_sql(dialect, "user_id")),
             list_group: dialects.sql(|dialect| load::list_sql(dialect, "group_id")),
+            find: find::Texts::new(&dialects),
             clean_expired: dialects.sql(clean::expired_sql),
             clean_idle: dialects.sql(clean::idle_sql),
             clean_attributes: dialects.sql(clean::attributes_sql),
@@ -416,6 +420,7 @@ impl Database {
             beat: dialects.sql(nodes::beat_sql),
             request: dialects.sql(nodes::request_sql),
             node_rows: dialects.sql(nodes::rows_sql),
+            node_descriptions: dialects.sql(nodes::descriptions_sql),
             remove_nodes: dialects.sql(nodes::remove_sql),
             leave: dialects.sql(nodes::leave_sql),
             locks: lock::Texts::new(&dialects),
@@ -447,6 +452,12 @@ impl Database {
             self.observe_clock(sent, reading);
         }
         Ok(())
+    }
+
+    /// Whether a connection of the pool leads through a pooler.
+    pub(crate) async fn is_pooled(&self) -> Result<bool, Error> {
+        let reach = self.bounded(self.timeout, async |connection| self.reaches.of(connection).await);
+        Ok(reach.await.map_err(Failure::into_read_error)? == Reach::Pooled)
     }
 
     /// Ends the pool, if it was made for this manager.

@@ -2,15 +2,21 @@
 //!
 //! The table is UNLOGGED, so a beat waits for no flush. A crash or a failover empties it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::load::time;
 use super::parameters::{IDS, NUMBERS, Parameters};
 use super::{Database, Dialect, ON_PRIMARY, Sql, same_length, unexpected};
+use crate::clock::DbTime;
 use crate::notification::{ServerId, TICK_TOKENS_MAX, Token};
+
+/// Nodes that one listing shows.
+const DESCRIPTIONS_MAX: u32 = 10_000;
 
 /// What a node writes into its row.
 #[derive(Clone, Debug)]
@@ -23,6 +29,10 @@ pub(crate) struct Beat {
     pub(crate) heard: Vec<i64>,
     /// Whether to notify every node of all tokens.
     pub(crate) tick: bool,
+    /// The library's version.
+    pub(crate) version: &'static str,
+    /// As JSON, those that all nodes must share.
+    pub(crate) settings: Arc<str>,
 }
 
 /// The answer to a beat.
@@ -40,6 +50,16 @@ pub(crate) struct Registered {
 pub(crate) struct NodeBeat {
     pub(crate) node: Uuid,
     pub(crate) beat: i64,
+}
+
+/// A row of the registry, for people.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeDescription {
+    pub(crate) node: Uuid,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) settings: String,
+    pub(crate) registered_at: DbTime,
 }
 
 /// A row of the registry.
@@ -64,11 +84,16 @@ pub(super) fn beat_sql(dialect: &Dialect<'_>) -> Sql {
     let token = parameters.scalar(&Type::INT8);
     let heard = parameters.opaque_array(&NUMBERS);
     let tick = parameters.scalar(&Type::BOOL);
+    let (version, settings) = (parameters.scalar(&Type::TEXT), parameters.scalar(&Type::TEXT));
+    let now = dialect.now;
     Sql {
         text: format!(
             "WITH own AS (
-                 INSERT INTO {nodes} AS n (node, first_beat, beat, token, heard)
-                 VALUES ({node}, {beat}, {beat}, {token}, {heard})
+                 INSERT INTO {nodes} AS n (node, first_beat, beat, token, heard, name, version, settings, registered_at)
+                 VALUES ({node}, {beat}, {beat}, {token}, {heard},
+                         pg_catalog.concat_ws(' ', NULLIF(pg_catalog.current_setting('application_name'), ''),
+                                              pg_catalog.host(pg_catalog.inet_client_addr())),
+                         {version}, {settings}, {now})
                  ON CONFLICT (node) DO UPDATE
                  SET beat = EXCLUDED.beat, token = EXCLUDED.token, heard = EXCLUDED.heard WHERE n.beat < EXCLUDED.beat
                  RETURNING n.node, n.first_beat, n.beat, n.token
@@ -116,6 +141,17 @@ pub(super) fn rows_sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
+pub(super) fn descriptions_sql(dialect: &Dialect<'_>) -> Sql {
+    let (nodes, visible) = (dialect.names.nodes(), dialect.visible());
+    Sql {
+        text: format!(
+            "SELECT n.node, n.name, n.version, n.settings, n.registered_at, {visible} AS visible
+             FROM {nodes} n WHERE {ON_PRIMARY} ORDER BY n.registered_at, n.node LIMIT {DESCRIPTIONS_MAX}"
+        ),
+        types: vec![],
+    }
+}
+
 pub(super) fn remove_sql(dialect: &Dialect<'_>) -> Sql {
     let nodes = dialect.names.nodes();
     let mut parameters = Parameters::default();
@@ -137,9 +173,10 @@ impl Database {
     /// Writes the node's row, and sends a tick if it is due. A beat that is sent twice changes nothing the second time, so a
     /// lost connection is no failure: the next one is tried.
     pub(crate) async fn beat(&self, beat: &Beat, timeout: Duration) -> Result<Registered, Failure> {
-        let Beat { node, number, token, heard, tick } = beat;
+        let Beat { node, number, token, heard, tick, version, settings } = beat;
+        let settings = &**settings;
         let rows = self
-            .call(&self.texts.beat, &[node, number, &token.0, heard, tick])
+            .call(&self.texts.beat, &[node, number, &token.0, heard, tick, version, &settings])
             .within(timeout)
             .repeatable()
             .rows()
@@ -175,6 +212,21 @@ impl Database {
                 first_beat: row.try_get("first_beat")?,
                 heard: row.try_get("heard")?,
                 server: ServerId(row.try_get("server")?),
+            })
+        });
+        rows.collect::<Result<_, _>>().map_err(unexpected)
+    }
+
+    /// The registry, for people.
+    pub(crate) async fn node_descriptions(&self) -> Result<Vec<NodeDescription>, Failure> {
+        let rows = self.call(&self.texts.node_descriptions, &[]).repeatable().rows().await?;
+        let rows = rows.iter().map(|row| {
+            Ok::<_, tokio_postgres::Error>(NodeDescription {
+                node: row.try_get("node")?,
+                name: row.try_get("name")?,
+                version: row.try_get("version")?,
+                settings: row.try_get("settings")?,
+                registered_at: time(row, "registered_at")?,
             })
         });
         rows.collect::<Result<_, _>>().map_err(unexpected)

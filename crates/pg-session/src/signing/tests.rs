@@ -331,3 +331,12 @@ fn messages_of_errors_are_lower_case_without_full_stop() {
     assert!(KeyError::TooShort.to_string().contains(&SigningKey::BYTES_MIN.to_string()));
     assert!(KeyError::TooLong.to_string().contains(&SigningKey::BYTES_MAX.to_string()));
 }
+
+#[test]
+fn a_token_names_its_key_unverified() {
+    let key = SigningKey::generate().unwrap();
+    let token = Signer::new(KeyRing::new(&key)).issue(SessionId::random(), Version::new(1));
+    assert_eq!(KeyId::of_token(token.expose()), Some(key.id()));
+    assert_eq!(KeyId::of_token(&token.expose()[1..]), None);
+    assert_eq!(KeyId::of_token(&"A".repeat(SessionToken::CHARS)), None, "another format");
+}

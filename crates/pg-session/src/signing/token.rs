@@ -60,6 +60,19 @@ impl fmt::Debug for SessionToken {
     }
 }
 
+impl KeyId {
+    /// The key that a token names, **unverified**: for an operator who looks for the right key. `None` for a text that is no
+    /// session token.
+    #[must_use]
+    pub fn of_token(token: &str) -> Option<Self> {
+        let bytes: [u8; TOKEN_BYTES] = decode_exactly(token).ok()?;
+        let mut rest = &bytes[..];
+        let format: [u8; 1] = take(&mut rest).ok()?;
+        let id = take(&mut rest).ok()?;
+        (format == [Kind::SessionToken.format()]).then(|| Self::from_bytes(id))
+    }
+}
+
 /// What an authentic session token says. It exists only where the signature was right.
 ///
 /// It says that this session was handed to this client once. **Whether the session still lives, only the manager

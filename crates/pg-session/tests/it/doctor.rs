@@ -9,8 +9,12 @@ use tokio_postgres::Client;
 
 use crate::support::{WAIT_MAX, World};
 
-/// What all checks together may take, on a busy machine.
+/// How long settings that were reloaded may take to arrive, on a busy machine.
 const DURATION_MAX: Duration = Duration::from_secs(10);
+/// What all checks together may take. The quickest of many runs counts, as this machine is busy.
+const QUICK: Duration = Duration::from_secs(2);
+/// Faults that are planted at least.
+const FAULTS_MIN: usize = 25;
 
 /// A fault, and how it is repaired where the finding's fix is no SQL.
 struct Fault {
@@ -63,11 +67,27 @@ const FAULTS: &[Fault] = &[
     fault("disabled-trigger", "ALTER TABLE sessions DISABLE TRIGGER sessions_follow_delete;"),
     fault("autovacuum", "ALTER TABLE sessions SET (autovacuum_enabled = false);"),
     fault("autovacuum", "ALTER SYSTEM SET autovacuum = off; SELECT pg_reload_conf();"),
-    repaired_by("drift", "ALTER TABLE sessions ADD COLUMN note text;", "ALTER TABLE sessions DROP COLUMN note;"),
-    repaired_by("drift", "CREATE INDEX mine ON sessions (updated_at);", "DROP INDEX mine;"),
-    repaired_by("drift", "ALTER FUNCTION sessions_follow() SECURITY DEFINER;", "ALTER FUNCTION sessions_follow() SECURITY INVOKER;"),
-    repaired_by("drift", "ALTER TABLE session_locks DROP CONSTRAINT session_locks_fence_check;",
-        "ALTER TABLE session_locks ADD CONSTRAINT session_locks_fence_check CHECK (fence > 0);"),
+    fault("drift", "ALTER TABLE sessions ADD COLUMN note text;"),
+    repaired_by("drift", "ALTER TABLE session_locks ALTER COLUMN label TYPE varchar(9);", "ALTER TABLE session_locks ALTER COLUMN label TYPE text;"),
+    fault("drift", "CREATE INDEX mine ON sessions (updated_at);"),
+    fault("drift", "DROP INDEX sessions_group_id_idx;"),
+    fault("drift", "DROP INDEX sessions_expires_at_idx; CREATE INDEX sessions_expires_at_idx ON sessions (expires_at, id);"),
+    fault("drift", "DROP TRIGGER sessions_follow_delete ON sessions;"),
+    fault("drift", "DROP TRIGGER sessions_check_update ON sessions;
+         CREATE TRIGGER sessions_check_update AFTER UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION session_reject_write();"),
+    fault("drift", "CREATE TRIGGER mine BEFORE UPDATE ON sessions FOR EACH STATEMENT EXECUTE FUNCTION session_reject_write();"),
+    fault("drift", "ALTER FUNCTION sessions_follow() SECURITY DEFINER;"),
+    fault("drift", "CREATE OR REPLACE FUNCTION session_contract() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 2';"),
+    fault("drift", "CREATE FUNCTION session_other(x text) RETURNS text LANGUAGE sql AS 'SELECT x';"),
+    fault("drift", "DROP FUNCTION session_user_of(text);"),
+    fault("drift", "ALTER TABLE session_locks DROP CONSTRAINT session_locks_fence_check;"),
+    fault("drift", "ALTER TABLE sessions ADD CONSTRAINT mine CHECK (version >= 0);"),
+    fault("settings", "DELETE FROM session_settings;"),
+    fault("flush", "ALTER SYSTEM SET commit_delay = 100000; ALTER SYSTEM SET commit_siblings = 0; SELECT pg_reload_conf();"),
+    repaired_by("not-a-table", "ALTER TABLE session_locks RENAME TO lost; CREATE FOREIGN DATA WRAPPER elsewhere;
+         CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere; CREATE FOREIGN TABLE session_locks (name text) SERVER elsewhere;",
+        "DROP FOREIGN DATA WRAPPER elsewhere CASCADE; ALTER TABLE lost RENAME TO session_locks;"),
+    fault("idle-timeout", "ALTER ROLE app SET idle_session_timeout = '1min';"),
     repaired_by("synchronous-standby", "ALTER SYSTEM SET synchronous_standby_names = 'lost'; SELECT pg_reload_conf();",
         "ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf();"),
 ];
@@ -102,8 +122,11 @@ impl Patient {
         builder.diagnose().await.expect("the server answers")
     }
 
-    /// Statement by statement: some do not run in a transaction block.
+    /// Statement by statement: some do not run in a transaction block. A function's body has statements of its own.
     async fn run(&self, statements: &str) {
+        if statements.contains("$pg_session$") {
+            return self.client.batch_execute(statements).await.expect(statements);
+        }
         for statement in statements.split_inclusive(';').filter(|text| !text.trim().is_empty()) {
             self.client
                 .batch_execute(statement)
@@ -127,13 +150,31 @@ impl Patient {
 #[tokio::test]
 async fn the_doctor_finds_each_fault_and_its_fix_works() {
     let patient = Patient::new().await;
-    assert_eq!(patient.diagnose().await, [], "the server is healthy");
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(SessionManager::connect(&patient.url, Config::default()).await.expect("the node starts"));
+    }
+    let (mut quickest, began) = (Duration::MAX, Instant::now());
+    while quickest > QUICK {
+        let begin = Instant::now();
+        assert_eq!(patient.diagnose().await, [], "three nodes on a healthy server");
+        quickest = begin.elapsed().min(quickest);
+        assert!(began.elapsed() < WAIT_MAX, "each run took {quickest:?} or more");
+    }
+    drop(nodes);
+    assert!(FAULTS.len() >= FAULTS_MIN);
+    let version = "SELECT current_setting('server_version_num')::int4";
+    let version: i32 = patient.client.query_one(version, &[]).await.unwrap().get(0);
     for Fault { check, plant, repair } in FAULTS {
+        if version < 140_000 && plant.contains("idle_session_timeout") {
+            continue;
+        }
         patient.run(plant).await;
         let findings = patient.diagnose_until(|findings| !findings.is_empty()).await;
         assert!(findings.iter().any(|finding| finding.check == *check), "{plant}: {findings:?}");
         for finding in &findings {
             assert!(!finding.message.is_empty() && !finding.fix.is_empty(), "{finding:?}");
+            assert!(!finding.message.contains('\n') && finding.page.contains(".md#"), "{finding:?}");
             if repair.is_none() && finding.check == *check {
                 patient.run(&finding.fix).await;
             }
@@ -165,6 +206,77 @@ async fn the_doctor_names_the_process_of_an_old_transaction() {
     };
     let pid: i32 = own.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     assert_eq!(finding.fix, format!("SELECT pg_terminate_backend({pid});"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_finds_nodes_that_differ() {
+    let patient = Patient::new().await;
+    let node = SessionManager::connect(&patient.url, Config::default()).await.expect("the node starts");
+    let mut config = Config::default();
+    config.idle_timeout = Duration::from_secs(3_600);
+    let other = SessionManager::connect(&patient.url, config).await.expect("the node starts");
+    patient.run("UPDATE session_nodes SET version = '0.0.1' WHERE settings LIKE '%\"3600000\"%';").await;
+    // A busy machine may answer too late.
+    let findings = patient.diagnose_until(|findings| findings.len() == 2).await;
+    let checks: Vec<&str> = findings.iter().map(|finding| finding.check).collect();
+    assert_eq!(checks, ["node-settings", "node-versions"], "{findings:?}");
+    assert!(findings[0].message.contains(": idle_timeout_ms"), "{findings:?}");
+    assert!(other.shutdown(Duration::from_secs(5)).await.is_complete());
+    assert_eq!(patient.diagnose().await, [], "one node is left");
+    drop(node);
+}
+
+#[tokio::test]
+async fn the_doctor_finds_listeners_of_another_database() {
+    let patient = Patient::new().await;
+    patient.run("CREATE DATABASE elsewhere;").await;
+    let elsewhere = format!("{}/elsewhere", patient.url.rsplit_once('/').expect("a URL").0);
+    let mut config = Config::default();
+    config.query_timeout = Duration::from_secs(2);
+    let builder = SessionManager::builder(config).url(&patient.url).expect("the URL is valid");
+    let builder = builder.listen_on_url(&elsewhere).expect("the URL is valid");
+    let findings = builder.diagnose().await.expect("the server answers");
+    let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
+    assert_eq!(finding.check, "start");
+    assert!(finding.message.contains("different databases"), "{finding:?}");
+}
+
+/// ```text
+/// one client      NOTIFY ── COMMIT ── waits for a standby ─────────────────
+/// four clients         NOTIFY ── COMMIT waits for the lock of the first ─────
+/// doctor                                       looks
+/// ```
+#[tokio::test]
+async fn the_doctor_finds_commits_that_wait_to_notify() {
+    let sandbox = Sandbox::builder()
+        .durable(true)
+        .setting("synchronous_standby_names", "lost")
+        .setting("synchronous_commit", "local")
+        .start()
+        .expect("PostgreSQL starts");
+    let world = World { schema: "public".to_owned(), ..World::on(&sandbox) };
+    let mut config = Config::default();
+    config.migrations = Migrations::Apply;
+    let owner = SessionManager::connect(&sandbox.url(), config.clone()).await.expect("the tables are made");
+    assert!(owner.shutdown(Duration::from_secs(5)).await.is_complete());
+    let mut notifiers = Vec::new();
+    for n in 0..5 {
+        let client = world.operator().await;
+        let script =
+            format!("SET synchronous_commit = on; BEGIN; CREATE TABLE x{n} (); NOTIFY other; COMMIT");
+        notifiers.push(tokio::spawn(async move { client.batch_execute(&script).await }));
+    }
+    config.query_timeout = Duration::from_secs(1);
+    let began = Instant::now();
+    loop {
+        let builder = SessionManager::builder(config.clone()).url(&world.url).expect("the URL is valid");
+        let findings = builder.diagnose().await.expect("findings");
+        if findings.iter().any(|finding| finding.check == "notify-lock") {
+            break;
+        }
+        assert!(began.elapsed() < WAIT_MAX, "{findings:?}");
+    }
+    notifiers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod captured_logs;
 mod clocks;
 mod fixtures;
 mod observer;
+mod operators;
 mod support;
 mod tables;
 

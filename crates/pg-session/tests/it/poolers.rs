@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::{PoolMode, Pooler, Proxy, Sandbox};
 use pg_session::testing::Guard;
-use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, StatementMode};
+use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, Severity, StatementMode};
 use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
@@ -496,4 +496,17 @@ async fn redirected_pooler_ends_trust() {
     eventually("trust ends", async || !redirected.trusts()).await;
     redirected.lead_to_original().await;
     in_time("trust returns", redirected.node.wait_until_trusted()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_names_a_pooler_before_the_listener() {
+    let world = World::new();
+    let node = world.node().await;
+    let pooler = pooler(&world, PoolMode::Transaction);
+    let builder = || SessionManager::builder(world.config()).url(&pooler.url()).unwrap();
+    let findings = builder().diagnose().await.unwrap();
+    assert_eq!((findings[0].check, findings[0].severity), ("pooler", Severity::Fault), "{findings:?}");
+    let findings = builder().listen_on_url(&world.url).unwrap().diagnose().await.unwrap();
+    assert!(findings.iter().all(|finding| finding.severity != Severity::Fault), "{findings:?}");
+    drop(node);
 }

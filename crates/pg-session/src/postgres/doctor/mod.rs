@@ -1,8 +1,12 @@
 //! Checks of a server and its session tables, for `pg-session doctor`.
 //!
-//! Each check is a query that only reads. It returns a row for each finding: what was found, and the statement that fixes
+//! Each check is a query that changes no table. It returns a row for each finding: what was found, and the statement that fixes
 //! it. A check that the role may not run is a finding itself.
 
+mod flush;
+mod nodes;
+mod pages;
+mod repair;
 mod server;
 mod shape;
 mod tables;
@@ -10,7 +14,7 @@ mod tables;
 use std::time::{Duration, SystemTime};
 
 use super::failure::Failure;
-use super::{Database, unexpected};
+use super::{Database, names, unexpected};
 use crate::clock::wall_now;
 use crate::config::Config;
 use crate::error::Error;
@@ -30,6 +34,8 @@ pub struct Finding {
     pub message: String,
     /// The statement, or the setting, that fixes it.
     pub fix: String,
+    /// The page of the documentation about it, from the root of the repository.
+    pub page: &'static str,
 }
 
 impl Finding {
@@ -39,13 +45,22 @@ impl Finding {
             "Do what the message says. If the server is a primary, look at default_transaction_read_only \
                    of the role and the database."
                 .to_owned();
-        Self { check: "connection", severity: Severity::Fault, message: error.to_string(), fix }
+        Check::fault("connection", String::new()).finding(error.to_string(), fix)
     }
 
     /// A node cannot start, although no check says why.
     pub(crate) fn at_start(message: String) -> Self {
         let fix = "Change the setting that the message names.".to_owned();
-        Self { check: "start", severity: Severity::Fault, message, fix }
+        Check::fault("start", String::new()).finding(message, fix)
+    }
+
+    /// The listener has the address of the pool, which leads through a pooler.
+    pub(crate) fn pooler() -> Self {
+        let message =
+            "the address leads through a connection pooler, which loses the listener's notifications"
+                .to_owned();
+        let fix = "Give the listener PostgreSQL's own address: --listen-url, or `listen_on_url`.".to_owned();
+        Check::fault("pooler", String::new()).finding(message, fix)
     }
 }
 
@@ -77,7 +92,7 @@ impl Check {
     }
 
     fn finding(&self, message: String, fix: String) -> Finding {
-        Finding { check: self.name, severity: self.severity, message, fix }
+        Finding { check: self.name, severity: self.severity, message, fix, page: pages::page(self.name) }
     }
 }
 
@@ -93,6 +108,7 @@ impl Database {
         for check in server::checks(config) {
             findings.extend(self.run_check(&check).await?);
         }
+        findings.extend(self.check_flush().await?);
         let schema_right = self.run_check(&tables::schema_right(&self.names)).await?;
         if !schema_right.is_empty() {
             findings.extend(schema_right);
@@ -106,6 +122,10 @@ impl Database {
         for check in tables::checks(&self.names) {
             findings.extend(self.run_check(&check).await?);
         }
+        findings.extend(self.check_settings().await?);
+        if findings.iter().all(|finding| finding.severity != Severity::Fault) {
+            findings.extend(self.check_nodes().await?);
+        }
         findings.extend(self.check_shape().await?);
         findings.extend(self.check_clock());
         Ok(findings)
@@ -114,13 +134,33 @@ impl Database {
     async fn run_check(&self, check: &Check) -> Result<Vec<Finding>, Error> {
         let rows = match self.rows_of(&check.sql).await {
             Ok(rows) => rows,
-            Err(failure) if failure.is_lost() => return Err(failure.into_read_error()),
-            Err(failure) => {
-                let message = format!("the check {} did not run: {}", check.name, failure.error);
-                return Ok(vec![check.finding(message, "Look at the cause.".to_owned())]);
-            }
+            Err(failure) => return self.refused(check, failure),
         };
         rows.into_iter().map(|(message, fix)| Ok(check.finding(message, fix))).collect()
+    }
+
+    /// A check that the server refuses is a finding.
+    fn refused(&self, check: &Check, failure: Failure) -> Result<Vec<Finding>, Error> {
+        if failure.is_lost() {
+            return Err(failure.into_read_error());
+        }
+        let message = format!("the check {} did not run: {}", check.name, failure.error);
+        Ok(vec![check.finding(message, "Look at the cause.".to_owned())])
+    }
+
+    /// Without them no function of the SQL contract works.
+    async fn check_settings(&self) -> Result<Vec<Finding>, Error> {
+        let table = self.names.settings();
+        let check = Check::warning(
+            "settings",
+            format!(
+                "SELECT 'the settings for the SQL functions are missing', {}
+             WHERE pg_catalog.to_regclass({}) IS NOT NULL AND NOT EXISTS (SELECT FROM {table})",
+                names::literal(&self.settings_statement()),
+                names::literal(&table)
+            ),
+        );
+        self.run_check(&check).await
     }
 
     async fn rows_of(&self, sql: &str) -> Result<Vec<(String, String)>, Failure> {
@@ -137,11 +177,48 @@ impl Database {
         let (there, here) = (SystemTime::from(self.policy.clock.database_now()), wall_now());
         let difference =
             there.duration_since(here).or_else(|_| here.duration_since(there)).unwrap_or_default();
-        (difference > CLOCK_DIFFERENCE_MAX).then(|| Finding {
-            check: "clock",
-            severity: Severity::Warning,
-            message: format!("the clocks of the database and of this machine differ by {difference:.0?}"),
-            fix: "Synchronise both clocks. Sessions use the database's.".to_owned(),
+        (difference > CLOCK_DIFFERENCE_MAX).then(|| {
+            let message =
+                format!("the clocks of the database and of this machine differ by {difference:.0?}");
+            let fix = "Synchronise both clocks. Sessions use the database's.".to_owned();
+            Check::warning("clock", String::new()).finding(message, fix)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_about_the_doctor_lists_each_check() {
+        let page = include_str!("../../../../../docs/doctor.md");
+        let anchors: Vec<String> = [
+            ("operations.md", include_str!("../../../../../docs/operations.md")),
+            ("runbooks.md", include_str!("../../../../../docs/runbooks.md")),
+        ]
+        .into_iter()
+        .flat_map(|(name, text)| {
+            let headings = text.lines().filter_map(|line| line.strip_prefix("## "));
+            headings.map(move |heading| format!("docs/{name}#{}", heading.to_lowercase().replace(' ', "-")))
+        })
+        .collect();
+        for name in pages::names() {
+            assert!(page.contains(&format!("| `{name}` |")), "docs/doctor.md lacks {name}");
+            assert!(
+                anchors.iter().any(|anchor| anchor == pages::page(name)),
+                "there is no {}",
+                pages::page(name)
+            );
+            assert!(
+                page.contains(&format!("]({})", pages::page(name).trim_start_matches("docs/"))),
+                "{name}"
+            );
+        }
+        let config = Config::default();
+        let names = names::Names::new(&config).unwrap_or_else(|error| panic!("{error}"));
+        for check in server::checks(&config).iter().chain(&tables::checks(&names)) {
+            assert!(pages::names().any(|name| name == check.name), "{} has no page", check.name);
+        }
     }
 }

@@ -9,6 +9,11 @@ const VERSION_MIN: u32 = 130_000;
 /// The oldest transaction without a finding, as a multiple of `query_timeout`: ten minutes by default.
 const TRANSACTION_AGE_FACTOR: u32 = 120;
 
+/// Commits that wait for the lock of commits that notify, without a finding: fewer are a moment's chance.
+const NOTIFIERS_MIN: u32 = 4;
+/// Autovacuum freezes a table long before, unless something keeps it from that.
+const XID_AGE_MAX: u32 = 1_000_000_000;
+
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let timeout = config.query_timeout.as_millis();
     let age_max = interval(config.query_timeout.saturating_mul(TRANSACTION_AGE_FACTOR));
@@ -93,6 +98,21 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
                           - pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int8 AS allowed
                    FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'client backend') u
              WHERE u.used * 10 >= u.allowed * 9".to_owned()),
+        Check::warning("notify-lock", format!(
+            "SELECT pg_catalog.format('%s commits that notify wait for another one, of any database', w.waiting),
+                    'Look for what notifies: SELECT query FROM pg_stat_activity WHERE wait_event_type = ''Lock'' AND wait_event = ''object'';'
+             FROM (SELECT pg_catalog.count(*) AS waiting FROM pg_catalog.pg_locks l
+                   WHERE l.locktype = 'object' AND l.database = 0 AND l.objid = 0 AND NOT l.granted
+                     AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass) w
+             WHERE w.waiting >= {NOTIFIERS_MIN}"
+        )),
+        Check::warning("wraparound", format!(
+            "SELECT pg_catalog.format('the database has used %s million transactions since its last freeze; at 2 100 million it stops',
+                        pg_catalog.age(d.datfrozenxid) / 1000000),
+                    'VACUUM (FREEZE);'
+             FROM pg_catalog.pg_database d
+             WHERE d.datname = pg_catalog.current_database() AND pg_catalog.age(d.datfrozenxid) > {XID_AGE_MAX}"
+        )),
         Check::warning("server-log",
             "SELECT pg_catalog.format('%s = %s writes session ids and values to the server''s log', s.name, s.setting),
                     pg_catalog.format('ALTER SYSTEM SET log_parameter_max_length = 0; SELECT pg_reload_conf();')

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::repair::{self, COMPARE};
 use super::{Check, Finding};
 use crate::error::Error;
 use crate::postgres::Database;
@@ -28,15 +29,27 @@ impl Database {
         let found: BTreeSet<String> =
             rows.into_iter().map(|(object, detail)| format!("{object}: {detail}")).collect();
         let expected: BTreeSet<String> = EXPECTED.lines().map(ToOwned::to_owned).collect();
-        let fix = "Compare the tables with the output of: pg-session migrate --print";
-        let missing = expected
-            .difference(&found)
-            .map(|line| format!("the migrations make, and the database lacks: {line}"));
-        let added = found
-            .difference(&expected)
-            .map(|line| format!("the database has, and the migrations do not make: {line}"));
-        let mut findings: Vec<Finding> =
-            missing.chain(added).map(|message| drift.finding(message, fix.to_owned())).collect();
+        let mut findings = Vec::new();
+        // What is there in another form has two lines. To drop it comes first, unless it can be replaced.
+        let object = |line: &str| line.split(": ").next().unwrap_or_default().to_owned();
+        let missing_objects: BTreeSet<String> =
+            expected.difference(&found).map(|line| object(line)).collect();
+        for line in found.difference(&expected) {
+            let changed = missing_objects.contains(&object(line));
+            if changed && line.starts_with("function") {
+                continue;
+            }
+            let fix =
+                if changed && line.starts_with("column") { None } else { repair::drop(&self.names, line) };
+            let message = format!("the database has, and the migrations do not make: {line}");
+            findings.push(drift.finding(message, fix.unwrap_or_else(|| COMPARE.to_owned())));
+        }
+        for line in expected.difference(&found) {
+            let fix = repair::make(&self.names, line).unwrap_or_else(|| COMPARE.to_owned());
+            findings.push(drift.finding(format!("the migrations make, and the database lacks: {line}"), fix));
+        }
+        let bodies = Check::fault("drift", repair::bodies_sql(&self.names));
+        findings.extend(self.run_check(&bodies).await?);
         let expired = Check::warning("clean-up", format!(
             "SELECT 'more than {EXPIRED_MAX} sessions expired more than a day ago and were not deleted',
                     'Set cleanup_interval on a node, or call cleanup().'
@@ -68,6 +81,7 @@ fn sql(names: &Names) -> String {
         |name: &str| format!("pg_catalog.substr({name}::pg_catalog.text, pg_catalog.length({prefix}) + 1)");
     let (table, index, constraint) =
         (without_prefix("c.relname"), without_prefix("i.relname"), without_prefix("o.conname"));
+    let called = without_prefix("f.proname");
     let (function, kind) = (without_prefix("p.proname"), without_prefix("y.typname"));
     format!(
         "WITH ours AS (
@@ -91,8 +105,9 @@ fn sql(names: &Names) -> String {
          SELECT 'constraint ' || {constraint}, {table}
          FROM ours c JOIN pg_catalog.pg_constraint o ON o.conrelid = c.oid WHERE o.contype <> 'n'
          UNION ALL
-         SELECT 'trigger ' || t.tgname::pg_catalog.text, {table}
-         FROM ours c JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid WHERE NOT t.tgisinternal
+         SELECT 'trigger ' || t.tgname::pg_catalog.text, {table} || ' ' || t.tgtype::pg_catalog.text || ' ' || {called}
+         FROM ours c JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid
+         WHERE NOT t.tgisinternal
          UNION ALL
          SELECT 'function ' || {function} || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')',
                 CASE WHEN p.prosecdef THEN 'security definer' ELSE 'security invoker' END

@@ -1,0 +1,12 @@
+//! The commands that look at an application's sessions and end them.
+//!
+//! They print handles, never session ids, and values of attributes only with `--values`.
+
+pub(crate) mod explain;
+pub(crate) mod export;
+pub(crate) mod list;
+pub(crate) mod nodes;
+pub(crate) mod revoke;
+mod row;
+mod select;
+pub(crate) mod show;

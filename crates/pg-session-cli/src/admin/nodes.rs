@@ -1,0 +1,102 @@
+//! `pg-session nodes`: which nodes run, and which of them answer.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use pg_session::NodeInfo;
+use serde::Serialize;
+
+use crate::connection::{Place, close};
+use crate::output::{Format, harmless, print_json, print_rows, remark, rfc3339};
+use crate::why::{Why, exit};
+
+/// Digits of a node's id that are shown on a terminal.
+const ID_DIGITS: usize = 8;
+
+/// List the application's nodes, and which of them answer. Exit code 1: one does not, or nodes differ.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Print one JSON object per node.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What `--json` prints; docs/cli.md describes the fields.
+#[derive(Serialize)]
+struct NodeRow {
+    id: String,
+    name: String,
+    version: String,
+    registered_at: String,
+    answers: bool,
+    answered_after_ms: Option<f64>,
+    differing_settings: Vec<String>,
+}
+
+/// Runs the command. An error is printed to stderr.
+pub(crate) async fn run(options: Options) -> ExitCode {
+    match nodes(&options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => exit("nodes", Err(why)),
+    }
+}
+
+/// Whether all nodes answer and agree.
+async fn nodes(options: &Options) -> Result<bool, Why> {
+    let sessions = options.place.connect().await?;
+    let found = sessions.nodes().await;
+    let now = sessions.database_time();
+    close(&sessions).await;
+    let nodes: Vec<NodeInfo> = found?.into_iter().filter(|node| !node.is_this).collect();
+    let format = Format::new(options.json);
+    if format == Format::Json {
+        nodes.iter().try_for_each(|node| print_json(&row(node)))?;
+    } else {
+        let rows = nodes.iter().map(|node| {
+            let answer = match node.answered_after {
+                Some(after) => format!("{:.1} ms", after.as_secs_f64() * 1e3),
+                None => "none".to_owned(),
+            };
+            let differing = match node.differing_settings.is_empty() {
+                true => "same".to_owned(),
+                false => harmless(&node.differing_settings.join(", ")),
+            };
+            vec![
+                if format == Format::Table { node.id[..ID_DIGITS].to_owned() } else { node.id.clone() },
+                harmless(&node.name),
+                harmless(&node.version),
+                format.time(node.registered_at, now),
+                answer,
+                differing,
+            ]
+        });
+        print_rows(
+            format,
+            &["NODE", "NAME", "VERSION", "REGISTERED", "ANSWER", "SETTINGS"],
+            &rows.collect::<Vec<_>>(),
+        )?;
+        if nodes.iter().any(|node| node.answered_after.is_none()) {
+            remark(
+                "A node without an answer has lost its listener, or has ended: docs/runbooks.md#listener-disconnected",
+            );
+        }
+    }
+    let differ =
+        nodes.iter().any(|node| !node.differing_settings.is_empty() || node.version != nodes[0].version);
+    Ok(!differ && nodes.iter().all(|node| node.answered_after.is_some()))
+}
+
+fn row(node: &NodeInfo) -> NodeRow {
+    NodeRow {
+        id: node.id.clone(),
+        name: node.name.clone(),
+        version: node.version.clone(),
+        registered_at: rfc3339(node.registered_at),
+        answers: node.answered_after.is_some(),
+        answered_after_ms: node.answered_after.map(|after| (after.as_secs_f64() * 1e4).round() / 10.0),
+        differing_settings: node.differing_settings.clone(),
+    }
+}

@@ -1,0 +1,228 @@
+//! `pg-session revoke`: ends sessions, after it has shown which.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use pg_session::{Everywhere, Session, SessionId, SessionManager, UserId};
+use serde::Serialize;
+
+use super::row::{HEAD, SessionRow, cells};
+use super::select::{Age, Scope, Selected, by_handle};
+use crate::connection::{Place, close};
+use crate::output::{Format, counted, print_fields, print_json, print_rows, remark};
+use crate::why::{Why, exit};
+
+/// Sessions that are shown before the question.
+const EXAMPLES_MAX: usize = 10;
+
+/// End sessions. Shows what it would end, and asks.
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["user", "group", "all", "handle"])))]
+pub(crate) struct Options {
+    #[command(flatten)]
+    scope: Scope,
+    /// The session with this handle, or with its first 8 digits or more.
+    #[arg(long, value_name = "HANDLE", conflicts_with_all = ["user", "group", "all", "except", "older_than"])]
+    handle: Option<String>,
+    /// Spare the session with this handle.
+    #[arg(long, value_name = "HANDLE")]
+    except: Option<String>,
+    #[command(flatten)]
+    age: Age,
+    /// Return when no node can serve the sessions any more. It takes the trust window, by default 6 s.
+    #[arg(long, conflicts_with = "dry_run")]
+    everywhere: bool,
+    /// Show what would end, and end nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask. Needed without a terminal.
+    #[arg(long)]
+    yes: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What is to end.
+enum Target {
+    One(Box<Session>),
+    /// The sessions of a user, of a group, or all.
+    Whole(Selected),
+    /// The user's sessions but this one.
+    Others(UserId, SessionId),
+    /// These, which were chosen by their age.
+    These(Vec<SessionId>),
+}
+
+/// What `--json` prints; docs/cli.md describes the fields.
+#[derive(Serialize)]
+struct Outcome {
+    dry_run: bool,
+    matching: u64,
+    ended: u64,
+    examples: Vec<SessionRow>,
+    receipt: Option<Receipt>,
+}
+
+/// No node can serve what was ended.
+#[derive(Clone, Copy, Serialize)]
+struct Receipt {
+    acknowledged: usize,
+    lapsed: usize,
+    took_ms: f64,
+}
+
+/// Sessions that match, some of them to be shown.
+struct Preview {
+    target: Target,
+    matching: u64,
+    examples: Vec<Session>,
+}
+
+/// Runs the command. An error is printed to stderr.
+pub(crate) async fn run(options: Options) -> ExitCode {
+    exit("revoke", revoke(&options).await)
+}
+
+async fn revoke(options: &Options) -> Result<(), Why> {
+    if !options.dry_run && !options.yes && !io::stdin().is_terminal() {
+        let text = "there is no terminal to ask on; add --yes, or --dry-run to see what would end";
+        return Err(Why::usage(text));
+    }
+    let sessions = options.place.connect().await?;
+    let outcome = carry_out(options, &sessions).await;
+    close(&sessions).await;
+    outcome
+}
+
+async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+    let Preview { target, matching, examples } = preview(options, sessions).await?;
+    let format = Format::new(options.json);
+    if format != Format::Json && !examples.is_empty() && (options.dry_run || !options.yes) {
+        let now = sessions.database_time();
+        let rows: Vec<_> = examples.iter().map(|session| cells(session, format, now)).collect();
+        print_rows(format, &HEAD, &rows)?;
+        let shown = rows.len() as u64;
+        if shown < matching {
+            remark(&format!("… and {} more", matching - shown));
+        }
+    }
+    let goes_on = !options.dry_run && matching > 0;
+    if goes_on && !options.yes && !confirm(matching)? {
+        return Err(Why::new("nothing was ended"));
+    }
+    let ended = if goes_on { end(sessions, target).await? } else { 0 };
+    let receipt = if options.everywhere { Some(wait_everywhere(sessions).await?) } else { None };
+    if format == Format::Json {
+        let examples = examples.iter().map(SessionRow::new).collect();
+        return Ok(print_json(&Outcome { dry_run: options.dry_run, matching, ended, examples, receipt })?);
+    }
+    let (name, count) = if options.dry_run { ("would end", matching) } else { ("ended", ended) };
+    let mut fields = vec![(name, counted(count, "session"))];
+    if let Some(Receipt { acknowledged, lapsed, took_ms }) = receipt {
+        fields.push(("gone everywhere after", format!("{took_ms:.0} ms")));
+        fields.push(("nodes that confirmed it", acknowledged.to_string()));
+        fields.push(("nodes whose trust ended", lapsed.to_string()));
+    }
+    Ok(print_fields(format, &fields)?)
+}
+
+/// A change of nothing: what was committed before it is gone when it returns. This program counts as no node.
+async fn wait_everywhere(sessions: &SessionManager) -> Result<Receipt, Why> {
+    if io::stderr().is_terminal() {
+        remark("waiting for all nodes …");
+    }
+    let Everywhere { acknowledged, lapsed, took, .. } = sessions.delete_many([]).everywhere().await?;
+    let took_ms = (took.as_secs_f64() * 1e4).round() / 10.0;
+    Ok(Receipt { acknowledged: acknowledged.saturating_sub(1), lapsed, took_ms })
+}
+
+async fn preview(options: &Options, sessions: &SessionManager) -> Result<Preview, Why> {
+    let Some(selected) = options.scope.selected() else {
+        let handle = options.handle.as_deref().unwrap_or_default();
+        let session = by_handle(sessions, handle).await?;
+        let examples = vec![session.clone()];
+        return Ok(Preview { target: Target::One(Box::new(session)), matching: 1, examples });
+    };
+    let spared = match &options.except {
+        Some(handle) => Some(spared(sessions, selected, handle).await?),
+        None => None,
+    };
+    let by_age = options.age.older_than.is_some();
+    // A user's others end in one statement. Other sessions are named one by one, as are those that are old.
+    let one_by_one = by_age || spared.is_some() && !matches!(selected, Selected::User(_));
+    let (mut examples, mut these) = (Vec::new(), Vec::new());
+    let visit = |session: Session| {
+        let id = session.id();
+        if Some(id) != spared {
+            if one_by_one {
+                these.push(id);
+            }
+            if examples.len() < EXAMPLES_MAX {
+                examples.push(session);
+            }
+        }
+        one_by_one || examples.len() < EXAMPLES_MAX
+    };
+    selected.each(sessions, &options.age, visit).await?;
+    if one_by_one {
+        return Ok(Preview { matching: these.len() as u64, target: Target::These(these), examples });
+    }
+    let count = selected.count(sessions).await?;
+    let (target, matching) = match (selected, spared) {
+        (Selected::User(user), Some(id)) => (Target::Others(user, id), count.saturating_sub(1)),
+        _ => (Target::Whole(selected), count),
+    };
+    Ok(Preview { target, matching, examples })
+}
+
+/// The session that stays. It must be one of those that are selected, or all would end.
+async fn spared(sessions: &SessionManager, selected: Selected, handle: &str) -> Result<SessionId, Why> {
+    let session = by_handle(sessions, handle).await?;
+    let is_selected = match selected {
+        Selected::User(user) => session.user_id() == Some(user),
+        Selected::Group(group) => session.group_id() == Some(group),
+        Selected::All => true,
+    };
+    if !is_selected {
+        return Err(Why::new(format!(
+            "--except {handle} is the session of another user or group; nothing was ended"
+        )));
+    }
+    if session.is_retired() {
+        let text =
+            format!("--except {handle} names a retired id; give the session's handle; nothing was ended");
+        return Err(Why::new(text));
+    }
+    Ok(session.id())
+}
+
+fn confirm(matching: u64) -> io::Result<bool> {
+    let mut err = io::stderr().lock();
+    write!(err, "End {}? Type yes: ", counted(matching, "session"))?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}
+
+/// How many were alive.
+async fn end(sessions: &SessionManager, target: Target) -> Result<u64, Why> {
+    Ok(match target {
+        Target::One(session) => sessions.delete(session.id()).await?.into(),
+        Target::Whole(Selected::User(user)) => sessions.user(user).delete().await?,
+        Target::Whole(Selected::Group(group)) => sessions.group(group).delete().await?,
+        Target::Whole(Selected::All) => sessions.delete_all_sessions().await?,
+        Target::Others(user, spared) => sessions.user(user).delete_except(spared).await?,
+        Target::These(ids) => {
+            let mut ended = 0;
+            for ids in ids.chunks(SessionManager::DELETE_MAX) {
+                ended += sessions.delete_many(ids.iter().copied()).await?;
+            }
+            ended
+        }
+    })
+}

@@ -1,0 +1,71 @@
+//! Where the application's sessions are: the options that all commands share, and the way there.
+
+use std::time::Duration;
+
+use clap::Args;
+use pg_session::{Builder, Config, SessionManager};
+
+use crate::why::Why;
+
+/// How long the connections may take to close.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// The server and the tables.
+#[derive(Args, Debug)]
+pub(crate) struct Place {
+    /// The server, as postgres://user:password@host:5432/database. Without it: DATABASE_URL and libpq's variables.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// The address of the listener, if it differs: PostgreSQL's own behind a pooler.
+    #[arg(long, value_name = "URL")]
+    listen_url: Option<String>,
+    /// The schema that holds the tables.
+    #[arg(long, default_value = "public")]
+    schema: String,
+    /// The prefix of each table's name.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
+}
+
+impl Place {
+    /// The settings that name the tables.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.schema.clone_from(&self.schema);
+        config.table_prefix.clone_from(&self.prefix);
+        config.pool_connections_max = 2;
+        config
+    }
+
+    /// Nothing is connected yet.
+    pub(crate) fn builder(&self) -> Result<Builder, Why> {
+        self.builder_with(|_| ())
+    }
+
+    /// Nothing is connected yet.
+    pub(crate) fn builder_with(&self, change: impl FnOnce(&mut Config)) -> Result<Builder, Why> {
+        let mut config = self.config();
+        change(&mut config);
+        let builder = SessionManager::builder(config);
+        let builder = match &self.database_url {
+            Some(url) => builder.url(url)?,
+            None => builder
+                .from_env()
+                .map_err(|error| Why::usage(format!("{}; or give --database-url", Why::from(error))))?,
+        };
+        Ok(match &self.listen_url {
+            Some(url) => builder.listen_on_url(url)?,
+            None => builder,
+        })
+    }
+
+    /// Connects with the settings that the application's nodes have published.
+    pub(crate) async fn connect(&self) -> Result<SessionManager, Why> {
+        Ok(Box::pin(self.builder()?.adopt_settings().connect()).await?)
+    }
+}
+
+/// Closes the connections. What was changed is committed before, so a slow close is no failure of the command.
+pub(crate) async fn close(sessions: &SessionManager) {
+    let _ = sessions.shutdown(CLOSE_WAIT).await;
+}

@@ -1,0 +1,94 @@
+//! The nodes of the registry: which of them answer.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::SessionManager;
+use crate::error::Error;
+use crate::notification::Token;
+use crate::postgres::failure::Failure;
+use crate::retry::EVERYWHERE;
+use crate::shared_settings::differences;
+
+/// How long a node is waited for. One that listens answers within milliseconds.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// A node of the registry; see [`SessionManager::nodes`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeInfo {
+    /// Random, new at each start: the first half of a UUID, in hexadecimal digits.
+    pub id: String,
+    /// `application_name` and address of its connection, as the server sees them. Behind a pooler, these are the pooler's.
+    pub name: String,
+    /// The version of the library.
+    pub version: String,
+    /// When it registered, by the database's clock: at its start, or after a restart of the server.
+    pub registered_at: SystemTime,
+    /// How long its answer took. `None`: it did not answer within 2 s. It then reads from the database, at the latest when the
+    /// trust window has passed since its last beat, or it has ended.
+    pub answered_after: Option<Duration>,
+    /// Whether it is this node.
+    pub is_this: bool,
+    /// The settings that all nodes must share, and this one has with another value than the first node of the list.
+    pub differing_settings: Vec<String>,
+}
+
+impl SessionManager {
+    /// Asks all nodes of the registry to answer, and lists them in the order of their registration. It takes milliseconds if all
+    /// answer, otherwise 2 s. A node that has ended without a goodbye is listed until another one removes its row, one trust
+    /// window later.
+    ///
+    /// # Errors
+    /// As [`UserSessions::list`](crate::UserSessions::list).
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn nodes(&self) -> Result<Vec<NodeInfo>, Error> {
+        let database = &self.0.core.database;
+        let mut answers = HashMap::new();
+        // An error means that the time is over: the others are silent.
+        if let Ok(outcome) = timeout(ANSWER_WAIT, self.gather_answers(&mut answers)).await {
+            outcome.map_err(Failure::into_read_error)?;
+        }
+        let rows = database.node_descriptions().await.map_err(Failure::into_read_error)?;
+        let own = self.0.prover.node();
+        let first = rows.iter().find(|row| row.node != own).or(rows.first()).map(|row| row.settings.clone());
+        let nodes = rows.into_iter().map(|row| {
+            let first = first.as_deref().unwrap_or(&row.settings);
+            let (high, _) = row.node.as_u64_pair();
+            NodeInfo {
+                id: format!("{high:016x}"),
+                differing_settings: differences(&[first, &row.settings]),
+                name: row.name,
+                version: row.version,
+                registered_at: row.registered_at.into(),
+                answered_after: answers.get(&row.node).copied(),
+                is_this: row.node == own,
+            }
+        });
+        Ok(nodes.collect())
+    }
+
+    /// Returns when all nodes have answered.
+    async fn gather_answers(&self, answers: &mut HashMap<Uuid, Duration>) -> Result<(), Failure> {
+        let (database, clock) = (&self.0.core.database, &self.0.core.policy.clock);
+        let (request, asked) = (Token::random(), clock.now());
+        database.request_acknowledgement(request).await?;
+        let mut pause = EVERYWHERE.first;
+        loop {
+            let rows = database.node_rows(request).await?;
+            for row in rows.iter().filter(|row| row.heard) {
+                answers.entry(row.node).or_insert_with(|| clock.now().since(asked));
+            }
+            if rows.iter().all(|row| row.heard) {
+                return Ok(());
+            }
+            sleep(pause).await;
+            pause = EVERYWHERE.after(pause);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The statements that make drifted objects what the migrations make them. They are the migrations' own.
+
+use crate::postgres::migrate::INITIAL;
+use crate::postgres::names::{Names, literal};
+
+/// What marks the body of a function in the migrations.
+const BODY: &str = "$pg_session$";
+/// For an object that no single statement restores.
+pub(super) const COMPARE: &str = "Compare the tables with the output of: pg-session migrate --print";
+
+/// The statement that makes an object, by its line in `shape.txt`: `trigger sessions_follow_delete: sessions`.
+pub(super) fn make(names: &Names, line: &str) -> Option<String> {
+    let (object, detail) = line.split_once(": ")?;
+    let (kind, name) = object.split_once(' ')?;
+    let table = |text: &str| text.split(['.', ' ']).next().unwrap_or_default().to_owned();
+    let text = match kind {
+        "function" => functions(name.split('(').next()?),
+        "trigger" => statement(&format!("CREATE TRIGGER {name}")),
+        "index" => statement(&format!("CREATE INDEX \"{{prefix}}{name}\"")),
+        "constraint" => {
+            let constraint = constraint(name)?;
+            Some(format!("ALTER TABLE \"{{schema}}\".\"{{prefix}}{}\" ADD {constraint};", table(detail)))
+        }
+        _ => None,
+    }?;
+    Some(names.fill(&text))
+}
+
+/// The statement that drops an object that the migrations do not make, by its line.
+pub(super) fn drop(names: &Names, line: &str) -> Option<String> {
+    let (object, detail) = line.split_once(": ")?;
+    let (kind, name) = object.split_once(' ')?;
+    let qualified = |name: &str| {
+        let name = format!("{}{name}", names.plain_prefix()).replace('"', "\"\"");
+        format!("{}.\"{name}\"", names.schema())
+    };
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let owner = |detail: &str| qualified(detail.split(' ').next().unwrap_or_default());
+    Some(match kind {
+        "column" => {
+            let (table, column) = name.split_once('.')?;
+            format!("ALTER TABLE {} DROP COLUMN {};", qualified(table), quoted(column))
+        }
+        "index" => format!("DROP INDEX {};", qualified(name)),
+        "constraint" => {
+            let name = quoted(&format!("{}{name}", names.plain_prefix()));
+            format!("ALTER TABLE {} DROP CONSTRAINT {name};", owner(detail))
+        }
+        "trigger" => format!("DROP TRIGGER {} ON {};", quoted(name), owner(detail)),
+        "function" => {
+            let (name, arguments) = name.split_once('(')?;
+            format!("DROP ROUTINE {}({arguments};", qualified(name))
+        }
+        _ => return None,
+    })
+}
+
+/// Rows `(function, CREATE OR REPLACE statement)`: functions whose code is not that of the migrations.
+pub(super) fn bodies_sql(names: &Names) -> String {
+    let rows: Vec<String> = all_functions()
+        .map(|(name, text)| {
+            // The names may hold quotes, so the template is taken apart.
+            let body = text.split(BODY).nth(1).unwrap_or_else(|| quoted_body(text));
+            let name = format!("{}{name}", names.plain_prefix());
+            let create = names.fill(&replace(text));
+            format!("({}, {}, {})", literal(&name), literal(&names.fill(body)), literal(&create))
+        })
+        .collect();
+    format!(
+        "WITH expected AS (SELECT e.* FROM (VALUES {}) AS e (name, body, fix))
+         SELECT pg_catalog.format('the code of the function %s is not that of the migrations', p.oid::pg_catalog.regprocedure),
+                (SELECT pg_catalog.string_agg(e.fix, E'\\n') FROM expected e WHERE e.name = p.proname)
+         FROM pg_catalog.pg_proc p
+         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace AND n.nspname = {}
+         WHERE EXISTS (SELECT FROM expected e WHERE e.name = p.proname)
+           AND NOT EXISTS (SELECT FROM expected e WHERE e.name = p.proname AND e.body = p.prosrc)",
+        rows.join(",\n"),
+        literal(&names.plain_schema())
+    )
+}
+
+/// All functions of this name: they differ in their arguments.
+fn functions(name: &str) -> Option<String> {
+    let texts: Vec<String> =
+        all_functions().filter(|(known, _)| *known == name).map(|(_, text)| replace(text)).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
+}
+
+fn replace(create: &str) -> String {
+    create.replacen("CREATE ", "CREATE OR REPLACE ", 1)
+}
+
+/// Names without prefix, and the statements that make them.
+fn all_functions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ["CREATE FUNCTION \"{schema}\".\"{prefix}", "CREATE PROCEDURE \"{schema}\".\"{prefix}"]
+        .into_iter()
+        .flat_map(|begin| {
+            INITIAL.match_indices(begin).filter_map(move |(at, _)| {
+                let text = &INITIAL[at..];
+                let name = text[begin.len()..].split('"').next()?;
+                // A body without the mark is a single line.
+                let (simple, marked) = (text.find(";\n")?, text.find(BODY));
+                let end = match marked.filter(|&marked| marked < simple) {
+                    Some(marked) => {
+                        marked + BODY.len() + text[marked + BODY.len()..].find(BODY)? + BODY.len() + 1
+                    }
+                    None => simple + 1,
+                };
+                Some((name, &text[..end]))
+            })
+        })
+}
+
+/// Of `… AS 'SELECT 1';`.
+fn quoted_body(create: &str) -> &str {
+    create.split('\'').nth(1).unwrap_or_default()
+}
+
+/// The statement of the migrations that begins with these words.
+fn statement(begin: &str) -> Option<String> {
+    let mut texts = INITIAL.match_indices(begin).map(|(at, _)| &INITIAL[at..]);
+    let text = texts.find(|text| text[begin.len()..].starts_with(char::is_whitespace))?;
+    Some(text[..=text.find(";\n")?].to_owned())
+}
+
+/// `CONSTRAINT "name" …`, to the end of its parentheses.
+fn constraint(name: &str) -> Option<String> {
+    let text = &INITIAL[INITIAL.find(&format!("CONSTRAINT \"{{prefix}}{name}\""))?..];
+    let mut depth = 0_u32;
+    for (at, char) in text.char_indices() {
+        match char {
+            '(' => depth += 1,
+            ')' if depth <= 1 => return Some(text[..=at].to_owned()),
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn each_index_trigger_function_and_check_has_its_statement() {
+        let names = Names::new(&Config::default()).unwrap();
+        for line in include_str!("shape.txt").lines() {
+            let made = make(&names, line);
+            if line.starts_with("column") || line.contains("_pkey") || line.contains("_only_row_") {
+                continue;
+            }
+            let made = made.unwrap_or_else(|| panic!("no statement for: {line}"));
+            assert!(made.ends_with(';') && !made.contains("{prefix}"), "{made}");
+        }
+    }
+}
