@@ -1,5 +1,5 @@
-//! A hit: `SessionManager::get` of a session in memory, with all that decides whether it may be served. A node needs a
-//! server, so this starts a private PostgreSQL; nothing that is measured talks to it.
+//! A hit: `SessionManager::get` of a session in memory, with all that decides whether it may be served; and `Pin::check`, next to
+//! the clock that it reads. A node needs a server, so this starts a private PostgreSQL; nothing that is measured talks to it.
 
 #![allow(clippy::expect_used, reason = "a benchmark that cannot begin says why")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock; nothing here expires by it")]
@@ -46,6 +46,11 @@ fn hit(criterion: &mut Criterion) {
             })
         });
     });
+    // What a socket does before each message.
+    let pin = runtime.block_on(async { manager.pin(&found).await }).expect("the session is in memory");
+    assert_eq!(pin.check(), Ok(()));
+    group.bench_function("pin_check", |b| b.iter(|| black_box(&pin).check()));
+    group.bench_function("clock", |b| b.iter(|| black_box(Instant::now())));
     group.finish();
 }
 

@@ -380,12 +380,10 @@ $pg_session$;
 -- Ends these sessions, and those that rotations make of them meanwhile. Returns the number of live sessions. The trigger
 -- ends what belongs to them, and notifies.
 --
--- scope: what the notification of the cause names.
---
 -- Each query of a volatile function sees what was committed when that query began. So the next look at the rows sees the
 -- rotations that the locks waited for. The rows are locked in the order of their ids, as everywhere.
 CREATE FUNCTION "{schema}"."{prefix}session_end_rows"(
-    session_id uuid, of_user uuid, of_group uuid, except_id uuid, cause text, scope text
+    session_id uuid, of_user uuid, of_group uuid, except_id uuid, cause text
 ) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pg_session$
 DECLARE
@@ -420,7 +418,8 @@ BEGIN
                        EXCEPT SELECT l.id FROM pg_catalog.unnest(locked) AS l (id))
         THEN
             -- The trigger must notify, whatever the caller's transaction has set.
-            PERFORM pg_catalog.set_config('pg_session.direct_writes', '', true);
+            PERFORM pg_catalog.set_config('pg_session.direct_writes', '', true),
+                    pg_catalog.set_config('pg_session.cause', letter, true);
             WITH gone AS (
                 DELETE FROM "{schema}"."{prefix}sessions" s WHERE s.id = ANY (chosen)
                 RETURNING s.rotated_to IS NULL AND "{schema}"."{prefix}session_is_live"(
@@ -428,7 +427,7 @@ BEGIN
             )
             SELECT pg_catalog.count(*) FILTER (WHERE g.live) INTO live FROM gone g;
             PERFORM pg_catalog.set_config('pg_session.direct_writes', COALESCE(writer, ''), true),
-                    pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', letter, scope));
+                    pg_catalog.set_config('pg_session.cause', '', true);
             RETURN live;
         END IF;
         locked := ARRAY (
@@ -442,23 +441,23 @@ BEGIN
 END
 $pg_session$;
 
--- An argument that names what to end, as a notification writes it.
-CREATE FUNCTION "{schema}"."{prefix}session_scope"(kind text, name text, id uuid) RETURNS text
+-- An argument that names what to end.
+CREATE FUNCTION "{schema}"."{prefix}session_scope"(name text, id uuid) RETURNS uuid
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $pg_session$
 BEGIN
     IF id IS NULL THEN
         RAISE EXCEPTION '% must not be NULL', name
             USING ERRCODE = 'PS004', HINT = 'Pass a UUID. To end all sessions, use session_end_all.';
     END IF;
-    RETURN pg_catalog.concat(kind, pg_catalog.replace(id::pg_catalog.text, '-', ''));
+    RETURN id;
 END
 $pg_session$;
 
 CREATE FUNCTION "{schema}"."{prefix}session_end"(session_id uuid, cause text DEFAULT 'sql') RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT "{schema}"."{prefix}session_end_rows"(
-        $1, NULL::pg_catalog.uuid, NULL::pg_catalog.uuid, NULL::pg_catalog.uuid, $2,
-        "{schema}"."{prefix}session_scope"('s'::pg_catalog.text, 'session_id'::pg_catalog.text, $1)) > 0
+        "{schema}"."{prefix}session_scope"('session_id'::pg_catalog.text, $1), NULL::pg_catalog.uuid,
+        NULL::pg_catalog.uuid, NULL::pg_catalog.uuid, $2) > 0
 $pg_session$;
 
 CREATE FUNCTION "{schema}"."{prefix}session_end_user"(
@@ -466,15 +465,15 @@ CREATE FUNCTION "{schema}"."{prefix}session_end_user"(
 ) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT "{schema}"."{prefix}session_end_rows"(
-        NULL::pg_catalog.uuid, $1, NULL::pg_catalog.uuid, $2, $3,
-        "{schema}"."{prefix}session_scope"('u'::pg_catalog.text, 'user_id'::pg_catalog.text, $1))
+        NULL::pg_catalog.uuid, "{schema}"."{prefix}session_scope"('user_id'::pg_catalog.text, $1),
+        NULL::pg_catalog.uuid, $2, $3)
 $pg_session$;
 
 CREATE FUNCTION "{schema}"."{prefix}session_end_group"(group_id uuid, cause text DEFAULT 'sql') RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT "{schema}"."{prefix}session_end_rows"(
-        NULL::pg_catalog.uuid, NULL::pg_catalog.uuid, $1, NULL::pg_catalog.uuid, $2,
-        "{schema}"."{prefix}session_scope"('g'::pg_catalog.text, 'group_id'::pg_catalog.text, $1))
+        NULL::pg_catalog.uuid, NULL::pg_catalog.uuid,
+        "{schema}"."{prefix}session_scope"('group_id'::pg_catalog.text, $1), NULL::pg_catalog.uuid, $2)
 $pg_session$;
 
 -- It repeats the deletion until it finds nothing: a rotation that a deletion waits for makes a row that it does not see.
@@ -488,7 +487,8 @@ DECLARE
     ended record;
     live bigint := 0;
 BEGIN
-    PERFORM pg_catalog.set_config('pg_session.direct_writes', '', true);
+    PERFORM pg_catalog.set_config('pg_session.direct_writes', '', true),
+            pg_catalog.set_config('pg_session.cause', letter, true);
     FOR attempt IN 1..attempts_max LOOP
         PERFORM FROM "{schema}"."{prefix}sessions" s ORDER BY s.id FOR UPDATE;
         WITH gone AS (
@@ -500,7 +500,7 @@ BEGIN
         live := live + ended.live;
         IF ended.rows = 0 THEN
             PERFORM pg_catalog.set_config('pg_session.direct_writes', COALESCE(writer, ''), true),
-                    pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', letter, 'a'));
+                    pg_catalog.set_config('pg_session.cause', '', true);
             RETURN live;
         END IF;
     END LOOP;

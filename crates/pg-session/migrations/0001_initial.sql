@@ -127,13 +127,15 @@ CREATE UNLOGGED TABLE "{schema}"."{prefix}session_nodes" (
 --
 -- It notifies every node about the deleted ids, at most 64 times: many rows of few users by their users, and of too many
 -- users by one notification that evicts everything. The library's statements do so themselves, and say so:
--- pg_session.direct_writes is then 'library'.
+-- pg_session.direct_writes is then 'library'. Before each of them, another notification says why; the SQL functions set
+-- pg_session.cause to the letter of the cause.
 CREATE FUNCTION "{schema}"."{prefix}sessions_follow"() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pg_session$
 DECLARE
     -- Deleted ids of one notification; see `notification.rs`.
     ids_max constant bigint := 242;
     notifications_max constant bigint := 64;
+    cause text := COALESCE(NULLIF(pg_catalog.left(pg_catalog.current_setting('pg_session.cause', true), 1), ''), 's');
     parts bigint;
     users uuid[];
 BEGIN
@@ -141,7 +143,7 @@ BEGIN
         TRUNCATE "{schema}"."{prefix}session_attributes";
         -- Locks without a session stay, with their fences.
         DELETE FROM "{schema}"."{prefix}session_locks" l WHERE l.session_id IS NOT NULL;
-        PERFORM pg_catalog.pg_notify('{channel}', '1a');
+        PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', cause, 'a')), pg_catalog.pg_notify('{channel}', '1a');
         RETURN NULL;
     END IF;
     -- This deletes rows of sessions, too: the trigger runs again, for retired ids only.
@@ -163,15 +165,17 @@ BEGIN
         IF pg_catalog.cardinality(users) <= LEAST(parts, notifications_max)
             AND '00000000-0000-0000-0000-000000000000' <> ALL (users)
         THEN
-            PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1u', pg_catalog.replace(u.id::pg_catalog.text, '-', '')))
+            PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', cause, 'u', pg_catalog.replace(u.id::pg_catalog.text, '-', ''))),
+                    pg_catalog.pg_notify('{channel}', pg_catalog.concat('1u', pg_catalog.replace(u.id::pg_catalog.text, '-', '')))
             FROM pg_catalog.unnest(users) AS u (id);
         ELSIF parts <= notifications_max THEN
-            PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1d', pg_catalog.string_agg(
-                        pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ',')))
-            FROM (SELECT g.id, (pg_catalog.row_number() OVER () - 1) / ids_max AS part FROM gone g) p
-            GROUP BY p.part;
+            PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', cause, 's', l.ids)),
+                    pg_catalog.pg_notify('{channel}', pg_catalog.concat('1d', l.ids))
+            FROM (SELECT pg_catalog.string_agg(pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ',') AS ids
+                  FROM (SELECT g.id, (pg_catalog.row_number() OVER () - 1) / ids_max AS part FROM gone g) p
+                  GROUP BY p.part) l;
         ELSE
-            PERFORM pg_catalog.pg_notify('{channel}', '1a');
+            PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', cause, 'a')), pg_catalog.pg_notify('{channel}', '1a');
         END IF;
     END IF;
     -- A statement of the library limits how long it waits for each row. This was the last row. The commit of a
@@ -392,10 +396,10 @@ BEGIN
             SELECT d.id, e.user_id FROM deleted d JOIN to_evict e ON e.id = d.id
         ), notified AS MATERIALIZED (
             -- As `postgres/notify.rs` does it.
-            SELECT pg_catalog.pg_notify(channel, '1d' || pg_catalog.string_agg(
-                       pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ','))
-            FROM (SELECT e.id, (pg_catalog.row_number() OVER () - 1) / 242 AS part FROM evictions e) p
-            GROUP BY p.part
+            SELECT pg_catalog.pg_notify(channel, '1cps' || l.ids) AS cause, pg_catalog.pg_notify(channel, '1d' || l.ids) AS deletion
+            FROM (SELECT pg_catalog.string_agg(pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ',') AS ids
+                  FROM (SELECT e.id, (pg_catalog.row_number() OVER () - 1) / 242 AS part FROM evictions e) p
+                  GROUP BY p.part) l
         )
         SELECT u.id, true, (SELECT pg_catalog.array_agg(e.id) FROM evictions e WHERE e.user_id = u.id)
         FROM pg_catalog.unnest(at_limit) AS u (id)

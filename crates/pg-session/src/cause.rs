@@ -45,7 +45,7 @@ impl Cause {
         Self::Unknown,
     ];
 
-    /// As the SQL functions take it.
+    /// As the SQL functions take it. They refuse `cap`, `rotated`, `expired` and `idle`, which only the library knows.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@
 //! 1d<id>,<id>…                       these sessions are gone
 //! 1u<id>  1g<id>                     drop every session of this user, of this group
 //! 1a                                 drop every session
-//! 1c<letter>s<id>                    why SQL of another client has ended a session; likewise u<id>, g<id> and a
+//! 1c<letter>s<id>,<id>…              why what the next notification names has ended; likewise u<id>, g<id> and a
 //! 1l<digest>                         this lock was released
 //! 1t<server>.<token>,<token>…        a tick: the last beats of all nodes
 //! 1r<token>                          a request to acknowledge all earlier notifications
@@ -23,6 +23,8 @@
 //! Any role of the database may send payloads, so the parser is strict and bounded. A forged payload can only evict, wake
 //! waiters, who then ask the database, or make nodes write that they have handled it. It cannot prove or acknowledge anything
 //! else: tokens are random, and known to others only when their notification is in the queue. One that is not in the grammar is ignored.
+
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
@@ -52,7 +54,7 @@ pub(crate) enum Notification {
     Changed(Vec<(SessionId, Version)>),
     Deleted(Vec<SessionId>),
     Drop(Scope),
-    /// Why another client has ended a session, or those of a scope. Other notifications name what has ended.
+    /// Why sessions, or those of a scope, have ended. Another notification of the same commit names them, too.
     Cause(Cause, EndedBy),
     /// A lock was released.
     Released(LockTopic),
@@ -75,10 +77,10 @@ impl Token {
     }
 }
 
-/// What a client named to end it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum EndedBy {
-    Session(SessionId),
+    Sessions(Vec<SessionId>),
     Scope(Scope),
 }
 
@@ -118,6 +120,22 @@ pub(crate) fn changed_payloads(sessions: &[(SessionId, Version)]) -> Vec<String>
         payload
     };
     sessions.chunks(CHANGED_ENTRIES_MAX).map(payload).collect()
+}
+
+/// The payloads that say why these sessions end, as many as they need.
+pub(crate) fn cause_payloads(sessions: &[(SessionId, Cause)]) -> Vec<String> {
+    let mut by_cause: BTreeMap<char, Vec<SessionId>> = BTreeMap::new();
+    for (id, cause) in sessions {
+        by_cause.entry(cause.letter()).or_default().push(*id);
+    }
+    let payload = |letter: char, ids: &[SessionId]| {
+        let ids = ids.iter().map(|id| id.expose().simple().to_string()).collect::<Vec<_>>();
+        format!("1c{letter}s{}", ids.join(","))
+    };
+    by_cause
+        .iter()
+        .flat_map(|(&letter, ids)| ids.chunks(DELETED_ENTRIES_MAX).map(move |ids| payload(letter, ids)))
+        .collect()
 }
 
 pub(crate) fn drop_payload(scope: Scope) -> String {
@@ -201,7 +219,9 @@ fn cause(rest: &str) -> Result<Notification, Malformed> {
         return Err(Malformed);
     }
     let ended = match kind {
-        's' => EndedBy::Session(SessionId::from_uuid(uuid(chars.as_str())?)),
+        's' => EndedBy::Sessions(list(chars.as_str(), DELETED_ENTRIES_MAX, |id| {
+            Ok(SessionId::from_uuid(uuid(id)?))
+        })?),
         _ => EndedBy::Scope(scope(kind, chars.as_str())?),
     };
     Ok(Notification::Cause(Cause::from_letter(letter), ended))
@@ -249,7 +269,8 @@ mod tests {
             assert_eq!(Notification::parse(&drop_payload(scope)), Ok(Notification::Drop(scope)));
         }
         for (payload, cause, ended) in [
-            (format!("1cls{x}"), Cause::Logout, EndedBy::Session(a)),
+            (format!("1cls{x}"), Cause::Logout, EndedBy::Sessions(vec![a])),
+            (format!("1cps{x},{y}"), Cause::Cap, EndedBy::Sessions(vec![a, b])),
             (format!("1ccu{x}"), Cause::Credential, EndedBy::Scope(Scope::User(a.expose().into()))),
             (format!("1cag{x}"), Cause::Admin, EndedBy::Scope(Scope::Group(a.expose().into()))),
             ("1cza".to_owned(), Cause::Unknown, EndedBy::Scope(Scope::All)),
@@ -270,8 +291,9 @@ mod tests {
         let changed = vec![format!("{id}.{}", i64::MAX); CHANGED_ENTRIES_MAX].join(",");
         let deleted = vec![id; DELETED_ENTRIES_MAX].join(",");
         let tokens = vec![format!("{:x}", u64::MAX); TICK_TOKENS_MAX].join(",");
-        for payload in [format!("1s{changed}"), format!("1d{deleted}"), format!("1t{:x}.{tokens}", u64::MAX)]
-        {
+        let (changed, causes, deleted) =
+            (format!("1s{changed}"), format!("1cls{deleted}"), format!("1d{deleted}"));
+        for payload in [changed, causes, deleted, format!("1t{:x}.{tokens}", u64::MAX)] {
             assert!(payload.len() <= PAYLOAD_BYTES_MAX);
             assert!(Notification::parse(&payload).is_ok());
         }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::cause::Cause;
+use crate::clock::Tick;
 use crate::core::{Core, Tasks};
 use crate::failpoints::Point;
 use crate::id::{Scope, SessionId};
@@ -114,20 +115,23 @@ pub(crate) async fn look_up_scope(core: &Core, scope: Scope) {
 }
 
 async fn keep_deadlines(core: Arc<Core>, stop: CancellationToken) {
+    // The end of the proof at which the holders were woken.
+    let mut woken_at = Tick::ZERO;
     loop {
         let now = core.policy.clock.now();
         let due = core.pins.handle_due();
-        let proof_ends = core.pins.proof_ends();
+        let until = core.pins.proved_until();
+        if until <= now && until != woken_at {
+            woken_at = until;
+            core.pins.wake_all();
+        }
+        let proof_ends = Some(until).filter(|until| *until > now);
         let wait = due.into_iter().chain(proof_ends).min().map(|due| due.since(now));
         let wait = wait.unwrap_or(DEADLINE_WAIT_MAX).min(DEADLINE_WAIT_MAX);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = core.pins.nearer.notified() => {}
             () = stop.cancelled() => return,
-        }
-        // A proof that came meanwhile has moved its end.
-        if proof_ends.is_some() && core.pins.proof_ends().is_none() {
-            core.pins.wake_all();
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::cache::Dropping;
 use crate::core::{Core, Tasks};
 use crate::id::{Scope, SessionId};
 use crate::lock::waiters::Waiters;
-use crate::notification::Notification;
+use crate::notification::{EndedBy, Notification};
 use crate::pins::{Life, Named};
 use crate::version::Version;
 
@@ -154,7 +154,15 @@ impl InvalidationTask {
                 }
                 self.core.pins.doubt(Named::Scope(scope), None);
             }
-            Notification::Cause(cause, ended) => debug!(%cause, ?ended, "another client has ended sessions"),
+            Notification::Cause(cause, ended) => {
+                debug!(%cause, ?ended, "sessions have ended");
+                // With the cause comes the end, in the same commit.
+                let named = match &ended {
+                    EndedBy::Sessions(ids) => Named::Sessions(ids),
+                    EndedBy::Scope(scope) => Named::Scope(*scope),
+                };
+                self.core.pins.doubt(named, Some(cause));
+            }
             Notification::Released(wake) => self.waiters.wake(wake),
             Notification::Tick(server, tokens) => self.prover.ticked(server, &tokens),
             Notification::Request(request) => self.prover.request(request),

@@ -1,6 +1,7 @@
 //! Ending sessions, and dropping them from the nodes' memories.
 
 use super::{Revocation, SessionManager};
+use crate::cause::Cause;
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId};
 use crate::session::request::{BulkChange, DeleteSession};
@@ -19,32 +20,34 @@ impl SessionManager {
     /// Sessions that one call of [`delete_many`](SessionManager::delete_many) takes.
     pub const DELETE_MAX: usize = 100_000;
 
-    /// Ends a session. Returns whether it was alive.
+    /// Ends a session, by default with [`Cause::Logout`]. Returns whether it was alive.
     ///
     /// ```no_run
-    /// # async fn f(sessions: &pg_session::SessionManager, id: pg_session::SessionId) -> Result<(), pg_session::Error> {
+    /// # use pg_session::{Cause, SessionId, SessionManager};
+    /// # async fn f(sessions: &SessionManager, id: SessionId) -> Result<(), pg_session::Error> {
     /// sessions.delete(id).await?; // committed; the other nodes learn of it within milliseconds
     /// let done = sessions.delete(id).everywhere().await?; // no node can serve it any more
     /// println!("after {:?}", done.took);
+    /// sessions.delete(id).cause(Cause::Admin).await?; // sockets on all nodes close with this reason
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub fn delete(&self, id: SessionId) -> Revocation<'_, bool> {
-        Revocation::new(self, async move {
+        Revocation::new(self, Cause::Logout, move |cause| async move {
             self.0.check_open()?;
-            self.0.writer.deletes.submit(DeleteSession(id)).await
+            self.0.writer.deletes.submit(DeleteSession { id, cause }).await
         })
     }
 
-    /// Ends any number of sessions, all or none. Returns how many of them were alive.
+    /// Ends any number of sessions, all or none, by default with [`Cause::Logout`]. Returns how many of them were alive.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager); [`ErrorKind::InvalidArgument`] for more than [`DELETE_MAX`](SessionManager::DELETE_MAX) ids.
     pub fn delete_many(&self, ids: impl IntoIterator<Item = SessionId>) -> Revocation<'_, u64> {
         let mut ids: Vec<SessionId> = ids.into_iter().take(Self::DELETE_MAX + 1).collect();
-        Revocation::new(self, async move {
+        Revocation::new(self, Cause::Logout, move |cause| async move {
             if ids.len() > Self::DELETE_MAX {
                 return Err(Error::new(
                     ErrorKind::InvalidArgument,
@@ -56,17 +59,17 @@ impl SessionManager {
             }
             ids.sort_unstable();
             ids.dedup();
-            self.change_all(BulkChange::Delete(ids)).await
+            self.change_all(BulkChange::Delete(ids), cause).await
         })
     }
 
-    /// Ends all sessions of all users. Returns how many were alive. When it returns, all sessions that existed at its start
+    /// Ends all sessions of all users, by default with [`Cause::Admin`]. Returns how many were alive. When it returns, all sessions that existed at its start
     /// are gone. Those that another transaction has locked end last, one by one; a session that is created meanwhile stays.
     ///
     /// # Errors
     /// See [above](#impl-SessionManager). [`ErrorKind::Contention`] if some stay locked: the others are gone.
     pub fn delete_all_sessions(&self) -> Revocation<'_, u64> {
-        Revocation::new(self, self.change_all(BulkChange::DeleteAll(Scope::All)))
+        Revocation::new(self, Cause::Admin, |cause| self.change_all(BulkChange::DeleteAll(Scope::All), cause))
     }
 
     /// Drops every session from every node's memory; the database keeps them. The nodes then load what they need.
@@ -74,11 +77,13 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub fn evict_all(&self) -> Revocation<'_, ()> {
-        Revocation::new(self, async { self.change_all(BulkChange::Evict(Scope::All)).await.map(|_| ()) })
+        Revocation::new(self, Cause::Unknown, async |cause| {
+            self.change_all(BulkChange::Evict(Scope::All), cause).await.map(|_| ())
+        })
     }
 
-    pub(super) async fn change_all(&self, change: BulkChange) -> Result<u64, Error> {
+    pub(super) async fn change_all(&self, change: BulkChange, cause: Cause) -> Result<u64, Error> {
         self.0.check_open()?;
-        self.0.writer.change_all(change).await
+        self.0.writer.change_all(change, cause).await
     }
 }

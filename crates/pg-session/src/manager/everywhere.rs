@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{Node, SessionManager};
+use crate::cause::Cause;
 use crate::clock::Tick;
 use crate::error::Error;
 use crate::failpoints::Guard;
@@ -40,7 +41,15 @@ use crate::retry::EVERYWHERE;
 #[must_use = "it does nothing until it is awaited"]
 pub struct Revocation<'a, T> {
     manager: &'a SessionManager,
-    change: Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>,
+    cause: Cause,
+    change: Change<'a, T>,
+}
+
+type Changing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+enum Change<'a, T> {
+    New(Box<dyn FnOnce(Cause) -> Changing<'a, T> + Send + 'a>),
+    Submitted(Changing<'a, T>),
 }
 
 /// What [`Revocation::everywhere`] returns: no node can serve the old state any more.
@@ -55,12 +64,22 @@ pub struct Everywhere {
     pub took: Duration,
 }
 
-impl<'a, T> Revocation<'a, T> {
-    pub(super) fn new(
+impl<'a, T: 'a> Revocation<'a, T> {
+    pub(super) fn new<F>(
         manager: &'a SessionManager,
-        change: impl Future<Output = Result<T, Error>> + Send + 'a,
-    ) -> Self {
-        Self { manager, change: Box::pin(change) }
+        cause: Cause,
+        change: impl FnOnce(Cause) -> F + Send + 'a,
+    ) -> Self
+    where
+        F: Future<Output = Result<T, Error>> + Send + 'a,
+    {
+        Self { manager, cause, change: Change::New(Box::new(|cause| Box::pin(change(cause)))) }
+    }
+
+    /// Why the sessions end: what pins, sockets and events on all nodes report. It is ignored by a change that ends no session.
+    pub fn cause(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
     }
 
     /// Makes the change, and waits until no node can serve the old state from memory.
@@ -76,16 +95,26 @@ impl<'a, T> Revocation<'a, T> {
     /// # Cancel safety
     /// Dropping the future does not undo a change that was submitted.
     pub async fn everywhere(self) -> Result<Everywhere, Error> {
-        self.change.await?;
-        Ok(self.manager.0.wait_everywhere().await)
+        let manager = self.manager;
+        self.await?;
+        Ok(manager.0.wait_everywhere().await)
     }
 }
 
-impl<T> Future for Revocation<'_, T> {
+impl<'a, T: 'a> Future for Revocation<'a, T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.change.as_mut().poll(context)
+        let cause = self.cause;
+        loop {
+            match &mut self.change {
+                Change::Submitted(change) => return change.as_mut().poll(context),
+                Change::New(start) => {
+                    let start = std::mem::replace(start, Box::new(|_| Box::pin(std::future::pending())));
+                    self.change = Change::Submitted(start(cause));
+                }
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use super::{Revocation, SessionManager};
+use crate::cause::Cause;
 use crate::error::Error;
 use crate::id::{GroupId, Scope, SessionId, UserId};
 use crate::postgres::failure::Failure;
@@ -116,7 +117,7 @@ impl<'a> UserSessions<'a> {
         self.manager.page(found.await)
     }
 
-    /// Ends all sessions of the user: "log out everywhere". Returns how many were alive.
+    /// Ends all sessions of the user: "log out everywhere", by default with [`Cause::Everywhere`]. Returns how many were alive.
     ///
     /// # Errors
     /// See [above](UserSessions#errors).
@@ -148,9 +149,9 @@ impl<'a> UserSessions<'a> {
         let Self { manager, user } = self;
         let checked = manager.0.core.policy.limits.check_key(key);
         let key = key.to_owned();
-        Revocation::new(manager, async move {
+        Revocation::new(manager, Cause::Unknown, move |cause| async move {
             checked?;
-            manager.change_all(BulkChange::RemoveAttribute(user, key)).await
+            manager.change_all(BulkChange::RemoveAttribute(user, key), cause).await
         })
     }
 
@@ -163,11 +164,13 @@ impl<'a> UserSessions<'a> {
     pub fn evict(self) -> Revocation<'a, ()> {
         let Self { manager, user } = self;
         let evict = BulkChange::Evict(Scope::User(user));
-        Revocation::new(manager, async move { manager.change_all(evict).await.map(|_| ()) })
+        Revocation::new(manager, Cause::Unknown, move |cause| async move {
+            manager.change_all(evict, cause).await.map(|_| ())
+        })
     }
 
     fn change(self, change: BulkChange) -> Revocation<'a, u64> {
-        Revocation::new(self.manager, self.manager.change_all(change))
+        Revocation::new(self.manager, Cause::Everywhere, move |cause| self.manager.change_all(change, cause))
     }
 }
 
@@ -194,9 +197,8 @@ impl<'a> GroupSessions<'a> {
     /// # Errors
     /// See [`UserSessions`](UserSessions#errors).
     pub fn delete(self) -> Revocation<'a, u64> {
-        Revocation::new(
-            self.manager,
-            self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group))),
-        )
+        Revocation::new(self.manager, Cause::Admin, move |cause| {
+            self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group)), cause)
+        })
     }
 }

@@ -151,8 +151,13 @@ impl Pins {
 
     /// A proof has come: everything before it was handled, so each session without a doubt lived at its time.
     pub(crate) fn prove(&self, until: Tick) {
-        if !self.registry().closed {
-            self.proved_until.fetch_max(until.nanos(), Ordering::AcqRel);
+        if self.registry().closed {
+            return;
+        }
+        let before = self.proved_until.fetch_max(until.nanos(), Ordering::AcqRel);
+        // The task that keeps the deadlines has none while nothing is proved.
+        if before <= self.policy.clock.now().nanos() {
+            self.nearer.notify_one();
         }
     }
 
@@ -163,7 +168,7 @@ impl Pins {
         self.wake_all();
     }
 
-    fn proved_until(&self) -> Tick {
+    pub(crate) fn proved_until(&self) -> Tick {
         // Acquire: a reader that sees a proof also sees every doubt that came before it.
         Tick::from_nanos(self.proved_until.load(Ordering::Acquire))
     }
@@ -337,12 +342,6 @@ impl Pins {
     /// Wakes every holder: no proof has come in time.
     pub(crate) fn wake_all(&self) {
         self.for_each_of(Scope::All, |some| self.wake(some));
-    }
-
-    /// When the last proof ends, if any session is pinned and it has not ended.
-    pub(crate) fn proof_ends(&self) -> Option<Tick> {
-        let until = self.proved_until();
-        (!self.registry().slots.is_empty() && self.policy.clock.now() < until).then_some(until)
     }
 
     fn take_ending(&self) -> Vec<SessionId> {

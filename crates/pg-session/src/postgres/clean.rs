@@ -60,7 +60,7 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (now, leader) = (dialect.now, leader(dialect));
     let alone = without_retired_ids(dialect);
-    let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone"));
+    let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone", "'x'"));
     let visible = dialect.visible();
     Sql {
         text: format!(
@@ -84,7 +84,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (live, leader) = (dialect.live("s"), leader(dialect));
     let alone = without_retired_ids(dialect);
-    let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone"));
+    let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone", "'i'"));
     let visible = dialect.visible();
     Sql {
         text: format!(

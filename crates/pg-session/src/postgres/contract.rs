@@ -39,7 +39,8 @@ pub struct EndSessions {
 }
 
 impl EndSessions {
-    /// Why they end. Default [`Cause::Sql`].
+    /// Why they end. Default [`Cause::Sql`]. The function refuses [`Cause::Cap`], [`Cause::Rotated`], [`Cause::Expired`] and
+    /// [`Cause::Idle`].
     pub fn cause(mut self, cause: Cause) -> Self {
         self.cause = cause;
         self
@@ -72,7 +73,8 @@ impl EndUserSessions {
         self
     }
 
-    /// Why they end. Default [`Cause::Sql`].
+    /// Why they end. Default [`Cause::Sql`]. The function refuses [`Cause::Cap`], [`Cause::Rotated`], [`Cause::Expired`] and
+    /// [`Cause::Idle`].
     pub fn cause(mut self, cause: Cause) -> Self {
         self.cause = cause;
         self

@@ -20,12 +20,13 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::failure::{Failure, Verdict};
-use super::notify::deleted;
-use super::parameters::{IDS, Parameters};
+use super::notify::deleted_because;
+use super::parameters::{IDS, Parameters, TEXTS};
 use super::{Database, Dialect, Sql, SqlForms, unexpected, waits_at_most_until_deleted};
+use crate::cause::Cause;
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
-use crate::notification::ServerId;
+use crate::notification::{ServerId, cause_payloads};
 use crate::retry::DELETE_TRIES_MAX;
 
 /// One row that is gone.
@@ -48,7 +49,8 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
         &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = {ids}"),
         &waits_at_most_until_deleted(&dialect.row_lock_wait()),
     );
-    let notified = deleted(dialect, "SELECT id FROM gone");
+    let payloads = parameters.unnest(&[TEXTS]);
+    let notified = deleted_because(dialect, "SELECT id FROM gone", &payloads);
     // Also evaluated if the table has no policy: see `read`.
     let (visible, server) = (dialect.visible(), dialect.server_id());
     Sql {
@@ -91,11 +93,15 @@ fn to_evict(dialect: &Dialect<'_>, chosen: &str, wait: &str) -> String {
 
 impl Database {
     /// Deletes the given sessions, all or none, each with what rotations left of it. Returns the server that has done so.
-    pub(crate) async fn delete(&self, ids: &[SessionId]) -> Result<(Vec<Gone>, ServerId), Failure> {
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
+    pub(crate) async fn delete(
+        &self,
+        sessions: &[(SessionId, Cause)],
+    ) -> Result<(Vec<Gone>, ServerId), Failure> {
+        let ids: Vec<Uuid> = sessions.iter().map(|(id, _)| id.expose()).collect();
+        let causes = cause_payloads(sessions);
         // One batch at most, so the deadline is that of any other write: a logout whose answer is lost delays the logouts
         // that come after it.
-        let rows = self.query_unmoved(&self.texts.delete, &[&ids]).await?;
+        let rows = self.query_unmoved(&self.texts.delete, &[&ids, &causes]).await?;
         let gone = rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>();
         let row = rows.first().ok_or_else(|| unexpected("no row for a deletion"))?;
         let server = row.try_get("server").map(ServerId).map_err(unexpected)?;

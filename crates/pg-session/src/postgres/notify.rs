@@ -20,11 +20,31 @@ pub(super) fn changed(dialect: &Dialect<'_>, source: &str) -> String {
     )
 }
 
-/// The same for the deleted rows `(id)` of `source`.
-pub(super) fn deleted(dialect: &Dialect<'_>, source: &str) -> String {
-    let channel = dialect.channel();
+/// The same for the deleted rows `(id)` of `source`. `cause` is an expression of the letter that says why. The cause comes
+/// first: a node that knows of the deletion knows why.
+pub(super) fn deleted(dialect: &Dialect<'_>, source: &str, cause: &str) -> String {
+    let (channel, lists) = (dialect.channel(), id_lists(source));
     format!(
-        "SELECT pg_catalog.pg_notify('{channel}', '1d' || pg_catalog.string_agg(pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ','))
+        "SELECT pg_catalog.pg_notify('{channel}', '1c' || {cause} || 's' || l.ids) AS cause,
+                pg_catalog.pg_notify('{channel}', '1d' || l.ids) AS deletion
+         FROM ({lists}) l"
+    )
+}
+
+/// The same, with the payloads of the causes as a parameter `payloads`.
+pub(super) fn deleted_because(dialect: &Dialect<'_>, source: &str, payloads: &str) -> String {
+    let (channel, lists) = (dialect.channel(), id_lists(source));
+    format!(
+        "SELECT pg_catalog.pg_notify('{channel}', c.payload) FROM {payloads} AS c (payload) WHERE EXISTS ({source})
+         UNION ALL
+         SELECT pg_catalog.pg_notify('{channel}', '1d' || l.ids) FROM ({lists}) l"
+    )
+}
+
+/// A query of lists `(ids)`, each for one notification.
+fn id_lists(source: &str) -> String {
+    format!(
+        "SELECT pg_catalog.string_agg(pg_catalog.replace(p.id::pg_catalog.text, '-', ''), ',') AS ids
          FROM (SELECT q.id, (pg_catalog.row_number() OVER () - 1) / {DELETED_ENTRIES_MAX} AS part FROM ({source}) q) p
          GROUP BY p.part"
     )

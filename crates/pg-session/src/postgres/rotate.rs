@@ -83,7 +83,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let room = make_room(dialect, &arrivals);
     let admitted = is_admitted("f.user_id");
     let notified_retired = changed(dialect, "SELECT id, version FROM retired");
-    let notified_deleted = deleted(dialect, "SELECT id FROM deleted");
+    let notified_deleted = deleted(dialect, "SELECT id FROM deleted", "'r'");
     let mut parameters = Parameters::default();
     let turns = parameters.unnest(&[
         IDS, NUMBERS, TIMES, IDS, IDS, FLAGS, NUMBERS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS,

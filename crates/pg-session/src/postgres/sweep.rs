@@ -22,9 +22,10 @@ use super::row_locks::{locked_attributes, locked_locks};
 use super::{
     Database, Dialect, Dialects, Sql, SqlForms, same_length, unexpected, waits_at_most_until_deleted,
 };
+use crate::cause::Cause;
 use crate::clock::DbTime;
 use crate::id::{Scope, SessionId, UserId};
-use crate::notification::{ServerId, drop_payload};
+use crate::notification::ServerId;
 
 /// Sessions that remain, as one statement reports them. Of more, the next one reports others.
 const REMAINING_MAX: usize = 64;
@@ -47,6 +48,8 @@ pub(crate) struct Sweep {
     pub(crate) careful: bool,
     /// The one session to delete and to wait for. The others are deleted without a wait.
     pub(crate) only: Option<SessionId>,
+    /// Why they end.
+    pub(crate) cause: Cause,
 }
 
 /// What became of them.
@@ -113,8 +116,8 @@ struct Owner<'a> {
     /// Whether the notification of the owner does not cover the session `s`.
     stranger: &'a str,
     /// Sent by the first statement. Every node drops the owner's sessions from memory, by one notification: "log out
-    /// everywhere" cannot outgrow a payload.
-    payload: &'a str,
+    /// everywhere" cannot outgrow a payload. What follows the format's version in it.
+    scope: &'a str,
 }
 
 /// The names of the parameters that follow those of the owner.
@@ -122,18 +125,19 @@ struct Names {
     wait: String,
     since: String,
     careful: String,
+    cause: String,
     only: String,
 }
 
 impl Owner<'_> {
     fn names(&self) -> Names {
         let name = |at: usize| format!("${}", self.own.len() + at);
-        Names { wait: name(1), since: name(2), careful: name(3), only: name(4) }
+        Names { wait: name(1), since: name(2), careful: name(3), cause: name(4), only: name(5) }
     }
 
     fn types(&self, rows: Rows) -> Vec<Type> {
         let mut types = self.own.to_vec();
-        types.extend([Type::TEXT, Type::TIMESTAMPTZ, Type::BOOL]);
+        types.extend([Type::TEXT, Type::TIMESTAMPTZ, Type::BOOL, Type::TEXT]);
         if rows == Rows::One {
             types.push(Type::UUID);
         }
@@ -148,7 +152,7 @@ fn owner_sql(dialect: &Dialect<'_>, rows: Rows, column: &str, kind: char) -> Sql
         own: &[Type::UUID],
         chosen: &format!("SELECT s.id FROM {sessions} s WHERE s.{column} = $1"),
         stranger: &format!("s.{column} IS DISTINCT FROM $1"),
-        payload: &owner_payload(kind),
+        scope: &owner_scope(kind),
     };
     some_sql(dialect, rows, &owner)
 }
@@ -168,19 +172,18 @@ fn others_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
         own: &[Type::UUID, Type::UUID],
         chosen: &chosen,
         stranger: "s.user_id IS DISTINCT FROM $1",
-        payload: &owner_payload('u'),
+        scope: &owner_scope('u'),
     };
     some_sql(dialect, rows, &owner)
 }
 
-fn owner_payload(kind: char) -> String {
-    format!("'1{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', '')")
+fn owner_scope(kind: char) -> String {
+    format!("'{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', '')")
 }
 
 /// The first statement that deletes all sessions.
 fn all_sql(dialect: &Dialect<'_>) -> Sql {
-    let payload = format!("'{}'", drop_payload(Scope::All));
-    let owner = Owner { own: &[], chosen: "", stranger: "false", payload: &payload };
+    let owner = Owner { own: &[], chosen: "", stranger: "false", scope: "'a'" };
     let text = format!("WITH {}", sweep(dialect, Rows::Free, "true", &owner));
     Sql { text, types: owner.types(Rows::Free) }
 }
@@ -194,7 +197,7 @@ fn all_that_remain_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
          UNION
          SELECT s.rotated_to FROM {sessions} s WHERE s.rotated_to IS NOT NULL AND s.created_at <= $2"
     );
-    let owner = Owner { own: &[], chosen: &chosen, stranger: "true", payload: "''" };
+    let owner = Owner { own: &[], chosen: &chosen, stranger: "true", scope: "''" };
     some_sql(dialect, rows, &owner)
 }
 
@@ -224,17 +227,18 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
     let sessions = dialect.names.sessions();
     let (live, visible, now) = (dialect.live("s"), dialect.visible(), dialect.now);
     let server = dialect.server_id();
-    let Names { wait, since, careful, .. } = owner.names();
+    let Names { wait, since, careful, cause, .. } = owner.names();
+    let cause = format!("{cause}::pg_catalog.text");
     let wait = waits_at_most_until_deleted(&wait);
     let skip = match rows {
         Rows::Free => "SKIP LOCKED",
         Rows::One => "",
     };
-    let (channel, payload, stranger) = (dialect.channel(), owner.payload, owner.stranger);
+    let (channel, scope, stranger) = (dialect.channel(), owner.scope, owner.stranger);
     let careful = format!("{careful}::pg_catalog.bool");
     let of = format!("SELECT d.id FROM to_evict d WHERE {careful}");
     let (attributes, locks) = (locked_attributes(dialect, &of), locked_locks(dialect, &of));
-    let notified = deleted(dialect, "SELECT id FROM gone WHERE stranger");
+    let notified = deleted(dialect, "SELECT id FROM gone WHERE stranger", &cause);
     format!(
         "to_evict AS MATERIALIZED (
              SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} AND {visible} AND {wait}
@@ -256,7 +260,8 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
                                       WHERE COALESCE(d.rotated_to, d.id) NOT IN (SELECT r.session FROM remaining r)))
              RETURNING s.id, {since} IS NOT NULL OR {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
          ), notified_all AS MATERIALIZED (
-             SELECT pg_catalog.pg_notify('{channel}', {payload}) WHERE {since} IS NULL
+             SELECT pg_catalog.pg_notify('{channel}', p.payload)
+             FROM pg_catalog.unnest(ARRAY['1c' || {cause} || {scope}, '1' || {scope}]) AS p (payload) WHERE {since} IS NULL
          ), notified AS MATERIALIZED ({notified})
          SELECT pg_catalog.count(*) FILTER (WHERE g.live) AS live,
                 pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS other_users,
@@ -280,6 +285,7 @@ impl Database {
         params.push(Box::new(how.row_wait.as_millis().to_string()));
         params.push(Box::new(how.since.map(SystemTime::from)));
         params.push(Box::new(how.careful));
+        params.push(Box::new(how.cause.letter().to_string()));
         let sql = match (whose, how) {
             (Whose::Scope(Scope::All), Sweep { since: None, .. }) => all,
             (_, Sweep { only: Some(id), .. }) => {

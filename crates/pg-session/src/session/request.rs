@@ -9,6 +9,7 @@ use super::check::Check;
 use super::expiry::IdleLimit;
 use super::keep::Keep;
 use super::record::{Policy, Record, Revision, Row, SharedRecord};
+use crate::cause::Cause;
 use crate::clock::DbTime;
 use crate::id::{GroupId, Scope, SessionId, UserId};
 use crate::version::Version;
@@ -203,7 +204,10 @@ impl Rotation {
 
 /// A session to delete. The answer says whether it was alive.
 #[derive(Debug)]
-pub(crate) struct DeleteSession(pub(crate) SessionId);
+pub(crate) struct DeleteSession {
+    pub(crate) id: SessionId,
+    pub(crate) cause: Cause,
+}
 
 /// A change of any number of sessions.
 #[derive(Clone, Debug)]

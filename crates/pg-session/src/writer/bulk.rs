@@ -37,12 +37,7 @@ pub(crate) struct BulkRequest {
 }
 
 impl BulkRequest {
-    pub(crate) fn new(change: BulkChange) -> Self {
-        let cause = match &change {
-            BulkChange::DeleteAll(Scope::User(_)) | BulkChange::DeleteOthers(..) => Cause::Everywhere,
-            BulkChange::DeleteAll(_) => Cause::Admin,
-            _ => Cause::Logout,
-        };
+    pub(crate) fn new(change: BulkChange, cause: Cause) -> Self {
         Self { cause, change, tries: 0, changed: 0, since: None, careful: false }
     }
 
@@ -56,7 +51,8 @@ impl BulkRequest {
         let wait = self.row_wait(core);
         match &self.change {
             BulkChange::Delete(ids) => {
-                let (gone, server) = core.database.delete(ids).await?;
+                let sessions: Vec<_> = ids.iter().map(|&id| (id, self.cause)).collect();
+                let (gone, server) = core.database.delete(&sessions).await?;
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), core).await;
                 core.check_revocation(server)?;
                 gone.iter().for_each(|row| core.pins.end(row.id, Some(self.cause), None));
@@ -97,7 +93,7 @@ impl BulkRequest {
         only: Option<SessionId>,
         core: &Core,
     ) -> Result<Vec<SessionId>, Failure> {
-        let step = Sweep { row_wait, since: self.since, careful: self.careful, only };
+        let step = Sweep { row_wait, since: self.since, careful: self.careful, only, cause: self.cause };
         let swept = match core.database.sweep(whose, step).await {
             // A row that goes with a session is locked. Which one is not known, and nothing was deleted.
             Err(failure) if failure.verdict == Verdict::Blocked && only.is_none() && !self.careful => {

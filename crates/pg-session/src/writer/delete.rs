@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
-use crate::cause::Cause;
 use crate::core::Core;
 use crate::error::Error;
 use crate::id::SessionId;
@@ -21,23 +20,32 @@ impl Request for DeleteSession {
     type Error = Error;
 
     fn conflict_keys(&self, _: &Core) -> (SessionId, Option<SessionId>) {
-        (self.0, None)
+        (self.id, None)
     }
 
     async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Executed<Self>, Failure> {
-        let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.0).collect();
+        let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.id).collect();
+        let causes: Vec<_> =
+            batch.iter().map(|Pending { request, .. }| (request.id, request.cause)).collect();
         let ticket = core.cache.ticket();
         let asked = core.policy.clock.now();
-        let (gone, server) = core.database.delete(&ids).await?;
+        let (gone, server) = core.database.delete(&causes).await?;
         // Before the answers: a logout that was acknowledged is over on this node.
         ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| core.cache.remove(id));
         core.check_revocation(server)?;
-        gone.iter().for_each(|gone| core.pins.end(gone.id, Some(Cause::Logout), None));
-        core.pins.doubt(Named::Sessions(&ids), None);
         let ticket = core.checked(ticket, Some(server));
         let until = asked.plus(core.config.cache_ttl);
         gone.iter().for_each(|gone| core.cache.remember_end(ticket, gone.id, until));
         let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
+        for (id, cause) in causes {
+            match gone.get(&id) {
+                Some(gone) => {
+                    [gone.session, id].into_iter().for_each(|id| core.pins.end(id, Some(cause), None))
+                }
+                // It had ended before.
+                None => core.pins.doubt(Named::Sessions(&[id]), None),
+            }
+        }
         let was_live = |id| gone.get(id).and_then(|row| gone.get(&row.session)).is_some_and(|row| row.live);
         Ok((ids.iter().map(was_live).collect(), None))
     }
@@ -47,13 +55,13 @@ impl Request for DeleteSession {
     }
 
     async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
-        let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.0).collect();
+        let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.id).collect();
         Ok(core.database.locked_sessions(&ids, Parts::Deleted).await?.into_iter().collect())
     }
 
     /// Reading it again costs a query; serving it after a delete that did happen would cost the promise.
     fn failed(&self, _: &Error, core: &Core) {
-        core.cache.remove(self.0);
-        core.pins.doubt(Named::Sessions(&[self.0]), None);
+        core.cache.remove(self.id);
+        core.pins.doubt(Named::Sessions(&[self.id]), Some(self.cause));
     }
 }

@@ -128,11 +128,11 @@ async fn a_role_that_may_create_cannot_run_code_as_the_application() {
          CREATE FUNCTION {schema}.session_make_room(uuid[], int4[], uuid[], text, boolean, interval)
              RETURNS TABLE (user_id uuid, admitted boolean, evicted uuid[]) LANGUAGE plpgsql AS
              $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
-         CREATE FUNCTION {schema}.session_end_rows(uuid, text, text, uuid, text, text)
+         CREATE FUNCTION {schema}.session_end_rows(uuid, text, text, uuid, text)
              RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
          CREATE FUNCTION {schema}.session_write(uuid, text, text, text)
              RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
-         CREATE FUNCTION {schema}.session_scope(char, text, uuid)
+         CREATE FUNCTION {schema}.session_scope(char, uuid)
              RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'planted code ran'; END $$;
          RESET ROLE"
     );

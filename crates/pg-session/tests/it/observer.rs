@@ -37,8 +37,14 @@ impl Observer {
     }
 
     /// What was notified since the last call, by transactions that were committed before this one. Without the ticks
-    /// of the nodes.
+    /// of the nodes, and without the causes.
     pub async fn notified(&mut self) -> Vec<String> {
+        let mut payloads = self.notified_with_causes().await;
+        payloads.retain(|payload| !payload.starts_with("1c"));
+        payloads
+    }
+
+    pub async fn notified_with_causes(&mut self) -> Vec<String> {
         let mark = "SELECT pg_notify(pg_listening_channels(), 'the end')";
         self.client.batch_execute(mark).await.unwrap();
         let mut payloads = Vec::new();

@@ -47,7 +47,7 @@ async fn logout_ends_pins_of_the_session_on_every_node() {
     let other = pinned(&b, &read(&b, sessions[1].id()).await).await;
     assert!(a.delete(sessions[0].id()).await.unwrap());
     assert_eq!(here.check(), Err(Closed::Ended(Cause::Logout)), "at once on the node that deleted it");
-    ended(&there).await;
+    assert_eq!(ended(&there).await, Cause::Logout);
     assert_eq!(settled(&b, &other).await, ALIVE);
     // A handle from before: the pin says that the session has ended.
     let late = b.pin(&sessions[0]).await.unwrap();
@@ -109,17 +109,17 @@ async fn ends_of_users_groups_and_all_end_pins_of_theirs_only() {
     let here = all(sessions.map(async |session| pinned(&a, session).await)).await;
     let there = all(sessions.map(async |session| pinned(&b, session).await)).await;
     assert_eq!(a.user(1).delete_except(kept.id()).await.unwrap(), 1);
-    assert!(matches!(here[1].check(), Err(Closed::Ended(_))), "at once on this node: {:?}", here[1]);
-    ended(&there[1]).await;
+    assert_eq!(here[1].check(), Err(Closed::Ended(Cause::Everywhere)), "at once on this node");
+    assert_eq!(ended(&there[1]).await, Cause::Everywhere);
     assert_eq!((settled(&a, &here[0]).await, settled(&b, &there[0]).await), (ALIVE, ALIVE), "the kept one");
     assert_eq!(b.group(red).delete().await.unwrap(), 1);
-    assert!(matches!(there[2].check(), Err(Closed::Ended(_))), "{:?}", there[2]);
-    ended(&here[2]).await;
+    assert_eq!(there[2].check(), Err(Closed::Ended(Cause::Admin)));
+    assert_eq!(ended(&here[2]).await, Cause::Admin);
     assert_eq!(settled(&a, &here[3]).await, ALIVE, "another user");
     assert_eq!(a.delete_all_sessions().await.unwrap(), 2);
     for n in [0, 3] {
-        assert!(matches!(here[n].check(), Err(Closed::Ended(_))), "{:?}", here[n]);
-        ended(&there[n]).await;
+        assert_eq!(here[n].check(), Err(Closed::Ended(Cause::Admin)));
+        assert_eq!(ended(&there[n]).await, Cause::Admin);
     }
 }
 
@@ -157,7 +157,7 @@ async fn a_login_over_the_limit_ends_the_oldest_pin() {
     let (here, there) = (pinned(&a, &oldest).await, pinned(&b, &oldest).await);
     a.create(1).await.unwrap();
     assert_eq!(here.check(), Err(Closed::Ended(Cause::Cap)));
-    ended(&there).await;
+    assert_eq!(ended(&there).await, Cause::Cap);
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn delete_in_psql_ends_pins_and_a_forged_notification_none() {
         assert_eq!(settled(&b, &pins[0]).await, ALIVE, "{payload}");
     }
     operator.execute("DELETE FROM sessions WHERE id = $1", &[&sessions[1].id().expose()]).await.unwrap();
-    ended(&pins[1]).await;
+    assert_eq!(ended(&pins[1]).await, Cause::Sql);
     assert_eq!(settled(&b, &pins[0]).await, ALIVE);
 }
 
@@ -247,6 +247,40 @@ async fn shutdown_leaves_pins_unproved() {
     let pin = pinned(&a, &make(&a, 1).await.remove(0)).await;
     assert!(a.shutdown(Duration::from_secs(30)).await.is_complete());
     assert_eq!(in_time("it is closed", pin.closed()).await, Closed::Unproved);
+}
+
+/// The cause that the caller names reaches the holders on every node.
+#[tokio::test]
+async fn the_named_cause_reaches_every_node() {
+    let world = World::new();
+    let [a, b] = nodes(&world).await;
+    let operator = world.operator().await;
+    let red = GroupId::named("red");
+    for way in 0..7 {
+        let mut session = a.create(1).group(red).await.unwrap();
+        let old = session.id();
+        let (here, there) = (pinned(&a, &session).await, pinned(&b, &session).await);
+        let uuid = session.id().expose();
+        let cause = match way {
+            0 => a.delete(session.id()).cause(Cause::Backchannel).await.map(|_| Cause::Backchannel),
+            1 => a.delete_many([session.id()]).cause(Cause::Credential).await.map(|_| Cause::Credential),
+            2 => a.user(1).delete().cause(Cause::Credential).await.map(|_| Cause::Credential),
+            3 => a.group(red).delete().cause(Cause::Backchannel).await.map(|_| Cause::Backchannel),
+            4 => a.delete_all_sessions().cause(Cause::Unknown).await.map(|_| Cause::Unknown),
+            5 => {
+                let text = "SELECT session_end($1, 'credential')";
+                operator.execute(text, &[&uuid]).await.unwrap();
+                Ok(Cause::Credential)
+            }
+            _ => {
+                a.rotate(&mut session).grace(Duration::ZERO).await.unwrap();
+                assert!(a.get(old).await.unwrap().is_none());
+                Ok(Cause::Rotated)
+            }
+        };
+        let cause = cause.unwrap();
+        assert_eq!((ended(&here).await, ended(&there).await), (cause, cause), "way {way}");
+    }
 }
 
 /// The output of a future that is ready at its first poll.
