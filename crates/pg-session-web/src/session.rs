@@ -11,7 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pg_session::{UserId, Verified};
+use futures_util::Stream;
+use pg_session::{Guarded, Pin, UserId, Verified};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, MutexGuard};
@@ -37,8 +38,9 @@ pub(crate) const RESERVED: &str = "pg-session/";
 /// shows less than this client has seen on another node.
 ///
 /// **After the response's head has left**, as in a WebSocket or a stream of events, the session is as it was then: reading shows
-/// that state, and changes fail, also [`logout`](Session::logout). Keep the id of a [`snapshot`](Session::snapshot), and ask
-/// the [manager](SessionConfig::manager) for what holds now.
+/// that state, and changes fail, also [`logout`](Session::logout). [`guard`](Session::guard) and [`pin`](Session::pin) end it
+/// with the session. Keep the id of a [`snapshot`](Session::snapshot), and ask the [manager](SessionConfig::manager) for what
+/// holds now.
 ///
 /// # Errors
 /// Everything that reads fails if the database is needed and does not answer: never with an old session, and never with
@@ -265,6 +267,28 @@ impl Session {
     /// See [above](#errors).
     pub async fn snapshot(&self) -> Result<Option<pg_session::Session>, Error> {
         Ok(self.open().await?.present().cloned())
+    }
+
+    /// Pins the session, so that a WebSocket, a stream of events or a job ends with it. `None` for a visitor without a session.
+    ///
+    /// Call it before the upgrade, and close with [`close_code`](pg_session::Closed::close_code) when
+    /// [`closed`](pg_session::Pin::closed) returns. A login in the same session gives it a new id, and ends the pin with
+    /// [`Cause::Rotated`](pg_session::Cause::Rotated): the client connects again, with its new cookie.
+    ///
+    /// # Errors
+    /// See [above](#errors).
+    pub async fn pin(&self) -> Result<Option<Pin>, Error> {
+        let Some(session) = self.snapshot().await? else { return Ok(None) };
+        Ok(Some(self.0.web.manager().pin(&session).await?))
+    }
+
+    /// Ends a stream of messages with the session: the last item is the error that says why. `None` for a visitor without a
+    /// session. See [`pin`](Session::pin).
+    ///
+    /// # Errors
+    /// See [above](#errors).
+    pub async fn guard<S: Stream>(&self, stream: S) -> Result<Option<Guarded<S>>, Error> {
+        Ok(self.pin().await?.map(|pin| pin.guard(stream)))
     }
 
     /// This request does not count as an access, for pages that poll. It may be called at any time before the response's head

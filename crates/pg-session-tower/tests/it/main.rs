@@ -14,6 +14,9 @@ mod corpus;
 mod edge;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http;
+#[path = "../../../pg-session-web/tests/http/live.rs"]
+mod live;
+mod live_events;
 mod openid_connect;
 mod secrets;
 mod templates;
@@ -43,4 +46,15 @@ fn the_readme_shows_the_program_that_is_compiled() {
     let compiled = program(include_str!("../../README.md"));
     assert_eq!(program(include_str!("../../../../README.md")), compiled);
     assert!(compiled.contains("#[tokio::main]"), "{compiled}");
+}
+
+#[tokio::test]
+async fn sockets_close_with_the_session_on_every_node() {
+    live::fits_sixty_lines(include_str!("../../examples/axum_live.rs"));
+    live::sockets_close_with_the_session_on_every_node("axum_live").await;
+}
+
+#[tokio::test]
+async fn a_stream_of_events_says_why_it_ends() {
+    live_events::a_stream_of_events_says_why_it_ends("axum_live").await;
 }
