@@ -125,6 +125,21 @@ async fn the_page_on_sql_ends_the_other_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_on_live_sessions_does_what_it_says() {
+    let sessions = applied().await;
+    let id = sessions.create(92).await.expect("a session").id();
+    let (sender, messages) = tokio::sync::mpsc::channel(1);
+    let delivery = tokio::spawn(blocks::live_sessions_1::deliver(sessions.clone(), id, messages));
+    sender.send("news".to_owned()).await.expect("it is delivered");
+    // The second waits until the first is taken.
+    sender.send("news".to_owned()).await.expect("it is delivered");
+    assert!(sessions.delete(id).await.expect("it is ended"));
+    let closed = tokio::time::timeout(WAIT_MAX, delivery).await.expect("it ends").expect("no panic");
+    let ended = pg_session::Closed::Ended(pg_session::Cause::Logout);
+    assert_eq!(closed.expect("the database answers"), Some(ended));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_sql_block_of_the_documents_runs() {
     let sandbox = Sandbox::start().expect("PostgreSQL starts");
     let mut config = Config::default();
