@@ -50,6 +50,7 @@ use self::waiters::Waiters;
 use crate::config::HumanDuration;
 use crate::core::{Core, Stage, Tasks};
 use crate::error::{Error, ErrorKind};
+use crate::id::SessionId;
 use crate::lock_key::{LockKey, check_text};
 use crate::postgres::lock::Holding;
 
@@ -122,6 +123,11 @@ impl Locks {
     /// Who has the lock.
     pub(crate) async fn holder(&self, key: &LockKey) -> Result<Option<Holding>, Error> {
         self.core.database.lock_holder(key).await.map_err(|failure| failure.into_read_error())
+    }
+
+    /// The held locks of all nodes, at most `count`.
+    pub(crate) async fn held(&self, count: u32) -> Result<Vec<(Option<SessionId>, String, Holding)>, Error> {
+        self.core.database.held_locks(count).await.map_err(|failure| failure.into_read_error())
     }
 
     /// Locks that are held, waited for or being given back.

@@ -98,6 +98,22 @@ impl<'a> Locks<'a> {
         self.held_by(LockKey::new(Some(session), name)?).await
     }
 
+    /// Locks that [`held`](Locks::held) returns at most.
+    pub const HELD_MAX: u32 = 1_000;
+
+    /// Returns the locks that any node holds now, those with and without a session, the oldest first. At most
+    /// [`HELD_MAX`](Locks::HELD_MAX). For operators: it reads the rows of all locks that were ever taken.
+    ///
+    /// # Errors
+    /// As [`holder`](Locks::holder), which returns the holder of one lock.
+    pub async fn held(self) -> Result<Vec<HeldLock>, Error> {
+        self.node.check_open()?;
+        let held = self.node.locks.held(Self::HELD_MAX).await?;
+        let lock =
+            |(session, name, holding): (_, _, Holding)| HeldLock { session, name, holder: holding.into() };
+        Ok(held.into_iter().map(lock).collect())
+    }
+
     async fn held_by(self, key: LockKey) -> Result<Option<LockHolder>, Error> {
         self.node.check_open()?;
         if key.has_no_session() {
@@ -105,6 +121,18 @@ impl<'a> Locks<'a> {
         }
         Ok(self.node.locks.holder(&key).await?.map(LockHolder::from))
     }
+}
+
+/// A lock that a node holds; from [`Locks::held`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct HeldLock {
+    /// The session that it belongs to, if it is a lock of a session.
+    pub session: Option<SessionId>,
+    /// Its name.
+    pub name: String,
+    /// Its holder.
+    pub holder: LockHolder,
 }
 
 /// Who holds a lock, as the database knows it.

@@ -33,7 +33,7 @@ pub use self::create::Create;
 pub use self::everywhere::{Everywhere, Revocation};
 pub use self::get::Get;
 pub use self::list::{GroupSessions, Page, UserSessions};
-pub use self::lock::{Lock, LockHolder, Locks};
+pub use self::lock::{HeldLock, Lock, LockHolder, Locks};
 pub use self::metrics::{Metric, MetricKind, Metrics};
 use self::modify::KeyedQueue;
 pub use self::nodes::NodeInfo;

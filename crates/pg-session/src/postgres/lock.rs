@@ -15,6 +15,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -22,7 +23,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::notify::released;
 use super::row_locks::NO_FLUSH;
-use super::{Database, Dialect, Dialects, LIFTED, Sql, SqlForms, unexpected};
+use super::{Database, Dialect, Dialects, LIFTED, ON_PRIMARY, Sql, SqlForms, unexpected};
 use crate::clock::DbTime;
 use crate::id::SessionId;
 use crate::lock_key::LockKey;
@@ -79,6 +80,7 @@ pub(super) struct Texts {
     renew: SqlForms,
     release: SqlForms,
     holder: SqlForms,
+    held: SqlForms,
     locked: SqlForms,
 }
 
@@ -89,6 +91,7 @@ impl Texts {
             renew: dialects.sql(renew),
             release: dialects.sql(release),
             holder: dialects.sql(holder),
+            held: dialects.sql(held),
             locked: dialects.sql(locked),
         }
     }
@@ -190,6 +193,20 @@ fn holder(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
+/// The held locks, the oldest first.
+fn held(dialect: &Dialect<'_>) -> Sql {
+    let (locks, visible) = (dialect.names.locks(), dialect.visible());
+    let now = dialect.now;
+    Sql {
+        text: format!(
+            "SELECT l.session_id, l.name, l.label, l.fence, l.acquired_at, l.expires_at FROM {locks} l
+             WHERE l.owner IS NOT NULL AND l.expires_at > {now} AND {ON_PRIMARY} AND {visible}
+             ORDER BY l.acquired_at LIMIT $1"
+        ),
+        types: vec![Type::INT8],
+    }
+}
+
 /// Whether another transaction has locked the row of the session `$1`, if it is given, or of the lock. Waits for nothing.
 fn locked(dialect: &Dialect<'_>) -> Sql {
     let (locks, sessions) = (dialect.names.locks(), dialect.names.sessions());
@@ -284,16 +301,30 @@ impl Database {
     pub(crate) async fn lock_holder(&self, key: &LockKey) -> Result<Option<Holding>, Failure> {
         let (scope, name) = (key.scope(), key.name());
         let rows = self.call(&self.texts.locks.holder, &[&scope, &name]).repeatable().rows().await?;
-        let holding = rows.first().map(|row| {
-            Ok::<_, tokio_postgres::Error>(Holding {
-                label: row.try_get("label")?,
-                fence: row.try_get("fence")?,
-                since: time(row, "acquired_at")?,
-                until: time(row, "expires_at")?,
-            })
-        });
-        holding.transpose().map_err(unexpected)
+        rows.first().map(holding).transpose().map_err(unexpected)
     }
+
+    /// At most `count` held locks: the session, the name and the holder of each.
+    pub(crate) async fn held_locks(
+        &self,
+        count: u32,
+    ) -> Result<Vec<(Option<SessionId>, String, Holding)>, Failure> {
+        let rows = self.call(&self.texts.locks.held, &[&i64::from(count)]).repeatable().rows().await?;
+        let lock = |row: &Row| {
+            let session: Option<Uuid> = row.try_get("session_id")?;
+            Ok((session.map(SessionId::from_uuid), row.try_get("name")?, holding(row)?))
+        };
+        rows.iter().map(lock).collect::<Result<_, tokio_postgres::Error>>().map_err(unexpected)
+    }
+}
+
+fn holding(row: &Row) -> Result<Holding, tokio_postgres::Error> {
+    Ok(Holding {
+        label: row.try_get("label")?,
+        fence: row.try_get("fence")?,
+        since: time(row, "acquired_at")?,
+        until: time(row, "expires_at")?,
+    })
 }
 
 fn micros(lease: Duration) -> i64 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use pg_session::{ErrorKind, Lease, LockError, Loss, SessionId, SessionManager};
+use pg_session::{ErrorKind, Lease, LockError, Loss, SessionId, SessionManager, UserId};
 use uuid::Uuid;
 
 use crate::fixtures::in_time;
@@ -35,6 +35,30 @@ fn kind(outcome: Result<Lease, LockError>) -> ErrorKind {
         Err(LockError::Failed(error)) => error.kind(),
         other => panic!("should have failed: {other:?}"),
     }
+}
+
+#[tokio::test]
+async fn held_locks_of_all_nodes_are_listed() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    assert_eq!(b.locks().held().await.unwrap(), []);
+    let session = a.create(UserId::from(1)).await.unwrap().id();
+    let report = a.locks().try_lock("report").label("node a").await.unwrap();
+    let checkout = b.locks().session_lock(session, "checkout").await.unwrap();
+    let free = b.locks().try_lock("free").await.unwrap();
+    free.release().await.unwrap();
+    let held = a.locks().held().await.unwrap();
+    let found: Vec<_> = held
+        .iter()
+        .map(|lock| (lock.session, lock.name.as_str(), lock.holder.label.as_deref(), lock.holder.fence))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (None, "report", Some("node a"), report.fence()),
+            (Some(session), "checkout", None, checkout.fence())
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
