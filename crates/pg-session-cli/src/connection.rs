@@ -11,7 +11,7 @@ use crate::why::Why;
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// The server and the tables.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Place {
     /// The server, as postgres://user:password@host:5432/database. Without it: DATABASE_URL and libpq's variables.
     #[arg(long, value_name = "URL")]

@@ -17,6 +17,7 @@ mod manual;
 mod migrate;
 mod output;
 mod plan;
+mod serve;
 mod signals;
 mod why;
 
@@ -50,6 +51,7 @@ enum Command {
     Nodes(admin::nodes::Options),
     Plan(plan::Options),
     Revoke(admin::revoke::Options),
+    Serve(serve::Options),
     Show(admin::show::Options),
 }
 
@@ -71,6 +73,7 @@ async fn main() -> ExitCode {
         Command::Nodes(options) => Box::pin(admin::nodes::run(options)).await,
         Command::Plan(options) => Box::pin(plan::run(options)).await,
         Command::Revoke(options) => Box::pin(admin::revoke::run(options)).await,
+        Command::Serve(options) => Box::pin(serve::run(options)).await,
         Command::Show(options) => Box::pin(admin::show::run(options)).await,
     }
 }

@@ -155,7 +155,8 @@ pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    AllSessions, Builder, Create, Everywhere, Get, GroupSessions, HeldLock, Lock, LockHolder, Locks, Metric, MetricKind, Metrics, NodeInfo, Page, Revocation, Rotate, Save, SessionManager, ShutdownReport, Status,
+    AllSessions, Builder, Create, Everywhere, Get, GroupSessions, HeldLock, Lock, LockHolder, Locks, Metric,
+    MetricKind, Metrics, NodeInfo, Page, Revocation, Rotate, Save, SessionManager, ShutdownReport, Status,
     UserSessions,
 };
 #[cfg(feature = "shared-listener")]

@@ -7,6 +7,6 @@ pub(crate) mod export;
 pub(crate) mod list;
 pub(crate) mod nodes;
 pub(crate) mod revoke;
-mod row;
-mod select;
+pub(crate) mod row;
+pub(crate) mod select;
 pub(crate) mod show;

@@ -10,7 +10,7 @@ use crate::output::{Format, rfc3339};
 
 /// One object of `list --json`; docs/cli.md describes the fields.
 #[derive(Serialize)]
-pub(super) struct SessionRow {
+pub(crate) struct SessionRow {
     handle: String,
     user: Option<String>,
     group: Option<String>,
@@ -25,7 +25,7 @@ pub(super) struct SessionRow {
 
 /// One attribute in `show --json`.
 #[derive(Serialize)]
-pub(super) struct AttributeRow {
+pub(crate) struct AttributeRow {
     pub(super) key: String,
     pub(super) version: Option<i64>,
     pub(super) expires_at: Option<String>,
@@ -34,7 +34,7 @@ pub(super) struct AttributeRow {
 }
 
 impl SessionRow {
-    pub(super) fn new(session: &Session) -> Self {
+    pub(crate) fn new(session: &Session) -> Self {
         Self {
             handle: session.id().handle().to_string(),
             user: session.user_id().map(|id| id.to_string()),
@@ -68,7 +68,7 @@ pub(super) fn cells(session: &Session, format: Format, now: SystemTime) -> Vec<S
 }
 
 /// The attributes, with their values only if asked for.
-pub(super) fn attributes(session: &Session, values: bool) -> Vec<AttributeRow> {
+pub(crate) fn attributes(session: &Session, values: bool) -> Vec<AttributeRow> {
     let keys = session.keys();
     let attribute = |key: &&str| AttributeRow {
         key: (*key).to_owned(),

@@ -59,7 +59,7 @@ pub(crate) fn user_id(text: &str) -> UserId {
     }
 }
 
-fn group_id(text: &str) -> GroupId {
+pub(crate) fn group_id(text: &str) -> GroupId {
     match (text.parse::<i64>(), text.parse::<Uuid>()) {
         (Ok(number), _) => number.into(),
         (_, Ok(uuid)) => uuid.into(),

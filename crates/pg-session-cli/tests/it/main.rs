@@ -13,5 +13,6 @@ mod doctor;
 mod documents;
 mod key;
 mod migrate;
+mod serve;
 mod support;
 mod web;

@@ -1,6 +1,7 @@
 //! The program under test as a child process, a server of "the user's", and what may be left behind.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
@@ -42,8 +43,14 @@ pub struct End {
 
 impl Program {
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// With these variables in its environment.
+    pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pg-session"));
         command.args(args).env_remove("RUST_LOG").env_remove("CLICOLOR_FORCE");
+        command.env_remove("SESSION_KEY").envs(variables.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let keys = child.stdin.take().expect("stdin is a pipe");
@@ -150,6 +157,11 @@ impl World {
         tokio::spawn(connection);
         let name = format!("demo_test_{name}");
         Self { url: format!("{}?application_name={name}", SANDBOX.url()), client, name }
+    }
+
+    /// Where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        SANDBOX.addr()
     }
 
     /// Neither the schema that `out` names nor a connection.

@@ -1,6 +1,6 @@
 //! `demo --web`: the same story over plain HTTP, and in a browser.
 
-mod chromium;
+pub mod chromium;
 mod cross_site;
 pub mod http;
 mod in_a_browser;

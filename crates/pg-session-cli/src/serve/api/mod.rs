@@ -1,0 +1,144 @@
+//! The admin API: list, show and end sessions, for programs that have the token. JSON over HTTP; `openapi.json` describes it.
+//!
+//! It never answers with a session id, only with handles. Without a token of its own, the program has no API.
+
+mod error;
+mod revocations;
+mod sessions;
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router};
+use serde_json::json;
+
+use self::error::ApiError;
+use super::Server;
+use super::secret::Secret;
+
+/// The description that clients are generated from; a test compares it with the routes and with answers.
+const OPENAPI: &str = include_str!("openapi.json");
+/// Bytes of a request's body.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Method, path and handler of each operation.
+fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Server>>); 5] {
+    [
+        ("get", "/api/v1/openapi.json", get(openapi)),
+        ("get", "/api/v1/status", get(status)),
+        ("get", "/api/v1/sessions", get(sessions::list)),
+        ("get", "/api/v1/sessions/{handle}", get(sessions::show)),
+        ("post", "/api/v1/revocations", post(revocations::create)),
+    ]
+}
+
+/// The operations, behind the token.
+pub(super) fn router(server: &Arc<Server>) -> Router<Arc<Server>> {
+    let add = |router: Router<Arc<Server>>, (_, path, handler): (&str, &str, MethodRouter<Arc<Server>>)| {
+        router.route(path, handler)
+    };
+    routes()
+        .into_iter()
+        .fold(Router::new(), add)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(server), authorize))
+}
+
+async fn authorize(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let is_known = server.admin_token.as_ref().is_some_and(|token| has_token(request.headers(), token));
+    let mut response = if is_known {
+        next.run(request).await
+    } else {
+        tracing::warn!(
+            path = request.uri().path(),
+            "a request to the admin API was refused: its token is wrong"
+        );
+        let refusal = ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "send the header authorization: Bearer, and the admin token",
+        );
+        ([(WWW_AUTHENTICATE, "Bearer")], refusal).into_response()
+    };
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
+    let mut sent = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let (Some(value), None) = (sent.next(), sent.next()) else { return false };
+    value
+        .split_at_checked(7)
+        .is_some_and(|(scheme, text)| scheme.eq_ignore_ascii_case(b"bearer ") && token.is(text))
+}
+
+async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn status(State(server): State<Arc<Server>>) -> Response {
+    let manager = server.manager();
+    let status = manager.status();
+    let metrics = manager.metrics();
+    let values: serde_json::Map<_, _> =
+        metrics.iter().map(|metric| (metric.name.to_owned(), metric.value.into())).collect();
+    Json(json!({
+        "trusted": status.trusted_for.is_some(),
+        "trust_error": status.trust_error,
+        "metrics": values,
+    }))
+    .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_routes_and_no_others() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let documented: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, methods)| {
+                methods.as_object().unwrap().keys().map(move |method| (method.clone(), path.clone()))
+            })
+            .collect();
+        let served = routes().map(|(method, path, _)| (method.to_owned(), path.to_owned()));
+        assert_eq!(documented, BTreeSet::from(served));
+    }
+
+    #[test]
+    fn one_bearer_token_is_accepted() {
+        let text = "0123456789abcdef0123456789abcdef";
+        let token = Secret::new(text).unwrap();
+        let has = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            }
+            has_token(&headers, &token)
+        };
+        let good = format!("Bearer {text}");
+        assert!(has(&[&good]) && has(&[&good.replace("Bearer", "bearer")]));
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            text,
+            &format!("Basic {text}"),
+            &format!("{good}0"),
+            &good[..good.len() - 1],
+        ] {
+            assert!(!has(&[wrong]), "{wrong}");
+        }
+        assert!(!has(&[]) && !has(&[&good, &good]));
+    }
+}

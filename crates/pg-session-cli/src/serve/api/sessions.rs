@@ -1,0 +1,70 @@
+//! Lists and shows sessions.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use pg_session::SessionManager;
+use serde::{Deserialize, Serialize};
+
+use super::error::ApiError;
+use crate::admin::row::{AttributeRow, SessionRow, attributes};
+use crate::admin::select::{group_id, user_id};
+use crate::serve::Server;
+use crate::serve::revoke::by_handle;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    user: Option<String>,
+    group: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct List {
+    sessions: Vec<SessionRow>,
+    /// Whether there are more sessions than [`SessionManager::LIST_MAX`].
+    truncated: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct How {
+    #[serde(default)]
+    values: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct Shown {
+    #[serde(flatten)]
+    session: SessionRow,
+    attributes: Vec<AttributeRow>,
+}
+
+/// The most recently used sessions of a user or a group.
+pub(super) async fn list(
+    State(server): State<Arc<Server>>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Json<List>, ApiError> {
+    let Query(which) = which?;
+    let manager: &SessionManager = server.manager();
+    let page = match (&which.user, &which.group) {
+        (Some(user), None) => manager.user(user_id(user)).list().await?,
+        (None, Some(group)) => manager.group(group_id(group)).list().await?,
+        _ => return Err(ApiError::bad("give exactly one of user and group")),
+    };
+    let sessions = page.sessions.iter().map(SessionRow::new).collect();
+    Ok(Json(List { sessions, truncated: page.truncated }))
+}
+
+/// One session, with the keys of its attributes, and with the values if asked for.
+pub(super) async fn show(
+    State(server): State<Arc<Server>>,
+    Path(handle): Path<String>,
+    how: Result<Query<How>, QueryRejection>,
+) -> Result<Json<Shown>, ApiError> {
+    let Query(how) = how?;
+    let session = by_handle(server.manager(), &handle).await?;
+    Ok(Json(Shown { session: SessionRow::new(&session), attributes: attributes(&session, how.values) }))
+}

@@ -1,0 +1,87 @@
+//! Ends sessions from a form: with a cause, and only if changes are allowed.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Extension, Form, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use maud::html;
+use serde::Deserialize;
+
+use super::pages::{self, Tab};
+use super::sign_in::SignIn;
+use crate::output::counted;
+use crate::serve::Server;
+use crate::serve::audit::{By, cause};
+use crate::serve::revoke::{NoTarget, Target, revoke as end};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Order {
+    form_token: String,
+    cause: String,
+    user: Option<String>,
+    group: Option<String>,
+    handle: Option<String>,
+    /// `all`, as typed by the operator.
+    all: Option<String>,
+}
+
+pub(super) async fn revoke(
+    State(server): State<Arc<Server>>,
+    Extension(sign_in): Extension<SignIn>,
+    order: Result<Form<Order>, FormRejection>,
+) -> Response {
+    let refuse = |status: StatusCode, why: &str| {
+        let body = html! { h1 { "Nothing was ended" } p role="alert" class="bad" { (why) } };
+        (status, pages::page(&server, &sign_in, Tab::Sessions, "Nothing was ended", &body)).into_response()
+    };
+    if !server.console.as_ref().is_some_and(|console| console.allow_changes) {
+        return refuse(StatusCode::FORBIDDEN, "This console is read-only. Start it with --allow-changes.");
+    }
+    let Form(order) = match order {
+        Ok(order) => order,
+        Err(rejection) => return refuse(rejection.status(), &rejection.body_text()),
+    };
+    if !sign_in.form_token.is(order.form_token.as_bytes()) {
+        return refuse(StatusCode::FORBIDDEN, "The form is not one of this sign-in. Open the page again.");
+    }
+    let cause = match cause(&order.cause) {
+        Ok(cause) => cause,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
+    };
+    let filled = |field: &Option<String>| {
+        field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let (user, group, handle, all) =
+        (filled(&order.user), filled(&order.group), filled(&order.handle), filled(&order.all));
+    if all.as_deref().is_some_and(|typed| typed != "all") {
+        return refuse(StatusCode::BAD_REQUEST, "Type all to end all sessions.");
+    }
+    let (user, group, handle) = (user.as_deref(), group.as_deref(), handle.as_deref());
+    let target = match Target::of(server.manager(), user, group, handle, all.is_some()).await {
+        Ok(target) => target,
+        Err(NoTarget::Unclear) => {
+            return refuse(StatusCode::BAD_REQUEST, "Name one session, user or group, or all.");
+        }
+        Err(NoTarget::Unknown) => return refuse(StatusCode::NOT_FOUND, "No live session has this handle."),
+        Err(NoTarget::Ambiguous) => {
+            return refuse(StatusCode::CONFLICT, "Several sessions have such a handle.");
+        }
+        Err(NoTarget::Failed(error)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    };
+    match end(&server, &target, cause, By::Console).await {
+        Ok(ended) => {
+            let body = html! {
+                h1 { "Ended" }
+                p role="status" class="good" id="ended" {
+                    (counted(ended, "session")) " ended: " (target.name()) ", cause " (cause) "."
+                }
+                p { a href="/console/events" { "All changes" } }
+            };
+            pages::page(&server, &sign_in, Tab::Sessions, "Ended", &body).into_response()
+        }
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}

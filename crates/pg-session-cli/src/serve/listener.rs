@@ -1,0 +1,102 @@
+//! Accepts connections, within limits, and ends them in order.
+//!
+//! | limit | reached |
+//! |---|---|
+//! | connections | the next one waits in the kernel's queue |
+//! | bytes and time of a request's head | the connection is closed, after status 431 for the bytes |
+//! | time of a request | status 503 |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections at one time. A proxy keeps a few for each of its processes.
+const CONNECTIONS_MAX: usize = 1_024;
+/// Bytes of a request's head. Browsers send at most 4 kB for each cookie, and proxies take 8 to 32 kB.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Until a head is complete, also of the next request on an open connection.
+const HEAD_WAIT: Duration = Duration::from_secs(30);
+/// Until a request is answered. Statements have a shorter limit of their own.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// For requests in flight, after a signal.
+const END_WAIT: Duration = Duration::from_secs(10);
+/// After an error of `accept`, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves until `stop`, and then until the requests in flight are answered, but not longer than [`END_WAIT`].
+pub(super) async fn run(listener: TcpListener, app: Router, stop: &CancellationToken) {
+    let app = app.layer(middleware::from_fn(within_time));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    while let Some((stream, slot)) = accept(&listener, &slots, stop).await {
+        connections.spawn(serve(stream, slot, app.clone(), stop.clone()));
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(END_WAIT, connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections were cut: they did not end in time");
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let next = async {
+        // An error means that the semaphore is closed. It never is.
+        let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((stream, slot)),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        accepted = next => accepted,
+        () = stop.cancelled() => None,
+    }
+}
+
+async fn serve(stream: TcpStream, slot: OwnedSemaphorePermit, app: Router, stop: CancellationToken) {
+    // Answers are small: none waits for another packet. An error means that the connection is gone.
+    let _ = stream.set_nodelay(true);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT).max_buf_size(HEAD_BYTES_MAX);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+    drop(slot);
+}
+
+async fn within_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(ANSWER_WAIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "no answer in time\n").into_response(),
+    }
+}

@@ -1,0 +1,95 @@
+//! Ends sessions for the admin API and the console: what to end, and the record of it.
+
+use pg_session::sql::Cause;
+use pg_session::{Error, Session, SessionManager};
+
+use super::Server;
+use super::audit::By;
+use crate::admin::select::{Selected, group_id, user_id};
+
+/// What is to end.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// The session with this handle.
+    One(Box<Session>),
+    Many(Selected),
+}
+
+/// Why a target is none.
+#[derive(Debug)]
+pub(super) enum NoTarget {
+    /// Not exactly one of user, group, handle and all.
+    Unclear,
+    /// No live session has the handle.
+    Unknown,
+    /// Several sessions have it.
+    Ambiguous,
+    Failed(Error),
+}
+
+impl Target {
+    /// Exactly one of these.
+    pub(super) async fn of(
+        manager: &SessionManager,
+        user: Option<&str>,
+        group: Option<&str>,
+        handle: Option<&str>,
+        all: bool,
+    ) -> Result<Self, NoTarget> {
+        match (user, group, handle, all) {
+            (Some(user), None, None, false) => Ok(Self::Many(Selected::User(user_id(user)))),
+            (None, Some(group), None, false) => Ok(Self::Many(Selected::Group(group_id(group)))),
+            (None, None, Some(handle), false) => {
+                by_handle(manager, handle).await.map(|session| Self::One(Box::new(session)))
+            }
+            (None, None, None, true) => Ok(Self::Many(Selected::All)),
+            _ => Err(NoTarget::Unclear),
+        }
+    }
+
+    /// How many sessions it has.
+    pub(super) async fn count(&self, manager: &SessionManager) -> Result<u64, Error> {
+        match self {
+            Self::One(_) => Ok(1),
+            Self::Many(Selected::User(user)) => manager.user(*user).count().await,
+            Self::Many(Selected::Group(group)) => manager.group(*group).count().await,
+            Self::Many(Selected::All) => manager.all().count().await,
+        }
+    }
+
+    /// For people.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::One(session) => format!("session {}", session.id().handle()),
+            Self::Many(Selected::User(user)) => format!("user {user}"),
+            Self::Many(Selected::Group(group)) => format!("group {group}"),
+            Self::Many(Selected::All) => "all sessions".to_owned(),
+        }
+    }
+}
+
+/// The live session whose handle begins so.
+pub(super) async fn by_handle(manager: &SessionManager, handle: &str) -> Result<Session, NoTarget> {
+    let mut found = manager.find(handle).await.map_err(NoTarget::Failed)?;
+    match (found.pop(), found.is_empty()) {
+        (Some(session), true) => Ok(session),
+        (None, _) => Err(NoTarget::Unknown),
+        (Some(_), false) => Err(NoTarget::Ambiguous),
+    }
+}
+
+/// Ends the sessions, and records it.
+///
+/// # Errors
+/// Those of the deletion.
+pub(super) async fn revoke(server: &Server, target: &Target, cause: Cause, by: By) -> Result<u64, Error> {
+    let manager = server.manager();
+    let outcome = match target {
+        Target::One(session) => manager.delete(session.id()).await.map(u64::from),
+        Target::Many(Selected::User(user)) => manager.user(*user).delete().await,
+        Target::Many(Selected::Group(group)) => manager.group(*group).delete().await,
+        Target::Many(Selected::All) => manager.delete_all_sessions().await,
+    };
+    server.audit.record(by, target.name(), cause, &outcome);
+    outcome
+}

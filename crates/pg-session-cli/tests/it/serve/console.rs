@@ -1,0 +1,203 @@
+//! The console: who gets in, what other sites can do, and how an operator uses it in a browser.
+
+use hyper::{Method, StatusCode};
+use pg_session::UserId;
+
+use super::api::TOKEN;
+use super::server::{Answer, Application, Server};
+use crate::web::chromium::Driver;
+
+const ADMIN: [(&str, &str); 1] = [("PG_SESSION_ADMIN_TOKEN", TOKEN)];
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+const REVOKE: &str = "/console/revocations";
+/// The key `Enter` in the WebDriver protocol.
+const ENTER: char = '\u{e007}';
+
+/// Signs in; returns the cookie.
+async fn sign_in(server: &Server) -> String {
+    let answer = server.send(Method::POST, "/console/sign-in", &[FORM], &format!("token={TOKEN}")).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{answer:?}");
+    let cookie = answer.header("set-cookie").expect("a cookie");
+    for part in ["HttpOnly", "SameSite=Strict", "Path=/console"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert!(!cookie.contains(TOKEN), "{cookie}");
+    cookie.split(';').next().unwrap_or_default().to_owned()
+}
+
+async fn open(server: &Server, cookie: &str, path: &str) -> Answer {
+    server.send(Method::GET, path, &[("cookie", cookie)], "").await
+}
+
+/// The token that the forms of a page have.
+fn form_token(page: &Answer) -> String {
+    let (_, rest) = page.body.split_once("name=\"form_token\" value=\"").expect("a form");
+    rest.split('"').next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn the_console_opens_with_the_token_on_known_hosts_only() {
+    let app = Application::start("console").await;
+    let server = app.serve_with(&["--console", "--console-host", "ops.example"], &ADMIN);
+    for path in ["/console", "/console/cluster", "/console/sessions?user=1", "/console/health"] {
+        let answer = server.get(path).await;
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (StatusCode::SEE_OTHER, Some("/console/sign-in")),
+            "{path}"
+        );
+    }
+    assert_eq!(server.get("/console/stream?page=cluster").await.status, StatusCode::UNAUTHORIZED);
+    for body in ["", "token=", "token=wrong", "other=1"] {
+        let answer = server.send(Method::POST, "/console/sign-in", &[FORM], body).await;
+        assert_eq!((answer.status, answer.header("set-cookie")), (StatusCode::UNAUTHORIZED, None), "{body}");
+    }
+    let cookie = sign_in(&server).await;
+    for path in
+        ["/console/cluster", "/console/sessions", "/console/events", "/console/locks", "/console/health"]
+    {
+        let page = open(&server, &cookie, path).await;
+        assert_eq!(page.status, StatusCode::OK, "{path}: {page:?}");
+        let policy = page.header("content-security-policy").expect("a policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(
+            !page.body.contains("<script>")
+                && !page.body.contains(" style=")
+                && !page.body.contains(" onclick=")
+        );
+        assert_eq!(page.header("cache-control"), Some("no-store"));
+        assert!(!page.body.contains(TOKEN));
+        for (host, status) in [
+            ("ops.example", StatusCode::OK),
+            ("localhost:1", StatusCode::OK),
+            ("evil.example", StatusCode::MISDIRECTED_REQUEST),
+        ] {
+            let headers = [("cookie", cookie.as_str()), ("host", host)];
+            assert_eq!(server.send(Method::GET, path, &headers, "").await.status, status, "{host}{path}");
+        }
+    }
+    let forged = cookie.replace('=', "=x");
+    assert_eq!(open(&server, &forged, "/console/cluster").await.status, StatusCode::SEE_OTHER);
+    let out = server.send(Method::POST, "/console/sign-out", &[("cookie", &cookie)], "").await;
+    assert_eq!(out.status, StatusCode::SEE_OTHER);
+    assert_eq!(open(&server, &cookie, "/console/cluster").await.status, StatusCode::SEE_OTHER);
+    server.stop();
+}
+
+#[tokio::test]
+async fn only_the_consoles_own_forms_end_sessions() {
+    let app = Application::start("console_forms").await;
+    let [one, two] = [1, 2].map(|user| app.manager.create(UserId::from(user)));
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    let reader = app.serve_with(&["--console"], &ADMIN);
+    let cookie = sign_in(&reader).await;
+    let page = open(&reader, &cookie, "/console/sessions?user=1").await;
+    assert!(page.body.contains(&one.id().handle().to_string()) && !page.body.contains("Choose a cause"));
+    let order = format!("form_token={}&user=1&cause=admin", form_token(&page));
+    let refused = reader.send(Method::POST, REVOKE, &[FORM, ("cookie", &cookie)], &order).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
+    reader.stop();
+
+    let server = app.serve_with(&["--console", "--allow-changes"], &ADMIN);
+    let cookie = sign_in(&server).await;
+    let token = form_token(&open(&server, &cookie, "/console/sessions?user=1").await);
+    let order = format!("form_token={token}&user=1&cause=admin");
+    let other = sign_in(&server).await;
+    let own = [FORM, ("cookie", cookie.as_str())];
+    let cases: [(&str, &[(&str, &str)], &str, StatusCode); 8] = [
+        ("no sign-in", &[FORM], &order, StatusCode::UNAUTHORIZED),
+        ("another site", &[own[0], own[1], ("sec-fetch-site", "cross-site")], &order, StatusCode::FORBIDDEN),
+        ("a sibling", &[own[0], own[1], ("sec-fetch-site", "same-site")], &order, StatusCode::FORBIDDEN),
+        (
+            "another origin",
+            &[own[0], own[1], ("origin", "http://evil.example")],
+            &order,
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            "another host",
+            &[own[0], own[1], ("host", "evil.example")],
+            &order,
+            StatusCode::MISDIRECTED_REQUEST,
+        ),
+        ("another sign-in's form", &[FORM, ("cookie", &other)], &order, StatusCode::FORBIDDEN),
+        ("no cause", &own, &format!("form_token={token}&user=1&cause="), StatusCode::BAD_REQUEST),
+        (
+            "two targets",
+            &own,
+            &format!("form_token={token}&user=1&all=all&cause=admin"),
+            StatusCode::BAD_REQUEST,
+        ),
+    ];
+    for (what, headers, body, status) in cases {
+        let answer = server.send(Method::POST, REVOKE, headers, body).await;
+        assert_eq!(answer.status, status, "{what}: {answer:?}");
+    }
+    for session in [&one, &two] {
+        assert!(app.manager.get(session.id()).bypass_cache().await.unwrap().is_some(), "nothing has ended");
+    }
+    let ended =
+        server.send(Method::POST, REVOKE, &[own[0], own[1], ("sec-fetch-site", "same-origin")], &order).await;
+    assert_eq!(ended.status, StatusCode::OK);
+    assert!(ended.body.contains("1 session ended: user 1, cause admin."), "{}", ended.body);
+    assert!(app.manager.get(one.id()).bypass_cache().await.unwrap().is_none());
+    assert!(app.manager.get(two.id()).bypass_cache().await.unwrap().is_some());
+    let events = open(&server, &cookie, "/console/events").await;
+    assert!(events.body.contains("<td>console</td><td>user 1</td><td>admin</td>"), "{}", events.body);
+    server.stop();
+}
+
+#[tokio::test]
+async fn an_operator_ends_a_session_in_a_browser_by_keyboard() {
+    let app = Application::start("console_browser").await;
+    let hostile = "<img src=x onerror=\"document.title='hacked'\">";
+    let session = app.manager.create(UserId::from(42)).set(hostile, "secret-value").await.unwrap();
+    let lease = app.manager.locks().try_lock("nightly-report").label(hostile).await.unwrap();
+    let server = app.serve_with(&["--console", "--allow-changes"], &ADMIN);
+    let driver = Driver::start();
+    let mut browser = driver.browser().await;
+    browser.open(&format!("{}/console", server.url)).await;
+    browser.type_into("#token", &format!("{TOKEN}{ENTER}")).await;
+    // The one script runs, and its stream arrives.
+    browser.wait_for("document.querySelector('#state')?.textContent === 'live'").await;
+    browser.wait_for("document.querySelector('#trust').textContent.startsWith('Answers from memory')").await;
+
+    browser.open(&format!("{}/console/locks", server.url)).await;
+    browser.wait_for("document.querySelector('#state')?.textContent === 'live'").await;
+    browser.wait_for("document.querySelector('#live').textContent.includes('<img src=x')").await;
+    drop(lease);
+    browser.wait_for("document.querySelector('#count').textContent.startsWith('0 locks')").await;
+
+    browser.open(&format!("{}/console/sessions", server.url)).await;
+    browser.type_into("#user", &format!("42{ENTER}")).await;
+    browser.wait_for("document.querySelector('#count')?.textContent.startsWith('1 session')").await;
+    for (width, height, scheme) in [(360, 740, "dark"), (360, 740, "light"), (1_280, 800, "light")] {
+        browser.screen(width, height, scheme).await;
+        let dark = scheme == "dark";
+        browser
+            .wait_for(&format!(
+                "(getComputedStyle(document.body).backgroundColor === 'rgb(20, 23, 26)') === {dark} \
+                 && document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+            ))
+            .await;
+    }
+    browser.type_into("tbody a", &ENTER.to_string()).await;
+    browser.wait_for("document.querySelector('h1').textContent.startsWith('Session ')").await;
+    let page = browser.eval("document.body.innerText").await;
+    let page = page.as_str().expect("text");
+    assert!(page.contains("<img src=x") && !page.contains("secret-value"), "{page}");
+    assert_eq!(browser.eval("document.title").await, "Session · pg-session");
+    let id = session.id().expose().to_string();
+    assert_eq!(browser.eval(&format!("document.documentElement.outerHTML.includes('{id}')")).await, false);
+
+    // Without a cause, the browser sends nothing.
+    browser.type_into(".end button", &ENTER.to_string()).await;
+    assert_eq!(browser.eval("document.querySelector('.end').checkValidity()").await, false);
+    browser.type_into("#cause-handle", "admin").await;
+    browser.type_into(".end button", &ENTER.to_string()).await;
+    browser.wait_for("document.querySelector('#ended')?.textContent.startsWith('1 session ended')").await;
+    assert!(app.manager.get(session.id()).bypass_cache().await.unwrap().is_none());
+    browser.close().await;
+    server.stop();
+}

@@ -1,0 +1,188 @@
+//! A real nginx in front of a Python application that has no code for sessions. The configuration is that of `docs/serve.md`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use hyper::StatusCode;
+use pg_session::UserId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::server::Application;
+use crate::support::{POLL_INTERVAL, WAIT_MAX};
+
+/// Answers with the headers that it was sent.
+const APPLICATION: &str = r#"
+import http.server, json
+class Application(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = json.dumps([[name.lower(), value] for name, value in self.headers.items()]).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_POST = do_GET
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+const SECRET: &str = "a-secret-of-the-proxy-0123456789abcdef";
+
+/// A child that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Nginx {
+    _process: Process,
+    folder: PathBuf,
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // After an error, files stay in the folder for temporary files.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The snippet of the documentation, with the addresses of this test.
+fn locations(serve: &str, application: u16) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/serve.md");
+    let page = fs::read_to_string(page).expect("docs/serve.md");
+    let snippet =
+        page.split("```text\n").find(|block| block.starts_with("# nginx")).expect("a snippet for nginx");
+    let snippet = snippet.split("```").next().unwrap_or_default();
+    for documented in ["http://127.0.0.1:7480", "http://127.0.0.1:8000", "THE_SECRET"] {
+        assert!(snippet.contains(documented), "the snippet does not name {documented}");
+    }
+    snippet
+        .replace("http://127.0.0.1:7480", serve)
+        .replace("http://127.0.0.1:8000", &format!("http://127.0.0.1:{application}"))
+        .replace("THE_SECRET", SECRET)
+}
+
+impl Nginx {
+    fn start(locations: &str) -> Option<Self> {
+        let folder = std::env::temp_dir().join(format!("pg-session-nginx-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder");
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display()))
+            .collect();
+        let folder_name = folder.display();
+        let configuration = format!(
+            "daemon off; master_process off; pid {folder_name}/pid; error_log {folder_name}/errors;\nevents {{}}\n\
+             http {{\naccess_log off;\n{temporary}server {{\nlisten unix:{folder_name}/socket;\n{locations}\n}}\n}}\n"
+        );
+        let path = folder.join("nginx.conf");
+        fs::write(&path, configuration).expect("a configuration");
+        let child =
+            Command::new("nginx").arg("-p").arg(&folder).arg("-c").arg(&path).stdin(Stdio::null()).spawn();
+        match child {
+            Ok(child) => Some(Self { _process: Process(child), folder }),
+            Err(error) => {
+                eprintln!("skipped: nginx: {error}; install nginx");
+                fs::remove_dir_all(&folder).expect("the folder is removed");
+                None
+            }
+        }
+    }
+
+    async fn connect(&self) -> UnixStream {
+        let began = Instant::now();
+        loop {
+            match UnixStream::connect(self.folder.join("socket")).await {
+                Ok(stream) => return stream,
+                Err(error) => assert!(began.elapsed() < WAIT_MAX, "nginx does not listen: {error}"),
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Status and body.
+    async fn get(&self, headers: &[(&str, &str)]) -> (StatusCode, String) {
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request =
+            format!("GET /orders HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n{lines}\r\n");
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.expect("nginx reads");
+        let mut answer = String::new();
+        let read = tokio::time::timeout(WAIT_MAX, stream.read_to_string(&mut answer)).await;
+        read.expect("an answer in time").expect("an answer of text");
+        let status = answer.get(9..12).and_then(|code| code.parse().ok()).expect("a status line");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (status, body.to_owned())
+    }
+}
+
+fn python() -> Option<(Process, u16)> {
+    let mut command = Command::new("python3");
+    command.args(["-c", APPLICATION]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("skipped: python3: {error}; install python3");
+            return None;
+        }
+    };
+    let out = child.stdout.take().expect("stdout is a pipe");
+    let process = Process(child);
+    let mut port = String::new();
+    BufReader::new(out).read_line(&mut port).expect("the port");
+    Some((process, port.trim().parse().expect("a port")))
+}
+
+#[tokio::test]
+async fn nginx_guards_an_application_without_session_code() {
+    let app = Application::start("nginx").await;
+    let session = app.manager.create(UserId::from(42)).set("role", "admin").await.unwrap();
+    let cookie = app.cookie(&session);
+    let file = std::env::temp_dir().join(format!("pg-session-nginx-secret-{}", std::process::id()));
+    fs::write(&file, SECRET).unwrap();
+    let path = file.to_str().expect("a path of text");
+    let server = app.serve(&["--attribute", "role=X-Session-Role", "--proxy-secret-file", path]);
+    fs::remove_file(&file).unwrap();
+    let Some((_python, port)) = python() else { return };
+    let Some(nginx) = Nginx::start(&locations(&server.url, port)) else { return };
+
+    // What the application receives of a header, whatever a client has sent.
+    let received = |body: &str, name: &str| -> Vec<String> {
+        let headers: Vec<(String, String)> = serde_json::from_str(body).expect("JSON");
+        headers.into_iter().filter(|(found, _)| found == name).map(|(_, value)| value).collect()
+    };
+    let lies = [("x-session-user", "1"), ("x-session-handle", "x"), ("x-session-role", "root")];
+    let (status, body) = nginx.get(&[&[("cookie", cookie.as_str())][..], &lies].concat()).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(received(&body, "x-session-user"), ["42"]);
+    assert_eq!(received(&body, "x-session-role"), ["admin"]);
+    assert_eq!(received(&body, "x-session-handle"), [session.id().handle().to_string()]);
+    assert!(!body.contains(SECRET), "{body}");
+
+    assert_eq!(nginx.get(&[]).await.0, StatusCode::UNAUTHORIZED);
+    let secret = [("x-pg-session-secret", SECRET), ("x-session-user", "1")];
+    assert_eq!(nginx.get(&secret).await.0, StatusCode::UNAUTHORIZED);
+    let foreign = [("cookie", cookie.as_str()), ("x-pg-session-secret", "another secret")];
+    assert_eq!(nginx.get(&foreign).await.0, StatusCode::OK, "nginx replaces it");
+
+    app.manager.delete(session.id()).await.unwrap();
+    let began = Instant::now();
+    while nginx.get(&[("cookie", &cookie)]).await.0 != StatusCode::UNAUTHORIZED {
+        assert!(began.elapsed() < WAIT_MAX, "a session that has ended is served");
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    // Without an answer of the program, no request passes.
+    server.stop();
+    assert_eq!(nginx.get(&[("cookie", &cookie)]).await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
