@@ -28,16 +28,23 @@ const CONNECTIONS_MAX: usize = 1_024;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Until a head is complete, also of the next request on an open connection.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
-/// Until a request is answered. Statements have a shorter limit of their own.
-const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// Until a request is answered, at least. Statements have a shorter limit of their own.
+const ANSWER_WAIT_MIN: Duration = Duration::from_secs(30);
 /// For requests in flight, after a signal.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// After an error of `accept`, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until `stop`, and then until the requests in flight are answered, but not longer than [`END_WAIT`].
-pub(super) async fn run(listener: TcpListener, app: Router, stop: &CancellationToken) {
-    let app = app.layer(middleware::from_fn(within_time));
+/// A revocation that waits for all nodes takes the trust window at most.
+pub(super) async fn run(
+    listener: TcpListener,
+    app: Router,
+    trust_window: Duration,
+    stop: &CancellationToken,
+) {
+    let wait = ANSWER_WAIT_MIN.max(2 * trust_window);
+    let app = app.layer(middleware::from_fn(move |request, next| within_time(wait, request, next)));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     while let Some((stream, slot)) = accept(&listener, &slots, stop).await {
@@ -94,8 +101,8 @@ async fn serve(stream: TcpStream, slot: OwnedSemaphorePermit, app: Router, stop:
     drop(slot);
 }
 
-async fn within_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(ANSWER_WAIT, next.run(request)).await {
+async fn within_time(wait: Duration, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(wait, next.run(request)).await {
         Ok(response) => response,
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "no answer in time\n").into_response(),
     }

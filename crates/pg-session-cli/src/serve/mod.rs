@@ -87,7 +87,7 @@ async fn serve(options: Options) -> Result<(), Why> {
     });
     writeln!(io::stdout(), "serving on http://{}", listener.local_addr()?)?;
     tokio::select! {
-        () = listener::run(listener, router(server), &stop) => {}
+        () = listener::run(listener, router(server), manager.config().trust_window, &stop) => {}
         _ = signals.next() => stop.cancel(),
     }
     let report = manager.shutdown(SHUTDOWN_WAIT).await;

@@ -1,7 +1,7 @@
 //! Ends sessions for the admin API and the console: what to end, and the record of it.
 
 use pg_session::sql::Cause;
-use pg_session::{Error, Session, SessionManager};
+use pg_session::{Error, Everywhere, Session, SessionManager};
 
 use super::Server;
 use super::audit::By;
@@ -78,11 +78,26 @@ pub(super) async fn by_handle(manager: &SessionManager, handle: &str) -> Result<
     }
 }
 
-/// Ends the sessions, and records it.
+/// What a revocation did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Revoked {
+    /// How many sessions were alive.
+    pub(super) ended: u64,
+    /// The proof that no node can serve them, if it was asked for.
+    pub(super) everywhere: Option<Everywhere>,
+}
+
+/// Ends the sessions, and records it. With `everywhere`, waits until no node can serve them.
 ///
 /// # Errors
 /// Those of the deletion.
-pub(super) async fn revoke(server: &Server, target: &Target, cause: Cause, by: By) -> Result<u64, Error> {
+pub(super) async fn revoke(
+    server: &Server,
+    target: &Target,
+    cause: Cause,
+    everywhere: bool,
+    by: By,
+) -> Result<Revoked, Error> {
     let manager = server.manager();
     let outcome = match target {
         Target::One(session) => manager.delete(session.id()).await.map(u64::from),
@@ -91,5 +106,8 @@ pub(super) async fn revoke(server: &Server, target: &Target, cause: Cause, by: B
         Target::Many(Selected::All) => manager.delete_all_sessions().await,
     };
     server.audit.record(by, target.name(), cause, &outcome);
-    outcome
+    let ended = outcome?;
+    // The sessions are gone. What is behind that commit is the wait alone.
+    let everywhere = if everywhere { Some(manager.delete_many([]).everywhere().await?) } else { None };
+    Ok(Revoked { ended, everywhere })
 }

@@ -3,6 +3,7 @@
 //! It never answers with a session id, only with handles. Without a token of its own, the program has no API.
 
 mod error;
+mod nodes;
 mod revocations;
 mod sessions;
 
@@ -27,10 +28,11 @@ const OPENAPI: &str = include_str!("openapi.json");
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Method, path and handler of each operation.
-fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Server>>); 5] {
+fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Server>>); 6] {
     [
         ("get", "/api/v1/openapi.json", get(openapi)),
         ("get", "/api/v1/status", get(status)),
+        ("get", "/api/v1/nodes", get(nodes::list)),
         ("get", "/api/v1/sessions", get(sessions::list)),
         ("get", "/api/v1/sessions/{handle}", get(sessions::show)),
         ("post", "/api/v1/revocations", post(revocations::create)),

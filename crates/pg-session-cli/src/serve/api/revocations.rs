@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use pg_session::Everywhere;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
@@ -23,6 +24,8 @@ pub(super) struct Order {
     cause: String,
     #[serde(default)]
     dry_run: bool,
+    #[serde(default)]
+    everywhere: bool,
 }
 
 #[derive(Serialize)]
@@ -31,6 +34,24 @@ pub(super) struct Outcome {
     /// Sessions that would end. `None` if they were ended.
     matching: Option<u64>,
     ended: u64,
+    everywhere: Option<Receipt>,
+}
+
+/// No node can serve the sessions any more.
+#[derive(Serialize)]
+struct Receipt {
+    /// Nodes that have handled the revocation.
+    acknowledged: usize,
+    /// Nodes that did not answer. They read from the database until they have handled it.
+    lapsed: usize,
+    took_seconds: f64,
+}
+
+impl From<Everywhere> for Receipt {
+    fn from(everywhere: Everywhere) -> Self {
+        let Everywhere { acknowledged, lapsed, took, .. } = everywhere;
+        Self { acknowledged, lapsed, took_seconds: took.as_secs_f64() }
+    }
 }
 
 /// Ends a session, or those of a user, of a group, or all.
@@ -45,8 +66,9 @@ pub(super) async fn create(
     let target = Target::of(manager, user, group, handle, order.all).await?;
     if order.dry_run {
         let matching = Some(target.count(manager).await?);
-        return Ok(Json(Outcome { dry_run: true, matching, ended: 0 }));
+        return Ok(Json(Outcome { dry_run: true, matching, ended: 0, everywhere: None }));
     }
-    let ended = revoke(&server, &target, cause, By::Api).await?;
-    Ok(Json(Outcome { dry_run: false, matching: None, ended }))
+    let revoked = revoke(&server, &target, cause, order.everywhere, By::Api).await?;
+    let everywhere = revoked.everywhere.map(Receipt::from);
+    Ok(Json(Outcome { dry_run: false, matching: None, ended: revoked.ended, everywhere }))
 }

@@ -10,7 +10,7 @@ use maud::html;
 use serde::Deserialize;
 
 use super::pages::{self, Tab};
-use super::sign_in::SignIn;
+use super::sign_ins::SignIn;
 use crate::output::counted;
 use crate::serve::Server;
 use crate::serve::audit::{By, cause};
@@ -26,6 +26,8 @@ pub(super) struct Order {
     handle: Option<String>,
     /// `all`, as typed by the operator.
     all: Option<String>,
+    /// Wait until no node can serve the sessions.
+    everywhere: Option<String>,
 }
 
 pub(super) async fn revoke(
@@ -71,12 +73,19 @@ pub(super) async fn revoke(
         }
         Err(NoTarget::Failed(error)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     };
-    match end(&server, &target, cause, By::Console).await {
-        Ok(ended) => {
+    match end(&server, &target, cause, order.everywhere.is_some(), By::Console).await {
+        Ok(revoked) => {
             let body = html! {
                 h1 { "Ended" }
                 p role="status" class="good" id="ended" {
-                    (counted(ended, "session")) " ended: " (target.name()) ", cause " (cause) "."
+                    (counted(revoked.ended, "session")) " ended: " (target.name()) ", cause " (cause) "."
+                }
+                @if let Some(gone) = revoked.everywhere {
+                    p class="good" id="gone" {
+                        "No node can serve them any more: " (counted(gone.acknowledged as u64, "node")) " answered within "
+                        (gone.took.as_millis()) " ms"
+                        @if gone.lapsed > 0 { ", " (gone.lapsed) " did not answer and may not answer from memory" } "."
+                    }
                 }
                 p { a href="/console/events" { "All changes" } }
             };

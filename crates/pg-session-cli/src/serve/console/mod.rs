@@ -4,8 +4,11 @@
 //! the cookie of a sign-in. The pages run no script but `console.js`, and load nothing from elsewhere.
 
 mod forms;
+mod kept;
 mod pages;
+mod sessions;
 mod sign_in;
+mod sign_ins;
 mod stream;
 
 use std::sync::Arc;
@@ -21,15 +24,16 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use pg_session::Finding;
+use pg_session::{Finding, NodeInfo, SessionManager};
 use pg_session_web::host_of;
-use tokio::sync::{Mutex, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
-use self::sign_in::SignIns;
+use self::kept::Kept;
+use self::sign_ins::SignIns;
 use super::Server;
 use super::auth_head::AuthHead;
 use crate::connection::Place;
+use crate::why::Why;
 
 const STYLE: &str = include_str!("console.css");
 const SCRIPT: &str = include_str!("console.js");
@@ -42,6 +46,8 @@ const FORM_BYTES_MAX: usize = 16 * 1024;
 const STREAMS_MAX: usize = 32;
 /// How long the findings of the doctor are shown before it runs again. It starts a node each time.
 const FINDINGS_AGE_MAX: Duration = Duration::from_secs(60);
+/// The same for the nodes: each question costs each node a write.
+const NODES_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// What the console keeps.
 #[derive(Debug)]
@@ -51,7 +57,8 @@ pub(super) struct Console {
     place: Place,
     sign_ins: SignIns,
     streams: Arc<Semaphore>,
-    findings: Mutex<Option<(Instant, Result<Vec<Finding>, String>)>>,
+    findings: Kept<Vec<Finding>>,
+    nodes: Kept<Vec<NodeInfo>>,
 }
 
 impl Console {
@@ -62,7 +69,8 @@ impl Console {
             place,
             sign_ins: SignIns::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
-            findings: Mutex::default(),
+            findings: Kept::new(FINDINGS_AGE_MAX),
+            nodes: Kept::new(NODES_AGE_MAX),
         }
     }
 
@@ -76,18 +84,15 @@ impl Console {
             .any(|known| known.eq_ignore_ascii_case(host))
     }
 
-    /// What the doctor has found within the last minute. One run at a time.
+    /// What the doctor has found within the last minute.
     async fn findings(&self) -> Result<Vec<Finding>, String> {
-        let mut kept = self.findings.lock().await;
-        if let Some((at, findings)) = &*kept
-            && at.elapsed() < FINDINGS_AGE_MAX
-        {
-            return findings.clone();
-        }
-        let diagnose = async { Ok::<_, crate::why::Why>(Box::pin(self.place.builder()?.diagnose()).await?) };
-        let findings = diagnose.await.map_err(|why| why.to_string());
-        *kept = Some((Instant::now(), findings.clone()));
-        findings
+        let diagnose = async { Ok::<_, Why>(Box::pin(self.place.builder()?.diagnose()).await?) };
+        self.findings.get(diagnose).await
+    }
+
+    /// The nodes, as they answered within the last seconds.
+    async fn nodes(&self, manager: &SessionManager) -> Result<Vec<NodeInfo>, String> {
+        self.nodes.get(async { Ok(manager.nodes().await?) }).await
     }
 }
 
@@ -99,8 +104,8 @@ pub(super) fn router(server: &Arc<Server>) -> Router<Arc<Server>> {
     let signed_in = Router::new()
         .route("/console", get(async || to("/console/cluster")))
         .route("/console/cluster", get(pages::cluster))
-        .route("/console/sessions", get(pages::sessions))
-        .route("/console/sessions/{handle}", get(pages::session))
+        .route("/console/sessions", get(sessions::search))
+        .route("/console/sessions/{handle}", get(sessions::show))
         .route("/console/events", get(pages::events))
         .route("/console/locks", get(pages::locks))
         .route("/console/health", get(pages::health))

@@ -1,95 +1,19 @@
 //! Signing in with the admin token. The browser gets a cookie of its own; the token is not kept there.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Request, State};
-use axum::http::header::{COOKIE, SET_COOKIE};
+use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
-use tokio::time::Instant;
-use uuid::Uuid;
 
+use super::sign_ins::{COOKIE_NAME, LIFETIME};
 use super::{pages, to};
 use crate::serve::Server;
-use crate::serve::secret::Secret;
-
-const COOKIE_NAME: &str = "pg-session-console";
-/// Sign-ins at one time. The oldest ends first.
-const SIGN_INS_MAX: usize = 64;
-/// A working day.
-const LIFETIME: Duration = Duration::from_secs(8 * 3_600);
-
-/// One browser. The form token is in each form of its pages, where another site cannot read it.
-#[derive(Clone)]
-pub(super) struct SignIn {
-    key: Arc<Secret>,
-    pub(super) form_token: Arc<Secret>,
-    until: Instant,
-}
-
-impl fmt::Debug for SignIn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignIn").field("until", &self.until).finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct SignIns(Mutex<VecDeque<SignIn>>);
-
-impl SignIns {
-    /// Returns the new key.
-    fn add(&self) -> String {
-        let [key, form_token] = [random(), random()];
-        let sign_in = SignIn {
-            key: Arc::new(Secret::known(key.clone())),
-            form_token: Arc::new(Secret::known(form_token)),
-            until: Instant::now() + LIFETIME,
-        };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() == SIGN_INS_MAX {
-            all.pop_front();
-        }
-        all.push_back(sign_in);
-        key
-    }
-
-    fn find(&self, headers: &HeaderMap) -> Option<SignIn> {
-        let now = Instant::now();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|sign_in| now < sign_in.until);
-        let is_sent = |sign_in: &&SignIn| keys(headers).any(|key| sign_in.key.is(key));
-        all.iter().find(is_sent).cloned()
-    }
-
-    fn remove(&self, headers: &HeaderMap) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|sign_in| !keys(headers).any(|key| sign_in.key.is(key)));
-    }
-}
-
-impl Server {
-    /// The sign-in that the browser's cookie names.
-    pub(super) fn signed_in(&self, headers: &HeaderMap) -> Option<SignIn> {
-        self.console.as_ref()?.sign_ins.find(headers)
-    }
-}
-
-/// 244 random bits.
-fn random() -> String {
-    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
-}
-
-fn keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-    pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(COOKIE_NAME.as_bytes())?.strip_prefix(b"="))
-}
 
 fn cookie(headers: &HeaderMap, key: &str, seconds: u64) -> String {
     // Over plain HTTP a browser would drop a secure cookie, except on this machine.

@@ -52,6 +52,10 @@ impl<'a> Client<'a> {
             let schema = self.document.pointer(&reference[1..]).expect("a schema with this name");
             return self.faults(schema, value, place);
         }
+        if let Some(choices) = schema["oneOf"].as_array() {
+            let fits = choices.iter().any(|schema| self.faults(schema, value, place).is_empty());
+            return if fits { Vec::new() } else { vec![format!("{place} is none of {choices:?}")] };
+        }
         let kind = match value {
             Value::Null => "null",
             Value::Bool(_) => "boolean",
@@ -142,7 +146,7 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
     );
 
     let (_, counted) = client.revoke(&json!({ "user": "1", "cause": "admin", "dry_run": true })).await;
-    assert_eq!(counted, json!({ "dry_run": true, "matching": 2, "ended": 0 }));
+    assert_eq!(counted, json!({ "dry_run": true, "matching": 2, "ended": 0, "everywhere": null }));
     for wrong in [
         json!({ "user": "1" }),
         json!({ "user": "1", "cause": "because" }),
@@ -158,12 +162,22 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
     assert_eq!(handles(&list("user=1").await.1), both, "nothing has ended yet");
 
     let (_, one) = client.revoke(&json!({ "handle": a_handle, "cause": "admin" })).await;
-    assert_eq!(one, json!({ "dry_run": false, "matching": null, "ended": 1 }));
+    assert_eq!(one, json!({ "dry_run": false, "matching": null, "ended": 1, "everywhere": null }));
     assert_eq!(handles(&list("user=1").await.1), BTreeSet::from([b_handle]));
     assert!(app.manager.get(a.id()).bypass_cache().await.unwrap().is_none());
     let (status, _) = client.revoke(&json!({ "handle": a_handle, "cause": "admin" })).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
-    assert_eq!(client.revoke(&json!({ "user": "1", "cause": "credential" })).await.1["ended"], 1);
+    let order = json!({ "user": "1", "cause": "credential", "everywhere": true });
+    let (_, gone) = client.revoke(&order).await;
+    assert_eq!((&gone["ended"], &gone["everywhere"]["lapsed"]), (&json!(1), &json!(0)), "{gone}");
+    assert_eq!(gone["everywhere"]["acknowledged"], 2, "the application's node and the program");
+    let (_, nodes) = client.send(Method::GET, "/api/v1/nodes", "/api/v1/nodes", "").await;
+    let nodes = nodes["nodes"].as_array().expect("a list");
+    assert!(
+        nodes.len() == 2 && nodes.iter().all(|node| node["answered_after_seconds"].is_number()),
+        "{nodes:?}"
+    );
+    assert_eq!(nodes.iter().filter(|node| node["this_node"] == true).count(), 1);
     assert_eq!(handles(&list("user=2").await.1), BTreeSet::from([other_handle]));
     assert_eq!(client.revoke(&json!({ "all": true, "cause": "admin" })).await.1["ended"], 1);
     let (_, state) = client.send(Method::GET, "/api/v1/status", "/api/v1/status", "").await;

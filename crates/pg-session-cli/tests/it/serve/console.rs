@@ -162,6 +162,7 @@ async fn an_operator_ends_a_session_in_a_browser_by_keyboard() {
     // The one script runs, and its stream arrives.
     browser.wait_for("document.querySelector('#state')?.textContent === 'live'").await;
     browser.wait_for("document.querySelector('#trust').textContent.startsWith('Answers from memory')").await;
+    browser.wait_for("document.querySelector('#nodes').textContent === '2 nodes'").await;
 
     browser.open(&format!("{}/console/locks", server.url)).await;
     browser.wait_for("document.querySelector('#state')?.textContent === 'live'").await;

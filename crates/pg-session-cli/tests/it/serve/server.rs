@@ -1,5 +1,7 @@
 //! The program, serving; a node of the application beside it; and a client that is a proxy.
 
+use std::time::Duration;
+
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::header::{COOKIE, HeaderMap};
@@ -32,6 +34,8 @@ impl Application {
         config.schema.clone_from(&schema);
         config.migrations = Migrations::Apply;
         config.pool_connections_max = 2;
+        // The program takes it over. A wait for all nodes takes as long after the start of a node.
+        config.trust_window = Duration::from_secs(2);
         let manager = SessionManager::connect(&world.url, config).await.expect("a node");
         let key = SigningKey::generate().expect("random numbers").expose_base64().to_string();
         let signer = Signer::from_base64(&key).expect("a key");

@@ -1,0 +1,49 @@
+//! Lists the nodes of the registry.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use pg_session::NodeInfo;
+use serde::Serialize;
+
+use super::error::ApiError;
+use crate::output::rfc3339;
+use crate::serve::Server;
+
+#[derive(Serialize)]
+pub(super) struct Nodes {
+    nodes: Vec<NodeRow>,
+}
+
+#[derive(Serialize)]
+struct NodeRow {
+    id: String,
+    name: String,
+    version: String,
+    registered_at: String,
+    this_node: bool,
+    /// `None` if it did not answer within 2 s.
+    answered_after_seconds: Option<f64>,
+    differing_settings: Vec<String>,
+}
+
+impl From<NodeInfo> for NodeRow {
+    fn from(node: NodeInfo) -> Self {
+        Self {
+            registered_at: rfc3339(node.registered_at),
+            this_node: node.is_this,
+            answered_after_seconds: node.answered_after.map(|after| after.as_secs_f64()),
+            id: node.id,
+            name: node.name,
+            version: node.version,
+            differing_settings: node.differing_settings,
+        }
+    }
+}
+
+/// Asks all nodes to answer.
+pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Nodes>, ApiError> {
+    let nodes = server.manager().nodes().await?;
+    Ok(Json(Nodes { nodes: nodes.into_iter().map(NodeRow::from).collect() }))
+}

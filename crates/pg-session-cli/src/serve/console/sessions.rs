@@ -1,0 +1,255 @@
+//! The page of sessions: search, one session, and the forms that end them.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+use pg_session::Session;
+use pg_session::sql::Cause;
+use serde::Deserialize;
+
+use super::pages::{Tab, card, form_token, page, time_cell};
+use super::sign_ins::SignIn;
+use crate::admin::select::{group_id, user_id};
+use crate::output::counted;
+use crate::serve::Server;
+use crate::serve::audit::CAUSES;
+use crate::serve::revoke::{NoTarget, by_handle};
+
+/// Characters of a value that a page shows.
+const VALUE_CHARS_MAX: usize = 2_000;
+
+#[derive(Deserialize)]
+pub(super) struct Search {
+    #[serde(default)]
+    user: String,
+    #[serde(default)]
+    group: String,
+    #[serde(default)]
+    handle: String,
+}
+
+pub(super) async fn search(
+    State(server): State<Arc<Server>>,
+    Extension(sign_in): Extension<SignIn>,
+    wanted: Result<Query<Search>, QueryRejection>,
+) -> Response {
+    let Ok(Query(search)) = wanted else {
+        let body = html! { h1 { "Sessions" } p role="alert" class="bad" { "The search cannot be read." } };
+        return (StatusCode::BAD_REQUEST, page(&server, &sign_in, Tab::Sessions, "Sessions", &body))
+            .into_response();
+    };
+    let found = find(&server, &search).await;
+    let status = if found.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = html! {
+        h1 { "Sessions" }
+        form method="get" action="/console/sessions" role="search" {
+            (field("user", "User", &search.user))
+            (field("group", "Group", &search.group))
+            (field("handle", "Handle, 8 digits or more", &search.handle))
+            button type="submit" { "Search" }
+        }
+        @match found {
+            Err(why) => p role="alert" class="bad" { (why) },
+            Ok(None) => p class="faint" { "Search for the sessions of a user or a group, or for one by its handle." },
+            Ok(Some((sessions, truncated))) => {
+                p id="count" { (counted(sessions.len() as u64, "session")) @if truncated { " or more" } "." }
+                @if !sessions.is_empty() { (table(&server, &sessions)) }
+                @if !sessions.is_empty() && !search.user.is_empty() { (end_form(&server, &sign_in, "user", &search.user, "End all of this user")) }
+                @if !sessions.is_empty() && !search.group.is_empty() { (end_form(&server, &sign_in, "group", &search.group, "End all of this group")) }
+            }
+        }
+        (end_all(&server, &sign_in))
+    };
+    (status, page(&server, &sign_in, Tab::Sessions, "Sessions", &body)).into_response()
+}
+
+fn field(name: &str, label: &str, value: &str) -> Markup {
+    html! {
+        div {
+            label for=(name) { (label) }
+            input id=(name) name=(name) value=(value) autocomplete="off" spellcheck="false";
+        }
+    }
+}
+
+/// `None` without a search. An error is a sentence.
+async fn find(server: &Server, search: &Search) -> Result<Option<(Vec<Session>, bool)>, String> {
+    let manager = server.manager();
+    let (user, group, handle) = (search.user.trim(), search.group.trim(), search.handle.trim());
+    let page = match (user.is_empty(), group.is_empty(), handle.is_empty()) {
+        (true, true, true) => return Ok(None),
+        (false, true, true) => manager.user(user_id(user)).list().await,
+        (true, false, true) => manager.group(group_id(group)).list().await,
+        (true, true, false) => {
+            let found = manager.find(handle).await.map_err(|error| error.to_string())?;
+            return Ok(Some((found, false)));
+        }
+        _ => return Err("Search by one of the three.".to_owned()),
+    };
+    page.map(|page| Some((page.sessions, page.truncated))).map_err(|error| error.to_string())
+}
+
+fn table(server: &Server, sessions: &[Session]) -> Markup {
+    let now = server.manager().database_time();
+    html! {
+        div class="table" {
+            table {
+                thead { tr { th { "Handle" } th { "User" } th { "Group" } th { "Created" } th { "Last access" } th { "Expires" } } }
+                tbody {
+                    @for session in sessions {
+                        @let handle = session.id().handle().to_string();
+                        tr {
+                            td { a href={ "/console/sessions/" (handle) } { code { (handle) } } @if session.is_retired() { " retired" } }
+                            td { (session.user_id().map_or_else(|| "-".to_owned(), |user| user.to_string())) }
+                            td { (session.group_id().map_or_else(|| "-".to_owned(), |group| group.to_string())) }
+                            @for time in [session.created_at(), session.last_accessed_at(), session.expires_at()] {
+                                td { (time_cell(time, now)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether to wait for the other nodes.
+fn wait_field(id: &str) -> Markup {
+    html! {
+        label class="check" for={ "everywhere-" (id) } {
+            input id={ "everywhere-" (id) } type="checkbox" name="everywhere" value="true" checked;
+            " Wait until no node can serve them"
+        }
+    }
+}
+
+/// Nothing in a read-only console.
+fn end_form(server: &Server, sign_in: &SignIn, field: &str, value: &str, label: &str) -> Markup {
+    if !server.console.as_ref().is_some_and(|console| console.allow_changes) {
+        return html! {};
+    }
+    html! {
+        form method="post" action="/console/revocations" class="end" {
+            (form_token(sign_in))
+            input type="hidden" name=(field) value=(value);
+            (causes(field))
+            (wait_field(field))
+            button type="submit" class="danger" { (label) }
+        }
+    }
+}
+
+fn causes(id: &str) -> Markup {
+    html! {
+        div {
+            label for={ "cause-" (id) } { "Cause" }
+            select id={ "cause-" (id) } name="cause" required {
+                option value="" { "Choose a cause" }
+                @for cause in CAUSES.map(Cause::name) { option value=(cause) { (cause) } }
+            }
+        }
+    }
+}
+
+fn end_all(server: &Server, sign_in: &SignIn) -> Markup {
+    if !server.console.as_ref().is_some_and(|console| console.allow_changes) {
+        return html! {};
+    }
+    html! {
+        details {
+            summary { "End all sessions of all users" }
+            form method="post" action="/console/revocations" {
+                (form_token(sign_in))
+                div {
+                    label for="all" { "Type all to confirm" }
+                    input id="all" name="all" autocomplete="off" required pattern="all";
+                }
+                (causes("all"))
+                (wait_field("all"))
+                button type="submit" class="danger" { "End all sessions" }
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct How {
+    #[serde(default)]
+    values: bool,
+}
+
+pub(super) async fn show(
+    State(server): State<Arc<Server>>,
+    Extension(sign_in): Extension<SignIn>,
+    Path(handle): Path<String>,
+    how: Result<Query<How>, QueryRejection>,
+) -> Response {
+    let values = how.is_ok_and(|Query(how)| how.values);
+    let refuse = |status: StatusCode, why: &str| {
+        let body = html! { h1 { "Session" } p role="alert" class="bad" { (why) } };
+        (status, page(&server, &sign_in, Tab::Sessions, "Session", &body)).into_response()
+    };
+    let session = match by_handle(server.manager(), &handle).await {
+        Ok(session) => session,
+        Err(NoTarget::Ambiguous) => {
+            return refuse(StatusCode::CONFLICT, "Several sessions have such a handle.");
+        }
+        Err(NoTarget::Unknown | NoTarget::Unclear) => {
+            return refuse(StatusCode::NOT_FOUND, "No live session has this handle.");
+        }
+        Err(NoTarget::Failed(error)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    };
+    let handle = session.id().handle().to_string();
+    let now = server.manager().database_time();
+    let absent = || "-".to_owned();
+    let body = html! {
+        h1 { "Session " code { (handle) } }
+        dl class="cards" {
+            (card("User", &html! { (session.user_id().map_or_else(absent, |user| user.to_string())) }))
+            (card("Group", &html! { (session.group_id().map_or_else(absent, |group| group.to_string())) }))
+            (card("Version", &html! { (session.version().get()) }))
+            (card("Created", &time_cell(session.created_at(), now)))
+            (card("Last access", &time_cell(session.last_accessed_at(), now)))
+            (card("Expires", &time_cell(session.expires_at(), now)))
+        }
+        h2 { "Attributes" }
+        (attributes(&session, values))
+        @if !values && !session.keys().is_empty() { p { a href={ "/console/sessions/" (handle) "?values=true" } { "Show the values" } } }
+        (end_form(&server, &sign_in, "handle", &handle, "End this session"))
+    };
+    page(&server, &sign_in, Tab::Sessions, "Session", &body).into_response()
+}
+
+fn attributes(session: &Session, values: bool) -> Markup {
+    let keys = session.keys();
+    html! {
+        @if keys.is_empty() { p class="faint" { "None." } }
+        @else {
+            div class="table" {
+                table {
+                    thead { tr { th { "Key" } @if values { th { "Value" } } } }
+                    tbody {
+                        @for key in keys {
+                            tr {
+                                td { code { (key) } }
+                                @if values { td { code { (beginning(session.get_raw(key).unwrap_or_default())) } } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn beginning(value: &str) -> String {
+    let mut text: String = value.chars().take(VALUE_CHARS_MAX).collect();
+    if text.len() < value.len() {
+        text.push('…');
+    }
+    text
+}
