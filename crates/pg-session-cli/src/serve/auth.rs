@@ -53,7 +53,8 @@ impl ProxyAccess {
         Self { secret, attributes }
     }
 
-    fn admits(&self, headers: &HeaderMap) -> bool {
+    /// Whether the request has the secret, or none is needed.
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
         let Some(secret) = &self.secret else { return true };
         let mut sent = headers.get_all(SECRET_HEADER).iter();
         // Two of them: a client has added one, and the proxy does not replace it.

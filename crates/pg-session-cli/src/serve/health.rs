@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pg_session::{Metrics, SessionId};
 use serde_json::json;
@@ -46,15 +46,16 @@ pub(super) async fn ready(State(server): State<Arc<Server>>) -> Response {
     }
 }
 
-/// Whether this node may answer from memory, and until when.
-pub(super) async fn trust(State(server): State<Arc<Server>>) -> Response {
+/// Whether this node may answer from memory, and until when. The cause may name hosts and
+/// roles: only a caller with the secret sees it, if there is one.
+pub(super) async fn trust(State(server): State<Arc<Server>>, headers: HeaderMap) -> Response {
     let status = server.manager().status();
     let trusted = status.trusted_for.is_some();
     let code = if trusted { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "trusted": trusted,
         "trusted_for_seconds": status.trusted_for.map(|left| left.as_secs_f64()),
-        "error": status.trust_error,
+        "error": status.trust_error.filter(|_| server.proxies.admits(&headers)),
     });
     (code, [NO_STORE], Json(body)).into_response()
 }

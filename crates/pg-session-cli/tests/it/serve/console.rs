@@ -6,6 +6,7 @@ use pg_session::UserId;
 use super::api::TOKEN;
 use super::server::{Answer, Application, Server};
 use crate::web::chromium::Driver;
+use crate::web::in_a_browser::keep;
 
 const ADMIN: [(&str, &str); 1] = [("PG_SESSION_ADMIN_TOKEN", TOKEN)];
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -164,6 +165,8 @@ async fn an_operator_ends_a_session_in_a_browser_by_keyboard() {
     browser.wait_for("document.querySelector('#trust').textContent.startsWith('Answers from memory')").await;
     browser.wait_for("document.querySelector('#nodes').textContent === '2 nodes'").await;
 
+    browser.screen(1_280, 800, "light").await;
+    keep("console", &browser.picture().await);
     browser.open(&format!("{}/console/locks", server.url)).await;
     browser.wait_for("document.querySelector('#state')?.textContent === 'live'").await;
     browser.wait_for("document.querySelector('#live').textContent.includes('<img src=x')").await;
@@ -182,6 +185,9 @@ async fn an_operator_ends_a_session_in_a_browser_by_keyboard() {
                  && document.documentElement.scrollWidth <= document.documentElement.clientWidth"
             ))
             .await;
+        if dark {
+            keep("console-phone", &browser.picture().await);
+        }
     }
     browser.type_into("tbody a", &ENTER.to_string()).await;
     browser.wait_for("document.querySelector('h1').textContent.startsWith('Session ')").await;

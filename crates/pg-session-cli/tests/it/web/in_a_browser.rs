@@ -123,7 +123,7 @@ async fn the_page_fits_a_desk_and_a_phone_and_shows_three_nodes_live() {
     site.end();
 }
 
-fn keep(name: &str, picture: &[u8]) {
+pub fn keep(name: &str, picture: &[u8]) {
     assert!(picture.starts_with(b"\x89PNG"), "{name} is no picture");
     if env::var_os("SCREENSHOTS").is_some() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/screenshots");

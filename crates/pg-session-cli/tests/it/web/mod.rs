@@ -3,7 +3,7 @@
 pub mod chromium;
 mod cross_site;
 pub mod http;
-mod in_a_browser;
+pub mod in_a_browser;
 mod over_http;
 
 use std::net::TcpStream;
