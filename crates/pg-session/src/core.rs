@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::{Cache, Capacity, Ticket};
 use crate::config::Config;
 use crate::contention::{Contention, NotifyPolicy};
+use crate::events::EventSender;
 use crate::failpoints::{Guard, Probes};
 use crate::id::SessionId;
 use crate::notification::ServerId;
@@ -28,6 +29,7 @@ pub(crate) struct Core {
     pub(crate) policy: Arc<Policy>,
     pub(crate) cache: Cache,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) events: EventSender,
     pub(crate) database: Database,
     pub(crate) failpoints: Probes,
     pub(crate) counters: Counters,
@@ -57,6 +59,7 @@ impl Core {
         let cache = Cache::new(capacity, config.cache_ttl, failpoints.clone());
         Arc::new(Self {
             config,
+            events: EventSender::default(),
             pins: Arc::new(Pins::new(Arc::clone(&policy))),
             policy,
             cache,

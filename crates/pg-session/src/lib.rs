@@ -89,6 +89,7 @@
 //! | [`Signer`], [`KeyRing`], [`SigningKey`], [`TokenError`] | signed tokens for cookies |
 //! | [`Lock`], [`Lease`], [`Fence`] | locks with leases and fencing tokens |
 //! | [`Pin`], [`Closed`], [`Cause`] | sockets and streams that end with their session |
+//! | [`Events`], [`Event`] | what a node does and observes |
 //! | [`Status`], [`Metrics`], [`ShutdownReport`], [`CleanupReport`] | what a node reports |
 //!
 //! # Features
@@ -129,6 +130,7 @@ mod shared_settings;
 mod version;
 // Floor 1: the node's memory, what clients hold, and the only SQL.
 mod cache;
+mod events;
 mod pins;
 mod postgres;
 mod signing;
@@ -150,6 +152,7 @@ pub use cause::Cause;
 pub use cleanup::CleanupReport;
 pub use config::{Config, Migrations, SessionLimit, StatementMode};
 pub use error::{Error, ErrorKind, UpdateError};
+pub use events::{Event, Events};
 pub use handle::Handle;
 pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;

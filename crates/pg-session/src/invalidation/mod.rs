@@ -63,6 +63,7 @@ impl InvalidationTask {
             prover: Arc::clone(prover),
         };
         tasks.serving.spawn(|stop| task.run(events, stop));
+        tasks.serving.spawn(|stop| report_trust(Arc::clone(core), Arc::clone(trust), stop));
     }
 
     /// Handles events in the order in which they come, until stopped.
@@ -157,11 +158,16 @@ impl InvalidationTask {
             Notification::Cause(cause, ended) => {
                 debug!(%cause, ?ended, "sessions have ended");
                 // With the cause comes the end, in the same commit.
-                let named = match &ended {
-                    EndedBy::Sessions(ids) => Named::Sessions(ids),
-                    EndedBy::Scope(scope) => Named::Scope(*scope),
-                };
-                self.core.pins.doubt(named, Some(cause));
+                match &ended {
+                    EndedBy::Sessions(ids) => {
+                        self.core.pins.doubt(Named::Sessions(ids), Some(cause));
+                        self.core.events.ended(ids, cause);
+                    }
+                    EndedBy::Scope(scope) => {
+                        self.core.pins.doubt(Named::Scope(*scope), Some(cause));
+                        self.core.events.scope_ended(*scope, cause);
+                    }
+                }
             }
             Notification::Released(wake) => self.waiters.wake(wake),
             Notification::Tick(server, tokens) => self.prover.ticked(server, &tokens),
@@ -191,6 +197,26 @@ impl InvalidationTask {
 async fn drop_in_steps(mut dropping: Dropping<'_>) {
     while dropping.step() {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Sends an event when the node becomes trusted, and when its trust has ended: by a lost connection or by time.
+async fn report_trust(core: Arc<Core>, trust: Arc<Trust>, stop: CancellationToken) {
+    let mut changes = trust.watch();
+    let mut was_trusted = false;
+    loop {
+        let left = changes.borrow_and_update().until.since(core.policy.clock.now());
+        let is_trusted = !left.is_zero();
+        if is_trusted != was_trusted {
+            core.events.trust_changed(is_trusted);
+            was_trusted = is_trusted;
+        }
+        tokio::select! {
+            // An error means that the sender is gone, which `trust` keeps.
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(left), if is_trusted => {}
+            () = stop.cancelled() => return,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::SessionManager;
 use crate::cache::CacheStats;
 use crate::clock::wall_now;
 use crate::error::{Error, ErrorKind};
+use crate::events::Events;
 use crate::invalidation::trust::TrustState;
 use crate::loader::LoadStats;
 use crate::writer::WriteStats;
@@ -60,6 +61,16 @@ impl SessionManager {
             pins: node.core.pins.count(),
             touch_failures: node.touches.failure_count(),
         }
+    }
+
+    /// What this node does and observes from here on, as a stream of [`Event`](crate::Event)s: ends of sessions on any node with
+    /// their causes, sessions that this node creates and rotates, and its trust.
+    ///
+    /// It is bounded: a reader that is 1 024 events behind loses the oldest, and gets their number. While the node is not trusted,
+    /// ends are missed. **For auditing, use the tables of your application.**
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.0.core.events.subscribe()
     }
 
     /// Waits until the node is in sync and serves from memory. While the listener cannot connect, this waits;

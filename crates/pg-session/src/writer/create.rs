@@ -8,6 +8,7 @@ use crate::cache::Ticket;
 use crate::cause::Cause;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
+use crate::events::Event;
 use crate::failpoints::Point;
 use crate::id::{SessionId, UserId};
 use crate::postgres::create::Created;
@@ -52,6 +53,7 @@ impl Request for NewSession {
                 count_evicted(core, self.user_id, &evicted);
                 let record = self.record(&core.policy, attributes, created_at, expires_at);
                 core.cache.publish(ticket, &record);
+                core.events.send(|| Event::Created { session: self.id.handle(), user: self.user_id });
                 Outcome::Done(record)
             }
             Created::Refused => Outcome::Failed(refused(core, self.cap)),

@@ -9,6 +9,7 @@ use crate::cache::Ticket;
 use crate::cause::Cause;
 use crate::core::Core;
 use crate::error::{Error, UpdateError};
+use crate::events::Event;
 use crate::failpoints::Point;
 use crate::id::{SessionId, UserId};
 use crate::postgres::failure::Failure;
@@ -69,6 +70,8 @@ impl Request for Rotation {
                 let policy = std::sync::Arc::clone(&core.policy);
                 let record = SharedRecord::new(Record::new(policy, row, attributes, last_accessed_at));
                 core.cache.publish(ticket, &record);
+                let (from, to) = (self.id().handle(), row.id.handle());
+                core.events.send(|| Event::Rotated { from, to, user: row.user_id });
                 Outcome::Done(record)
             }
             Rotated::NotFound => {

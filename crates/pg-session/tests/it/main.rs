@@ -35,6 +35,7 @@ mod cut_start;
 mod doctor;
 mod drop_many;
 mod ended;
+mod events;
 mod everywhere;
 mod expiry;
 mod fill_race;

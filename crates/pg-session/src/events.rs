@@ -1,0 +1,127 @@
+//! What this node does, and what it observes of the cluster, as a stream of events.
+//!
+//! The channel is bounded. A reader that does not keep up loses the oldest events, and gets their number. The senders never wait.
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::cause::Cause;
+use crate::handle::Handle;
+use crate::id::{GroupId, Scope, SessionId, UserId};
+
+/// Events that a reader may be behind.
+const EVENTS_MAX: usize = 1_024;
+
+/// Something that has happened to sessions, or to this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A session was created on this node.
+    Created {
+        /// The session.
+        session: Handle,
+        /// `None` for an anonymous session.
+        user: Option<UserId>,
+    },
+    /// This node has given a session a new id.
+    Rotated {
+        /// The handle of the old id.
+        from: Handle,
+        /// The handle of the new id.
+        to: Handle,
+        /// The user of the new id.
+        user: Option<UserId>,
+    },
+    /// A session has ended, on any node.
+    Ended {
+        /// The session.
+        session: Handle,
+        /// Why.
+        cause: Cause,
+    },
+    /// Sessions of a user have ended, on any node. All but one, perhaps.
+    UserEnded {
+        /// The user.
+        user: UserId,
+        /// Why.
+        cause: Cause,
+    },
+    /// The sessions of a group have ended, on any node.
+    GroupEnded {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        cause: Cause,
+    },
+    /// All sessions have ended.
+    AllEnded {
+        /// Why.
+        cause: Cause,
+    },
+    /// This node serves from memory.
+    Trusted,
+    /// This node reads from the database until it is trusted again. Sessions may end meanwhile without an event.
+    Untrusted,
+    /// The reader was too slow: this many events are lost.
+    Lagged(u64),
+}
+
+/// The events since [`SessionManager::events`](crate::SessionManager::events) was called.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    /// Waits for the next event. `None` when the node has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no event.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(RecvError::Lagged(count)) => Some(Event::Lagged(count)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Where the events come from.
+#[derive(Debug)]
+pub(crate) struct EventSender(broadcast::Sender<Event>);
+
+impl Default for EventSender {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(EVENTS_MAX))
+    }
+}
+
+impl EventSender {
+    pub(crate) fn subscribe(&self) -> Events {
+        Events(self.0.subscribe())
+    }
+
+    /// Makes the event only if anyone reads.
+    pub(crate) fn send(&self, event: impl FnOnce() -> Event) {
+        if self.0.receiver_count() > 0 {
+            // An error means that the last reader has gone meanwhile.
+            let _ = self.0.send(event());
+        }
+    }
+
+    pub(crate) fn trust_changed(&self, is_trusted: bool) {
+        self.send(|| if is_trusted { Event::Trusted } else { Event::Untrusted });
+    }
+
+    pub(crate) fn ended(&self, ids: &[SessionId], cause: Cause) {
+        for id in ids {
+            self.send(|| Event::Ended { session: id.handle(), cause });
+        }
+    }
+
+    pub(crate) fn scope_ended(&self, scope: Scope, cause: Cause) {
+        self.send(|| match scope {
+            Scope::User(user) => Event::UserEnded { user, cause },
+            Scope::Group(group) => Event::GroupEnded { group, cause },
+            Scope::All => Event::AllEnded { cause },
+        });
+    }
+}

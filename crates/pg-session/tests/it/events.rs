@@ -1,0 +1,95 @@
+//! The stream of events: what happens on this node, what ends anywhere, and a reader that is too slow.
+
+use std::time::Duration;
+
+use pg_session::{Cause, Event, Events, GroupId, SessionManager, UserId};
+
+use crate::fixtures::{all, in_time};
+use crate::support::World;
+
+async fn nodes(world: &World) -> [SessionManager; 2] {
+    let mut config = world.roomy();
+    config.trust_window = Duration::from_secs(600);
+    [world.node_with(config.clone()).await, world.node_with(config).await]
+}
+
+/// The next event of a session. The first report of trust may come after the call of `events`.
+async fn next(events: &mut Events) -> Event {
+    loop {
+        match any(events).await {
+            Event::Trusted | Event::Untrusted => {}
+            event => return event,
+        }
+    }
+}
+
+async fn any(events: &mut Events) -> Event {
+    in_time("an event", events.next()).await.expect("the node lives")
+}
+
+#[tokio::test]
+async fn ends_are_reported_on_every_node_with_their_cause() {
+    let world = World::new();
+    let [a, b] = nodes(&world).await;
+    let red = GroupId::named("red");
+    let sessions = all((0..3).map(async |n| a.create(n).group(red).await.unwrap())).await;
+    let mut readers = [a.events(), b.events()];
+    a.delete(sessions[0].id()).cause(Cause::Backchannel).await.unwrap();
+    b.user(1).delete().await.unwrap();
+    a.group(red).delete().await.unwrap();
+    b.delete_all_sessions().cause(Cause::Credential).await.unwrap();
+    let session = sessions[0].id().handle();
+    for events in &mut readers {
+        assert_eq!(next(events).await, Event::Ended { session, cause: Cause::Backchannel });
+        assert_eq!(next(events).await, Event::UserEnded { user: UserId::from(1), cause: Cause::Everywhere });
+        assert_eq!(next(events).await, Event::GroupEnded { group: red, cause: Cause::Admin });
+        assert_eq!(next(events).await, Event::AllEnded { cause: Cause::Credential });
+    }
+}
+
+#[tokio::test]
+async fn a_node_reports_what_it_creates_and_rotates() {
+    let world = World::new();
+    let [a, _] = nodes(&world).await;
+    let mut events = a.events();
+    let mut session = a.create_anonymous().await.unwrap();
+    let from = session.id().handle();
+    assert_eq!(next(&mut events).await, Event::Created { session: from, user: None });
+    a.rotate(&mut session).user(7).await.unwrap();
+    let (to, user) = (session.id().handle(), Some(UserId::from(7)));
+    assert_eq!(next(&mut events).await, Event::Rotated { from, to, user });
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_the_number_of_missed_events() {
+    let world = World::new();
+    let [a, b] = nodes(&world).await;
+    let mut slow = a.events();
+    a.create(0).await.unwrap();
+    assert!(matches!(next(&mut slow).await, Event::Created { .. }));
+    let sessions = all((0..1_500).map(|n| a.create(n))).await;
+    assert!(sessions.iter().all(Result::is_ok), "no caller waits for the reader");
+    b.user(1).delete().await.unwrap();
+    a.catch_up().await.unwrap();
+    // 1 500 were created and one was ended.
+    assert_eq!(next(&mut slow).await, Event::Lagged(1_501 - 1_024));
+    for _ in 0..1_023 {
+        assert!(matches!(next(&mut slow).await, Event::Created { .. }));
+    }
+    assert_eq!(next(&mut slow).await, Event::UserEnded { user: UserId::from(1), cause: Cause::Everywhere });
+}
+
+#[tokio::test]
+async fn loss_and_return_of_trust_are_reported() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let a = world.node_listening_through(&wire, world.roomy()).await;
+    let mut events = a.events();
+    wire.refuse();
+    wire.cut();
+    while any(&mut events).await != Event::Untrusted {}
+    wire.accept();
+    wire.heal();
+    assert_eq!(any(&mut events).await, Event::Trusted);
+    assert!(a.shutdown(Duration::from_secs(30)).await.is_complete());
+}
