@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use pg_session::{Everywhere, Session, SessionId, SessionManager, UserId};
+use pg_session::{Cause, Everywhere, Session, SessionId, SessionManager, UserId};
 use serde::Serialize;
 
 use super::row::{HEAD, SessionRow, cells};
@@ -15,6 +15,10 @@ use crate::why::{Why, exit};
 
 /// Sessions that are shown before the question.
 const EXAMPLES_MAX: usize = 10;
+
+/// Reasons that an operator can give.
+const CAUSES: [Cause; 6] =
+    [Cause::Admin, Cause::Logout, Cause::Everywhere, Cause::Credential, Cause::Backchannel, Cause::Unknown];
 
 /// End sessions. Shows what it would end, and asks.
 #[derive(Args, Debug)]
@@ -33,6 +37,9 @@ pub(crate) struct Options {
     /// Return when no node can serve the sessions any more. It takes the trust window, by default 6 s.
     #[arg(long, conflicts_with = "dry_run")]
     everywhere: bool,
+    /// Why they end: sockets and streams of the sessions close with this reason.
+    #[arg(long, default_value = "admin", value_parser = CAUSES.map(Cause::name))]
+    cause: String,
     /// Show what would end, and end nothing.
     #[arg(long)]
     dry_run: bool,
@@ -61,6 +68,7 @@ enum Target {
 #[derive(Serialize)]
 struct Outcome {
     dry_run: bool,
+    cause: &'static str,
     matching: u64,
     ended: u64,
     examples: Vec<SessionRow>,
@@ -114,11 +122,19 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), W
     if goes_on && !options.yes && !confirm(matching)? {
         return Err(Why::new("nothing was ended"));
     }
-    let ended = if goes_on { end(sessions, target).await? } else { 0 };
+    let cause = CAUSES.into_iter().find(|cause| cause.name() == options.cause).unwrap_or(Cause::Admin);
+    let ended = if goes_on { end(sessions, target, cause).await? } else { 0 };
     let receipt = if options.everywhere { Some(wait_everywhere(sessions).await?) } else { None };
     if format == Format::Json {
         let examples = examples.iter().map(SessionRow::new).collect();
-        return Ok(print_json(&Outcome { dry_run: options.dry_run, matching, ended, examples, receipt })?);
+        return Ok(print_json(&Outcome {
+            dry_run: options.dry_run,
+            cause: cause.name(),
+            matching,
+            ended,
+            examples,
+            receipt,
+        })?);
     }
     let (name, count) = if options.dry_run { ("would end", matching) } else { ("ended", ended) };
     let mut fields = vec![(name, counted(count, "session"))];
@@ -210,17 +226,17 @@ fn confirm(matching: u64) -> io::Result<bool> {
 }
 
 /// How many were alive.
-async fn end(sessions: &SessionManager, target: Target) -> Result<u64, Why> {
+async fn end(sessions: &SessionManager, target: Target, cause: Cause) -> Result<u64, Why> {
     Ok(match target {
-        Target::One(session) => sessions.delete(session.id()).await?.into(),
-        Target::Whole(Selected::User(user)) => sessions.user(user).delete().await?,
-        Target::Whole(Selected::Group(group)) => sessions.group(group).delete().await?,
-        Target::Whole(Selected::All) => sessions.delete_all_sessions().await?,
-        Target::Others(user, spared) => sessions.user(user).delete_except(spared).await?,
+        Target::One(session) => sessions.delete(session.id()).cause(cause).await?.into(),
+        Target::Whole(Selected::User(user)) => sessions.user(user).delete().cause(cause).await?,
+        Target::Whole(Selected::Group(group)) => sessions.group(group).delete().cause(cause).await?,
+        Target::Whole(Selected::All) => sessions.delete_all_sessions().cause(cause).await?,
+        Target::Others(user, spared) => sessions.user(user).delete_except(spared).cause(cause).await?,
         Target::These(ids) => {
             let mut ended = 0;
             for ids in ids.chunks(SessionManager::DELETE_MAX) {
-                ended += sessions.delete_many(ids.iter().copied()).await?;
+                ended += sessions.delete_many(ids.iter().copied()).cause(cause).await?;
             }
             ended
         }

@@ -5,7 +5,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pg_session::{Config, GroupId, KeyRing, Migrations, Session, SessionManager, Signer, SigningKey, UserId};
+use pg_session::{
+    Cause, Config, GroupId, KeyRing, Migrations, Session, SessionManager, Signer, SigningKey, UserId,
+};
 use serde_json::Value;
 
 use crate::support::{End, WAIT_MAX, World};
@@ -174,9 +176,12 @@ async fn sessions_end_only_after_consent() {
     let end = app.run(&["revoke", "--user", "1"], "yes\n");
     assert_eq!(end.code, Some(2), "without a terminal: {end:?}");
     assert!(end.err.contains("--yes") && app.alive(&a).await, "{end:?}");
-    for wrong in
-        [&["revoke"][..], &["revoke", "--user", "1", "--all"], &["revoke", "--all", "--handle", "01234567"]]
-    {
+    for wrong in [
+        &["revoke"][..],
+        &["revoke", "--user", "1", "--all"],
+        &["revoke", "--all", "--handle", "01234567"],
+        &["revoke", "--all", "--cause", "expired"],
+    ] {
         assert_eq!(app.run(wrong, "").code, Some(2), "{wrong:?}");
     }
 
@@ -203,8 +208,11 @@ async fn sessions_end_only_after_consent() {
     assert_eq!(done[0]["ended"], 1);
     assert!(app.alive(&a).await && !app.alive(&d).await);
 
-    let end = app.run(&["revoke", "--handle", &handle(&a)[..10], "--yes"], "");
+    let pin = app.node.pin(&a).await.unwrap();
+    let end = app.run(&["revoke", "--handle", &handle(&a)[..10], "--cause", "credential", "--yes"], "");
     assert_eq!((end.code, end.out.as_str()), (Some(0), "ended\t1 session\n"), "{end:?}");
+    let cause = tokio::time::timeout(WAIT_MAX, pin.ended()).await.expect("the node learns of it");
+    assert_eq!(cause, Cause::Credential, "sockets close with the reason");
     assert!(!app.alive(&a).await);
     let end = app.run(&["revoke", "--handle", &handle(&a), "--yes"], "");
     assert_eq!(end.code, Some(1), "{end:?}");
