@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use pg_session::sql::Cause;
+use pg_session::Cause;
 use serde::Serialize;
 
 use crate::output::rfc3339;

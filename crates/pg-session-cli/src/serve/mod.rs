@@ -13,6 +13,7 @@ mod auth_head;
 mod console;
 mod health;
 mod listener;
+mod observed;
 mod options;
 mod revoke;
 mod secret;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::audit::Audit;
 use self::auth::ProxyAccess;
 use self::console::Console;
+use self::observed::Observed;
 pub(crate) use self::options::Options;
 use self::options::Settings;
 use self::secret::Secret;
@@ -50,6 +52,7 @@ struct Server {
     admin_token: Option<Secret>,
     console: Option<Console>,
     audit: Audit,
+    observed: Observed,
     stop: CancellationToken,
 }
 
@@ -83,8 +86,13 @@ async fn serve(options: Options) -> Result<(), Why> {
         admin_token: settings.admin_token,
         console: settings.console,
         audit: Audit::default(),
+        observed: Observed::default(),
         stop: stop.clone(),
     });
+    if server.console.is_some() {
+        let (server, events) = (Arc::clone(&server), manager.events());
+        tokio::spawn(async move { server.observed.run(events).await });
+    }
     writeln!(io::stdout(), "serving on http://{}", listener.local_addr()?)?;
     tokio::select! {
         () = listener::run(listener, router(server), manager.config().trust_window, &stop) => {}

@@ -1,7 +1,6 @@
 //! Ends sessions for the admin API and the console: what to end, and the record of it.
 
-use pg_session::sql::Cause;
-use pg_session::{Error, Everywhere, Session, SessionManager};
+use pg_session::{Cause, Error, Everywhere, Session, SessionManager};
 
 use super::Server;
 use super::audit::By;
@@ -100,10 +99,10 @@ pub(super) async fn revoke(
 ) -> Result<Revoked, Error> {
     let manager = server.manager();
     let outcome = match target {
-        Target::One(session) => manager.delete(session.id()).await.map(u64::from),
-        Target::Many(Selected::User(user)) => manager.user(*user).delete().await,
-        Target::Many(Selected::Group(group)) => manager.group(*group).delete().await,
-        Target::Many(Selected::All) => manager.delete_all_sessions().await,
+        Target::One(session) => manager.delete(session.id()).cause(cause).await.map(u64::from),
+        Target::Many(Selected::User(user)) => manager.user(*user).delete().cause(cause).await,
+        Target::Many(Selected::Group(group)) => manager.group(*group).delete().cause(cause).await,
+        Target::Many(Selected::All) => manager.delete_all_sessions().cause(cause).await,
     };
     server.audit.record(by, target.name(), cause, &outcome);
     let ended = outcome?;

@@ -296,6 +296,7 @@ const TABLE: &[Row] = &[
         "Locks that the node holds, waits for, or gives back.",
         number!(r, status.locks),
     ),
+    gauge("pg_session_pins", "sessions", "Sessions that are pinned on the node.", number!(r, status.pins)),
 ];
 
 #[cfg(test)]

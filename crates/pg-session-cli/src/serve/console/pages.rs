@@ -220,10 +220,37 @@ pub(super) async fn events(
     page(&server, &sign_in, Tab::Events, "Events", &body)
 }
 
+/// What this node has observed.
+fn observed(server: &Server) -> Markup {
+    let all = server.observed.all();
+    html! {
+        p class="faint" { "Ends of sessions on any node, and the trust of this node, the newest first." }
+        @if all.is_empty() { p { "None yet." } }
+        @else {
+            div class="table" {
+                table id="observed" {
+                    thead { tr { th { "Time" } th { "Event" } th { "Cause" } } }
+                    tbody {
+                        @for seen in all {
+                            tr {
+                                td { (seen.time) }
+                                td { (seen.what) }
+                                td { (seen.cause.map_or("", pg_session::Cause::name)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What this process has ended for operators.
 fn changes(server: &Server) -> Markup {
     let changes = server.audit.changes();
     html! {
+        (observed(server))
+        h2 { "Changes" }
         p class="faint" { "Sessions that the console and the admin API of this process have ended, the newest first." }
         @if changes.is_empty() { p { "None yet." } }
         @else {

@@ -7,8 +7,7 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use pg_session::Session;
-use pg_session::sql::Cause;
+use pg_session::{Cause, Session};
 use serde::Deserialize;
 
 use super::pages::{Tab, card, form_token, page, time_cell};

@@ -1,10 +1,13 @@
 //! The console: who gets in, what other sites can do, and how an operator uses it in a browser.
 
+use std::time::Instant;
+
 use hyper::{Method, StatusCode};
 use pg_session::UserId;
 
 use super::api::TOKEN;
 use super::server::{Answer, Application, Server};
+use crate::support::{POLL_INTERVAL, WAIT_MAX};
 use crate::web::chromium::Driver;
 use crate::web::in_a_browser::keep;
 
@@ -144,6 +147,12 @@ async fn only_the_consoles_own_forms_end_sessions() {
     assert!(ended.body.contains("1 session ended: user 1, cause admin."), "{}", ended.body);
     assert!(app.manager.get(one.id()).bypass_cache().await.unwrap().is_none());
     assert!(app.manager.get(two.id()).bypass_cache().await.unwrap().is_some());
+    let began = Instant::now();
+    let observed = "<td>sessions of user 1 ended</td><td>admin</td>";
+    while !open(&server, &cookie, "/console/events").await.body.contains(observed) {
+        assert!(began.elapsed() < WAIT_MAX, "the end is not observed");
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
     let events = open(&server, &cookie, "/console/events").await;
     assert!(events.body.contains("<td>console</td><td>user 1</td><td>admin</td>"), "{}", events.body);
     server.stop();
