@@ -159,8 +159,8 @@ pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
     AllSessions, Builder, Create, Everywhere, Get, GroupSessions, HeldLock, Lock, LockHolder, Locks, Metric,
-    MetricKind, Metrics, NodeInfo, Page, Revocation, Rotate, Save, SessionManager, ShutdownReport, Status,
-    UserSessions,
+    MetricKind, Metrics, NodeInfo, Page, Revocation, Revoked, Rotate, Save, SessionManager, ShutdownReport,
+    Status, UserSessions,
 };
 #[cfg(feature = "shared-listener")]
 pub use pg_listen;

@@ -1,6 +1,6 @@
 //! Ending sessions, and dropping them from the nodes' memories.
 
-use super::{Revocation, SessionManager};
+use super::{Revocation, Revoked, SessionManager};
 use crate::cause::Cause;
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId};
@@ -35,7 +35,8 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub fn delete(&self, id: SessionId) -> Revocation<'_, bool> {
-        Revocation::new(self, Cause::Logout, move |cause| async move {
+        let revoked = Revoked::Session { handle: id.handle() };
+        Revocation::new(self, revoked, Cause::Logout, move |cause| async move {
             self.0.check_open()?;
             self.0.writer.deletes.submit(DeleteSession { id, cause }).await
         })
@@ -47,7 +48,8 @@ impl SessionManager {
     /// See [above](#impl-SessionManager); [`ErrorKind::InvalidArgument`] for more than [`DELETE_MAX`](SessionManager::DELETE_MAX) ids.
     pub fn delete_many(&self, ids: impl IntoIterator<Item = SessionId>) -> Revocation<'_, u64> {
         let mut ids: Vec<SessionId> = ids.into_iter().take(Self::DELETE_MAX + 1).collect();
-        Revocation::new(self, Cause::Logout, move |cause| async move {
+        let revoked = Revoked::Sessions { named: ids.len() };
+        Revocation::new(self, revoked, Cause::Logout, move |cause| async move {
             if ids.len() > Self::DELETE_MAX {
                 return Err(Error::new(
                     ErrorKind::InvalidArgument,
@@ -69,7 +71,9 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager). [`ErrorKind::Contention`] if some stay locked: the others are gone.
     pub fn delete_all_sessions(&self) -> Revocation<'_, u64> {
-        Revocation::new(self, Cause::Admin, |cause| self.change_all(BulkChange::DeleteAll(Scope::All), cause))
+        Revocation::new(self, Revoked::All, Cause::Admin, |cause| {
+            self.change_all(BulkChange::DeleteAll(Scope::All), cause)
+        })
     }
 
     /// Drops every session from every node's memory; the database keeps them. The nodes then load what they need.
@@ -77,7 +81,7 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub fn evict_all(&self) -> Revocation<'_, ()> {
-        Revocation::new(self, Cause::Unknown, async |cause| {
+        Revocation::new(self, Revoked::AllEvicted, Cause::Unknown, async |cause| {
             self.change_all(BulkChange::Evict(Scope::All), cause).await.map(|_| ())
         })
     }

@@ -17,11 +17,13 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use super::receipt::Revoked;
 use super::{Node, SessionManager};
 use crate::cause::Cause;
 use crate::clock::Tick;
@@ -41,6 +43,7 @@ use crate::retry::EVERYWHERE;
 #[must_use = "it does nothing until it is awaited"]
 pub struct Revocation<'a, T> {
     manager: &'a SessionManager,
+    revoked: Revoked,
     cause: Cause,
     change: Change<'a, T>,
 }
@@ -53,27 +56,45 @@ enum Change<'a, T> {
 }
 
 /// What [`Revocation::everywhere`] returns: no node can serve the old state any more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+///
+/// As JSON, it is a receipt; [`sign`](Everywhere::sign) and [`verify`](Everywhere::verify) it with a
+/// [`Signer`](crate::Signer):
+///
+/// ```no_run
+/// # async fn f(sessions: &pg_session::SessionManager, signer: &pg_session::Signer) -> Result<(), Box<dyn std::error::Error>> {
+/// let done = sessions.user(42).delete().everywhere().await?;
+/// let receipt = done.sign(signer)?; // for the audit log
+/// assert_eq!(pg_session::Everywhere::verify(signer, &receipt)?, done);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Everywhere {
+    /// What was revoked. Sessions have their public names.
+    pub revoked: Revoked,
+    /// When no node could serve the old state any more, by the database's clock.
+    #[serde(with = "humantime_serde")]
+    pub finished_at: SystemTime,
     /// Nodes that have handled the change, this one included.
     pub acknowledged: usize,
     /// Nodes that did not answer. They read from the database until they have handled the change.
     pub lapsed: usize,
     /// From the commit until no node could serve the old state.
+    #[serde(with = "humantime_serde")]
     pub took: Duration,
 }
 
 impl<'a, T: 'a> Revocation<'a, T> {
     pub(super) fn new<F>(
         manager: &'a SessionManager,
+        revoked: Revoked,
         cause: Cause,
         change: impl FnOnce(Cause) -> F + Send + 'a,
     ) -> Self
     where
         F: Future<Output = Result<T, Error>> + Send + 'a,
     {
-        Self { manager, cause, change: Change::New(Box::new(|cause| Box::pin(change(cause)))) }
+        Self { manager, revoked, cause, change: Change::New(Box::new(|cause| Box::pin(change(cause)))) }
     }
 
     /// Why the sessions end: what pins, sockets and events on all nodes report. It is ignored by a change that ends no session.
@@ -95,9 +116,16 @@ impl<'a, T: 'a> Revocation<'a, T> {
     /// # Cancel safety
     /// Dropping the future does not undo a change that was submitted.
     pub async fn everywhere(self) -> Result<Everywhere, Error> {
-        let manager = self.manager;
+        let (manager, revoked) = (self.manager, self.revoked.clone());
         self.await?;
-        Ok(manager.0.wait_everywhere().await)
+        let (others, took) = manager.0.wait_everywhere().await;
+        Ok(Everywhere {
+            revoked,
+            finished_at: manager.database_time(),
+            acknowledged: 1 + others.heard,
+            lapsed: others.silent,
+            took,
+        })
     }
 }
 
@@ -133,18 +161,14 @@ struct Others {
 
 impl Node {
     /// The change was committed before this call, and this node has handled it.
-    async fn wait_everywhere(&self) -> Everywhere {
+    async fn wait_everywhere(&self) -> (Others, Duration) {
         let clock = &self.core.policy.clock;
         let committed = clock.now();
         let window = window_elsewhere(self.core.config.trust_window);
         let mut others = Others::default();
         // An error means that the window has passed, so nothing is left to wait for.
         let _ = timeout(window, self.wait_for_rows(window, &mut others)).await;
-        Everywhere {
-            acknowledged: 1 + others.heard,
-            lapsed: others.silent,
-            took: clock.now().since(committed),
-        }
+        (others, clock.now().since(committed))
     }
 
     async fn wait_for_rows(&self, window: Duration, others: &mut Others) {

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::{Revocation, SessionManager};
+use super::{Revocation, Revoked, SessionManager};
 use crate::cause::Cause;
 use crate::error::Error;
 use crate::id::{GroupId, Scope, SessionId, UserId};
@@ -148,10 +148,10 @@ impl<'a> UserSessions<'a> {
     pub fn remove_attribute(self, key: &str) -> Revocation<'a, u64> {
         let Self { manager, user } = self;
         let checked = manager.0.core.policy.limits.check_key(key);
-        let key = key.to_owned();
-        Revocation::new(manager, Cause::Unknown, move |cause| async move {
+        let change = BulkChange::RemoveAttribute(user, key.to_owned());
+        Revocation::new(manager, Revoked::from(&change), Cause::Unknown, move |cause| async move {
             checked?;
-            manager.change_all(BulkChange::RemoveAttribute(user, key), cause).await
+            manager.change_all(change, cause).await
         })
     }
 
@@ -164,13 +164,15 @@ impl<'a> UserSessions<'a> {
     pub fn evict(self) -> Revocation<'a, ()> {
         let Self { manager, user } = self;
         let evict = BulkChange::Evict(Scope::User(user));
-        Revocation::new(manager, Cause::Unknown, move |cause| async move {
+        Revocation::new(manager, Revoked::from(&evict), Cause::Unknown, move |cause| async move {
             manager.change_all(evict, cause).await.map(|_| ())
         })
     }
 
     fn change(self, change: BulkChange) -> Revocation<'a, u64> {
-        Revocation::new(self.manager, Cause::Everywhere, move |cause| self.manager.change_all(change, cause))
+        Revocation::new(self.manager, Revoked::from(&change), Cause::Everywhere, move |cause| {
+            self.manager.change_all(change, cause)
+        })
     }
 }
 
@@ -197,7 +199,7 @@ impl<'a> GroupSessions<'a> {
     /// # Errors
     /// See [`UserSessions`](UserSessions#errors).
     pub fn delete(self) -> Revocation<'a, u64> {
-        Revocation::new(self.manager, Cause::Admin, move |cause| {
+        Revocation::new(self.manager, Revoked::Group { group: self.group }, Cause::Admin, move |cause| {
             self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group)), cause)
         })
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pg_session::testing::Guard;
-use pg_session::{Config, Everywhere, Session, SessionId, SessionManager};
+use pg_session::{Config, Everywhere, Revoked, Session, SessionId, SessionManager, Signer, SigningKey};
 use tokio_postgres::Client;
 
 use crate::fixtures::{hit, in_time, make, read};
@@ -57,6 +57,7 @@ async fn everywhere_returns_when_all_nodes_have_answered() {
     let world = World::new();
     let a = old_node(&world).await;
     let [b, c] = [world.node_with(config(&world, LONG)).await, world.node_with(config(&world, LONG)).await];
+    let signer = Signer::from(SigningKey::generate().unwrap());
     for round in 0..6 {
         let session = cached(&a, &[&b, &c]).await;
         let id = session.id();
@@ -69,7 +70,21 @@ async fn everywhere_returns_when_all_nodes_have_answered() {
             4 => in_time("evicted", a.evict_all().everywhere()).await,
             _ => in_time("removed", a.user(user).remove_attribute("n").everywhere()).await,
         };
-        let Everywhere { acknowledged, lapsed, .. } = done.unwrap();
+        let done = done.unwrap();
+        assert!(done.finished_at.duration_since(session.created_at()).unwrap() >= done.took, "round {round}");
+        let receipt = done.sign(&signer).unwrap();
+        assert!(!receipt.contains(&id.expose().to_string()), "round {round}: no session id");
+        assert_eq!(Everywhere::verify(&signer, &receipt).as_ref(), Ok(&done));
+        let revoked = match round {
+            0 => Revoked::Session { handle: id.handle() },
+            1 => Revoked::User { user },
+            2 => Revoked::All,
+            3 => Revoked::UserEvicted { user },
+            4 => Revoked::AllEvicted,
+            _ => Revoked::Attribute { user, key: "n".to_owned() },
+        };
+        assert_eq!(done.revoked, revoked);
+        let Everywhere { acknowledged, lapsed, .. } = done;
         assert_eq!((acknowledged, lapsed), (3, 0), "round {round}");
         for node in [&b, &c] {
             let old = hit(node, id).filter(|found| round < 5 || found.get::<i64>("n").unwrap().is_some());
