@@ -233,6 +233,11 @@ impl Cache {
         self.stripe(id).remember_end(ticket, id, until);
     }
 
+    /// The session may exist.
+    pub(crate) fn forget_end(&self, id: SessionId) {
+        self.stripe(id).ended.forget(id);
+    }
+
     /// Until when the session is known to have ended.
     ///
     /// Whether that may be served is for the trust window to decide, as for a hit.

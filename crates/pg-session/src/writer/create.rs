@@ -60,6 +60,11 @@ impl Request for NewSession {
         }
     }
 
+    /// It may have failed because the session exists, and the notification of that may be on its way.
+    fn failed(&self, _: &Error, core: &Core) {
+        core.cache.forget_end(self.id);
+    }
+
     async fn find_locked(batch: &[Pending<Self>], core: &Core) -> Result<Keys<Self>, Failure> {
         let configured = core.config.sessions_max();
         let users = batch.iter().filter_map(|Pending { request, .. }| {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pg_session::testing::{Guard, Point};
-use pg_session::{Config, SessionId, SessionManager};
+use pg_session::{Config, ErrorKind, SessionId, SessionManager};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -174,4 +174,25 @@ async fn a_creation_forgets_the_end_that_was_remembered() {
     read(&a, moved).await;
     b.catch_up().await.unwrap();
     read(&b, moved).await;
+}
+
+/// Two nodes move one session from another store.
+///
+/// ```text
+/// A     creates it, NOTIFY ········································ (B has not received it)
+/// B   get: gone, remembered   ┊ creates it: the id exists ┊ get: there
+/// ```
+#[tokio::test]
+async fn a_creation_that_meets_its_id_forgets_the_end() {
+    let world = World::new();
+    let a = world.node_with(config(&world)).await;
+    let wire = world.proxy().await;
+    let b = world.node_listening_through(&wire, config(&world)).await;
+    let id = unknown_id();
+    assert_eq!(queries_of_reads(&b, id).await, 1);
+    wire.stall();
+    a.create(1).with_id(id).await.unwrap();
+    assert_eq!(queries_of_reads(&b, id).await, 0, "B has not received it");
+    assert_eq!(b.create(1).with_id(id).await.unwrap_err().kind(), ErrorKind::Database);
+    read(&b, id).await;
 }

@@ -240,7 +240,8 @@ async fn rows_of_nodes_that_have_ended_are_removed() {
     assert_eq!(nodes().await, 2);
     assert!(b.shutdown(SLACK).await.is_complete());
     assert_eq!(nodes().await, 1);
-    let row = "INSERT INTO session_nodes VALUES ('00000000-0000-0000-0000-000000000001', 1, 1, 1, '{}')";
+    let row = "INSERT INTO session_nodes SELECT '00000000-0000-0000-0000-000000000001', 1, 1, 1, '{}', name, \
+               version, settings, registered_at FROM session_nodes";
     client.batch_execute(row).await.unwrap();
     eventually("the silent row is removed", async || nodes().await == 1).await;
     assert!(a.status().trusted_for.is_some());
