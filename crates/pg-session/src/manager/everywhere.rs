@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::receipt::Revoked;
+use super::revoked::Revoked;
 use super::{Node, SessionManager};
 use crate::cause::Cause;
 use crate::clock::Tick;

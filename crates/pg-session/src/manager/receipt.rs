@@ -10,97 +10,17 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Everywhere;
 use crate::error::{Error, ErrorKind};
-use crate::handle::Handle;
-use crate::id::{GroupId, Scope, UserId};
-use crate::session::request::BulkChange;
 use crate::signing::{Purpose, Signer, TokenError};
 
 /// The longest receipt that is read. The longest part is the key of an attribute.
 const RECEIPT_BYTES_MAX: usize = 16 * 1024;
 
 const RECEIPT: Purpose = Purpose::new("pg-session/receipt-of-everywhere");
-
-/// What a call of [`everywhere`](crate::Revocation::everywhere) has revoked.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Revoked {
-    /// One session has ended.
-    Session {
-        /// Its public name.
-        #[serde(deserialize_with = "handle")]
-        handle: Handle,
-    },
-    /// The sessions that a call of [`delete_many`](crate::SessionManager::delete_many) named have ended.
-    Sessions {
-        /// How many it named.
-        named: usize,
-    },
-    /// All sessions of a user have ended.
-    User {
-        /// The user.
-        user: UserId,
-    },
-    /// All sessions of a user have ended but one.
-    UserExcept {
-        /// The user.
-        user: UserId,
-        /// The public name of the other one.
-        #[serde(deserialize_with = "handle")]
-        kept: Handle,
-    },
-    /// All sessions of a group have ended.
-    Group {
-        /// The group.
-        group: GroupId,
-    },
-    /// All sessions have ended.
-    All,
-    /// All nodes have dropped the sessions of a user from memory.
-    UserEvicted {
-        /// The user.
-        user: UserId,
-    },
-    /// All nodes have dropped the sessions of a group from memory.
-    GroupEvicted {
-        /// The group.
-        group: GroupId,
-    },
-    /// All nodes have dropped all sessions from memory.
-    AllEvicted,
-    /// An attribute was removed from all sessions of a user.
-    Attribute {
-        /// The user.
-        user: UserId,
-        /// The key of the attribute.
-        key: String,
-    },
-}
-
-fn handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Handle, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-}
-
-impl From<&BulkChange> for Revoked {
-    fn from(change: &BulkChange) -> Self {
-        match change {
-            BulkChange::Delete(ids) => Self::Sessions { named: ids.len() },
-            BulkChange::DeleteOthers(user, kept) => Self::UserExcept { user: *user, kept: kept.handle() },
-            BulkChange::RemoveAttribute(user, key) => Self::Attribute { user: *user, key: key.clone() },
-            BulkChange::DeleteAll(Scope::User(user)) => Self::User { user: *user },
-            BulkChange::DeleteAll(Scope::Group(group)) => Self::Group { group: *group },
-            BulkChange::DeleteAll(Scope::All) => Self::All,
-            BulkChange::Evict(Scope::User(user)) => Self::UserEvicted { user: *user },
-            BulkChange::Evict(Scope::Group(group)) => Self::GroupEvicted { group: *group },
-            BulkChange::Evict(Scope::All) => Self::AllEvicted,
-        }
-    }
-}
 
 #[derive(Serialize)]
 struct Signed<'a> {
@@ -154,8 +74,10 @@ impl Everywhere {
 
 #[cfg(test)]
 mod tests {
+    use super::super::revoked::Revoked;
     use super::*;
-    use crate::id::SessionId;
+    use crate::id::{GroupId, Scope, SessionId, UserId};
+    use crate::session::request::BulkChange;
     use crate::signing::SigningKey;
 
     fn signer(byte: u8) -> Signer {
