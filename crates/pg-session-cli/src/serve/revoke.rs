@@ -78,7 +78,7 @@ pub(super) async fn by_handle(manager: &SessionManager, handle: &str) -> Result<
 }
 
 /// What a revocation did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Revoked {
     /// How many sessions were alive.
     pub(super) ended: u64,
