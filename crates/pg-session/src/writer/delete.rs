@@ -40,7 +40,7 @@ impl Request for DeleteSession {
         for (id, cause) in causes {
             match gone.get(&id) {
                 Some(gone) => {
-                    [gone.session, id].into_iter().for_each(|id| core.pins.end(id, Some(cause), None))
+                    [gone.session, id].into_iter().for_each(|id| core.pins.end(id, Some(cause), None));
                 }
                 // It had ended before.
                 None => core.pins.doubt(Named::Sessions(&[id]), None),
