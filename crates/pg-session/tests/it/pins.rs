@@ -106,8 +106,8 @@ async fn ends_of_users_groups_and_all_end_pins_of_theirs_only() {
     let of_group = a.create(2).group(red).await.unwrap();
     let other = a.create(3).await.unwrap();
     let sessions = [&kept, &of_user, &of_group, &other];
-    let here = all(sessions.map(async |session| pinned(&a, session).await)).await;
-    let there = all(sessions.map(async |session| pinned(&b, session).await)).await;
+    let here = all(sessions.into_iter().map(async |session| pinned(&a, session).await)).await;
+    let there = all(sessions.into_iter().map(async |session| pinned(&b, session).await)).await;
     assert_eq!(a.user(1).delete_except(kept.id()).await.unwrap(), 1);
     assert_eq!(here[1].check(), Err(Closed::Ended(Cause::Everywhere)), "at once on this node");
     assert_eq!(ended(&there[1]).await, Cause::Everywhere);
