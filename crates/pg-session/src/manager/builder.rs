@@ -265,7 +265,7 @@ impl Builder {
         }
         Box::pin(database.prepare_tables(self.config.migrations)).await?;
         if !self.adopts_settings {
-            database.publish_settings().await?;
+            Box::pin(database.publish_settings()).await?;
         }
         let (listener, owns_listener) = match listener_source {
             ListenerSource::Application(listener) => (listener, false),
