@@ -23,7 +23,7 @@ pub(crate) const WORKLOADS: [&str; 16] = [
 /// Contenders of more than one workload.
 pub(crate) mod contenders {
     pub(crate) const OURS: &str = "ours";
-    pub(crate) const AFTER: &str = "ours, commit then notify";
+    pub(crate) const INSIDE: &str = "ours, notify inside the transaction";
     pub(crate) const UNCOMBINED: &str = "ours, combining off";
     pub(crate) const BARE_ONE: &str = "bare statement, 1 connection";
     pub(crate) const BARE_POOL: &str = "bare statement, pool of 32";

@@ -80,14 +80,14 @@ impl Tables {
     }
 
     pub(crate) async fn node(&self, config: Config) -> anyhow::Result<Node> {
-        self.node_that_notifies(config, Notify::Inside).await
+        self.node_that_notifies(config, Notify::AfterCommit).await
     }
 
     pub(crate) async fn node_that_notifies(&self, config: Config, notify: Notify) -> anyhow::Result<Node> {
         let builder = SessionManager::builder(config).url(&self.database.url)?;
         let builder = match notify {
-            Notify::Inside => builder,
-            Notify::AfterCommit => builder.notify_after_updates_when_busy(),
+            Notify::Inside => builder.notify_inside_updates(),
+            Notify::AfterCommit => builder,
         };
         Ok(Node { manager: builder.connect().await?, tables: self.clone() })
     }
@@ -119,9 +119,9 @@ impl Tables {
 /// When the updates of a node notify the other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Notify {
-    /// In the transaction of the update, as applications run it.
+    /// In the transaction of the update.
     Inside,
-    /// In a transaction of its own, behind the commit, if other commits notify as well.
+    /// In a transaction of its own, behind the commit, if other commits notify as well: as applications run it.
     AfterCommit,
 }
 

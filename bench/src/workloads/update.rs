@@ -27,9 +27,9 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         })
         .await?;
     lineup
-        .enter(lineup::AFTER, async |payload, sessions| {
+        .enter(lineup::INSIDE, async |payload, sessions| {
             let tables = Tables::fill(servers, payload, sessions).await?;
-            tables.node_that_notifies(tables.config(), Notify::AfterCommit).await
+            tables.node_that_notifies(tables.config(), Notify::Inside).await
         })
         .await?;
     lineup

@@ -4,7 +4,8 @@
 //! cheaper than two. So an update commits first only if another one of this node is in flight, or other nodes have
 //! notified lately.
 //!
-//! Both orders keep the promises; the choice is about time only. So the counts may be wrong for a moment.
+//! Both orders keep the promises, so the counts may be wrong for a moment. An update commits first only while the node's row is in the
+//! registry: if the node ends before it has notified, the others learn it from the row, which falls silent.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct Contention {
     others_seen: AtomicI64,
     /// Until when other nodes count as busy, in nanoseconds of the node's clock.
     busy_until: AtomicU64,
+    /// Until when the node's row is in the registry for certain, in nanoseconds of the node's clock.
+    registered_until: AtomicU64,
 }
 
 /// An update in flight, and its order.
@@ -54,6 +57,7 @@ impl Contention {
             others: AtomicI64::new(0),
             others_seen: AtomicI64::new(0),
             busy_until: AtomicU64::new(0),
+            registered_until: AtomicU64::new(0),
         }
     }
 
@@ -65,12 +69,19 @@ impl Contention {
             self.busy_until.store(now.plus(BUSY).nanos(), Ordering::Relaxed);
         }
         let busy = accompanied || now.nanos() < self.busy_until.load(Ordering::Relaxed);
+        let registered = now.nanos() < self.registered_until.load(Ordering::Relaxed);
         let order = match self.policy {
+            _ if !registered => NotifyOrder::Inside,
             NotifyPolicy::AfterCommit => NotifyOrder::AfterCommit,
             NotifyPolicy::WhenBusy if busy => NotifyOrder::AfterCommit,
             NotifyPolicy::Inside | NotifyPolicy::WhenBusy => NotifyOrder::Inside,
         };
         Ordered { contention: self, order }
+    }
+
+    /// A tick has shown the node's row: no other node removes it until then.
+    pub(crate) fn registered(&self, until: Tick) {
+        self.registered_until.fetch_max(until.nanos(), Ordering::Relaxed);
     }
 
     /// This node has sent so many notifications of changes.

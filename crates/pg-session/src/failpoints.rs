@@ -41,6 +41,8 @@ pub enum Guard {
     EndedTicket = 32_768,
     /// `everywhere()` does not wait for what the nodes have handled.
     Acknowledgement = 65_536,
+    /// The memory is not verified after a node has fallen silent.
+    Silence = 131_072,
 }
 
 /// A point at which a test can stop each task that reaches it.

@@ -8,6 +8,7 @@
 //! 1c<letter>s<id>,<id>…              why what the next notification names has ended; likewise u<id>, g<id> and a
 //! 1l<digest>                         this lock was released
 //! 1t<server>.<token>,<token>…        a tick: the last beats of all nodes
+//! 1v                                 a node has fallen silent: verify what is in memory
 //! 1r<token>                          a request to acknowledge all earlier notifications
 //! ```
 //!
@@ -60,6 +61,8 @@ pub(crate) enum Notification {
     Released(LockTopic),
     /// The last beats of all nodes on a server.
     Tick(ServerId, Vec<Token>),
+    /// A node has ended and may have owed a notification: each node is to verify what it has in memory.
+    Verify,
     /// Each node is to acknowledge that it has handled this.
     Request(Token),
     /// A newer version sends it.
@@ -172,6 +175,8 @@ impl Notification {
             'c' => cause(rest),
             't' => tick(rest),
             'r' => Ok(Self::Request(Token(hexadecimal(rest)?))),
+            'v' if rest.is_empty() => Ok(Self::Verify),
+            'v' => Err(Malformed),
             'u' | 'g' | 'a' => scope(kind, rest).map(Self::Drop),
             newer if newer.is_ascii_lowercase() => Ok(Self::Unknown),
             _ => Err(Malformed),
@@ -282,6 +287,7 @@ mod tests {
         let tick = format!("1t{:x}.{:x},0,{:x}", -2_i64, i64::MAX, i64::MIN);
         let tokens = [i64::MAX, 0, i64::MIN].map(Token).to_vec();
         assert_eq!(Notification::parse(&tick), Ok(Notification::Tick(ServerId(-2), tokens)));
+        assert_eq!(Notification::parse("1v"), Ok(Notification::Verify));
         assert_eq!(Notification::parse(&format!("1r{:x}", -2_i64)), Ok(Notification::Request(Token(-2))));
     }
 
@@ -310,6 +316,7 @@ mod tests {
             "1u",
             "1l",
             "1a ",
+            "1v ",
             "1c",
             "1cs",
             "1csa ",

@@ -382,6 +382,7 @@ impl Prover {
             self.resync.notify_one();
         }
         self.trust.prove(as_of);
+        self.core.contention.registered(as_of.plus(self.core.config.trust_window));
         self.attempts.send_modify(|attempts| {
             (attempts.unreceived, attempts.committed, attempts.error) = (0, false, None);
         });

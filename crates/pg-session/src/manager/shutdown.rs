@@ -45,7 +45,9 @@ impl SessionManager {
         tasks.locking.stop.cancel();
         let written = end(&tasks.writing, deadline).await;
         let served = end(&tasks.serving, deadline).await;
-        self.leave_registry(deadline).await;
+        if written && served {
+            self.leave_registry(deadline).await;
+        }
         let unlocked = end(&tasks.locking, deadline).await;
         let closed = !self.0.owns_listener || timeout_at(deadline, self.0.listener.shutdown()).await.is_ok();
         self.0.core.database.close();
@@ -59,10 +61,12 @@ impl SessionManager {
 }
 
 impl SessionManager {
-    /// Trust has ended, so `everywhere()` need not wait for this node. Without it, other nodes remove the row later.
+    /// Trust has ended, so `everywhere()` need not wait for this node. Otherwise other nodes remove the row later, and verify what
+    /// they have in memory. That is necessary if this node still owes them a notification.
     async fn leave_registry(&self, deadline: Instant) {
         let node = &self.0;
-        if node.prover.registration().is_none() || node.trust.ended().is_none() {
+        let owes = !node.core.unnotified.snapshot().is_empty();
+        if owes || node.prover.registration().is_none() || node.trust.ended().is_none() {
             return;
         }
         match timeout_at(deadline, node.core.database.leave(node.prover.node())).await {

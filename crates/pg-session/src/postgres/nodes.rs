@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::load::time;
+use super::names::literal;
 use super::parameters::{IDS, NUMBERS, Parameters};
-use super::{Database, Dialect, ON_PRIMARY, Sql, same_length, unexpected};
+use super::{Database, Dialect, ON_PRIMARY, Sql, interval, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::notification::{ServerId, TICK_TOKENS_MAX, Token};
 
@@ -152,13 +153,34 @@ pub(super) fn descriptions_sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
+/// Removes rows, and asks every node to verify what it has in memory: a node that ended between the commit of an update and its
+/// notification owes that notification.
+///
+/// Not while an update runs that began before the node fell silent. It may be one of that node, and commit after the others have
+/// verified. Statements of other roles cannot be seen.
 pub(super) fn remove_sql(dialect: &Dialect<'_>) -> Sql {
-    let nodes = dialect.names.nodes();
+    let (nodes, channel) = (dialect.names.nodes(), dialect.channel());
+    let names = dialect.names;
+    let procedures = [names.update_one(), names.update(), names.update_in_full()];
+    let running: Vec<String> = procedures
+        .iter()
+        .map(|name| format!("pg_catalog.starts_with(a.query, {})", literal(&format!("CALL {name}("))))
+        .collect();
+    let (running, age) = (running.join(" OR "), interval(dialect.config.trust_window / 2));
     let mut parameters = Parameters::default();
     let silent = parameters.unnest(&[IDS, NUMBERS]);
     Sql {
         text: format!(
-            "DELETE FROM {nodes} n USING {silent} AS s (node, beat) WHERE n.node = s.node AND n.beat = s.beat"
+            "WITH removed AS (
+                 DELETE FROM {nodes} n USING {silent} AS s (node, beat) WHERE n.node = s.node AND n.beat = s.beat
+                     AND NOT EXISTS (
+                         SELECT FROM pg_catalog.pg_stat_activity a
+                         WHERE a.state = 'active' AND a.usename = CURRENT_USER AND a.datname = pg_catalog.current_database()
+                             AND a.query_start < pg_catalog.clock_timestamp() - {age} AND ({running})
+                     )
+                 RETURNING n.node
+             )
+             SELECT pg_catalog.pg_notify('{channel}', '1v') WHERE EXISTS (SELECT FROM removed)"
         ),
         types: parameters.types,
     }
@@ -233,6 +255,7 @@ impl Database {
     }
 
     /// Removes rows whose beats have not moved.
+    /// Removes rows whose beats have not moved, and notifies all nodes of it.
     pub(crate) async fn remove_nodes(&self, silent: &[NodeBeat]) -> Result<(), Failure> {
         let nodes: Vec<Uuid> = silent.iter().map(|row| row.node).collect();
         let beats: Vec<i64> = silent.iter().map(|row| row.beat).collect();

@@ -7,10 +7,13 @@
 //! node             one write ── locks rows ── COMMIT waits for the lock ─────── ends
 //! ```
 
+use std::time::Duration;
+
 use deadpool_postgres::Pool;
 use pg_sandbox::Sandbox;
 use pg_session::testing::Guard;
-use pg_session::{Config, ErrorKind, Session, SessionManager, UpdateError};
+use pg_session::{Config, ErrorKind, Session, SessionId, SessionManager, UpdateError};
+use tokio::runtime::Builder;
 
 use crate::fixtures::{all, hit, in_time, make, n, read};
 use crate::statement_modes::pool;
@@ -44,8 +47,8 @@ impl Scene {
     }
 
     /// A node whose updates commit before they notify.
-    async fn node_that_commits_first(&self) -> SessionManager {
-        let builder = SessionManager::builder(self.config()).url(&self.world.url).unwrap();
+    async fn node_that_commits_first(&self, config: Config) -> SessionManager {
+        let builder = SessionManager::builder(config).url(&self.world.url).unwrap();
         let node = builder.notify_after_updates().connect().await.unwrap();
         node.wait_until_trusted().await.unwrap();
         node
@@ -103,14 +106,34 @@ enum End {
 /// ```
 async fn update_without_notification(end: End, retries: bool) -> bool {
     let scene = Scene::start();
-    let node = scene.node_that_commits_first().await;
+    let node = scene.node_that_commits_first(scene.config()).await;
     let other = scene.world.node_with(scene.config()).await;
-    let mut session = make(&node, 1).await.remove(0);
-    read(&other, session.id()).await;
-    assert!(hit(&other, session.id()).is_some());
     if !retries {
         node.probes().remove(Guard::Notices);
     }
+    let id = lose_a_notification(&scene, &node, &other, end).await;
+    // Behind everything that was notified before.
+    if retries {
+        eventually("the other node drops it", async || {
+            hit(&other, id).is_none_or(|session| n(&session) == 2)
+        })
+        .await;
+        assert_eq!(n(&read(&other, id).await), 2);
+    }
+    other.catch_up().await.unwrap();
+    n(&read(&other, id).await) == 2
+}
+
+/// Updates a session that the other node has in memory, and ends the server process behind the commit.
+async fn lose_a_notification(
+    scene: &Scene,
+    node: &SessionManager,
+    other: &SessionManager,
+    end: End,
+) -> SessionId {
+    let mut session = make(node, 1).await.remove(0);
+    read(other, session.id()).await;
+    assert!(hit(other, session.id()).is_some());
     let (client, observer) = (scene.world.client().await, scene.world.client().await);
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     let script =
@@ -146,19 +169,48 @@ async fn update_without_notification(end: End, retries: bool) -> bool {
     };
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     assert_eq!(stored_version(&observer, id).await, Some(2), "it is committed");
-    assert!(hit(&other, id).is_some(), "no node can be notified yet");
+    assert!(hit(other, id).is_some(), "no node can be notified yet");
     observer.execute("SELECT pg_cancel_backend($1)", &[&pid]).await.unwrap();
     commit.await.unwrap().unwrap();
-    // Behind everything that was notified before.
-    if retries {
-        eventually("the other node drops it", async || {
-            hit(&other, id).is_none_or(|session| n(&session) == 2)
-        })
-        .await;
-        assert_eq!(n(&read(&other, id).await), 2);
+    id
+}
+
+/// ```text
+/// node         UPDATE ── COMMIT ── waits with its NOTIFY ──✕ its server process ends ──✕ the node ends
+/// other node   has the session in memory                                      removes the row that fell silent ── verifies
+/// ```
+async fn update_of_a_node_that_ends(verifies: bool) {
+    let scene = Scene::start();
+    let mut config = scene.config();
+    config.trust_window = Duration::from_secs(1);
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let other = scene.world.node_with(config.clone()).await;
+    if !verifies {
+        other.probes().remove(Guard::Silence);
     }
+    let builder = SessionManager::builder(config).url(&scene.world.url).unwrap().notify_after_updates();
+    let node = runtime.spawn(builder.connect()).await.unwrap().unwrap();
+    node.wait_until_trusted().await.unwrap();
+    node.probes().remove(Guard::Notices);
+    let id = lose_a_notification(&scene, &node, &other, End::Terminated).await;
+    runtime.shutdown_background();
+    let observer = scene.world.client().await;
+    eventually("the row of the node is removed", async || {
+        observer.query("SELECT FROM session_nodes", &[]).await.unwrap().len() == 1
+    })
+    .await;
     other.catch_up().await.unwrap();
-    n(&read(&other, id).await) == 2
+    assert_eq!(n(&read(&other, id).await), if verifies { 2 } else { 1 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_ends_makes_the_others_verify() {
+    update_of_a_node_that_ends(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_without_silence_an_update_stays_unknown() {
+    update_of_a_node_that_ends(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,6 +226,45 @@ async fn control_without_notices_an_update_stays_unknown() {
         !update_without_notification(End::Terminated, false).await,
         "the other node serves the old version"
     );
+}
+
+/// ```text
+/// ended node   an update that waits for a row ─────────────────────────────── ends
+/// other node   its row has fallen silent for three windows: it stays              removes it
+/// ```
+#[tokio::test]
+async fn a_node_whose_update_still_runs_keeps_its_row() {
+    let world = World::new();
+    let mut config = world.config();
+    config.trust_window = Duration::from_secs(1);
+    let node = world.node_with(config).await;
+    let id = make(&node, 1).await[0].id().expose();
+    let (blocker, observer, client) = (world.client().await, world.client().await, world.client().await);
+    let text = "SELECT pg_catalog.format(
+            'CALL \"%s\".\"session_update_one\"(%L, 1, %L, NULL, NULL, NULL, ''1 day'', ''60s'', false, NULL, NULL, NULL, NULL)',
+            current_schema(), id, updated_at) FROM sessions";
+    let call: String = observer.query_one(text, &[]).await.unwrap().get(0);
+    blocker.batch_execute("BEGIN; SELECT FROM sessions FOR UPDATE").await.unwrap();
+    let update = tokio::spawn(async move { client.batch_execute(&call).await });
+    eventually("the update waits for the row", async || {
+        let waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CALL %'";
+        !observer.query(waits, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    let ended = "INSERT INTO session_nodes (node, first_beat, beat, token, heard) VALUES ($1, 1, 1, 1, '{}')";
+    observer.execute(ended, &[&id]).await.unwrap();
+    let beat = async || -> i64 {
+        let text = "SELECT beat FROM session_nodes WHERE node <> $1";
+        observer.query_one(text, &[&id]).await.unwrap().get(0)
+    };
+    let rows = async || observer.query("SELECT FROM session_nodes", &[]).await.unwrap().len();
+    let first = beat().await;
+    // Four beats in each window.
+    eventually("three windows have passed", async || beat().await >= first + 12).await;
+    assert_eq!(rows().await, 2, "the update may be one of the node that ended");
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    update.await.unwrap().unwrap();
+    eventually("the row is removed", async || rows().await == 1).await;
 }
 
 async fn set(node: &SessionManager, session: &mut Session, key: &str, value: &str) -> i64 {
@@ -192,7 +283,7 @@ async fn an_update_waits_for_another_commit_that_notifies() {
 #[tokio::test]
 async fn an_update_that_commits_first_waits_only_to_notify() {
     let scene = Scene::start();
-    let node = scene.node_that_commits_first().await;
+    let node = scene.node_that_commits_first(scene.config()).await;
     updates_wait(&scene, &node).await;
     let other = scene.world.node_with(scene.config()).await;
     let mut session = make(&node, 1).await.remove(0);
@@ -225,7 +316,7 @@ async fn an_update_commits_first_while_other_nodes_notify() {
     let world = World::new();
     let pool = pool(&world, 1);
     let builder = SessionManager::builder(world.config()).url(&world.url).unwrap().pool(pool.clone());
-    let node = builder.notify_after_updates_when_busy().connect().await.unwrap();
+    let node = builder.connect().await.unwrap();
     node.wait_until_trusted().await.unwrap();
     let other = world.node().await;
     let mut session = make(&node, 1).await.remove(0);
