@@ -81,7 +81,7 @@ guards! {
     NotifyAgain,
     /// `writer/notices.rs`, `round`: only a notification that leaves when the row is free settles it.
     RowFree,
-    /// Not in the library yet: a node that falls silent makes the others verify what they have in memory.
+    /// `invalidation/mod.rs`, `verify`: a node that falls silent makes the others verify what they have in memory.
     Silence,
     /// `migrations/0001_initial.sql`: an update is answered after its notification.
     NotifyBeforeAnswer,
