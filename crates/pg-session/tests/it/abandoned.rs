@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use pg_sandbox::{PoolMode, Pooler};
 use pg_session::{ErrorKind, SessionManager};
+use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::{all, driver_config, in_time, make};
 use crate::listener_refused::refusing;
-use crate::statement_modes::{node_on, pool};
-use crate::support::{World, eventually};
+use crate::statement_modes::pool;
+use crate::support::{WAIT_MAX, World, eventually};
 
 /// Server processes of the world's database that carry out a statement of the library.
 async fn busy(observer: &Client) -> i64 {
@@ -31,11 +32,17 @@ async fn timed_out_statements_do_not_stay_on_the_server() {
         let mut config = world.roomy();
         config.query_timeout = Duration::from_millis(200);
         config.pool_connections_max = 4;
-        let node = if application_pool {
-            node_on(&world, &pool(&world, 4), config).await
-        } else {
-            world.node_with(config).await
+        // On a busy machine a start may take longer.
+        let began = Instant::now();
+        let node = loop {
+            let builder = SessionManager::builder(config.clone()).url(&world.url).unwrap();
+            let builder = if application_pool { builder.pool(pool(&world, 4)) } else { builder };
+            match builder.connect().await {
+                Ok(node) => break node,
+                Err(error) => assert!(began.elapsed() < WAIT_MAX, "the node starts: {error}"),
+            }
         };
+        in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
         let mut sessions = make(&node, 1).await;
         let session = &mut sessions[0];
         let observer = world.client().await;

@@ -251,7 +251,8 @@ async fn a_node_whose_update_still_runs_keeps_its_row() {
         !observer.query(waits, &[]).await.unwrap().is_empty()
     })
     .await;
-    let ended = "INSERT INTO session_nodes (node, first_beat, beat, token, heard) VALUES ($1, 1, 1, 1, '{}')";
+    let ended = "INSERT INTO session_nodes (node, first_beat, beat, token, heard, name, version, settings, registered_at)
+        VALUES ($1, 1, 1, 1, '{}', '', '', '', now())";
     observer.execute(ended, &[&id]).await.unwrap();
     let beat = async || -> i64 {
         let text = "SELECT beat FROM session_nodes WHERE node <> $1";
