@@ -12,7 +12,7 @@
 --   PS003: the user has as many sessions as allowed.
 --   PS004: an argument is invalid.
 --   PS005: other transactions kept rotating the sessions.
---   PS006: an attribute or a session is too large.
+--   PS006: an attribute, a label or a session is too large.
 --   PS007: the connection or the tables are unsuitable.
 --   PS008: another role has made an object with a name of the library (a migration).
 
@@ -50,6 +50,7 @@ DECLARE
 BEGIN
     IF pg_catalog.row_security_active($name$"{schema}"."{prefix}sessions"$name$::pg_catalog.regclass)
         OR pg_catalog.row_security_active($name$"{schema}"."{prefix}session_attributes"$name$::pg_catalog.regclass)
+        OR pg_catalog.row_security_active($name$"{schema}"."{prefix}session_labels"$name$::pg_catalog.regclass)
     THEN
         RAISE EXCEPTION 'row-level security is active on the session tables for this role, and would hide sessions'
             USING ERRCODE = 'PS007', HINT = 'Run ALTER TABLE ... DISABLE ROW LEVEL SECURITY for each of them.';
@@ -251,10 +252,85 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT "{schema}"."{prefix}session_write"($1, $2, NULL::pg_catalog.text, NULL::pg_catalog.timestamptz)
 $pg_session$;
 
+-- The limits are those of `label.rs`.
+CREATE FUNCTION "{schema}"."{prefix}session_check_labels"(labels text[]) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $pg_session$
+DECLARE
+    label_bytes_max constant bigint := 255;
+    labels_max constant bigint := 8;
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.unnest(labels) AS l (label) WHERE COALESCE(l.label, '') = '') THEN
+        RAISE EXCEPTION 'a label must not be empty or NULL' USING ERRCODE = 'PS004', HINT = 'Pass a text.';
+    ELSIF EXISTS (SELECT FROM pg_catalog.unnest(labels) AS l (label)
+                  WHERE pg_catalog.octet_length(l.label) > label_bytes_max) THEN
+        RAISE EXCEPTION 'a label must have at most % bytes', label_bytes_max
+            USING ERRCODE = 'PS006', HINT = 'Use a shorter text, or a hash of it.';
+    ELSIF pg_catalog.cardinality(labels) > labels_max THEN
+        RAISE EXCEPTION 'the session would have % labels, and may have %', pg_catalog.cardinality(labels), labels_max
+            USING ERRCODE = 'PS006', HINT = 'Remove one with session_remove_label.';
+    END IF;
+END
+$pg_session$;
+
+-- Adds or removes one label and notifies every node of the new version, which it returns.
+CREATE FUNCTION "{schema}"."{prefix}session_change_label"(session_id uuid, new_label text, is_added boolean)
+RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
+DECLARE
+    rules "{schema}"."{prefix}session_settings" := "{schema}"."{prefix}session_rules"(true);
+    writer text := pg_catalog.current_setting('pg_session.direct_writes', true);
+    base bigint;
+    present text[];
+BEGIN
+    PERFORM "{schema}"."{prefix}session_check_labels"(ARRAY[new_label]::pg_catalog.text[]);
+    PERFORM FROM "{schema}"."{prefix}sessions" s WHERE s.id = $1 FOR NO KEY UPDATE;
+    -- A query of its own, which judges by the time at which the row was locked.
+    SELECT s.version INTO base
+    FROM "{schema}"."{prefix}sessions" s
+    WHERE s.id = $1 AND s.rotated_to IS NULL AND "{schema}"."{prefix}session_is_live"(
+        s.expires_at::pg_catalog.timestamptz, s.idle_limited, s.last_accessed_at, rules.idle_timeout);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the session has ended, or has a new id'
+            USING ERRCODE = 'PS002', HINT = 'Use the id of the newest cookie, or log the user in again.';
+    END IF;
+    present := ARRAY (SELECT l.label FROM "{schema}"."{prefix}session_labels" l WHERE l.session_id = $1);
+    IF is_added = (new_label = ANY (present)) THEN
+        RETURN base;
+    END IF;
+    PERFORM pg_catalog.set_config('pg_session.direct_writes', 'library', true);
+    IF is_added THEN
+        present := present || new_label;
+        PERFORM "{schema}"."{prefix}session_check_labels"(present);
+        INSERT INTO "{schema}"."{prefix}session_labels" (session_id, label) VALUES ($1, new_label);
+    ELSE
+        present := pg_catalog.array_remove(present, new_label);
+        DELETE FROM "{schema}"."{prefix}session_labels" l WHERE l.session_id = $1 AND l.label = new_label;
+    END IF;
+    UPDATE "{schema}"."{prefix}sessions" s
+    SET version = s.version + 1, updated_at = pg_catalog.clock_timestamp(), has_labels = present <> '{}'
+    WHERE s.id = $1;
+    PERFORM pg_catalog.set_config('pg_session.direct_writes', COALESCE(writer, ''), true),
+            pg_catalog.pg_notify('{channel}', pg_catalog.concat(
+                '1s', pg_catalog.replace($1::pg_catalog.text, '-', ''), '.', base + 1));
+    RETURN base + 1;
+END
+$pg_session$;
+
+CREATE FUNCTION "{schema}"."{prefix}session_add_label"(session_id uuid, label text) RETURNS bigint
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
+    SELECT "{schema}"."{prefix}session_change_label"($1, $2, true)
+$pg_session$;
+
+CREATE FUNCTION "{schema}"."{prefix}session_remove_label"(session_id uuid, label text) RETURNS bigint
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
+    SELECT "{schema}"."{prefix}session_change_label"($1, $2, false)
+$pg_session$;
+
 -- The limit of sessions is that of the library: `session_make_room` keeps it. The user's lock is held until the caller's
 -- transaction ends.
 CREATE FUNCTION "{schema}"."{prefix}session_create"(
-    user_id uuid DEFAULT NULL, attributes jsonb DEFAULT '{}', lifetime interval DEFAULT NULL, group_id uuid DEFAULT NULL
+    user_id uuid DEFAULT NULL, attributes jsonb DEFAULT '{}', lifetime interval DEFAULT NULL, group_id uuid DEFAULT NULL,
+    labels text[] DEFAULT '{}'
 ) RETURNS uuid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
 DECLARE
@@ -276,6 +352,8 @@ BEGIN
         RAISE EXCEPTION 'attributes must be a JSON object'
             USING ERRCODE = 'PS004', HINT = 'Pass attributes as ''{"key": value}''.';
     END IF;
+    labels := ARRAY (SELECT DISTINCT l.label FROM pg_catalog.unnest(labels) AS l (label));
+    PERFORM "{schema}"."{prefix}session_check_labels"(labels);
     PERFORM pg_catalog.set_config('pg_session.direct_writes', 'library', true);
     IF user_id IS NOT NULL AND rules.sessions_per_user_max > 0 AND EXISTS (
         SELECT FROM "{schema}"."{prefix}session_make_room"(
@@ -292,9 +370,14 @@ BEGIN
     END LOOP;
     now_at := pg_catalog.clock_timestamp();
     INSERT INTO "{schema}"."{prefix}sessions" (id, user_id, group_id, version, idle_limited, created_at, updated_at,
-                                               last_accessed_at, expires_at, attributes, has_overflow)
+                                               last_accessed_at, expires_at, attributes, has_overflow,
+                                               has_labels)
     VALUES (new_id, $1, $4, 1, true, now_at, now_at, now_at, now_at + lifetime, new_text,
-            EXISTS (SELECT FROM "{schema}"."{prefix}session_attributes" a WHERE a.session_id = new_id));
+            EXISTS (SELECT FROM "{schema}"."{prefix}session_attributes" a WHERE a.session_id = new_id), labels <> '{}');
+    IF labels <> '{}' THEN
+        INSERT INTO "{schema}"."{prefix}session_labels" (session_id, label)
+        SELECT new_id, l.label FROM pg_catalog.unnest(labels) AS l (label);
+    END IF;
     -- A node that was asked for the id before the commit remembers that there is no such session.
     PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat(
         '1s', pg_catalog.replace(new_id::pg_catalog.text, '-', ''), '.1'));
@@ -306,7 +389,7 @@ $pg_session$;
 -- The attributes are json, not jsonb: a text that a node stored may contain \u0000, which jsonb cannot hold.
 CREATE FUNCTION "{schema}"."{prefix}session_get"(session_id uuid) RETURNS TABLE (
     id uuid, user_id uuid, group_id uuid, version bigint, is_retired boolean, created_at timestamptz,
-    updated_at timestamptz, last_accessed_at timestamptz, expires_at timestamptz, attributes json
+    updated_at timestamptz, last_accessed_at timestamptz, expires_at timestamptz, attributes json, labels text[]
 )
 LANGUAGE plpgsql ROWS 1 SET search_path = pg_catalog, pg_temp AS $pg_session$
 DECLARE
@@ -316,7 +399,9 @@ BEGIN
         SELECT s.id, s.user_id, s.group_id, s.version, s.rotated_to IS NOT NULL, s.created_at, s.updated_at,
                s.last_accessed_at, s.expires_at::pg_catalog.timestamptz,
                (SELECT COALESCE(pg_catalog.json_object_agg(a.key, a.value), '{}') FROM
-                "{schema}"."{prefix}session_read_attributes"(s.id, s.attributes::pg_catalog.text, s.has_overflow) a)
+                "{schema}"."{prefix}session_read_attributes"(s.id, s.attributes::pg_catalog.text, s.has_overflow) a),
+               ARRAY (SELECT l.label FROM "{schema}"."{prefix}session_labels" l
+                      WHERE s.has_labels AND l.session_id = s.id ORDER BY l.label)
         FROM "{schema}"."{prefix}sessions" s
         WHERE s.id = $1 AND "{schema}"."{prefix}session_is_live"(
             s.expires_at::pg_catalog.timestamptz, s.idle_limited, s.last_accessed_at, rules.idle_timeout);
@@ -340,6 +425,29 @@ BEGIN
                 "{schema}"."{prefix}session_read_attributes"(s.id, s.attributes::pg_catalog.text, s.has_overflow) a)
         FROM "{schema}"."{prefix}sessions" s
         WHERE s.user_id = $1 AND s.rotated_to IS NULL AND "{schema}"."{prefix}session_is_live"(
+            s.expires_at::pg_catalog.timestamptz, s.idle_limited, s.last_accessed_at, rules.idle_timeout)
+        ORDER BY s.last_accessed_at DESC, s.id LIMIT list_max;
+END
+$pg_session$;
+
+-- As `session_list`, for the sessions of any users that have the label.
+CREATE FUNCTION "{schema}"."{prefix}session_list_label"(label text) RETURNS TABLE (
+    id uuid, user_id uuid, group_id uuid, version bigint, created_at timestamptz, updated_at timestamptz,
+    last_accessed_at timestamptz, expires_at timestamptz, attributes json
+)
+LANGUAGE plpgsql ROWS 10 SET search_path = pg_catalog, pg_temp AS $pg_session$
+DECLARE
+    list_max constant bigint := 1000;
+    rules "{schema}"."{prefix}session_settings" := "{schema}"."{prefix}session_rules"(false);
+BEGIN
+    RETURN QUERY
+        SELECT s.id, s.user_id, s.group_id, s.version, s.created_at, s.updated_at, s.last_accessed_at,
+               s.expires_at::pg_catalog.timestamptz,
+               (SELECT COALESCE(pg_catalog.json_object_agg(a.key, a.value), '{}') FROM
+                "{schema}"."{prefix}session_read_attributes"(s.id, s.attributes::pg_catalog.text, s.has_overflow) a)
+        FROM "{schema}"."{prefix}sessions" s
+        WHERE s.id = ANY (ARRAY (SELECT l.session_id FROM "{schema}"."{prefix}session_labels" l WHERE l.label = $1))
+            AND s.rotated_to IS NULL AND "{schema}"."{prefix}session_is_live"(
             s.expires_at::pg_catalog.timestamptz, s.idle_limited, s.last_accessed_at, rules.idle_timeout)
         ORDER BY s.last_accessed_at DESC, s.id LIMIT list_max;
 END
@@ -383,7 +491,7 @@ $pg_session$;
 -- Each query of a volatile function sees what was committed when that query began. So the next look at the rows sees the
 -- rotations that the locks waited for. The rows are locked in the order of their ids, as everywhere.
 CREATE FUNCTION "{schema}"."{prefix}session_end_rows"(
-    session_id uuid, of_user uuid, of_group uuid, except_id uuid, cause text
+    session_id uuid, of_user uuid, of_group uuid, of_label text, except_id uuid, cause text
 ) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pg_session$
 DECLARE
@@ -408,6 +516,13 @@ BEGIN
                     AND of_user = (SELECT k.user_id FROM "{schema}"."{prefix}sessions" k WHERE k.id = kept))
             WHEN of_group IS NOT NULL THEN ARRAY (
                 SELECT s.id FROM "{schema}"."{prefix}sessions" s WHERE s.group_id = of_group)
+            WHEN of_label IS NOT NULL THEN ARRAY (
+                SELECT s.id FROM "{schema}"."{prefix}session_labels" l JOIN "{schema}"."{prefix}sessions" s ON s.id = l.session_id
+                WHERE l.label = of_label AND l.session_id IS DISTINCT FROM kept
+                UNION ALL
+                SELECT r.id FROM "{schema}"."{prefix}sessions" r WHERE r.rotated_to = kept AND r.id <> except_id
+                    AND EXISTS (SELECT FROM "{schema}"."{prefix}session_labels" l
+                                WHERE l.session_id = kept AND l.label = of_label))
             ELSE ARRAY (
                 SELECT COALESCE(s.rotated_to, s.id) FROM "{schema}"."{prefix}sessions" s WHERE s.id = session_id)
             END;
@@ -457,7 +572,7 @@ CREATE FUNCTION "{schema}"."{prefix}session_end"(session_id uuid, cause text DEF
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT "{schema}"."{prefix}session_end_rows"(
         "{schema}"."{prefix}session_scope"('session_id'::pg_catalog.text, $1), NULL::pg_catalog.uuid,
-        NULL::pg_catalog.uuid, NULL::pg_catalog.uuid, $2) > 0
+        NULL::pg_catalog.uuid, NULL::pg_catalog.text, NULL::pg_catalog.uuid, $2) > 0
 $pg_session$;
 
 CREATE FUNCTION "{schema}"."{prefix}session_end_user"(
@@ -466,14 +581,26 @@ CREATE FUNCTION "{schema}"."{prefix}session_end_user"(
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT "{schema}"."{prefix}session_end_rows"(
         NULL::pg_catalog.uuid, "{schema}"."{prefix}session_scope"('user_id'::pg_catalog.text, $1),
-        NULL::pg_catalog.uuid, $2, $3)
+        NULL::pg_catalog.uuid, NULL::pg_catalog.text, $2, $3)
 $pg_session$;
 
 CREATE FUNCTION "{schema}"."{prefix}session_end_group"(group_id uuid, cause text DEFAULT 'sql') RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT "{schema}"."{prefix}session_end_rows"(
         NULL::pg_catalog.uuid, NULL::pg_catalog.uuid,
-        "{schema}"."{prefix}session_scope"('group_id'::pg_catalog.text, $1), NULL::pg_catalog.uuid, $2)
+        "{schema}"."{prefix}session_scope"('group_id'::pg_catalog.text, $1), NULL::pg_catalog.text,
+        NULL::pg_catalog.uuid, $2)
+$pg_session$;
+
+CREATE FUNCTION "{schema}"."{prefix}session_end_label"(
+    label text, except_id uuid DEFAULT NULL, cause text DEFAULT 'sql'
+) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
+BEGIN
+    PERFORM "{schema}"."{prefix}session_check_labels"(ARRAY[$1]::pg_catalog.text[]);
+    RETURN "{schema}"."{prefix}session_end_rows"(
+        NULL::pg_catalog.uuid, NULL::pg_catalog.uuid, NULL::pg_catalog.uuid, $1, $2, $3);
+END
 $pg_session$;
 
 -- It repeats the deletion until it finds nothing: a rotation that a deletion waits for makes a row that it does not see.
@@ -560,6 +687,9 @@ BEGIN
             $name$"{prefix}session_is_live"$name$, $name$"{prefix}session_read_attributes"$name$,
             $name$"{prefix}session_put_attribute"$name$, $name$"{prefix}session_write"$name$,
             $name$"{prefix}session_set"$name$, $name$"{prefix}session_remove"$name$, $name$"{prefix}session_create"$name$,
+            $name$"{prefix}session_check_labels"$name$, $name$"{prefix}session_change_label"$name$,
+            $name$"{prefix}session_add_label"$name$, $name$"{prefix}session_remove_label"$name$,
+            $name$"{prefix}session_list_label"$name$, $name$"{prefix}session_end_label"$name$,
             $name$"{prefix}session_get"$name$, $name$"{prefix}session_list"$name$, $name$"{prefix}session_alive"$name$,
             $name$"{prefix}session_touch"$name$, $name$"{prefix}session_end_rows"$name$, $name$"{prefix}session_scope"$name$,
             $name$"{prefix}session_end"$name$, $name$"{prefix}session_end_user"$name$, $name$"{prefix}session_end_group"$name$,

@@ -24,6 +24,8 @@ CREATE DOMAIN "{schema}"."{prefix}session_packed" AS text
 -- out of line. Larger attributes are rows of session_attributes.
 --
 -- has_overflow: whether session_attributes may hold rows of the session. A statement that inserts such a row sets it.
+--
+-- has_labels: the same for session_labels.
 CREATE TABLE "{schema}"."{prefix}sessions" (
     id               uuid        NOT NULL,
     user_id          uuid,
@@ -37,6 +39,7 @@ CREATE TABLE "{schema}"."{prefix}sessions" (
     rotated_to       uuid,
     attributes       "{schema}"."{prefix}session_packed" NOT NULL DEFAULT '{}',
     has_overflow          boolean     NOT NULL DEFAULT true,
+    has_labels       boolean     NOT NULL DEFAULT false,
     CONSTRAINT "{prefix}sessions_pkey" PRIMARY KEY (id)
 ) WITH (fillfactor = 70);
 
@@ -61,6 +64,20 @@ CREATE TABLE "{schema}"."{prefix}session_attributes" (
 
 CREATE INDEX "{prefix}session_attributes_expires_at_idx" ON "{schema}"."{prefix}session_attributes" (expires_at)
     WHERE expires_at IS NOT NULL;
+
+-- Labels: names of what a session belongs to, for example an OpenID Connect session, a tenant or a deployment. They are
+-- not in the memory of the nodes.
+--
+-- A rotation moves them, so a retired id has none. Each statement that writes them also writes or locks the session's row
+-- and increases its version. The limit of labels of a session is kept by these statements.
+CREATE TABLE "{schema}"."{prefix}session_labels" (
+    session_id uuid NOT NULL,
+    label      text NOT NULL COLLATE "C",
+    CONSTRAINT "{prefix}session_labels_pkey" PRIMARY KEY (session_id, label),
+    CONSTRAINT "{prefix}session_labels_label_check" CHECK (pg_catalog.octet_length(label) BETWEEN 1 AND 255)
+);
+
+CREATE INDEX "{prefix}session_labels_label_idx" ON "{schema}"."{prefix}session_labels" (label);
 
 -- Locks with leases and fencing tokens: one row for each lock that was ever taken.
 --
@@ -115,10 +132,10 @@ CREATE UNLOGGED TABLE "{schema}"."{prefix}session_nodes" (
     CONSTRAINT "{prefix}session_nodes_pkey" PRIMARY KEY (node)
 ) WITH (fillfactor = 30);
 
--- Deletes all that belongs to a deleted session: its retired ids, attributes and locks.
+-- Deletes all that belongs to a deleted session: its retired ids, attributes, labels and locks.
 --
 -- A trigger, not foreign keys: a key runs row triggers on every insert and update of a session. The checks of a key are
--- not needed. A transaction that inserts an attribute or a lock has inserted, updated or locked its session before.
+-- not needed. A transaction that inserts an attribute, a label or a lock has inserted, updated or locked its session before.
 -- As with the cascade of a key, the queries of the function see what was committed while the delete waited.
 --
 -- A retired id refers to the session itself, never to another retired id, so the recursion is one level deep.
@@ -140,7 +157,7 @@ DECLARE
     users uuid[];
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        TRUNCATE "{schema}"."{prefix}session_attributes";
+        TRUNCATE "{schema}"."{prefix}session_attributes", "{schema}"."{prefix}session_labels";
         -- Locks without a session stay, with their fences.
         DELETE FROM "{schema}"."{prefix}session_locks" l WHERE l.session_id IS NOT NULL;
         PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', cause, 'a')), pg_catalog.pg_notify('{channel}', '1a');
@@ -153,8 +170,13 @@ BEGIN
         DELETE FROM "{schema}"."{prefix}session_locks" l
         WHERE l.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.rotated_to IS NULL));
     END IF;
-    DELETE FROM "{schema}"."{prefix}session_attributes" a
-    WHERE a.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_overflow));
+    -- Most sessions have neither, and one query finds that out.
+    IF EXISTS (SELECT FROM gone g WHERE g.has_overflow OR g.has_labels) THEN
+        DELETE FROM "{schema}"."{prefix}session_attributes" a
+        WHERE a.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_overflow));
+        DELETE FROM "{schema}"."{prefix}session_labels" l
+        WHERE l.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_labels));
+    END IF;
     IF pg_catalog.current_setting('pg_session.direct_writes', true) IS DISTINCT FROM 'library' THEN
         parts := ((SELECT pg_catalog.count(*) FROM gone) + ids_max - 1) / ids_max;
         IF parts > 1 THEN
@@ -216,7 +238,7 @@ BEGIN
     END IF;
     RAISE EXCEPTION '% of table % is not allowed: the nodes would serve other sessions than the table holds', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'PS001',
-        HINT = 'Use session_create and session_set, or the library. To restore a backup, run SET pg_session.direct_writes = ''on'' first.';
+        HINT = 'Use session_create, session_set and session_add_label, or the library. To restore a backup, run SET pg_session.direct_writes = ''on'' first.';
 END
 $pg_session$;
 
@@ -225,6 +247,10 @@ CREATE TRIGGER sessions_reject_insert AFTER INSERT ON "{schema}"."{prefix}sessio
 
 CREATE TRIGGER session_attributes_reject_write AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
     ON "{schema}"."{prefix}session_attributes"
+    FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}session_reject_write"();
+
+CREATE TRIGGER session_labels_reject_write AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
+    ON "{schema}"."{prefix}session_labels"
     FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}session_reject_write"();
 
 -- Handles an UPDATE by other clients than the library: rejects it if it does not increase the version, or notifies every
@@ -262,7 +288,7 @@ $pg_session$;
 -- A touch changes last_accessed_at only, and nothing depends on it in the memory of other nodes.
 CREATE TRIGGER sessions_check_update
     AFTER UPDATE OF id, user_id, group_id, version, idle_limited, created_at, updated_at, expires_at, rotated_to, attributes,
-        has_overflow
+        has_overflow, has_labels
     ON "{schema}"."{prefix}sessions" FOR EACH ROW
     WHEN (NEW.version OPERATOR(pg_catalog.<=) OLD.version OR NEW.updated_at OPERATOR(pg_catalog.<=) pg_catalog.now())
     EXECUTE FUNCTION "{schema}"."{prefix}session_check_update"();
@@ -419,6 +445,31 @@ BEGIN
     UPDATE "{schema}"."{prefix}session_locks" l SET session_id = m.new_id
     FROM ROWS FROM (pg_catalog.unnest(old_ids), pg_catalog.unnest(new_ids)) AS m (old_id, new_id)
     WHERE l.session_id = m.old_id;
+END
+$pg_session$;
+
+-- Gives rotated sessions their labels under their new ids: those that they had, or new ones. The arrays `label_ids` and
+-- `labels` hold the new ones, by new session id.
+--
+-- A rotation calls it if it has locked a session with labels, or gives it some. Its base has the labels of the table,
+-- because each change of them increases the version.
+CREATE FUNCTION "{schema}"."{prefix}session_move_labels"(
+    old_ids uuid[], new_ids uuid[], keeps boolean[], label_ids uuid[], labels text[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $pg_session$
+BEGIN
+    DELETE FROM "{schema}"."{prefix}session_labels" l
+    USING ROWS FROM (pg_catalog.unnest(old_ids), pg_catalog.unnest(keeps)) AS m (old_id, keeps)
+    WHERE l.session_id = m.old_id AND NOT m.keeps;
+    UPDATE "{schema}"."{prefix}session_labels" l SET session_id = m.new_id
+    FROM ROWS FROM (pg_catalog.unnest(old_ids), pg_catalog.unnest(new_ids)) AS m (old_id, new_id)
+    WHERE l.session_id = m.old_id;
+    INSERT INTO "{schema}"."{prefix}session_labels" (session_id, label)
+    SELECT n.id, n.label
+    FROM ROWS FROM (pg_catalog.unnest(label_ids), pg_catalog.unnest(labels)) AS n (id, label)
+    WHERE n.id = ANY (new_ids);
 END
 $pg_session$;
 
@@ -611,7 +662,7 @@ BEGIN
     LOOP
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
-                "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_nodes",
+                "{schema}"."{prefix}session_labels", "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_nodes",
                 "{schema}"."{prefix}session_migrations" FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON ROUTINE "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),

@@ -1,14 +1,21 @@
--- For roles that may end the sessions of a user, and do nothing else. The function runs with the rights of its owner, who
--- must own the session tables or have the application's rights. It is no part of the migrations.
+-- For roles that may end the sessions of a user or of a label, and do nothing else. The functions run with the rights of
+-- their owner, who must own the session tables or have the application's rights. It is no part of the migrations.
 --
 -- Then: GRANT USAGE ON SCHEMA "{schema}" TO support;
 --       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_user_sessions" TO support;
+--       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_label_sessions" TO support;
 BEGIN;
 CREATE OR REPLACE FUNCTION "{schema}"."{prefix}revoke_user_sessions"(
     user_id uuid, except_id uuid DEFAULT NULL, cause text DEFAULT 'admin'
 ) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT "{schema}"."{prefix}session_end_user"($1, $2, $3)
+$pg_session$;
+CREATE OR REPLACE FUNCTION "{schema}"."{prefix}revoke_label_sessions"(
+    label text, except_id uuid DEFAULT NULL, cause text DEFAULT 'admin'
+) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pg_session$
+    SELECT "{schema}"."{prefix}session_end_label"($1, $2, $3)
 $pg_session$;
 DO $pg_session$
 DECLARE
@@ -19,7 +26,8 @@ BEGIN
                    WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND r.rolname <> CURRENT_USER
     LOOP
         EXECUTE pg_catalog.concat(
-            $revoke$REVOKE ALL ON FUNCTION "{schema}"."{prefix}revoke_user_sessions" FROM $revoke$, visitor);
+            $revoke$REVOKE ALL ON FUNCTION "{schema}"."{prefix}revoke_user_sessions",
+                "{schema}"."{prefix}revoke_label_sessions" FROM $revoke$, visitor);
     END LOOP;
 END
 $pg_session$;

@@ -122,6 +122,7 @@ mod error;
 mod failpoints;
 mod handle;
 mod id;
+mod label;
 mod lock_key;
 mod notification;
 mod retry;
@@ -158,9 +159,9 @@ pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    AllSessions, Builder, Create, Everywhere, Get, GroupSessions, HeldLock, Lock, LockHolder, Locks, Metric,
-    MetricKind, Metrics, NodeInfo, Page, Revocation, Revoked, Rotate, Save, SessionManager, ShutdownReport,
-    Status, UserSessions,
+    AllSessions, Builder, Create, Everywhere, Get, GroupSessions, HeldLock, LabelSessions, Lock, LockHolder,
+    Locks, Metric, MetricKind, Metrics, NodeInfo, Page, Revocation, Revoked, Rotate, Save, SessionManager,
+    ShutdownReport, Status, UserSessions,
 };
 #[cfg(feature = "shared-listener")]
 pub use pg_listen;
@@ -198,7 +199,8 @@ pub use writer::WriteStats;
 pub mod sql {
     pub use crate::cause::Cause;
     pub use crate::postgres::contract::{
-        EndSessions, EndUserSessions, Statement, end, end_all, end_group, end_user,
+        EndLabelSessions, EndSessions, EndUserSessions, Statement, end, end_all, end_group, end_label,
+        end_user,
     };
 }
 

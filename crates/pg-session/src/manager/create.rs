@@ -10,6 +10,7 @@ use super::{Node, SessionManager};
 use crate::config::LIFETIME_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, SessionId, UserId};
+use crate::label::Labels;
 use crate::session::attributes::Attributes;
 use crate::session::changes::Changes;
 use crate::session::expiry::Lifetime;
@@ -52,6 +53,7 @@ impl SessionManager {
             expiry: Expiry::In(self.0.core.config.absolute_timeout),
             idle_limit: IdleLimit::Enforced,
             cap: None,
+            labels: Labels::default(),
             attributes: Changes::default(),
             error: None,
         }
@@ -62,7 +64,8 @@ impl SessionManager {
 /// [`create_anonymous`](SessionManager::create_anonymous).
 ///
 /// # Errors
-/// Awaiting it fails with what [`Session::set`] returns for the first attribute that cannot be set, [`ErrorKind::SessionLimit`] if the user has
+/// Awaiting it fails with what [`Session::set`] returns for the first attribute that cannot be set,
+/// [`ErrorKind::InvalidArgument`] or [`ErrorKind::LimitExceeded`] for labels, [`ErrorKind::SessionLimit`] if the user has
 /// all the sessions that the policy allows, [`ErrorKind::Unavailable`] if the database cannot be reached (nothing was
 /// created), [`ErrorKind::OutcomeUnknown`] if its answer never came.
 ///
@@ -78,8 +81,9 @@ pub struct Create<'a> {
     expiry: Expiry,
     idle_limit: IdleLimit,
     cap: Option<u32>,
+    labels: Labels,
     attributes: Changes,
-    /// Of the first attribute that cannot be set. Awaiting the builder returns it.
+    /// Of the first attribute or label that cannot be set. Awaiting the builder returns it.
     error: Option<Error>,
 }
 
@@ -102,6 +106,17 @@ impl Create<'_> {
     /// Puts the session into a group. Default: none.
     pub fn group(mut self, group: impl Into<GroupId>) -> Self {
         self.group_id = Some(group.into());
+        self
+    }
+
+    /// Gives the session a label, for example the `sid` of an OpenID Connect session, a tenant or a deployment:
+    /// [`SessionManager::label`] lists and ends the sessions that have it. At most
+    /// [`LABELS_MAX`](SessionManager::LABELS_MAX) labels of at most [`LABEL_BYTES_MAX`](SessionManager::LABEL_BYTES_MAX)
+    /// bytes each. Default: none.
+    pub fn label(mut self, label: &str) -> Self {
+        if self.error.is_none() {
+            self.error = self.labels.add(label).err();
+        }
         self
     }
 
@@ -146,10 +161,10 @@ impl Create<'_> {
         self
     }
 
-    /// Returns the error of the first attribute that cannot be set now, instead of when this is awaited.
+    /// Returns the error of the first attribute or label that cannot be set now, instead of when this is awaited.
     ///
     /// # Errors
-    /// As [`Session::set`].
+    /// As [`Session::set`], or the one of the label.
     pub fn check(mut self) -> Result<Self, Error> {
         self.error.take().map_or(Ok(self), Err)
     }
@@ -163,15 +178,17 @@ impl Create<'_> {
     }
 
     async fn submit(self) -> Result<Session, Error> {
-        let Self { node, id, user_id, group_id, expiry, idle_limit, cap, attributes: changes, .. } =
-            self.check()?;
+        let Self {
+            node, id, user_id, group_id, expiry, idle_limit, cap, labels, attributes: changes, ..
+        } = self.check()?;
         node.check_open()?;
         check_expiry(expiry)?;
         check_cap(cap)?;
         check(&node.core.policy, &Attributes::default(), std::iter::empty(), &changes)?;
         let is_id_known = id.is_some();
         let id = id.unwrap_or_else(SessionId::random);
-        let request = NewSession { id, is_id_known, user_id, group_id, expiry, idle_limit, cap, changes };
+        let request =
+            NewSession { id, is_id_known, user_id, group_id, expiry, idle_limit, cap, labels, changes };
         let record = node.writer.creates.submit(request).await?;
         Ok(Session::from_database(record))
     }

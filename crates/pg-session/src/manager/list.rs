@@ -1,4 +1,4 @@
-//! The sessions of one user or one group: list, end, change and evict them.
+//! The sessions of one user, one group or one label: list, end, change and evict them.
 
 use std::ops::Deref;
 
@@ -6,6 +6,7 @@ use super::{Revocation, Revoked, SessionManager};
 use crate::cause::Cause;
 use crate::error::Error;
 use crate::id::{GroupId, Scope, SessionId, UserId};
+use crate::label::{LABEL_BYTES_MAX, LABELS_MAX, Label};
 use crate::postgres::failure::Failure;
 use crate::postgres::load::Found;
 use crate::session::Session;
@@ -15,6 +16,10 @@ use crate::session::request::BulkChange;
 impl SessionManager {
     /// Sessions that a listing returns at most: those with the latest access.
     pub const LIST_MAX: u32 = 1_000;
+    /// Labels that a session may have.
+    pub const LABELS_MAX: usize = LABELS_MAX;
+    /// Bytes that a label may have.
+    pub const LABEL_BYTES_MAX: usize = LABEL_BYTES_MAX;
 
     /// The sessions of a user.
     ///
@@ -33,6 +38,18 @@ impl SessionManager {
     /// The sessions of a group.
     pub fn group(&self, group: impl Into<GroupId>) -> GroupSessions<'_> {
         GroupSessions { manager: self, group: group.into() }
+    }
+
+    /// The sessions of any users that have a label; see [`Create::label`](super::Create::label).
+    ///
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), pg_session::Error> {
+    /// sessions.create(42).label("tenant:7").await?;
+    /// let done = sessions.label("tenant:7").delete().everywhere().await?; // no node can serve one any more
+    /// # Ok(()) }
+    /// ```
+    pub fn label(&self, label: &str) -> LabelSessions<'_> {
+        LabelSessions { manager: self, label: Label::new(label) }
     }
 
     pub(super) fn page(&self, found: Result<Vec<Found>, Failure>) -> Result<Page, Error> {
@@ -201,6 +218,42 @@ impl<'a> GroupSessions<'a> {
     pub fn delete(self) -> Revocation<'a, u64> {
         Revocation::new(self.manager, Revoked::Group { group: self.group }, Cause::Admin, move |cause| {
             self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group)), cause)
+        })
+    }
+}
+
+/// The sessions that have one label; made by [`SessionManager::label`]. Errors and cancel safety are those of [`UserSessions`].
+/// A label that no session can have is an error of the kind [`InvalidArgument`](crate::ErrorKind::InvalidArgument).
+#[derive(Debug)]
+#[must_use = "it does nothing until one of its methods is awaited"]
+pub struct LabelSessions<'a> {
+    manager: &'a SessionManager,
+    label: Result<Label, Error>,
+}
+
+impl<'a> LabelSessions<'a> {
+    /// Lists the live sessions that have the label, as [`UserSessions::list`] does.
+    ///
+    /// # Errors
+    /// See [above](LabelSessions).
+    pub async fn list(self) -> Result<Page, Error> {
+        let label = self.label?;
+        let found = self.manager.0.core.database.list_label(&label, SessionManager::LIST_MAX + 1);
+        self.manager.page(found.await)
+    }
+
+    /// Ends all sessions that have the label. Returns how many were alive. A session that is rotated meanwhile ends, too. One
+    /// that is created meanwhile stays, as for a user. The nodes do not keep labels in memory, so the notifications name
+    /// each session: about 240 in each.
+    ///
+    /// # Errors
+    /// See [above](LabelSessions).
+    pub fn delete(self) -> Revocation<'a, u64> {
+        let Self { manager, label } = self;
+        // With an error the change fails, and there is no receipt.
+        let text = label.as_ref().map_or_else(|_| String::new(), |label| label.as_str().to_owned());
+        Revocation::new(manager, Revoked::Label { label: text }, Cause::Admin, move |cause| async move {
+            manager.change_all(BulkChange::DeleteLabel(label?), cause).await
         })
     }
 }

@@ -34,7 +34,7 @@ pub use self::builder::Builder;
 pub use self::create::Create;
 pub use self::everywhere::{Everywhere, Revocation};
 pub use self::get::Get;
-pub use self::list::{GroupSessions, Page, UserSessions};
+pub use self::list::{GroupSessions, LabelSessions, Page, UserSessions};
 pub use self::lock::{HeldLock, Lock, LockHolder, Locks};
 pub use self::metrics::{Metric, MetricKind, Metrics};
 use self::modify::KeyedQueue;

@@ -77,6 +77,7 @@ mod tests {
     use super::super::revoked::Revoked;
     use super::*;
     use crate::id::{GroupId, Scope, SessionId, UserId};
+    use crate::label::Label;
     use crate::session::request::BulkChange;
     use crate::signing::SigningKey;
 
@@ -104,6 +105,7 @@ mod tests {
             BulkChange::RemoveAttribute(user, "a \"key\" \u{1f511}".to_owned()),
             BulkChange::DeleteAll(Scope::User(user)),
             BulkChange::DeleteAll(Scope::Group(group)),
+            BulkChange::DeleteLabel(Label::new("tenant:\u{1f511}\"").unwrap()),
             BulkChange::DeleteAll(Scope::All),
             BulkChange::Evict(Scope::User(user)),
             BulkChange::Evict(Scope::Group(group)),

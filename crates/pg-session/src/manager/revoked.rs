@@ -40,6 +40,11 @@ pub enum Revoked {
         /// The group.
         group: GroupId,
     },
+    /// All sessions that had a label have ended.
+    Label {
+        /// The label.
+        label: String,
+    },
     /// All sessions have ended.
     All,
     /// All nodes have dropped the sessions of a user from memory.
@@ -75,6 +80,7 @@ impl From<&BulkChange> for Revoked {
             BulkChange::RemoveAttribute(user, key) => Self::Attribute { user: *user, key: key.clone() },
             BulkChange::DeleteAll(Scope::User(user)) => Self::User { user: *user },
             BulkChange::DeleteAll(Scope::Group(group)) => Self::Group { group: *group },
+            BulkChange::DeleteLabel(label) => Self::Label { label: label.as_str().to_owned() },
             BulkChange::DeleteAll(Scope::All) => Self::All,
             BulkChange::Evict(Scope::User(user)) => Self::UserEvicted { user: *user },
             BulkChange::Evict(Scope::Group(group)) => Self::GroupEvicted { group: *group },

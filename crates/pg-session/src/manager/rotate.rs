@@ -11,6 +11,7 @@ use super::{Node, SessionManager};
 use crate::config::{HumanDuration, ROTATION_GRACE_MAX};
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::id::{GroupId, SessionId, UserId};
+use crate::label::Labels;
 use crate::postgres::failure::Failure;
 use crate::session::keep::Keep;
 use crate::session::record::SharedRecord;
@@ -42,6 +43,8 @@ impl SessionManager {
             row: RowChange::default(),
             grace: self.0.core.config.rotation_grace,
             cap: None,
+            labels: None,
+            error: None,
         }
     }
 }
@@ -79,7 +82,7 @@ impl SessionManager {
 /// |---|---|---|
 /// | attributes | all are kept | none is kept |
 /// | absolute limit, creation | as they were | [`Config::absolute_timeout`](crate::Config::absolute_timeout) from now, now |
-/// | group, idle limit | as they were | as they were |
+/// | group, labels, idle limit | as they were | as they were |
 /// | the cap on sessions | only a [`cap`](Self::cap) of its own counts | as for a new session of that user |
 ///
 /// What is kept keeps its value and its expiry. Unsaved changes of the handle are applied on top. A rotation counts as
@@ -105,6 +108,9 @@ pub struct Rotate<'a> {
     row: RowChange,
     grace: Duration,
     cap: Option<u32>,
+    labels: Option<Labels>,
+    /// Of the first label that cannot be set.
+    error: Option<Error>,
 }
 
 impl Rotate<'_> {
@@ -135,6 +141,21 @@ impl Rotate<'_> {
     /// Moves the session to another group, or out of its group. Default: it stays.
     pub fn group(mut self, group: Option<GroupId>) -> Self {
         self.row.group_id = Some(group);
+        self
+    }
+
+    /// Gives the session this label. **The first call removes the labels that the session has**, so that logins with a new
+    /// OpenID Connect `sid` each do not add up. As [`Create::label`](super::Create::label). Default: they stay.
+    pub fn label(mut self, label: &str) -> Self {
+        if self.error.is_none() {
+            self.error = self.labels.get_or_insert_default().add(label).err();
+        }
+        self
+    }
+
+    /// Removes the labels that the session has. Default: they stay.
+    pub fn without_labels(mut self) -> Self {
+        self.labels = Some(Labels::default());
         self
     }
 
@@ -171,7 +192,10 @@ impl Rotate<'_> {
     }
 
     async fn submit(self) -> Result<(), UpdateError> {
-        let Self { node, session, user_id, keep, mut row, grace, cap } = self;
+        let Self { node, session, user_id, keep, mut row, grace, cap, labels, error } = self;
+        if let Some(error) = error {
+            return Err(error.into());
+        }
         node.check_open()?;
         check_handle(session)?;
         if session.is_retired() {
@@ -191,7 +215,7 @@ impl Rotate<'_> {
         session.check_limits(&keep)?;
         let (base, changes) = (SharedRecord::clone(session.record()), session.changes().clone());
         let new_id = SessionId::random();
-        let request = Rotation { base, new_id, new_user, row, grace, cap, keep, changes };
+        let request = Rotation { base, new_id, new_user, row, grace, cap, labels, keep, changes };
         let record = node.writer.rotations.submit(request).await?;
         session.advance(record);
         Ok(())

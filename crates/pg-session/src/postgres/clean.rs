@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::notify::deleted;
-use super::row_locks::{locked_attributes, locked_locks};
+use super::row_locks::{locked_attributes, locked_moved};
 use super::{Database, Dialect, Sql, unexpected, waits_at_most_until_deleted};
 
 /// What one statement cleaned.
@@ -48,11 +48,11 @@ fn without_retired_ids(dialect: &Dialect<'_>) -> String {
     )
 }
 
-/// Those of the locked sessions whose attributes and locks are free as well: the trigger deletes them.
+/// Those of the locked sessions whose attributes, labels and locks are free as well: the trigger deletes them.
 fn free(dialect: &Dialect<'_>) -> String {
     let of = "SELECT d.id FROM to_evict d";
-    let (attributes, locks) = (locked_attributes(dialect, of), locked_locks(dialect, of));
-    format!("({of} EXCEPT ({attributes} UNION ALL {locks}))")
+    let (attributes, moved) = (locked_attributes(dialect, of), locked_moved(dialect, of));
+    format!("({of} EXCEPT ({attributes} UNION ALL {moved}))")
 }
 
 /// Sessions past their absolute limit, oldest first, by the index on `expires_at`.

@@ -7,6 +7,7 @@ use crate::cause::Cause;
 use crate::config::Config;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
+use crate::label::Label;
 
 /// Ends one session, named by any of its ids. The statement returns whether it was alive, as `boolean`.
 pub fn end(session: SessionId) -> EndSessions {
@@ -22,6 +23,11 @@ pub fn end_user(user: impl Into<UserId>) -> EndUserSessions {
 pub fn end_group(group: impl Into<GroupId>) -> EndSessions {
     let id = Some(group.into().as_uuid().to_string());
     EndSessions { function: "session_end_group", id, cause: Cause::Sql }
+}
+
+/// Ends the sessions that have a label. The statement returns how many were alive, as `bigint`.
+pub fn end_label(label: impl Into<String>) -> EndLabelSessions {
+    EndLabelSessions { label: label.into(), except: None, cause: Cause::Sql }
 }
 
 /// Ends all sessions. The statement returns how many were alive, as `bigint`.
@@ -95,6 +101,42 @@ impl EndUserSessions {
     }
 }
 
+/// Ends the sessions that have a label; made by [`end_label`].
+#[derive(Clone)]
+#[must_use = "it is a description: the application sends its statement"]
+pub struct EndLabelSessions {
+    label: String,
+    except: Option<SessionId>,
+    cause: Cause,
+}
+
+impl EndLabelSessions {
+    /// Spares this session. Its retired ids end, unless this is one of them.
+    pub fn except(mut self, session: SessionId) -> Self {
+        self.except = Some(session);
+        self
+    }
+
+    /// Why they end. Default [`Cause::Sql`].
+    pub fn cause(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
+    }
+
+    /// The statement, for the tables of this configuration (`schema` and `table_prefix`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for names that PostgreSQL cannot hold,
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a label that no session can have.
+    pub fn statement(self, config: &Config) -> Result<Statement, Error> {
+        Label::new(&self.label)?;
+        let except = self.except.map(|id| id.expose().to_string());
+        let arguments =
+            [(Some(self.label), TEXT), (except, UUID), (Some(self.cause.name().to_owned()), TEXT)];
+        Statement::new(config, "session_end_label", arguments)
+    }
+}
+
 const UUID: &str = "::pg_catalog.uuid";
 const TEXT: &str = "";
 
@@ -152,6 +194,16 @@ impl fmt::Debug for EndUserSessions {
     }
 }
 
+impl fmt::Debug for EndLabelSessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { label: _, except, cause } = self;
+        f.debug_struct("EndLabelSessions")
+            .field("except", except)
+            .field("cause", cause)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +216,7 @@ mod tests {
             (end(id).statement(&config), "session_end", 2),
             (end_user(1).statement(&config), "session_end_user", 3),
             (end_group(1).cause(Cause::Admin).statement(&config), "session_end_group", 2),
+            (end_label("tenant:7").except(id).statement(&config), "session_end_label", 3),
             (end_all().statement(&config), "session_end_all", 1),
         ] {
             let statement = statement.unwrap();
@@ -176,7 +229,7 @@ mod tests {
     #[test]
     fn no_debug_output_of_a_statement_shows_an_id() {
         let id = SessionId::random();
-        let ends = (end(id), end_user(1).except(id));
+        let ends = (end(id), end_user(1).except(id), end_label("tenant:7").except(id));
         let shown = format!("{ends:?} {:?}", ends.1.clone().statement(&Config::default()).unwrap());
         assert!(!shown.contains(&id.expose().to_string()[..8]), "{shown}");
     }

@@ -18,6 +18,7 @@ use super::update::{Items, columns_of};
 use super::{Database, Dialect, LIBRARY, LIFTED, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
+use crate::label::Labels;
 use crate::notification::ServerId;
 use crate::session::IdleLimit;
 use crate::session::attributes::{Attributes, Writes};
@@ -36,29 +37,40 @@ pub(crate) enum Created {
     Refused,
 }
 
-/// For sessions without overflow attributes: nearly every create.
+/// For sessions without overflow attributes and labels: nearly every create.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let mut parameters = Parameters::default();
-    let inserted = inserted(dialect, &mut parameters, "false");
+    let inserted = inserted(dialect, &mut parameters, "has_overflow", "false");
     let room = room(dialect, &mut parameters);
     Sql { text: format!("WITH {room} {inserted}"), types: parameters.types }
 }
 
-/// For sessions with overflow attributes, and those that leave with them.
-pub(super) fn overflow_sql(dialect: &Dialect<'_>) -> Sql {
-    let attributes = dialect.names.attributes();
+/// For sessions with overflow attributes or labels, and those that leave with them.
+pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
+    let (attributes, labels) = (dialect.names.attributes(), dialect.names.labels());
     let mut parameters = Parameters::default();
-    let inserted = inserted(dialect, &mut parameters, "b.id IN (SELECT i.id FROM item i)");
+    let inserted = inserted(
+        dialect,
+        &mut parameters,
+        "has_overflow, has_labels",
+        "b.id IN (SELECT i.id FROM item i), b.id IN (SELECT l.id FROM label l)",
+    );
     let room = room(dialect, &mut parameters);
     let items = parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]);
+    let new_labels = parameters.unnest(&[IDS, TEXTS]);
     Sql {
         text: format!(
             "WITH {room}, item AS MATERIALIZED (
                  SELECT * FROM {items} AS i (id, key, text, expires_at)
+             ), label AS MATERIALIZED (
+                 SELECT * FROM {new_labels} AS l (id, label)
              ), made AS ({inserted}
              ), written AS (
                  INSERT INTO {attributes} (session_id, key, value, expires_at, version)
                  SELECT m.id, i.key, i.text, i.expires_at, 1 FROM made m JOIN item i ON i.id = m.id
+             ), labelled AS (
+                 INSERT INTO {labels} (session_id, label)
+                 SELECT m.id, l.label FROM made m JOIN label l ON l.id = m.id
              )
              SELECT m.id, m.created_at, m.expires_at, m.evicted, m.server FROM made m"
         ),
@@ -76,7 +88,7 @@ fn room(dialect: &Dialect<'_>, parameters: &mut Parameters) -> String {
 ///
 /// Notifies about those whose id was known before: nodes may remember that there is no such session. See `cache::ended`.
 /// `evicted` comes first: it evaluates `room`, which locks the last rows.
-fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &str) -> String {
+fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, flags: &str, values: &str) -> String {
     let (sessions, now, server) = (dialect.names.sessions(), dialect.now, dialect.server_id());
     let channel = dialect.channel();
     let new_sessions = parameters.unnest(&[IDS, IDS, IDS, TIMES, NUMBERS, FLAGS, TEXTS]);
@@ -85,10 +97,10 @@ fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &s
     format!(
         "INSERT INTO {sessions} AS s
              (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
-              attributes, has_overflow)
+              attributes, {flags})
          SELECT b.id, b.user_id, b.group_id, 1, b.idle_limited, b.now, b.now, b.now,
                 COALESCE(b.expires_at, b.now + b.expires_in::pg_catalog.float8 * interval '1 microsecond'),
-                COALESCE(b.attributes, '{{}}'), {has_overflow}
+                COALESCE(b.attributes, '{{}}'), {values}
          FROM (SELECT b.*, {now} AS now FROM {new_sessions}
                AS b (id, user_id, group_id, expires_at, expires_in, idle_limited, attributes)
                WHERE {admitted} OFFSET 0) b
@@ -98,6 +110,13 @@ fn inserted(dialect: &Dialect<'_>, parameters: &mut Parameters, has_overflow: &s
                        '{channel}', '1s' || pg_catalog.replace(s.id::pg_catalog.text, '-', '') || '.1') IS NULL
                    END AS notified"
     )
+}
+
+/// Labels as columns, with the ids of their sessions.
+pub(super) fn label_columns<'a>(
+    sessions: impl Iterator<Item = (SessionId, &'a Labels)>,
+) -> (Vec<Uuid>, Vec<&'a str>) {
+    sessions.flat_map(|(id, labels)| labels.iter().map(move |label| (id.expose(), label))).unzip()
 }
 
 impl Database {
@@ -133,7 +152,9 @@ impl Database {
             .filter(|new_session| new_session.is_id_known)
             .map(|new_session| new_session.id.expose())
             .collect();
-        let params: [&(dyn ToSql + Sync); 14] = [
+        let labelled = new_sessions.iter().map(|new_session| (new_session.id, &new_session.labels));
+        let (label_ids, labels) = label_columns(labelled);
+        let params: [&(dyn ToSql + Sync); 16] = [
             &ids,
             &users,
             &groups,
@@ -148,10 +169,12 @@ impl Database {
             &items.keys,
             &items.texts,
             &items.expires_at,
+            &label_ids,
+            &labels,
         ];
-        let (sql, params) = match items.of.is_empty() {
+        let (sql, params) = match items.of.is_empty() && labels.is_empty() {
             true => (&self.texts.create, &params[..10]),
-            false => (&self.texts.create_with_overflow, &params[..]),
+            false => (&self.texts.create_in_full, &params[..]),
         };
         let sent = self.policy.clock.now();
         // SQL promises no order.

@@ -15,6 +15,7 @@ use super::{Database, Dialect, Sql, SqlForms, unexpected};
 use crate::clock::DbTime;
 use crate::error::Error;
 use crate::id::{GroupId, SessionId, UserId};
+use crate::label::Label;
 use crate::notification::ServerId;
 use crate::session::IdleLimit;
 use crate::session::attribute::OverflowAttribute;
@@ -73,6 +74,18 @@ pub(super) fn page_sql(dialect: &Dialect<'_>, column: Option<&str>) -> Sql {
     Sql { text, types: [Type::UUID, Type::INT8].into_iter().chain(column.map(|_| Type::UUID)).collect() }
 }
 
+/// The sessions of one label, likewise. The planner takes an array for ten rows, and looks them up.
+pub(super) fn list_label_sql(dialect: &Dialect<'_>) -> Sql {
+    let (sessions, labels) = (dialect.names.sessions(), dialect.names.labels());
+    let (columns, live) = (columns(dialect), dialect.live("s"));
+    let condition = format!(
+        "s.id = ANY (ARRAY (SELECT l.session_id FROM {labels} l WHERE l.label = $1)) AND s.rotated_to IS NULL AND {live}"
+    );
+    let from = dialect.read(&sessions, "s", &condition);
+    let text = format!("SELECT {columns} {from} ORDER BY s.last_accessed_at DESC, s.id LIMIT $2");
+    Sql { text, types: vec![Type::TEXT, Type::INT8] }
+}
+
 /// I6: one statement, one snapshot, so that row and attributes belong to one version.
 fn columns(dialect: &Dialect<'_>) -> String {
     let (live, apart) = (dialect.live("s"), apart_arrays(dialect));
@@ -123,6 +136,11 @@ impl Database {
     /// The live sessions of a group, likewise.
     pub(crate) async fn list_group(&self, group: GroupId, rows_max: u32) -> Result<Vec<Found>, Failure> {
         Ok(self.find(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await?.live)
+    }
+
+    /// The live sessions of a label, likewise.
+    pub(crate) async fn list_label(&self, label: &Label, rows_max: u32) -> Result<Vec<Found>, Failure> {
+        Ok(self.find(&self.texts.list_label, &[&label.as_str(), &i64::from(rows_max)]).await?.live)
     }
 
     /// The live sessions that a statement of this file finds.

@@ -62,8 +62,8 @@ impl Migrations {
 }
 
 impl Migrations {
-    /// SQL that makes one more function, `revoke_user_sessions`, for roles that may end the sessions of a user and do
-    /// nothing else. It is no part of the migrations; run it as the owner of the tables. `pg-session migrate --definer`
+    /// SQL that makes two more functions, `revoke_user_sessions` and `revoke_label_sessions`, for roles that may end the
+    /// sessions of a user or of a label and do nothing else. It is no part of the migrations; run it as the owner of the tables. `pg-session migrate --definer`
     /// prints it, too.
     ///
     /// # Errors

@@ -7,12 +7,12 @@
 //!
 //! | method | file | promise |
 //! |---|---|---|
-//! | `load` `list_user` `list_group` | `load.rs` | row and attributes from one snapshot, only live sessions (I4, I6) |
+//! | `load` `list_user` `list_group` `list_label` | `load.rs` | row and attributes from one snapshot, only live sessions (I4, I6) |
 //! | `versions` | `versions.rs` | the revisions of cached sessions, to verify them |
 //! | `standings` | `standing.rs` | whether pinned sessions live, and what became of the others |
 //! | `create` | `create.rs` `admission.rs` | one statement; keeps the session limit (I7) |
 //! | `update` | `update.rs` `update_inside.rs` `update_call.rs` | applied on its base or not at all (I5, I6) |
-//! | `rotate` | `rotate.rs` | the new row, the retired ids and the locks change together |
+//! | `rotate` | `rotate.rs` | the new row, the retired ids, the labels and the locks change together |
 //! | `delete` `sweep` | `delete.rs` `sweep.rs` | a session ends under all of its ids, with its notification |
 //! | `remove_attribute` | `remove_attribute.rs` | page by page; each changed session gets a version |
 //! | `touch` | `touch.rs` | last accesses move forward only; locked rows are skipped |
@@ -161,7 +161,7 @@ struct Texts {
     standings: SqlForms,
     updates: update::Texts,
     create: SqlForms,
-    create_with_overflow: SqlForms,
+    create_in_full: SqlForms,
     rotate: SqlForms,
     successor: SqlForms,
     delete: SqlForms,
@@ -170,6 +170,7 @@ struct Texts {
     remove_attribute: remove_attribute::Texts,
     list_user: SqlForms,
     list_group: SqlForms,
+    list_label: SqlForms,
     find: find::Texts,
     clean_expired: SqlForms,
     clean_idle: SqlForms,
@@ -399,7 +400,7 @@ impl Database {
             standings: dialects.sql(standing::sql),
             updates: update::Texts::new(&dialects),
             create: dialects.sql(create::sql),
-            create_with_overflow: dialects.sql(create::overflow_sql),
+            create_in_full: dialects.sql(create::full_sql),
             rotate: dialects.sql(rotate::sql),
             successor: dialects.sql(successor::sql),
             delete: dialects.sql(delete::sessions_sql),
@@ -408,6 +409,7 @@ impl Database {
             remove_attribute: remove_attribute::Texts::new(&dialects),
             list_user: dialects.sql(|dialect| load::list_sql(dialect, "user_id")),
             list_group: dialects.sql(|dialect| load::list_sql(dialect, "group_id")),
+            list_label: dialects.sql(load::list_label_sql),
             find: find::Texts::new(&dialects),
             clean_expired: dialects.sql(clean::expired_sql),
             clean_idle: dialects.sql(clean::idle_sql),

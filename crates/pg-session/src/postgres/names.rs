@@ -15,9 +15,10 @@ const RESERVED: &str = "pg_";
 
 /// The functions and procedures that a node calls, without the prefix, with the types of their arguments as PostgreSQL writes
 /// them. Another role may have made others with these names.
-const ROUTINES: [(&str, &str); 5] = [
+const ROUTINES: [(&str, &str); 6] = [
     ("session_make_room", "uuid[], bigint[], uuid[], text, boolean, interval"),
     ("session_move_locks", "uuid[], uuid[]"),
+    ("session_move_labels", "uuid[], uuid[], boolean[], uuid[], text[]"),
     (
         "session_update_one",
         "uuid, bigint, timestamp with time zone, text, text, text, interval, text, boolean, timestamp with time zone, \
@@ -95,6 +96,10 @@ impl Names {
         self.table("session_attributes")
     }
 
+    pub(crate) fn labels(&self) -> String {
+        self.table("session_labels")
+    }
+
     pub(crate) fn locks(&self) -> String {
         self.table("session_locks")
     }
@@ -119,8 +124,8 @@ impl Names {
     }
 
     /// The tables that a node writes.
-    pub(super) fn written(&self) -> [String; 5] {
-        [self.sessions(), self.attributes(), self.locks(), self.nodes(), self.settings()]
+    pub(super) fn written(&self) -> [String; 6] {
+        [self.sessions(), self.attributes(), self.labels(), self.locks(), self.nodes(), self.settings()]
     }
 
     pub(crate) fn migrations(&self) -> String {
@@ -135,6 +140,11 @@ impl Names {
     /// The function that moves the locks of rotated sessions.
     pub(crate) fn move_locks(&self) -> String {
         self.table("session_move_locks")
+    }
+
+    /// The function that moves the labels of rotated sessions.
+    pub(crate) fn move_labels(&self) -> String {
+        self.table("session_move_labels")
     }
 
     /// The procedure that updates one session, commits, then notifies.
@@ -153,7 +163,7 @@ impl Names {
     }
 
     /// The functions and procedures that a node calls, with the types of their arguments: the form of GRANT and `regprocedure`.
-    pub(super) fn routines(&self) -> [String; 5] {
+    pub(super) fn routines(&self) -> [String; 6] {
         ROUTINES.map(|(name, arguments)| format!("{}({arguments})", self.table(name)))
     }
 

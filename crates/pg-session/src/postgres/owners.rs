@@ -15,15 +15,16 @@ use super::unexpected;
 use crate::error::{Error, ErrorKind};
 
 /// The names that the migrations give to tables, then those of their indexes, without the prefix.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "sessions",
     "session_attributes",
+    "session_labels",
     "session_locks",
     "session_nodes",
     "session_settings",
     "session_migrations",
 ];
-const INDEXES: [&str; 12] = [
+const INDEXES: [&str; 14] = [
     "sessions_pkey",
     "sessions_user_id_idx",
     "sessions_group_id_idx",
@@ -31,6 +32,8 @@ const INDEXES: [&str; 12] = [
     "sessions_rotated_to_idx",
     "session_attributes_pkey",
     "session_attributes_expires_at_idx",
+    "session_labels_pkey",
+    "session_labels_label_idx",
     "session_locks_pkey",
     "session_locks_session_id_idx",
     "session_nodes_pkey",

@@ -1,6 +1,6 @@
 //! Rotations: sessions get new ids, many at a time, in one commit.
 //!
-//! The new row gets what is kept, and the locks of the session. The row of the old id becomes that of a *retired id*: user and
+//! The new row gets what is kept, and the labels and the locks of the session. The row of the old id becomes that of a *retired id*: user and
 //! attributes stay as they were, `rotated_to` points at the new row, and the end is the grace's. It never shows what the
 //! session has become, so an id that an attacker planted or stole before a login is worth nothing after it. Retired ids of
 //! earlier rotations are pointed at the new row as well: all of them go with the session.
@@ -20,6 +20,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::admission::{is_admitted, lock_seed, make_room, sorted};
+use super::create::label_columns;
 use super::failure::Failure;
 use super::load::time;
 use super::notify::{changed, deleted};
@@ -66,7 +67,7 @@ pub(crate) struct Successor {
 /// The sort of `locked` reads `users` first, so every user is locked before any row is.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
-    let move_locks = dialect.names.move_locks();
+    let (move_labels, move_locks) = (dialect.names.move_labels(), dialect.names.move_locks());
     let (now, live, visible) = (dialect.now, dialect.live("s"), dialect.visible());
     let server = dialect.server_id();
     let brief = waits_at_most_until_deleted(&dialect.row_lock_wait());
@@ -87,10 +88,11 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let mut parameters = Parameters::default();
     let turns = parameters.unnest(&[
         IDS, NUMBERS, TIMES, IDS, IDS, FLAGS, NUMBERS, TIMES, NUMBERS, FLAGS, FLAGS, IDS, NUMBERS, TEXTS,
-        FLAGS,
+        FLAGS, FLAGS,
     ]);
     let users = parameters.unnest(&[IDS]);
     let items = parameters.unnest(&[IDS, TEXTS, TEXTS, TIMES]);
+    let (label_ids, labels) = (parameters.opaque_array(&IDS), parameters.opaque_array(&TEXTS));
     Sql {
         text: format!(
             "WITH users AS MATERIALIZED (
@@ -99,10 +101,10 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), turn AS MATERIALIZED (
                  SELECT * FROM {turns}
                  WITH ORDINALITY AS t (id, base, base_at, new_id, user_id, changes_user, sessions_max, expires_at, expires_in,
-                                       idle_limited, regroup, group_id, grace, attributes, has_overflow, n)
+                                       idle_limited, regroup, group_id, grace, attributes, has_overflow, new_labels, n)
              ), locked AS MATERIALIZED (
                  SELECT s.id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at, s.last_accessed_at,
-                        s.expires_at, s.rotated_to
+                        s.expires_at, s.rotated_to, s.has_labels
                  FROM {sessions} s CROSS JOIN users
                  WHERE s.id = ANY (ARRAY (SELECT t.id FROM turn t
                                           UNION ALL
@@ -111,7 +113,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  ORDER BY s.id FOR UPDATE OF s
              ), found AS MATERIALIZED (
                  SELECT t.n, t.id, t.new_id, t.user_id, t.changes_user, t.sessions_max, t.attributes, t.has_overflow,
-                        s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
+                        t.new_labels IS NULL AS keeps_labels, COALESCE(t.new_labels, s.has_labels) AS has_labels,
+                        s.has_labels OR t.new_labels AS moves_labels, s.version, {live} AS live, s.rotated_to IS NOT NULL AS rotated,
                         s.version <> t.base OR s.updated_at <> t.base_at AS moved,
                         CASE WHEN t.regroup THEN t.group_id ELSE s.group_id END AS group_id,
                         COALESCE(t.idle_limited, s.idle_limited) AS idle_limited,
@@ -125,9 +128,9 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
              ), new_row AS (
                  INSERT INTO {sessions} AS s
                      (id, user_id, group_id, version, idle_limited, created_at, updated_at, last_accessed_at, expires_at,
-                      attributes, has_overflow)
+                      attributes, has_overflow, has_labels)
                  SELECT h.new_id, h.user_id, h.group_id, h.version + 1, h.idle_limited, h.created_at, {now}, {now},
-                        h.expires_at, COALESCE(h.attributes, '{{}}'), h.has_overflow
+                        h.expires_at, COALESCE(h.attributes, '{{}}'), h.has_overflow, h.has_labels
                  FROM accepted h RETURNING s.*
              ), written AS (
                  INSERT INTO {attributes} (session_id, key, value, expires_at, version)
@@ -150,6 +153,10 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  DELETE FROM {sessions} s USING old o
                  WHERE s.id = ANY (ARRAY (SELECT id FROM old)) AND s.id = o.id AND o.grace = interval '0'
                  RETURNING o.n, s.id
+             ), moved_labels AS MATERIALIZED (
+                 SELECT {move_labels}(pg_catalog.array_agg(h.id), pg_catalog.array_agg(h.new_id),
+                                      pg_catalog.array_agg(h.keeps_labels), {label_ids}, {labels})
+                 FROM accepted h WHERE h.moves_labels AND {brief_again} HAVING pg_catalog.count(*) > 0
              ), moved_locks AS MATERIALIZED (
                  SELECT {move_locks}(pg_catalog.array_agg(h.id), pg_catalog.array_agg(h.new_id)) FROM accepted h
                  WHERE {brief_again}
@@ -165,6 +172,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                         FROM retired r GROUP BY r.n) p ON p.n = t.n
              LEFT JOIN (SELECT g.n, pg_catalog.array_agg(g.id) AS ids FROM deleted g GROUP BY g.n) e ON e.n = t.n
              LEFT JOIN room v ON t.sessions_max IS NOT NULL AND v.user_id = t.user_id
+             CROSS JOIN (SELECT pg_catalog.count(*) FROM moved_labels) ma
              CROSS JOIN (SELECT pg_catalog.count(*) FROM moved_locks) ml
              CROSS JOIN (SELECT pg_catalog.count(*) FROM notified_retired) nr
              CROSS JOIN (SELECT pg_catalog.count(*) FROM notified_deleted) nd
@@ -192,6 +200,8 @@ struct Columns<'a> {
     graces: Vec<i64>,
     packed: Vec<Option<&'a str>>,
     has_overflow: Vec<bool>,
+    /// Whether the session gets labels. NULL if it keeps its own.
+    new_labels: Vec<Option<bool>>,
     items: Items<'a>,
 }
 
@@ -214,6 +224,7 @@ impl<'a> Columns<'a> {
         self.graces.push(i64::try_from(rotation.grace.as_micros()).unwrap_or(i64::MAX));
         self.packed.push(writes.packed);
         self.has_overflow.push(!writes.set.is_empty());
+        self.new_labels.push(rotation.labels.as_ref().map(|labels| !labels.is_empty()));
         writes.set.iter().for_each(|attribute| self.items.push(rotation.new_id, attribute));
     }
 }
@@ -239,7 +250,10 @@ impl Database {
         let users = rotations.iter().filter_map(|rotation| Some((rotation.user_id()?.as_uuid(), 0)));
         let (users, _) = sorted(users.collect());
         let sent = self.policy.clock.now();
-        let params: [&(dyn ToSql + Sync); 20] = [
+        let labelled =
+            rotations.iter().filter_map(|rotation| Some((rotation.new_id, rotation.labels.as_ref()?)));
+        let (label_ids, labels) = label_columns(labelled);
+        let params: [&(dyn ToSql + Sync); 23] = [
             &c.ids,
             &c.bases,
             &c.base_times,
@@ -255,11 +269,14 @@ impl Database {
             &c.graces,
             &c.packed,
             &c.has_overflow,
+            &c.new_labels,
             &users,
             &c.items.of,
             &c.items.keys,
             &c.items.texts,
             &c.items.expires_at,
+            &label_ids,
+            &labels,
         ];
         let rows = self.call(&self.texts.rotate, &params).rows().await?;
         same_length(&rows, rotations.len())?;

@@ -39,9 +39,9 @@ pub(super) fn rows_sql(dialect: &Dialect<'_>) -> Sql {
 /// What has to be free beside a session's rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Parts {
-    /// Its attributes and locks, which are deleted with it.
+    /// Its attributes, labels and locks, which are deleted with it.
     Deleted,
-    /// Its locks, which are moved with it.
+    /// Its labels and locks, which are moved with it.
     Moved,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let ids = parameters.any(&IDS);
     let with_attributes = parameters.scalar(&Type::BOOL);
     let attributes = locked_attributes(dialect, &format!("SELECT f.id FROM free f WHERE {with_attributes}"));
-    let locks = locked_locks(dialect, "SELECT f.id FROM free f");
+    let moved = locked_moved(dialect, "SELECT f.id FROM free f");
     Sql {
         text: format!(
             "WITH asked AS MATERIALIZED (
@@ -65,7 +65,7 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
              ), free AS MATERIALIZED (
                  SELECT s.id FROM {sessions} s
                  WHERE s.id = ANY (ARRAY (SELECT w.id FROM wanted w)) AND {NO_FLUSH} FOR UPDATE SKIP LOCKED
-             ), with_locked_parts AS MATERIALIZED ({attributes} UNION ALL {locks})
+             ), with_locked_parts AS MATERIALIZED ({attributes} UNION ALL {moved})
              SELECT DISTINCT w.asked_id FROM wanted w
              WHERE w.id = ANY (ARRAY (SELECT s.id FROM {sessions} s WHERE s.id = ANY (ARRAY (SELECT w.id FROM wanted w))))
                  AND w.id NOT IN (SELECT f.id FROM free f)
@@ -81,9 +81,11 @@ pub(super) fn locked_attributes(dialect: &Dialect<'_>, of: &str) -> String {
     locked_parts(&dialect.names.attributes(), "key", of)
 }
 
-/// The same for locks.
-pub(super) fn locked_locks(dialect: &Dialect<'_>, of: &str) -> String {
-    locked_parts(&dialect.names.locks(), "name", of)
+/// The same for what a rotation moves: labels and locks.
+pub(super) fn locked_moved(dialect: &Dialect<'_>, of: &str) -> String {
+    let labels = locked_parts(&dialect.names.labels(), "label", of);
+    let locks = locked_parts(&dialect.names.locks(), "name", of);
+    format!("{labels} UNION ALL {locks}")
 }
 
 fn locked_parts(table: &str, column: &str, of: &str) -> String {
@@ -106,12 +108,12 @@ pub(super) fn users_sql(dialect: &Dialect<'_>) -> Sql {
         SessionLimit::EvictLeastRecentlyUsed => ("s.rank", "FOR UPDATE"),
         SessionLimit::Refuse => ("s.sessions", "FOR NO KEY UPDATE"),
     };
-    let (attributes, locks) = (
+    let (attributes, moved) = (
         locked_attributes(dialect, "SELECT f.id FROM free f"),
-        locked_locks(dialect, "SELECT f.id FROM free f"),
+        locked_moved(dialect, "SELECT f.id FROM free f"),
     );
     let parts = match dialect.config.on_session_limit {
-        SessionLimit::EvictLeastRecentlyUsed => format!("{attributes} UNION ALL {locks}"),
+        SessionLimit::EvictLeastRecentlyUsed => format!("{attributes} UNION ALL {moved}"),
         SessionLimit::Refuse => "SELECT NULL::pg_catalog.uuid AS session_id WHERE false".to_owned(),
     };
     let mut parameters = Parameters::default();

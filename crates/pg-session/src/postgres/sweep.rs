@@ -1,4 +1,4 @@
-//! Deletes the sessions of a user, of a group, or all, and notifies the other nodes.
+//! Deletes the sessions of a user, of a group, of a label, or all, and notifies the other nodes.
 //!
 //! A row that another transaction has locked delays no other. A statement deletes the sessions whose rows are free
 //! (`SKIP LOCKED`), and reports the others. Another one waits for one of them, briefly. The caller repeats both until none
@@ -7,7 +7,7 @@
 //! A session goes with all of its retired ids, or remains with them. It remains, too, if a retired id points beyond the
 //! snapshot: a rotation has committed meanwhile, and the next statement sees where it led. See [`delete`](super::delete).
 //!
-//! The trigger deletes attributes and locks, and waits for their rows, briefly. If one of them is locked, the statement
+//! The trigger deletes attributes, labels and locks, and waits for their rows, briefly. If one of them is locked, the statement
 //! fails as a whole. It is then repeated with `careful`, and looks at these rows as well.
 
 use std::time::{Duration, SystemTime};
@@ -18,13 +18,14 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::load::time;
 use super::notify::deleted;
-use super::row_locks::{locked_attributes, locked_locks};
+use super::row_locks::{locked_attributes, locked_moved};
 use super::{
     Database, Dialect, Dialects, Sql, SqlForms, same_length, unexpected, waits_at_most_until_deleted,
 };
 use crate::cause::Cause;
 use crate::clock::DbTime;
 use crate::id::{Scope, SessionId, UserId};
+use crate::label::Label;
 use crate::notification::ServerId;
 
 /// Sessions that remain, as one statement reports them. Of more, the next one reports others.
@@ -32,8 +33,9 @@ const REMAINING_MAX: usize = 64;
 
 /// Whose sessions end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Whose {
+pub(crate) enum Whose<'a> {
     Scope(Scope),
+    Label(&'a Label),
     /// All of the user's but one, whichever of its ids it is named by.
     Others(UserId, SessionId),
 }
@@ -72,6 +74,7 @@ pub(super) struct Texts {
     user: Pair,
     others: Pair,
     group: Pair,
+    label: Pair,
     all: SqlForms,
     all_that_remain: Pair,
 }
@@ -102,6 +105,7 @@ impl Texts {
             user: Pair::new(dialects, |dialect, rows| owner_sql(dialect, rows, "user_id", 'u')),
             others: Pair::new(dialects, others_sql),
             group: Pair::new(dialects, |dialect, rows| owner_sql(dialect, rows, "group_id", 'g')),
+            label: Pair::new(dialects, label_sql),
             all: dialects.sql(all_sql),
             all_that_remain: Pair::new(dialects, all_that_remain_sql),
         }
@@ -117,7 +121,8 @@ struct Owner<'a> {
     stranger: &'a str,
     /// Sent by the first statement. Every node drops the owner's sessions from memory, by one notification: "log out
     /// everywhere" cannot outgrow a payload. What follows the format's version in it.
-    scope: &'a str,
+    /// `None` if the nodes do not know whose the sessions are.
+    scope: Option<&'a str>,
 }
 
 /// The names of the parameters that follow those of the owner.
@@ -152,7 +157,7 @@ fn owner_sql(dialect: &Dialect<'_>, rows: Rows, column: &str, kind: char) -> Sql
         own: &[Type::UUID],
         chosen: &format!("SELECT s.id FROM {sessions} s WHERE s.{column} = $1"),
         stranger: &format!("s.{column} IS DISTINCT FROM $1"),
-        scope: &owner_scope(kind),
+        scope: Some(&owner_scope(kind)),
     };
     some_sql(dialect, rows, &owner)
 }
@@ -172,7 +177,7 @@ fn others_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
         own: &[Type::UUID, Type::UUID],
         chosen: &chosen,
         stranger: "s.user_id IS DISTINCT FROM $1",
-        scope: &owner_scope('u'),
+        scope: Some(&owner_scope('u')),
     };
     some_sql(dialect, rows, &owner)
 }
@@ -181,9 +186,16 @@ fn owner_scope(kind: char) -> String {
     format!("'{kind}' || pg_catalog.replace($1::pg_catalog.text, '-', '')")
 }
 
+/// The notifications name each session.
+fn label_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
+    let chosen = format!("SELECT l.session_id AS id FROM {} l WHERE l.label = $1", dialect.names.labels());
+    let owner = Owner { own: &[Type::TEXT], chosen: &chosen, stranger: "true", scope: None };
+    some_sql(dialect, rows, &owner)
+}
+
 /// The first statement that deletes all sessions.
 fn all_sql(dialect: &Dialect<'_>) -> Sql {
-    let owner = Owner { own: &[], chosen: "", stranger: "false", scope: "'a'" };
+    let owner = Owner { own: &[], chosen: "", stranger: "false", scope: Some("'a'") };
     let text = format!("WITH {}", sweep(dialect, Rows::Free, "true", &owner));
     Sql { text, types: owner.types(Rows::Free) }
 }
@@ -197,7 +209,7 @@ fn all_that_remain_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
          UNION
          SELECT s.rotated_to FROM {sessions} s WHERE s.rotated_to IS NOT NULL AND s.created_at <= $2"
     );
-    let owner = Owner { own: &[], chosen: &chosen, stranger: "true", scope: "''" };
+    let owner = Owner { own: &[], chosen: &chosen, stranger: "true", scope: None };
     some_sql(dialect, rows, &owner)
 }
 
@@ -234,10 +246,17 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
         Rows::Free => "SKIP LOCKED",
         Rows::One => "",
     };
-    let (channel, scope, stranger) = (dialect.channel(), owner.scope, owner.stranger);
+    let (channel, stranger) = (dialect.channel(), owner.stranger);
+    let notified_all = match owner.scope {
+        Some(scope) => format!(
+            "SELECT pg_catalog.pg_notify('{channel}', p.payload)
+             FROM pg_catalog.unnest(ARRAY['1c' || {cause} || {scope}, '1' || {scope}]) AS p (payload) WHERE {since} IS NULL"
+        ),
+        None => "SELECT WHERE false".to_owned(),
+    };
     let careful = format!("{careful}::pg_catalog.bool");
     let of = format!("SELECT d.id FROM to_evict d WHERE {careful}");
-    let (attributes, locks) = (locked_attributes(dialect, &of), locked_locks(dialect, &of));
+    let (attributes, moved) = (locked_attributes(dialect, &of), locked_moved(dialect, &of));
     let notified = deleted(dialect, "SELECT id FROM gone WHERE stranger", &cause);
     format!(
         "to_evict AS MATERIALIZED (
@@ -253,15 +272,13 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
              WHERE d.rotated_to IS NOT NULL AND (SELECT x.id FROM {sessions} x WHERE x.id = d.rotated_to) IS NULL
              UNION ALL
              SELECT d.id, COALESCE(d.rotated_to, d.id) FROM to_evict d
-             WHERE {careful} AND d.id = ANY (ARRAY ({attributes} UNION ALL {locks}))
+             WHERE {careful} AND d.id = ANY (ARRAY ({attributes} UNION ALL {moved}))
          ), gone AS (
              DELETE FROM {sessions} s
              WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d
                                       WHERE COALESCE(d.rotated_to, d.id) NOT IN (SELECT r.session FROM remaining r)))
              RETURNING s.id, {since} IS NOT NULL OR {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
-         ), notified_all AS MATERIALIZED (
-             SELECT pg_catalog.pg_notify('{channel}', p.payload)
-             FROM pg_catalog.unnest(ARRAY['1c' || {cause} || {scope}, '1' || {scope}]) AS p (payload) WHERE {since} IS NULL
+         ), notified_all AS MATERIALIZED ({notified_all}
          ), notified AS MATERIALIZED ({notified})
          SELECT pg_catalog.count(*) FILTER (WHERE g.live) AS live,
                 pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS other_users,
@@ -274,11 +291,12 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
 
 impl Database {
     /// Deletes those sessions that no other transaction has locked, or waits for one of them.
-    pub(crate) async fn sweep(&self, whose: Whose, how: Sweep) -> Result<Swept, Failure> {
-        let Texts { user, others, group, all, all_that_remain } = &self.texts.sweeps;
+    pub(crate) async fn sweep(&self, whose: Whose<'_>, how: Sweep) -> Result<Swept, Failure> {
+        let Texts { user, others, group, label, all, all_that_remain } = &self.texts.sweeps;
         let (pair, mut params): (&Pair, Vec<Box<dyn ToSql + Sync + Send>>) = match whose {
             Whose::Scope(Scope::User(id)) => (user, vec![Box::new(id.as_uuid())]),
             Whose::Scope(Scope::Group(id)) => (group, vec![Box::new(id.as_uuid())]),
+            Whose::Label(text) => (label, vec![Box::new(text.as_str().to_owned())]),
             Whose::Others(id, kept) => (others, vec![Box::new(id.as_uuid()), Box::new(kept.expose())]),
             Whose::Scope(Scope::All) => (all_that_remain, vec![]),
         };

@@ -12,6 +12,7 @@ use super::record::{Policy, Record, Revision, Row, SharedRecord};
 use crate::cause::Cause;
 use crate::clock::DbTime;
 use crate::id::{GroupId, Scope, SessionId, UserId};
+use crate::label::{Label, Labels};
 use crate::version::Version;
 
 /// A new absolute limit.
@@ -49,6 +50,7 @@ pub(crate) struct NewSession {
     pub(crate) idle_limit: IdleLimit,
     /// The cap of this login, instead of the configured one.
     pub(crate) cap: Option<u32>,
+    pub(crate) labels: Labels,
     pub(crate) changes: Changes,
 }
 
@@ -168,6 +170,8 @@ pub(crate) struct Rotation {
     pub(crate) grace: Duration,
     /// The cap of this login, instead of the configured one.
     pub(crate) cap: Option<u32>,
+    /// Instead of those that the session has.
+    pub(crate) labels: Option<Labels>,
     pub(crate) keep: Keep,
     pub(crate) changes: Changes,
 }
@@ -216,6 +220,8 @@ pub(crate) enum BulkChange {
     Delete(Vec<SessionId>),
     /// Delete all of these.
     DeleteAll(Scope),
+    /// Delete all that have a label.
+    DeleteLabel(Label),
     /// Delete all of a user's but this one.
     DeleteOthers(UserId, SessionId),
     /// Remove one attribute from all sessions of a user.

@@ -1,4 +1,5 @@
-//! Writes that concern any number of sessions: given ones together, a user's, a group's, all; deleted or evicted.
+//! Writes that concern any number of sessions: given ones together, those of a user, of a group or of a label, all;
+//! deleted or evicted.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::cause::Cause;
 use crate::clock::DbTime;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind};
-use crate::id::{Scope, SessionId, UserId};
+use crate::id::{GroupId, Scope, SessionId, UserId};
 use crate::pinning::look_up_scope;
 use crate::pins::Named;
 use crate::postgres::failure::{Failure, Verdict};
@@ -62,6 +63,10 @@ impl BulkRequest {
             &BulkChange::DeleteOthers(user, kept) => {
                 self.sweep(Whose::Others(user, kept), wait, core).await?;
             }
+            BulkChange::DeleteLabel(label) => {
+                let label = label.clone();
+                self.sweep(Whose::Label(&label), wait, core).await?;
+            }
             BulkChange::RemoveAttribute(user, key) => {
                 remove_attribute(*user, key, &mut self.changed, wait, self.tries, core).await?;
             }
@@ -73,7 +78,7 @@ impl BulkRequest {
     }
 
     /// Deletes the sessions whose rows are free, waits for one of the others, and looks again. Blocked if some remain.
-    async fn sweep(&mut self, whose: Whose, row_wait: Duration, core: &Core) -> Result<(), Failure> {
+    async fn sweep(&mut self, whose: Whose<'_>, row_wait: Duration, core: &Core) -> Result<(), Failure> {
         let mut remaining = self.sweep_step(whose, row_wait, None, core).await?;
         if let Some(at) = (self.tries as usize).checked_rem(remaining.len()) {
             match self.sweep_step(whose, row_wait, Some(remaining[at]), core).await {
@@ -88,7 +93,7 @@ impl BulkRequest {
     /// Returns some of those that remain.
     async fn sweep_step(
         &mut self,
-        whose: Whose,
+        whose: Whose<'_>,
         row_wait: Duration,
         only: Option<SessionId>,
         core: &Core,
@@ -106,8 +111,8 @@ impl BulkRequest {
         self.since = self.since.or(Some(swept.at));
         self.changed += swept.live;
         forget_each(&swept.other_users, core).await;
-        // Those of this statement; a later one reports each.
-        if is_first {
+        // Those of this statement; a later one reports each, as do those of a label.
+        if is_first && !matches!(whose, Whose::Label(_)) {
             self.forget(core).await;
         }
         core.check_revocation(swept.server)?;
@@ -126,6 +131,8 @@ impl BulkRequest {
             }
             BulkChange::RemoveAttribute(user, _) | BulkChange::DeleteOthers(user, _) => Scope::User(*user),
             BulkChange::DeleteAll(scope) | BulkChange::Evict(scope) => *scope,
+            // The memory does not know the sessions of a label.
+            BulkChange::DeleteLabel(_) => Scope::All,
         };
         match scope {
             Scope::User(user) => drop_in_steps(cache.remove_user(user)).await,
@@ -142,7 +149,9 @@ impl BulkRequest {
         match self.change {
             BulkChange::DeleteAll(scope) => look_up_scope(core, scope).await,
             BulkChange::DeleteOthers(user, _) => look_up_scope(core, Scope::User(user)).await,
-            BulkChange::Delete(_) | BulkChange::RemoveAttribute(..) | BulkChange::Evict(_) => {}
+            // The statement has reported each session.
+            BulkChange::Delete(_) | BulkChange::DeleteLabel(_) => {}
+            BulkChange::RemoveAttribute(..) | BulkChange::Evict(_) => {}
         }
     }
 
@@ -197,7 +206,7 @@ async fn remove_attribute(
 }
 
 impl Request for BulkRequest {
-    /// Changes of one user, of one group or of all are made one after the other.
+    /// Changes of one user, of one group, of one label or of all are made one after the other.
     type Key = (u8, Uuid);
     type Written = u64;
     /// How many living sessions were changed.
@@ -208,6 +217,8 @@ impl Request for BulkRequest {
         let key = match &self.change {
             BulkChange::Delete(ids) => (0, ids.first().map_or(Uuid::nil(), |id| id.expose())),
             BulkChange::DeleteOthers(user, _) | BulkChange::RemoveAttribute(user, _) => (1, user.as_uuid()),
+            // A hash. Two labels with the same one would only wait for each other.
+            BulkChange::DeleteLabel(label) => (4, GroupId::named(label.as_str()).as_uuid()),
             BulkChange::DeleteAll(scope) | BulkChange::Evict(scope) => match *scope {
                 Scope::User(user) => (1, user.as_uuid()),
                 Scope::Group(group) => (2, group.as_uuid()),
@@ -225,7 +236,10 @@ impl Request for BulkRequest {
             // A sweep has dropped what it deleted, and a blocked deletion has deleted nothing. A removal may have changed any
             // session.
             let is_dropped = match (&request.change, &outcome) {
-                (BulkChange::DeleteAll(_) | BulkChange::DeleteOthers(..), Ok(_)) => true,
+                (
+                    BulkChange::DeleteAll(_) | BulkChange::DeleteLabel(_) | BulkChange::DeleteOthers(..),
+                    Ok(_),
+                ) => true,
                 (BulkChange::RemoveAttribute(..), _) | (_, Ok(_)) => false,
                 (_, Err(failure)) => failure.verdict == Verdict::Blocked,
             };

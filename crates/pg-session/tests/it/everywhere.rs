@@ -58,7 +58,8 @@ async fn everywhere_returns_when_all_nodes_have_answered() {
     let a = old_node(&world).await;
     let [b, c] = [world.node_with(config(&world, LONG)).await, world.node_with(config(&world, LONG)).await];
     let signer = Signer::from(SigningKey::generate().unwrap());
-    for round in 0..6 {
+    let client = world.client().await;
+    for round in 0..7 {
         let session = cached(&a, &[&b, &c]).await;
         let id = session.id();
         let user = session.user_id().unwrap();
@@ -68,6 +69,14 @@ async fn everywhere_returns_when_all_nodes_have_answered() {
             2 => in_time("deleted", a.delete_all_sessions().everywhere()).await,
             3 => in_time("evicted", a.user(user).evict().everywhere()).await,
             4 => in_time("evicted", a.evict_all().everywhere()).await,
+            5 => {
+                let add = "SELECT session_add_label($1, 'tenant:7')";
+                client.execute(add, &[&id.expose()]).await.unwrap();
+                for node in [&b, &c] {
+                    read(node, id).await;
+                }
+                in_time("deleted", a.label("tenant:7").delete().everywhere()).await
+            }
             _ => in_time("removed", a.user(user).remove_attribute("n").everywhere()).await,
         };
         let done = done.unwrap();
@@ -81,13 +90,14 @@ async fn everywhere_returns_when_all_nodes_have_answered() {
             2 => Revoked::All,
             3 => Revoked::UserEvicted { user },
             4 => Revoked::AllEvicted,
+            5 => Revoked::Label { label: "tenant:7".to_owned() },
             _ => Revoked::Attribute { user, key: "n".to_owned() },
         };
         assert_eq!(done.revoked, revoked);
         let Everywhere { acknowledged, lapsed, .. } = done;
         assert_eq!((acknowledged, lapsed), (3, 0), "round {round}");
         for node in [&b, &c] {
-            let old = hit(node, id).filter(|found| round < 5 || found.get::<i64>("n").unwrap().is_some());
+            let old = hit(node, id).filter(|found| round < 6 || found.get::<i64>("n").unwrap().is_some());
             assert!(old.is_none(), "round {round}");
         }
     }

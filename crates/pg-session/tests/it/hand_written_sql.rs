@@ -214,6 +214,10 @@ async fn insert_and_attribute_writes_are_rejected_with_hint() {
         "UPDATE session_attributes SET value = '1'".to_owned(),
         "DELETE FROM session_attributes".to_owned(),
         "TRUNCATE session_attributes".to_owned(),
+        format!("INSERT INTO session_labels VALUES ('{id}', 'x')"),
+        "UPDATE session_labels SET label = 'x'".to_owned(),
+        "DELETE FROM session_labels".to_owned(),
+        "TRUNCATE session_labels".to_owned(),
     ] {
         let error = operator.execute(&text, &[]).await.expect_err(&text);
         let (code, hint) = rejection(&error);

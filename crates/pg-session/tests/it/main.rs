@@ -46,6 +46,7 @@ mod hand_written_sql;
 mod heap_only_tuples;
 mod history;
 mod hostile_role;
+mod labels;
 mod listener_refused;
 mod lists;
 mod loading;

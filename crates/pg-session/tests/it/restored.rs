@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use crate::fixtures::{hit, in_time, make, n, read, update_all};
 use crate::support::{World, eventually};
 
-const TABLES: [&str; 3] = ["sessions", "session_attributes", "session_locks"];
+const TABLES: [&str; 4] = ["sessions", "session_attributes", "session_labels", "session_locks"];
 
 /// Keeps a copy of all tables.
 async fn back_up(client: &Client) {

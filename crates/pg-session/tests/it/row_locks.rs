@@ -397,20 +397,22 @@ async fn on_an_application_pool_locked_rows_delay_no_other() {
     assert!(finish(waiting).await.into_iter().all(|update| n(&update.unwrap()) == 2));
 }
 
-/// The rows that go with a session: its overflow attributes and its locks.
+/// The rows that go with a session: its overflow attributes, labels and locks.
 #[tokio::test]
-async fn a_locked_attribute_or_lock_delays_no_other_logout() {
+async fn locked_attribute_label_or_lock_delays_no_other_logout() {
     let world = World::new();
     let node = world.node_with(config(&world)).await;
     let (mut sessions, mut leases) = (Vec::new(), Vec::new());
     for user in 0..20_i64 {
-        let session = node.create(user).set("large", &"x".repeat(4_000)).await.unwrap();
+        let session = node.create(user).set("large", &"x".repeat(4_000)).label("x").await.unwrap();
         leases.push(node.locks().session_lock(session.id(), "x").await.unwrap());
         sessions.push(session.id());
     }
     let (attributes, locks) = (list(&sessions[..2]), list(&sessions[2..4]));
+    let labels = list(&sessions[4..6]);
     let script = format!(
         "SELECT FROM session_attributes WHERE session_id IN ({attributes}) FOR UPDATE;
+         SELECT FROM session_labels WHERE session_id IN ({labels}) FOR UPDATE;
          SELECT FROM session_locks WHERE session_id IN ({locks}) FOR UPDATE"
     );
     let holder = Holder::begin(&world, &script).await;
@@ -421,7 +423,7 @@ async fn a_locked_attribute_or_lock_delays_no_other_logout() {
             tokio::spawn(async move { node.delete(id).await })
         })
         .collect();
-    let others = logouts.split_off(4);
+    let others = logouts.split_off(6);
     for logout in others {
         assert!(promptly("a logout", logout).await.unwrap().unwrap());
     }

@@ -60,7 +60,7 @@ fn assert_names_row_security(error: &Error) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_security_is_refused_at_start() {
     let subject = Subject::new().await;
-    for table in ["sessions", "session_attributes", "session_locks"] {
+    for table in ["sessions", "session_attributes", "session_labels", "session_locks"] {
         subject.alter(table, "ENABLE").await;
         for application_pool in [false, true] {
             let error = subject.connect(application_pool).await.unwrap_err();

@@ -287,6 +287,15 @@ async fn invalid_arguments_are_refused_with_code_and_hint() {
         ("session_end_group(NULL)".to_owned(), "PS004"),
         (format!("session_end('{id}', 'bored')"), "PS004"),
         ("session_end_all('rotated')".to_owned(), "PS004"),
+        (format!("session_add_label('{id}', '')"), "PS004"),
+        (format!("session_add_label('{id}', NULL)"), "PS004"),
+        (format!("session_add_label('{id}', repeat('ä', 128))"), "PS006"),
+        (format!("session_add_label('{old}', 'a')"), "PS002"),
+        (format!("session_remove_label('{old}', 'a')"), "PS002"),
+        ("session_end_label(NULL)".to_owned(), "PS004"),
+        ("session_end_label('a', cause => 'bored')".to_owned(), "PS004"),
+        ("session_create(labels => '{a,NULL}')".to_owned(), "PS004"),
+        ("session_create(labels => '{1,2,3,4,5,6,7,8,9}')".to_owned(), "PS006"),
     ] {
         assert_eq!(refused(&operator, &call).await, code, "{call}");
     }
@@ -320,9 +329,16 @@ async fn unsuitable_connections_are_refused_with_code_and_hint() {
          ALTER TABLE sessions ENABLE ROW LEVEL SECURITY; SET ROLE {role}"
     );
     operator.batch_execute(&script).await.unwrap();
-    for call in
-        ["session_end", "session_get", "session_alive", "session_touch", "session_list", "session_end_user"]
-    {
+    for call in [
+        "session_end",
+        "session_get",
+        "session_alive",
+        "session_touch",
+        "session_list",
+        "session_end_user",
+        "session_end_label",
+        "session_list_label",
+    ] {
         assert_eq!(refused(&operator, &format!("{call}('{id}')")).await, "PS007", "{call}");
     }
     operator.batch_execute("RESET ROLE; ALTER TABLE sessions DISABLE ROW LEVEL SECURITY").await.unwrap();

@@ -68,6 +68,7 @@ fn sql(names: &Names) -> String {
     let tables = [
         names.sessions(),
         names.attributes(),
+        names.labels(),
         names.locks(),
         names.nodes(),
         names.settings(),

@@ -50,11 +50,12 @@ async fn rotated_before<T: Send + 'static>(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_logout_that_waited_for_a_rotation_ends_the_session() {
     type End = fn(SessionManager, SessionId) -> JoinHandle<Result<bool, Error>>;
-    let ends: [(&str, End); 6] = [
+    let ends: [(&str, End); 7] = [
         ("its id", |b, id| tokio::spawn(async move { b.delete(id).await })),
         ("many", |b, id| tokio::spawn(async move { Ok(b.delete_many([id]).await? == 1) })),
         ("its user", |b, _| tokio::spawn(async move { Ok(b.user(1).delete().await? == 1) })),
         ("its group", |b, _| tokio::spawn(async move { Ok(b.group(7).delete().await? == 1) })),
+        ("its label", |b, _| tokio::spawn(async move { Ok(b.label("sid").delete().await? == 1) })),
         ("all others", |b, _| {
             let unknown = SessionId::from_uuid(uuid::Uuid::new_v4());
             tokio::spawn(async move { Ok(b.user(1).delete_except(unknown).await? == 1) })
@@ -65,7 +66,7 @@ async fn a_logout_that_waited_for_a_rotation_ends_the_session() {
     let [a, b] = world.nodes().await;
     let observer = world.client().await;
     for (how, end) in ends {
-        let session = a.create(1).group(7).set("cart", &1).await.unwrap();
+        let session = a.create(1).group(7).label("sid").set("cart", &1).await.unwrap();
         let (on_b, old) = (b.clone(), session.id());
         let ended = async move { end(on_b, old).await.unwrap() };
         let (session, ended) = rotated_before(&world, &a, &session, ended).await;
