@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::time::Duration;
 
-use pg_session::{GroupId, IdleLimit, SessionId, UpdateError, UserId};
+use pg_session::{GroupId, IdleLimit, SessionId, SessionManager, UpdateError, UserId};
 
 use crate::cookie::{KEEP_KEY, Keep};
 use crate::devices;
@@ -42,6 +42,7 @@ impl Session {
             remember: None,
             grace: None,
             cap: None,
+            labels: Vec::new(),
         }
     }
 
@@ -150,12 +151,24 @@ pub struct Login<'a> {
     remember: Option<bool>,
     grace: Option<Duration>,
     cap: Option<u32>,
+    labels: Vec<String>,
 }
 
 impl Login<'_> {
     /// Puts the session into a group. Default: none.
     pub fn group(mut self, group: impl Into<GroupId>) -> Self {
         self.group = Some(group.into());
+        self
+    }
+
+    /// Gives the session a label, for example the `sid` of an OpenID Connect session: `SessionManager::label` lists and ends
+    /// the sessions that have it. At most [`LABELS_MAX`](pg_session::SessionManager::LABELS_MAX) labels. Those that the session
+    /// had before go if this login names some, or if the user changes.
+    pub fn label(mut self, label: &str) -> Self {
+        // The builder of the session refuses one too many.
+        if self.labels.len() <= SessionManager::LABELS_MAX {
+            self.labels.push(label.to_owned());
+        }
         self
     }
 
@@ -259,6 +272,13 @@ impl Login<'_> {
         if self.group.is_some() || former.user_id() != Some(self.user) {
             rotate = rotate.group(self.group);
         }
+        // Nor the labels. The first new label removes them as well.
+        if former.user_id() != Some(self.user) {
+            rotate = rotate.without_labels();
+        }
+        for label in &self.labels {
+            rotate = rotate.label(label);
+        }
         if let Some(grace) = self.grace {
             rotate = rotate.grace(grace);
         }
@@ -287,6 +307,9 @@ impl Login<'_> {
         create = create.set(devices::KEY, self.session.client());
         if let Some(group) = self.group {
             create = create.group(group);
+        }
+        for label in &self.labels {
+            create = create.label(label);
         }
         if let Some(cap) = self.cap {
             create = create.cap(cap);

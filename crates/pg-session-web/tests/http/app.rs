@@ -157,6 +157,10 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
             login.cap(cap.parse().expect("a number")).await?;
             "signed in".to_owned()
         }
+        ["login-label", user, label] => {
+            session.login(user.parse::<i64>().expect("an integer")).label(label).await?;
+            "signed in".to_owned()
+        }
         ["elevate-without-grace"] => {
             session.elevate(Billing::NAME, Duration::from_secs(600)).without_grace().await?;
             "elevated".to_owned()

@@ -346,3 +346,25 @@ pub async fn a_login_with_a_cap_ends_the_users_other_sessions(site: &Site) {
     assert_eq!(another.page("/user").await, "43");
     assert_eq!(another.get("/login-cap/43/0").await.status, 500, "no cap");
 }
+
+/// Through a step-up and a login without a label. Another user does not inherit it.
+pub async fn a_label_of_a_login_goes_with_its_user(site: &Site) {
+    let mut browser = site.browser();
+    let labelled = async |label| site.node.label(label).list().await.expect("it is answered").len();
+    browser.page("/set/cart/apples").await;
+    browser.page("/login-label/42/first").await;
+    browser.page("/elevate").await;
+    browser.page("/login/42").await;
+    assert_eq!(labelled("first").await, 1);
+    browser.page("/login-label/42/second").await;
+    assert_eq!((labelled("first").await, labelled("second").await), (0, 1));
+    browser.page("/login/43").await;
+    assert_eq!(labelled("second").await, 0);
+    let mut other = site.browser();
+    other.page("/login-label/43/third").await;
+    assert_eq!(site.node.label("third").delete().await.expect("it is answered"), 1);
+    assert_eq!(
+        (browser.page("/user").await, other.page("/user").await),
+        ("43".to_owned(), "nobody".to_owned())
+    );
+}

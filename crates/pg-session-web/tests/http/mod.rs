@@ -90,6 +90,7 @@ macro_rules! all_scenarios {
                 a_planted_id_is_never_adopted,
                 a_planted_session_of_a_visitor_does_not_become_the_victims,
                 what_a_visitor_had_is_kept_only_where_it_was_asked_for,
+                a_label_of_a_login_goes_with_its_user,
                 parallel_requests_with_retired_id_see_old_state,
                 retired_id_is_served_for_configured_grace_only,
                 two_logins_at_once_both_end_signed_in,

@@ -103,7 +103,7 @@ async fn restores_into_a_running_server_are_noticed() {
     let dump = Dump::new(&world, bin).await;
     let operator = world.operator().await;
     let saved = sessions.clone();
-    let tables = ["--data-only", "-t", "sessions", "-t", "session_attributes"];
+    let tables = ["--data-only", "-t", "sessions", "-t", "session_attributes", "-t", "session_labels"];
     for (arguments, options) in [
         (vec!["--clean", "--if-exists", "--single-transaction"], ""),
         (tables.to_vec(), "-c pg_session.direct_writes=on"),

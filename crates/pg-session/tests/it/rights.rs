@@ -69,7 +69,7 @@ async fn the_rights_in_the_page_on_sql_are_enough() {
     let examples = SQL.split("```sql").skip(1).filter_map(|rest| rest.split("```").next());
     let examples: Vec<&str> =
         examples.filter(|block| block.contains("session_create") || block.contains("example.id")).collect();
-    assert_eq!(examples.len(), 4);
+    assert_eq!(examples.len(), 5);
     for example in examples {
         client.batch_execute(example).await.unwrap_or_else(|error| panic!("{example}: {error:?}"));
     }
@@ -101,7 +101,7 @@ async fn do_everything_with_the_rights_in(paper: &str) {
     let mut ids = Vec::new();
     // One more than the limit: the create evicts.
     for n in 0..6 {
-        ids.push(node.create(user).set("n", &n).group(7).await.unwrap().id());
+        ids.push(node.create(user).set("n", &n).group(7).label("tenant:7").await.unwrap().id());
     }
     let session = node.modify(ids[5], |session| session.set("n", &9)).await.unwrap();
     assert_eq!(
@@ -117,10 +117,15 @@ async fn do_everything_with_the_rights_in(paper: &str) {
         lease.release().await.unwrap();
     }
     assert!(node.locks().holder("report").await.unwrap().is_none());
+    let mut session = node.get(ids[1]).await.unwrap().unwrap();
+    node.rotate(&mut session).await.unwrap();
+    node.rotate(&mut session).label("sid").await.unwrap();
+    assert_eq!(node.label("sid").list().await.unwrap().len(), 1);
+    assert_eq!(node.label("sid").delete().await.unwrap(), 1);
     assert!(node.delete(ids[5]).await.unwrap());
     assert_eq!(node.delete_many([ids[4]]).await.unwrap(), 1);
     assert_eq!(node.cleanup().await.unwrap().expired, 0);
-    assert_eq!(node.group(7).delete().await.unwrap(), 3);
+    assert_eq!(node.group(7).delete().await.unwrap(), 2);
     assert!(node.shutdown(Duration::from_secs(5)).await.is_complete());
 }
 

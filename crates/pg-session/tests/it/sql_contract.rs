@@ -557,7 +557,7 @@ async fn each_role_can_do_what_it_was_granted_only() {
     let script = format!(
         "{} CREATE ROLE {support}; CREATE ROLE {board}; CREATE ROLE {other};
          GRANT USAGE ON SCHEMA {schema} TO {support}, {board}, {other};
-         GRANT EXECUTE ON FUNCTION revoke_user_sessions TO {support}; GRANT SELECT ON session_overview TO {board}",
+         GRANT EXECUTE ON FUNCTION revoke_user_sessions, revoke_label_sessions TO {support}; GRANT SELECT ON session_overview TO {board}",
         Migrations::definer_sql(&world.config()).unwrap()
     );
     admin.batch_execute(&script).await.unwrap();
@@ -587,6 +587,11 @@ async fn each_role_can_do_what_it_was_granted_only() {
             let error = as_role(role, call).await.expect_err(call);
             assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{role}, {at}: {error:?}");
         }
+    }
+    let by_label = "SELECT revoke_label_sessions('tenant:7', cause => 'admin')";
+    assert_eq!(as_role(support, by_label).await.unwrap()[0].get::<_, i64>(0), 0);
+    for role in [board, other] {
+        assert!(as_role(role, by_label).await.is_err());
     }
     let handles = as_role(board, calls[8]).await.unwrap();
     let handles: Vec<String> = handles.iter().map(|row| row.get(0)).collect();
