@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pg_session::sql::{self, Cause};
-use pg_session::{ErrorKind, SessionId, SessionManager, UpdateError};
+use pg_session::{ErrorKind, Migrations, SessionId, SessionManager, UpdateError};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
@@ -294,6 +294,22 @@ async fn label_that_no_session_can_have_is_an_error() {
         assert!(sql::end_label(label).statement(&world.config()).is_err());
     }
     let mut session = node.create(1).label(&long[1..]).await.unwrap();
+    let (operator, id) = (world.operator().await, session.id().expose());
+    for (call, code) in [
+        (format!("session_add_label('{id}', '')"), "PS004"),
+        (format!("session_add_label('{id}', NULL)"), "PS004"),
+        (format!("session_add_label('{id}', repeat('ä', 128))"), "PS006"),
+        ("session_add_label(gen_random_uuid(), 'a')".to_owned(), "PS002"),
+        ("session_remove_label(gen_random_uuid(), 'a')".to_owned(), "PS002"),
+        ("session_end_label(NULL)".to_owned(), "PS004"),
+        ("session_end_label('a', cause => 'bored')".to_owned(), "PS004"),
+        ("session_create(labels => '{a,NULL}')".to_owned(), "PS004"),
+        ("session_create(labels => '{1,2,3,4,5,6,7,8,9}')".to_owned(), "PS006"),
+    ] {
+        let error = operator.query(&format!("SELECT {call}"), &[]).await.expect_err(&call);
+        let (found, hint) = rejection(&error);
+        assert_eq!((found.as_str(), hint.is_empty()), (code, false), "{call}");
+    }
     let mut rotate = node.rotate(&mut session);
     for n in 0..=SessionManager::LABELS_MAX {
         rotate = rotate.label(&n.to_string());
@@ -301,4 +317,27 @@ async fn label_that_no_session_can_have_is_an_error() {
     let Err(UpdateError::Failed(error)) = rotate.await else { panic!("too many") };
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
     assert_eq!(listed(&node, &long[1..]).await, [session.id()]);
+}
+
+#[tokio::test]
+async fn a_role_may_be_allowed_to_end_by_label_only() {
+    let world = World::new();
+    let node = world.node().await;
+    let (admin, schema) = (world.operator().await, &world.schema);
+    let role = format!("label_support_of_{schema}");
+    let script = format!(
+        "{} CREATE ROLE {role}; GRANT USAGE ON SCHEMA {schema} TO {role};
+         GRANT EXECUTE ON FUNCTION revoke_label_sessions TO {role}; SET ROLE {role}",
+        Migrations::definer_sql(&world.config()).unwrap()
+    );
+    let id = node.create(1).label(SID).await.unwrap().id();
+    read(&node, id).await;
+    admin.batch_execute(&script).await.unwrap();
+    for call in ["session_end_label('x')", "session_end_all()", "revoke_user_sessions(gen_random_uuid())"] {
+        let error = admin.query(&format!("SELECT {call}"), &[]).await.expect_err(call);
+        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{call}");
+    }
+    let end = format!("SELECT revoke_label_sessions('{SID}')");
+    assert_eq!(admin.query_one(&end, &[]).await.unwrap().get::<_, i64>(0), 1);
+    eventually("it left the memory", async || hit(&node, id).is_none()).await;
 }
