@@ -37,6 +37,7 @@ pub struct Builder {
     connect_timeout: Duration,
     backoff: Backoff,
     queue_events_max: usize,
+    accepts_pooler: bool,
 }
 
 impl Listener {
@@ -89,7 +90,20 @@ impl Builder {
             connect_timeout: CONNECT_TIMEOUT,
             backoff: Backoff { min: Duration::from_millis(50), max: Duration::from_secs(5) },
             queue_events_max: 8_192,
+            accepts_pooler: false,
         }
+    }
+
+    /// Accepts a pooler in front of PostgreSQL. **It must be in session mode**, in which it keeps a server connection for each
+    /// client. The listener does not recognise another mode: its own barrier comes back while its statement runs, and
+    /// [`Event::InSync`](crate::Event::InSync) proves nothing about the time between statements.
+    ///
+    /// So send notifications over another connection, too, and trust only those with
+    /// [`Notification::arrived_between_statements`](crate::Notification::arrived_between_statements). In another mode a
+    /// pooler delivers none of them.
+    pub fn accept_session_pooler(mut self) -> Self {
+        self.accepts_pooler = true;
+        self
     }
 
     /// How to do TLS, as for `tokio_postgres::connect`. Whether it is done is `sslmode` in the configuration.
@@ -186,7 +200,12 @@ impl Builder {
         let connector = Connector::of(self.source)
             .provider_timeout(self.provider_timeout)
             .connect_timeout(self.connect_timeout);
-        let route = Route { connector: Arc::new(connector), backoff: self.backoff, timing: self.timing };
+        let route = Route {
+            connector: Arc::new(connector),
+            backoff: self.backoff,
+            timing: self.timing,
+            accepts_pooler: self.accepts_pooler,
+        };
         runtime.spawn(Task::new(route, inbox, status_in).run());
         Ok(listener)
     }
@@ -242,6 +261,7 @@ impl std::fmt::Debug for Builder {
             .field("connect_timeout", &self.connect_timeout)
             .field("backoff", &self.backoff)
             .field("queue_events_max", &self.queue_events_max)
+            .field("accepts_pooler", &self.accepts_pooler)
             .finish_non_exhaustive()
     }
 }

@@ -56,11 +56,19 @@ impl fmt::Display for LostReason {
 /// **Each role that may connect to the database may notify any channel.** Treat the payload as foreign
 /// input.
 #[derive(Clone)]
-pub struct Notification(Arc<tokio_postgres::Notification>);
+pub struct Notification(Arc<tokio_postgres::Notification>, bool);
 
 impl Notification {
-    pub(crate) fn new(notification: tokio_postgres::Notification) -> Self {
-        Self(Arc::new(notification))
+    pub(crate) fn new(notification: tokio_postgres::Notification, between_statements: bool) -> Self {
+        Self(Arc::new(notification), between_statements)
+    }
+
+    /// Whether it arrived while none of the listener's own statements ran. Then PostgreSQL, or a pooler that keeps the server
+    /// connection, delivered it. A pooler that lends the server connection to others between statements does not.
+    /// `false` proves nothing.
+    #[must_use]
+    pub fn arrived_between_statements(&self) -> bool {
+        self.1
     }
 
     /// The channel it was sent to.

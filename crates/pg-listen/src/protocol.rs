@@ -30,6 +30,9 @@ const NOTIFIES_IN_FLIGHT_MAX: usize = 64;
 /// process that was paused or starved finds its answer there.
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
+/// A notification that arrives so soon after the end of a statement may have come with its answer.
+const QUIET_MIN: Duration = Duration::from_millis(20);
+
 /// PostgreSQL (15, at least) clears away what every listener has read when a client notifies, or asks how full its queue is.
 /// Once the queue is full no client can notify, so that it stays full when the reader that held it up has long gone. The
 /// first statement of each connection asks: a barrier that fails, as all do then, leads here.
@@ -50,6 +53,8 @@ pub(crate) struct Protocol {
     deadline: Pin<Box<Sleep>>,
     last_look: bool,
     barrier_due: Pin<Box<Sleep>>,
+    /// When the last statement ended, if none runs.
+    quiet_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,10 +91,11 @@ pub(crate) enum ProtocolEvent {
 }
 
 impl Protocol {
-    /// Starts on a fresh connection: makes sure that it is PostgreSQL's own, and listens on `private` and `channels`.
+    /// Starts on a fresh connection: makes sure that it has the mark of PostgreSQL's own, and listens on `private` and
+    /// `channels`.
     pub(crate) fn open(
         connection: Connection,
-        mark: &Mark,
+        mark: Option<&Mark>,
         private: &Channel,
         mut channels: Changes,
         timing: Timing,
@@ -104,9 +110,11 @@ impl Protocol {
             deadline: Box::pin(sleep(timing.barrier_timeout)),
             last_look: false,
             barrier_due: Box::pin(sleep(timing.barrier_interval)),
+            quiet_since: None,
         };
         channels.listen.push(private.clone());
-        protocol.listen_after(Some(format!("{}; {CLEAR_QUEUE}", mark.check())), channels);
+        let check = mark.map(|mark| format!("{}; ", mark.check())).unwrap_or_default();
+        protocol.listen_after(Some(format!("{check}{CLEAR_QUEUE}")), channels);
         // Not a subscriber's channel, so it must never look like one to be given up.
         if let Doing::Listens(channels) = &mut protocol.doing {
             channels.pop();
@@ -116,6 +124,12 @@ impl Protocol {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.doing == Doing::Idle
+    }
+
+    /// Whether no statement runs, and none has just ended. Behind its answer a pooler may pass on what the server sent with it,
+    /// before it lends the server connection to the next client.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet_since.is_some_and(|since| since.elapsed() >= QUIET_MIN)
     }
 
     /// Whether LISTEN had the last turn, so that a barrier has the next.
@@ -165,6 +179,7 @@ impl Protocol {
 
     pub(crate) fn notify(&mut self, query: NotifyQuery, sender: Sender) {
         self.notifies_in_flight += 1;
+        self.quiet_since = None;
         self.connection.notify(query, sender);
     }
 
@@ -198,6 +213,7 @@ impl Protocol {
                 ConnectionEvent::Answer(Answer::Control(Err(error))) => ProtocolEvent::Ended(Some(error)),
                 ConnectionEvent::Answer(Answer::Notify) => {
                     self.notifies_in_flight -= 1;
+                    self.statement_ended();
                     ProtocolEvent::Progress
                 }
             },
@@ -211,6 +227,7 @@ impl Protocol {
     fn begin(&mut self, doing: Doing) {
         assert!(self.is_idle(), "one statement at a time");
         self.doing = doing;
+        self.quiet_since = None;
         self.last_look = false;
         self.deadline.as_mut().reset(Instant::now() + self.timing.barrier_timeout);
     }
@@ -225,8 +242,21 @@ impl Protocol {
         ProtocolEvent::Progress
     }
 
+    fn statement_ended(&mut self) {
+        let is_answered = matches!(self.doing, Doing::Idle | Doing::Awaits { answered: true, .. });
+        if is_answered && self.notifies_in_flight == 0 {
+            self.quiet_since = Some(Instant::now());
+        }
+    }
+
     /// The statement in flight succeeded.
     fn answered(&mut self) -> ProtocolEvent {
+        let event = self.answered_control();
+        self.statement_ended();
+        event
+    }
+
+    fn answered_control(&mut self) -> ProtocolEvent {
         match &mut self.doing {
             Doing::Listens(channels) => {
                 let channels = std::mem::take(channels);

@@ -40,6 +40,8 @@ pub(crate) struct Route {
     pub(crate) connector: Arc<Connector>,
     pub(crate) backoff: Backoff,
     pub(crate) timing: Timing,
+    /// Whether a connection need not be PostgreSQL's own.
+    pub(crate) accepts_pooler: bool,
 }
 
 /// The task's ends of the channels to the handles and subscriptions.
@@ -85,7 +87,7 @@ impl Drop for Published {
     }
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<(Connection, Mark), Error>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<(Connection, Option<Mark>), Error>> + Send>>;
 
 enum State {
     Connecting(Connecting),
@@ -98,7 +100,7 @@ enum Step {
     Command(Command),
     Notify(NotifyRequest),
     Sweep,
-    Connected(Result<(Connection, Mark), Error>),
+    Connected(Result<(Connection, Option<Mark>), Error>),
     Protocol(ProtocolEvent),
     Retry,
 }
@@ -125,7 +127,7 @@ impl Task {
                 Step::Command(command) => self.command(command),
                 Step::Notify(request) => self.notify(request),
                 Step::Sweep => self.registry.sweep(),
-                Step::Connected(Ok((connection, mark))) => self.open(connection, &mark),
+                Step::Connected(Ok((connection, mark))) => self.open(connection, mark.as_ref()),
                 Step::Connected(Err(error)) => self.back_off(&error),
                 Step::Protocol(event) => self.protocol_event(event),
                 Step::Retry => {
@@ -200,7 +202,7 @@ impl Task {
         }
     }
 
-    fn open(&mut self, connection: Connection, mark: &Mark) {
+    fn open(&mut self, connection: Connection, mark: Option<&Mark>) {
         assert!(!self.barriers.is_pending(), "a barrier ends with its connection");
         self.registry.sweep();
         let channels = self.registry.all();
@@ -231,7 +233,9 @@ impl Task {
             return;
         }
         let next = self.barriers.next_number();
-        if self.registry.deliver(&Notification::new(notification), next) == Delivered::SomeOverflowed {
+        let between = matches!(&self.state, State::Up(protocol) if protocol.is_quiet());
+        let notification = Notification::new(notification, between);
+        if self.registry.deliver(&notification, next) == Delivered::SomeOverflowed {
             tracing::warn!("a subscription is read too slowly; its queue overflowed");
             self.barriers.want();
         }
@@ -314,13 +318,15 @@ impl Task {
 impl State {
     fn connecting(route: &Route) -> Self {
         let connector = Arc::clone(&route.connector);
+        let mark = (!route.accepts_pooler).then(Mark::new);
         Self::Connecting(Box::pin(async move {
-            let mark = Mark::new();
             let opened = connector.open(|config| {
                 if config.get_application_name().is_none() {
                     config.application_name("pg-listen");
                 }
-                mark.put_on(config);
+                if let Some(mark) = &mark {
+                    mark.put_on(config);
+                }
             });
             let connection = Connection::new(opened.await?);
             Ok((connection, mark))

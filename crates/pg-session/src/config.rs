@@ -126,6 +126,8 @@ pub struct Config {
     pub row_lock_wait: Duration,
     /// Whether statements are prepared on the server. Default [`StatementMode::Auto`].
     pub statement_mode: StatementMode,
+    /// What is between the listener and PostgreSQL. Default [`ListenerPath::Direct`].
+    pub listener_path: ListenerPath,
 
     /// Statements of one kind of write (updates, creates, rotations, deletes, bulk deletes) that may be in flight at the same
     /// time. Default 2. A further one leaves only when the youngest has been in flight for 5 ms. Each needs a connection
@@ -181,6 +183,20 @@ pub enum StatementMode {
     Unnamed,
 }
 
+/// What is between the listener and PostgreSQL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ListenerPath {
+    /// Nothing that reads the protocol. `connect` refuses a pooler, which may lose notifications.
+    #[default]
+    Direct,
+    /// A pooler in session mode, where PostgreSQL's own address cannot be reached. Only a notification that arrives while the
+    /// listener sends nothing makes the node trusted. A pooler in another mode delivers none, so `connect` refuses it, and
+    /// later the node is not trusted.
+    SessionPooler,
+}
+
 impl Default for Config {
     fn default() -> Self {
         const HOUR: Duration = Duration::from_secs(3_600);
@@ -213,6 +229,7 @@ impl Default for Config {
             query_timeout: Duration::from_secs(5),
             row_lock_wait: Duration::from_millis(5),
             statement_mode: StatementMode::default(),
+            listener_path: ListenerPath::default(),
             write_concurrency: 2,
             write_batch_max: 512,
             write_queue_max: 8_192,

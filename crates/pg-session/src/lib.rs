@@ -151,7 +151,7 @@ pub use assurance::AssuranceLevel;
 pub use cache::CacheStats;
 pub use cause::Cause;
 pub use cleanup::CleanupReport;
-pub use config::{Config, Migrations, SessionLimit, StatementMode};
+pub use config::{Config, ListenerPath, Migrations, SessionLimit, StatementMode};
 pub use error::{Error, ErrorKind, UpdateError};
 pub use events::{Event, Events};
 pub use handle::Handle;

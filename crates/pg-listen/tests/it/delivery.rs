@@ -6,7 +6,9 @@ use std::task::Poll;
 
 use pg_listen::{ErrorKind, Event, NotifyQuery, Subscription};
 
-use crate::fixtures::{Stage, drain, expect_payload, expect_start, next_but_in_sync, notify, unique};
+use crate::fixtures::{
+    Stage, WAIT_MAX, drain, expect_payload, expect_start, next_but_in_sync, notify, unique,
+};
 
 #[tokio::test]
 async fn notifications_arrive_in_the_order_of_their_commits() {
@@ -30,6 +32,36 @@ async fn notifications_arrive_in_the_order_of_their_commits() {
             }
             event => panic!("{event:?} instead of notification {n}"),
         }
+    }
+}
+
+/// A pooler in transaction mode delivers the first, and loses the second.
+///
+/// ```text
+/// listener   NOTIFY ── arrives with its answer ┊ idle: arrives
+/// client                                       ┊ NOTIFY
+/// ```
+#[tokio::test]
+async fn a_notification_says_whether_it_arrived_between_statements() {
+    let stage = Stage::new().await;
+    let listener = stage.quiet_listener().start().unwrap();
+    let channel = unique("between");
+    let mut subscription = listener.subscribe(&channel).await.unwrap();
+    expect_start(&mut subscription).await;
+    let arrived_between = async |subscription: &mut Subscription| match next_but_in_sync(subscription).await {
+        Event::Notification(received) => received.arrived_between_statements(),
+        event => panic!("{event:?} instead of a notification"),
+    };
+    listener.notify(&channel, "own").await.unwrap();
+    assert!(!arrived_between(&mut subscription).await);
+    let client = stage.client().await;
+    let began = tokio::time::Instant::now();
+    loop {
+        notify(&client, &channel, "foreign").await;
+        if arrived_between(&mut subscription).await {
+            break;
+        }
+        assert!(began.elapsed() < WAIT_MAX, "no statement runs");
     }
 }
 

@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 use self::proof::Prover;
 use self::trust::{Ended, Trust};
 use crate::cache::Dropping;
+use crate::config::ListenerPath;
 use crate::core::{Core, Tasks};
 use crate::failpoints::Guard;
 use crate::id::{Scope, SessionId};
@@ -90,6 +91,9 @@ impl InvalidationTask {
             match event {
                 Some(Event::Notification(notification)) => {
                     match Notification::parse(notification.payload()) {
+                        Ok(Notification::Tick(_, tokens)) if !self.proves(&notification) => {
+                            self.prover.unproved(&tokens);
+                        }
                         Ok(message) => self.apply(message).await,
                         Err(_) => {
                             malformed += 1;
@@ -123,6 +127,12 @@ impl InvalidationTask {
         }
         self.disconnect();
         end.ended = if stop.is_cancelled() { Ended::Stopped } else { Ended::ListenerClosed };
+    }
+
+    /// Whether a notification shows that the listener receives what is committed at any time. A pooler in transaction mode
+    /// delivers only what comes while a statement of the listener runs.
+    fn proves(&self, notification: &pg_listen::Notification) -> bool {
+        self.core.config.listener_path == ListenerPath::Direct || notification.arrived_between_statements()
     }
 
     /// Trust first: no reader may be served under it once the epoch has moved on.

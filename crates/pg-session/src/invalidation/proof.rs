@@ -56,6 +56,9 @@ const HEARD_MAX: usize = 64;
 /// The clocks of two machines differ by at most one in so many: both are slewed by NTP at its limit of 500 ppm.
 const CLOCK_DRIFT_PART: u32 = 1_000;
 
+/// The pause before a beat that replaces one whose tick proved nothing.
+const REPEAT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Sends the beats, and recognises them in the ticks.
 pub(crate) struct Prover {
     core: Arc<Core>,
@@ -71,6 +74,8 @@ pub(crate) struct Prover {
     wanted: Notify,
     /// Asks for a beat that says what was handled.
     acknowledge: Notify,
+    /// A tick with a beat of this node came, and proves nothing.
+    unproved: Notify,
     /// Whether LISTEN is in force. Each change ends the wait for a tick: it may have been committed before.
     listening: watch::Sender<bool>,
     state: Mutex<State>,
@@ -166,6 +171,7 @@ impl Prover {
             wait: (trust_window - interval).max(WAIT_MIN),
             wanted: Notify::new(),
             acknowledge: Notify::new(),
+            unproved: Notify::new(),
             listening: watch::Sender::new(false),
             state: Mutex::default(),
             unverified: AtomicBool::new(false),
@@ -214,6 +220,7 @@ impl Prover {
                     () = tokio::time::sleep_until(due) => break Reason::Due,
                     () = self.wanted.notified() => break Reason::Wanted,
                     () = self.acknowledge.notified() => break Reason::Acknowledgement,
+                    () = self.unproved_for_a_while() => break Reason::Wanted,
                     _ = listening.changed() => return,
                     _ = changes.wait_for(|state| state.proved >= as_of), if awaited.is_some() => awaited = None,
                     () = tokio::time::sleep_until(late), if awaited.is_some() => {
@@ -224,6 +231,12 @@ impl Prover {
                 }
             };
         }
+    }
+
+    /// Ends some time after a tick that proves nothing: the listener's statement has ended by then.
+    async fn unproved_for_a_while(&self) {
+        self.unproved.notified().await;
+        tokio::time::sleep(REPEAT_PAUSE).await;
     }
 
     /// Sends one beat. Returns its time if it has sent a tick, which is to come back.
@@ -341,6 +354,11 @@ impl Prover {
         self.wanted.notify_one();
     }
 
+    /// Sends another number, because the last one was received while the listener sent something.
+    pub(crate) fn repeat(&self) {
+        self.unproved.notify_waiters();
+    }
+
     /// Each attempt that failed.
     pub(crate) fn watch(&self) -> watch::Receiver<Attempts> {
         self.attempts.subscribe()
@@ -354,6 +372,13 @@ impl Prover {
     /// The node's row, as far as it is known.
     pub(crate) fn registration(&self) -> Option<Registration> {
         self.state().registration
+    }
+
+    /// A tick was received that proves nothing. If it has a beat of this node, another beat is sent soon.
+    pub(crate) fn unproved(&self, tokens: &[Token]) {
+        if self.state().pending.iter().any(|pending| tokens.contains(&pending.token)) {
+            self.unproved.notify_one();
+        }
     }
 
     /// A tick was received. The invalidation task calls this after it has handled all earlier notifications.

@@ -13,7 +13,7 @@ use super::modify::KeyedQueue;
 use super::{Node, SessionManager};
 use crate::cleanup::Cleaner;
 use crate::clock::Clock;
-use crate::config::{Config, Migrations};
+use crate::config::{Config, ListenerPath, Migrations};
 use crate::contention::NotifyPolicy;
 use crate::core::{Core, Tasks};
 use crate::error::Error;
@@ -313,6 +313,7 @@ impl Builder {
                     && self.pool.is_none()
                     && self.listen_on.is_none()
                     && self.listener.is_none()
+                    && self.config.listener_path == ListenerPath::Direct
                     // An error is that of the connection, which the findings have.
                     && database.is_pooled().await.unwrap_or_default()
                 {
@@ -364,7 +365,7 @@ impl Builder {
         let pool = match &self.pool {
             Some(pool) => Pooled::Application(pool.clone(), ConnectOptions::unverified()?, Arc::default()),
             None => {
-                let server = self.server.clone().ok_or_else(no_server)?;
+                let server = self.server.as_ref().ok_or_else(no_server)?;
                 let (pool, attempts, reaches) = own_pool(server, &self.config)?;
                 Pooled::Own(pool, attempts, reaches)
             }
@@ -443,7 +444,11 @@ fn make_listener(settings: ListenerSettings, config: &Config) -> Result<Listener
             Ok(if settings.is_provided() { server } else { server.fixed() })
         }
     };
-    Listener::builder_with(provider)
+    let builder = match config.listener_path {
+        ListenerPath::Direct => Listener::builder_with(provider),
+        ListenerPath::SessionPooler => Listener::builder_with(provider).accept_session_pooler(),
+    };
+    builder
         .provider_timeout(config.provider_timeout)
         .connect_timeout(config.connect_timeout)
         .barrier_interval(interval)

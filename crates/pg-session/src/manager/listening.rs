@@ -5,6 +5,7 @@ use std::time::Duration;
 use pg_listen::{ErrorKind as ListenError, Phase};
 
 use super::Node;
+use crate::config::ListenerPath;
 use crate::error::{Error, ErrorKind};
 
 /// Where the address of the listener comes from.
@@ -50,7 +51,7 @@ impl Node {
         };
         match tokio::time::timeout(wait_max, begin).await {
             Ok(begun) => return begun.map(|()| Begun::Trusted),
-            Err(_) if self.receives_another_server() => return Err(another_server()),
+            Err(_) if self.receives_another_server() => return Err(self.another_server()),
             Err(_) => {}
         }
         let status = self.listener.status();
@@ -87,12 +88,28 @@ impl Node {
                 "no notification could be sent through the pool: {}",
                 crate::error::chain(error.as_ref())
             ),
-            (None, _) if attempts.unreceived > 0 => another_server().to_string(),
+            (None, _) if attempts.unreceived > 0 => self.another_server().to_string(),
             (None, Some(cause)) => {
                 format!("the listener is connected again and not in sync yet, after: {cause}")
             }
             (None, None) => "the listener has received no notification from the pool yet".to_owned(),
         }
+    }
+
+    /// The pool's notifications do not reach the listener.
+    fn another_server(&self) -> Error {
+        let message = match self.core.config.listener_path {
+            ListenerPath::Direct => {
+                "the listener did not receive a notification that the pool committed: they reach different databases or \
+                 servers; correct `listen_on` (host, port and dbname), or the address of the pool"
+            }
+            ListenerPath::SessionPooler => {
+                "the listener did not receive a notification that the pool committed: its pooler is not in session mode, or \
+                 leads to another database or server than the pool; correct the pooler (pgbouncer: pool_mode = session) or \
+                 `listen_on`"
+            }
+        };
+        Error::new(ErrorKind::Config, message)
     }
 
     /// Whether the listener works, and has not received what the pool committed.
@@ -105,7 +122,8 @@ impl Node {
 fn refused(way: Way, error: pg_listen::Error) -> Error {
     let message = match error.kind() {
         ListenError::Pooler => format!(
-            "the listener is behind a connection pooler, which loses notifications; give it PostgreSQL's own address {}",
+            "the listener is behind a connection pooler, which loses notifications; give it PostgreSQL's own address {}; if only \
+             a pooler in session mode can be reached, set `listener_path = \"session_pooler\"`",
             if way == Way::Application {
                 "with `pg_listen::Listener::builder`"
             } else {
@@ -121,14 +139,6 @@ fn refused(way: Way, error: pg_listen::Error) -> Error {
         _ => return from_listener_error(error),
     };
     Error::new(ErrorKind::Config, message).with_source(error)
-}
-
-fn another_server() -> Error {
-    Error::new(
-        ErrorKind::Config,
-        "the listener did not receive a notification that the pool committed: they reach different databases or servers; \
-         correct `listen_on` (host, port and dbname), or the address of the pool",
-    )
 }
 
 pub(super) fn from_listener_error(error: pg_listen::Error) -> Error {

@@ -231,7 +231,7 @@ impl Failures {
 impl Attempts {
     /// Connects with the settings of `source`. `amend` changes them, and pins what statements rely on if it is asked to.
     pub(crate) fn new(
-        source: Source,
+        source: &Source,
         amend: impl Fn(&mut tokio_postgres::Config, bool) + Send + Sync + 'static,
         config: &Config,
     ) -> Arc<Self> {
@@ -326,7 +326,7 @@ impl Attempts {
 
     async fn connect_once(&self) -> Made {
         let refused = *lock(&self.refused);
-        if refused.is_none_or(|refused| refused.elapsed() > POOLER_MEMORY) {
+        if refused.is_none_or(|refused| Instant::now() > refused + POOLER_MEMORY) {
             match self.connect_by(&self.pinned).await {
                 Err(failure) if failure.names_a_pooler => *lock(&self.refused) = Some(Instant::now()),
                 made => return made,
@@ -432,7 +432,7 @@ mod tests {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let options = ConnectOptions::parse("host=127.0.0.1 port=1 user=nobody").unwrap();
-            let attempts = Attempts::new(Source::Fixed(Box::new(options)), |_, _| {}, &Config::default());
+            let attempts = Attempts::new(&Source::Fixed(Box::new(options)), |_, _| {}, &Config::default());
             let request = AsksWhenDropped(attempts, reply);
             runtime.spawn(async move {
                 std::future::pending::<()>().await;

@@ -82,7 +82,7 @@ fn pin(server: &mut tokio_postgres::Config, mark: &str, query_timeout: Duration)
 /// # Errors
 /// [`ErrorKind::Config`] if the pool cannot be made.
 pub(crate) fn own_pool(
-    source: Source,
+    source: &Source,
     config: &Config,
 ) -> Result<(Pool, Arc<Attempts>, Arc<Reaches>), Error> {
     let mark = format!("{MARK_PREFIX}{}", Uuid::new_v4().simple());
@@ -109,7 +109,7 @@ pub(crate) fn own_pool(
     );
     let reaches = Arc::<Reaches>::default();
     let known = Arc::clone(&reaches);
-    let learn = Hook::async_fn(move |client: &mut ClientWrapper, _| {
+    let learn = Hook::async_fn(move |client, _| {
         let (mark, known) = (mark.clone(), Arc::clone(&known));
         Box::pin(async move {
             if has_mark(client, &mark).await.map_err(HookError::Backend)? {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::{PoolMode, Pooler, Proxy, Sandbox};
 use pg_session::testing::Guard;
-use pg_session::{Config, Error, ErrorKind, Session, SessionId, SessionManager, Severity, StatementMode};
+use pg_session::{
+    Config, Error, ErrorKind, ListenerPath, Session, SessionId, SessionManager, Severity, StatementMode,
+};
 use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
@@ -304,6 +306,72 @@ async fn listener_that_moves_behind_a_pooler_ends_trust() {
     assert!(hit(&node, id).is_none());
     assert!(!read(&node, id).await.is_from_cache());
     name.redirect(world.addr());
+    name.cut();
+    in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
+}
+
+fn behind_session_pooler(world: &World) -> Config {
+    let mut config = config(world, StatementMode::Auto);
+    config.listener_path = ListenerPath::SessionPooler;
+    config.trust_window = Duration::from_secs(1);
+    config.query_timeout = Duration::from_secs(1);
+    config.connect_timeout = Duration::from_secs(1);
+    config
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listener_works_behind_a_session_pooler_if_accepted() {
+    let world = World::new();
+    for ignored in ["extra_float_digits", "extra_float_digits,options"] {
+        let pooler =
+            Pooler::builder(world.addr(), PoolMode::Session).setting("ignore_startup_parameters", ignored);
+        let pooler = pooler.start().unwrap();
+        let url = pooler.url();
+        let node = connect(behind_session_pooler(&world), Scope::Own, &url, &url).await.unwrap();
+        in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
+        let session = make(&node, 1).await.remove(0);
+        assert!(hit(&node, session.id()).is_some());
+        let other = world.node().await;
+        assert!(other.delete(session.id()).await.unwrap());
+        eventually("the node receives the deletion", async || hit(&node, session.id()).is_none()).await;
+        assert!(node.status().trusted_for.is_some());
+    }
+    // Without a pooler, the setting changes nothing.
+    let node = connect(behind_session_pooler(&world), Scope::Own, &world.url, &world.url).await.unwrap();
+    in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
+}
+
+/// In these modes the pooler lends the listening server connection to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pooler_that_keeps_no_connection_is_refused_at_start() {
+    let world = World::new();
+    for mode in [PoolMode::Transaction, PoolMode::Statement] {
+        let pooler = pooler(&world, mode);
+        let started = connect(behind_session_pooler(&world), Scope::Own, &world.url, &pooler.url()).await;
+        let error = started.map(|_| ()).expect_err("notifications are lost");
+        assert_eq!(error.kind(), ErrorKind::Config, "{mode:?}: {error:?}");
+        assert!(error.to_string().contains("not in session mode"), "{mode:?}: {error:?}");
+    }
+}
+
+/// ```text
+/// listener   session mode: trusted ┊ its name leads to transaction mode: not trusted ┊ session mode: trusted
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_pooler_that_changes_its_mode_ends_trust() {
+    let world = World::new();
+    let [session, transaction] = MODES.map(|mode| pooler(&world, mode));
+    let name = Proxy::start(session.addr()).await.unwrap();
+    let listen_url = name.url_for(&world.url);
+    let node = connect(behind_session_pooler(&world), Scope::Own, &world.url, &listen_url).await.unwrap();
+    in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
+    name.redirect(transaction.addr());
+    name.cut();
+    eventually("it says why it is not trusted", async || {
+        node.status().trust_error.is_some_and(|error| error.contains("not in session mode"))
+    })
+    .await;
+    name.redirect(session.addr());
     name.cut();
     in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
 }
