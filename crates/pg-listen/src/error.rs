@@ -117,6 +117,11 @@ impl Error {
                 ErrorKind::Refused,
                 "postgres refused the connection; correct the role, password, database, options or TLS settings",
             ),
+            ErrorKind::Unreachable if refusal::is_read_only(&error) => (
+                ErrorKind::Unreachable,
+                "the server accepts no writes: it is a standby, or default_transaction_read_only is on; give the address of \
+                 the primary",
+            ),
             ErrorKind::Unreachable => {
                 (ErrorKind::Unreachable, "no server answers at the address; check host and port")
             }

@@ -50,6 +50,11 @@ pub(crate) fn kind(error: &tokio_postgres::Error) -> ErrorKind {
     }
 }
 
+/// Whether the server answers, and is no primary as `target_session_attrs` asks.
+pub(crate) fn is_read_only(error: &tokio_postgres::Error) -> bool {
+    error.source().is_some_and(|cause| cause.to_string() == "database does not allow writes")
+}
+
 fn kind_of_answer(answer: &DbError) -> ErrorKind {
     if pooler_check::names_a_pooler(answer) {
         return ErrorKind::Pooler;

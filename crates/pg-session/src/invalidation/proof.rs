@@ -354,11 +354,6 @@ impl Prover {
         self.wanted.notify_one();
     }
 
-    /// Sends another number, because the last one was received while the listener sent something.
-    pub(crate) fn repeat(&self) {
-        self.unproved.notify_waiters();
-    }
-
     /// Each attempt that failed.
     pub(crate) fn watch(&self) -> watch::Receiver<Attempts> {
         self.attempts.subscribe()

@@ -72,11 +72,9 @@ impl Database {
 
     /// The form of a statement for this connection, and whether it is prepared there.
     async fn form<'a>(&self, connection: &Object, sql: &'a SqlForms) -> Result<(&'a Sql, bool), Failure> {
-        let reach = match self.mode {
-            Sending::Prepared | Sending::Unnamed if sql.pinned.is_none() => Reach::Pooled,
-            // Asking changes nothing: if it fails, the write was not sent.
-            _ => self.reaches.of(connection).await.map_err(|failure| Failure::not_sent(failure.error))?,
-        };
+        // Asking changes nothing: if it fails, the write was not sent.
+        let reach = self.reaches.of_sound(connection).await;
+        let reach = reach.map_err(|failure| Failure::not_sent(failure.error))?;
         let is_prepared = match self.mode {
             Sending::Prepared => true,
             Sending::PreparedIfDirect => reach != Reach::Pooled,

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::connection::from_pool_error;
 use super::failure::{Failure, ROW_SECURITY, Verdict};
 use super::names::Names;
-use super::{Database, LONG_FACTOR, owners, search_path, unexpected};
+use super::{Database, LONG_FACTOR, owners, role_settings, unexpected};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 use crate::retry::MIGRATION_TRIES_MAX;
@@ -115,9 +115,8 @@ impl Database {
     }
 
     async fn prepare_once(&self, migrations: Migrations) -> Result<(), Error> {
-        self.check_isolation().await?;
-        let path = self.bounded(self.timeout, async |connection| search_path::check(connection).await);
-        path.await.map_err(Failure::into_read_error)?;
+        let settings = self.bounded(self.timeout, async |connection| role_settings::check(connection).await);
+        settings.await.map_err(Failure::into_read_error)?;
         let mut known = self.known_version().await?;
         // A role that may only use the tables can start with `Apply`, too.
         if migrations == Migrations::Apply && known.is_none_or(|known| known < LATEST) {
@@ -273,29 +272,6 @@ impl Database {
         grants
             .push_str(&format!("; GRANT EXECUTE ON ROUTINE {} TO <role>", self.names.routines().join(", ")));
         grants
-    }
-
-    /// A statement that waits for a lock has to see afterwards what they did: an update that it was overtaken, a login who came in
-    /// before it, a deletion what was inserted meanwhile. A transaction of another isolation has one snapshot.
-    async fn check_isolation(&self) -> Result<(), Error> {
-        let isolation = self.bounded(self.timeout, async |connection| {
-            let text = "SELECT pg_catalog.current_setting('transaction_isolation')";
-            let rows = connection.query_typed(text, &[]).await;
-            rows.map_err(|error| Failure::of_statement(&error))?[0]
-                .try_get::<_, String>(0)
-                .map_err(unexpected)
-        });
-        let isolation = isolation.await.map_err(Failure::into_read_error)?;
-        if isolation == "read committed" {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Config,
-            format!(
-                "the transactions of this role are {isolation}, and sessions need read committed; run: \
-                 ALTER ROLE <role> SET default_transaction_isolation = 'read committed', or connect as another role"
-            ),
-        ))
     }
 
     /// Looks before the first request does, and says exactly which GRANT is missing.

@@ -40,6 +40,7 @@ use super::attempts::{Attempts, Connect};
 use super::connection::from_pool_error;
 use super::failure::{self, Failure};
 use super::reach::{Reach, Reaches, process};
+use super::role_settings::SOUND;
 use super::source::Source;
 use super::{LONG_FACTOR, unexpected};
 use crate::config::{Config, StatementMode};
@@ -113,7 +114,7 @@ pub(crate) fn own_pool(
         let (mark, known) = (mark.clone(), Arc::clone(&known));
         Box::pin(async move {
             if has_mark(client, &mark).await.map_err(HookError::Backend)? {
-                known.learn(client, Reach::Pinned);
+                known.learn_pinned(client);
             }
             Ok(())
         })
@@ -125,11 +126,12 @@ pub(crate) fn own_pool(
     Ok((pool, attempts, reaches))
 }
 
+/// Whether a connection has the mark, and settings that the statements can rely on.
 async fn has_mark(client: &ClientWrapper, mark: &str) -> Result<bool, tokio_postgres::Error> {
-    let text = "SELECT pg_catalog.current_setting($1, true)";
-    let rows = client.query_typed(text, &[(&mark, Type::TEXT)]).await?;
-    let value: Option<String> = rows.first().and_then(|row| row.try_get(0).ok().flatten());
-    Ok(value.as_deref() == Some("on"))
+    let text = format!("SELECT pg_catalog.current_setting($1, true) OPERATOR(pg_catalog.=) 'on' AND {SOUND}");
+    let rows = client.query_typed(&text, &[(&mark, Type::TEXT)]).await?;
+    let answer: Option<bool> = rows.first().and_then(|row| row.try_get(0).ok().flatten());
+    Ok(answer == Some(true))
 }
 
 /// What two connections of one pool have shown.

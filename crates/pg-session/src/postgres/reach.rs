@@ -22,7 +22,7 @@ use tokio_postgres::CancelToken;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::failure::Failure;
-use super::{search_path, unexpected};
+use super::{role_settings, unexpected};
 
 /// The code of the packet that asks for TLS:
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
@@ -43,33 +43,58 @@ pub(crate) enum Reach {
 
 /// What is known of the connections of one pool.
 #[derive(Debug, Default)]
-pub(crate) struct Reaches(Mutex<HashMap<usize, (Weak<StatementCache>, Reach)>>);
+pub(crate) struct Reaches(Mutex<HashMap<usize, (Weak<StatementCache>, Known)>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    reach: Reach,
+    /// Whether its settings were checked.
+    is_sound: bool,
+}
 
 impl Reaches {
-    /// Asks a connection once, unless it is known. Later connections may have another path than the one that was checked at
-    /// the start.
-    ///
-    /// # Errors
-    /// As [`search_path::check`].
+    /// Asks a connection once, unless it is known.
     pub(super) async fn of(&self, connection: &ClientWrapper) -> Result<Reach, Failure> {
-        let known = self.lock().get(&address(connection)).map(|known| known.1);
-        if let Some(known) = known {
-            return Ok(known);
+        if let Some(known) = self.known(connection) {
+            return Ok(known.reach);
         }
-        search_path::check(connection).await?;
         let reach = if is_direct(connection).await? { Reach::Direct } else { Reach::Pooled };
-        self.learn(connection, reach);
+        self.learn(connection, Known { reach, is_sound: false });
         Ok(reach)
     }
 
-    pub(super) fn learn(&self, connection: &ClientWrapper, reach: Reach) {
+    /// As [`of`](Self::of), for a connection that is to carry statements. Later connections may have other settings than
+    /// those that were checked at the start.
+    ///
+    /// # Errors
+    /// As [`role_settings::check`].
+    pub(super) async fn of_sound(&self, connection: &ClientWrapper) -> Result<Reach, Failure> {
+        if let Some(known) = self.known(connection).filter(|known| known.is_sound) {
+            return Ok(known.reach);
+        }
+        role_settings::check(connection).await?;
+        let reach = self.of(connection).await?;
+        self.learn(connection, Known { reach, is_sound: true });
+        Ok(reach)
+    }
+
+    /// The connection has the mark, and sound settings.
+    pub(super) fn learn_pinned(&self, connection: &ClientWrapper) {
+        self.learn(connection, Known { reach: Reach::Pinned, is_sound: true });
+    }
+
+    fn known(&self, connection: &ClientWrapper) -> Option<Known> {
+        self.lock().get(&address(connection)).map(|entry| entry.1)
+    }
+
+    fn learn(&self, connection: &ClientWrapper, known: Known) {
         let mut all = self.lock();
         // At most the connections of the pool, and those that ended since the last new one.
         all.retain(|_, (cache, _)| cache.strong_count() > 0);
-        all.insert(address(connection), (Arc::downgrade(&connection.statement_cache), reach));
+        all.insert(address(connection), (Arc::downgrade(&connection.statement_cache), known));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, (Weak<StatementCache>, Reach)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, (Weak<StatementCache>, Known)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -80,6 +80,7 @@ mod reconnect;
 mod restore_running;
 mod restored;
 mod rights;
+mod role_settings;
 mod rotate;
 mod row_locks;
 mod row_security;

@@ -92,6 +92,8 @@ impl States {
         self.run("CREATE ROLE odd SUPERUSER LOGIN").await;
         self.run("ALTER ROLE odd SET default_transaction_isolation = 'repeatable read'").await;
         self.refuse("transactions have one snapshot", &self.url("odd"), checking.clone()).await;
+        self.run("ALTER ROLE odd RESET ALL; ALTER ROLE odd SET session_replication_role = replica").await;
+        self.refuse("the triggers do not run", &self.url("odd"), checking.clone()).await;
         self.run("ALTER ROLE odd RESET ALL; ALTER ROLE odd SET default_transaction_read_only = on").await;
         self.refuse("the server is read-only", &self.url("odd"), checking.clone()).await;
         self.run("ALTER ROLE odd RESET ALL; ALTER ROLE odd SET search_path = auth, pg_catalog").await;

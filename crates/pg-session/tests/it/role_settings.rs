@@ -1,0 +1,154 @@
+//! Settings that a role or a database gives to its connections: harmless ones change nothing, others are refused.
+
+use std::time::Duration;
+
+use pg_session::{Config, Error, ErrorKind, SessionManager, StatementMode};
+use tokio_postgres::Client;
+
+use crate::fixtures::{hit, in_time};
+use crate::statement_modes::{pool, story};
+use crate::support::{World, eventually};
+
+/// How a node reaches the server.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Scope {
+    Own,
+    Applications(StatementMode),
+}
+
+const SCOPES: [Scope; 3] =
+    [Scope::Own, Scope::Applications(StatementMode::Auto), Scope::Applications(StatementMode::Unnamed)];
+
+/// A role of its own, whose settings a test changes.
+struct Role {
+    world: World,
+    admin: Client,
+    name: String,
+}
+
+impl Role {
+    async fn new() -> Self {
+        let place = World::new();
+        let (admin, name) = (place.client().await, format!("set_of_{}", place.schema));
+        admin.batch_execute(&format!("CREATE ROLE {name} SUPERUSER LOGIN")).await.unwrap();
+        let url = place.url.replace("postgres@", &format!("{name}@"));
+        Self { world: World { url, ..place }, admin, name }
+    }
+
+    /// New connections have the setting.
+    async fn set(&self, setting: &str) {
+        self.admin.batch_execute(&format!("ALTER ROLE {} {setting}", self.name)).await.unwrap();
+    }
+
+    async fn end_connections(&self) {
+        let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        self.admin.query(text, &[&self.name]).await.unwrap();
+    }
+
+    async fn connect(&self, scope: Scope, config: Config) -> Result<SessionManager, Error> {
+        let builder = SessionManager::builder(config).url(&self.world.url)?;
+        match scope {
+            Scope::Own => builder.connect().await,
+            Scope::Applications(_) => builder.pool(pool(&self.world, 4)).connect().await,
+        }
+    }
+
+    fn config(&self, scope: Scope) -> Config {
+        let mut config = self.world.config();
+        if let Scope::Applications(mode) = scope {
+            config.statement_mode = mode;
+        }
+        config
+    }
+}
+
+/// ```text
+/// node   starts ┊ the setting changes, its connections end: errors that name it ┊ the setting is reset: works
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unsafe_settings_of_a_role_are_refused_at_start_and_later() {
+    let role = Role::new().await;
+    for scope in SCOPES {
+        for (setting, message) in [
+            (
+                "default_transaction_isolation = 'serializable'",
+                "SET default_transaction_isolation = 'read committed'",
+            ),
+            ("session_replication_role = 'replica'", "SET session_replication_role = origin"),
+        ] {
+            let node = role.connect(scope, role.config(scope)).await.unwrap();
+            let session = node.create(1).await.unwrap();
+            role.set(&format!("SET {setting}")).await;
+            role.end_connections().await;
+            eventually("the setting is named", async || match node.delete(session.id()).await {
+                Ok(ended) => panic!("{scope:?} {setting}: {ended}"),
+                Err(error) => error.kind() == ErrorKind::Config && error.to_string().contains(message),
+            })
+            .await;
+            let error = role.connect(scope, role.config(scope)).await.map(|_| ()).expect_err(setting);
+            assert_eq!(error.kind(), ErrorKind::Config, "{scope:?} {setting}: {error:?}");
+            assert!(error.to_string().contains(message), "{scope:?} {setting}: {error:?}");
+            role.set("RESET ALL").await;
+            role.end_connections().await;
+            eventually("it works again", async || node.delete(session.id()).await.is_ok_and(|ended| ended))
+                .await;
+        }
+    }
+}
+
+/// What administrators, clusters and other applications set for a role or a database.
+const ODD: &str = "TimeZone = 'Pacific/Apia'; DateStyle = 'German, DMY'; IntervalStyle = 'sql_standard';
+    extra_float_digits = -15; bytea_output = 'escape'; standard_conforming_strings = off; backslash_quote = on;
+    quote_all_identifiers = on; array_nulls = off; transform_null_equals = on; client_encoding = 'LATIN1';
+    plan_cache_mode = 'force_custom_plan'; enable_hashjoin = off;
+    enable_bitmapscan = off; synchronous_commit = off; row_security = off;
+    default_transaction_deferrable = on; lock_timeout = '1ms'; session_replication_role = 'local';
+    check_function_bodies = off; client_min_messages = 'debug2'; search_path = ''; statement_timeout = '20s';
+    idle_in_transaction_session_timeout = '50ms'; from_collapse_limit = 1; join_collapse_limit = 1;
+    geqo_threshold = 2; constraint_exclusion = on; default_statistics_target = 1; gin_pending_list_limit = 64;
+    lc_messages = 'C'; lc_time = 'C'; xmloption = 'document'; temp_buffers = 100; work_mem = '64kB'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_settings_of_a_role_change_nothing() {
+    let role = Role::new().await;
+    for setting in ODD.split(';') {
+        role.set(&format!("SET {setting}")).await;
+    }
+    for scope in SCOPES {
+        let [a, b] = [
+            role.connect(scope, role.config(scope)).await.unwrap(),
+            role.connect(scope, role.config(scope)).await.unwrap(),
+        ];
+        for node in [&a, &b] {
+            in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
+        }
+        in_time("each statement works", story(&a, &b)).await;
+        // The notification of the last deletion would drop it.
+        a.catch_up().await.unwrap();
+        let session = a.create(7).expires_in(Duration::from_secs(90)).await.unwrap();
+        assert!(hit(&a, session.id()).is_some(), "{scope:?}");
+        let lock = a.locks().lock("odd").await.unwrap();
+        assert!(lock.release().await.is_ok());
+        assert!(b.delete(session.id()).await.unwrap());
+    }
+}
+
+/// ```text
+/// node   trusted ┊ the role may not write, its connections end: the status says so ┊ it may: trusted
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_names_a_role_that_may_not_write() {
+    let role = Role::new().await;
+    let mut config = role.config(Scope::Own);
+    config.trust_window = Duration::from_secs(1);
+    let node = role.connect(Scope::Own, config).await.unwrap();
+    in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
+    role.set("SET default_transaction_read_only = on").await;
+    role.end_connections().await;
+    eventually("the status names the setting", async || {
+        node.status().trust_error.is_some_and(|error| error.contains("default_transaction_read_only is on"))
+    })
+    .await;
+    role.set("RESET ALL").await;
+    in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
+}
