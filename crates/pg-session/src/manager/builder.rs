@@ -242,7 +242,12 @@ impl Builder {
     ///
     /// # Cancel safety
     /// Nothing is left running if the future is dropped; tables that were created stay.
-    pub async fn connect(mut self) -> Result<SessionManager, Error> {
+    pub async fn connect(self) -> Result<SessionManager, Error> {
+        // Boxed, so that the caller's future is small.
+        Box::pin(self.start_node()).await
+    }
+
+    async fn start_node(mut self) -> Result<SessionManager, Error> {
         self.config.validate()?;
         let way = match (&self.listener, &self.listen_on) {
             (Some(_), _) => Way::Application,
