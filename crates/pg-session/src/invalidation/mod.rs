@@ -188,7 +188,7 @@ impl InvalidationTask {
         }
     }
 
-    /// A node has ended. It may have committed an update of which it has notified nobody.
+    /// A node has ended. It may have committed an update and not have notified the others.
     fn verify(&self) {
         if !self.core.failpoints.holds(Guard::Silence) {
             return;
