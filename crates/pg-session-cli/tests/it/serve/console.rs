@@ -6,7 +6,7 @@ use hyper::{Method, StatusCode};
 use pg_session::UserId;
 
 use super::api::TOKEN;
-use super::server::{Answer, Application, Server};
+use super::server::{Answer, Application, Headers, Server};
 use crate::support::{POLL_INTERVAL, WAIT_MAX};
 use crate::web::chromium::Driver;
 use crate::web::in_a_browser::keep;
@@ -109,7 +109,7 @@ async fn only_the_consoles_own_forms_end_sessions() {
     let order = format!("form_token={token}&user=1&cause=admin");
     let other = sign_in(&server).await;
     let own = [FORM, ("cookie", cookie.as_str())];
-    let cases: [(&str, &[(&str, &str)], &str, StatusCode); 8] = [
+    let cases: [(&str, Headers<'_>, &str, StatusCode); 8] = [
         ("no sign-in", &[FORM], &order, StatusCode::UNAUTHORIZED),
         ("another site", &[own[0], own[1], ("sec-fetch-site", "cross-site")], &order, StatusCode::FORBIDDEN),
         ("a sibling", &[own[0], own[1], ("sec-fetch-site", "same-site")], &order, StatusCode::FORBIDDEN),

@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 use pg_sandbox::Proxy;
 use pg_session::UserId;
 
-use super::server::{Answer, Application};
+use super::server::{Answer, Application, Headers};
 use crate::support::{POLL_INTERVAL, WAIT_MAX};
 
 const ATTRIBUTES: [&str; 6] = [
@@ -75,7 +75,7 @@ async fn every_way_of_proxies_to_ask_is_answered() {
     let session = app.manager.create(UserId::from(7)).await.unwrap();
     let cookie = app.cookie(&session);
     let server = app.serve(&[]);
-    let cases: &[(Method, &str, &[(&str, &str)], StatusCode)] = &[
+    let cases: &[(Method, &str, Headers<'_>, StatusCode)] = &[
         // nginx, Traefik and Caddy ask with GET and name the method; Envoy sends method and path.
         (Method::GET, "/auth", &[("x-original-method", "POST")], StatusCode::OK),
         (Method::GET, "/auth", &[("x-forwarded-method", "POST")], StatusCode::OK),

@@ -13,6 +13,9 @@ use pg_session::{Config, Migrations, Session, SessionManager, Signer, SigningKey
 
 use crate::support::{Program, WAIT_MAX, World};
 
+/// Headers of a request.
+pub type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// The name of the cookie by default.
 pub const COOKIE_NAME: &str = "__Host-session";
 
