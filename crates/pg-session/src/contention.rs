@@ -112,13 +112,20 @@ impl Drop for Ordered<'_> {
 mod tests {
     use super::*;
 
+    /// Its row is in the registry.
+    fn registered(policy: NotifyPolicy) -> Contention {
+        let contention = Contention::new(policy);
+        contention.registered(Tick::ZERO.plus(Duration::from_secs(6)));
+        contention
+    }
+
     fn order(contention: &Contention, milliseconds: u64) -> NotifyOrder {
         contention.start(Tick::ZERO.plus(Duration::from_millis(milliseconds))).order
     }
 
     #[test]
     fn a_lone_update_notifies_inside() {
-        let contention = Contention::new(NotifyPolicy::WhenBusy);
+        let contention = registered(NotifyPolicy::WhenBusy);
         for n in 0..3 {
             assert_eq!(order(&contention, n), NotifyOrder::Inside);
             // Received before the answer, or behind the next update.
@@ -133,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_update_beside_another_commits_first() {
-        let contention = Contention::new(NotifyPolicy::WhenBusy);
+        let contention = registered(NotifyPolicy::WhenBusy);
         let first = contention.start(Tick::ZERO);
         assert_eq!((first.order, order(&contention, 0)), (NotifyOrder::Inside, NotifyOrder::AfterCommit));
         drop(first);
@@ -142,7 +149,7 @@ mod tests {
 
     #[test]
     fn while_other_nodes_notify_updates_commit_first() {
-        let contention = Contention::new(NotifyPolicy::WhenBusy);
+        let contention = registered(NotifyPolicy::WhenBusy);
         contention.received();
         assert_eq!(order(&contention, 0), NotifyOrder::AfterCommit);
         assert_eq!(order(&contention, 99), NotifyOrder::AfterCommit);
@@ -150,6 +157,15 @@ mod tests {
         contention.received();
         contention.restart();
         assert_eq!(order(&contention, 101), NotifyOrder::Inside);
-        assert_eq!(order(&Contention::new(NotifyPolicy::AfterCommit), 0), NotifyOrder::AfterCommit);
+        assert_eq!(order(&registered(NotifyPolicy::AfterCommit), 0), NotifyOrder::AfterCommit);
+    }
+
+    #[test]
+    fn a_node_without_a_row_notifies_inside() {
+        let contention = Contention::new(NotifyPolicy::AfterCommit);
+        assert_eq!(order(&contention, 0), NotifyOrder::Inside);
+        contention.registered(Tick::ZERO.plus(Duration::from_secs(6)));
+        assert_eq!(order(&contention, 5_999), NotifyOrder::AfterCommit);
+        assert_eq!(order(&contention, 6_000), NotifyOrder::Inside);
     }
 }

@@ -262,7 +262,7 @@ impl Client {
     }
 
     /// Waits for this node only, or for all.
-    async fn revoke<T>(&mut self, op: Op, revocation: Revocation<'_, T>) -> Outcome {
+    async fn revoke<T: 'static>(&mut self, op: Op, revocation: Revocation<'_, T>) -> Outcome {
         if self.rng.chance(50) {
             return revocation.await.map_or_else(of_error, |_| Outcome::Gone);
         }

@@ -12,6 +12,8 @@
 
 #[path = "../../../../crates/pg-session/src/cache/mod.rs"]
 mod cache;
+#[path = "../../../../crates/pg-session/src/cause.rs"]
+mod cause;
 #[path = "../../../../crates/pg-session/src/clock.rs"]
 mod clock;
 #[path = "../../../../crates/pg-session/src/error.rs"]
@@ -20,6 +22,8 @@ mod error;
 mod failpoints;
 #[path = "../../../../crates/pg-session/src/id.rs"]
 mod id;
+#[path = "../../../../crates/pg-session/src/label.rs"]
+mod label;
 #[path = "../../../../crates/pg-session/src/session/mod.rs"]
 mod session;
 #[path = "../../../../crates/pg-session/src/version.rs"]
