@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::{Database, unexpected};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 impl Database {
     /// Behind a pooler, this is about the pooler's connection to the server.
@@ -10,6 +10,14 @@ impl Database {
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and the like.
     pub(crate) async fn is_encrypted(&self) -> Result<bool, Error> {
+        match self.ask_for_encryption().await {
+            // A connection was lost, and another one may work.
+            Err(error) if error.kind() == ErrorKind::Unavailable => self.ask_for_encryption().await,
+            outcome => outcome,
+        }
+    }
+
+    async fn ask_for_encryption(&self) -> Result<bool, Error> {
         let text = "SELECT s.ssl FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid()";
         let answer = self.bounded(self.timeout, async |connection| {
             let rows = connection.query_typed(text, &[]).await;

@@ -191,9 +191,10 @@ impl Database {
         let known = self.version(connection).await?.unwrap_or(0);
         // A role that may not create schemas can still apply to one that exists.
         let exists = self.exists(connection).await?;
-        // The migrations mean PostgreSQL's own types and operators, whatever another role has created.
+        // The migrations mean PostgreSQL's own types and operators, whatever another role has created. And they wait for those of
+        // other nodes, whatever limit the role has.
         let mut script = format!(
-            "BEGIN; SET LOCAL search_path = pg_catalog; SELECT pg_catalog.pg_advisory_xact_lock({LOCK_KEY});\n"
+            "BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = 0; SELECT pg_catalog.pg_advisory_xact_lock({LOCK_KEY});\n"
         );
         if !exists {
             script.push_str(&format!("{};\n", create_schema(&self.names)));
