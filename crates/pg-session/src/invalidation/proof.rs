@@ -53,6 +53,9 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 const PENDING_MAX: usize = 16;
 /// Requests in a node's row. A caller looks for its own 30 times a second. One that finds it pushed out waits for the window.
 const HEARD_MAX: usize = 64;
+/// How long the end of the node waits for a beat in flight. One that is not waited for may be committed after the node has removed its
+/// row, and insert it again.
+const LAST_BEAT_WAIT: Duration = Duration::from_secs(1);
 /// The clocks of two machines differ by at most one in so many: both are slewed by NTP at its limit of 500 ppm.
 const CLOCK_DRIFT_PART: u32 = 1_000;
 
@@ -149,6 +152,11 @@ pub(crate) fn window_elsewhere(trust_window: Duration) -> Duration {
     trust_window + trust_window / CLOCK_DRIFT_PART
 }
 
+async fn after(stop: &CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(time).await;
+}
+
 impl Prover {
     /// Starts the task.
     pub(crate) fn spawn(
@@ -188,19 +196,25 @@ impl Prover {
         let mut beats = Beats { number: 0, token: Token(0), seen: HashMap::new() };
         loop {
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 // An error means that the sender is gone, which `self` keeps.
                 _ = listening.wait_for(|listening| *listening) => {}
-                () = stop.cancelled() => return,
             }
             tokio::select! {
-                () = self.beat_while_listening(&mut beats, &mut listening) => {}
-                () = stop.cancelled() => return,
+                () = self.beat_while_listening(&mut beats, &mut listening, &stop) => {}
+                () = after(&stop, LAST_BEAT_WAIT) => return,
             }
         }
     }
 
-    /// Beats until the listener's connection changes: at once, at each interval and when it is asked to.
-    async fn beat_while_listening(&self, beats: &mut Beats, listening: &mut watch::Receiver<bool>) {
+    /// Beats until the listener's connection changes, or the node ends: at once, at each interval and when it is asked to.
+    async fn beat_while_listening(
+        &self,
+        beats: &mut Beats,
+        listening: &mut watch::Receiver<bool>,
+        stop: &CancellationToken,
+    ) {
         let mut changes = self.trust.watch();
         let mut reason = Reason::Wanted;
         let mut due = Instant::now();
@@ -222,6 +236,7 @@ impl Prover {
                     () = self.acknowledge.notified() => break Reason::Acknowledgement,
                     () = self.unproved_for_a_while() => break Reason::Wanted,
                     _ = listening.changed() => return,
+                    () = stop.cancelled() => return,
                     _ = changes.wait_for(|state| state.proved >= as_of), if awaited.is_some() => awaited = None,
                     () = tokio::time::sleep_until(late), if awaited.is_some() => {
                         awaited = None;
