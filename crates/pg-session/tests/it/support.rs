@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pg_sandbox::Sandbox;
-use pg_session::{Config, Migrations, SessionManager};
+use pg_session::{Config, ErrorKind, Migrations, SessionManager};
 use tokio::time::Instant;
 
 use crate::captured_logs;
@@ -68,7 +68,15 @@ impl World {
     }
 
     pub async fn node_with(&self, config: Config) -> SessionManager {
-        let node = SessionManager::connect(&self.url, config).await.expect("the node starts");
+        let began = Instant::now();
+        let node = loop {
+            match SessionManager::connect(&self.url, config.clone()).await {
+                Ok(node) => break node,
+                // On a busy machine a start may take longer than the test's own limit.
+                Err(error) if error.kind() == ErrorKind::Timeout && began.elapsed() < WAIT_MAX => {}
+                Err(error) => panic!("the node starts: {error:?}"),
+            }
+        };
         node.wait_until_trusted().await.unwrap();
         node
     }
