@@ -117,7 +117,8 @@ impl EndLabelSessions {
         self
     }
 
-    /// Why they end. Default [`Cause::Sql`].
+    /// Why they end. Default [`Cause::Sql`]. The function refuses [`Cause::Cap`], [`Cause::Rotated`], [`Cause::Expired`] and
+    /// [`Cause::Idle`].
     pub fn cause(mut self, cause: Cause) -> Self {
         self.cause = cause;
         self
