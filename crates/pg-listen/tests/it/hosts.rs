@@ -1,12 +1,9 @@
 //! Several hosts: one that accepts and never answers does not keep the listener from the next.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pg_listen::{Listener, Phase};
 use pg_sandbox::Proxy;
-use tokio::net::TcpListener;
 use tokio_postgres::Config;
 
 use crate::fixtures::{
@@ -14,29 +11,10 @@ use crate::fixtures::{
 };
 
 /// A host that accepts each connection and never sends a byte.
-struct SilentHost {
-    addr: SocketAddr,
-    accepted: Arc<AtomicUsize>,
-}
-
-impl SilentHost {
-    async fn start() -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (addr, accepted) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-        let count = Arc::clone(&accepted);
-        tokio::spawn(async move {
-            let mut open = Vec::new();
-            while let Ok((connection, _)) = socket.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                open.push(connection);
-            }
-        });
-        Self { addr, accepted }
-    }
-
-    fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
-    }
+async fn silent_host() -> Proxy {
+    let host = Proxy::start(SANDBOX.addr()).await.unwrap();
+    host.stall();
+    host
 }
 
 /// Both hosts, the first one first.
@@ -52,8 +30,8 @@ fn hosts(first: SocketAddr, second: SocketAddr, name: &str) -> Config {
 
 #[tokio::test]
 async fn a_silent_first_host_does_not_hide_the_second() {
-    let (stage, silent) = (Stage::new().await, SilentHost::start().await);
-    let listener = Listener::builder(hosts(silent.addr, SANDBOX.addr(), &stage.name))
+    let (stage, silent) = (Stage::new().await, silent_host().await);
+    let listener = Listener::builder(hosts(silent.addr(), SANDBOX.addr(), &stage.name))
         .connect_timeout(TIMEOUT)
         .start()
         .unwrap();
@@ -63,13 +41,13 @@ async fn a_silent_first_host_does_not_hide_the_second() {
     let client = stage.client().await;
     notify(&client, &channel, "received").await;
     assert_eq!(expect_payload(&mut subscription).await, "received");
-    assert_eq!(silent.accepted(), 1);
+    assert_eq!(silent.connections(), 1);
 
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
     client.execute(terminate, &[&stage.name]).await.unwrap();
     expect_lost(&mut subscription).await;
     expect_start(&mut subscription).await;
-    assert_eq!(silent.accepted(), 1, "the last good host comes first");
+    assert_eq!(silent.connections(), 1, "the last good host comes first");
 }
 
 #[tokio::test]
@@ -92,10 +70,10 @@ async fn a_first_host_that_falls_silent_is_left_for_the_second() {
 
 #[tokio::test]
 async fn an_error_says_what_became_of_each_host() {
-    let silent = SilentHost::start().await;
+    let silent = silent_host().await;
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
     let listener =
-        Listener::builder(hosts(silent.addr, closed, "nobody")).connect_timeout(TIMEOUT).start().unwrap();
+        Listener::builder(hosts(silent.addr(), closed, "nobody")).connect_timeout(TIMEOUT).start().unwrap();
     eventually("a failed attempt", async || listener.status().phase() == Phase::Backoff).await;
     let status = listener.status();
     let error = status.last_error().unwrap();

@@ -1,32 +1,12 @@
 //! The corpus of the fuzz targets that read headers, run by every ordinary test run. How to fuzz: `pg-session/fuzz/src/lib.rs`.
 
-use std::fs;
-use std::path::Path;
-
+#[path = "../../../pg-session/fuzz/src/corpus.rs"]
+mod inputs;
 #[path = "../../../pg-session/fuzz/src/headers.rs"]
 mod targets;
 
 #[test]
 fn every_header_of_the_corpus_is_answered_as_its_name_says() {
-    run("cookie_header", targets::cookie_header);
-    run("forwarded_header", targets::forwarded_header);
-}
-
-/// Inputs without such a name were found by fuzzing: they only must not break what the target asserts.
-fn run(target: &str, accepts: impl Fn(&[u8]) -> bool) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pg-session/fuzz/corpus").join(target);
-    let (mut accepted, mut rejected) = (0, 0);
-    for file in fs::read_dir(&corpus).expect("the corpus of this target") {
-        let file = file.expect("a file of the corpus");
-        let name = file.file_name().into_string().expect("a name in UTF-8");
-        let outcome = accepts(&fs::read(file.path()).expect("an input"));
-        if name.starts_with("accepted") {
-            assert!(outcome, "{target}/{name} was rejected");
-            accepted += 1;
-        } else if name.starts_with("rejected") {
-            assert!(!outcome, "{target}/{name} was accepted");
-            rejected += 1;
-        }
-    }
-    assert!(accepted > 0 && rejected > 0, "{target}: the corpus has nothing to show");
+    inputs::run("cookie_header", targets::cookie_header);
+    inputs::run("forwarded_header", targets::forwarded_header);
 }

@@ -36,6 +36,13 @@ impl World {
         Proxy::start(self.addr()).await.expect("a free port")
     }
 
+    /// A host that accepts each connection and never sends a byte.
+    pub async fn silent_host(&self) -> Proxy {
+        let host = self.proxy().await;
+        host.stall();
+        host
+    }
+
     /// A node whose listener goes through `wire`, and nothing else does; in sync.
     pub async fn node_listening_through(&self, wire: &Proxy, config: Config) -> SessionManager {
         let listen_on = driver_config(&wire.url_for(&self.url));

@@ -10,7 +10,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::config::SslMode;
 
 use crate::fixtures::{driver_config, in_time};
-use crate::several_hosts::SilentHost;
 use crate::support::{World, eventually};
 
 fn config(world: &World) -> Config {
@@ -161,8 +160,8 @@ async fn a_proxy_that_refuses_the_settings_is_an_error_of_connect() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_that_never_connects_is_an_error_of_connect() {
     let world = World::new();
-    let silent = SilentHost::start().await;
-    let silent = driver_config(&format!("postgres://postgres@{}/postgres", silent.addr));
+    let silent = world.silent_host().await;
+    let silent = driver_config(&format!("postgres://postgres@{}/postgres", silent.addr()));
     let [down, broken] = [
         driver_config(&refusing("08006", "the server behind the proxy is gone").await),
         driver_config(&refusing("XX000", "internal error of the proxy").await),
@@ -203,8 +202,8 @@ async fn the_status_says_why_the_listener_is_refused_later() {
     let node = world.node_listening_through(&wire, config(&world)).await;
     assert_eq!(node.status().trust_error, None);
 
-    let silent = SilentHost::start().await;
-    let mut addresses = vec![(silent.addr, "no connection to postgres within 1s")];
+    let silent = world.silent_host().await;
+    let mut addresses = vec![(silent.addr(), "no connection to postgres within 1s")];
     for (code, message) in [
         ("28P01", "password authentication failed for user"),
         ("08006", "the server behind the proxy is gone"),
