@@ -119,7 +119,7 @@ async fn a_full_server_is_waited_for_while_the_pool_has_a_connection() {
 /// ```
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_pooler_is_waited_for_while_the_pool_has_a_connection() {
-    let world = World::new();
+    let world = World::in_postgres();
     for (code, message) in [
         ("08P01", "no more connections allowed (max_client_conn)"),
         ("XX000", "Max client connections reached"),
@@ -140,7 +140,7 @@ async fn a_full_pooler_is_waited_for_while_the_pool_has_a_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_without_a_free_connection_is_waited_for() {
-    let world = World::new();
+    let world = World::in_postgres();
     for application_pool in [false, true] {
         let pooler = Pooler::builder(world.addr(), PoolMode::Transaction).setting("max_client_conn", "8");
         let pooler = pooler.start().unwrap();

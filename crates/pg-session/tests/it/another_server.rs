@@ -42,7 +42,7 @@ async fn a_listener_on_another_server_is_refused_at_start() {
 /// ```
 #[tokio::test]
 async fn a_listener_that_moves_to_another_server_ends_trust() {
-    let (world, sandbox) = (World::new(), Sandbox::start().unwrap());
+    let (world, sandbox) = (World::in_postgres(), Sandbox::start().unwrap());
     let [a] = world.nodes().await;
     let wire = world.proxy().await;
     let b = world.node_listening_through(&wire, config(&world)).await;

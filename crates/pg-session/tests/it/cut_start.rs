@@ -42,7 +42,7 @@ async fn a_connection_that_is_cut_does_not_end_the_start() {
     for application_pool in [false, true] {
         // From the login to the checks of the rights.
         for bytes in [1, 100, 500, 600, 800, 1_200, 2_000, 3_000] {
-            let world = World::new();
+            let world = World::in_postgres();
             let through = World {
                 url: format!("postgres://postgres@{}/postgres", cuts_first(world.addr(), bytes).await),
                 schema: world.schema.clone(),

@@ -27,7 +27,7 @@ async fn pooler() -> u16 {
 
 #[tokio::test]
 async fn listener_behind_pooler_stops_start_with_reason() {
-    let world = World::new();
+    let world = World::in_postgres();
     let behind = format!("host=127.0.0.1 port={} user=postgres sslmode=disable", pooler().await);
     let builder = SessionManager::builder(world.config()).url(&world.url).unwrap();
     let started = in_time("it is decided", builder.listen_on(behind.parse().unwrap()).connect()).await;

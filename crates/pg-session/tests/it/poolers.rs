@@ -86,7 +86,7 @@ async fn all_operations_work_behind_a_pooler() {
     for mode in MODES {
         for whose in BOTH {
             for statements in [StatementMode::Auto, StatementMode::Unnamed] {
-                let world = World::new();
+                let world = World::in_postgres();
                 let pooler = pooler(&world, mode);
                 two_nodes_work(&world, statements, whose, &pooler).await;
             }
@@ -100,7 +100,7 @@ async fn all_operations_work_behind_a_pooler() {
 async fn nothing_is_prepared_behind_a_pooler() {
     for mode in MODES {
         for whose in BOTH {
-            let world = World::new();
+            let world = World::in_postgres();
             // Shared by all, so that it shows what they leave; and it is not reset.
             let pooler = Pooler::builder(world.addr(), mode)
                 .setting("default_pool_size", if mode == PoolMode::Session { "20" } else { "1" })
@@ -123,7 +123,7 @@ async fn nothing_is_prepared_behind_a_pooler() {
 
 #[tokio::test]
 async fn prepared_statements_are_refused_where_unsafe() {
-    let world = World::new();
+    let world = World::in_postgres();
     let shared =
         Pooler::builder(world.addr(), PoolMode::Transaction).max_prepared_statements(0).start().unwrap();
     let url = shared.url();
@@ -146,7 +146,7 @@ async fn prepared_statements_are_refused_where_unsafe() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prepared_statements_work_in_session_mode() {
-    let world = World::new();
+    let world = World::in_postgres();
     let pooler = pooler(&world, PoolMode::Session);
     for whose in BOTH {
         two_nodes_work(&world, StatementMode::Prepared, whose, &pooler).await;
@@ -161,7 +161,7 @@ async fn prepared_statements_work_where_they_are_tracked() {
         eprintln!("skipped: pgbouncer {major}.{minor} tracks no prepared statements");
         return;
     }
-    let world = World::new();
+    let world = World::in_postgres();
     let pooler =
         Pooler::builder(world.addr(), PoolMode::Transaction).max_prepared_statements(100).start().unwrap();
     for whose in BOTH {
@@ -174,7 +174,7 @@ async fn prepared_statements_work_where_they_are_tracked() {
 /// ```
 #[tokio::test]
 async fn pool_that_moves_behind_a_pooler_stops_preparing() {
-    let world = World::new();
+    let world = World::in_postgres();
     let shared = Pooler::builder(world.addr(), PoolMode::Transaction)
         .setting("default_pool_size", "1")
         .start()
@@ -209,7 +209,7 @@ async fn pool_that_moves_behind_a_pooler_stops_preparing() {
 /// A pooler refuses the settings of the pool's connections, or drops them.
 #[tokio::test]
 async fn own_pool_that_moves_behind_a_pooler_goes_on() {
-    let world = World::new();
+    let world = World::in_postgres();
     for statements in [StatementMode::Auto, StatementMode::Prepared] {
         for ignored in ["extra_float_digits", "extra_float_digits,options"] {
             let shared = Pooler::builder(world.addr(), PoolMode::Transaction)
@@ -245,7 +245,7 @@ async fn own_pool_that_moves_behind_a_pooler_goes_on() {
 
 #[tokio::test]
 async fn own_pool_works_behind_pooler_that_refuses_options() {
-    let world = World::new();
+    let world = World::in_postgres();
     let url = refusing_options(world.addr()).await;
     let node = connect(config(&world, StatementMode::Auto), Scope::Own, &url, &world.url).await.unwrap();
     in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
@@ -254,7 +254,7 @@ async fn own_pool_works_behind_pooler_that_refuses_options() {
 
 #[tokio::test]
 async fn statement_mode_is_refused_at_start() {
-    let world = World::new();
+    let world = World::in_postgres();
     let pooler = pooler(&world, PoolMode::Statement);
     let url = pooler.url();
     for whose in BOTH {
@@ -267,7 +267,7 @@ async fn statement_mode_is_refused_at_start() {
 
 #[tokio::test]
 async fn listener_behind_a_pooler_is_refused_at_start() {
-    let world = World::new();
+    let world = World::in_postgres();
     for mode in [PoolMode::Session, PoolMode::Transaction, PoolMode::Statement] {
         // By default pgbouncer refuses what marks the connection. Many setups let it ignore that.
         for ignored in ["extra_float_digits", "extra_float_digits,options"] {
@@ -290,7 +290,7 @@ async fn listener_behind_a_pooler_is_refused_at_start() {
 /// ```
 #[tokio::test]
 async fn listener_that_moves_behind_a_pooler_ends_trust() {
-    let world = World::new();
+    let world = World::in_postgres();
     let pooler = pooler(&world, PoolMode::Session);
     let name = world.proxy().await;
     let node = world.node_listening_through(&name, world.roomy()).await;
@@ -321,7 +321,7 @@ fn behind_session_pooler(world: &World) -> Config {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listener_works_behind_a_session_pooler_if_accepted() {
-    let world = World::new();
+    let world = World::in_postgres();
     for ignored in ["extra_float_digits", "extra_float_digits,options"] {
         let pooler =
             Pooler::builder(world.addr(), PoolMode::Session).setting("ignore_startup_parameters", ignored);
@@ -344,7 +344,7 @@ async fn listener_works_behind_a_session_pooler_if_accepted() {
 /// In these modes the pooler lends the listening server connection to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pooler_that_keeps_no_connection_is_refused_at_start() {
-    let world = World::new();
+    let world = World::in_postgres();
     for mode in [PoolMode::Transaction, PoolMode::Statement] {
         let pooler = pooler(&world, mode);
         let started = connect(behind_session_pooler(&world), Scope::Own, &world.url, &pooler.url()).await;
@@ -359,7 +359,7 @@ async fn pooler_that_keeps_no_connection_is_refused_at_start() {
 /// ```
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_pooler_that_changes_its_mode_ends_trust() {
-    let world = World::new();
+    let world = World::in_postgres();
     let [session, transaction] = MODES.map(|mode| pooler(&world, mode));
     let name = Proxy::start(session.addr()).await.unwrap();
     let listen_url = name.url_for(&world.url);
@@ -568,7 +568,7 @@ async fn redirected_pooler_ends_trust() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doctor_names_a_pooler_before_the_listener() {
-    let world = World::new();
+    let world = World::in_postgres();
     let node = world.node().await;
     let pooler = pooler(&world, PoolMode::Transaction);
     let builder = || SessionManager::builder(world.config()).url(&pooler.url()).unwrap();

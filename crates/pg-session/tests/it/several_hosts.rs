@@ -1,37 +1,12 @@
 //! Several hosts in the connection string: one that accepts and never answers does not hide the next, for pool and listener.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pg_session::{Config, ErrorKind, SessionManager};
-use tokio::net::TcpListener;
 
 use crate::fixtures::in_time;
 use crate::support::{World, eventually};
-
-/// A host that accepts each connection and never sends a byte.
-pub struct SilentHost {
-    pub addr: SocketAddr,
-    accepted: Arc<AtomicUsize>,
-}
-
-impl SilentHost {
-    pub async fn start() -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (addr, accepted) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-        let count = Arc::clone(&accepted);
-        tokio::spawn(async move {
-            let mut open = Vec::new();
-            while let Ok((connection, _)) = socket.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                open.push(connection);
-            }
-        });
-        Self { addr, accepted }
-    }
-}
 
 fn hosts(addrs: &[SocketAddr]) -> String {
     let list = |part: fn(&SocketAddr) -> String| addrs.iter().map(part).collect::<Vec<_>>().join(",");
@@ -50,12 +25,13 @@ fn config(world: &World) -> Config {
 /// The pool waits longer for a connection than a statement may take: these are separate limits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_first_host_does_not_stop_the_start() {
-    let (world, silent) = (World::new(), SilentHost::start().await);
-    let url = hosts(&[silent.addr, world.addr()]);
+    let world = World::in_postgres();
+    let silent = world.silent_host().await;
+    let url = hosts(&[silent.addr(), world.addr()]);
     let node = in_time("the node starts", SessionManager::connect(&url, config(&world))).await.unwrap();
     in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
     assert!(node.create(1).await.is_ok());
-    let accepted = silent.accepted.load(Ordering::SeqCst);
+    let accepted = silent.connections();
     assert!(
         (1..=4).contains(&accepted),
         "the last good host comes first: {accepted} connections to the silent one"
@@ -67,7 +43,7 @@ async fn a_silent_first_host_does_not_stop_the_start() {
 /// ```
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_falls_silent_is_left_for_the_second() {
-    let world = World::new();
+    let world = World::in_postgres();
     let first = world.proxy().await;
     let url = hosts(&[first.addr(), world.addr()]);
     let node = in_time("the node starts", SessionManager::connect(&url, config(&world))).await.unwrap();
@@ -84,9 +60,10 @@ async fn a_host_that_falls_silent_is_left_for_the_second() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_says_what_became_of_each_host() {
-    let (world, silent) = (World::new(), SilentHost::start().await);
+    let world = World::in_postgres();
+    let silent = world.silent_host().await;
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
-    let url = hosts(&[silent.addr, closed]);
+    let url = hosts(&[silent.addr(), closed]);
     let outcome = in_time("the start fails", SessionManager::connect(&url, config(&world))).await;
     let error = outcome.expect_err("no host answers");
     assert_eq!(error.kind(), ErrorKind::Unavailable);

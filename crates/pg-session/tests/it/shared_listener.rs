@@ -25,7 +25,7 @@ async fn node(world: &World, listener: &Listener) -> SessionManager {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_and_the_application_share_one_listener() {
-    let (world, other) = (World::new(), World::new());
+    let (world, other) = (World::in_postgres(), World::in_postgres());
     let listener = listener(&world);
     let mut own = listener.subscribe("the application's").await.unwrap();
     let (a, b, elsewhere) =

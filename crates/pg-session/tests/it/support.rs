@@ -1,8 +1,8 @@
 //! What every test needs: the shared server, a schema of its own, nodes, and a plain connection beside them.
 
 use std::str::FromStr;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use pg_sandbox::Sandbox;
@@ -16,6 +16,10 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
     Sandbox::builder().setting("max_connections", "400").start().expect("PostgreSQL starts")
 });
 
+/// How many databases the schemas are spread over. PostgreSQL looks up a function among those of its name in all schemas,
+/// and a start reads the catalogs: in one database, each test would cost more than the one before.
+const DATABASES: usize = 16;
+
 /// How long a test waits for something that should take milliseconds.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -26,8 +30,14 @@ pub struct World {
 }
 
 impl World {
-    /// A fresh schema on the shared server.
+    /// A fresh schema in one of the databases of the shared server.
     pub fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Self { url: database(NEXT.fetch_add(1, Ordering::Relaxed) % DATABASES), ..Self::in_postgres() }
+    }
+
+    /// A fresh schema in the database `postgres` of the shared server: the one of a pooler's URL.
+    pub fn in_postgres() -> Self {
         Self::on(&SANDBOX)
     }
 
@@ -96,11 +106,31 @@ impl World {
     }
 
     async fn plain(&self) -> tokio_postgres::Client {
-        let config = tokio_postgres::Config::from_str(&self.url).expect("the sandbox's URL parses");
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("the server answers");
-        tokio::spawn(connection);
-        client
+        plain(&self.url).await
     }
+}
+
+/// The URL of a database of the shared server; the first call for it makes it.
+fn database(number: usize) -> String {
+    static MADE: [OnceLock<String>; DATABASES] = [const { OnceLock::new() }; DATABASES];
+    let make = || {
+        let url = SANDBOX.url();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let create = format!("CREATE DATABASE tests_{number}");
+        runtime.block_on(async { plain(&url).await.batch_execute(&create).await }).expect("a database");
+        format!("{}/tests_{number}", url.rsplit_once('/').expect("the sandbox's URL names its database").0)
+    };
+    // On a thread of its own, because the caller may run in a runtime.
+    MADE[number]
+        .get_or_init(|| std::thread::scope(|scope| scope.spawn(make).join().expect("a database")))
+        .clone()
+}
+
+async fn plain(url: &str) -> tokio_postgres::Client {
+    let config = tokio_postgres::Config::from_str(url).expect("the sandbox's URL parses");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("the server answers");
+    tokio::spawn(connection);
+    client
 }
 
 /// Between two looks at something that sends no signal. Without it, two tests that look can starve a machine of two
