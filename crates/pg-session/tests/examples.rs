@@ -3,11 +3,13 @@
 
 #![allow(clippy::expect_used, reason = "what panics here fails its test, also outside the test functions")]
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use pg_sandbox::Sandbox;
+
+#[path = "../../pg-session-web/tests/http/program.rs"]
+mod program;
 
 /// For all examples but the first.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
@@ -231,14 +233,8 @@ fn output(name: &str, command: &mut Command) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(ToOwned::to_owned).collect()
 }
 
-/// `cargo test` builds the examples beside the tests: `target/debug/deps/examples-HASH` and `target/debug/examples/NAME`.
 fn example(name: &str) -> Command {
-    let own = std::env::current_exe().expect("the path of this test");
-    let built = own.ancestors().nth(2).map(|profile| profile.join("examples").join(name));
-    let binary: PathBuf = built.filter(|path| path.exists()).unwrap_or_else(|| {
-        panic!("the example {name} was not built; run `cargo test -p pg-session`, or `cargo build -p pg-session --examples` first")
-    });
-    let mut command = Command::new(binary);
+    let mut command = Command::new(program::example(name));
     command.stdin(Stdio::null());
     command
 }

@@ -2,14 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use pg_sandbox::Sandbox;
 
 use super::browser::Browser;
+use super::program;
 
-/// `cargo test` builds the examples beside the tests: `target/debug/deps/it-HASH` and `target/debug/examples/NAME`.
 pub async fn the_shop_keeps_a_cart_through_a_login(name: &str) {
     let sandbox = Sandbox::start().expect("PostgreSQL starts");
     let (_shop, addr) = Server::start(name, &sandbox.url());
@@ -44,14 +43,7 @@ impl Server {
 
     /// With further variables.
     pub fn start_with(name: &str, url: &str, variables: &[(&str, String)]) -> (Self, SocketAddr) {
-        let own = std::env::current_exe().expect("the path of this test");
-        let examples = own.ancestors().nth(2).expect("a profile's folder").join("examples");
-        let binary: PathBuf = examples.join(name);
-        assert!(
-            binary.exists(),
-            "the example was not built; run all of this crate's tests, or build its examples first"
-        );
-        let mut command = Command::new(binary);
+        let mut command = Command::new(program::example(name));
         command.env("DATABASE_URL", url).env("SESSION_KEY", "A".repeat(43)).env("ADDRESS", "127.0.0.1:0");
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         let mut server = Self(command.stdout(Stdio::piped()).spawn().expect("the example runs"));

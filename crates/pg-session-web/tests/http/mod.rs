@@ -6,6 +6,7 @@
 pub mod app;
 pub mod browser;
 pub mod example;
+pub mod program;
 pub mod world;
 
 pub mod anonymous;
