@@ -58,16 +58,28 @@ pub(crate) fn take(
         let message = format!("could not copy {} to {}", from.display(), to.display());
         Error::caused(ErrorKind::Directory, message, error)
     };
-    let copy = Copy { account, root: from };
+    let copy = Copy { account, running: Some(from) };
     copy.directory(from, to).map_err(failed)?;
     let label = client.value(stop)?;
     let label_path = to.join("backup_label");
     fs::write(&label_path, label).and_then(|()| copy.hand_over(&label_path, 0o600)).map_err(failed)
 }
 
+/// Copies a cluster without a server from `from` to `to`, owned by `account`.
+///
+/// # Errors
+/// [`ErrorKind::Directory`].
+pub(crate) fn copy_cluster(from: &Path, to: &Path, account: Option<Account>) -> Result<(), Error> {
+    Copy { account, running: None }.directory(from, to).map_err(|error| {
+        let message = format!("could not copy {} to {}", from.display(), to.display());
+        Error::caused(ErrorKind::Directory, message, error)
+    })
+}
+
 struct Copy<'a> {
     account: Option<Account>,
-    root: &'a Path,
+    /// The data directory, if its server runs.
+    running: Option<&'a Path>,
 }
 
 impl Copy<'_> {
@@ -105,7 +117,7 @@ impl Copy<'_> {
     }
 
     fn is_left_out(&self, parent: &Path, name: &OsStr, names: &[&str]) -> bool {
-        parent == self.root && names.iter().any(|left_out| name == *left_out)
+        self.running == Some(parent) && names.iter().any(|left_out| name == *left_out)
     }
 
     fn empty(&self, target: &Path) -> io::Result<()> {

@@ -8,6 +8,7 @@ use crate::{
     launch::Launch,
     sandbox::Sandbox,
     settings::Settings,
+    template,
 };
 
 /// Chooses how a [`Sandbox`] is configured, then starts it.
@@ -56,14 +57,15 @@ impl SandboxBuilder {
         self
     }
 
-    /// Makes and starts the server. Blocks for as long as that takes: one or two seconds, mostly `initdb`.
+    /// Makes and starts the server. Blocks for as long as that takes: one or two seconds, mostly `initdb`, less from the
+    /// third sandbox of the process on. Its cluster is a copy, so it shares the system identifier of the second one's.
     ///
     /// # Errors
     /// See [`ErrorKind`](crate::ErrorKind); the message says what to do, and ends with the log if there is one.
     pub fn start(self) -> Result<Sandbox, Error> {
         let Self { settings, files, within } = self;
         Sandbox::launch(Binaries::find()?, &settings, within.as_deref(), |launch, reaper, conf| {
-            launch.run_initdb(reaper)?;
+            template::fill(launch, reaper)?;
             configure(launch, conf, &files)
         })
     }

@@ -25,6 +25,7 @@ mod log;
 mod port;
 mod server;
 mod settings;
+mod template;
 mod version;
 
 mod deadline;
