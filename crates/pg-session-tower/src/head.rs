@@ -2,15 +2,18 @@
 
 use std::net::IpAddr;
 
-use http::header::HOST;
+use http::header::{ACCEPT, AUTHORIZATION, COOKIE, HOST, UPGRADE, USER_AGENT};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Method, Request, Uri};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use pg_session_web::{RequestHead, host_of};
 
 /// The address at the other end of the connection, put into a request's extensions by a server other than axum's: there, use
 /// `into_make_service_with_connect_info::<SocketAddr>()`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer(pub IpAddr);
+
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 pub(crate) struct Head<'a> {
     method: &'a Method,
@@ -32,7 +35,18 @@ impl<'a> Head<'a> {
 
 impl RequestHead for Head<'_> {
     fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers.get_all(name).iter().map(|value| value.as_bytes())
+        // Those that each request is asked for need no parsing.
+        let values = match name {
+            "accept" => self.headers.get_all(ACCEPT),
+            "authorization" => self.headers.get_all(AUTHORIZATION),
+            "cookie" => self.headers.get_all(COOKIE),
+            "sec-fetch-mode" => self.headers.get_all(&SEC_FETCH_MODE),
+            "sec-fetch-site" => self.headers.get_all(&SEC_FETCH_SITE),
+            "upgrade" => self.headers.get_all(UPGRADE),
+            "user-agent" => self.headers.get_all(USER_AGENT),
+            _ => self.headers.get_all(name),
+        };
+        values.iter().map(HeaderValue::as_bytes)
     }
 
     fn peer(&self) -> Option<IpAddr> {

@@ -29,23 +29,25 @@ impl SessionConfig {
             Presented::Several(_) => self.parts().transport.remove_others(head),
             Presented::Nothing | Presented::Invalid | Presented::Token(_) => Vec::new(),
         };
+        // Much of the head matters only for a client's first session.
+        let is_first = matches!(presented, Presented::Nothing);
         if matches!(presented, Presented::Token(_) | Presented::Several(_)) {
             self.parts().lost_cookies.returned();
         }
-        let mut modes = head.headers("sec-fetch-mode");
+        let mode = head.headers("sec-fetch-mode").next();
         let request = Request {
             client,
             flow_cookies: FlowCookie::all(self.flow_policy(), head.headers("cookie")),
             removals,
-            withheld: self.withholds(head),
+            // A client that presents something has nothing that its browser kept back.
+            withheld: is_first && self.withholds(head),
             touch: !self.parts().untouched_paths.iter().any(|path| is_below(head.path(), path)),
-            https: is_https(head),
-            navigates: modes.next().is_none_or(|mode| mode == b"navigate"),
+            https: is_first && is_https(head),
+            navigates: mode.is_none_or(|mode| mode == b"navigate"),
             target: is_local(head.target()).then(|| head.target().into()),
-            wants_page: wants_page(head),
+            wants_page: wants_page(head, mode),
             read_only: matches!(head.method(), "GET" | "HEAD"),
         };
-        drop(modes);
         Session::new(self.clone(), presented, request)
     }
 

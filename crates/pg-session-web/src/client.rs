@@ -52,8 +52,15 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// ASCII that can be shown, as user agents are; anything else is left out.
 fn user_agent(header: &[u8]) -> Option<String> {
-    let shown = header.iter().filter(|byte| (b' '..=b'~').contains(byte));
-    let text: String = shown.take(USER_AGENT_BYTES_MAX).map(|&byte| char::from(byte)).collect();
+    let is_shown = |byte: &&u8| (b' '..=b'~').contains(*byte);
+    let start = header.get(..USER_AGENT_BYTES_MAX).unwrap_or(header);
+    let text = match std::str::from_utf8(start) {
+        // As nearly all are: one copy.
+        Ok(text) if start.iter().all(|byte| is_shown(&byte)) => text.to_owned(),
+        _ => {
+            header.iter().filter(is_shown).take(USER_AGENT_BYTES_MAX).map(|&byte| char::from(byte)).collect()
+        }
+    };
     (!text.is_empty()).then_some(text)
 }
 

@@ -50,6 +50,14 @@ pub struct ResponseChanges {
     pub vary: Option<&'static str>,
 }
 
+/// What is left to do when the handler has returned.
+enum LastStep {
+    Nothing,
+    /// The session could not be read, and the response says otherwise.
+    Refuse(Refusal),
+    Save,
+}
+
 /// What a response says about caches.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
@@ -127,8 +135,19 @@ impl Session {
     /// # Cancel safety
     /// A save that has begun is finished, in a task of its own, if the future is dropped because the client is gone.
     pub async fn close(&self, status: u16, scope: CacheScope) -> ResponseChanges {
-        let refuse = self.save_at_the_end(status, scope).await;
         let mut state = self.lock().await;
+        state.closed = true;
+        let refuse = match self.last_step(&mut state, status, scope) {
+            LastStep::Nothing => None,
+            LastStep::Refuse(refusal) => Some(self.sessions().parts().on_refusal.apply(refusal)),
+            // In a box: most requests save nothing, and the future of each is as large as its largest step.
+            LastStep::Save => {
+                drop(state);
+                let outcome = Box::pin(self.save_in_a_task()).await;
+                state = self.lock().await;
+                outcome.err().and_then(|error| self.refusal(&error))
+            }
+        };
         // Not sooner: a guard reads the session before the handler can say that this is no access.
         if state.touch
             && let Some(session) = state.present()
@@ -156,38 +175,33 @@ impl Session {
             && !parts.superseded.contains(token.id)
     }
 
-    /// What to answer with, if what was set could not be saved.
-    async fn save_at_the_end(&self, status: u16, scope: CacheScope) -> Option<Refusal> {
+    /// What is left to do when the handler has returned.
+    fn last_step(&self, state: &mut State, status: u16, scope: CacheScope) -> LastStep {
+        if let Some(refusal) = state.unread.take()
+            && status < 400
         {
-            let mut state = self.lock().await;
-            state.closed = true;
-            if let Some(refusal) = state.unread.take()
-                && status < 400
-            {
-                return Some(self.sessions().parts().on_refusal.apply(refusal));
-            }
-            // 408: a time limit inside the layer dropped the handler somewhere.
-            if !state.is_modified() || status >= 500 || status == 408 {
-                return None;
-            }
-            if matches!(state.session_state, SessionState::Absent(_)) {
-                self.supersede();
-            }
-            if matches!(state.session_state, SessionState::Absent(_)) && state.withheld {
+            return LastStep::Refuse(refusal);
+        }
+        // 408: a time limit inside the layer dropped the handler somewhere.
+        if !state.is_modified() || status >= 500 || status == 408 {
+            return LastStep::Nothing;
+        }
+        if matches!(state.session_state, SessionState::Absent(_)) {
+            self.supersede();
+            if state.withheld {
                 tracing::warn!(
                     "a request of another site cannot begin a session: its browser may keep one back; what was set is dropped"
                 );
-                return None;
+                return LastStep::Nothing;
             }
-            if matches!(state.session_state, SessionState::Absent(_)) && scope == CacheScope::Shared {
+            if scope == CacheScope::Shared {
                 tracing::warn!(
                     "a response for shared caches cannot begin a session; what was set is dropped"
                 );
-                return None;
+                return LastStep::Nothing;
             }
         }
-        let outcome = self.save_in_a_task().await;
-        outcome.err().and_then(|error| self.refusal(&error))
+        LastStep::Save
     }
 
     /// Whether the session still goes on under this id. A parallel request may have changed it since it was read, and the

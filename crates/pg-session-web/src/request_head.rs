@@ -39,18 +39,20 @@ pub fn host_of(authority: &str) -> &str {
     &authority[..end.unwrap_or(authority.len())]
 }
 
-/// Whether `path` is `above` or lies below it.
+/// Whether `path` is `above` or lies below it. What does not begin with `/` is above nothing: an empty setting does not stand
+/// for all paths.
 pub(crate) fn is_below(path: &str, above: &str) -> bool {
-    let above = above.trim_end_matches('/');
-    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let stem = above.trim_end_matches('/');
+    above.starts_with('/')
+        && path.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether a browser asks for a page: as it says itself, or by the types that it accepts.
-pub(crate) fn wants_page(head: &impl RequestHead) -> bool {
+/// Whether a browser asks for a page: as it says itself in `sec-fetch-mode`, or by the types that it accepts.
+pub(crate) fn wants_page(head: &impl RequestHead, mode: Option<&[u8]>) -> bool {
     if !matches!(head.method(), "GET" | "HEAD") {
         return false;
     }
-    match head.headers("sec-fetch-mode").next() {
+    match mode {
         Some(mode) => mode == b"navigate",
         None => head.headers("accept").any(|types| types.windows(9).any(|part| part == b"text/html")),
     }
@@ -69,6 +71,8 @@ mod tests {
             ("/polling", "/poll", false),
             ("/x/poll", "/poll", false),
             ("/anything", "/", true),
+            ("/anything", "", false),
+            ("poll", "poll", false),
         ] {
             assert_eq!(is_below(path, above), expected, "{path} {above}");
         }

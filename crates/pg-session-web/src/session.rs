@@ -80,9 +80,9 @@ pub(crate) struct Request {
     pub(crate) removals: Vec<String>,
     /// Whether it counts as an access.
     pub(crate) touch: bool,
-    /// Whether a browser may have kept the session's cookie back, because another site caused the request.
+    /// Whether it brings nothing, and a browser may have kept the session's cookie back, because another site caused it.
     pub(crate) withheld: bool,
-    /// Whether it is known to have come over HTTPS.
+    /// Whether it brings nothing, and is known to have come over HTTPS.
     pub(crate) https: bool,
     /// Whether a user may have asked for a page. A script of a page may ask beside a login.
     pub(crate) navigates: bool,
@@ -127,7 +127,7 @@ impl Session {
             closed: false,
             rivals: Vec::new(),
             flooded,
-            withheld: withheld && !presented_something,
+            withheld,
             touch,
             missing: false,
             removals,
@@ -330,7 +330,11 @@ impl Session {
 
     /// The state as it is.
     pub(crate) async fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().await
+        // Nearly always free; a future that waits costs more than the lock.
+        match self.0.state.try_lock() {
+            Ok(state) => state,
+            Err(_) => self.0.state.lock().await,
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {
