@@ -39,9 +39,12 @@ impl Session {
         LoginRequired(Cause::Failed(error))
     }
 
-    /// Whether the request asks for `page` itself: for guards around a login page, which must let it pass.
+    /// Whether the request asks for `page` itself: for guards around a login page, which must let it pass. Also with a slash
+    /// more or less at its end: a router that adds or removes it would lead back here for ever.
     fn asks_for(&self, page: &str) -> bool {
-        self.target().is_some_and(|target| target.split('?').next() == Some(page))
+        let without_slash = |path| str::strip_suffix(path, '/').unwrap_or(path);
+        let path = self.target().and_then(|target| target.split('?').next());
+        path.is_some_and(|path| without_slash(path) == without_slash(page))
     }
 
     pub(crate) fn login_required(&self, page: Option<&str>) -> LoginRequired {

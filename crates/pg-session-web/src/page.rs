@@ -72,11 +72,21 @@ impl<'de> Deserialize<'de> for NextPage {
 }
 
 /// Whether a browser resolves `text` to this very host. Browsers read `\` as `/`, and drop tabs and line ends.
+///
+/// Nor does a path with dot segments pass: what resolves it before the redirect, such as a script with `new URL` or a proxy,
+/// makes `//evil.example` of `/.//evil.example`. Browsers send no such path.
 pub(crate) fn is_local(text: &str) -> bool {
     let rest = text.strip_prefix('/');
     rest.is_some_and(|rest| !rest.starts_with('/'))
         && text.len() <= NEXT_PAGE_BYTES_MAX
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+        && !text.split(['?', '#']).next().is_some_and(|path| path.split('/').any(is_dots))
+}
+
+/// Whether a segment of a path is `.` or `..`. A dot may be percent-encoded.
+fn is_dots(segment: &str) -> bool {
+    segment.starts_with(['.', '%'])
+        && matches!(&*segment.to_ascii_lowercase().replace("%2e", "."), "." | "..")
 }
 
 /// Checks the path of a page that a setting names.
@@ -107,13 +117,63 @@ pub(crate) fn with_parameters<'a>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use url::Url;
+
     use super::*;
+
+    /// Of what addresses are made that browsers read otherwise than they look.
+    fn hostile() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            prop::sample::select(vec![
+                "/", "//", "\\", ".", "..", "/.", "/..", "%2e", "%2E", "%2f", "%5c", "%09"
+            ]),
+            prop::sample::select(vec![
+                "?", "#", "@", ":", ";", "\t", "\n", " ", "\u{ff0f}", "\u{3002}", "\0"
+            ]),
+            prop::sample::select(vec![
+                "evil.example",
+                "https:",
+                "javascript:",
+                "a",
+                "[::1]",
+                "%",
+                "&",
+                "\u{ad}"
+            ]),
+        ];
+        prop::collection::vec(part, 1..9).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        /// The rules of browsers decide: the page, and the path of the page that a script takes out of it.
+        #[test]
+        fn a_browser_stays_on_this_site(text in hostile()) {
+            let site = Url::parse("https://shop.example/login/form?next=a").expect("an address");
+            for text in [text.clone(), format!("/{text}")] {
+                let next = NextPage::new(&text);
+                let page = site.join(next.as_str()).expect("an address");
+                prop_assert_eq!(page.origin(), site.origin());
+                let again = site.join(page.path()).expect("an address");
+                prop_assert_eq!(again.origin(), site.origin(), "{}", next);
+            }
+        }
+    }
 
     #[test]
     fn the_next_page_never_leads_to_another_site() {
-        for own in
-            ["/", "/a", "/a/b?c=d&e=%2F%2F", "/a#b", "/a//b", "/@evil.example", "/.//evil.example", "/:80"]
-        {
+        for own in [
+            "/",
+            "/a",
+            "/a/b?c=d/../&e=%2F%2F",
+            "/a#b/./",
+            "/a//b",
+            "/@evil.example",
+            "/.well-known/...",
+            "/:80",
+        ] {
             assert_eq!(NextPage::new(own).as_str(), own);
         }
         let long = format!("/{}", "a".repeat(NEXT_PAGE_BYTES_MAX));
@@ -131,6 +191,11 @@ mod tests {
             "\t//evil.example",
             " //evil.example",
             "/ /evil.example",
+            "/.//evil.example",
+            "/a/..//evil.example",
+            "/%2e//evil.example",
+            "/a/%2E.//evil.example?b",
+            "/a/..#b",
             "/a b",
             "/\u{e9}",
             "/\u{ff0f}evil.example",

@@ -144,7 +144,7 @@ async fn account(session: &Session, words: &[&str], answer: &mut Answer) -> Resu
                 |user| user.as_integer().expect("an integer").to_string(),
             )
         }
-        ["login", user] => {
+        ["login", user] if !user.is_empty() => {
             session.login(user.parse::<i64>().expect("an integer")).await?;
             "signed in".to_owned()
         }

@@ -6,7 +6,7 @@ use pg_session_web::CookiePolicy;
 use super::browser::{Browser, Reply};
 use super::world::Site;
 
-const UNSAFE: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
+const UNSAFE: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "PROPFIND"];
 
 /// As a page of another site sends it.
 fn mark(browser: &mut Browser, site: Option<&str>, origin: Option<&str>) {
@@ -65,9 +65,12 @@ pub async fn another_sites_form_changes_nothing(site: &Site) {
     }
     assert_eq!((victim.page("/user").await, victim.page("/get/cart").await), ("42".into(), "apples".into()));
     assert_eq!(site.rows().await, 1, "no session was begun");
-    // A link from another site opens a page.
+    // A link from another site opens a page, and a preflight is for the application to answer.
     mark(&mut victim, Some("cross-site"), None);
     assert_eq!(victim.page("/user").await, "42");
+    for method in ["HEAD", "OPTIONS"] {
+        assert!(!is_refused(&victim.request(method, "/user").await), "{method}");
+    }
     // A WebSocket of another site does not open.
     victim.headers.insert("upgrade", "websocket".parse().expect("a header"));
     assert!(is_refused(&victim.get("/user").await));
@@ -80,6 +83,8 @@ pub async fn cross_site_requests_are_accepted_where_it_was_asked_for(site: &Site
     for (sessions, path, accepted) in [
         (own.clone().accept_cross_site_at(["/callback", "/user"]), "/user", true),
         (own.clone().accept_cross_site_at(["/callback"]), "/user", false),
+        // An empty setting is no path.
+        (own.clone().accept_cross_site_at(["", "user"]), "/user", false),
         (trusted, "/user", true),
         (own.clone().insecure_accept_cross_site(), "/user", true),
         (own.clone().bearer_tokens(), "/user", true),

@@ -28,8 +28,11 @@ pub async fn a_visitor_is_sent_to_the_login_page_and_back(site: &Site) {
         "/login?next=/account%3Fpage%3D2%26q%3Da%2520b"
     );
     assert_eq!(location(&browser.request("HEAD", "/account").await), "/login?next=/account");
-    // A path that a browser would take for another host is not kept.
+    // A path that a browser, or a script that resolves it, would take for another host is not kept.
     assert_eq!(location(&browser.get("//account").await), "/login");
+    for path in ["/inside/./a", "/inside/..//evil.example", "/inside/%2e%2e//evil.example"] {
+        assert_eq!(location(&browser.get(path).await), "/inside/login", "{path}");
+    }
     browser.page("/login/42").await;
     assert_eq!(browser.page("/account").await, "42");
     browser.page("/logout").await;
@@ -71,7 +74,12 @@ pub async fn a_guarded_router_lets_only_users_in(site: &Site) {
     );
     assert_eq!(browser.request("POST", "/inside/set/cart/apples").await.status, 401);
     assert_eq!(site.rows().await, 0, "the handler was not reached");
-    assert_eq!(browser.get("/inside/login").await.status, 404, "the login page itself passes");
+    for page in ["/inside/login", "/inside/login?next=/a", "/inside/login/"] {
+        assert_eq!(browser.get(page).await.status, 404, "the login page itself passes: {page}");
+    }
+    for page in ["/inside/login//", "/inside/login/a", "/inside/login.", "/inside/Login"] {
+        assert_eq!(browser.get(page).await.status, 303, "{page}");
+    }
     browser.page("/login/42").await;
     assert_eq!(browser.page("/inside/user").await, "42");
     browser.page("/logout-everywhere").await;
