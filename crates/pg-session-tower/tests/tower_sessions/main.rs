@@ -21,7 +21,6 @@ mod common;
 mod http_tests;
 mod moving;
 mod store;
-mod version_0_15;
 
 mod upstream {
     use axum::Router;

@@ -5,9 +5,17 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::http::{Request, Response};
 use axum::routing::get;
+use pg_session::SessionManager;
 use pg_session_tower::PgSessionStore;
 use tower::ServiceExt;
-use tower_sessions_0_15::{Expiry, Session, SessionManagerLayer};
+use tower_sessions::{Expiry, Session, SessionManagerLayer};
+
+use crate::http_tests::world;
+
+/// A node on a schema of its own.
+pub async fn node() -> SessionManager {
+    world::Site::new(|_, _| panic!("it serves nothing")).await.node
+}
 
 async fn count(session: Session) -> String {
     let visits: u32 = session.get("visits").await.unwrap().unwrap_or_default();
@@ -26,7 +34,7 @@ async fn body(response: Response<Body>) -> String {
 
 #[tokio::test]
 async fn the_store_serves_tower_sessions_0_15() {
-    let node = crate::store::node().await;
+    let node = node().await;
     let layer = SessionManagerLayer::new(PgSessionStore::new(node.clone()))
         .with_expiry(Expiry::OnInactivity(time::Duration::hours(1)));
     let app = Router::new()
