@@ -10,11 +10,16 @@
 )]
 
 mod both_edges;
+#[path = "../../../pg-session/tests/it/captured_logs.rs"]
+mod captured_logs;
 mod edge;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http;
 #[path = "../../../pg-session-web/tests/http/live.rs"]
 mod live;
+#[path = "../../../pg-session-web/tests/http/openid_connect.rs"]
+mod openid_connect;
+mod warnings;
 
 all_scenarios!(crate::edge::serve);
 
@@ -33,4 +38,14 @@ async fn the_example_keeps_a_cart_through_a_login() {
 async fn sockets_close_with_the_session_on_every_node() {
     live::fits_sixty_lines(include_str!("../../examples/actix_live.rs"));
     live::sockets_close_with_the_session_on_every_node("actix_live").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_signs_in_at_an_openid_connect_provider() {
+    // Each package has its own copy.
+    assert_eq!(
+        include_str!("../../examples/actix_openid_connect/provider.rs"),
+        include_str!("../../../pg-session-tower/examples/openid_connect/provider.rs")
+    );
+    openid_connect::a_user_signs_in_at_an_openid_connect_provider("actix_openid_connect").await;
 }

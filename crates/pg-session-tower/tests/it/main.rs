@@ -17,6 +17,7 @@ mod http;
 #[path = "../../../pg-session-web/tests/http/live.rs"]
 mod live;
 mod live_events;
+#[path = "../../../pg-session-web/tests/http/openid_connect.rs"]
 mod openid_connect;
 mod secrets;
 mod templates;
@@ -57,4 +58,9 @@ async fn sockets_close_with_the_session_on_every_node() {
 #[tokio::test]
 async fn a_stream_of_events_says_why_it_ends() {
     live_events::a_stream_of_events_says_why_it_ends("axum_live").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_signs_in_at_an_openid_connect_provider() {
+    openid_connect::a_user_signs_in_at_an_openid_connect_provider("openid_connect").await;
 }

@@ -1,4 +1,4 @@
-//! The example of OpenID Connect, with a small provider that checks everything a provider has to check.
+//! The examples of OpenID Connect, with a small provider that checks everything a provider has to check.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -38,7 +38,11 @@ fn provide() -> (Arc<Provider>, SocketAddr) {
         .route("/authorize", get(authorize))
         .route("/token", post(token))
         .with_state(Arc::clone(&provider));
-    let address = crate::edge::listen(app);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    let address = listener.local_addr().expect("a port");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a runtime");
+    tokio::spawn(async { axum::serve(listener, app).await.expect("it serves for ever") });
     provider.issuer.set(format!("http://{address}")).expect("the first");
     (provider, address)
 }
@@ -125,11 +129,11 @@ fn arrival(reply: &Reply) -> (u16, String) {
     (reply.status.as_u16(), reply.all("location").concat())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_signs_in_at_an_openid_connect_provider() {
+/// With the example of this name.
+pub async fn a_user_signs_in_at_an_openid_connect_provider(example: &str) {
     let (provider, address) = provide();
     let settings = [("PROVIDER", address.to_string()), ("CLIENT_SECRET", SECRET.to_owned())];
-    let (_shop, shop) = Server::start_with("openid_connect", &shared_url(), &settings);
+    let (_shop, shop) = Server::start_with(example, &shared_url(), &settings);
     let (mut browser, mut stranger) = (Browser::new(shop), Browser::new(shop));
     // The provider's redirects and forms come from another site.
     browser.headers.insert(HeaderName::from_static("sec-fetch-site"), "cross-site".parse().expect("a value"));

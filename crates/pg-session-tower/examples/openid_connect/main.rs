@@ -15,39 +15,25 @@
 //! cargo add tokio --features macros,net,rt-multi-thread,time
 //! ```
 //!
-//! The provider here speaks plain HTTP and signs its tokens with the client's secret (HS256). For another one, the crate
-//! `openidconnect` does what `Provider` does. The session's part stays the same.
+//! `provider.rs` is what the application knows of the provider.
 
-#![allow(clippy::disallowed_methods, reason = "the end of an id token is real time")]
+mod provider;
 
 use std::env;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Form, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use pg_session_tower::pg_session::UserId;
+use pg_session_tower::TakenFlow;
 use pg_session_tower::prelude::*;
-use pg_session_tower::{BegunFlow, TakenFlow};
+use provider::{ANSWER_TIME_MAX, Claims, Provider};
 use serde::Deserialize;
-use sha2::Sha256;
-use tokio::net::{TcpListener, TcpStream};
-
-const CLIENT_ID: &str = "shop";
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+use tokio::net::TcpListener;
 
 #[derive(Deserialize)]
 struct Start {
@@ -74,7 +60,7 @@ async fn login(
     start: Query<Start>,
 ) -> Result<Redirect, SessionError> {
     let flow = session.flow("example").return_to(start.next.as_str()).begin().await?;
-    Ok(Redirect::to(&provider.authorize(&flow, "query")))
+    Ok(Redirect::to(&provider.authorize(flow.state(), flow.nonce(), &flow.code_challenge(), "query")))
 }
 
 /// The provider answers with a form that its page posts.
@@ -84,7 +70,7 @@ async fn login_by_form(
     start: Query<Start>,
 ) -> Result<Redirect, SessionError> {
     let flow = session.flow("example").form_post().return_to(start.next.as_str()).begin().await?;
-    Ok(Redirect::to(&provider.authorize(&flow, "form_post")))
+    Ok(Redirect::to(&provider.authorize(flow.state(), flow.nonce(), &flow.code_challenge(), "form_post")))
 }
 
 async fn callback(
@@ -115,7 +101,8 @@ async fn finish(
         Ok(flow) => flow,
         Err(error) => return SessionError::from(error).into_response(),
     };
-    let claims = match tokio::time::timeout(ANSWER_TIME_MAX, provider.claims(code, &flow)).await {
+    let claims = provider.claims(code, flow.code_verifier(), flow.nonce());
+    let claims = match tokio::time::timeout(ANSWER_TIME_MAX, claims).await {
         Ok(Ok(claims)) => claims,
         Ok(Err(error)) => return (StatusCode::BAD_GATEWAY, format!("{error}\n")).into_response(),
         Err(_) => return (StatusCode::GATEWAY_TIMEOUT, "The provider did not answer.\n").into_response(),
@@ -130,94 +117,6 @@ async fn sign_in(session: &Session, claims: &Claims) -> Result<(), pg_session_to
     // Of several providers, each has its own subjects.
     session.login(UserId::named(&format!("{} {}", claims.iss, claims.sub))).await?;
     session.set("name", &claims.name).await
-}
-
-/// The provider, and how it knows this application.
-struct Provider {
-    address: String,
-    secret: String,
-    redirect_uri: String,
-}
-
-#[derive(Deserialize)]
-struct Tokens {
-    id_token: String,
-}
-
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    iss: String,
-    aud: String,
-    sub: String,
-    exp: u64,
-    nonce: String,
-    name: String,
-}
-
-impl Provider {
-    fn authorize(&self, flow: &BegunFlow, mode: &str) -> String {
-        format!(
-            "http://{}/authorize?response_type=code&scope=openid%20profile&client_id={CLIENT_ID}&redirect_uri={}\
-             &response_mode={mode}&state={}&nonce={}&code_challenge={}&code_challenge_method=S256",
-            self.address,
-            utf8_percent_encode(&self.redirect_uri, NON_ALPHANUMERIC),
-            flow.state(),
-            flow.nonce(),
-            flow.code_challenge(),
-        )
-    }
-
-    /// Exchanges the code for an id token, and verifies that.
-    async fn claims(&self, code: &str, flow: &TakenFlow) -> Result<Claims, Box<dyn Error + Send + Sync>> {
-        let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
-        let form = format!(
-            "grant_type=authorization_code&client_id={CLIENT_ID}&client_secret={}&redirect_uri={}&code={}&code_verifier={}",
-            encode(&self.secret),
-            encode(&self.redirect_uri),
-            encode(code),
-            encode(flow.code_verifier()),
-        );
-        let stream = TokioIo::new(TcpStream::connect(&self.address).await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        tokio::spawn(connection);
-        let request = hyper::Request::post("/token")
-            .header("host", &self.address)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(Full::new(Bytes::from(form)))?;
-        let answer = sender.send_request(request).await?;
-        if answer.status() != 200 {
-            return Err(format!("The provider has refused the code with status {}.", answer.status()).into());
-        }
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
-        let tokens: Tokens = serde_json::from_slice(&body)?;
-        self.verify(&tokens.id_token, flow.nonce())
-    }
-
-    fn verify(&self, token: &str, nonce: &str) -> Result<Claims, Box<dyn Error + Send + Sync>> {
-        let (signed, signature) = token.rsplit_once('.').ok_or("The id token has no signature.")?;
-        let (header, claims) = signed.split_once('.').ok_or("The id token has no claims.")?;
-        let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
-        if header.alg != "HS256" {
-            return Err("The id token has another algorithm than HS256.".into());
-        }
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes())?;
-        mac.update(signed.as_bytes());
-        mac.verify_slice(&URL_SAFE_NO_PAD.decode(signature)?)?;
-        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-        if claims.iss != format!("http://{}", self.address) || claims.aud != CLIENT_ID || claims.exp <= now {
-            return Err("The id token is of another provider, for another client, or too old.".into());
-        }
-        if claims.nonce != nonce {
-            return Err("The id token belongs to another login.".into());
-        }
-        Ok(claims)
-    }
 }
 
 #[tokio::main]
