@@ -7,7 +7,7 @@ use std::process::Command;
 ///
 /// `cargo test` builds the examples beside the tests: `target/debug/deps/it-HASH` and `target/debug/examples/NAME`. A run of
 /// one test target (`--test it`) builds no example, so a missing one is built here.
-pub fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("the path of this test");
     let profile = own.ancestors().nth(2).expect("a profile's folder");
     let program = profile.join("examples").join(name);
