@@ -224,28 +224,28 @@ impl Counter {
 /// The node's tasks, in the order in which they end.
 pub(crate) struct Tasks {
     /// The writer's: first, so that what they have acknowledged can still be received and touched.
-    pub(crate) writing: Stage,
+    pub(crate) writing: TaskGroup,
     /// Loader, invalidation, resync, touches and clean-up.
-    pub(crate) serving: Stage,
+    pub(crate) serving: TaskGroup,
     /// The tasks that renew locks: stopped first, so that holders can end their work, and waited for last.
-    pub(crate) locking: Stage,
+    pub(crate) locking: TaskGroup,
 }
 
 impl Tasks {
     pub(crate) fn new() -> Self {
-        Self { writing: Stage::new(), serving: Stage::new(), locking: Stage::new() }
+        Self { writing: TaskGroup::new(), serving: TaskGroup::new(), locking: TaskGroup::new() }
     }
 }
 
 /// Tasks that are stopped together.
-pub(crate) struct Stage {
+pub(crate) struct TaskGroup {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     /// Stops the tasks when the last clone of the manager is dropped.
     _guard: DropGuard,
 }
 
-impl Stage {
+impl TaskGroup {
     fn new() -> Self {
         let stop = CancellationToken::new();
         Self { tasks: TaskTracker::new(), stop: stop.clone(), _guard: stop.drop_guard() }

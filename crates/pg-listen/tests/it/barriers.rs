@@ -8,20 +8,20 @@ use pg_sandbox::Direction;
 use tokio::time::timeout;
 
 use crate::fixtures::{
-    SANDBOX, Stage, WAIT_MAX, drain, eventually, expect_in_sync, expect_start, next_but_in_sync, notify,
+    Proxied, SANDBOX, WAIT_MAX, drain, eventually, expect_in_sync, expect_start, next_but_in_sync, notify,
     unique,
 };
 
 #[tokio::test]
 async fn barrier_returns_after_earlier_commits_are_queued() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("before");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
 
     // On the server each commit comes before the barrier; nothing here waits for a notification to arrive.
-    let client = stage.client().await;
+    let client = proxied.client().await;
     for round in 0..50_usize {
         for n in 0..round {
             notify(&client, &channel, &n.to_string()).await;
@@ -38,8 +38,8 @@ async fn barrier_returns_after_earlier_commits_are_queued() {
 
 #[tokio::test]
 async fn a_barrier_reaches_every_subscription_before_its_caller() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let mut subscriptions = Vec::new();
     for n in 0..10 {
         let mut subscription = listener.subscribe(&unique(&format!("all{n}"))).await.unwrap();
@@ -60,12 +60,12 @@ async fn a_barrier_reaches_every_subscription_before_its_caller() {
 
 #[tokio::test]
 async fn callers_who_ask_together_share_barriers() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     listener.wait_connected().await.unwrap();
     listener.barrier().await.unwrap();
 
-    stage.proxy.delay(Duration::from_millis(100)); // a barrier now takes 200 ms, far longer than it takes to ask
+    proxied.proxy.delay(Duration::from_millis(100)); // a barrier now takes 200 ms, far longer than it takes to ask
     let crowd: Vec<_> = (0..200)
         .map(|_| {
             let listener = listener.clone();
@@ -83,8 +83,8 @@ async fn callers_who_ask_together_share_barriers() {
 
 #[tokio::test]
 async fn barriers_are_sent_without_being_asked_for() {
-    let stage = Stage::new().await;
-    let listener = stage.listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.listener().start().unwrap();
     let mut subscription = listener.subscribe(&unique("idle")).await.unwrap();
     let mut last = expect_start(&mut subscription).await;
     for _ in 0..4 {
@@ -98,18 +98,18 @@ async fn barriers_are_sent_without_being_asked_for() {
 
 #[tokio::test]
 async fn a_forged_barrier_does_not_count() {
-    let stage = Stage::new().await;
-    let listener = stage.listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.listener().start().unwrap();
     let channel = unique("forged");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
 
     // A superuser sees the private channel and the last nonce in the log: more than a forger may hope for.
-    let forger = stage.client().await;
-    stage.proxy.drop_direction(Direction::ToServer);
+    let forger = proxied.client().await;
+    proxied.proxy.drop_direction(Direction::ToServer);
     let log = SANDBOX.log();
     let mut barriers =
-        log.lines().filter(|line| line.contains(&stage.name) && line.contains("$1 = 'pg_listen_"));
+        log.lines().filter(|line| line.contains(&proxied.name) && line.contains("$1 = 'pg_listen_"));
     let last = barriers.next_back().expect("the log has the parameters of a barrier");
     let mut values = last.split('\'').skip(1).step_by(2);
     let private = values.next().expect("a barrier's channel").to_owned();
@@ -136,8 +136,8 @@ async fn a_forged_barrier_does_not_count() {
 
 #[tokio::test]
 async fn a_churn_of_subscriptions_does_not_hold_up_barriers() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     listener.wait_connected().await.unwrap();
     let churn = tokio::spawn({
         let listener = listener.clone();
@@ -156,9 +156,9 @@ async fn a_churn_of_subscriptions_does_not_hold_up_barriers() {
 
 #[tokio::test]
 async fn without_a_connection_there_is_a_typed_error_and_no_waiting() {
-    let stage = Stage::new().await;
-    stage.proxy.refuse();
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    proxied.proxy.refuse();
+    let listener = proxied.quiet_listener().start().unwrap();
     eventually("a refused attempt", async || listener.status().failures() > 0).await;
     assert_eq!(listener.barrier().await.unwrap_err().kind(), ErrorKind::Connection);
     assert_eq!(listener.notify("c", "p").await.unwrap_err().kind(), ErrorKind::Connection);
@@ -167,10 +167,10 @@ async fn without_a_connection_there_is_a_typed_error_and_no_waiting() {
 
 #[tokio::test]
 async fn a_barrier_under_way_fails_with_its_connection() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     listener.wait_connected().await.unwrap();
     listener.barrier().await.unwrap();
-    stage.proxy.cut_after(0, Direction::ToServer);
+    proxied.proxy.cut_after(0, Direction::ToServer);
     assert_eq!(listener.barrier().await.unwrap_err().kind(), ErrorKind::Connection);
 }

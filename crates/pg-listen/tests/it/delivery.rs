@@ -7,18 +7,18 @@ use std::task::Poll;
 use pg_listen::{ErrorKind, Event, NotifyQuery, Subscription};
 
 use crate::fixtures::{
-    Stage, WAIT_MAX, drain, expect_payload, expect_start, next_but_in_sync, notify, unique,
+    Proxied, WAIT_MAX, drain, expect_payload, expect_start, next_but_in_sync, notify, unique,
 };
 
 #[tokio::test]
 async fn notifications_arrive_in_the_order_of_their_commits() {
-    let stage = Stage::new().await;
-    let listener = stage.listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.listener().start().unwrap();
     let channel = unique("order");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
 
-    let client = stage.client().await;
+    let client = proxied.client().await;
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     for n in 0..500 {
         notify(&client, &channel, &n.to_string()).await;
@@ -43,8 +43,8 @@ async fn notifications_arrive_in_the_order_of_their_commits() {
 /// ```
 #[tokio::test]
 async fn a_notification_says_whether_it_arrived_between_statements() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("between");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
@@ -54,7 +54,7 @@ async fn a_notification_says_whether_it_arrived_between_statements() {
     };
     listener.notify(&channel, "own").await.unwrap();
     assert!(!arrived_between(&mut subscription).await);
-    let client = stage.client().await;
+    let client = proxied.client().await;
     let began = tokio::time::Instant::now();
     loop {
         notify(&client, &channel, "foreign").await;
@@ -67,12 +67,12 @@ async fn a_notification_says_whether_it_arrived_between_statements() {
 
 #[tokio::test]
 async fn a_second_subscriber_does_not_replace_the_first() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("shared");
     let mut first = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut first).await;
-    let client = stage.client().await;
+    let client = proxied.client().await;
     notify(&client, &channel, "before the second").await;
     assert_eq!(expect_payload(&mut first).await, "before the second");
 
@@ -85,16 +85,16 @@ async fn a_second_subscriber_does_not_replace_the_first() {
 
 #[tokio::test]
 async fn channels_share_a_connection_and_do_not_mix() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let (one, two) = (unique("one"), unique("two"));
     let mut first = listener.subscribe(&one).await.unwrap();
     let mut second = listener.subscribe(&two).await.unwrap();
     expect_start(&mut first).await;
     expect_start(&mut second).await;
 
-    let client = stage.client().await;
-    assert_eq!(stage.backends(&client).await, 1);
+    let client = proxied.client().await;
+    assert_eq!(proxied.backends(&client).await, 1);
     notify(&client, &one, "to one").await;
     notify(&client, &two, "to two").await;
     listener.barrier().await.unwrap();
@@ -104,12 +104,12 @@ async fn channels_share_a_connection_and_do_not_mix() {
 
 #[tokio::test]
 async fn notification_arrives_after_commit_never_after_rollback() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("transaction");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
-    let mut client = stage.client().await;
+    let mut client = proxied.client().await;
 
     let rolled_back = client.transaction().await.unwrap();
     NotifyQuery::new(&channel, "rolled back").unwrap().execute(&rolled_back).await.unwrap();
@@ -126,8 +126,8 @@ async fn notification_arrives_after_commit_never_after_rollback() {
 
 #[tokio::test]
 async fn notify_query_in_failed_transaction_is_database_error() {
-    let stage = Stage::new().await;
-    let mut client = stage.client().await;
+    let proxied = Proxied::new().await;
+    let mut client = proxied.client().await;
     let transaction = client.transaction().await.unwrap();
     transaction.batch_execute("SELECT 1 / 0").await.unwrap_err();
     let error = NotifyQuery::new("c", "p").unwrap().execute(&transaction).await.unwrap_err();
@@ -136,8 +136,8 @@ async fn notify_query_in_failed_transaction_is_database_error() {
 
 #[tokio::test]
 async fn concurrent_notifies_over_listening_connection_all_arrive() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("crowd");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
@@ -156,18 +156,18 @@ async fn concurrent_notifies_over_listening_connection_all_arrive() {
         payloads_of(&mut subscription).iter().map(|payload| payload.parse().unwrap()).collect();
     received.sort_unstable();
     assert_eq!(received, (0..1_000).collect::<Vec<u32>>());
-    assert_eq!(stage.backends(&stage.client().await).await, 1);
+    assert_eq!(proxied.backends(&proxied.client().await).await, 1);
 }
 
 #[tokio::test]
 async fn a_dropped_recv_loses_nothing() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("cancel");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
 
-    let client = stage.client().await;
+    let client = proxied.client().await;
     let mut received = Vec::new();
     for n in 0..100 {
         notify(&client, &channel, &n.to_string()).await;

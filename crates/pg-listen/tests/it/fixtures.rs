@@ -30,14 +30,14 @@ pub(crate) static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
 });
 
 /// A listener behind a proxy, known to the server by a name of its own.
-pub(crate) struct Stage {
+pub(crate) struct Proxied {
     pub(crate) proxy: Proxy,
     pub(crate) name: String,
     config: Config,
     direct: Config,
 }
 
-impl Stage {
+impl Proxied {
     pub(crate) async fn new() -> Self {
         Self::on(&SANDBOX).await
     }
@@ -72,7 +72,7 @@ impl Stage {
         client
     }
 
-    /// How many server processes serve this stage's listener.
+    /// How many server processes serve this listener.
     pub(crate) async fn backends(&self, client: &Client) -> i64 {
         let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
         client.query_one(count, &[&self.name]).await.unwrap().get(0)

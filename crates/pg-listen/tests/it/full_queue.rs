@@ -4,7 +4,7 @@
 use pg_sandbox::Sandbox;
 use tokio_postgres::Client;
 
-use crate::fixtures::{Stage, expect_start, unique};
+use crate::fixtures::{Proxied, expect_start, unique};
 
 /// 8 MB in files of 256 kB: 8 GB would be a full queue, and is left behind in the same way.
 const LEFT_BEHIND: &str =
@@ -14,8 +14,8 @@ const FILES_LEFT_BEHIND: i64 = 30;
 #[tokio::test]
 async fn a_new_connection_clears_what_all_have_read() {
     let sandbox = Sandbox::start().unwrap();
-    let stage = Stage::on(&sandbox).await;
-    let (sleeper, writer) = (stage.client().await, stage.client().await);
+    let proxied = Proxied::on(&sandbox).await;
+    let (sleeper, writer) = (proxied.client().await, proxied.client().await);
     sleeper.batch_execute("LISTEN nobody").await.unwrap();
     sleeper.batch_execute("BEGIN").await.unwrap();
     sleeper.batch_execute("SELECT 1").await.unwrap();
@@ -24,7 +24,7 @@ async fn a_new_connection_clears_what_all_have_read() {
     sleeper.batch_execute("UNLISTEN *").await.unwrap();
     assert!(files(&writer).await >= FILES_LEFT_BEHIND, "PostgreSQL itself has cleared them away");
 
-    let listener = stage.quiet_listener().start().unwrap();
+    let listener = proxied.quiet_listener().start().unwrap();
     let mut subscription = listener.subscribe(&unique("full")).await.unwrap();
     expect_start(&mut subscription).await;
     let files = files(&writer).await;

@@ -7,7 +7,7 @@ use pg_sandbox::Proxy;
 use tokio_postgres::Config;
 
 use crate::fixtures::{
-    SANDBOX, Stage, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, unique,
+    Proxied, SANDBOX, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, unique,
 };
 
 /// A host that accepts each connection and never sends a byte.
@@ -30,21 +30,21 @@ fn hosts(first: SocketAddr, second: SocketAddr, name: &str) -> Config {
 
 #[tokio::test]
 async fn a_silent_first_host_does_not_hide_the_second() {
-    let (stage, silent) = (Stage::new().await, silent_host().await);
-    let listener = Listener::builder(hosts(silent.addr(), SANDBOX.addr(), &stage.name))
+    let (proxied, silent) = (Proxied::new().await, silent_host().await);
+    let listener = Listener::builder(hosts(silent.addr(), SANDBOX.addr(), &proxied.name))
         .connect_timeout(TIMEOUT)
         .start()
         .unwrap();
     let channel = unique("channel");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
-    let client = stage.client().await;
+    let client = proxied.client().await;
     notify(&client, &channel, "received").await;
     assert_eq!(expect_payload(&mut subscription).await, "received");
     assert_eq!(silent.connections(), 1);
 
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
-    client.execute(terminate, &[&stage.name]).await.unwrap();
+    client.execute(terminate, &[&proxied.name]).await.unwrap();
     expect_lost(&mut subscription).await;
     expect_start(&mut subscription).await;
     assert_eq!(silent.connections(), 1, "the last good host comes first");
@@ -52,9 +52,9 @@ async fn a_silent_first_host_does_not_hide_the_second() {
 
 #[tokio::test]
 async fn a_first_host_that_falls_silent_is_left_for_the_second() {
-    let stage = Stage::new().await;
+    let proxied = Proxied::new().await;
     let first = Proxy::start(SANDBOX.addr()).await.unwrap();
-    let listener = Listener::builder(hosts(first.addr(), SANDBOX.addr(), &stage.name))
+    let listener = Listener::builder(hosts(first.addr(), SANDBOX.addr(), &proxied.name))
         .barrier_interval(TIMEOUT / 4)
         .barrier_timeout(TIMEOUT)
         .connect_timeout(TIMEOUT)

@@ -1,4 +1,4 @@
-//! pg-listen against a real PostgreSQL, through a proxy with faults. One module per behaviour; `stage` sets the scene.
+//! pg-listen against a real PostgreSQL, through a proxy with faults. One module per behaviour; `proxied` sets the scene.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

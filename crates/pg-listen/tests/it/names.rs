@@ -2,13 +2,13 @@
 
 use pg_listen::{CHANNEL_BYTES_MAX, ErrorKind, PAYLOAD_BYTES_MAX};
 
-use crate::fixtures::{Stage, drain, expect_payload, expect_start, notify};
+use crate::fixtures::{Proxied, drain, expect_payload, expect_start, notify};
 
 #[tokio::test]
 async fn every_valid_name_is_the_name_itself_to_the_server() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
-    let client = stage.client().await;
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
+    let client = proxied.client().await;
     let longest = "x".repeat(CHANNEL_BYTES_MAX);
     let longest_quotes = "\"".repeat(CHANNEL_BYTES_MAX);
     let names = [
@@ -37,13 +37,13 @@ async fn every_valid_name_is_the_name_itself_to_the_server() {
 
 #[tokio::test]
 async fn names_that_differ_in_case_are_two_channels() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let mut lower = listener.subscribe("case_of_a_name").await.unwrap();
     let mut upper = listener.subscribe("CASE_OF_A_NAME").await.unwrap();
     expect_start(&mut lower).await;
     expect_start(&mut upper).await;
-    notify(&stage.client().await, "CASE_OF_A_NAME", "upper").await;
+    notify(&proxied.client().await, "CASE_OF_A_NAME", "upper").await;
     listener.barrier().await.unwrap();
     assert_eq!(drain(&mut upper).1, ["upper"]);
     assert!(drain(&mut lower).1.is_empty());
@@ -51,8 +51,8 @@ async fn names_that_differ_in_case_are_two_channels() {
 
 #[tokio::test]
 async fn an_invalid_name_is_a_typed_error_that_says_what_is_wrong() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     for (name, word) in [("", "empty"), (&*"x".repeat(64), "64 bytes"), ("a\0b", "NUL")] {
         let error = listener.subscribe(name).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Channel);
@@ -63,8 +63,8 @@ async fn an_invalid_name_is_a_typed_error_that_says_what_is_wrong() {
 
 #[tokio::test]
 async fn longest_payload_arrives_and_one_byte_more_is_an_error() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let mut subscription = listener.subscribe("payloads_at_the_limit").await.unwrap();
     expect_start(&mut subscription).await;
 
@@ -83,8 +83,8 @@ async fn longest_payload_arrives_and_one_byte_more_is_an_error() {
 
 #[tokio::test]
 async fn channels_are_bounded_and_the_bound_can_be_reached() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let mut subscriptions = Vec::new();
     for n in 0..1_024 {
         subscriptions.push(listener.subscribe(&format!("bounded_{n}")).await.unwrap());
@@ -95,6 +95,6 @@ async fn channels_are_bounded_and_the_bound_can_be_reached() {
     expect_start(&mut again).await;
     let last = subscriptions.last_mut().unwrap();
     expect_start(last).await;
-    notify(&stage.client().await, "bounded_1023", "received").await;
+    notify(&proxied.client().await, "bounded_1023", "received").await;
     assert_eq!(expect_payload(last).await, "received");
 }

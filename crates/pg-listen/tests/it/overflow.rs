@@ -4,17 +4,17 @@ use pg_listen::{Event, LostReason};
 
 use uuid::Uuid;
 
-use crate::fixtures::{Stage, drain, expect_lost, expect_payload, expect_start, notify, unique};
+use crate::fixtures::{Proxied, drain, expect_lost, expect_payload, expect_start, notify, unique};
 
 #[tokio::test]
 async fn an_overflow_is_one_lost_and_a_barrier_brings_back_in_sync() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().queue_events_max(16).start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().queue_events_max(16).start().unwrap();
     let channel = unique("overflow");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
 
-    let client = stage.client().await;
+    let client = proxied.client().await;
     let flood = "SELECT pg_notify($1, n::text) FROM generate_series(1, 1000) n"; // one commit, no barrier within
     client.execute(flood, &[&channel]).await.unwrap();
     listener.barrier().await.unwrap(); // so all of it has arrived, and the subscriber has read none
@@ -28,14 +28,14 @@ async fn an_overflow_is_one_lost_and_a_barrier_brings_back_in_sync() {
 
 #[tokio::test]
 async fn a_slow_reader_costs_the_others_nothing() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().queue_events_max(16).start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().queue_events_max(16).start().unwrap();
     let channel = unique("neighbours");
     let mut slow = listener.subscribe(&channel).await.unwrap();
     let mut fast = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut fast).await;
 
-    let client = stage.client().await;
+    let client = proxied.client().await;
     for n in 0..100 {
         notify(&client, &channel, &n.to_string()).await;
         assert_eq!(expect_payload(&mut fast).await, n.to_string());
@@ -50,12 +50,12 @@ async fn there_is_no_gap_without_a_lost() {
     let seed = Uuid::new_v4().as_u64_pair().0;
     println!("seed {seed:#x}");
     let mut random = Random(seed);
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().queue_events_max(8).start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().queue_events_max(8).start().unwrap();
     let channel = unique("gaps");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     listener.wait_connected().await.unwrap();
-    let client = stage.client().await;
+    let client = proxied.client().await;
 
     let (mut sent, mut reader) = (0, Reader::default());
     for _ in 0..300 {

@@ -5,25 +5,25 @@ use std::time::{Duration, Instant};
 use pg_listen::{ErrorKind, Listener, Phase};
 use tokio::time::timeout;
 
-use crate::fixtures::{SANDBOX, Stage, WAIT_MAX, eventually, expect_start, notify, unique};
+use crate::fixtures::{Proxied, SANDBOX, WAIT_MAX, eventually, expect_start, notify, unique};
 
 #[tokio::test]
 async fn shutdown_closes_the_connection_and_ends_every_subscription() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("shutdown");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
-    let client = stage.client().await;
-    assert_eq!(stage.backends(&client).await, 1);
+    let client = proxied.client().await;
+    assert_eq!(proxied.backends(&client).await, 1);
     notify(&client, &channel, "queued").await;
     listener.barrier().await.unwrap();
 
     let other = listener.clone();
     tokio::join!(listener.shutdown(), other.shutdown());
     listener.shutdown().await;
-    stage.wait_for_backends(&client, 0).await;
-    timeout(WAIT_MAX, stage.proxy.wait_for_connections(0)).await.expect("the socket is closed");
+    proxied.wait_for_backends(&client, 0).await;
+    timeout(WAIT_MAX, proxied.proxy.wait_for_connections(0)).await.expect("the socket is closed");
     assert_eq!(crate::fixtures::expect_payload(&mut subscription).await, "queued");
     crate::fixtures::expect_in_sync(&mut subscription).await;
     assert!(subscription.recv().await.is_none());
@@ -38,8 +38,8 @@ async fn shutdown_closes_the_connection_and_ends_every_subscription() {
 
 #[tokio::test]
 async fn the_last_handle_takes_the_listener_with_it() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let mut subscription = listener.subscribe(&unique("handles")).await.unwrap();
     expect_start(&mut subscription).await;
     let other = listener.clone();
@@ -48,16 +48,16 @@ async fn the_last_handle_takes_the_listener_with_it() {
     drop(other);
     crate::fixtures::expect_in_sync(&mut subscription).await;
     assert!(timeout(WAIT_MAX, subscription.recv()).await.expect("the end in time").is_none());
-    stage.wait_for_backends(&stage.client().await, 0).await;
+    proxied.wait_for_backends(&proxied.client().await, 0).await;
 }
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_stalled_connection() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let mut subscription = listener.subscribe(&unique("stalled")).await.unwrap();
     expect_start(&mut subscription).await;
-    stage.proxy.stall();
+    proxied.proxy.stall();
     let waiting = tokio::spawn({
         let listener = listener.clone();
         async move { listener.barrier().await }
@@ -71,9 +71,9 @@ async fn shutdown_does_not_wait_for_stalled_connection() {
 
 #[tokio::test]
 async fn shutdown_without_a_connection_is_immediate() {
-    let stage = Stage::new().await;
-    stage.proxy.refuse();
-    let listener = stage.listener().backoff(WAIT_MAX, WAIT_MAX).start().unwrap();
+    let proxied = Proxied::new().await;
+    proxied.proxy.refuse();
+    let listener = proxied.listener().backoff(WAIT_MAX, WAIT_MAX).start().unwrap();
     let mut subscription = listener.subscribe(&unique("never")).await.unwrap();
     eventually("waiting to connect again", async || listener.status().phase() == Phase::Backoff).await;
     timeout(Duration::from_secs(4), listener.shutdown()).await.expect("no waiting for the backoff");

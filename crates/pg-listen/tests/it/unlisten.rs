@@ -5,13 +5,13 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::fixtures::{
-    SANDBOX, Stage, eventually, expect_listening, expect_payload, expect_start, notify, unique,
+    Proxied, SANDBOX, eventually, expect_listening, expect_payload, expect_start, notify, unique,
 };
 
 #[tokio::test]
 async fn the_last_subscription_of_a_channel_takes_the_listen_with_it() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("unlisten");
     let mut first = listener.subscribe(&channel).await.unwrap();
     let mut second = listener.subscribe(&channel).await.unwrap();
@@ -20,7 +20,7 @@ async fn the_last_subscription_of_a_channel_takes_the_listen_with_it() {
 
     drop(first);
     listener.barrier().await.unwrap();
-    let client = stage.client().await;
+    let client = proxied.client().await;
     notify(&client, &channel, "the other still receives").await;
     assert_eq!(expect_payload(&mut second).await, "the other still receives");
     let unlisten = format!("UNLISTEN \"{channel}\"");
@@ -32,9 +32,9 @@ async fn the_last_subscription_of_a_channel_takes_the_listen_with_it() {
 
 #[tokio::test]
 async fn subscription_right_after_last_drop_misses_nothing() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
-    let client = stage.client().await;
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
+    let client = proxied.client().await;
     let channel = unique("again");
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     for n in 0..100 {
@@ -52,8 +52,8 @@ async fn subscription_right_after_last_drop_misses_nothing() {
 /// The race: the command waits for the task, its sender goes away, the task sweeps before it reads the command.
 #[tokio::test]
 async fn a_subscribe_that_is_cancelled_leaves_no_subscription() {
-    let stage = Stage::new().await;
-    let listener = stage.quiet_listener().start().unwrap();
+    let proxied = Proxied::new().await;
+    let listener = proxied.quiet_listener().start().unwrap();
     listener.wait_connected().await.unwrap();
     let prefix = unique("cancelled");
     for n in 0..50 {

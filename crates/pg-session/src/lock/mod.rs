@@ -48,7 +48,7 @@ use self::lease_row::LeaseRow;
 pub use self::loss::Loss;
 use self::waiters::Waiters;
 use crate::config::HumanDuration;
-use crate::core::{Core, Stage, Tasks};
+use crate::core::{Core, TaskGroup, Tasks};
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 use crate::lock_key::{LockKey, check_text};
@@ -85,7 +85,7 @@ pub(crate) struct Request {
 impl Locks {
     /// Each lock has a task of its own. It gives back what it holds when it is stopped.
     pub(crate) fn new(core: &Arc<Core>, tasks: &Tasks, waiters: Arc<Waiters>) -> Self {
-        let Stage { tasks, stop, .. } = &tasks.locking;
+        let TaskGroup { tasks, stop, .. } = &tasks.locking;
         Self {
             core: Arc::clone(core),
             waiters,

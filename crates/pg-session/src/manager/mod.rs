@@ -46,7 +46,7 @@ pub use self::shutdown::ShutdownReport;
 pub use self::status::Status;
 use crate::cleanup::Cleaner;
 use crate::config::Config;
-use crate::core::{Core, Stage, Tasks};
+use crate::core::{Core, TaskGroup, Tasks};
 use crate::error::Error;
 #[cfg(feature = "testing")]
 use crate::failpoints::Probes;
@@ -122,7 +122,7 @@ impl SessionManager {
 impl Node {
     /// Sends barriers over an application's listener, whose own may come too seldom for this node's trust window.
     fn keep_proving(&self) {
-        let Stage { tasks, stop, .. } = &self.tasks.serving;
+        let TaskGroup { tasks, stop, .. } = &self.tasks.serving;
         let interval = self.core.config.trust_window / BARRIERS_PER_WINDOW;
         tasks.spawn(pulse(self.listener.clone(), interval, stop.clone()));
     }

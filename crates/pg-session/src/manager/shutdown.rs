@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::SessionManager;
-use crate::core::Stage;
+use crate::core::TaskGroup;
 
 /// What a shutdown left behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +79,8 @@ impl SessionManager {
     }
 }
 
-async fn end(stage: &Stage, deadline: Instant) -> bool {
-    stage.stop.cancel();
-    stage.tasks.close();
-    timeout_at(deadline, stage.tasks.wait()).await.is_ok()
+async fn end(group: &TaskGroup, deadline: Instant) -> bool {
+    group.stop.cancel();
+    group.tasks.close();
+    timeout_at(deadline, group.tasks.wait()).await.is_ok()
 }

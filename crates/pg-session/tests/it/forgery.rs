@@ -17,31 +17,31 @@ const MESSAGE: &[u8] = b"user 42 may set a new password";
 
 #[test]
 fn of_one_million_changed_tokens_none_is_accepted() {
-    let stage = &Stage::new();
+    let signed = &Signed::new();
     let tried: u64 = thread::scope(|scope| {
         let threads: Vec<_> =
-            (0..THREADS).map(|seed| scope.spawn(move || stage.forge(seed, FORGERIES / THREADS))).collect();
+            (0..THREADS).map(|seed| scope.spawn(move || signed.forge(seed, FORGERIES / THREADS))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(tried, FORGERIES);
 }
 
 /// A signer of two keys, and what each of them signed.
-struct Stage {
+struct Signed {
     signer: Signer,
     /// Valid, and of equal length each: two session tokens, and two messages.
     tokens: [String; 2],
     messages: [String; 2],
 }
 
-impl Stage {
+impl Signed {
     fn new() -> Self {
         let keys = [1, 2].map(|byte| SigningKey::from_bytes(&[byte; 32]).unwrap());
         let (a, b) = (Signer::new(KeyRing::new(&keys[0])), Signer::new(KeyRing::new(&keys[1])));
         let ids = ["67e55044-10b1-426f-9247-bb680e5fe0c8", "00000000-0000-4000-8000-000000000000"]
             .map(|id| id.parse().unwrap());
         let seven = "Z-VQRBCxQm-SR7toDl_gyAAAAAAAAAAH".parse::<VersionedId>().unwrap().version;
-        let stage = Self {
+        let signed = Self {
             signer: Signer::new(KeyRing::from_keys(&keys).unwrap()),
             tokens: [
                 a.issue_at(ids[0], seven, at(1_790_000_000)).expose_into(),
@@ -49,13 +49,13 @@ impl Stage {
             ],
             messages: [&a, &b].map(|signer| signer.sign_message(RESET, MESSAGE, Duration::MAX, NOW).unwrap()),
         };
-        for token in &stage.tokens {
-            assert!(stage.signer.verify(token).is_ok());
+        for token in &signed.tokens {
+            assert!(signed.signer.verify(token).is_ok());
         }
-        for message in &stage.messages {
-            assert!(stage.signer.verify_message(RESET, message, NOW).is_ok());
+        for message in &signed.messages {
+            assert!(signed.signer.verify_message(RESET, message, NOW).is_ok());
         }
-        stage
+        signed
     }
 
     /// Three session tokens for each message. Returns how many forgeries were tried and rejected.
