@@ -29,6 +29,14 @@ async fn behind(wire: &Proxy, world: &World) -> SessionManager {
     far.node_with(config).await
 }
 
+/// A node beside the server, and one behind a wire.
+async fn near_and_far(world: &World) -> (SessionManager, Proxy, SessionManager) {
+    let wire = world.proxy().await;
+    let [near] = world.nodes().await;
+    let far = behind(&wire, world).await;
+    (near, wire, far)
+}
+
 fn assert_unknown<T: std::fmt::Debug>(outcome: Result<T, LockError>) {
     match outcome {
         Err(LockError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
@@ -98,10 +106,7 @@ async fn a_lock_taken_by_force_is_reported_with_the_next_renewal() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_to_renewals_that_never_come_end_the_lease_in_time() {
-    let world = World::new();
-    let wire = world.proxy().await;
-    let [near] = world.nodes().await;
-    let far = behind(&wire, &world).await;
+    let (near, wire, far) = near_and_far(&World::new()).await;
     let lease = far.locks().try_lock("x").lease(LEASE).await.unwrap();
     renewed(&near, "x", 2).await;
     // The renewals arrive, and are made: the database believes in a holder who must not.
@@ -116,10 +121,7 @@ async fn answers_to_renewals_that_never_come_end_the_lease_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_lost_answer_does_not_end_the_lease() {
-    let world = World::new();
-    let wire = world.proxy().await;
-    let [near] = world.nodes().await;
-    let far = behind(&wire, &world).await;
+    let (near, wire, far) = near_and_far(&World::new()).await;
     let lease = far.locks().try_lock("x").lease(LEASE * 4).await.unwrap();
     let fence = lease.fence();
     // The first renewal prepares the statement and is answered: after that, only an answer to a renewal can get lost.
@@ -182,10 +184,7 @@ async fn lease_survives_lost_connections_and_short_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unanswered_acquisition_fails_and_is_released() {
-    let world = World::new();
-    let wire = world.proxy().await;
-    let [near] = world.nodes().await;
-    let far = behind(&wire, &world).await;
+    let (near, wire, far) = near_and_far(&World::new()).await;
     // The pool has a connection, so that only the answer is lost.
     far.locks().try_lock("x").await.unwrap().release().await.unwrap();
     wire.drop_direction(Direction::ToClient);
@@ -198,10 +197,7 @@ async fn unanswered_acquisition_fails_and_is_released() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiter_with_lost_answer_gets_the_lock_it_took() {
-    let world = World::new();
-    let wire = world.proxy().await;
-    let [near] = world.nodes().await;
-    let far = behind(&wire, &world).await;
+    let (near, wire, far) = near_and_far(&World::new()).await;
     far.locks().try_lock("x").await.unwrap().release().await.unwrap();
     wire.drop_direction(Direction::ToClient);
     let waiting = far.clone();
@@ -216,10 +212,7 @@ async fn waiter_with_lost_answer_gets_the_lock_it_took() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unanswered_release_fails_and_continues_in_background() {
-    let world = World::new();
-    let wire = world.proxy().await;
-    let [near] = world.nodes().await;
-    let far = behind(&wire, &world).await;
+    let (near, wire, far) = near_and_far(&World::new()).await;
     let lease = far.locks().try_lock("x").await.unwrap();
     // Not even the request arrives.
     wire.stall();
@@ -231,10 +224,7 @@ async fn unanswered_release_fails_and_continues_in_background() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acquisition_whose_caller_is_gone_is_given_back() {
-    let world = World::new();
-    let wire = world.proxy().await;
-    let [near] = world.nodes().await;
-    let far = behind(&wire, &world).await;
+    let (near, wire, far) = near_and_far(&World::new()).await;
     far.locks().try_lock("x").await.unwrap().release().await.unwrap();
     wire.stall();
     let mut taking = Box::pin(far.locks().try_lock("x").into_future());
