@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use pg_session::testing::Point;
-use pg_session::{Closed, SessionManager};
+use pg_session::{Closed, Config, SessionManager};
 
 use crate::fixtures::{hit, in_time, make, read};
 use crate::support::{World, eventually};
 
-async fn node(world: &World, trust_window: Duration) -> SessionManager {
+fn config(world: &World, trust_window: Duration) -> Config {
     let mut config = world.roomy();
     config.trust_window = trust_window;
-    world.node_with(config).await
+    config
+}
+
+async fn node(world: &World, trust_window: Duration) -> SessionManager {
+    world.node_with(config(world, trust_window)).await
 }
 
 const LONG: Duration = Duration::from_secs(600);
@@ -22,9 +26,7 @@ async fn pin_taken_while_the_revocation_is_queued_ends() {
     let world = World::new();
     let wire = world.proxy().await;
     let b = node(&world, LONG).await;
-    let mut config = world.roomy();
-    config.trust_window = LONG;
-    let a = world.node_listening_through(&wire, config).await;
+    let a = world.node_listening_through(&wire, config(&world, LONG)).await;
     let session = make(&a, 1).await.remove(0);
     wire.stall();
     assert!(b.delete(session.id()).await.unwrap());
@@ -80,9 +82,7 @@ async fn pins_are_unproved_while_cut_off_then_end_or_recover() {
     let world = World::new();
     let wire = world.proxy().await;
     let b = world.node().await;
-    let mut config = world.roomy();
-    config.trust_window = Duration::from_millis(900);
-    let a = world.node_listening_through(&wire, config).await;
+    let a = world.node_listening_through(&wire, config(&world, Duration::from_millis(900))).await;
     let sessions = make(&b, 2).await;
     let mut pins = Vec::new();
     for session in &sessions {
@@ -107,9 +107,7 @@ async fn revocation_missed_in_a_gap_is_found_after_reconnect() {
     let world = World::new();
     let wire = world.proxy().await;
     let b = node(&world, LONG).await;
-    let mut config = world.roomy();
-    config.trust_window = LONG;
-    let a = world.node_listening_through(&wire, config).await;
+    let a = world.node_listening_through(&wire, config(&world, LONG)).await;
     let session = make(&b, 1).await.remove(0);
     let pin = a.pin(&session).await.unwrap();
     wire.refuse();
