@@ -5,6 +5,7 @@ use std::path::Path;
 
 /// Runs a target on its inputs and compares what it accepts with their names. Inputs without such a name were found by
 /// fuzzing: they only must not break what the target asserts.
+#[allow(clippy::expect_used, reason = "only tests call it")]
 pub fn run(target: &str, accepts: impl Fn(&[u8]) -> bool) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pg-session/fuzz/corpus").join(target);
     let (mut accepted, mut rejected) = (0, 0);
