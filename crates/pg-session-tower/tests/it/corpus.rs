@@ -11,8 +11,8 @@ mod targets;
 
 #[test]
 fn every_header_of_the_corpus_is_answered_as_its_name_says() {
-    inputs::run("cookie_header", targets::cookie_header);
-    inputs::run("forwarded_header", targets::forwarded_header);
+    inputs::run("cookie_header", targets::cookie_header).expect("the corpus");
+    inputs::run("forwarded_header", targets::forwarded_header).expect("the corpus");
 }
 
 /// A seed that never changes, so that a failure repeats.

@@ -7,8 +7,8 @@ mod targets;
 
 #[test]
 fn every_input_of_the_corpus_is_answered_as_its_name_says() {
-    inputs::run("session_token", targets::session_token);
-    inputs::run("signed_message", targets::signed_message);
-    inputs::run("versioned_id", targets::versioned_id);
-    inputs::run("notification", targets::notification);
+    inputs::run("session_token", targets::session_token).expect("the corpus");
+    inputs::run("signed_message", targets::signed_message).expect("the corpus");
+    inputs::run("versioned_id", targets::versioned_id).expect("the corpus");
+    inputs::run("notification", targets::notification).expect("the corpus");
 }
