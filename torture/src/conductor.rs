@@ -40,7 +40,7 @@ pub async fn run(order: Order) -> Result<Report> {
     let (history, keep) = stage.strike().await.context("the run cannot be ended")?;
     let length = now() - began;
     history::keep(keep.path(), &history, length)?;
-    let report = check::all(&history, length);
+    let report = check::all(history, length);
     keep.done(!report.is_good());
     Ok(report)
 }

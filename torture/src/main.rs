@@ -96,7 +96,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
     }
     if let Some(kept) = &arguments.check {
         let (history, length) = history::load_kept(kept)?;
-        let report = check::all(&history, length);
+        let report = check::all(history, length);
         println!("{report}");
         return Ok(report.is_good());
     }

@@ -92,10 +92,12 @@ pub enum Removed {
     Notices,
     /// `everywhere()` does not wait for what the nodes have handled.
     Acknowledgement,
+    /// After a reconnect, hits are served without a look at the database.
+    Revalidation,
 }
 
 impl Removed {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::FillTicket,
         Self::Barrier,
         Self::PublishOrder,
@@ -103,6 +105,7 @@ impl Removed {
         Self::Fence,
         Self::Notices,
         Self::Acknowledgement,
+        Self::Revalidation,
     ];
 
     pub fn guard(self) -> Guard {
@@ -114,6 +117,7 @@ impl Removed {
             Self::Fence => Guard::Fence,
             Self::Notices => Guard::Notices,
             Self::Acknowledgement => Guard::Acknowledgement,
+            Self::Revalidation => Guard::Revalidation,
         }
     }
 
@@ -124,6 +128,7 @@ impl Removed {
             Self::Barrier => &["node-stop-2x"],
             Self::Notices => &["update-unnotified"],
             Self::Acknowledgement => &["listener-silent"],
+            Self::Revalidation => &["copy-restored"],
             Self::Expiry | Self::Fence => &["none"],
         }
     }
@@ -132,6 +137,7 @@ impl Removed {
     pub fn invariants(self) -> &'static [&'static str] {
         match self {
             Self::FillTicket | Self::Barrier | Self::PublishOrder | Self::Notices => &["I3", "I4"],
+            Self::Revalidation => &["I3", "I4", "I6"],
             Self::Expiry => &["I4"],
             Self::Fence => &["I8"],
             Self::Acknowledgement => &["everywhere"],

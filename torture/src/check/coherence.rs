@@ -23,7 +23,7 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
     let mut everywhere = Finding::new("everywhere", "after its return no node shows the old state");
     let mut ended = Finding::new("I4 write", "what has ended or was rotated is not changed any more");
     for story in facts.sessions.values() {
-        for (look, known) in sweep(&story.looks.iter().collect::<Vec<_>>(), window) {
+        for (look, known) in sweep(&story.looks.iter().collect::<Vec<_>>(), |look| look.known + window) {
             if known == GONE {
                 revived.check(look.version == GONE, || shown(look, "it was gone a window before"));
             } else {
@@ -36,7 +36,7 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
             }
         }
         for looks in by_process(story) {
-            for (look, known) in sweep(&looks, 0) {
+            for (look, known) in sweep(&looks, |look| look.to) {
                 let what = || shown(look, &format!("its node knew {}", name(known)));
                 if known == GONE {
                     revived.check(look.version == GONE, what);
@@ -48,6 +48,7 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
         for look in &story.looks {
             if let Kind::Read { at_least: asked, .. } = look.kind
                 && asked > 0
+                && (facts.since.is_none() || is_known(story, look, asked))
             {
                 at_least.check(look.version >= asked, || shown(look, &format!("{asked} was asked for")));
             }
@@ -58,6 +59,11 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
         changed(story, &mut ended);
     }
     vec![stale, cached, own, at_least, revived, elevated, old_ids, everywhere, ended]
+}
+
+/// Whether a version was shown before, so that it is not one that the database has lost.
+fn is_known(story: &Story, look: &Look, version: i64) -> bool {
+    story.looks.iter().any(|before| before.version == version && before.to <= look.from)
 }
 
 /// No window is allowed for.
@@ -121,16 +127,16 @@ fn ends(facts: &Facts, look: &Look, session: &mut Finding, attribute: &mut Findi
     }
 }
 
-/// Each read with the newest version that was known `window` before it began; reads before anything was known are left out.
-fn sweep<'a>(looks: &[&'a Look], window: Nanos) -> Vec<(&'a Look, i64)> {
-    let mut known: Vec<(Nanos, i64)> = looks.iter().map(|look| (look.to, look.version)).collect();
+/// Each read with the newest version that has to be known since before it began; reads before that are left out.
+fn sweep<'a>(looks: &[&'a Look], since: impl Fn(&Look) -> Nanos) -> Vec<(&'a Look, i64)> {
+    let mut known: Vec<(Nanos, i64)> = looks.iter().map(|look| (since(look), look.version)).collect();
     known.sort_unstable();
     let (mut next, mut newest) = (0, 0);
     let mut pairs = Vec::new();
     // Sorted by their beginnings.
     for look in looks {
-        while let Some(&(to, version)) = known.get(next)
-            && to + window < look.from
+        while let Some(&(since, version)) = known.get(next)
+            && since < look.from
         {
             newest = newest.max(version);
             next += 1;
@@ -165,10 +171,12 @@ fn name(version: i64) -> String {
 }
 
 /// How far behind the reads were: for each read that did not show an acknowledged version, since when it could have.
-pub fn propagation(facts: &Facts) -> Vec<String> {
+pub fn propagation(parts: &[Facts]) -> Vec<String> {
     let (mut calm, mut disturbed) = (Vec::new(), Vec::new());
     let (mut calm_reads, mut disturbed_reads) = (0_u64, 0_u64);
-    for story in facts.sessions.values() {
+    for (facts, story) in
+        parts.iter().flat_map(|facts| facts.sessions.values().map(move |story| (facts, story)))
+    {
         let mut known: Vec<(Nanos, i64)> = story.looks.iter().map(|look| (look.to, look.version)).collect();
         known.sort_unstable();
         // The first time that each newest version was known.
@@ -195,16 +203,17 @@ pub fn propagation(facts: &Facts) -> Vec<String> {
 }
 
 /// How long the calls of `everywhere()` took.
-pub fn everywhere(facts: &Facts) -> String {
-    let mut took: Vec<Nanos> = facts.doings.values().filter_map(|doing| doing.everywhere).collect();
+pub fn everywhere(facts: &[Facts]) -> String {
+    let doings = facts.iter().flat_map(|facts| facts.doings.values());
+    let mut took: Vec<Nanos> = doings.filter_map(|doing| doing.everywhere).collect();
     took.sort_unstable();
     let at =
         |percent: usize| millis(took.get(took.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0));
     format!(
         "{} calls of everywhere(): {} answers of nodes, {} without; took p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms",
         took.len(),
-        facts.acknowledged,
-        facts.lapsed,
+        facts.iter().map(|facts| facts.acknowledged).sum::<usize>(),
+        facts.iter().map(|facts| facts.lapsed).sum::<usize>(),
         at(50),
         at(99),
         at(100)
@@ -212,9 +221,10 @@ pub fn everywhere(facts: &Facts) -> String {
 }
 
 /// How much there was to see of old ids.
-pub fn rotations(facts: &Facts) -> String {
-    let rotations: usize = facts.sessions.values().map(|story| story.rotations.len()).sum();
-    let looks = facts.sessions.values().flat_map(|story| &story.looks);
+pub fn rotations(facts: &[Facts]) -> String {
+    let stories = || facts.iter().flat_map(|facts| facts.sessions.values());
+    let rotations: usize = stories().map(|story| story.rotations.len()).sum();
+    let looks = stories().flat_map(|story| &story.looks);
     let left = looks.filter(|look| look.seen.is_some_and(|seen| seen.rotated)).count();
     format!("{rotations} rotations; {left} reads showed what one had left under the old id")
 }

@@ -4,11 +4,18 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::clock::Nanos;
-use crate::history::{Change, Entry, Fault, Found, History, Intent, Op, Outcome, Seen};
+use crate::clock::{Nanos, nanos};
+use crate::history::{
+    Change, Entry, Epoch, Fault, Found, Intent, Op, Outcome, Row, Seen, node_of, process_of,
+};
+use crate::plan::TRUST_WINDOW;
 
 /// Later than any version.
 pub const GONE: i64 = i64::MAX;
+
+/// How long other nodes may not learn of an update whose node died before it notified and before it answered. Then the
+/// node's row is silent for a window, the next tick removes it, and all nodes verify.
+const UNNOTIFIED_MAX: Nanos = 2 * TRUST_WINDOW.as_nanos() as Nanos;
 
 /// How exactly the two clocks can be compared, beyond how much they were seen to move.
 pub const CLOCK_SLACK: i128 = 2_000_000;
@@ -53,6 +60,8 @@ pub struct Look {
     pub process: u64,
     pub from: Nanos,
     pub to: Nanos,
+    /// Since when every node can know it.
+    pub known: Nanos,
     /// The version that was shown, or [`GONE`].
     pub version: i64,
     pub seen: Option<Seen>,
@@ -83,6 +92,10 @@ pub struct Facts {
     pub doings: HashMap<Op, Doing>,
     pub listed: Vec<(usize, usize)>,
     pub faults: Vec<Fault>,
+    /// Nodes that were killed between the commits of updates and their notifications.
+    pub killed: Vec<(usize, Nanos)>,
+    /// When the database went on from an older state; `None` in a run's first part.
+    pub since: Option<Nanos>,
     /// Wall clock minus monotonic clock: lowest and highest that was seen.
     pub wall_ahead: Option<(i128, i128)>,
     pub operations: u64,
@@ -95,8 +108,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub fn of(history: &History) -> Self {
-        let mut facts = Self::default();
+    /// The facts of a part of the run. Sessions of `earlier` parts that are not there any more are gone.
+    pub fn of(epoch: &Epoch, earlier: &[Self]) -> Self {
+        let history = &epoch.history;
+        let mut facts = Self { since: epoch.begin.as_ref().map(|(at, _)| *at), ..Self::default() };
+        if let Some((at, sessions)) = &epoch.begin {
+            facts.begin(*at, sessions, earlier);
+        }
         for (&process, entries) in &history.processes {
             entries.iter().for_each(|entry| facts.add(process, entry));
         }
@@ -106,6 +124,13 @@ impl Facts {
             story.written.push((written.version, written.op));
         }
         for story in facts.sessions.values_mut() {
+            for look in &mut story.looks {
+                let Some(seen) = look.seen else { continue };
+                let doing = facts.doings.get(&seen.a);
+                if doing.is_some_and(|doing| doing.may_be_unnotified(seen.a, &facts.killed)) {
+                    look.known += UNNOTIFIED_MAX;
+                }
+            }
             story.looks.sort_by_key(|look| look.from);
             story.written.sort_unstable();
         }
@@ -115,6 +140,22 @@ impl Facts {
 
     pub fn story(&self, session: Uuid) -> Option<&Story> {
         self.sessions.get(&session)
+    }
+
+    /// What the database held when it went on from an older state.
+    fn begin(&mut self, at: Nanos, sessions: &[Row], earlier: &[Self]) {
+        let alive = sessions.iter().map(|row| (row.session, row.version));
+        let known = earlier.iter().flat_map(|facts| &facts.sessions);
+        let known = known.filter(|(_, story)| !story.looks.is_empty()).map(|(&session, _)| (session, GONE));
+        // Those that are alive replace what was known.
+        let begin: HashMap<Uuid, i64> = known.chain(alive).collect();
+        for (session, version) in begin {
+            let (seen, kind) = (None, Kind::Change);
+            // All nodes were shut out for longer than a window.
+            let known = at.saturating_sub(nanos(TRUST_WINDOW));
+            let look = Look { process: 0, from: at, to: at, known, version, seen, kind };
+            self.sessions.entry(session).or_default().looks.push(look);
+        }
     }
 
     fn add(&mut self, process: u64, entry: &Entry) {
@@ -132,11 +173,13 @@ impl Facts {
                     }
                 };
                 let kind = Kind::Read { cached: read.cached, at_least: read.at_least };
-                let look = Look { process, from: read.from, to: read.to, version, seen, kind };
+                let (from, to) = (read.from, read.to);
+                let look = Look { process, from, to, known: to, version, seen, kind };
                 self.sessions.entry(read.session).or_default().looks.push(look);
             }
             Entry::Intent(Intent { op, at, change }) => {
-                self.operations += 1;
+                // Earlier ones were counted in an earlier part.
+                self.operations += u64::from(self.since.is_none_or(|since| since <= *at));
                 self.doings.insert(*op, Doing { change: *change, from: *at, answer: None, everywhere: None });
             }
             Entry::Answer(answer) => {
@@ -157,6 +200,7 @@ impl Facts {
                 self.listed.push((listed.user, listed.count));
             }
             Entry::Taken(_) => self.operations += 1,
+            Entry::KilledInGap { node, at } => self.killed.push((*node, *at)),
             Entry::Fault(fault) => self.faults.push(fault.clone()),
             Entry::Wall { at, wall } => {
                 let ahead = i128::from(*wall) - i128::from(*at);
@@ -166,6 +210,7 @@ impl Facts {
             Entry::Held { .. }
             | Entry::Trust { .. }
             | Entry::Gauge(_)
+            | Entry::Rewound(_)
             | Entry::Sample(_)
             | Entry::Reported { .. } => {}
         }
@@ -275,7 +320,15 @@ impl Facts {
 
 impl Doing {
     fn look(&self, op: Op, to: Nanos, version: i64, seen: Option<Seen>) -> Look {
-        let process = crate::history::process_of(op);
-        Look { process, from: self.from, to, version, seen, kind: Kind::Change }
+        let process = process_of(op);
+        Look { process, from: self.from, to, known: to, version, seen, kind: Kind::Change }
+    }
+
+    /// The process did not live to answer, and perhaps not to notify.
+    fn may_be_unnotified(&self, op: Op, killed: &[(usize, Nanos)]) -> bool {
+        let node = node_of(process_of(op));
+        self.answer.is_none()
+            && matches!(self.change, Change::Update { .. } | Change::Modify { .. })
+            && killed.iter().any(|&(killed, at)| node == Some(killed as u64) && self.from <= at)
     }
 }

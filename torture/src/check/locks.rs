@@ -16,6 +16,7 @@ struct Holding<'a> {
 pub fn check(history: &History) -> Vec<Finding> {
     let mut fences = Finding::new("I8", "the next holder of a lock has a higher fence");
     let mut alone = Finding::new("I8 alone", "no two guards of a lock say at one time that they hold it");
+    let rewound: Vec<Nanos> = rewound(history).collect();
     for holdings in by_lock(history).values() {
         for pair in holdings.windows(2) {
             let [before, after] = pair else { continue };
@@ -30,7 +31,9 @@ pub fn check(history: &History) -> Vec<Finding> {
         let mut latest: Option<&Holding<'_>> = None;
         for holding in holdings {
             if let Some(before) = latest {
-                alone.check(before.held_until <= holding.taken.to, || {
+                // A lock that was lost with its commit may be taken again; its fence is what counts.
+                let is_lost = rewound.iter().any(|&at| before.taken.to < at && at < holding.taken.to);
+                alone.check(is_lost || before.held_until <= holding.taken.to, || {
                     format!(
                         "operations {:x} and {:x} held lock {}",
                         before.taken.op, holding.taken.op, holding.taken.name
@@ -43,6 +46,14 @@ pub fn check(history: &History) -> Vec<Finding> {
         }
     }
     vec![fences, alone, accepted(history)]
+}
+
+/// When the database lost commits.
+fn rewound(history: &History) -> impl Iterator<Item = Nanos> {
+    history.processes.values().flatten().filter_map(|entry| match entry {
+        Entry::Rewound(rewound) => Some(rewound.to),
+        _ => None,
+    })
 }
 
 fn by_lock(history: &History) -> HashMap<u64, Vec<Holding<'_>>> {

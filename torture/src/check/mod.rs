@@ -26,17 +26,25 @@ use crate::history::History;
 use facts::Facts;
 
 /// Everything, over a run that took `length`.
-pub fn all(history: &History, length: Nanos) -> Report {
-    let facts = Facts::of(history);
+pub fn all(history: History, length: Nanos) -> Report {
+    let others = [locks::check(&history), bounds::check(&history)].concat();
+    let figures = bounds::figures(&history);
+    let (mut facts, mut findings) = (Vec::new(), Vec::new());
+    for epoch in history.epochs() {
+        let found = Facts::of(&epoch, &facts);
+        let tables = &epoch.history.tables;
+        findings.extend(
+            [coherence::check(&found), durability::check(&found, tables), places::check(&found, tables)]
+                .concat(),
+        );
+        facts.push(found);
+    }
+    findings.extend(others);
     let mut report = Report::new(&facts, length);
-    report.add(coherence::check(&facts));
-    report.add(durability::check(&facts, &history.tables));
-    report.add(places::check(&facts, &history.tables));
-    report.add(locks::check(history));
-    report.add(bounds::check(history));
+    report.add(findings);
     report.note(vec![report::faults_made(&facts)]);
     report.note(coherence::propagation(&facts));
     report.note(vec![coherence::rotations(&facts), coherence::everywhere(&facts)]);
-    report.note(bounds::figures(history));
+    report.note(figures);
     report
 }

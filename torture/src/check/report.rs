@@ -10,7 +10,7 @@ use crate::clock::Nanos;
 const SHOWN: usize = 5;
 
 /// One promise: how often it was looked at, and where it was broken.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Finding {
     pub invariant: &'static str,
     pub promise: &'static str,
@@ -34,12 +34,21 @@ impl Finding {
             }
         }
     }
+
+    fn join(&mut self, other: Self) {
+        self.checked += other.checked;
+        self.violations += other.violations;
+        self.examples.extend(other.examples);
+        self.examples.truncate(SHOWN);
+    }
 }
 
 /// How often each fault was made, also beside another.
-pub(super) fn faults_made(facts: &Facts) -> String {
+pub(super) fn faults_made(facts: &[Facts]) -> String {
     let mut made: BTreeMap<&str, u64> = BTreeMap::new();
-    for name in facts.faults.iter().flat_map(|fault| fault.name.split(" + ")) {
+    // Each part of the run knows the faults of all.
+    let faults = facts.first().map(|facts| &facts.faults[..]).unwrap_or_default();
+    for name in faults.iter().flat_map(|fault| fault.name.split(" + ")) {
         *made.entry(name).or_default() += 1;
     }
     let made: Vec<String> = made.iter().map(|(name, count)| format!("{name} {count}")).collect();
@@ -55,23 +64,34 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(facts: &Facts, length: Nanos) -> Self {
+    pub(super) fn new(facts: &[Facts], length: Nanos) -> Self {
         let seconds = length as f64 / 1e9;
+        let sum = |count: fn(&Facts) -> u64| facts.iter().map(count).sum::<u64>();
+        let (operations, reads) = (sum(|facts| facts.operations), sum(|facts| facts.reads));
         let heading = format!(
             "{} operations in {seconds:.0} s ({:.0}/s): {} reads ({} from memory), {} changes; {} operations failed; {} faults",
-            facts.operations,
-            facts.operations as f64 / seconds.max(1.0),
-            facts.reads,
-            facts.cached,
-            facts.operations - facts.reads,
-            facts.failed,
-            facts.faults.len(),
+            operations,
+            operations as f64 / seconds.max(1.0),
+            reads,
+            sum(|facts| facts.cached),
+            operations - reads,
+            sum(|facts| facts.failed),
+            facts.first().map_or(0, |facts| facts.faults.len()),
         );
         Self { heading, findings: Vec::new(), notes: Vec::new() }
     }
 
+    /// Adds findings; those of one promise in several parts of a run become one.
     pub(super) fn add(&mut self, findings: Vec<Finding>) {
-        self.findings.extend(findings);
+        for finding in findings {
+            let same = |before: &&mut Finding| {
+                (before.invariant, before.promise) == (finding.invariant, finding.promise)
+            };
+            match self.findings.iter_mut().find(same) {
+                Some(before) => before.join(finding),
+                None => self.findings.push(finding),
+            }
+        }
     }
 
     pub(super) fn note(&mut self, notes: Vec<String>) {

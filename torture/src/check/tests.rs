@@ -1,5 +1,7 @@
 //! Histories made by hand: good ones, and for each promise one that breaks it.
 
+mod rewound;
+
 use uuid::Uuid;
 
 use super::{Report, all};
@@ -35,13 +37,13 @@ impl Tale {
 
     /// Acknowledged and committed.
     fn change(&mut self, op: Op, from: Nanos, to: Nanos, change: Change, version: i64) -> &mut Self {
-        self.0.tables.writes.push(Written { session: S, version, op });
+        self.0.tables.writes.push(Written { n: 0, session: S, version, op });
         self.acknowledge(op, from, to, change, Outcome::Made { session: S, seen: seen(version, op) })
     }
 
     /// The same, of one that does something with the attribute that not every change writes.
     fn elevate(&mut self, from: Nanos, elevates: Elevates, shown: Seen) -> &mut Self {
-        self.0.tables.writes.push(Written { session: S, version: shown.version, op: shown.a });
+        self.0.tables.writes.push(Written { n: 0, session: S, version: shown.version, op: shown.a });
         let made = Outcome::Made { session: S, seen: shown };
         self.acknowledge(shown.a, from, from + 10, Change::Update { session: S, elevates }, made)
     }
@@ -71,7 +73,7 @@ impl Tale {
     }
 
     fn report(&self) -> Report {
-        all(&self.0, 1_000 * MS)
+        all(self.0.clone(), 1_000 * MS)
     }
 
     #[track_caller]
@@ -119,7 +121,7 @@ fn a_read_may_be_behind_for_as_long_as_the_window_and_no_longer() {
 fn what_another_node_was_shown_counts_as_known() {
     let mut tale = Tale::begin();
     // The writer's answer is missing, but its version was seen.
-    tale.0.tables.writes.push(Written { session: S, version: 2, op: op(A, 0, 2) });
+    tale.0.tables.writes.push(Written { n: 0, session: S, version: 2, op: op(A, 0, 2) });
     tale.entry(
         process_of(op(A, 0, 2)),
         Entry::Intent(Intent {
@@ -167,7 +169,7 @@ fn rotated(grace: Nanos) -> Tale {
 
 fn rotate(tale: &mut Tale, grace: Nanos, version: i64) {
     let (rotation, grace) = (op(A, 0, 2), grace * MS);
-    tale.0.tables.writes.push(Written { session: NEW, version, op: rotation });
+    tale.0.tables.writes.push(Written { n: 0, session: NEW, version, op: rotation });
     let change = Change::Rotate { session: S, user: Some(3), keeps: true, grace };
     let made = Outcome::Made { session: NEW, seen: seen(version, rotation) };
     tale.acknowledge(rotation, 100, 110, change, made);
@@ -211,7 +213,7 @@ fn what_is_left_says_so() {
 fn an_id_is_rotated_once_and_not_changed_afterwards() {
     let mut tale = rotated(3_000);
     let (again, third) = (op(B, 0, 3), Uuid::from_u128(9));
-    tale.0.tables.writes.push(Written { session: third, version: 2, op: again });
+    tale.0.tables.writes.push(Written { n: 0, session: third, version: 2, op: again });
     let change = Change::Rotate { session: S, user: Some(3), keeps: true, grace: 0 };
     tale.acknowledge(again, 100, 120, change, Outcome::Made { session: third, seen: seen(2, again) });
     tale.breaks("I4 ids");
@@ -262,7 +264,7 @@ fn a_rotation_takes_the_counter_along() {
         let mut tale = Tale::begin();
         tale.change(op(A, 0, 3), 50, 60, Change::Modify { session: S }, 2);
         rotate(&mut tale, 0, 3);
-        tale.0.tables.writes.push(Written { session: NEW, version: 4, op: op(A, 0, 4) });
+        tale.0.tables.writes.push(Written { n: 0, session: NEW, version: 4, op: op(A, 0, 4) });
         let made = Outcome::Made { session: NEW, seen: seen(4, op(A, 0, 4)) };
         tale.acknowledge(op(A, 0, 4), 200, 210, Change::Modify { session: NEW }, made);
         tale.0.tables.sessions.push(Row {
@@ -314,7 +316,7 @@ fn an_acknowledged_change_has_to_be_in_the_database_once() {
     moved.breaks("I5");
     let mut twice = Tale::begin();
     twice.update(op(A, 0, 2), 100, 110, 2);
-    twice.0.tables.writes.push(Written { session: S, version: 3, op: op(A, 0, 2) });
+    twice.0.tables.writes.push(Written { n: 0, session: S, version: 3, op: op(A, 0, 2) });
     twice.breaks("I5 once");
 }
 
@@ -330,7 +332,7 @@ fn an_unknown_outcome_may_be_either_and_a_refusal_may_not() {
             outcome,
         );
         if committed {
-            tale.0.tables.writes.push(Written { session: S, version: 2, op: op(A, 0, 2) });
+            tale.0.tables.writes.push(Written { n: 0, session: S, version: 2, op: op(A, 0, 2) });
         }
         tale.report()
     };
@@ -428,7 +430,7 @@ fn a_rotation_makes_what_it_keeps_its_own() {
         let mut tale = Tale::begin();
         tale.elevate(50, Elevates::ToTheEnd, elevated(2, 2, 2, None));
         let rotation = seen.a;
-        tale.0.tables.writes.push(Written { session: NEW, version: 3, op: rotation });
+        tale.0.tables.writes.push(Written { n: 0, session: NEW, version: 3, op: rotation });
         let change = Change::Rotate { session: S, user: Some(3), keeps, grace: 0 };
         tale.acknowledge(rotation, 100, 110, change, Outcome::Made { session: NEW, seen });
         tale.report()

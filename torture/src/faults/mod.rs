@@ -6,6 +6,7 @@ mod elsewhere;
 mod failover;
 mod node;
 mod pooler;
+mod rewind;
 mod server;
 mod sql;
 mod unnotified;
@@ -73,6 +74,8 @@ const KINDS: &[Kind] = &[
     kind("update-unnotified", "updates end between their commit and their notification", Mixing::Alone),
     kind("pool-on-standby", "a node's pool reaches a standby that lags", Mixing::Alone),
     kind("standby-promoted", "the primary ends, its lagging standby is promoted; and back", Mixing::Alone),
+    kind("commits-lost", "a standby that missed commits is promoted", Mixing::Alone),
+    kind("copy-restored", "the server's files are replaced by an older copy", Mixing::Alone),
     kind("pool-redirected", "a node's pool reaches another server that accepts writes", Mixing::Alone),
     kind("listener-redirected", "a node's listener reaches another server", Mixing::Alone),
     kind("password-changed", "the nodes' password is changed, and restored later", Mixing::Accompanied),
@@ -171,6 +174,8 @@ async fn make_alone(name: &str, stage: &mut Stage, rng: &mut Rng) -> Result<()> 
         "update-unnotified" => unnotified::end_updates(stage, rng).await,
         "pool-on-standby" => failover::pool_on_standby(stage, rng).await,
         "standby-promoted" => failover::fail_over(stage, rng).await,
+        "commits-lost" => rewind::promote_late(stage, rng).await,
+        "copy-restored" => rewind::restore_copy(stage, rng).await,
         "pool-redirected" => elsewhere::redirect_pool(stage, rng).await,
         "listener-redirected" => elsewhere::redirect_listener(stage, rng).await,
         "password-changed" => access::change_password(stage, rng).await,

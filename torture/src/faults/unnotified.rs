@@ -4,6 +4,8 @@
 //! another client   NOTIFY ── COMMIT ── waits for a standby, with the lock of all commits that notify ── cancelled
 //! a node           UPDATE ── COMMIT ── waits to notify ──✕ terminated or cancelled
 //! ```
+//!
+//! At times the node is killed first, so that nobody notifies again: the others learn of it when they remove its row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +15,10 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
+use crate::clock::now;
+use crate::history::Entry;
 use crate::rng::Rng;
-use crate::stage::Stage;
+use crate::stage::{Stage, Way};
 
 /// Only a client that asks for it waits for a standby, which does not exist.
 const LOCAL: &str = "synchronous_commit";
@@ -28,12 +32,14 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const RELOAD: Duration = Duration::from_millis(300);
 /// How long the lock is held at most, until an update waits for it.
 const HELD_MAX: Duration = Duration::from_secs(3);
+/// How often the node is killed as well, in percent.
+const KILLED: u64 = 33;
 /// How often the processes are looked at.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What the processes are that have committed and not notified.
 const IN_GAP: &str = "wait_event_type = 'Lock' AND wait_event = 'object' AND query LIKE 'CALL %'";
 
-pub(super) async fn end_updates(stage: &Stage, rng: &mut Rng) -> Result<()> {
+pub(super) async fn end_updates(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
     let watcher = stage.client().await?;
     change(&watcher, &format!("ALTER SYSTEM SET {LOCAL} = local")).await?;
     change(&watcher, &format!("ALTER SYSTEM SET {STANDBY} = nobody")).await?;
@@ -56,7 +62,7 @@ async fn change(watcher: &Client, statement: &str) -> Result<()> {
 }
 
 /// Holds the lock, mostly for less than a trust window. Returns how many updates have ended meanwhile.
-async fn end_while_held(stage: &Stage, watcher: &Client, rng: &mut Rng) -> Result<i64> {
+async fn end_while_held(stage: &mut Stage, watcher: &Client, rng: &mut Rng) -> Result<i64> {
     let holder = stage.client().await?;
     let holder_pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     let is_held = Arc::new(AtomicBool::new(false));
@@ -85,11 +91,30 @@ async fn end_while_held(stage: &Stage, watcher: &Client, rng: &mut Rng) -> Resul
     );
     let (length, began) = (rng.millis(200, 600), Instant::now());
     let mut ended = 0;
+    let killed = if rng.chance(KILLED) { Some(kill_in_gap(stage, watcher).await?) } else { None };
     while began.elapsed() < length || ended == 0 && began.elapsed() < HELD_MAX {
         ended += watcher.query_one(&end, &[]).await?.get::<_, i64>(0);
         tokio::time::sleep(PAUSE).await;
     }
     watcher.execute("SELECT pg_cancel_backend($1)", &[&holder_pid]).await?;
     held.await??;
+    if let Some(node) = killed {
+        stage.nodes[node].start(&Way::default()).await?;
+        stage.note_pids();
+    }
     Ok(ended)
+}
+
+/// Kills the node whose updates commit first, while one of them has not notified. Returns which.
+async fn kill_in_gap(stage: &mut Stage, watcher: &Client) -> Result<usize> {
+    let count = format!("SELECT count(*) FROM pg_stat_activity WHERE {IN_GAP}");
+    let began = Instant::now();
+    while watcher.query_one(&count, &[]).await?.get::<_, i64>(0) == 0 {
+        ensure!(began.elapsed() < HELD_MAX, "no update has committed and not notified");
+        tokio::time::sleep(PAUSE).await;
+    }
+    let last = stage.nodes.len() - 1;
+    stage.nodes[last].kill().await?;
+    stage.journal.write(&Entry::KilledInGap { node: last, at: now() });
+    Ok(last)
 }

@@ -5,6 +5,7 @@
 //! answered; one that is missing has promised nothing. Times are the machine's monotonic clock: the beginning is read
 //! before the call, the end after it, so an interval never looks shorter than it was.
 
+mod epochs;
 mod read;
 mod write;
 
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::epochs::Epoch;
 pub use self::read::{keep, load, load_kept};
 pub use self::write::Journal;
 use crate::clock::Nanos;
@@ -62,6 +64,12 @@ pub enum Entry {
     },
     Gauge(Gauge),
     Fault(Fault),
+    Rewound(Box<Rewound>),
+    /// A node was killed while its updates were committed and not notified.
+    KilledInGap {
+        node: usize,
+        at: Nanos,
+    },
     Sample(Sample),
     /// What the wall clock shows at a moment of the monotonic one.
     Wall {
@@ -230,6 +238,21 @@ pub struct Fault {
     pub over: Nanos,
 }
 
+/// The database lost commits: it went on from an older state. No node reached it between the two times.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rewound {
+    /// No process could change anything between these times.
+    pub from: Nanos,
+    pub to: Nanos,
+    /// Commits that were lost.
+    pub lost: Vec<Written>,
+    /// The sessions before, and afterwards.
+    pub before: Vec<Row>,
+    pub after: Vec<Row>,
+    /// Commits of the new history have higher numbers than this.
+    pub last: i64,
+}
+
 /// What a process takes.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Sample {
@@ -240,7 +263,7 @@ pub struct Sample {
 }
 
 /// All that is known after a run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct History {
     /// By process; see [`process_of`]. The conductor's is 0.
     pub processes: HashMap<u64, Vec<Entry>>,
@@ -248,7 +271,7 @@ pub struct History {
 }
 
 /// What the database itself remembers: every write that was committed, from a trigger, and what is left at the end.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tables {
     pub writes: Vec<Written>,
     pub sessions: Vec<Row>,
@@ -257,8 +280,10 @@ pub struct Tables {
 }
 
 /// One committed write of the attribute `a`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Written {
+    /// Grows from write to write, until commits are lost.
+    pub n: i64,
     pub session: Uuid,
     pub version: i64,
     pub op: Op,

@@ -6,7 +6,7 @@ mod disk;
 mod member;
 mod queue;
 mod sample;
-mod tables;
+pub mod tables;
 
 use std::fs;
 use std::path::{Path, PathBuf};

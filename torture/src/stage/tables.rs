@@ -11,7 +11,9 @@ use crate::plan::SCHEMA;
 /// Each change of a session writes its attribute `a`, and so a row here, in its own transaction: from wherever the
 /// attribute is put. In the session's row others stand beside it, so there it is what has the row's version.
 const WRITTEN: &str = "
-    CREATE TABLE {schema}.written (session_id uuid NOT NULL, version bigint NOT NULL, op bigint NOT NULL);
+    CREATE TABLE {schema}.written (
+        session_id uuid NOT NULL, version bigint NOT NULL, op bigint NOT NULL,
+        n bigint GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME {schema}.written_numbers));
     CREATE FUNCTION {schema}.note_apart() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         INSERT INTO {schema}.written VALUES (NEW.session_id, NEW.version, (NEW.value::json ->> 0)::bigint);
@@ -75,14 +77,15 @@ pub(super) async fn prepare(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads all of it, at the end.
-pub(super) async fn read(url: &str) -> Result<Tables> {
+/// Reads all of it.
+pub async fn read(url: &str) -> Result<Tables> {
     let client = connect(url).await?;
     let mut tables = Tables::default();
-    let written = format!("SELECT session_id, version, op FROM {SCHEMA}.written");
+    let written = format!("SELECT session_id, version, op, n FROM {SCHEMA}.written");
     for row in client.query(&written, &[]).await? {
         let op: i64 = row.get(2);
-        tables.writes.push(Written { session: row.get(0), version: row.get(1), op: op.cast_unsigned() });
+        let (session, version, n) = (row.get(0), row.get(1), row.get(3));
+        tables.writes.push(Written { n, session, version, op: op.cast_unsigned() });
     }
     for row in client.query(&ALIVE.replace("{schema}", SCHEMA), &[]).await? {
         tables.sessions.push(Alive {
@@ -100,4 +103,11 @@ pub(super) async fn read(url: &str) -> Result<Tables> {
         tables.accepted.push((name.cast_unsigned(), row.get(1), op.cast_unsigned()));
     }
     Ok(tables)
+}
+
+/// The number of the last write: later ones have higher numbers.
+pub async fn last_number(url: &str) -> Result<i64> {
+    let client = connect(url).await?;
+    let last = format!("SELECT last_value FROM {SCHEMA}.written_numbers");
+    Ok(client.query_one(&last, &[]).await?.get(0))
 }
