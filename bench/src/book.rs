@@ -1,17 +1,18 @@
 //! The raw figures: for each contender of each case, one figure a round.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything that was measured.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     series: Vec<Series>,
+    failures: Vec<String>,
 }
 
 /// One contender's figures of one metric, in the order of the rounds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Series {
-    pub(crate) workload: &'static str,
+    pub(crate) workload: String,
     pub(crate) case: String,
     pub(crate) contender: String,
     pub(crate) metric: Metric,
@@ -21,7 +22,7 @@ pub(crate) struct Series {
 }
 
 /// What a figure counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
     /// Operations a second.
@@ -36,6 +37,8 @@ pub(crate) enum Metric {
     P999Micros,
     /// Microseconds of a processor that the process of the contender needed for one operation.
     ProcessorMicrosEach,
+    /// Microseconds of a processor that all processes of PostgreSQL needed for one operation.
+    ServerMicrosEach,
     /// Milliseconds for the whole.
     Millis,
     Bytes,
@@ -52,6 +55,7 @@ impl Metric {
             Self::P99Micros => "µs p99",
             Self::P999Micros => "µs p999",
             Self::ProcessorMicrosEach => "µs of a processor each",
+            Self::ServerMicrosEach => "µs of the server's processors each",
             Self::Millis => "ms",
             Self::Bytes => "bytes",
             Self::WalBytesEach => "bytes of log each",
@@ -63,7 +67,7 @@ impl Metric {
 pub(crate) type Figures = Vec<(Metric, f64)>;
 
 /// Median and extremes.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,
@@ -89,7 +93,11 @@ impl Spread {
 }
 
 impl Book {
-    pub(crate) fn add(&mut self, workload: &'static str, case: &str, contender: &str, figures: Figures) {
+    pub(crate) fn of(series: Vec<Series>, failures: Vec<String>) -> Self {
+        Self { series, failures }
+    }
+
+    pub(crate) fn add(&mut self, workload: &str, case: &str, contender: &str, figures: Figures) {
         for (metric, figure) in figures {
             let known = self.series.iter_mut().find(|series| {
                 series.workload == workload
@@ -103,7 +111,7 @@ impl Book {
                 continue;
             }
             self.series.push(Series {
-                workload,
+                workload: workload.to_owned(),
                 case: case.to_owned(),
                 contender: contender.to_owned(),
                 metric,
@@ -111,6 +119,17 @@ impl Book {
                 spread: Spread::of(&[figure]),
             });
         }
+    }
+
+    /// A workload was not measured, or not in full.
+    pub(crate) fn fail(&mut self, workload: &str, reason: &str) {
+        eprintln!("bench: {workload} failed: {reason}");
+        self.failures.push(format!("{workload}: {reason}"));
+    }
+
+    /// Workloads that failed, and why.
+    pub(crate) fn failures(&self) -> &[String] {
+        &self.failures
     }
 
     pub(crate) fn series(&self) -> &[Series] {

@@ -69,7 +69,7 @@ impl<'a> Contest<'a> {
         }
         for (name, _) in &contenders {
             let mine = book.series().iter().filter(|series| {
-                series.workload == workload && series.case == case && &series.contender == name
+                series.workload == workload && series.case == case && series.contender == *name
             });
             let said: Vec<String> = mine
                 .map(|series| {

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::book::Spread;
 use crate::servers::Servers;
 
 /// The machine and the software, for the report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
+    /// The commit that was measured, with `+` if files were changed since.
+    pub(crate) commit: String,
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) memory_gib: u64,
@@ -53,6 +56,7 @@ pub(crate) fn describe(servers: &Servers) -> anyhow::Result<Machine> {
         }
     }
     Ok(Machine {
+        commit: commit(),
         processor: line_after("/proc/cpuinfo", "model name")
             .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
@@ -63,6 +67,18 @@ pub(crate) fn describe(servers: &Servers) -> anyhow::Result<Machine> {
         postgres: servers.settings.clone(),
         redis,
     })
+}
+
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(arguments).output();
+        output.ok().filter(|output| output.status.success()).map(|output| output.stdout)
+    };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|files| !files.is_empty());
+    let commit = String::from_utf8_lossy(&commit);
+    format!("{}{}", commit.trim(), if changed { "+" } else { "" })
 }
 
 /// What a commit waits for, on the disk that both servers write to.

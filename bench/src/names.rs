@@ -1,8 +1,9 @@
 //! The names of workloads, their cases and their contenders, as the reports show them.
 
 /// Every workload, in the order in which they run. Those that share a table of a million sessions come first.
-pub(crate) const WORKLOADS: [&str; 16] = [
+pub(crate) const WORKLOADS: [&str; 20] = [
     hit::NAME,
+    pin::NAME,
     update_rows::NAME,
     read::NAME,
     request::NAME,
@@ -14,6 +15,9 @@ pub(crate) const WORKLOADS: [&str; 16] = [
     axum::NAME,
     nodes::NAME,
     notify::NAME,
+    proving::NAME,
+    everywhere::NAME,
+    open::NAME,
     propagation::NAME,
     touch::NAME,
     memory::NAME,
@@ -51,8 +55,22 @@ pub(crate) mod hit {
 
 pub(crate) mod update_rows {
     pub(crate) const NAME: &str = "update_rows";
+    pub(crate) const CASE: &str = "64 in flight";
     pub(crate) const SMALL: &str = "10 000 rows";
+    pub(crate) const MEDIUM: &str = "100 000 rows";
     pub(crate) const LARGE: &str = "1 000 000 rows";
+    /// Of a complete run alone.
+    pub(crate) const HUGE: &str = "10 000 000 rows";
+}
+
+pub(crate) mod pin {
+    pub(crate) const NAME: &str = "pin";
+    pub(crate) const CASE: &str = "in random order, 1 thread";
+    pub(crate) const CHECK: [&str; 3] = ["check, 1k pins", "check, 100k pins", "check, 1m pins"];
+    pub(crate) const GET: [&str; 3] = ["get, 1k sessions", "get, 100k sessions", "get, 1m sessions"];
+    pub(crate) const CLOCK: &str = "the clock alone";
+    /// The floor of a million pins.
+    pub(crate) const LINE: &str = "the clock and one line of memory, 1m";
 }
 
 pub(crate) mod read {
@@ -111,7 +129,39 @@ pub(crate) mod notify {
     pub(crate) const NAME: &str = "notify";
     pub(crate) const AFTER: &str = "commit, then notify";
     pub(crate) const INSIDE: &str = "notify inside the transaction";
-    pub(crate) const SIXTEEN_SLOW: &str = "16 nodes, slow flush";
+    /// Nodes: 1, 4 and 16.
+    pub(crate) const NORMAL: [&str; 3] = ["1 node", "4 nodes", "16 nodes"];
+    pub(crate) const SLOW: [&str; 3] = ["1 node, slow flush", "4 nodes, slow flush", "16 nodes, slow flush"];
+}
+
+pub(crate) mod proving {
+    pub(crate) const NAME: &str = "proving";
+    pub(crate) const CASE: &str = "one proof of every node";
+    /// Nodes: 4, 16, 64 and 256.
+    pub(crate) const SHARED: [&str; 4] =
+        ["shared tick, 4 nodes", "shared tick, 16 nodes", "shared tick, 64 nodes", "shared tick, 256 nodes"];
+    /// The protocol before: each node notifies itself, and so all.
+    pub(crate) const PRIVATE: [&str; 4] = [
+        "private barriers, 4 nodes",
+        "private barriers, 16 nodes",
+        "private barriers, 64 nodes",
+        "private barriers, 256 nodes",
+    ];
+}
+
+pub(crate) mod everywhere {
+    pub(crate) const NAME: &str = "everywhere";
+    pub(crate) const CASE: &str = "a logout that waits for every node";
+    /// Nodes: 1, 4, 16 and 64.
+    pub(crate) const NODES: [&str; 4] = ["1 node", "4 nodes", "16 nodes", "64 nodes"];
+}
+
+pub(crate) mod open {
+    pub(crate) const NAME: &str = "open";
+    pub(crate) const NORMAL: &str = "updates by a timetable";
+    pub(crate) const SLOW: &str = "updates by a timetable, slow flush";
+    /// Updates a second.
+    pub(crate) const RATES: [&str; 5] = ["1 000 /s", "2 000 /s", "4 000 /s", "8 000 /s", "16 000 /s"];
 }
 
 pub(crate) mod propagation {

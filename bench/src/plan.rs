@@ -39,7 +39,7 @@ impl Plan {
             ([], true) => Scope::Only { workloads: Vec::new(), entries: entries_of(|_| true) },
             (names, _) => scope_of(names)?,
         };
-        let (rounds, turn, warm_up) = if quick { (3, 400, 300) } else { (5, 1_500, 700) };
+        let (rounds, turn, warm_up) = if quick { (3, 300, 200) } else { (5, 500, 300) };
         Ok(Self {
             scope,
             quick,

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use crate::book::{Book, Metric, Series, Spread};
 use crate::names::{
-    axum, contenders as name, memory, nodes, notify, propagation, request, update_big, update_rows,
+    axum, contenders as name, everywhere, memory, nodes, notify, pin, propagation, proving, request,
+    update_big, update_rows,
 };
 
 /// One contender of one case of one workload.
@@ -59,7 +60,7 @@ pub(crate) struct Ratio {
     pub(crate) target: Target,
 }
 
-const fn entry(workload: &'static str, case: &'static str, contender: &'static str) -> Entry {
+pub(crate) const fn entry(workload: &'static str, case: &'static str, contender: &'static str) -> Entry {
     Entry { workload, case, contender }
 }
 
@@ -73,6 +74,14 @@ const fn request(contender: &'static str) -> Entry {
 
 const fn axum(case: &'static str, contender: &'static str) -> Entry {
     entry(axum::NAME, case, contender)
+}
+
+const fn pin(contender: &'static str) -> Entry {
+    entry(pin::NAME, pin::CASE, contender)
+}
+
+const fn proving(contender: &'static str) -> Entry {
+    entry(proving::NAME, proving::CASE, contender)
 }
 
 const fn update(case: &'static str, contender: &'static str) -> Entry {
@@ -136,6 +145,30 @@ pub(crate) const RATIOS: &[Ratio] = &[
         above: &[hit("ours, 100k sessions, 1 thread")],
         below: &[hit(name::REDIS), hit(name::REDIS_POOL)],
         target: Target::AtLeast(300.0),
+    },
+    Ratio {
+        name: "pin_check_vs_clock",
+        case: "1 000 pins",
+        metric: Metric::NanosEach,
+        above: &[pin(pin::CHECK[0])],
+        below: &[pin(pin::CLOCK)],
+        target: Target::AtMost(2.0),
+    },
+    Ratio {
+        name: "pin_check_vs_clock",
+        case: "100 000 pins",
+        metric: Metric::NanosEach,
+        above: &[pin(pin::CHECK[1])],
+        below: &[pin(pin::CLOCK)],
+        target: Target::AtMost(2.0),
+    },
+    Ratio {
+        name: "pin_check_vs_clock",
+        case: "1 000 000 pins",
+        metric: Metric::NanosEach,
+        above: &[pin(pin::CHECK[2])],
+        below: &[pin(pin::CLOCK)],
+        target: Target::AtMost(2.0),
     },
     Ratio {
         name: "axum_vs_no_sessions",
@@ -243,17 +276,33 @@ pub(crate) const RATIOS: &[Ratio] = &[
         name: "nodes_16_slow_flush_vs_notify_inside",
         case: "4 in flight on each",
         metric: Metric::PerSecond,
-        above: &[entry("notify", notify::SIXTEEN_SLOW, notify::AFTER)],
-        below: &[entry("notify", notify::SIXTEEN_SLOW, notify::INSIDE)],
+        above: &[entry("notify", notify::SLOW[2], notify::AFTER)],
+        below: &[entry("notify", notify::SLOW[2], notify::INSIDE)],
         target: Target::AtLeast(5.0),
     },
     Ratio {
         name: "nodes_16_slow_flush_p99_vs_notify_inside",
         case: "4 in flight on each",
         metric: Metric::P99Micros,
-        above: &[entry("notify", notify::SIXTEEN_SLOW, notify::AFTER)],
-        below: &[entry("notify", notify::SIXTEEN_SLOW, notify::INSIDE)],
+        above: &[entry("notify", notify::SLOW[2], notify::AFTER)],
+        below: &[entry("notify", notify::SLOW[2], notify::INSIDE)],
         target: Target::AtMost(0.25),
+    },
+    Ratio {
+        name: "proving_cost_256_vs_64_listeners",
+        case: "the server's time for a proof of every node",
+        metric: Metric::ServerMicrosEach,
+        above: &[proving(proving::SHARED[3])],
+        below: &[proving(proving::SHARED[2])],
+        target: Target::AtMost(5.0),
+    },
+    Ratio {
+        name: "everywhere_p50_64_nodes_ms",
+        case: "a logout, 64 nodes in one process",
+        metric: Metric::Millis,
+        above: &[entry(everywhere::NAME, everywhere::CASE, everywhere::NODES[3])],
+        below: &[],
+        target: Target::AtMost(20.0),
     },
     Ratio {
         name: "update_big_session_vs_small",
@@ -315,8 +364,8 @@ pub(crate) const RATIOS: &[Ratio] = &[
         name: "update_1m_vs_10k_rows",
         case: "64 in flight",
         metric: Metric::PerSecond,
-        above: &[entry("update_rows", "64 in flight", update_rows::LARGE)],
-        below: &[entry("update_rows", "64 in flight", update_rows::SMALL)],
+        above: &[entry("update_rows", update_rows::CASE, update_rows::LARGE)],
+        below: &[entry("update_rows", update_rows::CASE, update_rows::SMALL)],
         target: Target::AtLeast(0.7),
     },
     Ratio {

@@ -10,12 +10,16 @@ use anyhow::{Context, ensure};
 use pg_sandbox::Sandbox;
 use tokio_postgres::{Client, NoTls};
 
+pub(crate) use self::listening::Arrivals;
 pub(crate) use self::redis::{Listener, Persistence, Redis};
+pub(crate) use self::usage::Usage;
 
+mod listening;
 mod redis;
+mod usage;
 
-/// More than PostgreSQL's default of 100, for pools of 32 beside several nodes.
-const MAX_CONNECTIONS: &str = "200";
+/// More than PostgreSQL's default of 100, for pools of 32 beside several nodes, and for hundreds of listeners.
+const MAX_CONNECTIONS: &str = "500";
 /// Settings of PostgreSQL that the report shows; those of durability must be on.
 const SHOWN: [&str; 8] = [
     "server_version",

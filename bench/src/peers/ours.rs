@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use pg_session::{Config, Migrations, SessionId, SessionManager, UserId};
 use tokio::task::JoinSet;
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{Peer, Stored};
@@ -31,17 +32,7 @@ pub(crate) struct Tables {
 impl Tables {
     /// Migrates a fresh database and fills in numbered sessions.
     pub(crate) async fn fill(servers: &Servers, payload: Payload, sessions: usize) -> anyhow::Result<Self> {
-        let database = servers.database().await?;
-        let mut config = Config::default();
-        config.migrations = Migrations::Apply;
-        let manager = SessionManager::connect(&database.url, config).await?;
-        let mut pattern = manager.create(UserId::from(Uuid::new_v4())).expires_in(LIFETIME);
-        for (key, value) in payload.attributes() {
-            pattern = pattern.set(&key, &value);
-        }
-        let pattern = pattern.await?.id().expose();
-        let report = manager.shutdown(WAIT_MAX).await;
-        ensure!(report.is_complete(), "the node that migrated left something behind: {report:?}");
+        let (database, pattern) = migrate(servers, payload).await?;
         let ids: Vec<Uuid> = (0..sessions).map(|_| Uuid::new_v4()).collect();
         let client = database.client().await?;
         client.batch_execute("SET pg_session.direct_writes = 'on'").await?;
@@ -65,6 +56,48 @@ impl Tables {
                 )
                 .await?;
         }
+        Self::ready(database, payload, &client, pattern, ids).await
+    }
+
+    /// As [`fill`](Tables::fill) with slim sessions, but the server makes them, in the order of their ids and before their
+    /// indices. `numbered` of them have numbers, evenly spread.
+    pub(crate) async fn fill_inside(
+        servers: &Servers,
+        sessions: usize,
+        numbered: usize,
+    ) -> anyhow::Result<Self> {
+        let (database, pattern) = migrate(servers, Payload::Slim).await?;
+        let client = database.client().await?;
+        client
+            .batch_execute(&format!(
+                "SET pg_session.direct_writes = 'on'; SET synchronous_commit = off; SET work_mem = '1GB';
+                 SET maintenance_work_mem = '1GB';
+                 CREATE TEMPORARY TABLE indices AS SELECT indexdef FROM pg_indexes
+                 WHERE tablename = 'sessions' AND indexname <> 'sessions_pkey';
+                 DROP INDEX sessions_user_id_idx, sessions_group_id_idx, sessions_expires_at_idx, sessions_rotated_to_idx;
+                 INSERT INTO sessions (id, user_id, version, idle_limited, created_at, updated_at,
+                                       last_accessed_at, expires_at, attributes, has_overflow)
+                 SELECT u.id, md5(u.id::text)::uuid, s.version, s.idle_limited, s.created_at, s.updated_at,
+                        s.last_accessed_at, s.expires_at, s.attributes, s.has_overflow
+                 FROM (SELECT md5(n::text)::uuid AS id FROM generate_series(1, {sessions}) n ORDER BY 1) u
+                 CROSS JOIN sessions s WHERE s.id = '{pattern}';
+                 DO $$ DECLARE i text; BEGIN FOR i IN SELECT indexdef FROM indices LOOP EXECUTE i; END LOOP; END $$"
+            ))
+            .await?;
+        let every = i64::try_from(sessions / numbered)?;
+        let text = "SELECT md5(n::text)::uuid FROM generate_series(1::bigint, $1, $2) n";
+        let rows = client.query(text, &[&i64::try_from(sessions)?, &every]).await?;
+        let ids = rows.iter().map(|row| row.get(0)).collect();
+        Self::ready(database, Payload::Slim, &client, pattern, ids).await
+    }
+
+    async fn ready(
+        database: Database,
+        payload: Payload,
+        client: &Client,
+        pattern: Uuid,
+        ids: Vec<Uuid>,
+    ) -> anyhow::Result<Self> {
         client.execute("DELETE FROM sessions WHERE id = $1", &[&pattern]).await?;
         database.settle().await?;
         let ids = ids.into_iter().map(SessionId::from_uuid).collect();
@@ -114,6 +147,22 @@ impl Tables {
         config.pool_connections_max = super::pool::CONNECTIONS;
         self.node(config).await
     }
+}
+
+/// A fresh database with the tables and one session, the pattern of all.
+async fn migrate(servers: &Servers, payload: Payload) -> anyhow::Result<(Database, Uuid)> {
+    let database = servers.database().await?;
+    let mut config = Config::default();
+    config.migrations = Migrations::Apply;
+    let manager = SessionManager::connect(&database.url, config).await?;
+    let mut pattern = manager.create(UserId::from(Uuid::new_v4())).expires_in(LIFETIME);
+    for (key, value) in payload.attributes() {
+        pattern = pattern.set(&key, &value);
+    }
+    let pattern = pattern.await?.id().expose();
+    let report = manager.shutdown(WAIT_MAX).await;
+    ensure!(report.is_complete(), "the node that migrated left something behind: {report:?}");
+    Ok((database, pattern))
 }
 
 /// When the updates of a node notify the other nodes.

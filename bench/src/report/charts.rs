@@ -1,37 +1,64 @@
 //! Which charts there are: what each shows of the book.
 
+use super::json::Run;
+use super::lines::{Drawn, LineChart};
 use super::svg::{Bar, Chart, Kind, Scale};
 use crate::book::{Book, Metric, Spread};
+use crate::curves::{CURVES, Curve};
 use crate::names::{axum, contenders as name, request};
 use crate::ratios::Outcome;
 
 /// A chart with the name of its file.
-pub(crate) struct Named<'a> {
-    pub(crate) file: &'static str,
-    pub(crate) chart: Chart<'a>,
+pub(crate) struct Named {
+    pub(crate) file: String,
+    pub(crate) title: &'static str,
+    pub(crate) svg: String,
 }
 
-/// All charts that the book has figures for.
-pub(crate) fn all<'a>(book: &Book, outcomes: &[Outcome]) -> Vec<Named<'a>> {
-    let charts = [
-        Named { file: "targets.svg", chart: targets(outcomes) },
-        Named { file: "requests.svg", chart: requests(book) },
-        Named { file: "axum.svg", chart: axum(book) },
-        Named { file: "reads.svg", chart: reads(book) },
-        Named {
-            file: "updates-64.svg",
-            chart: updates(book, "64 in flight", "Durable updates, 64 in flight"),
-        },
-        Named {
-            file: "updates-256.svg",
-            chart: updates(book, "256 in flight", "Durable updates, 256 in flight"),
-        },
+/// All charts that the first run has figures for. The curves have those of every run.
+pub(crate) fn all(runs: &[Run]) -> Vec<Named> {
+    let Some(Run { book, outcomes, .. }) = runs.first() else { return Vec::new() };
+    let bars = [
+        ("targets", targets(outcomes)),
+        ("requests", requests(book)),
+        ("axum", axum(book)),
+        ("reads", reads(book)),
+        ("updates-64", updates(book, "64 in flight", "Durable updates, 64 in flight")),
+        ("updates-256", updates(book, "256 in flight", "Durable updates, 256 in flight")),
     ];
-    charts.into_iter().filter(|named| !named.chart.bars.is_empty()).collect()
+    let bars = bars.into_iter().filter(|(_, chart)| !chart.bars.is_empty());
+    let bars = bars.map(|(file, chart)| Named {
+        file: format!("{file}.svg"),
+        title: chart.title,
+        svg: chart.render(),
+    });
+    let curves = CURVES.iter().filter_map(|curve| {
+        let chart = growth(curve, runs);
+        let file = format!("growth-{}.svg", curve.name);
+        (!chart.lines.is_empty()).then(|| Named { file, title: curve.title, svg: chart.render() })
+    });
+    bars.chain(curves).collect()
+}
+
+fn growth<'a>(curve: &'a Curve, runs: &'a [Run]) -> LineChart<'a> {
+    let lines = runs.iter().enumerate().flat_map(|(number, run)| {
+        let fitted = run.curves.iter().filter(|fitted| fitted.curve == curve.name);
+        fitted.map(move |fitted| Drawn {
+            label: if number == 0 {
+                fitted.line.to_owned()
+            } else {
+                format!("{}, {}", fitted.line, run.postgres())
+            },
+            points: &fitted.points,
+            slope: fitted.slope,
+            dashed: number > 0,
+        })
+    });
+    LineChart { title: curve.title, unit: curve.unit, across: curve.across, lines: lines.collect() }
 }
 
 /// How far each ratio is beyond its target, whichever way it points.
-fn targets<'a>(outcomes: &[Outcome]) -> Chart<'a> {
+fn targets(outcomes: &[Outcome]) -> Chart<'static> {
     let bars = outcomes.iter().map(|outcome| {
         let [median, min, max] = [outcome.value, outcome.min, outcome.max].map(|value| outcome.beyond(value));
         Bar {
@@ -49,7 +76,7 @@ fn targets<'a>(outcomes: &[Outcome]) -> Chart<'a> {
     }
 }
 
-fn requests<'a>(book: &Book) -> Chart<'a> {
+fn requests(book: &Book) -> Chart<'static> {
     let contenders = [
         ("ours, 1k users, 1 thread", Kind::Ours),
         ("ours, 100k users, 1 thread", Kind::Ours),
@@ -67,7 +94,7 @@ fn requests<'a>(book: &Book) -> Chart<'a> {
     }
 }
 
-fn axum<'a>(book: &Book) -> Chart<'a> {
+fn axum(book: &Book) -> Chart<'static> {
     let contenders = [
         (axum::NONE, Kind::Floor),
         (axum::JWT, Kind::Peer),
@@ -86,7 +113,7 @@ fn axum<'a>(book: &Book) -> Chart<'a> {
     }
 }
 
-fn reads<'a>(book: &Book) -> Chart<'a> {
+fn reads(book: &Book) -> Chart<'static> {
     let contenders = [
         ("bare cache, 1k sessions, 1 thread", Kind::Floor),
         ("ours, 1k sessions, 1 thread", Kind::Ours),
@@ -107,13 +134,15 @@ fn reads<'a>(book: &Book) -> Chart<'a> {
     }
 }
 
-fn updates<'a>(book: &Book, case: &str, title: &'a str) -> Chart<'a> {
+fn updates(book: &Book, case: &str, title: &'static str) -> Chart<'static> {
     let contenders = [
         (name::OURS, Kind::Ours),
         (name::REDIS_FSYNC, Kind::Peer),
         (name::REDIS_FSYNC_POOL, Kind::Peer),
         (name::REDIS_FSYNC_PUBLISH, Kind::Peer),
         (name::REDIS_FSYNC_PUBLISH_POOL, Kind::Peer),
+        (name::REDIS_PROMISES, Kind::Peer),
+        (name::REDIS_PROMISES_POOL, Kind::Peer),
         (name::TOWER, Kind::Peer),
         (name::UNCOMBINED, Kind::Floor),
         (name::BARE_POOL, Kind::Floor),

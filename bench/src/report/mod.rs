@@ -1,9 +1,12 @@
 //! What came of a run, for people and for programs.
 
-pub(crate) mod charts;
+mod charts;
+mod details;
 pub(crate) mod json;
-pub(crate) mod markdown;
-pub(crate) mod svg;
+mod lines;
+pub(crate) mod pages;
+mod summary;
+mod svg;
 pub(crate) mod table;
 
 /// Three digits that count, and no more.

@@ -56,7 +56,7 @@ const LABELS: f64 = 420.0;
 const FIGURES: f64 = 110.0;
 const TOP: f64 = 52.0;
 const ROW: f64 = 26.0;
-const STYLE: &str = "text{font:13px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#1f2328}\
+pub(super) const STYLE: &str = "text{font:13px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#1f2328}\
 .title{font-size:15px;font-weight:600}.unit{fill:#59636e}.ours{fill:#0969da}.peer{fill:#9198a1}.floor{fill:#d4a72c}\
 .missed{fill:#cf222e}.spread{stroke:#1f2328;stroke-width:1.5}.mark{stroke:#1a7f37;stroke-width:2;stroke-dasharray:4 3}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.unit{fill:#9198a1}.ours{fill:#4493f8}.peer{fill:#656c76}\
@@ -132,7 +132,7 @@ impl Chart<'_> {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

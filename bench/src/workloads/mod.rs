@@ -4,6 +4,7 @@
 mod axum;
 mod cold;
 mod create;
+mod everywhere;
 mod hit;
 pub(crate) mod lineup;
 pub(crate) mod memory;
@@ -11,7 +12,10 @@ mod million;
 mod mix;
 pub(crate) mod nodes;
 pub(crate) mod notify;
+mod open;
+mod pin;
 pub(crate) mod propagation;
+mod proving;
 mod read;
 mod request;
 mod start;
@@ -21,27 +25,46 @@ mod update;
 pub(crate) mod update_big;
 pub(crate) mod update_rows;
 
+use std::time::{Duration, Instant};
+
 use anyhow::bail;
+use tokio::time::timeout;
 
 use self::million::Million;
 use crate::contest::Bench;
 use crate::names::{self, WORKLOADS};
 
-/// Runs what the plan wants.
+/// A workload that takes longer has stopped.
+const WORKLOAD_TIME_MAX: Duration = Duration::from_secs(360);
+/// Those that share a table of a million sessions keep it for the next one.
+const KEEP_MILLION: [&str; 2] = [names::hit::NAME, names::pin::NAME];
+
+/// Runs what the plan wants, and lets the caller save what came of each workload. One that fails is noted in the book, and the
+/// others run all the same.
 ///
 /// # Errors
-/// Of the first contender that fails, or lost what it acknowledged.
-pub(crate) async fn run_all(bench: &mut Bench) -> anyhow::Result<()> {
+/// If the servers fail, or what came of a workload cannot be saved.
+pub(crate) async fn run_all(
+    bench: &mut Bench,
+    mut save: impl FnMut(&Bench) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut million = Million::default();
     for name in WORKLOADS {
         if !bench.plan.wants_workload(name) {
             continue;
         }
-        run(name, bench, &mut million).await?;
-        if name != names::hit::NAME {
+        let begun = Instant::now();
+        match timeout(WORKLOAD_TIME_MAX, run(name, bench, &mut million)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => bench.book.fail(name, &format!("{error:#}")),
+            Err(_) => bench.book.fail(name, &format!("not done after {WORKLOAD_TIME_MAX:?}")),
+        }
+        if !KEEP_MILLION.contains(&name) {
             million = Million::default();
             bench.servers.clear().await?;
         }
+        eprintln!("  {name}: {} s", begun.elapsed().as_secs());
+        save(bench)?;
     }
     Ok(())
 }
@@ -61,6 +84,10 @@ async fn run(name: &str, bench: &mut Bench, million: &mut Million) -> anyhow::Re
         names::axum::NAME => Box::pin(axum::run(bench)).await,
         names::nodes::NAME => Box::pin(nodes::run(bench)).await,
         names::notify::NAME => Box::pin(notify::run(bench)).await,
+        names::pin::NAME => Box::pin(pin::run(bench, million)).await,
+        names::proving::NAME => Box::pin(proving::run(bench)).await,
+        names::everywhere::NAME => Box::pin(everywhere::run(bench)).await,
+        names::open::NAME => Box::pin(open::run(bench)).await,
         names::propagation::NAME => Box::pin(propagation::run(bench)).await,
         names::touch::NAME => Box::pin(touch::run(bench)).await,
         names::memory::NAME => Box::pin(memory::run(bench)).await,

@@ -7,20 +7,13 @@ use std::sync::Arc;
 use super::lineup::{Lineup, parts};
 use crate::contest::Bench;
 use crate::drive::Op;
-use crate::names::notify::{AFTER, INSIDE, NAME, SIXTEEN_SLOW};
+use crate::names::notify::{AFTER, INSIDE, NAME, NORMAL, SLOW};
 use crate::payload::Payload;
 use crate::peers::Peer;
 use crate::peers::ours::{Notify, Tables};
 use crate::servers::{Flush, Servers};
 
-const CASES: [(&str, usize, Flush); 6] = [
-    ("1 node", 1, Flush::Normal),
-    ("4 nodes", 4, Flush::Normal),
-    ("16 nodes", 16, Flush::Normal),
-    ("1 node, slow flush", 1, Flush::Slow),
-    ("4 nodes, slow flush", 4, Flush::Slow),
-    (SIXTEEN_SLOW, 16, Flush::Slow),
-];
+const NODES: [usize; 3] = [1, 4, 16];
 const SESSIONS: usize = 2_000;
 /// Updates in flight on each node: few, as on nodes that share the load.
 const IN_FLIGHT: usize = 4;
@@ -29,7 +22,9 @@ const CONNECTIONS: usize = 3;
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (plan, servers, book) = parts(bench);
-    for (case, count, flush) in CASES {
+    let cases = NORMAL.into_iter().zip(NODES).map(|(case, count)| (case, count, Flush::Normal));
+    let slow = SLOW.into_iter().zip(NODES).map(|(case, count)| (case, count, Flush::Slow));
+    for (case, count, flush) in cases.chain(slow) {
         if ![AFTER, INSIDE].iter().any(|contender| plan.wants(NAME, case, contender)) {
             continue;
         }

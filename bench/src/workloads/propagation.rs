@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures_util::{StreamExt, stream};
 use pg_session::{SessionId, SessionManager, Version};
-use tokio::sync::{Mutex, mpsc};
-use tokio_postgres::{AsyncMessage, Client, NoTls, Statement};
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Statement};
 
 use super::lineup::parts;
 use crate::book::{Figures, Metric};
@@ -23,7 +22,7 @@ use crate::names::propagation::{IDLE, NAME, NOTIFY, OURS};
 use crate::payload::{COUNTER, Payload};
 use crate::peers::ours::{Node, Tables};
 use crate::plan::Plan;
-use crate::servers::{Database, Servers};
+use crate::servers::{Arrivals, Servers};
 
 const LOADED: &str = "beside 64 updates in flight";
 const OURS_SENT: &str = "ours, sent to visible";
@@ -128,8 +127,7 @@ struct Bare {
     sender: Client,
     notify: Statement,
     update: Statement,
-    received: mpsc::UnboundedReceiver<Instant>,
-    _receiver: Client,
+    arrivals: Arrivals,
 }
 
 impl Bare {
@@ -143,8 +141,8 @@ impl Bare {
         let update = sender
             .prepare("WITH done AS (UPDATE bare SET n = n + 1 WHERE id = 1 RETURNING n) SELECT pg_notify('bare', $1) FROM done")
             .await?;
-        let (receiver, received) = listen(&database).await?;
-        Ok(Self { sender, notify, update, received, _receiver: receiver })
+        let arrivals = Arrivals::listen(&database, "bare").await?;
+        Ok(Self { sender, notify, update, arrivals })
     }
 
     async fn listen(&mut self, from: From, span: Duration) -> anyhow::Result<Figures> {
@@ -156,28 +154,12 @@ impl Bare {
             let sent = Instant::now();
             self.sender.query_one(statement, &[&payload]).await?;
             let acknowledged = Instant::now();
-            let received = self.received.recv().await.context("the listening connection is gone")?;
+            let received = self.arrivals.next().await?;
             took.push(micros(if from == From::Sent { sent } else { acknowledged }, received));
             tokio::time::sleep(PAUSE).await;
         }
         Ok(percentiles(took))
     }
-}
-
-/// A connection that says when it receives something.
-async fn listen(database: &Database) -> anyhow::Result<(Client, mpsc::UnboundedReceiver<Instant>)> {
-    let (client, mut connection) = tokio_postgres::connect(&database.url, NoTls).await?;
-    let (arrivals, received) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
-        while let Some(Ok(message)) = messages.next().await {
-            if matches!(message, AsyncMessage::Notification(_)) && arrivals.send(Instant::now()).is_err() {
-                return;
-            }
-        }
-    });
-    client.batch_execute("LISTEN bare").await?;
-    Ok((client, received))
 }
 
 /// From one instant to another, which may be the earlier: a node may show an update before its author has the answer.

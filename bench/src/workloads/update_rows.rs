@@ -1,5 +1,7 @@
-//! Updates in a table of ten thousand sessions beside a table of a million: what a change costs as the table grows. The
-//! log's growth is counted, too: the first change of a page after a checkpoint writes the whole page into it.
+//! Updates in tables of ten thousand to ten million sessions: what a change costs as the table grows. The log's growth is
+//! counted, too: the first change of a page after a checkpoint writes the whole page into it.
+//!
+//! A node has at most a million of the sessions in memory, evenly spread over the table, and updates these.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,35 +9,49 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio_postgres::Client;
 
-use super::in_flight;
 use super::lineup::parts;
-use super::million::Million;
+use super::million::{self, Million};
 use crate::book::{Figures, Metric};
 use crate::contest::{Bench, Contest};
 use crate::drive::{Crew, Op};
-use crate::names::update_rows::{LARGE, NAME, SMALL};
+use crate::names::update_rows::{CASE, HUGE, LARGE, MEDIUM, NAME, SMALL};
 use crate::payload::Payload;
 use crate::peers::ours::Tables;
 
-const SESSIONS: usize = 10_000;
 const IN_FLIGHT: usize = 64;
 
 pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Result<()> {
     let (plan, servers, book) = parts(bench);
-    let (_, large) = million.get(servers).await?;
-    let tables = Tables::fill(servers, Payload::Slim, SESSIONS).await?;
-    let small = Crew::of(tables.node(tables.config()).await?, SESSIONS).await?;
-    small.warm().await?;
+    let mut crews = Vec::new();
+    for (name, rows) in [(SMALL, 10_000), (MEDIUM, 100_000), (LARGE, 1_000_000), (HUGE, 10_000_000)] {
+        if !plan.wants(NAME, CASE, name) {
+            continue;
+        }
+        let crew = match name {
+            LARGE => million.get(servers).await?.1,
+            HUGE => crew(Tables::fill_inside(servers, rows, million::SESSIONS).await?).await?,
+            _ => crew(Tables::fill(servers, Payload::Slim, rows).await?).await?,
+        };
+        crews.push((name, crew));
+    }
     // The log is the server's: one connection sees what all databases write.
-    let observer = tables.database.client().await?;
-    let observer = &observer;
-    let mut contest = Contest::new(NAME, in_flight(IN_FLIGHT));
-    for (name, crew) in [(SMALL, &small), (LARGE, &large)] {
+    let observer = &servers.database().await?.client().await?;
+    let mut contest = Contest::new(NAME, CASE);
+    for (name, crew) in &crews {
         contest.enter(plan, name, move |span| update(Arc::clone(crew), observer, span));
     }
     contest.run(plan, book).await?;
-    small.verify().await?;
-    large.verify().await
+    for (name, crew) in &crews {
+        crew.verify().await.with_context(|| format!("{NAME}: {name}"))?;
+    }
+    Ok(())
+}
+
+async fn crew(tables: Tables) -> anyhow::Result<Arc<Crew>> {
+    let sessions = tables.ids.len();
+    let crew = Crew::of(tables.node(tables.config()).await?, sessions).await?;
+    crew.warm().await?;
+    Ok(crew)
 }
 
 async fn update(crew: Arc<Crew>, observer: &Client, span: Duration) -> anyhow::Result<Figures> {

@@ -1,39 +1,31 @@
-//! docs/history/benchmarks.md and its charts: the targets, every figure, how they were measured, and what they do not show.
+//! docs/history/benchmarks.md: the targets, the slopes, every figure, how they were measured, and what they do not show.
 
 use std::fmt::Write;
-use std::path::Path;
 
-use anyhow::Context;
-
-use super::{charts, human};
+use super::charts::Named;
+use super::human;
+use super::json::Run;
 use crate::book::{Book, Series};
+use crate::curves::Fitted;
+use crate::floors;
 use crate::machine::Machine;
-use crate::plan::Plan;
 use crate::ratios::Outcome;
 
-/// Where the repository's documents are, seen from this package.
-const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 const METHOD: &str = include_str!("method.md");
 const LIMITS: &str = include_str!("limits.md");
 const CAVEATS: &str = include_str!("caveats.md");
 
-/// Writes the page and its charts.
-pub(crate) fn write(machine: &Machine, plan: &Plan, book: &Book, outcomes: &[Outcome]) -> anyhow::Result<()> {
-    let docs = Path::new(DOCS);
-    let charts = charts::all(book, outcomes);
-    std::fs::create_dir_all(docs.join("charts")).context("docs/charts could not be made")?;
-    for named in &charts {
-        let path = docs.join("charts").join(named.file);
-        std::fs::write(&path, named.chart.render())
-            .with_context(|| format!("could not write {}", named.file))?;
-    }
+/// The page: all of the first run, and the slopes of every run.
+pub(crate) fn page(run: &Run, runs: &[Run], charts: &[Named]) -> String {
     let mut page = String::from("# Benchmarks\n\n");
     page.push_str(
         "Written by `./dev bench`; edit `bench/src/report` and run it again. The summary is [one page](../benchmarks.md).\n\n",
     );
-    targets(&mut page, outcomes);
-    for named in &charts {
-        let _ = writeln!(page, "![{}](../charts/{})\n", named.chart.title, named.file);
+    failures(&mut page, &run.book);
+    targets(&mut page, run);
+    slopes(&mut page, runs);
+    for named in charts {
+        let _ = writeln!(page, "![{}](../charts/{})\n", named.title, named.file);
     }
     page.push_str(LIMITS);
     page.push('\n');
@@ -41,18 +33,46 @@ pub(crate) fn write(machine: &Machine, plan: &Plan, book: &Book, outcomes: &[Out
     page.push('\n');
     page.push_str(METHOD);
     page.push('\n');
-    setting(&mut page, machine, plan);
-    figures(&mut page, book);
-    std::fs::write(docs.join("history/benchmarks.md"), page)
-        .context("docs/history/benchmarks.md could not be written")
+    setting(&mut page, run);
+    figures(&mut page, &run.book);
+    page
 }
 
 // Writing to a string cannot fail.
 
-fn targets(page: &mut String, outcomes: &[Outcome]) {
+fn failures(page: &mut String, book: &Book) {
+    for failure in book.failures() {
+        let _ = writeln!(page, "**Not measured, or not in full:** {failure}.\n");
+    }
+}
+
+fn slopes(page: &mut String, runs: &[Run]) {
+    page.push_str("## Growth\n\nThe slope is the exponent that fits best: 0 is constant, 1 is proportional, 2 is quadratic.\n\n");
+    page.push_str("| curve | server | points | slope |\n|---|---|---|--:|\n");
+    for run in runs {
+        for Fitted { curve, line, points, slope } in &run.curves {
+            let points: Vec<String> = points
+                .iter()
+                .map(|point| format!("{} at {}", human(point.spread.median), human(point.at)))
+                .collect();
+            let _ = writeln!(
+                page,
+                "| {curve}: {line} | {} | {} | {slope:.2} |",
+                run.postgres(),
+                points.join(", ")
+            );
+        }
+    }
+    page.push('\n');
+}
+
+fn targets(page: &mut String, run: &Run) {
+    let outcomes = &run.outcomes;
     let met = outcomes.iter().filter(|outcome| outcome.met).count();
     let _ = writeln!(page, "## Targets\n\n{met} of {} are met.\n", outcomes.len());
-    page.push_str("| ratio | case | median | min … max | target | |\n|---|---|--:|--:|--:|---|\n");
+    page.push_str(
+        "| ratio | case | median | min … max | target | | floor |\n|---|---|--:|--:|--:|---|---|\n",
+    );
     for outcome in outcomes {
         let Outcome { name, case, value, min, max, target, met, above, below } = outcome;
         let between = match below {
@@ -61,24 +81,26 @@ fn targets(page: &mut String, outcomes: &[Outcome]) {
         };
         let _ = writeln!(
             page,
-            "| `{name}`<br>{between} | {case} | **{}** | {} … {} | {target} | {} |",
+            "| `{name}`<br>{between} | {case} | **{}** | {} … {} | {target} | {} | {} |",
             human(*value),
             human(*min),
             human(*max),
-            if *met { "met" } else { "**missed**" }
+            if *met { "met" } else { "**missed**" },
+            floors::of(outcome, &run.book)
+                .map_or(String::new(), |(what, value)| format!("{}: {what}", human(value))),
         );
     }
     page.push('\n');
 }
 
-fn setting(page: &mut String, machine: &Machine, plan: &Plan) {
-    let Machine { processor, cores, memory_gib, kernel, flush_micros, versions, postgres, redis } = machine;
+fn setting(page: &mut String, run: &Run) {
+    let Machine { commit, processor, cores, memory_gib, kernel, flush_micros, versions, postgres, redis } =
+        &run.machine;
     let _ = writeln!(
         page,
-        "## Machine\n\n{processor}, {cores} cores, {memory_gib} GiB, Linux {kernel}. One flush of 8 kB to the servers' disk \
+        "## Machine\n\nCommit {commit}. {processor}, {cores} cores, {memory_gib} GiB, Linux {kernel}. One flush of 8 kB to the servers' disk \
          (fdatasync) takes {flush_micros:.0} µs in the median. Rust's default release profile; {} rounds of {} ms a turn.\n",
-        plan.rounds,
-        plan.turn.as_millis()
+        run.rounds, run.turn_ms
     );
     let listed: Vec<String> = versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let _ = writeln!(page, "Versions: {}.\n", listed.join(", "));
@@ -89,7 +111,7 @@ fn setting(page: &mut String, machine: &Machine, plan: &Plan) {
     if redis.is_empty() {
         page.push_str("Redis was not installed, and is left out.\n\n");
     }
-    page.push_str("```text\n./dev bench --redis            # this page\n./dev bench --redis --quick    # the targets alone, within three minutes\n```\n\n");
+    page.push_str("```text\n./dev bench --redis            # this page\n./dev bench --redis --quick    # the targets alone, within three minutes\n./dev bench --pages FILE       # pages and charts from the file of a run\n```\n\n");
 }
 
 fn settings(settings: &std::collections::BTreeMap<String, String>) -> String {

@@ -1,0 +1,130 @@
+//! Checks of pins, with a thousand to a million sessions pinned, beside reads of the same sessions and a read of the clock.
+//!
+//! The pins are drawn before, into a list that is walked in order: what a thread pays for is the check.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use pg_session::{Pin, SessionManager};
+use tokio::runtime::Handle;
+
+use super::lineup::parts;
+use super::million::Million;
+use super::threads::{Done, STRIDE, on_threads};
+use crate::contest::{Bench, Contest};
+use crate::names::pin::{CASE, CHECK, CLOCK, GET, LINE, NAME};
+use crate::payload::Payload;
+use crate::peers::ours::{Node, Tables};
+
+const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
+/// Checks in the list that is walked.
+const DRAWS: usize = 1 << 19;
+
+pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Result<()> {
+    let (plan, servers, book) = parts(bench);
+    let mut contest = Contest::new(NAME, CASE);
+    // A pin of which no clone is left is gone.
+    let mut held = Vec::new();
+    for (at, sessions) in SIZES.into_iter().enumerate() {
+        if ![CHECK[at], GET[at]].iter().any(|contender| plan.wants(NAME, CASE, contender)) {
+            continue;
+        }
+        let node = match sessions {
+            1_000_000 => million.get(servers).await?.0,
+            _ => {
+                let tables = Tables::fill(servers, Payload::Slim, sessions).await?;
+                let node = tables.node(tables.config()).await?;
+                node.fill_memory().await?;
+                node
+            }
+        };
+        let pins = pin_all(&node).await?;
+        let draws: Arc<[Pin]> = (0..DRAWS).map(|_| pins[fastrand::usize(..sessions)].clone()).collect();
+        held.push(pins);
+        let drawn = Arc::clone(&draws);
+        contest.enter(plan, CHECK[at], move |span| {
+            let drawn = Arc::clone(&drawn);
+            async move { on_threads(1, |_| walk(&drawn, span, |pin| Ok(pin.check()?))) }
+        });
+        let manager = node.manager.clone();
+        contest.enter(plan, GET[at], move |span| {
+            let (manager, draws) = (manager.clone(), Arc::clone(&draws));
+            async move {
+                let handle = Handle::current();
+                on_threads(1, |_| handle.block_on(get(&manager, &draws, span)))
+            }
+        });
+    }
+    let lines = lines();
+    contest.enter(plan, CLOCK, |span| async move {
+        on_threads(1, |_| {
+            walk(&[(); DRAWS], span, |()| {
+                black_box(Instant::now());
+                Ok(())
+            })
+        })
+    });
+    contest.enter(plan, LINE, move |span| {
+        let lines = Arc::clone(&lines);
+        async move {
+            on_threads(1, |_| {
+                walk(&lines, span, |line| {
+                    black_box((line.0, Instant::now()));
+                    Ok(())
+                })
+            })
+        }
+    });
+    contest.run(plan, book).await
+}
+
+/// As much memory as a processor fetches at once.
+#[repr(align(64))]
+struct Line(u64);
+
+/// One of a million lines for each check, in random order.
+fn lines() -> Arc<[&'static Line]> {
+    let all: &'static [Line] = Vec::leak((0..1_000_000).map(Line).collect());
+    (0..DRAWS).map(|_| &all[fastrand::usize(..all.len())]).collect()
+}
+
+async fn pin_all(node: &Node) -> anyhow::Result<Vec<Pin>> {
+    let mut pins = Vec::with_capacity(node.tables.ids.len());
+    for &id in &*node.tables.ids {
+        let session = node.manager.get(id).no_touch().await?.context("a session is gone")?;
+        pins.push(node.manager.pin(&session).await?);
+    }
+    Ok(pins)
+}
+
+fn walk<T>(list: &[T], span: Duration, check: impl Fn(&T) -> anyhow::Result<()>) -> anyhow::Result<Done> {
+    let begun = Instant::now();
+    let mut count = 0;
+    for stride in list.chunks_exact(STRIDE).cycle() {
+        for item in stride {
+            check(item)?;
+        }
+        count += stride.len();
+        if begun.elapsed() >= span {
+            break;
+        }
+    }
+    Ok((count, begun.elapsed()))
+}
+
+async fn get(manager: &SessionManager, draws: &[Pin], span: Duration) -> anyhow::Result<Done> {
+    let begun = Instant::now();
+    let mut count = 0;
+    for stride in draws.chunks_exact(STRIDE).cycle() {
+        for pin in stride {
+            black_box(manager.get(pin.id()).no_touch().await?.context("a session is gone")?);
+        }
+        count += stride.len();
+        if begun.elapsed() >= span {
+            break;
+        }
+    }
+    Ok((count, begun.elapsed()))
+}
