@@ -102,7 +102,12 @@ async fn finish(
 
 async fn sign_in(session: &Session, claims: &Claims) -> Result<(), SessionError> {
     // Of several providers, each has its own subjects.
-    session.login(UserId::named(&format!("{} {}", claims.iss, claims.sub))).await?;
+    let mut login = session.login(UserId::named(&format!("{} {}", claims.iss, claims.sub)));
+    // By its label, the provider's session can be ended. The example of pg-session-tower has its back-channel logout.
+    if let Some(sid) = &claims.sid {
+        login = login.label(&provider::label(&claims.iss, sid));
+    }
+    login.await?;
     Ok(session.set("name", &claims.name).await?)
 }
 

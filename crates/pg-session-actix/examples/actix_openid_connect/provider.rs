@@ -17,12 +17,14 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 
-const CLIENT_ID: &str = "shop";
+pub const CLIENT_ID: &str = "shop";
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// The provider, and how it knows this application.
 pub struct Provider {
@@ -39,6 +41,8 @@ struct Tokens {
 #[derive(Deserialize)]
 struct Header {
     alg: String,
+    typ: Option<String>,
+    crit: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -46,29 +50,35 @@ pub struct Claims {
     pub iss: String,
     aud: String,
     pub sub: String,
+    /// The provider's session.
+    pub sid: Option<String>,
     exp: u64,
     nonce: String,
     pub name: String,
 }
 
+/// The label of the sessions that belong to a session of the provider. Its length does not depend on the provider.
+pub fn label(iss: &str, sid: &str) -> String {
+    format!("oidc:sid:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{iss} {sid}"))))
+}
+
 impl Provider {
+    pub fn issuer(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Where the browser is sent.
     pub fn authorize(&self, state: &str, nonce: &str, challenge: &str, mode: &str) -> String {
         format!(
-            "http://{}/authorize?response_type=code&scope=openid%20profile&client_id={CLIENT_ID}&redirect_uri={}\
+            "{}/authorize?response_type=code&scope=openid%20profile&client_id={CLIENT_ID}&redirect_uri={}\
              &response_mode={mode}&state={state}&nonce={nonce}&code_challenge={challenge}&code_challenge_method=S256",
-            self.address,
+            self.issuer(),
             utf8_percent_encode(&self.redirect_uri, NON_ALPHANUMERIC),
         )
     }
 
     /// Exchanges the code for an id token, and verifies that.
-    pub async fn claims(
-        &self,
-        code: &str,
-        verifier: &str,
-        nonce: &str,
-    ) -> Result<Claims, Box<dyn Error + Send + Sync>> {
+    pub async fn claims(&self, code: &str, verifier: &str, nonce: &str) -> Result<Claims, Failure> {
         let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
         let form = format!(
             "grant_type=authorization_code&client_id={CLIENT_ID}&client_secret={}&redirect_uri={}&code={}&code_verifier={}",
@@ -93,24 +103,36 @@ impl Provider {
         self.verify(&tokens.id_token, nonce)
     }
 
-    fn verify(&self, token: &str, nonce: &str) -> Result<Claims, Box<dyn Error + Send + Sync>> {
-        let (signed, signature) = token.rsplit_once('.').ok_or("The id token has no signature.")?;
-        let (header, claims) = signed.split_once('.').ok_or("The id token has no claims.")?;
-        let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
-        if header.alg != "HS256" {
-            return Err("The id token has another algorithm than HS256.".into());
-        }
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes())?;
-        mac.update(signed.as_bytes());
-        mac.verify_slice(&URL_SAFE_NO_PAD.decode(signature)?)?;
-        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
+    fn verify(&self, token: &str, nonce: &str) -> Result<Claims, Failure> {
+        let claims: Claims = serde_json::from_slice(&self.signed(token, "JWT")?)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-        if claims.iss != format!("http://{}", self.address) || claims.aud != CLIENT_ID || claims.exp <= now {
+        if claims.iss != self.issuer() || claims.aud != CLIENT_ID || claims.exp <= now {
             return Err("The id token is of another provider, for another client, or too old.".into());
         }
         if claims.nonce != nonce {
             return Err("The id token belongs to another login.".into());
         }
         Ok(claims)
+    }
+
+    /// The claims of a token that the provider has signed. Its type is `JWT` or `typ`, if it has one.
+    pub fn signed(&self, token: &str, typ: &str) -> Result<Vec<u8>, Failure> {
+        let (signed, signature) = token.rsplit_once('.').ok_or("The token has no signature.")?;
+        let (header, claims) = signed.split_once('.').ok_or("The token has no claims.")?;
+        let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
+        // The token does not choose the algorithm: `none` is no signature.
+        if header.alg != "HS256" {
+            return Err("The token has another algorithm than HS256.".into());
+        }
+        if header.crit.is_some() {
+            return Err("The token has extensions that must be understood.".into());
+        }
+        if header.typ.is_some_and(|found| !["JWT", typ].iter().any(|typ| found.eq_ignore_ascii_case(typ))) {
+            return Err("The token is of another type.".into());
+        }
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes())?;
+        mac.update(signed.as_bytes());
+        mac.verify_slice(&URL_SAFE_NO_PAD.decode(signature)?)?;
+        Ok(URL_SAFE_NO_PAD.decode(claims)?)
     }
 }

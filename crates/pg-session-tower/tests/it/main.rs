@@ -8,6 +8,7 @@
     reason = "a test binary has no API and may panic"
 )]
 
+mod backchannel;
 #[path = "../../../pg-session/tests/it/captured_logs.rs"]
 mod captured_logs;
 mod corpus;

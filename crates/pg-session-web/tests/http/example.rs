@@ -53,6 +53,12 @@ impl Server {
         let addr = line.trim().strip_prefix("http://").expect("an address").parse().expect("an address");
         (server, addr)
     }
+
+    /// Stops it for a while (`STOP`), or lets it go on (`CONT`).
+    pub fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status();
+        assert!(kill.expect("kill exists").success());
+    }
 }
 
 impl Drop for Server {

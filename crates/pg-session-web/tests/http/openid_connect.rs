@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -20,19 +20,21 @@ use crate::http::browser::{Browser, Reply};
 use crate::http::example::Server;
 use crate::http::world::shared_url;
 
-const SECRET: &str = "the client's secret";
+pub const SECRET: &str = "the client's secret";
 
 /// Codes that were given out and not taken, with the parameters of their authorization.
 #[derive(Default)]
-struct Provider {
+pub struct Provider {
     codes: Mutex<HashMap<String, HashMap<String, String>>>,
     /// What the next id token says instead of the truth.
     lies: Mutex<HashMap<&'static str, String>>,
     issuer: OnceLock<String>,
+    /// The provider's own session of the user.
+    pub sid: Mutex<&'static str>,
 }
 
 /// Starts it on a free port.
-fn provide() -> (Arc<Provider>, SocketAddr) {
+pub fn provide() -> (Arc<Provider>, SocketAddr) {
     let provider = Arc::new(Provider::default());
     let app = Router::new()
         .route("/authorize", get(authorize))
@@ -65,7 +67,6 @@ async fn authorize(
     response
 }
 
-#[allow(clippy::disallowed_methods, reason = "what a token says is real time")]
 async fn token(State(provider): State<Arc<Provider>>, Form(form): Form<HashMap<String, String>>) -> Response {
     let asked = provider.codes.lock().expect("no test panics with it").remove(&form["code"]);
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&form["code_verifier"]));
@@ -77,34 +78,50 @@ async fn token(State(provider): State<Arc<Provider>>, Form(form): Form<HashMap<S
     }) else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    let soon = SystemTime::now() + Duration::from_secs(60);
-    let soon = soon.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
     let lies = std::mem::take(&mut *provider.lies.lock().expect("no test panics with it"));
     let said = |name, truth: &str| lies.get(name).map_or_else(|| truth.to_owned(), String::clone);
     let claims = format!(
-        r#"{{"iss":"{}","aud":"{}","sub":"ann","exp":{},"nonce":"{}","name":"Ann"}}"#,
-        said("iss", provider.issuer.get().expect("it serves")),
+        r#"{{"iss":"{}","aud":"{}","sub":"ann","sid":"{}","exp":{},"nonce":"{}","name":"Ann"}}"#,
+        said("iss", provider.issuer()),
         said("aud", &asked["client_id"]),
-        said("exp", &soon.to_string()),
+        provider.sid.lock().expect("no test panics with it"),
+        said("exp", &(now() + 60).to_string()),
         said("nonce", &asked["nonce"]),
     );
     let header = format!(r#"{{"alg":"{}"}}"#, said("alg", "HS256"));
+    let token = sign(&header, &claims, &said("key", SECRET));
+    format!(r#"{{"id_token":"{token}","token_type":"Bearer"}}"#).into_response()
+}
+
+impl Provider {
+    pub fn issuer(&self) -> &str {
+        self.issuer.get().expect("it serves")
+    }
+}
+
+/// Seconds since 1970.
+#[allow(clippy::disallowed_methods, reason = "what a token says is real time")]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// A token with this header and these claims, signed with HMAC-SHA-256, whatever the header says.
+pub fn sign(header: &str, claims: &str, key: &str) -> String {
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let mut mac = Hmac::<Sha256>::new_from_slice(said("key", SECRET).as_bytes()).expect("any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("any length");
     mac.update(signed.as_bytes());
-    let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
-    format!(r#"{{"id_token":"{signed}.{signature}","token_type":"Bearer"}}"#).into_response()
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
 
 /// A login of a browser as far as the provider's answer.
-struct Login<'a> {
+pub struct Login<'a> {
     shop: &'a mut Browser,
     provider: Browser,
 }
 
 impl Login<'_> {
     /// Begins a login, and answers what the provider sends back: an address, or a form.
-    async fn begin(&mut self, path: &str) -> String {
+    pub async fn begin(&mut self, path: &str) -> String {
         let reply = self.shop.get(path).await;
         assert_eq!(reply.status, 303, "{}", reply.body);
         let location = reply.all("location").concat();
@@ -121,11 +138,11 @@ impl Login<'_> {
     }
 }
 
-fn login(shop: &mut Browser, provider: SocketAddr) -> Login<'_> {
+pub fn login(shop: &mut Browser, provider: SocketAddr) -> Login<'_> {
     Login { shop, provider: Browser::new(provider) }
 }
 
-fn arrival(reply: &Reply) -> (u16, String) {
+pub fn arrival(reply: &Reply) -> (u16, String) {
     (reply.status.as_u16(), reply.all("location").concat())
 }
 
