@@ -5,7 +5,7 @@
 //! a node           UPDATE ── COMMIT ── waits to notify ──✕ terminated or cancelled
 //! ```
 //!
-//! At times the node is killed first, so that nobody notifies again: the others learn of it when they remove its row.
+//! At times the node is killed first, so that no node notifies again: the others learn of it when they remove its row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
