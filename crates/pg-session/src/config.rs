@@ -89,6 +89,13 @@ pub struct Config {
     /// an older one drop it. Default false: the successful update has already notified them.
     pub notify_conflicts: bool,
 
+    /// One answer from memory in so many is compared with the database afterwards. Default 10 000; 0 turns it off.
+    ///
+    /// [`Status::observer`](crate::Status::observer) has the results; its `stale` must stay 0. An update with
+    /// [`no_notify`](crate::Save::no_notify) counts as stale where another node serves the old version: turn this off beside
+    /// it. Without `notify_updates`, only ends are compared.
+    pub observed_hits_interval: u32,
+
     /// How often the node looks for ended sessions and attributes to delete, with a jitter of half of it. Default
     /// 1 h; zero turns it off on this node. Only one node of a cluster cleans at a time.
     #[serde(with = "humantime_serde")]
@@ -219,6 +226,7 @@ impl Default for Config {
             trust_window: Duration::from_secs(6),
             notify_updates: true,
             notify_conflicts: false,
+            observed_hits_interval: 10_000,
             cleanup_interval: HOUR,
             cleanup_batch_max: 500,
             last_access_flush_interval: Duration::from_secs(600),

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::contention::{Contention, NotifyPolicy};
 use crate::events::EventSender;
 use crate::failpoints::{Guard, Probes};
-use crate::id::SessionId;
+use crate::id::{SessionId, UserId};
 use crate::notification::ServerId;
 use crate::pins::Pins;
 use crate::postgres::Database;
@@ -57,6 +57,7 @@ impl Core {
             session_bytes_max: config.session_bytes_max,
         };
         let cache = Cache::new(capacity, config.cache_ttl, failpoints.clone());
+        let cache = cache.observing(config.observed_hits_interval);
         Arc::new(Self {
             config,
             events: EventSender::default(),
@@ -110,6 +111,21 @@ impl Core {
             return Ok(());
         }
         Err(Failure::revoked_elsewhere())
+    }
+
+    /// The user of a session, as far as the node knows it without a query.
+    pub(crate) fn known_user(&self, id: SessionId) -> Option<UserId> {
+        let in_memory = self.cache.peek(id).map(|slot| slot.record.row.user_id);
+        in_memory.or_else(|| self.pins.user_of(id)).flatten()
+    }
+
+    /// The node is about to end these sessions.
+    pub(crate) fn note_users(&self, ids: &[SessionId]) {
+        if self.events.has_readers() {
+            for &id in ids {
+                self.known_user(id).into_iter().for_each(|user| self.events.ending(id, user));
+            }
+        }
     }
 
     /// The listener has lost its connection.
@@ -205,6 +221,9 @@ pub(crate) struct Counters {
     pub(crate) load_statements: Counter,
     pub(crate) lost_versions: Counter,
     pub(crate) touch_failures: Counter,
+    pub(crate) observer_compared: Counter,
+    pub(crate) observer_stale: Counter,
+    pub(crate) observer_skipped: Counter,
 }
 
 #[derive(Debug, Default)]

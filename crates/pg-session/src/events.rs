@@ -2,6 +2,9 @@
 //!
 //! The channel is bounded. A reader that does not keep up loses the oldest events, and gets their number. The senders never wait.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -36,6 +39,8 @@ pub enum Event {
     Ended {
         /// The session.
         session: Handle,
+        /// Its user. `None` for an anonymous session, and if the node had the session neither in memory nor pinned.
+        user: Option<UserId>,
         /// Why.
         cause: Cause,
     },
@@ -86,24 +91,28 @@ impl Events {
 
 /// Where the events come from.
 #[derive(Debug)]
-pub(crate) struct EventSender(broadcast::Sender<Event>);
+pub(crate) struct EventSender {
+    sender: broadcast::Sender<Event>,
+    /// The users of sessions that this node ends. The notification of an end may come when the memory has dropped it already.
+    ending: Mutex<VecDeque<(SessionId, UserId)>>,
+}
 
 impl Default for EventSender {
     fn default() -> Self {
-        Self(broadcast::Sender::new(EVENTS_MAX))
+        Self { sender: broadcast::Sender::new(EVENTS_MAX), ending: Mutex::default() }
     }
 }
 
 impl EventSender {
     pub(crate) fn subscribe(&self) -> Events {
-        Events(self.0.subscribe())
+        Events(self.sender.subscribe())
     }
 
     /// Makes the event only if anyone reads.
     pub(crate) fn send(&self, event: impl FnOnce() -> Event) {
-        if self.0.receiver_count() > 0 {
+        if self.has_readers() {
             // An error means that the last reader has gone meanwhile.
-            let _ = self.0.send(event());
+            let _ = self.sender.send(event());
         }
     }
 
@@ -111,10 +120,27 @@ impl EventSender {
         self.send(|| if is_trusted { Event::Trusted } else { Event::Untrusted });
     }
 
-    pub(crate) fn ended(&self, ids: &[SessionId], cause: Cause) {
-        for id in ids {
-            self.send(|| Event::Ended { session: id.handle(), cause });
+    pub(crate) fn has_readers(&self) -> bool {
+        self.sender.receiver_count() > 0
+    }
+
+    /// This node ends a session of `user`.
+    pub(crate) fn ending(&self, id: SessionId, user: UserId) {
+        if !self.has_readers() {
+            return;
         }
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        if ending.len() == EVENTS_MAX {
+            ending.pop_front();
+        }
+        ending.push_back((id, user));
+    }
+
+    /// The user of a session that this node has ended. It is forgotten then.
+    pub(crate) fn take_ending(&self, id: SessionId) -> Option<UserId> {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = ending.iter().position(|(ended, _)| *ended == id)?;
+        ending.remove(at).map(|(_, user)| user)
     }
 
     pub(crate) fn scope_ended(&self, scope: Scope, cause: Cause) {

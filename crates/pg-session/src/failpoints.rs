@@ -43,6 +43,12 @@ pub enum Guard {
     Acknowledgement = 65_536,
     /// The memory is not verified after a node has fallen silent.
     Silence = 131_072,
+    /// What this node receives raises no doubt about pinned sessions.
+    PinDoubt = 262_144,
+    /// What this node receives ends the pins of the sessions that it names, without a lookup.
+    PinLookup = 524_288,
+    /// A hit that is older than the database counts as stale at once.
+    ObserverBound = 1_048_576,
 }
 
 /// A point at which a test can stop each task that reaches it.
@@ -57,6 +63,8 @@ pub enum Point {
     Created,
     /// A rotation has committed and has not been published.
     Rotated,
+    /// A verification of the memory has its rows and has not handed them on.
+    Verified,
     /// A lookup of pinned sessions has its rows and has not handed them on.
     LookedUp,
 }

@@ -139,9 +139,11 @@ mod signing;
 mod cleanup;
 mod contention;
 mod core;
+mod hit;
 mod invalidation;
 mod loader;
 mod lock;
+mod observer;
 mod pinning;
 mod writer;
 // Floor 3: what the application calls.
@@ -163,6 +165,7 @@ pub use manager::{
     Locks, Metric, MetricKind, Metrics, NodeInfo, Page, Revocation, Revoked, Rotate, Save, SessionManager,
     ShutdownReport, Status, UserSessions,
 };
+pub use observer::ObserverStats;
 #[cfg(feature = "shared-listener")]
 pub use pg_listen;
 pub use pins::{Closed, Guarded, Pin};

@@ -50,7 +50,10 @@ impl Observed {
 /// Nothing for what happens with each login.
 fn describe(event: &Event) -> Option<(String, Option<Cause>)> {
     Some(match event {
-        Event::Ended { session, cause } => (format!("session {session} ended"), Some(*cause)),
+        Event::Ended { session, user: None, cause } => (format!("session {session} ended"), Some(*cause)),
+        Event::Ended { session, user: Some(user), cause } => {
+            (format!("session {session} of user {user} ended"), Some(*cause))
+        }
         Event::UserEnded { user, cause } => (format!("sessions of user {user} ended"), Some(*cause)),
         Event::GroupEnded { group, cause } => (format!("sessions of group {group} ended"), Some(*cause)),
         Event::AllEnded { cause } => ("all sessions ended".to_owned(), Some(*cause)),

@@ -112,6 +112,12 @@ impl Cache {
         }
     }
 
+    /// One answer from memory in so many is to be observed; 0 for none.
+    pub(crate) fn observing(mut self, one_in: u32) -> Self {
+        self.stats = Stats::observing(one_in);
+        self
+    }
+
     /// What is in memory for `id`, good or not.
     #[inline]
     pub(crate) fn get(&self, id: SessionId) -> Option<Slot> {
@@ -347,6 +353,12 @@ impl Cache {
 
     pub(crate) fn count(&self, count: Count) {
         self.stats.add(count);
+    }
+
+    /// Counts an answer from memory. Returns whether it is to be compared with the database.
+    #[inline]
+    pub(crate) fn count_answer(&self, count: Count) -> bool {
+        self.stats.add_answer(count)
     }
 
     pub(crate) fn stats(&self) -> CacheStats {

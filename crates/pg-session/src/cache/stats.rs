@@ -41,11 +41,17 @@ const CELLS: usize = 16;
 /// One cell per few threads, each on a cache line of its own.
 #[repr(align(128))]
 #[derive(Debug, Default)]
-struct Cell([AtomicU64; KINDS]);
+struct Cell {
+    counts: [AtomicU64; KINDS],
+    /// Answers from memory that were not observed yet.
+    unobserved: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Stats {
     cells: [Cell; CELLS],
+    /// One answer from memory in so many is observed; 0 for none.
+    observed_part: u64,
 }
 
 thread_local! {
@@ -56,15 +62,35 @@ thread_local! {
 }
 
 impl Stats {
+    pub(super) fn observing(one_in: u32) -> Self {
+        Self { observed_part: u64::from(one_in), ..Self::default() }
+    }
+
     #[inline]
     pub(super) fn add(&self, count: Count) {
         let cell = CELL.with(|cell| *cell);
-        self.cells[cell].0[count as usize].fetch_add(1, Ordering::Relaxed);
+        self.cells[cell].counts[count as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an answer from memory. Returns whether it is to be observed.
+    #[inline]
+    pub(super) fn add_answer(&self, count: Count) -> bool {
+        let cell = &self.cells[CELL.with(|cell| *cell)];
+        cell.counts[count as usize].fetch_add(1, Ordering::Relaxed);
+        if self.observed_part == 0 {
+            return false;
+        }
+        // Not atomic as a whole: threads that share the cell may lose a few, which observes a little later.
+        let unobserved = cell.unobserved.load(Ordering::Relaxed) + 1;
+        let is_due = unobserved >= self.observed_part;
+        cell.unobserved.store(if is_due { 0 } else { unobserved }, Ordering::Relaxed);
+        is_due
     }
 
     pub(super) fn snapshot(&self, sessions: usize, bytes: u64) -> CacheStats {
-        let sum =
-            |count: Count| self.cells.iter().map(|cell| cell.0[count as usize].load(Ordering::Relaxed)).sum();
+        let sum = |count: Count| {
+            self.cells.iter().map(|cell| cell.counts[count as usize].load(Ordering::Relaxed)).sum()
+        };
         CacheStats {
             hits: sum(Count::Hit),
             misses: sum(Count::Miss),

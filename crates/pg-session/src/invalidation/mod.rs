@@ -19,7 +19,7 @@ pub(crate) mod trust;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_listen::{Event, Listener, Subscription};
+use pg_listen::{Event as ListenerEvent, Listener, Subscription};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -27,8 +27,10 @@ use tracing::{debug, info, warn};
 use self::proof::Prover;
 use self::trust::{Ended, Trust};
 use crate::cache::Dropping;
+use crate::cause::Cause;
 use crate::config::ListenerPath;
 use crate::core::{Core, Tasks};
+use crate::events::Event;
 use crate::failpoints::Guard;
 use crate::id::{Scope, SessionId};
 use crate::lock::waiters::Waiters;
@@ -89,7 +91,7 @@ impl InvalidationTask {
                 () = stop.cancelled() => None,
             };
             match event {
-                Some(Event::Notification(notification)) => {
+                Some(ListenerEvent::Notification(notification)) => {
                     match Notification::parse(notification.payload()) {
                         Ok(Notification::Tick(_, tokens)) if !self.proves(&notification) => {
                             self.prover.unproved(&tokens);
@@ -108,7 +110,7 @@ impl InvalidationTask {
                         }
                     }
                 }
-                Some(Event::Listening) => {
+                Some(ListenerEvent::Listening) => {
                     self.core.cache.start_listening();
                     self.core.contention.restart();
                     self.waiters.connect();
@@ -116,8 +118,8 @@ impl InvalidationTask {
                     self.prover.set_listening(true);
                 }
                 // The listener's own barrier says nothing about the server that the pool writes to.
-                Some(Event::InSync { .. }) => {}
-                Some(Event::Lost(reason)) => {
+                Some(ListenerEvent::InSync { .. }) => {}
+                Some(ListenerEvent::Lost(reason)) => {
                     self.disconnect();
                     info!(%reason, "notifications may have been missed, sessions are read from the database until in sync again");
                 }
@@ -152,7 +154,7 @@ impl InvalidationTask {
             }
             Notification::Deleted(ids) => {
                 ids.iter().for_each(|&id| self.core.cache.remove(id));
-                self.core.pins.doubt(Named::Sessions(&ids), None);
+                self.doubt(Named::Sessions(&ids), None);
             }
             Notification::Drop(scope) => {
                 match scope {
@@ -164,18 +166,18 @@ impl InvalidationTask {
                         self.resync.notify_one();
                     }
                 }
-                self.core.pins.doubt(Named::Scope(scope), None);
+                self.doubt(Named::Scope(scope), None);
             }
             Notification::Cause(cause, ended) => {
                 debug!(%cause, ?ended, "sessions have ended");
                 // With the cause comes the end, in the same commit.
                 match &ended {
                     EndedBy::Sessions(ids) => {
-                        self.core.pins.doubt(Named::Sessions(ids), Some(cause));
-                        self.core.events.ended(ids, cause);
+                        self.doubt(Named::Sessions(ids), Some(cause));
+                        self.report_ended(ids, cause);
                     }
                     EndedBy::Scope(scope) => {
-                        self.core.pins.doubt(Named::Scope(*scope), Some(cause));
+                        self.doubt(Named::Scope(*scope), Some(cause));
                         self.core.events.scope_ended(*scope, cause);
                     }
                 }
@@ -185,6 +187,16 @@ impl InvalidationTask {
             Notification::Verify => self.verify(),
             Notification::Request(request) => self.prover.request(request),
             Notification::Unknown => debug!("ignored a notification of a newer version"),
+        }
+    }
+
+    fn report_ended(&self, ids: &[SessionId], cause: Cause) {
+        let Core { events, .. } = &*self.core;
+        for &id in ids {
+            events.send(|| {
+                let user = events.take_ending(id).or_else(|| self.core.known_user(id));
+                Event::Ended { session: id.handle(), user, cause }
+            });
         }
     }
 
@@ -209,7 +221,24 @@ impl InvalidationTask {
             match known {
                 // It settles no doubt.
                 Some(slot) => pins.alive(id, 0, Life::of(&slot.record)),
-                None => pins.doubt(Named::Sessions(&[id]), None),
+                None => self.doubt(Named::Sessions(&[id]), None),
+            }
+        }
+    }
+
+    /// A notification ends no pin. It leads to a lookup.
+    fn doubt(&self, named: Named<'_>, cause: Option<Cause>) {
+        let Core { pins, failpoints, .. } = &*self.core;
+        if !failpoints.holds(Guard::PinDoubt) {
+            return;
+        }
+        if failpoints.holds(Guard::PinLookup) {
+            return pins.doubt(named, cause);
+        }
+        match named {
+            Named::Sessions(ids) => ids.iter().for_each(|&id| pins.end(id, cause, None)),
+            Named::Scope(scope) => {
+                pins.for_each_of(scope, |some| some.iter().for_each(|&id| pins.end(id, cause, None)));
             }
         }
     }

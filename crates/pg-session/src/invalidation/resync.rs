@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::core::{Core, Tasks};
+use crate::failpoints::Point;
 use crate::postgres::failure::Failure;
 use crate::retry::RESYNC;
 
@@ -82,6 +83,7 @@ impl Resync {
     async fn verify(&self, ids: &[crate::id::SessionId]) -> Result<(), Failure> {
         let ticket = self.core.cache.ticket();
         let standings = self.core.database.versions(ids).await?;
+        self.core.failpoints.reach(Point::Verified).await;
         let found: HashMap<_, _> =
             standings.iter().map(|found| (found.id, (found.revision, found.last_accessed_at))).collect();
         if standings.first().is_some_and(|found| !self.core.is_proved(found.server)) {

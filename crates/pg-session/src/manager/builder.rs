@@ -24,6 +24,7 @@ use crate::invalidation::trust::Trust;
 use crate::loader::Loader;
 use crate::lock::Locks;
 use crate::lock::waiters::Waiters;
+use crate::observer::Observer;
 use crate::pinning;
 use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
@@ -427,6 +428,7 @@ fn start(core: Arc<Core>, (listener, owns_listener): (Listener, bool), events: S
         cleaner: Cleaner::spawn(&core, &tasks),
         writer: Writer::spawn(&core, &tasks),
         locks: Locks::new(&core, &tasks, waiters),
+        observer: Observer::spawn(&core, &tasks, &trust),
         turns: KeyedQueue::new(),
         core,
         trust,

@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Node, SessionManager};
-use crate::cache::{Count, Slot};
+use crate::cache::Count;
 use crate::clock::DbTime;
 use crate::error::{Error, ErrorKind};
-use crate::failpoints::Guard;
+use crate::hit::{hit, is_known_ended};
 use crate::id::SessionId;
+use crate::observer::Shown;
 use crate::session::Session;
 use crate::session::record::SharedRecord;
 use crate::version::Version;
@@ -112,7 +113,7 @@ impl<'a> Get<'a> {
     /// Whether the session is remembered as ended. It ended after every version of it, so `min_version` does not matter.
     #[cold]
     fn is_known_ended(&self) -> bool {
-        !self.bypass_cache && self.node.is_known_ended(self.id)
+        !self.bypass_cache && is_known_ended(&self.node.core, &self.node.trust, self.id)
     }
 
     #[cold]
@@ -154,12 +155,16 @@ impl Future for GetFuture<'_> {
             // In place: moving the `Get` costs as much as the comparisons of a hit.
             State::New(get) => match get.hit() {
                 Some(record) => {
-                    get.node.core.cache.count(Count::Hit);
+                    if get.node.core.cache.count_answer(Count::Hit) {
+                        get.node.observer.observe(get.id, Shown::Served(record.row.version));
+                    }
                     self.0 = State::Done;
                     return Poll::Ready(Ok(Some(Session::from_cache(record))));
                 }
                 None if get.is_known_ended() => {
-                    get.node.core.cache.count(Count::Ended);
+                    if get.node.core.cache.count_answer(Count::Ended) {
+                        get.node.observer.observe(get.id, Shown::Ended);
+                    }
                     self.0 = State::Done;
                     return Poll::Ready(Ok(None));
                 }
@@ -223,26 +228,9 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
 
 impl Node {
     /// The record in memory, if it may be served, and the time by which that was judged.
-    ///
-    /// I3 rests on the order of the first three steps; see `invalidation::trust`.
     #[inline]
     pub(super) fn hit(&self, id: SessionId) -> Option<(SharedRecord, DbTime)> {
-        let trusted_until = self.trust.until();
-        // Taken apart at once: moving the slot as a whole costs as much as the comparisons.
-        let Slot { record, epoch, until } = self.core.cache.get(id)?;
-        let tick = self.core.policy.clock.now();
-        let now = self.core.policy.clock.database_at(tick);
-        let trusted = tick < trusted_until || !self.core.failpoints.holds(Guard::TrustWindow);
-        let verified = epoch == self.core.cache.epoch() || !self.core.failpoints.holds(Guard::Revalidation);
-        let live = now < until || record.lives_on(now) || !self.core.failpoints.holds(Guard::Expiry);
-        (trusted && verified && live).then_some((record, now))
-    }
-
-    /// Whether the memory says that the session has ended, and may be believed. In the order of [`hit`](Node::hit).
-    fn is_known_ended(&self, id: SessionId) -> bool {
-        let trusted_until = self.trust.until();
-        let Some(known_until) = self.core.cache.ended(id) else { return false };
-        self.core.policy.clock.now() < trusted_until.min(known_until)
+        hit(&self.core, &self.trust, id)
     }
 
     fn is_trusted(&self) -> bool {

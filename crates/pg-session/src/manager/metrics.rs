@@ -296,6 +296,24 @@ const TABLE: &[Row] = &[
         "Locks that the node holds, waits for, or gives back.",
         number!(r, status.locks),
     ),
+    counter(
+        "pg_session_observer_compared_total",
+        "reads",
+        "Reads answered from memory that were compared with the database afterwards.",
+        number!(r, status.observer.compared),
+    ),
+    counter(
+        "pg_session_observer_stale_total",
+        "reads",
+        "Reads answered from memory with a state older than the promise allows. This must stay 0.",
+        number!(r, status.observer.stale),
+    ),
+    counter(
+        "pg_session_observer_skipped_total",
+        "reads",
+        "Reads that were to be compared and were not: too many waited, or the database did not answer.",
+        number!(r, status.observer.skipped),
+    ),
     gauge("pg_session_pins", "sessions", "Sessions that are pinned on the node.", number!(r, status.pins)),
 ];
 

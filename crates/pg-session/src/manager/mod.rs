@@ -55,6 +55,7 @@ use crate::invalidation::pulse;
 use crate::invalidation::trust::{Ended, Trust};
 use crate::loader::Loader;
 use crate::lock::Locks as NodeLocks;
+use crate::observer::Observer;
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
@@ -78,6 +79,7 @@ struct Node {
     cleaner: Arc<Cleaner>,
     turns: KeyedQueue,
     locks: NodeLocks,
+    observer: Observer,
     listener: pg_listen::Listener,
     owns_listener: bool,
     tasks: Tasks,

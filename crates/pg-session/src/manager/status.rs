@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::events::Events;
 use crate::invalidation::trust::TrustState;
 use crate::loader::LoadStats;
+use crate::observer::ObserverStats;
 use crate::writer::WriteStats;
 
 /// The node at one moment. As JSON, for a health check; durations are texts like `5s 200ms`.
@@ -38,6 +39,8 @@ pub struct Status {
     pub locks: usize,
     /// Sessions that are pinned on this node; see [`Pin`](crate::Pin).
     pub pins: usize,
+    /// Answers from memory that were compared with the database afterwards.
+    pub observer: ObserverStats,
     /// Flushes of last accesses that failed since the manager's start; what they could not write waits.
     pub touch_failures: u64,
 }
@@ -59,6 +62,7 @@ impl SessionManager {
             touches_waiting: node.touches.waiting_count(),
             locks: node.locks.count(),
             pins: node.core.pins.count(),
+            observer: ObserverStats::of(&node.core.counters),
             touch_failures: node.touches.failure_count(),
         }
     }

@@ -302,6 +302,11 @@ impl Pins {
         named.iter().copied().filter(|&named| is_pinned(named)).collect()
     }
 
+    /// The user of a pinned session.
+    pub(crate) fn user_of(&self, id: SessionId) -> Option<Option<UserId>> {
+        self.registry().slots.get(&id).map(|slot| slot.life.user_id)
+    }
+
     /// All pinned sessions of a scope, a step at a time.
     pub(crate) fn for_each_of(&self, scope: Scope, mut each: impl FnMut(&[SessionId])) {
         let mut after = None;

@@ -173,3 +173,41 @@ fn an_end_that_is_due_is_doubted_at_its_time() {
     scene.pins.end(scene.id, None, None);
     assert_eq!(scene.pin.check(), Err(Closed::Ended(Cause::Expired)));
 }
+
+/// `cargo test -p pg-session --lib pins::tests::memory -- --ignored --nocapture`
+#[test]
+#[ignore = "measures the memory of the process"]
+fn memory_of_a_pinned_session_is_below_600_bytes() {
+    const SESSIONS: usize = 200_000;
+    let Scene { pins, .. } = Scene::new();
+    let before = resident_bytes();
+    let register = |number: usize| {
+        let user = UserId::from(i64::try_from(number).expect("few"));
+        let ends_at = DbTime::from_nanos(i64::MAX - 1);
+        let life = Life { user_id: Some(user), expires_at: ends_at, ends_at, ..life() };
+        let id = SessionId::random();
+        let pin = pins.register(id, life);
+        pins.alive(id, pins.question(), life);
+        pin
+    };
+    let held: Vec<Pin> = (0..SESSIONS).map(register).collect();
+    let with_pins = resident_bytes();
+    let clones = held.clone();
+    let with_clones = resident_bytes();
+    let each = |bytes: usize| bytes / SESSIONS;
+    println!(
+        "{} bytes for each pinned session with user, group and end; {} for each further pin",
+        each(with_pins - before),
+        each(with_clones - with_pins)
+    );
+    assert!(held.iter().all(|pin| pin.check().is_ok()));
+    assert!(each(with_pins - before) < 600);
+    drop((held, clones));
+    assert_eq!(pins.count(), 0);
+}
+
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = pages.split(' ').nth(1).expect("a second field").parse().expect("a number");
+    pages * 4_096
+}

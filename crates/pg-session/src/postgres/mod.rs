@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `load` `list_user` `list_group` `list_label` | `load.rs` | row and attributes from one snapshot, only live sessions (I4, I6) |
 //! | `versions` | `versions.rs` | the revisions of cached sessions, to verify them |
-//! | `standings` | `standing.rs` | whether pinned sessions live, and what became of the others |
+//! | `standings` | `standing.rs` | whether sessions that are pinned or observed live, and what became of the others |
 //! | `create` | `create.rs` `admission.rs` | one statement; keeps the session limit (I7) |
 //! | `update` | `update.rs` `update_inside.rs` `update_call.rs` | applied on its base or not at all (I5, I6) |
 //! | `rotate` | `rotate.rs` | the new row, the retired ids, the labels and the locks change together |

@@ -1,4 +1,4 @@
-//! Reads whether pinned sessions still live, and what has become of those that do not.
+//! Reads whether sessions that are pinned or observed still live, and what has become of those that do not.
 
 use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
@@ -10,11 +10,13 @@ use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::notification::ServerId;
+use crate::version::Version;
 
-/// A row of a pinned session. A session without one is gone.
+/// The row of a session. A session without one is gone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) id: SessionId,
+    pub(crate) version: Version,
     pub(crate) user_id: Option<UserId>,
     pub(crate) group_id: Option<GroupId>,
     pub(crate) expires_at: DbTime,
@@ -40,7 +42,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
         text: format!(
             "SELECT v.now, v.server, f.*
              FROM (SELECT {now} AS now, {server} AS server) v LEFT JOIN (
-                 SELECT s.id, s.user_id, s.group_id, s.expires_at::pg_catalog.timestamptz AS expires_at, s.idle_limited,
+                 SELECT s.id, s.version, s.user_id, s.group_id, s.expires_at::pg_catalog.timestamptz AS expires_at, s.idle_limited,
                         s.last_accessed_at, {live} AS live, s.expires_at::pg_catalog.timestamptz <= {now} AS expired, s.rotated_to,
                         (SELECT x.user_id FROM {sessions} x WHERE x.id = s.rotated_to) AS successor_user
                  {from}
@@ -56,7 +58,7 @@ impl Database {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         let sent = self.policy.clock.now();
         let rows = self.call(&self.texts.standings, &[&ids]).repeatable().rows().await?;
-        let row = rows.first().ok_or_else(|| unexpected("no row for the pinned sessions"))?;
+        let row = rows.first().ok_or_else(|| unexpected("no row with the time of the database"))?;
         let read = || {
             self.observe_clock(sent, time(row, "now")?);
             let found = rows.iter().filter_map(|row| standing(row).transpose()).collect::<Result<_, _>>()?;
@@ -75,6 +77,7 @@ fn standing(row: &SqlRow) -> Result<Option<Standing>, tokio_postgres::Error> {
     let successor_user = user("successor_user")?;
     Ok(Some(Standing {
         id: SessionId::from_uuid(id),
+        version: Version::new(row.try_get("version")?),
         user_id: user("user_id")?,
         group_id: row.try_get::<_, Option<Uuid>>("group_id")?.map(GroupId::from),
         expires_at: time(row, "expires_at")?,

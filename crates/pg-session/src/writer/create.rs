@@ -78,6 +78,7 @@ impl Request for NewSession {
 pub(super) fn count_evicted(core: &Core, user: Option<UserId>, sessions: &[SessionId]) {
     let (Some(user), Some(first)) = (user, sessions.first()) else { return };
     for &id in sessions {
+        core.events.ending(id, user);
         core.cache.remove(id);
         core.pins.end(id, Some(Cause::Cap), None);
     }

@@ -27,6 +27,7 @@ impl Request for DeleteSession {
         let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.id).collect();
         let causes: Vec<_> =
             batch.iter().map(|Pending { request, .. }| (request.id, request.cause)).collect();
+        core.note_users(&ids);
         let ticket = core.cache.ticket();
         let asked = core.policy.clock.now();
         let (gone, server) = core.database.delete(&causes).await?;

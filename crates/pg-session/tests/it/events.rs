@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pg_session::{Cause, Event, Events, GroupId, SessionManager, UserId};
+use pg_session::{Cause, Event, Events, GroupId, Session, SessionManager, UserId};
 
 use crate::fixtures::{all, in_time};
 use crate::support::World;
@@ -39,8 +39,9 @@ async fn ends_are_reported_on_every_node_with_their_cause() {
     a.group(red).delete().await.unwrap();
     b.delete_all_sessions().cause(Cause::Credential).await.unwrap();
     let session = sessions[0].id().handle();
-    for events in &mut readers {
-        assert_eq!(next(events).await, Event::Ended { session, cause: Cause::Backchannel });
+    for (events, knows) in readers.iter_mut().zip([true, false]) {
+        let user = knows.then(|| UserId::from(0));
+        assert_eq!(next(events).await, Event::Ended { session, user, cause: Cause::Backchannel });
         assert_eq!(next(events).await, Event::UserEnded { user: UserId::from(1), cause: Cause::Everywhere });
         assert_eq!(next(events).await, Event::GroupEnded { group: red, cause: Cause::Admin });
         assert_eq!(next(events).await, Event::AllEnded { cause: Cause::Credential });
@@ -58,6 +59,45 @@ async fn a_node_reports_what_it_creates_and_rotates() {
     a.rotate(&mut session).user(7).await.unwrap();
     let (to, user) = (session.id().handle(), Some(UserId::from(7)));
     assert_eq!(next(&mut events).await, Event::Rotated { from, to, user });
+}
+
+/// In memory, pinned, or ended by a login of the same user.
+#[tokio::test]
+async fn an_end_names_the_user_if_the_node_knows_the_session() {
+    let world = World::new();
+    let mut config = world.config();
+    (config.sessions_per_user_max, config.trust_window) = (1, Duration::from_secs(600));
+    let [a, b] = [world.node_with(config.clone()).await, world.node_with(config).await];
+    let sessions = all((0..3).map(|n| a.create(n))).await.into_iter().map(Result::unwrap);
+    let sessions: Vec<_> = sessions.collect();
+    let anonymous = a.create_anonymous().await.unwrap();
+    b.get(sessions[0].id()).await.unwrap();
+    let pin = b.pin(&sessions[1]).await.unwrap();
+    b.get(anonymous.id()).await.unwrap();
+    let mut readers = [a.events(), b.events()];
+    for session in [&sessions[0], &sessions[1], &anonymous] {
+        a.delete(session.id()).await.unwrap();
+    }
+    let created = a.create(2).await.unwrap();
+    let ended = |session: &Session, user: Option<i64>, cause| Event::Ended {
+        session: session.id().handle(),
+        user: user.map(UserId::from),
+        cause,
+    };
+    for (events, is_own) in readers.iter_mut().zip([true, false]) {
+        assert_eq!(next(events).await, ended(&sessions[0], Some(0), Cause::Logout));
+        assert_eq!(next(events).await, ended(&sessions[1], Some(1), Cause::Logout));
+        assert_eq!(next(events).await, ended(&anonymous, None, Cause::Logout));
+        if is_own {
+            let of_login = [next(events).await, next(events).await];
+            let session = created.id().handle();
+            assert!(of_login.contains(&Event::Created { session, user: Some(UserId::from(2)) }));
+            assert!(of_login.contains(&ended(&sessions[2], Some(2), Cause::Cap)), "{of_login:?}");
+        } else {
+            assert_eq!(next(events).await, ended(&sessions[2], None, Cause::Cap), "it never had it");
+        }
+    }
+    drop(pin);
 }
 
 #[tokio::test]

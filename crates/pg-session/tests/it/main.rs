@@ -95,6 +95,7 @@ mod silent_loss;
 mod single_flight;
 mod smoke;
 mod sql_contract;
+mod stale_hits;
 mod standby;
 mod state_errors;
 mod statement_modes;

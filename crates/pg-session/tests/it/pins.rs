@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pg_session::testing::Guard;
 use pg_session::{Cause, Closed, GroupId, Pin, Session, SessionManager};
 
 use crate::clocks::Clocks;
@@ -197,6 +198,28 @@ async fn a_pin_ends_at_the_idle_limit_unless_another_node_is_used() {
     b.evict_all().await.unwrap();
     assert_eq!(ended(&idle_pin).await, Cause::Idle);
     assert_eq!(settled(&b, &used_pin).await, ALIVE);
+}
+
+#[tokio::test]
+async fn control_without_doubts_a_pin_outlives_its_session() {
+    let world = World::new();
+    let [a, b] = nodes(&world).await;
+    b.probes().remove(Guard::PinDoubt);
+    let session = make(&a, 1).await.remove(0);
+    let pin = pinned(&b, &session).await;
+    assert!(a.delete(session.id()).await.unwrap());
+    assert_eq!(settled(&b, &pin).await, ALIVE);
+}
+
+#[tokio::test]
+async fn control_without_lookups_an_eviction_ends_a_pin() {
+    let world = World::new();
+    let [a, b] = nodes(&world).await;
+    b.probes().remove(Guard::PinLookup);
+    let session = make(&a, 1).await.remove(0);
+    let pin = pinned(&b, &session).await;
+    a.user(session.user_id().unwrap()).evict().await.unwrap();
+    assert_eq!(ended(&pin).await, Cause::Unknown);
 }
 
 #[tokio::test]

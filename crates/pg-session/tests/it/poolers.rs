@@ -12,6 +12,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
 use crate::listener_refused::refusing_options;
+use crate::stale_hits::stale_hits_are_seen;
 use crate::statement_modes::story;
 use crate::support::{World, eventually};
 
@@ -531,6 +532,22 @@ async fn a_logout_on_another_server_is_an_error() {
     redirected.lead_to_original().await;
     assert!(node.delete(*kept).await.unwrap());
     assert!(node.get(*kept).await.unwrap().is_none());
+}
+
+/// The observer compares the row of the copy with the original.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_without_server_identity_the_observer_sees_it() {
+    let redirected = Redirected::new(|config| {
+        config.trust_window = Duration::from_secs(5);
+        config.observed_hits_interval = 1;
+    });
+    let redirected = redirected.await;
+    let Redirected { node, deleted: [session, ..], .. } = &redirected;
+    node.probes().remove(Guard::ServerIdentity);
+    redirected.lead_to_copy();
+    read(node, session.id()).await;
+    redirected.lead_to_original().await;
+    stale_hits_are_seen(node, session.id()).await;
 }
 
 /// The control of the tests above.
