@@ -12,7 +12,7 @@ use pg_session_actix::prelude::*;
 /// What the application has to say: here, the number of the message.
 fn news() -> impl Stream<Item = String> {
     stream::unfold(0, |n| async move {
-        actix_web::rt::time::sleep(Duration::from_millis(100)).await;
+        actix_web::rt::time::sleep(Duration::from_millis(250)).await;
         Some((format!("news {n}"), n + 1))
     })
 }

@@ -13,7 +13,7 @@ use pg_session_tower::prelude::*;
 /// What the application has to say: here, the number of the message.
 fn news() -> impl Stream<Item = String> + Send {
     stream::unfold(0, |n| async move {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
         Some((format!("news {n}"), n + 1))
     })
 }

@@ -17,6 +17,7 @@ mod edge;
 mod http;
 #[path = "../../../pg-session-web/tests/http/live.rs"]
 mod live;
+mod many_sockets;
 #[path = "../../../pg-session-web/tests/http/openid_connect.rs"]
 mod openid_connect;
 mod warnings;
@@ -48,4 +49,20 @@ async fn a_user_signs_in_at_an_openid_connect_provider() {
         include_str!("../../../pg-session-tower/examples/openid_connect/provider.rs")
     );
     openid_connect::a_user_signs_in_at_an_openid_connect_provider("actix_openid_connect").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_sockets_close_beside_a_node_that_is_cut_off() {
+    // Each package has its own copy.
+    assert_eq!(
+        include_str!("../../examples/live_on_axum.rs"),
+        include_str!("../../../pg-session-tower/examples/axum_live.rs")
+    );
+    many_sockets::a_hundred_sockets_close_beside_a_node_that_is_cut_off().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a minute, and a machine of its own"]
+async fn a_thousand_sockets_close_under_every_fault() {
+    many_sockets::a_thousand_sockets_close_under_every_fault().await;
 }

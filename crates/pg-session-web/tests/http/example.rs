@@ -41,6 +41,12 @@ impl Server {
         Self::start_with(name, url, &[])
     }
 
+    /// The number of its process.
+    #[allow(dead_code, reason = "one of the edges has a test that stops processes")]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// With further variables.
     pub fn start_with(name: &str, url: &str, variables: &[(&str, String)]) -> (Self, SocketAddr) {
         let mut command = Command::new(program::example(name));

@@ -21,7 +21,7 @@ const SOCKETS: usize = 100;
 /// The default of `trust_window`, and what a close may take beside it.
 const CLOSED_WITHIN: Duration = Duration::from_millis(6_250);
 
-type Socket = WebSocketStream<TcpStream>;
+pub type Socket = WebSocketStream<TcpStream>;
 
 pub fn fits_sixty_lines(example: &str) {
     let lines =
@@ -78,7 +78,7 @@ pub async fn logged_in(addr: SocketAddr, user: &str) -> Browser {
     browser
 }
 
-async fn open(addr: SocketAddr, token: Option<&str>) -> Result<Socket, Error> {
+pub async fn open(addr: SocketAddr, token: Option<&str>) -> Result<Socket, Error> {
     let mut request = format!("ws://{addr}/socket").into_client_request()?;
     if let Some(token) = token {
         let cookie = format!("{COOKIE_NAME}={token}").parse().expect("a header");
