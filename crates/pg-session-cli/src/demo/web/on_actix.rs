@@ -4,8 +4,10 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, ContentType};
-use actix_web::web::{self, Data, Json};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::web::{self, Data, Json, Payload};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_ws::CloseReason;
+use futures_util::StreamExt;
 use pg_session_actix::{Elevated, Session, SessionError, SessionMiddleware};
 use pg_session_web::SessionConfig;
 
@@ -30,6 +32,7 @@ pub(super) async fn serve(
             .route("/api/devices", web::get().to(devices))
             .route("/api/act", web::post().to(act))
             .route("/api/billing", web::get().to(billing))
+            .route("/api/feed", web::get().to(feed))
     };
     Ok(HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run().await?)
 }
@@ -62,4 +65,33 @@ async fn act(session: Session, shop: Data<Shop>, action: Json<Action>) -> Result
 
 async fn billing(_: Elevated<Billing>, session: Session) -> Result<String, SessionError> {
     Ok(shop::invoice(&session).await?)
+}
+
+/// Closes with the session, on any node, with the reason.
+async fn feed(
+    session: Session,
+    shop: Data<Shop>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, actix_web::Error> {
+    let Some(mut messages) = session.guard(shop.feed()).await.map_err(SessionError::from)? else {
+        return Ok(HttpResponse::Unauthorized().finish());
+    };
+    let (response, mut socket, mut received) = actix_ws::handle(&request, body)?;
+    actix_web::rt::spawn(async move {
+        // The browser says nothing, but its frames are to be read.
+        actix_web::rt::spawn(async move { while received.next().await.is_some() {} });
+        while let Some(item) = messages.next().await {
+            let sent = match item {
+                Ok(text) => socket.text(text).await,
+                Err(closed) => {
+                    let (code, description) = (closed.close_code().into(), Some(closed.to_string()));
+                    return socket.close(Some(CloseReason { code, description })).await;
+                }
+            };
+            sent?; // the browser has gone
+        }
+        Ok(())
+    });
+    Ok(response)
 }

@@ -4,10 +4,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
+use axum::http::StatusCode;
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::StreamExt;
 use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
 use pg_session_web::SessionConfig;
 
@@ -28,6 +31,7 @@ pub(super) async fn serve(
         .route("/api/devices", get(devices))
         .route("/api/act", post(act))
         .route("/api/billing", get(billing))
+        .route("/api/feed", get(feed))
         .layer(SessionLayer::from(sessions))
         .with_state(shop)
         .into_make_service_with_connect_info::<SocketAddr>();
@@ -62,4 +66,24 @@ async fn act(
 
 async fn billing(_: Elevated<Billing>, session: Session) -> Result<String, SessionError> {
     Ok(shop::invoice(&session).await?)
+}
+
+/// Closes with the session, on any node, with the reason.
+async fn feed(
+    session: Session,
+    State(shop): State<Arc<Shop>>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, SessionError> {
+    let Some(messages) = session.guard(shop.feed()).await? else {
+        return Ok(StatusCode::UNAUTHORIZED.into_response());
+    };
+    let messages = messages.map(|item| match item {
+        Ok(text) => Message::text(text),
+        Err(closed) => {
+            let (code, reason) = (closed.close_code(), closed.to_string().into());
+            Message::Close(Some(CloseFrame { code, reason }))
+        }
+    });
+    // It ends with an error if the browser has gone.
+    Ok(upgrade.on_upgrade(async |socket| drop(messages.map(Ok).forward(socket).await)))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use futures_util::{Stream, stream};
 use pg_sandbox::Proxy;
 use pg_session_web::{DeviceId, Error, Privilege, Session};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ const NAME: &str = "name";
 const NAME_CHARS_MAX: usize = 40;
 /// The most of one thing in a cart.
 const PIECES_MAX: u8 = 99;
+/// The interval of the messages of the live feed.
+const FEED_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a step-up lasts.
 const BILLING_FOR: Duration = Duration::from_secs(600);
 
@@ -52,6 +55,7 @@ pub(super) enum Action {
     },
     Logout,
     LogoutOthers,
+    LogoutEverywhere,
     LogoutDevice {
         device: DeviceId,
     },
@@ -139,6 +143,18 @@ impl Shop {
         Status { name: &self.name, edge: self.edge, wire_is_cut, observation: self.observer.observation() }
     }
 
+    /// What the live feed says, until it is dropped.
+    pub(super) fn feed(&self) -> impl Stream<Item = String> + Send + 'static {
+        let name = self.name.clone();
+        stream::unfold(1_u64, move |number| {
+            let message = format!("message {number} from node {name}");
+            async move {
+                tokio::time::sleep(FEED_INTERVAL).await;
+                Some((message, number + 1))
+            }
+        })
+    }
+
     /// Carries out what the shopper asks for, and shows what has become of the session.
     pub(super) async fn act(&self, session: &Session, action: Action) -> Result<View, Error> {
         match action {
@@ -152,6 +168,9 @@ impl Shop {
             }
             Action::LogoutOthers => {
                 session.logout_others().await?;
+            }
+            Action::LogoutEverywhere => {
+                session.logout_everywhere().await?;
             }
             Action::LogoutDevice { device } => {
                 session.end_device(device).await?;

@@ -76,6 +76,41 @@ async fn logout_of_other_devices_ends_second_browser_while_open() {
     site.end();
 }
 
+/// On axum and on actix-web.
+#[tokio::test]
+async fn the_live_feed_closes_with_its_reason_on_logout_everywhere() {
+    let (site, driver) = (Site::start(), Driver::start());
+    let (mut here, mut there) = (driver.browser().await, driver.browser().await);
+    log_in(&mut here, &site.a, "Ann").await;
+    log_in(&mut there, &site.c, "Ann").await;
+    let says = |text: &str| format!("document.getElementById('feed').textContent.startsWith('{text}')");
+    for (browser, node) in [(&mut here, "A"), (&mut there, "C")] {
+        browser.wait_for("document.getElementById('feed').checkVisibility()").await;
+        browser.wait_for(&says("message ")).await;
+        let is_of_node = format!("document.getElementById('feed').textContent.endsWith(' from node {node}')");
+        browser.wait_for(&is_of_node).await;
+    }
+    // Under its new id, the session goes on, and so does the feed, in a new socket.
+    let number = "Number(document.getElementById('feed').textContent.match(/^message ([0-9]+) /)?.[1])";
+    there.wait_for(&format!("{number} > 5")).await;
+    there.click("#enter").await;
+    there.click("#step-up").await;
+    there.wait_for("document.querySelector('#step-down').checkVisibility()").await;
+    there.wait_for(&format!("{number} < 5")).await;
+    here.click("#logout-everywhere").await;
+    for browser in [&mut here, &mut there] {
+        browser.wait_for(&says("Closed: everywhere (4401)")).await;
+        is_asked_to_log_in(browser).await;
+        browser.wait_for(&says("Closed: everywhere (4401)")).await;
+    }
+    log_in(&mut there, &site.c, "Ann").await;
+    there.wait_for(&says("message ")).await;
+    here.close().await;
+    there.close().await;
+    drop(driver);
+    site.end();
+}
+
 /// With `SCREENSHOTS` set, what is checked goes into docs/screenshots.
 #[tokio::test]
 async fn the_page_fits_a_desk_and_a_phone_and_shows_three_nodes_live() {
