@@ -20,6 +20,7 @@ pub mod gap;
 pub mod guard;
 pub mod listening;
 pub mod node;
+pub mod pins;
 pub mod policy;
 pub mod promise;
 pub mod reading;
