@@ -14,7 +14,7 @@ use crate::why::{Why, exit};
 /// Sessions that one call lists at most.
 const LIMIT_MAX: u32 = 100_000;
 
-/// List live sessions by handle. Without --user or --group: of all users.
+/// List live sessions by handle. Without --user, --group or --label: of all users.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     #[command(flatten)]

@@ -22,12 +22,12 @@ const CAUSES: [Cause; 6] =
 
 /// End sessions. Shows what it would end, and asks.
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("which").required(true).args(["user", "group", "all", "handle"])))]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["user", "group", "label", "all", "handle"])))]
 pub(crate) struct Options {
     #[command(flatten)]
     scope: Scope,
     /// The session with this handle, or with its first 8 digits or more.
-    #[arg(long, value_name = "HANDLE", conflicts_with_all = ["user", "group", "all", "except", "older_than"])]
+    #[arg(long, value_name = "HANDLE", conflicts_with_all = ["user", "group", "label", "all", "except", "older_than"])]
     handle: Option<String>,
     /// Spare the session with this handle.
     #[arg(long, value_name = "HANDLE")]
@@ -56,7 +56,7 @@ pub(crate) struct Options {
 /// What is to end.
 enum Target {
     One(Box<Session>),
-    /// The sessions of a user, of a group, or all.
+    /// The sessions of a user, of a group, of a label, or all.
     Whole(Selected),
     /// The user's sessions but this one.
     Others(UserId, SessionId),
@@ -164,7 +164,7 @@ async fn preview(options: &Options, sessions: &SessionManager) -> Result<Preview
         return Ok(Preview { target: Target::One(Box::new(session)), matching: 1, examples });
     };
     let spared = match &options.except {
-        Some(handle) => Some(spared(sessions, selected, handle).await?),
+        Some(handle) => Some(spared(sessions, &selected, handle).await?),
         None => None,
     };
     let by_age = options.age.older_than.is_some();
@@ -190,18 +190,19 @@ async fn preview(options: &Options, sessions: &SessionManager) -> Result<Preview
     let count = selected.count(sessions).await?;
     let (target, matching) = match (selected, spared) {
         (Selected::User(user), Some(id)) => (Target::Others(user, id), count.saturating_sub(1)),
-        _ => (Target::Whole(selected), count),
+        (selected, _) => (Target::Whole(selected), count),
     };
     Ok(Preview { target, matching, examples })
 }
 
 /// The session that stays. It must be one of those that are selected, or all would end.
-async fn spared(sessions: &SessionManager, selected: Selected, handle: &str) -> Result<SessionId, Why> {
+async fn spared(sessions: &SessionManager, selected: &Selected, handle: &str) -> Result<SessionId, Why> {
     let session = by_handle(sessions, handle).await?;
     let is_selected = match selected {
-        Selected::User(user) => session.user_id() == Some(user),
-        Selected::Group(group) => session.group_id() == Some(group),
-        Selected::All => true,
+        Selected::User(user) => session.user_id() == Some(*user),
+        Selected::Group(group) => session.group_id() == Some(*group),
+        // A session does not carry its labels. Of those that end, none has this id if it is not one of them.
+        Selected::Label(_) | Selected::All => true,
     };
     if !is_selected {
         return Err(Why::new(format!(
@@ -229,9 +230,7 @@ fn confirm(matching: u64) -> io::Result<bool> {
 async fn end(sessions: &SessionManager, target: Target, cause: Cause) -> Result<u64, Why> {
     Ok(match target {
         Target::One(session) => sessions.delete(session.id()).cause(cause).await?.into(),
-        Target::Whole(Selected::User(user)) => sessions.user(user).delete().cause(cause).await?,
-        Target::Whole(Selected::Group(group)) => sessions.group(group).delete().cause(cause).await?,
-        Target::Whole(Selected::All) => sessions.delete_all_sessions().cause(cause).await?,
+        Target::Whole(selected) => selected.end(sessions, cause).await?,
         Target::Others(user, spared) => sessions.user(user).delete_except(spared).cause(cause).await?,
         Target::These(ids) => {
             let mut ended = 0;

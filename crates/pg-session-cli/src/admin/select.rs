@@ -3,13 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use pg_session::{GroupId, Page, Session, SessionId, SessionManager, UserId};
+use pg_session::{Cause, GroupId, Page, Session, SessionId, SessionManager, UserId};
 use uuid::Uuid;
 
 use crate::output::Progress;
 use crate::why::Why;
 
-/// Sessions of a user, of a group, or all.
+/// Sessions of a user, of a group, of a label, or all.
 #[derive(Args, Debug)]
 pub(crate) struct Scope {
     /// The sessions of this user: an integer, a UUID, or the text that the application gives to UserId::named.
@@ -18,16 +18,20 @@ pub(crate) struct Scope {
     /// The sessions of this group, named likewise.
     #[arg(long, value_name = "ID", group = "selected")]
     group: Option<String>,
+    /// The sessions that have this label.
+    #[arg(long, value_name = "TEXT", group = "selected")]
+    label: Option<String>,
     /// All sessions.
     #[arg(long, group = "selected")]
     all: bool,
 }
 
 /// What [`Scope`] names.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Selected {
     User(UserId),
     Group(GroupId),
+    Label(String),
     All,
 }
 
@@ -42,10 +46,11 @@ pub(crate) struct Age {
 impl Scope {
     /// `None` if no option was given.
     pub(crate) fn selected(&self) -> Option<Selected> {
-        match (&self.user, &self.group) {
-            (Some(user), _) => Some(Selected::User(user_id(user))),
-            (_, Some(group)) => Some(Selected::Group(group_id(group))),
-            (None, None) => self.all.then_some(Selected::All),
+        match (&self.user, &self.group, &self.label) {
+            (Some(user), ..) => Some(Selected::User(user_id(user))),
+            (_, Some(group), _) => Some(Selected::Group(group_id(group))),
+            (.., Some(label)) => Some(Selected::Label(label.clone())),
+            (None, None, None) => self.all.then_some(Selected::All),
         }
     }
 }
@@ -68,25 +73,42 @@ pub(crate) fn group_id(text: &str) -> GroupId {
 }
 
 impl Selected {
-    async fn page(self, sessions: &SessionManager, after: Option<SessionId>) -> Result<Page, Why> {
+    async fn page(&self, sessions: &SessionManager, after: Option<SessionId>) -> Result<Page, Why> {
         Ok(match self {
-            Self::User(id) => sessions.user(id).page(after).await?,
-            Self::Group(id) => sessions.group(id).page(after).await?,
+            Self::User(id) => sessions.user(*id).page(after).await?,
+            Self::Group(id) => sessions.group(*id).page(after).await?,
+            Self::Label(label) => sessions.label(label).page(after).await?,
             Self::All => sessions.all().page(after).await?,
         })
     }
 
-    pub(crate) async fn count(self, sessions: &SessionManager) -> Result<u64, Why> {
-        Ok(match self {
-            Self::User(id) => sessions.user(id).count().await?,
-            Self::Group(id) => sessions.group(id).count().await?,
-            Self::All => sessions.all().count().await?,
-        })
+    /// How many sessions there are.
+    pub(crate) async fn count(&self, sessions: &SessionManager) -> Result<u64, pg_session::Error> {
+        match self {
+            Self::User(id) => sessions.user(*id).count().await,
+            Self::Group(id) => sessions.group(*id).count().await,
+            Self::Label(label) => sessions.label(label).count().await,
+            Self::All => sessions.all().count().await,
+        }
+    }
+
+    /// Ends them. Returns how many were alive.
+    pub(crate) async fn end(
+        &self,
+        sessions: &SessionManager,
+        cause: Cause,
+    ) -> Result<u64, pg_session::Error> {
+        match self {
+            Self::User(id) => sessions.user(*id).delete().cause(cause).await,
+            Self::Group(id) => sessions.group(*id).delete().cause(cause).await,
+            Self::Label(label) => sessions.label(label).delete().cause(cause).await,
+            Self::All => sessions.delete_all_sessions().cause(cause).await,
+        }
     }
 
     /// Calls `visit` with each session that is old enough, until it returns false.
     pub(crate) async fn each(
-        self,
+        &self,
         sessions: &SessionManager,
         age: &Age,
         mut visit: impl FnMut(Session) -> bool,

@@ -14,10 +14,20 @@ pub(super) enum Target {
     Many(Selected),
 }
 
+/// What a caller has given to name a target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<'a> {
+    pub(super) user: Option<&'a str>,
+    pub(super) group: Option<&'a str>,
+    pub(super) label: Option<&'a str>,
+    pub(super) handle: Option<&'a str>,
+    pub(super) all: bool,
+}
+
 /// Why a target is none.
 #[derive(Debug)]
 pub(super) enum NoTarget {
-    /// Not exactly one of user, group, handle and all.
+    /// Not exactly one of user, group, label, handle and all.
     Unclear,
     /// No live session has the handle.
     Unknown,
@@ -28,20 +38,16 @@ pub(super) enum NoTarget {
 
 impl Target {
     /// Exactly one of these.
-    pub(super) async fn of(
-        manager: &SessionManager,
-        user: Option<&str>,
-        group: Option<&str>,
-        handle: Option<&str>,
-        all: bool,
-    ) -> Result<Self, NoTarget> {
-        match (user, group, handle, all) {
-            (Some(user), None, None, false) => Ok(Self::Many(Selected::User(user_id(user)))),
-            (None, Some(group), None, false) => Ok(Self::Many(Selected::Group(group_id(group)))),
-            (None, None, Some(handle), false) => {
+    pub(super) async fn of(manager: &SessionManager, named: Named<'_>) -> Result<Self, NoTarget> {
+        let Named { user, group, label, handle, all } = named;
+        match (user, group, label, handle, all) {
+            (Some(user), None, None, None, false) => Ok(Self::Many(Selected::User(user_id(user)))),
+            (None, Some(group), None, None, false) => Ok(Self::Many(Selected::Group(group_id(group)))),
+            (None, None, Some(label), None, false) => Ok(Self::Many(Selected::Label(label.to_owned()))),
+            (None, None, None, Some(handle), false) => {
                 by_handle(manager, handle).await.map(|session| Self::One(Box::new(session)))
             }
-            (None, None, None, true) => Ok(Self::Many(Selected::All)),
+            (None, None, None, None, true) => Ok(Self::Many(Selected::All)),
             _ => Err(NoTarget::Unclear),
         }
     }
@@ -50,9 +56,7 @@ impl Target {
     pub(super) async fn count(&self, manager: &SessionManager) -> Result<u64, Error> {
         match self {
             Self::One(_) => Ok(1),
-            Self::Many(Selected::User(user)) => manager.user(*user).count().await,
-            Self::Many(Selected::Group(group)) => manager.group(*group).count().await,
-            Self::Many(Selected::All) => manager.all().count().await,
+            Self::Many(selected) => selected.count(manager).await,
         }
     }
 
@@ -62,6 +66,7 @@ impl Target {
             Self::One(session) => format!("session {}", session.id().handle()),
             Self::Many(Selected::User(user)) => format!("user {user}"),
             Self::Many(Selected::Group(group)) => format!("group {group}"),
+            Self::Many(Selected::Label(label)) => format!("label {label}"),
             Self::Many(Selected::All) => "all sessions".to_owned(),
         }
     }
@@ -100,9 +105,7 @@ pub(super) async fn revoke(
     let manager = server.manager();
     let outcome = match target {
         Target::One(session) => manager.delete(session.id()).cause(cause).await.map(u64::from),
-        Target::Many(Selected::User(user)) => manager.user(*user).delete().cause(cause).await,
-        Target::Many(Selected::Group(group)) => manager.group(*group).delete().cause(cause).await,
-        Target::Many(Selected::All) => manager.delete_all_sessions().cause(cause).await,
+        Target::Many(selected) => selected.end(manager, cause).await,
     };
     server.audit.record(by, target.name(), cause, &outcome);
     let ended = outcome?;

@@ -220,9 +220,39 @@ async fn sessions_end_only_after_consent() {
     let end = app.run(&["show", &a.id().expose().to_string()], "");
     assert!(end.code == Some(1) && end.err.contains("never a session id"), "{end:?}");
 
-    app.node.create(5).await.unwrap();
+    let five = app.node.create(5).await.unwrap();
     let end = app.run(&["revoke", "--all", "--yes"], "");
+    assert!(!app.alive(&five).await);
     assert_eq!(end.out, "ended\t1 session\n", "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_a_label_are_listed_and_end() {
+    let app = Application::new("label").await;
+    let [a, b, c, d] = [(1, "tenant:7"), (2, "tenant:7"), (1, "tenant:70"), (3, "tenant:7")]
+        .map(|(user, label)| app.node.create(user).label(label).into_future());
+    let (a, b, c, d) = (a.await.unwrap(), b.await.unwrap(), c.await.unwrap(), d.await.unwrap());
+    let listed = app.json(&["list", "--label", "tenant:7"], "");
+    let mut handles: Vec<_> = listed.iter().map(|row| row["handle"].as_str().expect("a handle")).collect();
+    handles.sort_unstable();
+    let mut expected = [&a, &b, &d].map(handle);
+    expected.sort_unstable();
+    assert_eq!(handles, expected);
+    for wrong in [
+        &["revoke", "--label", "tenant:7", "--user", "1", "--yes"][..],
+        &["revoke", "--label", "tenant:7", "--all", "--yes"],
+        &["revoke", "--label", "tenant:7", "--handle", "01234567", "--yes"],
+    ] {
+        assert_eq!(app.run(wrong, "").code, Some(2), "{wrong:?}");
+    }
+    let end = app.run(&["revoke", "--label", "", "--yes"], "");
+    assert_eq!(end.code, Some(1), "{end:?}");
+    let done = app.json(&["revoke", "--label", "tenant:7", "--except", &handle(&a), "--yes"], "");
+    assert_eq!((&done[0]["matching"], &done[0]["ended"]), (&Value::from(2), &Value::from(2)));
+    assert!(app.alive(&a).await && !app.alive(&b).await && app.alive(&c).await && !app.alive(&d).await);
+    let done = app.json(&["revoke", "--label", "tenant:7", "--yes"], "");
+    assert_eq!(done[0]["ended"], 1);
+    assert!(!app.alive(&a).await && app.alive(&c).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

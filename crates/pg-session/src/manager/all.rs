@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{GroupSessions, Page, SessionManager, UserSessions};
+use super::{GroupSessions, LabelSessions, Page, SessionManager, UserSessions};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::id::{Scope, SessionId};
@@ -130,5 +130,27 @@ impl GroupSessions<'_> {
     /// See [`UserSessions`](UserSessions#errors).
     pub async fn count(self) -> Result<u64, Error> {
         self.manager.scope_count(Scope::Group(self.group)).await
+    }
+}
+
+impl LabelSessions<'_> {
+    /// As [`AllSessions::page`], of the sessions that have the label.
+    ///
+    /// # Errors
+    /// See [above](LabelSessions).
+    pub async fn page(self, after: Option<SessionId>) -> Result<Page, Error> {
+        let Self { manager, label } = self;
+        let (label, after) = (label?, after.unwrap_or(FIRST));
+        let page = manager.0.core.database.page_of_label(&label, after, SessionManager::LIST_MAX + 1).await;
+        manager.page(page)
+    }
+
+    /// The number of live sessions that have the label.
+    ///
+    /// # Errors
+    /// See [above](LabelSessions).
+    pub async fn count(self) -> Result<u64, Error> {
+        let label = self.label?;
+        self.manager.0.core.database.count_of_label(&label).await.map_err(Failure::into_read_error)
     }
 }

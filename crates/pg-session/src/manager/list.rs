@@ -227,8 +227,8 @@ impl<'a> GroupSessions<'a> {
 #[derive(Debug)]
 #[must_use = "it does nothing until one of its methods is awaited"]
 pub struct LabelSessions<'a> {
-    manager: &'a SessionManager,
-    label: Result<Label, Error>,
+    pub(super) manager: &'a SessionManager,
+    pub(super) label: Result<Label, Error>,
 }
 
 impl<'a> LabelSessions<'a> {

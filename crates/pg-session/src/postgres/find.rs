@@ -7,8 +7,10 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::load::Of;
 use super::{Database, Dialect, Dialects, ON_PRIMARY, Sql, SqlForms, load, same_length, unexpected};
 use crate::id::{Scope, SessionId};
+use crate::label::Label;
 use crate::postgres::load::Found;
 
 /// Ids that one statement of a search reads.
@@ -25,13 +27,15 @@ pub(super) struct Texts {
 struct OfScope {
     user: SqlForms,
     group: SqlForms,
+    label: SqlForms,
     all: SqlForms,
 }
 
 impl OfScope {
-    fn new(dialects: &Dialects<'_>, make: impl Fn(&Dialect<'_>, Option<&str>) -> Sql) -> Self {
-        let of = |column| dialects.sql(|dialect| make(dialect, column));
-        Self { user: of(Some("user_id")), group: of(Some("group_id")), all: of(None) }
+    fn new(dialects: &Dialects<'_>, make: impl Fn(&Dialect<'_>, Of) -> Sql) -> Self {
+        let of = |of| dialects.sql(|dialect| make(dialect, of));
+        let (user, group) = (of(Of::Owner("user_id")), of(Of::Owner("group_id")));
+        Self { user, group, label: of(Of::Label), all: of(Of::All) }
     }
 
     fn get(&self, scope: Scope) -> (&SqlForms, Option<Uuid>) {
@@ -68,15 +72,14 @@ fn chunk_sql(dialect: &Dialect<'_>) -> Sql {
     Sql { text, types: vec![Type::UUID, Type::TEXT, Type::INT8] }
 }
 
-fn count_sql(dialect: &Dialect<'_>, column: Option<&str>) -> Sql {
+fn count_sql(dialect: &Dialect<'_>, of: Of) -> Sql {
     let (sessions, visible) = (dialect.names.sessions(), dialect.visible());
-    let current = dialect.current("s");
-    let of = column.map_or_else(String::new, |column| format!("s.{column} = $1 AND "));
+    let (whose, current) = (of.condition(dialect, 1), dialect.current("s"));
     let text = format!(
-        "SELECT (SELECT pg_catalog.count(*) FROM {sessions} s WHERE {of}{current}) AS count
+        "SELECT (SELECT pg_catalog.count(*) FROM {sessions} s WHERE {whose}{current}) AS count
          WHERE {ON_PRIMARY} AND {visible}"
     );
-    Sql { text, types: column.map(|_| Type::UUID).into_iter().collect() }
+    Sql { text, types: of.parameter().into_iter().collect() }
 }
 
 /// What one statement of a search has seen.
@@ -125,12 +128,32 @@ impl Database {
         self.find_live(sql, &params).await
     }
 
+    /// As [`page`](Self::page), of a label.
+    pub(crate) async fn page_of_label(
+        &self,
+        label: &Label,
+        after: SessionId,
+        rows_max: u32,
+    ) -> Result<Vec<Found>, Failure> {
+        let params: [&(dyn ToSql + Sync); 3] = [&after.expose(), &i64::from(rows_max), &label.as_str()];
+        self.find_live(&self.texts.find.pages.label, &params).await
+    }
+
     /// The number of live sessions.
     pub(crate) async fn count(&self, scope: Scope) -> Result<u64, Failure> {
         let (sql, owner) = self.texts.find.counts.get(scope);
         let params: Vec<&(dyn ToSql + Sync)> =
             owner.as_ref().map(|owner| owner as &(dyn ToSql + Sync)).into_iter().collect();
-        let rows = self.call(sql, &params).long().repeatable().rows().await?;
+        self.read_count(sql, &params).await
+    }
+
+    /// The number of live sessions that have a label.
+    pub(crate) async fn count_of_label(&self, label: &Label) -> Result<u64, Failure> {
+        self.read_count(&self.texts.find.counts.label, &[&label.as_str()]).await
+    }
+
+    async fn read_count(&self, sql: &SqlForms, params: &[&(dyn ToSql + Sync)]) -> Result<u64, Failure> {
+        let rows = self.call(sql, params).long().repeatable().rows().await?;
         same_length(&rows, 1)?;
         let count: i64 = rows[0].try_get("count").map_err(unexpected)?;
         Ok(count.unsigned_abs())

@@ -64,14 +64,44 @@ pub(super) fn list_sql(dialect: &Dialect<'_>, column: &str) -> Sql {
     Sql { text, types: vec![Type::UUID, Type::INT8] }
 }
 
-/// The sessions behind the id `$1`, in the order of their ids, at most `$2`; of one owner `$3`, or all.
-pub(super) fn page_sql(dialect: &Dialect<'_>, column: Option<&str>) -> Sql {
+/// Whose sessions a statement looks for.
+#[derive(Clone, Copy)]
+pub(super) enum Of {
+    Owner(&'static str),
+    Label,
+    All,
+}
+
+impl Of {
+    /// A condition for the session `s`, with the parameter `n`.
+    pub(super) fn condition(self, dialect: &Dialect<'_>, n: usize) -> String {
+        match self {
+            Self::Owner(column) => format!("s.{column} = ${n} AND "),
+            Self::Label => {
+                let labels = dialect.names.labels();
+                format!("s.id = ANY (ARRAY (SELECT l.session_id FROM {labels} l WHERE l.label = ${n})) AND ")
+            }
+            Self::All => String::new(),
+        }
+    }
+
+    pub(super) fn parameter(self) -> Option<Type> {
+        match self {
+            Self::Owner(_) => Some(Type::UUID),
+            Self::Label => Some(Type::TEXT),
+            Self::All => None,
+        }
+    }
+}
+
+/// The sessions behind the id `$1`, in the order of their ids, at most `$2`; of one owner or label `$3`, or all.
+pub(super) fn page_sql(dialect: &Dialect<'_>, of: Of) -> Sql {
     let (sessions, columns) = (dialect.names.sessions(), columns(dialect));
-    let of = column.map_or_else(String::new, |column| format!(" AND s.{column} = $3"));
-    let condition = format!("s.id > $1 AND s.rotated_to IS NULL{of} AND {}", dialect.live("s"));
+    let (whose, live) = (of.condition(dialect, 3), dialect.live("s"));
+    let condition = format!("{whose}s.id > $1 AND s.rotated_to IS NULL AND {live}");
     let from = dialect.read(&sessions, "s", &condition);
     let text = format!("SELECT {columns} {from} ORDER BY s.id LIMIT $2");
-    Sql { text, types: [Type::UUID, Type::INT8].into_iter().chain(column.map(|_| Type::UUID)).collect() }
+    Sql { text, types: [Type::UUID, Type::INT8].into_iter().chain(of.parameter()).collect() }
 }
 
 /// The sessions of one label, likewise. The planner takes an array for ten rows, and looks them up.

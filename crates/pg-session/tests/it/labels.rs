@@ -54,6 +54,10 @@ async fn end_by_label_ends_its_sessions_on_every_node() {
     }
     assert_eq!(listed(&b, SID).await, labelled);
     assert_eq!(listed(&b, "tenant:7").await.len(), 4);
+    let page = b.label(SID).page(None).await.unwrap();
+    assert_eq!((ids(&page.sessions), page.truncated), (labelled.clone(), false), "by their ids");
+    assert_eq!(ids(&b.label(SID).page(Some(labelled[1])).await.unwrap().sessions), labelled[2..]);
+    assert_eq!((b.label(SID).count().await.unwrap(), b.label("tenant:7").count().await.unwrap()), (3, 4));
     assert_eq!(listed(&b, "oidc:sid:471").await, []);
     assert_eq!(stored_labels(&client, old).await, Vec::<String>::new(), "a retired id has none");
 
@@ -287,6 +291,7 @@ async fn label_that_no_session_can_have_is_an_error() {
         let invalid = Some(ErrorKind::InvalidArgument);
         assert_eq!(node.create(1).label(label).await.err().map(|error| error.kind()), invalid);
         assert_eq!(node.label(label).list().await.err().map(|error| error.kind()), invalid);
+        assert_eq!(node.label(label).count().await.err().map(|error| error.kind()), invalid);
         assert_eq!(node.label(label).delete().await.err().map(|error| error.kind()), invalid);
         assert!(sql::end_label(label).statement(&world.config()).is_err());
     }

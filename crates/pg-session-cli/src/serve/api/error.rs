@@ -41,7 +41,7 @@ impl From<Error> for ApiError {
 impl From<NoTarget> for ApiError {
     fn from(why: NoTarget) -> Self {
         match why {
-            NoTarget::Unclear => Self::bad("give exactly one of user, group, handle and all"),
+            NoTarget::Unclear => Self::bad("give exactly one of user, group, label, handle and all"),
             NoTarget::Unknown => Self::new(StatusCode::NOT_FOUND, "no live session has this handle"),
             NoTarget::Ambiguous => Self::new(
                 StatusCode::CONFLICT,

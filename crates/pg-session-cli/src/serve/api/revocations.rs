@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::error::ApiError;
 use crate::serve::Server;
 use crate::serve::audit::{By, cause};
-use crate::serve::revoke::{Target, revoke};
+use crate::serve::revoke::{Named, Target, revoke};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Order {
     user: Option<String>,
     group: Option<String>,
+    label: Option<String>,
     handle: Option<String>,
     #[serde(default)]
     all: bool,
@@ -54,7 +55,7 @@ impl From<Everywhere> for Receipt {
     }
 }
 
-/// Ends a session, or those of a user, of a group, or all.
+/// Ends a session, or those of a user, of a group, of a label, or all.
 pub(super) async fn create(
     State(server): State<Arc<Server>>,
     order: Result<Json<Order>, JsonRejection>,
@@ -62,8 +63,14 @@ pub(super) async fn create(
     let Json(order) = order?;
     let cause = cause(&order.cause).map_err(ApiError::bad)?;
     let manager = server.manager();
-    let (user, group, handle) = (order.user.as_deref(), order.group.as_deref(), order.handle.as_deref());
-    let target = Target::of(manager, user, group, handle, order.all).await?;
+    let named = Named {
+        user: order.user.as_deref(),
+        group: order.group.as_deref(),
+        label: order.label.as_deref(),
+        handle: order.handle.as_deref(),
+        all: order.all,
+    };
+    let target = Target::of(manager, named).await?;
     if order.dry_run {
         let matching = Some(target.count(manager).await?);
         return Ok(Json(Outcome { dry_run: true, matching, ended: 0, everywhere: None }));

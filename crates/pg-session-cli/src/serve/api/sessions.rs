@@ -19,6 +19,7 @@ use crate::serve::revoke::by_handle;
 pub(super) struct Which {
     user: Option<String>,
     group: Option<String>,
+    label: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -42,17 +43,18 @@ pub(super) struct Shown {
     attributes: Vec<AttributeRow>,
 }
 
-/// The most recently used sessions of a user or a group.
+/// The most recently used sessions of a user, a group or a label.
 pub(super) async fn list(
     State(server): State<Arc<Server>>,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<List>, ApiError> {
     let Query(which) = which?;
     let manager: &SessionManager = server.manager();
-    let page = match (&which.user, &which.group) {
-        (Some(user), None) => manager.user(user_id(user)).list().await?,
-        (None, Some(group)) => manager.group(group_id(group)).list().await?,
-        _ => return Err(ApiError::bad("give exactly one of user and group")),
+    let page = match (&which.user, &which.group, &which.label) {
+        (Some(user), None, None) => manager.user(user_id(user)).list().await?,
+        (None, Some(group), None) => manager.group(group_id(group)).list().await?,
+        (None, None, Some(label)) => manager.label(label).list().await?,
+        _ => return Err(ApiError::bad("give exactly one of user, group and label")),
     };
     let sessions = page.sessions.iter().map(SessionRow::new).collect();
     Ok(Json(List { sessions, truncated: page.truncated }))

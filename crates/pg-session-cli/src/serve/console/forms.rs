@@ -14,7 +14,7 @@ use super::sign_ins::SignIn;
 use crate::output::counted;
 use crate::serve::Server;
 use crate::serve::audit::{By, cause};
-use crate::serve::revoke::{NoTarget, Target, revoke as end};
+use crate::serve::revoke::{Named, NoTarget, Target, revoke as end};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +23,7 @@ pub(super) struct Order {
     cause: String,
     user: Option<String>,
     group: Option<String>,
+    label: Option<String>,
     handle: Option<String>,
     /// `all`, as typed by the operator.
     all: Option<String>,
@@ -58,14 +59,17 @@ pub(super) async fn revoke(
     };
     let (user, group, handle, all) =
         (filled(&order.user), filled(&order.group), filled(&order.handle), filled(&order.all));
+    // A label may begin or end with blanks.
+    let label = order.label.as_deref().filter(|label| !label.is_empty());
     if all.as_deref().is_some_and(|typed| typed != "all") {
         return refuse(StatusCode::BAD_REQUEST, "Type all to end all sessions.");
     }
     let (user, group, handle) = (user.as_deref(), group.as_deref(), handle.as_deref());
-    let target = match Target::of(server.manager(), user, group, handle, all.is_some()).await {
+    let named = Named { user, group, label, handle, all: all.is_some() };
+    let target = match Target::of(server.manager(), named).await {
         Ok(target) => target,
         Err(NoTarget::Unclear) => {
-            return refuse(StatusCode::BAD_REQUEST, "Name one session, user or group, or all.");
+            return refuse(StatusCode::BAD_REQUEST, "Name one session, user, group or label, or all.");
         }
         Err(NoTarget::Unknown) => return refuse(StatusCode::NOT_FOUND, "No live session has this handle."),
         Err(NoTarget::Ambiguous) => {

@@ -28,6 +28,8 @@ pub(super) struct Search {
     #[serde(default)]
     group: String,
     #[serde(default)]
+    label: String,
+    #[serde(default)]
     handle: String,
 }
 
@@ -48,17 +50,19 @@ pub(super) async fn search(
         form method="get" action="/console/sessions" role="search" {
             (field("user", "User", &search.user))
             (field("group", "Group", &search.group))
+            (field("label", "Label", &search.label))
             (field("handle", "Handle, 8 digits or more", &search.handle))
             button type="submit" { "Search" }
         }
         @match found {
             Err(why) => p role="alert" class="bad" { (why) },
-            Ok(None) => p class="faint" { "Search for the sessions of a user or a group, or for one by its handle." },
+            Ok(None) => p class="faint" { "Search for the sessions of a user, a group or a label, or for one by its handle." },
             Ok(Some((sessions, truncated))) => {
                 p id="count" { (counted(sessions.len() as u64, "session")) @if truncated { " or more" } "." }
                 @if !sessions.is_empty() { (table(&server, &sessions)) }
                 @if !sessions.is_empty() && !search.user.is_empty() { (end_form(&server, &sign_in, "user", &search.user, "End all of this user")) }
                 @if !sessions.is_empty() && !search.group.is_empty() { (end_form(&server, &sign_in, "group", &search.group, "End all of this group")) }
+                @if !sessions.is_empty() && !search.label.is_empty() { (end_form(&server, &sign_in, "label", &search.label, "End all of this label")) }
             }
         }
         (end_all(&server, &sign_in))
@@ -78,16 +82,18 @@ fn field(name: &str, label: &str, value: &str) -> Markup {
 /// `None` without a search. An error is a sentence.
 async fn find(server: &Server, search: &Search) -> Result<Option<(Vec<Session>, bool)>, String> {
     let manager = server.manager();
-    let (user, group, handle) = (search.user.trim(), search.group.trim(), search.handle.trim());
-    let page = match (user.is_empty(), group.is_empty(), handle.is_empty()) {
-        (true, true, true) => return Ok(None),
-        (false, true, true) => manager.user(user_id(user)).list().await,
-        (true, false, true) => manager.group(group_id(group)).list().await,
-        (true, true, false) => {
+    let Search { user, group, label, handle } = search;
+    let (user, group, handle) = (user.trim(), group.trim(), handle.trim());
+    let page = match (user.is_empty(), group.is_empty(), label.is_empty(), handle.is_empty()) {
+        (true, true, true, true) => return Ok(None),
+        (false, true, true, true) => manager.user(user_id(user)).list().await,
+        (true, false, true, true) => manager.group(group_id(group)).list().await,
+        (true, true, false, true) => manager.label(label).list().await,
+        (true, true, true, false) => {
             let found = manager.find(handle).await.map_err(|error| error.to_string())?;
             return Ok(Some((found, false)));
         }
-        _ => return Err("Search by one of the three.".to_owned()),
+        _ => return Err("Search by one of the four.".to_owned()),
     };
     page.map(|page| Some((page.sessions, page.truncated))).map_err(|error| error.to_string())
 }

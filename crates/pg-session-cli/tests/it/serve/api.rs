@@ -106,7 +106,7 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
     let app = Application::start("api").await;
     let team = GroupId::named("team");
     let [a, b] =
-        [1, 1].map(|user| app.manager.create(UserId::from(user)).group(team).set("card", "secret-value"));
+        [1, 1].map(|user| app.manager.create(user).group(team).label("tenant:7").set("card", "secret-value"));
     let (a, b) = (a.await.unwrap(), b.await.unwrap());
     let other = app.manager.create(UserId::from(2)).await.unwrap();
     let [a_handle, b_handle, other_handle] =
@@ -118,14 +118,14 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
         client.send(Method::GET, "/api/v1/sessions", &format!("/api/v1/sessions?{query}"), "").await
     };
     let both = BTreeSet::from([a_handle.clone(), b_handle.clone()]);
-    for query in ["user=1", "group=team"] {
+    for query in ["user=1", "group=team", "label=tenant:7"] {
         let (status, body) = list(query).await;
         assert_eq!((status, handles(&body)), (StatusCode::OK, both.clone()), "{query}");
         assert!(
             [&a, &b].iter().all(|session| !body.to_string().contains(&session.id().expose().to_string()))
         );
     }
-    for wrong in ["", "user=1&group=team", "users=1"] {
+    for wrong in ["", "user=1&group=team", "group=team&label=tenant:7", "label=", "users=1"] {
         assert_eq!(list(wrong).await.0, StatusCode::BAD_REQUEST, "{wrong}");
     }
 
@@ -152,6 +152,8 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
         json!({ "user": "1", "cause": "because" }),
         json!({ "cause": "admin" }),
         json!({ "user": "1", "all": true, "cause": "admin" }),
+        json!({ "user": "1", "label": "tenant:7", "cause": "admin" }),
+        json!({ "label": "", "cause": "admin" }),
         json!({ "user": "1", "cause": "admin", "id": "x" }),
         json!({ "user": 1, "cause": "admin" }),
         json!([]),
@@ -161,6 +163,11 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
     }
     assert_eq!(handles(&list("user=1").await.1), both, "nothing has ended yet");
 
+    let (_, none) = client.revoke(&json!({ "label": "tenant:70", "cause": "admin" })).await;
+    assert_eq!(none["ended"], 0);
+    let (_, counted) =
+        client.revoke(&json!({ "label": "tenant:7", "cause": "admin", "dry_run": true })).await;
+    assert_eq!(counted["matching"], 2);
     let (_, one) = client.revoke(&json!({ "handle": a_handle, "cause": "admin" })).await;
     assert_eq!(one, json!({ "dry_run": false, "matching": null, "ended": 1, "everywhere": null }));
     assert_eq!(handles(&list("user=1").await.1), BTreeSet::from([b_handle]));

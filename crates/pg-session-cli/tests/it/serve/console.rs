@@ -92,7 +92,7 @@ async fn the_console_opens_with_the_token_on_known_hosts_only() {
 #[tokio::test]
 async fn only_the_consoles_own_forms_end_sessions() {
     let app = Application::start("console_forms").await;
-    let [one, two] = [1, 2].map(|user| app.manager.create(UserId::from(user)));
+    let [one, two] = [1, 2].map(|user| app.manager.create(UserId::from(user)).label("tenant:7"));
     let (one, two) = (one.await.unwrap(), two.await.unwrap());
     let reader = app.serve_with(&["--console"], &ADMIN);
     let cookie = sign_in(&reader).await;
@@ -155,6 +155,15 @@ async fn only_the_consoles_own_forms_end_sessions() {
     }
     let events = open(&server, &cookie, "/console/events").await;
     assert!(events.body.contains("<td>console</td><td>user 1</td><td>admin</td>"), "{}", events.body);
+
+    let page = open(&server, &cookie, "/console/sessions?label=tenant%3A7").await;
+    let (one, two) = (one.id().handle().to_string(), two.id());
+    assert!(page.body.contains(&two.handle().to_string()) && !page.body.contains(&one), "{}", page.body);
+    assert!(page.body.contains("End all of this label"), "{}", page.body);
+    let order = format!("form_token={token}&label=tenant%3A7&cause=backchannel");
+    let ended = server.send(Method::POST, REVOKE, &own, &order).await;
+    assert!(ended.body.contains("1 session ended: label tenant:7, cause backchannel."), "{}", ended.body);
+    assert!(app.manager.get(two).bypass_cache().await.unwrap().is_none());
     server.stop();
 }
 
