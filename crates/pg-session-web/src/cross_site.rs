@@ -64,10 +64,12 @@ impl Site {
     }
 }
 
-/// Whether the request may change something: by its method, or as the beginning of a WebSocket.
+/// Whether the request may change something: by its method, or as the beginning of a WebSocket. A proxy that asks for
+/// another one does not send `Upgrade`, which belongs to its own connection.
 pub(crate) fn is_unsafe(head: &impl RequestHead) -> bool {
     !matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE")
         || head.headers("upgrade").any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+        || head.headers("sec-websocket-key").next().is_some()
 }
 
 /// Whether an `Origin` names the host that the client asked for. A proxy may have put another one into `host`; what it has
@@ -188,6 +190,7 @@ mod tests {
         for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
             assert!(!is_unsafe(&Head { method, headers: &[("upgrade", "h2c")] }), "{method}");
             assert!(is_unsafe(&Head { method, headers: &[("upgrade", "WebSocket")] }), "{method}");
+            assert!(is_unsafe(&Head { method, headers: &[("sec-websocket-key", "x")] }), "{method}");
         }
     }
 

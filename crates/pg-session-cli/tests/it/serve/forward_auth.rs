@@ -101,12 +101,67 @@ async fn every_way_of_proxies_to_ask_is_answered() {
             &[("x-forwarded-method", "GET"), ("sec-fetch-site", "cross-site")],
             StatusCode::OK,
         ),
+        // What a proxy sends of a WebSocket: without `Upgrade`.
+        (Method::GET, "/auth", &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")], StatusCode::OK),
+        (
+            Method::GET,
+            "/auth",
+            &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("origin", "https://evil.example")],
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            Method::GET,
+            "/auth",
+            &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("sec-fetch-site", "same-site")],
+            StatusCode::FORBIDDEN,
+        ),
     ];
     for (method, path, headers, status) in cases {
         let headers = [&[("cookie", cookie.as_str())], *headers].concat();
         let answer = server.send(method.clone(), path, &headers, "").await;
         assert_eq!(answer.status, *status, "{method} {path} {headers:?}: {answer:?}");
         assert_eq!(answer.header("x-session-user").is_some(), *status == StatusCode::OK, "{answer:?}");
+    }
+    server.stop();
+}
+
+/// What a client can send, the proxy passes on.
+#[tokio::test]
+async fn no_header_of_a_client_stands_for_its_cookie() {
+    let app = Application::start("lies").await;
+    let [ann, bob] = [1, 2].map(UserId::from).map(|user| app.manager.create(user));
+    let (ann, bob) = (app.cookie(&ann.await.unwrap()), app.cookie(&bob.await.unwrap()));
+    let token = ann.split_once('=').expect("a cookie").1;
+    let server = app.serve(&[]);
+    let named = |name: &str| format!("{name}={token}");
+    let cases: &[&[(&str, &str)]] = &[
+        // Cookies that another host of the site, or a page over plain HTTP, can set.
+        &[("cookie", &named("session"))],
+        &[("cookie", &named("__Secure-session"))],
+        &[("cookie", &named("__host-session"))],
+        &[("cookie", &named("__Host-session2"))],
+        &[("cookie", &named(" __Host-session x"))],
+        &[("cookie", &format!("__Host-session={token}x"))],
+        &[("cookie", &format!("__Host-session={}", &token[1..]))],
+        &[("cookie2", &ann)],
+        &[("x-forwarded-cookie", &ann)],
+        &[("authorization", &format!("Bearer {token}"))],
+        &[("x-session-user", "1"), ("x-session-handle", "00000000000000000000000000000000")],
+        &[("x-forwarded-user", "1"), ("remote-user", "1"), ("x-forwarded-for", "127.0.0.1")],
+        &[("x-original-url", "/auth"), ("x-forwarded-uri", "/live"), ("x-forwarded-host", "localhost")],
+    ];
+    for headers in cases {
+        let answer = server.send(Method::GET, "/auth", headers, "").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{headers:?}: {answer:?}");
+        assert_refused(&answer, StatusCode::UNAUTHORIZED);
+    }
+    // Beside a cookie that counts, they change nothing.
+    for headers in cases {
+        let headers = [&[("cookie", bob.as_str())], *headers].concat();
+        let answer = server.send(Method::GET, "/auth", &headers, "").await;
+        let user = answer.header("x-session-user");
+        assert!(user == Some("2") || answer.status != StatusCode::OK, "{headers:?}: {answer:?}");
+        assert_eq!(answer.headers.get_all("x-session-user").iter().count(), usize::from(user.is_some()));
     }
     server.stop();
 }

@@ -162,10 +162,17 @@ async fn nginx_guards_an_application_without_session_code() {
         let headers: Vec<(String, String)> = serde_json::from_str(body).expect("JSON");
         headers.into_iter().filter(|(found, _)| found == name).map(|(_, value)| value).collect()
     };
-    let lies = [("x-session-user", "1"), ("x-session-handle", "x"), ("x-session-role", "root")];
+    let lies = [
+        ("x-session-user", "1"),
+        ("X-SESSION-USER", "2"),
+        ("x_session_user", "3"),
+        ("x-session-handle", "x"),
+        ("x-session-role", "root"),
+    ];
     let (status, body) = nginx.get(&[&[("cookie", cookie.as_str())][..], &lies].concat()).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     assert_eq!(received(&body, "x-session-user"), ["42"]);
+    assert_eq!(received(&body, "x_session_user"), Vec::<String>::new());
     assert_eq!(received(&body, "x-session-role"), ["admin"]);
     assert_eq!(received(&body, "x-session-handle"), [session.id().handle().to_string()]);
     assert!(!body.contains(SECRET), "{body}");
@@ -175,6 +182,16 @@ async fn nginx_guards_an_application_without_session_code() {
     assert_eq!(nginx.get(&secret).await.0, StatusCode::UNAUTHORIZED);
     let foreign = [("cookie", cookie.as_str()), ("x-pg-session-secret", "another secret")];
     assert_eq!(nginx.get(&foreign).await.0, StatusCode::OK, "nginx replaces it");
+
+    // Another host of the site opens a WebSocket.
+    let socket = [
+        ("cookie", cookie.as_str()),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("origin", "http://evil.shop.example"),
+    ];
+    assert_eq!(nginx.get(&socket).await.0, StatusCode::FORBIDDEN);
 
     app.manager.delete(session.id()).await.unwrap();
     let began = Instant::now();
