@@ -1,13 +1,14 @@
 //! `pg-session demo`: three nodes, a story about them with measured times, and then a cluster to try.
 //!
 //! In the order of the performance: [`server`] and [`cluster`] set it up, [`story`] plays, [`live`] stays; or, with `--web`,
-//! [`web`] serves pages from three processes. Whatever
+//! [`web`] serves pages from three processes; or, with `--proxy`, [`proxy`] shows an nginx that asks who is signed in. Whatever
 //! happens (a step that fails, Ctrl-C, a reader that goes away), the nodes are ended and the server or the schema is
 //! removed before the program ends.
 
 mod cluster;
 mod live;
 mod print;
+mod proxy;
 mod reporter;
 mod server;
 mod story;
@@ -48,6 +49,9 @@ pub(crate) struct Options {
     /// Pages instead of a story: three nodes as processes of their own, to be looked at with a browser, until Ctrl-C.
     #[arg(long, conflicts_with_all = ["once", "database_url"])]
     web: bool,
+    /// nginx in front of an application without session code, and what its questions to `pg-session serve` cost. Needs nginx.
+    #[arg(long, conflicts_with_all = ["web", "database_url"])]
+    proxy: bool,
     /// The first of the three ports of `--web`, which listens on 127.0.0.1 only; 0 for any free ones.
     #[arg(long, default_value_t = 8080, requires = "web")]
     port: u16,
@@ -165,6 +169,9 @@ async fn play(
 ) -> Result<Ending, DemoError> {
     if options.web {
         return web::play(&server, options.port, &reporter, &stop).await;
+    }
+    if options.proxy {
+        return proxy::play(&server, options.once, &reporter, &stop).await;
     }
     let cluster = tokio::select! {
         cluster = Cluster::set(server, &reporter) => cluster?,

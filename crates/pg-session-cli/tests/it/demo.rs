@@ -38,6 +38,25 @@ fn the_story_holds_and_leaves_no_process_and_no_directory() {
     support::assert_no_sandbox_is_left(&mark);
 }
 
+#[test]
+fn nginx_guards_an_application_and_the_cost_is_printed() {
+    let nginx = std::process::Command::new("nginx").arg("-v").output();
+    if let Err(error) = nginx {
+        eprintln!("skipped: nginx: {error}; install nginx");
+        return;
+    }
+    let mut demo = Program::start(&["demo", "--proxy", "--once"]);
+    let mark = demo.sandbox_mark();
+    let end = demo.finish();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    for shown in ["hello, user 42", "401, and the application is not asked", "Every step held: "] {
+        assert!(end.out.contains(shown), "{shown}: {end:?}");
+    }
+    let rates = end.out.lines().filter(|line| line.ends_with(" requests/s")).count();
+    assert_eq!(rates, 2, "{end:?}");
+    support::assert_no_sandbox_is_left(&mark);
+}
+
 #[tokio::test]
 async fn demo_on_own_server_leaves_no_schema_and_no_connection() {
     let world = World::new("story").await;
