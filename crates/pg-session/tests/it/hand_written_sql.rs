@@ -1,6 +1,7 @@
 //! SQL by other clients than the library: it ends sessions on every node at once, or is rejected.
 
 use pg_session::{SessionId, SessionManager, UserId};
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use crate::fixtures::{all, hit, ids, make, read_all};
@@ -301,4 +302,70 @@ async fn restored_rows_are_accepted() {
         let session = world.node().await.get(id).await.unwrap().expect("the restored session");
         assert_eq!(session.get::<String>("cart").unwrap().map(|text| text.len()), Some(600));
     }
+}
+
+/// `psql` as an administrator has it, or else the driver: the statement is the same.
+async fn delete_in_psql(world: &World, statement: &str) -> String {
+    let url = world.url.clone();
+    let command = format!("SET search_path TO {}; {statement}", world.schema);
+    let psql = move || std::process::Command::new("psql").args(["-X", "-d", &url, "-c", &command]).output();
+    match tokio::task::spawn_blocking(psql).await.unwrap() {
+        Ok(output) => {
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+            assert!(output.status.success(), "{}", text(output.stderr));
+            text(output.stdout).lines().last().unwrap_or_default().to_owned()
+        }
+        Err(error) => {
+            eprintln!("without psql: {error}");
+            format!("DELETE {}", world.operator().await.execute(statement, &[]).await.unwrap())
+        }
+    }
+}
+
+/// Three nodes have 1,000 of the user's sessions in memory.
+async fn a_users_sessions_end_by_psql_on_three_nodes(rows: i64) {
+    let world = World::new();
+    let nodes: [SessionManager; 3] = world.nodes().await;
+    let user = UserId::from(7).as_uuid();
+    restore(&world, rows, &format!("'{user}'::uuid")).await;
+    let other = nodes[0].create(8).await.unwrap().id();
+    let client = world.client().await;
+    let text = "SELECT id FROM sessions WHERE user_id = $1 ORDER BY id LIMIT 1000";
+    let found = client.query(text, &[&user]).await.unwrap();
+    let ids: Vec<SessionId> = found.iter().map(|row| SessionId::from_uuid(row.get(0))).collect();
+    for node in &nodes {
+        read_all(node, &ids).await;
+        read_all(node, &[other]).await;
+        assert!(ids.iter().all(|&id| hit(node, id).is_some()));
+    }
+    let began = Instant::now();
+    let deleted = delete_in_psql(&world, &format!("DELETE FROM sessions WHERE user_id = '{user}'")).await;
+    let committed = began.elapsed();
+    for node in &nodes {
+        eventually("no node serves one of them", async || ids.iter().all(|&id| hit(node, id).is_none()))
+            .await;
+    }
+    println!(
+        "{rows} sessions, of which three nodes had {} in memory: {deleted} took {} ms, and all were gone after {} ms",
+        ids.len(),
+        committed.as_millis(),
+        began.elapsed().as_millis(),
+    );
+    assert_eq!(deleted.rsplit(' ').next(), Some(rows.to_string().as_str()));
+    for node in &nodes {
+        assert!(hit(node, other).is_some(), "other users stay in memory");
+        assert!(node.get(ids[0]).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_of_a_user_in_psql_reaches_three_nodes() {
+    a_users_sessions_end_by_psql_on_three_nodes(1_000).await;
+}
+
+/// `cargo test -p pg-session --all-features --test it in_psql -- --include-ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it inserts 100,000 rows; for the figures"]
+async fn delete_of_a_hundred_thousand_in_psql_reaches_three_nodes() {
+    a_users_sessions_end_by_psql_on_three_nodes(100_000).await;
 }

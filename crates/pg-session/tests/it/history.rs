@@ -1,5 +1,6 @@
 //! A random history: three nodes, one of which keeps losing its listening connection, and tasks that read, update
-//! and delete a few sessions for a while; every answer is checked against what had been acknowledged by then.
+//! and delete a few sessions for a while; every answer is checked against what had been acknowledged by then. Half of the
+//! writes come from clients of the SQL contract, and some of their transactions are rolled back.
 //!
 //! Run it with `PG_SESSION_SEED=…` to repeat the choices (the interleaving stays the scheduler's). With
 //! `Guard::FillTicket` removed on all nodes it fails in five of six runs; the control runs that always fail are those
@@ -14,21 +15,26 @@
 //!   the two that are written together agree.
 
 mod check;
+mod clerk;
 mod journal;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pg_sandbox::Proxy;
-use pg_session::{Session, SessionManager, UpdateError};
+use pg_session::{Session, SessionId, SessionManager, UpdateError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::check::Reader;
+use self::clerk::Clerk;
 use self::journal::{Journal, Story};
+use crate::observer::Observer;
 use crate::support::World;
 
 const NODES: usize = 3;
+/// Where the SQL contract is used: on no node.
+const ELSEWHERE: usize = NODES;
 const READERS_PER_NODE: usize = 2;
 const WRITERS_PER_NODE: usize = 2;
 /// Sessions that live at the same time.
@@ -83,6 +89,8 @@ async fn a_random_history_of_three_nodes_breaks_no_promise() {
     for slot in 0..SESSIONS {
         journal.begin(slot, born(&nodes[slot % NODES]).await);
     }
+    let bystander = nodes[0].create(2).await.expect("it is created").id();
+    let mut observer = Observer::new(&world).await;
     let end = Instant::now() + DURATION;
     let mut tasks = JoinSet::new();
     tasks.spawn(disturb(wire, rng.fork(), end));
@@ -92,12 +100,16 @@ async fn a_random_history_of_three_nodes_breaks_no_promise() {
         }
         for _ in 0..WRITERS_PER_NODE {
             tasks.spawn(keep_writing(node.clone(), number, Arc::clone(&journal), rng.fork(), end));
+            let clerk = Clerk::new(&world).await;
+            let journal = Arc::clone(&journal);
+            tasks.spawn(keep_writing_sql(clerk, node.clone(), journal, bystander, rng.fork(), end));
         }
     }
     while let Some(task) = tasks.join_next().await {
         task.expect("no promise was broken");
     }
     check::table(&world, &journal).await;
+    clerk::bystander(&world, &mut observer, bystander).await;
 }
 
 async fn born(node: &SessionManager) -> Arc<Story> {
@@ -165,6 +177,37 @@ async fn keep_writing(
             (_, Some(session)) => checked(&node, number, &story, session, &mut reader).await,
             (_, None) => {}
         }
+    }
+}
+
+/// As many writes as those of the nodes. The node only makes new sessions.
+async fn keep_writing_sql(
+    clerk: Clerk,
+    node: SessionManager,
+    journal: Arc<Journal>,
+    bystander: SessionId,
+    mut rng: Rng,
+    end: Instant,
+) {
+    while Instant::now() < end {
+        let slot = rng.index(SESSIONS);
+        let story = journal.pick(slot, false);
+        match rng.below(20) {
+            0 => {
+                if clerk.end(story.id, rng.below(2) == 0).await {
+                    story.deleted(ELSEWHERE);
+                    journal.begin(slot, born(&node).await);
+                }
+            }
+            1..=3 => clerk.roll_back(story.id).await,
+            4..=6 => clerk.roll_back(bystander).await,
+            _ => {
+                if let Some(version) = clerk.set(story.id, ELSEWHERE).await {
+                    story.updated(ELSEWHERE, version);
+                }
+            }
+        }
+        tokio::task::yield_now().await;
     }
 }
 

@@ -7,11 +7,13 @@
 use std::str::FromStr;
 
 use deadpool_postgres::{Manager, Pool};
-use pg_session::{ErrorKind, Migrations, SessionManager};
+use pg_session::sql::Cause;
+use pg_session::{ErrorKind, Migrations, SessionManager, UserId};
 use tokio_postgres::NoTls;
 
+use crate::fixtures::{hit, in_time, read_all};
 use crate::statement_modes::{node_on, story};
-use crate::support::World;
+use crate::support::{World, eventually};
 
 /// Types of parameters and columns; the domains are those of the migration.
 const TYPES: [&str; 10] = [
@@ -242,5 +244,69 @@ async fn a_path_with_pg_catalog_behind_a_schema_is_refused() {
                 assert!(error.to_string().contains("before pg_catalog"), "{error}");
             }
         }
+    }
+}
+
+/// A role that may only end a user's sessions, with all the settings and temporary objects that PostgreSQL lets it have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definer_function_ignores_what_its_caller_has_prepared() {
+    let world = World::new();
+    let nodes: [SessionManager; 2] = world.nodes().await;
+    let (admin, schema) = (world.operator().await, &world.schema);
+    let role = format!("support_of_{schema}");
+    let script = format!(
+        "{} CREATE ROLE {role}; GRANT USAGE ON SCHEMA {schema} TO {role};
+         GRANT EXECUTE ON FUNCTION revoke_user_sessions, revoke_label_sessions TO {role}",
+        Migrations::definer_sql(&world.config()).unwrap()
+    );
+    admin.batch_execute(&script).await.unwrap();
+    let support = world.operator().await;
+    support.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).await.unwrap();
+    let settings = [
+        "SET pg_session.direct_writes = 'library'",
+        "SET pg_session.direct_writes = 'on'",
+        "SET pg_session.cause = 'rotated'",
+        "SET pg_session.updates_notified = '9223372036854775807'",
+        "SET pg_session.limits_row_locks = 'on'",
+        "SET pg_session.row_security_is_active = 'off'",
+        "SET row_security = off",
+        "SET bytea_output = 'escape'; SET DateStyle = 'German'; SET IntervalStyle = 'sql_standard'",
+        "SET TimeZone = 'Pacific/Kiritimati'; SET standard_conforming_strings = off; SET array_nulls = off",
+        "SET search_path TO pg_temp, public; CREATE TEMP TABLE sessions (id uuid, user_id uuid);
+         CREATE TEMP TABLE session_settings (n int); CREATE TEMP TABLE session_labels (session_id uuid, label text);
+         CREATE TYPE pg_temp.uuid AS (n int); CREATE DOMAIN pg_temp.text AS pg_catalog.int4",
+    ];
+    let mut prepared = 0;
+    for (user, setting) in (1_i64..).zip(settings) {
+        // Of a setting that no role may have, nothing remains.
+        prepared += usize::from(support.batch_execute(setting).await.is_ok());
+        let session = nodes[0].create(user).label("tenant:7").await.unwrap();
+        let other = nodes[0].create(user).label("tenant:8").await.unwrap();
+        let ids = [session.id(), other.id()];
+        for node in &nodes {
+            read_all(node, &ids).await;
+        }
+        let pin = nodes[1].pin(&session).await.unwrap();
+        let by_label = format!("SELECT {schema}.revoke_label_sessions('tenant:7'::pg_catalog.text)");
+        let ended =
+            support.query_one(&by_label, &[]).await.unwrap_or_else(|error| panic!("{setting}: {error}"));
+        assert_eq!(ended.get::<_, i64>(0), 1, "{setting}");
+        let cause = in_time("the other node is notified", pin.ended()).await;
+        assert_eq!(cause, Cause::Admin, "{setting}");
+        let uuid = UserId::from(user).as_uuid();
+        let by_user = format!("SELECT {schema}.revoke_user_sessions('{uuid}'::pg_catalog.uuid)");
+        assert_eq!(support.query_one(&by_user, &[]).await.unwrap().get::<_, i64>(0), 1, "{setting}");
+        for node in &nodes {
+            eventually(setting, async || ids.iter().all(|&id| hit(node, id).is_none())).await;
+        }
+    }
+    assert!(prepared >= 8, "{prepared} of {} settings were made", settings.len());
+    // The role cannot go on with the rights of the owner.
+    for forbidden in [
+        format!("SELECT * FROM {schema}.sessions"),
+        format!("DELETE FROM {schema}.session_labels"),
+        format!("SELECT {schema}.session_end_all()"),
+    ] {
+        assert!(support.batch_execute(&forbidden).await.is_err(), "{forbidden}");
     }
 }

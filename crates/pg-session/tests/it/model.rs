@@ -1,4 +1,4 @@
-//! Random stories about one session, on two nodes, against a simple model of what the database must hold.
+//! Random stories about one session, on two nodes and in SQL, against a simple model of what the database must hold.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -38,11 +38,23 @@ enum Checked {
     Attributes,
 }
 
-/// One update of the handle, and what another handle on the other node does between its read and its save.
+/// By which way changes come between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// A handle on the other node.
+    Library,
+    /// The SQL contract, in one transaction.
+    Sql,
+    /// The same, and the transaction is rolled back.
+    RolledBack,
+}
+
+/// One update of the handle, and what comes between its read and its save.
 #[derive(Clone, Debug)]
 struct Step {
     reread: bool,
     meanwhile: Vec<Act>,
+    way: Way,
     acts: Vec<Act>,
     checked: Checked,
 }
@@ -61,12 +73,9 @@ fn step() -> impl Strategy<Value = Step> {
     let checked = prop_oneof![Just(Checked::No), Just(Checked::Version), Just(Checked::Attributes)];
     let acts = |most| proptest::collection::vec(act(), 0..=most);
     let meanwhile = prop_oneof![2 => Just(Vec::new()), 1 => acts(2)];
-    (any::<bool>(), meanwhile, acts(4), checked).prop_map(|(reread, meanwhile, acts, checked)| Step {
-        reread,
-        meanwhile,
-        acts,
-        checked,
-    })
+    let way = prop_oneof![2 => Just(Way::Library), 1 => Just(Way::Sql), 1 => Just(Way::RolledBack)];
+    (any::<bool>(), meanwhile, way, acts(4), checked)
+        .prop_map(|(reread, meanwhile, way, acts, checked)| Step { reread, meanwhile, way, acts, checked })
 }
 
 /// What the tables must hold.
@@ -156,6 +165,8 @@ fn assert_shows(session: &Session, model: &Model) {
 struct Story<'a> {
     nodes: [&'a SessionManager; 2],
     observer: &'a Client,
+    /// Another process: its changes are those of the SQL contract.
+    operator: &'a Client,
     session: Session,
     model: Model,
     /// What the handle was read from or last saved to.
@@ -177,6 +188,36 @@ impl Story<'_> {
         self.nodes[1].save(&mut other).await.unwrap();
         self.model.apply(&finals(acts));
         assert_shows(&other, &self.model);
+    }
+
+    /// Each call makes a version of its own.
+    async fn meanwhile_in_sql(&mut self, acts: &[Act], is_committed: bool) {
+        let id = self.session.id().expose();
+        let mut model = self.model.clone();
+        self.operator.batch_execute("BEGIN").await.unwrap();
+        for act in acts {
+            let (key, text) = match *act {
+                Act::Set(key, of) | Act::SetFor(key, of) => (KEYS[key], Some(format!("{:?}", value(of)))),
+                Act::SetExpired(key, _) | Act::Remove(key) => (KEYS[key], None),
+            };
+            let version = match &text {
+                Some(text) => {
+                    let lives = matches!(act, Act::SetFor(..)).then_some("1 hour");
+                    let set = "SELECT session_set($1, $2, $3::text::jsonb, now() + $4::text::interval)";
+                    self.operator.query_one(set, &[&id, &key, text, &lives]).await.unwrap()
+                }
+                // The model does not say whether a row of an expired attribute is there.
+                None if !model.rows.contains_key(key) => continue,
+                None => self.operator.query_one("SELECT session_remove($1, $2)", &[&id, &key]).await.unwrap(),
+            };
+            model.apply(&Final::from([(key, text)]));
+            assert_eq!(version.get::<_, i64>(0), model.version, "{act:?}");
+        }
+        self.operator.batch_execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+        if is_committed {
+            self.model = model;
+        }
+        assert_tables(self.observer, &self.session, &self.model).await;
     }
 
     async fn save(&mut self, acts: &[Act], checked: Checked) {
@@ -219,15 +260,19 @@ impl Story<'_> {
     }
 }
 
-async fn tell(nodes: [&SessionManager; 2], observer: &Client, steps: Vec<Step>) {
+async fn tell(nodes: [&SessionManager; 2], [observer, operator]: [&Client; 2], steps: Vec<Step>) {
     let session = nodes[0].create(1).await.unwrap();
     let model = Model { version: 1, ..Model::default() };
-    let mut story = Story { nodes, observer, session, base: model.clone(), model };
+    let mut story = Story { nodes, observer, operator, session, base: model.clone(), model };
     for step in steps {
         if step.reread {
             story.reread().await;
         }
-        story.meanwhile(&step.meanwhile).await;
+        match step.way {
+            Way::Library => story.meanwhile(&step.meanwhile).await,
+            Way::Sql => story.meanwhile_in_sql(&step.meanwhile, true).await,
+            Way::RolledBack => story.meanwhile_in_sql(&step.meanwhile, false).await,
+        }
         story.save(&step.acts, step.checked).await;
     }
     let fresh = nodes[1].get(story.session.id()).bypass_cache().await.unwrap().unwrap();
@@ -239,12 +284,12 @@ async fn tell(nodes: [&SessionManager; 2], observer: &Client, steps: Vec<Step>) 
 fn the_tables_hold_what_the_model_holds_after_any_story() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let world = World::new();
-    let (a, b, observer) =
-        runtime.block_on(async { (world.node().await, world.node().await, world.client().await) });
+    let (a, b) = runtime.block_on(async { (world.node().await, world.node().await) });
+    let (observer, operator) = runtime.block_on(async { (world.client().await, world.operator().await) });
     let config = Config { cases: 120, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&proptest::collection::vec(step(), 1..8), |steps| {
-            runtime.block_on(tell([&a, &b], &observer, steps));
+            runtime.block_on(tell([&a, &b], [&observer, &operator], steps));
             Ok(())
         })
         .unwrap();

@@ -82,6 +82,11 @@ impl Story {
         lock(&self.acknowledged).updates.keys().copied().collect()
     }
 
+    /// How many updates a node has made.
+    pub fn updates_by(&self, node: usize) -> usize {
+        lock(&self.acknowledged).updates.values().filter(|update| update.node == node).count()
+    }
+
     /// The newest version whose acknowledgement is `due`; 1 if there is none.
     pub fn newest(&self, due: impl Fn(&Acknowledgement) -> bool) -> i64 {
         let acknowledged = lock(&self.acknowledged);
