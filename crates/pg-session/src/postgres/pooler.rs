@@ -68,13 +68,15 @@ pub(crate) fn start_timeout(config: &Config) -> Duration {
 /// Adds to the startup packet, before the user's own options, [`VANISHED_CLIENT`]. And behind them:
 ///
 /// - `search_path`: names that are not qualified mean PostgreSQL's own, whatever other roles may create;
+/// - `jit`: to compile a plan takes seconds, and none of this library's is worth it. PostgreSQL compiles plans that look dear,
+///   as all do where a setting of the role forbids what they need (`enable_seqscan = off`);
 /// - `row_security`: a row that a policy hides is an error, not an absence;
 /// - `statement_timeout`: no statement outlives the longest that this library sends.
 fn pin(server: &mut tokio_postgres::Config, mark: &str, query_timeout: Duration) {
     let users = server.get_options().map(|options| format!("{options} ")).unwrap_or_default();
     let timeout = query_timeout.saturating_mul(LONG_FACTOR).as_millis().min(i32::MAX as u128);
     server.options(format!(
-        "{VANISHED_CLIENT} {users}-c {mark}=on -c search_path=pg_catalog -c row_security=off -c statement_timeout={timeout}"
+        "{VANISHED_CLIENT} {users}-c {mark}=on -c search_path=pg_catalog -c row_security=off -c jit=off -c statement_timeout={timeout}"
     ));
 }
 

@@ -133,6 +133,28 @@ async fn odd_settings_of_a_role_change_nothing() {
     }
 }
 
+/// Settings that make each plan look dear, as a large table does. PostgreSQL compiles such plans, which takes seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plans_that_look_dear_are_not_compiled() {
+    let role = Role::new().await;
+    for setting in [
+        "jit = on",
+        "jit_above_cost = 0",
+        "enable_seqscan = off",
+        "enable_nestloop = off",
+        "enable_sort = off",
+    ] {
+        role.set(&format!("SET {setting}")).await;
+    }
+    let mut config = role.config(Scope::Own);
+    config.query_timeout = Config::default().query_timeout;
+    let [a, b] = [
+        role.connect(Scope::Own, config.clone()).await.unwrap(),
+        role.connect(Scope::Own, config).await.unwrap(),
+    ];
+    in_time("each statement works", story(&a, &b)).await;
+}
+
 /// ```text
 /// node   trusted ┊ the role may not write, its connections end: the status says so ┊ it may: trusted
 /// ```
@@ -151,4 +173,14 @@ async fn the_status_names_a_role_that_may_not_write() {
     .await;
     role.set("RESET ALL").await;
     in_time("it is trusted again", node.wait_until_trusted()).await.unwrap();
+}
+
+/// With `enable_nestloop = off` each plan looks dear, and PostgreSQL would compile it for seconds.
+#[tokio::test]
+async fn a_role_without_nested_loops_starts_at_once() {
+    let role = Role::new().await;
+    role.set("SET enable_nestloop = off").await;
+    let node = role.connect(Scope::Own, role.config(Scope::Own)).await.expect("it answers in time");
+    let id = node.create(1).await.unwrap().id();
+    assert!(node.delete(id).await.unwrap());
 }
