@@ -36,12 +36,14 @@ struct Program {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Audit(admin::audit::Options),
     Completions(manual::Completions),
     Demo(demo::Options),
     /// One node of `demo --web`, which starts it.
     #[command(hide = true)]
     DemoNode,
     Doctor(doctor::Options),
+    Erase(admin::erase::Options),
     Explain(admin::explain::Options),
     Export(admin::export::Options),
     Key(key::Options),
@@ -60,10 +62,12 @@ async fn main() -> ExitCode {
     let program = Program::parse();
     show_log();
     match program.command {
+        Command::Audit(options) => Box::pin(admin::audit::run(options)).await,
         Command::Completions(options) => manual::completions(&options, Program::command()),
         Command::Demo(options) => Box::pin(demo::run(options)).await,
         Command::DemoNode => Box::pin(demo::run_node()).await,
         Command::Doctor(options) => Box::pin(doctor::run(options)).await,
+        Command::Erase(options) => Box::pin(admin::erase::run(options)).await,
         Command::Explain(options) => Box::pin(admin::explain::run(options)).await,
         Command::Export(options) => Box::pin(admin::export::run(options)).await,
         Command::Key(options) => key::run(options),

@@ -351,6 +351,7 @@ AS $pg_session$
 DECLARE
     at_limit uuid[];
     limits bigint[];
+    endings text := COALESCE(pg_catalog.current_setting('pg_session.endings', true), '');
 BEGIN
     PERFORM pg_catalog.pg_advisory_xact_lock(
         pg_catalog.uuid_hash_extended(u.id, pg_catalog.hashtextextended(channel, 0)))
@@ -387,6 +388,8 @@ BEGIN
         RETURN;
     END IF;
 
+    -- For the audit log: the cause is the limit.
+    PERFORM pg_catalog.set_config('pg_session.endings', '[{"cause": "p"}]', true);
     -- Ranks every session, the expired and idle ones last: see above. One place is for the new session.
     RETURN QUERY
         WITH ranked AS MATERIALIZED (
@@ -430,6 +433,7 @@ BEGIN
         SELECT u.id, true, (SELECT pg_catalog.array_agg(e.id) FROM evictions e WHERE e.user_id = u.id)
         FROM pg_catalog.unnest(at_limit) AS u (id)
         CROSS JOIN (SELECT pg_catalog.count(*) FROM notified) n;
+    PERFORM pg_catalog.set_config('pg_session.endings', endings, true);
 END
 $pg_session$;
 

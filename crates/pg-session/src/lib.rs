@@ -118,6 +118,7 @@ mod assurance;
 mod cause;
 mod clock;
 mod config;
+mod ending;
 mod error;
 mod failpoints;
 mod handle;
@@ -161,9 +162,9 @@ pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    AllSessions, Builder, Create, Everywhere, Get, GroupSessions, HeldLock, LabelSessions, Lock, LockHolder,
-    Locks, Metric, MetricKind, Metrics, NodeInfo, Page, Revocation, Revoked, Rotate, Save, SessionManager,
-    ShutdownReport, Status, UserSessions,
+    AllSessions, AuditEntry, AuditLog, Builder, Create, Everywhere, Get, GroupSessions, HeldLock,
+    LabelSessions, Lock, LockHolder, Locks, Metric, MetricKind, Metrics, NodeInfo, Page, Revocation, Revoked,
+    Rotate, Save, SessionManager, ShutdownReport, Status, UserSessions,
 };
 pub use observer::ObserverStats;
 #[cfg(feature = "shared-listener")]

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::cause::Cause;
+use crate::ending::Ending;
 use crate::id::{Scope, SessionId};
 use crate::version::Version;
 
@@ -126,10 +127,10 @@ pub(crate) fn changed_payloads(sessions: &[(SessionId, Version)]) -> Vec<String>
 }
 
 /// The payloads that say why these sessions end, as many as they need.
-pub(crate) fn cause_payloads(sessions: &[(SessionId, Cause)]) -> Vec<String> {
+pub(crate) fn cause_payloads(sessions: &[(SessionId, Ending)]) -> Vec<String> {
     let mut by_cause: BTreeMap<char, Vec<SessionId>> = BTreeMap::new();
-    for (id, cause) in sessions {
-        by_cause.entry(cause.letter()).or_default().push(*id);
+    for (id, ending) in sessions {
+        by_cause.entry(ending.cause().letter()).or_default().push(*id);
     }
     let payload = |letter: char, ids: &[SessionId]| {
         let ids = ids.iter().map(|id| id.expose().simple().to_string()).collect::<Vec<_>>();

@@ -4,9 +4,10 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use pg_session::{Cause, Everywhere, Session, SessionId, SessionManager, UserId};
+use pg_session::{Cause, Everywhere, Revocation, Session, SessionId, SessionManager, UserId};
 use serde::Serialize;
 
+use super::receipt::{Receipt, actor};
 use super::row::{HEAD, SessionRow, cells};
 use super::select::{Age, Scope, Selected, by_handle};
 use crate::connection::{Place, close};
@@ -40,6 +41,9 @@ pub(crate) struct Options {
     /// Why they end: sockets and streams of the sessions close with this reason.
     #[arg(long, default_value = "admin", value_parser = CAUSES.map(Cause::name))]
     cause: String,
+    /// Who ends them, for the audit log. Without it: the user of the operating system.
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
     /// Show what would end, and end nothing.
     #[arg(long)]
     dry_run: bool,
@@ -73,14 +77,6 @@ struct Outcome {
     ended: u64,
     examples: Vec<SessionRow>,
     receipt: Option<Receipt>,
-}
-
-/// No node can serve what was ended.
-#[derive(Clone, Copy, Serialize)]
-struct Receipt {
-    acknowledged: usize,
-    lapsed: usize,
-    took_ms: f64,
 }
 
 /// Sessions that match, some of them to be shown.
@@ -119,12 +115,21 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), W
         }
     }
     let goes_on = !options.dry_run && matching > 0;
-    if goes_on && !options.yes && !confirm(matching)? {
+    if goes_on && !options.yes && !asks_for_consent(&format!("End {}", counted(matching, "session")))? {
         return Err(Why::new("nothing was ended"));
     }
     let cause = CAUSES.into_iter().find(|cause| cause.name() == options.cause).unwrap_or(Cause::Admin);
-    let ended = if goes_on { end(sessions, target, cause).await? } else { 0 };
-    let receipt = if options.everywhere { Some(wait_everywhere(sessions).await?) } else { None };
+    if options.everywhere && io::stderr().is_terminal() {
+        remark("waiting for all nodes …");
+    }
+    let how = How { cause, actor: actor(options.by.as_deref()), everywhere: options.everywhere };
+    let (ended, everywhere) = if goes_on { end(sessions, target, &how).await? } else { (0, None) };
+    // Whoever has ended the sessions before: no node can serve them.
+    let everywhere = match everywhere {
+        None if options.everywhere => Some(sessions.everywhere().await?),
+        everywhere => everywhere,
+    };
+    let receipt = everywhere.as_ref().map(Receipt::of_others);
     if format == Format::Json {
         let examples = examples.iter().map(SessionRow::new).collect();
         return Ok(print_json(&Outcome {
@@ -138,22 +143,8 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), W
     }
     let (name, count) = if options.dry_run { ("would end", matching) } else { ("ended", ended) };
     let mut fields = vec![(name, counted(count, "session"))];
-    if let Some(Receipt { acknowledged, lapsed, took_ms }) = receipt {
-        fields.push(("gone everywhere after", format!("{took_ms:.0} ms")));
-        fields.push(("nodes that confirmed it", acknowledged.to_string()));
-        fields.push(("nodes whose trust ended", lapsed.to_string()));
-    }
+    fields.extend(receipt.into_iter().flat_map(Receipt::fields));
     Ok(print_fields(format, &fields)?)
-}
-
-/// A change of nothing: what was committed before it is gone when it returns. This program counts as no node.
-async fn wait_everywhere(sessions: &SessionManager) -> Result<Receipt, Why> {
-    if io::stderr().is_terminal() {
-        remark("waiting for all nodes …");
-    }
-    let Everywhere { acknowledged, lapsed, took, .. } = sessions.delete_many([]).everywhere().await?;
-    let took_ms = (took.as_secs_f64() * 1e4).round() / 10.0;
-    Ok(Receipt { acknowledged: acknowledged.saturating_sub(1), lapsed, took_ms })
 }
 
 async fn preview(options: &Options, sessions: &SessionManager) -> Result<Preview, Why> {
@@ -217,27 +208,53 @@ async fn spared(sessions: &SessionManager, selected: &Selected, handle: &str) ->
     Ok(session.id())
 }
 
-fn confirm(matching: u64) -> io::Result<bool> {
+/// Whether the answer to the question is yes.
+pub(super) fn asks_for_consent(what: &str) -> io::Result<bool> {
     let mut err = io::stderr().lock();
-    write!(err, "End {}? Type yes: ", counted(matching, "session"))?;
+    write!(err, "{what}? Type yes: ")?;
     err.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(answer.trim() == "yes")
 }
 
-/// How many were alive.
-async fn end(sessions: &SessionManager, target: Target, cause: Cause) -> Result<u64, Why> {
-    Ok(match target {
-        Target::One(session) => sessions.delete(session.id()).cause(cause).await?.into(),
-        Target::Whole(selected) => selected.end(sessions, cause).await?,
-        Target::Others(user, spared) => sessions.user(user).delete_except(spared).cause(cause).await?,
-        Target::These(ids) => {
-            let mut ended = 0;
-            for ids in ids.chunks(SessionManager::DELETE_MAX) {
-                ended += sessions.delete_many(ids.iter().copied()).cause(cause).await?;
-            }
-            ended
+/// How the sessions end.
+struct How {
+    cause: Cause,
+    actor: String,
+    everywhere: bool,
+}
+
+impl How {
+    async fn carry_out(&self, change: Revocation<'_, u64>) -> Result<(u64, Option<Everywhere>), Why> {
+        let change = change.cause(self.cause).by(&self.actor);
+        if self.everywhere {
+            let (ended, everywhere) = change.with_everywhere().await?;
+            return Ok((ended, Some(everywhere)));
         }
-    })
+        Ok((change.await?, None))
+    }
+}
+
+/// How many were alive, and the last receipt.
+async fn end(sessions: &SessionManager, target: Target, how: &How) -> Result<(u64, Option<Everywhere>), Why> {
+    let change = match target {
+        Target::One(session) => sessions.delete_many([session.id()]),
+        Target::Whole(Selected::User(user)) => sessions.user(user).delete(),
+        Target::Whole(Selected::Group(group)) => sessions.group(group).delete(),
+        Target::Whole(Selected::Label(label)) => {
+            return how.carry_out(sessions.label(&label).delete()).await;
+        }
+        Target::Whole(Selected::All) => sessions.delete_all_sessions(),
+        Target::Others(user, spared) => sessions.user(user).delete_except(spared),
+        Target::These(ids) => {
+            let (mut ended, mut everywhere) = (0, None);
+            for ids in ids.chunks(SessionManager::DELETE_MAX) {
+                let (some, receipt) = how.carry_out(sessions.delete_many(ids.iter().copied())).await?;
+                (ended, everywhere) = (ended + some, receipt);
+            }
+            return Ok((ended, everywhere));
+        }
+    };
+    how.carry_out(change).await
 }

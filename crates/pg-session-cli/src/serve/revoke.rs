@@ -110,6 +110,6 @@ pub(super) async fn revoke(
     server.audit.record(by, target.name(), cause, &outcome);
     let ended = outcome?;
     // The sessions are gone. What is behind that commit is the wait alone.
-    let everywhere = if everywhere { Some(manager.delete_many([]).everywhere().await?) } else { None };
+    let everywhere = if everywhere { Some(manager.everywhere().await?) } else { None };
     Ok(Revoked { ended, everywhere })
 }

@@ -2,6 +2,7 @@
 
 use super::{Revocation, Revoked, SessionManager};
 use crate::cause::Cause;
+use crate::ending::Ending;
 use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId};
 use crate::session::request::{BulkChange, DeleteSession};
@@ -36,9 +37,9 @@ impl SessionManager {
     /// See [above](#impl-SessionManager).
     pub fn delete(&self, id: SessionId) -> Revocation<'_, bool> {
         let revoked = Revoked::Session { handle: id.handle() };
-        Revocation::new(self, revoked, Cause::Logout, move |cause| async move {
+        Revocation::new(self, revoked, Cause::Logout, move |ending| async move {
             self.0.check_open()?;
-            self.0.writer.deletes.submit(DeleteSession { id, cause }).await
+            self.0.writer.deletes.submit(DeleteSession { id, ending }).await
         })
     }
 
@@ -49,7 +50,7 @@ impl SessionManager {
     pub fn delete_many(&self, ids: impl IntoIterator<Item = SessionId>) -> Revocation<'_, u64> {
         let mut ids: Vec<SessionId> = ids.into_iter().take(Self::DELETE_MAX + 1).collect();
         let revoked = Revoked::Sessions { named: ids.len() };
-        Revocation::new(self, revoked, Cause::Logout, move |cause| async move {
+        Revocation::new(self, revoked, Cause::Logout, move |ending| async move {
             if ids.len() > Self::DELETE_MAX {
                 return Err(Error::new(
                     ErrorKind::InvalidArgument,
@@ -61,7 +62,7 @@ impl SessionManager {
             }
             ids.sort_unstable();
             ids.dedup();
-            self.change_all(BulkChange::Delete(ids), cause).await
+            self.change_all(BulkChange::Delete(ids), ending).await
         })
     }
 
@@ -71,8 +72,8 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager). [`ErrorKind::Contention`] if some stay locked: the others are gone.
     pub fn delete_all_sessions(&self) -> Revocation<'_, u64> {
-        Revocation::new(self, Revoked::All, Cause::Admin, |cause| {
-            self.change_all(BulkChange::DeleteAll(Scope::All), cause)
+        Revocation::new(self, Revoked::All, Cause::Admin, |ending| {
+            self.change_all(BulkChange::DeleteAll(Scope::All), ending)
         })
     }
 
@@ -81,13 +82,13 @@ impl SessionManager {
     /// # Errors
     /// See [above](#impl-SessionManager).
     pub fn evict_all(&self) -> Revocation<'_, ()> {
-        Revocation::new(self, Revoked::AllEvicted, Cause::Unknown, async |cause| {
-            self.change_all(BulkChange::Evict(Scope::All), cause).await.map(|_| ())
+        Revocation::new(self, Revoked::AllEvicted, Cause::Unknown, async |ending| {
+            self.change_all(BulkChange::Evict(Scope::All), ending).await.map(|_| ())
         })
     }
 
-    pub(super) async fn change_all(&self, change: BulkChange, cause: Cause) -> Result<u64, Error> {
+    pub(super) async fn change_all(&self, change: BulkChange, ending: Ending) -> Result<u64, Error> {
         self.0.check_open()?;
-        self.0.writer.change_all(change, cause).await
+        self.0.writer.change_all(change, ending).await
     }
 }

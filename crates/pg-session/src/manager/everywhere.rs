@@ -16,17 +16,20 @@
 //! as well. So the wait ends early only if that row is older than the window.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
+use uuid::Uuid;
 
 use super::revoked::Revoked;
 use super::{Node, SessionManager};
 use crate::cause::Cause;
 use crate::clock::Tick;
+use crate::ending::Ending;
 use crate::error::Error;
 use crate::failpoints::Guard;
 use crate::invalidation::proof::window_elsewhere;
@@ -44,14 +47,15 @@ use crate::retry::EVERYWHERE;
 pub struct Revocation<'a, T> {
     manager: &'a SessionManager,
     revoked: Revoked,
-    cause: Cause,
+    /// An actor that no entry can have is an error of the change.
+    ending: Result<Ending, Error>,
     change: Change<'a, T>,
 }
 
 type Changing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 enum Change<'a, T> {
-    New(Box<dyn FnOnce(Cause) -> Changing<'a, T> + Send + 'a>),
+    New(Box<dyn FnOnce(Ending) -> Changing<'a, T> + Send + 'a>),
     Submitted(Changing<'a, T>),
 }
 
@@ -89,17 +93,27 @@ impl<'a, T: 'a> Revocation<'a, T> {
         manager: &'a SessionManager,
         revoked: Revoked,
         cause: Cause,
-        change: impl FnOnce(Cause) -> F + Send + 'a,
+        change: impl FnOnce(Ending) -> F + Send + 'a,
     ) -> Self
     where
         F: Future<Output = Result<T, Error>> + Send + 'a,
     {
-        Self { manager, revoked, cause, change: Change::New(Box::new(|cause| Box::pin(change(cause)))) }
+        let change = Change::New(Box::new(|ending| Box::pin(change(ending))));
+        Self { manager, revoked, ending: Ok(Ending::new(cause)), change }
     }
 
     /// Why the sessions end: what pins, sockets and events on all nodes report. It is ignored by a change that ends no session.
     pub fn cause(mut self, cause: Cause) -> Self {
-        self.cause = cause;
+        self.ending = self.ending.map(|ending| ending.with_cause(cause));
+        self
+    }
+
+    /// Who ends the sessions, for the audit log: a name of an operator or a program, of at most 255 bytes. **It is not checked.** Without an audit
+    /// log, and for a change that ends no session, it is ignored.
+    ///
+    /// Another text is an error of the change, of the kind [`InvalidArgument`](crate::ErrorKind::InvalidArgument).
+    pub fn by(mut self, actor: &str) -> Self {
+        self.ending = self.ending.and_then(|ending| ending.with_actor(actor));
         self
     }
 
@@ -116,16 +130,57 @@ impl<'a, T: 'a> Revocation<'a, T> {
     /// # Cancel safety
     /// Dropping the future does not undo a change that was submitted.
     pub async fn everywhere(self) -> Result<Everywhere, Error> {
+        self.with_everywhere().await.map(|(_, everywhere)| everywhere)
+    }
+
+    /// As [`everywhere`](Self::everywhere). Returns what the change returns, too, for example the number of sessions.
+    ///
+    /// With an audit log, the entries of the sessions get the receipt, a moment later.
+    ///
+    /// # Errors
+    /// Those of the change. The wait has none.
+    ///
+    /// # Cancel safety
+    /// As [`everywhere`](Self::everywhere).
+    pub async fn with_everywhere(mut self) -> Result<(T, Everywhere), Error> {
         let (manager, revoked) = (self.manager, self.revoked.clone());
-        self.await?;
-        let (others, took) = manager.0.wait_everywhere().await;
-        Ok(Everywhere {
-            revoked,
-            finished_at: manager.database_time(),
-            acknowledged: 1 + others.heard,
-            lapsed: others.silent,
-            took,
-        })
+        let revocation = Uuid::new_v4();
+        self.ending = self.ending.map(|ending| ending.with_revocation(revocation));
+        let changed = self.await?;
+        let own = manager.0.prover.node();
+        let (others, took) = manager.0.wait_everywhere(Some(own)).await;
+        let everywhere = manager.receipt(revoked, 1 + others.heard, others.silent, took);
+        manager.0.record_receipt(revocation, &everywhere);
+        Ok((changed, everywhere))
+    }
+}
+
+impl SessionManager {
+    /// Waits until no node can serve from memory what was ended or changed by a COMMIT before this call, whoever has made it:
+    /// this program, another one, or SQL. It changes nothing. It takes as long as [`Revocation::everywhere`].
+    ///
+    /// ```no_run
+    /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), Box<dyn std::error::Error>> {
+    /// // After `DELETE FROM sessions WHERE …` in psql:
+    /// let done = sessions.everywhere().await?;
+    /// println!("gone on {} nodes after {:?}", done.acknowledged, done.took);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::ShuttingDown`](crate::ErrorKind::ShuttingDown). The wait has none.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn everywhere(&self) -> Result<Everywhere, Error> {
+        self.0.check_open()?;
+        // This node has to hear the request as well: the change may be that of another one.
+        let (nodes, took) = self.0.wait_everywhere(None).await;
+        Ok(self.receipt(Revoked::Earlier, nodes.heard, nodes.silent, took))
+    }
+
+    fn receipt(&self, revoked: Revoked, acknowledged: usize, lapsed: usize, took: Duration) -> Everywhere {
+        Everywhere { revoked, finished_at: self.database_time(), acknowledged, lapsed, took }
     }
 }
 
@@ -133,13 +188,16 @@ impl<'a, T: 'a> Future for Revocation<'a, T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let cause = self.cause;
         loop {
             match &mut self.change {
                 Change::Submitted(change) => return change.as_mut().poll(context),
                 Change::New(start) => {
                     let start = std::mem::replace(start, Box::new(|_| Box::pin(std::future::pending())));
-                    self.change = Change::Submitted(start(cause));
+                    let ending = std::mem::replace(&mut self.ending, Ok(Ending::new(Cause::Unknown)));
+                    self.change = Change::Submitted(match ending {
+                        Ok(ending) => start(ending),
+                        Err(error) => Box::pin(async { Err(error) }),
+                    });
                 }
             }
         }
@@ -152,7 +210,7 @@ impl<T> std::fmt::Debug for Revocation<'_, T> {
     }
 }
 
-/// The nodes besides this one, at the last look.
+/// The nodes that have to handle the change, at the last look.
 #[derive(Clone, Copy, Default)]
 struct Others {
     heard: usize,
@@ -160,23 +218,23 @@ struct Others {
 }
 
 impl Node {
-    /// The change was committed before this call, and this node has handled it.
-    async fn wait_everywhere(&self) -> (Others, Duration) {
+    /// The change was committed before this call. The node `done` has handled it.
+    async fn wait_everywhere(&self, done: Option<Uuid>) -> (Others, Duration) {
         let clock = &self.core.policy.clock;
         let committed = clock.now();
         let window = window_elsewhere(self.core.config.trust_window);
         let mut others = Others::default();
         // An error means that the window has passed, so nothing is left to wait for.
-        let _ = timeout(window, self.wait_for_rows(window, &mut others)).await;
+        let _ = timeout(window, self.wait_for_rows(done, window, &mut others)).await;
         (others, clock.now().since(committed))
     }
 
-    async fn wait_for_rows(&self, window: Duration, others: &mut Others) {
+    async fn wait_for_rows(&self, done: Option<Uuid>, window: Duration, others: &mut Others) {
         let mut pause = EVERYWHERE.first;
         let request = Token::random();
         let mut asked = None;
         loop {
-            match self.look(request, &mut asked, window, others).await {
+            match self.look(request, &mut asked, (done, window), others).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(failure) => debug!(error = %failure.error, "the registry of nodes could not be read"),
@@ -191,7 +249,7 @@ impl Node {
         &self,
         request: Token,
         asked: &mut Option<ServerId>,
-        window: Duration,
+        (done, window): (Option<Uuid>, Duration),
         others: &mut Others,
     ) -> Result<bool, Failure> {
         let database = &self.core.database;
@@ -202,7 +260,7 @@ impl Node {
         let rows = database.node_rows(request).await?;
         let own = self.prover.node();
         let mut found = Others::default();
-        for row in rows.iter().filter(|row| row.node != own) {
+        for row in rows.iter().filter(|row| Some(row.node) != done) {
             let is_acknowledged = row.heard || !self.core.failpoints.holds(Guard::Acknowledgement);
             if is_acknowledged && row.server == server {
                 found.heard += 1;
@@ -213,6 +271,19 @@ impl Node {
         *others = found;
         let own = rows.iter().find(|row| row.node == own);
         Ok(found.silent == 0 && own.is_some_and(|own| self.is_complete(own, server, window)))
+    }
+
+    /// In the background, because the database may not answer: `everywhere()` must not take longer. The shutdown waits for it.
+    fn record_receipt(&self, revocation: Uuid, everywhere: &Everywhere) {
+        let core = Arc::clone(&self.core);
+        let receipt = serde_json::to_string(everywhere);
+        self.tasks.writing.tasks.spawn(async move {
+            // A time beyond the year 9999 has no text.
+            let Ok(receipt) = receipt else { return };
+            if let Err(failure) = core.database.record_receipt(revocation, &receipt).await {
+                warn!(error = %failure.error, %revocation, "a receipt is missing in the audit log");
+            }
+        });
     }
 
     /// Whether each node that is trusted has a row beside `own`: it was not removed for as long as a node may be trusted.

@@ -166,9 +166,9 @@ impl<'a> UserSessions<'a> {
         let Self { manager, user } = self;
         let checked = manager.0.core.policy.limits.check_key(key);
         let change = BulkChange::RemoveAttribute(user, key.to_owned());
-        Revocation::new(manager, Revoked::from(&change), Cause::Unknown, move |cause| async move {
+        Revocation::new(manager, Revoked::from(&change), Cause::Unknown, move |ending| async move {
             checked?;
-            manager.change_all(change, cause).await
+            manager.change_all(change, ending).await
         })
     }
 
@@ -181,14 +181,14 @@ impl<'a> UserSessions<'a> {
     pub fn evict(self) -> Revocation<'a, ()> {
         let Self { manager, user } = self;
         let evict = BulkChange::Evict(Scope::User(user));
-        Revocation::new(manager, Revoked::from(&evict), Cause::Unknown, move |cause| async move {
-            manager.change_all(evict, cause).await.map(|_| ())
+        Revocation::new(manager, Revoked::from(&evict), Cause::Unknown, move |ending| async move {
+            manager.change_all(evict, ending).await.map(|_| ())
         })
     }
 
     fn change(self, change: BulkChange) -> Revocation<'a, u64> {
-        Revocation::new(self.manager, Revoked::from(&change), Cause::Everywhere, move |cause| {
-            self.manager.change_all(change, cause)
+        Revocation::new(self.manager, Revoked::from(&change), Cause::Everywhere, move |ending| {
+            self.manager.change_all(change, ending)
         })
     }
 }
@@ -216,8 +216,8 @@ impl<'a> GroupSessions<'a> {
     /// # Errors
     /// See [`UserSessions`](UserSessions#errors).
     pub fn delete(self) -> Revocation<'a, u64> {
-        Revocation::new(self.manager, Revoked::Group { group: self.group }, Cause::Admin, move |cause| {
-            self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group)), cause)
+        Revocation::new(self.manager, Revoked::Group { group: self.group }, Cause::Admin, move |ending| {
+            self.manager.change_all(BulkChange::DeleteAll(Scope::Group(self.group)), ending)
         })
     }
 }
@@ -252,8 +252,8 @@ impl<'a> LabelSessions<'a> {
         let Self { manager, label } = self;
         // With an error the change fails, and there is no receipt.
         let text = label.as_ref().map_or_else(|_| String::new(), |label| label.as_str().to_owned());
-        Revocation::new(manager, Revoked::Label { label: text }, Cause::Admin, move |cause| async move {
-            manager.change_all(BulkChange::DeleteLabel(label?), cause).await
+        Revocation::new(manager, Revoked::Label { label: text }, Cause::Admin, move |ending| async move {
+            manager.change_all(BulkChange::DeleteLabel(label?), ending).await
         })
     }
 }

@@ -3,6 +3,7 @@
 //! The manager owns the lanes and tasks; each verb has a file of its own.
 
 mod all;
+mod audit;
 mod builder;
 mod cleanup;
 mod create;
@@ -29,6 +30,7 @@ mod touch;
 use std::sync::Arc;
 
 pub use self::all::AllSessions;
+pub use self::audit::{AuditEntry, AuditLog};
 use self::builder::BARRIERS_PER_WINDOW;
 pub use self::builder::Builder;
 pub use self::create::Create;

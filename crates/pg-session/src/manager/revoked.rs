@@ -47,6 +47,8 @@ pub enum Revoked {
     },
     /// All sessions have ended.
     All,
+    /// What was ended or changed before a call of [`SessionManager::everywhere`](crate::SessionManager::everywhere).
+    Earlier,
     /// All nodes have dropped the sessions of a user from memory.
     UserEvicted {
         /// The user.

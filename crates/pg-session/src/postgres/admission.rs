@@ -17,7 +17,7 @@ pub(super) fn make_room(dialect: &Dialect<'_>, arrivals: &str) -> String {
     let (make_room, channel) = (dialect.names.make_room(), dialect.channel());
     let idle_timeout = super::interval(config.idle_timeout);
     // Without an eviction, only a create with a known id notifies.
-    let brief = super::waits_at_most_until_deleted(&dialect.row_lock_wait());
+    let brief = super::waits_at_most_until_deleted(&dialect.row_lock_wait(), "''");
     let evict = match config.on_session_limit {
         SessionLimit::EvictLeastRecentlyUsed => "true",
         SessionLimit::Refuse => "false",

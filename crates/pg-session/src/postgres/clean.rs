@@ -11,6 +11,8 @@ use super::failure::Failure;
 use super::notify::deleted;
 use super::row_locks::{locked_attributes, locked_moved};
 use super::{Database, Dialect, Sql, unexpected, waits_at_most_until_deleted};
+use crate::cause::Cause;
+use crate::ending;
 
 /// What one statement cleaned.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +33,9 @@ pub(crate) struct Page {
 
 /// One cleaner at a time in the cluster: a lock that ends with the statement's transaction, so that neither a pooler
 /// nor a dead node can keep it.
-fn leader(dialect: &Dialect<'_>) -> String {
-    let (channel, brief) = (dialect.channel(), waits_at_most_until_deleted(&dialect.row_lock_wait()));
+fn leader(dialect: &Dialect<'_>, cause: Cause) -> String {
+    let channel = dialect.channel();
+    let brief = waits_at_most_until_deleted(&dialect.row_lock_wait(), &ending::literal(cause));
     format!(
         "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('{channel}/clean', 0)) AS mine
          WHERE {brief}"
@@ -58,7 +61,7 @@ fn free(dialect: &Dialect<'_>) -> String {
 /// Sessions past their absolute limit, oldest first, by the index on `expires_at`.
 pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let (now, leader) = (dialect.now, leader(dialect));
+    let (now, leader) = (dialect.now, leader(dialect, Cause::Expired));
     let alone = without_retired_ids(dialect);
     let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone", "'x'"));
     let visible = dialect.visible();
@@ -82,7 +85,7 @@ pub(super) fn expired_sql(dialect: &Dialect<'_>) -> Sql {
 /// Idle sessions of one page of the primary key: an index on `last_accessed_at` would cost every touch its HOT update.
 pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
-    let (live, leader) = (dialect.live("s"), leader(dialect));
+    let (live, leader) = (dialect.live("s"), leader(dialect, Cause::Idle));
     let alone = without_retired_ids(dialect);
     let (free, notified) = (free(dialect), deleted(dialect, "SELECT id FROM gone", "'i'"));
     let visible = dialect.visible();
@@ -110,7 +113,7 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
 /// no reader has seen these since they expired, and an update of such a key treats it as absent.
 pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
     let attributes = dialect.names.attributes();
-    let (now, leader, visible) = (dialect.now, leader(dialect), dialect.visible());
+    let (now, leader, visible) = (dialect.now, leader(dialect, Cause::Expired), dialect.visible());
     Sql {
         text: format!(
             "WITH leader AS MATERIALIZED ({leader}

@@ -16,14 +16,14 @@
 //! [`sweep`](super::sweep) deletes the sessions of a user, of a group, and all.
 
 use tokio_postgres::Row as SqlRow;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::failure::{Failure, Verdict};
 use super::notify::deleted_because;
 use super::parameters::{IDS, Parameters, TEXTS};
 use super::{Database, Dialect, Sql, SqlForms, unexpected, waits_at_most_until_deleted};
-use crate::cause::Cause;
+use crate::ending::{self, Ending};
 use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 use crate::notification::{ServerId, cause_payloads};
@@ -44,12 +44,13 @@ pub(super) fn sessions_sql(dialect: &Dialect<'_>) -> Sql {
     let live = dialect.live("s");
     let mut parameters = Parameters::default();
     let ids = parameters.any(&IDS);
+    let payloads = parameters.unnest(&[TEXTS]);
+    let endings = parameters.scalar(&Type::TEXT);
     let to_evict = to_evict(
         dialect,
         &format!("SELECT COALESCE(s.rotated_to, s.id) AS id FROM {sessions} s WHERE s.id = {ids}"),
-        &waits_at_most_until_deleted(&dialect.row_lock_wait()),
+        &waits_at_most_until_deleted(&dialect.row_lock_wait(), &endings),
     );
-    let payloads = parameters.unnest(&[TEXTS]);
     let notified = deleted_because(dialect, "SELECT id FROM gone", &payloads);
     // Also evaluated if the table has no policy: see `read`.
     let (visible, server) = (dialect.visible(), dialect.server_id());
@@ -95,13 +96,13 @@ impl Database {
     /// Deletes the given sessions, all or none, each with what rotations left of it. Returns the server that has done so.
     pub(crate) async fn delete(
         &self,
-        sessions: &[(SessionId, Cause)],
+        sessions: &[(SessionId, Ending)],
     ) -> Result<(Vec<Gone>, ServerId), Failure> {
         let ids: Vec<Uuid> = sessions.iter().map(|(id, _)| id.expose()).collect();
-        let causes = cause_payloads(sessions);
+        let (causes, endings) = (cause_payloads(sessions), ending::of_each(sessions));
         // One batch at most, so the deadline is that of any other write: a logout whose answer is lost delays the logouts
         // that come after it.
-        let rows = self.query_unmoved(&self.texts.delete, &[&ids, &causes]).await?;
+        let rows = self.query_unmoved(&self.texts.delete, &[&ids, &causes, &endings]).await?;
         let gone = rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>();
         let row = rows.first().ok_or_else(|| unexpected("no row for a deletion"))?;
         let server = row.try_get("server").map(ServerId).map_err(unexpected)?;

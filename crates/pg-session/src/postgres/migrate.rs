@@ -17,6 +17,8 @@ use crate::retry::MIGRATION_TRIES_MAX;
 /// The numbered migrations; never edit one that was published.
 const MIGRATIONS: [(i32, &str, &str); 1] = [(1, "initial", INITIAL)];
 pub(super) const INITIAL: &str = concat!(
+    include_str!("../../migrations/0001_audit.sql"),
+    "\n",
     include_str!("../../migrations/0001_initial.sql"),
     "\n",
     include_str!("../../migrations/0001_contract.sql")

@@ -17,6 +17,7 @@
 //! | `remove_attribute` | `remove_attribute.rs` | page by page; each changed session gets a version |
 //! | `touch` | `touch.rs` | last accesses move forward only; locked rows are skipped |
 //! | `locked_rows` `locked_sessions` `blocked_users` | `row_locks.rs` | waits for nothing |
+//! | `audit_receipt` | `audit.rs` | adds a receipt to the entries of the audit log |
 //! | `clean_expired` `clean_idle` `clean_attributes` | `clean.rs` | one node at a time, small batches |
 //! | `notify_drop` `notify_changed` | `notify.rs` | changes no row |
 //! | `beat` `request_acknowledgement` `node_rows` `remove_nodes` `leave` | `nodes.rs` | a row is not removed while its node is trusted |
@@ -30,6 +31,7 @@
 
 mod admission;
 pub(crate) mod attempts;
+pub(crate) mod audit;
 mod call;
 pub(crate) mod clean;
 pub(crate) mod connect_options;
@@ -175,6 +177,7 @@ struct Texts {
     clean_expired: SqlForms,
     clean_idle: SqlForms,
     clean_attributes: SqlForms,
+    audit_receipt: SqlForms,
     touch: SqlForms,
     locked_rows: SqlForms,
     locked_sessions: SqlForms,
@@ -358,9 +361,12 @@ const LIFTED: &str = "pg_catalog.set_config('lock_timeout', '0', true) IS NOT NU
 
 /// As [`waits_at_most`], for a statement that deletes sessions: the trigger `sessions_follow` ends the limit. It locks the
 /// last rows, when the statement has ended. The setting tells it whose limit it is.
-fn waits_at_most_until_deleted(limit: &str) -> String {
+///
+/// `endings` is an expression of what the audit log has about the ends; see [`ending`](crate::ending).
+fn waits_at_most_until_deleted(limit: &str, endings: &str) -> String {
     format!(
         "(SELECT {LIBRARY} AND pg_catalog.set_config('pg_session.limits_row_locks', 'on', true) IS NOT NULL
+          AND pg_catalog.set_config('pg_session.endings', {endings}, true) IS NOT NULL
           AND pg_catalog.set_config('lock_timeout', {limit}, true) IS NOT NULL)"
     )
 }
@@ -411,6 +417,7 @@ impl Database {
             list_group: dialects.sql(|dialect| load::list_sql(dialect, "group_id")),
             list_label: dialects.sql(load::list_label_sql),
             find: find::Texts::new(&dialects),
+            audit_receipt: dialects.sql(audit::receipt_sql),
             clean_expired: dialects.sql(clean::expired_sql),
             clean_idle: dialects.sql(clean::idle_sql),
             clean_attributes: dialects.sql(clean::attributes_sql),

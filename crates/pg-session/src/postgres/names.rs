@@ -15,7 +15,8 @@ const RESERVED: &str = "pg_";
 
 /// The functions and procedures that a node calls, without the prefix, with the types of their arguments as PostgreSQL writes
 /// them. Another role may have made others with these names.
-const ROUTINES: [(&str, &str); 6] = [
+const ROUTINES: [(&str, &str); 7] = [
+    ("session_audit_receipt", "uuid, text"),
     ("session_make_room", "uuid[], bigint[], uuid[], text, boolean, interval"),
     ("session_move_locks", "uuid[], uuid[]"),
     ("session_move_labels", "uuid[], uuid[], boolean[], uuid[], text[]"),
@@ -37,8 +38,13 @@ const ROUTINES: [(&str, &str); 6] = [
     ),
 ];
 /// The functions of the triggers. They have no arguments.
-const TRIGGER_FUNCTIONS: [&str; 4] =
-    ["sessions_follow", "session_reject_write", "session_check_update", "session_locks_wake"];
+const TRIGGER_FUNCTIONS: [&str; 5] = [
+    "sessions_follow",
+    "session_reject_write",
+    "session_check_update",
+    "session_locks_wake",
+    "session_audit_ends",
+];
 
 /// The quoted, qualified names of one manager's tables, and its channel.
 #[derive(Clone, Debug)]
@@ -108,6 +114,11 @@ impl Names {
         self.table("session_settings")
     }
 
+    /// The audit log.
+    pub(crate) fn audit(&self) -> String {
+        self.table("session_audit")
+    }
+
     /// A function of the SQL contract.
     pub(super) fn function(&self, name: &str) -> String {
         self.table(name)
@@ -163,7 +174,7 @@ impl Names {
     }
 
     /// The functions and procedures that a node calls, with the types of their arguments: the form of GRANT and `regprocedure`.
-    pub(super) fn routines(&self) -> [String; 6] {
+    pub(super) fn routines(&self) -> [String; 7] {
         ROUTINES.map(|(name, arguments)| format!("{}({arguments})", self.table(name)))
     }
 

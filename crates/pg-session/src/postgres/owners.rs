@@ -15,8 +15,9 @@ use super::unexpected;
 use crate::error::{Error, ErrorKind};
 
 /// The names that the migrations give to tables, then those of their indexes, without the prefix.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "sessions",
+    "session_audit",
     "session_attributes",
     "session_labels",
     "session_locks",
@@ -24,7 +25,11 @@ const TABLES: [&str; 7] = [
     "session_settings",
     "session_migrations",
 ];
-const INDEXES: [&str; 14] = [
+const INDEXES: [&str; 18] = [
+    "session_audit_pkey",
+    "session_audit_ended_at_idx",
+    "session_audit_user_id_idx",
+    "session_audit_revocation_idx",
     "sessions_pkey",
     "sessions_user_id_idx",
     "sessions_group_id_idx",

@@ -27,7 +27,9 @@ use super::notify::{changed, deleted};
 use super::parameters::{FLAGS, IDS, NUMBERS, Parameters, TEXTS, TIMES};
 use super::update::{Items, columns_of};
 use super::{Database, Dialect, Sql, same_length, unexpected, waits_at_most_until_deleted};
+use crate::cause::Cause;
 use crate::clock::DbTime;
+use crate::ending;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::notification::ServerId;
 use crate::session::IdleLimit;
@@ -70,7 +72,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (move_labels, move_locks) = (dialect.names.move_labels(), dialect.names.move_locks());
     let (now, live, visible) = (dialect.now, dialect.live("s"), dialect.visible());
     let server = dialect.server_id();
-    let brief = waits_at_most_until_deleted(&dialect.row_lock_wait());
+    let brief = waits_at_most_until_deleted(&dialect.row_lock_wait(), &ending::literal(Cause::Rotated));
     // `make_room` has ended the limit if it deleted sessions. Evaluated for each row, so after the first one was accepted.
     let brief_again =
         format!("pg_catalog.set_config('lock_timeout', {}, true) IS NOT NULL", dialect.row_lock_wait());

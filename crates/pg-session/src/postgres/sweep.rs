@@ -22,8 +22,8 @@ use super::row_locks::{locked_attributes, locked_moved};
 use super::{
     Database, Dialect, Dialects, Sql, SqlForms, same_length, unexpected, waits_at_most_until_deleted,
 };
-use crate::cause::Cause;
 use crate::clock::DbTime;
+use crate::ending::{self, Ending};
 use crate::id::{Scope, SessionId, UserId};
 use crate::label::Label;
 use crate::notification::ServerId;
@@ -42,7 +42,7 @@ pub(crate) enum Whose<'a> {
 
 /// How one statement goes about it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sweep {
+pub(crate) struct Sweep<'a> {
     /// The longest wait for each row.
     pub(crate) row_wait: Duration,
     /// The time of the first statement, for those that follow it.
@@ -51,7 +51,7 @@ pub(crate) struct Sweep {
     /// The one session to delete and to wait for. The others are deleted without a wait.
     pub(crate) only: Option<SessionId>,
     /// Why they end.
-    pub(crate) cause: Cause,
+    pub(crate) ending: &'a Ending,
 }
 
 /// What became of them.
@@ -131,18 +131,26 @@ struct Names {
     since: String,
     careful: String,
     cause: String,
+    endings: String,
     only: String,
 }
 
 impl Owner<'_> {
     fn names(&self) -> Names {
         let name = |at: usize| format!("${}", self.own.len() + at);
-        Names { wait: name(1), since: name(2), careful: name(3), cause: name(4), only: name(5) }
+        Names {
+            wait: name(1),
+            since: name(2),
+            careful: name(3),
+            cause: name(4),
+            endings: name(5),
+            only: name(6),
+        }
     }
 
     fn types(&self, rows: Rows) -> Vec<Type> {
         let mut types = self.own.to_vec();
-        types.extend([Type::TEXT, Type::TIMESTAMPTZ, Type::BOOL, Type::TEXT]);
+        types.extend([Type::TEXT, Type::TIMESTAMPTZ, Type::BOOL, Type::TEXT, Type::TEXT]);
         if rows == Rows::One {
             types.push(Type::UUID);
         }
@@ -239,9 +247,9 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
     let sessions = dialect.names.sessions();
     let (live, visible, now) = (dialect.live("s"), dialect.visible(), dialect.now);
     let server = dialect.server_id();
-    let Names { wait, since, careful, cause, .. } = owner.names();
+    let Names { wait, since, careful, cause, endings, .. } = owner.names();
     let cause = format!("{cause}::pg_catalog.text");
-    let wait = waits_at_most_until_deleted(&wait);
+    let wait = waits_at_most_until_deleted(&wait, &format!("{endings}::pg_catalog.text"));
     let skip = match rows {
         Rows::Free => "SKIP LOCKED",
         Rows::One => "",
@@ -291,7 +299,7 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
 
 impl Database {
     /// Deletes those sessions that no other transaction has locked, or waits for one of them.
-    pub(crate) async fn sweep(&self, whose: Whose<'_>, how: Sweep) -> Result<Swept, Failure> {
+    pub(crate) async fn sweep(&self, whose: Whose<'_>, how: Sweep<'_>) -> Result<Swept, Failure> {
         let Texts { user, others, group, label, all, all_that_remain } = &self.texts.sweeps;
         let (pair, mut params): (&Pair, Vec<Box<dyn ToSql + Sync + Send>>) = match whose {
             Whose::Scope(Scope::User(id)) => (user, vec![Box::new(id.as_uuid())]),
@@ -303,7 +311,8 @@ impl Database {
         params.push(Box::new(how.row_wait.as_millis().to_string()));
         params.push(Box::new(how.since.map(SystemTime::from)));
         params.push(Box::new(how.careful));
-        params.push(Box::new(how.cause.letter().to_string()));
+        params.push(Box::new(how.ending.cause().letter().to_string()));
+        params.push(Box::new(ending::of_all(how.ending)));
         let sql = match (whose, how) {
             (Whose::Scope(Scope::All), Sweep { since: None, .. }) => all,
             (_, Sweep { only: Some(id), .. }) => {

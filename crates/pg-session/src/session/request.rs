@@ -9,8 +9,8 @@ use super::check::Check;
 use super::expiry::IdleLimit;
 use super::keep::Keep;
 use super::record::{Policy, Record, Revision, Row, SharedRecord};
-use crate::cause::Cause;
 use crate::clock::DbTime;
+use crate::ending::Ending;
 use crate::id::{GroupId, Scope, SessionId, UserId};
 use crate::label::{Label, Labels};
 use crate::version::Version;
@@ -210,7 +210,7 @@ impl Rotation {
 #[derive(Debug)]
 pub(crate) struct DeleteSession {
     pub(crate) id: SessionId,
-    pub(crate) cause: Cause,
+    pub(crate) ending: Ending,
 }
 
 /// A change of any number of sessions.

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::{Dropping, Ticket};
-use crate::cause::Cause;
 use crate::clock::DbTime;
 use crate::core::Core;
+use crate::ending::Ending;
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, Scope, SessionId, UserId};
 use crate::pinning::look_up_scope;
@@ -34,12 +34,12 @@ pub(crate) struct BulkRequest {
     since: Option<DbTime>,
     /// Whether attributes or locks of the sessions were locked.
     careful: bool,
-    cause: Cause,
+    ending: Ending,
 }
 
 impl BulkRequest {
-    pub(crate) fn new(change: BulkChange, cause: Cause) -> Self {
-        Self { cause, change, tries: 0, changed: 0, since: None, careful: false }
+    pub(crate) fn new(change: BulkChange, ending: Ending) -> Self {
+        Self { ending, change, tries: 0, changed: 0, since: None, careful: false }
     }
 
     /// How long this try waits for a row: longer each time, because a row may have many writers.
@@ -52,11 +52,11 @@ impl BulkRequest {
         let wait = self.row_wait(core);
         match &self.change {
             BulkChange::Delete(ids) => {
-                let sessions: Vec<_> = ids.iter().map(|&id| (id, self.cause)).collect();
+                let sessions: Vec<_> = ids.iter().map(|&id| (id, self.ending.clone())).collect();
                 let (gone, server) = core.database.delete(&sessions).await?;
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), core).await;
                 core.check_revocation(server)?;
-                gone.iter().for_each(|row| core.pins.end(row.id, Some(self.cause), None));
+                gone.iter().for_each(|row| core.pins.end(row.id, Some(self.ending.cause()), None));
                 self.changed = gone.iter().map(|row| u64::from(row.live)).sum();
             }
             &BulkChange::DeleteAll(scope) => self.sweep(Whose::Scope(scope), wait, core).await?,
@@ -98,7 +98,8 @@ impl BulkRequest {
         only: Option<SessionId>,
         core: &Core,
     ) -> Result<Vec<SessionId>, Failure> {
-        let step = Sweep { row_wait, since: self.since, careful: self.careful, only, cause: self.cause };
+        let ending = self.ending.clone();
+        let step = Sweep { row_wait, since: self.since, careful: self.careful, only, ending: &ending };
         let swept = match core.database.sweep(whose, step).await {
             // A row that goes with a session is locked. Which one is not known, and nothing was deleted.
             Err(failure) if failure.verdict == Verdict::Blocked && only.is_none() && !self.careful => {
@@ -116,14 +117,14 @@ impl BulkRequest {
             self.forget(core).await;
         }
         core.check_revocation(swept.server)?;
-        swept.other_users.iter().for_each(|&id| core.pins.end(id, Some(self.cause), None));
+        swept.other_users.iter().for_each(|&id| core.pins.end(id, Some(self.ending.cause()), None));
         Ok(swept.remaining)
     }
 
     /// Before the answer, whatever it is: what was acknowledged holds on this node, and what has failed may have
     /// happened. Other tasks run between the steps.
     async fn forget(&self, core: &Core) {
-        let (cache, pins, cause) = (&core.cache, &core.pins, Some(self.cause));
+        let (cache, pins, cause) = (&core.cache, &core.pins, Some(self.ending.cause()));
         let scope = match &self.change {
             BulkChange::Delete(ids) => {
                 forget_each(ids, core).await;

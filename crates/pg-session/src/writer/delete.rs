@@ -25,12 +25,12 @@ impl Request for DeleteSession {
 
     async fn execute(batch: &mut [Pending<Self>], core: &Core) -> Result<Executed<Self>, Failure> {
         let ids: Vec<SessionId> = batch.iter().map(|pending| pending.request.id).collect();
-        let causes: Vec<_> =
-            batch.iter().map(|Pending { request, .. }| (request.id, request.cause)).collect();
+        let endings: Vec<_> =
+            batch.iter().map(|Pending { request, .. }| (request.id, request.ending.clone())).collect();
         core.note_users(&ids);
         let ticket = core.cache.ticket();
         let asked = core.policy.clock.now();
-        let (gone, server) = core.database.delete(&causes).await?;
+        let (gone, server) = core.database.delete(&endings).await?;
         // Before the answers: a logout that was acknowledged is over on this node.
         ids.iter().chain(gone.iter().map(|gone| &gone.id)).for_each(|&id| core.cache.remove(id));
         core.check_revocation(server)?;
@@ -38,10 +38,12 @@ impl Request for DeleteSession {
         let until = asked.plus(core.config.cache_ttl);
         gone.iter().for_each(|gone| core.cache.remember_end(ticket, gone.id, until));
         let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
-        for (id, cause) in causes {
+        for (id, ending) in endings {
             match gone.get(&id) {
                 Some(gone) => {
-                    [gone.session, id].into_iter().for_each(|id| core.pins.end(id, Some(cause), None));
+                    [gone.session, id]
+                        .into_iter()
+                        .for_each(|id| core.pins.end(id, Some(ending.cause()), None));
                 }
                 // It had ended before.
                 None => core.pins.doubt(Named::Sessions(&[id]), None),
@@ -63,6 +65,6 @@ impl Request for DeleteSession {
     /// Reading it again costs a query; serving it after a delete that did happen would cost the promise.
     fn failed(&self, _: &Error, core: &Core) {
         core.cache.remove(self.id);
-        core.pins.doubt(Named::Sessions(&[self.id]), Some(self.cause));
+        core.pins.doubt(Named::Sessions(&[self.id]), Some(self.ending.cause()));
     }
 }

@@ -26,9 +26,9 @@ use std::sync::Arc;
 use self::batcher::QueueBounds;
 use self::bulk::BulkRequest;
 use self::queue::WriteQueue;
-use crate::cause::Cause;
 use crate::config::Config;
 use crate::core::{Core, Tasks};
+use crate::ending::Ending;
 use crate::error::Error;
 use crate::session::request::{BulkChange, DeleteSession, NewSession, Rotation, UpdateRequest};
 
@@ -90,10 +90,10 @@ impl Writer {
     }
 
     /// Changes any number of sessions; returns how many living ones. Dropping the future does not undo it.
-    pub(crate) async fn change_all(&self, change: BulkChange, cause: Cause) -> Result<u64, Error> {
+    pub(crate) async fn change_all(&self, change: BulkChange, ending: Ending) -> Result<u64, Error> {
         let is_eviction = matches!(change, BulkChange::Evict(_));
         let queue = if is_eviction { &self.evictions } else { &self.bulk_changes };
-        queue.submit(BulkRequest::new(change, cause)).await
+        queue.submit(BulkRequest::new(change, ending)).await
     }
 
     pub(crate) fn waiting(&self) -> usize {

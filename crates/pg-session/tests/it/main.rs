@@ -18,6 +18,7 @@ mod tables;
 mod abandoned;
 mod another_server;
 mod attribute_removal;
+mod audit;
 mod bad_input;
 mod bad_server;
 mod barrier_texts;

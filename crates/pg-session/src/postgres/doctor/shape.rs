@@ -67,6 +67,7 @@ impl Database {
 fn sql(names: &Names) -> String {
     let tables = [
         names.sessions(),
+        names.audit(),
         names.attributes(),
         names.labels(),
         names.locks(),
@@ -108,7 +109,7 @@ fn sql(names: &Names) -> String {
          UNION ALL
          SELECT 'trigger ' || t.tgname::pg_catalog.text, {table} || ' ' || t.tgtype::pg_catalog.text || ' ' || {called}
          FROM ours c JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid
-         WHERE NOT t.tgisinternal
+         WHERE NOT t.tgisinternal AND t.tgname::pg_catalog.text NOT IN ('sessions_audit_delete', 'sessions_audit_truncate')
          UNION ALL
          SELECT 'function ' || {function} || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')',
                 CASE WHEN p.prosecdef THEN 'security definer' ELSE 'security invoker' END

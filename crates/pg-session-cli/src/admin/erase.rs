@@ -1,0 +1,94 @@
+//! `pg-session erase`: deletes all that the tables have about a user, for a person who asks for it.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::Args;
+use pg_session::{Cause, SessionManager};
+use serde::Serialize;
+
+use super::receipt::{Receipt, actor};
+use super::revoke::asks_for_consent;
+use super::select::{Selected, user_id};
+use crate::connection::{Place, close};
+use crate::output::{Format, counted, print_fields, print_json, remark};
+use crate::why::{Why, exit};
+
+/// Erase the sessions of a user with their attributes, labels and locks, and the user's entries in the audit log. Asks first.
+///
+/// Returns when no node can serve the sessions any more. It takes the trust window, by default 6 s.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// The user: an integer, a UUID, or the text that the application gives to UserId::named.
+    #[arg(long, value_name = "ID")]
+    user: String,
+    /// Do not ask. Needed without a terminal.
+    #[arg(long)]
+    yes: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What `--json` prints; docs/cli.md describes the fields.
+#[derive(Serialize)]
+struct Outcome {
+    user: String,
+    sessions: u64,
+    audit_entries: u64,
+    receipt: Receipt,
+}
+
+/// Runs the command. An error is printed to stderr.
+pub(crate) async fn run(options: Options) -> ExitCode {
+    exit("erase", erase(&options).await)
+}
+
+async fn erase(options: &Options) -> Result<(), Why> {
+    if !options.yes && !io::stdin().is_terminal() {
+        return Err(Why::usage("there is no terminal to ask on; add --yes"));
+    }
+    let sessions = options.place.connect().await?;
+    let outcome = carry_out(options, &sessions).await;
+    close(&sessions).await;
+    outcome
+}
+
+async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+    let user = user_id(&options.user);
+    // Before anything is erased: the role may lack a right.
+    let entries = sessions.audit().count(user).await?;
+    let count = Selected::User(user).count(sessions).await?;
+    let what = format!("{} and {} of the audit log", counted(count, "session"), entries_text(entries));
+    if !options.yes && !asks_for_consent(&format!("Erase {what}"))? {
+        return Err(Why::new("nothing was erased"));
+    }
+    if io::stderr().is_terminal() {
+        remark("waiting for all nodes …");
+    }
+    let change = sessions.user(user).delete().cause(Cause::Admin).by(&actor(None));
+    let (ended, everywhere) = change.with_everywhere().await?;
+    // The log has recorded these ends, too.
+    let outcome = Outcome {
+        user: user.to_string(),
+        sessions: ended,
+        audit_entries: sessions.audit().erase(user).await?,
+        receipt: Receipt::of_others(&everywhere),
+    };
+    let format = Format::new(options.json);
+    if format == Format::Json {
+        return Ok(print_json(&outcome)?);
+    }
+    let mut fields = vec![
+        ("erased", counted(outcome.sessions, "session")),
+        ("erased in the audit log", entries_text(outcome.audit_entries)),
+    ];
+    fields.extend(outcome.receipt.fields());
+    Ok(print_fields(format, &fields)?)
+}
+
+fn entries_text(count: u64) -> String {
+    if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") }
+}
