@@ -61,6 +61,14 @@ const FAULTS: &[Fault] = &[
     fault("schema-right", "REVOKE USAGE ON SCHEMA public FROM app, PUBLIC;"),
     fault("table-right", "REVOKE DELETE ON session_locks FROM app;"),
     fault("function-right", "REVOKE EXECUTE ON FUNCTION session_move_locks(uuid[], uuid[]) FROM app;"),
+    fault("table-right", "REVOKE ALL ON sessions, session_labels, session_nodes FROM app;"),
+    fault("contract-right", "GRANT EXECUTE ON FUNCTION session_end_user(uuid, uuid, text) TO app;"),
+    fault("planner", "ALTER ROLE app SET enable_nestloop = off;"),
+    fault("planner", "ALTER SYSTEM SET enable_hashjoin = off; SELECT pg_reload_conf();"),
+    fault("public-right", "GRANT SELECT ON session_audit TO PUBLIC;"),
+    fault("disabled-trigger", "SELECT session_audit_on('1 day'); ALTER TABLE sessions DISABLE TRIGGER sessions_audit_delete;"),
+    repaired_by("other-table", "ALTER TABLE sessions RENAME TO ours; CREATE TABLE sessions (id text);",
+        "DROP TABLE sessions; ALTER TABLE ours RENAME TO sessions;"),
     fault("public-right", "GRANT SELECT ON sessions TO PUBLIC;"),
     fault("visitor-right", "GRANT SELECT ON session_attributes TO anon;"),
     fault("invalid-index", "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'sessions_user_id_idx'::regclass;"),
@@ -271,7 +279,8 @@ async fn the_doctor_finds_commits_that_wait_to_notify() {
     loop {
         let builder = SessionManager::builder(config.clone()).url(&world.url).expect("the URL is valid");
         let findings = builder.diagnose().await.expect("findings");
-        if findings.iter().any(|finding| finding.check == "notify-lock") {
+        let is_found = |check: &str| findings.iter().any(|finding| finding.check == check);
+        if is_found("notify-lock") && is_found("standby-wait") {
             break;
         }
         assert!(began.elapsed() < WAIT_MAX, "{findings:?}");

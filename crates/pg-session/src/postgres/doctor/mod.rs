@@ -121,6 +121,13 @@ impl Database {
             findings.extend(schema_right);
             return Ok(findings);
         }
+        for check in tables::none(&self.names) {
+            let none = self.run_check(&check).await?;
+            if !none.is_empty() {
+                findings.extend(none);
+                return Ok(findings);
+            }
+        }
         let owners = self.run_check(&tables::owners(&self.names)).await?;
         if !owners.is_empty() {
             findings.extend(owners);
@@ -128,6 +135,13 @@ impl Database {
         }
         for check in tables::checks(&self.names) {
             findings.extend(self.run_check(&check).await?);
+        }
+        // The other checks read the tables.
+        if findings
+            .iter()
+            .any(|finding| ["missing-table", "not-a-table", "table-right"].contains(&finding.check))
+        {
+            return Ok(findings);
         }
         findings.extend(self.check_settings().await?);
         if findings.iter().all(|finding| finding.severity != Severity::Fault) {

@@ -1,7 +1,7 @@
 //! The page that says what to do about a finding.
 
 /// Each check, and its page in the documentation.
-const PAGES: [(&str, &str); 42] = [
+const PAGES: [(&str, &str); 46] = [
     ("connection", "docs/runbooks.md#failover"),
     ("version", "docs/operations.md#doctor"),
     ("pooler", "docs/runbooks.md#pooler-detected"),
@@ -9,6 +9,10 @@ const PAGES: [(&str, &str); 42] = [
     ("replication-role", "docs/operations.md#rights"),
     ("fsync", "docs/operations.md#doctor"),
     ("synchronous-commit", "docs/operations.md#standbys-and-failover"),
+    ("contract-right", "docs/operations.md#rights"),
+    ("other-table", "docs/operations.md#rights"),
+    ("planner", "docs/operations.md#doctor"),
+    ("standby-wait", "docs/runbooks.md#notify-lock-saturated"),
     ("synchronous-standby", "docs/runbooks.md#notify-lock-saturated"),
     ("role-timeout", "docs/operations.md#failure-modes"),
     ("idle-timeout", "docs/runbooks.md#listener-disconnected"),

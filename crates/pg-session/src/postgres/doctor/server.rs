@@ -31,6 +31,16 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
             "SELECT 'session_replication_role is not origin, so the triggers of the tables do not run',
                     pg_catalog.format('ALTER ROLE %I RESET session_replication_role;', CURRENT_USER)
              WHERE pg_catalog.current_setting('session_replication_role') <> 'origin'".to_owned()),
+        Check::warning("planner",
+            "SELECT pg_catalog.format('%s is off, which makes some plans slow', s.name),
+                    CASE s.source WHEN 'user' THEN pg_catalog.format('ALTER ROLE %I RESET %I;', CURRENT_USER, s.name)
+                         WHEN 'database' THEN pg_catalog.format('ALTER DATABASE %I RESET %I;', pg_catalog.current_database(), s.name)
+                         WHEN 'database user' THEN pg_catalog.format('ALTER ROLE %I IN DATABASE %I RESET %I;',
+                             CURRENT_USER, pg_catalog.current_database(), s.name)
+                         ELSE pg_catalog.format('ALTER SYSTEM RESET %I; SELECT pg_reload_conf();', s.name) END
+             FROM pg_catalog.pg_settings s
+             WHERE s.name IN ('enable_nestloop', 'enable_indexscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_sort')
+               AND s.setting = 'off'".to_owned()),
         Check::warning("fsync",
             "SELECT pg_catalog.format('%s is off: a crash may destroy the database', s.name),
                     pg_catalog.format('ALTER SYSTEM SET %I = on; SELECT pg_reload_conf();', s.name)
@@ -43,7 +53,18 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
             "SELECT 'synchronous_standby_names is set, and no synchronous standby is connected: each write waits for one',
                     'Start the standby, or ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf();'
              WHERE pg_catalog.current_setting('synchronous_standby_names') <> ''
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_replication r WHERE r.sync_state IN ('sync', 'quorum'))".to_owned()),
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_replication r WHERE r.sync_state IN ('sync', 'quorum')
+                                  -- Hidden from roles without the rights of pg_monitor.
+                                  OR r.state IS NULL)".to_owned()),
+        Check::fault("standby-wait",
+            "SELECT pg_catalog.format('%s commits have waited for a synchronous standby for up to %s s', w.commits, w.seconds),
+                    'Look at the standby: SELECT application_name, state, replay_lag FROM pg_stat_replication; \
+                     or do without it: ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf();'
+             FROM (SELECT pg_catalog.count(*) AS commits, pg_catalog.max(pg_catalog.ceil(pg_catalog.date_part(
+                              'epoch', pg_catalog.clock_timestamp() - a.query_start))) AS seconds
+                   FROM pg_catalog.pg_stat_activity a
+                   WHERE a.wait_event = 'SyncRep' AND a.query_start < pg_catalog.clock_timestamp() - interval '1 second') w
+             WHERE w.commits > 0".to_owned()),
         Check::warning("role-timeout", format!(
             "SELECT pg_catalog.format('%s = %s of the role or database is shorter than query_timeout = {timeout} ms', s.name, s.value),
                     pg_catalog.format('ALTER ROLE %I SET %I = %L;', CURRENT_USER, s.name, '{timeout}ms')
@@ -72,7 +93,15 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
         Check::fault("notification-queue",
             "SELECT pg_catalog.format('the notification queue is %s %% full; when it is full, all writes fail',
                         pg_catalog.round((pg_catalog.pg_notification_queue_usage() * 100)::pg_catalog.numeric)),
-                    'End the transaction that the check old-transaction names.'
+                    pg_catalog.concat('End the client that holds it, a listener in an open transaction: ',
+                        'SELECT pg_terminate_backend(pid). Open transactions, the oldest clients first: ',
+                        (SELECT pg_catalog.string_agg(o.client, '; ') FROM (
+                             SELECT pg_catalog.format('pid %s of %I, %s', a.pid, a.usename,
+                                        pg_catalog.quote_literal(a.application_name)) AS client
+                             FROM pg_catalog.pg_stat_activity a
+                             WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.datname = pg_catalog.current_database()
+                                 AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND l.locktype = 'virtualxid')
+                             ORDER BY a.backend_start LIMIT 3) o))
              WHERE pg_catalog.pg_notification_queue_usage() > 0.1".to_owned()),
         Check::warning("old-transaction", format!(
             "SELECT pg_catalog.format('process %s has been in a transaction for %s minutes; it holds back vacuum and the notification queue',

@@ -23,6 +23,35 @@ pub(super) fn schema_right(names: &Names) -> Check {
     )
 }
 
+/// Tables that are not the library's, or none. Without them, all other [`checks`] would only repeat that.
+pub(super) fn none(names: &Names) -> [Check; 2] {
+    let schema = literal(&names.plain_schema());
+    let (sessions, migrations) = (literal(&names.sessions()), literal(&names.migrations()));
+    let record = literal(&format!("{}session_migrations", names.plain_prefix()));
+    [
+        Check::fault("other-table", format!(
+            "SELECT pg_catalog.format('%s is the table of another application: it has no column idle_limited', c.oid::pg_catalog.regclass),
+                    'Give the session tables a schema of their own: `schema` in the configuration and --schema of this program, \
+                     then run: pg-session migrate --schema ...'
+             FROM pg_catalog.pg_class c
+             WHERE c.oid = pg_catalog.to_regclass({sessions}) AND c.relkind = 'r'
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = c.oid AND a.attname = 'idle_limited' AND NOT a.attisdropped)"
+        )),
+        Check::fault("missing-table", format!(
+            "SELECT pg_catalog.concat(pg_catalog.format('there are no session tables in the schema %I of the database %I',
+                        {schema}, pg_catalog.current_database()),
+                        '; there are some in: ' || o.schemas),
+                    pg_catalog.concat(pg_catalog.format('Run: pg-session migrate --schema %s', {schema}),
+                        CASE WHEN o.schemas IS NOT NULL THEN '; or give the schema that has them: --schema' END)
+             FROM (SELECT pg_catalog.string_agg(n.nspname::pg_catalog.text, ', ') AS schemas
+                   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                   WHERE c.relname::pg_catalog.text = {record} AND c.relkind = 'r') o
+             WHERE pg_catalog.to_regclass({sessions}) IS NULL AND pg_catalog.to_regclass({migrations}) IS NULL"
+        )),
+    ]
+}
+
 /// Objects of other roles. The other [`checks`] read the tables, so they come after this one.
 pub(super) fn owners(names: &Names) -> Check {
     Check::fault("owner", owners::findings(names))
@@ -31,17 +60,18 @@ pub(super) fn owners(names: &Names) -> Check {
 pub(super) fn checks(names: &Names) -> Vec<Check> {
     let migrations = literal(&names.migrations());
     let written = names.written().map(|table| literal(&table)).join(", ");
-    let nodes = literal(&names.nodes());
+    let (nodes, audit) = (literal(&names.nodes()), literal(&names.audit()));
     let routines = names.routines().map(|routine| literal(&routine)).join(", ");
     let sessions = literal(&names.sessions());
     let tables = format!(
         "(SELECT c.* , c.oid::pg_catalog.regclass AS written_as FROM pg_catalog.pg_class c
           WHERE c.oid = ANY (ARRAY(SELECT pg_catalog.to_regclass(t.name) FROM pg_catalog.unnest(ARRAY[{written}]) AS t (name)))) c"
     );
+    let with_audit = tables.replace(&written, &format!("{written}, {audit}"));
     vec![
         Check::fault("missing-table", format!(
             "SELECT pg_catalog.format('there is no table %s', t.name), 'Run: pg-session migrate'
-             FROM pg_catalog.unnest(ARRAY[{written}, {migrations}]) AS t (name) WHERE pg_catalog.to_regclass(t.name) IS NULL"
+             FROM pg_catalog.unnest(ARRAY[{written}, {audit}, {migrations}]) AS t (name) WHERE pg_catalog.to_regclass(t.name) IS NULL"
         )),
         Check::fault("not-a-table", format!(
             "SELECT pg_catalog.format('%s is a %s, not a table', c.written_as,
@@ -61,28 +91,57 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
              FROM {tables} WHERE c.relrowsecurity"
         )),
         Check::fault("table-right", format!(
-            "SELECT pg_catalog.format('the role %I lacks %s on %s', CURRENT_USER, r.right_name, c.written_as),
-                    pg_catalog.format('GRANT %s ON %s TO %I;', r.right_name, c.written_as, CURRENT_USER)
-             FROM {tables} CROSS JOIN pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (right_name)
-             WHERE NOT pg_catalog.has_table_privilege(c.oid, r.right_name)"
+            "SELECT pg_catalog.format('the role %I lacks %s on %s', CURRENT_USER, t.rights, t.names),
+                    pg_catalog.format('GRANT %s ON %s TO %I;', t.rights, t.names, CURRENT_USER)
+             FROM (SELECT l.rights, pg_catalog.string_agg(l.name, ', ' ORDER BY l.name) AS names
+                   FROM (SELECT c.written_as::pg_catalog.text AS name, pg_catalog.string_agg(r.name, ', ' ORDER BY r.n) AS rights
+                         FROM {tables}
+                         CROSS JOIN pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS r (name, n)
+                         WHERE NOT pg_catalog.has_table_privilege(c.oid, r.name) GROUP BY c.written_as) l
+                   GROUP BY l.rights) t"
         )),
         Check::fault("function-right", format!(
-            "SELECT pg_catalog.format('the role %I may not execute %s', CURRENT_USER, p.oid::pg_catalog.regprocedure),
-                    pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %I;', p.oid::pg_catalog.regprocedure, CURRENT_USER)
+            "SELECT pg_catalog.format('the role %I may not execute %s', CURRENT_USER,
+                        pg_catalog.string_agg(p.proname::pg_catalog.text, ', ' ORDER BY p.proname)),
+                    pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %I;', pg_catalog.string_agg(
+                        p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ' ORDER BY p.proname), CURRENT_USER)
              FROM pg_catalog.pg_proc p
              WHERE p.oid = ANY (ARRAY(SELECT pg_catalog.to_regprocedure(f.name) FROM pg_catalog.unnest(ARRAY[{routines}]) AS f (name)))
-               AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
+               AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE') HAVING pg_catalog.count(*) > 0"
+        )),
+        // The code of the functions names what they call, as the migrations write it.
+        Check::fault("contract-right", format!(
+            "WITH RECURSIVE ours AS (
+                 SELECT p.oid, p.proname, p.prosrc, p.prosecdef,
+                        pg_catalog.concat({schema}, '.\"', pg_catalog.replace(p.proname::pg_catalog.text, '\"', '\"\"'), '\"(') AS call
+                 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace AND n.nspname = {plain_schema}
+                 WHERE pg_catalog.starts_with(p.proname::pg_catalog.text, {prefix} || 'session_')
+             ), used AS (
+                 SELECT o.oid FROM ours o WHERE pg_catalog.has_function_privilege(o.oid, 'EXECUTE')
+                 UNION
+                 SELECT c.oid FROM used u JOIN ours o ON o.oid = u.oid AND NOT o.prosecdef
+                 JOIN ours c ON pg_catalog.strpos(o.prosrc, c.call) > 0
+             )
+             SELECT pg_catalog.format('the role %I may execute functions of the SQL contract, but not those that they call: %s', CURRENT_USER,
+                        pg_catalog.string_agg(o.proname::pg_catalog.text, ', ' ORDER BY o.proname)),
+                    pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %I;', pg_catalog.string_agg(
+                        o.oid::pg_catalog.regprocedure::pg_catalog.text, ', ' ORDER BY o.proname), CURRENT_USER)
+             FROM ours o JOIN used u ON u.oid = o.oid
+             WHERE NOT pg_catalog.has_function_privilege(o.oid, 'EXECUTE') HAVING pg_catalog.count(*) > 0",
+            schema = literal(&names.schema()),
+            plain_schema = literal(&names.plain_schema()),
+            prefix = literal(&names.plain_prefix())
         )),
         Check::fault("public-right", format!(
             "SELECT pg_catalog.format('every role may %s %s', pg_catalog.string_agg(a.privilege_type, ', '), c.written_as),
                     pg_catalog.format('REVOKE ALL ON %s FROM PUBLIC;', c.written_as)
-             FROM {tables} CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a WHERE a.grantee = 0 GROUP BY c.written_as"
+             FROM {with_audit} CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a WHERE a.grantee = 0 GROUP BY c.written_as"
         )),
         Check::fault("visitor-right", format!(
             "SELECT pg_catalog.format('the role %I, which serves visitors over HTTP, may %s %s', r.rolname,
                         pg_catalog.string_agg(a.privilege_type, ', '), c.written_as),
                     pg_catalog.format('REVOKE ALL ON %s FROM %I;', c.written_as, r.rolname)
-             FROM {tables} CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+             FROM {with_audit} CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
              JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname IN ('anon', 'authenticated', 'web_anon')
              WHERE a.grantee <> c.relowner GROUP BY c.written_as, r.rolname"
         )),
@@ -92,7 +151,10 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
              FROM {tables} JOIN pg_catalog.pg_index i ON i.indrelid = c.oid WHERE NOT i.indisvalid"
         )),
         Check::fault("disabled-trigger", format!(
-            "SELECT pg_catalog.format('the trigger %I on %s is disabled: rows of ended sessions stay, and SQL of other clients leaves stale sessions', t.tgname, c.written_as),
+            "SELECT pg_catalog.format('the trigger %I on %s is disabled: %s', t.tgname, c.written_as,
+                        CASE WHEN pg_catalog.starts_with(t.tgname::pg_catalog.text, 'sessions_audit_')
+                             THEN 'the audit log does not record the sessions that end'
+                             ELSE 'rows of ended sessions stay, and SQL of other clients leaves stale sessions' END),
                     pg_catalog.format('ALTER TABLE %s ENABLE TRIGGER %I;', c.written_as, t.tgname)
              FROM {tables} JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid
              WHERE NOT t.tgisinternal AND t.tgenabled IN ('D', 'R') AND t.tgname OPERATOR(pg_catalog.<>) 'sessions_check_update'"
