@@ -13,6 +13,7 @@ mod doctor;
 mod documents;
 mod key;
 mod migrate;
+mod plan;
 mod serve;
 mod support;
 mod web;
