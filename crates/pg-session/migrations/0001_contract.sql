@@ -672,16 +672,17 @@ CREATE VIEW "{schema}"."{prefix}session_overview" AS
 -- Only the owner and the roles that it names have rights; see the end of 0001_initial.sql.
 DO $pg_session$
 DECLARE
-    visitor text;
+    grantee text;
     object text;
 BEGIN
-    FOR visitor IN SELECT 'PUBLIC' UNION ALL
-                   SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
-                   WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND r.rolname <> CURRENT_USER
+    FOR grantee IN SELECT 'PUBLIC' UNION
+                   SELECT pg_catalog.quote_ident(r.rolname)
+                   FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
+                   JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname <> CURRENT_USER
     LOOP
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON TABLE "{schema}"."{prefix}session_settings", "{schema}"."{prefix}session_overview" FROM $revoke$,
-            visitor);
+            grantee);
         FOREACH object IN ARRAY ARRAY[
             $name$"{prefix}session_contract"$name$, $name$"{prefix}session_rules"$name$, $name$"{prefix}session_cause"$name$,
             $name$"{prefix}session_is_live"$name$, $name$"{prefix}session_read_attributes"$name$,
@@ -696,7 +697,7 @@ BEGIN
             $name$"{prefix}session_end_all"$name$, $name$"{prefix}session_user_of"(text)$name$,
             $name$"{prefix}session_user_of"(bigint)$name$]
         LOOP
-            EXECUTE pg_catalog.concat($revoke$REVOKE ALL ON FUNCTION "{schema}".$revoke$, object, ' FROM ', visitor);
+            EXECUTE pg_catalog.concat($revoke$REVOKE ALL ON FUNCTION "{schema}".$revoke$, object, ' FROM ', grantee);
         END LOOP;
     END LOOP;
 END

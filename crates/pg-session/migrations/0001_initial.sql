@@ -293,6 +293,55 @@ CREATE TRIGGER sessions_check_update
     WHEN (NEW.version OPERATOR(pg_catalog.<=) OLD.version OR NEW.updated_at OPERATOR(pg_catalog.<=) pg_catalog.now())
     EXECUTE FUNCTION "{schema}"."{prefix}session_check_update"();
 
+-- Notifies the nodes of rows that logical replication writes, or a client with session_replication_role = replica. The triggers
+-- above do not run for them: the publisher's have run already. Nothing is rejected, which would stop the replication.
+--
+-- At most 64 notifications of one transaction name sessions. Then one evicts everything.
+CREATE FUNCTION "{schema}"."{prefix}session_replicated"() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
+DECLARE
+    notifications_max constant bigint := 64;
+    sent bigint := COALESCE(NULLIF(pg_catalog.current_setting('pg_session.updates_notified', true), '')::pg_catalog.int8, 0);
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        -- A touch.
+        IF NEW.id = OLD.id AND NEW.version = OLD.version AND NEW.updated_at = OLD.updated_at THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    IF TG_OP = 'TRUNCATE' OR sent >= notifications_max THEN
+        PERFORM pg_catalog.pg_notify('{channel}', '1a');
+        RETURN NULL;
+    END IF;
+    PERFORM pg_catalog.set_config('pg_session.updates_notified', (sent + 1)::pg_catalog.text, true);
+    IF TG_OP = 'DELETE' THEN
+        PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1css', pg_catalog.replace(OLD.id::pg_catalog.text, '-', ''))),
+                pg_catalog.pg_notify('{channel}', pg_catalog.concat('1d', pg_catalog.replace(OLD.id::pg_catalog.text, '-', '')));
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        -- The publisher may have gone back in time: then a higher version is in memory.
+        PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1d', pg_catalog.replace(OLD.id::pg_catalog.text, '-', '')))
+        WHERE NEW.id <> OLD.id OR NEW.version <= OLD.version;
+    END IF;
+    PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat(
+        '1s', pg_catalog.replace(NEW.id::pg_catalog.text, '-', ''), '.', NEW.version));
+    RETURN NULL;
+END
+$pg_session$;
+
+-- The condition: `pg_restore --disable-triggers` makes ordinary triggers of them.
+CREATE TRIGGER sessions_replicated AFTER INSERT OR UPDATE OR DELETE ON "{schema}"."{prefix}sessions" FOR EACH ROW
+    WHEN (pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica')
+    EXECUTE FUNCTION "{schema}"."{prefix}session_replicated"();
+
+CREATE TRIGGER sessions_replicated_truncate AFTER TRUNCATE ON "{schema}"."{prefix}sessions" FOR EACH STATEMENT
+    WHEN (pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica')
+    EXECUTE FUNCTION "{schema}"."{prefix}session_replicated"();
+
+ALTER TABLE "{schema}"."{prefix}sessions"
+    ENABLE REPLICA TRIGGER sessions_replicated, ENABLE REPLICA TRIGGER sessions_replicated_truncate;
+
 -- An operator may delete a lock to free it. Its waiters are notified, as by a release: at most 64 locks of a statement; other
 -- waiters look again within ten seconds. Locks that go with a session have no waiters to wake.
 --
@@ -649,20 +698,20 @@ $pg_session$;
 -- Only the owner and the roles that it names have rights.
 --
 -- By default PUBLIC has USAGE on types and EXECUTE on functions. A role with USAGE on the domains could create operators
--- for them. Platforms that serve tables over HTTP grant all rights on new tables
--- to the roles of their visitors, by default privileges.
+-- for them. Default privileges give rights on new tables to other roles: platforms that serve tables over HTTP to those
+-- of their visitors, companies to those of their reports.
 --
 -- With their arguments, because another role may have made routines of the same names.
 DO $pg_session$
 DECLARE
     grantee text;
 BEGIN
-    -- The roles of visitors in Supabase and PostgREST.
     FOR grantee IN
         SELECT 'PUBLIC'
-        UNION ALL
-        SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
-        WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND r.rolname <> CURRENT_USER
+        UNION
+        SELECT pg_catalog.quote_ident(r.rolname)
+        FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
+        JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname <> CURRENT_USER
     LOOP
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
@@ -671,6 +720,7 @@ BEGIN
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON ROUTINE "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
                 "{schema}"."{prefix}session_check_update"(), "{schema}"."{prefix}session_locks_wake"(),
+                "{schema}"."{prefix}session_replicated"(),
                 {routines} FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_expiry", "{schema}"."{prefix}session_packed"

@@ -38,12 +38,13 @@ const ROUTINES: [(&str, &str); 7] = [
     ),
 ];
 /// The functions of the triggers. They have no arguments.
-const TRIGGER_FUNCTIONS: [&str; 5] = [
+const TRIGGER_FUNCTIONS: [&str; 6] = [
     "sessions_follow",
     "session_reject_write",
     "session_check_update",
     "session_locks_wake",
     "session_audit_ends",
+    "session_replicated",
 ];
 
 /// The quoted, qualified names of one manager's tables, and its channel.

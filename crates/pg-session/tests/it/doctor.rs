@@ -73,6 +73,7 @@ const FAULTS: &[Fault] = &[
     fault("visitor-right", "GRANT SELECT ON session_attributes TO anon;"),
     fault("invalid-index", "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'sessions_user_id_idx'::regclass;"),
     fault("disabled-trigger", "ALTER TABLE sessions DISABLE TRIGGER sessions_follow_delete;"),
+    fault("disabled-trigger", "ALTER TABLE sessions ENABLE TRIGGER sessions_replicated;"),
     fault("autovacuum", "ALTER TABLE sessions SET (autovacuum_enabled = false);"),
     fault("autovacuum", "ALTER SYSTEM SET autovacuum = off; SELECT pg_reload_conf();"),
     fault("drift", "ALTER TABLE sessions ADD COLUMN note text;"),

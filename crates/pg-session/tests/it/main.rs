@@ -78,6 +78,7 @@ mod provider;
 mod publish_race;
 mod reads;
 mod reconnect;
+mod replication;
 mod restore_running;
 mod restored;
 mod rights;

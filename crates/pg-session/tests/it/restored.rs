@@ -25,8 +25,8 @@ async fn back_up(client: &Client) {
 
 /// Puts the copy back, without triggers. So no node is notified.
 async fn restore(client: &Client) {
-    client.batch_execute("SET session_replication_role = replica").await.unwrap();
     for table in TABLES {
+        client.batch_execute(&format!("ALTER TABLE {table} DISABLE TRIGGER USER")).await.unwrap();
         let columns = if table == "session_locks" {
             "(session_id, name, owner, label, fence, acquired_at, expires_at)"
         } else {
@@ -37,8 +37,8 @@ async fn restore(client: &Client) {
             "BEGIN; TRUNCATE {table}; INSERT INTO {table} {columns} SELECT {list} FROM saved_{table}; COMMIT"
         );
         client.batch_execute(&text).await.unwrap();
+        client.batch_execute(&format!("ALTER TABLE {table} ENABLE TRIGGER USER")).await.unwrap();
     }
-    client.batch_execute("SET session_replication_role = origin").await.unwrap();
 }
 
 /// A node of the first history, its wire, and its handles of sessions at version 2 with `n` = 2. The database holds

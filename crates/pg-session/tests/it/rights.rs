@@ -174,7 +174,7 @@ async fn default_privileges_give_no_one_rights_on_the_tables() {
     let world = World::in_own_database().await;
     let (client, schema) = (world.client().await, &world.schema);
     // Roles belong to the whole server, and other tests may have made these.
-    for visitor in ["anon", "authenticated", "web_anon"] {
+    for visitor in ["anon", "authenticated", "web_anon", "reports"] {
         let create =
             format!("DO $$ BEGIN CREATE ROLE {visitor}; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
         client.batch_execute(&create).await.unwrap();
@@ -182,7 +182,8 @@ async fn default_privileges_give_no_one_rights_on_the_tables() {
     let setup = format!(
         "CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
          ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon, authenticated, web_anon, PUBLIC;
-         ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO anon, authenticated, web_anon;
+         ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO reports;
+         ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO anon, authenticated, web_anon, reports;
          CREATE TABLE {schema}.control ()"
     );
     client.batch_execute(&setup).await.unwrap();
@@ -192,12 +193,12 @@ async fn default_privileges_give_no_one_rights_on_the_tables() {
     let node = world.node_with(config).await;
     assert!(node.create(1).await.is_ok());
     let text = "
-        SELECT c.relname::text FROM pg_class c, (VALUES ('anon'), ('authenticated'), ('web_anon')) AS v (visitor)
+        SELECT c.relname::text FROM pg_class c, (VALUES ('anon'), ('authenticated'), ('web_anon'), ('reports')) AS v (visitor)
         WHERE c.relnamespace = $1::text::regnamespace AND c.relkind = 'r'
           AND has_table_privilege(v.visitor, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
-        UNION SELECT p.proname::text FROM pg_proc p, (VALUES ('anon'), ('authenticated'), ('web_anon')) AS v (visitor)
+        UNION SELECT p.proname::text FROM pg_proc p, (VALUES ('anon'), ('authenticated'), ('web_anon'), ('reports')) AS v (visitor)
         WHERE p.pronamespace = $1::text::regnamespace AND has_function_privilege(v.visitor, p.oid, 'EXECUTE')
-        UNION SELECT t.typname::text FROM pg_type t, (VALUES ('anon'), ('authenticated'), ('web_anon')) AS v (visitor)
+        UNION SELECT t.typname::text FROM pg_type t, (VALUES ('anon'), ('authenticated'), ('web_anon'), ('reports')) AS v (visitor)
         WHERE t.typnamespace = $1::text::regnamespace AND t.typtype = 'd' AND has_type_privilege(v.visitor, t.oid, 'USAGE')";
     let open: Vec<String> =
         client.query(text, &[schema]).await.unwrap().iter().map(|row| row.get(0)).collect();

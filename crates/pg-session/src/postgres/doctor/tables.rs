@@ -157,7 +157,13 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
                              ELSE 'rows of ended sessions stay, and SQL of other clients leaves stale sessions' END),
                     pg_catalog.format('ALTER TABLE %s ENABLE TRIGGER %I;', c.written_as, t.tgname)
              FROM {tables} JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid
-             WHERE NOT t.tgisinternal AND t.tgenabled IN ('D', 'R') AND t.tgname OPERATOR(pg_catalog.<>) 'sessions_check_update'"
+             WHERE NOT t.tgisinternal AND t.tgenabled IN ('D', 'R') AND NOT pg_catalog.starts_with(t.tgname::pg_catalog.text, 'sessions_replicated')
+               AND t.tgname OPERATOR(pg_catalog.<>) 'sessions_check_update'
+             UNION ALL
+             SELECT pg_catalog.format('the trigger %I on %s does not run for replicated rows, which leave stale sessions', t.tgname, c.written_as),
+                    pg_catalog.format('ALTER TABLE %s ENABLE REPLICA TRIGGER %I;', c.written_as, t.tgname)
+             FROM {tables} JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid
+             WHERE pg_catalog.starts_with(t.tgname::pg_catalog.text, 'sessions_replicated') AND t.tgenabled NOT IN ('R', 'A')"
         )),
         Check::warning("autovacuum", format!(
             "SELECT pg_catalog.format('autovacuum is off for %s: the table grows without end', c.written_as),
