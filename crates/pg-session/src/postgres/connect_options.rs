@@ -510,6 +510,9 @@ fn put_choices(settings: &Settings, config: &mut tokio_postgres::Config) -> Resu
     // The driver always speaks UTF-8, and never GSSAPI.
     let encodings = [("auto", ()), ("utf8", ()), ("utf-8", ()), ("UTF8", ()), ("UTF-8", ()), ("unicode", ())];
     choice(settings, "client_encoding", &encodings)?;
+    // The driver speaks 3.0, which each server does.
+    choice(settings, "min_protocol_version", &[("3.0", ())])?;
+    choice(settings, "max_protocol_version", &[("3.0", ()), ("3.2", ()), ("latest", ())])?;
     choice(settings, "gssencmode", &[("disable", ()), ("prefer", ())])?;
     Ok(())
 }
@@ -540,7 +543,8 @@ mod tests {
         let read = config(
             "postgres://me:p?w@a:1,b:2/app?connect_timeout=3&keepalives_idle=5&keepalives_count=2&tcp_user_timeout=1500\
              &options=-c%20geqo%3Doff&target_session_attrs=primary&sslmode=allow&client_encoding=UTF8&gssencmode=prefer\
-             &krbsrvname=pg&load_balance_hosts=random&sslcompression=0&fallback_application_name=shop",
+             &krbsrvname=pg&load_balance_hosts=random&sslcompression=0&fallback_application_name=shop\
+             &max_protocol_version=latest\n",
         );
         assert_eq!(read.get_password(), Some("p?w".as_bytes()));
         assert_eq!(read.get_hosts(), [Host::Tcp("a".to_owned()), Host::Tcp("b".to_owned())]);

@@ -20,6 +20,8 @@ const ENCODE_PASSWORD: &str = "if the password contains one of `/ @ : ? # & %`, 
 /// [`ErrorKind::Config`] if the text has neither form.
 pub(crate) fn parse(text: &str) -> Result<Settings, Error> {
     let mut settings = Settings::new();
+    // As in libpq 17. A file or a variable often ends with a line break.
+    let text = text.trim();
     match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
         Some(rest) => parse_url(rest, &mut settings)?,
         None if text.contains("://") => {
@@ -258,6 +260,8 @@ const SUPPORTED: &[&str] = &[
     "keepalives_retries",
     "krbsrvname",
     "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
     "options",
     "passfile",
     "password",
@@ -289,8 +293,14 @@ const REMOVE: &str = "remove it";
 /// Settings of libpq that we do not have, and those of other tools that share connection strings with us.
 const UNSUPPORTED: &[(&str, &str)] = &[
     // libpq
+    ("authtype", REMOVE),
+    ("oauth_client_id", "use `password`"),
+    ("oauth_client_secret", "use `password`"),
+    ("oauth_issuer", "use `password`"),
+    ("oauth_scope", "use `password`"),
     ("replication", REMOVE),
     ("require_auth", "remove it; `channel_binding=require` proves the server's identity"),
+    ("requiressl", "use `sslmode=require`"),
     ("requirepeer", "remove it; protect the directory of the socket"),
     ("scram_client_key", "use `password`"),
     ("scram_server_key", "use `password`"),
@@ -396,6 +406,12 @@ mod tests {
             ),
             ("host=h password=a\\ b dbname=''", &[("host", "h"), ("password", "a b")]),
             ("host=a host=b password=", &[("host", "b")]),
+            ("postgres://h/d\n", &[("dbname", "d"), ("host", "h")]),
+            (
+                " \r\n postgres://u:p%20@h:1 \n",
+                &[("host", "h"), ("password", "p "), ("port", "1"), ("user", "u")],
+            ),
+            ("\thost=h\nport=1\r\n", &[("host", "h"), ("port", "1")]),
             ("", &[]),
         ] {
             assert_eq!(settings(text), pairs(expected), "{text}");

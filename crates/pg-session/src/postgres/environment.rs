@@ -22,6 +22,8 @@ const VARIABLES: &[(&str, &str)] = &[
     ("PGHOSTADDR", "hostaddr"),
     ("PGKRBSRVNAME", "krbsrvname"),
     ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
+    ("PGMAXPROTOCOLVERSION", "max_protocol_version"),
+    ("PGMINPROTOCOLVERSION", "min_protocol_version"),
     ("PGOPTIONS", "options"),
     ("PGPASSFILE", "passfile"),
     ("PGPASSWORD", "password"),

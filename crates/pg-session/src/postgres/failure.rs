@@ -278,6 +278,10 @@ fn refusal(server: &DbError) -> Error {
         SqlState::TOO_MANY_CONNECTIONS => {
             (ErrorKind::Unavailable, FULL.to_owned())
         }
+        SqlState::FOREIGN_KEY_VIOLATION => (
+            ErrorKind::Schema,
+            "a foreign key of another table keeps a session from being deleted; drop it: an id ends with each login".to_owned(),
+        ),
         _ => (ErrorKind::Database, "PostgreSQL refused the statement".to_owned()),
     };
     Error::new(kind, message).with_source(Cause::of(server))
@@ -337,6 +341,7 @@ pub(super) fn is_cut(error: &tokio_postgres::Error) -> bool {
     }
 }
 
+const REFUSED_SETTING: &str = "PostgreSQL refused a setting of the connection, see the cause; correct `options` in the connection string";
 const UNRESOLVED: &str = "the host's name cannot be resolved; correct the host, or look at DNS";
 const UNREACHABLE: &str = "PostgreSQL cannot be reached; check host, port and network";
 
@@ -374,6 +379,22 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => (
             ErrorKind::Config,
             "PostgreSQL does not let this user in, see the cause; correct the connection string (user, sslmode) or pg_hba.conf",
+        ),
+        SqlState::UNDEFINED_OBJECT
+        | SqlState::INVALID_PARAMETER_VALUE
+        | SqlState::CANT_CHANGE_RUNTIME_PARAM => (ErrorKind::Config, REFUSED_SETTING),
+        // The names of routines are never translated.
+        SqlState::INSUFFICIENT_PRIVILEGE
+            if server.routine().is_some_and(|name| name.starts_with("set_config_")) =>
+        {
+            (ErrorKind::Config, REFUSED_SETTING)
+        }
+        SqlState::CANNOT_CONNECT_NOW => {
+            (ErrorKind::Unavailable, "PostgreSQL is starting, recovering or shutting down; try again")
+        }
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => (
+            ErrorKind::Config,
+            "the database accepts no connections; run: ALTER DATABASE <database> ALLOW_CONNECTIONS true",
         ),
         SqlState::INVALID_CATALOG_NAME => {
             (ErrorKind::Config, "the database does not exist; create it or correct the connection string")
@@ -417,6 +438,12 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
     }
 }
 
+/// Whether a certificate is of X.509 version 1. The type is of a crate that is not ours to depend on.
+pub(super) fn is_old(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
+    other.to_string() == "UnsupportedCertVersion"
+}
+
 /// What the two sides' settings are to blame for, not the network: the TLS library's own error, which the driver
 /// wraps in an `io::Error`, or a server without TLS, which the driver tells only by its text.
 fn tls_fault(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
@@ -431,16 +458,22 @@ fn tls_fault(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => {
-            "the server's certificate is for another host; connect by a name in it, or use sslmode=verify-ca with sslrootcert"
+            "the server's certificate is for another host; connect by a name in its subjectAltName (its CN does not count), or \
+             use sslmode=verify-ca with sslrootcert"
         }
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the server's certificate is of an authority that is not known; name its file in sslrootcert"
+        }
+        error if is_old(error) => {
+            "the server's certificate is of X.509 version 1; make one of version 3, with the host in its subjectAltName \
+             (openssl x509: -extfile)"
         }
         rustls::Error::InvalidCertificate(_) => {
             "the server's certificate is not accepted; look at the cause, sslrootcert and sslcrl"
         }
         _ => {
-            "TLS with PostgreSQL failed; compare the server's settings with sslmode, sslcert and sslrootcert"
+            "TLS with PostgreSQL failed, see the cause; compare the server's settings with sslmode, sslcert and sslrootcert; the \
+             server needs TLS 1.2 or 1.3, and a key of the kind RSA, P-256, P-384 or Ed25519"
         }
     };
     Some((message, cause.to_string()))

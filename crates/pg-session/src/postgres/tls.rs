@@ -7,11 +7,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer,
+    UnixTime,
+};
+use rustls::server::ParsedCertificate;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -19,6 +23,7 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::failure::is_old;
 use crate::error::{Error, ErrorKind};
 
 /// How TLS is done, if it is done. Files are named here, and read by [`connector`](Tls::connector).
@@ -98,8 +103,7 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match self.proof {
             Proof::None => Arc::new(Unverified(Arc::clone(&provider))),
-            Proof::Authority => Arc::new(AnyHost(self.authorities(&provider)?)),
-            Proof::Host => self.authorities(&provider)?,
+            Proof::Authority | Proof::Host => Arc::new(self.authorities(&provider)?),
         };
         let versions: Vec<&'static SupportedProtocolVersion> =
             [(TlsVersion::V12, &TLS12), (TlsVersion::V13, &TLS13)]
@@ -115,10 +119,12 @@ impl Tls {
         let mut config = match &self.client {
             Some(client) => client.read().and_then(|(chain, key)| {
                 config.with_client_auth_cert(chain, key).map_err(|error| {
-                    tls_fault(
-                        "the key in sslkey does not belong to the certificate in sslcert; correct the paths",
-                    )
-                    .with_source(error)
+                    let message = if is_old(&error) {
+                        "the certificate in sslcert is of X.509 version 1; make one of version 3 (openssl x509: -extfile)"
+                    } else {
+                        "the key in sslkey does not belong to the certificate in sslcert; correct the paths"
+                    };
+                    tls_fault(message).with_source(error)
                 })
             })?,
             None => config.with_no_client_auth(),
@@ -130,13 +136,15 @@ impl Tls {
         Ok(MakeRustlsConnect::new(config))
     }
 
-    fn authorities(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    fn authorities(&self, provider: &Arc<CryptoProvider>) -> Result<Verified, Error> {
         let mut roots = RootCertStore::empty();
+        let mut named = Vec::new();
         match &self.roots {
             Roots::File(path) => {
-                for certificate in read_all::<CertificateDer<'_>>(path, "sslrootcert", "certificates")? {
+                named = read_all::<CertificateDer<'_>>(path, "sslrootcert", "certificates")?;
+                for certificate in &named {
                     roots
-                        .add(certificate)
+                        .add(certificate.clone())
                         .map_err(|error| unreadable("sslrootcert", "certificates").with_source(error))?;
                 }
             }
@@ -150,10 +158,11 @@ impl Tls {
             let lists = read_all::<CertificateRevocationListDer<'_>>(path, "sslcrl", "revocation lists")?;
             verifier = verifier.with_crls(lists);
         }
-        verifier.build().map_err(|error| {
+        let authorities = verifier.build().map_err(|error| {
             tls_fault("there is no authority to verify the server with; name a PEM file in sslrootcert")
                 .with_source(error)
-        })
+        })?;
+        Ok(Verified { authorities, named, any_host: self.proof == Proof::Authority })
     }
 }
 
@@ -220,12 +229,16 @@ impl ServerCertVerifier for Unverified {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
+        let algorithms = &self.0.signature_verification_algorithms;
+        match rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms) {
+            // Nothing in the certificate is trusted but that the server has its key.
+            Err(error) if is_old(&error) => {
+                let key = public_key(certificate).ok_or(error)?;
+                let key = SubjectPublicKeyInfoDer::from(key);
+                rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, signature, algorithms)
+            }
+            verdict => verdict,
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -233,11 +246,26 @@ impl ServerCertVerifier for Unverified {
     }
 }
 
-/// `verify-ca`: a certificate of a known authority, for any host.
+/// `verify-ca` and `verify-full`: a certificate of a known authority, or one that `sslrootcert` names itself.
 #[derive(Debug)]
-struct AnyHost(Arc<WebPkiServerVerifier>);
+struct Verified {
+    authorities: Arc<WebPkiServerVerifier>,
+    /// The certificates in the file of `sslrootcert`.
+    named: Vec<CertificateDer<'static>>,
+    any_host: bool,
+}
 
-impl ServerCertVerifier for AnyHost {
+impl Verified {
+    /// Whether the server's own certificate is in the file of `sslrootcert`, and refused only because it is an authority's:
+    /// PostgreSQL's documentation makes a self-signed certificate so. The dates have been checked by then.
+    fn is_named(&self, certificate: &CertificateDer<'_>, error: &rustls::Error) -> bool {
+        let rustls::Error::InvalidCertificate(CertificateError::Other(cause)) = error else { return false };
+        // The type is of a crate that is not ours to depend on.
+        cause.to_string() == "CaUsedAsEndEntity" && self.named.iter().any(|named| named == certificate)
+    }
+}
+
+impl ServerCertVerifier for Verified {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -247,10 +275,16 @@ impl ServerCertVerifier for AnyHost {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         // The name is checked last, after the chain, its dates and its purpose.
-        match self.0.verify_server_cert(certificate, intermediates, host, ocsp, now) {
+        match self.authorities.verify_server_cert(certificate, intermediates, host, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if self.any_host => Ok(ServerCertVerified::assertion()),
+            Err(error) if self.is_named(certificate, &error) => {
+                if !self.any_host {
+                    verify_server_name(&ParsedCertificate::try_from(certificate)?, host)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             verdict => verdict,
         }
     }
@@ -261,7 +295,7 @@ impl ServerCertVerifier for AnyHost {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.authorities.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -270,10 +304,54 @@ impl ServerCertVerifier for AnyHost {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.authorities.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.authorities.supported_verify_schemes()
+    }
+}
+
+/// The public key (SubjectPublicKeyInfo, RFC 5280) of a certificate of version 1, which has no field for its version.
+fn public_key(certificate: &[u8]) -> Option<&[u8]> {
+    let (signed, _) = content(certificate)?;
+    let (mut fields, _) = content(signed)?;
+    // Serial number, algorithm, issuer, validity and subject.
+    for _ in 0..5 {
+        fields = content(fields)?.1;
+    }
+    let (_, after) = content(fields)?;
+    fields.get(..fields.len() - after.len())
+}
+
+/// The content of the first DER element, and what follows the element.
+fn content(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&length, rest) = der.get(1..)?.split_first()?;
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(length), rest),
+        0x81 => (usize::from(*rest.first()?), rest.get(1..)?),
+        0x82 => {
+            let (bytes, rest) = rest.split_first_chunk::<2>()?;
+            (usize::from(u16::from_be_bytes(*bytes)), rest)
+        }
+        _ => return None,
+    };
+    rest.split_at_checked(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_found_in_a_certificate_that_is_cut_anywhere() {
+        let pem = include_bytes!("../../tests/it/version_1.pem");
+        let certificate = CertificateDer::from_pem_slice(pem).unwrap();
+        let key = public_key(&certificate).expect("a key");
+        // An uncompressed point of the curve P-256.
+        assert_eq!((key.len(), key.first()), (91, Some(&0x30)));
+        for end in 0..certificate.len() {
+            assert_eq!(public_key(certificate.get(..end).unwrap()), None, "{end}");
+        }
     }
 }

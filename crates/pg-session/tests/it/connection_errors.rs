@@ -96,6 +96,7 @@ async fn failed_connections_have_the_errors_on_the_page() {
     let world = World::on(&sandbox);
     let client = world.client().await;
     client.batch_execute("CREATE DATABASE closed").await.unwrap();
+    client.batch_execute("CREATE DATABASE locked ALLOW_CONNECTIONS false").await.unwrap();
     client
         .batch_execute(
             "SET password_encryption = 'scram-sha-256'; CREATE ROLE app LOGIN PASSWORD 'right'; CREATE ROLE group_role PASSWORD 'right';
@@ -113,6 +114,12 @@ async fn failed_connections_have_the_errors_on_the_page() {
         format!("host={host} port={tls_port} user=postgres sslmode=verify-full sslrootcert={path}")
     };
     let missing = Pem("/does/not/exist".into());
+    // As `openssl x509 -req` makes one without -extfile, and the documentation of PostgreSQL with it.
+    let version_1 = include_str!("version_1.pem");
+    let old = Pem::new(version_1);
+    let old_server = Sandbox::builder().setting("ssl", "on");
+    let old_server = old_server.file("server.crt", version_1).file("server.key", version_1).start().unwrap();
+    let old_port = old_server.addr().port();
     let states = [
         ("the server is down", "host=127.0.0.1 port=1".to_owned()),
         ("the host does not exist", "host=does-not-exist.invalid".to_owned()),
@@ -123,6 +130,12 @@ async fn failed_connections_have_the_errors_on_the_page() {
         ("the role may not log in", to("group_role", "postgres") + " password=right"),
         ("the database does not exist", to("postgres", "other")),
         ("the role may not connect to the database", to("app", "closed") + " password=right"),
+        ("the database accepts no connections", to("postgres", "locked")),
+        ("a setting in `options` does not exist", to("postgres", "postgres") + " options='-c nonsense=1'"),
+        (
+            "the role may not change a setting in `options`",
+            to("app", "postgres") + " password=right options='-c log_statement=all'",
+        ),
         ("the server has no connection left", to("few", "postgres") + " password=right"),
         ("`pg_hba.conf` has no entry for the client", to("nobody", "postgres")),
         (
@@ -131,10 +144,21 @@ async fn failed_connections_have_the_errors_on_the_page() {
         ),
         ("the certificate is of another authority", tls("localhost", &other)),
         ("the certificate is for another host", tls("127.0.0.1", &right)),
+        (
+            "the certificate is of X.509 version 1",
+            format!(
+                "host=localhost port={old_port} user=postgres sslmode=verify-ca sslrootcert={}",
+                old.0.display()
+            ),
+        ),
         ("the file in `sslrootcert` does not exist", tls("localhost", &missing)),
         (
             "the file in `sslkey` does not exist",
             tls("localhost", &right) + &format!(" sslcert={} sslkey=/none", right.0.display()),
+        ),
+        (
+            "the certificate in `sslcert` is of X.509 version 1",
+            tls("localhost", &right) + &format!(" sslcert={0} sslkey={0}", old.0.display()),
         ),
     ];
     let mut found = Vec::new();

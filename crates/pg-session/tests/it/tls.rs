@@ -243,6 +243,61 @@ async fn the_listeners_own_connection_string_is_obeyed() {
     }
 }
 
+/// As the documentation of PostgreSQL makes one (`openssl req -x509`): an authority that has signed itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_self_signed_certificate_is_accepted_where_it_is_named() {
+    let self_signed = |names: &[&str], day: u8| {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(if day == 0 { 2002 } else { 4000 }, 1, 1);
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    for (names, day, accepted) in [
+        (&["localhost"][..], 1, ["verify-ca", "verify-full"].as_slice()),
+        (&["elsewhere"], 1, &["verify-ca"]),
+        (&[], 1, &["verify-ca"]),
+        (&["localhost"], 0, &[]),
+    ] {
+        let (certificate, key) = self_signed(names, day);
+        let sandbox = Sandbox::builder().setting("ssl", "on");
+        let sandbox =
+            sandbox.file("server.crt", certificate.clone()).file("server.key", key).start().unwrap();
+        let world = World::on(&sandbox);
+        let (named, other) = (Pem::new(&certificate), Pem::new(&self_signed(names, day).0));
+        for mode in ["verify-ca", "verify-full"] {
+            let url = |roots: &Pem| {
+                let (port, roots) = (sandbox.addr().port(), roots.0.display());
+                format!("host=localhost port={port} user=postgres sslmode={mode} sslrootcert={roots}")
+            };
+            let connected = SessionManager::connect(&url(&named), world.config()).await;
+            assert_eq!(connected.is_ok(), accepted.contains(&mode), "{names:?} {mode}: {connected:?}");
+            let error = SessionManager::connect(&url(&other), world.config()).await.map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{names:?} {mode}: {error:?}");
+        }
+    }
+}
+
+/// As `openssl x509 -req` makes one. It cannot be verified, but it encrypts, as with libpq.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_of_version_1_encrypts() {
+    let certificate = include_str!("version_1.pem");
+    let sandbox = Sandbox::builder().setting("ssl", "on");
+    let sandbox = sandbox.file("server.crt", certificate).file("server.key", certificate).start().unwrap();
+    let world = World::on(&sandbox);
+    let port = sandbox.addr().port();
+    for mode in ["prefer", "require"] {
+        let url = format!("host=localhost port={port} user=postgres application_name={mode} sslmode={mode}");
+        let node = SessionManager::connect(&url, world.config()).await.unwrap();
+        in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
+        let (all, encrypted) = connections(&world.client().await, mode).await;
+        assert!(all >= 2 && all == encrypted, "{all} {encrypted}");
+    }
+}
+
 #[tokio::test]
 async fn a_listener_is_never_protected_less_than_the_pool() {
     let right = Pem::new(&authority().pem());
