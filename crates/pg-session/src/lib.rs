@@ -97,6 +97,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `deadpool` | off | `Builder::pool`: the node uses the application's own pool of `deadpool-postgres` |
+//! | `metrics` | off | `Metrics::record`: hands the numbers of a node to the facade `metrics` |
 //! | `shared-listener` | off | `Builder::listener`: the node uses the application's own listener of `pg-listen` |
 //! | `testing` | off | hooks for this crate's own tests; **no promise of stability** |
 //!
@@ -129,6 +130,7 @@ mod notification;
 mod retry;
 mod session;
 mod shared_settings;
+mod spans;
 mod version;
 // Floor 1: the node's memory, what clients hold, and the only SQL.
 mod cache;

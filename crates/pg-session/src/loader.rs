@@ -14,7 +14,7 @@ use quick_cache::DefaultHashBuilder;
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{Instrument as _, Span, warn};
 
 use crate::cache::Ticket;
 use crate::clock::Tick;
@@ -29,6 +29,7 @@ use crate::postgres::failure::{Failure, Verdict};
 use crate::postgres::load::Loaded;
 use crate::retry::LOAD_TRIES_MAX;
 use crate::session::record::SharedRecord;
+use crate::spans;
 
 /// Statements in flight at once.
 const LOADERS: usize = 2;
@@ -48,7 +49,13 @@ type ById<T> = HashMap<SessionId, T, DefaultHashBuilder>;
 /// The session, or `None` if there is none that is alive.
 type Answer = Result<Option<SharedRecord>, Error>;
 /// Nearly always one.
-type LoadWaiters = SmallVec<[oneshot::Sender<Answer>; 1]>;
+type LoadWaiters = SmallVec<[Waiter; 1]>;
+
+/// A caller that waits for a session.
+struct Waiter {
+    answer: oneshot::Sender<Answer>,
+    span: Span,
+}
 
 /// The queue of missing sessions.
 pub(crate) struct Loader {
@@ -118,17 +125,12 @@ impl Loader {
     ///
     /// Cancel safe: the load goes on for the others and for the cache.
     pub(crate) async fn load(&self, id: SessionId, may_join: impl FnOnce() -> bool) -> Answer {
-        let (waiter, answer) = oneshot::channel();
-        self.enqueue(id, may_join, waiter)?;
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(id, may_join, Waiter { answer: sender, span: Span::current() })?;
         answer.await.unwrap_or_else(|_| Err(self.queue().closed.unwrap_or(Ended::RuntimeGone).error()))
     }
 
-    fn enqueue(
-        &self,
-        id: SessionId,
-        may_join: impl FnOnce() -> bool,
-        waiter: oneshot::Sender<Answer>,
-    ) -> Result<(), Error> {
+    fn enqueue(&self, id: SessionId, may_join: impl FnOnce() -> bool, waiter: Waiter) -> Result<(), Error> {
         let mut queue = self.queue();
         if let Some(ended) = queue.closed {
             return Err(ended.error());
@@ -164,7 +166,8 @@ impl Loader {
                 }
             }
             let airborne = Airborne { loader: &self, ids: &ids };
-            let loaded = self.fetch(&ids).await;
+            let span = spans::statement("load", ids.len(), || self.callers(&ids));
+            let loaded = self.fetch(&ids).instrument(span).await;
             self.core.failpoints.reach(Point::Loaded).await;
             self.complete_batch(airborne, ticket, &loaded);
             // For ids that waited for these flights to land.
@@ -193,6 +196,13 @@ impl Loader {
         flying.append(&mut queue.order);
         queue.order = flying;
         (ids, ticket)
+    }
+
+    /// The spans of the callers that wait for these flights.
+    fn callers(&self, ids: &[SessionId]) -> Vec<Span> {
+        let queue = self.queue();
+        let flights = ids.iter().filter_map(|id| queue.flights.get(id));
+        flights.flat_map(|flight| flight.waiters.iter().map(|waiter| waiter.span.clone())).collect()
     }
 
     async fn fetch(&self, ids: &[SessionId]) -> Result<Fetched, Error> {
@@ -243,7 +253,7 @@ impl Loader {
                     Err(error) => Err(error.duplicate()),
                 };
                 // A reader that has gone away needs no answer.
-                let _ = waiter.send(answer);
+                let _ = waiter.answer.send(answer);
             }
         }
     }
@@ -309,10 +319,10 @@ impl Drop for Airborne<'_> {
     }
 }
 
-fn join(waiters: &mut LoadWaiters, waiter: oneshot::Sender<Answer>) -> Result<(), Error> {
+fn join(waiters: &mut LoadWaiters, waiter: Waiter) -> Result<(), Error> {
     if waiters.len() >= WAITERS_MAX {
         // Readers that have gone away make room.
-        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.retain(|waiter| !waiter.answer.is_closed());
     }
     if waiters.len() >= WAITERS_MAX {
         return Err(overloaded());

@@ -37,6 +37,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use self::attempt::Attempt;
@@ -53,6 +54,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::SessionId;
 use crate::lock_key::{LockKey, check_text};
 use crate::postgres::lock::Holding;
+use crate::spans;
 
 /// Locks that one node may hold or wait for at once.
 pub(crate) const LOCKS_MAX: usize = 10_000;
@@ -117,7 +119,7 @@ impl Locks {
             attempt.run(reply).await;
             drop(slot);
         });
-        outcome.await.unwrap_or_else(|_| Err(vanished().into()))
+        outcome.instrument(spans::lock_wait()).await.unwrap_or_else(|_| Err(vanished().into()))
     }
 
     /// Who has the lock.

@@ -4,6 +4,8 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use tracing::Instrument as _;
+
 use super::{Node, SessionManager};
 use crate::cache::Count;
 use crate::clock::DbTime;
@@ -13,6 +15,7 @@ use crate::id::SessionId;
 use crate::observer::Shown;
 use crate::session::Session;
 use crate::session::record::SharedRecord;
+use crate::spans;
 use crate::version::Version;
 
 impl SessionManager {
@@ -119,7 +122,7 @@ impl<'a> Get<'a> {
     #[cold]
     fn miss(&self) -> Loading<'a> {
         self.node.core.cache.count(Count::Miss);
-        Box::pin(load(Get { ..*self }))
+        Box::pin(load(Get { ..*self }).instrument(spans::load()))
     }
 }
 

@@ -59,6 +59,41 @@ impl Metrics {
     }
 }
 
+#[cfg(feature = "metrics")]
+impl Metrics {
+    /// Hands the numbers to the recorder of the facade `metrics`. Call it before each export, at the moment of the numbers.
+    ///
+    /// ```no_run
+    /// # fn f(sessions: &pg_session::SessionManager) {
+    /// sessions.metrics().record();
+    /// # }
+    /// ```
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a counter is whole and not negative"
+    )]
+    pub fn record(&self) {
+        for &Metric { name, kind, unit, help, value } in self {
+            let unit = match unit {
+                "seconds" => metrics::Unit::Seconds,
+                "bytes" => metrics::Unit::Bytes,
+                _ => metrics::Unit::Count,
+            };
+            match kind {
+                MetricKind::Counter => {
+                    metrics::describe_counter!(name, unit, help);
+                    metrics::counter!(name).absolute(value as u64);
+                }
+                MetricKind::Gauge => {
+                    metrics::describe_gauge!(name, unit, help);
+                    metrics::gauge!(name).set(value);
+                }
+            }
+        }
+    }
+}
+
 impl<'a> IntoIterator for &'a Metrics {
     type Item = &'a Metric;
     type IntoIter = std::slice::Iter<'a, Metric>;

@@ -214,6 +214,8 @@ impl Request for BulkRequest {
     type Answer = u64;
     type Error = Error;
 
+    const KIND: &'static str = "bulk";
+
     fn conflict_keys(&self, _: &Core) -> (Self::Key, Option<Self::Key>) {
         let key = match &self.change {
             BulkChange::Delete(ids) => (0, ids.first().map_or(Uuid::nil(), |id| id.expose())),

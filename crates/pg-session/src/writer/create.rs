@@ -23,6 +23,8 @@ impl Request for NewSession {
     type Answer = SharedRecord;
     type Error = Error;
 
+    const KIND: &'static str = "create";
+
     const COMMITTED: Option<Point> = Some(Point::Created);
 
     /// I7: one create per user in a statement, or both would count the same sessions.

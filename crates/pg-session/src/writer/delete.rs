@@ -19,6 +19,8 @@ impl Request for DeleteSession {
     type Answer = bool;
     type Error = Error;
 
+    const KIND: &'static str = "delete";
+
     fn conflict_keys(&self, _: &Core) -> (SessionId, Option<SessionId>) {
         (self.id, None)
     }

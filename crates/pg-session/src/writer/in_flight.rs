@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use super::commit::commit;
 use super::request::{Keys, Pending, Request};
@@ -19,6 +19,7 @@ use crate::core::Core;
 use crate::failpoints::Guard;
 use crate::postgres::failure::{Failure, Verdict};
 use crate::retry::{STATEMENT, STATEMENT_TRIES_MAX};
+use crate::spans;
 
 /// A statement that has been in flight for longer does not keep others back: several times what one takes.
 const SLOW: Duration = Duration::from_millis(5);
@@ -173,7 +174,9 @@ async fn carry_out<R: Request>(batch: Vec<Pending<R>>, core: &Core) -> Unanswere
         if part.is_empty() {
             continue;
         }
-        let failure = match commit(&mut part, core).await {
+        let callers = || part.iter().map(|job| job.span.clone()).collect();
+        let span = spans::statement(R::KIND, part.len(), callers);
+        let failure = match commit(&mut part, core).instrument(span).await {
             Ok(mut more) => {
                 again.append(&mut more);
                 continue;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::batcher::{Batcher, QueueBounds};
 use super::request::{Pending, Request};
 use crate::core::{Core, Tasks};
 use crate::error::{Error, ErrorKind};
+use crate::spans;
 
 /// The sending half.
 pub(crate) struct WriteQueue<R: Request> {
@@ -32,9 +34,10 @@ impl<R: Request> WriteQueue<R> {
     ///
     /// Dropping the future does not undo the write.
     pub(crate) async fn submit(&self, request: R) -> Result<R::Answer, R::Error> {
-        let (pending, answer) = Pending::new(request, &self.core);
+        let span = spans::write(R::KIND);
+        let (pending, answer) = Pending::new(request, span.clone(), &self.core);
         self.push(pending)?;
-        answer.await.unwrap_or_else(|_| Err(runtime_gone().into()))
+        answer.instrument(span).await.unwrap_or_else(|_| Err(runtime_gone().into()))
     }
 
     fn push(&self, pending: Pending<R>) -> Result<(), Error> {

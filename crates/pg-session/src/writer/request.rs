@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::cache::Ticket;
 use crate::core::Core;
@@ -30,6 +31,9 @@ pub(crate) trait Request: Sized + Send + Sync + 'static {
     type Written: Send;
     type Answer: Send + 'static;
     type Error: From<Error> + Send + 'static;
+
+    /// What traces call it.
+    const KIND: &'static str;
 
     /// Where a test can stop the writer between the commit and the answers.
     const COMMITTED: Option<Point> = None;
@@ -98,6 +102,8 @@ pub(crate) struct Pending<R: Request> {
     keys: (R::Key, Option<R::Key>),
     /// Times that another writer changed the session first.
     pub(super) conflicts: u32,
+    /// Of the caller.
+    pub(super) span: Span,
     reply: oneshot::Sender<Result<R::Answer, R::Error>>,
 }
 
@@ -105,9 +111,9 @@ pub(crate) struct Pending<R: Request> {
 pub(super) type Answer<R> = oneshot::Receiver<Result<<R as Request>::Answer, <R as Request>::Error>>;
 
 impl<R: Request> Pending<R> {
-    pub(super) fn new(request: R, core: &Core) -> (Self, Answer<R>) {
+    pub(super) fn new(request: R, span: Span, core: &Core) -> (Self, Answer<R>) {
         let (reply, answer) = oneshot::channel();
-        (Self { keys: request.conflict_keys(core), request, conflicts: 0, reply }, answer)
+        (Self { keys: request.conflict_keys(core), request, conflicts: 0, span, reply }, answer)
     }
 
     pub(super) fn key(&self) -> R::Key {

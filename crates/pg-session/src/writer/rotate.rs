@@ -25,6 +25,8 @@ impl Request for Rotation {
     type Answer = SharedRecord;
     type Error = UpdateError;
 
+    const KIND: &'static str = "rotate";
+
     const COMMITTED: Option<Point> = Some(Point::Rotated);
 
     /// I7: as for creates, one for each user. Each takes its user's lock: logins with a cap must not miss the session.

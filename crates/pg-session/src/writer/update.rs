@@ -18,6 +18,8 @@ impl Request for UpdateRequest {
     type Answer = SharedRecord;
     type Error = UpdateError;
 
+    const KIND: &'static str = "update";
+
     const COMMITTED: Option<Point> = Some(Point::Committed);
 
     fn conflict_keys(&self, _: &Core) -> (SessionId, Option<SessionId>) {

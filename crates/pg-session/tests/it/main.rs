@@ -105,3 +105,4 @@ mod statements;
 mod sweeps;
 mod tls;
 mod touch;
+mod traces;
