@@ -43,14 +43,15 @@ pub(crate) fn all(runs: &[Run]) -> Vec<Named> {
 fn growth<'a>(curve: &'a Curve, runs: &'a [Run]) -> LineChart<'a> {
     let lines = runs.iter().enumerate().flat_map(|(number, run)| {
         let fitted = run.curves.iter().filter(|fitted| fitted.curve == curve.name);
-        fitted.map(move |fitted| Drawn {
+        fitted.enumerate().map(move |(colour, fitted)| Drawn {
             label: if number == 0 {
                 fitted.line.to_owned()
             } else {
-                format!("{}, {}", fitted.line, run.postgres())
+                format!("{}, PG {}", fitted.line, run.postgres_major())
             },
             points: &fitted.points,
             slope: fitted.slope,
+            colour,
             dashed: number > 0,
         })
     });

@@ -57,8 +57,8 @@ fn slopes(page: &mut String, runs: &[Run]) {
                 .collect();
             let _ = writeln!(
                 page,
-                "| {curve}: {line} | {} | {} | {slope:.2} |",
-                run.postgres(),
+                "| {curve}: {line} | PostgreSQL {} | {} | {slope:.2} |",
+                run.postgres_major(),
                 points.join(", ")
             );
         }

@@ -82,9 +82,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Run> {
 }
 
 impl Run {
-    /// The server and its major version, which tell two runs apart.
-    pub(crate) fn postgres(&self) -> String {
+    /// Of the server, which tells two runs apart.
+    pub(crate) fn postgres_major(&self) -> &str {
         let version = self.machine.versions.get("PostgreSQL").map_or("?", String::as_str);
-        format!("PostgreSQL {}", version.split(['.', ' ']).next().unwrap_or(version))
+        version.split(['.', ' ']).next().unwrap_or(version)
     }
 }

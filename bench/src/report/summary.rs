@@ -33,13 +33,13 @@ fn setting(page: &mut String, run: &Run) {
         page,
         "The [details](history/benchmarks.md) have every figure, its spread and the method. `./dev bench --redis`\n\
          repeats the run and writes both pages.\n\n\
-         **Setup.** {}, {} cores, {} GiB. {}, {redis}, commit {}.\n\
+         **Setup.** {}, {} cores, {} GiB. PostgreSQL {}, {redis}, commit {}.\n\
          Servers and clients share the cores. One flush takes {} µs. All stores are durable, unless the\n\
          name says otherwise. Figures are medians of {} rounds{}.\n",
         machine.processor,
         machine.cores,
         machine.memory_gib,
-        run.postgres(),
+        run.postgres_major(),
         machine.commit,
         human(machine.flush_micros),
         run.rounds,
