@@ -82,7 +82,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     }
     let plan = Plan::new(options.quick, &options.only)?;
     let complete = !(options.quick || plan.is_partial());
-    let file = options.json.clone().or_else(|| complete.then(|| report::pages::complete_run()));
+    let file = options.json.clone().or_else(|| complete.then(report::pages::complete_run));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .enable_all()

@@ -175,7 +175,9 @@ mod tests {
         let places = points.map(|point| (chart.x(point.at), chart.y(point.spread.median)));
         let steps = [0, 1].map(|at| (places[at + 1].0 - places[at].0, places[at + 1].1 - places[at].1));
         assert!((steps[0].0 - steps[1].0).abs() < 1e-9 && (steps[0].1 - steps[1].1).abs() < 1e-9);
-        assert!(places.iter().all(|&(x, y)| x >= LEFT && x <= WIDTH - RIGHT && (TOP..=HEIGHT).contains(&y)));
+        assert!(
+            places.iter().all(|&(x, y)| (LEFT..=WIDTH - RIGHT).contains(&x) && (TOP..=HEIGHT).contains(&y))
+        );
         assert!(chart.render().contains("a &amp; b, slope 2.00"));
     }
 
