@@ -47,6 +47,8 @@ pub const MEETING_PLACES: usize = 24;
 pub const PLACES: usize = CLIENT_PLACES + MEETING_PLACES;
 /// Tasks of a node that work with sessions.
 pub const CLIENTS: usize = 24;
+/// Tasks of a node that hold a pin, as a socket does.
+pub const PINNERS: usize = 12;
 /// Tasks of a node that work with locks, and the locks that they share.
 pub const LOCKERS: usize = 2;
 pub const LOCKS: u64 = 4;
@@ -94,10 +96,14 @@ pub enum Removed {
     Acknowledgement,
     /// After a reconnect, hits are served without a look at the database.
     Revalidation,
+    /// What a node receives raises no doubt about pinned sessions.
+    PinDoubt,
+    /// What a node receives ends pins without a lookup.
+    PinLookup,
 }
 
 impl Removed {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::FillTicket,
         Self::Barrier,
         Self::PublishOrder,
@@ -106,6 +112,8 @@ impl Removed {
         Self::Notices,
         Self::Acknowledgement,
         Self::Revalidation,
+        Self::PinDoubt,
+        Self::PinLookup,
     ];
 
     pub fn guard(self) -> Guard {
@@ -118,6 +126,8 @@ impl Removed {
             Self::Notices => Guard::Notices,
             Self::Acknowledgement => Guard::Acknowledgement,
             Self::Revalidation => Guard::Revalidation,
+            Self::PinDoubt => Guard::PinDoubt,
+            Self::PinLookup => Guard::PinLookup,
         }
     }
 
@@ -125,11 +135,11 @@ impl Removed {
     pub fn faults(self) -> &'static [&'static str] {
         match self {
             Self::FillTicket | Self::PublishOrder => &["slow-pool"],
-            Self::Barrier => &["node-stop-2x"],
+            Self::Barrier => &["node-stop-2x", "listener-redirected"],
             Self::Notices => &["update-unnotified"],
             Self::Acknowledgement => &["listener-silent"],
             Self::Revalidation => &["copy-restored"],
-            Self::Expiry | Self::Fence => &["none"],
+            Self::Expiry | Self::Fence | Self::PinDoubt | Self::PinLookup => &["none"],
         }
     }
 
@@ -141,6 +151,18 @@ impl Removed {
             Self::Expiry => &["I4"],
             Self::Fence => &["I8"],
             Self::Acknowledgement => &["everywhere"],
+            Self::PinDoubt => &["pins end"],
+            Self::PinLookup => &["pins live"],
+        }
+    }
+
+    /// Whether hits become older than the nodes promise, so that their observers have to notice, too.
+    pub fn makes_hits_stale(self) -> bool {
+        match self {
+            Self::FillTicket | Self::Barrier | Self::PublishOrder | Self::Expiry | Self::Notices => true,
+            // Until the verification of the memory has come that far.
+            Self::Revalidation => false,
+            Self::Fence | Self::Acknowledgement | Self::PinDoubt | Self::PinLookup => false,
         }
     }
 }

@@ -211,6 +211,7 @@ impl Facts {
             | Entry::Trust { .. }
             | Entry::Gauge(_)
             | Entry::Rewound(_)
+            | Entry::Pinned(_)
             | Entry::Sample(_)
             | Entry::Reported { .. } => {}
         }

@@ -4,6 +4,7 @@
 //! - [`coherence`]: I1 and I3 (nothing stale beyond the window), I2 (never backwards), I4 (nothing revived).
 //! - [`durability`]: I5 (nothing lost, nothing twice), I6 (row and attributes of one version), I7 (the cap).
 //! - [`places`]: I4 and I6 of an attribute that moves between the places that the database has for it.
+//! - [`pins`]: no pin says longer than the window that an ended session lives, and none ends without its session.
 //! - [`locks`]: I8 (fences, exclusion).
 //! - [`bounds`]: I9 (memory, connections, queues) and the time to recover.
 //!
@@ -15,6 +16,7 @@ mod coherence;
 mod durability;
 mod facts;
 mod locks;
+mod pins;
 mod places;
 mod report;
 #[cfg(test)]
@@ -27,9 +29,9 @@ use facts::Facts;
 
 /// Everything, over a run that took `length`.
 pub fn all(history: History, length: Nanos) -> Report {
-    let others = [locks::check(&history), bounds::check(&history)].concat();
+    let others = [locks::check(&history), bounds::check(&history), vec![pins::observed(&history)]].concat();
     let figures = bounds::figures(&history);
-    let (mut facts, mut findings) = (Vec::new(), Vec::new());
+    let (mut facts, mut findings, mut of_pins) = (Vec::new(), Vec::new(), Vec::new());
     for epoch in history.epochs() {
         let found = Facts::of(&epoch, &facts);
         let tables = &epoch.history.tables;
@@ -37,6 +39,8 @@ pub fn all(history: History, length: Nanos) -> Report {
             [coherence::check(&found), durability::check(&found, tables), places::check(&found, tables)]
                 .concat(),
         );
+        findings.extend(pins::check(&found, &epoch.history));
+        of_pins.push(pins::figures(&found, &epoch.history));
         facts.push(found);
     }
     findings.extend(others);
@@ -45,6 +49,7 @@ pub fn all(history: History, length: Nanos) -> Report {
     report.note(vec![report::faults_made(&facts)]);
     report.note(coherence::propagation(&facts));
     report.note(vec![coherence::rotations(&facts), coherence::everywhere(&facts)]);
+    report.note(of_pins);
     report.note(figures);
     report
 }

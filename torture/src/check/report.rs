@@ -43,6 +43,17 @@ impl Finding {
     }
 }
 
+impl Finding {
+    /// Adds what others have looked at.
+    pub fn count(&mut self, checked: u64, violations: u64, what: impl FnOnce() -> String) {
+        self.checked += checked;
+        self.violations += violations;
+        if violations > 0 && self.examples.len() < SHOWN {
+            self.examples.push(what());
+        }
+    }
+}
+
 /// How often each fault was made, also beside another.
 pub(super) fn faults_made(facts: &[Facts]) -> String {
     let mut made: BTreeMap<&str, u64> = BTreeMap::new();

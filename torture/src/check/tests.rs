@@ -1,5 +1,6 @@
 //! Histories made by hand: good ones, and for each promise one that breaks it.
 
+mod pins;
 mod rewound;
 
 use uuid::Uuid;

@@ -65,6 +65,10 @@ fn part(processes: &Processes, begin: Nanos, end: Nanos) -> Processes {
             }
             Entry::Answer(answer) => asked.contains(&answer.op) && answer.at <= end,
             Entry::Everywhere { op, .. } => asked.contains(op),
+            Entry::Pinned(pinned) => {
+                let last = pinned.ended.as_ref().map_or(pinned.alive, |(at, _)| *at);
+                begin <= pinned.alive && last <= end
+            }
             // They have no time, and none is needed.
             Entry::Listed(_) => begin == 0,
             Entry::Fault(_) | Entry::KilledInGap { .. } | Entry::Wall { .. } => true,

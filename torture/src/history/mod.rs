@@ -63,6 +63,7 @@ pub enum Entry {
         trusted: bool,
     },
     Gauge(Gauge),
+    Pinned(Pinned),
     Fault(Fault),
     Rewound(Box<Rewound>),
     /// A node was killed while its updates were committed and not notified.
@@ -226,6 +227,23 @@ pub struct Gauge {
     pub writes_waiting: usize,
     pub touches_waiting: usize,
     pub sessions_cached: usize,
+    /// Hits that the node itself has compared with the database, and those of them that were too old, since its start.
+    #[serde(default)]
+    pub hits_compared: u64,
+    #[serde(default)]
+    pub hits_stale: u64,
+}
+
+/// What a pin has said while it was held.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pinned {
+    pub session: Uuid,
+    /// The last time before which it was not asked again and said that the session lives.
+    pub alive: Nanos,
+    /// When it had said that the session has ended, and the cause.
+    pub ended: Option<(Nanos, String)>,
+    /// How often it said that the session is not proved to live.
+    pub unproved: u64,
 }
 
 /// A fault that was made.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use pg_session::{ErrorKind, Everywhere, Revocation, Session, SessionId, UpdateError, Version};
+use pg_session::{ErrorKind, Everywhere, Pin, Revocation, Session, SessionId, UpdateError, Version};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -359,6 +359,22 @@ impl Client {
         let which = self.rng.index(FOCUS);
         let mut rng = Rng::new(self.node.plan.seed).fork(epoch);
         (0..=which).map(|_| rng.index(CLIENT_PLACES)).last().unwrap_or(0)
+    }
+
+    pub(super) fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// Pins a session that others write to, or are about to end.
+    pub(super) async fn pin_some(&mut self) -> Option<(Uuid, Pin)> {
+        let slot = if self.rng.chance(70) { self.focus(0) } else { self.rng.index(CLIENT_PLACES) };
+        let session = self.node.slots.read(slot).ok()?.now;
+        if session.is_nil() {
+            return None;
+        }
+        let read = self.read(session, false, None).await??;
+        let pin = self.node.manager.pin(&read).await.ok()?;
+        Some((session, pin))
     }
 
     /// The session of a place, read to have it in memory; none if it is gone, and then made anew by the caller that `begins`.

@@ -7,6 +7,7 @@ mod client;
 mod locker;
 mod meeting;
 mod padded;
+mod pinner;
 mod pulse;
 
 use std::sync::Arc;
@@ -85,6 +86,9 @@ pub async fn run(plan: NodePlan) -> Result<()> {
     for number in 0..plan::CLIENTS {
         tasks.spawn(client::run(Arc::clone(&node), number, stopped.clone()));
     }
+    for number in 0..plan::PINNERS {
+        tasks.spawn(pinner::run(Arc::clone(&node), number, stopped.clone()));
+    }
     tasks.spawn(meeting::run(Arc::clone(&node), stopped.clone()));
     for number in 0..plan::LOCKERS {
         tasks.spawn(locker::run(Arc::clone(&node), number, stopped.clone()));
@@ -108,6 +112,7 @@ async fn connect(plan: &NodePlan) -> Result<SessionManager, pg_session::Error> {
     plan::SCHEMA.clone_into(&mut config.schema);
     config.migrations = Migrations::Apply;
     config.trust_window = plan::TRUST_WINDOW;
+    config.observed_hits_interval = 1;
     config.query_timeout = plan::QUERY_TIMEOUT;
     config.sessions_per_user_max = plan::SESSIONS_PER_USER_MAX;
     config.pool_connections_max = plan::POOL_CONNECTIONS;

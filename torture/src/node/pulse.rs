@@ -35,6 +35,8 @@ pub(super) async fn run(node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
                 writes_waiting: status.writes.waiting,
                 touches_waiting: status.touches_waiting,
                 sessions_cached: status.cache.sessions,
+                hits_compared: status.observer.compared,
+                hits_stale: status.observer.stale,
             }));
         }
     }

@@ -1,0 +1,102 @@
+//! What pins promise: a pin says for at most the window that a session lives whose end was acknowledged, and it ends with its session
+//! only. And what the nodes' own observers have counted.
+
+use std::collections::{BTreeMap, HashSet};
+
+use uuid::Uuid;
+
+use super::facts::{Facts, GONE, Kind, Story};
+use super::report::Finding;
+use crate::clock::{Nanos, millis, nanos};
+use crate::history::{Entry, Gauge, History, Pinned};
+use crate::plan::TRUST_WINDOW;
+
+/// What a pin may take beside the window.
+const LATE_MAX: Nanos = 250_000_000;
+
+pub fn check(facts: &Facts, history: &History) -> Vec<Finding> {
+    let mut ends =
+        Finding::new("pins end", "no pin says alive a window and 250 ms after an acknowledged end");
+    let mut lives = Finding::new("pins live", "no pin of a session ends while it lives");
+    let alive_at_the_end: HashSet<Uuid> =
+        history.tables.sessions.iter().filter(|row| !row.rotated).map(|row| row.session).collect();
+    for (process, pinned) in pins(history) {
+        let Some(story) = facts.story(pinned.session) else { continue };
+        if let Some(end) = end_of(story) {
+            ends.check(pinned.alive <= end + nanos(TRUST_WINDOW) + LATE_MAX, || {
+                let late = millis(pinned.alive.saturating_sub(end));
+                format!("process {process:x}: a pin said alive {late:.0} ms after the end")
+            });
+        }
+        if let Some((at, cause)) = &pinned.ended {
+            let is_alive = alive_at_the_end.contains(&pinned.session)
+                || story.looks.iter().any(|look| lives_at(look, *at));
+            lives.check(!is_alive, || {
+                let at = millis(*at) / 1e3;
+                format!("process {process:x} at {at:.3} s: a pin ended ({cause}), and the session lives")
+            });
+        }
+    }
+    vec![ends, lives]
+}
+
+/// When the end was known: an answer to the caller that ended it, or to a reader.
+fn end_of(story: &Story) -> Option<Nanos> {
+    let gone = story.looks.iter().filter(|look| look.version == GONE).map(|look| look.to);
+    gone.chain(story.rotations.iter().map(|rotation| rotation.to)).min()
+}
+
+/// What a memory shows may be a window old.
+fn lives_at(look: &super::facts::Look, ended: Nanos) -> bool {
+    let Kind::Read { cached, .. } = look.kind else { return false };
+    let behind = if cached { nanos(TRUST_WINDOW) } else { 0 };
+    look.from > ended + behind && look.seen.is_some_and(|seen| !seen.rotated)
+}
+
+/// A hit that a node has found too old itself.
+pub fn observed(history: &History) -> Finding {
+    let mut finding = Finding::new("observer", "no hit that a node compared with the database was too old");
+    for (process, entries) in &history.processes {
+        let gauges = entries.iter().filter_map(|entry| match entry {
+            Entry::Gauge(gauge) => Some(gauge),
+            _ => None,
+        });
+        let Some(&Gauge { hits_compared, hits_stale, .. }) = gauges.last() else { continue };
+        finding.count(hits_compared, hits_stale, || format!("process {process:x}: {hits_stale} hits"));
+    }
+    finding
+}
+
+/// How soon pins ended after what was acknowledged, and why.
+pub fn figures(facts: &Facts, history: &History) -> String {
+    let mut causes: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut took, mut count, mut unproved): (Vec<Nanos>, u64, u64) = (Vec::new(), 0, 0);
+    for (_, pinned) in pins(history) {
+        count += 1;
+        unproved += u64::from(pinned.unproved > 0);
+        let Some((at, cause)) = &pinned.ended else { continue };
+        *causes.entry(cause).or_default() += 1;
+        let end = facts.story(pinned.session).and_then(end_of);
+        took.extend(end.map(|end| at.saturating_sub(end)));
+    }
+    took.sort_unstable();
+    let at =
+        |percent: usize| millis(took.get(took.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0));
+    let causes: Vec<String> = causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+    format!(
+        "{count} pins, {unproved} unproved for a while, ended by {}; behind the answer p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms",
+        causes.join(", "),
+        at(50),
+        at(99),
+        at(100)
+    )
+}
+
+fn pins(history: &History) -> impl Iterator<Item = (u64, &Pinned)> {
+    history.processes.iter().flat_map(|(&process, entries)| {
+        entries.iter().filter_map(move |entry| match entry {
+            Entry::Pinned(pinned) => Some((process, pinned)),
+            _ => None,
+        })
+    })
+}
