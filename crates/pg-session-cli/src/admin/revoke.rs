@@ -124,7 +124,7 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), W
     }
     let how = How { cause, actor: actor(options.by.as_deref()), everywhere: options.everywhere };
     let (ended, everywhere) = if goes_on { end(sessions, target, &how).await? } else { (0, None) };
-    // Whoever has ended the sessions before: no node can serve them.
+    // Another client may have ended the sessions before: then, too, no node can serve them.
     let everywhere = match everywhere {
         None if options.everywhere => Some(sessions.everywhere().await?),
         everywhere => everywhere,

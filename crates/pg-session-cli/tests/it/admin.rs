@@ -322,12 +322,12 @@ async fn a_lost_phone_is_gone_on_every_node_with_a_receipt() {
     assert!(app.node.shutdown(WAIT_MAX).await.is_complete());
     let proxy = pg_sandbox::Proxy::start(app.world.address()).await.expect("a proxy");
     let url = &app.world.url;
-    let deaf = SessionManager::builder(config.clone()).url(url).expect("a URL");
-    let deaf = deaf.listen_on_url(&proxy.url_for(url)).expect("a URL").connect().await.expect("it starts");
+    let cut_off = SessionManager::builder(config.clone()).url(url).expect("a URL");
+    let cut_off = cut_off.listen_on_url(&proxy.url_for(url)).expect("a URL").connect().await.expect("it starts");
     let [one, other] = [config.clone(), config].map(|config| SessionManager::connect(url, config));
     let (one, other) = (one.await.expect("the node starts"), other.await.expect("the node starts"));
     let phone = one.create(42).set("device", "phone").await.unwrap();
-    for node in [&one, &other, &deaf] {
+    for node in [&one, &other, &cut_off] {
         assert!(node.get(phone.id()).await.unwrap().is_some());
     }
     proxy.refuse();
@@ -364,7 +364,7 @@ async fn a_lost_phone_is_gone_on_every_node_with_a_receipt() {
         "{done:?}"
     );
     assert!(receipt("lapsed") >= 1, "the node without a listener: {done:?}");
-    for node in [&one, &other, &deaf] {
+    for node in [&one, &other, &cut_off] {
         assert!(node.get(phone.id()).await.unwrap().is_none(), "no node serves it");
     }
 }

@@ -156,8 +156,8 @@ impl<'a, T: 'a> Revocation<'a, T> {
 }
 
 impl SessionManager {
-    /// Waits until no node can serve from memory what was ended or changed by a COMMIT before this call, whoever has made it:
-    /// this program, another one, or SQL. It changes nothing. It takes as long as [`Revocation::everywhere`].
+    /// Waits until no node can serve from memory what was ended or changed by a COMMIT before this call: of this
+    /// program, of another one, or of SQL. It changes nothing. It takes as long as [`Revocation::everywhere`].
     ///
     /// ```no_run
     /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), Box<dyn std::error::Error>> {

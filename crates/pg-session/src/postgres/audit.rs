@@ -68,7 +68,7 @@ impl Database {
     /// How long entries stay. `None` while the audit log is off.
     pub(crate) async fn audit_keep(&self) -> Result<Option<String>, Failure> {
         let text = format!(
-            "SELECT pg_catalog.convert_from(pg_catalog.substring(t.tgargs FROM 1 FOR pg_catalog.length(t.tgargs) - 1), 'UTF8')
+            "SELECT pg_catalog.convert_from(pg_catalog.substr(t.tgargs, 1, pg_catalog.length(t.tgargs) - 1), 'UTF8')
              FROM pg_catalog.pg_trigger t
              WHERE t.tgrelid = pg_catalog.to_regclass({}) AND t.tgname = 'sessions_audit_delete' AND t.tgenabled <> 'D'",
             literal(&self.names.sessions())

@@ -72,7 +72,12 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let (move_labels, move_locks) = (dialect.names.move_labels(), dialect.names.move_locks());
     let (now, live, visible) = (dialect.now, dialect.live("s"), dialect.visible());
     let server = dialect.server_id();
-    let brief = waits_at_most_until_deleted(&dialect.row_lock_wait(), &ending::literal(Cause::Rotated));
+    let brief = waits_at_most_until_deleted(&dialect.row_lock_wait(), "''");
+    // For each row, so after `make_room`, which says why it ends others.
+    let rotated = format!(
+        "pg_catalog.set_config('pg_session.endings', {}, true) IS NOT NULL",
+        ending::literal(Cause::Rotated)
+    );
     // `make_room` has ended the limit if it deleted sessions. Evaluated for each row, so after the first one was accepted.
     let brief_again =
         format!("pg_catalog.set_config('lock_timeout', {}, true) IS NOT NULL", dialect.row_lock_wait());
@@ -153,7 +158,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  RETURNING o.n, s.id, s.version
              ), deleted AS (
                  DELETE FROM {sessions} s USING old o
-                 WHERE s.id = ANY (ARRAY (SELECT id FROM old)) AND s.id = o.id AND o.grace = interval '0'
+                 WHERE s.id = ANY (ARRAY (SELECT id FROM old)) AND s.id = o.id AND o.grace = interval '0' AND {rotated}
                  RETURNING o.n, s.id
              ), moved_labels AS MATERIALIZED (
                  SELECT {move_labels}(pg_catalog.array_agg(h.id), pg_catalog.array_agg(h.new_id),

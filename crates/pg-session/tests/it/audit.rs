@@ -104,7 +104,7 @@ async fn each_end_is_recorded_with_its_cause_and_actor() {
     let (function_id, hand_id) = (by_function.id().expose(), by_hand.id().expose());
     let script = format!(
         "BEGIN; SET LOCAL pg_session.actor = 'carol'; SELECT session_end('{function_id}', 'backchannel'); COMMIT;
-         DELETE FROM sessions WHERE id = '{hand_id}';
+         BEGIN; DELETE FROM sessions WHERE id = '{hand_id}'; COMMIT;
          BEGIN; SELECT session_end_all(); ROLLBACK;"
     );
     client.batch_execute(&script).await.unwrap();

@@ -189,9 +189,10 @@ async fn with_and_without_scrapes_a_hit_and_an_update_cost_the_same() {
         let stop = tokio_util::sync::CancellationToken::new();
         let (scraper, ended) = (node.clone(), stop.clone());
         let scrapes = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(100));
             while with == 1 && !ended.is_cancelled() {
+                ticks.tick().await;
                 assert!(scraper.metrics().to_string().len() > 1_000);
-                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
         let began = Instant::now();

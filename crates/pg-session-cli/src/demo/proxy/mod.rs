@@ -138,7 +138,7 @@ async fn story(site: &Site, reporter: &Reporter) -> Result<(), DemoError> {
         ensure(answer == (200, format!("hello, user {USER}\n")), || format!("{answer:?}"))?;
         Ok((answer.1.trim().to_owned(), ()))
     };
-    reporter.step("with the cookie, the application is told the user", known).await?;
+    reporter.step("with the cookie, the application receives the user", known).await?;
     let unknown = async {
         let (status, _) = get(addr, "/orders", &["X-Session-User: 42"]).await?;
         ensure(status == 401, || format!("status {status}"))?;

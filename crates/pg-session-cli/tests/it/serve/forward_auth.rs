@@ -127,7 +127,7 @@ async fn every_way_of_proxies_to_ask_is_answered() {
 
 /// What a client can send, the proxy passes on.
 #[tokio::test]
-async fn no_header_of_a_client_stands_for_its_cookie() {
+async fn no_header_of_a_client_replaces_its_cookie() {
     let app = Application::start("lies").await;
     let [ann, bob] = [1, 2].map(UserId::from).map(|user| app.manager.create(user));
     let (ann, bob) = (app.cookie(&ann.await.unwrap()), app.cookie(&bob.await.unwrap()));

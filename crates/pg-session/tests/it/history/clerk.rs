@@ -56,7 +56,7 @@ impl Clerk {
     }
 }
 
-/// A session whose changes were all rolled back: no node was told of one.
+/// A session whose changes were all rolled back: no node was notified of one.
 pub async fn bystander(world: &World, observer: &mut Observer, id: SessionId) {
     let id = id.expose();
     let notified = observer.notified_with_causes().await;
