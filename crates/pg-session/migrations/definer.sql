@@ -19,15 +19,16 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pg_sessi
 $pg_session$;
 DO $pg_session$
 DECLARE
-    visitor text;
+    grantee text;
 BEGIN
-    FOR visitor IN SELECT 'PUBLIC' UNION ALL
-                   SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
-                   WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND r.rolname <> CURRENT_USER
+    FOR grantee IN SELECT 'PUBLIC' UNION
+                   SELECT pg_catalog.quote_ident(r.rolname)
+                   FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
+                   JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname <> CURRENT_USER
     LOOP
         EXECUTE pg_catalog.concat(
             $revoke$REVOKE ALL ON FUNCTION "{schema}"."{prefix}revoke_user_sessions",
-                "{schema}"."{prefix}revoke_label_sessions" FROM $revoke$, visitor);
+                "{schema}"."{prefix}revoke_label_sessions" FROM $revoke$, grantee);
     END LOOP;
 END
 $pg_session$;
