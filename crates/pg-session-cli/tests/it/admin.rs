@@ -318,12 +318,13 @@ async fn a_lost_phone_is_gone_on_every_node_with_a_receipt() {
     let app = Application::new("phone").await;
     let mut config = app.node.config().clone();
     // The program waits for one window.
-    config.trust_window = Duration::from_secs(1);
+    config.trust_window = Duration::from_secs(5);
     assert!(app.node.shutdown(WAIT_MAX).await.is_complete());
     let proxy = pg_sandbox::Proxy::start(app.world.address()).await.expect("a proxy");
     let url = &app.world.url;
     let cut_off = SessionManager::builder(config.clone()).url(url).expect("a URL");
-    let cut_off = cut_off.listen_on_url(&proxy.url_for(url)).expect("a URL").connect().await.expect("it starts");
+    let cut_off =
+        cut_off.listen_on_url(&proxy.url_for(url)).expect("a URL").connect().await.expect("it starts");
     let [one, other] = [config.clone(), config].map(|config| SessionManager::connect(url, config));
     let (one, other) = (one.await.expect("the node starts"), other.await.expect("the node starts"));
     let phone = one.create(42).set("device", "phone").await.unwrap();
@@ -333,22 +334,11 @@ async fn a_lost_phone_is_gone_on_every_node_with_a_receipt() {
     proxy.refuse();
     proxy.cut();
 
-    let fields = schema("nodes --json", "field");
     let [nodes, list, revoke] = &commands[..] else { panic!("three commands: {commands:?}") };
-    let began = Instant::now();
-    loop {
-        let end = app.run(&[&nodes[..], &["--json"]].concat(), "");
-        let nodes = values(&end);
-        nodes.iter().for_each(|node| assert_matches(&fields, node));
-        let answers = nodes.iter().filter(|node| node["answers"] == true).count();
-        if (nodes.len(), answers) == (3, 2) {
-            assert_eq!(end.code, Some(1), "a node without an answer is a finding");
-            break;
-        }
-        assert!(began.elapsed() < WAIT_MAX, "two of three nodes answer: {nodes:?}");
-    }
+    // The row of a node that does not listen is removed when it has been silent for a window.
     let plain = app.run(nodes, "");
     assert!(plain.err.contains("has lost its listener"), "it says what to do: {plain:?}");
+    assert_eq!(plain.code, Some(1), "a node without an answer is a finding");
     let found = app.json(list, "");
     let handle = found[0]["handle"].as_str().expect("a handle");
     let revoke: Vec<&str> =
@@ -453,7 +443,7 @@ async fn all_that_is_stored_about_a_user_is_erased() {
     let app = Application::new("erase").await;
     let mut config = app.node.config().clone();
     // The program waits for one window.
-    config.trust_window = Duration::from_secs(1);
+    config.trust_window = Duration::from_secs(5);
     assert!(app.node.shutdown(WAIT_MAX).await.is_complete());
     let node = SessionManager::connect(&app.world.url, config).await.expect("the node starts");
     let off = app.run(&["audit"], "");

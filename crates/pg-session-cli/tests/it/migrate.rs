@@ -13,7 +13,7 @@ async fn migrating_creates_the_tables_once() {
         let end = Program::start(&args).finish();
         assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
         assert!(end.out.contains("are up to date"), "{end:?}");
-        assert_eq!(world.count(TABLES, "made by \"migrate\"").await, 7);
+        assert_eq!(world.count(TABLES, "made by \"migrate\"").await, 8);
     }
 }
 
@@ -23,7 +23,7 @@ async fn the_printed_sql_makes_what_migrating_makes() {
     let end = Program::start(&["migrate", "--print", "--schema", "printed"]).finish();
     assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
     world.client.batch_execute(&end.out).await.expect("the SQL is accepted");
-    assert_eq!(world.count(TABLES, "printed").await, 7);
+    assert_eq!(world.count(TABLES, "printed").await, 8);
     let end = Program::start(&["migrate", "--database-url", &world.url, "--schema", "printed"]).finish();
     assert_eq!(end.code, Some(0), "the library takes the tables for its own: {end:?}");
 }
