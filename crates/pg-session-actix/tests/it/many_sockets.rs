@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -192,8 +192,8 @@ impl Site {
                 Way::Expired => {
                     let lifetime = Duration::from_millis(1_000);
                     self.sessions.save(session).expires_in(lifetime).await.expect("it is saved");
-                    // The database's clock is this machine's.
-                    let left = session.expires_at().duration_since(SystemTime::now()).unwrap_or_default();
+                    let left = session.expires_at().duration_since(self.sessions.database_time());
+                    let left = left.unwrap_or_default();
                     Some(Instant::now() + left)
                 }
                 _ => None,

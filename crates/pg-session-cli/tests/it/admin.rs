@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pg_session::{
     Cause, Config, GroupId, KeyRing, Migrations, Session, SessionManager, Signer, SigningKey, UserId,

@@ -302,7 +302,12 @@ impl Builder {
     ///
     /// # Cancel safety
     /// Nothing is left running if the future is dropped.
-    pub async fn diagnose(mut self) -> Result<Vec<Finding>, Error> {
+    pub async fn diagnose(self) -> Result<Vec<Finding>, Error> {
+        // In a box: the future of all checks is large.
+        Box::pin(self.examine()).await
+    }
+
+    async fn examine(mut self) -> Result<Vec<Finding>, Error> {
         self.config.validate()?;
         self.config.migrations = Migrations::Check;
         self.config.pool_connections_max = 1;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use pg_session::{Metrics, UserId};
+use tokio::time::Instant;
 
 use crate::support::World;
 
@@ -78,12 +79,12 @@ impl Recorder for &'static Recorded {
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         assert_eq!(key.labels().count(), 0, "no label has an id");
-        Counter::from_arc(Arc::new(Number(*self, key.name().to_owned(), "counter")))
+        Counter::from_arc(Arc::new(Number(self, key.name().to_owned(), "counter")))
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
         assert_eq!(key.labels().count(), 0, "no label has an id");
-        Gauge::from_arc(Arc::new(Number(*self, key.name().to_owned(), "gauge")))
+        Gauge::from_arc(Arc::new(Number(self, key.name().to_owned(), "gauge")))
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
