@@ -130,6 +130,11 @@ impl Facts {
                 if doing.is_some_and(|doing| doing.may_be_unnotified(seen.a, &facts.killed)) {
                     look.known += UNNOTIFIED_MAX;
                 }
+                // Its node notifies as soon as the fault lets it.
+                if doing.is_some_and(Doing::is_unknown) {
+                    let ends = facts.faults.iter().filter(|fault| fault.begin <= look.to);
+                    look.known = look.known.max(ends.map(|fault| fault.over).max().unwrap_or_default());
+                }
             }
             story.looks.sort_by_key(|look| look.from);
             story.written.sort_unstable();
@@ -323,6 +328,12 @@ impl Doing {
     fn look(&self, op: Op, to: Nanos, version: i64, seen: Option<Seen>) -> Look {
         let process = process_of(op);
         Look { process, from: self.from, to, known: to, version, seen, kind: Kind::Change }
+    }
+
+    /// An update of which its node does not know whether it was committed, and notified.
+    fn is_unknown(&self) -> bool {
+        matches!(self.answer, Some((_, Outcome::Unknown)))
+            && matches!(self.change, Change::Update { .. } | Change::Modify { .. })
     }
 
     /// The process did not live to answer, and perhaps not to notify.

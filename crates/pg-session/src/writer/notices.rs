@@ -25,8 +25,8 @@ use crate::postgres::failure::Failure;
 
 /// The pause after a round that leaves something; it doubles.
 const PAUSE: Duration = Duration::from_millis(10);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest pause. Other nodes may be trusted again before the notification succeeds, for this long.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 pub(super) fn spawn(core: &Arc<Core>, tasks: &Tasks) {
     tasks.serving.spawn(|stop| run(Arc::clone(core), stop));
