@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Everywhere, SessionManager};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, UserId};
 use crate::postgres::audit::AuditRow;
 use crate::postgres::failure::Failure;
@@ -40,7 +40,7 @@ pub struct AuditEntry {
 /// clients, and sessions that a clean-up deletes. The page [audit] has the table and the rights.
 ///
 /// # Errors
-/// [`ErrorKind::Permission`](crate::ErrorKind::Permission) with the GRANT, otherwise those of a read.
+/// [`ErrorKind::Permission`] with the GRANT, otherwise those of a read.
 ///
 /// # Cancel safety
 /// Dropping a future may leave its statement to take effect.
@@ -77,8 +77,12 @@ impl AuditLog<'_> {
     /// again for another `keep`. The role must own the tables.
     ///
     /// # Errors
-    /// See [above](AuditLog#errors).
+    /// See [above](AuditLog#errors). [`ErrorKind::InvalidArgument`] if `keep` is zero.
     pub async fn start(self, keep: Duration) -> Result<(), Error> {
+        if keep.is_zero() {
+            let message = "the audit log cannot keep entries for no time; pass a longer duration";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         self.manager.0.core.database.start_audit(keep).await.map_err(Failure::into_read_error)
     }
 
