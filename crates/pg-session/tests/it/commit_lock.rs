@@ -16,7 +16,6 @@ use pg_session::{Config, ErrorKind, Session, SessionId, SessionManager, UpdateEr
 use tokio::runtime::Builder;
 
 use crate::fixtures::{all, hit, in_time, make, n, read};
-use crate::stale_hits::stale_hits_are_seen;
 use crate::statement_modes::pool;
 use crate::support::{WAIT_MAX, World, eventually};
 use crate::tables::stored_version;
@@ -45,15 +44,6 @@ impl Scene {
         let mut config = self.world.roomy();
         config.row_lock_wait = Config::default().row_lock_wait;
         config
-    }
-
-    /// Every hit is compared with the database, and judged nine seconds later.
-    fn observed_config(&self) -> Config {
-        self.config().with(|config| {
-            config.trust_window = Duration::from_secs(1);
-            config.query_timeout = Duration::from_secs(3);
-            config.observed_hits_interval = 1;
-        })
     }
 
     /// A node whose updates commit before they notify.
@@ -116,9 +106,8 @@ enum End {
 /// ```
 async fn update_without_notification(end: End, retries: bool) -> bool {
     let scene = Scene::start();
-    let config = if retries { scene.config() } else { scene.observed_config() };
-    let node = scene.node_that_commits_first(config.clone()).await;
-    let other = scene.world.node_with(config).await;
+    let node = scene.node_that_commits_first(scene.config()).await;
+    let other = scene.world.node_with(scene.config()).await;
     if !retries {
         node.probes().remove(Guard::Notices);
     }
@@ -132,11 +121,7 @@ async fn update_without_notification(end: End, retries: bool) -> bool {
         assert_eq!(n(&read(&other, id).await), 2);
     }
     other.catch_up().await.unwrap();
-    let is_known = n(&read(&other, id).await) == 2;
-    if !is_known {
-        stale_hits_are_seen(&other, id).await;
-    }
-    is_known
+    n(&read(&other, id).await) == 2
 }
 
 /// Updates a session that the other node has in memory, and ends the server process behind the commit.
@@ -196,7 +181,8 @@ async fn lose_a_notification(
 /// ```
 async fn update_of_a_node_that_ends(verifies: bool) {
     let scene = Scene::start();
-    let config = scene.observed_config();
+    let mut config = scene.config();
+    config.trust_window = Duration::from_secs(1);
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let other = scene.world.node_with(config.clone()).await;
     if !verifies {
@@ -215,9 +201,6 @@ async fn update_of_a_node_that_ends(verifies: bool) {
     .await;
     other.catch_up().await.unwrap();
     assert_eq!(n(&read(&other, id).await), if verifies { 2 } else { 1 });
-    if !verifies {
-        stale_hits_are_seen(&other, id).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
