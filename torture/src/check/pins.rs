@@ -57,11 +57,11 @@ fn lives_at(look: &super::facts::Look, ended: Nanos) -> bool {
 pub fn observed(history: &History) -> Finding {
     let mut finding = Finding::new("observer", "no hit that a node compared with the database was too old");
     for (process, entries) in &history.processes {
-        let gauges = entries.iter().filter_map(|entry| match entry {
+        let mut gauges = entries.iter().filter_map(|entry| match entry {
             Entry::Gauge(gauge) => Some(gauge),
             _ => None,
         });
-        let Some(&Gauge { hits_compared, hits_stale, .. }) = gauges.last() else { continue };
+        let Some(&Gauge { hits_compared, hits_stale, .. }) = gauges.next_back() else { continue };
         finding.count(hits_compared, hits_stale, || format!("process {process:x}: {hits_stale} hits"));
     }
     finding

@@ -28,7 +28,7 @@ impl Upgrade {
         let [old, new] =
             [&servers[0], &servers[1]].map(|server| World { schema: "auth".to_owned(), ..World::on(server) });
         let [publisher, subscriber] = [old.node_with(old.roomy()).await, new.node_with(new.roomy()).await];
-        let tables = "sessions, session_attributes, session_labels, session_locks";
+        let tables = "sessions, session_attributes, session_labels";
         old.client().await.batch_execute(&format!("CREATE PUBLICATION p FOR TABLE {tables}")).await.unwrap();
         let port = servers[0].addr().port();
         let subscribe = format!(
