@@ -15,6 +15,7 @@
     reason = "a test binary has no API and may panic"
 )]
 
+mod application;
 #[path = "../../../pg-session-web/tests/http/mod.rs"]
 mod http;
 mod store;
