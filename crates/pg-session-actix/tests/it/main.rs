@@ -53,11 +53,6 @@ async fn a_user_signs_in_at_an_openid_connect_provider() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_sockets_close_beside_a_node_that_is_cut_off() {
-    // Each package has its own copy.
-    assert_eq!(
-        include_str!("../../examples/live_on_axum.rs"),
-        include_str!("../../../pg-session-tower/examples/axum_live.rs")
-    );
     many_sockets::a_hundred_sockets_close_beside_a_node_that_is_cut_off().await;
 }
 

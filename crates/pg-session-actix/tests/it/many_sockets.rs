@@ -115,7 +115,7 @@ impl Site {
         config.migrations = Migrations::Apply;
         let sessions = SessionManager::connect(&sandbox.url(), config).await.expect("a node");
         let mut nodes = Vec::new();
-        for example in ["live_on_axum", "live_on_axum", "actix_live"] {
+        for example in ["axum_live", "axum_live", "actix_live"] {
             let wire = Proxy::start(sandbox.addr()).await.expect("a free port");
             let url = wire.url_for(&sandbox.url());
             let (server, addr) =

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The program of an example of this crate.
+/// The program of an example of this workspace.
 ///
 /// `cargo test` builds the examples beside the tests: `target/debug/deps/it-HASH` and `target/debug/examples/NAME`. A run of
 /// one test target (`--test it`) builds no example, so a missing one is built here.
@@ -16,7 +16,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
         cargo.args(["build", "--locked", "--all-features", "--example", name]);
         cargo.args(profile.ends_with("release").then_some("--release"));
         cargo.arg("--target-dir").arg(profile.parent().expect("the folder of the profiles"));
-        let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        let status = cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).status().expect("cargo runs");
         assert!(status.success(), "the example {name} does not compile");
     }
     program
