@@ -135,26 +135,3 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $pg_session$
     DROP TRIGGER IF EXISTS sessions_audit_delete ON "{schema}"."{prefix}sessions";
     DROP TRIGGER IF EXISTS sessions_audit_truncate ON "{schema}"."{prefix}sessions"
 $pg_session$;
-
--- Only the owner and the roles that it names have rights; see the end of 0001_initial.sql.
-DO $pg_session$
-DECLARE
-    grantee text;
-    object text;
-BEGIN
-    FOR grantee IN SELECT 'PUBLIC' UNION
-                   SELECT pg_catalog.quote_ident(r.rolname)
-                   FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
-                   JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname <> CURRENT_USER
-    LOOP
-        EXECUTE pg_catalog.concat($revoke$REVOKE ALL ON TABLE "{schema}"."{prefix}session_audit" FROM $revoke$, grantee);
-        FOREACH object IN ARRAY ARRAY[
-            $name$"{prefix}session_audit_ends"$name$, $name$"{prefix}session_cause_name"$name$,
-            $name$"{prefix}session_audit_receipt"$name$, $name$"{prefix}session_audit_on"$name$,
-            $name$"{prefix}session_audit_off"$name$]
-        LOOP
-            EXECUTE pg_catalog.concat($revoke$REVOKE ALL ON FUNCTION "{schema}".$revoke$, object, ' FROM ', grantee);
-        END LOOP;
-    END LOOP;
-END
-$pg_session$;

@@ -668,37 +668,3 @@ CREATE VIEW "{schema}"."{prefix}session_overview" AS
     FROM "{schema}"."{prefix}sessions" s CROSS JOIN "{schema}"."{prefix}session_settings" l
     WHERE s.rotated_to IS NULL AND s.expires_at::pg_catalog.timestamptz > pg_catalog.clock_timestamp()
         AND (NOT s.idle_limited OR s.last_accessed_at > pg_catalog.clock_timestamp() - l.idle_timeout);
-
--- Only the owner and the roles that it names have rights; see the end of 0001_initial.sql.
-DO $pg_session$
-DECLARE
-    grantee text;
-    object text;
-BEGIN
-    FOR grantee IN SELECT 'PUBLIC' UNION
-                   SELECT pg_catalog.quote_ident(r.rolname)
-                   FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
-                   JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname <> CURRENT_USER
-    LOOP
-        EXECUTE pg_catalog.concat($revoke$
-            REVOKE ALL ON TABLE "{schema}"."{prefix}session_settings", "{schema}"."{prefix}session_overview" FROM $revoke$,
-            grantee);
-        FOREACH object IN ARRAY ARRAY[
-            $name$"{prefix}session_contract"$name$, $name$"{prefix}session_rules"$name$, $name$"{prefix}session_cause"$name$,
-            $name$"{prefix}session_is_live"$name$, $name$"{prefix}session_read_attributes"$name$,
-            $name$"{prefix}session_put_attribute"$name$, $name$"{prefix}session_write"$name$,
-            $name$"{prefix}session_set"$name$, $name$"{prefix}session_remove"$name$, $name$"{prefix}session_create"$name$,
-            $name$"{prefix}session_check_labels"$name$, $name$"{prefix}session_change_label"$name$,
-            $name$"{prefix}session_add_label"$name$, $name$"{prefix}session_remove_label"$name$,
-            $name$"{prefix}session_list_label"$name$, $name$"{prefix}session_end_label"$name$,
-            $name$"{prefix}session_get"$name$, $name$"{prefix}session_list"$name$, $name$"{prefix}session_alive"$name$,
-            $name$"{prefix}session_touch"$name$, $name$"{prefix}session_end_rows"$name$, $name$"{prefix}session_scope"$name$,
-            $name$"{prefix}session_end"$name$, $name$"{prefix}session_end_user"$name$, $name$"{prefix}session_end_group"$name$,
-            $name$"{prefix}session_end_all"$name$, $name$"{prefix}session_user_of"(text)$name$,
-            $name$"{prefix}session_user_of"(bigint)$name$]
-        LOOP
-            EXECUTE pg_catalog.concat($revoke$REVOKE ALL ON FUNCTION "{schema}".$revoke$, object, ' FROM ', grantee);
-        END LOOP;
-    END LOOP;
-END
-$pg_session$;

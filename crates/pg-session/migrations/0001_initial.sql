@@ -694,37 +694,3 @@ BEGIN
     PERFORM pg_catalog.pg_notify(channel, p.payload) FROM pg_catalog.unnest(payloads) AS p (payload);
 END
 $pg_session$;
-
--- Only the owner and the roles that it names have rights.
---
--- By default PUBLIC has USAGE on types and EXECUTE on functions. A role with USAGE on the domains could create operators
--- for them. Default privileges give rights on new tables to other roles: platforms that serve tables over HTTP to those
--- of their visitors, companies to those of their reports.
---
--- With their arguments, because another role may have made routines of the same names.
-DO $pg_session$
-DECLARE
-    grantee text;
-BEGIN
-    FOR grantee IN
-        SELECT 'PUBLIC'
-        UNION
-        SELECT pg_catalog.quote_ident(r.rolname)
-        FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
-        JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname <> CURRENT_USER
-    LOOP
-        EXECUTE pg_catalog.concat($revoke$
-            REVOKE ALL ON TABLE "{schema}"."{prefix}sessions", "{schema}"."{prefix}session_attributes",
-                "{schema}"."{prefix}session_labels", "{schema}"."{prefix}session_locks", "{schema}"."{prefix}session_nodes",
-                "{schema}"."{prefix}session_migrations" FROM $revoke$, grantee);
-        EXECUTE pg_catalog.concat($revoke$
-            REVOKE ALL ON ROUTINE "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
-                "{schema}"."{prefix}session_check_update"(), "{schema}"."{prefix}session_locks_wake"(),
-                "{schema}"."{prefix}session_replicated"(),
-                {routines} FROM $revoke$, grantee);
-        EXECUTE pg_catalog.concat($revoke$
-            REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_expiry", "{schema}"."{prefix}session_packed"
-                FROM $revoke$, grantee);
-    END LOOP;
-END
-$pg_session$;

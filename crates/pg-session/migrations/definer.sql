@@ -21,11 +21,7 @@ DO $pg_session$
 DECLARE
     grantee text;
 BEGIN
-    FOR grantee IN SELECT 'PUBLIC' UNION
-                   SELECT pg_catalog.quote_ident(r.rolname)
-                   FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
-                   JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname <> CURRENT_USER
-    LOOP
+    FOR grantee IN {grantees} LOOP
         EXECUTE pg_catalog.concat(
             $revoke$REVOKE ALL ON FUNCTION "{schema}"."{prefix}revoke_user_sessions",
                 "{schema}"."{prefix}revoke_label_sessions" FROM $revoke$, grantee);

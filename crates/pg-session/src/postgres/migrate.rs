@@ -21,7 +21,9 @@ pub(super) const INITIAL: &str = concat!(
     "\n",
     include_str!("../../migrations/0001_initial.sql"),
     "\n",
-    include_str!("../../migrations/0001_contract.sql")
+    include_str!("../../migrations/0001_contract.sql"),
+    "\n",
+    include_str!("../../migrations/0001_rights.sql")
 );
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;

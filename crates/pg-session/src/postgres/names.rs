@@ -47,6 +47,12 @@ const TRIGGER_FUNCTIONS: [&str; 6] = [
     "session_replicated",
 ];
 
+/// A query for whom PostgreSQL may have given rights on a new object, without the owner.
+const GRANTEES: &str = "SELECT 'PUBLIC' UNION
+                   SELECT pg_catalog.quote_ident(r.rolname)
+                   FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
+                   JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname <> CURRENT_USER";
+
 /// The quoted, qualified names of one manager's tables, and its channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -193,7 +199,8 @@ impl Names {
 
     /// Puts the names into a migration's text.
     pub(super) fn fill(&self, template: &str) -> String {
-        let filled = template.replace("{routines}", &self.routines().join(",\n                "));
+        let filled = template.replace("{grantees}", GRANTEES);
+        let filled = filled.replace("{routines}", &self.routines().join(",\n                "));
         let filled = filled.replace("{schema}", &self.schema).replace("{prefix}", &self.prefix);
         filled.replace("{channel}", &self.channel)
     }
