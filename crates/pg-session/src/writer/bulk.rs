@@ -53,6 +53,7 @@ impl BulkRequest {
         match &self.change {
             BulkChange::Delete(ids) => {
                 let sessions: Vec<_> = ids.iter().map(|&id| (id, self.ending.clone())).collect();
+                core.note_users(ids);
                 let (gone, server) = core.database.delete(&sessions).await?;
                 forget_each(&gone.iter().map(|row| row.id).collect::<Vec<_>>(), core).await;
                 core.check_revocation(server)?;

@@ -100,6 +100,21 @@ async fn an_end_names_the_user_if_the_node_knows_the_session() {
     drop(pin);
 }
 
+/// The notification of an end may come before or after the node has dropped the session from memory.
+#[tokio::test]
+async fn delete_many_names_the_users_of_its_sessions() {
+    let world = World::new();
+    let [a, _] = nodes(&world).await;
+    let sessions: Vec<_> = all((0..100).map(|n| a.create(n))).await.into_iter().map(Result::unwrap).collect();
+    let mut events = a.events();
+    for session in &sessions {
+        assert_eq!(a.delete_many([session.id()]).await.unwrap(), 1);
+        let ended =
+            Event::Ended { session: session.id().handle(), user: session.user_id(), cause: Cause::Logout };
+        assert_eq!(next(&mut events).await, ended);
+    }
+}
+
 #[tokio::test]
 async fn a_slow_reader_gets_the_number_of_missed_events() {
     let world = World::new();
