@@ -102,6 +102,7 @@ pub(crate) fn of_each(sessions: &[(SessionId, Ending)]) -> String {
 }
 
 fn text(groups: &[Group<'_>]) -> String {
+    // Texts and UUIDs can always be written as JSON.
     serde_json::to_string(groups).unwrap_or_default()
 }
 

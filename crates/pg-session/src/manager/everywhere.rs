@@ -276,10 +276,12 @@ impl Node {
     /// In the background, because the database may not answer: `everywhere()` must not take longer. The shutdown waits for it.
     fn record_receipt(&self, revocation: Uuid, everywhere: &Everywhere) {
         let core = Arc::clone(&self.core);
-        let receipt = serde_json::to_string(everywhere);
-        self.tasks.writing.tasks.spawn(async move {
+        let receipt = match serde_json::to_string(everywhere) {
+            Ok(receipt) => receipt,
             // A time beyond the year 9999 has no text.
-            let Ok(receipt) = receipt else { return };
+            Err(error) => return warn!(%error, %revocation, "a receipt is missing in the audit log"),
+        };
+        self.tasks.writing.tasks.spawn(async move {
             if let Err(failure) = core.database.record_receipt(revocation, &receipt).await {
                 warn!(error = %failure.error, %revocation, "a receipt is missing in the audit log");
             }

@@ -99,7 +99,8 @@ impl Database {
             "SELECT pg_catalog.has_table_privilege({table}, 'SELECT') AND pg_catalog.has_table_privilege({table}, 'DELETE')"
         );
         let rows = self.audit_rows(&rights, &[]).await?;
-        if !rows.first().is_some_and(|row| row.try_get(0).unwrap_or_default()) {
+        let row = rows.first().ok_or_else(|| unexpected("no row for the rights"))?;
+        if !row.try_get::<_, bool>(0).map_err(unexpected)? {
             let message = format!(
                 "the role may not erase entries of the audit log; run: GRANT SELECT, DELETE ON {audit} TO <role>"
             );
