@@ -110,6 +110,7 @@ impl Barriers {
 
     /// Begins the next barrier and returns the notification to be sent.
     pub(crate) fn begin(&mut self) -> NotifyQuery {
+        // A barrier that is forgotten would fail its callers.
         assert!(self.pending.is_none(), "one barrier at a time");
         let nonce = format!("{:x}-{}", self.next, Uuid::new_v4().simple());
         let query = NotifyQuery::ours(self.channel.clone(), nonce.clone());

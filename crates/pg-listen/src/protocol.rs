@@ -225,6 +225,7 @@ impl Protocol {
     }
 
     fn begin(&mut self, doing: Doing) {
+        // Of two statements, the second would take the answer of the first.
         assert!(self.is_idle(), "one statement at a time");
         self.doing = doing;
         self.quiet_since = None;

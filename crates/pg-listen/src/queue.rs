@@ -83,6 +83,7 @@ impl Queue {
                 Pushed::Queued
             }
         };
+        // Under a reader that does not read, it would fill the memory.
         assert!(state.events.len() <= self.events_max, "a queue never outgrows its bound");
         drop(state);
         self.changed.notify_one();

@@ -203,6 +203,7 @@ impl Task {
     }
 
     fn open(&mut self, connection: Connection, mark: Option<&Mark>) {
+        // A barrier of the connection before proves nothing about this one.
         assert!(!self.barriers.is_pending(), "a barrier ends with its connection");
         self.registry.sweep();
         let channels = self.registry.all();

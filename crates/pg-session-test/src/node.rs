@@ -57,7 +57,7 @@ impl Node {
     /// were made with the old manager keep it: make them again.
     ///
     /// # Panics
-    /// If the shutdown fails or takes longer than [`WAIT_MAX`](crate::WAIT_MAX).
+    /// If the shutdown fails or takes longer than [`WAIT_MAX`](crate::WAIT_MAX), or the node cannot start again.
     pub async fn restart(&mut self) {
         let report = self.running.manager.shutdown(WAIT_MAX).await;
         assert!(report.is_complete(), "the node did not shut down completely: {report:?}");
