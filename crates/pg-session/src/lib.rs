@@ -114,7 +114,7 @@
 //! [architecture]: https://github.com/pg-session/pg-session/blob/main/ARCHITECTURE.md
 //! [examples]: https://github.com/pg-session/pg-session/tree/main/crates/pg-session/examples
 
-// Floor 0, pure: no I/O, no async.
+// Layer 0, pure: no I/O, no async.
 mod assurance;
 mod cause;
 mod clock;
@@ -132,13 +132,13 @@ mod session;
 mod shared_settings;
 mod spans;
 mod version;
-// Floor 1: the node's memory, what clients hold, and the only SQL.
+// Layer 1: the node's memory, what clients hold, and the only SQL.
 mod cache;
 mod events;
 mod pins;
 mod postgres;
 mod signing;
-// Floor 2: reading, writing, invalidating.
+// Layer 2: reading, writing, invalidating.
 mod cleanup;
 mod contention;
 mod core;
@@ -149,7 +149,7 @@ mod lock;
 mod observer;
 mod pinning;
 mod writer;
-// Floor 3: what the application calls.
+// Layer 3: what the application calls.
 mod manager;
 
 pub use assurance::AssuranceLevel;

@@ -1,7 +1,7 @@
 //! The house rules, executed. Each rule is a function over a source file that returns faults; each is shown to bite on
 //! a small bad snippet beside it.
 //!
-//! - [`floors`]: a module uses its own floor and those below, as `lib.rs` lists them, and no two modules use each other.
+//! - [`layers`]: a module uses its own layer and those below, as `lib.rs` lists them, and no two modules use each other.
 //! - [`circles`]: no two files of a crate use each other, directly or through others.
 //! - [`rules`]: one clock, one place for SQL, one reader of SQLSTATEs, no panics, no long files, no sleeping tests.
 //! - [`papers`]: what the documents name exists, and every guard has a control that runs without it.
@@ -17,7 +17,7 @@
 
 mod circles;
 mod evidence;
-mod floors;
+mod layers;
 mod papers;
 mod qualified;
 mod rules;
@@ -30,17 +30,17 @@ use std::collections::BTreeSet;
 use source::{Source, torture, workspace};
 
 #[test]
-fn a_module_uses_only_its_own_floor_and_those_below() {
+fn a_module_uses_only_its_own_layer_and_those_below() {
     let sources = workspace();
-    let floors = floors(sources);
-    let modules: Vec<&Source> = sources.iter().filter(|source| floors::is_module(source)).collect();
+    let layers = layers(sources);
+    let modules: Vec<&Source> = sources.iter().filter(|source| layers::is_module(source)).collect();
     assert!(modules.len() > 30, "the library's files were found");
-    nothing(&floors.check(&modules));
+    nothing(&layers.check(&modules));
 }
 
 #[test]
-fn the_architecture_shows_the_floors_as_they_are() {
-    nothing(&floors(workspace()).missing_in(&papers::read("ARCHITECTURE.md")));
+fn the_architecture_shows_the_layers_as_they_are() {
+    nothing(&layers(workspace()).missing_in(&papers::read("ARCHITECTURE.md")));
 }
 
 #[test]
@@ -137,9 +137,9 @@ fn every_text_keeps_to_the_words_of_the_field() {
     nothing(&faults);
 }
 
-fn floors(sources: &[Source]) -> floors::Floors {
+fn layers(sources: &[Source]) -> layers::Layers {
     let root = sources.iter().find(|source| source.path == "crates/pg-session/src/lib.rs").expect("lib.rs");
-    floors::Floors::parse(&root.text)
+    layers::Layers::parse(&root.text)
 }
 
 fn everywhere(rule: fn(&Source) -> Vec<String>) {

@@ -1,4 +1,4 @@
-//! The floors: read from `lib.rs`, checked against every path that starts at `crate` or climbs with `super`.
+//! The layers: read from `lib.rs`, checked against every path that starts at `crate` or climbs with `super`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,60 +6,60 @@ use crate::source::{Source, end_of_braces, is_name, line_of};
 
 const SRC: &str = "crates/pg-session/src/";
 
-/// Each module at the crate's root with its floor.
-pub struct Floors(BTreeMap<String, usize>);
+/// Each module at the crate's root with its layer.
+pub struct Layers(BTreeMap<String, usize>);
 
 /// Whether the file belongs to a module, which all files but the root do.
 pub fn is_module(source: &Source) -> bool {
     source.path.strip_prefix(SRC).is_some_and(|rest| rest != "lib.rs")
 }
 
-impl Floors {
-    /// Reads the comments `// Floor N…` and the `mod` lines below each.
+impl Layers {
+    /// Reads the comments `// Layer N…` and the `mod` lines below each.
     pub fn parse(root: &str) -> Self {
-        let (mut floors, mut floor) = (BTreeMap::new(), None);
+        let (mut layers, mut layer) = (BTreeMap::new(), None);
         for line in root.lines().map(str::trim) {
-            if let Some(rest) = line.strip_prefix("// Floor ") {
-                floor = rest.chars().next().and_then(|digit| digit.to_digit(10)).map(|digit| digit as usize);
+            if let Some(rest) = line.strip_prefix("// Layer ") {
+                layer = rest.chars().next().and_then(|digit| digit.to_digit(10)).map(|digit| digit as usize);
             } else if let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
-                let floor = floor.unwrap_or_else(|| panic!("lib.rs: `mod {name};` is on no floor"));
-                floors.insert(name.to_owned(), floor);
+                let layer = layer.unwrap_or_else(|| panic!("lib.rs: `mod {name};` is on no layer"));
+                layers.insert(name.to_owned(), layer);
             }
         }
-        Self(floors)
+        Self(layers)
     }
 
-    /// Modules that a table of floors, with rows like "| 2 | `loader` `writer` |", does not have in their row.
+    /// Modules that a table of layers, with rows like "| 2 | `loader` `writer` |", does not have in their row.
     pub fn missing_in(&self, table: &str) -> Vec<String> {
-        let has = |name: &str, floor: usize| {
-            let row = format!("| {floor} |");
+        let has = |name: &str, layer: usize| {
+            let row = format!("| {layer} |");
             table.lines().any(|line| line.starts_with(&row) && line.contains(&format!("`{name}`")))
         };
-        let missing = self.0.iter().filter(|&(name, &floor)| !has(name, floor));
-        missing.map(|(name, floor)| format!("ARCHITECTURE.md: `{name}` is on floor {floor}")).collect()
+        let missing = self.0.iter().filter(|&(name, &layer)| !has(name, layer));
+        missing.map(|(name, layer)| format!("ARCHITECTURE.md: `{name}` is on layer {layer}")).collect()
     }
 
-    /// Paths that lead upwards, paths that name no module, and modules of one floor that use each other.
+    /// Paths that lead upwards, paths that name no module, and modules of one layer that use each other.
     pub fn check(&self, sources: &[&Source]) -> Vec<String> {
         let mut faults = Vec::new();
         let mut uses: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         for source in sources {
             let module = module_path(source)[0];
             let Some(&own) = self.0.get(module) else {
-                faults.push(format!("{}: `{module}` is on no floor in lib.rs", source.path));
+                faults.push(format!("{}: `{module}` is on no layer in lib.rs", source.path));
                 continue;
             };
             for (line, name) in root_names(source) {
                 match self.0.get(&name) {
-                    Some(&floor) if floor > own => faults.push(format!(
-                        "{}:{line}: `{module}` on floor {own} uses `{name}` on floor {floor}",
+                    Some(&layer) if layer > own => faults.push(format!(
+                        "{}:{line}: `{module}` on layer {own} uses `{name}` on layer {layer}",
                         source.path
                     )),
                     Some(_) => {
                         uses.entry(module).or_default().insert(name);
                     }
                     None => faults.push(format!(
-                        "{}:{line}: `crate::{name}` hides its floor; write the path of the module",
+                        "{}:{line}: `crate::{name}` hides its layer; write the path of the module",
                         source.path
                     )),
                 }
@@ -165,10 +165,10 @@ mod tests {
     use super::*;
 
     const ROOT: &str =
-        "// Floor 0, pure.\nmod clock;\nmod id;\n// Floor 1.\nmod cache;\n// Floor 2.\nmod writer;\n";
+        "// Layer 0, pure.\nmod clock;\nmod id;\n// Layer 1.\nmod cache;\n// Layer 2.\nmod writer;\n";
 
     fn faults(path: &str, text: &str) -> Vec<String> {
-        Floors::parse(ROOT).check(&[&Source::new(&format!("{SRC}{path}"), text)])
+        Layers::parse(ROOT).check(&[&Source::new(&format!("{SRC}{path}"), text)])
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             ("cache.rs", "pub(in crate::writer) fn f() {}"),
         ] {
             let found = faults(path, text);
-            let expected = "`cache` on floor 1 uses `writer` on floor 2";
+            let expected = "`cache` on layer 1 uses `writer` on layer 2";
             assert!(found.len() == 1 && found[0].ends_with(expected), "{path}: {text}: {found:?}");
         }
     }
@@ -210,24 +210,24 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_root_does_not_hide_a_floor() {
-        assert!(faults("cache/mod.rs", "use crate::SessionManager;")[0].contains("hides its floor"));
-        assert!(faults("lock/mod.rs", "")[0].contains("is on no floor"));
+    fn a_name_of_the_root_does_not_hide_a_layer() {
+        assert!(faults("cache/mod.rs", "use crate::SessionManager;")[0].contains("hides its layer"));
+        assert!(faults("lock/mod.rs", "")[0].contains("is on no layer"));
     }
 
     #[test]
     fn a_table_that_misses_a_module_is_found() {
-        let floors = Floors::parse(ROOT);
-        assert_eq!(floors.missing_in("| 2 | `writer` |\n| 1 | `cache` |\n| 0 | `clock` `id` |"), [""; 0]);
-        assert_eq!(floors.missing_in("| 2 | `writer` `cache` |\n| 0 | `clock` `id` |").len(), 1);
+        let layers = Layers::parse(ROOT);
+        assert_eq!(layers.missing_in("| 2 | `writer` |\n| 1 | `cache` |\n| 0 | `clock` `id` |"), [""; 0]);
+        assert_eq!(layers.missing_in("| 2 | `writer` `cache` |\n| 0 | `clock` `id` |").len(), 1);
     }
 
     #[test]
-    fn modules_of_one_floor_that_use_each_other_are_found() {
+    fn modules_of_one_layer_that_use_each_other_are_found() {
         let clock = Source::new(&format!("{SRC}clock.rs"), "use crate::id::UserId;");
         let id = Source::new(&format!("{SRC}id.rs"), "use crate::clock::Clock;");
-        let floors = Floors::parse(ROOT);
-        assert_eq!(floors.check(&[&clock]), [""; 0]);
-        assert_eq!(floors.check(&[&clock, &id]).len(), 2);
+        let layers = Layers::parse(ROOT);
+        assert_eq!(layers.check(&[&clock]), [""; 0]);
+        assert_eq!(layers.check(&[&clock, &id]).len(), 2);
     }
 }
