@@ -205,8 +205,7 @@ pub use writer::WriteStats;
 pub mod sql {
     pub use crate::cause::Cause;
     pub use crate::postgres::contract::{
-        EndLabelSessions, EndSessions, EndUserSessions, Statement, end, end_all, end_group, end_label,
-        end_user,
+        EndSessions, EndSessionsOf, Statement, end, end_all, end_group, end_label, end_user,
     };
 }
 

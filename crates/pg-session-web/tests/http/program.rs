@@ -16,7 +16,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
         cargo.args(["build", "--locked", "--all-features", "--example", name]);
         cargo.args(profile.ends_with("release").then_some("--release"));
         cargo.arg("--target-dir").arg(profile.parent().expect("the folder of the profiles"));
-        let status = cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).status().expect("cargo runs");
+        let status =
+            cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).status().expect("cargo runs");
         assert!(status.success(), "the example {name} does not compile");
     }
     program

@@ -15,8 +15,8 @@ pub fn end(session: SessionId) -> EndSessions {
 }
 
 /// Ends the sessions of a user. The statement returns how many were alive, as `bigint`.
-pub fn end_user(user: impl Into<UserId>) -> EndUserSessions {
-    EndUserSessions { user: user.into(), except: None, cause: Cause::Sql }
+pub fn end_user(user: impl Into<UserId>) -> EndSessionsOf {
+    EndSessionsOf { of: Of::User(user.into()), except: None, cause: Cause::Sql }
 }
 
 /// Ends the sessions of a group. The statement returns how many were alive, as `bigint`.
@@ -26,8 +26,8 @@ pub fn end_group(group: impl Into<GroupId>) -> EndSessions {
 }
 
 /// Ends the sessions that have a label. The statement returns how many were alive, as `bigint`.
-pub fn end_label(label: impl Into<String>) -> EndLabelSessions {
-    EndLabelSessions { label: label.into(), except: None, cause: Cause::Sql }
+pub fn end_label(label: impl Into<String>) -> EndSessionsOf {
+    EndSessionsOf { of: Of::Label(label.into()), except: None, cause: Cause::Sql }
 }
 
 /// Ends all sessions. The statement returns how many were alive, as `bigint`.
@@ -63,78 +63,49 @@ impl EndSessions {
     }
 }
 
-/// Ends the sessions of a user; made by [`end_user`].
+/// Ends the sessions of a user or of a label; made by [`end_user`] and [`end_label`].
 #[derive(Clone)]
 #[must_use = "it is a description: the application sends its statement"]
-pub struct EndUserSessions {
-    user: UserId,
+pub struct EndSessionsOf {
+    of: Of,
     except: Option<SessionId>,
     cause: Cause,
 }
 
-impl EndUserSessions {
+#[derive(Clone)]
+enum Of {
+    User(UserId),
+    Label(String),
+}
+
+impl EndSessionsOf {
     /// Spares this session. Its retired ids end, unless this is one of them.
     pub fn except(mut self, session: SessionId) -> Self {
         self.except = Some(session);
         self
     }
 
-    /// Why they end. Default [`Cause::Sql`]. The function refuses [`Cause::Cap`], [`Cause::Rotated`], [`Cause::Expired`] and
-    /// [`Cause::Idle`].
+    /// As [`EndSessions::cause`].
     pub fn cause(mut self, cause: Cause) -> Self {
         self.cause = cause;
         self
     }
 
-    /// The statement, for the tables of this configuration (`schema` and `table_prefix`).
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for names that PostgreSQL cannot hold.
-    pub fn statement(self, config: &Config) -> Result<Statement, Error> {
-        let except = self.except.map(|id| id.expose().to_string());
-        let arguments = [
-            (Some(self.user.as_uuid().to_string()), UUID),
-            (except, UUID),
-            (Some(self.cause.name().to_owned()), TEXT),
-        ];
-        Statement::new(config, "session_end_user", arguments)
-    }
-}
-
-/// Ends the sessions that have a label; made by [`end_label`].
-#[derive(Clone)]
-#[must_use = "it is a description: the application sends its statement"]
-pub struct EndLabelSessions {
-    label: String,
-    except: Option<SessionId>,
-    cause: Cause,
-}
-
-impl EndLabelSessions {
-    /// Spares this session. Its retired ids end, unless this is one of them.
-    pub fn except(mut self, session: SessionId) -> Self {
-        self.except = Some(session);
-        self
-    }
-
-    /// Why they end. Default [`Cause::Sql`]. The function refuses [`Cause::Cap`], [`Cause::Rotated`], [`Cause::Expired`] and
-    /// [`Cause::Idle`].
-    pub fn cause(mut self, cause: Cause) -> Self {
-        self.cause = cause;
-        self
-    }
-
-    /// The statement, for the tables of this configuration (`schema` and `table_prefix`).
+    /// As [`EndSessions::statement`].
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for names that PostgreSQL cannot hold,
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a label that no session can have.
     pub fn statement(self, config: &Config) -> Result<Statement, Error> {
-        Label::new(&self.label)?;
+        let (function, of) = match self.of {
+            Of::User(user) => ("session_end_user", (Some(user.as_uuid().to_string()), UUID)),
+            Of::Label(label) => {
+                Label::new(&label)?;
+                ("session_end_label", (Some(label), TEXT))
+            }
+        };
         let except = self.except.map(|id| id.expose().to_string());
-        let arguments =
-            [(Some(self.label), TEXT), (except, UUID), (Some(self.cause.name().to_owned()), TEXT)];
-        Statement::new(config, "session_end_label", arguments)
+        Statement::new(config, function, [of, (except, UUID), (Some(self.cause.name().to_owned()), TEXT)])
     }
 }
 
@@ -187,21 +158,11 @@ impl fmt::Debug for EndSessions {
     }
 }
 
-impl fmt::Debug for EndUserSessions {
+impl fmt::Debug for EndSessionsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, except, cause } = self;
-        let fields = &mut f.debug_struct("EndUserSessions");
-        fields.field("user", user).field("except", except).field("cause", cause).finish()
-    }
-}
-
-impl fmt::Debug for EndLabelSessions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { label: _, except, cause } = self;
-        f.debug_struct("EndLabelSessions")
-            .field("except", except)
-            .field("cause", cause)
-            .finish_non_exhaustive()
+        let Self { of: _, except, cause } = self;
+        let fields = &mut f.debug_struct("EndSessionsOf");
+        fields.field("except", except).field("cause", cause).finish_non_exhaustive()
     }
 }
 
