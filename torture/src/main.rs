@@ -1,6 +1,6 @@
 //! `torture`: breaks what can be broken around pg-session, and checks that its promises hold.
 //!
-//! One program, two roles: the conductor, and the nodes that it starts, which are the program again.
+//! One program, two roles: the controller, and the nodes that it starts, which are the program again.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,14 +9,14 @@
 
 mod check;
 mod clock;
-mod conductor;
+mod cluster;
+mod controller;
 mod faults;
 mod history;
 mod node;
 mod plan;
 mod rng;
 mod slots;
-mod stage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,7 +61,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Hidden {
-    /// A node; the conductor starts it.
+    /// A node; the controller starts it.
     #[command(hide = true)]
     Node { plan: String },
 }
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.hidden.is_none() {
         // Before there are threads: those that are there already would stay outside.
-        stage::Disk::prepare();
+        cluster::Disk::prepare();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(arguments)));
@@ -116,7 +116,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
     {
         order.faults = removed.faults().iter().map(ToString::to_string).collect();
     }
-    let report = conductor::run(order).await?;
+    let report = controller::run(order).await?;
     println!("\n{report}");
     Ok(report.is_good())
 }
@@ -131,7 +131,7 @@ async fn prove(order: &mut Order) -> Result<bool> {
         order.length = PROOF;
         order.without = Some(removed);
         order.faults = removed.faults().iter().map(ToString::to_string).collect();
-        let report = conductor::run(order.clone()).await?;
+        let report = controller::run(order.clone()).await?;
         let is_observed = !removed.makes_hits_stale() || report.breaks("observer");
         let is_noticed = removed.invariants().iter().any(|invariant| report.breaks(invariant)) && is_observed;
         println!(

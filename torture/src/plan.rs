@@ -65,7 +65,7 @@ pub struct NodePlan {
     /// How the pool gets to the database.
     pub pool_url: String,
     /// How the listener gets there.
-    pub ear_url: String,
+    pub listener_url: String,
     /// How the resource that the locks protect is reached: past all faults of the wire.
     pub resource_url: String,
     /// Whether its updates commit before they notify.

@@ -44,7 +44,7 @@ pub fn check(history: &History) -> Vec<Finding> {
             format!("after {fault}, node {node} was trusted only after {:.0} ms", millis(took))
         });
     }
-    let mut others = Finding::new("conduct", "what the conductor expected of nodes and faults came true");
+    let mut others = Finding::new("conduct", "what the controller expected of nodes and faults came true");
     for entry in history.processes.values().flatten() {
         if let Entry::Reported { held, what } = entry {
             others.check(*held, || what.clone());

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::server::terminate;
+use crate::cluster::{Cluster, PASSWORD, ROLE};
 use crate::rng::Rng;
-use crate::stage::{PASSWORD, ROLE, Stage};
 
 /// The nodes' role gets another password, and their connections end: none can come back until the old one is restored.
-pub(super) async fn change_password(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    let client = stage.client().await?;
+pub(super) async fn change_password(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    let client = cluster.client().await?;
     set_password(&client, "second").await?;
     // A connection that began before the change may still pass with the old password, after the others have ended.
     let since: String = client.query_one("SELECT clock_timestamp()::text", &[]).await?.get(0);
     let old = format!("usename = '{ROLE}' AND backend_start <= '{since}'");
     let until = Instant::now() + rng.millis(1_000, 4_000);
     while Instant::now() < until {
-        terminate(stage, &old, 1_000).await?;
+        terminate(cluster, &old, 1_000).await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let new = format!(
@@ -26,7 +26,7 @@ pub(super) async fn change_password(stage: &Stage, rng: &mut Rng) -> Result<()> 
     );
     let connected: i64 = client.query_one(&new, &[]).await?.get(0);
     set_password(&client, PASSWORD).await?;
-    stage.report(
+    cluster.report(
         connected == 0,
         format!("{connected} connections came back with a password that had changed"),
     );
@@ -38,15 +38,15 @@ async fn set_password(client: &tokio_postgres::Client, password: &str) -> Result
 }
 
 /// For all nodes, and at times only for what connects anew.
-pub(super) async fn stop_answering(stage: &Stage, rng: &mut Rng) -> Result<()> {
+pub(super) async fn stop_answering(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
     let cuts = rng.chance(50);
-    for wire in stage.nodes.iter().flat_map(|node| [&node.pool, &node.ear]) {
+    for wire in cluster.nodes.iter().flat_map(|node| [&node.pool, &node.listener]) {
         if cuts {
             wire.cut();
         }
         wire.stall();
     }
     tokio::time::sleep(rng.millis(1_500, 6_000)).await;
-    super::wire::end(stage);
+    super::wire::end(cluster);
     Ok(())
 }

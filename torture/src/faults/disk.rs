@@ -7,14 +7,14 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::server;
+use crate::cluster::Cluster;
 use crate::rng::Rng;
-use crate::stage::Stage;
 
 const BALLOON: &str = "balloon";
 
 /// Fills the disk to the last byte, for a while; then frees it, and starts the server if it has given up.
-pub(super) async fn fill(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    let Some(disk) = &stage.disk else { bail!("there is no disk to fill") };
+pub(super) async fn fill(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    let Some(disk) = &cluster.disk else { bail!("there is no disk to fill") };
     let balloon = disk.path().join(BALLOON);
     let file = balloon.clone();
     let blown = tokio::task::spawn_blocking(move || blow_up(&file)).await?;
@@ -27,7 +27,7 @@ pub(super) async fn fill(stage: &Stage, rng: &mut Rng) -> Result<()> {
     };
     fs::remove_file(&balloon).context("the disk cannot be freed")?;
     lasted?;
-    server::bring_back(stage).await
+    server::bring_back(cluster).await
 }
 
 fn blow_up(path: &Path) -> std::io::Result<()> {
@@ -45,6 +45,6 @@ fn blow_up(path: &Path) -> std::io::Result<()> {
 }
 
 /// Why it cannot be filled, if it cannot.
-pub(super) fn cannot_fill(stage: &Stage) -> Option<String> {
-    stage.disk.is_none().then(|| "mounting a small file system needs root".to_owned())
+pub(super) fn cannot_fill(cluster: &Cluster) -> Option<String> {
+    cluster.disk.is_none().then(|| "mounting a small file system needs root".to_owned())
 }

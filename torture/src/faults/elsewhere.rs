@@ -5,26 +5,31 @@ use anyhow::{Context, Result};
 use pg_sandbox::{Proxy, Sandbox};
 
 use crate::clock::{nanos, now};
+use crate::cluster::{Cluster, Member, make_role};
 use crate::plan::TRUST_WINDOW;
 use crate::rng::Rng;
-use crate::stage::{Member, Stage, make_role};
 
 /// One node's pool. What it asks for is not there.
-pub(super) async fn redirect_pool(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    redirect(stage, rng, "pool", |node| &node.pool).await
+pub(super) async fn redirect_pool(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    redirect(cluster, rng, "pool", |node| &node.pool).await
 }
 
 /// One node's listener. It is connected, and receives nothing.
-pub(super) async fn redirect_listener(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    redirect(stage, rng, "listener", |node| &node.ear).await
+pub(super) async fn redirect_listener(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    redirect(cluster, rng, "listener", |node| &node.listener).await
 }
 
 /// At least two windows long. After the first, the node must not serve from memory.
-async fn redirect(stage: &Stage, rng: &mut Rng, what: &str, wire: impl Fn(&Member) -> &Proxy) -> Result<()> {
+async fn redirect(
+    cluster: &Cluster,
+    rng: &mut Rng,
+    what: &str,
+    wire: impl Fn(&Member) -> &Proxy,
+) -> Result<()> {
     let other =
         tokio::task::spawn_blocking(Sandbox::start).await?.context("a second server does not start")?;
     make_role(&other.url()).await?;
-    let node = &stage.nodes[rng.index(stage.nodes.len())];
+    let node = &cluster.nodes[rng.index(cluster.nodes.len())];
     let wire = wire(node);
     wire.redirect(other.addr());
     wire.cut();
@@ -36,9 +41,9 @@ async fn redirect(stage: &Stage, rng: &mut Rng, what: &str, wire: impl Fn(&Membe
         was_trusted |= node.is_trusted();
         tokio::time::sleep(TRUST_WINDOW / 20).await;
     }
-    wire.redirect(stage.sandbox.addr());
+    wire.redirect(cluster.sandbox.addr());
     wire.cut();
-    stage.report(
+    cluster.report(
         !was_trusted,
         format!("node {} served from memory, its {what} on another server", node.index),
     );

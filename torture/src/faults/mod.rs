@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::cluster::Cluster;
 use crate::plan::QUEUE_FULL;
 use crate::rng::Rng;
-use crate::stage::Stage;
 
 /// How often a fault of the server comes with one of a wire, in percent.
 const ACCOMPANIED: u64 = 30;
@@ -101,14 +101,14 @@ pub fn list() -> String {
 }
 
 /// The names that are meant: those asked for, or all that are mixed and can be made here.
-pub fn chosen(asked_for: &[String], stage: &Stage) -> Result<Vec<&'static str>> {
+pub fn chosen(asked_for: &[String], cluster: &Cluster) -> Result<Vec<&'static str>> {
     for name in asked_for {
         ensure!(
             KINDS.iter().any(|kind| kind.name == *name),
             "there is no fault {name}; there are\n{}",
             list()
         );
-        if let Some(why) = impossible(name, stage) {
+        if let Some(why) = impossible(name, cluster) {
             anyhow::bail!("the fault {name} cannot be made here: {why}");
         }
     }
@@ -121,7 +121,7 @@ pub fn chosen(asked_for: &[String], stage: &Stage) -> Result<Vec<&'static str>> 
     }
     let mut names = Vec::new();
     for kind in KINDS.iter().filter(|kind| kind.mixing != Mixing::Never) {
-        match impossible(kind.name, stage) {
+        match impossible(kind.name, cluster) {
             Some(why) => println!("torture: {} is LEFT OUT: {why}", kind.name),
             None => names.push(kind.name),
         }
@@ -129,9 +129,9 @@ pub fn chosen(asked_for: &[String], stage: &Stage) -> Result<Vec<&'static str>> 
     Ok(names)
 }
 
-fn impossible(name: &str, stage: &Stage) -> Option<String> {
+fn impossible(name: &str, cluster: &Cluster) -> Option<String> {
     match name {
-        "disk-full" => disk::cannot_fill(stage),
+        "disk-full" => disk::cannot_fill(cluster),
         "clock-skew" => node::cannot_skew(),
         "pgbouncer-transaction" | "pgbouncer-listener" => pooler::is_missing(),
         _ => None,
@@ -139,62 +139,62 @@ fn impossible(name: &str, stage: &Stage) -> Option<String> {
 }
 
 /// Makes one, perhaps with another, and ends it. Says what was made.
-pub async fn make(name: &str, is_mixed: bool, stage: &mut Stage, rng: &mut Rng) -> Result<String> {
+pub async fn make(name: &str, is_mixed: bool, cluster: &mut Cluster, rng: &mut Rng) -> Result<String> {
     let may_be_accompanied = KINDS.iter().any(|kind| kind.name == name && kind.mixing == Mixing::Accompanied);
     if !(is_mixed && may_be_accompanied && rng.chance(ACCOMPANIED)) {
-        make_alone(name, stage, rng).await?;
+        make_alone(name, cluster, rng).await?;
         return Ok(name.to_owned());
     }
     let companion = wire::COMPANIONS[rng.index(wire::COMPANIONS.len())];
-    wire::begin(companion, stage, rng)?;
-    let made = make_alone(name, stage, rng).await;
-    wire::end(stage);
+    wire::begin(companion, cluster, rng)?;
+    let made = make_alone(name, cluster, rng).await;
+    wire::end(cluster);
     made.with_context(|| format!("beside {companion}"))?;
     Ok(format!("{name} + {companion}"))
 }
 
-async fn make_alone(name: &str, stage: &mut Stage, rng: &mut Rng) -> Result<()> {
+async fn make_alone(name: &str, cluster: &mut Cluster, rng: &mut Rng) -> Result<()> {
     match name {
-        "listener-terminated" => server::terminate(stage, "application_name = 'pg-listen'", 1).await,
+        "listener-terminated" => server::terminate(cluster, "application_name = 'pg-listen'", 1).await,
         "all-terminated" => {
-            server::terminate(stage, "application_name IN ('pg-listen', 'pg-session')", 1_000).await
+            server::terminate(cluster, "application_name IN ('pg-listen', 'pg-session')", 1_000).await
         }
-        "postgres-restart" => server::restart(stage).await,
-        "postgres-kill9" => server::kill(stage).await,
-        "postgres-stop" => server::stop(stage, rng).await,
-        "node-stop-2x" => node::stop(stage, rng, 2).await,
-        "node-stop-10x" => node::stop(stage, rng, 10).await,
-        "node-shutdown" => node::shut_down(stage, rng).await,
-        "node-kill9" => node::kill(stage, rng).await,
-        "clock-skew" => node::skew(stage, rng).await,
-        "max-connections" => sql::use_up_connections(stage, rng).await,
-        "deadlock" => sql::deadlock(stage, rng).await,
-        "rows-locked" => sql::lock_sessions(stage, rng).await,
-        "lock-rows-locked" => sql::lock_locks(stage, rng).await,
-        "update-unnotified" => unnotified::end_updates(stage, rng).await,
-        "pool-on-standby" => failover::pool_on_standby(stage, rng).await,
-        "standby-promoted" => failover::fail_over(stage, rng).await,
-        "commits-lost" => rewind::promote_late(stage, rng).await,
-        "copy-restored" => rewind::restore_copy(stage, rng).await,
-        "pool-redirected" => elsewhere::redirect_pool(stage, rng).await,
-        "listener-redirected" => elsewhere::redirect_listener(stage, rng).await,
-        "password-changed" => access::change_password(stage, rng).await,
-        "host-unresponsive" => access::stop_answering(stage, rng).await,
-        "vacuum-full" => sql::vacuum_full(stage).await,
-        "alter-table" => sql::alter_tables(stage).await,
-        "hostile-notify" => sql::hostile_notifications(stage, rng).await,
+        "postgres-restart" => server::restart(cluster).await,
+        "postgres-kill9" => server::kill(cluster).await,
+        "postgres-stop" => server::stop(cluster, rng).await,
+        "node-stop-2x" => node::stop(cluster, rng, 2).await,
+        "node-stop-10x" => node::stop(cluster, rng, 10).await,
+        "node-shutdown" => node::shut_down(cluster, rng).await,
+        "node-kill9" => node::kill(cluster, rng).await,
+        "clock-skew" => node::skew(cluster, rng).await,
+        "max-connections" => sql::use_up_connections(cluster, rng).await,
+        "deadlock" => sql::deadlock(cluster, rng).await,
+        "rows-locked" => sql::lock_sessions(cluster, rng).await,
+        "lock-rows-locked" => sql::lock_locks(cluster, rng).await,
+        "update-unnotified" => unnotified::end_updates(cluster, rng).await,
+        "pool-on-standby" => failover::pool_on_standby(cluster, rng).await,
+        "standby-promoted" => failover::fail_over(cluster, rng).await,
+        "commits-lost" => rewind::promote_late(cluster, rng).await,
+        "copy-restored" => rewind::restore_copy(cluster, rng).await,
+        "pool-redirected" => elsewhere::redirect_pool(cluster, rng).await,
+        "listener-redirected" => elsewhere::redirect_listener(cluster, rng).await,
+        "password-changed" => access::change_password(cluster, rng).await,
+        "host-unresponsive" => access::stop_answering(cluster, rng).await,
+        "vacuum-full" => sql::vacuum_full(cluster).await,
+        "alter-table" => sql::alter_tables(cluster).await,
+        "hostile-notify" => sql::hostile_notifications(cluster, rng).await,
         QUEUE_FULL => {
-            let url = stage.sandbox.url();
-            let queue = stage.queue.as_mut().context("the queue was not prepared")?;
+            let url = cluster.sandbox.url();
+            let queue = cluster.queue.as_mut().context("the queue was not prepared")?;
             queue.overflow(&url, rng).await
         }
-        "disk-full" => disk::fill(stage, rng).await,
-        "pgbouncer-transaction" => pooler::before_the_pool(stage, rng).await,
-        "pgbouncer-listener" => pooler::before_the_listener(stage, rng).await,
+        "disk-full" => disk::fill(cluster, rng).await,
+        "pgbouncer-transaction" => pooler::before_the_pool(cluster, rng).await,
+        "pgbouncer-listener" => pooler::before_the_listener(cluster, rng).await,
         "none" => {
             tokio::time::sleep(Duration::from_secs(3)).await;
             Ok(())
         }
-        wire => wire::make(wire, stage, rng).await,
+        wire => wire::make(wire, cluster, rng).await,
     }
 }

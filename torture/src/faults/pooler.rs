@@ -11,25 +11,25 @@ use anyhow::{Context, Result};
 use pg_sandbox::{PoolMode, Pooler};
 
 use super::node::live_otherwise;
+use crate::cluster::{Cluster, Way};
 use crate::history::Entry;
 use crate::plan::POOL_NAME;
 use crate::rng::Rng;
-use crate::stage::{Stage, Way};
 
 /// A node lives behind pgbouncer for a while, its listener past it.
-pub(super) async fn before_the_pool(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
-    let (_pooler, url) = start(stage).await?;
-    let which = rng.index(stage.nodes.len());
+pub(super) async fn before_the_pool(cluster: &mut Cluster, rng: &mut Rng) -> Result<()> {
+    let (_pooler, url) = start(cluster).await?;
+    let which = rng.index(cluster.nodes.len());
     let way = Way { pool_url: Some(url), ..Way::default() };
-    live_otherwise(stage, which, &way, rng.millis(3_000, 6_000)).await
+    live_otherwise(cluster, which, &way, rng.millis(3_000, 6_000)).await
 }
 
 /// A node whose listener is behind pgbouncer must not start, or must never be trusted.
-pub(super) async fn before_the_listener(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
-    let (_pooler, url) = start(stage).await?;
-    let which = rng.index(stage.nodes.len());
-    let way = Way { ear_url: Some(url), ..Way::default() };
-    let node = &mut stage.nodes[which];
+pub(super) async fn before_the_listener(cluster: &mut Cluster, rng: &mut Rng) -> Result<()> {
+    let (_pooler, url) = start(cluster).await?;
+    let which = rng.index(cluster.nodes.len());
+    let way = Way { listener_url: Some(url), ..Way::default() };
+    let node = &mut cluster.nodes[which];
     node.stop().await?;
     let refusal = node.try_start(&way).await?;
     if refusal.is_none() {
@@ -38,13 +38,13 @@ pub(super) async fn before_the_listener(stage: &mut Stage, rng: &mut Rng) -> Res
     let is_trusted = node.is_trusted();
     node.stop().await?;
     node.start(&Way::default()).await?;
-    stage.note_pids();
+    cluster.note_pids();
     let what = match &refusal {
         Some(why) => format!("a node whose listener is behind pgbouncer was refused: {why}"),
         None => "a node whose listener is behind pgbouncer was started".to_owned(),
     };
     let names_the_pooler = refusal.as_ref().is_none_or(|why| why.contains("pooler"));
-    stage.journal.write(&Entry::Reported { held: !is_trusted && names_the_pooler, what });
+    cluster.journal.write(&Entry::Reported { held: !is_trusted && names_the_pooler, what });
     Ok(())
 }
 
@@ -54,8 +54,8 @@ pub(super) fn is_missing() -> Option<String> {
 }
 
 /// pgbouncer and its address for a node's pool.
-async fn start(stage: &Stage) -> Result<(Pooler, String)> {
-    let sandbox = Arc::clone(&stage.sandbox);
+async fn start(cluster: &Cluster) -> Result<(Pooler, String)> {
+    let sandbox = Arc::clone(&cluster.sandbox);
     let starting = move || {
         Pooler::builder(sandbox.addr(), PoolMode::Transaction).setting("default_pool_size", "4").start()
     };

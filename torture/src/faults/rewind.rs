@@ -15,9 +15,9 @@ use anyhow::{Context, Result, ensure};
 use pg_sandbox::Proxy;
 
 use crate::clock::now;
+use crate::cluster::{Cluster, ROLE, connect, tables};
 use crate::history::{Entry, Rewound};
 use crate::rng::Rng;
-use crate::stage::{ROLE, Stage, connect, tables};
 
 /// How long the nodes' last statements may take to end.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -27,9 +27,9 @@ const LOSS_MS: (u64, u64) = (1_000, 3_000);
 
 /// A standby stops receiving, its primary ends, and the standby is promoted: a new timeline. The old server returns as
 /// its standby, and is promoted in its turn.
-pub(super) async fn promote_late(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    let wire = Proxy::start(stage.sandbox.addr()).await.context("a proxy cannot be started")?;
-    let (old, upstream) = (Arc::clone(&stage.sandbox), wire.addr());
+pub(super) async fn promote_late(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    let wire = Proxy::start(cluster.sandbox.addr()).await.context("a proxy cannot be started")?;
+    let (old, upstream) = (Arc::clone(&cluster.sandbox), wire.addr());
     let late = blocking(move || {
         let late = old.standby().upstream(upstream).start()?;
         late.wait_until_applied(&old)?;
@@ -40,8 +40,8 @@ pub(super) async fn promote_late(stage: &Stage, rng: &mut Rng) -> Result<()> {
     wire.cut();
     let (least, most) = LOSS_MS;
     tokio::time::sleep(rng.millis(least, most)).await;
-    let old = Arc::clone(&stage.sandbox);
-    lose(stage, move || {
+    let old = Arc::clone(&cluster.sandbox);
+    lose(cluster, move || {
         old.stop()?;
         late.promote()?;
         late.standby().rejoin(&old)?;
@@ -51,16 +51,16 @@ pub(super) async fn promote_late(stage: &Stage, rng: &mut Rng) -> Result<()> {
     })
     .await?;
     let slots = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active";
-    stage.client().await?.execute(slots, &[]).await?;
+    cluster.client().await?.execute(slots, &[]).await?;
     Ok(())
 }
 
 /// The server's files are replaced by an older copy of them: no new timeline says so.
-pub(super) async fn restore_copy(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    let data: String = stage.client().await?.query_one("SHOW data_directory", &[]).await?.get(0);
+pub(super) async fn restore_copy(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    let data: String = cluster.client().await?.query_one("SHOW data_directory", &[]).await?.get(0);
     let data = PathBuf::from(data);
     let copy = data.with_extension("copy");
-    let sandbox = Arc::clone(&stage.sandbox);
+    let sandbox = Arc::clone(&cluster.sandbox);
     let (from, to) = (data.clone(), copy.clone());
     blocking(move || {
         sandbox.stop()?;
@@ -70,8 +70,8 @@ pub(super) async fn restore_copy(stage: &Stage, rng: &mut Rng) -> Result<()> {
     .await?;
     let (least, most) = LOSS_MS;
     tokio::time::sleep(rng.millis(least, most)).await;
-    let sandbox = Arc::clone(&stage.sandbox);
-    lose(stage, move || {
+    let sandbox = Arc::clone(&cluster.sandbox);
+    lose(cluster, move || {
         sandbox.stop()?;
         replace(&data, &copy)?;
         Ok(sandbox.start_again()?)
@@ -80,9 +80,9 @@ pub(super) async fn restore_copy(stage: &Stage, rng: &mut Rng) -> Result<()> {
 }
 
 /// Shuts the nodes out, has the server go back, and notes what was lost.
-async fn lose(stage: &Stage, go_back: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
-    let url = stage.sandbox.url();
-    for wire in stage.nodes.iter().flat_map(|node| [&node.pool, &node.ear]) {
+async fn lose(cluster: &Cluster, go_back: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let url = cluster.sandbox.url();
+    for wire in cluster.nodes.iter().flat_map(|node| [&node.pool, &node.listener]) {
         wire.refuse();
         wire.cut();
     }
@@ -93,11 +93,11 @@ async fn lose(stage: &Stage, go_back: impl FnOnce() -> Result<()> + Send + 'stat
     let after = tables::read(&url).await?;
     let kept: HashSet<_> = after.writes.iter().copied().collect();
     let lost: Vec<_> = before.writes.into_iter().filter(|write| !kept.contains(write)).collect();
-    stage.report(!lost.is_empty(), format!("the database lost {} writes", lost.len()));
+    cluster.report(!lost.is_empty(), format!("the database lost {} writes", lost.len()));
     let last = tables::last_number(&url).await?;
     let rewound = Rewound { from, to: now(), lost, before: before.sessions, after: after.sessions, last };
-    stage.journal.write(&Entry::Rewound(Box::new(rewound)));
-    stage.nodes.iter().for_each(|node| node.heal());
+    cluster.journal.write(&Entry::Rewound(Box::new(rewound)));
+    cluster.nodes.iter().for_each(|node| node.heal());
     Ok(())
 }
 

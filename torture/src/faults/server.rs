@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use pg_sandbox::{ErrorKind, Sandbox};
 
+use crate::cluster::Cluster;
 use crate::plan::TRUST_WINDOW;
 use crate::rng::Rng;
-use crate::stage::Stage;
 
 /// Ends up to `most` connections that meet the condition.
-pub(super) async fn terminate(stage: &Stage, condition: &str, most: i64) -> Result<()> {
-    let client = stage.client().await?;
+pub(super) async fn terminate(cluster: &Cluster, condition: &str, most: i64) -> Result<()> {
+    let client = cluster.client().await?;
     let terminate = format!(
         "SELECT pg_terminate_backend(pid) FROM (
              SELECT pid FROM pg_stat_activity WHERE {condition} ORDER BY random() LIMIT {most}) a"
@@ -21,8 +21,8 @@ pub(super) async fn terminate(stage: &Stage, condition: &str, most: i64) -> Resu
 }
 
 /// A server that does not end in order has been killed by then: a fault as well, and no reason to give up.
-pub(super) async fn restart(stage: &Stage) -> Result<()> {
-    blocking(stage, |sandbox| match sandbox.stop() {
+pub(super) async fn restart(cluster: &Cluster) -> Result<()> {
+    blocking(cluster, |sandbox| match sandbox.stop() {
         Err(error) if error.kind() == ErrorKind::Timeout => {
             println!("torture: {error}");
             sandbox.start_again()
@@ -32,27 +32,27 @@ pub(super) async fn restart(stage: &Stage) -> Result<()> {
     .await
 }
 
-pub(super) async fn kill(stage: &Stage) -> Result<()> {
-    blocking(stage, |sandbox| sandbox.kill().and_then(|()| sandbox.start_again())).await
+pub(super) async fn kill(cluster: &Cluster) -> Result<()> {
+    blocking(cluster, |sandbox| sandbox.kill().and_then(|()| sandbox.start_again())).await
 }
 
 /// For one and a half to five windows.
-pub(super) async fn stop(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    blocking(stage, Sandbox::pause).await?;
+pub(super) async fn stop(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    blocking(cluster, Sandbox::pause).await?;
     let window = u64::try_from(TRUST_WINDOW.as_millis())?;
     tokio::time::sleep(rng.millis(window * 3 / 2, window * 5)).await;
-    blocking(stage, Sandbox::resume).await
+    blocking(cluster, Sandbox::resume).await
 }
 
 /// Starts it again, if it has given up by itself.
-pub(super) async fn bring_back(stage: &Stage) -> Result<()> {
-    blocking(stage, Sandbox::start_again).await
+pub(super) async fn bring_back(cluster: &Cluster) -> Result<()> {
+    blocking(cluster, Sandbox::start_again).await
 }
 
 async fn blocking(
-    stage: &Stage,
+    cluster: &Cluster,
     what: impl FnOnce(&Sandbox) -> Result<(), pg_sandbox::Error> + Send + 'static,
 ) -> Result<()> {
-    let sandbox = Arc::clone(&stage.sandbox);
+    let sandbox = Arc::clone(&cluster.sandbox);
     Ok(tokio::task::spawn_blocking(move || what(&sandbox)).await??)
 }

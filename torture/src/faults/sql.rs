@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio_postgres::{Client, NoTls};
 
+use crate::cluster::Cluster;
 use crate::plan::{QUERY_TIMEOUT, SCHEMA, SLOTS};
 use crate::rng::Rng;
 use crate::slots::Slots;
-use crate::stage::Stage;
 
 /// Connections that PostgreSQL is asked for until it has none left: more than it allows.
 const CONNECTIONS_TRIED: usize = 200;
@@ -19,12 +19,12 @@ const ROWS_LOCKED: usize = 8;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Uses up every connection, after ending the listeners', which now cannot come back.
-pub(super) async fn use_up_connections(stage: &Stage, rng: &mut Rng) -> Result<()> {
+pub(super) async fn use_up_connections(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
     let mut hogs = Vec::new();
     let mut is_full = false;
-    let client = stage.client().await?;
+    let client = cluster.client().await?;
     for _ in 0..CONNECTIONS_TRIED {
-        match stage.client().await {
+        match cluster.client().await {
             Ok(hog) => hogs.push(hog),
             Err(_) if is_full => break,
             Err(_) => {
@@ -44,10 +44,10 @@ pub(super) async fn use_up_connections(stage: &Stage, rng: &mut Rng) -> Result<(
 
 /// A client that locks sessions, and at times their attributes before them, in the order opposite to the library's,
 /// again and again.
-pub(super) async fn deadlock(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    let slots = Slots::open(stage.keep.path())?;
+pub(super) async fn deadlock(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    let slots = Slots::open(cluster.keep.path())?;
     let end = Instant::now() + rng.millis(2_000, 4_000);
-    let one = stage.client().await?;
+    let one = cluster.client().await?;
     let lock = format!("SELECT 1 FROM {SCHEMA}.sessions WHERE id = $1 FOR UPDATE");
     let lock_attributes =
         format!("SELECT 1 FROM {SCHEMA}.session_attributes WHERE session_id = $1 FOR UPDATE");
@@ -72,30 +72,30 @@ pub(super) async fn deadlock(stage: &Stage, rng: &mut Rng) -> Result<()> {
 }
 
 /// A client that locks a few sessions for longer than a statement may take.
-pub(super) async fn lock_sessions(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    let slots = Slots::open(stage.keep.path())?;
+pub(super) async fn lock_sessions(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    let slots = Slots::open(cluster.keep.path())?;
     let ids: Vec<_> = (0..ROWS_LOCKED)
         .map(|_| slots.read(rng.index(SLOTS)).map(|slot| slot.now))
         .collect::<Result<_, _>>()?;
-    let locker = stage.client().await?;
+    let locker = cluster.client().await?;
     locker.batch_execute("BEGIN").await?;
     locker.execute(&format!("SELECT FROM {SCHEMA}.sessions WHERE id = ANY ($1) FOR UPDATE"), &[&ids]).await?;
-    keep_locked(stage, rng, &locker).await
+    keep_locked(cluster, rng, &locker).await
 }
 
 /// A client that locks the rows of locks, some or all.
-pub(super) async fn lock_locks(stage: &Stage, rng: &mut Rng) -> Result<()> {
+pub(super) async fn lock_locks(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
     let share = if rng.chance(50) { 100 } else { 30 };
-    let locker = stage.client().await?;
+    let locker = cluster.client().await?;
     locker.batch_execute("BEGIN").await?;
     let lock = format!("SELECT FROM {SCHEMA}.session_locks WHERE random() * 100 < {share} FOR UPDATE");
     locker.batch_execute(&lock).await?;
-    keep_locked(stage, rng, &locker).await
+    keep_locked(cluster, rng, &locker).await
 }
 
 /// A statement that no caller waits for must not go on in the server.
-async fn keep_locked(stage: &Stage, rng: &mut Rng, locker: &Client) -> Result<()> {
-    let watcher = stage.client().await?;
+async fn keep_locked(cluster: &Cluster, rng: &mut Rng, locker: &Client) -> Result<()> {
+    let watcher = cluster.client().await?;
     let end = Instant::now() + QUERY_TIMEOUT + rng.millis(1_500, 4_000);
     let count = format!(
         "SELECT count(*) FROM pg_stat_activity
@@ -109,15 +109,15 @@ async fn keep_locked(stage: &Stage, rng: &mut Rng, locker: &Client) -> Result<()
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     locker.batch_execute("ROLLBACK").await?;
-    stage.report(
+    cluster.report(
         abandoned == 0,
         format!("{abandoned} statements waited for a lock longer than `query_timeout`"),
     );
     Ok(())
 }
 
-pub(super) async fn vacuum_full(stage: &Stage) -> Result<()> {
-    let client = stage.client().await?;
+pub(super) async fn vacuum_full(cluster: &Cluster) -> Result<()> {
+    let client = cluster.client().await?;
     for _ in 0..3 {
         for table in ["session_attributes", "sessions", "session_locks", "session_nodes"] {
             let statement = format!("VACUUM FULL {SCHEMA}.{table}");
@@ -129,8 +129,8 @@ pub(super) async fn vacuum_full(stage: &Stage) -> Result<()> {
 }
 
 /// Columns that come and go, and storage that changes: plans are outdated, tables are locked for a moment.
-pub(super) async fn alter_tables(stage: &Stage) -> Result<()> {
-    let client = stage.client().await?;
+pub(super) async fn alter_tables(cluster: &Cluster) -> Result<()> {
+    let client = cluster.client().await?;
     for _ in 0..3 {
         for change in [
             "ALTER TABLE {schema}.sessions ADD COLUMN extra integer DEFAULT 7",
@@ -162,8 +162,8 @@ async fn patiently(client: &Client, statement: &str) -> Result<()> {
 }
 
 /// A role that may do nothing but connect floods the nodes' channel: garbage, other formats, forged invalidations.
-pub(super) async fn hostile_notifications(stage: &Stage, rng: &mut Rng) -> Result<()> {
-    let owner = stage.client().await?;
+pub(super) async fn hostile_notifications(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    let owner = cluster.client().await?;
     owner
         .batch_execute(
             "DO $$ BEGIN
@@ -174,10 +174,10 @@ pub(super) async fn hostile_notifications(stage: &Stage, rng: &mut Rng) -> Resul
     // As the library derives it, from the schema and an empty prefix; any client can.
     let derive = format!("SELECT 'pg_session_' || left(encode(sha256('{SCHEMA}\\000'::bytea), 'hex'), 16)");
     let channel: String = owner.query_one(&derive, &[]).await?.get(0);
-    let mallory = stage.sandbox.url().replace("postgres@", "mallory@");
+    let mallory = cluster.sandbox.url().replace("postgres@", "mallory@");
     let (client, connection) = tokio_postgres::connect(&mallory, NoTls).await?;
     tokio::spawn(async move { drop(connection.await) });
-    let slots = Slots::open(stage.keep.path())?;
+    let slots = Slots::open(cluster.keep.path())?;
     let end = Instant::now() + rng.millis(1_500, 3_500);
     while Instant::now() < end {
         for _ in 0..50 {

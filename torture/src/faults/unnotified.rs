@@ -16,9 +16,9 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use crate::clock::now;
+use crate::cluster::{Cluster, Way};
 use crate::history::Entry;
 use crate::rng::Rng;
-use crate::stage::{Stage, Way};
 
 /// Only a client that asks for it waits for a standby, which does not exist.
 const LOCAL: &str = "synchronous_commit";
@@ -39,14 +39,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// What the processes are that have committed and not notified.
 const IN_GAP: &str = "wait_event_type = 'Lock' AND wait_event = 'object' AND query LIKE 'CALL %'";
 
-pub(super) async fn end_updates(stage: &mut Stage, rng: &mut Rng) -> Result<()> {
-    let watcher = stage.client().await?;
+pub(super) async fn end_updates(cluster: &mut Cluster, rng: &mut Rng) -> Result<()> {
+    let watcher = cluster.client().await?;
     change(&watcher, &format!("ALTER SYSTEM SET {LOCAL} = local")).await?;
     change(&watcher, &format!("ALTER SYSTEM SET {STANDBY} = nobody")).await?;
-    let ended = end_while_held(stage, &watcher, rng).await;
+    let ended = end_while_held(cluster, &watcher, rng).await;
     change(&watcher, &format!("ALTER SYSTEM RESET {STANDBY}")).await?;
     // First: no client that does not know the first setting must wait for a standby.
-    let released = stage.client().await?;
+    let released = cluster.client().await?;
     timeout(WAIT_MAX, released.batch_execute(HOLD)).await.context("commits go on to wait")??;
     change(&watcher, &format!("ALTER SYSTEM RESET {LOCAL}")).await?;
     ensure!(ended? > 0, "no update was between its commit and its notification");
@@ -62,8 +62,8 @@ async fn change(watcher: &Client, statement: &str) -> Result<()> {
 }
 
 /// Holds the lock, mostly for less than a trust window. Returns how many updates have ended meanwhile.
-async fn end_while_held(stage: &mut Stage, watcher: &Client, rng: &mut Rng) -> Result<i64> {
-    let holder = stage.client().await?;
+async fn end_while_held(cluster: &mut Cluster, watcher: &Client, rng: &mut Rng) -> Result<i64> {
+    let holder = cluster.client().await?;
     let holder_pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     let is_held = Arc::new(AtomicBool::new(false));
     let held = tokio::spawn({
@@ -91,7 +91,7 @@ async fn end_while_held(stage: &mut Stage, watcher: &Client, rng: &mut Rng) -> R
     );
     let (length, began) = (rng.millis(200, 600), Instant::now());
     let mut ended = 0;
-    let killed = if rng.chance(KILLED) { Some(kill_in_gap(stage, watcher).await?) } else { None };
+    let killed = if rng.chance(KILLED) { Some(kill_in_gap(cluster, watcher).await?) } else { None };
     while began.elapsed() < length || ended == 0 && began.elapsed() < HELD_MAX {
         ended += watcher.query_one(&end, &[]).await?.get::<_, i64>(0);
         tokio::time::sleep(PAUSE).await;
@@ -99,22 +99,22 @@ async fn end_while_held(stage: &mut Stage, watcher: &Client, rng: &mut Rng) -> R
     watcher.execute("SELECT pg_cancel_backend($1)", &[&holder_pid]).await?;
     held.await??;
     if let Some(node) = killed {
-        stage.nodes[node].start(&Way::default()).await?;
-        stage.note_pids();
+        cluster.nodes[node].start(&Way::default()).await?;
+        cluster.note_pids();
     }
     Ok(ended)
 }
 
 /// Kills the node whose updates commit first, while one of them has not notified. Returns which.
-async fn kill_in_gap(stage: &mut Stage, watcher: &Client) -> Result<usize> {
+async fn kill_in_gap(cluster: &mut Cluster, watcher: &Client) -> Result<usize> {
     let count = format!("SELECT count(*) FROM pg_stat_activity WHERE {IN_GAP}");
     let began = Instant::now();
     while watcher.query_one(&count, &[]).await?.get::<_, i64>(0) == 0 {
         ensure!(began.elapsed() < HELD_MAX, "no update has committed and not notified");
         tokio::time::sleep(PAUSE).await;
     }
-    let last = stage.nodes.len() - 1;
-    stage.nodes[last].kill().await?;
-    stage.journal.write(&Entry::KilledInGap { node: last, at: now() });
+    let last = cluster.nodes.len() - 1;
+    cluster.nodes[last].kill().await?;
+    cluster.journal.write(&Entry::KilledInGap { node: last, at: now() });
     Ok(last)
 }

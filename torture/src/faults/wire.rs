@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use pg_sandbox::{Direction, Proxy};
 
+use crate::cluster::{Cluster, Member};
 use crate::rng::Rng;
-use crate::stage::{Member, Stage};
 
 /// Those that may accompany another fault.
 pub(super) const COMPANIONS: &[&str] = &[
@@ -23,22 +23,22 @@ pub(super) const COMPANIONS: &[&str] = &[
 const THROTTLE: u64 = 24 * 1024;
 
 /// Makes the fault, lets it last for one to six windows, and ends it.
-pub(super) async fn make(name: &str, stage: &Stage, rng: &mut Rng) -> Result<()> {
-    begin(name, stage, rng)?;
+pub(super) async fn make(name: &str, cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    begin(name, cluster, rng)?;
     match name {
         "cut" => {}
         // Over the end of an epoch: what was written last in it must not stay hidden.
         "slow-pool" => tokio::time::sleep(rng.millis(3_000, 6_000)).await,
         _ => tokio::time::sleep(rng.millis(1_000, 5_000)).await,
     }
-    end(stage);
+    end(cluster);
     Ok(())
 }
 
-pub(super) fn begin(name: &str, stage: &Stage, rng: &mut Rng) -> Result<()> {
-    let node = &stage.nodes[rng.index(stage.nodes.len())];
+pub(super) fn begin(name: &str, cluster: &Cluster, rng: &mut Rng) -> Result<()> {
+    let node = &cluster.nodes[rng.index(cluster.nodes.len())];
     match name {
-        "listener-silent" => node.ear.stall(),
+        "listener-silent" => node.listener.stall(),
         "slow-pool" => node.pool.delay(rng.millis(50, 200)),
         "cut" => either(node, rng, Proxy::cut),
         "delay-1s" => either(node, rng, |wire| wire.delay(Duration::from_secs(1))),
@@ -54,14 +54,14 @@ pub(super) fn begin(name: &str, stage: &Stage, rng: &mut Rng) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn end(stage: &Stage) {
-    stage.nodes.iter().for_each(Member::heal);
+pub(super) fn end(cluster: &Cluster) {
+    cluster.nodes.iter().for_each(Member::heal);
 }
 
 fn either(node: &Member, rng: &mut Rng, fault: impl Fn(&Proxy)) {
     let which = rng.below(3);
     if which != 1 {
-        fault(&node.ear);
+        fault(&node.listener);
     }
     if which != 0 {
         fault(&node.pool);

@@ -32,7 +32,7 @@ pub fn process_of(op: Op) -> u64 {
     op >> 40
 }
 
-/// Which node a process is one of; `None` for the conductor.
+/// Which node a process is one of; `None` for the controller.
 pub fn node_of(process: u64) -> Option<u64> {
     (process >> 16).checked_sub(1)
 }
@@ -77,7 +77,7 @@ pub enum Entry {
         at: Nanos,
         wall: Nanos,
     },
-    /// What the conductor expected, and whether it came true.
+    /// What the controller expected, and whether it came true.
     Reported {
         held: bool,
         what: String,
@@ -283,7 +283,7 @@ pub struct Sample {
 /// All that is known after a run.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// By process; see [`process_of`]. The conductor's is 0.
+    /// By process; see [`process_of`]. The controller's is 0.
     pub processes: HashMap<u64, Vec<Entry>>,
     pub tables: Tables,
 }

@@ -1,7 +1,7 @@
 //! A node: one process with one `SessionManager`, and the clients that use it at random.
 //!
-//! It tells the conductor on its standard output, one line each, when it is ready, trusted and not trusted, and what
-//! its shutdown left. It ends when its standard input does: by order, or because the conductor is gone.
+//! It tells the controller on its standard output, one line each, when it is ready, trusted and not trusted, and what
+//! its shutdown left. It ends when its standard input does: by order, or because the controller is gone.
 
 mod client;
 mod locker;
@@ -29,7 +29,7 @@ use crate::slots::Slots;
 /// How long a shutdown may take: longer than a statement.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
 
-/// What a node tells the conductor.
+/// What a node tells the controller.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Word {
     /// The node did not start, and why.
@@ -123,19 +123,19 @@ async fn connect(plan: &NodePlan) -> Result<SessionManager, pg_session::Error> {
     if plan.unnamed {
         config.statement_mode = StatementMode::Unnamed;
     }
-    let ear: tokio_postgres::Config = plan.ear_url.parse().map_err(|_| unparsable())?;
-    let builder = SessionManager::builder(config).url(&plan.pool_url)?.listen_on(ear);
+    let listener: tokio_postgres::Config = plan.listener_url.parse().map_err(|_| unparsable())?;
+    let builder = SessionManager::builder(config).url(&plan.pool_url)?.listen_on(listener);
     let builder = if plan.commits_first { builder.notify_after_updates() } else { builder };
     builder.connect().await
 }
 
-/// Only the conductor makes these.
+/// Only the controller makes these.
 fn unparsable() -> pg_session::Error {
-    unreachable!("the conductor's URLs are well formed")
+    unreachable!("the controller's URLs are well formed")
 }
 
-/// One line, at once: the conductor waits for it.
-#[allow(clippy::print_stdout, reason = "the standard output is how a node talks to the conductor")]
+/// One line, at once: the controller waits for it.
+#[allow(clippy::print_stdout, reason = "the standard output is how a node talks to the controller")]
 fn say(word: &Word) {
     if let Ok(line) = serde_json::to_string(word) {
         println!("{line}");

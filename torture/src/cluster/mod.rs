@@ -1,4 +1,4 @@
-//! The stage: the private server, the nodes, and the directory that holds what they write. All of it is gone afterwards,
+//! The cluster: the private server, the nodes, and the directory that holds what they write. All of it is gone afterwards,
 //! but for the histories of a run that found something.
 
 mod client;
@@ -40,7 +40,7 @@ host all all all trust
 host replication all all trust
 ";
 
-pub struct Stage {
+pub struct Cluster {
     pub sandbox: Arc<Sandbox>,
     pub nodes: Vec<Member>,
     pub journal: Arc<Journal>,
@@ -55,8 +55,8 @@ pub struct Stage {
     pids: watch::Sender<Vec<Option<u32>>>,
 }
 
-impl Stage {
-    pub async fn set(order: &Order) -> Result<Self> {
+impl Cluster {
+    pub async fn start(order: &Order) -> Result<Self> {
         let keep = Keep::make(order.keep.clone())?;
         let dir = keep.path().to_owned();
         Slots::create(&dir).context("the file of the slots cannot be created")?;
@@ -80,10 +80,11 @@ impl Stage {
         let (stop, stopped) = watch::channel(false);
         let (pids, watched) = watch::channel(Vec::new());
         let sampling = tokio::spawn(sample::run(sandbox.url(), Arc::clone(&journal), watched, stopped));
-        let mut stage = Self { sandbox, nodes: Vec::new(), journal, disk, queue, keep, stop, sampling, pids };
+        let mut cluster =
+            Self { sandbox, nodes: Vec::new(), journal, disk, queue, keep, stop, sampling, pids };
         for node in 0..order.nodes {
-            let (pool, ear) = (stage.proxy().await?, stage.proxy().await?);
-            let resource_url = stage.sandbox.url();
+            let (pool, listener) = (cluster.proxy().await?, cluster.proxy().await?);
+            let resource_url = cluster.sandbox.url();
             let url = resource_url.replace("postgres@", &format!("{ROLE}:{PASSWORD}@"));
             let plan = NodePlan {
                 node,
@@ -91,19 +92,19 @@ impl Stage {
                 incarnation: 0,
                 seed: order.seed,
                 pool_url: pool.url_for(&url) + POOL_NAME,
-                ear_url: ear.url_for(&url),
+                listener_url: listener.url_for(&url),
                 resource_url,
                 commits_first: node + 1 == order.nodes,
                 unnamed: false,
                 dir: dir.clone(),
                 without: order.without,
             };
-            let mut member = Member::new(plan, pool, ear);
+            let mut member = Member::new(plan, pool, listener);
             member.start(&Way::default()).await?;
-            stage.nodes.push(member);
+            cluster.nodes.push(member);
         }
-        stage.note_pids();
-        Ok(stage)
+        cluster.note_pids();
+        Ok(cluster)
     }
 
     /// The processes whose memory is sampled. Call it after processes started or ended.
@@ -121,7 +122,7 @@ impl Stage {
     }
 
     /// Ends everything in order, and returns what is known of the run.
-    pub async fn strike(mut self) -> Result<(History, Keep)> {
+    pub async fn stop(mut self) -> Result<(History, Keep)> {
         for node in &mut self.nodes {
             node.heal();
             node.stop().await?;
@@ -137,7 +138,7 @@ impl Stage {
     }
 
     /// Something went otherwise than it should: a finding, even if no invariant was broken.
-    pub fn blame(&self, error: &anyhow::Error) {
+    pub fn record_error(&self, error: &anyhow::Error) {
         println!("torture: {error:?}");
         self.journal.write(&Entry::Reported { held: false, what: format!("{error:#}") });
     }
@@ -148,7 +149,7 @@ impl Stage {
     }
 
     /// Brings back whatever a fault that could not be ended has left.
-    pub async fn mend(&mut self) -> Result<()> {
+    pub async fn repair(&mut self) -> Result<()> {
         let sandbox = Arc::clone(&self.sandbox);
         tokio::task::spawn_blocking(move || {
             if sandbox.is_running()? { sandbox.resume() } else { sandbox.start_again() }
@@ -157,7 +158,7 @@ impl Stage {
         for node in &mut self.nodes {
             node.redirect(self.sandbox.addr());
             node.heal();
-            node.mend().await?;
+            node.repair().await?;
         }
         self.note_pids();
         Ok(())

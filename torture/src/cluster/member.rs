@@ -1,4 +1,4 @@
-//! One node as the conductor controls it: its wires, its process, and what it says.
+//! One node as the controller controls it: its wires, its process, and what it says.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -29,7 +29,7 @@ pub struct Member {
     pub index: usize,
     /// The wire of its pool, and that of its listener.
     pub pool: Proxy,
-    pub ear: Proxy,
+    pub listener: Proxy,
     plan: NodePlan,
     process: Option<Process>,
 }
@@ -57,14 +57,14 @@ pub struct Way {
     /// Another way to the database for its pool, with unprepared statements.
     pub pool_url: Option<String>,
     /// Another way for its listener.
-    pub ear_url: Option<String>,
+    pub listener_url: Option<String>,
     /// What is added to its environment.
     pub environment: Vec<(String, String)>,
 }
 
 impl Member {
-    pub fn new(plan: NodePlan, pool: Proxy, ear: Proxy) -> Self {
-        Self { index: plan.node, pool, ear, plan, process: None }
+    pub fn new(plan: NodePlan, pool: Proxy, listener: Proxy) -> Self {
+        Self { index: plan.node, pool, listener, plan, process: None }
     }
 
     /// Starts the next incarnation and waits until it serves. As a supervisor does, again and again: its first
@@ -92,8 +92,8 @@ impl Member {
             plan.pool_url.clone_from(url);
             plan.unnamed = true;
         }
-        if let Some(url) = &way.ear_url {
-            plan.ear_url.clone_from(url);
+        if let Some(url) = &way.listener_url {
+            plan.listener_url.clone_from(url);
         }
         let mut child = Command::new(std::env::current_exe()?)
             .arg("node")
@@ -153,7 +153,7 @@ impl Member {
     }
 
     /// Continues it, and starts it if it is gone.
-    pub async fn mend(&mut self) -> Result<()> {
+    pub async fn repair(&mut self) -> Result<()> {
         if self.process.as_ref().is_none_or(|process| process.said.borrow().is_silent) {
             self.kill().await?;
             return self.start(&Way::default()).await;
@@ -179,7 +179,7 @@ impl Member {
 
     /// Leads both wires to another server, and cuts them.
     pub fn redirect(&self, server: SocketAddr) {
-        for wire in [&self.pool, &self.ear] {
+        for wire in [&self.pool, &self.listener] {
             wire.redirect(server);
             wire.cut();
         }
@@ -188,7 +188,7 @@ impl Member {
     /// Ends both wires' faults.
     pub fn heal(&self) {
         self.pool.heal();
-        self.ear.heal();
+        self.listener.heal();
     }
 }
 
