@@ -59,6 +59,17 @@ impl Place {
         })
     }
 
+    /// Runs `work` on a connection, and closes it.
+    pub(crate) async fn with<T>(
+        &self,
+        work: impl AsyncFnOnce(&SessionManager) -> Result<T, Why>,
+    ) -> Result<T, Why> {
+        let sessions = self.connect().await?;
+        let outcome = work(&sessions).await;
+        close(&sessions).await;
+        outcome
+    }
+
     /// Connects with the settings that the application's nodes have published.
     pub(crate) async fn connect(&self) -> Result<SessionManager, Why> {
         Ok(Box::pin(self.builder()?.adopt_settings().connect()).await?)

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::receipt::Receipt;
 use super::select::user_id;
-use crate::connection::{Place, close};
+use crate::connection::Place;
 use crate::output::{Format, harmless, print_json, print_rows, remark, rfc3339};
 use crate::why::{Why, exit};
 
@@ -56,17 +56,10 @@ struct Entry<'a> {
 
 /// Runs the command. An error is printed to stderr.
 pub(crate) async fn run(options: Options) -> ExitCode {
-    exit("audit", audit(&options).await)
+    exit("audit", options.place.with(async |sessions| audit(&options, sessions).await).await)
 }
 
-async fn audit(options: &Options) -> Result<(), Why> {
-    let sessions = options.place.connect().await?;
-    let outcome = carry_out(options, &sessions).await;
-    close(&sessions).await;
-    outcome
-}
-
-async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+async fn audit(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
     let log = sessions.audit();
     if let Some(keep) = options.on {
         log.start(keep).await?;

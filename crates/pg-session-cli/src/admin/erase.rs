@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::receipt::{Receipt, actor};
 use super::revoke::asks_for_consent;
 use super::select::{Selected, user_id};
-use crate::connection::{Place, close};
+use crate::connection::Place;
 use crate::output::{Format, counted, print_fields, print_json, remark};
 use crate::why::{Why, exit};
 
@@ -50,10 +50,7 @@ async fn erase(options: &Options) -> Result<(), Why> {
     if !options.yes && !io::stdin().is_terminal() {
         return Err(Why::usage("there is no terminal to ask on; add --yes"));
     }
-    let sessions = options.place.connect().await?;
-    let outcome = carry_out(options, &sessions).await;
-    close(&sessions).await;
-    outcome
+    options.place.with(async |sessions| carry_out(options, sessions).await).await
 }
 
 async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Why> {

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
-use pg_session::{KeyId, KeyRing, SessionToken, Signer, SigningKey, Verified};
+use pg_session::{KeyId, KeyRing, SessionManager, SessionToken, Signer, SigningKey, Verified};
 use serde::Serialize;
 
-use crate::connection::{Place, close};
+use crate::connection::Place;
 use crate::output::{Format, print_fields, print_json, rfc3339, roughly};
 use crate::why::{Why, exit};
 
@@ -115,11 +115,10 @@ fn of_token(verified: &Verified, ring: &KeyRing, now: SystemTime) -> Explanation
 }
 
 async fn look_up(options: &Options, verified: &Verified, explanation: &mut Explanation) -> Result<(), Why> {
-    let sessions = options.place.connect().await?;
-    let found = sessions.get(verified.id).no_touch().await;
-    close(&sessions).await;
+    let get = async |sessions: &SessionManager| Ok(sessions.get(verified.id).no_touch().await?);
+    let found = options.place.with(get).await?;
     explanation.state = "ended";
-    if let Some(session) = found? {
+    if let Some(session) = found {
         explanation.state = if session.is_retired() { "retired" } else { LIVE };
         explanation.current_version = Some(session.version().get());
         explanation.user = session.user_id().map(|id| id.to_string());

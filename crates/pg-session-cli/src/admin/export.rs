@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use pg_session::SessionManager;
 
 use super::select::{Age, Selected, user_id};
 use super::show::Shown;
-use crate::connection::{Place, close};
+use crate::connection::Place;
 use crate::output::{print_json, remark};
 use crate::why::{Why, exit};
 
@@ -22,11 +23,10 @@ pub(crate) struct Options {
 
 /// Runs the command. An error is printed to stderr.
 pub(crate) async fn run(options: Options) -> ExitCode {
-    exit("export", export(&options).await)
+    exit("export", options.place.with(async |sessions| export(&options, sessions).await).await)
 }
 
-async fn export(options: &Options) -> Result<(), Why> {
-    let sessions = options.place.connect().await?;
+async fn export(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
     let (mut count, mut written) = (0_u64, Ok(()));
     let everything = Age { older_than: None };
     let visit = |session| {
@@ -34,9 +34,7 @@ async fn export(options: &Options) -> Result<(), Why> {
         written = print_json(&Shown::new(&session, true));
         written.is_ok()
     };
-    let outcome = Selected::User(user_id(&options.user)).each(&sessions, &everything, visit).await;
-    close(&sessions).await;
-    outcome?;
+    Selected::User(user_id(&options.user)).each(sessions, &everything, visit).await?;
     written?;
     if count == 0 {
         remark("The user has no live session.");

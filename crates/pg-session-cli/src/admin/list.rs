@@ -7,7 +7,7 @@ use pg_session::{Session, SessionManager};
 
 use super::row::{HEAD, SessionRow, cells};
 use super::select::{Age, Scope, Selected};
-use crate::connection::{Place, close};
+use crate::connection::Place;
 use crate::output::{Format, print_json, print_rows, remark};
 use crate::why::{Why, exit};
 
@@ -33,15 +33,12 @@ pub(crate) struct Options {
 
 /// Runs the command. An error is printed to stderr.
 pub(crate) async fn run(options: Options) -> ExitCode {
-    exit("list", list(&options).await)
+    exit("list", options.place.with(async |sessions| list(&options, sessions).await).await)
 }
 
-async fn list(options: &Options) -> Result<(), Why> {
-    let sessions = options.place.connect().await?;
-    let outcome = gather(options, &sessions).await;
+async fn list(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+    let (found, more) = gather(options, sessions).await?;
     let now = sessions.database_time();
-    close(&sessions).await;
-    let (found, more) = outcome?;
     let format = Format::new(options.json);
     if format == Format::Json {
         found.iter().try_for_each(|session| print_json(&SessionRow::new(session)))?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::receipt::{Receipt, actor};
 use super::row::{HEAD, SessionRow, cells};
 use super::select::{Age, Scope, Selected, by_handle};
-use crate::connection::{Place, close};
+use crate::connection::Place;
 use crate::output::{Format, counted, print_fields, print_json, print_rows, remark};
 use crate::why::{Why, exit};
 
@@ -96,10 +96,7 @@ async fn revoke(options: &Options) -> Result<(), Why> {
         let text = "there is no terminal to ask on; add --yes, or --dry-run to see what would end";
         return Err(Why::usage(text));
     }
-    let sessions = options.place.connect().await?;
-    let outcome = carry_out(options, &sessions).await;
-    close(&sessions).await;
-    outcome
+    options.place.with(async |sessions| carry_out(options, sessions).await).await
 }
 
 async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Why> {

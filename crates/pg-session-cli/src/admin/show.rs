@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use pg_session::{IdleLimit, Session};
+use pg_session::{IdleLimit, Session, SessionManager};
 use serde::Serialize;
 
 use super::row::{AttributeRow, SessionRow, attributes};
 use super::select::by_handle;
-use crate::connection::{Place, close};
+use crate::connection::Place;
 use crate::output::{Format, harmless, print_fields, print_json};
 use crate::why::{Why, exit};
 
@@ -43,15 +43,12 @@ impl Shown {
 
 /// Runs the command. An error is printed to stderr.
 pub(crate) async fn run(options: Options) -> ExitCode {
-    exit("show", show(&options).await)
+    exit("show", options.place.with(async |sessions| show(&options, sessions).await).await)
 }
 
-async fn show(options: &Options) -> Result<(), Why> {
-    let sessions = options.place.connect().await?;
-    let found = by_handle(&sessions, &options.handle).await;
+async fn show(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+    let session = by_handle(sessions, &options.handle).await?;
     let now = sessions.database_time();
-    close(&sessions).await;
-    let session = found?;
     let format = Format::new(options.json);
     if format == Format::Json {
         return Ok(print_json(&Shown::new(&session, options.values))?);

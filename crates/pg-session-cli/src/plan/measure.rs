@@ -24,10 +24,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 
 /// Nothing is left behind but dead rows.
 pub(super) async fn measure(place: &Place, bytes: u32) -> Result<Measured, Why> {
-    let node = place.connect().await?;
-    let outcome = with_sessions(place, &node, bytes).await;
-    close(&node).await;
-    outcome
+    place.with(async |node| with_sessions(place, node, bytes).await).await
 }
 
 async fn with_sessions(place: &Place, node: &SessionManager, bytes: u32) -> Result<Measured, Why> {
