@@ -4,18 +4,17 @@
 //! error, not with a panic.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use anstyle::{AnsiColor, Style};
+use pg_session_admin::shared::relative;
+pub(crate) use pg_session_admin::shared::{counted, rfc3339, roughly};
 use serde::Serialize;
 
 const HEAD: Style = Style::new().bold();
 const NAME: Style = AnsiColor::Cyan.on_default();
 /// Before a command says how far it is.
 const SILENT_FOR: Duration = Duration::from_secs(1);
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
 
 /// How a command prints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,11 +41,7 @@ impl Format {
         if self != Self::Table {
             return rfc3339(time);
         }
-        match (now.duration_since(time), time.duration_since(now)) {
-            (Ok(ago), _) => format!("{} ago", roughly(ago)),
-            (_, Ok(left)) => format!("in {}", roughly(left)),
-            _ => rfc3339(time),
-        }
+        relative(time, now)
     }
 }
 
@@ -98,34 +93,11 @@ pub(crate) fn remark(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Seconds are enough for people and for machines.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
-    if time < UNIX_EPOCH {
-        return "before 1970".to_owned();
-    }
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
 /// A text of an application, without control characters: they could command a terminal, or make a line of their own.
 pub(crate) fn harmless(text: &str) -> String {
     let escape =
         |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
     text.chars().map(escape).collect()
-}
-
-/// A duration in its largest unit, rounded down.
-pub(crate) fn roughly(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds @ ..MINUTE => format!("{seconds} s"),
-        seconds @ ..HOUR => format!("{} min", seconds / MINUTE),
-        seconds @ ..DAY => format!("{} h", seconds / HOUR),
-        seconds => format!("{} d", seconds / DAY),
-    }
-}
-
-/// `1 session`, `2 sessions`.
-pub(crate) fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Says on a terminal how far a command is, if it takes longer than a second.
@@ -158,19 +130,6 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_relative_for_people_and_exact_for_programs() {
-        let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let ago = |seconds| Format::Table.time(now - Duration::from_secs(seconds), now);
-        assert_eq!(
-            [ago(59), ago(3_599), ago(86_399), ago(172_800)],
-            ["59 s ago", "59 min ago", "23 h ago", "2 d ago"]
-        );
-        assert_eq!(Format::Table.time(now + Duration::from_secs(90), now), "in 1 min");
-        assert_eq!(Format::Tabs.time(now, now), "2001-09-09T01:46:40Z");
-        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "before 1970");
-    }
 
     #[test]
     fn a_text_of_an_application_commands_no_terminal() {

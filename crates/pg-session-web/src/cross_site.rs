@@ -17,6 +17,13 @@ pub(crate) struct CrossSite {
     pub(crate) origins: Vec<String>,
 }
 
+/// Whether a page of another site has caused a request that may change something. For pages that have no
+/// [`SessionConfig`](crate::SessionConfig): no origin and no path is an exception.
+#[must_use]
+pub fn is_from_another_site(head: &impl RequestHead) -> bool {
+    !CrossSite::default().accepts(head)
+}
+
 /// Where the page is from that caused a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Site {

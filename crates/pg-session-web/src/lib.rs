@@ -52,6 +52,7 @@ pub use answer::Answer;
 pub use client::USER_AGENT_BYTES_MAX;
 pub use close::{CacheScope, ResponseChanges, is_cache_header};
 pub use cookie::{COOKIE_BYTES_MAX, CookiePolicy};
+pub use cross_site::is_from_another_site;
 pub use devices::{Device, DeviceId, NotADevice};
 pub use error::{Error, ErrorKind};
 pub use extension::Extension;

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use pg_session::{Cause, GroupId, Page, Session, SessionId, SessionManager, UserId};
-use uuid::Uuid;
+use pg_session::{GroupId, Page, Session, SessionId, SessionManager, UserId};
+pub(crate) use pg_session_admin::shared::{group_id, user_id};
 
 use crate::output::Progress;
 use crate::why::Why;
@@ -55,23 +55,6 @@ impl Scope {
     }
 }
 
-/// As the options name a user.
-pub(crate) fn user_id(text: &str) -> UserId {
-    match (text.parse::<i64>(), text.parse::<Uuid>()) {
-        (Ok(number), _) => number.into(),
-        (_, Ok(uuid)) => uuid.into(),
-        _ => UserId::named(text),
-    }
-}
-
-pub(crate) fn group_id(text: &str) -> GroupId {
-    match (text.parse::<i64>(), text.parse::<Uuid>()) {
-        (Ok(number), _) => number.into(),
-        (_, Ok(uuid)) => uuid.into(),
-        _ => GroupId::named(text),
-    }
-}
-
 impl Selected {
     async fn page(&self, sessions: &SessionManager, after: Option<SessionId>) -> Result<Page, Why> {
         Ok(match self {
@@ -89,20 +72,6 @@ impl Selected {
             Self::Group(id) => sessions.group(*id).count().await,
             Self::Label(label) => sessions.label(label).count().await,
             Self::All => sessions.all().count().await,
-        }
-    }
-
-    /// Ends them. Returns how many were alive.
-    pub(crate) async fn end(
-        &self,
-        sessions: &SessionManager,
-        cause: Cause,
-    ) -> Result<u64, pg_session::Error> {
-        match self {
-            Self::User(id) => sessions.user(*id).delete().cause(cause).await,
-            Self::Group(id) => sessions.group(*id).delete().cause(cause).await,
-            Self::Label(label) => sessions.label(label).delete().cause(cause).await,
-            Self::All => sessions.delete_all_sessions().cause(cause).await,
         }
     }
 

@@ -17,12 +17,12 @@ use axum::http::header::{CACHE_CONTROL, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pg_session::Session;
+use pg_session_admin::Secret;
 use pg_session_web::CacheScope;
 use serde_json::Value;
 
 use super::Server;
 use super::auth_head::AuthHead;
-use super::secret::Secret;
 
 /// The user: a number, or a UUID.
 pub(super) const USER_HEADER: &str = "x-session-user";

@@ -4,51 +4,59 @@
 //! |---|---|
 //! | connections | the next one waits in the kernel's queue |
 //! | bytes and time of a request's head | the connection is closed, after status 431 for the bytes |
+//! | time of a request's body | the body ends with an error: status 400, or as without a body |
 //! | time of a request | status 503 |
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections at one time. A proxy keeps a few for each of its processes.
-const CONNECTIONS_MAX: usize = 1_024;
 /// Bytes of a request's head. Browsers send at most 4 kB for each cookie, and proxies take 8 to 32 kB.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Until a head is complete, also of the next request on an open connection.
-const HEAD_WAIT: Duration = Duration::from_secs(30);
-/// Until a request is answered, at least. Statements have a shorter limit of their own.
-const ANSWER_WAIT_MIN: Duration = Duration::from_secs(30);
 /// For requests in flight, after a signal.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// After an error of `accept`, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// What clients may take of the program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at one time. A proxy keeps a few for each of its processes.
+    pub(super) connections: usize,
+    /// Until a head is complete, also of the next request on an open connection.
+    pub(super) client_wait: Duration,
+    /// Until a request is answered. Statements have a shorter limit of their own.
+    pub(super) answer_wait: Duration,
+}
+
 /// Serves until `stop`, and then until the requests in flight are answered, but not longer than [`END_WAIT`].
-/// A revocation that waits for all nodes takes the trust window at most.
-pub(super) async fn run(
-    listener: TcpListener,
-    app: Router,
-    trust_window: Duration,
-    stop: &CancellationToken,
-) {
-    let wait = ANSWER_WAIT_MIN.max(2 * trust_window);
-    let app = app.layer(middleware::from_fn(move |request, next| within_time(wait, request, next)));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(super) async fn run(listener: TcpListener, app: Router, limits: Limits, stop: &CancellationToken) {
+    let Limits { connections, client_wait, answer_wait } = limits;
+    let within = move |request: Request, next| {
+        within_time(answer_wait, request.map(|body| SlowBody::within(client_wait, body)), next)
+    };
+    let app = app.layer(middleware::from_fn(within));
+    let slots = Arc::new(Semaphore::new(connections));
     let connections = TaskTracker::new();
     while let Some((stream, slot)) = accept(&listener, &slots, stop).await {
-        connections.spawn(serve(stream, slot, app.clone(), stop.clone()));
+        connections.spawn(serve(stream, slot, client_wait, app.clone(), stop.clone()));
     }
     drop(listener);
     connections.close();
@@ -70,7 +78,7 @@ async fn accept(
                 Ok((stream, _)) => return Some((stream, slot)),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -81,11 +89,17 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, slot: OwnedSemaphorePermit, app: Router, stop: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    slot: OwnedSemaphorePermit,
+    client_wait: Duration,
+    app: Router,
+    stop: CancellationToken,
+) {
     // Answers are small: none waits for another packet. An error means that the connection is gone.
     let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT).max_buf_size(HEAD_BYTES_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(client_wait).max_buf_size(HEAD_BYTES_MAX);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -105,5 +119,32 @@ async fn within_time(wait: Duration, request: Request, next: Next) -> Response {
     match tokio::time::timeout(wait, next.run(request)).await {
         Ok(response) => response,
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "no answer in time\n").into_response(),
+    }
+}
+
+/// A body that ends with an error if it is not complete in time.
+struct SlowBody {
+    body: Body,
+    end: Pin<Box<Sleep>>,
+}
+
+impl SlowBody {
+    fn within(wait: Duration, body: Body) -> Body {
+        if body.is_end_stream() { body } else { Body::new(Self { body, end: Box::pin(sleep(wait)) }) }
+    }
+}
+
+impl HttpBody for SlowBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(axum::Error::new("the body did not come in time"))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
     }
 }

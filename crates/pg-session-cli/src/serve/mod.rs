@@ -1,24 +1,20 @@
 //! `pg-session serve`: answers a proxy's question who is signed in, from this process's memory.
 //!
 //! In the order of the life of the process: [`options`] are checked, the node connects, [`listener`] accepts connections
-//! and passes requests to [`auth`] and [`health`], and with an admin token to [`api`] and [`console`]. A signal ends it: requests in flight are answered, last accesses are
-//! written.
+//! and passes requests to [`auth`] and [`health`], and with an admin token to `pg-session-admin`. A signal ends it: requests
+//! in flight are answered, last accesses are written.
 //!
 //! It never answers from a state that it cannot prove: that is status 503.
 
-mod api;
-mod audit;
 mod auth;
 mod auth_head;
-mod console;
 mod health;
 mod listener;
-mod observed;
 mod options;
-mod revoke;
 mod secret;
 
 use std::io::{self, Write};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,17 +22,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{any, get};
 use pg_session::SessionManager;
+use pg_session_admin::{Admin, Change};
 use pg_session_web::SessionConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::audit::Audit;
 use self::auth::ProxyAccess;
-use self::console::Console;
-use self::observed::Observed;
 pub(crate) use self::options::Options;
 use self::options::Settings;
-use self::secret::Secret;
 use crate::signals::Signals;
 use crate::why::{Why, ensure, exit};
 
@@ -48,11 +41,6 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 struct Server {
     sessions: SessionConfig,
     proxies: ProxyAccess,
-    /// Without it, there is no API and no console.
-    admin_token: Option<Secret>,
-    console: Option<Console>,
-    audit: Audit,
-    observed: Observed,
     stop: CancellationToken,
 }
 
@@ -78,35 +66,44 @@ async fn serve(options: Options) -> Result<(), Why> {
         manager = settings.connect() => manager?,
         _ = signals.next() => return Ok(()),
     };
+    let limits = settings.limits(manager.config().trust_window);
     let stop = CancellationToken::new();
     let sessions = SessionConfig::from_env(manager.clone())?.cookie(settings.cookie.clone());
-    let server = Arc::new(Server {
-        sessions,
-        proxies: settings.proxies,
-        admin_token: settings.admin_token,
-        console: settings.console,
-        audit: Audit::default(),
-        observed: Observed::default(),
-        stop: stop.clone(),
-    });
-    if server.console.is_some() {
-        let (server, events) = (Arc::clone(&server), manager.events());
-        tokio::spawn(async move { server.observed.run(events).await });
-    }
+    let (admin, admin_routes) = match settings.admin {
+        Some(settings) => {
+            let with_console = settings.console;
+            let admin = settings.builder(manager.clone()).on_change(print).build();
+            let console = if with_console { admin.console() } else { Router::new() };
+            (Some(admin.clone()), Router::new().nest("/api/v1", admin.api()).nest("/console", console))
+        }
+        None => (None, Router::new()),
+    };
+    let server = Arc::new(Server { sessions, proxies: settings.proxies, stop: stop.clone() });
+    let app = router(server).merge(admin_routes);
     writeln!(io::stdout(), "serving on http://{}", listener.local_addr()?)?;
+    let mut serving = pin!(listener::run(listener, app, limits, &stop));
     tokio::select! {
-        () = listener::run(listener, router(server), manager.config().trust_window, &stop) => {}
-        _ = signals.next() => stop.cancel(),
+        () = &mut serving => {}
+        _ = signals.next() => {
+            stop.cancel();
+            admin.iter().for_each(Admin::close);
+            serving.await;
+        }
     }
     let report = manager.shutdown(SHUTDOWN_WAIT).await;
     ensure(report.is_complete(), || format!("the node left something behind: {report:?}"))
 }
 
+/// A line of JSON for each change.
+fn print(change: &Change) {
+    let line = serde_json::json!({ "event": "revocation", "change": change });
+    if let Err(error) = writeln!(io::stdout(), "{line}") {
+        tracing::error!(%error, %line, "a change could not be written to stdout");
+    }
+}
+
 fn router(server: Arc<Server>) -> Router {
-    let admin = if server.admin_token.is_some() { api::router(&server) } else { Router::new() };
     Router::new()
-        .merge(admin)
-        .merge(console::router(&server))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))
         .route("/trust", get(health::trust))

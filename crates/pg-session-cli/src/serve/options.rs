@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::http::HeaderName;
 use clap::Args;
 use pg_session::SessionManager;
+use pg_session_admin::{Admin, Builder, Secret};
 use pg_session_web::CookiePolicy;
 
 use super::auth::{AttributeHeader, HANDLE_HEADER, ProxyAccess, SECRET_HEADER, USER_HEADER};
-use super::console::Console;
-use super::secret::Secret;
+use super::listener::Limits;
+use super::secret;
 use crate::connection::Place;
 use crate::why::Why;
 
@@ -19,6 +21,8 @@ use crate::why::Why;
 const POOL_CONNECTIONS: usize = 4;
 /// Attributes that an answer carries, at most.
 const ATTRIBUTES_MAX: usize = 32;
+/// Until a request is answered, at least, whatever a client may take.
+const ANSWER_WAIT_MIN: Duration = Duration::from_secs(30);
 /// Bytes of an attribute's key or header name, at most.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -48,6 +52,12 @@ pub(crate) struct Options {
     /// PG_SESSION_PROXY_SECRET.
     #[arg(long, value_name = "FILE")]
     proxy_secret_file: Option<PathBuf>,
+    /// Connections at one time. The next one waits.
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = clap::value_parser!(u16).range(1..))]
+    connections_max: u16,
+    /// How long a client may take to send the head of a request, or to begin the next one.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    client_timeout: Duration,
     /// A file with the token of the admin API and the console. Default: the variable PG_SESSION_ADMIN_TOKEN. Without a
     /// token, neither is served.
     #[arg(long, value_name = "FILE")]
@@ -69,9 +79,29 @@ pub(super) struct Settings {
     pub(super) listen: SocketAddr,
     pub(super) cookie: CookiePolicy,
     pub(super) proxies: ProxyAccess,
-    pub(super) admin_token: Option<Secret>,
-    pub(super) console: Option<Console>,
+    connections_max: u16,
+    client_timeout: Duration,
+    pub(super) admin: Option<AdminSettings>,
     place: Place,
+}
+
+/// Of the admin API and the console.
+#[derive(Debug)]
+pub(super) struct AdminSettings {
+    pub(super) console: bool,
+    token: Secret,
+    allow_changes: bool,
+    hosts: Vec<String>,
+    place: Place,
+}
+
+impl AdminSettings {
+    pub(super) fn builder(self, manager: SessionManager) -> Builder {
+        let place = self.place;
+        let builder = Admin::builder(manager).token(self.token).doctor(move || place.builder());
+        let builder = self.hosts.into_iter().fold(builder, Builder::host);
+        if self.allow_changes { builder.allow_changes() } else { builder }
+    }
 }
 
 impl Settings {
@@ -81,7 +111,7 @@ impl Settings {
         if std::env::var_os("SESSION_KEY").is_none() {
             return Err(Why::usage("SESSION_KEY is not set; set it to the signing keys of the application"));
         }
-        let secret = Secret::read(
+        let secret = secret::read(
             options.proxy_secret_file.as_deref(),
             "--proxy-secret-file",
             "PG_SESSION_PROXY_SECRET",
@@ -98,26 +128,40 @@ impl Settings {
             return Err(Why::usage(format!("--attribute can be given {ATTRIBUTES_MAX} times at most")));
         }
         let admin_token =
-            Secret::read(options.admin_token_file.as_deref(), "--admin-token-file", "PG_SESSION_ADMIN_TOKEN")
+            secret::read(options.admin_token_file.as_deref(), "--admin-token-file", "PG_SESSION_ADMIN_TOKEN")
                 .map_err(Why::usage)?;
         if options.console && admin_token.is_none() {
             return Err(Why::usage(
                 "--console needs a token to sign in with; set --admin-token-file or PG_SESSION_ADMIN_TOKEN",
             ));
         }
-        let console = options
-            .console
-            .then(|| Console::new(options.allow_changes, options.console_hosts, options.place.clone()));
+        let admin = admin_token.map(|token| AdminSettings {
+            console: options.console,
+            token,
+            allow_changes: options.allow_changes,
+            hosts: options.console_hosts,
+            place: options.place.clone(),
+        });
         let cookie =
             cookie(&options.cookie, options.insecure_cookie_domain.as_deref()).map_err(Why::usage)?;
         Ok(Self {
             listen: options.listen,
             cookie: if options.insecure_cookie_without_tls { cookie.insecure_without_tls() } else { cookie },
             proxies: ProxyAccess::new(secret, options.attributes),
-            admin_token,
-            console,
+            connections_max: options.connections_max,
+            client_timeout: options.client_timeout,
+            admin,
             place: options.place,
         })
+    }
+
+    /// A body may take as long as a head. A revocation that waits for all nodes takes the trust window at most.
+    pub(super) fn limits(&self, trust_window: Duration) -> Limits {
+        Limits {
+            connections: usize::from(self.connections_max),
+            client_wait: self.client_timeout,
+            answer_wait: ANSWER_WAIT_MIN.max(2 * trust_window),
+        }
     }
 
     /// A node with the settings of the application, or it would take other sessions for expired.

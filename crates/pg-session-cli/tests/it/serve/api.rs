@@ -32,6 +32,8 @@ impl<'a> Client<'a> {
     /// Of the operation that the description has at `path`.
     async fn send(&self, method: Method, path: &str, target: &str, body: &str) -> (StatusCode, Value) {
         let answer = self.raw(method.clone(), target, body).await;
+        let base = self.document["servers"][0]["url"].as_str().expect("an address");
+        let path = path.strip_prefix(base).expect("a path of the API");
         let operation = &self.document["paths"][path][method.as_str().to_lowercase()];
         let response = &operation["responses"][answer.status.as_str()];
         assert!(response.is_object(), "{method} {target}: {} is not described: {answer:?}", answer.status);

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use hyper::{Method, StatusCode};
-use pg_session::UserId;
+use pg_sandbox::Proxy;
+use pg_session::{SessionManager, UserId};
 
 use super::api::TOKEN;
 use super::server::{Answer, Application, Headers, Server};
@@ -98,8 +99,9 @@ async fn only_the_consoles_own_forms_end_sessions() {
     let cookie = sign_in(&reader).await;
     let page = open(&reader, &cookie, "/console/sessions?user=1").await;
     assert!(page.body.contains(&one.id().handle().to_string()) && !page.body.contains("Choose a cause"));
-    let order = format!("form_token={}&user=1&cause=admin", form_token(&page));
-    let refused = reader.send(Method::POST, REVOKE, &[FORM, ("cookie", &cookie)], &order).await;
+    assert!(!page.body.contains("form_token"), "{}", page.body);
+    let order = "form_token=unknown&user=1&cause=admin";
+    let refused = reader.send(Method::POST, REVOKE, &[FORM, ("cookie", &cookie)], order).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
     reader.stop();
 
@@ -154,7 +156,11 @@ async fn only_the_consoles_own_forms_end_sessions() {
         tokio::time::sleep(POLL_INTERVAL).await;
     }
     let events = open(&server, &cookie, "/console/events").await;
-    assert!(events.body.contains("<td>console</td><td>user 1</td><td>admin</td>"), "{}", events.body);
+    assert!(
+        events.body.contains("<td>console</td><td>-</td><td>user 1</td><td>admin</td>"),
+        "{}",
+        events.body
+    );
 
     let page = open(&server, &cookie, "/console/sessions?label=tenant%3A7").await;
     let (one, two) = (one.id().handle().to_string(), two.id());
@@ -183,8 +189,6 @@ async fn an_operator_ends_a_session_in_a_browser_by_keyboard() {
     browser.wait_for("document.querySelector('#trust').textContent.startsWith('Answers from memory')").await;
     browser.wait_for("document.querySelector('#nodes').textContent === '2 nodes'").await;
 
-    browser.screen(1_280, 800, "light").await;
-    keep("console", &browser.picture().await);
     browser.open(&format!("{}/console/locks", server.url)).await;
     browser.wait_for("document.querySelector('#state')?.textContent === 'live'").await;
     browser.wait_for("document.querySelector('#live').textContent.includes('<img src=x')").await;
@@ -224,5 +228,83 @@ async fn an_operator_ends_a_session_in_a_browser_by_keyboard() {
     browser.wait_for("document.querySelector('#ended')?.textContent.startsWith('1 session ended')").await;
     assert!(app.manager.get(session.id()).bypass_cache().await.unwrap().is_none());
     browser.close().await;
+    server.stop();
+}
+
+/// Three nodes run, and one has lost its listener. The phones of two users are lost. Two operators end their sessions, with a
+/// receipt: one by mouse, who types only what is to be typed, and one by keyboard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incident_ends_with_a_receipt_by_mouse_and_by_keyboard() {
+    let app = Application::start("incident").await;
+    let wire = Proxy::start(app.world.address()).await.unwrap();
+    let builder = SessionManager::builder(app.manager.config().clone()).url(&app.world.url).unwrap();
+    let third = builder.listen_on_url(&wire.url_for(&app.world.url)).unwrap().connect().await.unwrap();
+    let [mouse, keyboard] = [42, 43].map(UserId::from);
+    let mut phones = Vec::new();
+    for user in [mouse, keyboard] {
+        app.manager.create(user).set("device", "laptop").await.unwrap();
+        phones.push(app.manager.create(user).set("device", "phone").await.unwrap());
+    }
+    let handles: Vec<String> = phones.iter().map(|phone| phone.id().handle().to_string()).collect();
+    let server = app.serve_with(&["--console", "--allow-changes"], &ADMIN);
+    wire.cut();
+    let began = Instant::now();
+    while third.status().trusted_for.is_some() {
+        assert!(began.elapsed() < WAIT_MAX, "the third node is trusted without its listener");
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    let driver = Driver::start();
+    let lost = "[...document.querySelectorAll('#live td .bad')].some(cell => cell.textContent.startsWith('no answer'))";
+    let receipt = "document.querySelector('#gone')?.textContent.startsWith('No node can serve them any more: 2 nodes \
+                   answered within') && document.querySelector('#gone').textContent.includes('1 did not answer')";
+
+    let mut browser = driver.browser().await;
+    browser.screen(1_280, 800, "light").await;
+    browser.open(&format!("{}/console", server.url)).await;
+    browser.type_into("#token", TOKEN).await;
+    browser.click(".sign-in button").await;
+    browser.wait_for("document.querySelector('#nodes')?.textContent === '3 nodes'").await;
+    browser.wait_for(lost).await;
+    keep("console", &browser.picture().await);
+    browser.click("nav a[href$=sessions]").await;
+    browser.type_into("#user", "42").await;
+    browser.click("form[role=search] button").await;
+    browser.click(&format!("tbody a[href$=\"{}\"]", handles[0])).await;
+    browser.click("a[href$=\"values=true\"]").await;
+    browser.wait_for("document.querySelector('tbody').textContent.includes('phone')").await;
+    browser.click("#cause-handle option[value=credential]").await;
+    browser.click(".end button").await;
+    browser.wait_for(receipt).await;
+    keep("console-receipt", &browser.picture().await);
+    browser.click("header form button").await;
+    browser.close().await;
+
+    let mut browser = driver.browser().await;
+    browser.open(&format!("{}/console", server.url)).await;
+    browser.tab_to("#token").await;
+    browser.press(&format!("{TOKEN}{ENTER}")).await;
+    browser.wait_for("document.querySelector('#nodes')?.textContent === '3 nodes'").await;
+    browser.wait_for(lost).await;
+    browser.tab_to("nav a[href$=sessions]").await;
+    browser.press(&ENTER.to_string()).await;
+    browser.tab_to("#user").await;
+    browser.press(&format!("43{ENTER}")).await;
+    browser.tab_to(&format!("tbody a[href$=\"{}\"]", handles[1])).await;
+    browser.press(&ENTER.to_string()).await;
+    browser.tab_to("#cause-handle").await;
+    browser.press("cre").await;
+    browser.wait_for("document.querySelector('#cause-handle').value === 'credential'").await;
+    browser.tab_to(".end button").await;
+    browser.press(&ENTER.to_string()).await;
+    browser.wait_for(receipt).await;
+    browser.close().await;
+
+    for (user, phone) in [mouse, keyboard].into_iter().zip(&phones) {
+        let left = app.manager.user(user).list().await.unwrap();
+        assert_eq!(left.sessions.len(), 1, "the laptop stays signed in");
+        for node in [&app.manager, &third] {
+            assert!(node.get(phone.id()).await.unwrap().is_none());
+        }
+    }
     server.stop();
 }

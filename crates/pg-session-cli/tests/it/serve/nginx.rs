@@ -1,9 +1,8 @@
 //! A real nginx in front of a Python application that has no code for sessions. The configuration is that of `docs/serve.md`.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use hyper::StatusCode;
@@ -11,39 +10,9 @@ use pg_session::UserId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::behind_proxy::{Process, SECRET, python, received, snippet};
 use super::server::Application;
 use crate::support::{POLL_INTERVAL, WAIT_MAX};
-
-/// Answers with the headers that it was sent.
-const APPLICATION: &str = r#"
-import http.server, json
-class Application(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        body = json.dumps([[name.lower(), value] for name, value in self.headers.items()]).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    do_POST = do_GET
-    def log_message(self, *_):
-        pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application)
-print(server.server_port, flush=True)
-server.serve_forever()
-"#;
-const SECRET: &str = "a-secret-of-the-proxy-0123456789abcdef";
-
-/// A child that ends with the test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // An error means that it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 struct Nginx {
     _process: Process,
@@ -55,22 +24,6 @@ impl Drop for Nginx {
         // After an error, files stay in the folder for temporary files.
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-/// The snippet of the documentation, with the addresses of this test.
-fn locations(serve: &str, application: u16) -> String {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/serve.md");
-    let page = fs::read_to_string(page).expect("docs/serve.md");
-    let snippet =
-        page.split("```text\n").find(|block| block.starts_with("# nginx")).expect("a snippet for nginx");
-    let snippet = snippet.split("```").next().unwrap_or_default();
-    for documented in ["http://127.0.0.1:7480", "http://127.0.0.1:8000", "THE_SECRET"] {
-        assert!(snippet.contains(documented), "the snippet does not name {documented}");
-    }
-    snippet
-        .replace("http://127.0.0.1:7480", serve)
-        .replace("http://127.0.0.1:8000", &format!("http://127.0.0.1:{application}"))
-        .replace("THE_SECRET", SECRET)
 }
 
 impl Nginx {
@@ -88,16 +41,11 @@ impl Nginx {
         );
         let path = folder.join("nginx.conf");
         fs::write(&path, configuration).expect("a configuration");
-        let child =
-            Command::new("nginx").arg("-p").arg(&folder).arg("-c").arg(&path).stdin(Stdio::null()).spawn();
-        match child {
-            Ok(child) => Some(Self { _process: Process(child), folder }),
-            Err(error) => {
-                eprintln!("skipped: nginx: {error}; install nginx");
-                fs::remove_dir_all(&folder).expect("the folder is removed");
-                None
-            }
+        let process = Process::start(Command::new("nginx").arg("-p").arg(&folder).arg("-c").arg(&path));
+        if process.is_none() {
+            fs::remove_dir_all(&folder).expect("the folder is removed");
         }
+        Some(Self { _process: process?, folder })
     }
 
     async fn connect(&self) -> UnixStream {
@@ -127,23 +75,6 @@ impl Nginx {
     }
 }
 
-fn python() -> Option<(Process, u16)> {
-    let mut command = Command::new("python3");
-    command.args(["-c", APPLICATION]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            eprintln!("skipped: python3: {error}; install python3");
-            return None;
-        }
-    };
-    let out = child.stdout.take().expect("stdout is a pipe");
-    let process = Process(child);
-    let mut port = String::new();
-    BufReader::new(out).read_line(&mut port).expect("the port");
-    Some((process, port.trim().parse().expect("a port")))
-}
-
 #[tokio::test]
 async fn nginx_guards_an_application_without_session_code() {
     let app = Application::start("nginx").await;
@@ -155,13 +86,8 @@ async fn nginx_guards_an_application_without_session_code() {
     let server = app.serve(&["--attribute", "role=X-Session-Role", "--proxy-secret-file", path]);
     fs::remove_file(&file).unwrap();
     let Some((_python, port)) = python() else { return };
-    let Some(nginx) = Nginx::start(&locations(&server.url, port)) else { return };
+    let Some(nginx) = Nginx::start(&snippet("# nginx", &server.url, port)) else { return };
 
-    // What the application receives of a header, whatever a client has sent.
-    let received = |body: &str, name: &str| -> Vec<String> {
-        let headers: Vec<(String, String)> = serde_json::from_str(body).expect("JSON");
-        headers.into_iter().filter(|(found, _)| found == name).map(|(_, value)| value).collect()
-    };
     let lies = [
         ("x-session-user", "1"),
         ("X-SESSION-USER", "2"),

@@ -128,6 +128,33 @@ impl Browser {
         self.command(&format!("{element}/value"), &json!({ "text": text })).await;
     }
 
+    /// Presses keys, one after the other, wherever the focus is.
+    pub async fn press(&mut self, keys: &str) {
+        let actions: Vec<Value> = keys
+            .chars()
+            .flat_map(|key| {
+                ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key.to_string() }))
+            })
+            .collect();
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
+        self.command("actions", &json!({ "actions": [keyboard] })).await;
+    }
+
+    /// Moves the focus with the key Tab, as far as a page's elements go.
+    pub async fn tab_to(&mut self, css: &str) {
+        const ELEMENTS_MAX: usize = 60;
+        self.wait_for(&format!("document.querySelector('{css}')?.checkVisibility()")).await;
+        for _ in 0..ELEMENTS_MAX {
+            if self.eval(&format!("document.activeElement?.matches('{css}') ?? false")).await == json!(true) {
+                let outline = "getComputedStyle(document.activeElement).outlineStyle";
+                assert_ne!(self.eval(outline).await, "none", "the focus on {css} is not visible");
+                return;
+            }
+            self.press("\u{e004}").await;
+        }
+        panic!("the key Tab never reaches {css}");
+    }
+
     /// Waits until this expression of JavaScript is true in the page.
     pub async fn wait_for(&mut self, expression: &str) {
         let began = Instant::now();

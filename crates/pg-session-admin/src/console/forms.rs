@@ -1,7 +1,5 @@
 //! Ends sessions from a form: with a cause, and only if changes are allowed.
 
-use std::sync::Arc;
-
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Extension, Form, State};
 use axum::http::StatusCode;
@@ -10,11 +8,11 @@ use maud::html;
 use serde::Deserialize;
 
 use super::pages::{self, Tab};
-use super::sign_ins::SignIn;
-use crate::output::counted;
-use crate::serve::Server;
-use crate::serve::audit::{By, cause};
-use crate::serve::revoke::{Named, NoTarget, Target, revoke as end};
+use super::visit::Visit;
+use crate::Admin;
+use crate::audit::{Author, By, cause};
+use crate::revoke::{Named, NoTarget, Target, revoke as end};
+use crate::shared::counted;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,22 +30,22 @@ pub(super) struct Order {
 }
 
 pub(super) async fn revoke(
-    State(server): State<Arc<Server>>,
-    Extension(sign_in): Extension<SignIn>,
+    State(admin): State<Admin>,
+    Extension(visit): Extension<Visit>,
     order: Result<Form<Order>, FormRejection>,
 ) -> Response {
     let refuse = |status: StatusCode, why: &str| {
         let body = html! { h1 { "Nothing was ended" } p role="alert" class="bad" { (why) } };
-        (status, pages::page(&server, &sign_in, Tab::Sessions, "Nothing was ended", &body)).into_response()
+        (status, pages::page(&visit, Tab::Sessions, "Nothing was ended", &body)).into_response()
     };
-    if !server.console.as_ref().is_some_and(|console| console.allow_changes) {
-        return refuse(StatusCode::FORBIDDEN, "This console is read-only. Start it with --allow-changes.");
+    if !visit.may_change {
+        return refuse(StatusCode::FORBIDDEN, "You may only look. `serve` needs --allow-changes for more.");
     }
     let Form(order) = match order {
         Ok(order) => order,
         Err(rejection) => return refuse(rejection.status(), &rejection.body_text()),
     };
-    if !sign_in.form_token.is(order.form_token.as_bytes()) {
+    if !visit.form_token.is(order.form_token.as_bytes()) {
         return refuse(StatusCode::FORBIDDEN, "The form is not one of this sign-in. Open the page again.");
     }
     let cause = match cause(&order.cause) {
@@ -66,7 +64,7 @@ pub(super) async fn revoke(
     }
     let (user, group, handle) = (user.as_deref(), group.as_deref(), handle.as_deref());
     let named = Named { user, group, label, handle, all: all.is_some() };
-    let target = match Target::of(server.manager(), named).await {
+    let target = match Target::of(&admin.0.manager, named).await {
         Ok(target) => target,
         Err(NoTarget::Unclear) => {
             return refuse(StatusCode::BAD_REQUEST, "Name one session, user, group or label, or all.");
@@ -77,8 +75,9 @@ pub(super) async fn revoke(
         }
         Err(NoTarget::Failed(error)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     };
-    match end(&server, &target, cause, order.everywhere.is_some(), By::Console).await {
-        Ok(revoked) => {
+    let author = Author { by: By::Console, operator: visit.operator.clone() };
+    match end(&admin, target, cause, order.everywhere.is_some(), author).await {
+        Ok((revoked, target)) => {
             let body = html! {
                 h1 { "Ended" }
                 p role="status" class="good" id="ended" {
@@ -91,9 +90,9 @@ pub(super) async fn revoke(
                         @if gone.lapsed > 0 { ", " (gone.lapsed) " did not answer and may not answer from memory" } "."
                     }
                 }
-                p { a href="/console/events" { "All changes" } }
+                p { a href={ (visit.base) "/events" } { "All changes" } }
             };
-            pages::page(&server, &sign_in, Tab::Sessions, "Ended", &body).into_response()
+            pages::page(&visit, Tab::Sessions, "Ended", &body).into_response()
         }
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }

@@ -5,8 +5,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::why::Why;
-
 /// Asks one question at a time. A failure is kept as well.
 #[derive(Debug)]
 pub(super) struct Kept<T> {
@@ -19,14 +17,14 @@ impl<T: Clone> Kept<T> {
         Self { age_max, answer: Mutex::default() }
     }
 
-    pub(super) async fn get(&self, ask: impl Future<Output = Result<T, Why>>) -> Result<T, String> {
+    pub(super) async fn get(&self, ask: impl Future<Output = Result<T, String>>) -> Result<T, String> {
         let mut kept = self.answer.lock().await;
         if let Some((at, answer)) = &*kept
             && at.elapsed() < self.age_max
         {
             return answer.clone();
         }
-        let answer = ask.await.map_err(|why| why.to_string());
+        let answer = ask.await;
         *kept = Some((Instant::now(), answer.clone()));
         answer
     }

@@ -1,7 +1,5 @@
 //! Ends sessions, with a cause.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -9,9 +7,9 @@ use pg_session::Everywhere;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
-use crate::serve::Server;
-use crate::serve::audit::{By, cause};
-use crate::serve::revoke::{Named, Target, revoke};
+use crate::Admin;
+use crate::audit::{Author, By, cause};
+use crate::revoke::{Named, Target, revoke};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,12 +55,12 @@ impl From<Everywhere> for Receipt {
 
 /// Ends a session, or those of a user, of a group, of a label, or all.
 pub(super) async fn create(
-    State(server): State<Arc<Server>>,
+    State(admin): State<Admin>,
     order: Result<Json<Order>, JsonRejection>,
 ) -> Result<Json<Outcome>, ApiError> {
     let Json(order) = order?;
     let cause = cause(&order.cause).map_err(ApiError::bad)?;
-    let manager = server.manager();
+    let manager = &admin.0.manager;
     let named = Named {
         user: order.user.as_deref(),
         group: order.group.as_deref(),
@@ -75,7 +73,8 @@ pub(super) async fn create(
         let matching = Some(target.count(manager).await?);
         return Ok(Json(Outcome { dry_run: true, matching, ended: 0, everywhere: None }));
     }
-    let revoked = revoke(&server, &target, cause, order.everywhere, By::Api).await?;
+    let author = Author { by: By::Api, operator: None };
+    let (revoked, _) = revoke(&admin, target, cause, order.everywhere, author).await?;
     let everywhere = revoked.everywhere.map(Receipt::from);
     Ok(Json(Outcome { dry_run: false, matching: None, ended: revoked.ended, everywhere }))
 }

@@ -5,7 +5,7 @@ const live = document.getElementById("live");
 const state = document.getElementById("state");
 
 if (live && "EventSource" in window) {
-  const source = new EventSource("/console/stream?page=" + encodeURIComponent(live.dataset.page));
+  const source = new EventSource(live.dataset.stream);
   source.onmessage = (event) => {
     // Made by the server, which escapes all texts.
     live.innerHTML = JSON.parse(event.data);

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use axum::http::header::COOKIE;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::serve::Server;
-use crate::serve::secret::Secret;
+use super::cookies::cookies;
+use crate::secret::Secret;
 
 pub(super) const COOKIE_NAME: &str = "pg-session-console";
 /// Sign-ins at one time. The oldest ends first.
@@ -53,33 +52,22 @@ impl SignIns {
         key
     }
 
-    fn find(&self, headers: &HeaderMap) -> Option<SignIn> {
+    /// The sign-in that the browser's cookie names.
+    pub(super) fn find(&self, headers: &HeaderMap) -> Option<SignIn> {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|sign_in| now < sign_in.until);
-        let is_sent = |sign_in: &&SignIn| keys(headers).any(|key| sign_in.key.is(key));
+        let is_sent = |sign_in: &&SignIn| cookies(headers, COOKIE_NAME).any(|key| sign_in.key.is(key));
         all.iter().find(is_sent).cloned()
     }
 
     pub(super) fn remove(&self, headers: &HeaderMap) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|sign_in| !keys(headers).any(|key| sign_in.key.is(key)));
-    }
-}
-
-impl Server {
-    /// The sign-in that the browser's cookie names.
-    pub(super) fn signed_in(&self, headers: &HeaderMap) -> Option<SignIn> {
-        self.console.as_ref()?.sign_ins.find(headers)
+        all.retain(|sign_in| !cookies(headers, COOKIE_NAME).any(|key| sign_in.key.is(key)));
     }
 }
 
 /// 244 random bits.
-fn random() -> String {
+pub(super) fn random() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
-}
-
-fn keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-    pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(COOKIE_NAME.as_bytes())?.strip_prefix(b"="))
 }

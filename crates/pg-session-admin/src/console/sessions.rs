@@ -1,7 +1,5 @@
 //! The page of sessions: search, one session, and the forms that end them.
 
-use std::sync::Arc;
-
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
@@ -11,12 +9,11 @@ use pg_session::{Cause, Session};
 use serde::Deserialize;
 
 use super::pages::{Tab, card, form_token, page, time_cell};
-use super::sign_ins::SignIn;
-use crate::admin::select::{group_id, user_id};
-use crate::output::counted;
-use crate::serve::Server;
-use crate::serve::audit::CAUSES;
-use crate::serve::revoke::{NoTarget, by_handle};
+use super::visit::Visit;
+use crate::Admin;
+use crate::audit::CAUSES;
+use crate::revoke::{NoTarget, by_handle};
+use crate::shared::{counted, group_id, user_id};
 
 /// Characters of a value that a page shows.
 const VALUE_CHARS_MAX: usize = 2_000;
@@ -34,20 +31,19 @@ pub(super) struct Search {
 }
 
 pub(super) async fn search(
-    State(server): State<Arc<Server>>,
-    Extension(sign_in): Extension<SignIn>,
+    State(admin): State<Admin>,
+    Extension(visit): Extension<Visit>,
     wanted: Result<Query<Search>, QueryRejection>,
 ) -> Response {
     let Ok(Query(search)) = wanted else {
         let body = html! { h1 { "Sessions" } p role="alert" class="bad" { "The search cannot be read." } };
-        return (StatusCode::BAD_REQUEST, page(&server, &sign_in, Tab::Sessions, "Sessions", &body))
-            .into_response();
+        return (StatusCode::BAD_REQUEST, page(&visit, Tab::Sessions, "Sessions", &body)).into_response();
     };
-    let found = find(&server, &search).await;
+    let found = find(&admin, &search).await;
     let status = if found.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = html! {
         h1 { "Sessions" }
-        form method="get" action="/console/sessions" role="search" {
+        form method="get" action={ (visit.base) "/sessions" } role="search" {
             (field("user", "User", &search.user))
             (field("group", "Group", &search.group))
             (field("label", "Label", &search.label))
@@ -59,15 +55,15 @@ pub(super) async fn search(
             Ok(None) => p class="faint" { "Search for the sessions of a user, a group or a label, or for one by its handle." },
             Ok(Some((sessions, truncated))) => {
                 p id="count" { (counted(sessions.len() as u64, "session")) @if truncated { " or more" } "." }
-                @if !sessions.is_empty() { (table(&server, &sessions)) }
-                @if !sessions.is_empty() && !search.user.is_empty() { (end_form(&server, &sign_in, "user", &search.user, "End all of this user")) }
-                @if !sessions.is_empty() && !search.group.is_empty() { (end_form(&server, &sign_in, "group", &search.group, "End all of this group")) }
-                @if !sessions.is_empty() && !search.label.is_empty() { (end_form(&server, &sign_in, "label", &search.label, "End all of this label")) }
+                @if !sessions.is_empty() { (table(&admin, &visit, &sessions)) }
+                @if !sessions.is_empty() && !search.user.is_empty() { (end_form(&visit, "user", &search.user, "End all of this user")) }
+                @if !sessions.is_empty() && !search.group.is_empty() { (end_form(&visit, "group", &search.group, "End all of this group")) }
+                @if !sessions.is_empty() && !search.label.is_empty() { (end_form(&visit, "label", &search.label, "End all of this label")) }
             }
         }
-        (end_all(&server, &sign_in))
+        (end_all(&visit))
     };
-    (status, page(&server, &sign_in, Tab::Sessions, "Sessions", &body)).into_response()
+    (status, page(&visit, Tab::Sessions, "Sessions", &body)).into_response()
 }
 
 fn field(name: &str, label: &str, value: &str) -> Markup {
@@ -80,8 +76,8 @@ fn field(name: &str, label: &str, value: &str) -> Markup {
 }
 
 /// `None` without a search. An error is a sentence.
-async fn find(server: &Server, search: &Search) -> Result<Option<(Vec<Session>, bool)>, String> {
-    let manager = server.manager();
+async fn find(admin: &Admin, search: &Search) -> Result<Option<(Vec<Session>, bool)>, String> {
+    let manager = &admin.0.manager;
     let Search { user, group, label, handle } = search;
     let (user, group, handle) = (user.trim(), group.trim(), handle.trim());
     let page = match (user.is_empty(), group.is_empty(), label.is_empty(), handle.is_empty()) {
@@ -98,8 +94,8 @@ async fn find(server: &Server, search: &Search) -> Result<Option<(Vec<Session>, 
     page.map(|page| Some((page.sessions, page.truncated))).map_err(|error| error.to_string())
 }
 
-fn table(server: &Server, sessions: &[Session]) -> Markup {
-    let now = server.manager().database_time();
+fn table(admin: &Admin, visit: &Visit, sessions: &[Session]) -> Markup {
+    let now = admin.0.manager.database_time();
     html! {
         div class="table" {
             table {
@@ -108,7 +104,7 @@ fn table(server: &Server, sessions: &[Session]) -> Markup {
                     @for session in sessions {
                         @let handle = session.id().handle().to_string();
                         tr {
-                            td { a href={ "/console/sessions/" (handle) } { code { (handle) } } @if session.is_retired() { " retired" } }
+                            td { a href={ (visit.base) "/sessions/" (handle) } { code { (handle) } } @if session.is_retired() { " retired" } }
                             td { (session.user_id().map_or_else(|| "-".to_owned(), |user| user.to_string())) }
                             td { (session.group_id().map_or_else(|| "-".to_owned(), |group| group.to_string())) }
                             @for time in [session.created_at(), session.last_accessed_at(), session.expires_at()] {
@@ -133,13 +129,13 @@ fn wait_field(id: &str) -> Markup {
 }
 
 /// Nothing in a read-only console.
-fn end_form(server: &Server, sign_in: &SignIn, field: &str, value: &str, label: &str) -> Markup {
-    if !server.console.as_ref().is_some_and(|console| console.allow_changes) {
+fn end_form(visit: &Visit, field: &str, value: &str, label: &str) -> Markup {
+    if !visit.may_change {
         return html! {};
     }
     html! {
-        form method="post" action="/console/revocations" class="end" {
-            (form_token(sign_in))
+        form method="post" action={ (visit.base) "/revocations" } class="end" {
+            (form_token(visit))
             input type="hidden" name=(field) value=(value);
             (causes(field))
             (wait_field(field))
@@ -160,15 +156,15 @@ fn causes(id: &str) -> Markup {
     }
 }
 
-fn end_all(server: &Server, sign_in: &SignIn) -> Markup {
-    if !server.console.as_ref().is_some_and(|console| console.allow_changes) {
+fn end_all(visit: &Visit) -> Markup {
+    if !visit.may_change {
         return html! {};
     }
     html! {
         details {
             summary { "End all sessions of all users" }
-            form method="post" action="/console/revocations" {
-                (form_token(sign_in))
+            form method="post" action={ (visit.base) "/revocations" } {
+                (form_token(visit))
                 div {
                     label for="all" { "Type all to confirm" }
                     input id="all" name="all" autocomplete="off" required pattern="all";
@@ -188,17 +184,17 @@ pub(super) struct How {
 }
 
 pub(super) async fn show(
-    State(server): State<Arc<Server>>,
-    Extension(sign_in): Extension<SignIn>,
+    State(admin): State<Admin>,
+    Extension(visit): Extension<Visit>,
     Path(handle): Path<String>,
     how: Result<Query<How>, QueryRejection>,
 ) -> Response {
     let values = how.is_ok_and(|Query(how)| how.values);
     let refuse = |status: StatusCode, why: &str| {
         let body = html! { h1 { "Session" } p role="alert" class="bad" { (why) } };
-        (status, page(&server, &sign_in, Tab::Sessions, "Session", &body)).into_response()
+        (status, page(&visit, Tab::Sessions, "Session", &body)).into_response()
     };
-    let session = match by_handle(server.manager(), &handle).await {
+    let session = match by_handle(&admin.0.manager, &handle).await {
         Ok(session) => session,
         Err(NoTarget::Ambiguous) => {
             return refuse(StatusCode::CONFLICT, "Several sessions have such a handle.");
@@ -209,7 +205,7 @@ pub(super) async fn show(
         Err(NoTarget::Failed(error)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     };
     let handle = session.id().handle().to_string();
-    let now = server.manager().database_time();
+    let now = admin.0.manager.database_time();
     let absent = || "-".to_owned();
     let body = html! {
         h1 { "Session " code { (handle) } }
@@ -223,10 +219,10 @@ pub(super) async fn show(
         }
         h2 { "Attributes" }
         (attributes(&session, values))
-        @if !values && !session.keys().is_empty() { p { a href={ "/console/sessions/" (handle) "?values=true" } { "Show the values" } } }
-        (end_form(&server, &sign_in, "handle", &handle, "End this session"))
+        @if !values && !session.keys().is_empty() { p { a href={ (visit.base) "/sessions/" (handle) "?values=true" } { "Show the values" } } }
+        (end_form(&visit, "handle", &handle, "End this session"))
     };
-    page(&server, &sign_in, Tab::Sessions, "Session", &body).into_response()
+    page(&visit, Tab::Sessions, "Session", &body).into_response()
 }
 
 fn attributes(session: &Session, values: bool) -> Markup {

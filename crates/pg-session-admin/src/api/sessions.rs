@@ -1,18 +1,14 @@
 //! Lists and shows sessions.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use pg_session::SessionManager;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
-use crate::admin::row::{AttributeRow, SessionRow, attributes};
-use crate::admin::select::{group_id, user_id};
-use crate::serve::Server;
-use crate::serve::revoke::by_handle;
+use crate::Admin;
+use crate::revoke::by_handle;
+use crate::shared::{AttributeRow, SessionRow, attributes, group_id, user_id};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,7 +21,7 @@ pub(super) struct Which {
 #[derive(Serialize)]
 pub(super) struct List {
     sessions: Vec<SessionRow>,
-    /// Whether there are more sessions than [`SessionManager::LIST_MAX`].
+    /// Whether there are more sessions than a page has.
     truncated: bool,
 }
 
@@ -45,11 +41,11 @@ pub(super) struct Shown {
 
 /// The most recently used sessions of a user, a group or a label.
 pub(super) async fn list(
-    State(server): State<Arc<Server>>,
+    State(admin): State<Admin>,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<List>, ApiError> {
     let Query(which) = which?;
-    let manager: &SessionManager = server.manager();
+    let manager = &admin.0.manager;
     let page = match (&which.user, &which.group, &which.label) {
         (Some(user), None, None) => manager.user(user_id(user)).list().await?,
         (None, Some(group), None) => manager.group(group_id(group)).list().await?,
@@ -62,11 +58,11 @@ pub(super) async fn list(
 
 /// One session, with the keys of its attributes, and with the values if asked for.
 pub(super) async fn show(
-    State(server): State<Arc<Server>>,
+    State(admin): State<Admin>,
     Path(handle): Path<String>,
     how: Result<Query<How>, QueryRejection>,
 ) -> Result<Json<Shown>, ApiError> {
     let Query(how) = how?;
-    let session = by_handle(server.manager(), &handle).await?;
+    let session = by_handle(&admin.0.manager, &handle).await?;
     Ok(Json(Shown { session: SessionRow::new(&session), attributes: attributes(&session, how.values) }))
 }

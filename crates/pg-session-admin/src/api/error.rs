@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use pg_session::{Error, ErrorKind};
 use serde_json::json;
 
-use crate::serve::revoke::NoTarget;
+use crate::revoke::NoTarget;
 
 /// A status that is not a success, and a sentence.
 #[derive(Debug)]

@@ -1,15 +1,13 @@
 //! The admin API: list, show and end sessions, for programs that have the token. JSON over HTTP; `openapi.json` describes it.
 //!
-//! It never answers with a session id, only with handles. Without a token of its own, the program has no API.
+//! It never answers with a session id, only with handles.
 
 mod error;
 mod nodes;
 mod revocations;
 mod sessions;
 
-use std::sync::Arc;
-
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, NestedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -19,8 +17,8 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use self::error::ApiError;
-use super::Server;
-use super::secret::Secret;
+use crate::Admin;
+use crate::secret::Secret;
 
 /// The description that clients are generated from; a test compares it with the routes and with answers.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -28,31 +26,32 @@ const OPENAPI: &str = include_str!("openapi.json");
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Method, path and handler of each operation.
-fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Server>>); 6] {
+fn routes() -> [(&'static str, &'static str, MethodRouter<Admin>); 6] {
     [
-        ("get", "/api/v1/openapi.json", get(openapi)),
-        ("get", "/api/v1/status", get(status)),
-        ("get", "/api/v1/nodes", get(nodes::list)),
-        ("get", "/api/v1/sessions", get(sessions::list)),
-        ("get", "/api/v1/sessions/{handle}", get(sessions::show)),
-        ("post", "/api/v1/revocations", post(revocations::create)),
+        ("get", "/openapi.json", get(openapi)),
+        ("get", "/status", get(status)),
+        ("get", "/nodes", get(nodes::list)),
+        ("get", "/sessions", get(sessions::list)),
+        ("get", "/sessions/{handle}", get(sessions::show)),
+        ("post", "/revocations", post(revocations::create)),
     ]
 }
 
 /// The operations, behind the token.
-pub(super) fn router(server: &Arc<Server>) -> Router<Arc<Server>> {
-    let add = |router: Router<Arc<Server>>, (_, path, handler): (&str, &str, MethodRouter<Arc<Server>>)| {
+pub(super) fn router(admin: &Admin) -> Router {
+    let add = |router: Router<Admin>, (_, path, handler): (&str, &str, MethodRouter<Admin>)| {
         router.route(path, handler)
     };
     routes()
         .into_iter()
         .fold(Router::new(), add)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(server), authorize))
+        .route_layer(middleware::from_fn_with_state(admin.clone(), authorize))
+        .with_state(admin.clone())
 }
 
-async fn authorize(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let is_known = server.admin_token.as_ref().is_some_and(|token| has_token(request.headers(), token));
+async fn authorize(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let is_known = admin.0.token.as_ref().is_some_and(|token| has_token(request.headers(), token));
     let mut response = if is_known {
         next.run(request).await
     } else {
@@ -78,12 +77,14 @@ fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
         .is_some_and(|(scheme, text)| scheme.eq_ignore_ascii_case(b"bearer ") && token.is(text))
 }
 
-async fn openapi() -> Response {
-    ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+/// Names the path at which the router is nested.
+async fn openapi(base: NestedPath) -> Response {
+    let text = OPENAPI.replacen("/api/v1", base.as_str(), 1);
+    ([(CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-async fn status(State(server): State<Arc<Server>>) -> Response {
-    let manager = server.manager();
+async fn status(State(admin): State<Admin>) -> Response {
+    let manager = &admin.0.manager;
     let status = manager.status();
     let metrics = manager.metrics();
     let values: serde_json::Map<_, _> =

@@ -6,26 +6,26 @@ use std::time::SystemTime;
 
 use pg_session::{Cause, Event, Events};
 
-use crate::output::rfc3339;
+use crate::shared::rfc3339;
 
 /// Events in memory. The oldest are forgotten first.
 const EVENTS_MAX: usize = 200;
 
 /// One event.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) time: String,
-    pub(super) what: String,
+pub(crate) struct Seen {
+    pub(crate) time: String,
+    pub(crate) what: String,
     /// Why sessions have ended.
-    pub(super) cause: Option<Cause>,
+    pub(crate) cause: Option<Cause>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Observed(Mutex<VecDeque<Seen>>);
+pub(crate) struct Observed(Mutex<VecDeque<Seen>>);
 
 impl Observed {
     /// Reads the events until the node ends.
-    pub(super) async fn run(&self, mut events: Events) {
+    pub(crate) async fn run(&self, mut events: Events) {
         while let Some(event) = events.next().await {
             if let Some((what, cause)) = describe(&event) {
                 self.add(Seen { time: rfc3339(SystemTime::now()), what, cause });
@@ -42,7 +42,7 @@ impl Observed {
     }
 
     /// The newest first.
-    pub(super) fn all(&self) -> Vec<Seen> {
+    pub(crate) fn all(&self) -> Vec<Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }
 }

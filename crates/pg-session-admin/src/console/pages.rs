@@ -3,7 +3,6 @@
 //!
 //! The part of a page that changes is a [`Live`]; `stream` sends it again.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{Extension, State};
@@ -11,9 +10,9 @@ use maud::{DOCTYPE, Markup, html};
 use pg_session::Severity;
 use serde::Deserialize;
 
-use super::sign_ins::SignIn;
-use crate::output::{Format, counted};
-use crate::serve::Server;
+use super::visit::Visit;
+use crate::Admin;
+use crate::shared::{counted, relative, rfc3339};
 
 /// A page of the menu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,11 +26,11 @@ pub(super) enum Tab {
 
 impl Tab {
     const ALL: [(Self, &'static str, &'static str); 5] = [
-        (Self::Cluster, "Cluster", "/console/cluster"),
-        (Self::Sessions, "Sessions", "/console/sessions"),
-        (Self::Events, "Events", "/console/events"),
-        (Self::Locks, "Locks", "/console/locks"),
-        (Self::Health, "Health", "/console/health"),
+        (Self::Cluster, "Cluster", "/cluster"),
+        (Self::Sessions, "Sessions", "/sessions"),
+        (Self::Events, "Events", "/events"),
+        (Self::Locks, "Locks", "/locks"),
+        (Self::Health, "Health", "/health"),
     ];
 }
 
@@ -54,28 +53,32 @@ impl Live {
     }
 
     /// The part that changes.
-    pub(super) async fn render(self, server: &Server) -> Markup {
+    pub(super) async fn render(self, admin: &Admin) -> Markup {
         match self {
-            Self::Cluster => html! { (node(server)) (nodes(server).await) },
-            Self::Events => changes(server),
-            Self::Locks => held(server).await,
+            Self::Cluster => html! { (node(admin)) (nodes(admin).await) },
+            Self::Events => changes(admin),
+            Self::Locks => held(admin).await,
         }
     }
 
-    async fn section(self, server: &Server) -> Markup {
-        html! { div id="live" data-page=(self.name()) { (self.render(server).await) } }
+    async fn section(self, admin: &Admin, visit: &Visit) -> Markup {
+        html! { div id="live" data-stream={ (visit.base) "/stream?page=" (self.name()) } { (self.render(admin).await) } }
     }
 }
 
 /// A page without a menu.
-pub(super) fn bare(title: &str, body: &Markup) -> Markup {
-    document(title, &html! { header { strong { "pg-session" } } main id="main" { h1 { (title) } (body) } })
+pub(super) fn bare(base: &str, title: &str, body: &Markup) -> Markup {
+    document(
+        base,
+        title,
+        &html! { header { strong { "pg-session" } } main id="main" { h1 { (title) } (body) } },
+    )
 }
 
 /// A page for a signed-in operator.
-pub(super) fn page(server: &Server, sign_in: &SignIn, tab: Tab, title: &str, body: &Markup) -> Markup {
-    let allow_changes = server.console.as_ref().is_some_and(|console| console.allow_changes);
+pub(super) fn page(visit: &Visit, tab: Tab, title: &str, body: &Markup) -> Markup {
     document(
+        &visit.base,
         title,
         &html! {
             a class="skip" href="#main" { "Skip to the content" }
@@ -83,14 +86,18 @@ pub(super) fn page(server: &Server, sign_in: &SignIn, tab: Tab, title: &str, bod
                 strong { "pg-session" }
                 nav aria-label="Pages" {
                     @for (known, name, path) in Tab::ALL {
-                        a href=(path) aria-current=[(known == tab).then_some("page")] { (name) }
+                        a href={ (visit.base) (path) } aria-current=[(known == tab).then_some("page")] { (name) }
                     }
                 }
                 span id="state" class="faint" role="status" {}
-                @if !allow_changes { span class="faint" { "read-only" } }
-                form method="post" action="/console/sign-out" {
-                    (form_token(sign_in))
-                    button type="submit" { "Sign out" }
+                @if !visit.may_change { span class="faint" { "read-only" } }
+                @match &visit.operator {
+                    Some(operator) => span { (operator) },
+                    None => {
+                        form method="post" action={ (visit.base) "/sign-out" } {
+                            button type="submit" { "Sign out" }
+                        }
+                    }
                 }
             }
             main id="main" { (body) }
@@ -98,7 +105,7 @@ pub(super) fn page(server: &Server, sign_in: &SignIn, tab: Tab, title: &str, bod
     )
 }
 
-fn document(title: &str, body: &Markup) -> Markup {
+fn document(base: &str, title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -107,24 +114,21 @@ fn document(title: &str, body: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) " · pg-session" }
-                link rel="stylesheet" href="/console/console.css";
-                script src="/console/console.js" defer {}
+                link rel="stylesheet" href={ (base) "/console.css" };
+                script src={ (base) "/console.js" } defer {}
             }
             body { (body) }
         }
     }
 }
 
-pub(super) fn form_token(sign_in: &SignIn) -> Markup {
-    html! { input type="hidden" name="form_token" value=(sign_in.form_token.expose()); }
+pub(super) fn form_token(visit: &Visit) -> Markup {
+    html! { input type="hidden" name="form_token" value=(visit.form_token.expose()); }
 }
 
-pub(super) async fn cluster(
-    State(server): State<Arc<Server>>,
-    Extension(sign_in): Extension<SignIn>,
-) -> Markup {
-    let body = html! { h1 { "Cluster" } (Live::Cluster.section(&server).await) };
-    page(&server, &sign_in, Tab::Cluster, "Cluster", &body)
+pub(super) async fn cluster(State(admin): State<Admin>, Extension(visit): Extension<Visit>) -> Markup {
+    let body = html! { h1 { "Cluster" } (Live::Cluster.section(&admin, &visit).await) };
+    page(&visit, Tab::Cluster, "Cluster", &body)
 }
 
 pub(super) fn card(name: &str, value: &Markup) -> Markup {
@@ -132,8 +136,8 @@ pub(super) fn card(name: &str, value: &Markup) -> Markup {
 }
 
 /// This node: may it answer from memory, by what proof, until when.
-fn node(server: &Server) -> Markup {
-    let manager = server.manager();
+fn node(admin: &Admin) -> Markup {
+    let manager = &admin.0.manager;
     let status = manager.status();
     let window = manager.config().trust_window;
     let reads = status.cache.hits + status.cache.misses;
@@ -166,13 +170,12 @@ fn node(server: &Server) -> Markup {
 }
 
 /// The nodes of the registry, by their answers.
-async fn nodes(server: &Server) -> Markup {
-    let Some(console) = &server.console else { return html! {} };
-    let nodes = match console.nodes(server.manager()).await {
+async fn nodes(admin: &Admin) -> Markup {
+    let nodes = match admin.0.console.nodes(&admin.0.manager).await {
         Ok(nodes) => nodes,
         Err(why) => return html! { p role="alert" class="bad" { (why) } },
     };
-    let now = server.manager().database_time();
+    let now = admin.0.manager.database_time();
     html! {
         h2 id="nodes" { (counted(nodes.len() as u64, "node")) }
         p class="faint" { "A node that answers has handled every change that was committed before the question." }
@@ -209,20 +212,17 @@ fn share(part: u64, whole: u64) -> String {
 }
 
 pub(super) fn time_cell(time: SystemTime, now: SystemTime) -> Markup {
-    html! { time title=(Format::Tabs.time(time, now)) { (Format::Table.time(time, now)) } }
+    html! { time title=(rfc3339(time)) { (relative(time, now)) } }
 }
 
-pub(super) async fn events(
-    State(server): State<Arc<Server>>,
-    Extension(sign_in): Extension<SignIn>,
-) -> Markup {
-    let body = html! { h1 { "Events" } (Live::Events.section(&server).await) };
-    page(&server, &sign_in, Tab::Events, "Events", &body)
+pub(super) async fn events(State(admin): State<Admin>, Extension(visit): Extension<Visit>) -> Markup {
+    let body = html! { h1 { "Events" } (Live::Events.section(&admin, &visit).await) };
+    page(&visit, Tab::Events, "Events", &body)
 }
 
 /// What this node has observed.
-fn observed(server: &Server) -> Markup {
-    let all = server.observed.all();
+fn observed(admin: &Admin) -> Markup {
+    let all = admin.0.observed.all();
     html! {
         p class="faint" { "Ends of sessions on any node, and the trust of this node, the newest first." }
         @if all.is_empty() { p { "None yet." } }
@@ -246,21 +246,21 @@ fn observed(server: &Server) -> Markup {
 }
 
 /// What this process has ended for operators.
-fn changes(server: &Server) -> Markup {
-    let changes = server.audit.changes();
+fn changes(admin: &Admin) -> Markup {
+    let changes = admin.0.audit.changes();
     html! {
-        (observed(server))
+        (observed(admin))
         h2 { "Changes" }
         p class="faint" { "Sessions that the console and the admin API of this process have ended, the newest first." }
         @if changes.is_empty() { p { "None yet." } }
         @else {
             div class="table" {
                 table {
-                    thead { tr { th { "Time" } th { "By" } th { "What" } th { "Cause" } th { "Ended" } } }
+                    thead { tr { th { "Time" } th { "By" } th { "Operator" } th { "What" } th { "Cause" } th { "Ended" } } }
                     tbody {
                         @for change in changes {
                             tr {
-                                td { (change.time) } td { (change.by) } td { (change.what) } td { (change.cause) }
+                                td { (change.time) } td { (change.by) } td { (change.operator.as_deref().unwrap_or("-")) } td { (change.what) } td { (change.cause) }
                                 td {
                                     @match (change.ended, change.error) {
                                         (Some(ended), _) => (ended),
@@ -276,17 +276,14 @@ fn changes(server: &Server) -> Markup {
     }
 }
 
-pub(super) async fn locks(
-    State(server): State<Arc<Server>>,
-    Extension(sign_in): Extension<SignIn>,
-) -> Markup {
-    let body = html! { h1 { "Locks" } (Live::Locks.section(&server).await) };
-    page(&server, &sign_in, Tab::Locks, "Locks", &body)
+pub(super) async fn locks(State(admin): State<Admin>, Extension(visit): Extension<Visit>) -> Markup {
+    let body = html! { h1 { "Locks" } (Live::Locks.section(&admin, &visit).await) };
+    page(&visit, Tab::Locks, "Locks", &body)
 }
 
-async fn held(server: &Server) -> Markup {
-    let now = server.manager().database_time();
-    let held = match server.manager().locks().held().await {
+async fn held(admin: &Admin) -> Markup {
+    let now = admin.0.manager.database_time();
+    let held = match admin.0.manager.locks().held().await {
         Ok(held) => held,
         Err(error) => return html! { p role="alert" class="bad" { (error) } },
     };
@@ -319,21 +316,16 @@ async fn held(server: &Server) -> Markup {
     }
 }
 
-pub(super) async fn health(
-    State(server): State<Arc<Server>>,
-    Extension(sign_in): Extension<SignIn>,
-) -> Markup {
-    let findings = match &server.console {
-        Some(console) => console.findings().await,
-        None => Ok(Vec::new()),
-    };
+pub(super) async fn health(State(admin): State<Admin>, Extension(visit): Extension<Visit>) -> Markup {
+    let findings = admin.0.console.findings().await;
     let body = html! {
         h1 { "Health" }
         p class="faint" { "What " code { "pg-session doctor" } " finds, at most a minute ago." }
         @match findings {
-            Err(why) => p role="alert" class="bad" { (why) },
-            Ok(findings) if findings.is_empty() => p class="good" id="findings" { "No findings." },
-            Ok(findings) => {
+            None => p { "This application runs no doctor. Run " code { "pg-session doctor" } "." },
+            Some(Err(why)) => p role="alert" class="bad" { (why) },
+            Some(Ok(findings)) if findings.is_empty() => p class="good" id="findings" { "No findings." },
+            Some(Ok(findings)) => {
                 div class="table" {
                     table id="findings" {
                         thead { tr { th { "Severity" } th { "Finding" } th { "Message" } th { "Fix" } } }
@@ -353,5 +345,5 @@ pub(super) async fn health(
             }
         }
     };
-    page(&server, &sign_in, Tab::Health, "Health", &body)
+    page(&visit, Tab::Health, "Health", &body)
 }

@@ -1,15 +1,13 @@
 //! Lists the nodes of the registry.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use pg_session::NodeInfo;
 use serde::Serialize;
 
 use super::error::ApiError;
-use crate::output::rfc3339;
-use crate::serve::Server;
+use crate::Admin;
+use crate::shared::rfc3339;
 
 #[derive(Serialize)]
 pub(super) struct Nodes {
@@ -43,7 +41,7 @@ impl From<NodeInfo> for NodeRow {
 }
 
 /// Asks all nodes to answer.
-pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Nodes>, ApiError> {
-    let nodes = server.manager().nodes().await?;
+pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Nodes>, ApiError> {
+    let nodes = admin.0.manager.nodes().await?;
     Ok(Json(Nodes { nodes: nodes.into_iter().map(NodeRow::from).collect() }))
 }
