@@ -75,6 +75,11 @@ guards! {
     CompleteRegistry,
     /// A node that leaves removes its row after its trust.
     TrustEndsFirst,
+    /// A row says that its node has lost the listener only when the window has passed since the last proof: pins rest on it.
+    /// `everywhere()` does not wait for such a row. Without: as soon as the memory is not trusted.
+    LossAfterWindow,
+    /// A beat that says so proves nothing, because `everywhere()` has not waited for its node. Without: it is awaited.
+    LossProvesNothing,
 }
 
 /// The bounds of a search.
@@ -98,6 +103,8 @@ pub struct Registry {
     pub removes: bool,
     /// Whether a node may leave.
     pub leaves: bool,
+    /// Whether a node that has lost its listener says so.
+    pub tells: bool,
     pub removed: Option<RegistryGuard>,
 }
 
@@ -106,6 +113,8 @@ pub struct Registry {
 struct Row {
     beat: u8,
     heard: u8,
+    /// The node has no listener.
+    lost: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -148,6 +157,8 @@ struct Node {
     holds: bool,
     /// By the node's clock.
     trust: u8,
+    /// For how long a pin of the session counts as alive after the trust of the memory has ended with the connection.
+    pinned: u8,
     beats: u8,
     pending: ArrayVec<Beat, BEATS_MAX>,
     /// The statement of a beat.
@@ -208,6 +219,8 @@ pub struct Cluster {
     losses: u8,
     slow: u8,
     removals: u8,
+    /// `everywhere()` has not waited for a node that has lost its listener.
+    passed_over: bool,
     /// How `everywhere()` has returned. Not in the library: the searches are judged by it.
     early: bool,
 }
@@ -217,6 +230,7 @@ pub enum Step {
     Time { lost_by: Option<usize> },
     Load(usize),
     SendBeat(usize),
+    SendLoss(usize),
     CommitBeat(usize),
     AnswerBeat(usize),
     RepeatBeat(usize),
@@ -254,7 +268,7 @@ impl Registry {
 impl Cluster {
     /// Whether any node answers with the old state after its revocation.
     fn serves(&self) -> bool {
-        self.revoked && self.nodes.iter().any(|node| node.holds && node.trust > 0)
+        self.revoked && self.nodes.iter().any(|node| node.holds && node.trust > 0 || node.pinned > 0)
     }
 
     fn node_steps(&self, policy: &Registry, at: usize, steps: &mut Vec<Step>) {
@@ -277,7 +291,11 @@ impl Cluster {
             steps.push(Step::Load(at));
         }
         match node.sending {
-            None if node.listening && node.beats < policy.beats => steps.push(Step::SendBeat(at)),
+            None if node.beats == policy.beats => {}
+            None if node.listening => steps.push(Step::SendBeat(at)),
+            None if policy.tells && (node.pinned == 0 || !policy.holds(RegistryGuard::LossAfterWindow)) => {
+                steps.push(Step::SendLoss(at));
+            }
             None => {}
             Some(_) => {
                 steps.push(Step::CommitBeat(at));
@@ -310,7 +328,8 @@ impl Cluster {
         match step {
             Step::Time { lost_by } => self.pass(lost_by),
             Step::Load(at) => self.nodes[at].holds = true,
-            Step::SendBeat(at) => self.nodes[at].send_beat(),
+            Step::SendBeat(at) => self.nodes[at].send_beat(policy, false),
+            Step::SendLoss(at) => self.nodes[at].send_beat(policy, true),
             Step::CommitBeat(at) => {
                 let node = &mut self.nodes[at];
                 if let Some(row) = node.sending.take() {
@@ -366,7 +385,7 @@ impl Cluster {
                 node.late = node.late.or(node.sending.take());
                 node.events.clear();
                 if policy.holds(RegistryGuard::TrustEndsFirst) {
-                    (node.trust, node.holds) = (0, false);
+                    (node.trust, node.holds, node.pinned) = (0, false, 0);
                 }
                 self.rows[at] = None;
             }
@@ -472,11 +491,12 @@ impl Cluster {
     fn poll(&mut self, policy: &Registry) {
         let Caller::Waiting(request) = self.caller else { return };
         let rows = self.rows.iter().flatten().filter(|_| policy.holds(RegistryGuard::RowsAfterCommit));
-        let all_heard = rows.into_iter().all(|row| row.heard >= request);
+        let all_heard = rows.into_iter().all(|row| row.lost || row.heard >= request);
         let is_complete =
             self.registered >= WINDOW + ALLOWANCE || !policy.holds(RegistryGuard::CompleteRegistry);
         if all_heard && is_complete {
             self.early = true;
+            self.passed_over = self.rows.iter().flatten().any(|row| row.lost);
             self.caller = Caller::Returned;
         } else if policy.holds(RegistryGuard::Lapse)
             && self.since >= policy.window(RegistryGuard::LapseAllowance)
@@ -528,6 +548,7 @@ impl Cluster {
 impl Node {
     fn pass(&mut self) {
         self.trust = self.trust.saturating_sub(1);
+        self.pinned = self.pinned.saturating_sub(1);
         self.pending.iter_mut().for_each(|beat| beat.age = WINDOW.min(beat.age + 1));
         for event in &mut self.events {
             if let Event::Barrier { age } = event {
@@ -548,11 +569,13 @@ impl Node {
         self.events.push(event);
     }
 
-    fn send_beat(&mut self) {
+    fn send_beat(&mut self, policy: &Registry, lost: bool) {
         self.beats += 1;
         let beat = self.beats;
-        self.pending.push(Beat { number: beat, age: 0 });
-        self.sending = Some(Row { beat, heard: self.heard });
+        if !lost || !policy.holds(RegistryGuard::LossProvesNothing) {
+            self.pending.push(Beat { number: beat, age: 0 });
+        }
+        self.sending = Some(Row { beat, heard: self.heard, lost });
     }
 
     fn break_link(&mut self, kept: usize) {
@@ -562,11 +585,12 @@ impl Node {
 
     fn receive(&mut self, policy: &Registry) {
         match self.events.remove(0) {
-            Event::Revoked => self.holds = false,
+            Event::Revoked => (self.holds, self.pinned) = (false, 0),
             Event::Tick(_) if !policy.holds(RegistryGuard::OwnBeat) => self.trust = WINDOW,
             Event::Tick(own) => {
                 if let Some(proved) = self.pending.iter().find(|beat| Some(beat.number) == own).copied() {
                     self.trust = WINDOW - proved.age;
+                    // What was pinned before is doubted. It counts as alive until the end of the proof before.
                     self.pending.retain(|beat| beat.number > proved.number);
                 }
             }
@@ -574,6 +598,7 @@ impl Node {
             Event::Barrier { age } => self.trust = self.trust.max(WINDOW - age),
             Event::Lost => {
                 self.listening = false;
+                self.pinned = if self.holds { self.trust } else { self.pinned };
                 (self.trust, self.holds) = (0, false);
                 if policy.holds(RegistryGuard::HeardOfConnection) {
                     self.heard = 0;

@@ -15,11 +15,14 @@ const NODE: Registry = Registry {
     late: false,
     removes: false,
     leaves: false,
+    tells: false,
     removed: None,
 };
 const SLOW: Registry = Registry { slow: 1, removes: true, ..NODE };
 const OTHER: Registry = Registry { other: true, ..NODE };
 const CRASH: Registry = Registry { crashes: 1, ticks: 1, other: true, ..NODE };
+/// A beat that proves, one that says that the listener is lost, and one that proves again.
+const LOSS: Registry = Registry { losses: 1, beats: 3, tells: true, ..NODE };
 const LATE: Registry = Registry { late: true, removes: true, ticks: 1, ..NODE };
 
 #[track_caller]
@@ -51,6 +54,11 @@ fn a_connection_breaks() {
 }
 
 #[test]
+fn a_node_without_a_listener_says_so() {
+    holds("a loss that is told", Registry { late: true, ..LOSS });
+}
+
+#[test]
 fn a_beat_commits_late() {
     holds("a late beat", LATE);
 }
@@ -70,6 +78,7 @@ fn broken(guard: RegistryGuard) -> Option<String> {
         | RegistryGuard::BeatOfConnection => CRASH,
         RegistryGuard::RemovalOfSeenBeat => Registry { removes: true, ..NODE },
         RegistryGuard::NewestBeat => LATE,
+        RegistryGuard::LossAfterWindow | RegistryGuard::LossProvesNothing => LOSS,
         RegistryGuard::TrustEndsFirst => Registry { leaves: true, ..NODE },
         _ => NODE,
     };

@@ -16,6 +16,7 @@ impl fmt::Debug for Step {
             Self::Time { lost_by: Some(at) } => write!(f, "Time(lost by {at})"),
             Self::Load(at) => write!(f, "Load({at})"),
             Self::SendBeat(at) => write!(f, "SendBeat({at})"),
+            Self::SendLoss(at) => write!(f, "SendLoss({at})"),
             Self::CommitBeat(at) => write!(f, "CommitBeat({at})"),
             Self::AnswerBeat(at) => write!(f, "AnswerBeat({at})"),
             Self::RepeatBeat(at) => write!(f, "RepeatBeat({at})"),
@@ -52,6 +53,7 @@ impl Model for Registry {
             listening: true,
             holds: false,
             trust: 0,
+            pinned: 0,
             beats: 0,
             pending: ArrayVec::new(),
             sending: None,
@@ -76,6 +78,7 @@ impl Model for Registry {
             losses: 0,
             slow: 0,
             removals: 0,
+            passed_over: false,
             early: false,
         }]
     }
@@ -143,6 +146,10 @@ impl Model for Registry {
             Property::sometimes("a silent row is removed", |policy: &Self, cluster: &Cluster| {
                 !policy.removes || cluster.removals > 0
             }),
+            Property::sometimes(
+                "everywhere() passes over a node without a listener",
+                |policy: &Self, cluster: &Cluster| !policy.tells || cluster.passed_over,
+            ),
         ]
     }
 }
