@@ -8,6 +8,7 @@
 mod example;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
@@ -15,7 +16,7 @@ use axum::middleware::{self, Next};
 use axum::{Extension, Router};
 use pg_session::SessionManager;
 use pg_session_admin::{Admin, Change, Operator, Secret};
-use pg_session_test::{Browser, Node, TestDatabase};
+use pg_session_test::{Browser, Node, TestDatabase, eventually};
 
 const CONSOLE: &str = "/ops/sessions";
 const TOKEN: &str = "the-admin-token-0123456789abcdef";
@@ -77,6 +78,7 @@ async fn a_mounted_console_ends_sessions_by_its_own_forms_only() {
     let database = TestDatabase::new().await;
     let (node, other) = (database.node().await, database.node().await);
     let victim = node.create(7).await.expect("a session");
+    node.audit().start(Duration::from_secs(3_600)).await.expect("the role owns the tables");
     let mut ann = logged_in(&node, "ann", "correct horse").await;
     let page = ann.get(&format!("{CONSOLE}/sessions?user=7")).await.success().text();
     assert!(page.contains(&victim.id().handle().to_string()));
@@ -114,6 +116,13 @@ async fn a_mounted_console_ends_sessions_by_its_own_forms_only() {
     assert!(receipt.contains("1 session ended: user 7, cause admin."), "{receipt}");
     assert!(receipt.contains("No node can serve them any more: 2 nodes answered"), "{receipt}");
     assert!(node.get(victim.id()).await.expect("a read").is_none());
+    // The audit log of the database has the operator, and the receipt a moment later.
+    eventually("the receipt is in the audit log", async || {
+        let entries = node.audit().page(None, None).await.expect("the entries");
+        assert_eq!((entries.len(), entries[0].actor.as_deref(), &*entries[0].cause), (1, Some("1"), "admin"));
+        entries[0].receipt.is_some()
+    })
+    .await;
     let events = ann.get(&format!("{CONSOLE}/events")).await.success().text();
     assert!(events.contains("<td>console</td><td>1</td><td>user 7</td><td>admin</td>"), "{events}");
 }
