@@ -49,6 +49,8 @@ pub enum Guard {
     PinLookup = 524_288,
     /// A hit that is older than the database counts as stale at once.
     ObserverBound = 1_048_576,
+    /// A node says that it has lost its listener while its pins still rest on the last proof.
+    LossAfterWindow = 2_097_152,
 }
 
 /// A point at which a test can stop each task that reaches it.

@@ -23,6 +23,8 @@ struct NodeRow {
     this_node: bool,
     /// `None` if it did not answer within 2 s.
     answered_after_seconds: Option<f64>,
+    /// Since when it has no listener, and reads from the database.
+    listener_lost_at: Option<String>,
     differing_settings: Vec<String>,
 }
 
@@ -32,6 +34,7 @@ impl From<NodeInfo> for NodeRow {
             registered_at: rfc3339(node.registered_at),
             this_node: node.is_this,
             answered_after_seconds: node.answered_after.map(|after| after.as_secs_f64()),
+            listener_lost_at: node.listener_lost_at.map(rfc3339),
             id: node.id,
             name: node.name,
             version: node.version,

@@ -178,7 +178,7 @@ async fn nodes(admin: &Admin) -> Markup {
     let now = admin.0.manager.database_time();
     html! {
         h2 id="nodes" { (counted(nodes.len() as u64, "node")) }
-        p class="faint" { "A node that answers has handled every change that was committed before the question." }
+        p class="faint" { "A node that answers has handled every change that was committed before the question. One without a listener reads from PostgreSQL." }
         div class="table" {
             table {
                 thead { tr { th { "Node" } th { "Name" } th { "Version" } th { "Registered" } th { "Answer" } th { "Settings" } } }
@@ -190,9 +190,14 @@ async fn nodes(admin: &Admin) -> Markup {
                             td { (node.version) }
                             td { (time_cell(node.registered_at, now)) }
                             td {
-                                @match node.answered_after {
-                                    Some(_) => span class="good" { "answers" },
-                                    None => span class="bad" { "no answer: reads from PostgreSQL, or has ended" },
+                                @match (node.listener_lost_at, node.answered_after) {
+                                    (Some(lost), _) => {
+                                        span class="bad" { "listener lost " (time_cell(lost, now)) ": serves nothing from memory" }
+                                    }
+                                    (None, Some(_)) => span class="good" { "answers" },
+                                    (None, None) => {
+                                        span class="bad" { "no answer: has just lost its listener, or has ended" }
+                                    }
                                 }
                             }
                             td {

@@ -32,6 +32,7 @@ struct NodeRow {
     registered_at: String,
     answers: bool,
     answered_after_ms: Option<f64>,
+    listener_lost_at: Option<String>,
     differing_settings: Vec<String>,
 }
 
@@ -56,9 +57,10 @@ async fn nodes(options: &Options) -> Result<bool, Why> {
         nodes.iter().try_for_each(|node| print_json(&row(node)))?;
     } else {
         let rows = nodes.iter().map(|node| {
-            let answer = match node.answered_after {
-                Some(after) => format!("{:.1} ms", after.as_secs_f64() * 1e3),
-                None => "none".to_owned(),
+            let answer = match (node.listener_lost_at, node.answered_after) {
+                (Some(lost), _) => format!("listener lost {}", format.time(lost, now)),
+                (None, Some(after)) => format!("{:.1} ms", after.as_secs_f64() * 1e3),
+                (None, None) => "none".to_owned(),
             };
             let differing = match node.differing_settings.is_empty() {
                 true => "same".to_owned(),
@@ -78,9 +80,16 @@ async fn nodes(options: &Options) -> Result<bool, Why> {
             &["NODE", "NAME", "VERSION", "REGISTERED", "ANSWER", "SETTINGS"],
             &rows.collect::<Vec<_>>(),
         )?;
-        if nodes.iter().any(|node| node.answered_after.is_none()) {
+        let silent = |node: &&NodeInfo| node.answered_after.is_none();
+        let is_lost = |node: &NodeInfo| node.listener_lost_at.is_some();
+        if nodes.iter().any(is_lost) {
             remark(
-                "A node without an answer has lost its listener, or has ended: docs/runbooks.md#listener-disconnected",
+                "A node that has lost its listener serves nothing from memory: docs/runbooks.md#listener-disconnected",
+            );
+        }
+        if nodes.iter().filter(silent).any(|node| !is_lost(node)) {
+            remark(
+                "A node without an answer has just lost its listener, or has ended: docs/runbooks.md#listener-disconnected",
             );
         }
     }
@@ -96,6 +105,7 @@ fn row(node: &NodeInfo) -> NodeRow {
         version: node.version.clone(),
         registered_at: rfc3339(node.registered_at),
         answers: node.answered_after.is_some(),
+        listener_lost_at: node.listener_lost_at.map(rfc3339),
         answered_after_ms: node.answered_after.map(|after| (after.as_secs_f64() * 1e4).round() / 10.0),
         differing_settings: node.differing_settings.clone(),
     }

@@ -22,6 +22,11 @@
 //!
 //! A node is trusted only by a token that is in its row, so each node that is trusted has a row. `everywhere()` relies on
 //! that. The same rows say what a node has handled: see [`Prover::request`].
+//!
+//! A node without a listener keeps its row, so that operators see it, and says since when. Its beats carry tokens that prove
+//! nothing. It says so only when the window has passed since its last proof, because pins outlive the trust of the memory
+//! until then. So `everywhere()` need not wait for such a row: the node serves nothing, and its next trust begins with a tick
+//! behind a beat that it has not sent yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -190,21 +195,84 @@ impl Prover {
         prover
     }
 
-    /// Beats while the node listens, until stopped.
+    /// Beats until stopped.
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut listening = self.listening.subscribe();
         let mut beats = Beats { number: 0, token: Token(0), seen: HashMap::new() };
+        while !stop.is_cancelled() {
+            let is_listening = *listening.borrow_and_update();
+            let beating = async {
+                if is_listening {
+                    self.beat_while_listening(&mut beats, &mut listening, &stop).await;
+                } else {
+                    self.beat_without_listener(&mut beats, &mut listening, &stop).await;
+                }
+            };
+            tokio::select! {
+                () = beating => {}
+                () = after(&stop, LAST_BEAT_WAIT) => return,
+            }
+        }
+    }
+
+    /// Says at each interval that the node has no listener, until it has one, or the node ends.
+    async fn beat_without_listener(
+        &self,
+        beats: &mut Beats,
+        listening: &mut watch::Receiver<bool>,
+        stop: &CancellationToken,
+    ) {
+        let lost = self.core.policy.clock.now();
+        let mut pause = self.interval.max(self.proved_for());
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 // An error means that the sender is gone, which `self` keeps.
-                _ = listening.wait_for(|listening| *listening) => {}
+                _ = listening.changed() => return,
+                () = tokio::time::sleep(pause) => {}
             }
-            tokio::select! {
-                () = self.beat_while_listening(&mut beats, &mut listening, &stop) => {}
-                () = after(&stop, LAST_BEAT_WAIT) => return,
+            // The timer and the clock may differ.
+            pause = self.proved_for();
+            if pause.is_zero() {
+                pause = self.interval;
+                // Not dropped half-way, as below.
+                self.beat_lost(beats, lost).await;
             }
+        }
+    }
+
+    /// For how long the last proof holds, for pins.
+    fn proved_for(&self) -> Duration {
+        let proved = self.trust.watch().borrow().proved;
+        if proved == Tick::ZERO || !self.core.failpoints.holds(Guard::LossAfterWindow) {
+            return Duration::ZERO;
+        }
+        proved.plus(self.core.config.trust_window).since(self.core.policy.clock.now())
+    }
+
+    /// Sends a beat that proves nothing. If it fails, the next one comes soon.
+    async fn beat_lost(&self, beats: &mut Beats, lost: Tick) {
+        beats.number += 1;
+        let listener_lost = Some(self.core.policy.clock.now().since(lost));
+        let beat = Beat { listener_lost, ..self.next_beat(beats, Token::random()) };
+        match self.core.database.beat(&beat, self.wait).await {
+            Ok(registered) => self.registered(beats, &registered).await,
+            Err(failure) => debug!(error = %failure.error, "no beat could be sent without a listener"),
+        }
+    }
+
+    /// What a beat has beside its reason.
+    fn next_beat(&self, beats: &Beats, token: Token) -> Beat {
+        Beat {
+            node: self.node,
+            number: beats.number,
+            token,
+            heard: self.state().heard.iter().copied().collect(),
+            tick: false,
+            listener_lost: None,
+            version: env!("CARGO_PKG_VERSION"),
+            settings: Arc::clone(&self.settings),
         }
     }
 
@@ -259,31 +327,20 @@ impl Prover {
         // Before the beat is sent, so never later than its commit.
         let as_of = self.core.policy.clock.now();
         beats.number += 1;
-        let heard = {
+        if reason != Reason::Acknowledgement {
+            beats.token = Token::random();
             let mut state = self.state();
-            if reason != Reason::Acknowledgement {
-                beats.token = Token::random();
-                if state.pending.len() == PENDING_MAX {
-                    state.pending.pop_front();
-                }
-                state.pending.push_back(Pending { token: beats.token, as_of });
+            if state.pending.len() == PENDING_MAX {
+                state.pending.pop_front();
             }
-            state.heard.iter().copied().collect()
-        };
+            state.pending.push_back(Pending { token: beats.token, as_of });
+        }
         let tick = match reason {
             Reason::Wanted => true,
             Reason::Due => self.is_tick_due(as_of),
             Reason::Acknowledgement => false,
         };
-        let beat = Beat {
-            node: self.node,
-            number: beats.number,
-            token: beats.token,
-            heard,
-            tick,
-            version: env!("CARGO_PKG_VERSION"),
-            settings: Arc::clone(&self.settings),
-        };
+        let beat = Beat { tick, ..self.next_beat(beats, beats.token) };
         match self.core.database.beat(&beat, self.wait).await {
             Ok(registered) => {
                 self.registered(beats, &registered).await;

@@ -9,8 +9,9 @@
 //! role can know it earlier. An ordered number would be wrong if it was taken before the commit, and could be forged.
 //!
 //! A node without a row is not trusted. It becomes trusted by a tick behind its first beat, and the revocation is ahead of
-//! that tick. A node that does not answer is not trusted when the trust window has passed since the commit: its last proof
-//! was sent before. So the wait has an end under any fault, and never an unknown outcome.
+//! that tick. So is one whose row says that it has no listener. A node that does not answer is not trusted when the trust
+//! window has passed since the commit: its last proof was sent before. So the wait has an end under any fault, and never an
+//! unknown outcome.
 //!
 //! A crash of the server empties the registry, and a node that has not noticed it may be trusted. Then the caller's row is gone
 //! as well. So the wait ends early only if that row is older than the window.
@@ -81,7 +82,7 @@ pub struct Everywhere {
     pub finished_at: SystemTime,
     /// Nodes that have handled the change, this one included.
     pub acknowledged: usize,
-    /// Nodes that did not answer. They read from the database until they have handled the change.
+    /// Nodes that did not answer, or have lost their listener. They read from the database until they have handled the change.
     pub lapsed: usize,
     /// From the commit until no node could serve the old state.
     #[serde(with = "humantime_serde")]
@@ -149,7 +150,7 @@ impl<'a, T: 'a> Revocation<'a, T> {
         let changed = self.await?;
         let own = manager.0.prover.node();
         let (others, took) = manager.0.wait_everywhere(Some(own)).await;
-        let everywhere = manager.receipt(revoked, 1 + others.heard, others.silent, took);
+        let everywhere = manager.receipt(revoked, 1 + others.heard, others.lapsed(), took);
         manager.0.record_receipt(revocation, &everywhere);
         Ok((changed, everywhere))
     }
@@ -176,7 +177,7 @@ impl SessionManager {
         self.0.check_open()?;
         // This node has to hear the request as well: the change may be that of another one.
         let (nodes, took) = self.0.wait_everywhere(None).await;
-        Ok(self.receipt(Revoked::Earlier, nodes.heard, nodes.silent, took))
+        Ok(self.receipt(Revoked::Earlier, nodes.heard, nodes.lapsed(), took))
     }
 
     fn receipt(&self, revoked: Revoked, acknowledged: usize, lapsed: usize, took: Duration) -> Everywhere {
@@ -214,7 +215,15 @@ impl<T> std::fmt::Debug for Revocation<'_, T> {
 #[derive(Clone, Copy, Default)]
 struct Others {
     heard: usize,
+    /// Those that have no listener, and are not trusted.
+    lost: usize,
     silent: usize,
+}
+
+impl Others {
+    fn lapsed(self) -> usize {
+        self.lost + self.silent
+    }
 }
 
 impl Node {
@@ -262,7 +271,11 @@ impl Node {
         let mut found = Others::default();
         for row in rows.iter().filter(|row| Some(row.node) != done) {
             let is_acknowledged = row.heard || !self.core.failpoints.holds(Guard::Acknowledgement);
-            if is_acknowledged && row.server == server {
+            if row.server != server {
+                found.silent += 1;
+            } else if row.listener_lost {
+                found.lost += 1;
+            } else if is_acknowledged {
                 found.heard += 1;
             } else {
                 found.silent += 1;

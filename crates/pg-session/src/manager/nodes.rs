@@ -31,6 +31,9 @@ pub struct NodeInfo {
     /// How long its answer took. `None`: it did not answer within 2 s. It then reads from the database, at the latest when the
     /// trust window has passed since its last beat, or it has ended.
     pub answered_after: Option<Duration>,
+    /// Since when it has no listener, by the database's clock. It runs, and reads from the database. It says so when the trust
+    /// window has passed since its last proof; before, it only does not answer.
+    pub listener_lost_at: Option<SystemTime>,
     /// Whether it is this node.
     pub is_this: bool,
     /// The settings that all nodes must share, and this one has with another value than the first node of the list.
@@ -67,6 +70,7 @@ impl SessionManager {
                 version: row.version,
                 registered_at: row.registered_at.into(),
                 answered_after: answers.get(&row.node).copied(),
+                listener_lost_at: row.listener_lost_at.map(SystemTime::from),
                 is_this: row.node == own,
             }
         });
@@ -81,10 +85,10 @@ impl SessionManager {
         let mut pause = EVERYWHERE.first;
         loop {
             let rows = database.node_rows(request).await?;
-            for row in rows.iter().filter(|row| row.heard) {
+            for row in rows.iter().filter(|row| row.heard && !row.listener_lost) {
                 answers.entry(row.node).or_insert_with(|| clock.now().since(asked));
             }
-            if rows.iter().all(|row| row.heard) {
+            if rows.iter().all(|row| row.heard || row.listener_lost) {
                 return Ok(());
             }
             sleep(pause).await;

@@ -3,7 +3,7 @@
 //! The table is UNLOGGED, so a beat waits for no flush. A crash or a failover empties it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -30,6 +30,8 @@ pub(crate) struct Beat {
     pub(crate) heard: Vec<i64>,
     /// Whether to notify every node of all tokens.
     pub(crate) tick: bool,
+    /// How long ago the node lost its listener, if it has none.
+    pub(crate) listener_lost: Option<Duration>,
     /// The library's version.
     pub(crate) version: &'static str,
     /// As JSON, those that all nodes must share.
@@ -61,6 +63,7 @@ pub(crate) struct NodeDescription {
     pub(crate) version: String,
     pub(crate) settings: String,
     pub(crate) registered_at: DbTime,
+    pub(crate) listener_lost_at: Option<DbTime>,
 }
 
 /// A row of the registry.
@@ -70,6 +73,8 @@ pub(crate) struct NodeRow {
     pub(crate) first_beat: i64,
     /// Whether the node has handled the request.
     pub(crate) heard: bool,
+    /// Whether it has no listener. It is not trusted, nor are its pins: see `invalidation::proof`.
+    pub(crate) listener_lost: bool,
     pub(crate) server: ServerId,
 }
 
@@ -86,17 +91,20 @@ pub(super) fn beat_sql(dialect: &Dialect<'_>) -> Sql {
     let heard = parameters.opaque_array(&NUMBERS);
     let tick = parameters.scalar(&Type::BOOL);
     let (version, settings) = (parameters.scalar(&Type::TEXT), parameters.scalar(&Type::TEXT));
+    let listener_lost = parameters.scalar(&Type::FLOAT8);
     let now = dialect.now;
     Sql {
         text: format!(
             "WITH own AS (
-                 INSERT INTO {nodes} AS n (node, first_beat, beat, token, heard, name, version, settings, registered_at)
+                 INSERT INTO {nodes} AS n (node, first_beat, beat, token, heard, name, version, settings, registered_at, listener_lost_at)
                  VALUES ({node}, {beat}, {beat}, {token}, {heard},
                          pg_catalog.concat_ws(' ', NULLIF(pg_catalog.current_setting('application_name'), ''),
                                               pg_catalog.host(pg_catalog.inet_client_addr())),
-                         {version}, {settings}, {now})
+                         {version}, {settings}, {now}, {now} - pg_catalog.make_interval(secs => {listener_lost}))
                  ON CONFLICT (node) DO UPDATE
-                 SET beat = EXCLUDED.beat, token = EXCLUDED.token, heard = EXCLUDED.heard WHERE n.beat < EXCLUDED.beat
+                 SET beat = EXCLUDED.beat, token = EXCLUDED.token, heard = EXCLUDED.heard,
+                     listener_lost_at = EXCLUDED.listener_lost_at
+                 WHERE n.beat < EXCLUDED.beat
                  RETURNING n.node, n.first_beat, n.beat, n.token
              ), rows AS MATERIALIZED (
                  SELECT o.node, o.beat, o.token FROM own o WHERE {tick}
@@ -135,7 +143,8 @@ pub(super) fn rows_sql(dialect: &Dialect<'_>) -> Sql {
     let (visible, server) = (dialect.visible(), dialect.server_id());
     Sql {
         text: format!(
-            "SELECT n.node, n.first_beat, $1 = ANY (n.heard) AS heard, {server} AS server, {visible} AS visible
+            "SELECT n.node, n.first_beat, $1 = ANY (n.heard) AS heard, n.listener_lost_at IS NOT NULL AS listener_lost,
+                    {server} AS server, {visible} AS visible
              FROM {nodes} n WHERE {ON_PRIMARY}"
         ),
         types: vec![Type::INT8],
@@ -146,7 +155,7 @@ pub(super) fn descriptions_sql(dialect: &Dialect<'_>) -> Sql {
     let (nodes, visible) = (dialect.names.nodes(), dialect.visible());
     Sql {
         text: format!(
-            "SELECT n.node, n.name, n.version, n.settings, n.registered_at, {visible} AS visible
+            "SELECT n.node, n.name, n.version, n.settings, n.registered_at, n.listener_lost_at, {visible} AS visible
              FROM {nodes} n WHERE {ON_PRIMARY} ORDER BY n.registered_at, n.node LIMIT {DESCRIPTIONS_MAX}"
         ),
         types: vec![],
@@ -195,10 +204,14 @@ impl Database {
     /// Writes the node's row, and sends a tick if it is due. A beat that is sent twice changes nothing the second time, so a
     /// lost connection is no failure: the next one is tried.
     pub(crate) async fn beat(&self, beat: &Beat, timeout: Duration) -> Result<Registered, Failure> {
-        let Beat { node, number, token, heard, tick, version, settings } = beat;
+        let Beat { node, number, token, heard, tick, version, settings, listener_lost } = beat;
         let settings = &**settings;
+        let listener_lost = listener_lost.as_ref().map(Duration::as_secs_f64);
         let rows = self
-            .call(&self.texts.beat, &[node, number, &token.0, heard, tick, version, &settings])
+            .call(
+                &self.texts.beat,
+                &[node, number, &token.0, heard, tick, version, &settings, &listener_lost],
+            )
             .within(timeout)
             .repeatable()
             .rows()
@@ -233,6 +246,7 @@ impl Database {
                 node: row.try_get("node")?,
                 first_beat: row.try_get("first_beat")?,
                 heard: row.try_get("heard")?,
+                listener_lost: row.try_get("listener_lost")?,
                 server: ServerId(row.try_get("server")?),
             })
         });
@@ -249,12 +263,12 @@ impl Database {
                 version: row.try_get("version")?,
                 settings: row.try_get("settings")?,
                 registered_at: time(row, "registered_at")?,
+                listener_lost_at: row.try_get::<_, Option<SystemTime>>("listener_lost_at")?.map(DbTime::from),
             })
         });
         rows.collect::<Result<_, _>>().map_err(unexpected)
     }
 
-    /// Removes rows whose beats have not moved.
     /// Removes rows whose beats have not moved, and notifies all nodes of it.
     pub(crate) async fn remove_nodes(&self, silent: &[NodeBeat]) -> Result<(), Failure> {
         let nodes: Vec<Uuid> = silent.iter().map(|row| row.node).collect();

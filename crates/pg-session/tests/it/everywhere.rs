@@ -13,20 +13,20 @@ use crate::fixtures::{hit, in_time, make, read};
 use crate::support::{World, eventually};
 
 /// The shortest window: what lapses has to be waited for.
-const SHORT: Duration = Duration::from_millis(500);
+pub const SHORT: Duration = Duration::from_millis(500);
 /// Longer than any test.
-const LONG: Duration = Duration::from_secs(600);
+pub const LONG: Duration = Duration::from_secs(600);
 /// What a busy machine may take longer than the window.
 const SLACK: Duration = Duration::from_secs(5);
 
-fn config(world: &World, trust_window: Duration) -> Config {
+pub fn config(world: &World, trust_window: Duration) -> Config {
     let mut config = world.roomy();
     config.trust_window = trust_window;
     config
 }
 
 /// A node whose row in the registry is older than the window, by its own clock.
-async fn old_node(world: &World) -> SessionManager {
+pub async fn old_node(world: &World) -> SessionManager {
     let clock = Arc::new(AtomicU64::new(1));
     let builder = SessionManager::builder(config(world, LONG)).url(&world.url).unwrap();
     let node = builder.manual_clock(Arc::clone(&clock)).connect().await.unwrap();

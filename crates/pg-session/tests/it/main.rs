@@ -58,6 +58,7 @@ mod lock_process;
 mod lock_rows;
 mod lock_wait;
 mod logins;
+mod lost_listener;
 mod lost_login;
 mod mass_delete;
 mod metrics;

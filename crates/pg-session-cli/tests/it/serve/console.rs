@@ -247,6 +247,7 @@ async fn an_incident_ends_with_a_receipt_by_mouse_and_by_keyboard() {
     }
     let handles: Vec<String> = phones.iter().map(|phone| phone.id().handle().to_string()).collect();
     let server = app.serve_with(&["--console", "--allow-changes"], &ADMIN);
+    wire.refuse();
     wire.cut();
     let began = Instant::now();
     while third.status().trusted_for.is_some() {
@@ -254,7 +255,7 @@ async fn an_incident_ends_with_a_receipt_by_mouse_and_by_keyboard() {
         tokio::time::sleep(POLL_INTERVAL).await;
     }
     let driver = Driver::start();
-    let lost = "[...document.querySelectorAll('#live td .bad')].some(cell => cell.textContent.startsWith('no answer'))";
+    let lost = "[...document.querySelectorAll('#live td .bad')].some(cell => cell.textContent.startsWith('listener lost'))";
     let receipt = "document.querySelector('#gone')?.textContent.startsWith('No node can serve them any more: 2 nodes \
                    answered within') && document.querySelector('#gone').textContent.includes('1 did not answer')";
 

@@ -1,4 +1,4 @@
-//! Whether the nodes agree on what a session is.
+//! Whether the nodes have listeners, and agree on what a session is.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -21,8 +21,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 impl Database {
     pub(super) async fn check_nodes(&self) -> Result<Vec<Finding>, Error> {
         let mut nodes = self.node_descriptions().await.map_err(Failure::into_read_error)?;
+        let mut findings: Vec<Finding> = nodes.iter().filter_map(|node| self.lost(node)).collect();
         if differing(&nodes).is_empty() {
-            return Ok(Vec::new());
+            return Ok(findings);
         }
         // A node that has ended may have left its row behind, for one trust window.
         let mut running = HashSet::new();
@@ -31,7 +32,21 @@ impl Database {
             outcome.map_err(Failure::into_read_error)?;
         }
         nodes.retain(|node| running.contains(&node.node));
-        Ok(differing(&nodes))
+        findings.extend(differing(&nodes));
+        Ok(findings)
+    }
+
+    fn lost(&self, node: &NodeDescription) -> Option<Finding> {
+        let lost = self.policy.clock.database_now().since(node.listener_lost_at?);
+        let (id, _) = node.node.as_u64_pair();
+        let message = format!(
+            "the node {id:016x} ({}) lost its listener {} s ago, and serves nothing from memory",
+            node.name.escape_debug(),
+            lost.as_secs()
+        );
+        let fix =
+            "Look at the node's log, and run this doctor on its machine with its --listen-url.".to_owned();
+        Some(Check::warning("lost-listener", String::new()).finding(message, fix))
     }
 
     /// Returns when all have answered.
@@ -41,8 +56,8 @@ impl Database {
         let mut pause = EVERYWHERE.first;
         loop {
             let rows = self.node_rows(request).await?;
-            running.extend(rows.iter().filter(|row| row.heard).map(|row| row.node));
-            if rows.iter().all(|row| row.heard) {
+            running.extend(rows.iter().filter(|row| row.heard || row.listener_lost).map(|row| row.node));
+            if rows.iter().all(|row| row.heard || row.listener_lost) {
                 return Ok(());
             }
             sleep(pause).await;

@@ -1,7 +1,7 @@
 //! The page that says what to do about a finding.
 
 /// Each check, and its page in the documentation.
-const PAGES: [(&str, &str); 46] = [
+const PAGES: [(&str, &str); 47] = [
     ("connection", "docs/runbooks.md#failover"),
     ("version", "docs/operations.md#doctor"),
     ("pooler", "docs/runbooks.md#pooler-detected"),
@@ -45,6 +45,7 @@ const PAGES: [(&str, &str); 46] = [
     ("clean-up", "docs/runbooks.md#table-full"),
     ("wraparound", "docs/runbooks.md#table-full"),
     ("node-settings", "docs/operations.md#doctor"),
+    ("lost-listener", "docs/runbooks.md#listener-disconnected"),
     ("node-versions", "docs/operations.md#doctor"),
     ("clock", "docs/operations.md#failure-modes"),
     ("start", "docs/runbooks.md#listener-disconnected"),
