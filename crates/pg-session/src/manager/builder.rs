@@ -28,7 +28,7 @@ use crate::observer::Observer;
 use crate::pinning;
 use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
-use crate::postgres::doctor::{Finding, Severity};
+use crate::postgres::doctor::{Finding, Severity, servers};
 use crate::postgres::names::Names;
 use crate::postgres::pooler::{own_pool, sending, start_timeout};
 use crate::postgres::source::{ListenOn, ListenerSettings, Source, no_server, read_files};
@@ -315,6 +315,7 @@ impl Builder {
         if self.pool.is_none() && self.server.is_none() {
             return Err(no_server());
         }
+        let servers = self.examine_servers().await;
         // The node that is started at the end is none of the application's.
         self.adopts_settings = true;
         let opened = match self.open().await {
@@ -335,10 +336,14 @@ impl Builder {
             }
             Err(error) => Err(error),
         };
-        let mut findings = match opened {
-            Ok(findings) => findings,
-            Err(error) => return Ok(vec![Finding::of_connection(&error)]),
-        };
+        let mut findings = servers;
+        match opened {
+            Ok(found) => findings.extend(found),
+            Err(error) => {
+                findings.push(Finding::of_connection(&error));
+                return Ok(findings);
+            }
+        }
         if findings.iter().all(|finding| finding.severity != Severity::Fault) {
             let timeout = self.config.query_timeout;
             match Box::pin(self.connect()).await {
@@ -355,6 +360,26 @@ impl Builder {
             }
         }
         Ok(findings)
+    }
+
+    /// Asks each host that the pool and the listener may reach. A single address of both has nothing to compare with.
+    async fn examine_servers(&self) -> Vec<Finding> {
+        // An error of a provider is that of the connection.
+        let pool = match &self.server {
+            Some(server) if self.pool.is_none() => server.get().await.ok(),
+            _ => None,
+        };
+        let listener = match (&self.listener, &self.listen_on) {
+            (None, Some(_)) => match self.listener_settings().await {
+                Ok(settings) => settings.get().await.ok(),
+                Err(_) => None,
+            },
+            _ => None,
+        };
+        if listener.is_none() && pool.as_ref().is_none_or(|pool| pool.config.get_hosts().len() < 2) {
+            return Vec::new();
+        }
+        servers::examine(pool, listener).await
     }
 
     /// As [`open`](Self::open). The settings are part of the statements, so these are made again for other settings.

@@ -49,7 +49,7 @@ pub(crate) struct ServerSettings {
     pub(crate) config: tokio_postgres::Config,
     pub(crate) tls: MakeRustlsConnect,
     /// Of the hosts, in their order.
-    passwords: Vec<Option<String>>,
+    pub(crate) passwords: Vec<Option<String>>,
 }
 
 impl From<ServerSettings> for Server {

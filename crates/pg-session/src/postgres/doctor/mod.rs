@@ -8,6 +8,7 @@ mod nodes;
 mod pages;
 mod repair;
 mod server;
+pub(crate) mod servers;
 mod shape;
 mod tables;
 

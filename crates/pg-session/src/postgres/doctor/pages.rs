@@ -1,8 +1,10 @@
 //! The page that says what to do about a finding.
 
 /// Each check, and its page in the documentation.
-const PAGES: [(&str, &str); 47] = [
+const PAGES: [(&str, &str); 49] = [
     ("connection", "docs/runbooks.md#failover"),
+    ("two-primaries", "docs/runbooks.md#failover"),
+    ("standby", "docs/runbooks.md#failover"),
     ("version", "docs/operations.md#doctor"),
     ("pooler", "docs/runbooks.md#pooler-detected"),
     ("isolation", "docs/operations.md#rights"),

@@ -14,6 +14,13 @@ const NOTIFIERS_MIN: u32 = 4;
 /// Autovacuum freezes a table long before, unless something keeps it from that.
 const XID_AGE_MAX: u32 = 1_000_000_000;
 
+/// Whether the connection is not encrypted, and comes from another machine.
+pub(super) const IS_PLAIN_AND_REMOTE: &str = "EXISTS (
+    SELECT FROM pg_catalog.pg_stat_ssl s
+    WHERE s.pid = pg_catalog.pg_backend_pid() AND NOT s.ssl AND pg_catalog.inet_client_addr() IS NOT NULL
+      AND NOT pg_catalog.inet_client_addr() OPERATOR(pg_catalog.<<=) '127.0.0.0/8'::pg_catalog.inet
+      AND pg_catalog.inet_client_addr() <> '::1'::pg_catalog.inet)";
+
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let timeout = config.query_timeout.as_millis();
     let age_max = interval(config.query_timeout.saturating_mul(TRANSACTION_AGE_FACTOR));
@@ -83,13 +90,10 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
             "SELECT 'idle_session_timeout ends the connection of the listener whenever no session changes',
                     pg_catalog.format('ALTER ROLE %I SET idle_session_timeout = 0;', CURRENT_USER)
              FROM pg_catalog.pg_settings s WHERE s.name = 'idle_session_timeout' AND s.setting <> '0'".to_owned()),
-        Check::warning("tls",
+        Check::warning("tls", format!(
             "SELECT 'the connection of the pool is not encrypted, and the server is on another machine',
-                    'Set sslmode=verify-full in the connection string.'
-             FROM pg_catalog.pg_stat_ssl s
-             WHERE s.pid = pg_catalog.pg_backend_pid() AND NOT s.ssl AND pg_catalog.inet_client_addr() IS NOT NULL
-               AND NOT pg_catalog.inet_client_addr() OPERATOR(pg_catalog.<<=) '127.0.0.0/8'::pg_catalog.inet
-               AND pg_catalog.inet_client_addr() <> '::1'::pg_catalog.inet".to_owned()),
+                    'Set sslmode=verify-full in the connection string.' WHERE {IS_PLAIN_AND_REMOTE}"
+        )),
         Check::fault("notification-queue",
             "SELECT pg_catalog.format('the notification queue is %s %% full; when it is full, all writes fail',
                         pg_catalog.round((pg_catalog.pg_notification_queue_usage() * 100)::pg_catalog.numeric)),

@@ -1,0 +1,221 @@
+//! The servers behind the addresses of the pool and of the listener: which of them accept writes, and what protects the listener.
+//!
+//! Both take the primary of several hosts. Here, each host is asked, so that a second primary and a missing one are seen. A host
+//! that does not answer is no finding: it may be down, and another one is up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pg_listen::Connector;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+use super::server::IS_PLAIN_AND_REMOTE;
+use super::{Check, Finding};
+use crate::postgres::connect_options::{ConnectOptions, ServerSettings};
+use crate::postgres::source::read_files;
+
+/// Until a host has answered.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Hosts that are asked.
+const HOSTS_MAX: usize = 32;
+
+/// Whose address it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Pool,
+    Listener,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Debug)]
+struct Server {
+    way: Way,
+    host: String,
+    is_standby: bool,
+    /// Of the WAL that it writes. It grows with each promotion.
+    timeline: i32,
+    /// In microseconds: two addresses with the same one are one server.
+    started_at: i64,
+    is_plain_and_remote: bool,
+}
+
+/// Asks the hosts of the pool, and those of a listener that has an address of its own.
+pub(crate) async fn examine(pool: Option<ConnectOptions>, listener: Option<ConnectOptions>) -> Vec<Finding> {
+    let mut asking = JoinSet::new();
+    for (way, options) in [(Way::Pool, pool), (Way::Listener, listener)] {
+        let Some(options) = options else { continue };
+        // Settings that cannot be used are the error of the connection.
+        let Ok(settings) = read_files(options).await else { continue };
+        for (host, settings) in hosts(&settings).take(HOSTS_MAX) {
+            asking.spawn(async move { timeout(ANSWER_WAIT, ask(way, host, settings)).await.ok().flatten() });
+        }
+    }
+    let mut servers: Vec<Server> = asking.join_all().await.into_iter().flatten().collect();
+    servers.sort_by(|a, b| (a.way as u8, &a.host).cmp(&(b.way as u8, &b.host)));
+    findings(&servers)
+}
+
+/// The settings of each host alone, with its name.
+fn hosts(settings: &ServerSettings) -> impl Iterator<Item = (String, ServerSettings)> {
+    let ServerSettings { config, tls, passwords } = settings;
+    let (names, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    (0..names.len().max(addresses.len())).map(move |at| {
+        let mut alone = Config::new();
+        alone.ssl_mode(config.get_ssl_mode()).ssl_negotiation(config.get_ssl_negotiation());
+        alone.channel_binding(config.get_channel_binding()).application_name("pg-session doctor");
+        let mut name = addresses.get(at).map(ToString::to_string).unwrap_or_default();
+        match names.get(at) {
+            Some(Host::Tcp(host)) => {
+                alone.host(host);
+                name.clone_from(host);
+            }
+            #[cfg(unix)]
+            Some(Host::Unix(folder)) => {
+                alone.host_path(folder);
+                name = folder.display().to_string();
+            }
+            None => {}
+        }
+        if let Some(address) = addresses.get(at) {
+            alone.hostaddr(*address);
+        }
+        // A single port is that of all hosts.
+        if let Some(port) = ports.get(at).or(ports.first()) {
+            alone.port(*port);
+            name = format!("{name}:{port}");
+        }
+        if let Some(user) = config.get_user() {
+            alone.user(user);
+        }
+        if let Some(password) = config.get_password() {
+            alone.password(password);
+        }
+        if let Some(database) = config.get_dbname() {
+            alone.dbname(database);
+        }
+        (
+            name,
+            ServerSettings {
+                config: alone,
+                tls: tls.clone(),
+                passwords: passwords.get(at).cloned().into_iter().collect(),
+            },
+        )
+    })
+}
+
+/// `None` if it does not answer. That it does not is the error of the connection, if no other host does.
+async fn ask(way: Way, host: String, settings: ServerSettings) -> Option<Server> {
+    let (client, connection) = Connector::new(settings).connect().await.ok()?;
+    let connection = tokio::spawn(connection);
+    let text = format!(
+        "SELECT pg_catalog.pg_is_in_recovery(),
+                CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0 ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(
+                    pg_catalog.pg_current_wal_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4 END,
+                (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8,
+                {IS_PLAIN_AND_REMOTE}"
+    );
+    let rows = client.query_typed(&text, &[]).await.ok()?;
+    drop(client);
+    // It ends with its client. An error is that of a connection that is not needed any more.
+    let _ = connection.await;
+    let row = rows.first()?;
+    Some(Server {
+        way,
+        host,
+        is_standby: row.try_get(0).ok()?,
+        timeline: row.try_get(1).ok()?,
+        started_at: row.try_get(2).ok()?,
+        is_plain_and_remote: row.try_get(3).ok()?,
+    })
+}
+
+fn findings(servers: &[Server]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let primaries: BTreeMap<i64, &Server> = servers
+        .iter()
+        .rev()
+        .filter(|server| !server.is_standby)
+        .map(|server| (server.started_at, server))
+        .collect();
+    if primaries.len() > 1 {
+        let named =
+            primaries.values().map(|server| format!("{} on timeline {}", server.host, server.timeline));
+        let message = format!("several servers accept writes: {}", named.collect::<Vec<_>>().join(", "));
+        let fix = "After a failover, stop the old primary: it is on the lower timeline. Otherwise, give pool and listener \
+                   the addresses of one cluster."
+            .to_owned();
+        findings.push(Check::fault("two-primaries", String::new()).finding(message, fix));
+    }
+    for (way, name) in [(Way::Pool, "pool"), (Way::Listener, "listener")] {
+        let found: Vec<&Server> = servers.iter().filter(|server| server.way == way).collect();
+        if !found.is_empty() && found.iter().all(|server| server.is_standby) {
+            let hosts: Vec<&str> = found.iter().map(|server| &*server.host).collect();
+            let message = format!("the address of the {name} leads to standbys only: {}", hosts.join(", "));
+            let fix =
+                "Give the address of the primary. If there is none, promote a standby: SELECT pg_promote();"
+                    .to_owned();
+            findings.push(Check::fault("standby", String::new()).finding(message, fix));
+        }
+    }
+    // The pool's connection is looked at by the check of its server.
+    if let Some(server) =
+        servers.iter().find(|server| server.way == Way::Listener && server.is_plain_and_remote)
+    {
+        let message = format!(
+            "the connection of the listener to {} is not encrypted, and the server is on another machine",
+            server.host
+        );
+        let fix = "Set sslmode=verify-full in the listener's connection string.".to_owned();
+        findings.push(Check::warning("tls", String::new()).finding(message, fix));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(way: Way, host: &str, started_at: i64, timeline: i32) -> Server {
+        Server {
+            way,
+            host: host.to_owned(),
+            is_standby: timeline == 0,
+            timeline,
+            started_at,
+            is_plain_and_remote: false,
+        }
+    }
+
+    fn checks(servers: &[Server]) -> Vec<(&'static str, String)> {
+        findings(servers).into_iter().map(|finding| (finding.check, finding.message)).collect()
+    }
+
+    #[test]
+    fn names_of_one_server_and_its_standbys_are_no_finding() {
+        let servers = [
+            server(Way::Pool, "a", 1, 3),
+            server(Way::Pool, "b", 2, 0),
+            server(Way::Listener, "a.example", 1, 3),
+        ];
+        assert_eq!(checks(&servers), []);
+        assert_eq!(checks(&[]), []);
+    }
+
+    #[test]
+    fn two_primaries_are_named_with_their_timelines() {
+        let servers = [server(Way::Pool, "a", 1, 1), server(Way::Pool, "b", 2, 2)];
+        let message = "several servers accept writes: a on timeline 1, b on timeline 2".to_owned();
+        assert_eq!(checks(&servers), [("two-primaries", message)]);
+    }
+
+    #[test]
+    fn a_listener_on_plain_text_from_another_machine_is_a_finding() {
+        let plain = Server { is_plain_and_remote: true, ..server(Way::Listener, "a", 1, 1) };
+        assert_eq!(checks(std::slice::from_ref(&plain))[0].0, "tls");
+        assert_eq!(checks(&[Server { way: Way::Pool, ..plain }]), []);
+    }
+}
