@@ -273,7 +273,7 @@ async fn an_incident_ends_with_a_receipt_by_mouse_and_by_keyboard() {
     browser.click(&format!("tbody a[href$=\"{}\"]", handles[0])).await;
     browser.click("a[href$=\"values=true\"]").await;
     browser.wait_for("document.querySelector('tbody').textContent.includes('phone')").await;
-    browser.click("#cause-handle option[value=credential]").await;
+    browser.choose("#cause-handle", "credential").await;
     browser.click(".end button").await;
     browser.wait_for(receipt).await;
     keep("console-receipt", &browser.picture().await);

@@ -122,6 +122,14 @@ impl Browser {
         self.command(&format!("{element}/click"), &json!({})).await;
     }
 
+    /// Chooses an option of a list by mouse. Options of a closed list are not visible.
+    pub async fn choose(&mut self, list: &str, value: &str) {
+        self.wait_for(&format!("document.querySelector('{list}')?.checkVisibility()")).await;
+        let option = self.element(&format!("{list} option[value={value}]")).await;
+        self.command(&format!("{option}/click"), &json!({})).await;
+        self.wait_for(&format!("document.querySelector('{list}').value === '{value}'")).await;
+    }
+
     pub async fn type_into(&mut self, css: &str, text: &str) {
         self.wait_for(&format!("document.querySelector('{css}')?.checkVisibility()")).await;
         let element = self.element(css).await;
