@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pg_sandbox::Proxy;
 use pg_session::testing::Guard;
@@ -12,6 +12,9 @@ use pg_session::{NodeInfo, SessionManager};
 use crate::everywhere::{LONG, SHORT, config, old_node};
 use crate::fixtures::{in_time, make, read};
 use crate::support::{NAP, World, eventually};
+
+/// Long enough to see whether someone waits for it.
+const WINDOW: Duration = Duration::from_secs(2);
 
 /// What the other node says.
 async fn other(node: &SessionManager) -> NodeInfo {
@@ -27,12 +30,10 @@ async fn other(node: &SessionManager) -> NodeInfo {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_a_listener_keeps_its_row_and_says_so() {
     let world = World::new();
-    let a = world.node_with(config(&world, SHORT)).await;
-    let waits_for_none = old_node(&world).await;
+    let a = world.node_with(config(&world, WINDOW)).await;
     let wire = world.proxy().await;
-    let b = world.node_listening_through(&wire, config(&world, SHORT)).await;
-    assert_eq!(waits_for_none.nodes().await.unwrap().len(), 3);
-    let id = make(&waits_for_none, 1).await[0].id();
+    let b = world.node_listening_through(&wire, config(&world, WINDOW)).await;
+    let id = make(&a, 1).await[0].id();
     read(&b, id).await;
     let client = world.client().await;
     let now =
@@ -52,10 +53,10 @@ async fn a_node_without_a_listener_keeps_its_row_and_says_so() {
     let (node, first, beat): (uuid::Uuid, i64, i64) = (row.get(0), row.get(1), row.get(2));
     let beats = "SELECT first_beat, beat FROM session_nodes WHERE node = $1";
     // Four beats are a window. Without them, A removes the row.
-    eventually("B beats for three windows", async || {
+    eventually("B beats for a window and a half", async || {
         let row = client.query_one(beats, &[&node]).await.expect("the row stays");
         assert_eq!(row.get::<_, i64>(0), first, "the row stays");
-        row.get::<_, i64>(1) >= beat + 12
+        row.get::<_, i64>(1) >= beat + 6
     })
     .await;
     assert!(b.status().trusted_for.is_none(), "its beats prove nothing");
@@ -66,9 +67,10 @@ async fn a_node_without_a_listener_keeps_its_row_and_says_so() {
     let since = found.listener_lost_at.unwrap();
     assert!(since >= before && since <= now().await, "{since:?}, {before:?}");
 
-    // This node's window is longer than the test.
-    let done = in_time("no one waits for B", waits_for_none.delete(id).everywhere()).await.unwrap();
-    assert_eq!((done.acknowledged, done.lapsed), (2, 1));
+    // A's row is older than a window, so it waits for nodes that are silent alone.
+    let done = in_time("no one waits for B", a.delete(id).everywhere()).await.unwrap();
+    assert_eq!((done.acknowledged, done.lapsed), (1, 1));
+    assert!(done.took < WINDOW, "{done:?}");
     assert!(b.get(id).await.unwrap().is_none(), "it reads from the database");
 
     wire.heal();
