@@ -173,7 +173,7 @@ async fn operators_may_only_look_unless_the_host_says_so() {
     let reply = foreign.get("/deep/inside/console/sign-in").await;
     assert_eq!(reply.status, StatusCode::MISDIRECTED_REQUEST);
 
-    // The API needs the token, whoever the host has signed in, and names its own path.
+    // The API needs the token, also of an operator of the host, and names its own path.
     let order = br#"{"user":"7","cause":"admin"}"#.to_vec();
     let json = Some("application/json");
     let path = "/deep/inside/api/revocations";

@@ -55,7 +55,7 @@ fn a_connection_breaks() {
 
 #[test]
 fn a_node_without_a_listener_says_so() {
-    holds("a loss that is told", Registry { late: true, ..LOSS });
+    holds("a loss that the row shows", Registry { late: true, ..LOSS });
 }
 
 #[test]

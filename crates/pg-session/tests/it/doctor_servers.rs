@@ -56,8 +56,8 @@ async fn the_doctor_finds_a_second_primary_and_standbys_without_one() {
     assert_eq!(listener[0].check, "standby", "{listener:?}");
 
     // What the fix says.
-    assert!(alone[0].fix.ends_with("SELECT pg_promote();"));
-    let promoted = World::on(&b).operator().await.execute("SELECT pg_promote()", &[]).await;
+    assert!(alone[0].fix.ends_with("SELECT pg_catalog.pg_promote();"));
+    let promoted = World::on(&b).operator().await.execute("SELECT pg_catalog.pg_promote()", &[]).await;
     promoted.expect("the standby is promoted");
     eventually("b accepts writes", async || checks(&b.url(), None).await.is_empty()).await;
     let two = checks(&both, None).await;

@@ -156,7 +156,7 @@ fn findings(servers: &[Server]) -> Vec<Finding> {
             let hosts: Vec<&str> = found.iter().map(|server| &*server.host).collect();
             let message = format!("the address of the {name} leads to standbys only: {}", hosts.join(", "));
             let fix =
-                "Give the address of the primary. If there is none, promote a standby: SELECT pg_promote();"
+                "Give the address of the primary. If there is none, promote a standby: SELECT pg_catalog.pg_promote();"
                     .to_owned();
             findings.push(Check::fault("standby", String::new()).finding(message, fix));
         }
