@@ -590,7 +590,6 @@ impl Node {
             Event::Tick(own) => {
                 if let Some(proved) = self.pending.iter().find(|beat| Some(beat.number) == own).copied() {
                     self.trust = WINDOW - proved.age;
-                    // What was pinned before is doubted. It counts as alive until the end of the proof before.
                     self.pending.retain(|beat| beat.number > proved.number);
                 }
             }
@@ -607,7 +606,8 @@ impl Node {
                     self.pending.clear();
                 }
             }
-            Event::Listening => self.listening = true,
+            // What a gap means for pins is the business of the pins' model. Here they matter while the row says "lost".
+            Event::Listening => (self.listening, self.pinned) = (true, 0),
         }
     }
 }
