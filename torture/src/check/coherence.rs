@@ -5,6 +5,7 @@
 //! on its own node.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::facts::{CLOCK_SLACK, Facts, GONE, Kind, Look, Story};
 use super::report::Finding;
@@ -58,7 +59,28 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
         rotated(story, &mut old_ids);
         changed(story, &mut ended);
     }
-    vec![stale, cached, own, at_least, revived, elevated, old_ids, everywhere, ended]
+    vec![stale, cached, own, at_least, revived, elevated, old_ids, everywhere, returns(facts), ended]
+}
+
+/// How late `everywhere()` may return: the trust window, the allowance for clocks that drift, and what a busy machine takes
+/// to schedule.
+const EVERYWHERE_MAX: Duration = Duration::from_millis(TRUST_WINDOW.as_millis() as u64 * 1_001 / 1_000 + 250);
+
+/// A stopped process returns nothing, so such time does not count.
+fn returns(facts: &Facts) -> Finding {
+    let mut finding =
+        Finding::new("everywhere time", "everywhere() returns within the trust window and 250 ms");
+    let stops: Vec<_> = facts.faults.iter().filter(|fault| fault.name.contains("node-stop")).collect();
+    for doing in facts.doings.values() {
+        let (Some(took), Some((to, _))) = (doing.everywhere, &doing.answer) else { continue };
+        let from = to.saturating_sub(took);
+        let stopped: Nanos =
+            stops.iter().map(|stop| stop.end.min(*to).saturating_sub(stop.begin.max(from))).sum();
+        finding.check(took.saturating_sub(stopped) <= nanos(EVERYWHERE_MAX), || {
+            format!("it took {:.0} ms, until {:.3} s", millis(took), millis(*to) / 1e3)
+        });
+    }
+    finding
 }
 
 /// Whether a version was shown before, so that it is not one that the database has lost.

@@ -1,5 +1,6 @@
 //! Histories made by hand: good ones, and for each promise one that breaks it.
 
+mod everywhere;
 mod pins;
 mod rewound;
 
@@ -550,34 +551,4 @@ fn each_fault_is_counted() {
         tale.entry(0, Entry::Fault(Fault { name: name.to_owned(), begin: 0, end: 1, over: 2 }));
     }
     assert!(tale.report().to_string().contains("faults: listener-silent 2, rows-locked 2\n"));
-}
-
-/// A deletion that has waited for all nodes returns at 110.
-fn deleted_everywhere() -> Tale {
-    let mut tale = Tale::begin();
-    let deletion = op(A, 0, 2);
-    let entry = Entry::Everywhere { op: deletion, took: 5 * MS, acknowledged: 2, lapsed: 0 };
-    tale.delete(deletion, 100, 110).entry(process_of(deletion), entry);
-    tale
-}
-
-#[test]
-fn after_everywhere_no_node_shows_what_has_ended() {
-    deleted_everywhere().read(B, 109, shows(1, 1)).is_good();
-    deleted_everywhere().read(B, 111, shows(1, 1)).breaks("everywhere");
-}
-
-#[test]
-fn after_an_eviction_everywhere_no_node_shows_an_old_version() {
-    let evicted = |known_at| {
-        let mut tale = Tale::begin();
-        let eviction = op(A, 0, 3);
-        tale.update(op(A, 0, 2), known_at - 10, known_at, 2);
-        tale.acknowledge(eviction, 100, 110, Change::EvictUser { user: 3 }, Outcome::Gone);
-        let entry = Entry::Everywhere { op: eviction, took: 5 * MS, acknowledged: 2, lapsed: 0 };
-        tale.entry(process_of(eviction), entry).read(B, 111, shows(1, 1));
-        tale
-    };
-    evicted(90).breaks("everywhere");
-    evicted(105).is_good();
 }

@@ -31,7 +31,7 @@ use crate::cause::Cause;
 use crate::config::ListenerPath;
 use crate::core::{Core, Tasks};
 use crate::events::Event;
-use crate::failpoints::Guard;
+use crate::failpoints::{Guard, Point};
 use crate::id::{Scope, SessionId};
 use crate::lock::waiters::Waiters;
 use crate::notification::{EndedBy, Notification};
@@ -173,8 +173,9 @@ impl InvalidationTask {
                 // With the cause comes the end, in the same commit.
                 match &ended {
                     EndedBy::Sessions(ids) => {
+                        let ends = self.ends(ids, cause).await;
                         self.doubt(Named::Sessions(ids), Some(cause));
-                        self.report_ended(ids, cause);
+                        ends.into_iter().for_each(|end| self.core.events.send(|| end));
                     }
                     EndedBy::Scope(scope) => {
                         self.doubt(Named::Scope(*scope), Some(cause));
@@ -190,14 +191,24 @@ impl InvalidationTask {
         }
     }
 
-    fn report_ended(&self, ids: &[SessionId], cause: Cause) {
-        let Core { events, .. } = &*self.core;
-        for &id in ids {
-            events.send(|| {
-                let user = events.take_ending(id).or_else(|| self.core.known_user(id));
-                Event::Ended { session: id.handle(), user, cause }
-            });
+    /// The events of these ends, if anyone reads them. To be called before the pins are doubted: the lookup that follows may
+    /// end a pin, which knows its user, before the event is made.
+    async fn ends(&self, ids: &[SessionId], cause: Cause) -> Vec<Event> {
+        let Core { events, failpoints, .. } = &*self.core;
+        if !events.has_readers() {
+            return Vec::new();
         }
+        // The memory first, then the notes. A login notes the user of the session that it ends, then drops the session from
+        // memory. In the other order, this task could find no note, the login could do both, and the memory would be empty.
+        let in_memory: Vec<_> = ids.iter().map(|&id| self.core.known_user(id)).collect();
+        failpoints.reach(Point::Ending).await;
+        let user = |id, in_memory| events.take_ending(id).or(in_memory);
+        let end = |(&id, in_memory): (&SessionId, _)| Event::Ended {
+            session: id.handle(),
+            user: user(id, in_memory),
+            cause,
+        };
+        ids.iter().zip(in_memory).map(end).collect()
     }
 
     /// A node has ended. It may have committed an update and not have notified the others.

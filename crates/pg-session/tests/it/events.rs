@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pg_session::testing::Point;
 use pg_session::{Cause, Event, Events, GroupId, Session, SessionManager, UserId};
 
 use crate::fixtures::{all, in_time};
@@ -113,6 +114,33 @@ async fn delete_many_names_the_users_of_its_sessions() {
             Event::Ended { session: session.id().handle(), user: session.user_id(), cause: Cause::Logout };
         assert_eq!(next(&mut events).await, ended);
     }
+}
+
+/// The notification is handled while the login removes the ended session from memory.
+#[tokio::test]
+async fn an_end_by_a_login_names_the_user_in_every_order() {
+    let world = World::new();
+    let mut config = world.config();
+    (config.sessions_per_user_max, config.trust_window) = (1, Duration::from_secs(600));
+    let node = world.node_with(config).await;
+    let first = node.create(2).await.unwrap();
+    let mut events = node.events();
+    let (created, ending) = (node.probes().close(Point::Created), node.probes().close(Point::Ending));
+    let login = tokio::spawn({
+        let node = node.clone();
+        async move { node.create(2).await.unwrap() }
+    });
+    in_time("the commit and its notification", async { tokio::join!(created.arrived(1), ending.arrived(1)) })
+        .await;
+    created.open();
+    let second = in_time("the login", login).await.unwrap();
+    ending.open();
+    let user = Some(UserId::from(2));
+    assert_eq!(next(&mut events).await, Event::Created { session: second.id().handle(), user });
+    assert_eq!(
+        next(&mut events).await,
+        Event::Ended { session: first.id().handle(), user, cause: Cause::Cap }
+    );
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ mod cache;
 mod cause;
 #[path = "../../../../crates/pg-session/src/clock.rs"]
 mod clock;
+#[path = "../../../../crates/pg-session/src/ending.rs"]
+mod ending;
 #[path = "../../../../crates/pg-session/src/error.rs"]
 mod error;
 #[path = "../../../../crates/pg-session/src/failpoints.rs"]
