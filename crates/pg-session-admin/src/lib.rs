@@ -1,4 +1,8 @@
 #![doc = include_str!("../README.md")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "times for people, and the end of sign-ins to the console; sessions and trust are the library's decision"
+)]
 
 mod api;
 mod audit;
@@ -72,14 +76,12 @@ impl Admin {
     ///
     /// A request with an [`Operator`] in its extensions is signed in. Any other needs the token: without
     /// [`Builder::token`], it gets 401.
-    #[must_use]
     pub fn console(&self) -> Router {
         console::router(self)
     }
 
     /// The operations of the admin API, to be nested below `/api/v1` or another path without parameters. Every request needs the
     /// token, also one with an [`Operator`]: browsers send cookies to an API from any page.
-    #[must_use]
     pub fn api(&self) -> Router {
         api::router(self)
     }

@@ -126,7 +126,7 @@ async fn a_request_in_flight_is_answered_after_the_signal() {
     // Another request, so that the program has read the first head.
     assert_eq!(server.get("/live").await.status, StatusCode::OK);
     server.program.signal(Signal::SIGTERM);
-    wait_until_refused(&server.address().to_owned()).await;
+    wait_until_refused(server.address()).await;
     stream.write_all(order).await.unwrap();
     let (status, answer) = read_answer(&mut stream).await;
     assert_eq!(status, Some(200), "{answer}");

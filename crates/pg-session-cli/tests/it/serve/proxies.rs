@@ -83,7 +83,7 @@ async fn start(
 /// The application gets the proved identity alone, the proxy shows no secret, and without `serve` no request passes.
 async fn guards(name: &str, run: impl AsyncFnOnce(&str, u16) -> Option<Running>) {
     let app = Application::start(name).await;
-    let session = app.manager.create(UserId::from(42)).set("role", "admin").await.unwrap();
+    let session = app.manager.create(UserId::from(42)).set("role", "admin").await.expect("a session");
     let cookie = app.cookie(&session);
     let server =
         app.serve_with(&["--attribute", "role=X-Session-Role"], &[("PG_SESSION_PROXY_SECRET", SECRET)]);
@@ -120,7 +120,7 @@ async fn guards(name: &str, run: impl AsyncFnOnce(&str, u16) -> Option<Running>)
     assert_eq!(proxy.send(Method::POST, &disguised).await.0, StatusCode::FORBIDDEN);
     assert_eq!(proxy.send(Method::POST, &cookie).await.0, StatusCode::OK, "the application's own page");
 
-    app.manager.delete(session.id()).await.unwrap();
+    app.manager.delete(session.id()).await.expect("a deletion");
     let began = Instant::now();
     while proxy.send(Method::GET, &cookie).await.0 != StatusCode::UNAUTHORIZED {
         assert!(began.elapsed() < WAIT_MAX, "a session that has ended is served");
