@@ -1,4 +1,4 @@
-//! What one node does: it hears notifications, sends beats, and gains and loses trust.
+//! What one node does: it receives notifications, sends beats, and gains and loses trust.
 
 use super::{Beat, Event, Link, Node, Registry, RegistryGuard, Row, WINDOW};
 
