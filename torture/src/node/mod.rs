@@ -17,7 +17,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use pg_session::{Config, Migrations, SessionManager, StatementMode};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -94,7 +93,8 @@ pub async fn run(plan: NodePlan) -> Result<()> {
         tasks.spawn(locker::run(Arc::clone(&node), number, stopped.clone()));
     }
     // Its end is the order to end; nothing is ever sent.
-    tokio::io::stdin().read_to_end(&mut Vec::new()).await.context("the standard input cannot be read")?;
+    let ordered = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    ordered.await?.context("the standard input cannot be read")?;
     // The clients go on meanwhile: a shutdown has to cope with work in flight.
     let report = node.manager.shutdown(SHUTDOWN_MAX).await;
     stop.send_replace(true);
