@@ -46,13 +46,10 @@ async fn a_listener_recovers_with_the_providers_new_password() {
     let mut subscription = listener.subscribe(&channel).await.unwrap();
     expect_start(&mut subscription).await;
 
-    client
-        .batch_execute(
-            "ALTER ROLE app PASSWORD 'second';
-             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'",
-        )
-        .await
-        .unwrap();
+    // Committed before the connection ends: the listener is back at once, and must not meet the old password.
+    client.batch_execute("ALTER ROLE app PASSWORD 'second'").await.unwrap();
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'";
+    client.batch_execute(terminate).await.unwrap();
     expect_lost(&mut subscription).await;
     eventually("several refused attempts", async || listener.status().failures() >= 3).await;
     let status = listener.status();
