@@ -172,7 +172,7 @@ async fn a_throttle_spreads_bytes_over_time_and_ends_at_once() {
 #[tokio::test]
 async fn delayed_chunks_wait_beside_each_other() {
     let (proxy, mut client, mut server) = wire().await;
-    let delay = Duration::from_millis(200);
+    let delay = Duration::from_millis(500);
     proxy.delay(delay);
     let begin = Instant::now();
     for _ in 0..10 {
