@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use pg_session::{Builder, Config, SessionManager};
 
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// How long the connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -38,20 +38,20 @@ impl Place {
     }
 
     /// Nothing is connected yet.
-    pub(crate) fn builder(&self) -> Result<Builder, Why> {
+    pub(crate) fn builder(&self) -> Result<Builder, Failure> {
         self.builder_with(|_| ())
     }
 
     /// Nothing is connected yet.
-    pub(crate) fn builder_with(&self, change: impl FnOnce(&mut Config)) -> Result<Builder, Why> {
+    pub(crate) fn builder_with(&self, change: impl FnOnce(&mut Config)) -> Result<Builder, Failure> {
         let mut config = self.config();
         change(&mut config);
         let builder = SessionManager::builder(config);
         let builder = match &self.database_url {
             Some(url) => builder.url(url)?,
-            None => builder
-                .from_env()
-                .map_err(|error| Why::usage(format!("{}; or give --database-url", Why::from(error))))?,
+            None => builder.from_env().map_err(|error| {
+                Failure::usage(format!("{}; or give --database-url", Failure::from(error)))
+            })?,
         };
         Ok(match &self.listen_url {
             Some(url) => builder.listen_on_url(url)?,
@@ -62,8 +62,8 @@ impl Place {
     /// Runs `work` on a connection, and closes it.
     pub(crate) async fn with<T>(
         &self,
-        work: impl AsyncFnOnce(&SessionManager) -> Result<T, Why>,
-    ) -> Result<T, Why> {
+        work: impl AsyncFnOnce(&SessionManager) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let sessions = self.connect().await?;
         let outcome = work(&sessions).await;
         close(&sessions).await;
@@ -71,7 +71,7 @@ impl Place {
     }
 
     /// Connects with the settings that the application's nodes have published.
-    pub(crate) async fn connect(&self) -> Result<SessionManager, Why> {
+    pub(crate) async fn connect(&self) -> Result<SessionManager, Failure> {
         Ok(Box::pin(self.builder()?.adopt_settings().connect()).await?)
     }
 }

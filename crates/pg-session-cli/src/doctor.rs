@@ -7,7 +7,7 @@ use clap::Args;
 use pg_session::{Finding, Severity};
 
 use crate::connection::Place;
-use crate::why::{Why, exit};
+use crate::failure::{Failure, exit};
 
 /// Check that nodes can start and keep their promises. Reads only. Exit code 0: no fault; 1: a fault, or no answer.
 #[derive(Args, Debug)]
@@ -23,19 +23,19 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> ExitCode {
     let json = options.json;
     let outcome = match Box::pin(diagnose(options)).await {
-        Ok(findings) => print(&findings, json).map(|()| findings).map_err(Why::from),
-        Err(why) => Err(why),
+        Ok(findings) => print(&findings, json).map(|()| findings).map_err(Failure::from),
+        Err(failure) => Err(failure),
     };
     match outcome {
         Ok(findings) if findings.iter().all(|finding| finding.severity != Severity::Fault) => {
             ExitCode::SUCCESS
         }
         Ok(_) => ExitCode::FAILURE,
-        Err(why) => exit("doctor", Err(why)),
+        Err(failure) => exit("doctor", Err(failure)),
     }
 }
 
-async fn diagnose(options: Options) -> Result<Vec<Finding>, Why> {
+async fn diagnose(options: Options) -> Result<Vec<Finding>, Failure> {
     Ok(options.place.builder()?.diagnose().await?)
 }
 

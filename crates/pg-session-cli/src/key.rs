@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use pg_session::SigningKey;
 
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// Make a new signing key, and print it in base64.
 ///
@@ -16,13 +16,13 @@ pub(crate) struct Options {}
 
 /// Carries the command out; what went wrong is said on stderr.
 pub(crate) fn run(Options {}: Options) -> ExitCode {
-    let Err(why) = print() else { return ExitCode::SUCCESS };
+    let Err(failure) = print() else { return ExitCode::SUCCESS };
     // If stderr is closed as well, the exit code has to do.
-    let _ = writeln!(io::stderr(), "pg-session key: {why}");
+    let _ = writeln!(io::stderr(), "pg-session key: {failure}");
     ExitCode::FAILURE
 }
 
-fn print() -> Result<(), Why> {
+fn print() -> Result<(), Failure> {
     let key = SigningKey::generate()?;
     Ok(writeln!(io::stdout(), "{}", key.expose_base64())?)
 }

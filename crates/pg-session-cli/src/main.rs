@@ -12,6 +12,7 @@ mod admin;
 mod connection;
 mod demo;
 mod doctor;
+mod failure;
 mod key;
 mod manual;
 mod migrate;
@@ -19,7 +20,6 @@ mod output;
 mod plan;
 mod serve;
 mod signals;
-mod why;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man as Page;
 
-use crate::why::{Why, exit};
+use crate::failure::{Failure, exit};
 
 /// Print what a shell needs to complete commands and options.
 #[derive(Args, Debug)]
@@ -35,14 +35,15 @@ pub(crate) fn man(options: &Man, program: Command) -> ExitCode {
     exit("man", page(options, program).and_then(|text| print(&text)))
 }
 
-fn page(options: &Man, mut program: Command) -> Result<Vec<u8>, Why> {
+fn page(options: &Man, mut program: Command) -> Result<Vec<u8>, Failure> {
     program.build();
     let page = match &options.command {
         None => Page::new(program),
         Some(name) => {
             let command = program.find_subcommand(name).filter(|command| !command.is_hide_set()).cloned();
-            let command = command
-                .ok_or_else(|| Why::new(format!("there is no command {name:?}; see pg-session --help")))?;
+            let command = command.ok_or_else(|| {
+                Failure::new(format!("there is no command {name:?}; see pg-session --help"))
+            })?;
             Page::new(command).title(format!("pg-session-{name}"))
         }
     };
@@ -51,6 +52,6 @@ fn page(options: &Man, mut program: Command) -> Result<Vec<u8>, Why> {
     Ok(text)
 }
 
-fn print(text: &[u8]) -> Result<(), Why> {
+fn print(text: &[u8]) -> Result<(), Failure> {
     Ok(io::Write::write_all(&mut io::stdout().lock(), text)?)
 }

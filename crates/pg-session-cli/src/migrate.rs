@@ -8,7 +8,7 @@ use clap::Args;
 use pg_session::Migrations;
 
 use crate::connection::Place;
-use crate::why::{Why, exit};
+use crate::failure::{Failure, exit};
 
 /// How long the connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("migrate", outcome)
 }
 
-async fn migrate(options: Options) -> Result<String, Why> {
+async fn migrate(options: Options) -> Result<String, Failure> {
     let config = options.place.config();
     if options.definer {
         return Ok(Migrations::definer_sql(&config)?);

@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::receipt::Receipt;
 use super::select::user_id;
 use crate::connection::Place;
+use crate::failure::{Failure, exit};
 use crate::output::{Format, harmless, print_json, print_rows, remark, rfc3339};
-use crate::why::{Why, exit};
 
 /// Entries that one call lists at most.
 const LIMIT_MAX: u32 = 100_000;
@@ -59,7 +59,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("audit", options.place.with(async |sessions| audit(&options, sessions).await).await)
 }
 
-async fn audit(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+async fn audit(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
     let log = sessions.audit();
     if let Some(keep) = options.on {
         log.start(keep).await?;
@@ -88,7 +88,7 @@ async fn audit(options: &Options, sessions: &SessionManager) -> Result<(), Why> 
     Ok(())
 }
 
-async fn gather(options: &Options, sessions: &SessionManager) -> Result<Vec<AuditEntry>, Why> {
+async fn gather(options: &Options, sessions: &SessionManager) -> Result<Vec<AuditEntry>, Failure> {
     let user = options.user.as_deref().map(user_id);
     let limit = options.limit as usize;
     let mut found = Vec::new();

@@ -11,8 +11,8 @@ use super::receipt::{Receipt, actor};
 use super::revoke::asks_for_consent;
 use super::select::{Selected, user_id};
 use crate::connection::Place;
+use crate::failure::{Failure, exit};
 use crate::output::{Format, counted, print_fields, print_json, remark};
-use crate::why::{Why, exit};
 
 /// Erase the sessions of a user with their attributes, labels and locks, and the user's entries in the audit log. Asks first.
 ///
@@ -46,21 +46,21 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("erase", erase(&options).await)
 }
 
-async fn erase(options: &Options) -> Result<(), Why> {
+async fn erase(options: &Options) -> Result<(), Failure> {
     if !options.yes && !io::stdin().is_terminal() {
-        return Err(Why::usage("there is no terminal to ask on; add --yes"));
+        return Err(Failure::usage("there is no terminal to ask on; add --yes"));
     }
     options.place.with(async |sessions| carry_out(options, sessions).await).await
 }
 
-async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
     let user = user_id(&options.user);
     // Before anything is erased: the role may lack a right.
     let entries = sessions.audit().count(user).await?;
     let count = Selected::User(user).count(sessions).await?;
     let what = format!("{} and {} of the audit log", counted(count, "session"), entries_text(entries));
     if !options.yes && !asks_for_consent(&format!("Erase {what}"))? {
-        return Err(Why::new("nothing was erased"));
+        return Err(Failure::new("nothing was erased"));
     }
     if io::stderr().is_terminal() {
         remark("waiting for all nodes …");

@@ -9,8 +9,8 @@ use pg_session::{KeyId, KeyRing, SessionManager, SessionToken, Signer, SigningKe
 use serde::Serialize;
 
 use crate::connection::Place;
+use crate::failure::{Failure, exit};
 use crate::output::{Format, print_fields, print_json, rfc3339, roughly};
-use crate::why::{Why, exit};
 
 /// Bytes that are read from stdin at most: a token and as many keys as a ring has.
 const INPUT_BYTES_MAX: u64 = 64 * 1024;
@@ -63,7 +63,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     }
 }
 
-async fn explain(options: &Options) -> Result<Explanation, Why> {
+async fn explain(options: &Options) -> Result<Explanation, Failure> {
     let (token, ring) = read(options.token.as_deref())?;
     let now = SystemTime::now();
     let verified = Signer::new(ring.clone()).verify(&token);
@@ -114,7 +114,11 @@ fn of_token(verified: &Verified, ring: &KeyRing, now: SystemTime) -> Explanation
     }
 }
 
-async fn look_up(options: &Options, verified: &Verified, explanation: &mut Explanation) -> Result<(), Why> {
+async fn look_up(
+    options: &Options,
+    verified: &Verified,
+    explanation: &mut Explanation,
+) -> Result<(), Failure> {
     let get = async |sessions: &SessionManager| Ok(sessions.get(verified.id).no_touch().await?);
     let found = options.place.with(get).await?;
     explanation.state = "ended";
@@ -163,13 +167,13 @@ fn print(
 }
 
 /// The token and the keys.
-fn read(token: Option<&str>) -> Result<(String, KeyRing), Why> {
+fn read(token: Option<&str>) -> Result<(String, KeyRing), Failure> {
     let mut input = String::new();
     io::stdin().take(INPUT_BYTES_MAX).read_to_string(&mut input)?;
     let mut lines = input.lines().map(str::trim).filter(|line| !line.is_empty());
     let token = match token {
         Some(token) => token,
-        None => lines.next().ok_or_else(|| Why::new("stdin is empty; its first line is the token"))?,
+        None => lines.next().ok_or_else(|| Failure::new("stdin is empty; its first line is the token"))?,
     };
     // As a browser shows it: name=value. A token holds no `=`.
     let token = token.rsplit('=').next().unwrap_or(token).trim().to_owned();
@@ -179,7 +183,7 @@ fn read(token: Option<&str>) -> Result<(String, KeyRing), Why> {
         let text = format!(
             "no key to verify the token ({length} characters) with; give the keys on stdin, the newest first"
         );
-        return Err(Why::new(text));
+        return Err(Failure::new(text));
     }
     Ok((token, KeyRing::from_keys(&keys)?))
 }

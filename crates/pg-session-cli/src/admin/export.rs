@@ -8,8 +8,8 @@ use pg_session::SessionManager;
 use super::select::{Age, Selected, user_id};
 use super::show::Shown;
 use crate::connection::Place;
+use crate::failure::{Failure, exit};
 use crate::output::{print_json, remark};
-use crate::why::{Why, exit};
 
 /// Print the live sessions of a user with the values of their attributes, one JSON object per session.
 #[derive(Args, Debug)]
@@ -26,7 +26,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("export", options.place.with(async |sessions| export(&options, sessions).await).await)
 }
 
-async fn export(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+async fn export(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
     let (mut count, mut written) = (0_u64, Ok(()));
     let everything = Age { older_than: None };
     let visit = |session| {

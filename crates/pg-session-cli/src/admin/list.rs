@@ -8,8 +8,8 @@ use pg_session::{Session, SessionManager};
 use super::row::{HEAD, SessionRow, cells};
 use super::select::{Age, Scope, Selected};
 use crate::connection::Place;
+use crate::failure::{Failure, exit};
 use crate::output::{Format, print_json, print_rows, remark};
-use crate::why::{Why, exit};
 
 /// Sessions that one call lists at most.
 const LIMIT_MAX: u32 = 100_000;
@@ -36,7 +36,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("list", options.place.with(async |sessions| list(&options, sessions).await).await)
 }
 
-async fn list(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+async fn list(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
     let (found, more) = gather(options, sessions).await?;
     let now = sessions.database_time();
     let format = Format::new(options.json);
@@ -53,7 +53,7 @@ async fn list(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
 }
 
 /// The sessions, and whether there are more.
-async fn gather(options: &Options, sessions: &SessionManager) -> Result<(Vec<Session>, bool), Why> {
+async fn gather(options: &Options, sessions: &SessionManager) -> Result<(Vec<Session>, bool), Failure> {
     let limit = options.limit as usize;
     let selected = options.scope.selected().unwrap_or(Selected::All);
     let mut found = Vec::new();

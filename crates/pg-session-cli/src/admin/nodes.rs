@@ -7,8 +7,8 @@ use pg_session::NodeInfo;
 use serde::Serialize;
 
 use crate::connection::{Place, close};
+use crate::failure::{Failure, exit};
 use crate::output::{Format, harmless, print_json, print_rows, remark, rfc3339};
-use crate::why::{Why, exit};
 
 /// Digits of a node's id that are shown on a terminal.
 const ID_DIGITS: usize = 8;
@@ -41,12 +41,12 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     match nodes(&options).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(why) => exit("nodes", Err(why)),
+        Err(failure) => exit("nodes", Err(failure)),
     }
 }
 
 /// Whether all nodes answer and agree.
-async fn nodes(options: &Options) -> Result<bool, Why> {
+async fn nodes(options: &Options) -> Result<bool, Failure> {
     let sessions = options.place.connect().await?;
     let found = sessions.nodes().await;
     let now = sessions.database_time();

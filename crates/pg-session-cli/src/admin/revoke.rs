@@ -11,8 +11,8 @@ use super::receipt::{Receipt, actor};
 use super::row::{HEAD, SessionRow, cells};
 use super::select::{Age, Scope, Selected, by_handle};
 use crate::connection::Place;
+use crate::failure::{Failure, exit};
 use crate::output::{Format, counted, print_fields, print_json, print_rows, remark};
-use crate::why::{Why, exit};
 
 /// Sessions that are shown before the question.
 const EXAMPLES_MAX: usize = 10;
@@ -91,15 +91,15 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("revoke", revoke(&options).await)
 }
 
-async fn revoke(options: &Options) -> Result<(), Why> {
+async fn revoke(options: &Options) -> Result<(), Failure> {
     if !options.dry_run && !options.yes && !io::stdin().is_terminal() {
         let text = "there is no terminal to ask on; add --yes, or --dry-run to see what would end";
-        return Err(Why::usage(text));
+        return Err(Failure::usage(text));
     }
     options.place.with(async |sessions| carry_out(options, sessions).await).await
 }
 
-async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
     let Preview { target, matching, examples } = preview(options, sessions).await?;
     let format = Format::new(options.json);
     if format != Format::Json && !examples.is_empty() && (options.dry_run || !options.yes) {
@@ -113,7 +113,7 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), W
     }
     let goes_on = !options.dry_run && matching > 0;
     if goes_on && !options.yes && !asks_for_consent(&format!("End {}", counted(matching, "session")))? {
-        return Err(Why::new("nothing was ended"));
+        return Err(Failure::new("nothing was ended"));
     }
     let cause = CAUSES.into_iter().find(|cause| cause.name() == options.cause).unwrap_or(Cause::Admin);
     if options.everywhere && io::stderr().is_terminal() {
@@ -144,7 +144,7 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), W
     Ok(print_fields(format, &fields)?)
 }
 
-async fn preview(options: &Options, sessions: &SessionManager) -> Result<Preview, Why> {
+async fn preview(options: &Options, sessions: &SessionManager) -> Result<Preview, Failure> {
     let Some(selected) = options.scope.selected() else {
         let handle = options.handle.as_deref().unwrap_or_default();
         let session = by_handle(sessions, handle).await?;
@@ -184,7 +184,7 @@ async fn preview(options: &Options, sessions: &SessionManager) -> Result<Preview
 }
 
 /// The session that stays. It must be one of those that are selected, or all would end.
-async fn spared(sessions: &SessionManager, selected: &Selected, handle: &str) -> Result<SessionId, Why> {
+async fn spared(sessions: &SessionManager, selected: &Selected, handle: &str) -> Result<SessionId, Failure> {
     let session = by_handle(sessions, handle).await?;
     let is_selected = match selected {
         Selected::User(user) => session.user_id() == Some(*user),
@@ -193,14 +193,14 @@ async fn spared(sessions: &SessionManager, selected: &Selected, handle: &str) ->
         Selected::Label(_) | Selected::All => true,
     };
     if !is_selected {
-        return Err(Why::new(format!(
+        return Err(Failure::new(format!(
             "--except {handle} is the session of another user or group; nothing was ended"
         )));
     }
     if session.is_retired() {
         let text =
             format!("--except {handle} names a retired id; give the session's handle; nothing was ended");
-        return Err(Why::new(text));
+        return Err(Failure::new(text));
     }
     Ok(session.id())
 }
@@ -223,7 +223,7 @@ struct How {
 }
 
 impl How {
-    async fn carry_out(&self, change: Revocation<'_, u64>) -> Result<(u64, Option<Everywhere>), Why> {
+    async fn carry_out(&self, change: Revocation<'_, u64>) -> Result<(u64, Option<Everywhere>), Failure> {
         let change = change.cause(self.cause).by(&self.actor);
         if self.everywhere {
             let (ended, everywhere) = change.with_everywhere().await?;
@@ -234,7 +234,11 @@ impl How {
 }
 
 /// How many were alive, and the last receipt.
-async fn end(sessions: &SessionManager, target: Target, how: &How) -> Result<(u64, Option<Everywhere>), Why> {
+async fn end(
+    sessions: &SessionManager,
+    target: Target,
+    how: &How,
+) -> Result<(u64, Option<Everywhere>), Failure> {
     let change = match target {
         Target::One(session) => sessions.delete_many([session.id()]),
         Target::Whole(Selected::User(user)) => sessions.user(user).delete(),

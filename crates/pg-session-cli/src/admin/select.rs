@@ -6,8 +6,8 @@ use clap::Args;
 use pg_session::{GroupId, Page, Session, SessionId, SessionManager, UserId};
 pub(crate) use pg_session_admin::shared::{group_id, user_id};
 
+use crate::failure::Failure;
 use crate::output::Progress;
-use crate::why::Why;
 
 /// Sessions of a user, of a group, of a label, or all.
 #[derive(Args, Debug)]
@@ -56,7 +56,7 @@ impl Scope {
 }
 
 impl Selected {
-    async fn page(&self, sessions: &SessionManager, after: Option<SessionId>) -> Result<Page, Why> {
+    async fn page(&self, sessions: &SessionManager, after: Option<SessionId>) -> Result<Page, Failure> {
         Ok(match self {
             Self::User(id) => sessions.user(*id).page(after).await?,
             Self::Group(id) => sessions.group(*id).page(after).await?,
@@ -81,7 +81,7 @@ impl Selected {
         sessions: &SessionManager,
         age: &Age,
         mut visit: impl FnMut(Session) -> bool,
-    ) -> Result<(), Why> {
+    ) -> Result<(), Failure> {
         let now = sessions.database_time();
         let mut progress = Progress::new();
         let (mut after, mut seen) = (None, 0);
@@ -108,18 +108,18 @@ fn is_older(session: &Session, age: &Age, now: SystemTime) -> bool {
 }
 
 /// The one live session that the handle names.
-pub(crate) async fn by_handle(sessions: &SessionManager, handle: &str) -> Result<Session, Why> {
+pub(crate) async fn by_handle(sessions: &SessionManager, handle: &str) -> Result<Session, Failure> {
     let mut found = sessions.find(handle).await?;
     match (found.pop(), found.is_empty()) {
         (Some(session), true) => Ok(session),
         (None, _) => {
-            Err(Why::new(format!("no live session has the handle {handle}: it is unknown, or has ended")))
+            Err(Failure::new(format!("no live session has the handle {handle}: it is unknown, or has ended")))
         }
         (Some(session), false) => {
             found.push(session);
             let handles: Vec<String> =
                 found.iter().map(|session| session.id().handle().to_string()).collect();
-            Err(Why::new(format!(
+            Err(Failure::new(format!(
                 "{handle} is not unique; give more digits of one of: {}",
                 handles.join(", ")
             )))

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::row::{AttributeRow, SessionRow, attributes};
 use super::select::by_handle;
 use crate::connection::Place;
+use crate::failure::{Failure, exit};
 use crate::output::{Format, harmless, print_fields, print_json};
-use crate::why::{Why, exit};
 
 /// Show one session, and the keys of its attributes.
 #[derive(Args, Debug)]
@@ -46,7 +46,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("show", options.place.with(async |sessions| show(&options, sessions).await).await)
 }
 
-async fn show(options: &Options, sessions: &SessionManager) -> Result<(), Why> {
+async fn show(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
     let session = by_handle(sessions, &options.handle).await?;
     let now = sessions.database_time();
     let format = Format::new(options.json);

@@ -12,7 +12,7 @@ use pg_session::{Config, Migrations, SessionManager};
 use super::print::took;
 use super::reporter::{DemoError, Reporter};
 use super::server::Server;
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 /// Connections of each node, beside the listener's: the user's server should have some left.
 const POOL_CONNECTIONS: usize = 4;
@@ -54,7 +54,7 @@ impl Cluster {
         reporter.step("three nodes A, B and C, each with its own memory and connections", set).await
     }
 
-    async fn start(server: Arc<Server>) -> Result<Self, Why> {
+    async fn start(server: Arc<Server>) -> Result<Self, Failure> {
         let wires = match server.addr().await? {
             Some(addr) => {
                 Some(Wires { listener: Proxy::start(addr).await?, pool: Proxy::start(addr).await? })
@@ -79,7 +79,7 @@ impl Cluster {
     }
 
     /// Ends the nodes: queued writes are committed, last accesses are flushed, connections are closed.
-    pub(super) async fn shut_down(self) -> Result<(String, ()), Why> {
+    pub(super) async fn shut_down(self) -> Result<(String, ()), Failure> {
         let begin = Instant::now();
         for node in self.nodes() {
             let report = node.sessions.shutdown(SHUTDOWN_WAIT).await;
@@ -125,7 +125,7 @@ fn builder(server: &Server) -> pg_session::Builder {
     SessionManager::builder(config)
 }
 
-async fn node(name: &'static str, builder: pg_session::Builder) -> Result<Node, Why> {
+async fn node(name: &'static str, builder: pg_session::Builder) -> Result<Node, Failure> {
     let sessions = builder.connect().await?;
     sessions.wait_until_trusted().await?;
     Ok(Node { name, sessions })

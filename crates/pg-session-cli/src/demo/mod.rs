@@ -28,8 +28,8 @@ use self::print::{counted, took};
 use self::reporter::{DemoError, Reporter};
 use self::server::Server;
 pub(crate) use self::web::run_node;
+use crate::failure::Failure;
 use crate::signals::{Caught, Signals};
-use crate::why::Why;
 
 /// How long the story may take; it takes a few seconds.
 const STORY_WAIT: Duration = Duration::from_secs(50);
@@ -136,7 +136,7 @@ async fn remove(
 ) -> Result<Ending, DemoError> {
     let removed = match Arc::into_inner(server) {
         Some(server) => server.close().await,
-        None => Err(Why::new("a node still holds the server")),
+        None => Err(Failure::new("a node still holds the server")),
     };
     match (outcome, removed) {
         (Ok(ending), Ok(what)) => {
@@ -147,14 +147,14 @@ async fn remove(
             }
             Ok(ending)
         }
-        (Ok(_), Err(why)) => Err(reporter.failed("nothing is left behind", &why)),
+        (Ok(_), Err(failure)) => Err(reporter.failed("nothing is left behind", &failure)),
         (Err(trouble), Ok(what)) => {
             // To a reader that went away, nothing can be said.
             let result = if matches!(trouble, DemoError::Output(_)) { Ok(()) } else { print::aside(what) };
             result.map_err(DemoError::Output).and(Err(trouble))
         }
-        (Err(trouble), Err(why)) => {
-            print::complain(&why.to_string());
+        (Err(trouble), Err(failure)) => {
+            print::complain(&failure.to_string());
             Err(trouble)
         }
     }
@@ -179,7 +179,7 @@ async fn play(
     };
     let result = tokio::select! {
         result = tokio::time::timeout(STORY_WAIT, story::run(&cluster, &reporter)) => result.unwrap_or_else(|_| {
-            Err(reporter.failed("the story ends", &Why::new(format!("it took longer than {STORY_WAIT:?}"))))
+            Err(reporter.failed("the story ends", &Failure::new(format!("it took longer than {STORY_WAIT:?}"))))
         }),
         () = stop.cancelled() => Err(DemoError::Interrupted),
     };
@@ -202,8 +202,8 @@ async fn shut_down(
         reporter
             .step("the nodes write what they still hold and close their connections", cluster.shut_down())
             .await?;
-    } else if let Err(why) = cluster.shut_down().await {
-        print::complain(&format!("the nodes did not end in order: {why}"));
+    } else if let Err(failure) = cluster.shut_down().await {
+        print::complain(&format!("the nodes did not end in order: {failure}"));
     }
     ending
 }

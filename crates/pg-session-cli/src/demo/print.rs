@@ -29,8 +29,8 @@ pub(super) fn held(what: &str, figure: &str) -> io::Result<()> {
 }
 
 /// A step that did not hold, and why.
-pub(super) fn failed(what: &str, why: &dyn Display) -> io::Result<()> {
-    line(format_args!("   {FAILED}✗ {what}{FAILED:#}\n     {why}"))
+pub(super) fn failed(what: &str, failure: &dyn Display) -> io::Result<()> {
+    line(format_args!("   {FAILED}✗ {what}{FAILED:#}\n     {failure}"))
 }
 
 /// Something to know, less important than the steps.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::print;
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// How long one step may take: each takes milliseconds, or a few seconds on a machine that is busy.
 const STEP_WAIT: Duration = Duration::from_secs(20);
@@ -72,7 +72,7 @@ impl Reporter {
     pub(super) async fn step<T>(
         &self,
         what: &str,
-        work: impl Future<Output = Result<(String, T), Why>>,
+        work: impl Future<Output = Result<(String, T), Failure>>,
     ) -> Result<T, DemoError> {
         // On the heap, so that an act's future does not hold all of its steps' futures side by side.
         match tokio::time::timeout(STEP_WAIT, Box::pin(work)).await {
@@ -81,22 +81,20 @@ impl Reporter {
                 print::held(what, &figure)?;
                 Ok(value)
             }
-            Ok(Err(why)) => Err(self.failed(what, &why)),
-            Err(_) => {
-                Err(self
-                    .failed(what, &Why::new(format!("it did not happen within {} s", STEP_WAIT.as_secs()))))
-            }
+            Ok(Err(failure)) => Err(self.failed(what, &failure)),
+            Err(_) => Err(self
+                .failed(what, &Failure::new(format!("it did not happen within {} s", STEP_WAIT.as_secs())))),
         }
     }
 
     /// A step that the circumstances do not allow.
-    pub(super) fn skipped(&self, why: &str) -> Result<(), DemoError> {
-        Ok(print::aside(&format!("skipped: {why}"))?)
+    pub(super) fn skipped(&self, reason: &str) -> Result<(), DemoError> {
+        Ok(print::aside(&format!("skipped: {reason}"))?)
     }
 
     /// Says that `step` did not hold in the current act, and why.
-    pub(super) fn failed(&self, step: &str, why: &Why) -> DemoError {
-        match print::failed(step, why) {
+    pub(super) fn failed(&self, step: &str, failure: &Failure) -> DemoError {
+        match print::failed(step, failure) {
             Ok(()) => DemoError::Step { act: self.current_act().clone(), step: step.to_owned() },
             Err(error) => DemoError::Output(error),
         }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::print::took;
 use super::reporter::{DemoError, Reporter};
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// PostgreSQL's port where a connection string names none.
 const DEFAULT_PORT: u16 = 5432;
@@ -53,7 +53,7 @@ impl Server {
         }
     }
 
-    async fn start() -> Result<(String, Self), Why> {
+    async fn start() -> Result<(String, Self), Failure> {
         let begin = Instant::now();
         let start = || Sandbox::builder().durable(true).start();
         let sandbox = tokio::task::spawn_blocking(start).await??;
@@ -62,18 +62,20 @@ impl Server {
         Ok((figure, Self { postgres, schema: "public".to_owned(), place: Place::Private(Arc::new(sandbox)) }))
     }
 
-    async fn connect(url: &str) -> Result<(String, Self), Why> {
+    async fn connect(url: &str) -> Result<(String, Self), Failure> {
         // The driver's error does not repeat the string, which may hold a password.
         let mut postgres = Config::from_str(url).map_err(|error| {
-            let why = Why::from(error);
-            Why::new(format!("{why}; write --database-url as postgres://user:password@host:5432/database"))
+            let failure = Failure::from(error);
+            Failure::new(format!(
+                "{failure}; write --database-url as postgres://user:password@host:5432/database"
+            ))
         })?;
         if postgres.get_connect_timeout().is_none() {
             postgres.connect_timeout(CONNECT_WAIT);
         }
-        let client = connect(&postgres)
-            .await
-            .map_err(|why| Why::new(format!("{why}; correct --database-url, or start the server")))?;
+        let client = connect(&postgres).await.map_err(|failure| {
+            Failure::new(format!("{failure}; correct --database-url, or start the server"))
+        })?;
         let row = client.query_one("SELECT current_setting('server_version')", &[]).await?;
         let version: String = row.try_get(0)?;
         let (high, _) = Uuid::new_v4().as_u64_pair();
@@ -110,12 +112,12 @@ impl Server {
     }
 
     /// A connection beside the nodes, to look at the tables.
-    pub(super) async fn client(&self) -> Result<Client, Why> {
+    pub(super) async fn client(&self) -> Result<Client, Failure> {
         connect(&self.postgres).await
     }
 
     /// Where the server listens; `None` if it is reached through a Unix socket only.
-    pub(super) async fn addr(&self) -> Result<Option<SocketAddr>, Why> {
+    pub(super) async fn addr(&self) -> Result<Option<SocketAddr>, Failure> {
         for (at, host) in self.postgres.get_hosts().iter().enumerate() {
             let Host::Tcp(host) = host else { continue };
             let ports = self.postgres.get_ports();
@@ -156,7 +158,7 @@ impl Server {
     ///
     /// # Errors
     /// With what is left, and how to remove it by hand.
-    pub(super) async fn close(self) -> Result<&'static str, Why> {
+    pub(super) async fn close(self) -> Result<&'static str, Failure> {
         match self.place {
             Place::Private(sandbox) => {
                 // A restart in flight holds it, too: its thread then is the last to drop it, which cleans up
@@ -170,7 +172,7 @@ impl Server {
                 let dropped = drop_schema(client, &self.postgres, &self.schema);
                 match tokio::time::timeout(DROP_WAIT, dropped).await {
                     Ok(Ok(())) => Ok("nothing is left on your server"),
-                    Ok(Err(why)) => Err(left(&self.schema, &why.to_string())),
+                    Ok(Err(failure)) => Err(left(&self.schema, &failure.to_string())),
                     Err(_) => Err(left(&self.schema, "the server did not answer in time")),
                 }
             }
@@ -178,18 +180,18 @@ impl Server {
     }
 }
 
-async fn connect(postgres: &Config) -> Result<Client, Why> {
+async fn connect(postgres: &Config) -> Result<Client, Failure> {
     let (client, connection) = postgres.connect(NoTls).await?;
     // Ends with the client; what goes wrong with it, the client's next statement says.
     tokio::spawn(connection);
     Ok(client)
 }
 
-async fn drop_schema(client: Client, postgres: &Config, schema: &str) -> Result<(), Why> {
+async fn drop_schema(client: Client, postgres: &Config, schema: &str) -> Result<(), Failure> {
     let client = if client.is_closed() { connect(postgres).await? } else { client };
     Ok(client.batch_execute(&format!("DROP SCHEMA IF EXISTS \"{schema}\" CASCADE")).await?)
 }
 
-fn left(schema: &str, why: &str) -> Why {
-    Why::new(format!("{why}; if the schema is still there, run: DROP SCHEMA \"{schema}\" CASCADE"))
+fn left(schema: &str, failure: &str) -> Failure {
+    Failure::new(format!("{failure}; if the schema is still there, run: DROP SCHEMA \"{schema}\" CASCADE"))
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::model::Measured;
 use crate::connection::{Place, close};
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// Sessions of the measurement: a full batch.
 const SESSIONS: usize = 512;
@@ -23,11 +23,11 @@ const NOTIFICATIONS: u32 = 300;
 const LIFETIME: Duration = Duration::from_secs(600);
 
 /// Nothing is left behind but dead rows.
-pub(super) async fn measure(place: &Place, bytes: u32) -> Result<Measured, Why> {
+pub(super) async fn measure(place: &Place, bytes: u32) -> Result<Measured, Failure> {
     place.with(async |node| with_sessions(place, node, bytes).await).await
 }
 
-async fn with_sessions(place: &Place, node: &SessionManager, bytes: u32) -> Result<Measured, Why> {
+async fn with_sessions(place: &Place, node: &SessionManager, bytes: u32) -> Result<Measured, Failure> {
     let value: Arc<str> = "x".repeat(bytes as usize).into();
     let mut sessions = Vec::with_capacity(SESSIONS);
     let outcome = measured(place, node, &mut sessions, &value).await;
@@ -41,7 +41,7 @@ async fn measured(
     node: &SessionManager,
     sessions: &mut Vec<Session>,
     value: &Arc<str>,
-) -> Result<Measured, Why> {
+) -> Result<Measured, Failure> {
     let mut creating = JoinSet::new();
     for _ in 0..SESSIONS {
         let node = node.clone();
@@ -93,7 +93,7 @@ async fn save_all(
     node: &SessionManager,
     sessions: &mut [Session],
     value: &Arc<str>,
-) -> Result<Duration, Why> {
+) -> Result<Duration, Failure> {
     let mut saving = JoinSet::new();
     let begin = Instant::now();
     for (at, session) in sessions.iter().enumerate() {
@@ -101,7 +101,7 @@ async fn save_all(
         saving.spawn(async move {
             session.set("plan", &*value)?;
             node.save(&mut session).await?;
-            Ok::<_, Why>((at, session))
+            Ok::<_, Failure>((at, session))
         });
     }
     while let Some(outcome) = saving.join_next().await {
@@ -112,7 +112,7 @@ async fn save_all(
 }
 
 /// How long it takes until all nodes have received the notifications.
-async fn deliver(node: &SessionManager, others: &[SessionManager]) -> Result<Duration, Why> {
+async fn deliver(node: &SessionManager, others: &[SessionManager]) -> Result<Duration, Failure> {
     let begin = Instant::now();
     for _ in 0..NOTIFICATIONS {
         evict(node).await?;
@@ -125,7 +125,7 @@ async fn deliver(node: &SessionManager, others: &[SessionManager]) -> Result<Dur
 }
 
 /// A notification about a user who has no sessions.
-async fn evict(node: &SessionManager) -> Result<Duration, Why> {
+async fn evict(node: &SessionManager) -> Result<Duration, Failure> {
     let begin = Instant::now();
     node.user(UserId::named("pg-session plan")).evict().await?;
     Ok(begin.elapsed())

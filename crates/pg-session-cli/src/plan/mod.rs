@@ -11,8 +11,8 @@ use serde::Serialize;
 use self::measure::measure;
 use self::model::{Limit, Load, Measured, limits};
 use crate::connection::Place;
+use crate::failure::{Failure, exit};
 use crate::output::{Format, print_json, print_rows, remark};
-use crate::why::{Why, exit};
 
 /// Measure the server for some seconds, and say which limit a load reaches first.
 ///
@@ -72,7 +72,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("plan", plan(&options).await)
 }
 
-async fn plan(options: &Options) -> Result<(), Why> {
+async fn plan(options: &Options) -> Result<(), Failure> {
     remark("measuring, for some seconds …");
     let measured = measure(&options.place, options.attribute_bytes).await?;
     let load = Load {
@@ -84,7 +84,7 @@ async fn plan(options: &Options) -> Result<(), Why> {
     };
     let limits = limits(measured, load);
     let Some(first) = limits.iter().min_by(|a, b| a.load_factor().total_cmp(&b.load_factor())) else {
-        return Err(Why::new("there is no limit"));
+        return Err(Failure::new("there is no limit"));
     };
     let first_limit = first.name;
     let format = Format::new(options.json);

@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use self::auth::ProxyAccess;
 pub(crate) use self::options::Options;
 use self::options::Settings;
+use crate::failure::{Failure, ensure, exit};
 use crate::signals::Signals;
-use crate::why::{Why, ensure, exit};
 
 /// How long the node may take to write what it still holds.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
@@ -55,13 +55,13 @@ pub(crate) async fn run(options: Options) -> ExitCode {
     exit("serve", Box::pin(serve(options)).await)
 }
 
-async fn serve(options: Options) -> Result<(), Why> {
+async fn serve(options: Options) -> Result<(), Failure> {
     let settings = Settings::of(options)?;
     let mut signals = Signals::catch()?;
     let address = settings.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| Why::new(format!("cannot listen on {address}: {error}; choose another --listen")))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {address}: {error}; choose another --listen"))
+    })?;
     let manager = tokio::select! {
         manager = settings.connect() => manager?,
         _ = signals.next() => return Ok(()),

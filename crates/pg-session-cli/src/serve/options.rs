@@ -15,7 +15,7 @@ use super::auth::{AttributeHeader, HANDLE_HEADER, ProxyAccess, SECRET_HEADER, US
 use super::listener::Limits;
 use super::secret;
 use crate::connection::Place;
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// Connections for loads, last accesses and the admin API.
 const POOL_CONNECTIONS: usize = 4;
@@ -107,31 +107,33 @@ impl AdminSettings {
 impl Settings {
     /// # Errors
     /// A wrong or a missing option.
-    pub(super) fn of(options: Options) -> Result<Self, Why> {
+    pub(super) fn of(options: Options) -> Result<Self, Failure> {
         if std::env::var_os("SESSION_KEY").is_none() {
-            return Err(Why::usage("SESSION_KEY is not set; set it to the signing keys of the application"));
+            return Err(Failure::usage(
+                "SESSION_KEY is not set; set it to the signing keys of the application",
+            ));
         }
         let secret = secret::read(
             options.proxy_secret_file.as_deref(),
             "--proxy-secret-file",
             "PG_SESSION_PROXY_SECRET",
         )
-        .map_err(Why::usage)?;
+        .map_err(Failure::usage)?;
         if secret.is_none() && !options.listen.ip().is_loopback() {
-            return Err(Why::usage(format!(
+            return Err(Failure::usage(format!(
                 "{} can be reached from other machines, where any client could try cookies; set --proxy-secret-file, and \
                  let the proxy send its content in the header {SECRET_HEADER}",
                 options.listen
             )));
         }
         if options.attributes.len() > ATTRIBUTES_MAX {
-            return Err(Why::usage(format!("--attribute can be given {ATTRIBUTES_MAX} times at most")));
+            return Err(Failure::usage(format!("--attribute can be given {ATTRIBUTES_MAX} times at most")));
         }
         let admin_token =
             secret::read(options.admin_token_file.as_deref(), "--admin-token-file", "PG_SESSION_ADMIN_TOKEN")
-                .map_err(Why::usage)?;
+                .map_err(Failure::usage)?;
         if options.console && admin_token.is_none() {
-            return Err(Why::usage(
+            return Err(Failure::usage(
                 "--console needs a token to sign in with; set --admin-token-file or PG_SESSION_ADMIN_TOKEN",
             ));
         }
@@ -143,7 +145,7 @@ impl Settings {
             place: options.place.clone(),
         });
         let cookie =
-            cookie(&options.cookie, options.insecure_cookie_domain.as_deref()).map_err(Why::usage)?;
+            cookie(&options.cookie, options.insecure_cookie_domain.as_deref()).map_err(Failure::usage)?;
         Ok(Self {
             listen: options.listen,
             cookie: if options.insecure_cookie_without_tls { cookie.insecure_without_tls() } else { cookie },
@@ -168,7 +170,7 @@ impl Settings {
     ///
     /// # Errors
     /// As [`SessionManager::connect`].
-    pub(super) async fn connect(&self) -> Result<SessionManager, Why> {
+    pub(super) async fn connect(&self) -> Result<SessionManager, Failure> {
         let builder = self.place.builder_with(|config| config.pool_connections_max = POOL_CONNECTIONS)?;
         Ok(Box::pin(builder.adopt_settings().connect()).await?)
     }

@@ -23,5 +23,5 @@ pub(super) fn read(file: Option<&Path>, option: &str, variable: &str) -> Result<
         }
         (None, None) => return Ok(None),
     };
-    Secret::new(text.trim()).map(Some).map_err(|why| format!("{source}: {why}"))
+    Secret::new(text.trim()).map(Some).map_err(|failure| format!("{source}: {failure}"))
 }

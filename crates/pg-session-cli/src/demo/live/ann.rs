@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::Event;
 use crate::demo::cluster::{Cluster, Node};
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// How long Ann thinks.
 const STEP_EVERY: Duration = Duration::from_secs(4);
@@ -74,14 +74,15 @@ impl Life {
             }
             let node = self.nodes[self.turn % self.nodes.len()].clone();
             self.turn += 1;
-            let what = self.step(&node).await.unwrap_or_else(|why| format!("Ann's request fails: {why}"));
+            let what =
+                self.step(&node).await.unwrap_or_else(|failure| format!("Ann's request fails: {failure}"));
             if events.send(Event { who: node.name, what }).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn step(&mut self, node: &Node) -> Result<String, Why> {
+    async fn step(&mut self, node: &Node) -> Result<String, Failure> {
         let known = *self.session.borrow();
         let Some(id) = known else { return self.log_in(node).await };
         if self.themes_left == 0 {
@@ -98,11 +99,11 @@ impl Life {
                 self.session.send_replace(None);
                 Ok("Ann finds herself logged out".to_owned())
             }
-            Err(why) => Err(why),
+            Err(failure) => Err(failure),
         }
     }
 
-    async fn log_in(&mut self, node: &Node) -> Result<String, Why> {
+    async fn log_in(&mut self, node: &Node) -> Result<String, Failure> {
         let session = node.sessions.create(UserId::named("ann")).set("theme", "plain").await?;
         self.session.send_replace(Some(session.id()));
         self.themes_left = THEMES.len();
@@ -111,7 +112,7 @@ impl Life {
 }
 
 /// Returns whether the session was still there.
-async fn change_theme(node: &Node, id: SessionId, theme: &str) -> Result<bool, Why> {
+async fn change_theme(node: &Node, id: SessionId, theme: &str) -> Result<bool, Failure> {
     let Some(mut session) = node.sessions.get(id).await? else { return Ok(false) };
     session.set("theme", theme)?;
     match node.sessions.save(&mut session).await {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 const CONNECTIONS: usize = 16;
 const LENGTH: Duration = Duration::from_secs(1);
@@ -15,13 +15,13 @@ const LENGTH: Duration = Duration::from_secs(1);
 const ANSWER_MAX: usize = 16 * 1024;
 
 /// Status and body.
-pub(super) async fn get(addr: SocketAddr, path: &str, headers: &[&str]) -> Result<(u16, String), Why> {
+pub(super) async fn get(addr: SocketAddr, path: &str, headers: &[&str]) -> Result<(u16, String), Failure> {
     let mut stream = TcpStream::connect(addr).await?;
     ask(&mut stream, &request(path, headers), &mut Vec::new()).await
 }
 
 /// How many requests are answered in a second, with status 200.
-pub(super) async fn per_second(addr: SocketAddr, path: &str, header: &str) -> Result<u64, Why> {
+pub(super) async fn per_second(addr: SocketAddr, path: &str, header: &str) -> Result<u64, Failure> {
     let headers = if header.is_empty() { &[][..] } else { &[header] };
     let request = request(path, headers);
     let mut clients = JoinSet::new();
@@ -37,7 +37,7 @@ pub(super) async fn per_second(addr: SocketAddr, path: &str, header: &str) -> Re
                 ensure(status == 200, || format!("status {status} under load"))?;
                 answers += 1;
             }
-            Ok::<_, Why>(answers)
+            Ok::<_, Failure>(answers)
         });
     }
     let mut sum = 0;
@@ -53,8 +53,8 @@ fn request(path: &str, headers: &[&str]) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: demo.example\r\n{lines}\r\n").into_bytes()
 }
 
-async fn ask(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> Result<(u16, String), Why> {
-    let broken = || Why::new("nginx sent no complete answer");
+async fn ask(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> Result<(u16, String), Failure> {
+    let broken = || Failure::new("nginx sent no complete answer");
     stream.write_all(request).await?;
     buffer.clear();
     loop {

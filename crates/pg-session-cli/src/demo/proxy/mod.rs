@@ -27,7 +27,7 @@ use super::Ending;
 use super::print::{self, count, took};
 use super::reporter::{DemoError, Reporter};
 use super::server::Server;
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 /// Times that each of both is measured, in turn: what else the machine does then disturbs both alike.
 const ROUNDS: usize = 4;
@@ -64,7 +64,8 @@ pub(super) async fn play(
         () = stop.cancelled() => return Err(DemoError::Interrupted),
     };
     if !once {
-        let session = sign_in(&site.node).await.map_err(|why| reporter.failed("a user signs in", &why))?;
+        let session =
+            sign_in(&site.node).await.map_err(|failure| reporter.failed("a user signs in", &failure))?;
         print::headline("Try it; Ctrl-C ends everything")?;
         let cookie = cookie(&site.signer, &session);
         print::text(&format!("   curl -H '{cookie}' http://{}/", site.nginx.addr()))?;
@@ -80,8 +81,8 @@ pub(super) async fn play(
     Ok(if once { Ending::Held } else { Ending::Watched })
 }
 
-async fn open(server: &Server) -> Result<(String, Site), Why> {
-    let Some(sandbox) = server.sandbox() else { return Err(Why::new("leave out --database-url")) };
+async fn open(server: &Server) -> Result<(String, Site), Failure> {
+    let Some(sandbox) = server.sandbox() else { return Err(Failure::new("leave out --database-url")) };
     let mut config = Config::default();
     config.migrations = Migrations::Apply;
     let node = SessionManager::connect(&sandbox.url(), config).await?;
@@ -94,10 +95,10 @@ async fn open(server: &Server) -> Result<(String, Site), Why> {
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
-    let out = serve.stdout.take().ok_or_else(|| Why::new("the program has no pipe"))?;
+    let out = serve.stdout.take().ok_or_else(|| Failure::new("the program has no pipe"))?;
     let (mut out, mut line) = (BufReader::new(out), String::new());
     out.read_line(&mut line).await?;
-    let url = line.trim().strip_prefix("serving on ").ok_or_else(|| Why::new("`serve` did not start"))?;
+    let url = line.trim().strip_prefix("serving on ").ok_or_else(|| Failure::new("`serve` did not start"))?;
     let nginx = Nginx::start(url, at).await?;
     let signer = Signer::from_base64(&key)?;
     let cookie = cookie(&signer, &session);
@@ -105,7 +106,7 @@ async fn open(server: &Server) -> Result<(String, Site), Why> {
     Ok((format!("http://{}/", site.nginx.addr()), site))
 }
 
-async fn sign_in(node: &SessionManager) -> Result<Session, Why> {
+async fn sign_in(node: &SessionManager) -> Result<Session, Failure> {
     Ok(node.create(USER).await?)
 }
 
@@ -115,7 +116,7 @@ fn cookie(signer: &Signer, session: &Session) -> String {
 }
 
 /// All that it knows of sessions is the name of a header.
-async fn application() -> Result<(JoinSet<()>, SocketAddr), Why> {
+async fn application() -> Result<(JoinSet<()>, SocketAddr), Failure> {
     let greet = async |headers: HeaderMap| {
         let user = headers.get("x-session-user").and_then(|user| user.to_str().ok());
         format!("hello, user {}\n", user.unwrap_or("nobody"))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// How long it may take to listen.
 const START_WAIT: Duration = Duration::from_secs(10);
@@ -37,10 +37,10 @@ impl Nginx {
     ///
     /// # Errors
     /// If nginx is not installed, or does not listen in time.
-    pub(super) async fn start(serve: &str, application: SocketAddr) -> Result<Self, Why> {
+    pub(super) async fn start(serve: &str, application: SocketAddr) -> Result<Self, Failure> {
         let documented = DOCUMENT.split("```").find_map(|block| block.strip_prefix("text\n# nginx"));
-        let documented = documented.ok_or_else(|| Why::new("docs/serve.md shows no nginx"))?;
-        let (_, locations) = documented.split_once('\n').ok_or_else(|| Why::new("no locations"))?;
+        let documented = documented.ok_or_else(|| Failure::new("docs/serve.md shows no nginx"))?;
+        let (_, locations) = documented.split_once('\n').ok_or_else(|| Failure::new("no locations"))?;
         let locations = locations
             .replace("http://127.0.0.1:7480", serve)
             .replace("http://127.0.0.1:8000", &format!("http://{application}"));
@@ -64,7 +64,7 @@ impl Nginx {
         let mut nginx = Command::new("nginx");
         nginx.arg("-p").arg(&directory.0).arg("-c").arg(&path);
         nginx.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-        let child = nginx.spawn().map_err(|error| Why::new(format!("nginx: {error}; install nginx")))?;
+        let child = nginx.spawn().map_err(|error| Failure::new(format!("nginx: {error}; install nginx")))?;
         let nginx = Self { _child: child, _directory: directory, addr };
         let listens = async {
             while TcpStream::connect(addr).await.is_err() {
@@ -73,7 +73,7 @@ impl Nginx {
         };
         match tokio::time::timeout(START_WAIT, listens).await {
             Ok(()) => Ok(nginx),
-            Err(_) => Err(Why::new("nginx does not listen; its message is above")),
+            Err(_) => Err(Failure::new("nginx does not listen; its message is above")),
         }
     }
 

@@ -8,7 +8,7 @@ use super::found;
 use crate::demo::cluster::{Cluster, Node};
 use crate::demo::print::took;
 use crate::demo::reporter::{DemoError, Reporter};
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 pub(super) async fn play(cluster: &Cluster, reporter: &Reporter) -> Result<SessionId, DemoError> {
     reporter.act("One session, three nodes")?;
@@ -31,7 +31,7 @@ async fn miss_then_hit(node: &Node, id: SessionId, reporter: &Reporter) -> Resul
     reporter.step(&format!("{name} reads it again: a hit, answered from memory"), read(node, id, true)).await
 }
 
-async fn read(node: &Node, id: SessionId, from_cache: bool) -> Result<(String, ()), Why> {
+async fn read(node: &Node, id: SessionId, from_cache: bool) -> Result<(String, ()), Failure> {
     let begin = Instant::now();
     let session = found(node, id).await?;
     let time = begin.elapsed();

@@ -8,7 +8,7 @@ use super::found;
 use crate::demo::cluster::{Cluster, Wires};
 use crate::demo::print::took;
 use crate::demo::reporter::{DemoError, Reporter};
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 /// The sessions of this act, both in B's memory.
 struct Scene {
@@ -52,7 +52,7 @@ pub(super) async fn play(cluster: &Cluster, reporter: &Reporter) -> Result<(), D
         .await
 }
 
-async fn set(cluster: &Cluster) -> Result<(String, Scene), Why> {
+async fn set(cluster: &Cluster) -> Result<(String, Scene), Failure> {
     let begin = Instant::now();
     let bob = cluster.a.sessions.create(UserId::named("bob")).set("theme", "old").await?.id();
     let cleo = cluster.a.sessions.create(UserId::named("cleo")).set("theme", "old").await?.id();
@@ -63,7 +63,7 @@ async fn set(cluster: &Cluster) -> Result<(String, Scene), Why> {
     Ok((took(begin.elapsed()), Scene { bob, cleo }))
 }
 
-async fn change_both(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), Why> {
+async fn change_both(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), Failure> {
     let begin = Instant::now();
     for id in [scene.bob, scene.cleo] {
         let mut session = found(&cluster.a, id).await?;
@@ -74,7 +74,7 @@ async fn change_both(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), W
     Ok((took(begin.elapsed()), ()))
 }
 
-async fn read_through(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), Why> {
+async fn read_through(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), Failure> {
     let mut times = [Duration::ZERO; 2];
     for time in &mut times {
         let begin = Instant::now();
@@ -86,7 +86,7 @@ async fn read_through(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), 
     Ok((format!("{}, and each time anew: {}", took(times[0]), took(times[1])), ()))
 }
 
-async fn refuse(cluster: &Cluster, wires: &Wires, scene: &Scene) -> Result<(String, ()), Why> {
+async fn refuse(cluster: &Cluster, wires: &Wires, scene: &Scene) -> Result<(String, ()), Failure> {
     wires.cut_pool();
     let begin = Instant::now();
     match cluster.b.sessions.get(scene.bob).await {
@@ -94,11 +94,11 @@ async fn refuse(cluster: &Cluster, wires: &Wires, scene: &Scene) -> Result<(Stri
             Ok((format!("{:?} after {}", error.kind(), took(begin.elapsed())), ()))
         }
         Err(error) => Err(error.into()),
-        Ok(_) => Err(Why::new("B answered")),
+        Ok(_) => Err(Failure::new("B answered")),
     }
 }
 
-async fn missed(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), Why> {
+async fn missed(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), Failure> {
     let begin = Instant::now();
     is_new(&found(&cluster.b, scene.cleo).await?)?;
     let time = begin.elapsed();
@@ -108,7 +108,7 @@ async fn missed(cluster: &Cluster, scene: &Scene) -> Result<(String, ()), Why> {
     Ok((format!("{}, then from memory again", took(time)), ()))
 }
 
-fn is_new(session: &Session) -> Result<(), Why> {
+fn is_new(session: &Session) -> Result<(), Failure> {
     let theme: Option<String> = session.get("theme")?;
     ensure(theme.as_deref() == Some("new"), || {
         format!("B shows the theme {theme:?}, and A has saved \"new\"")

@@ -8,7 +8,7 @@ use super::found;
 use crate::demo::cluster::Cluster;
 use crate::demo::print::took;
 use crate::demo::reporter::{DemoError, Reporter};
-use crate::why::ensure;
+use crate::failure::ensure;
 
 /// Reads that are timed together.
 const READS: u32 = 1_000;

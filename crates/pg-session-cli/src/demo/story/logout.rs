@@ -9,7 +9,7 @@ use super::sighting::Sighting;
 use crate::demo::cluster::Cluster;
 use crate::demo::print::took;
 use crate::demo::reporter::{DemoError, Reporter};
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 pub(super) async fn play(cluster: &Cluster, reporter: &Reporter, id: SessionId) -> Result<(), DemoError> {
     reporter.act("Logout")?;
@@ -37,7 +37,7 @@ pub(super) async fn play(cluster: &Cluster, reporter: &Reporter, id: SessionId) 
         match cluster.a.sessions.save(&mut in_flight).await {
             Err(UpdateError::NotFound) => {}
             Err(error) => return Err(error.into()),
-            Ok(()) => return Err(Why::new("the update was accepted")),
+            Ok(()) => return Err(Failure::new("the update was accepted")),
         }
         for node in cluster.nodes() {
             let seen = node.sessions.get(id).bypass_cache().await?;

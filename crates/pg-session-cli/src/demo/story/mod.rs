@@ -18,7 +18,7 @@ use pg_session::{Session, SessionId};
 
 use super::cluster::{Cluster, Node};
 use super::reporter::{DemoError, Reporter};
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// How often a condition that is not timed is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -39,9 +39,9 @@ pub(super) async fn run(cluster: &Cluster, reporter: &Reporter) -> Result<(), De
 }
 
 /// A session that has to be there.
-async fn found(node: &Node, id: SessionId) -> Result<Session, Why> {
+async fn found(node: &Node, id: SessionId) -> Result<Session, Failure> {
     let session = node.sessions.get(id).await?;
-    session.ok_or_else(|| Why::new(format!("{} does not find the session", node.name)))
+    session.ok_or_else(|| Failure::new(format!("{} does not find the session", node.name)))
 }
 
 /// Waits until `condition` holds. The step's own limit ends it.

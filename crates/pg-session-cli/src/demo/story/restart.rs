@@ -16,7 +16,7 @@ use super::{found, until};
 use crate::demo::cluster::Cluster;
 use crate::demo::print::{count, took};
 use crate::demo::reporter::{DemoError, Reporter};
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 /// Writers on each node, each with a session of its own.
 const WRITERS_PER_NODE: u32 = 6;
@@ -42,7 +42,7 @@ struct Account {
     unanswered: u64,
 }
 
-type Writers = JoinSet<Result<Account, Why>>;
+type Writers = JoinSet<Result<Account, Failure>>;
 
 pub(super) async fn play(cluster: &Cluster, reporter: &Reporter) -> Result<(), DemoError> {
     reporter.act("PostgreSQL goes down under load")?;
@@ -62,7 +62,7 @@ pub(super) async fn play(cluster: &Cluster, reporter: &Reporter) -> Result<(), D
     reporter.step("A, B and C are in sync, and show what the table holds", compare(cluster, &accounts)).await
 }
 
-async fn start(cluster: &Cluster) -> Result<(String, (Arc<Load>, Writers)), Why> {
+async fn start(cluster: &Cluster) -> Result<(String, (Arc<Load>, Writers)), Failure> {
     let load = Arc::new(Load::default());
     let mut writers = JoinSet::new();
     let mut user = FIRST_USER;
@@ -85,7 +85,7 @@ async fn fail(
     sandbox: &Arc<Sandbox>,
     load: &Arc<Load>,
     end: fn(&Sandbox) -> Result<(), pg_sandbox::Error>,
-) -> Result<(String, ()), Why> {
+) -> Result<(String, ()), Failure> {
     let begin = Instant::now();
     let server = Arc::clone(sandbox);
     tokio::task::spawn_blocking(move || end(&server).and_then(|()| server.start_again())).await??;
@@ -100,7 +100,7 @@ async fn progress(load: &Load) {
     until(|| load.acknowledged.load(Ordering::Relaxed) >= goal).await;
 }
 
-async fn finish(load: &Load, mut writers: Writers) -> Result<(String, Vec<Account>), Why> {
+async fn finish(load: &Load, mut writers: Writers) -> Result<(String, Vec<Account>), Failure> {
     load.stop.store(true, Ordering::Relaxed);
     let mut accounts = Vec::new();
     while let Some(account) = writers.join_next().await {
@@ -111,7 +111,7 @@ async fn finish(load: &Load, mut writers: Writers) -> Result<(String, Vec<Accoun
 }
 
 /// One writer: changes its session until it gets the signal to stop.
-async fn write(sessions: SessionManager, mut session: Session, load: Arc<Load>) -> Result<Account, Why> {
+async fn write(sessions: SessionManager, mut session: Session, load: Arc<Load>) -> Result<Account, Failure> {
     let mut account = Account { id: session.id(), acknowledged: 0, unanswered: 0 };
     let mut number = 0_u64;
     while !load.stop.load(Ordering::Relaxed) {
@@ -137,7 +137,7 @@ async fn write(sessions: SessionManager, mut session: Session, load: Arc<Load>) 
 }
 
 /// Looks into the table, past the library.
-async fn audit(cluster: &Cluster, accounts: &[Account]) -> Result<(String, ()), Why> {
+async fn audit(cluster: &Cluster, accounts: &[Account]) -> Result<(String, ()), Failure> {
     let client = cluster.server.client().await?;
     let mut held = 0_u64;
     for account in accounts {
@@ -165,7 +165,7 @@ async fn audit(cluster: &Cluster, accounts: &[Account]) -> Result<(String, ()), 
     Ok((figure, ()))
 }
 
-async fn compare(cluster: &Cluster, accounts: &[Account]) -> Result<(String, ()), Why> {
+async fn compare(cluster: &Cluster, accounts: &[Account]) -> Result<(String, ()), Failure> {
     let begin = Instant::now();
     let client = cluster.server.client().await?;
     for node in cluster.nodes() {

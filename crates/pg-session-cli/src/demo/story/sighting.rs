@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::demo::cluster::Node;
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// A task that reads until it sees what it looks for.
-pub(super) struct Sighting(AbortOnDropHandle<Result<Instant, Why>>);
+pub(super) struct Sighting(AbortOnDropHandle<Result<Instant, Failure>>);
 
 impl Sighting {
     /// Starts reading `id` on `node`; returns when the first read has been answered.
@@ -18,7 +18,7 @@ impl Sighting {
         node: &Node,
         id: SessionId,
         wanted: impl Fn(Option<&Session>) -> bool + Send + 'static,
-    ) -> Result<Self, Why> {
+    ) -> Result<Self, Failure> {
         let (ready, reading) = oneshot::channel();
         let sessions = node.sessions.clone();
         let look = async move {
@@ -43,7 +43,7 @@ impl Sighting {
     }
 
     /// When it was seen.
-    pub(super) async fn seen(self) -> Result<Instant, Why> {
+    pub(super) async fn seen(self) -> Result<Instant, Failure> {
         self.0.await?
     }
 }

@@ -9,7 +9,7 @@ use super::sighting::Sighting;
 use crate::demo::cluster::Cluster;
 use crate::demo::print::took;
 use crate::demo::reporter::{DemoError, Reporter};
-use crate::why::ensure;
+use crate::failure::ensure;
 
 /// How long the privilege is granted for.
 const GRANTED: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::demo::cluster::{Cluster, Node};
 use crate::demo::print::{counted, took};
 use crate::demo::reporter::{DemoError, Reporter};
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 /// Sessions, each of which is changed once.
 const SESSIONS: u32 = 64;
@@ -54,7 +54,7 @@ fn cost(commits: u64, time: Duration) -> String {
     format!("{}, {}", counted(commits, "commit"), took(time))
 }
 
-async fn create_all(node: &Node) -> Result<Vec<Session>, Why> {
+async fn create_all(node: &Node) -> Result<Vec<Session>, Failure> {
     let mut creating = JoinSet::new();
     for number in 0..SESSIONS {
         let sessions = node.sessions.clone();
@@ -67,7 +67,7 @@ async fn create_all(node: &Node) -> Result<Vec<Session>, Why> {
     Ok(created)
 }
 
-async fn update_all(node: &Node, sessions: Vec<Session>) -> Result<(), Why> {
+async fn update_all(node: &Node, sessions: Vec<Session>) -> Result<(), Failure> {
     let mut updating = JoinSet::new();
     for mut session in sessions {
         session.set("seen", &2)?;

@@ -9,7 +9,7 @@ use super::sighting::Sighting;
 use crate::demo::cluster::Cluster;
 use crate::demo::print::took;
 use crate::demo::reporter::{DemoError, Reporter};
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 /// Changes after the first one, for a median.
 const ROUNDS: usize = 25;
@@ -43,7 +43,7 @@ pub(super) async fn play(cluster: &Cluster, reporter: &Reporter, id: SessionId) 
     reporter.step(&format!("{ROUNDS} more changes"), more).await
 }
 
-async fn change(cluster: &Cluster, id: SessionId, theme: &str) -> Result<Round, Why> {
+async fn change(cluster: &Cluster, id: SessionId, theme: &str) -> Result<Round, Failure> {
     // In A's memory, so that A has something to forget.
     found(&cluster.a, id).await?;
     let mut session = found(&cluster.b, id).await?;

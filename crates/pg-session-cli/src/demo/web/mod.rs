@@ -24,7 +24,7 @@ use super::Ending;
 use super::print;
 use super::reporter::{DemoError, Reporter};
 use super::server::Server;
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// Starts the nodes and stays until `stop`, or until one of them is gone.
 pub(super) async fn play(
@@ -34,7 +34,7 @@ pub(super) async fn play(
     stop: &CancellationToken,
 ) -> Result<Ending, DemoError> {
     let Some(sandbox) = server.sandbox() else {
-        return Err(reporter.failed("the server is a private one", &Why::new("leave out --database-url")));
+        return Err(reporter.failed("the server is a private one", &Failure::new("leave out --database-url")));
     };
     let start = async {
         let nodes = Nodes::start(sandbox.addr(), &sandbox.url(), first_port).await?;
@@ -46,7 +46,7 @@ pub(super) async fn play(
     };
     tell_where(&nodes)?;
     let gone = tokio::select! {
-        why = nodes.gone() => Some(reporter.failed("the nodes stay up", &why)),
+        failure = nodes.gone() => Some(reporter.failed("the nodes stay up", &failure)),
         () = stop.cancelled() => None,
     };
     match gone {

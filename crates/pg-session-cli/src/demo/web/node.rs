@@ -16,8 +16,8 @@ use super::observer::Observer;
 use super::orders::{Edge, Neighbour, Orders, Report, Setup};
 use super::shop::{CART, Shop};
 use super::{on_actix, on_axum};
+use crate::failure::{Failure, ensure};
 use crate::signals::Signals;
-use crate::why::{Why, ensure};
 
 const POOL_CONNECTIONS: usize = 4;
 /// How long a node may take to write what it still holds.
@@ -27,22 +27,22 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 pub(crate) async fn run() -> ExitCode {
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+        Err(failure) => {
             // If stderr is closed as well, the exit code is what is left to say it.
-            let _ = writeln!(std::io::stderr(), "pg-session demo-node: {why}");
+            let _ = writeln!(std::io::stderr(), "pg-session demo-node: {failure}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve() -> Result<(), Why> {
+async fn serve() -> Result<(), Failure> {
     // A terminal sends Ctrl-C to all processes in it. The demo receives it, and ends the nodes in order.
     let _caught = Signals::catch()?;
     let mut orders = Orders::read();
     let setup: Setup = orders.next().await?;
     let (listener, sessions, wire) = match open(&setup).await {
         Ok(open) => open,
-        Err(why) => return report(&Report::Failed(why.to_string())),
+        Err(failure) => return report(&Report::Failed(failure.to_string())),
     };
     report(&Report::Listening(listener.local_addr()?.port()))?;
     let neighbours: Vec<Neighbour> = orders.next().await?;
@@ -60,9 +60,9 @@ async fn serve() -> Result<(), Why> {
     ensure(report.is_complete(), || format!("{} left something behind: {report:?}", setup.name))
 }
 
-async fn open(setup: &Setup) -> Result<(TcpListener, SessionConfig, Proxy), Why> {
+async fn open(setup: &Setup) -> Result<(TcpListener, SessionConfig, Proxy), Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, setup.port)).map_err(|error| {
-        Why::new(format!("port {}: {error}; choose the first of three free ones with --port", setup.port))
+        Failure::new(format!("port {}: {error}; choose the first of three free ones with --port", setup.port))
     })?;
     listener.set_nonblocking(true)?;
     let wire = Proxy::start(setup.postgres).await?;
@@ -87,7 +87,7 @@ async fn serve_on(
     listener: TcpListener,
     sessions: SessionConfig,
     shop: Arc<Shop>,
-) -> Result<(), Why> {
+) -> Result<(), Failure> {
     match edge {
         Edge::Axum => on_axum::serve(listener, sessions, shop).await,
         Edge::Actix => on_actix::serve(listener, sessions, shop).await,
@@ -95,7 +95,7 @@ async fn serve_on(
 }
 
 /// Tells the demo, which reads one line.
-fn report(report: &Report) -> Result<(), Why> {
+fn report(report: &Report) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(report)?)?;
     Ok(out.flush()?)

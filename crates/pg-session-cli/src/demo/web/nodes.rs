@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::orders::{Edge, Neighbour, Report, Setup};
 use crate::demo::print::took;
-use crate::why::{Why, ensure};
+use crate::failure::{Failure, ensure};
 
 const CAST: [(&str, Edge); 3] = [("A", Edge::Axum), ("B", Edge::Axum), ("C", Edge::Actix)];
 /// How long a node may take to end: longer than its own limit.
@@ -39,7 +39,7 @@ impl Nodes {
         postgres: SocketAddr,
         postgres_url: &str,
         first_port: u16,
-    ) -> Result<Self, Why> {
+    ) -> Result<Self, Failure> {
         let key = SigningKey::generate()?.expose_base64();
         let [a, b, c] = CAST.map(|(name, _)| Process::start(name));
         let mut processes = [a?, b?, c?];
@@ -47,8 +47,9 @@ impl Nodes {
             let setup = Setup {
                 name: name.to_owned(),
                 edge,
-                port: port
-                    .ok_or_else(|| Why::new("--port leaves no room for three ports; choose a lower one"))?,
+                port: port.ok_or_else(|| {
+                    Failure::new("--port leaves no room for three ports; choose a lower one")
+                })?,
                 postgres,
                 postgres_url: postgres_url.to_owned(),
                 key: key.clone(),
@@ -73,12 +74,12 @@ impl Nodes {
     }
 
     /// Waits until one of them is gone, and says which.
-    pub(super) async fn gone(&mut self) -> Why {
+    pub(super) async fn gone(&mut self) -> Failure {
         let [a, b, c] = &mut self.processes;
         tokio::select! {
-            why = a.gone() => why,
-            why = b.gone() => why,
-            why = c.gone() => why,
+            failure = a.gone() => failure,
+            failure = b.gone() => failure,
+            failure = c.gone() => failure,
         }
     }
 
@@ -86,7 +87,7 @@ impl Nodes {
     ///
     /// # Errors
     /// If one of them could not, with its name. None of them is left then, either.
-    pub(super) async fn end(self) -> Result<(String, ()), Why> {
+    pub(super) async fn end(self) -> Result<(String, ()), Failure> {
         let begin = Instant::now();
         let [a, b, c] = self.processes;
         let (a, b, c) = tokio::join!(a.end(), b.end(), c.end());
@@ -101,44 +102,44 @@ fn ports(first: u16) -> impl Iterator<Item = Option<u16>> {
 }
 
 impl Process {
-    fn start(name: &'static str) -> Result<Self, Why> {
+    fn start(name: &'static str) -> Result<Self, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("demo-node").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
-        let pipe = || Why::new("a node has no pipes");
+        let pipe = || Failure::new("a node has no pipes");
         let orders = child.stdin.take().ok_or_else(pipe)?;
         let reports = BufReader::new(child.stdout.take().ok_or_else(pipe)?);
         Ok(Self { name, child, orders, reports })
     }
 
-    async fn tell<T: Serialize>(&mut self, what: &T) -> Result<(), Why> {
+    async fn tell<T: Serialize>(&mut self, what: &T) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(what)?;
         line.push(b'\n');
         Ok(self.orders.write_all(&line).await?)
     }
 
-    async fn listening(&mut self) -> Result<u16, Why> {
+    async fn listening(&mut self) -> Result<u16, Failure> {
         let mut line = String::new();
         self.reports.read_line(&mut line).await?;
         match serde_json::from_str(&line) {
             Ok(Report::Listening(port)) => Ok(port),
-            Ok(Report::Failed(why)) => Err(Why::new(why)),
-            Err(_) => Err(Why::new(format!("{} ended before it listened", self.name))),
+            Ok(Report::Failed(failure)) => Err(Failure::new(failure)),
+            Err(_) => Err(Failure::new(format!("{} ended before it listened", self.name))),
         }
     }
 
-    async fn gone(&mut self) -> Why {
+    async fn gone(&mut self) -> Failure {
         match self.child.wait().await {
-            Ok(status) => Why::new(format!("{} is gone: {status}", self.name)),
+            Ok(status) => Failure::new(format!("{} is gone: {status}", self.name)),
             Err(error) => error.into(),
         }
     }
 
-    async fn end(mut self) -> Result<(), Why> {
+    async fn end(mut self) -> Result<(), Failure> {
         drop(self.orders);
         let Ok(status) = tokio::time::timeout(END_WAIT, self.child.wait()).await else {
             self.child.kill().await?;
-            return Err(Why::new(format!("{} did not end in time and was killed", self.name)));
+            return Err(Failure::new(format!("{} did not end in time and was killed", self.name)));
         };
         let status = status?;
         ensure(status.success(), || format!("{} ended with {status}", self.name))

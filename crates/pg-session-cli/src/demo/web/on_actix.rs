@@ -12,14 +12,14 @@ use pg_session_actix::{Elevated, Session, SessionError, SessionMiddleware};
 use pg_session_web::SessionConfig;
 
 use super::shop::{self, Action, Billing, DeviceView, PAGE, Shop, View};
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// Serves until the process ends.
 pub(super) async fn serve(
     listener: TcpListener,
     sessions: SessionConfig,
     shop: Arc<Shop>,
-) -> Result<(), Why> {
+) -> Result<(), Failure> {
     let sessions = SessionMiddleware::from(sessions);
     let app = move || {
         App::new()

@@ -15,14 +15,14 @@ use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
 use pg_session_web::SessionConfig;
 
 use super::shop::{self, Action, Billing, DeviceView, PAGE, Shop, View};
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// Serves until it is dropped.
 pub(super) async fn serve(
     listener: TcpListener,
     sessions: SessionConfig,
     shop: Arc<Shop>,
-) -> Result<(), Why> {
+) -> Result<(), Failure> {
     let app = Router::new()
         .route("/", get(async || ([(CACHE_CONTROL, "no-store")], Html(PAGE))))
         .route("/api/site", get(site))

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::why::Why;
+use crate::failure::Failure;
 
 /// What a node is. Holds secrets, hence no `Debug`.
 #[derive(Serialize, Deserialize)]
@@ -88,10 +88,10 @@ impl Orders {
     ///
     /// # Errors
     /// If it is none, or the demo has ended.
-    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, Why> {
-        let line = self.0.recv().await.ok_or_else(|| Why::new("only `demo --web` starts a node"))?;
+    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+        let line = self.0.recv().await.ok_or_else(|| Failure::new("only `demo --web` starts a node"))?;
         // The error says where, not what: the line holds secrets.
-        serde_json::from_str(&line).map_err(|_| Why::new("only `demo --web` tells a node what to do"))
+        serde_json::from_str(&line).map_err(|_| Failure::new("only `demo --web` tells a node what to do"))
     }
 
     /// Returns when the demo has closed the pipe, or is gone.

@@ -1,4 +1,4 @@
-//! [`Why`]: the reason of a failure, in words for a person, from any error and its causes.
+//! [`Failure`]: why a command failed, in words for a person, from any error and its causes.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 /// Why something did not work. Not an [`Error`] itself, so that every error converts into it with `?`.
 #[derive(Debug)]
-pub(crate) struct Why {
+pub(crate) struct Failure {
     text: String,
     is_usage: bool,
 }
@@ -15,7 +15,7 @@ pub(crate) struct Why {
 /// The exit code for wrong usage, as clap's.
 pub(crate) const USAGE: u8 = 2;
 
-impl Why {
+impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_usage: false }
     }
@@ -26,7 +26,7 @@ impl Why {
     }
 }
 
-impl<E: Error> From<E> for Why {
+impl<E: Error> From<E> for Failure {
     fn from(error: E) -> Self {
         let mut text = error.to_string();
         let mut next = error.source();
@@ -43,21 +43,21 @@ impl<E: Error> From<E> for Why {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-/// Fails with `why` unless `held`.
-pub(crate) fn ensure(held: bool, why: impl FnOnce() -> String) -> Result<(), Why> {
-    if held { Ok(()) } else { Err(Why::new(why())) }
+/// Fails with `message` unless `held`.
+pub(crate) fn ensure(held: bool, message: impl FnOnce() -> String) -> Result<(), Failure> {
+    if held { Ok(()) } else { Err(Failure::new(message())) }
 }
 
 /// The exit code of a command. A failure is printed to stderr.
-pub(crate) fn exit(command: &str, outcome: Result<(), Why>) -> ExitCode {
-    let Err(why) = outcome else { return ExitCode::SUCCESS };
+pub(crate) fn exit(command: &str, outcome: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
     // If stderr is closed as well, only the exit code is left.
-    let _ = writeln!(io::stderr(), "pg-session {command}: {why}");
-    if why.is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+    let _ = writeln!(io::stderr(), "pg-session {command}: {failure}");
+    if failure.is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }
