@@ -207,13 +207,15 @@ impl Task {
             (Shown::Ended | Shown::StillEnded, _) => return,
             (Shown::Served(_), None) => (Stale::Below(Version::DELETED), trust_window),
             // Not a session that is idle: an access that is not written yet may prolong it.
-            (Shown::Served(_), Some(row)) if row.expired => (Stale::Below(row.version.next()), trust_window),
-            (Shown::Served(served), Some(row)) if served >= row.version => return,
+            (Shown::Served(_), Some(row)) if row.expired => {
+                (Stale::Below(row.revision.version.next()), trust_window)
+            }
+            (Shown::Served(served), Some(row)) if served >= row.revision.version => return,
             (Shown::Served(_), Some(row)) if row.successor.is_some() => {
-                (Stale::Below(row.version), trust_window)
+                (Stale::Below(row.revision.version), trust_window)
             }
             (Shown::Served(_), Some(row)) if notify_updates => {
-                (Stale::Below(row.version), newer_bound(&self.core.config))
+                (Stale::Below(row.revision.version), newer_bound(&self.core.config))
             }
             (Shown::Served(_), Some(_)) => return,
         };

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use crate::core::{Core, Tasks};
 use crate::failpoints::Point;
+use crate::id::SessionId;
 use crate::postgres::failure::Failure;
 use crate::retry::RESYNC;
 
@@ -80,16 +81,17 @@ impl Resync {
         debug!(sessions = ids.len(), "verified the cached sessions");
     }
 
-    async fn verify(&self, ids: &[crate::id::SessionId]) -> Result<(), Failure> {
+    async fn verify(&self, ids: &[SessionId]) -> Result<(), Failure> {
         let ticket = self.core.cache.ticket();
-        let standings = self.core.database.versions(ids).await?;
+        let (found, server) = self.core.database.standings(ids).await?;
         self.core.failpoints.reach(Point::Verified).await;
-        let found: HashMap<_, _> =
-            standings.iter().map(|found| (found.id, (found.revision, found.last_accessed_at))).collect();
-        if standings.first().is_some_and(|found| !self.core.is_proved(found.server)) {
+        if !self.core.is_proved(server) {
             // The next proof begins an epoch, which is verified instead.
             return Err(Failure::of_another_server());
         }
+        let live = found.into_iter().filter(|found| found.live);
+        let found: HashMap<_, _> =
+            live.map(|found| (found.id, (found.revision, found.last_accessed_at))).collect();
         for &id in ids {
             self.core.cache.verify(ticket, id, found.get(&id).copied());
         }

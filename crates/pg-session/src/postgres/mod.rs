@@ -8,8 +8,7 @@
 //! | method | file | promise |
 //! |---|---|---|
 //! | `load` `list_user` `list_group` `list_label` | `load.rs` | row and attributes from one snapshot, only live sessions (I4, I6) |
-//! | `versions` | `versions.rs` | the revisions of cached sessions, to verify them |
-//! | `standings` | `standing.rs` | whether sessions that are pinned or observed live, and what became of the others |
+//! | `standings` | `standing.rs` | whether sessions that are cached, pinned or observed live, and what became of the others |
 //! | `create` | `create.rs` `admission.rs` | one statement; keeps the session limit (I7) |
 //! | `update` | `update.rs` `update_inside.rs` `update_call.rs` | applied on its base or not at all (I5, I6) |
 //! | `rotate` | `rotate.rs` | the new row, the retired ids, the labels and the locks change together |
@@ -75,7 +74,6 @@ pub(crate) mod touch;
 pub(crate) mod update;
 mod update_call;
 mod update_inside;
-pub(crate) mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,7 +157,6 @@ impl SqlForms {
 #[derive(Debug)]
 struct Texts {
     load: SqlForms,
-    versions: SqlForms,
     standings: SqlForms,
     updates: update::Texts,
     create: SqlForms,
@@ -402,7 +399,6 @@ impl Database {
         let clock = || Sql { text: format!("SELECT {now} AS now WHERE {ON_PRIMARY}"), types: vec![] };
         let texts = Texts {
             load: dialects.sql(load::sql),
-            versions: dialects.sql(versions::sql),
             standings: dialects.sql(standing::sql),
             updates: update::Texts::new(&dialects),
             create: dialects.sql(create::sql),

@@ -1,4 +1,4 @@
-//! Reads whether sessions that are pinned or observed still live, and what has become of those that do not.
+//! Reads whether sessions that are cached, pinned or observed still live, and what has become of those that do not.
 
 use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
@@ -10,13 +10,14 @@ use super::{Database, Dialect, Sql, unexpected};
 use crate::clock::DbTime;
 use crate::id::{GroupId, SessionId, UserId};
 use crate::notification::ServerId;
+use crate::session::record::Revision;
 use crate::version::Version;
 
 /// The row of a session. A session without one is gone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) id: SessionId,
-    pub(crate) version: Version,
+    pub(crate) revision: Revision,
     pub(crate) user_id: Option<UserId>,
     pub(crate) group_id: Option<GroupId>,
     pub(crate) expires_at: DbTime,
@@ -42,9 +43,10 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
         text: format!(
             "SELECT v.now, v.server, f.*
              FROM (SELECT {now} AS now, {server} AS server) v LEFT JOIN (
-                 SELECT s.id, s.version, s.user_id, s.group_id, s.expires_at::pg_catalog.timestamptz AS expires_at, s.idle_limited,
+                 SELECT s.id, s.version, s.updated_at, s.user_id, s.group_id, s.expires_at::pg_catalog.timestamptz AS expires_at, s.idle_limited,
                         s.last_accessed_at, {live} AS live, s.expires_at::pg_catalog.timestamptz <= {now} AS expired, s.rotated_to,
-                        (SELECT x.user_id FROM {sessions} x WHERE x.id = s.rotated_to) AS successor_user
+                        CASE WHEN s.rotated_to IS NOT NULL THEN (SELECT x.user_id FROM {sessions} x WHERE x.id = s.rotated_to) END
+                            AS successor_user
                  {from}
              ) f ON true"
         ),
@@ -53,7 +55,8 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
-    /// The rows of those sessions that have one, and the server that has read them.
+    /// The rows of those sessions that have one, and the server that has read them. One array parameter, however many
+    /// ids: the protocol's limit of 65 535 parameters is out of reach.
     pub(crate) async fn standings(&self, ids: &[SessionId]) -> Result<(Vec<Standing>, ServerId), Failure> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.expose()).collect();
         let sent = self.policy.clock.now();
@@ -77,7 +80,10 @@ fn standing(row: &SqlRow) -> Result<Option<Standing>, tokio_postgres::Error> {
     let successor_user = user("successor_user")?;
     Ok(Some(Standing {
         id: SessionId::from_uuid(id),
-        version: Version::new(row.try_get("version")?),
+        revision: Revision {
+            version: Version::new(row.try_get("version")?),
+            updated_at: time(row, "updated_at")?,
+        },
         user_id: user("user_id")?,
         group_id: row.try_get::<_, Option<Uuid>>("group_id")?.map(GroupId::from),
         expires_at: time(row, "expires_at")?,
