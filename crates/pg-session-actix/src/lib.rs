@@ -13,8 +13,8 @@ mod signed_in;
 #[cfg(feature = "actix-session")]
 mod store;
 
-pub use elevated::{Elevated, StepUp};
-pub use error::SessionError;
+pub use elevated::Elevated;
+pub use error::{LoginRequired, SessionError, StepUp};
 pub use middleware::{SessionMiddleware, SessionService};
 pub use pg_session;
 pub use pg_session_web::{
@@ -23,6 +23,6 @@ pub use pg_session_web::{
 };
 pub use require_login::{RequireLogin, RequireLoginService, require_login};
 pub use session::Session;
-pub use signed_in::{CurrentUser, LoginRequired, SignedIn};
+pub use signed_in::{CurrentUser, SignedIn};
 #[cfg(feature = "actix-session")]
 pub use store::PgSessionStore;

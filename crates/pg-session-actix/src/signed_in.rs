@@ -1,17 +1,14 @@
 //! [`SignedIn`] and [`CurrentUser`]: let through only requests of a user who is signed in.
 
-use std::fmt;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
-use actix_web::http::StatusCode;
-use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError};
+use actix_web::{FromRequest, HttpRequest};
 use pg_session::UserId;
 
-use crate::head;
-use crate::refuse::{respond, status_of};
+use crate::{LoginRequired, head};
 
 /// The user who is signed in, as an extractor.
 ///
@@ -90,41 +87,5 @@ impl<T: Send + Sync + 'static> FromRequest for CurrentUser<T> {
             let session = session.map_err(pg_session_web::LoginRequired::from)?;
             Ok(Self(session.require_user().await?))
         })
-    }
-}
-
-/// The error of [`SignedIn`], [`CurrentUser`] and of [`require_login`](crate::require_login): status 401 and a sentence, or 303 to the login
-/// page.
-#[derive(Debug)]
-pub struct LoginRequired(pg_session_web::LoginRequired);
-
-impl From<pg_session_web::LoginRequired> for LoginRequired {
-    fn from(required: pg_session_web::LoginRequired) -> Self {
-        Self(required)
-    }
-}
-
-impl fmt::Display for LoginRequired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for LoginRequired {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
-
-impl ResponseError for LoginRequired {
-    fn status_code(&self) -> StatusCode {
-        status_of(&(&self.0).into())
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        if let Some(error) = self.0.error() {
-            error.log();
-        }
-        respond((&self.0).into())
     }
 }

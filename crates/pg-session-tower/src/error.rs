@@ -1,22 +1,48 @@
-//! [`SessionError`]: an error of a session as a response.
+//! [`SessionError`], [`LoginRequired`] and [`StepUp`]: errors of a session as responses.
 
-use std::fmt;
 use std::ops::Deref;
 
 use axum_core::response::{IntoResponse, Response};
-use pg_session_web::Error;
+use pg_session_web::{Denied, Error, wrapped_error};
 
-/// What a handler returns when its session fails: the client gets the status and a sentence, the log gets the rest.
-///
-/// ```
-/// # use pg_session_tower::{Session, SessionError};
-/// async fn greet(session: Session) -> Result<String, SessionError> {
-///     let name: Option<String> = session.get("name").await?;
-///     Ok(format!("hello {}", name.unwrap_or_default()))
-/// }
-/// ```
-#[derive(Debug)]
-pub struct SessionError(Error);
+use crate::refuse::respond;
+
+macro_rules! rejections {
+    ($($(#[$attribute:meta])* $name:ident($error:ty);)*) => {$(
+        wrapped_error! { $(#[$attribute])* $name($error) }
+
+        impl IntoResponse for $name {
+            fn into_response(self) -> Response {
+                self.0.log();
+                respond((&self.0).into())
+            }
+        }
+    )*};
+}
+
+rejections! {
+    /// What a handler returns when its session fails: the client gets the [refusal](Error::refusal), which is the status
+    /// and one sentence as plain text. The log gets the rest.
+    ///
+    /// ```
+    /// # use pg_session_tower::{Session, SessionError};
+    /// async fn greet(session: Session) -> Result<String, SessionError> {
+    ///     let name: Option<String> = session.get("name").await?;
+    ///     Ok(format!("hello {}", name.unwrap_or_default()))
+    /// }
+    /// ```
+    SessionError(Error);
+
+    /// The rejection of [`SignedIn`](crate::SignedIn), of [`CurrentUser`](crate::CurrentUser) and of
+    /// [`require_login`](crate::require_login): status 401 and a sentence, or 303 to the login page. Status 503 if the
+    /// session cannot be read.
+    LoginRequired(pg_session_web::LoginRequired);
+
+    /// The rejection of [`Elevated`](crate::Elevated): status 403 with the header
+    /// [`STEP_UP_HEADER`](crate::STEP_UP_HEADER), or, for a browser that asks for a page, 303 to
+    /// [`step_up_page`](crate::SessionConfig::step_up_page). Status 503 if the session cannot be read.
+    StepUp(Denied);
+}
 
 impl Deref for SessionError {
     type Target = Error;
@@ -26,34 +52,8 @@ impl Deref for SessionError {
     }
 }
 
-impl From<Error> for SessionError {
-    fn from(error: Error) -> Self {
-        Self(error)
-    }
-}
-
 impl From<pg_session::Error> for SessionError {
     fn from(error: pg_session::Error) -> Self {
         Self(error.into())
-    }
-}
-
-impl fmt::Display for SessionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for SessionError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
-
-/// The [refusal](Error::refusal): the status, and one sentence as plain text.
-impl IntoResponse for SessionError {
-    fn into_response(self) -> Response {
-        self.0.log();
-        crate::refuse::respond((&self.0).into())
     }
 }

@@ -15,8 +15,8 @@ mod signed_in;
 #[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-15"))]
 mod store;
 
-pub use elevated::{Elevated, StepUp};
-pub use error::SessionError;
+pub use elevated::Elevated;
+pub use error::{LoginRequired, SessionError, StepUp};
 pub use head::Peer;
 pub use layer::{ResponseFuture, SessionLayer, SessionService};
 #[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-15"))]
@@ -28,6 +28,6 @@ pub use pg_session_web::{
 };
 pub use require_login::{RequireLogin, RequireLoginService, require_login};
 pub use session::Session;
-pub use signed_in::{CurrentUser, LoginRequired, SignedIn};
+pub use signed_in::{CurrentUser, SignedIn};
 #[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-15"))]
 pub use store::PgSessionStore;

@@ -1,16 +1,13 @@
 //! [`SignedIn`] and [`CurrentUser`]: let through only requests of a user who is signed in.
 
-use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
-use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 use pg_session::UserId;
 
-use crate::head;
-use crate::refuse::respond;
+use crate::{LoginRequired, head};
 
 /// The user who is signed in, as an extractor.
 ///
@@ -109,37 +106,5 @@ pub(crate) fn optional<T>(
         Ok(found) => Ok(Some(found)),
         Err(required) if required.error().is_none() => Ok(None),
         Err(failed) => Err(failed.into()),
-    }
-}
-
-/// The rejection of [`SignedIn`] and of [`require_login`](crate::require_login): status 401 and a sentence, or 303 to the
-/// login page.
-#[derive(Debug)]
-pub struct LoginRequired(pg_session_web::LoginRequired);
-
-impl From<pg_session_web::LoginRequired> for LoginRequired {
-    fn from(required: pg_session_web::LoginRequired) -> Self {
-        Self(required)
-    }
-}
-
-impl fmt::Display for LoginRequired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for LoginRequired {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
-
-impl IntoResponse for LoginRequired {
-    fn into_response(self) -> Response {
-        if let Some(error) = self.0.error() {
-            error.log();
-        }
-        respond((&self.0).into())
     }
 }

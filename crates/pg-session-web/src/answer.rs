@@ -47,7 +47,9 @@ impl From<&Denied> for Answer {
         match denied {
             Denied::Missing { page: Some(page), .. } => Self::Redirect(page.clone()),
             Denied::Missing { privilege, page: None } => {
-                Self::Refuse(Refusal::new(403, &denied.to_string()), Some((STEP_UP_HEADER, privilege)))
+                let sentence =
+                    format!("A step-up to {privilege:?} is needed. Prove who you are, then try again.");
+                Self::Refuse(Refusal::new(403, &sentence), Some((STEP_UP_HEADER, privilege)))
             }
             Denied::SignedOut(required) => required.into(),
             Denied::Failed(error) => error.into(),

@@ -113,6 +113,13 @@ impl LoginRequired {
             Cause::Failed(error) => Some(error),
         }
     }
+
+    /// Logs the error, if the session could not be read: for edges.
+    pub fn log(&self) {
+        if let Some(error) = self.error() {
+            error.log();
+        }
+    }
 }
 
 impl From<Error> for LoginRequired {

@@ -47,6 +47,7 @@ mod session;
 mod state;
 mod step_up;
 mod user;
+mod wrapped_error;
 
 pub use answer::Answer;
 pub use client::USER_AGENT_BYTES_MAX;

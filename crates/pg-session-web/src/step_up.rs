@@ -67,11 +67,11 @@ impl Session {
     /// # Errors
     /// [`Denied`], with the [`Answer`](crate::Answer) for the client.
     pub async fn require_elevation(&self, privilege: &'static str) -> Result<(), Denied> {
-        if self.is_elevated(privilege).await.map_err(Denied::Failed)? {
+        if self.is_elevated(privilege).await? {
             return Ok(());
         }
         let parts = self.sessions().parts();
-        if parts.login_page.is_some() && self.user_id().await.map_err(Denied::Failed)?.is_none() {
+        if parts.login_page.is_some() && self.user_id().await?.is_none() {
             return Err(Denied::SignedOut(self.login_required(parts.login_page.as_deref())));
         }
         let page = parts.step_up_page.as_deref();
@@ -162,12 +162,28 @@ impl Denied {
             Self::Missing { .. } => None,
         }
     }
+
+    /// Logs the error, if the session could not be read: for edges.
+    pub fn log(&self) {
+        if let Some(error) = self.error() {
+            error.log();
+        }
+    }
+}
+
+impl From<Error> for Denied {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing { privilege, .. } => write!(f, "a step-up to {privilege:?} is needed"),
+            Self::Missing { privilege, .. } => write!(
+                f,
+                "a step-up to {privilege:?} is needed; call `elevate` after the user has proved who they are"
+            ),
             Self::SignedOut(required) => required.fmt(f),
             Self::Failed(error) => error.fmt(f),
         }
