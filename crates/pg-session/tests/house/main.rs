@@ -65,6 +65,7 @@ fn every_file_opens_with_what_it_is_about() {
 #[test]
 fn no_file_is_longer_than_600_lines() {
     everywhere(rules::length);
+    nothing(&torture().iter().flat_map(rules::length).collect::<Vec<_>>());
 }
 
 #[test]
@@ -135,6 +136,12 @@ fn every_text_keeps_to_the_words_of_the_field() {
     let (files, faults) = words::everywhere();
     assert!(files > 500, "the repository's texts were found: {files}");
     nothing(&faults);
+}
+
+#[test]
+fn every_guard_names_its_code_and_its_tests() {
+    let sources: Vec<&Source> = workspace().iter().chain(torture()).collect();
+    nothing(&papers::stale_guards(&papers::read("CONTRIBUTING.md"), &sources));
 }
 
 fn layers(sources: &[Source]) -> layers::Layers {

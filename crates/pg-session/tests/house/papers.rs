@@ -68,6 +68,35 @@ pub fn unguarded(probes: &Source, tests: &[&Source], contributing: &str) -> Vec<
     faults
 }
 
+/// The rows of the guards whose file does not have the named item, or whose test does not exist.
+pub fn stale_guards(contributing: &str, sources: &[&Source]) -> Vec<String> {
+    let (_, guards) = contributing.split_once("\n## Guards\n").expect("the guards");
+    let (mut faults, mut files) = (Vec::new(), String::new());
+    for row in guards.lines().filter(|row| row.starts_with("| ") && row.contains('`')) {
+        let (guard, tests) =
+            (row.split(" | ").next().unwrap_or(row), row.rsplit(" | ").next().unwrap_or(row));
+        let (paths, items): (Vec<_>, Vec<_>) =
+            guard.split('`').skip(1).step_by(2).partition(|word| is_path(word));
+        if !paths.is_empty() {
+            let read = |path| fs::read_to_string(root().join(BASES[2]).join(path)).unwrap_or_default();
+            files = paths.into_iter().map(read).collect();
+        }
+        // The first table names no files.
+        let gone = items.iter().filter(|item| !files.is_empty() && !contains_word(&files, item));
+        faults.extend(gone.map(|item| format!("CONTRIBUTING.md: `{item}` is not in its file: {guard}")));
+        let is_test = |name: &str| {
+            sources.iter().any(|source| {
+                // Schedules of the cache are made by a macro.
+                source.text.contains(&format!("fn {name}("))
+                    || source.path.ends_with("/schedules.rs") && contains_word(&source.text, name)
+            })
+        };
+        let missing = tests.split('`').skip(1).step_by(2).filter(|name| !is_test(name));
+        faults.extend(missing.map(|name| format!("CONTRIBUTING.md: there is no test `{name}`: {guard}")));
+    }
+    faults
+}
+
 fn is_path(word: &str) -> bool {
     let suffix = [".rs", ".sql", ".toml", ".md"].iter().any(|suffix| word.ends_with(suffix));
     suffix && word.chars().all(|char| char.is_ascii_alphanumeric() || "_-./".contains(char))
@@ -92,6 +121,17 @@ fn what_does_not_exist_is_found() {
     assert_eq!(faults("| I1 | `src/cache/fill.rs` | `a_test_that_exists` | `trust` and `SessionId` |"), 0);
     assert_eq!(faults("| I1 | `src/cache/full.rs` |"), 1);
     assert_eq!(faults("`a_test_that_is_gone` and `an_abc_test`"), 2);
+}
+
+#[test]
+fn a_guard_without_its_code_or_its_test_is_found() {
+    let test = Source::new("crates/a/tests/b.rs", "fn it_holds() {}");
+    let page = |row: &str| format!("\n## Guards\n\n| guard | without |\n| --- | --- |\n{row}\n");
+    let faults = |row: &str| stale_guards(&page(row), &[&test]).len();
+    assert_eq!(faults("| `FillTicket` | served | `it_holds` |"), 0);
+    assert_eq!(faults("| one clock (`clock.rs`, `Clock`) | two | `it_holds` |"), 0);
+    assert_eq!(faults("| one clock (`clock.rs`, `Sundial`) | two | `it_holds` |"), 1);
+    assert_eq!(faults("| one clock (`clock.rs`, `Clock`) | two | `it_held` |"), 1);
 }
 
 #[test]
