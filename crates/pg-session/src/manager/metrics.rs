@@ -148,209 +148,87 @@ struct Row {
     value: fn(&Reading<'_>) -> f64,
 }
 
-const fn counter(
-    name: &'static str,
-    unit: &'static str,
-    help: &'static str,
-    value: fn(&Reading<'_>) -> f64,
-) -> Row {
-    Row { name, kind: MetricKind::Counter, unit, help, value }
-}
-
-const fn gauge(
-    name: &'static str,
-    unit: &'static str,
-    help: &'static str,
-    value: fn(&Reading<'_>) -> f64,
-) -> Row {
-    Row { name, kind: MetricKind::Gauge, unit, help, value }
-}
-
-/// Prometheus has floating-point numbers only: they are exact up to 2^53.
-macro_rules! number {
-    ($name:ident, $($field:tt)+) => {
-        |$name| $name.$($field)+ as f64
+/// One line for the number and one for its help. Prometheus has floating-point numbers only: they are exact up to 2^53.
+macro_rules! table {
+    (|$reading:ident| $($kind:ident $name:literal in $unit:literal, $value:expr, $help:literal;)*) => {
+        &[$(Row {
+            name: $name,
+            kind: table!($kind),
+            unit: $unit,
+            help: $help,
+            value: |$reading| $value,
+        }),*]
     };
+    (counter) => { MetricKind::Counter };
+    (gauge) => { MetricKind::Gauge };
 }
 
-const TABLE: &[Row] = &[
-    gauge("pg_session_trusted", "nodes", "Whether the node answers from memory: 1 or 0.", |r| {
-        f64::from(u8::from(r.status.trusted_for.is_some()))
-    }),
-    gauge(
-        "pg_session_trust_remaining_seconds",
-        "seconds",
-        "How long the node may answer from memory without a further proof.",
-        |r| r.status.trusted_for.map_or(0.0, |left| left.as_secs_f64()),
-    ),
-    gauge("pg_session_trust_window_seconds", "seconds", "The setting trust_window.", |r| {
-        Duration::as_secs_f64(&r.config.trust_window)
-    }),
-    counter(
-        "pg_session_cache_hits_total",
-        "reads",
-        "Reads that were answered from memory.",
-        number!(r, status.cache.hits),
-    ),
-    counter(
-        "pg_session_cache_misses_total",
-        "reads",
-        "Reads that needed the database.",
-        number!(r, status.cache.misses),
-    ),
-    counter(
-        "pg_session_cache_ended_total",
-        "reads",
-        "Reads of sessions that the node remembers as ended, without a query.",
-        number!(r, status.cache.ended),
-    ),
-    counter(
-        "pg_session_cache_fills_total",
-        "sessions",
-        "Sessions that were put into memory.",
-        number!(r, status.cache.fills),
-    ),
-    counter(
-        "pg_session_cache_rejected_fills_total",
-        "sessions",
-        "Sessions that were not put into memory, because an invalidation or a lost connection came between.",
-        number!(r, status.cache.rejected_fills),
-    ),
-    counter(
-        "pg_session_cache_invalidations_total",
-        "invalidations",
-        "Invalidations that the node has handled.",
-        number!(r, status.cache.invalidations),
-    ),
-    gauge("pg_session_cache_sessions", "sessions", "Sessions in memory.", number!(r, status.cache.sessions)),
-    gauge(
-        "pg_session_cache_limit_sessions",
-        "sessions",
-        "The setting cache_sessions_max.",
-        number!(r, config.cache_sessions_max),
-    ),
-    gauge(
-        "pg_session_cache_bytes",
-        "bytes",
-        "Bytes that the sessions in memory count for.",
-        number!(r, status.cache.bytes),
-    ),
-    gauge(
-        "pg_session_cache_limit_bytes",
-        "bytes",
-        "The most bytes that the sessions in memory may count for: the setting cache_bytes_max.",
-        number!(r, config.cache_bytes()),
-    ),
-    counter(
-        "pg_session_loaded_sessions_total",
-        "sessions",
-        "Sessions that the database was asked for.",
-        number!(r, status.loads.sessions),
-    ),
-    counter(
-        "pg_session_load_statements_total",
-        "statements",
-        "Statements that asked the database for sessions.",
-        number!(r, status.loads.statements),
-    ),
-    counter(
-        "pg_session_lost_versions_total",
-        "reads",
-        "Reads that asked for a version which the database has lost.",
-        number!(r, status.loads.lost_versions),
-    ),
-    counter(
-        "pg_session_updates_total",
-        "updates",
-        "Updates that were committed.",
-        number!(r, status.writes.updates),
-    ),
-    counter(
-        "pg_session_update_statements_total",
-        "statements",
-        "Statements that carried the updates.",
-        number!(r, status.writes.update_statements),
-    ),
-    counter(
-        "pg_session_creates_total",
-        "sessions",
-        "Sessions that were created.",
-        number!(r, status.writes.creates),
-    ),
-    counter(
-        "pg_session_create_statements_total",
-        "statements",
-        "Statements that carried the creates.",
-        number!(r, status.writes.create_statements),
-    ),
-    counter(
-        "pg_session_rotations_total",
-        "rotations",
-        "Sessions that were rotated.",
-        number!(r, status.writes.rotations),
-    ),
-    counter(
-        "pg_session_rotation_statements_total",
-        "statements",
-        "Statements that carried the rotations.",
-        number!(r, status.writes.rotation_statements),
-    ),
-    counter(
-        "pg_session_evictions_total",
-        "sessions",
-        "Sessions that logins ended to keep sessions_per_user_max.",
-        number!(r, status.writes.evictions),
-    ),
-    gauge(
-        "pg_session_writes_waiting",
-        "writes",
-        "Writes that wait for a statement.",
-        number!(r, status.writes.waiting),
-    ),
-    gauge(
-        "pg_session_write_queue_limit",
-        "writes",
-        "Writes of one kind that may wait: the setting write_queue_max.",
-        number!(r, config.write_queue_max),
-    ),
-    gauge(
-        "pg_session_touches_waiting",
-        "sessions",
-        "Sessions whose last access waits to be written.",
-        number!(r, status.touches_waiting),
-    ),
-    counter(
-        "pg_session_touch_failures_total",
-        "flushes",
-        "Flushes of last accesses that failed.",
-        number!(r, status.touch_failures),
-    ),
-    gauge(
-        "pg_session_locks",
-        "locks",
-        "Locks that the node holds, waits for, or gives back.",
-        number!(r, status.locks),
-    ),
-    counter(
-        "pg_session_observer_compared_total",
-        "reads",
-        "Reads answered from memory that were compared with the database afterwards.",
-        number!(r, status.observer.compared),
-    ),
-    counter(
-        "pg_session_observer_stale_total",
-        "reads",
-        "Reads answered from memory with a state older than the promise allows. This must stay 0.",
-        number!(r, status.observer.stale),
-    ),
-    counter(
-        "pg_session_observer_skipped_total",
-        "reads",
-        "Reads that were to be compared and were not: too many waited, or the database did not answer.",
-        number!(r, status.observer.skipped),
-    ),
-    gauge("pg_session_pins", "sessions", "Sessions that are pinned on the node.", number!(r, status.pins)),
-];
+const TABLE: &[Row] = table! { |r|
+    gauge "pg_session_trusted" in "nodes", f64::from(u8::from(r.status.trusted_for.is_some())),
+        "Whether the node answers from memory: 1 or 0.";
+    gauge "pg_session_trust_remaining_seconds" in "seconds", r.status.trusted_for.map_or(0.0, |left| left.as_secs_f64()),
+        "How long the node may answer from memory without a further proof.";
+    gauge "pg_session_trust_window_seconds" in "seconds", Duration::as_secs_f64(&r.config.trust_window),
+        "The setting trust_window.";
+    counter "pg_session_cache_hits_total" in "reads", r.status.cache.hits as f64,
+        "Reads that were answered from memory.";
+    counter "pg_session_cache_misses_total" in "reads", r.status.cache.misses as f64,
+        "Reads that needed the database.";
+    counter "pg_session_cache_ended_total" in "reads", r.status.cache.ended as f64,
+        "Reads of sessions that the node remembers as ended, without a query.";
+    counter "pg_session_cache_fills_total" in "sessions", r.status.cache.fills as f64,
+        "Sessions that were put into memory.";
+    counter "pg_session_cache_rejected_fills_total" in "sessions", r.status.cache.rejected_fills as f64,
+        "Sessions that were not put into memory, because an invalidation or a lost connection came between.";
+    counter "pg_session_cache_invalidations_total" in "invalidations", r.status.cache.invalidations as f64,
+        "Invalidations that the node has handled.";
+    gauge "pg_session_cache_sessions" in "sessions", r.status.cache.sessions as f64,
+        "Sessions in memory.";
+    gauge "pg_session_cache_limit_sessions" in "sessions", r.config.cache_sessions_max as f64,
+        "The setting cache_sessions_max.";
+    gauge "pg_session_cache_bytes" in "bytes", r.status.cache.bytes as f64,
+        "Bytes that the sessions in memory count for.";
+    gauge "pg_session_cache_limit_bytes" in "bytes", r.config.cache_bytes() as f64,
+        "The most bytes that the sessions in memory may count for: the setting cache_bytes_max.";
+    counter "pg_session_loaded_sessions_total" in "sessions", r.status.loads.sessions as f64,
+        "Sessions that the database was asked for.";
+    counter "pg_session_load_statements_total" in "statements", r.status.loads.statements as f64,
+        "Statements that asked the database for sessions.";
+    counter "pg_session_lost_versions_total" in "reads", r.status.loads.lost_versions as f64,
+        "Reads that asked for a version which the database has lost.";
+    counter "pg_session_updates_total" in "updates", r.status.writes.updates as f64,
+        "Updates that were committed.";
+    counter "pg_session_update_statements_total" in "statements", r.status.writes.update_statements as f64,
+        "Statements that carried the updates.";
+    counter "pg_session_creates_total" in "sessions", r.status.writes.creates as f64,
+        "Sessions that were created.";
+    counter "pg_session_create_statements_total" in "statements", r.status.writes.create_statements as f64,
+        "Statements that carried the creates.";
+    counter "pg_session_rotations_total" in "rotations", r.status.writes.rotations as f64,
+        "Sessions that were rotated.";
+    counter "pg_session_rotation_statements_total" in "statements", r.status.writes.rotation_statements as f64,
+        "Statements that carried the rotations.";
+    counter "pg_session_evictions_total" in "sessions", r.status.writes.evictions as f64,
+        "Sessions that logins ended to keep sessions_per_user_max.";
+    gauge "pg_session_writes_waiting" in "writes", r.status.writes.waiting as f64,
+        "Writes that wait for a statement.";
+    gauge "pg_session_write_queue_limit" in "writes", r.config.write_queue_max as f64,
+        "Writes of one kind that may wait: the setting write_queue_max.";
+    gauge "pg_session_touches_waiting" in "sessions", r.status.touches_waiting as f64,
+        "Sessions whose last access waits to be written.";
+    counter "pg_session_touch_failures_total" in "flushes", r.status.touch_failures as f64,
+        "Flushes of last accesses that failed.";
+    gauge "pg_session_locks" in "locks", r.status.locks as f64,
+        "Locks that the node holds, waits for, or gives back.";
+    counter "pg_session_observer_compared_total" in "reads", r.status.observer.compared as f64,
+        "Reads answered from memory that were compared with the database afterwards.";
+    counter "pg_session_observer_stale_total" in "reads", r.status.observer.stale as f64,
+        "Reads answered from memory with a state older than the promise allows. This must stay 0.";
+    counter "pg_session_observer_skipped_total" in "reads", r.status.observer.skipped as f64,
+        "Reads that were to be compared and were not: too many waited, or the database did not answer.";
+    gauge "pg_session_pins" in "sessions", r.status.pins as f64,
+        "Sessions that are pinned on the node.";
+};
 
 #[cfg(test)]
 mod tests {
