@@ -200,7 +200,7 @@ impl Session {
         self.put(key, value, Lifetime::Session).await
     }
 
-    /// Sets an attribute that disappears by itself after `absolute_timeout`.
+    /// Sets an attribute that disappears by itself after `lifetime`, counted from this call.
     ///
     /// # Errors
     /// As [`set`](Session::set).

@@ -1,7 +1,5 @@
 //! Creating a session: a builder that collects its first attributes, then one combined statement.
 
-use std::future::IntoFuture;
-use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -98,7 +96,7 @@ impl Create<'_> {
         self.put(key, value, Lifetime::Until(expires_at.into()))
     }
 
-    /// Sets an attribute that disappears by itself after `absolute_timeout`, counted from this call.
+    /// Sets an attribute that disappears by itself after `lifetime`, counted from this call.
     pub fn set_for<T: Serialize + ?Sized>(self, key: &str, value: &T, lifetime: Duration) -> Self {
         self.put(key, value, Lifetime::For(lifetime))
     }
@@ -220,11 +218,4 @@ pub(super) fn check_cap(cap: Option<u32>) -> Result<(), Error> {
     }
 }
 
-impl<'a> IntoFuture for Create<'a> {
-    type Output = Result<Session, Error>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.submit())
-    }
-}
+awaited!(Create, submit => Result<Session, Error>);

@@ -1,7 +1,5 @@
 //! Locks, as the application asks for them.
 
-use std::future::IntoFuture;
-use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use super::{Node, SessionManager};
@@ -213,11 +211,4 @@ impl Lock<'_> {
     }
 }
 
-impl<'a> IntoFuture for Lock<'a> {
-    type Output = Result<Lease, LockError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.acquire())
-    }
-}
+awaited!(Lock, acquire => Result<Lease, LockError>);

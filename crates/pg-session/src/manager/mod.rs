@@ -2,6 +2,9 @@
 //!
 //! The manager owns the lanes and tasks; each verb has a file of its own.
 
+#[macro_use]
+mod awaited;
+
 mod all;
 mod audit;
 mod builder;
@@ -91,8 +94,8 @@ impl SessionManager {
     /// Connects to PostgreSQL and starts the node.
     ///
     /// `url` is a connection string as libpq takes it (`postgres://user@host/database` or `host=… user=…`). Returns
-    /// when the tables were checked and the node is in sync, or after `query_timeout` without being in sync: then
-    /// the node serves from the database until it is.
+    /// when the tables were checked and the node is in sync, or, if it is not in sync, after the longest of `query_timeout`,
+    /// `connect_timeout` and 2 s: then it serves from the database until it is.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting or connection string that is wrong, also the listener's, [`ErrorKind::Schema`](crate::ErrorKind::Schema) and

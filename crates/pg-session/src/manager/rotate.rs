@@ -1,8 +1,6 @@
 //! Rotation: a builder for the user and the kept attributes of the new id, then one statement.
 
 use std::collections::BTreeSet;
-use std::future::IntoFuture;
-use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use super::create::{check_cap, check_expiry};
@@ -159,13 +157,14 @@ impl Rotate<'_> {
         self
     }
 
-    /// The absolute limit, counted from the rotation by the database's clock.
+    /// The absolute limit, counted from the rotation by the database's clock. Default: as before, or for another user
+    /// `Config::absolute_timeout`.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.row.expiry = Some(Expiry::In(lifetime));
         self
     }
 
-    /// The absolute limit, as an instant on the database's clock.
+    /// The absolute limit, as an instant on the database's clock. Default: as for [`expires_in`](Self::expires_in).
     pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
         self.row.expiry = Some(Expiry::At(expires_at.into()));
         self
@@ -236,11 +235,4 @@ fn check_grace(grace: Duration) -> Result<(), Error> {
     ))
 }
 
-impl<'a> IntoFuture for Rotate<'a> {
-    type Output = Result<(), UpdateError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.submit())
-    }
-}
+awaited!(Rotate, submit => Result<(), UpdateError>);

@@ -1,7 +1,5 @@
 //! Saving a session's changes: a builder for what to check and what else to change, then one combined statement.
 
-use std::future::IntoFuture;
-use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use super::create::check_expiry;
@@ -81,13 +79,13 @@ impl Save<'_> {
         self
     }
 
-    /// Moves the absolute limit, counted from the update by the database's clock.
+    /// Moves the absolute limit, counted from the update by the database's clock. Default: it stays.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.row.expiry = Some(Expiry::In(lifetime));
         self
     }
 
-    /// Moves the absolute limit to an instant on the database's clock. One that has passed ends the session;
+    /// Moves the absolute limit to an instant on the database's clock. Default: it stays. One that has passed ends the session;
     /// its retired ids can be read for the rest of their grace, unlike after a
     /// [`delete`](SessionManager::delete).
     pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
@@ -95,13 +93,13 @@ impl Save<'_> {
         self
     }
 
-    /// Changes whether the session ends after `idle_timeout` without access.
+    /// Changes whether the session ends after `idle_timeout` without access. Default: as before.
     pub fn idle_limit(mut self, idle_limit: IdleLimit) -> Self {
         self.row.idle_limit = Some(idle_limit);
         self
     }
 
-    /// Moves the session to another group, or out of its group.
+    /// Moves the session to another group, or out of its group. Default: it stays.
     pub fn group(mut self, group: Option<GroupId>) -> Self {
         self.row.group_id = Some(group);
         self
@@ -137,11 +135,4 @@ pub(super) fn check_handle(session: &Session) -> Result<(), Error> {
     Ok(())
 }
 
-impl<'a> IntoFuture for Save<'a> {
-    type Output = Result<(), UpdateError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.submit())
-    }
-}
+awaited!(Save, submit => Result<(), UpdateError>);

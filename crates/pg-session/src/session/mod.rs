@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// Whether the session was rotated ([`rotate`](crate::SessionManager::rotate)), and this handle shows what
-    /// was left under the old one: the user and the attributes from before, for requests in flight. It ends
+    /// was left under the old id: the user and the attributes from before, for requests in flight. It ends
     /// within the grace of the rotation and cannot be saved; ending it ends the session.
     #[must_use]
     pub fn is_retired(&self) -> bool {
@@ -303,7 +303,7 @@ impl Session {
         self.put(key, value, lifetime)
     }
 
-    /// Sets an attribute that disappears by itself after `absolute_timeout`, counted from this call.
+    /// Sets an attribute that disappears by itself after `lifetime`, counted from this call.
     ///
     /// # Errors
     /// As [`set`](Session::set).

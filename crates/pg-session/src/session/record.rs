@@ -114,7 +114,7 @@ impl Record {
         now < self.ends_at()
     }
 
-    /// It enters memory, for at most `absolute_timeout`. Returns until when it can be served without another look at it; after that
+    /// It enters memory, for at most `lifetime`. Returns until when it can be served without another look at it; after that
     /// see [`lives_on`](Record::lives_on).
     pub(crate) fn enter_memory(&self, lifetime: Duration) -> DbTime {
         let stale_at = self.policy.clock.database_now().plus(lifetime);
