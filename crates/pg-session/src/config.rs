@@ -1,12 +1,15 @@
 //! The settings: one struct, every field with its meaning, unit, default and cost; checked before anything starts.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::session::limits::Limits;
+use crate::session::record::Policy;
 
 /// Default of `cache_bytes_max`, for each of `cache_sessions_max`.
 const CACHE_BYTES_PER_SESSION: usize = 16 * 1_024;
@@ -77,8 +80,9 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub cache_ttl: Duration,
     /// **The revocation bound.** A node that has not proved for this long that it receives the database's notifications stops serving
-    /// from memory. Default 6 s, 500 ms to 10 min. Shorter costs more barriers (one each third of it per node, and
-    /// each wakes every listener of the database); longer serves revoked sessions longer when the network fails.
+    /// from memory. Default 6 s, 500 ms to 10 min. Shorter costs more: each node writes
+    /// one row every quarter of it, and one notification wakes every listener. Longer serves revoked sessions longer when
+    /// the network fails.
     #[serde(with = "humantime_serde")]
     pub trust_window: Duration,
 
@@ -343,19 +347,17 @@ impl Config {
         between("load_queue_max", self.load_queue_max, 1, 1_000_000)
     }
 
-    /// Accesses closer together than this are one: a hit is then one comparison, and what was evicted and is loaded again is
-    /// not written again. A tenth of the interval in which they are written, and at most a minute.
-    pub(crate) fn touch_resolution(&self) -> Duration {
-        (self.last_access_flush_interval / 10).min(Duration::from_secs(60))
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
+    /// What sessions are judged by, with the node's clock.
+    pub(crate) fn policy(&self, clock: Clock) -> Arc<Policy> {
+        let limits = Limits {
             key_bytes_max: self.attribute_key_bytes_max,
             value_bytes_max: self.attribute_value_bytes_max,
             attributes_max: self.attributes_max,
             session_bytes_max: self.session_bytes_max,
-        }
+        };
+        // A hit is then one comparison, and what was evicted and is loaded again is not written again.
+        let touch_resolution = (self.last_access_flush_interval / 10).min(Duration::from_secs(60));
+        Arc::new(Policy { clock, limits, idle_timeout: self.idle_timeout, touch_resolution })
     }
 }
 

@@ -44,12 +44,8 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(
-        config: Config,
-        policy: Arc<Policy>,
-        database: Database,
-        notify_policy: NotifyPolicy,
-    ) -> Arc<Self> {
+    pub(crate) fn new(config: Config, database: Database, notify_policy: NotifyPolicy) -> Arc<Self> {
+        let policy = Arc::clone(&database.policy);
         let failpoints = Probes::default();
         let capacity = Capacity {
             sessions_max: config.cache_sessions_max,

@@ -98,13 +98,8 @@ mod tests {
 
     fn state() -> (Arc<AtomicU64>, LeaseState) {
         let nanos = Arc::new(AtomicU64::new(1));
-        let policy = Policy {
-            clock: Clock::manual(Arc::clone(&nanos)),
-            limits: Config::default().limits(),
-            idle_timeout: SECOND,
-            touch_resolution: SECOND,
-        };
-        (nanos, LeaseState::new(Arc::new(policy), Tick::ZERO.plus(SECOND)))
+        let policy = Config::default().policy(Clock::manual(Arc::clone(&nanos)));
+        (nanos, LeaseState::new(policy, Tick::ZERO.plus(SECOND)))
     }
 
     #[test]

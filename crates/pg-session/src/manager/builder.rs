@@ -33,7 +33,6 @@ use crate::postgres::names::Names;
 use crate::postgres::pooler::{own_pool, sending, start_timeout};
 use crate::postgres::source::{ListenOn, ListenerSettings, Source, no_server, read_files};
 use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
-use crate::session::record::Policy;
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
@@ -201,7 +200,8 @@ impl Builder {
     ///
     /// The tables have the settings of the application's node that started last: timeouts, the cap of sessions, limits of
     /// attributes, and the longest `trust_window` of the nodes that run. They replace those of the [`Config`]. Otherwise the program would take other sessions for ended than the
-    /// application does. It does not replace the settings in the tables, and does not clean up by itself.
+    /// application does. It does not replace the settings in the tables, and does not clean up by itself. Default: the settings are those of the [`Config`], and are
+    /// written to the tables.
     pub fn adopt_settings(mut self) -> Self {
         self.adopts_settings = true;
         self
@@ -262,7 +262,7 @@ impl Builder {
             None => ListenerSource::Own(Box::new(self.listener_settings().await?)),
         };
         // Boxed, so that the caller's future is small.
-        let (policy, database) = Box::pin(self.open_adopting()).await?;
+        let database = Box::pin(self.open_adopting()).await?;
         // First, because it needs a primary: the tables of a standby may be old.
         Box::pin(database.learn_clock()).await?;
         if let (Some(_), ListenerSource::Own(settings)) = (&self.pool, &mut listener_source)
@@ -279,7 +279,7 @@ impl Builder {
             ListenerSource::Own(settings) => (make_listener(*settings, &self.config)?, true),
         };
         let events = listener.subscribe(database.names().channel()).await.map_err(from_listener_error)?;
-        let core = Core::new(self.config, policy, database, self.notify_policy);
+        let core = Core::new(self.config, database, self.notify_policy);
         let manager = SessionManager(Arc::new(start(core, (listener, owns_listener), events)));
         if !owns_listener {
             manager.0.keep_proving();
@@ -319,7 +319,7 @@ impl Builder {
         // The node that is started at the end is none of the application's.
         self.adopts_settings = true;
         let opened = match self.open().await {
-            Ok((_, database)) => {
+            Ok(database) => {
                 let mut findings = database.diagnose(&self.config).await;
                 if let Ok(findings) = &mut findings
                     && self.pool.is_none()
@@ -383,10 +383,10 @@ impl Builder {
     }
 
     /// As [`open`](Self::open). The settings are part of the statements, so these are made again for other settings.
-    async fn open_adopting(&mut self) -> Result<(Arc<Policy>, Database), Error> {
-        let (policy, database) = self.open().await?;
+    async fn open_adopting(&mut self) -> Result<Database, Error> {
+        let database = self.open().await?;
         if !self.adopts_settings {
-            return Ok((policy, database));
+            return Ok(database);
         }
         let adopted = database.with_published_settings(&self.config).await?;
         database.close();
@@ -396,7 +396,7 @@ impl Builder {
     }
 
     /// Makes the pool, and learns how to send statements. Sends none to the tables.
-    async fn open(&mut self) -> Result<(Arc<Policy>, Database), Error> {
+    async fn open(&mut self) -> Result<Database, Error> {
         let names = Names::new(&self.config)?;
         let pool = match &self.pool {
             Some(pool) => Pooled::Application(pool.clone(), ConnectOptions::unverified()?, Arc::default()),
@@ -413,15 +413,8 @@ impl Builder {
         let mode = sending(pooled, reaches, self.config.statement_mode);
         let mode = tokio::time::timeout(wait_max, mode).await;
         let mode = mode.map_err(|_| no_connection(wait_max))??;
-        let policy = Arc::new(Policy {
-            clock: std::mem::replace(&mut self.clock, Clock::monotonic()),
-            limits: self.config.limits(),
-            idle_timeout: self.config.idle_timeout,
-            touch_resolution: self.config.touch_resolution(),
-        });
-        let database =
-            Database::new(pool, mode, Arc::clone(&policy), names, &self.config, &self.database_clock);
-        Ok((policy, database))
+        let policy = self.config.policy(std::mem::replace(&mut self.clock, Clock::monotonic()));
+        Ok(Database::new(pool, mode, policy, names, &self.config, &self.database_clock))
     }
 
     /// The listener's settings. A mistake in fixed settings is an error at once.

@@ -1,7 +1,5 @@
 //! Sessions and batches that need no server, for micro-benchmarks and for tests of handlers.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::update::Columns;
@@ -11,7 +9,7 @@ use crate::id::{SessionId, UserId};
 use crate::session::attributes::Attributes;
 use crate::session::changes::Changes;
 use crate::session::check::Check;
-use crate::session::record::{Policy, Record, Row, SharedRecord};
+use crate::session::record::{Record, Row, SharedRecord};
 use crate::session::request::{RowChange, UpdateRequest};
 use crate::session::{IdleLimit, Session};
 use crate::version::Version;
@@ -57,15 +55,8 @@ impl Batch {
 }
 
 fn record(id: SessionId, user_id: Option<UserId>, attributes: &[(&str, &str)]) -> SharedRecord {
-    let config = Config::default();
-    let clock = Clock::monotonic();
-    let now = clock.database_now();
-    let policy = Arc::new(Policy {
-        clock,
-        limits: config.limits(),
-        idle_timeout: config.idle_timeout,
-        touch_resolution: config.touch_resolution(),
-    });
+    let policy = Config::default().policy(Clock::monotonic());
+    let now = policy.clock.database_now();
     let version = Version::FIRST;
     let row = Row {
         id,

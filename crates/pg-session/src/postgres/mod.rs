@@ -110,7 +110,7 @@ pub(crate) struct Database {
     suspicion: Suspicion,
     /// Of a pool of our own.
     attempts: Option<Arc<Attempts>>,
-    policy: Arc<Policy>,
+    pub(crate) policy: Arc<Policy>,
     names: Names,
     texts: Texts,
     mode: Sending,
