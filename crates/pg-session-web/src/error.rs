@@ -261,12 +261,15 @@ impl Error {
 
     pub(crate) fn encode() -> Self {
         let kind = ErrorKind::Core(pg_session::ErrorKind::Encode);
-        Self(Cause::Own(kind, "the attribute's value has no JSON form"))
+        Self(Cause::Own(kind, "the attribute's value has no JSON form; store another type"))
     }
 
     pub(crate) fn decode() -> Self {
         let kind = ErrorKind::Core(pg_session::ErrorKind::Decode);
-        Self(Cause::Own(kind, "the attribute's value is not of the type asked for"))
+        Self(Cause::Own(
+            kind,
+            "the attribute's value is not of the type asked for; read it as the type that was stored",
+        ))
     }
 
     /// The task that saves was dropped with its runtime.

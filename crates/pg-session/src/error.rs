@@ -64,7 +64,10 @@ impl Error {
 
     /// The node takes no new work.
     pub(crate) fn shutting_down() -> Self {
-        Self::new(ErrorKind::ShuttingDown, "the session manager is shutting down")
+        Self::new(
+            ErrorKind::ShuttingDown,
+            "the session manager is shutting down; send the request to another node",
+        )
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
@@ -162,11 +165,11 @@ impl fmt::Display for UpdateError {
             Self::Conflict { .. } => {
                 f.write_str("another request changed the session; load it again and retry")
             }
-            Self::NotFound => f.write_str("the session does not exist any more"),
+            Self::NotFound => f.write_str("the session has ended; begin a new one"),
             Self::Rotated => {
                 f.write_str("the session was rotated by another request; retry with the new session cookie")
             }
-            Self::Failed(_) => f.write_str("the session could not be updated"),
+            Self::Failed(_) => f.write_str("the session could not be updated; look at the cause"),
         }
     }
 }

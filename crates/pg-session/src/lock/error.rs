@@ -31,12 +31,14 @@ impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Held { .. } => "another holder has the lock; wait longer or try again later",
-            Self::SessionGone => "the session that the lock belongs to does not exist any more",
+            Self::SessionGone => {
+                "the session that the lock belongs to has ended; stop the work that it protects"
+            }
             Self::NotHeld => "the lock is not held any more; treat what it protected as changed by others",
             Self::Expired => {
                 "the lock's lease had ended before; treat what it protected as changed by others"
             }
-            Self::Failed(_) => "the lock could not be taken, extended or released",
+            Self::Failed(_) => "the lock could not be taken, extended or released; look at the cause",
         })
     }
 }

@@ -73,10 +73,11 @@ impl ConnectFailure {
         let cause = match (driver, source.and_then(|source| source.downcast_ref::<Error>())) {
             // A file that cannot be read, for example.
             (_, Some(own)) if is_provider && !is_provided => own.duplicate(),
-            _ if is_provider => {
-                Error::new(ErrorKind::Unavailable, "there are no settings to connect to PostgreSQL with")
-                    .with_source(chain(error))
-            }
+            _ if is_provider => Error::new(
+                ErrorKind::Unavailable,
+                "the provider of the connection settings failed; look at the cause",
+            )
+            .with_source(chain(error)),
             (Some(driver), _) if has_several_hosts(error) => {
                 failure::of_connect(driver).with_source(chain(error))
             }

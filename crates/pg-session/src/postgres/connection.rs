@@ -224,8 +224,13 @@ pub(super) fn from_pool_error(error: &PoolError) -> Error {
         PoolError::PostCreateHook(HookError::Backend(error)) => {
             Failure::of_statement(error).into_read_error()
         }
-        PoolError::Closed => Error::new(ErrorKind::ShuttingDown, "the connection pool is closed"),
-        other => Error::new(ErrorKind::Unavailable, "the pool has no connection to PostgreSQL")
-            .with_source(other.to_string()),
+        PoolError::Closed => Error::new(
+            ErrorKind::ShuttingDown,
+            "the connection pool is closed; start a session manager with an open one",
+        ),
+        other => {
+            Error::new(ErrorKind::Unavailable, "the pool has no connection to PostgreSQL; look at the cause")
+                .with_source(other.to_string())
+        }
     }
 }

@@ -123,7 +123,8 @@ pub(crate) fn own_pool(
     });
     let pool = Pool::builder(manager).max_size(config.pool_connections_max).post_create(learn).build();
     let pool = pool.map_err(|error| {
-        Error::new(ErrorKind::Config, "the connection pool could not be made").with_source(error.to_string())
+        Error::new(ErrorKind::Config, "the connection pool could not be made; look at the cause")
+            .with_source(error.to_string())
     })?;
     Ok((pool, attempts, reaches))
 }

@@ -138,7 +138,10 @@ pub(crate) fn no_server() -> Error {
 pub(crate) async fn read_files(options: ConnectOptions) -> Result<ServerSettings, Error> {
     let read = tokio::task::spawn_blocking(move || options.read_files());
     read.await.unwrap_or_else(|error| {
-        Err(Error::new(ErrorKind::Unavailable, "the files of the connection settings were not read")
-            .with_source(error.to_string()))
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the runtime ended before the files of the connection settings were read; start again",
+        )
+        .with_source(error.to_string()))
     })
 }
