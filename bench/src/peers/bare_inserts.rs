@@ -30,7 +30,7 @@ impl BareInserts {
         let mut connections = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
             let client = database.client().await?;
-            client.batch_execute("SET pg_session.direct_writes = 'on'").await?;
+            client.batch_execute("SET pg_session.direct_writes = 'library'").await?;
             let statement = client
                 .prepare(
                     "INSERT INTO sessions (id, user_id, version, idle_limited, created_at, updated_at, last_accessed_at,

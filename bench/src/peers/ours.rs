@@ -35,7 +35,7 @@ impl Tables {
         let (database, pattern) = migrate(servers, payload).await?;
         let ids: Vec<Uuid> = (0..sessions).map(|_| Uuid::new_v4()).collect();
         let client = database.client().await?;
-        client.batch_execute("SET pg_session.direct_writes = 'on'").await?;
+        client.batch_execute("SET pg_session.direct_writes = 'library'").await?;
         for chunk in ids.chunks(CHUNK) {
             // Each as the library wrote the first one.
             client
@@ -70,7 +70,7 @@ impl Tables {
         let client = database.client().await?;
         client
             .batch_execute(&format!(
-                "SET pg_session.direct_writes = 'on'; SET synchronous_commit = off; SET work_mem = '1GB';
+                "SET pg_session.direct_writes = 'library'; SET synchronous_commit = off; SET work_mem = '1GB';
                  SET maintenance_work_mem = '1GB';
                  CREATE TEMPORARY TABLE indices AS SELECT indexdef FROM pg_indexes
                  WHERE tablename = 'sessions' AND indexname <> 'sessions_pkey';

@@ -40,14 +40,21 @@ INSERT INTO "{schema}"."{prefix}session_settings" (
 
 -- The settings, for a function that reads or changes sessions.
 --
--- A policy would hide sessions, which then look ended. With one snapshot for the whole transaction, a change would miss
--- the sessions that others have committed meanwhile.
+-- A standby may lag. A policy would hide sessions, which then look ended. With one snapshot for the whole transaction, a
+-- change would miss the sessions that others have committed meanwhile.
 CREATE FUNCTION "{schema}"."{prefix}session_rules"(is_change boolean)
 RETURNS "{schema}"."{prefix}session_settings"
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
 DECLARE
     rules "{schema}"."{prefix}session_settings";
 BEGIN
+    IF pg_catalog.pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'the server is a standby, and may show sessions that have ended'
+            USING ERRCODE = 'PS007', HINT = 'Connect to the primary.';
+    ELSIF is_change AND pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool THEN
+        RAISE EXCEPTION 'the transaction is read-only'
+            USING ERRCODE = 'PS007', HINT = 'Begin it with BEGIN READ WRITE.';
+    END IF;
     IF pg_catalog.row_security_active($name$"{schema}"."{prefix}sessions"$name$::pg_catalog.regclass)
         OR pg_catalog.row_security_active($name$"{schema}"."{prefix}session_attributes"$name$::pg_catalog.regclass)
         OR pg_catalog.row_security_active($name$"{schema}"."{prefix}session_labels"$name$::pg_catalog.regclass)
@@ -78,7 +85,7 @@ DECLARE
         WHEN 'backchannel' THEN 'b' WHEN 'sql' THEN 's' WHEN 'unknown' THEN 'u' END;
 BEGIN
     IF letter IS NULL THEN
-        RAISE EXCEPTION 'cause "%" is unknown', cause USING ERRCODE = 'PS004',
+        RAISE EXCEPTION 'cause "%" is unknown', pg_catalog.left(cause, 32) USING ERRCODE = 'PS004',
             HINT = 'Use logout, everywhere, admin, credential, backchannel, sql or unknown.';
     END IF;
     RETURN letter;
@@ -221,7 +228,7 @@ BEGIN
     new_text := "{schema}"."{prefix}session_put_attribute"(
         $1, target.attributes, target.has_overflow, new_key, new_value, ends_at, target.version + 1);
     UPDATE "{schema}"."{prefix}sessions" s
-    SET version = s.version + 1, updated_at = pg_catalog.clock_timestamp(), attributes = new_text,
+    SET version = s.version + 1, flip = NOT s.flip, updated_at = pg_catalog.clock_timestamp(), attributes = new_text,
         has_overflow = EXISTS (SELECT FROM "{schema}"."{prefix}session_attributes" a WHERE a.session_id = $1)
     WHERE s.id = $1;
     PERFORM pg_catalog.set_config('pg_session.direct_writes', COALESCE(writer, ''), true),
@@ -235,6 +242,9 @@ CREATE FUNCTION "{schema}"."{prefix}session_set"(
     session_id uuid, key text, value jsonb, expires_at timestamptz DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
+DECLARE
+    -- As for sessions.
+    expires_before constant timestamptz := '2200-01-01 00:00:00+00';
 BEGIN
     IF $3 IS NULL THEN
         RAISE EXCEPTION 'value must not be NULL'
@@ -242,6 +252,9 @@ BEGIN
     ELSIF $4 <= pg_catalog.clock_timestamp() THEN
         RAISE EXCEPTION 'expires_at must be in the future'
             USING ERRCODE = 'PS004', HINT = 'Remove an attribute with session_remove.';
+    ELSIF $4 >= expires_before THEN
+        RAISE EXCEPTION 'expires_at must be before %', expires_before
+            USING ERRCODE = 'PS004', HINT = 'Pass NULL for an attribute that ends with its session.';
     END IF;
     RETURN "{schema}"."{prefix}session_write"($1, $2, $3::pg_catalog.text, $4);
 END
@@ -307,7 +320,7 @@ BEGIN
         DELETE FROM "{schema}"."{prefix}session_labels" l WHERE l.session_id = $1 AND l.label = new_label;
     END IF;
     UPDATE "{schema}"."{prefix}sessions" s
-    SET version = s.version + 1, updated_at = pg_catalog.clock_timestamp(), has_labels = present <> '{}'
+    SET version = s.version + 1, flip = NOT s.flip, updated_at = pg_catalog.clock_timestamp(), has_labels = present <> '{}'
     WHERE s.id = $1;
     PERFORM pg_catalog.set_config('pg_session.direct_writes', COALESCE(writer, ''), true),
             pg_catalog.pg_notify('{channel}', pg_catalog.concat(
@@ -345,7 +358,10 @@ DECLARE
 BEGIN
     lifetime := COALESCE(lifetime, rules.absolute_timeout);
     attributes := COALESCE(attributes, '{}');
-    IF lifetime <= interval '0' OR lifetime > lifetime_max THEN
+    -- Months and days of opposite signs can be longer than nothing, and end in the past.
+    IF lifetime <= interval '0' OR lifetime > lifetime_max
+        OR pg_catalog.clock_timestamp() + lifetime <= pg_catalog.clock_timestamp()
+    THEN
         RAISE EXCEPTION 'lifetime must be positive, and at most %', lifetime_max
             USING ERRCODE = 'PS004', HINT = 'Pass NULL for absolute_timeout.';
     ELSIF pg_catalog.jsonb_typeof(attributes) <> 'object' THEN

@@ -26,6 +26,8 @@ CREATE DOMAIN "{schema}"."{prefix}session_packed" AS text
 -- has_overflow: whether session_attributes may hold rows of the session. A statement that inserts such a row sets it.
 --
 -- has_labels: the same for session_labels.
+--
+-- flip: each update by the library inverts it, and no other statement does. So a trigger tells them apart.
 CREATE TABLE "{schema}"."{prefix}sessions" (
     id               uuid        NOT NULL,
     user_id          uuid,
@@ -40,6 +42,7 @@ CREATE TABLE "{schema}"."{prefix}sessions" (
     attributes       "{schema}"."{prefix}session_packed" NOT NULL DEFAULT '{}',
     has_overflow          boolean     NOT NULL DEFAULT true,
     has_labels       boolean     NOT NULL DEFAULT false,
+    flip             boolean     NOT NULL DEFAULT false,
     CONSTRAINT "{prefix}sessions_pkey" PRIMARY KEY (id)
 ) WITH (fillfactor = 70);
 
@@ -155,11 +158,20 @@ DECLARE
     ids_max constant bigint := 242;
     notifications_max constant bigint := 64;
     cause text := COALESCE(NULLIF(pg_catalog.left(pg_catalog.current_setting('pg_session.cause', true), 1), ''), 's');
+    writer text := COALESCE(pg_catalog.current_setting('pg_session.direct_writes', true), '');
     parts bigint;
     users uuid[];
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        TRUNCATE "{schema}"."{prefix}session_attributes", "{schema}"."{prefix}session_labels";
+        PERFORM pg_catalog.set_config('pg_session.direct_writes', 'library', true);
+        -- A table that this command truncates, too, is empty and cannot be truncated again.
+        IF EXISTS (SELECT FROM "{schema}"."{prefix}session_attributes") THEN
+            TRUNCATE "{schema}"."{prefix}session_attributes";
+        END IF;
+        IF EXISTS (SELECT FROM "{schema}"."{prefix}session_labels") THEN
+            TRUNCATE "{schema}"."{prefix}session_labels";
+        END IF;
+        PERFORM pg_catalog.set_config('pg_session.direct_writes', writer, true);
         -- Locks without a session stay, with their fences.
         DELETE FROM "{schema}"."{prefix}session_locks" l WHERE l.session_id IS NOT NULL;
         PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', cause, 'a')), pg_catalog.pg_notify('{channel}', '1a');
@@ -174,12 +186,14 @@ BEGIN
     END IF;
     -- Most sessions have neither, and one query finds that out.
     IF EXISTS (SELECT FROM gone g WHERE g.has_overflow OR g.has_labels) THEN
+        PERFORM pg_catalog.set_config('pg_session.direct_writes', 'library', true);
         DELETE FROM "{schema}"."{prefix}session_attributes" a
         WHERE a.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_overflow));
         DELETE FROM "{schema}"."{prefix}session_labels" l
         WHERE l.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_labels));
+        PERFORM pg_catalog.set_config('pg_session.direct_writes', writer, true);
     END IF;
-    IF pg_catalog.current_setting('pg_session.direct_writes', true) IS DISTINCT FROM 'library' THEN
+    IF writer <> 'library' THEN
         parts := ((SELECT pg_catalog.count(*) FROM gone) + ids_max - 1) / ids_max;
         IF parts > 1 THEN
             -- Anonymous sessions have no user to name them by.
@@ -220,18 +234,23 @@ CREATE TRIGGER sessions_follow_delete AFTER DELETE ON "{schema}"."{prefix}sessio
 CREATE TRIGGER sessions_follow_truncate AFTER TRUNCATE ON "{schema}"."{prefix}sessions"
     FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}sessions_follow"();
 
--- Rejects SQL that would leave stale sessions in the memory of the nodes, unless the statement is the library's or the
--- transaction has set pg_session.direct_writes to 'on', as a restore of a backup does.
+-- Rejects SQL that would leave stale sessions in the memory of the nodes, unless the statement is the library's, or one of
+-- the functions above, or the transaction has set pg_session.direct_writes to 'on', as a restore of a backup does. Then the
+-- nodes drop everything: a statement does not know its rows here.
 --
 -- Class PS belongs to this library. PS001: the statement may not write the table.
 CREATE FUNCTION "{schema}"."{prefix}session_reject_write"() RETURNS trigger
 LANGUAGE plpgsql AS $pg_session$
+DECLARE
+    writer text := pg_catalog.current_setting('pg_session.direct_writes', true);
 BEGIN
-    -- The trigger of `sessions` deletes attributes with their sessions.
-    IF pg_catalog.current_setting('pg_session.direct_writes', true) OPERATOR(pg_catalog.=) ANY ('{library,on}')
-        OR TG_OP OPERATOR(pg_catalog.=) ANY ('{DELETE,TRUNCATE}')
-            AND pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1
-    THEN
+    IF writer OPERATOR(pg_catalog.=) 'library' THEN
+        RETURN NULL;
+    ELSIF writer OPERATOR(pg_catalog.=) 'on' THEN
+        PERFORM pg_catalog.pg_notify('{channel}', '1a');
+        RETURN NULL;
+    ELSIF TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' AND NOT EXISTS (SELECT FROM "{schema}"."{prefix}sessions") THEN
+        -- Together with the sessions.
         RETURN NULL;
     END IF;
     IF TG_LEVEL OPERATOR(pg_catalog.=) 'ROW' THEN
@@ -255,60 +274,37 @@ CREATE TRIGGER session_labels_reject_write AFTER INSERT OR UPDATE OR DELETE OR T
     ON "{schema}"."{prefix}session_labels"
     FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}session_reject_write"();
 
--- Handles an UPDATE by other clients than the library: rejects it if it does not increase the version, or notifies every
--- node of the change. The library notifies itself. It always increases the version and sets updated_at to the clock, which is
--- past the start of the transaction. So two comparisons tell its updates from the others. Each row is compared, which
--- is why they must be few and cheap.
+-- Handles rows that other clients than the library write: an UPDATE, and what logical replication writes, or a client with
+-- session_replication_role = replica or with pg_session.direct_writes = 'on'.
+--
+-- It rejects an UPDATE that does not increase the version, and notifies every node of any other. Nothing is rejected that
+-- replicates or restores: the publisher's triggers have run already.
 --
 -- At most 64 notifications of one transaction name sessions. Then one evicts everything; PostgreSQL sends it once.
-CREATE FUNCTION "{schema}"."{prefix}session_check_update"() RETURNS trigger
+CREATE FUNCTION "{schema}"."{prefix}session_check_row"() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
 DECLARE
     notifications_max constant bigint := 64;
-    sent bigint;
+    writer text := COALESCE(pg_catalog.current_setting('pg_session.direct_writes', true), '');
+    sent bigint := COALESCE(NULLIF(pg_catalog.current_setting('pg_session.updates_notified', true), '')::pg_catalog.int8, 0);
+    accessed record;
 BEGIN
-    IF pg_catalog.current_setting('pg_session.direct_writes', true) IN ('library', 'on') THEN
+    IF writer = 'library' THEN
         RETURN NULL;
     END IF;
-    IF NEW.version <= OLD.version OR NEW.id <> OLD.id THEN
-        RAISE EXCEPTION 'UPDATE of table % must increase version and keep id: the nodes would serve the old session', TG_TABLE_NAME
-            USING ERRCODE = 'PS001',
-            HINT = 'Add "version = version + 1" to the UPDATE. Leave updated_at alone.';
-    END IF;
-    sent := COALESCE(NULLIF(pg_catalog.current_setting('pg_session.updates_notified', true), '')::pg_catalog.int8, 0);
-    IF sent < notifications_max THEN
-        PERFORM pg_catalog.set_config('pg_session.updates_notified', (sent + 1)::pg_catalog.text, true),
-                pg_catalog.pg_notify('{channel}', pg_catalog.concat(
-                    '1s', pg_catalog.replace(NEW.id::pg_catalog.text, '-', ''), '.', NEW.version));
-    ELSE
-        PERFORM pg_catalog.pg_notify('{channel}', '1a');
-    END IF;
-    RETURN NULL;
-END
-$pg_session$;
-
--- A touch changes last_accessed_at only, and nothing depends on it in the memory of other nodes.
-CREATE TRIGGER sessions_check_update
-    AFTER UPDATE OF id, user_id, group_id, version, idle_limited, created_at, updated_at, expires_at, rotated_to, attributes,
-        has_overflow, has_labels
-    ON "{schema}"."{prefix}sessions" FOR EACH ROW
-    WHEN (NEW.version OPERATOR(pg_catalog.<=) OLD.version OR NEW.updated_at OPERATOR(pg_catalog.<=) pg_catalog.now())
-    EXECUTE FUNCTION "{schema}"."{prefix}session_check_update"();
-
--- Notifies the nodes of rows that logical replication writes, or a client with session_replication_role = replica. The triggers
--- above do not run for them: the publisher's have run already. Nothing is rejected, which would stop the replication.
---
--- At most 64 notifications of one transaction name sessions. Then one evicts everything.
-CREATE FUNCTION "{schema}"."{prefix}session_replicated"() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
-DECLARE
-    notifications_max constant bigint := 64;
-    sent bigint := COALESCE(NULLIF(pg_catalog.current_setting('pg_session.updates_notified', true), '')::pg_catalog.int8, 0);
-BEGIN
     IF TG_OP = 'UPDATE' THEN
-        -- A touch.
-        IF NEW.id = OLD.id AND NEW.version = OLD.version AND NEW.updated_at = OLD.updated_at THEN
-            RETURN NULL;
+        accessed := OLD;
+        accessed.last_accessed_at := NEW.last_accessed_at;
+        IF TG_NAME <> 'sessions_check_update' AND NEW IS NOT DISTINCT FROM accessed THEN
+            -- Nothing in the memory of other nodes depends on a later access. One that goes back can end the session.
+            IF NEW.last_accessed_at >= OLD.last_accessed_at THEN
+                RETURN NULL;
+            END IF;
+        ELSIF writer <> 'on' AND pg_catalog.current_setting('session_replication_role') <> 'replica'
+            AND (NEW.version <= OLD.version OR NEW.id <> OLD.id)
+        THEN
+            RAISE EXCEPTION 'UPDATE of table % must increase version and keep id: the nodes would serve the old session', TG_TABLE_NAME
+                USING ERRCODE = 'PS001', HINT = 'Add "version = version + 1" to the UPDATE.';
         END IF;
     END IF;
     IF TG_OP = 'TRUNCATE' OR sent >= notifications_max THEN
@@ -322,7 +318,7 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP = 'UPDATE' THEN
-        -- The publisher may have gone back in time: then a higher version is in memory.
+        -- This version, or a higher one, may be in memory.
         PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1d', pg_catalog.replace(OLD.id::pg_catalog.text, '-', '')))
         WHERE NEW.id <> OLD.id OR NEW.version <= OLD.version;
     END IF;
@@ -332,14 +328,30 @@ BEGIN
 END
 $pg_session$;
 
+-- The library always increases the version and inverts flip. So two comparisons tell its updates from the others. Each row
+-- is compared, which is why they must be few and cheap.
+CREATE TRIGGER sessions_check_update
+    AFTER UPDATE OF id, user_id, group_id, version, idle_limited, flip, created_at, updated_at, expires_at, rotated_to,
+        attributes, has_overflow, has_labels
+    ON "{schema}"."{prefix}sessions" FOR EACH ROW
+    WHEN (NEW.version OPERATOR(pg_catalog.<=) OLD.version OR NEW.flip OPERATOR(pg_catalog.=) OLD.flip)
+    EXECUTE FUNCTION "{schema}"."{prefix}session_check_row"();
+
+-- The library never moves an access back.
+CREATE TRIGGER sessions_check_access AFTER UPDATE OF last_accessed_at ON "{schema}"."{prefix}sessions" FOR EACH ROW
+    WHEN (NEW.last_accessed_at OPERATOR(pg_catalog.<) OLD.last_accessed_at)
+    EXECUTE FUNCTION "{schema}"."{prefix}session_check_row"();
+
+-- Other triggers do not run for replicated rows.
+--
 -- The condition: `pg_restore --disable-triggers` makes ordinary triggers of them.
 CREATE TRIGGER sessions_replicated AFTER INSERT OR UPDATE OR DELETE ON "{schema}"."{prefix}sessions" FOR EACH ROW
     WHEN (pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica')
-    EXECUTE FUNCTION "{schema}"."{prefix}session_replicated"();
+    EXECUTE FUNCTION "{schema}"."{prefix}session_check_row"();
 
 CREATE TRIGGER sessions_replicated_truncate AFTER TRUNCATE ON "{schema}"."{prefix}sessions" FOR EACH STATEMENT
     WHEN (pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica')
-    EXECUTE FUNCTION "{schema}"."{prefix}session_replicated"();
+    EXECUTE FUNCTION "{schema}"."{prefix}session_check_row"();
 
 ALTER TABLE "{schema}"."{prefix}sessions"
     ENABLE REPLICA TRIGGER sessions_replicated, ENABLE REPLICA TRIGGER sessions_replicated_truncate;
@@ -557,6 +569,7 @@ BEGIN
     ignored := pg_catalog.set_config('lock_timeout', row_lock_wait, true);
     UPDATE "{schema}"."{prefix}sessions" s
     SET version = s.version + 1,
+        flip = NOT s.flip,
         attributes = COALESCE(new_attributes, s.attributes),
         updated_at = pg_catalog.clock_timestamp()
     WHERE s.id = session_id AND s.version = base AND s.updated_at = base_at AND s.rotated_to IS NULL
@@ -594,6 +607,7 @@ BEGIN
     WITH done AS (
         UPDATE "{schema}"."{prefix}sessions" s
         SET version = s.version + 1,
+            flip = NOT s.flip,
             attributes = COALESCE(c.attributes, s.attributes),
             updated_at = pg_catalog.clock_timestamp()
         FROM ROWS FROM (
@@ -643,6 +657,7 @@ BEGIN
     WITH done AS (
         UPDATE "{schema}"."{prefix}sessions" s
         SET version = s.version + 1,
+            flip = NOT s.flip,
             attributes = COALESCE(c.attributes, s.attributes),
             has_overflow = s.has_overflow OR c.has_overflow,
             updated_at = pg_catalog.clock_timestamp(),

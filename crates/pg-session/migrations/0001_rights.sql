@@ -18,8 +18,7 @@ BEGIN
                 "{schema}"."{prefix}session_overview", "{schema}"."{prefix}session_audit" FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON ROUTINE "{schema}"."{prefix}sessions_follow"(), "{schema}"."{prefix}session_reject_write"(),
-                "{schema}"."{prefix}session_check_update"(), "{schema}"."{prefix}session_locks_wake"(),
-                "{schema}"."{prefix}session_replicated"(),
+                "{schema}"."{prefix}session_check_row"(), "{schema}"."{prefix}session_locks_wake"(),
                 {routines} FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON FUNCTION

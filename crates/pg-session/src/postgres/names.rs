@@ -38,13 +38,12 @@ const ROUTINES: [(&str, &str); 7] = [
     ),
 ];
 /// The functions of the triggers. They have no arguments.
-const TRIGGER_FUNCTIONS: [&str; 6] = [
+const TRIGGER_FUNCTIONS: [&str; 5] = [
     "sessions_follow",
     "session_reject_write",
-    "session_check_update",
+    "session_check_row",
     "session_locks_wake",
     "session_audit_ends",
-    "session_replicated",
 ];
 
 /// A query for whom PostgreSQL may have given rights on a new object, without the owner.

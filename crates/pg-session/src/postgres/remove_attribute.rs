@@ -92,7 +92,7 @@ fn sql(dialect: &Dialect<'_>, skip: &str) -> Sql {
                  SELECT f.id FROM free f EXCEPT ({locked})
              ), done AS (
                  UPDATE {sessions} s
-                 SET version = s.version + 1, updated_at = {now}, attributes = COALESCE(c.attributes, s.attributes)
+                 SET version = s.version + 1, flip = NOT s.flip, updated_at = {now}, attributes = COALESCE(c.attributes, s.attributes)
                  FROM change c
                  WHERE s.id = ANY (ARRAY (SELECT w.id FROM writable w)) AND s.id = c.id AND s.version = c.base AND {live}
                      AND {LIBRARY}

@@ -151,6 +151,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
                  UPDATE {sessions} s
                  SET rotated_to = o.new_id,
                      version = s.version + 1,
+                     flip = NOT s.flip,
                      updated_at = {now},
                      expires_at = LEAST(s.expires_at, o.expires_at, {now} + o.grace)
                  FROM old o

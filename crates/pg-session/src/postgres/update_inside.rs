@@ -23,7 +23,7 @@ pub(super) fn one_sql(dialect: &Dialect<'_>) -> Sql {
     Sql {
         text: format!(
             "UPDATE {sessions} s
-             SET version = s.version + 1, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
+             SET version = s.version + 1, flip = NOT s.flip, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
              WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live} AND {visible} AND {brief}
              RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at, {server},
                        CASE WHEN {notified} IS NOT NULL AND {LIFTED} THEN pg_catalog.pg_notify('{channel}', {notified}) END"
@@ -44,7 +44,7 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
         text: format!(
             "WITH done AS (
                  UPDATE {sessions} s
-                 SET version = s.version + 1, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
+                 SET version = s.version + 1, flip = NOT s.flip, attributes = COALESCE(c.attributes, s.attributes), updated_at = {now}
                  FROM {changes} WITH ORDINALITY AS c (id, base, base_at, attributes, n)
                  WHERE s.id = c.id AND s.version = c.base AND s.updated_at = c.base_at AND {current} AND {visible} AND {brief}
                  RETURNING c.n, s.updated_at, s.expires_at, s.last_accessed_at
@@ -71,6 +71,7 @@ pub(super) fn full_sql(dialect: &Dialect<'_>) -> Sql {
             "WITH done AS (
                  UPDATE {sessions} s
                  SET version = s.version + 1,
+                     flip = NOT s.flip,
                      attributes = COALESCE(c.attributes, s.attributes),
                      has_overflow = s.has_overflow OR c.has_overflow,
                      updated_at = {now},

@@ -266,7 +266,8 @@ async fn a_foreign_tick_proves(without: Option<Guard>) -> bool {
         node.probes().remove(guard);
     }
     let (client, sender) = (world.client().await, world.client().await);
-    let text = "SELECT substring(pg_get_functiondef('session_check_update'::regproc) from 'pg_session_[0-9a-f]{16}')";
+    let text =
+        "SELECT substring(pg_get_functiondef('session_check_row'::regproc) from 'pg_session_[0-9a-f]{16}')";
     let channel: String = sender.query_one(text, &[]).await.unwrap().get(0);
     client.batch_execute("BEGIN; LOCK TABLE session_nodes IN EXCLUSIVE MODE").await.unwrap();
     wire.cut();

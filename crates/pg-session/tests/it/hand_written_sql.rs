@@ -4,7 +4,7 @@ use pg_session::{SessionId, SessionManager, UserId};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
-use crate::fixtures::{all, hit, ids, make, read_all};
+use crate::fixtures::{all, hit, ids, make, read, read_all};
 use crate::observer::{Observer, rejection};
 use crate::support::{World, eventually};
 
@@ -167,6 +167,135 @@ async fn update_that_keeps_version_is_rejected_with_hint() {
     assert_eq!(operator.execute(touch, &[&uuid]).await.unwrap(), 1, "a touch keeps the version");
 }
 
+/// Without an access for `idle_timeout`, the session has ended.
+#[tokio::test]
+async fn access_that_goes_back_ends_session_on_every_node() {
+    let world = World::new();
+    let nodes: [SessionManager; 2] = world.nodes().await;
+    let sessions = ids(&make(&nodes[0], 2).await);
+    for node in &nodes {
+        read_all(node, &sessions).await;
+    }
+    let mut observer = Observer::new(&world).await;
+    let operator = world.operator().await;
+    let id = sessions[0].expose();
+    let access = async |time: &str| {
+        let text = format!("UPDATE sessions SET last_accessed_at = {time} WHERE id = $1");
+        assert_eq!(operator.execute(&text, &[&id]).await.unwrap(), 1);
+    };
+    access("clock_timestamp() + interval '1 minute'").await;
+    assert_eq!(observer.notified().await, Vec::<String>::new(), "a later access concerns no memory");
+    access("clock_timestamp() - interval '1 year'").await;
+    let plain = plain(sessions[0]);
+    assert_eq!(observer.notified().await, [format!("1d{plain}"), format!("1s{plain}.1")]);
+    for node in &nodes {
+        node.catch_up().await.unwrap();
+        assert!(hit(node, sessions[0]).is_none());
+        assert!(node.get(sessions[0]).await.unwrap().is_none());
+        assert!(hit(node, sessions[1]).is_some());
+    }
+}
+
+/// A trigger and a foreign key of the application make changes that the administrator did not type.
+#[tokio::test]
+async fn cascades_of_application_end_sessions_or_are_rejected() {
+    let world = World::new();
+    let nodes: [SessionManager; 2] = world.nodes().await;
+    let (ann, bob) = (UserId::named("ann"), UserId::named("bob"));
+    let large = "x".repeat(600);
+    let kept = nodes[0].create(ann).set("cart", &large).await.unwrap().id();
+    let other = nodes[0].create(bob).await.unwrap().id();
+    for node in &nodes {
+        read_all(node, &[kept, other]).await;
+    }
+    let operator = world.operator().await;
+    let script = format!(
+        "CREATE TABLE accounts (id uuid PRIMARY KEY);
+         INSERT INTO accounts VALUES ('{}'), ('{}');
+         ALTER TABLE sessions ADD FOREIGN KEY (user_id) REFERENCES accounts ON UPDATE CASCADE ON DELETE CASCADE;
+         CREATE FUNCTION empty_carts() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN DELETE FROM session_attributes; RETURN NULL; END';
+         CREATE TRIGGER empty_carts AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION empty_carts()",
+        ann.as_uuid(),
+        bob.as_uuid()
+    );
+    operator.batch_execute(&script).await.unwrap();
+    for text in
+        ["INSERT INTO accounts VALUES (gen_random_uuid())", "UPDATE accounts SET id = gen_random_uuid()"]
+    {
+        let error = operator.execute(text, &[]).await.expect_err(text);
+        assert_eq!(rejection(&error).0, REJECTED, "{text}");
+    }
+    assert_eq!(read(&world.node().await, kept).await.get::<String>("cart").unwrap(), Some(large));
+
+    let delete = "DELETE FROM accounts WHERE id = $1";
+    assert_eq!(operator.execute(delete, &[&bob.as_uuid()]).await.unwrap(), 1);
+    for node in &nodes {
+        node.catch_up().await.unwrap();
+        assert!(node.get(other).await.unwrap().is_none());
+        assert!(hit(node, kept).is_some());
+    }
+    operator.batch_execute("TRUNCATE accounts CASCADE").await.unwrap();
+    for node in &nodes {
+        node.catch_up().await.unwrap();
+        assert!(node.get(kept).await.unwrap().is_none());
+    }
+    let left = operator.query_one("SELECT count(*) FROM session_attributes", &[]).await.unwrap();
+    assert_eq!(left.get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn tables_of_sessions_can_be_truncated_together() {
+    let world = World::new();
+    let node = world.node().await;
+    let operator = world.operator().await;
+    for tables in ["sessions, session_attributes", "session_labels, session_attributes, sessions"] {
+        let session = node.create(1).set("cart", &"x".repeat(600)).label("tenant:7").await.unwrap().id();
+        read_all(&node, &[session]).await;
+        operator.batch_execute(&format!("TRUNCATE {tables}")).await.unwrap();
+        node.catch_up().await.unwrap();
+        assert!(node.get(session).await.unwrap().is_none());
+        for table in ["session_attributes", "session_labels"] {
+            let count = format!("SELECT count(*) FROM {table}");
+            assert_eq!(operator.query_one(&count, &[]).await.unwrap().get::<_, i64>(0), 0, "{table}");
+        }
+    }
+}
+
+/// With `direct_writes = on`, nothing is rejected, and the nodes do not keep what it replaces.
+#[tokio::test]
+async fn direct_writes_reach_every_node() {
+    let world = World::new();
+    let nodes: [SessionManager; 2] = world.nodes().await;
+    let large = "x".repeat(600);
+    let id = nodes[0].create(1).set("cart", &large).await.unwrap().id();
+    let operator = world.operator().await;
+    operator.batch_execute("SET pg_session.direct_writes = 'on'").await.unwrap();
+    let mut observer = Observer::new(&world).await;
+    let plain = plain(id);
+    let by_name = vec![format!("1d{plain}"), format!("1s{plain}.1")];
+    for (text, payloads) in [
+        ("UPDATE sessions SET group_id = id", by_name.clone()),
+        ("UPDATE sessions SET user_id = NULL, updated_at = clock_timestamp()", by_name),
+        ("UPDATE session_attributes SET value = '\"tea\"'", vec!["1a".to_owned()]),
+        ("INSERT INTO sessions SELECT * FROM sessions LIMIT 0", vec!["1a".to_owned()]),
+    ] {
+        for node in &nodes {
+            read_all(node, &[id]).await;
+        }
+        observer.notified().await;
+        operator.execute(text, &[]).await.unwrap();
+        assert_eq!(observer.notified().await, payloads, "{text}");
+        for node in &nodes {
+            node.catch_up().await.unwrap();
+            assert!(hit(node, id).is_none(), "{text}");
+        }
+    }
+    let session = read(&nodes[1], id).await;
+    assert_eq!((session.user_id(), session.group_id().is_some()), (None, true));
+    assert_eq!(session.get::<String>("cart").unwrap().as_deref(), Some("tea"));
+}
+
 #[tokio::test]
 async fn update_that_increases_version_reaches_every_node() {
     let world = World::new();
@@ -174,7 +303,8 @@ async fn update_that_increases_version_reaches_every_node() {
     let mut observer = Observer::new(&world).await;
     let sessions = ids(&make(&a, 66).await);
     let operator = world.operator().await;
-    for (set, version) in [("", 2), (", updated_at = now()", 3)] {
+    let sets = ["", ", updated_at = now()", ", updated_at = clock_timestamp()"];
+    for (set, version) in sets.into_iter().zip(2..) {
         for node in [&a, &b] {
             read_all(node, &sessions).await;
         }

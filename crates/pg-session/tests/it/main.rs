@@ -98,6 +98,7 @@ mod shutdown;
 mod silent_loss;
 mod single_flight;
 mod smoke;
+mod sql_arguments;
 mod sql_contract;
 mod stale_hits;
 mod standby;

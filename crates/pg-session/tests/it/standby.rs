@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::NoTls;
 
 use crate::fixtures::{all, driver_config, hit, in_time, n};
+use crate::observer::rejection;
 use crate::support::{World, eventually};
 
 /// Connections of each pool.
@@ -195,6 +196,26 @@ async fn node_does_not_start_on_a_standby() {
     }
     let error = connect(&scene.world, Scope::Own, &primary, &standby).await.map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("`listen_on`"), "a standby sends no notifications: {error}");
+}
+
+/// The standby still has the session that has ended.
+#[tokio::test]
+async fn sql_functions_are_refused_on_standby() {
+    let Scene { standby, world, ended, .. } = Scene::get().await;
+    let (client, connection) = driver_config(&standby.url()).connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(&format!("SET search_path TO {}", world.schema)).await.unwrap();
+    let id = ended.expose();
+    for call in [
+        format!("SELECT version FROM session_get('{id}')"),
+        format!("SELECT session_alive('{id}')"),
+        format!("SELECT id FROM session_list(session_user_of({USER}))"),
+        "SELECT id FROM session_list_label('tenant:7')".to_owned(),
+        format!("SELECT session_end('{id}')"),
+    ] {
+        let (code, hint) = rejection(&client.query(&call, &[]).await.expect_err(&call));
+        assert_eq!((code.as_str(), hint.as_str()), ("PS007", "Connect to the primary."), "{call}");
+    }
 }
 
 /// As after a blue/green switch: the former primary is no standby, and refuses writes by a setting.
