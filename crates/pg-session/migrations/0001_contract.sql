@@ -248,10 +248,10 @@ DECLARE
 BEGIN
     IF $3 IS NULL THEN
         RAISE EXCEPTION 'value must not be NULL'
-            USING ERRCODE = 'PS004', HINT = 'Remove an attribute with session_remove. JSON''s null is ''null''.';
+            USING ERRCODE = 'PS004', HINT = $hint$Remove an attribute with "{prefix}session_remove". JSON's null is 'null'.$hint$;
     ELSIF $4 <= pg_catalog.clock_timestamp() THEN
         RAISE EXCEPTION 'expires_at must be in the future'
-            USING ERRCODE = 'PS004', HINT = 'Remove an attribute with session_remove.';
+            USING ERRCODE = 'PS004', HINT = $hint$Remove an attribute with "{prefix}session_remove".$hint$;
     ELSIF $4 >= expires_before THEN
         RAISE EXCEPTION 'expires_at must be before %', expires_before
             USING ERRCODE = 'PS004', HINT = 'Pass NULL for an attribute that ends with its session.';
@@ -280,7 +280,7 @@ BEGIN
             USING ERRCODE = 'PS006', HINT = 'Use a shorter text, or a hash of it.';
     ELSIF pg_catalog.cardinality(labels) > labels_max THEN
         RAISE EXCEPTION 'the session would have % labels, and may have %', pg_catalog.cardinality(labels), labels_max
-            USING ERRCODE = 'PS006', HINT = 'Remove one with session_remove_label.';
+            USING ERRCODE = 'PS006', HINT = $hint$Remove one with "{prefix}session_remove_label".$hint$;
     END IF;
 END
 $pg_session$;
@@ -378,7 +378,7 @@ BEGIN
         WHERE NOT r.admitted)
     THEN
         RAISE EXCEPTION 'the user has % sessions, as many as allowed', rules.sessions_per_user_max
-            USING ERRCODE = 'PS003', HINT = 'End one of them with session_end.';
+            USING ERRCODE = 'PS003', HINT = $hint$End one of them with "{prefix}session_end".$hint$;
     END IF;
     FOR attribute IN SELECT e.key, e.value::pg_catalog.text AS value FROM pg_catalog.jsonb_each(attributes) e LOOP
         new_text := "{schema}"."{prefix}session_put_attribute"(
@@ -578,7 +578,7 @@ LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $pg_session$
 BEGIN
     IF id IS NULL THEN
         RAISE EXCEPTION '% must not be NULL', name
-            USING ERRCODE = 'PS004', HINT = 'Pass a UUID. To end all sessions, use session_end_all.';
+            USING ERRCODE = 'PS004', HINT = $hint$Pass a UUID. To end all sessions, use "{prefix}session_end_all".$hint$;
     END IF;
     RETURN id;
 END

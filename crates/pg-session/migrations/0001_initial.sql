@@ -259,7 +259,7 @@ BEGIN
     END IF;
     RAISE EXCEPTION '% of table % is not allowed: the nodes would serve other sessions than the table holds', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'PS001',
-        HINT = 'Use session_create, session_set and session_add_label, or the library. To restore a backup, run SET pg_session.direct_writes = ''on'' first.';
+        HINT = $hint$Use "{prefix}session_create", "{prefix}session_set" and "{prefix}session_add_label", or the library. To restore a backup, run SET pg_session.direct_writes = 'on' first.$hint$;
 END
 $pg_session$;
 

@@ -1,6 +1,6 @@
 //! SQL by other clients than the library: it ends sessions on every node at once, or is rejected.
 
-use pg_session::{SessionId, SessionManager, UserId};
+use pg_session::{SessionId, SessionLimit, SessionManager, UserId};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
@@ -357,6 +357,39 @@ async fn insert_and_attribute_writes_are_rejected_with_hint() {
     }
     assert!(SqlState::from_code(REJECTED).code().starts_with("PS"), "a class of our own");
     assert_eq!(operator.execute("DELETE FROM sessions", &[]).await.unwrap(), 1, "with its attributes");
+}
+
+/// A hint can be pasted: the functions bear the prefix of the tables.
+#[tokio::test]
+async fn hints_name_functions_with_their_prefix() {
+    let world = World::new();
+    let mut config = world.config();
+    config.table_prefix = "my shop_".to_owned();
+    config.sessions_per_user_max = 1;
+    config.on_session_limit = SessionLimit::Refuse;
+    let id = world.node_with(config).await.create(1).await.unwrap().id().expose();
+    let operator = world.operator().await;
+    let call = |function: &str, arguments: &str| format!("SELECT \"my shop_{function}\"({arguments})");
+    let user = call("session_user_of", "1");
+    for (text, function) in [
+        (
+            "INSERT INTO \"my shop_sessions\" SELECT * FROM \"my shop_sessions\" LIMIT 0".to_owned(),
+            "session_create",
+        ),
+        ("DELETE FROM \"my shop_session_labels\"".to_owned(), "session_add_label"),
+        (call("session_create", &format!("({user})")), "session_end"),
+        (call("session_set", &format!("'{id}', 'x', NULL")), "session_remove"),
+        (call("session_set", &format!("'{id}', 'x', '1', '1999-12-31'")), "session_remove"),
+        (
+            call("session_create", "labels => (SELECT array_agg(n::text) FROM generate_series(1, 9) n)"),
+            "session_remove_label",
+        ),
+        (call("session_end_user", "NULL"), "session_end_all"),
+    ] {
+        let error = operator.query(&text, &[]).await.expect_err(&text);
+        let (_, hint) = rejection(&error);
+        assert!(hint.contains(&format!("\"my shop_{function}\"")), "{text}: {hint}");
+    }
 }
 
 #[tokio::test]
