@@ -129,14 +129,12 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-
-    fn kinds(queue: &Queue) -> String {
-        let mut kinds = String::new();
-        while let Popped::Event(event) = queue.pop() {
-            kinds.push(match event {
+impl Queue {
+    /// What is queued, one letter for each event.
+    pub(crate) fn letters(&self) -> String {
+        let mut letters = String::new();
+        while let Popped::Event(event) = self.pop() {
+            letters.push(match event {
                 Event::Listening => 'L',
                 Event::Notification(_) => 'n',
                 Event::InSync { .. } => 's',
@@ -144,8 +142,14 @@ mod tests {
                 Event::Lost(_) => 'X',
             });
         }
-        kinds
+        letters
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
 
     #[test]
     fn overflow_leaves_one_lost_and_nothing_else() {
@@ -154,7 +158,7 @@ mod tests {
             assert_eq!(queue.push(Event::Listening), Pushed::Queued);
         }
         assert_eq!(queue.push(Event::Listening), Pushed::Overflowed);
-        assert_eq!(kinds(&queue), "O");
+        assert_eq!(queue.letters(), "O");
     }
 
     #[test]
@@ -163,12 +167,12 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(queue.push(Event::InSync { as_of: clock::now() }), Pushed::Queued);
         }
-        assert_eq!(kinds(&queue), "s");
+        assert_eq!(queue.letters(), "s");
         for _ in 0..QUEUE_EVENTS_MIN {
             let _ = queue.push(Event::Listening);
         }
         assert_eq!(queue.push(Event::Lost(LostReason::Connection)), Pushed::Queued);
-        assert_eq!(kinds(&queue), "X");
+        assert_eq!(queue.letters(), "X");
     }
 
     #[test]

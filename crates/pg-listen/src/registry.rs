@@ -210,7 +210,7 @@ impl Subscriber {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::queue::{Popped, QUEUE_EVENTS_MIN};
+    use crate::queue::QUEUE_EVENTS_MIN;
 
     fn one_subscription() -> (Registry, Channel, Arc<Queue>) {
         let mut registry = Registry::default();
@@ -218,20 +218,6 @@ mod tests {
         let queue = Arc::new(Queue::new(QUEUE_EVENTS_MIN));
         registry.add(channel.clone(), Arc::clone(&queue)).unwrap();
         (registry, channel, queue)
-    }
-
-    fn letters(queue: &Queue) -> String {
-        let mut letters = String::new();
-        while let Popped::Event(event) = queue.pop() {
-            letters.push(match event {
-                Event::Listening => 'L',
-                Event::Notification(_) => 'n',
-                Event::InSync { .. } => 's',
-                Event::Lost(LostReason::Overflow) => 'O',
-                Event::Lost(_) => 'X',
-            });
-        }
-        letters
     }
 
     fn in_sync(registry: &mut Registry, number: u64) {
@@ -242,12 +228,12 @@ mod tests {
     fn a_barrier_sent_before_listening_proves_nothing_about_it() {
         let (mut registry, channel, queue) = one_subscription();
         in_sync(&mut registry, 6);
-        assert_eq!(letters(&queue), "");
+        assert_eq!(queue.letters(), "");
         assert!(registry.listening(&channel, BarrierNumber(8)), "barrier 7 is in flight");
         in_sync(&mut registry, 7);
-        assert_eq!(letters(&queue), "L");
+        assert_eq!(queue.letters(), "L");
         in_sync(&mut registry, 8);
-        assert_eq!(letters(&queue), "s");
+        assert_eq!(queue.letters(), "s");
     }
 
     #[test]
@@ -255,19 +241,19 @@ mod tests {
         let (mut registry, channel, queue) = one_subscription();
         assert!(registry.listening(&channel, BarrierNumber(0)));
         assert!(!registry.listening(&channel, BarrierNumber(1)));
-        assert_eq!(letters(&queue), "L");
+        assert_eq!(queue.letters(), "L");
     }
 
     #[test]
     fn a_loss_is_reported_once_to_listening_subscriptions() {
         let (mut registry, channel, queue) = one_subscription();
         registry.lost(LostReason::Connection);
-        assert_eq!(letters(&queue), "", "nothing was promised, so nothing is lost");
+        assert_eq!(queue.letters(), "", "nothing was promised, so nothing is lost");
         registry.listening(&channel, BarrierNumber(0));
         registry.lost(LostReason::Connection);
         registry.lost(LostReason::Connection);
         in_sync(&mut registry, 5);
-        assert_eq!(letters(&queue), "LX");
+        assert_eq!(queue.letters(), "LX");
     }
 
     #[test]
@@ -277,13 +263,13 @@ mod tests {
         in_sync(&mut registry, 0);
         while registry.fill_one(&channel) == Delivered::All {}
         in_sync(&mut registry, 0);
-        assert_eq!(letters(&queue), "O", "barrier 0 was sent before the overflow");
+        assert_eq!(queue.letters(), "O", "barrier 0 was sent before the overflow");
         in_sync(&mut registry, 1);
-        assert_eq!(letters(&queue), "Ls");
+        assert_eq!(queue.letters(), "Ls");
 
         while registry.fill_one(&channel) == Delivered::All {}
         registry.lost(LostReason::Connection);
-        assert_eq!(letters(&queue), "O");
+        assert_eq!(queue.letters(), "O");
     }
 
     #[test]

@@ -259,45 +259,26 @@ impl Database {
     }
 
     async fn update_in_full(&self, columns: &Columns<'_>, order: NotifyOrder) -> Result<CarriedOut, Failure> {
-        let Columns {
-            ids,
-            bases,
-            base_times,
-            packed,
-            has_overflow,
-            expires_at,
-            expires_in,
-            idle_limited,
-            regroup,
-            group_ids,
-            items,
-            removed_of,
-            removed_keys,
-            payloads,
-        } = columns;
-        self.carried_out(
-            &self.texts.updates.of(order).full,
-            order,
-            &[
-                ids,
-                bases,
-                base_times,
-                packed,
-                has_overflow,
-                expires_at,
-                expires_in,
-                idle_limited,
-                regroup,
-                group_ids,
-                &items.of,
-                &items.keys,
-                &items.texts,
-                &items.expires_at,
-                removed_of,
-                removed_keys,
-                payloads,
-            ],
-        )
-        .await
+        let Columns { items, .. } = columns;
+        let params: [&(dyn ToSql + Sync); 17] = [
+            &columns.ids,
+            &columns.bases,
+            &columns.base_times,
+            &columns.packed,
+            &columns.has_overflow,
+            &columns.expires_at,
+            &columns.expires_in,
+            &columns.idle_limited,
+            &columns.regroup,
+            &columns.group_ids,
+            &items.of,
+            &items.keys,
+            &items.texts,
+            &items.expires_at,
+            &columns.removed_of,
+            &columns.removed_keys,
+            &columns.payloads,
+        ];
+        self.carried_out(&self.texts.updates.of(order).full, order, &params).await
     }
 }
