@@ -194,8 +194,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::Reserved`](crate::ErrorKind::Reserved) for a key that begins with `pg-session/`,
-    /// [`ErrorKind::LimitExceeded`](pg_session::ErrorKind::LimitExceeded) and [`ErrorKind::Encode`](pg_session::ErrorKind::Encode) as in the
-    /// core; see also [above](#errors).
+    /// and as [`Session::set`](pg_session::Session::set) of the core; see also [above](#errors).
     pub async fn set<T: Serialize + ?Sized + Sync>(&self, key: &str, value: &T) -> Result<(), Error> {
         self.put(key, value, Lifetime::Session).await
     }

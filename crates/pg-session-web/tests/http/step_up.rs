@@ -8,6 +8,7 @@ pub async fn a_privilege_is_demanded_given_under_a_new_id_and_ends(site: &Site) 
     let mut browser = site.browser();
     let reply = browser.get("/pay").await;
     assert_eq!((reply.status.as_u16(), reply.all("session-step-up")), (403, vec!["billing".to_owned()]));
+    assert_eq!(reply.body, "A step-up to \"billing\" is needed. Prove who you are, then try again.\n");
     assert_eq!(browser.get("/elevate").await.status, 401, "no user is signed in");
     browser.page("/login/42").await;
     browser.page("/set/cart/apples").await;

@@ -71,7 +71,7 @@ impl SessionManager {
     /// their causes, sessions that this node creates and rotates, and its trust.
     ///
     /// It is bounded: a reader that is 1 024 events behind loses the oldest, and gets their number. While the node is not trusted,
-    /// ends are missed. **For auditing, use the tables of your application.**
+    /// ends are missed. **An audit needs [`audit`](SessionManager::audit), which misses none.**
     #[must_use]
     pub fn events(&self) -> Events {
         self.0.core.events.subscribe()
