@@ -4,7 +4,8 @@
 //! is left, and each of its addresses a share of that. The host that answered last comes first. Hosts that failed since
 //! come last, so that an outage of one costs its share once.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio_postgres::Config;
@@ -96,6 +97,19 @@ impl Host {
         }
         one.port(self.port);
         one
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, self.address) {
+            (Some(Name::Tcp(name)), _) => write!(f, "{name}:{}", self.port),
+            #[cfg(unix)]
+            (Some(Name::Unix(folder)), _) => write!(f, "{}:{}", folder.display(), self.port),
+            (None, Some(address)) => write!(f, "{}", SocketAddr::new(address, self.port)),
+            // `list` makes none such.
+            (None, None) => write!(f, ":{}", self.port),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_postgres::{Config, NoTls, Socket};
 use crate::connection::Connect;
 use crate::error::Error;
 use crate::error_kind::ErrorKind;
-use crate::hosts::Host;
+use crate::hosts::{self, Host};
 
 /// Where PostgreSQL is, who connects, and how to do TLS.
 ///
@@ -54,6 +54,20 @@ impl Server {
     pub fn host_passwords(mut self, passwords: Vec<Option<String>>) -> Self {
         self.host_passwords = passwords;
         self
+    }
+
+    /// Each host by itself, behind the name and the port that a person knows it by, in the order of the configuration. For
+    /// a check that asks all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if the configuration names no host, or its lists do not fit together.
+    pub fn hosts(&self) -> Result<Vec<(String, Self)>, Error> {
+        let alone = |host: &Host| {
+            let config = self.config_of(host, None);
+            (host.to_string(), Self { config, host_passwords: Vec::new(), ..self.clone() })
+        };
+        Ok(hosts::list(&self.config)?.iter().map(alone).collect())
     }
 
     /// The configuration for one host, at this address if its name was resolved.
@@ -182,12 +196,28 @@ mod tests {
     }
 
     #[test]
+    fn hosts_have_the_names_that_a_person_knows() {
+        let config =
+            "host=a,/run/postgresql,b hostaddr=10.0.0.1,127.0.0.1,10.0.0.2 port=1,2,3".parse::<Config>();
+        let mut names = Vec::new();
+        for (name, host) in Server::new(config.unwrap()).hosts().unwrap() {
+            assert_eq!(host.config.get_hosts().len(), 1);
+            names.push(name);
+        }
+        assert_eq!(names, ["a:1", "/run/postgresql:2", "b:3"]);
+        let address: Config = "hostaddr=::1".parse().unwrap();
+        assert_eq!(Server::new(address).hosts().unwrap()[0].0, "[::1]:5432");
+    }
+
+    #[test]
     fn each_host_has_its_password() {
         let config: Config = "host=a,b,c user=u password=common".parse().unwrap();
-        let hosts = crate::hosts::list(&config).unwrap();
         let server = Server::new(config).host_passwords(vec![None, Some("own".to_owned())]);
-        let password = |host: &Host| server.config_of(host, None).get_password().map(<[u8]>::to_vec);
-        let found: Vec<_> = hosts.iter().rev().map(password).collect();
-        assert_eq!(found, [&b"common"[..], b"own", b"common"].map(|text| Some(text.to_vec())));
+        let hosts = server.hosts().unwrap();
+        let passwords: Vec<_> = hosts.iter().map(|(_, host)| host.config.get_password().unwrap()).collect();
+        assert_eq!(passwords, [&b"common"[..], b"own", b"common"]);
+        // By itself, a host is the first one.
+        let again: Vec<_> = hosts[1].1.hosts().unwrap();
+        assert_eq!(again[0].1.config.get_password(), Some(&b"own"[..]));
     }
 }

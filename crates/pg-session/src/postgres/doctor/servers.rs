@@ -9,12 +9,11 @@ use std::time::Duration;
 use pg_listen::Connector;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_postgres::Config;
-use tokio_postgres::config::Host;
+use tokio_postgres::config::TargetSessionAttrs;
 
 use super::server::IS_PLAIN_AND_REMOTE;
 use super::{Check, Finding};
-use crate::postgres::connect_options::{ConnectOptions, ServerSettings};
+use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::source::read_files;
 
 /// Until a host has answered.
@@ -48,9 +47,11 @@ pub(crate) async fn examine(pool: Option<ConnectOptions>, listener: Option<Conne
     for (way, options) in [(Way::Pool, pool), (Way::Listener, listener)] {
         let Some(options) = options else { continue };
         // Settings that cannot be used are the error of the connection.
-        let Ok(settings) = read_files(options).await else { continue };
-        for (host, settings) in hosts(&settings).take(HOSTS_MAX) {
-            asking.spawn(async move { timeout(ANSWER_WAIT, ask(way, host, settings)).await.ok().flatten() });
+        let Ok(mut settings) = read_files(options).await else { continue };
+        settings.config.target_session_attrs(TargetSessionAttrs::Any).application_name("pg-session doctor");
+        let Ok(hosts) = pg_listen::Server::from(settings).hosts() else { continue };
+        for (host, server) in hosts.into_iter().take(HOSTS_MAX) {
+            asking.spawn(async move { timeout(ANSWER_WAIT, ask(way, host, server)).await.ok().flatten() });
         }
     }
     let mut servers: Vec<Server> = asking.join_all().await.into_iter().flatten().collect();
@@ -58,58 +59,9 @@ pub(crate) async fn examine(pool: Option<ConnectOptions>, listener: Option<Conne
     findings(&servers)
 }
 
-/// The settings of each host alone, with its name.
-fn hosts(settings: &ServerSettings) -> impl Iterator<Item = (String, ServerSettings)> {
-    let ServerSettings { config, tls, passwords } = settings;
-    let (names, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
-    (0..names.len().max(addresses.len())).map(move |at| {
-        let mut alone = Config::new();
-        alone.ssl_mode(config.get_ssl_mode()).ssl_negotiation(config.get_ssl_negotiation());
-        alone.channel_binding(config.get_channel_binding()).application_name("pg-session doctor");
-        let mut name = addresses.get(at).map(ToString::to_string).unwrap_or_default();
-        match names.get(at) {
-            Some(Host::Tcp(host)) => {
-                alone.host(host);
-                name.clone_from(host);
-            }
-            #[cfg(unix)]
-            Some(Host::Unix(folder)) => {
-                alone.host_path(folder);
-                name = folder.display().to_string();
-            }
-            None => {}
-        }
-        if let Some(address) = addresses.get(at) {
-            alone.hostaddr(*address);
-        }
-        // A single port is that of all hosts.
-        if let Some(port) = ports.get(at).or(ports.first()) {
-            alone.port(*port);
-            name = format!("{name}:{port}");
-        }
-        if let Some(user) = config.get_user() {
-            alone.user(user);
-        }
-        if let Some(password) = config.get_password() {
-            alone.password(password);
-        }
-        if let Some(database) = config.get_dbname() {
-            alone.dbname(database);
-        }
-        (
-            name,
-            ServerSettings {
-                config: alone,
-                tls: tls.clone(),
-                passwords: passwords.get(at).cloned().into_iter().collect(),
-            },
-        )
-    })
-}
-
 /// `None` if it does not answer. That it does not is the error of the connection, if no other host does.
-async fn ask(way: Way, host: String, settings: ServerSettings) -> Option<Server> {
-    let (client, connection) = Connector::new(settings).connect().await.ok()?;
+async fn ask(way: Way, host: String, server: pg_listen::Server) -> Option<Server> {
+    let (client, connection) = Connector::new(server).connect().await.ok()?;
     let connection = tokio::spawn(connection);
     let text = format!(
         "SELECT pg_catalog.pg_is_in_recovery(),
