@@ -1,8 +1,8 @@
-//! Names of users and groups, sessions as JSON, and times: the same in the console, the API and the program's commands.
+//! Names of users and groups, sessions, nodes and receipts as JSON, and times: the same in the console, the API and the program's commands.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pg_session::{GroupId, IdleLimit, Session, UserId};
+use pg_session::{Everywhere, GroupId, IdleLimit, NodeInfo, Session, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -97,6 +97,58 @@ pub fn attributes(session: &Session, values: bool) -> Vec<AttributeRow> {
     keys.iter().map(attribute).collect()
 }
 
+/// A node of the registry: one object of `nodes --json`; docs/cli.md describes the fields.
+#[derive(Debug, Serialize)]
+pub struct NodeRow {
+    id: String,
+    name: String,
+    version: String,
+    registered_at: String,
+    this_node: bool,
+    answered_after_ms: Option<f64>,
+    listener_lost_at: Option<String>,
+    differing_settings: Vec<String>,
+}
+
+impl From<&NodeInfo> for NodeRow {
+    fn from(node: &NodeInfo) -> Self {
+        Self {
+            id: node.id.clone(),
+            name: node.name.clone(),
+            version: node.version.clone(),
+            registered_at: rfc3339(node.registered_at),
+            this_node: node.is_this,
+            answered_after_ms: node.answered_after.map(milliseconds),
+            listener_lost_at: node.listener_lost_at.map(rfc3339),
+            differing_settings: node.differing_settings.clone(),
+        }
+    }
+}
+
+/// No node can serve what was ended; docs/cli.md describes the fields.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Receipt {
+    /// Nodes that have handled the revocation.
+    pub acknowledged: usize,
+    /// Nodes that did not answer. They read from the database until they have handled it.
+    pub lapsed: usize,
+    /// From the commit until no node could serve it.
+    pub took_ms: f64,
+}
+
+impl From<&Everywhere> for Receipt {
+    fn from(everywhere: &Everywhere) -> Self {
+        let Everywhere { acknowledged, lapsed, took, .. } = *everywhere;
+        Self { acknowledged, lapsed, took_ms: milliseconds(took) }
+    }
+}
+
+/// A tenth is enough for people and for machines.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e4).round() / 10.0
+}
+
 /// Seconds are enough for people and for machines.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
@@ -153,5 +205,6 @@ mod tests {
         assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "before 1970");
         assert_eq!(rfc3339(UNIX_EPOCH + YEAR_10000 - Duration::from_secs(1)), "9999-12-31T23:59:59Z");
         assert_eq!(rfc3339(UNIX_EPOCH + YEAR_10000), "after 9999");
+        assert_eq!(milliseconds(Duration::from_micros(1_250)).to_string(), "1.3");
     }
 }

@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use pg_session::Everywhere;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use crate::Admin;
 use crate::audit::{Author, By, cause};
 use crate::revoke::{Named, Target, revoke};
+use crate::shared::Receipt;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,23 +36,6 @@ pub(super) struct Outcome {
     everywhere: Option<Receipt>,
 }
 
-/// No node can serve the sessions any more.
-#[derive(Serialize)]
-struct Receipt {
-    /// Nodes that have handled the revocation.
-    acknowledged: usize,
-    /// Nodes that did not answer. They read from the database until they have handled it.
-    lapsed: usize,
-    took_seconds: f64,
-}
-
-impl From<Everywhere> for Receipt {
-    fn from(everywhere: Everywhere) -> Self {
-        let Everywhere { acknowledged, lapsed, took, .. } = everywhere;
-        Self { acknowledged, lapsed, took_seconds: took.as_secs_f64() }
-    }
-}
-
 /// Ends a session, or those of a user, of a group, of a label, or all.
 pub(super) async fn create(
     State(admin): State<Admin>,
@@ -75,6 +58,6 @@ pub(super) async fn create(
     }
     let author = Author { by: By::Api, operator: None };
     let (revoked, _) = revoke(&admin, target, cause, order.everywhere, author).await?;
-    let everywhere = revoked.everywhere.map(Receipt::from);
+    let everywhere = revoked.everywhere.as_ref().map(Receipt::from);
     Ok(Json(Outcome { dry_run: false, matching: None, ended: revoked.ended, everywhere }))
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::visit::Visit;
 use crate::Admin;
-use crate::shared::{counted, relative, rfc3339};
+use crate::shared::{counted, milliseconds, relative, rfc3339};
 
 /// A page of the menu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,7 +194,7 @@ async fn nodes(admin: &Admin) -> Markup {
                                     (Some(lost), _) => {
                                         span class="bad" { "listener lost " (time_cell(lost, now)) ": serves nothing from memory" }
                                     }
-                                    (None, Some(_)) => span class="good" { "answers" },
+                                    (None, Some(after)) => span class="good" { "answers after " (milliseconds(after)) " ms" },
                                     (None, None) => {
                                         span class="bad" { "no answer: has just lost its listener, or has ended" }
                                     }

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use pg_session::{AuditEntry, SessionManager};
+use pg_session_admin::shared::Receipt;
 use serde::Serialize;
 
-use super::receipt::Receipt;
 use super::select::user_id;
 use crate::connection::Place;
 use crate::failure::{Failure, exit};
@@ -116,7 +116,7 @@ fn row(entry: &AuditEntry) -> Entry<'_> {
         actor: entry.actor.as_deref(),
         role: &entry.role,
         client: &entry.client,
-        receipt: entry.receipt.as_ref().map(Receipt::new),
+        receipt: entry.receipt.as_ref().map(Receipt::from),
     }
 }
 

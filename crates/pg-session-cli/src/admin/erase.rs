@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pg_session::{Cause, SessionManager};
+use pg_session_admin::shared::Receipt;
 use serde::Serialize;
 
-use super::receipt::{Receipt, actor};
+use super::receipt::{actor, fields, of_others};
 use super::revoke::asks_for_consent;
 use super::select::{Selected, user_id};
 use crate::connection::Place;
@@ -72,18 +73,18 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), F
         user: user.to_string(),
         sessions: ended,
         audit_entries: sessions.audit().erase(user).await?,
-        receipt: Receipt::of_others(&everywhere),
+        receipt: of_others(&everywhere),
     };
     let format = Format::new(options.json);
     if format == Format::Json {
         return Ok(print_json(&outcome)?);
     }
-    let mut fields = vec![
+    let mut lines = vec![
         ("erased", counted(outcome.sessions, "session")),
         ("erased in the audit log", entries_text(outcome.audit_entries)),
     ];
-    fields.extend(outcome.receipt.fields());
-    Ok(print_fields(format, &fields)?)
+    lines.extend(fields(outcome.receipt));
+    Ok(print_fields(format, &lines)?)
 }
 
 fn entries_text(count: u64) -> String {

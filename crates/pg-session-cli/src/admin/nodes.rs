@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pg_session::NodeInfo;
-use serde::Serialize;
+use pg_session_admin::shared::NodeRow;
 
 use crate::connection::{Place, close};
 use crate::failure::{Failure, exit};
-use crate::output::{Format, harmless, print_json, print_rows, remark, rfc3339};
+use crate::output::{Format, harmless, print_json, print_rows, remark};
 
 /// Digits of a node's id that are shown on a terminal.
 const ID_DIGITS: usize = 8;
@@ -21,19 +21,6 @@ pub(crate) struct Options {
     json: bool,
     #[command(flatten)]
     place: Place,
-}
-
-/// What `--json` prints; docs/cli.md describes the fields.
-#[derive(Serialize)]
-struct NodeRow {
-    id: String,
-    name: String,
-    version: String,
-    registered_at: String,
-    answers: bool,
-    answered_after_ms: Option<f64>,
-    listener_lost_at: Option<String>,
-    differing_settings: Vec<String>,
 }
 
 /// Runs the command. An error is printed to stderr.
@@ -54,7 +41,7 @@ async fn nodes(options: &Options) -> Result<bool, Failure> {
     let nodes: Vec<NodeInfo> = found?.into_iter().filter(|node| !node.is_this).collect();
     let format = Format::new(options.json);
     if format == Format::Json {
-        nodes.iter().try_for_each(|node| print_json(&row(node)))?;
+        nodes.iter().try_for_each(|node| print_json(&NodeRow::from(node)))?;
     } else {
         let rows = nodes.iter().map(|node| {
             let answer = match (node.listener_lost_at, node.answered_after) {
@@ -96,17 +83,4 @@ async fn nodes(options: &Options) -> Result<bool, Failure> {
     let differ =
         nodes.iter().any(|node| !node.differing_settings.is_empty() || node.version != nodes[0].version);
     Ok(!differ && nodes.iter().all(|node| node.answered_after.is_some()))
-}
-
-fn row(node: &NodeInfo) -> NodeRow {
-    NodeRow {
-        id: node.id.clone(),
-        name: node.name.clone(),
-        version: node.version.clone(),
-        registered_at: rfc3339(node.registered_at),
-        answers: node.answered_after.is_some(),
-        listener_lost_at: node.listener_lost_at.map(rfc3339),
-        answered_after_ms: node.answered_after.map(|after| (after.as_secs_f64() * 1e4).round() / 10.0),
-        differing_settings: node.differing_settings.clone(),
-    }
 }

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pg_session::{Cause, Everywhere, Revocation, Session, SessionId, SessionManager, UserId};
+use pg_session_admin::shared::Receipt;
 use serde::Serialize;
 
-use super::receipt::{Receipt, actor};
+use super::receipt::{actor, fields, of_others};
 use super::row::{HEAD, SessionRow, cells};
 use super::select::{Age, Scope, Selected, by_handle};
 use crate::connection::Place;
@@ -126,7 +127,7 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), F
         None if options.everywhere => Some(sessions.everywhere().await?),
         everywhere => everywhere,
     };
-    let receipt = everywhere.as_ref().map(Receipt::of_others);
+    let receipt = everywhere.as_ref().map(of_others);
     if format == Format::Json {
         let examples = examples.iter().map(SessionRow::new).collect();
         return Ok(print_json(&Outcome {
@@ -139,9 +140,9 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), F
         })?);
     }
     let (name, count) = if options.dry_run { ("would end", matching) } else { ("ended", ended) };
-    let mut fields = vec![(name, counted(count, "session"))];
-    fields.extend(receipt.into_iter().flat_map(Receipt::fields));
-    Ok(print_fields(format, &fields)?)
+    let mut lines = vec![(name, counted(count, "session"))];
+    lines.extend(receipt.into_iter().flat_map(fields));
+    Ok(print_fields(format, &lines)?)
 }
 
 async fn preview(options: &Options, sessions: &SessionManager) -> Result<Preview, Failure> {
