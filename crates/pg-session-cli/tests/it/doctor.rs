@@ -1,5 +1,7 @@
 //! `pg-session doctor`: findings as text and as JSON, and exit codes for scripts.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::support::{Program, World};
@@ -36,6 +38,45 @@ async fn the_doctor_prints_findings_and_fails_for_faults_only() {
     let drift = findings.iter().find(|finding| finding["check"] == "drift").expect("the trigger is missing");
     assert_eq!(drift["severity"], "fault");
     assert!(drift["message"].as_str().is_some_and(|text| text.contains("sessions_follow_delete")), "{drift}");
+}
+
+/// The library that shows a process another wall clock.
+fn faketime() -> Option<String> {
+    let roots = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let mut paths = roots.iter().map(|root| format!("{root}/faketime/libfaketime.so.1"));
+    paths.find(|path| Path::new(path).exists())
+}
+
+#[tokio::test]
+async fn the_doctor_finds_a_clock_that_is_an_hour_off() {
+    let Some(library) = faketime() else {
+        eprintln!("skipped: libfaketime is not installed");
+        return;
+    };
+    let world = World::new("clock").await;
+    let args = ["--database-url", &*world.url, "--schema", "clock"];
+    let at = |hour: &str| {
+        let variables = [
+            ("LD_PRELOAD", &*library),
+            ("FAKETIME", hour),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ];
+        let end = Program::start_with(&[&["doctor", "--json"], &args[..]].concat(), &variables).finish();
+        let findings = end.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let clock = findings.filter(|finding| finding["check"] == "clock");
+        clock.map(|finding| finding["message"].as_str().expect("a text").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(Program::start(&[&["migrate"], &args[..]].concat()).finish().code, Some(0));
+    assert_eq!(at("+0"), [""; 0]);
+    let [message] = &at("+1h")[..] else { panic!("one finding") };
+    assert!(
+        message.starts_with("the clock of this machine is 3")
+            && message.ends_with("s ahead of the database's"),
+        "{message}"
+    );
+    let [message] = &at("-1h")[..] else { panic!("one finding") };
+    assert!(message.ends_with("s behind the database's"), "{message}");
 }
 
 #[test]

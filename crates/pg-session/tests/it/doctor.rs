@@ -101,16 +101,20 @@ const FAULTS: &[Fault] = &[
         "ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf();"),
 ];
 
-struct Patient {
-    url: String,
-    client: Client,
+pub struct Patient {
+    /// Of the application's role.
+    pub url: String,
     /// As the owner of the tables.
-    _sandbox: Sandbox,
+    pub client: Client,
+    pub sandbox: Sandbox,
 }
 
 impl Patient {
     async fn new() -> Self {
-        let sandbox = Sandbox::builder().durable(true).start().expect("PostgreSQL starts");
+        Self::on(Sandbox::builder().durable(true).start().expect("PostgreSQL starts")).await
+    }
+
+    pub async fn on(sandbox: Sandbox) -> Self {
         let world = World { schema: "public".to_owned(), ..World::on(&sandbox) };
         let mut config = Config::default();
         config.migrations = Migrations::Apply;
@@ -121,10 +125,10 @@ impl Patient {
         let operations = include_str!("../../../../docs/operations.md");
         let grants = operations.split("```sql").nth(1).and_then(|rest| rest.split("```").next());
         client.batch_execute(grants.expect("the grants come first")).await.unwrap();
-        Self { url: sandbox.url().replace("postgres@", "app@"), client, _sandbox: sandbox }
+        Self { url: sandbox.url().replace("postgres@", "app@"), client, sandbox }
     }
 
-    async fn diagnose(&self) -> Vec<Finding> {
+    pub async fn diagnose(&self) -> Vec<Finding> {
         let mut config = Config::default();
         config.migrations = Migrations::Check;
         let builder = SessionManager::builder(config).url(&self.url).expect("the URL is valid");
@@ -132,7 +136,7 @@ impl Patient {
     }
 
     /// Statement by statement: some do not run in a transaction block. A function's body has statements of its own.
-    async fn run(&self, statements: &str) {
+    pub async fn run(&self, statements: &str) {
         if statements.contains("$pg_session$") {
             return self.client.batch_execute(statements).await.expect(statements);
         }

@@ -34,6 +34,7 @@ mod corpus;
 mod crash;
 mod cut_start;
 mod doctor;
+mod doctor_load;
 mod doctor_servers;
 mod drop_many;
 mod ended;

@@ -108,7 +108,7 @@ impl Database {
             Err(error) if error.kind() != ErrorKind::Config => return Err(error),
             clock => clock,
         };
-        let mut findings = Vec::new();
+        let mut findings = self.check_server_version().await?;
         for check in server::checks(config) {
             findings.extend(self.run_check(&check).await?);
         }
@@ -151,6 +151,13 @@ impl Database {
         findings.extend(self.check_shape().await?);
         findings.extend(self.check_clock());
         Ok(findings)
+    }
+
+    async fn check_server_version(&self) -> Result<Vec<Finding>, Error> {
+        let sql = "SELECT pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')";
+        let rows = self.rows_of(sql).await.map_err(Failure::into_read_error)?;
+        let version = |(name, number): &(String, String)| server::version(name, number.parse().ok()?);
+        Ok(rows.iter().filter_map(version).collect())
     }
 
     async fn run_check(&self, check: &Check) -> Result<Vec<Finding>, Error> {
@@ -196,21 +203,38 @@ impl Database {
     }
 
     fn check_clock(&self) -> Option<Finding> {
-        let (there, here) = (SystemTime::from(self.policy.clock.database_now()), wall_now());
-        let difference =
-            there.duration_since(here).or_else(|_| here.duration_since(there)).unwrap_or_default();
-        (difference > CLOCK_DIFFERENCE_MAX).then(|| {
-            let message =
-                format!("the clocks of the database and of this machine differ by {difference:.0?}");
-            let fix = "Synchronise both clocks. Sessions use the database's.".to_owned();
-            Check::warning("clock", String::new()).finding(message, fix)
-        })
+        clock(SystemTime::from(self.policy.clock.database_now()), wall_now())
     }
+}
+
+fn clock(there: SystemTime, here: SystemTime) -> Option<Finding> {
+    let (difference, direction) = match here.duration_since(there) {
+        Ok(difference) => (difference, "ahead of"),
+        Err(error) => (error.duration(), "behind"),
+    };
+    (difference > CLOCK_DIFFERENCE_MAX).then(|| {
+        let message =
+            format!("the clock of this machine is {} s {direction} the database's", difference.as_secs());
+        let fix =
+            "Synchronise the clock that is wrong: chronyc makestep. Sessions use the database's.".to_owned();
+        Check::warning("clock", String::new()).finding(message, fix)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_that_differ_by_seconds_are_a_finding() {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(43_200);
+        assert_eq!(clock(noon, noon + CLOCK_DIFFERENCE_MAX), None);
+        assert_eq!(clock(noon, noon - CLOCK_DIFFERENCE_MAX), None);
+        let message = |here| clock(noon, here).map(|finding| finding.message).unwrap_or_default();
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(message(noon + hour), "the clock of this machine is 3600 s ahead of the database's");
+        assert_eq!(message(noon - hour), "the clock of this machine is 3600 s behind the database's");
+    }
 
     #[test]
     fn the_page_about_the_doctor_lists_each_check() {
@@ -236,6 +260,15 @@ mod tests {
                 page.contains(&format!("]({})", pages::page(name).trim_start_matches("docs/"))),
                 "{name}"
             );
+        }
+        let runbooks = include_str!("../../../../../docs/runbooks.md");
+        let page_of =
+            |section: &&str| section.lines().next().unwrap_or_default().to_lowercase().replace(' ', "-");
+        for section in runbooks.split("\n## ").skip(1) {
+            let leads_here = format!("docs/runbooks.md#{}", page_of(&section));
+            for name in pages::names().filter(|name| pages::page(name) == leads_here) {
+                assert!(section.contains(&format!("`{name}`")), "the runbook {leads_here} lacks {name}");
+            }
         }
         let config = Config::default();
         let names = names::Names::new(&config).unwrap_or_else(|error| panic!("{error}"));

@@ -1,6 +1,6 @@
 //! Checks of the server and of the connection's role.
 
-use super::Check;
+use super::{Check, Finding};
 use crate::config::Config;
 use crate::postgres::interval;
 
@@ -9,6 +9,9 @@ const VERSION_MIN: u32 = 130_000;
 /// The oldest transaction without a finding, as a multiple of `query_timeout`: ten minutes by default.
 const TRANSACTION_AGE_FACTOR: u32 = 120;
 
+/// Shares of the notification queue. It is empty but for moments, unless a listener is in a transaction.
+const QUEUE_WARNING: f64 = 0.01;
+const QUEUE_FAULT: f64 = 0.1;
 /// Commits that wait for the lock of commits that notify, without a finding: fewer are a moment's chance.
 const NOTIFIERS_MIN: u32 = 4;
 /// Autovacuum freezes a table long before, unless something keeps it from that.
@@ -21,15 +24,17 @@ pub(super) const IS_PLAIN_AND_REMOTE: &str = "EXISTS (
       AND NOT pg_catalog.inet_client_addr() OPERATOR(pg_catalog.<<=) '127.0.0.0/8'::pg_catalog.inet
       AND pg_catalog.inet_client_addr() <> '::1'::pg_catalog.inet)";
 
+/// `number` is `server_version_num`.
+pub(super) fn version(name: &str, number: u32) -> Option<Finding> {
+    let message = format!("the server is PostgreSQL {name}");
+    let fix = "Upgrade the server to PostgreSQL 13 or newer with pg_upgrade.".to_owned();
+    (number < VERSION_MIN).then(|| Check::fault("version", String::new()).finding(message, fix))
+}
+
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let timeout = config.query_timeout.as_millis();
     let age_max = interval(config.query_timeout.saturating_mul(TRANSACTION_AGE_FACTOR));
     vec![
-        Check::fault("version", format!(
-            "SELECT pg_catalog.format('the server is PostgreSQL %s', pg_catalog.current_setting('server_version')),
-                    'Upgrade to PostgreSQL 13 or newer.'
-             WHERE pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < {VERSION_MIN}"
-        )),
         Check::fault("isolation",
             "SELECT pg_catalog.format('transactions of this role are %s', pg_catalog.current_setting('transaction_isolation')),
                     pg_catalog.format('ALTER ROLE %I SET default_transaction_isolation = ''read committed'';', CURRENT_USER)
@@ -94,19 +99,8 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
             "SELECT 'the connection of the pool is not encrypted, and the server is on another machine',
                     'Set sslmode=verify-full in the connection string.' WHERE {IS_PLAIN_AND_REMOTE}"
         )),
-        Check::fault("notification-queue",
-            "SELECT pg_catalog.format('the notification queue is %s %% full; when it is full, all writes fail',
-                        pg_catalog.round((pg_catalog.pg_notification_queue_usage() * 100)::pg_catalog.numeric)),
-                    pg_catalog.concat('End the client that holds it, a listener in an open transaction: ',
-                        'SELECT pg_terminate_backend(pid). Open transactions, the oldest clients first: ',
-                        (SELECT pg_catalog.string_agg(o.client, '; ') FROM (
-                             SELECT pg_catalog.format('pid %s of %I, %s', a.pid, a.usename,
-                                        pg_catalog.quote_literal(a.application_name)) AS client
-                             FROM pg_catalog.pg_stat_activity a
-                             WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.datname = pg_catalog.current_database()
-                                 AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND l.locktype = 'virtualxid')
-                             ORDER BY a.backend_start LIMIT 3) o))
-             WHERE pg_catalog.pg_notification_queue_usage() > 0.1".to_owned()),
+        Check::fault("notification-queue", queue(QUEUE_FAULT, 1.0)),
+        Check::warning("notification-queue", queue(QUEUE_WARNING, QUEUE_FAULT)),
         Check::warning("old-transaction", format!(
             "SELECT pg_catalog.format('process %s has been in a transaction for %s minutes; it holds back vacuum and the notification queue',
                         a.pid, pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start) / 60)),
@@ -123,13 +117,17 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
              WHERE p.database = pg_catalog.current_database() AND p.prepared < pg_catalog.clock_timestamp() - {age_max}
              ORDER BY p.prepared LIMIT 3"
         )),
+        // The kind of a backend is hidden from other roles without the rights of pg_monitor; user and database are not.
         Check::warning("connections",
-            "SELECT pg_catalog.format('%s of %s connections are in use', u.used, u.allowed),
-                    'End idle clients, lower pool_connections_max, or raise max_connections.'
-             FROM (SELECT pg_catalog.count(*) AS used,
-                          pg_catalog.current_setting('max_connections')::pg_catalog.int8
-                          - pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int8 AS allowed
-                   FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'client backend') u
+            "SELECT pg_catalog.format('%s of %s connections are in use, the most by the role %I', u.used, u.allowed, u.most),
+                    pg_catalog.format('ALTER SYSTEM SET max_connections = %s; -- Then restart the server. \
+                        Or lower pool_connections_max of the nodes.', u.max * 2)
+             FROM (SELECT pg_catalog.count(*) AS used, pg_catalog.mode() WITHIN GROUP (ORDER BY a.usename) AS most, m.max,
+                          m.max - pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int8
+                          - COALESCE(pg_catalog.current_setting('reserved_connections', true)::pg_catalog.int8, 0) AS allowed
+                   FROM pg_catalog.pg_stat_activity a,
+                        (SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int8 AS max) m
+                   WHERE a.usesysid IS NOT NULL AND a.datid IS NOT NULL GROUP BY m.max) u
              WHERE u.used * 10 >= u.allowed * 9".to_owned()),
         Check::warning("notify-lock", format!(
             "SELECT pg_catalog.format('%s commits that notify wait for another one, of any database', w.waiting),
@@ -154,4 +152,36 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
                     OR s.name IN ('log_min_duration_statement', 'log_min_duration_sample') AND s.setting <> '-1')
                AND pg_catalog.current_setting('log_parameter_max_length', true) IS DISTINCT FROM '0'".to_owned()),
     ]
+}
+
+/// A queue that is used more than `low`, and at most `high`. The client that holds it has a listener and is in a transaction. Which
+/// ones have listeners is not known, so the one that is longest in a transaction comes first.
+fn queue(low: f64, high: f64) -> String {
+    format!(
+        "SELECT pg_catalog.format('the notification queue is %s %% full: a listener is in an open transaction; when it is full, all writes fail',
+                    pg_catalog.round((u.used * 100)::pg_catalog.numeric)),
+                COALESCE(o.statement || ' -- ' || o.client || ' is in a transaction. If the queue stays full, run the doctor again.',
+                    'Run the doctor again: no client is in a transaction now.')
+         FROM (SELECT pg_catalog.pg_notification_queue_usage() AS used) u
+         LEFT JOIN LATERAL (
+             SELECT pg_catalog.format('SELECT pg_terminate_backend(%s);', a.pid) AS statement,
+                    pg_catalog.translate(pg_catalog.format('%L of the role %L', a.application_name, a.usename), E'\n\r', '  ') AS client
+             FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_locks l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.granted
+             WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.usesysid IS NOT NULL AND a.datid IS NOT NULL
+             ORDER BY a.xact_start NULLS LAST, a.backend_start, a.pid LIMIT 1) o ON true
+         WHERE u.used > {low} AND u.used <= {high}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_older_than_the_oldest_supported_is_a_fault() {
+        assert_eq!(version("13.0", VERSION_MIN), None);
+        assert_eq!(version("18beta1", 180_000), None);
+        let finding = version("12.22", 120_022).expect("a finding");
+        assert_eq!((finding.check, &*finding.message), ("version", "the server is PostgreSQL 12.22"));
+    }
 }

@@ -187,7 +187,8 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
         )),
         Check::warning("hot-updates", format!(
             "SELECT pg_catalog.format('only %s %% of the updates of %s touch no index', s.n_tup_hot_upd * 100 / s.n_tup_upd, c.written_as),
-                    'Drop indexes that are not the library''s, and set the fillfactor back to 70.'
+                    pg_catalog.format('ALTER TABLE %1$s SET (fillfactor = 70); SELECT pg_stat_reset_single_table_counters(%1$L::regclass); \
+                        VACUUM (ANALYZE) %1$s; -- The second forgets the updates until now.', c.written_as::pg_catalog.text)
              FROM {tables} JOIN pg_catalog.pg_stat_all_tables s ON s.relid = c.oid
              WHERE c.oid = pg_catalog.to_regclass({sessions}) AND s.n_tup_upd >= {UPDATES_MIN} AND s.n_tup_hot_upd * 2 < s.n_tup_upd"
         )),
