@@ -12,7 +12,7 @@ use crate::source::Source;
 /// The files whose SQL runs on the application's database, as its role.
 const CRATES: [&str; 2] = ["crates/pg-session/src/", "crates/pg-listen/src/"];
 /// Keywords that a parenthesis may follow. Each is the grammar's own; none is looked up in the path.
-const KEYWORDS: [&str; 53] = [
+const KEYWORDS: [&str; 54] = [
     "ALL",
     "AND",
     "ANY",
@@ -30,6 +30,7 @@ const KEYWORDS: [&str; 53] = [
     "EXTRACT",
     "FILTER",
     "FROM",
+    "GROUP",
     "GREATEST",
     "IF",
     "IN",
