@@ -1,7 +1,8 @@
 //! Requests made from the OpenAPI document, with faults: wrong types, huge values, wrong methods, bad JSON, missing and doubled
 //! headers, foreign hosts and sites, tricks with paths. While other clients sign in.
 //!
-//! The sequence follows from its seed. `FUZZ_SEED` and `FUZZ_REQUESTS` choose another one and a longer one.
+//! The sequence follows from its seed. `FUZZ_SEED` and `FUZZ_REQUESTS` choose another one and a longer one. With `FUZZ_RATE_MIN`,
+//! the other clients have to get so many answers a second.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -384,5 +385,6 @@ async fn fuzzed_requests_get_no_500_leak_nothing_change_nothing() {
     let rate = asked.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
     println!("{rate:.0} requests for authentication per second beside it");
     assert!(asked.load(Ordering::Relaxed) > 100, "the load ran");
+    assert!(rate >= setting("FUZZ_RATE_MIN", 0) as f64, "{rate:.0} answers a second");
     server.stop();
 }
