@@ -45,7 +45,8 @@ impl Database {
             lost.as_secs()
         );
         let fix =
-            "Read the node's Status::trust_error, and run this doctor on its machine with its --listen-url.".to_owned();
+            "Read the node's Status::trust_error, and run this doctor on its machine with its --listen-url."
+                .to_owned();
         Some(Check::warning("lost-listener", String::new()).finding(message, fix))
     }
 
