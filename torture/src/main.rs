@@ -1,6 +1,6 @@
 //! `torture`: breaks what can be broken around pg-session, and checks that its promises hold.
 //!
-//! One program, two roles: the controller, and the nodes that it starts, which are the program again.
+//! One program, three roles: the controller, and the nodes and the SQL client that it starts, which are the program again.
 
 #![allow(
     clippy::disallowed_methods,
@@ -17,6 +17,7 @@ mod node;
 mod plan;
 mod rng;
 mod slots;
+mod sql_client;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::plan::{Order, Removed};
+use crate::plan::{NodePlan, Order, Removed, Role};
 
 /// Faults of every kind around nodes under load, and checks of what they promised.
 #[derive(Debug, Parser)]
@@ -61,7 +62,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Hidden {
-    /// A node; the controller starts it.
+    /// A node or the SQL client; the controller starts it.
     #[command(hide = true)]
     Node { plan: String },
 }
@@ -91,7 +92,11 @@ fn main() -> ExitCode {
 /// Whether the promises held, or, with `--prove`, whether each absence was noticed.
 async fn run(arguments: Arguments) -> Result<bool> {
     if let Some(Hidden::Node { plan }) = &arguments.hidden {
-        node::run(serde_json::from_str(plan)?).await?;
+        let plan: NodePlan = serde_json::from_str(plan)?;
+        match plan.role {
+            Role::Node => node::run(plan).await?,
+            Role::SqlClient => sql_client::run(plan).await?,
+        }
         return Ok(true);
     }
     if let Some(kept) = &arguments.check {

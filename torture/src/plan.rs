@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub const QUEUE_FULL: &str = "notify-queue-full";
 /// The name of the connections of the nodes' pools; those of the listeners are named `pg-listen`.
 pub const POOL_NAME: &str = "?application_name=pg-session";
+pub const SQL_CLIENT_NAME: &str = "?application_name=sql-client";
 
 /// What a run is asked for.
 #[derive(Clone, Debug)]
@@ -53,9 +54,10 @@ pub const PINNERS: usize = 12;
 pub const LOCKERS: usize = 2;
 pub const LOCKS: u64 = 4;
 
-/// The parameters of one process of a node, as JSON in its only argument.
+/// The parameters of one process of a node, or of the SQL client, as JSON in its only argument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodePlan {
+    pub role: Role,
     /// Which node it is, from 0, and of how many.
     pub node: usize,
     pub nodes: usize,
@@ -75,6 +77,13 @@ pub struct NodePlan {
     /// The directory of the history and of the slots' file.
     pub dir: PathBuf,
     pub without: Option<Removed>,
+}
+
+/// Which program a process runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Role {
+    Node,
+    SqlClient,
 }
 
 /// A guard that is taken away, to see that the checkers notice.
@@ -100,10 +109,14 @@ pub enum Removed {
     PinDoubt,
     /// What a node receives ends pins without a lookup.
     PinLookup,
+    /// An UPDATE by hand notifies no node.
+    SqlNotice,
+    /// A change in SQL is notified although it was rolled back.
+    SqlRollback,
 }
 
 impl Removed {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::FillTicket,
         Self::Barrier,
         Self::PublishOrder,
@@ -114,10 +127,13 @@ impl Removed {
         Self::Revalidation,
         Self::PinDoubt,
         Self::PinLookup,
+        Self::SqlNotice,
+        Self::SqlRollback,
     ];
 
-    pub fn guard(self) -> Guard {
-        match self {
+    /// `None`: the SQL client does what the contract rules out.
+    pub fn guard(self) -> Option<Guard> {
+        Some(match self {
             Self::FillTicket => Guard::FillTicket,
             Self::Barrier => Guard::TrustWindow,
             Self::PublishOrder => Guard::PublishOrder,
@@ -128,7 +144,8 @@ impl Removed {
             Self::Revalidation => Guard::Revalidation,
             Self::PinDoubt => Guard::PinDoubt,
             Self::PinLookup => Guard::PinLookup,
-        }
+            Self::SqlNotice | Self::SqlRollback => return None,
+        })
     }
 
     /// The faults under which its absence shows.
@@ -139,30 +156,45 @@ impl Removed {
             Self::Notices => &["update-unnotified"],
             Self::Acknowledgement => &["listener-silent"],
             Self::Revalidation => &["copy-restored"],
-            Self::Expiry | Self::Fence | Self::PinDoubt | Self::PinLookup => &["none"],
+            Self::Expiry
+            | Self::Fence
+            | Self::PinDoubt
+            | Self::PinLookup
+            | Self::SqlNotice
+            | Self::SqlRollback => &["none"],
         }
     }
 
     /// The invariants one of whose checkers has to notice: a session that is stale may have ended meanwhile.
     pub fn invariants(self) -> &'static [&'static str] {
         match self {
-            Self::FillTicket | Self::Barrier | Self::PublishOrder | Self::Notices => &["I3", "I4"],
+            Self::FillTicket | Self::Barrier | Self::PublishOrder | Self::Notices | Self::SqlNotice => {
+                &["I3", "I4"]
+            }
             Self::Revalidation => &["I3", "I4", "I6"],
             Self::Expiry => &["I4"],
             Self::Fence => &["I8"],
             Self::Acknowledgement => &["everywhere"],
             Self::PinDoubt => &["pins end"],
             Self::PinLookup => &["pins live"],
+            Self::SqlRollback => &["rollback"],
         }
     }
 
     /// Whether hits become older than the nodes promise, so that their observers have to notice, too.
     pub fn makes_hits_stale(self) -> bool {
         match self {
-            Self::FillTicket | Self::Barrier | Self::PublishOrder | Self::Expiry | Self::Notices => true,
+            Self::FillTicket
+            | Self::Barrier
+            | Self::PublishOrder
+            | Self::Expiry
+            | Self::Notices
+            | Self::SqlNotice => true,
             // Until the verification of the memory has come that far.
             Self::Revalidation => false,
-            Self::Fence | Self::Acknowledgement | Self::PinDoubt | Self::PinLookup => false,
+            Self::Fence | Self::Acknowledgement | Self::PinDoubt | Self::PinLookup | Self::SqlRollback => {
+                false
+            }
         }
     }
 }

@@ -124,7 +124,9 @@ fn rotated(story: &Story, finding: &mut Finding) {
 fn changed(story: &Story, finding: &mut Finding) {
     let gone = story.looks.iter().filter(|look| look.version == GONE).map(|look| look.to);
     let Some(end) = gone.chain(story.rotations.iter().map(|rotation| rotation.to)).min() else { return };
-    for look in story.looks.iter().filter(|look| look.kind == Kind::Change && look.seen.is_some()) {
+    let is_change =
+        |look: &&Look| look.kind == Kind::Wrote || look.kind == Kind::Change && look.seen.is_some();
+    for look in story.looks.iter().filter(is_change) {
         finding.check(look.from <= end, || {
             format!(
                 "process {:x} at {:.3} s: a change was made after it",

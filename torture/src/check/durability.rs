@@ -30,17 +30,27 @@ fn writes(facts: &Facts, tables: &Tables) -> Vec<Finding> {
         twice.check(writes.len() == 1, || format!("operation {op:x} was committed {} times", writes.len()));
         let answer = facts.doings.get(op).and_then(|doing| doing.answer.as_ref());
         if let Some((_, outcome)) = answer {
-            denied.check(matches!(outcome, Outcome::Made { .. } | Outcome::Unknown), || {
+            let may_be = matches!(outcome, Outcome::Made { .. } | Outcome::Wrote { .. } | Outcome::Unknown);
+            denied.check(may_be, || {
                 format!("operation {op:x} was committed although its answer was {outcome:?}")
             });
         }
     }
     for (op, doing) in &facts.doings {
-        let Some((_, Outcome::Made { session, seen })) = &doing.answer else { continue };
+        let (session, version) = match &doing.answer {
+            Some((_, Outcome::Made { session, seen })) => (*session, seen.version),
+            // An UPDATE by hand writes no attribute that names it.
+            Some((_, Outcome::Wrote { session, version }))
+                if !matches!(doing.change, Change::ByHand { .. }) =>
+            {
+                (*session, *version)
+            }
+            _ => continue,
+        };
         let is_there = committed.get(op).is_some_and(|writes| {
-            writes.iter().any(|write| write.session == *session && write.version == seen.version)
+            writes.iter().any(|write| write.session == session && write.version == version)
         });
-        lost.check(is_there, || format!("operation {op:x} was acknowledged as version {}", seen.version));
+        lost.check(is_there, || format!("operation {op:x} was acknowledged as version {version}"));
     }
     vec![lost, twice, denied]
 }
@@ -90,7 +100,7 @@ fn wholeness(facts: &Facts) -> Finding {
             let newest = story.written.partition_point(|&(version, _)| version <= seen.version);
             let written = newest.checked_sub(1).and_then(|newest| story.written.get(newest));
             let is_whole = seen.a == seen.b
-                && seen.a_version == seen.b_version
+                && seen.a_version - seen.b_version == facts.versions_of(seen.a) - 1
                 && written == Some(&(seen.a_version, seen.a));
             let kind = if look.kind == Kind::Change { "change" } else { "read" };
             finding.check(is_whole, || format!("a {kind} showed {seen:?}, the database wrote {written:?}"));

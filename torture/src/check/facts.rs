@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::clock::{Nanos, nanos};
 use crate::history::{
-    Change, Entry, Epoch, Fault, Found, Intent, Op, Outcome, Row, Seen, node_of, process_of,
+    Change, Entry, Epoch, Fault, Found, Intent, Op, Outcome, Row, Seen, is_in_sql, node_of, process_of,
 };
 use crate::plan::TRUST_WINDOW;
 
@@ -70,8 +70,13 @@ pub struct Look {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    Read { cached: bool, at_least: i64 },
+    Read {
+        cached: bool,
+        at_least: i64,
+    },
     Change,
+    /// By a function of the SQL contract.
+    Wrote,
 }
 
 /// One change, from its intent to its answer.
@@ -147,6 +152,15 @@ impl Facts {
         self.sessions.get(&session)
     }
 
+    /// How many versions a change makes: the SQL client makes one for each attribute, the last for `a`, the first for `b`.
+    pub fn versions_of(&self, op: Op) -> i64 {
+        match self.doings.get(&op).map(|doing| doing.change) {
+            Some(Change::Update { .. }) if is_in_sql(op) => 2,
+            Some(Change::Modify { .. }) if is_in_sql(op) => 3,
+            _ => 1,
+        }
+    }
+
     /// What the database held when it went on from an older state.
     fn begin(&mut self, at: Nanos, sessions: &[Row], earlier: &[Self]) {
         let alive = sessions.iter().map(|row| (row.session, row.version));
@@ -171,6 +185,7 @@ impl Facts {
                 self.cached += u64::from(read.cached);
                 let (version, seen) = match &read.found {
                     Found::Seen(seen) => (seen.version, Some(*seen)),
+                    Found::Version(version) => (*version, None),
                     Found::Gone => (GONE, None),
                     Found::Failed(_) => {
                         self.failed += 1;
@@ -217,6 +232,7 @@ impl Facts {
             | Entry::Gauge(_)
             | Entry::Rewound(_)
             | Entry::Pinned(_)
+            | Entry::Notified { .. }
             | Entry::Sample(_)
             | Entry::Reported { .. } => {}
         }
@@ -251,6 +267,15 @@ impl Facts {
                             ends: seen.ends,
                         };
                         self.sessions.entry(old).or_default().rotations.push(rotation);
+                    }
+                }
+                (Outcome::Wrote { session, version }, change) => {
+                    let is_by_hand = matches!(change, Change::ByHand { .. });
+                    let kind = if is_by_hand { Kind::Change } else { Kind::Wrote };
+                    looks.push((*session, Look { kind, ..look(*version, None) }));
+                    if let Change::Create { user: Some(user) } = change {
+                        of_user.entry(user).or_default().push((*session, *to));
+                        self.sessions.entry(*session).or_default().user = Some(user);
                     }
                 }
                 (

@@ -5,6 +5,7 @@
 //! - [`durability`]: I5 (nothing lost, nothing twice), I6 (row and attributes of one version), I7 (the cap).
 //! - [`places`]: I4 and I6 of an attribute that moves between the places that the database has for it.
 //! - [`pins`]: no pin says longer than the window that an ended session lives, and none ends without its session.
+//! - [`rollback`]: no notification names a change in SQL that was rolled back.
 //! - [`locks`]: I8 (fences, exclusion).
 //! - [`bounds`]: I9 (memory, connections, queues) and the time to recover.
 //!
@@ -19,6 +20,7 @@ mod locks;
 mod pins;
 mod places;
 mod report;
+mod rollback;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +31,14 @@ use facts::Facts;
 
 /// Everything, over a run that took `length`.
 pub fn all(history: History, length: Nanos) -> Report {
-    let others = [locks::check(&history), bounds::check(&history), vec![pins::observed(&history)]].concat();
-    let figures = bounds::figures(&history);
+    let others = [
+        locks::check(&history),
+        bounds::check(&history),
+        vec![pins::observed(&history), rollback::check(&history)],
+    ]
+    .concat();
+    let mut figures = bounds::figures(&history);
+    figures.push(rollback::figures(&history));
     let (mut facts, mut findings, mut of_pins) = (Vec::new(), Vec::new(), Vec::new());
     for epoch in history.epochs() {
         let found = Facts::of(&epoch, &facts);

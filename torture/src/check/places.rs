@@ -61,7 +61,7 @@ fn last_set(facts: &Facts, mut session: Uuid, version: i64) -> Option<Expected> 
                 Change::Update { elevates: Elevates::ForAWhile, .. } => true,
                 Change::Update { elevates: Elevates::ToTheEnd, .. } => false,
                 Change::Update { elevates: Elevates::AsBefore, .. } | Change::Modify { .. } => {
-                    changes += 1;
+                    changes += facts.versions_of(op);
                     continue;
                 }
                 Change::Rotate { session, keeps: true, .. } => {

@@ -3,6 +3,7 @@
 mod everywhere;
 mod pins;
 mod rewound;
+mod sql;
 
 use uuid::Uuid;
 

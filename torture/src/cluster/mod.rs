@@ -23,8 +23,8 @@ pub use self::client::connect;
 pub use self::disk::Disk;
 pub use self::member::{Member, Way};
 pub use self::queue::Queue;
-use crate::history::{self, Entry, History, Journal};
-use crate::plan::{NodePlan, Order, POOL_NAME, QUEUE_FULL};
+use crate::history::{self, Entry, History, Journal, SQL_CLIENT};
+use crate::plan::{NodePlan, Order, POOL_NAME, QUEUE_FULL, Role, SQL_CLIENT_NAME};
 use crate::slots::Slots;
 
 /// Enough for the nodes and a few more: the fault that uses them up has not far to go.
@@ -43,6 +43,8 @@ host replication all all trust
 pub struct Cluster {
     pub sandbox: Arc<Sandbox>,
     pub nodes: Vec<Member>,
+    /// The process that uses the SQL contract, behind wires of its own.
+    pub sql_client: Member,
     pub journal: Arc<Journal>,
     /// The file system that holds the server's data, if it has one of its own.
     pub disk: Option<Disk>,
@@ -80,29 +82,16 @@ impl Cluster {
         let (stop, stopped) = watch::channel(false);
         let (pids, watched) = watch::channel(Vec::new());
         let sampling = tokio::spawn(sample::run(sandbox.url(), Arc::clone(&journal), watched, stopped));
-        let mut cluster =
-            Self { sandbox, nodes: Vec::new(), journal, disk, queue, keep, stop, sampling, pids };
+        let mut nodes = Vec::new();
         for node in 0..order.nodes {
-            let (pool, listener) = (cluster.proxy().await?, cluster.proxy().await?);
-            let resource_url = cluster.sandbox.url();
-            let url = resource_url.replace("postgres@", &format!("{ROLE}:{PASSWORD}@"));
-            let plan = NodePlan {
-                node,
-                nodes: order.nodes,
-                incarnation: 0,
-                seed: order.seed,
-                pool_url: pool.url_for(&url) + POOL_NAME,
-                listener_url: listener.url_for(&url),
-                resource_url,
-                commits_first: node + 1 == order.nodes,
-                unnamed: false,
-                dir: dir.clone(),
-                without: order.without,
-            };
-            let mut member = Member::new(plan, pool, listener);
+            let mut member = member(order, Role::Node, node, &sandbox, &dir).await?;
             member.start(&Way::default()).await?;
-            cluster.nodes.push(member);
+            nodes.push(member);
         }
+        // Behind the nodes, which publish their settings for the functions.
+        let mut sql_client = member(order, Role::SqlClient, SQL_CLIENT, &sandbox, &dir).await?;
+        sql_client.start(&Way::default()).await?;
+        let cluster = Self { sandbox, nodes, sql_client, journal, disk, queue, keep, stop, sampling, pids };
         cluster.note_pids();
         Ok(cluster)
     }
@@ -117,20 +106,21 @@ impl Cluster {
         connect(&self.sandbox.url()).await
     }
 
-    async fn proxy(&self) -> Result<Proxy> {
-        Proxy::start(self.sandbox.addr()).await.context("a proxy cannot be started")
+    /// The nodes and the SQL client: all that reach the server through wires.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.nodes.iter().chain([&self.sql_client])
     }
 
     /// Ends everything in order, and returns what is known of the run.
     pub async fn stop(mut self) -> Result<(History, Keep)> {
-        for node in &mut self.nodes {
-            node.heal();
-            node.stop().await?;
+        for member in self.nodes.iter_mut().chain([&mut self.sql_client]) {
+            member.heal();
+            member.stop().await?;
         }
         self.stop.send_replace(true);
         self.sampling.await?;
         let tables = tables::read(&self.sandbox.url()).await.context("the tables cannot be read")?;
-        drop(self.nodes);
+        drop((self.nodes, self.sql_client));
         let sandbox = self.sandbox;
         tokio::task::spawn_blocking(move || drop(sandbox)).await?;
         let history = History { processes: history::load(self.keep.path())?, tables };
@@ -155,14 +145,37 @@ impl Cluster {
             if sandbox.is_running()? { sandbox.resume() } else { sandbox.start_again() }
         })
         .await??;
-        for node in &mut self.nodes {
-            node.redirect(self.sandbox.addr());
-            node.heal();
-            node.repair().await?;
+        for member in self.nodes.iter_mut().chain([&mut self.sql_client]) {
+            member.redirect(self.sandbox.addr());
+            member.heal();
+            member.repair().await?;
         }
         self.note_pids();
         Ok(())
     }
+}
+
+/// A process that is not started yet, and its wires.
+async fn member(order: &Order, role: Role, node: usize, sandbox: &Sandbox, dir: &Path) -> Result<Member> {
+    let proxy = async || Proxy::start(sandbox.addr()).await.context("a proxy cannot be started");
+    let (pool, listener) = (proxy().await?, proxy().await?);
+    let resource_url = sandbox.url();
+    let url = resource_url.replace("postgres@", &format!("{ROLE}:{PASSWORD}@"));
+    let plan = NodePlan {
+        role,
+        node,
+        nodes: order.nodes,
+        incarnation: 0,
+        seed: order.seed,
+        pool_url: pool.url_for(&url) + if role == Role::Node { POOL_NAME } else { SQL_CLIENT_NAME },
+        listener_url: listener.url_for(&url) + if role == Role::Node { "" } else { SQL_CLIENT_NAME },
+        resource_url,
+        commits_first: node + 1 == order.nodes,
+        unnamed: false,
+        dir: dir.to_owned(),
+        without: order.without,
+    };
+    Ok(Member::new(plan, pool, listener))
 }
 
 /// Makes the nodes' role.

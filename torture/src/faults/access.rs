@@ -40,7 +40,7 @@ async fn set_password(client: &tokio_postgres::Client, password: &str) -> Result
 /// For all nodes, and at times only for what connects anew.
 pub(super) async fn stop_answering(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
     let cuts = rng.chance(50);
-    for wire in cluster.nodes.iter().flat_map(|node| [&node.pool, &node.listener]) {
+    for wire in cluster.members().flat_map(|member| [&member.pool, &member.listener]) {
         if cuts {
             wire.cut();
         }

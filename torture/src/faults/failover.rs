@@ -55,8 +55,8 @@ pub(super) async fn fail_over(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
 /// Ends `from` in order and promotes `to`. The nodes reach it before it is promoted.
 async fn hand_over(cluster: &Cluster, rng: &mut Rng, from: &Arc<Sandbox>, to: &Arc<Sandbox>) -> Result<()> {
     on(from, Sandbox::stop).await.context("the primary did not end in order")?;
-    for node in &cluster.nodes {
-        node.redirect(to.addr());
+    for member in cluster.members() {
+        member.redirect(to.addr());
     }
     tokio::time::sleep(rng.millis(300, 1_500)).await;
     ensure!(on(to, Sandbox::is_standby).await?, "the standby was promoted already");

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use pg_sandbox::Proxy;
 
 use crate::clock::now;
-use crate::cluster::{Cluster, ROLE, connect, tables};
+use crate::cluster::{Cluster, Member, ROLE, connect, tables};
 use crate::history::{Entry, Rewound};
 use crate::rng::Rng;
 
@@ -82,7 +82,7 @@ pub(super) async fn restore_copy(cluster: &Cluster, rng: &mut Rng) -> Result<()>
 /// Shuts the nodes out, has the server go back, and notes what was lost.
 async fn lose(cluster: &Cluster, go_back: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     let url = cluster.sandbox.url();
-    for wire in cluster.nodes.iter().flat_map(|node| [&node.pool, &node.listener]) {
+    for wire in cluster.members().flat_map(|member| [&member.pool, &member.listener]) {
         wire.refuse();
         wire.cut();
     }
@@ -97,7 +97,7 @@ async fn lose(cluster: &Cluster, go_back: impl FnOnce() -> Result<()> + Send + '
     let last = tables::last_number(&url).await?;
     let rewound = Rewound { from, to: now(), lost, before: before.sessions, after: after.sessions, last };
     cluster.journal.write(&Entry::Rewound(Box::new(rewound)));
-    cluster.nodes.iter().for_each(|node| node.heal());
+    cluster.members().for_each(Member::heal);
     Ok(())
 }
 

@@ -55,7 +55,7 @@ pub(super) fn begin(name: &str, cluster: &Cluster, rng: &mut Rng) -> Result<()> 
 }
 
 pub(super) fn end(cluster: &Cluster) {
-    cluster.nodes.iter().for_each(Member::heal);
+    cluster.members().for_each(Member::heal);
 }
 
 fn either(node: &Member, rng: &mut Rng, fault: impl Fn(&Proxy)) {

@@ -27,6 +27,9 @@ pub fn op(node: usize, incarnation: usize, number: u64) -> Op {
     (node as u64 + 1) << 56 | (incarnation as u64) << 40 | number
 }
 
+/// The number of the SQL client, among those of the nodes. An operation is a positive number in the database.
+pub const SQL_CLIENT: usize = 100;
+
 /// Which process an operation belongs to: node and incarnation.
 pub fn process_of(op: Op) -> u64 {
     op >> 40
@@ -35,6 +38,11 @@ pub fn process_of(op: Op) -> u64 {
 /// Which node a process is one of; `None` for the controller.
 pub fn node_of(process: u64) -> Option<u64> {
     (process >> 16).checked_sub(1)
+}
+
+/// Whether it was made in SQL.
+pub fn is_in_sql(op: Op) -> bool {
+    node_of(process_of(op)) == Some(SQL_CLIENT as u64)
 }
 
 /// One line.
@@ -64,6 +72,13 @@ pub enum Entry {
     },
     Gauge(Gauge),
     Pinned(Pinned),
+    /// All that the SQL client has received on the nodes' channel.
+    Notified {
+        notifications: u64,
+        /// Those of changes that were rolled back, and one of them.
+        of_rolled_back: u64,
+        example: String,
+    },
     Fault(Fault),
     Rewound(Box<Rewound>),
     /// A node was killed while its updates were committed and not notified.
@@ -100,6 +115,8 @@ pub struct Read {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Found {
     Seen(Seen),
+    /// By the SQL client.
+    Version(i64),
     Gone,
     /// An error, by its kind.
     Failed(String),
@@ -167,6 +184,10 @@ pub enum Change {
     EvictUser {
         user: usize,
     },
+    /// An UPDATE by hand, which writes no attribute.
+    ByHand {
+        session: Uuid,
+    },
     /// The attribute that not every change writes is removed from all of the user's sessions.
     Unelevate {
         user: usize,
@@ -196,6 +217,10 @@ pub struct Answer {
 pub enum Outcome {
     /// Created, or changed: this is what the database holds.
     Made { session: Uuid, seen: Seen },
+    /// The same, in SQL.
+    Wrote { session: Uuid, version: i64 },
+    /// Its transaction was rolled back.
+    RolledBack,
     /// The session, or what was to be removed, does not exist, by now. Or it was evicted.
     Gone,
     /// Nothing was changed: a conflict, or an error that says so.

@@ -14,7 +14,7 @@ use super::Node;
 use super::padded::Padded;
 use crate::clock::{Nanos, nanos, now};
 use crate::history::{Answer, Change, Elevates, Entry, Found, Intent, Listed, Op, Outcome, Read, Seen};
-use crate::plan::{CLIENT_PLACES, SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
+use crate::plan::{CLIENT_PLACES, NodePlan, SLOTS, SLOTS_PER_USER, TRUST_WINDOW, USERS, user_of};
 use crate::rng::Rng;
 
 /// Sessions that are written in one epoch, and its length: longer than the window, so that the epoch after it has
@@ -353,12 +353,8 @@ impl Client {
 
     // --- where to look ------------------------------------------------------------------------------------------------
 
-    /// A slot that is in the focus now, or was so `ago` epochs ago: the same ones in every process.
     fn focus(&mut self, ago: u64) -> usize {
-        let epoch = (now() / EPOCH).saturating_sub(ago);
-        let which = self.rng.index(FOCUS);
-        let mut rng = Rng::new(self.node.plan.seed).fork(epoch);
-        (0..=which).map(|_| rng.index(CLIENT_PLACES)).last().unwrap_or(0)
+        focus(&self.node.plan, ago, &mut self.rng)
     }
 
     pub(super) fn rng(&mut self) -> &mut Rng {
@@ -390,6 +386,14 @@ impl Client {
         let session = self.node.slots.read(slot).ok()?.now;
         if session.is_nil() { self.begin(slot, session).await } else { Some(session) }
     }
+}
+
+/// A slot that is in the focus now, or was so `ago` epochs ago: the same ones in every process.
+pub fn focus(plan: &NodePlan, ago: u64, rng: &mut Rng) -> usize {
+    let epoch = (now() / EPOCH).saturating_sub(ago);
+    let which = rng.index(FOCUS);
+    let mut places = Rng::new(plan.seed).fork(epoch);
+    (0..=which).map(|_| places.index(CLIENT_PLACES)).last().unwrap_or(0)
 }
 
 fn sign(session: &mut Session, op: Op, rng: &mut Rng) -> Result<(), pg_session::Error> {

@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use self::client::focus;
 use crate::history::{self, Journal, Op};
-use crate::plan::{self, NodePlan};
+use crate::plan::{self, NodePlan, Removed};
 use crate::rng::Rng;
 use crate::slots::Slots;
 
@@ -66,8 +67,8 @@ pub async fn run(plan: NodePlan) -> Result<()> {
             return Ok(());
         }
     };
-    if let Some(removed) = plan.without {
-        manager.probes().remove(removed.guard());
+    if let Some(guard) = plan.without.and_then(Removed::guard) {
+        manager.probes().remove(guard);
     }
     let process = history::process_of(history::op(plan.node, plan.incarnation, 0));
     let node = Arc::new(Node {
@@ -136,7 +137,7 @@ fn unparsable() -> pg_session::Error {
 
 /// One line, at once: the controller waits for it.
 #[allow(clippy::print_stdout, reason = "the standard output is how a node talks to the controller")]
-fn say(word: &Word) {
+pub fn say(word: &Word) {
     if let Ok(line) = serde_json::to_string(word) {
         println!("{line}");
     }
