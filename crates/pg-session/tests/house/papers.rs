@@ -97,6 +97,18 @@ pub fn stale_guards(contributing: &str, sources: &[&Source]) -> Vec<String> {
     faults
 }
 
+/// A block of code behind a link to a file is a part of that file.
+pub fn shows(page: &str, path: &str, file: &str) -> Result<(), String> {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, section) = page.split_once(&format!("](../{path})")).ok_or(format!("no link to {path}"))?;
+    let block = section.split("```").nth(1).unwrap_or_default().trim_start_matches("text");
+    if block.lines().count() > 3 && words(file).contains(&words(block)) {
+        Ok(())
+    } else {
+        Err(format!("{path} does not contain this block:{block}"))
+    }
+}
+
 fn is_path(word: &str) -> bool {
     let suffix = [".rs", ".sql", ".toml", ".md"].iter().any(|suffix| word.ends_with(suffix));
     suffix && word.chars().all(|char| char.is_ascii_alphanumeric() || "_-./".contains(char))
@@ -132,6 +144,22 @@ fn a_guard_without_its_code_or_its_test_is_found() {
     assert_eq!(faults("| one clock (`clock.rs`, `Clock`) | two | `it_holds` |"), 0);
     assert_eq!(faults("| one clock (`clock.rs`, `Sundial`) | two | `it_holds` |"), 1);
     assert_eq!(faults("| one clock (`clock.rs`, `Clock`) | two | `it_held` |"), 1);
+}
+
+#[test]
+fn page_about_sql_shows_the_tested_examples() {
+    for driver in ["sqlx", "diesel"] {
+        let path = format!("examples/drivers/src/with_{driver}.rs");
+        assert_eq!(shows(&read("docs/sql.md"), &path, &read(&path)), Ok(()));
+    }
+}
+
+#[test]
+fn code_that_differs_from_its_file_is_found() {
+    let page = "With [it](../a.rs):\n\n```text\nlet a = 1;\nlet b = 2;\nlet c = 3;\n```\n";
+    assert_eq!(shows(page, "a.rs", "fn f() {\n    let a = 1;\n    let b = 2;\n    let c = 3;\n}"), Ok(()));
+    assert!(shows(page, "a.rs", "let a = 1;\nlet b = 3;\nlet c = 3;").is_err());
+    assert!(shows(page, "b.rs", "let a = 1;\nlet b = 2;\nlet c = 3;").is_err());
 }
 
 #[test]

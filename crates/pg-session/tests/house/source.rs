@@ -52,9 +52,10 @@ pub fn root() -> PathBuf {
     root
 }
 
-/// Every Rust file of every crate and of the benchmarks, read once.
+/// Every Rust file of every crate, of the benchmarks and of the example of the drivers, read once.
 pub fn workspace() -> &'static [Source] {
-    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| read(&["crates", "bench/src"]));
+    static SOURCES: LazyLock<Vec<Source>> =
+        LazyLock::new(|| read(&["crates", "bench/src", "examples/drivers"]));
     &SOURCES
 }
 

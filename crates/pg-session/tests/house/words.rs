@@ -43,7 +43,7 @@ const ALLOWED: [(&str, &str); 2] = [
     ("crates/pg-session/tests/it/connection_errors.rs", "a rule of `pg_hba.conf` for the role `nobody`"),
 ];
 
-const FOLDERS: [&str; 6] = [".ci", "bench", "crates", "docs", "torture", ""];
+const FOLDERS: [&str; 7] = [".ci", "bench", "crates", "docs", "examples", "torture", ""];
 const EXTENSIONS: [&str; 8] = ["css", "html", "js", "md", "rs", "sh", "sql", "toml"];
 
 /// Every text file of the repository, and in each the lines with such a word.
