@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! provider   POST logout token ─────────────────────────────────────────────────────────────────── 200
-//! shop         └ verify ── BEGIN, keep `jti`, end sessions, COMMIT ── end again, everywhere() ──┘
+//! shop         └ verify ── BEGIN, keep `jti`, end sessions, COMMIT ── end again, everywhere() ── `jti` is complete ──┘
 //! ```
 //!
-//! - `jti` and the end are in one transaction. So a token that has failed can be sent again, and one that has ended sessions
-//!   cannot, at any node, also after a restart.
+//! - `jti` is complete when no node can serve the sessions. Until then the token can be sent again, to any node. Afterwards it
+//!   cannot, also after a restart.
 //! - The second end follows the commit. A login of this `sid` has either been committed before it, and ends, or looks
 //!   for the `sid` after it, and finds it (`has_ended`).
 //! - 200 is sent when no node can serve one of the sessions any more.
@@ -48,6 +48,7 @@ const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS provider_logouts (
         jti text PRIMARY KEY,
         label text,
+        is_complete boolean NOT NULL DEFAULT false,
         received_at timestamptz NOT NULL DEFAULT now()
     );
     CREATE INDEX IF NOT EXISTS provider_logouts_label ON provider_logouts (label);
@@ -82,7 +83,7 @@ async fn logout(State(shop): State<Shared>, message: Result<Form<Message>, FormR
             Ok(false) => (StatusCode::BAD_REQUEST, error("invalid_request", "The token was used before.")),
             Err(failure) => {
                 eprintln!("back-channel logout: {failure}");
-                (StatusCode::BAD_REQUEST, error("server_error", "Send a new logout token later."))
+                (StatusCode::BAD_REQUEST, error("server_error", "Send the token again."))
             }
         },
     };
@@ -175,7 +176,7 @@ impl Logouts {
         Ok(self.client().await?.query_one(found, &[&label]).await?.get(0))
     }
 
-    /// Returns false, and ends no session, if the token was used before.
+    /// Returns false, and ends no session, if an earlier call with this `jti` has returned true.
     async fn carry_out(&self, logout: &Logout) -> Result<bool, Failure> {
         let (label, end) = match &logout.whose {
             Whose::Label(label) => {
@@ -194,19 +195,27 @@ impl Logouts {
         change
             .execute("DELETE FROM provider_logouts WHERE received_at < now() - interval '1 hour'", &[])
             .await?;
-        // It waits for another request with this token.
+        // It waits for another request with this token. After one that has failed, the sessions have ended already.
         let keep = "INSERT INTO provider_logouts (jti, label) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        if change.execute(keep, &[&logout.jti, &label]).await? == 0 {
-            return Ok(false);
+        if change.execute(keep, &[&logout.jti, &label]).await? == 1 {
+            change.query_one(end.text(), &parameters).await?;
         }
-        change.query_one(end.text(), &parameters).await?;
         change.commit().await?;
 
+        let change = client.transaction().await?;
+        let lock = "SELECT FROM provider_logouts
+                    WHERE jti = $1 AND label IS NOT DISTINCT FROM $2 AND NOT is_complete FOR UPDATE";
+        if change.query_opt(lock, &[&logout.jti, &label]).await?.is_none() {
+            return Ok(false);
+        }
         let again = match &logout.whose {
             Whose::Label(label) => self.manager.label(label).delete(),
             Whose::User(user) => self.manager.user(*user).delete(),
         };
         again.cause(Cause::Backchannel).everywhere().await?;
+        let complete = "UPDATE provider_logouts SET is_complete = true WHERE jti = $1";
+        change.execute(complete, &[&logout.jti]).await?;
+        change.commit().await?;
         Ok(true)
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::http::browser::{Browser, Reply};
 use crate::http::example::Server;
-use crate::http::world::{in_time, shared_url};
+use crate::http::world::{eventually, in_time, shared_url};
 use crate::openid_connect::{Provider, SECRET, arrival, login, now, provide, sign};
 
 const HEADER: &str = r#"{"alg":"HS256","typ":"logout+jwt"}"#;
@@ -120,6 +120,43 @@ async fn the_logout_is_answered_when_no_node_serves_the_session() {
     node_b.signal("CONT");
     assert_eq!(in_time("the provider is answered", logout).await.status, 200);
     assert_eq!(laptop.page("/").await, "a visitor");
+}
+
+/// B: has the session in memory, stops ┊ A: ends it, waits for B ┊ provider: gives up, sends the token again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_that_has_failed_can_be_sent_again() {
+    let (provider, address) = provide();
+    let (_a, a) = shop(address);
+    let (node_b, b) = shop(address);
+    let mut laptop = sign_in(&provider, address, b, "first").await;
+    node_b.signal("STOP");
+    let token = signed(&claims(&provider, "1", "first"));
+    let first = tokio::spawn({
+        let token = token.clone();
+        async move { send(a, &token).await }
+    });
+    let (client, connection) =
+        tokio_postgres::connect(&shared_url(), tokio_postgres::NoTls).await.expect("it connects");
+    tokio::spawn(connection);
+    let kept = "SELECT FROM provider_logouts WHERE jti = $1";
+    let jti = format!("{} 1", provider.issuer());
+    eventually("the sessions have ended in the database", async || {
+        !client.query(kept, &[&jti]).await.expect("rows").is_empty()
+    })
+    .await;
+    assert!(!first.is_finished(), "a node is stopped");
+    first.abort();
+    assert!(first.await.is_err_and(|error| error.is_cancelled()));
+    let second = tokio::spawn({
+        let token = token.clone();
+        async move { send(a, &token).await }
+    });
+    node_b.signal("CONT");
+    let reply = in_time("the provider is answered", second).await.expect("no panic");
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert_eq!(laptop.page("/").await, "a visitor");
+    let reply = send(a, &token).await;
+    assert!(reply.body.contains("used before"), "{}", reply.body);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
