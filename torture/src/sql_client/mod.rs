@@ -21,7 +21,7 @@ use crate::plan::NodePlan;
 use crate::rng::Rng;
 use crate::slots::Slots;
 
-/// About as many changes as the nodes make together.
+/// They make two changes for each three of the nodes.
 const WORKERS: u64 = 8;
 
 /// What all tasks of the SQL client share.
