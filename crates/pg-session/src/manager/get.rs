@@ -229,6 +229,28 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     Ok(Some(Session::from_database(record)))
 }
 
+#[cfg(feature = "testing")]
+impl SessionManager {
+    /// What a read is answered from memory; `None` if it would ask the database. Unlike a read, it then changes nothing in memory.
+    #[must_use]
+    pub fn served_from_memory(&self, id: SessionId) -> Option<Option<Session>> {
+        let (node, get) = (&self.0, self.get(id).no_touch());
+        if let Some(record) = get.hit() {
+            if node.core.cache.count_answer(Count::Hit) {
+                node.observer.observe(id, Shown::Served(record.row.version));
+            }
+            return Some(Some(Session::from_cache(record)));
+        }
+        if !get.is_known_ended() {
+            return None;
+        }
+        if node.core.cache.count_answer(Count::Ended) {
+            node.observer.observe(id, Shown::Ended);
+        }
+        Some(None)
+    }
+}
+
 impl Node {
     /// The record in memory, if it may be served, and the time by which that was judged.
     #[inline]
