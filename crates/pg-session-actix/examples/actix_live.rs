@@ -2,9 +2,9 @@
 //!
 //! `DATABASE_URL=postgres://… cargo run --example actix_live`.
 
-use std::{env, error::Error, time::Duration};
+use std::{env, time::Duration};
 
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use actix_ws::CloseReason;
 use futures_util::{Stream, StreamExt as _, stream};
 use pg_session_actix::prelude::*;
@@ -17,11 +17,7 @@ fn news() -> impl Stream<Item = String> {
     })
 }
 
-async fn socket(
-    session: Session,
-    request: HttpRequest,
-    body: web::Payload,
-) -> Result<HttpResponse, actix_web::Error> {
+async fn socket(session: Session, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Error> {
     let Some(mut news) = session.guard(news()).await.map_err(SessionError::from)? else {
         return Ok(HttpResponse::Unauthorized().finish());
     };
@@ -29,17 +25,21 @@ async fn socket(
     actix_web::rt::spawn(async move {
         // What the client says ends nothing here, and neither does a frame that is malformed.
         actix_web::rt::spawn(async move { while messages.next().await.is_some() {} });
-        while let Some(item) = news.next().await {
-            let sent = match item {
-                Ok(text) => socket.text(text).await,
-                Err(closed) => {
-                    let (code, description) = (closed.close_code().into(), Some(closed.to_string()));
-                    return socket.close(Some(CloseReason { code, description })).await;
+        let pin = news.pin().clone();
+        // Dropped soon after the session if the client does not read.
+        let sending = pin.limit(async move {
+            while let Some(item) = news.next().await {
+                match item {
+                    Ok(text) => socket.text(text).await?, // an error if the client has gone
+                    Err(closed) => {
+                        let (code, description) = (closed.close_code().into(), Some(closed.to_string()));
+                        return socket.close(Some(CloseReason { code, description })).await;
+                    }
                 }
-            };
-            sent?; // the client has gone
-        }
-        Ok(())
+            }
+            Ok(())
+        });
+        sending.await
     });
     Ok(response)
 }
@@ -54,7 +54,7 @@ async fn logout(session: Session) -> Result<String, SessionError> {
 }
 
 #[actix_web::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     config.migrations = Migrations::Apply;
     let manager = SessionManager::connect(&env::var("DATABASE_URL")?, config).await?;

@@ -7,7 +7,7 @@ use std::{convert::Infallible, env, error::Error, net::SocketAddr, time::Duratio
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
 use axum::response::{IntoResponse as _, Response, Sse, sse::Event};
 use axum::{Router, extract::Path, http::StatusCode, routing::get, routing::post};
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, future::join, stream};
 use pg_session_tower::prelude::*;
 
 /// What the application has to say: here, the number of the message.
@@ -19,25 +19,27 @@ fn news() -> impl Stream<Item = String> + Send {
 }
 
 async fn socket(session: Session, upgrade: WebSocketUpgrade) -> Result<Response, SessionError> {
-    let Some(news) = session.guard(news()).await? else {
-        return Ok(StatusCode::UNAUTHORIZED.into_response());
-    };
-    let messages = news.map(|item| match item {
+    let Some(out) = session.guard(news()).await? else { return Ok(StatusCode::UNAUTHORIZED.into_response()) };
+    let pin = out.pin().clone();
+    let messages = out.map(|item| match item {
         Ok(text) => Message::text(text),
         Err(closed) => {
             let (code, reason) = (closed.close_code(), closed.to_string().into());
             Message::Close(Some(CloseFrame { code, reason }))
         }
     });
-    // It ends with an error if the client has gone.
-    Ok(upgrade.on_upgrade(async |socket| drop(messages.map(Ok).forward(socket).await)))
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let (sender, receiver) = socket.split();
+        // What the client says ends nothing here. Its answer to the close frame comes last.
+        let receiving = receiver.for_each(async |_| ());
+        // Dropped soon after the session if the client does not read or has gone.
+        drop(pin.limit(join(messages.map(Ok).forward(sender), receiving)).await);
+    }))
 }
 
 async fn events(session: Session) -> Result<Response, SessionError> {
-    let Some(news) = session.guard(news()).await? else {
-        return Ok(StatusCode::UNAUTHORIZED.into_response());
-    };
-    let events = news.map(|item| match item {
+    let Some(out) = session.guard(news()).await? else { return Ok(StatusCode::UNAUTHORIZED.into_response()) };
+    let events = out.map(|item| match item {
         Ok(text) => Event::default().data(text),
         Err(closed) => Event::default().event("closed").data(closed.to_string()),
     });

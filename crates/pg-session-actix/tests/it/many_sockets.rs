@@ -138,7 +138,7 @@ impl Site {
         let mut sockets: Vec<Watched> = Vec::new();
         for (at, (_, session)) in sessions.iter().enumerate() {
             let token = self.signer.issue(session.id(), session.version()).expose_into();
-            let nodes = self.nodes.iter().map(|(_, addr, _)| open(*addr, Some(&token)));
+            let nodes = self.nodes.iter().map(|(_, addr, _)| open(*addr, "/socket", Some(&token)));
             for (node, socket) in join_all(nodes).await.into_iter().enumerate() {
                 let socket = socket.expect("a socket");
                 sockets.push((at, node, tokio::spawn(watch_socket(socket, stopped.clone()))));

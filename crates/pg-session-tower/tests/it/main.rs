@@ -21,6 +21,7 @@ mod live_events;
 #[path = "../../../pg-session-web/tests/http/openid_connect.rs"]
 mod openid_connect;
 mod secrets;
+mod stuck_sockets;
 mod templates;
 mod warnings;
 
@@ -59,6 +60,16 @@ async fn sockets_close_with_the_session_on_every_node() {
 #[tokio::test]
 async fn a_stream_of_events_says_why_it_ends() {
     live_events::a_stream_of_events_says_why_it_ends("axum_live").await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_keeps_no_socket() {
+    stuck_sockets::a_client_that_does_not_read_keeps_no_socket().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_gone_keeps_no_socket() {
+    stuck_sockets::a_client_that_has_gone_keeps_no_socket().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

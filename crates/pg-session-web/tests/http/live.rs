@@ -35,16 +35,16 @@ pub async fn sockets_close_with_the_session_on_every_node(name: &str) {
     let nodes = [(); 3].map(|()| Server::start(name, &sandbox.url()));
     let (laptop, mut phone) = (logged_in(nodes[0].1, "ann").await, logged_in(nodes[1].1, "ann").await);
     let other = logged_in(nodes[2].1, "bob").await;
-    let refused = open(nodes[0].1, None).await.expect_err("there is no session");
+    let refused = open(nodes[0].1, "/socket", None).await.expect_err("there is no session");
     assert!(matches!(refused, Error::Http(answer) if answer.status() == StatusCode::UNAUTHORIZED));
 
     let mut sockets = Vec::new();
     for (_, addr) in &nodes {
         for _ in 0..SOCKETS {
-            sockets.push(open(*addr, laptop.token()).await.expect("a socket"));
+            sockets.push(open(*addr, "/socket", laptop.token()).await.expect("a socket"));
         }
     }
-    let mut spared = open(nodes[0].1, other.token()).await.expect("a socket");
+    let mut spared = open(nodes[0].1, "/socket", other.token()).await.expect("a socket");
     for socket in &mut sockets {
         assert!(matches!(next(socket).await, Message::Text(text) if text.starts_with("news")));
     }
@@ -78,8 +78,8 @@ pub async fn logged_in(addr: SocketAddr, user: &str) -> Browser {
     browser
 }
 
-pub async fn open(addr: SocketAddr, token: Option<&str>) -> Result<Socket, Error> {
-    let mut request = format!("ws://{addr}/socket").into_client_request()?;
+pub async fn open(addr: SocketAddr, path: &str, token: Option<&str>) -> Result<Socket, Error> {
+    let mut request = format!("ws://{addr}{path}").into_client_request()?;
     if let Some(token) = token {
         let cookie = format!("{COOKIE_NAME}={token}").parse().expect("a header");
         request.headers_mut().insert("cookie", cookie);

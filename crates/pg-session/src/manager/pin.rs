@@ -4,7 +4,7 @@ use super::SessionManager;
 use crate::cause::Cause;
 use crate::error::Error;
 use crate::pinning::look_up;
-use crate::pins::{Closed, Life, Pin};
+use crate::pins::{Closed, Life, Named, Pin};
 use crate::postgres::failure::{Failure, Verdict};
 use crate::session::Session;
 
@@ -12,7 +12,7 @@ impl SessionManager {
     /// Pins a session, so that a socket, a stream or a job ends with it. See [`Pin`].
     ///
     /// It asks the database if the session is not in memory. If the session has ended meanwhile, the pin says so. A pin of a
-    /// [retired](Session::is_retired) id has ended, with [`Cause::Rotated`].
+    /// [retired](Session::is_retired) id has ended, with [`Cause::Rotated`], and knows the [`successor`](Pin::successor).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the
@@ -26,14 +26,16 @@ impl SessionManager {
         let (core, record) = (&node.core, session.record());
         let id = record.row.id;
         let pin = core.pins.register(id, Life::of(record));
-        if record.row.rotated {
-            core.pins.end(id, Some(Cause::Rotated), None);
-        }
         if pin.check() != Err(Closed::Unproved) {
             return Ok(pin);
         }
+        if record.row.rotated {
+            // It has ended. Only the database knows where it leads, and may have forgotten it.
+            core.pins.doubt(Named::Sessions(&[id]), Some(Cause::Rotated));
+        }
         let question = core.pins.question();
-        if let Some((known, _)) = node.hit(id)
+        if !record.row.rotated
+            && let Some((known, _)) = node.hit(id)
             && !known.row.rotated
         {
             core.pins.alive(id, question, Life::of(&known));
@@ -45,6 +47,7 @@ impl SessionManager {
             Ok(()) => {}
             // The node is not trusted. The next proof leads to another lookup, and the pin is not proved until then.
             Err(Failure { verdict: Verdict::WrongServer, .. }) => {}
+            Err(_) if record.row.rotated => core.pins.end(id, Some(Cause::Rotated), None),
             Err(failure) => return Err(failure.into_read_error()),
         }
         Ok(pin)

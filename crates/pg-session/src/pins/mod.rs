@@ -332,14 +332,13 @@ impl Pins {
         let now = self.policy.clock.now();
         let ending = self.take_ending();
         self.doubt(Named::Sessions(&ending), None);
-        let (is_past, doubted) = {
+        let is_past = {
             let mut registry = self.registry();
             let later = registry.deadlines.split_off(&Tick::from_nanos(now.nanos().saturating_add(1)));
-            let passed = std::mem::replace(&mut registry.deadlines, later);
-            (!passed.is_empty(), registry.doubted.iter().copied().collect::<Vec<_>>())
+            !std::mem::replace(&mut registry.deadlines, later).is_empty()
         };
         if is_past {
-            self.wake(&doubted);
+            self.wake(&self.some_doubted(None, usize::MAX));
         }
         self.next_due(now)
     }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::Stream;
 
@@ -12,6 +13,9 @@ use super::{Ended, Pins, Shared};
 use crate::cause::Cause;
 use crate::clock::Tick;
 use crate::id::SessionId;
+
+/// What [`Pin::limit`] leaves for the close frame and the client's answer.
+const GOODBYE: Duration = Duration::from_millis(200);
 
 /// Holds on to a session, so that a socket, a stream or a job ends with it; made by
 /// [`SessionManager::pin`](crate::SessionManager::pin).
@@ -134,7 +138,33 @@ impl Pin {
         self.0.shared.ended.get().and_then(|ended: &Ended| ended.successor)
     }
 
+    /// Runs what serves the session, and drops it 200 ms after the session has ended, or cannot be proved to live any longer.
+    ///
+    /// Use it around a task that sends to a client. **A client that does not read blocks the sender**, so that it sees the end
+    /// neither of a [`guard`](Pin::guard) nor of [`closed`](Pin::closed), and the socket would stay open. The 200 ms are for the
+    /// last message. What the operating system has taken before may still arrive.
+    ///
+    /// # Errors
+    /// Why it was dropped.
+    ///
+    /// # Cancel safety
+    /// As `serving`.
+    pub async fn limit<F: Future>(&self, serving: F) -> Result<F::Output, Closed> {
+        let too_late = async {
+            let closed = self.closed().await;
+            tokio::time::sleep(GOODBYE).await;
+            closed
+        };
+        tokio::select! {
+            biased;
+            output = serving => Ok(output),
+            closed = too_late => Err(closed),
+        }
+    }
+
     /// Ends a stream with the session: the last item is the error that says why. No item is delivered later.
+    ///
+    /// A sender that a client blocks does not ask for the next item; see [`limit`](Pin::limit).
     pub fn guard<S: Stream>(self, stream: S) -> Guarded<S> {
         let pin = self.clone();
         let closed = Box::pin(async move { pin.closed().await });
@@ -163,6 +193,15 @@ impl Closed {
             Self::Unproved => 1013,
         }
     }
+
+    /// The status code of a gRPC stream: 16 (UNAUTHENTICATED) if the session has ended, 14 (UNAVAILABLE) if it is not proved.
+    #[must_use]
+    pub const fn grpc_code(self) -> i32 {
+        match self {
+            Self::Ended(_) => 16,
+            Self::Unproved => 14,
+        }
+    }
 }
 
 /// The reason in a close frame: the name of the cause, or `unproved`.
@@ -184,6 +223,14 @@ pub struct Guarded<S> {
     stream: std::pin::Pin<Box<S>>,
     /// `None` when the stream has ended.
     closed: Option<std::pin::Pin<Box<dyn Future<Output = Closed> + Send>>>,
+}
+
+impl<S> Guarded<S> {
+    /// The pin that ends the stream.
+    #[must_use]
+    pub fn pin(&self) -> &Pin {
+        &self.pin
+    }
 }
 
 impl<S: Stream> Stream for Guarded<S> {

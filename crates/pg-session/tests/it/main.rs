@@ -69,6 +69,7 @@ mod model;
 mod no_notify;
 mod other_languages;
 mod outcomes;
+mod pinned_holders;
 mod pins;
 mod pins_race;
 mod placement;

@@ -81,17 +81,21 @@ async fn feed(
     actix_web::rt::spawn(async move {
         // The browser says nothing, but its frames are to be read.
         actix_web::rt::spawn(async move { while received.next().await.is_some() {} });
-        while let Some(item) = messages.next().await {
-            let sent = match item {
-                Ok(text) => socket.text(text).await,
-                Err(closed) => {
-                    let (code, description) = (closed.close_code().into(), Some(closed.to_string()));
-                    return socket.close(Some(CloseReason { code, description })).await;
+        let pin = messages.pin().clone();
+        // Dropped soon after the session if the browser does not read.
+        let sending = pin.limit(async move {
+            while let Some(item) = messages.next().await {
+                match item {
+                    Ok(text) => socket.text(text).await?, // an error if the browser has gone
+                    Err(closed) => {
+                        let (code, description) = (closed.close_code().into(), Some(closed.to_string()));
+                        return socket.close(Some(CloseReason { code, description })).await;
+                    }
                 }
-            };
-            sent?; // the browser has gone
-        }
-        Ok(())
+            }
+            Ok(())
+        });
+        sending.await
     });
     Ok(response)
 }

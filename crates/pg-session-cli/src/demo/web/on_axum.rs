@@ -11,6 +11,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::StreamExt;
+use futures_util::future::join;
 use pg_session_tower::{Elevated, Session, SessionError, SessionLayer};
 use pg_session_web::SessionConfig;
 
@@ -77,6 +78,7 @@ async fn feed(
     let Some(messages) = session.guard(shop.feed()).await? else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
+    let pin = messages.pin().clone();
     let messages = messages.map(|item| match item {
         Ok(text) => Message::text(text),
         Err(closed) => {
@@ -84,6 +86,11 @@ async fn feed(
             Message::Close(Some(CloseFrame { code, reason }))
         }
     });
-    // It ends with an error if the browser has gone.
-    Ok(upgrade.on_upgrade(async |socket| drop(messages.map(Ok).forward(socket).await)))
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let (sender, receiver) = socket.split();
+        // The browser says nothing, but its frames are to be read: its answer to the close frame comes last.
+        let receiving = receiver.for_each(async |_| ());
+        // Dropped soon after the session if the browser does not read or has gone.
+        drop(pin.limit(join(messages.map(Ok).forward(sender), receiving)).await);
+    }))
 }
