@@ -35,9 +35,9 @@ pub enum PinGuard {
     Doubt,
     /// `invalidation/mod.rs`, `doubt`: it ends no pin.
     Lookup,
-    /// `invalidation/proof.rs`, `ticked`: after a gap, all pins are doubted.
+    /// `invalidation/proof.rs`, `set_listening`: after a gap, all pins are doubted.
     Gap,
-    /// `invalidation/proof.rs`, `ticked`: and so before the proof counts.
+    /// The same: and so before a proof counts. Without: after the first one.
     GapOrder,
     /// `pins/mod.rs`, `alive`: an answer settles the doubts that are older than its question.
     Number,
@@ -129,7 +129,7 @@ pub struct Holder {
     events: ArrayVec<Event, EVENTS_MAX>,
     /// `Pins::proved_until`: the age of the last proof.
     proved: u8,
-    /// `Prover::unverified`.
+    /// The first proof of the connection is awaited; only without [`PinGuard::GapOrder`].
     unverified: bool,
     /// What the node has in memory may be served, by what it has received.
     remembered: bool,
@@ -325,7 +325,13 @@ impl Holder {
             }
             Step::Listen => {
                 self.listening = true;
-                self.unverified = true;
+                let is_pinned = self.registered && self.pin_ended.is_none();
+                match policy.removed {
+                    Some(PinGuard::Gap) => {}
+                    Some(PinGuard::GapOrder) => self.unverified = true,
+                    _ if is_pinned => self.add_doubt(policy, self.proved),
+                    _ => {}
+                }
             }
             Step::Beat => self.notify(Event::Proof(0)),
             Step::Receive => match self.events.remove(0) {
@@ -412,12 +418,8 @@ impl Holder {
 
     /// `Prover::ticked`.
     fn prove(&mut self, policy: &Pins, age: u8) {
-        let after_gap = std::mem::take(&mut self.unverified) && self.registered && self.pin_ended.is_none();
-        if after_gap && ![Some(PinGuard::Gap), Some(PinGuard::GapOrder)].contains(&policy.removed) {
-            self.add_doubt(policy, self.proved);
-        }
         self.proved = self.proved.min(age);
-        if after_gap && policy.removed == Some(PinGuard::GapOrder) {
+        if std::mem::take(&mut self.unverified) && self.registered && self.pin_ended.is_none() {
             self.add_doubt(policy, self.proved);
         }
     }

@@ -13,7 +13,8 @@
 //! acknowledges less. Without order, `RequestAfterCommit`, `HeardOfConnection` and `BeatOfConnection` are not needed.
 //!
 //! One session is revoked once. A node either has its old state in memory or not. How it came there and how a fill is
-//! refused is the business of the other model. Time is counted in ticks. A node's clock may lose one of them.
+//! refused is the business of the other model. A node that has it also has a pin. A lookup of the pin is one step here; the
+//! pins' model looks at its parts. Time is counted in ticks. A node's clock may lose one of them.
 
 mod node;
 mod steps;
@@ -79,6 +80,10 @@ guards! {
     /// A row says that its node has lost the listener only when the window has passed since the last proof: pins rest on it.
     /// `everywhere()` does not wait for such a row. Without: as soon as the memory is not trusted.
     LossAfterWindow,
+    /// A request is acknowledged when the pins that were doubted before it were looked up. Without: at once.
+    HeardWhenSettled,
+    /// Pins are doubted when LISTEN is in force after a gap. Without: before the first proof, which may be behind a request.
+    DoubtWhenListening,
     /// A beat that says so proves nothing, because `everywhere()` has not waited for its node. Without: it is awaited.
     LossProvesNothing,
 }
@@ -158,8 +163,11 @@ struct Node {
     holds: bool,
     /// By the node's clock.
     trust: u8,
-    /// For how long a pin of the session counts as alive after the trust of the memory has ended with the connection.
-    pinned: u8,
+    /// For how long the last proof holds for pins. Unlike trust, it is not lost with the connection.
+    proved: u8,
+    pin: Pin,
+    /// Whether the first proof of the connection doubts the pin; only without [`RegistryGuard::DoubtWhenListening`].
+    unverified: bool,
     beats: u8,
     pending: ArrayVec<Beat, BEATS_MAX>,
     /// The statement of a beat.
@@ -169,7 +177,18 @@ struct Node {
     /// A beat whose answer is on its way; only without [`RegistryGuard::AsOfBeforeSending`].
     answer: Option<u8>,
     heard: u8,
+    /// The last request that was received while the pin was doubted.
+    unsettled: u8,
     left: bool,
+}
+
+/// A pin of the session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Pin {
+    Nothing,
+    Proved,
+    /// It counts as alive until the end of the proof before.
+    Doubted(u8),
 }
 
 /// What the remover of silent rows knows of one.
@@ -240,6 +259,7 @@ pub enum Step {
     ReadRows,
     SendTick,
     Receive(usize),
+    LookUp(usize),
     Break(usize, usize),
     NoticeLoss(usize),
     Listen(usize),
@@ -269,7 +289,7 @@ impl Registry {
 impl Cluster {
     /// Whether any node answers with the old state after its revocation.
     fn serves(&self) -> bool {
-        self.revoked && self.nodes.iter().any(|node| node.holds && node.trust > 0 || node.pinned > 0)
+        self.revoked && self.nodes.iter().any(|node| node.holds && node.trust > 0 || node.pin_lives())
     }
 
     fn node_steps(&self, policy: &Registry, at: usize, steps: &mut Vec<Step>) {
@@ -294,7 +314,7 @@ impl Cluster {
         match node.sending {
             None if node.beats == policy.beats => {}
             None if node.listening => steps.push(Step::SendBeat(at)),
-            None if policy.tells && (node.pinned == 0 || !policy.holds(RegistryGuard::LossAfterWindow)) => {
+            None if policy.tells && (node.proved == 0 || !policy.holds(RegistryGuard::LossAfterWindow)) => {
                 steps.push(Step::SendLoss(at));
             }
             None => {}
@@ -304,6 +324,9 @@ impl Cluster {
                     steps.push(Step::RepeatBeat(at));
                 }
             }
+        }
+        if matches!(node.pin, Pin::Doubted(_)) {
+            steps.push(Step::LookUp(at));
         }
         let has_barrier = node.events.iter().any(|event| matches!(event, Event::Barrier { .. }));
         if !policy.holds(RegistryGuard::FirstBeat) && node.link == Link::Up && !has_barrier {
@@ -328,7 +351,10 @@ impl Cluster {
     fn step(&mut self, policy: &Registry, step: Step) {
         match step {
             Step::Time { lost_by } => self.pass(lost_by),
-            Step::Load(at) => self.nodes[at].holds = true,
+            Step::Load(at) => {
+                let node = &mut self.nodes[at];
+                (node.holds, node.pin) = (true, Pin::Proved);
+            }
             Step::SendBeat(at) => self.nodes[at].send_beat(policy, false),
             Step::SendLoss(at) => self.nodes[at].send_beat(policy, true),
             Step::CommitBeat(at) => {
@@ -366,6 +392,7 @@ impl Cluster {
                 }
             }
             Step::Receive(at) => self.nodes[at].receive(policy),
+            Step::LookUp(at) => self.nodes[at].look_up(self.revoked),
             Step::Break(at, kept) => {
                 self.losses += 1;
                 self.nodes[at].break_link(kept);
@@ -386,7 +413,7 @@ impl Cluster {
                 node.late = node.late.or(node.sending.take());
                 node.events.clear();
                 if policy.holds(RegistryGuard::TrustEndsFirst) {
-                    (node.trust, node.holds, node.pinned) = (0, false, 0);
+                    (node.trust, node.proved, node.holds) = (0, 0, false);
                 }
                 self.rows[at] = None;
             }

@@ -79,6 +79,7 @@ fn broken(guard: RegistryGuard) -> Option<String> {
         RegistryGuard::RemovalOfSeenBeat => Registry { removes: true, ..NODE },
         RegistryGuard::NewestBeat => LATE,
         RegistryGuard::LossAfterWindow | RegistryGuard::LossProvesNothing => LOSS,
+        RegistryGuard::DoubtWhenListening => Registry { losses: 1, ..NODE },
         RegistryGuard::TrustEndsFirst => Registry { leaves: true, ..NODE },
         _ => NODE,
     };

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use stateright::{Model, Property};
 
 use super::{
-    ALLOWANCE, Caller, Cluster, Link, NODES_MAX, Node, Other, Registry, RegistryGuard, Sight, Step, WINDOW,
+    ALLOWANCE, Caller, Cluster, Link, NODES_MAX, Node, Other, Pin, Registry, RegistryGuard, Sight, Step, WINDOW,
 };
 
 impl fmt::Debug for Step {
@@ -25,6 +25,7 @@ impl fmt::Debug for Step {
             Self::ReadRows => f.write_str("ReadRows"),
             Self::SendTick => f.write_str("SendTick"),
             Self::Receive(at) => write!(f, "Receive({at})"),
+            Self::LookUp(at) => write!(f, "LookUp({at})"),
             Self::Break(at, kept) => write!(f, "Break({at}, {kept} kept)"),
             Self::NoticeLoss(at) => write!(f, "NoticeLoss({at})"),
             Self::Listen(at) => write!(f, "Listen({at})"),
@@ -53,13 +54,16 @@ impl Model for Registry {
             listening: true,
             holds: false,
             trust: 0,
-            pinned: 0,
+            proved: 0,
+            pin: Pin::Nothing,
+            unverified: false,
             beats: 0,
             pending: ArrayVec::new(),
             sending: None,
             late: None,
             answer: None,
             heard: 0,
+            unsettled: 0,
             left: false,
         };
         vec![Cluster {
@@ -139,6 +143,9 @@ impl Model for Registry {
                 cluster.early
                     && cluster.rows.iter().flatten().any(|row| row.heard > 0)
                     && cluster.nodes.iter().any(|node| node.trust > 0)
+            }),
+            Property::sometimes("a request waits for a lookup", |_, cluster: &Cluster| {
+                cluster.nodes.iter().any(|node| node.unsettled > 0)
             }),
             Property::sometimes("everywhere() lapses", |_, cluster: &Cluster| {
                 cluster.caller == Caller::Returned && !cluster.early
