@@ -51,6 +51,8 @@ pub enum Guard {
     ObserverBound = 1_048_576,
     /// A node says that it has lost its listener while its pins still rest on the last proof.
     LossAfterWindow = 2_097_152,
+    /// A request of `everywhere()` is acknowledged while pins that were doubted before it are still looked up.
+    HeardWhenSettled = 4_194_304,
 }
 
 /// A point at which a test can stop each task that reaches it.

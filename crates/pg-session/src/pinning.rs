@@ -1,7 +1,8 @@
 //! The tasks behind the pins: one looks up the sessions that are doubted, the other keeps the deadlines.
 //!
 //! A lookup is one statement for all sessions that are doubted, at most [`LOOKUP_SESSIONS_MAX`] of them, and does not count as an
-//! access. One that fails is repeated with a growing pause. Meanwhile the deadlines of the doubts pass.
+//! access. One that fails is repeated with a growing pause. Meanwhile the deadlines of the doubts pass, and requests of
+//! `everywhere()` wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::clock::Tick;
 use crate::core::{Core, Tasks};
 use crate::failpoints::Point;
 use crate::id::{Scope, SessionId};
+use crate::invalidation::proof::Prover;
 use crate::pins::Life;
 use crate::postgres::failure::Failure;
 use crate::postgres::standing::Standing;
@@ -26,19 +28,20 @@ const LOOKUP_SESSIONS_MAX: usize = 2_000;
 const DEADLINE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Starts the tasks.
-pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) {
-    tasks.serving.spawn(|stop| look_up_doubted(Arc::clone(core), stop));
+pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks, prover: &Arc<Prover>) {
+    tasks.serving.spawn(|stop| look_up_doubted(Arc::clone(core), Arc::clone(prover), stop));
     tasks.serving.spawn(|stop| keep_deadlines(Arc::clone(core), stop));
 }
 
-async fn look_up_doubted(core: Arc<Core>, stop: CancellationToken) {
+async fn look_up_doubted(core: Arc<Core>, prover: Arc<Prover>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = core.pins.doubted.notified() => {}
             () = stop.cancelled() => return,
         }
+        let question = core.pins.question();
         tokio::select! {
-            () = look_up_all(&core) => {}
+            () = look_up_all(&core) => prover.settled(question),
             () = stop.cancelled() => return,
         }
     }

@@ -56,7 +56,8 @@ const TICK_QUARTERS: u32 = 3;
 const WAIT_MIN: Duration = Duration::from_millis(100);
 /// Beats that no tick has contained. Earlier ones are forgotten: they would prove less.
 const PENDING_MAX: usize = 16;
-/// Requests in a node's row. A caller looks for its own 30 times a second. One that finds it pushed out waits for the window.
+/// Requests in a node's row, and as many that wait for lookups of pins. A caller looks for its own 30 times a second. One that
+/// finds it pushed out waits for the window.
 const HEARD_MAX: usize = 64;
 /// How long the end of the node waits for a beat in flight. One that is not waited for may be committed after the node has removed its
 /// row, and insert it again.
@@ -102,6 +103,8 @@ struct State {
     ticked: Option<Tick>,
     /// The last requests that were handled, the oldest first.
     heard: VecDeque<i64>,
+    /// Requests that were received while pins were doubted, each with the number of the last doubt.
+    unsettled: VecDeque<(u64, i64)>,
     registration: Option<Registration>,
 }
 
@@ -155,6 +158,14 @@ struct Beats {
 /// How long another node may be trusted after a time that this one has measured: the window, by a clock that is slower.
 pub(crate) fn window_elsewhere(trust_window: Duration) -> Duration {
     trust_window + trust_window / CLOCK_DRIFT_PART
+}
+
+/// Appends, and forgets the oldest beyond [`HEARD_MAX`].
+fn push<T>(queue: &mut VecDeque<T>, last: T) {
+    if queue.len() == HEARD_MAX {
+        queue.pop_front();
+    }
+    queue.push_back(last);
 }
 
 async fn after(stop: &CancellationToken, time: Duration) {
@@ -409,6 +420,8 @@ impl Prover {
     /// LISTEN is in force on a new connection, or the connection is lost.
     pub(crate) fn set_listening(&self, listening: bool) {
         if listening {
+            // What was missed may have ended pinned sessions. A request for acknowledgement may come before the first proof.
+            self.core.pins.doubt_all();
             self.unverified.store(true, Ordering::Relaxed);
             // The first beat of the connection proves more.
             self.forget_beats();
@@ -466,11 +479,11 @@ impl Prover {
         let Some(Pending { as_of, .. }) = proved else { return };
         if self.core.set_proved(server) != Some(server) {
             self.core.cache.begin_epoch();
+            // Before this proof counts for the pins.
+            self.core.pins.doubt_all();
             self.unverified.store(true, Ordering::Relaxed);
         }
         if self.unverified.swap(false, Ordering::Relaxed) {
-            // Before this proof counts for the pins.
-            self.core.pins.doubt_all();
             self.resync.notify_one();
         }
         self.trust.prove(as_of);
@@ -481,16 +494,34 @@ impl Prover {
     }
 
     /// A request for acknowledgement was received. The invalidation task calls this after it has handled all earlier
-    /// notifications.
+    /// notifications. They have doubted pins, which count as alive until they are looked up. So the request waits for that.
     pub(crate) fn request(&self, request: Token) {
-        {
-            let mut state = self.state();
-            if state.heard.len() == HEARD_MAX {
-                state.heard.pop_front();
+        let mut state = self.state();
+        // Under the lock: the lookup may be answered between.
+        let last_doubt = self.core.pins.last_doubt();
+        match last_doubt.filter(|_| self.core.failpoints.holds(Guard::HeardWhenSettled)) {
+            Some(doubt) => push(&mut state.unsettled, (doubt, request.0)),
+            None => {
+                push(&mut state.heard, request.0);
+                self.acknowledge.notify_one();
             }
-            state.heard.push_back(request.0);
         }
-        self.acknowledge.notify_one();
+    }
+
+    /// All pins that were doubted before the question `question` were looked up.
+    pub(crate) fn settled(&self, question: u64) {
+        let mut state = self.state();
+        let mut any = false;
+        while let Some(&(doubt, request)) = state.unsettled.front()
+            && doubt <= question
+        {
+            state.unsettled.pop_front();
+            push(&mut state.heard, request);
+            any = true;
+        }
+        if any {
+            self.acknowledge.notify_one();
+        }
     }
 
     /// The listener answers pings, but may receive no notifications. Its barrier then ends the connection, and another one is

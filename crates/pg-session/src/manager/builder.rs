@@ -444,7 +444,7 @@ fn start(core: Arc<Core>, (listener, owns_listener): (Listener, bool), events: S
     let resync = Resync::spawn(&core, &tasks);
     let prover = Prover::spawn(&core, &tasks, &trust, &listener, &resync);
     InvalidationTask::spawn(&core, &tasks, events, &trust, &waiters, &prover, resync);
-    pinning::spawn(&core, &tasks);
+    pinning::spawn(&core, &tasks, &prover);
     Node {
         loader: Loader::spawn(&core, &tasks),
         touches: TouchBuffer::spawn(&core, &tasks),

@@ -13,6 +13,8 @@
 //! window has passed since the commit: its last proof was sent before. So the wait has an end under any fault, and never an
 //! unknown outcome.
 //!
+//! A pin counts as alive until it is looked up. So a node answers when the pins that were doubted before r were looked up.
+//!
 //! A crash of the server empties the registry, and a node that has not noticed it may be trusted. Then the caller's row is gone
 //! as well. So the wait ends early only if that row is older than the window.
 
@@ -121,7 +123,7 @@ impl<'a, T: 'a> Revocation<'a, T> {
     /// Makes the change, and waits until no node can serve the old state from memory.
     ///
     /// It returns when all nodes have answered, as a rule within milliseconds. A node that does not answer is waited for
-    /// until its trust has ended. So this takes [`Config::trust_window`](crate::Config::trust_window) and a thousandth of it
+    /// until its trust has ended. No pin of an ended session counts as alive afterwards. This takes [`Config::trust_window`](crate::Config::trust_window) and a thousandth of it
     /// at most, also if the database fails meanwhile. A node that was started less than a trust window ago waits for the
     /// rest of it. **All nodes must have the same `trust_window`.**
     ///
@@ -148,9 +150,11 @@ impl<'a, T: 'a> Revocation<'a, T> {
         let revocation = Uuid::new_v4();
         self.ending = self.ending.map(|ending| ending.with_revocation(revocation));
         let changed = self.await?;
-        let own = manager.0.prover.node();
-        let (others, took) = manager.0.wait_everywhere(Some(own)).await;
-        let everywhere = manager.receipt(revoked, 1 + others.heard, others.lapsed(), took);
+        // Its pins have ended with the change. If some are still looked up, it answers as the others do.
+        let done = manager.0.core.pins.last_doubt().is_none().then(|| manager.0.prover.node());
+        let (others, took) = manager.0.wait_everywhere(done).await;
+        let acknowledged = usize::from(done.is_some()) + others.heard;
+        let everywhere = manager.receipt(revoked, acknowledged, others.lapsed(), took);
         manager.0.record_receipt(revocation, &everywhere);
         Ok((changed, everywhere))
     }

@@ -67,6 +67,8 @@ struct Registry {
     deadlines: BTreeSet<Tick>,
     /// Numbers the doubts.
     doubts: u64,
+    /// The number of the last one that leads to a lookup.
+    last_doubt: u64,
     closed: bool,
 }
 
@@ -212,6 +214,12 @@ impl Pins {
         self.registry().doubts
     }
 
+    /// The number of the last doubt, if any session is still to be looked up.
+    pub(crate) fn last_doubt(&self) -> Option<u64> {
+        let registry = self.registry();
+        (!registry.doubted.is_empty()).then_some(registry.last_doubt)
+    }
+
     /// The database, asked by `question`, or the memory says that the session lives.
     pub(crate) fn alive(&self, id: SessionId, question: u64, life: Life) {
         let mut registry = self.registry();
@@ -261,7 +269,7 @@ impl Pins {
         }
     }
 
-    /// Something may have been missed. To be called before the next proof counts.
+    /// Something may have been missed. To be called before the next proof counts, and before a request is acknowledged.
     pub(crate) fn doubt_all(&self) {
         self.doubt(Named::Scope(Scope::All), None);
     }
@@ -280,6 +288,7 @@ impl Pins {
             slot.add_doubt(number, deadline);
             slot.cause = cause.or(slot.cause);
             registry.doubted.insert(*id);
+            registry.last_doubt = number;
             any = true;
         }
         if !any {

@@ -71,6 +71,7 @@ mod other_languages;
 mod outcomes;
 mod pinned_holders;
 mod pins;
+mod pins_everywhere;
 mod pins_race;
 mod placement;
 mod plans;

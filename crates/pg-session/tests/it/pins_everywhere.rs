@@ -1,8 +1,10 @@
-//! After `everywhere()` no pin of an ended session counts as alive, whenever a node hears the request.
+//! After `everywhere()` no pin of an ended session counts as alive, whenever a node receives the request.
 
+use pg_sandbox::Proxy;
 use pg_session::testing::{Gate, Guard, Point};
 use pg_session::{Event, Everywhere, Pin, Session, SessionManager};
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 use crate::everywhere::{LONG, config, old_node};
 use crate::fixtures::{in_time, make, read};
@@ -13,20 +15,26 @@ use crate::support::{World, eventually};
 struct Scene {
     a: SessionManager,
     b: SessionManager,
+    /// Through which B listens.
+    wire: Proxy,
     observer: Observer,
+    client: Client,
     session: Session,
     pin: Pin,
     lookup: Gate,
 }
 
 impl Scene {
-    async fn new(world: &World, b: SessionManager) -> Self {
+    async fn new(world: &World) -> Self {
+        // First: its clock jumps, and a row that it has seen before would count as silent.
         let a = old_node(world).await;
-        let observer = Observer::new(world).await;
+        let wire = world.proxy().await;
+        let b = world.node_listening_through(&wire, config(world, LONG)).await;
+        let (observer, client) = (Observer::new(world).await, world.client().await);
         let session = make(&a, 1).await.remove(0);
         let pin = in_time("it is pinned", b.pin(&read(&b, session.id()).await)).await.unwrap();
         let lookup = b.probes().close(Point::LookedUp);
-        Self { a, b, observer, session, pin, lookup }
+        Self { a, b, wire, observer, client, session, pin, lookup }
     }
 
     /// Waits for what was committed earlier.
@@ -55,7 +63,7 @@ impl Scene {
 
     async fn nodes_that_answered(&self) -> i64 {
         let heard = "SELECT count(*) FROM session_nodes WHERE heard <> '{}'";
-        self.observer.client.query_one(heard, &[]).await.unwrap().get(0)
+        self.client.query_one(heard, &[]).await.unwrap().get(0)
     }
 
     /// A has answered, and B beats: it would say so if it had.
@@ -77,10 +85,6 @@ impl Scene {
     }
 }
 
-async fn long_trusted(world: &World) -> SessionManager {
-    world.node_with(config(world, LONG)).await
-}
-
 /// ```text
 /// A   deletes ── request ──────────────────────────────────── returns
 /// B              receives both, looks the pin up ·········── answers
@@ -88,7 +92,7 @@ async fn long_trusted(world: &World) -> SessionManager {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everywhere_waits_for_lookups_of_pins() {
     let world = World::new();
-    let mut scene = Scene::new(&world, long_trusted(&world).await).await;
+    let mut scene = Scene::new(&world).await;
     assert!(scene.a.delete(scene.session.id()).await.unwrap());
     let task = scene.everywhere();
     scene.b_handles_the_request().await;
@@ -99,7 +103,7 @@ async fn everywhere_waits_for_lookups_of_pins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_without_settling_a_pin_outlives_everywhere() {
     let world = World::new();
-    let scene = Scene::new(&world, long_trusted(&world).await).await;
+    let scene = Scene::new(&world).await;
     scene.b.probes().remove(Guard::HeardWhenSettled);
     assert!(scene.a.delete(scene.session.id()).await.unwrap());
     let done = in_time("it returns", scene.everywhere()).await.unwrap();
@@ -116,21 +120,18 @@ async fn control_without_settling_a_pin_outlives_everywhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_before_the_first_proof_waits_for_missed_ends() {
     let world = World::new();
-    let wire = world.proxy().await;
-    let b = world.node_listening_through(&wire, config(&world, LONG)).await;
-    let mut scene = Scene::new(&world, b).await;
-    wire.refuse();
-    wire.cut();
+    let mut scene = Scene::new(&world).await;
+    scene.wire.refuse();
+    scene.wire.cut();
     eventually("B has lost its listener", async || scene.b.status().trusted_for.is_none()).await;
     assert!(scene.a.delete(scene.session.id()).await.unwrap());
     let client = world.client().await;
     client.batch_execute("BEGIN; LOCK TABLE session_nodes IN SHARE MODE").await.unwrap();
-    wire.accept();
-    wire.heal();
+    scene.wire.accept();
+    scene.wire.heal();
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'session_nodes'::regclass";
-    let observer = world.client().await;
     eventually("B listens, and its beat waits", async || {
-        observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
+        scene.client.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
     let task = scene.everywhere();
