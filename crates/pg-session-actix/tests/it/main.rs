@@ -20,6 +20,7 @@ mod live;
 mod many_sockets;
 #[path = "../../../pg-session-web/tests/http/openid_connect.rs"]
 mod openid_connect;
+mod stuck_sockets;
 mod warnings;
 
 all_scenarios!(crate::edge::serve);
@@ -39,6 +40,16 @@ async fn the_example_keeps_a_cart_through_a_login() {
 async fn sockets_close_with_the_session_on_every_node() {
     live::fits_sixty_lines(include_str!("../../examples/actix_live.rs"));
     live::sockets_close_with_the_session_on_every_node("actix_live").await;
+}
+
+#[tokio::test]
+async fn clients_that_send_all_the_time_are_closed() {
+    live::clients_that_send_all_the_time_are_closed("actix_live").await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_keeps_no_connection() {
+    stuck_sockets::a_client_that_does_not_read_keeps_no_connection().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

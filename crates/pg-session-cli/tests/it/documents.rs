@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Migrations, SessionManager};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::NoTls;
 
 use crate::support::WAIT_MAX;
@@ -129,7 +130,7 @@ async fn the_page_on_live_sessions_does_what_it_says() {
     let sessions = applied().await;
     let id = sessions.create(92).await.expect("a session").id();
     let (sender, messages) = tokio::sync::mpsc::channel(1);
-    let delivery = tokio::spawn(blocks::live_sessions_1::deliver(sessions.clone(), id, messages));
+    let delivery = tokio::spawn(blocks::live_sessions_2::deliver(sessions.clone(), id, messages));
     sender.send("news".to_owned()).await.expect("it is delivered");
     // The second waits until the first is taken.
     sender.send("news".to_owned()).await.expect("it is delivered");
@@ -137,6 +138,19 @@ async fn the_page_on_live_sessions_does_what_it_says() {
     let closed = tokio::time::timeout(WAIT_MAX, delivery).await.expect("it ends").expect("no panic");
     let ended = pg_session::Closed::Ended(pg_session::Cause::Logout);
     assert_eq!(closed.expect("the database answers"), Some(ended));
+}
+
+#[tokio::test]
+async fn the_server_that_gives_up_silent_clients_answers_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("a port");
+    tokio::spawn(blocks::live_sessions_1::serve(listener, axum::Router::new()));
+    let mut stream = TcpStream::connect(addr).await.expect("it accepts");
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("it is sent");
+    let mut answer = String::new();
+    let read = tokio::time::timeout(WAIT_MAX, stream.read_to_string(&mut answer)).await;
+    read.expect("it answers").expect("a text");
+    assert!(answer.starts_with("HTTP/1.0 404"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,6 +72,16 @@ async fn a_client_that_has_gone_keeps_no_socket() {
     stuck_sockets::a_client_that_has_gone_keeps_no_socket().await;
 }
 
+#[tokio::test]
+async fn clients_that_send_all_the_time_are_closed() {
+    live::clients_that_send_all_the_time_are_closed("axum_live").await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_keeps_no_stream_of_events() {
+    stuck_sockets::a_client_that_does_not_read_keeps_no_stream_of_events().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_signs_in_at_an_openid_connect_provider() {
     openid_connect::a_user_signs_in_at_an_openid_connect_provider("openid_connect").await;

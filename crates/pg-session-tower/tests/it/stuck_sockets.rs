@@ -1,25 +1,33 @@
-//! Clients that hinder the close of their sockets: one does not read, one has gone without a word.
+//! Clients that hinder the end of their sockets and streams: one does not read, one has gone without a word.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
-use axum::response::Response;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use axum::serve::ListenerExt as _;
 use futures_util::future::join;
 use futures_util::{StreamExt as _, stream};
 use pg_sandbox::Proxy;
 use pg_session::Session as CoreSession;
 use pg_session_tower::prelude::*;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::edge;
+use crate::http::browser::COOKIE_NAME;
 use crate::http::world::{Site, eventually, in_time};
 use crate::live::{Socket, open};
 
 /// More than the buffers of a connection hold.
 const TOO_LARGE: usize = 32 << 20;
+const SILENT_MAX: Duration = Duration::from_secs(1);
 /// The trust window of a site, and what a close may take beside it.
 const CLOSED_WITHIN: Duration = Duration::from_millis(6_250);
 
@@ -43,6 +51,16 @@ async fn socket<const BYTES: usize>(
         let receiving = receiver.for_each(async |_| ());
         drop(pin.limit(join(messages.map(Ok).forward(sender), receiving)).await);
     }))
+}
+
+async fn events(session: Session) -> Result<Response, SessionError> {
+    let large = stream::repeat(()).map(|()| "x".repeat(TOO_LARGE));
+    let out = session.guard(large).await?.expect("a session");
+    let events = out.map(|item| match item {
+        Ok(text) => Event::default().data(text),
+        Err(closed) => Event::default().event("closed").data(closed.to_string()),
+    });
+    Ok(Sse::new(events.map(Ok::<_, Infallible>)).into_response())
 }
 
 struct Served {
@@ -98,4 +116,27 @@ pub async fn a_client_that_has_gone_keeps_no_socket() {
         wire.stall();
         served.log_out_and_wait().await;
     }
+}
+
+/// client   asks ┊ reads nothing, the server's first event fills all buffers ┊ logout ┊ reads what it got before
+pub async fn a_client_that_does_not_read_keeps_no_stream_of_events() {
+    let served = Served::new().await;
+    let app = Router::new().route("/events", any(events)).layer(SessionLayer::from(served.site.sessions()));
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("a port");
+    let listener = listener.tap_io(|io| {
+        SockRef::from(&*io).set_tcp_user_timeout(Some(SILENT_MAX)).expect("an option of the system");
+    });
+    tokio::spawn(async { axum::serve(listener, app).await.expect("it serves for ever") });
+    let mut stream = TcpStream::connect(addr).await.expect("the server accepts");
+    let token = served.site.signer.issue(served.session.id(), served.session.version()).expose_into();
+    let request = format!("GET /events HTTP/1.1\r\nHost: localhost\r\nCookie: {COOKIE_NAME}={token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it is sent");
+    in_time("something is sent", stream.readable()).await.expect("a connection");
+    assert_eq!(served.site.node.status().pins, 1);
+    served.log_out_and_wait().await;
+    let mut received = Vec::new();
+    let end = in_time("the connection ends", stream.read_to_end(&mut received)).await;
+    assert!(received.len() < TOO_LARGE, "{end:?}: no event was complete");
 }

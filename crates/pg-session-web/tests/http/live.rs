@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::future::join;
 use futures_util::{SinkExt as _, StreamExt as _};
 use pg_sandbox::Sandbox;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_tungstenite::tungstenite::{Error, http::StatusCode};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -70,6 +72,59 @@ pub async fn sockets_close_with_the_session_on_every_node(name: &str) {
     assert!(longest <= CLOSED_WITHIN, "{longest:?}");
     spared.send(Message::text("still there")).await.expect("the socket is open");
     assert!(matches!(next(&mut spared).await, Message::Text(_)), "another user's");
+}
+
+/// Two clients send all the time. One reads, and gets the reason of the close. The other one ignores the close frame.
+pub async fn clients_that_send_all_the_time_are_closed(name: &str) {
+    let sandbox = Sandbox::start().expect("PostgreSQL starts");
+    let (_server, addr) = Server::start(name, &sandbox.url());
+    let mut laptop = logged_in(addr, "ann").await;
+    let socket = async || {
+        let mut socket = open(addr, "/socket", laptop.token()).await.expect("a socket");
+        assert!(matches!(next(&mut socket).await, Message::Text(_)));
+        socket
+    };
+    let polite = tokio::spawn(send_until_closed(socket().await));
+    let rude = tokio::spawn(send_until_cut_off(socket().await.into_inner()));
+    laptop.post("/logout-everywhere").await;
+    let acknowledged = Instant::now();
+    let frame = in_time("the first has its reason", polite).await.expect("no panic");
+    let reason_after = acknowledged.elapsed();
+    in_time("the other is cut off", rude).await.expect("no panic");
+    let cut_off = acknowledged.elapsed();
+    println!(
+        "from the answer to the close frame: {reason_after:?}, to the end of the connection: {cut_off:?}"
+    );
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (4401, "everywhere"));
+    assert!(reason_after.max(cut_off) <= CLOSED_WITHIN, "{reason_after:?}, {cut_off:?}");
+}
+
+async fn send_until_closed(socket: Socket) -> CloseFrame {
+    let (mut sender, mut receiver) = socket.split();
+    // A send fails when the close frame was read.
+    let sending = async { while sender.send(Message::text("x".repeat(1_000))).await.is_ok() {} };
+    let receiving = async {
+        loop {
+            let message = receiver.next().await.expect("a close frame comes first").expect("a message");
+            if let Message::Close(frame) = message {
+                return frame.expect("a reason");
+            }
+        }
+    };
+    join(sending, receiving).await.1
+}
+
+async fn send_until_cut_off(mut stream: TcpStream) {
+    // A text of 100 bytes, masked by zeroes.
+    let mut frame = vec![0x81, 0x80 | 100, 0, 0, 0, 0];
+    frame.extend([b'x'; 100]);
+    let (mut reader, mut writer) = stream.split();
+    let sending = async { while writer.write_all(&frame).await.is_ok() {} };
+    let receiving = async {
+        let mut buffer = [0; 4_096];
+        while reader.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    };
+    join(sending, receiving).await;
 }
 
 pub async fn logged_in(addr: SocketAddr, user: &str) -> Browser {
