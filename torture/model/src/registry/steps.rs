@@ -6,7 +6,8 @@ use arrayvec::ArrayVec;
 use stateright::{Model, Property};
 
 use super::{
-    ALLOWANCE, Caller, Cluster, Link, NODES_MAX, Node, Other, Pin, Registry, RegistryGuard, Sight, Step, WINDOW,
+    ALLOWANCE, Caller, Cluster, Link, NODES_MAX, Node, Other, Pin, Registry, RegistryGuard, Sight, Step,
+    WINDOW,
 };
 
 impl fmt::Debug for Step {
