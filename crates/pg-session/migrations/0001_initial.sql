@@ -177,10 +177,19 @@ BEGIN
         PERFORM pg_catalog.pg_notify('{channel}', pg_catalog.concat('1c', cause, 'a')), pg_catalog.pg_notify('{channel}', '1a');
         RETURN NULL;
     END IF;
+    -- A DELETE runs the triggers of its table even if it deletes nothing. So a query finds out first. No one can insert such
+    -- rows meanwhile: their sessions are deleted.
+    --
     -- This deletes rows of sessions, too: the trigger runs again, for retired ids only.
-    IF EXISTS (SELECT FROM gone g WHERE g.rotated_to IS NULL) THEN
+    IF EXISTS (SELECT FROM "{schema}"."{prefix}sessions" s
+               WHERE s.rotated_to = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.rotated_to IS NULL)))
+    THEN
         DELETE FROM "{schema}"."{prefix}sessions" s
         WHERE s.rotated_to = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.rotated_to IS NULL));
+    END IF;
+    IF EXISTS (SELECT FROM "{schema}"."{prefix}session_locks" l
+               WHERE l.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.rotated_to IS NULL)))
+    THEN
         DELETE FROM "{schema}"."{prefix}session_locks" l
         WHERE l.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.rotated_to IS NULL));
     END IF;
