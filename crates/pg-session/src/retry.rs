@@ -58,7 +58,7 @@ pub(crate) const TOUCH: Backoff = Backoff::millis(2, 256);
 pub(crate) const RESYNC: Backoff = Backoff::millis(200, 5_000);
 
 /// Pauses between looks at the registry while `everywhere()` waits. The window ends it.
-pub(crate) const EVERYWHERE: Backoff = Backoff::millis(1, 32);
+pub(crate) const EVERYWHERE: Backoff = Backoff::millis(1, 8);
 
 /// Tries in a row to take a lock that others got in the way of, or that were granted too late, before it counts as held.
 pub(crate) const LOCK_TRIES_MAX: u32 = 4;
