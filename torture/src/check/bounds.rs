@@ -8,7 +8,7 @@ use crate::clock::{Nanos, millis, nanos};
 use crate::history::{Entry, Fault, Gauge, History, Sample, node_of};
 use crate::plan::{POOL_CONNECTIONS, SLOTS, TRUST_WINDOW, WRITE_QUEUE_MAX};
 
-/// How long a node may take to be trusted again: two barriers' intervals, the listener's longest backoff, and what a
+/// How long a node may take to be trusted again: the intervals of two beats, the listener's longest backoff, and what a
 /// busy machine takes to connect and to schedule.
 const RECOVERY_MAX: Duration = Duration::from_millis(2 * TRUST_WINDOW.as_millis() as u64 / 3 + 5_000 + 1_500);
 
@@ -22,8 +22,7 @@ pub fn check(history: &History) -> Vec<Finding> {
     let mut connections =
         Finding::new("I9 conns", "the nodes have no more connections than their pools and listeners");
     let mut queues = Finding::new("I9 queues", "writes and touches that wait stay within their queues");
-    let mut recovery =
-        Finding::new("recovery", "a node is trusted again within two barriers and the backoff");
+    let mut recovery = Finding::new("recovery", "a node is trusted again within two beats and the backoff");
     let nodes = samples(history).map(|sample| sample.node as u64 + 1).max().unwrap_or(1);
     // A connection that was cut lives on in the server until it notices; as many again may be new.
     let connections_max = 2 * nodes * (POOL_CONNECTIONS as u64 + 1);

@@ -21,8 +21,8 @@ use crate::plan::NodePlan;
 use crate::rng::Rng;
 use crate::slots::Slots;
 
-/// They make two changes for each three of the nodes.
-const WORKERS: u64 = 8;
+/// They make about half of all changes.
+const WORKERS: u64 = 12;
 
 /// What all tasks of the SQL client share.
 struct SqlClient {
