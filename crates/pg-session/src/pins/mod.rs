@@ -21,7 +21,6 @@ mod pin;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -95,13 +94,12 @@ pub(crate) struct Life {
     pub(crate) ends_at: DbTime,
 }
 
-/// What a pin looks at. A check reads the first 64 bytes, so one line of the processor's cache.
-#[repr(C, align(64))]
+/// What a pin looks at.
+#[derive(Debug)]
 struct Shared {
-    pins: Arc<Pins>,
+    ended: OnceLock<Ended>,
     /// Until when the session counts as alive although it is doubted, in nanoseconds. The greatest number without a doubt.
     doubted_until: AtomicU64,
-    ended: OnceLock<Ended>,
     /// It has ended, or a deadline has passed.
     changed: Notify,
 }
@@ -182,12 +180,12 @@ impl Pins {
     pub(crate) fn register(self: &Arc<Self>, id: SessionId, life: Life) -> Pin {
         let mut registry = self.registry();
         if let Some(held) = registry.slots.get(&id).and_then(|slot| slot.held.upgrade()) {
-            return held.into();
+            return Pin(held);
         }
         // A slot whose last pin is being dropped is replaced.
         registry.forget(id);
-        let shared = Arc::new(Shared::new(Arc::clone(self)));
-        let held = Arc::new(Held { id, shared: Arc::clone(&shared) });
+        let shared = Arc::new(Shared::default());
+        let held = Arc::new(Held { id, shared: Arc::clone(&shared), pins: Arc::clone(self) });
         registry.doubts += 1;
         let first_doubt = (registry.doubts, Tick::ZERO);
         let slot = Slot {
@@ -199,7 +197,7 @@ impl Pins {
         };
         registry.slots.insert(id, slot);
         registry.index(id, life);
-        held.into()
+        Pin(held)
     }
 
     /// The last pin of a session is gone.
@@ -461,21 +459,15 @@ impl Slot {
     }
 }
 
-impl Shared {
+impl Default for Shared {
     /// Nothing is known of it yet.
-    fn new(pins: Arc<Pins>) -> Self {
-        Self { pins, ended: OnceLock::new(), doubted_until: AtomicU64::new(0), changed: Notify::new() }
-    }
-
-    fn has_ended(&self) -> bool {
-        self.ended.get().is_some()
+    fn default() -> Self {
+        Self { ended: OnceLock::new(), doubted_until: AtomicU64::new(0), changed: Notify::new() }
     }
 }
 
-impl fmt::Debug for Shared {
-    /// Without `pins`, which hold it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Shared");
-        shown.field("doubted_until", &self.doubted_until).field("ended", &self.ended).finish_non_exhaustive()
+impl Shared {
+    fn has_ended(&self) -> bool {
+        self.ended.get().is_some()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 
-use super::{Ended, Shared};
+use super::{Ended, Pins, Shared};
 use crate::cause::Cause;
 use crate::clock::Tick;
 use crate::id::SessionId;
@@ -49,22 +49,13 @@ const GOODBYE: Duration = Duration::from_millis(200);
 /// Dropping the future of one of its methods loses nothing: an end stays an end, and the next call returns at once. Clones are
 /// cheap, and belong to the same session. Dropping a pin ends nothing.
 #[derive(Clone)]
-pub struct Pin {
-    /// The same as in `held`, so that a check does not have to read `held`.
-    shared: Arc<Shared>,
-    held: Arc<Held>,
-}
+pub struct Pin(pub(super) Arc<Held>);
 
-/// What all pins of a session hold. The last one to be dropped takes the session out of the registry.
+/// What all pins of a session hold.
 pub(super) struct Held {
     pub(super) id: SessionId,
     pub(super) shared: Arc<Shared>,
-}
-
-impl From<Arc<Held>> for Pin {
-    fn from(held: Arc<Held>) -> Self {
-        Self { shared: Arc::clone(&held.shared), held }
-    }
+    pub(super) pins: Arc<Pins>,
 }
 
 /// Why what a pin holds open is to be closed.
@@ -89,18 +80,14 @@ impl Pin {
     /// [`Closed::Ended`] for ever, once it has ended. [`Closed::Unproved`] as long as the node has no proof.
     #[inline]
     pub fn check(&self) -> Result<(), Closed> {
-        let shared = &*self.shared;
+        let Held { shared, pins, .. } = &*self.0;
         // The proof before the doubts, and the clock last; see `invalidation::trust`.
-        let proved_until = shared.pins.proved_until();
+        let proved_until = pins.proved_until();
         if let Some(ended) = shared.ended.get() {
             return Err(Closed::Ended(ended.cause));
         }
         let doubted_until = Tick::from_nanos(shared.doubted_until.load(Ordering::Acquire));
-        if shared.pins.policy.clock.now() < proved_until.min(doubted_until) {
-            Ok(())
-        } else {
-            Err(Closed::Unproved)
-        }
+        if pins.policy.clock.now() < proved_until.min(doubted_until) { Ok(()) } else { Err(Closed::Unproved) }
     }
 
     /// Waits until the session has ended.
@@ -125,7 +112,7 @@ impl Pin {
 
     async fn wait<T>(&self, wanted: impl Fn(Closed) -> Option<T>) -> T {
         loop {
-            let mut changed = pin!(self.shared.changed.notified());
+            let mut changed = pin!(self.0.shared.changed.notified());
             // Before the look, so that no change is missed between the two.
             changed.as_mut().enable();
             if let Some(found) = self.check().err().and_then(&wanted) {
@@ -138,7 +125,7 @@ impl Pin {
     /// The session's id when it was pinned. **A capability**; see [`SessionId`].
     #[must_use]
     pub fn id(&self) -> SessionId {
-        self.held.id
+        self.0.id
     }
 
     /// After [`Cause::Rotated`], the id that the session goes on under, so that a socket may follow: read that session and pin
@@ -148,7 +135,7 @@ impl Pin {
     /// thief, as after a second factor.
     #[must_use]
     pub fn successor(&self) -> Option<SessionId> {
-        self.shared.ended.get().and_then(|ended: &Ended| ended.successor)
+        self.0.shared.ended.get().and_then(|ended: &Ended| ended.successor)
     }
 
     /// Runs what serves the session, and drops it 200 ms after the session has ended, or cannot be proved to live any longer.
@@ -187,13 +174,13 @@ impl Pin {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shared.pins.unregister(self);
+        self.pins.unregister(self);
     }
 }
 
 impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pin").field("id", &self.held.id).field("check", &self.check()).finish()
+        f.debug_struct("Pin").field("id", &self.0.id).field("check", &self.check()).finish()
     }
 }
 
