@@ -69,8 +69,12 @@ pub(crate) mod pin {
     pub(crate) const CHECK: [&str; 3] = ["check, 1k pins", "check, 100k pins", "check, 1m pins"];
     pub(crate) const GET: [&str; 3] = ["get, 1k sessions", "get, 100k sessions", "get, 1m sessions"];
     pub(crate) const CLOCK: &str = "the clock alone";
-    /// The floor of a million pins.
-    pub(crate) const LINE: &str = "the clock and one line of memory, 1m";
+    /// The floors of so many pins.
+    pub(crate) const LINE: [&str; 3] = [
+        "one line of memory, then the clock, 1k",
+        "one line of memory, then the clock, 100k",
+        "one line of memory, then the clock, 1m",
+    ];
 }
 
 pub(crate) mod read {

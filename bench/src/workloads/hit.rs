@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use super::lineup::{self, parts};
 use super::million::Million;
+use super::pin_table;
 use super::threads::{Done, STRIDE, on_threads};
 use crate::contest::{Bench, Contest};
 use crate::drive::{Crew, Op};
@@ -159,6 +160,10 @@ fn enter<'a>(
                     })
                 }
             });
+        }
+        if case == ZIPF && sessions == 100_000 {
+            let name = format!("upper bound of a table of pins, {}", of(sessions, threads));
+            pin_table::enter(contest, plan, &name, node, Arc::clone(&draws));
         }
         contest.enter(plan, &bare(sessions, threads), move |span| {
             let draws = Arc::clone(&draws);

@@ -14,6 +14,7 @@ pub(crate) mod nodes;
 pub(crate) mod notify;
 mod open;
 mod pin;
+mod pin_table;
 pub(crate) mod propagation;
 mod proving;
 mod read;

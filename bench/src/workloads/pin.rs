@@ -4,6 +4,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -57,7 +58,6 @@ pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Res
             }
         });
     }
-    let lines = lines();
     contest.enter(plan, CLOCK, |span| async move {
         on_threads(1, |_| {
             walk(&[(); DRAWS], span, |()| {
@@ -66,28 +66,36 @@ pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Res
             })
         })
     });
-    contest.enter(plan, LINE, move |span| {
-        let lines = Arc::clone(&lines);
-        async move {
-            on_threads(1, |_| {
-                walk(&lines, span, |line| {
-                    black_box((line.0, Instant::now()));
-                    Ok(())
-                })
-            })
+    for (at, sessions) in SIZES.into_iter().enumerate() {
+        if !plan.wants(NAME, CASE, LINE[at]) {
+            continue;
         }
-    });
+        let lines = lines(sessions);
+        contest.enter(plan, LINE[at], move |span| {
+            let lines = Arc::clone(&lines);
+            async move {
+                on_threads(1, |_| {
+                    walk(&lines, span, |line| {
+                        // As a check: the clock is read last, so it waits for the line.
+                        black_box(line.0.load(Ordering::Acquire));
+                        black_box(Instant::now());
+                        Ok(())
+                    })
+                })
+            }
+        });
+    }
     contest.run(plan, book).await
 }
 
-/// As much memory as a processor fetches at once.
+/// As much memory as a processor fetches at once, and a pin needs at least.
 #[repr(align(64))]
-struct Line(u64);
+struct Line(AtomicU64);
 
-/// One of a million lines for each check, in random order.
-fn lines() -> Arc<[&'static Line]> {
-    let all: &'static [Line] = Vec::leak((0..1_000_000).map(Line).collect());
-    (0..DRAWS).map(|_| &all[fastrand::usize(..all.len())]).collect()
+/// One of so many lines for each check, in random order. Each is allocated by itself, as what a pin looks at is.
+fn lines(count: usize) -> Arc<[Arc<Line>]> {
+    let all: Vec<Arc<Line>> = (0..count).map(|_| Arc::new(Line(AtomicU64::new(0)))).collect();
+    (0..DRAWS).map(|_| Arc::clone(&all[fastrand::usize(..count)])).collect()
 }
 
 async fn pin_all(node: &Node) -> anyhow::Result<Vec<Pin>> {
