@@ -6,6 +6,8 @@
 -- A call of another function of this file passes every argument with its exact type. So no function that another role
 -- creates in the schema fits better.
 --
+-- A body is parsed with the settings of its caller. So a text with a backslash is an E'' text, which has one meaning.
+--
 -- Errors have the class PS and a hint.
 --   PS001: a statement may not write a table.
 --   PS002: the session has ended, or has a new id.
@@ -172,7 +174,7 @@ BEGIN
             + CASE WHEN ends_at IS NULL THEN 0 ELSE expiry_bytes_max END;
         IF pg_catalog.octet_length(new_value) <= inline_value_bytes_max
             AND 2 + COALESCE(taken, 0) + bytes <= inline_bytes_max
-            AND new_key !~ '[\u0001-\u001f"\\]'
+            AND new_key !~ E'[\\u0001-\\u001f"\\\\]'
         THEN
             entries := entries || pg_catalog.concat('"', new_key, '":[', new_value, ',', new_version,
                 CASE WHEN ends_at IS NOT NULL THEN pg_catalog.concat(
@@ -659,7 +661,7 @@ LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $pg_sessi
                pg_catalog.set_byte(d.digest, 6, 136 | (pg_catalog.get_byte(d.digest, 6) & 7)),
                8, 128 | (pg_catalog.get_byte(d.digest, 8) & 63)), 'hex')::pg_catalog.uuid
     FROM (SELECT pg_catalog.substring(pg_catalog.sha256(
-              pg_catalog.convert_to('pg-session/text-id/1', 'UTF8') || '\x00'::pg_catalog.bytea
+              pg_catalog.convert_to('pg-session/text-id/1', 'UTF8') || E'\\x00'::pg_catalog.bytea
               || pg_catalog.convert_to($1, 'UTF8')), 1, 16) AS digest) d
 $pg_session$;
 
@@ -667,8 +669,8 @@ $pg_session$;
 CREATE FUNCTION "{schema}"."{prefix}session_user_of"(number bigint) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $pg_session$
     SELECT pg_catalog.encode(
-               '\x70677365737380'::pg_catalog.bytea
-               || pg_catalog.set_byte('\x00'::pg_catalog.bytea, 0, pg_catalog.get_byte(b.bits, 0) >> 6)
+               E'\\x70677365737380'::pg_catalog.bytea
+               || pg_catalog.set_byte(E'\\x00'::pg_catalog.bytea, 0, pg_catalog.get_byte(b.bits, 0) >> 6)
                || pg_catalog.set_byte(b.bits, 0, 128 | (pg_catalog.get_byte(b.bits, 0) & 63)), 'hex')::pg_catalog.uuid
     FROM (SELECT pg_catalog.int8send($1) AS bits) b
 $pg_session$;

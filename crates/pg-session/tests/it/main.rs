@@ -17,6 +17,7 @@ mod tables;
 
 mod abandoned;
 mod another_server;
+mod application_triggers;
 mod attribute_removal;
 mod audit;
 mod bad_input;
@@ -103,6 +104,8 @@ mod single_flight;
 mod smoke;
 mod sql_arguments;
 mod sql_contract;
+mod sql_page;
+mod sql_settings;
 mod stale_hits;
 mod standby;
 mod state_errors;
