@@ -149,8 +149,8 @@ CREATE UNLOGGED TABLE "{schema}"."{prefix}session_nodes" (
 --
 -- It notifies every node about the deleted ids, at most 64 times: many rows of few users by their users, and of too many
 -- users by one notification that evicts everything. The library's statements do so themselves, and say so:
--- pg_session.direct_writes is then 'library'. Before each of them, another notification says why; the SQL functions set
--- pg_session.cause to the letter of the cause.
+-- pg_session.direct_writes is then 'library'. They do not know what a trigger of the application deletes meanwhile. Before
+-- each notification, another one says why; the SQL functions set pg_session.cause to the letter of the cause.
 CREATE FUNCTION "{schema}"."{prefix}sessions_follow"() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pg_session$
 DECLARE
@@ -159,6 +159,7 @@ DECLARE
     notifications_max constant bigint := 64;
     cause text := COALESCE(NULLIF(pg_catalog.left(pg_catalog.current_setting('pg_session.cause', true), 1), ''), 's');
     writer text := COALESCE(pg_catalog.current_setting('pg_session.direct_writes', true), '');
+    is_library boolean := writer = 'library';
     parts bigint;
     users uuid[];
 BEGIN
@@ -202,7 +203,11 @@ BEGIN
         WHERE l.session_id = ANY (ARRAY (SELECT g.id FROM gone g WHERE g.has_labels));
         PERFORM pg_catalog.set_config('pg_session.direct_writes', writer, true);
     END IF;
-    IF writer <> 'library' THEN
+    -- Deeper than the library's statement, this trigger deletes retired ids, and a trigger of the application sessions.
+    IF is_library AND pg_catalog.pg_trigger_depth() > 1 THEN
+        is_library := NOT EXISTS (SELECT FROM gone g WHERE g.rotated_to IS NULL);
+    END IF;
+    IF NOT is_library THEN
         parts := ((SELECT pg_catalog.count(*) FROM gone) + ids_max - 1) / ids_max;
         IF parts > 1 THEN
             -- Anonymous sessions have no user to name them by.
@@ -298,7 +303,7 @@ DECLARE
     sent bigint := COALESCE(NULLIF(pg_catalog.current_setting('pg_session.updates_notified', true), '')::pg_catalog.int8, 0);
     accessed record;
 BEGIN
-    IF writer = 'library' THEN
+    IF writer = 'library' AND pg_catalog.pg_trigger_depth() = 1 THEN
         RETURN NULL;
     END IF;
     IF TG_OP = 'UPDATE' THEN
