@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - `jti` is complete when no node can serve the sessions. Until then the token can be sent again, to any node. Afterwards it
-//!   cannot, also after a restart.
+//!   ends nothing, also after a restart. A provider that has lost the answer gets 200 again: the sessions have ended.
 //! - The second end follows the commit. A login of this `sid` has either been committed before it, and ends, or looks
 //!   for the `sid` after it, and finds it (`has_ended`).
 //! - 200 is sent when no node can serve one of the sessions any more.
@@ -48,6 +48,7 @@ const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS provider_logouts (
         jti text PRIMARY KEY,
         label text,
+        user_id text,
         is_complete boolean NOT NULL DEFAULT false,
         received_at timestamptz NOT NULL DEFAULT now()
     );
@@ -80,7 +81,7 @@ async fn logout(State(shop): State<Shared>, message: Result<Form<Message>, FormR
         Err(refused) => (StatusCode::BAD_REQUEST, error("invalid_request", &refused.to_string())),
         Ok(logout) => match shop.logouts.carry_out(&logout).await {
             Ok(true) => (StatusCode::OK, Json(Value::Null)),
-            Ok(false) => (StatusCode::BAD_REQUEST, error("invalid_request", "The token was used before.")),
+            Ok(false) => (StatusCode::BAD_REQUEST, error("invalid_request", "Another token had this jti.")),
             Err(failure) => {
                 eprintln!("back-channel logout: {failure}");
                 (StatusCode::BAD_REQUEST, error("server_error", "Send the token again."))
@@ -176,17 +177,13 @@ impl Logouts {
         Ok(self.client().await?.query_one(found, &[&label]).await?.get(0))
     }
 
-    /// Returns false, and ends no session, if an earlier call with this `jti` has returned true.
+    /// If an earlier call has returned true, it ends no session. Returns false, and ends none, if another token had this `jti`.
     async fn carry_out(&self, logout: &Logout) -> Result<bool, Failure> {
-        let (label, end) = match &logout.whose {
-            Whose::Label(label) => {
-                let end = sql::end_label(label).cause(Cause::Backchannel);
-                (Some(label), end.statement(&self.config)?)
-            }
-            Whose::User(user) => {
-                (None, sql::end_user(*user).cause(Cause::Backchannel).statement(&self.config)?)
-            }
+        let (label, user, end) = match &logout.whose {
+            Whose::Label(label) => (Some(label), None, sql::end_label(label)),
+            Whose::User(user) => (None, Some(user.as_uuid().to_string()), sql::end_user(*user)),
         };
+        let end = end.cause(Cause::Backchannel).statement(&self.config)?;
         let parameters: Vec<&(dyn ToSql + Sync)> =
             end.parameters().iter().map(|text| text as &(dyn ToSql + Sync)).collect();
 
@@ -196,17 +193,20 @@ impl Logouts {
             .execute("DELETE FROM provider_logouts WHERE received_at < now() - interval '1 hour'", &[])
             .await?;
         // It waits for another request with this token. After one that has failed, the sessions have ended already.
-        let keep = "INSERT INTO provider_logouts (jti, label) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        if change.execute(keep, &[&logout.jti, &label]).await? == 1 {
+        let keep =
+            "INSERT INTO provider_logouts (jti, label, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        if change.execute(keep, &[&logout.jti, &label, &user]).await? == 1 {
             change.query_one(end.text(), &parameters).await?;
         }
         change.commit().await?;
 
         let change = client.transaction().await?;
-        let lock = "SELECT FROM provider_logouts
-                    WHERE jti = $1 AND label IS NOT DISTINCT FROM $2 AND NOT is_complete FOR UPDATE";
-        if change.query_opt(lock, &[&logout.jti, &label]).await?.is_none() {
-            return Ok(false);
+        let lock = "SELECT is_complete FROM provider_logouts
+                    WHERE jti = $1 AND label IS NOT DISTINCT FROM $2 AND user_id IS NOT DISTINCT FROM $3 FOR UPDATE";
+        match change.query_opt(lock, &[&logout.jti, &label, &user]).await? {
+            None => return Ok(false),
+            Some(known) if known.get(0) => return Ok(true),
+            Some(_) => {}
         }
         let again = match &logout.whose {
             Whose::Label(label) => self.manager.label(label).delete(),
