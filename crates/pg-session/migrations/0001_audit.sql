@@ -114,8 +114,9 @@ $pg_session$;
 CREATE FUNCTION "{schema}"."{prefix}session_audit_on"(keep interval) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pg_session$
 BEGIN
-    IF $1 IS NULL OR $1 <= interval '0' THEN
-        RAISE EXCEPTION 'keep must be longer than nothing'
+    -- A longer time would begin before PostgreSQL's calendar, and each logout would fail.
+    IF $1 IS NULL OR $1 <= interval '0' OR $1 > interval '1000 years' THEN
+        RAISE EXCEPTION 'keep must be longer than nothing, and at most 1000 years'
             USING ERRCODE = 'PS004', HINT = 'Pass an interval, for example ''90 days''.';
     END IF;
     PERFORM "{schema}"."{prefix}session_audit_off"();

@@ -8,6 +8,9 @@ use crate::id::{GroupId, UserId};
 use crate::postgres::audit::AuditRow;
 use crate::postgres::failure::Failure;
 
+/// 1,000 years, as PostgreSQL counts their days. With a longer time, each deletion would fail.
+const KEEP_MAX: Duration = Duration::from_secs(360_000 * 86_400);
+
 /// A session that has ended while the audit log was on.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
@@ -77,10 +80,11 @@ impl AuditLog<'_> {
     /// again for another `keep`. The role must own the tables.
     ///
     /// # Errors
-    /// See [above](AuditLog#errors). [`ErrorKind::InvalidArgument`] if `keep` is zero.
+    /// See [above](AuditLog#errors). [`ErrorKind::InvalidArgument`] if `keep` is zero, or longer than 1,000 years.
     pub async fn start(self, keep: Duration) -> Result<(), Error> {
-        if keep.is_zero() {
-            let message = "the audit log cannot keep entries for no time; pass a longer duration";
+        if keep.is_zero() || keep > KEEP_MAX {
+            let message =
+                "the audit log cannot keep entries for no time or over 1,000 years; pass another duration";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         self.manager.0.core.database.start_audit(keep).await.map_err(Failure::into_read_error)
