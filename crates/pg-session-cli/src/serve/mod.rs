@@ -110,6 +110,7 @@ fn router(server: Arc<Server>) -> Router {
         .route("/metrics", get(health::metrics))
         // Envoy appends the path of the client's request, and sends its method.
         .route("/auth", any(auth::authenticate))
+        .route("/auth/", any(auth::authenticate))
         .route("/auth/{*path}", any(auth::authenticate))
         .with_state(server)
 }

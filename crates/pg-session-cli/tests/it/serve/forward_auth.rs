@@ -79,6 +79,8 @@ async fn every_way_of_proxies_to_ask_is_answered() {
         // nginx, Traefik and Caddy ask with GET and name the method; Envoy sends method and path.
         (Method::GET, "/auth", &[("x-original-method", "POST")], StatusCode::OK),
         (Method::GET, "/auth", &[("x-forwarded-method", "POST")], StatusCode::OK),
+        (Method::GET, "/auth/", &[], StatusCode::OK),
+        (Method::GET, "/auth/?page=2", &[], StatusCode::OK),
         (Method::POST, "/auth/orders/1", &[], StatusCode::OK),
         (Method::DELETE, "/auth/a%20b/c", &[], StatusCode::OK),
         // Another site's page causes a change, which the application cannot see.

@@ -34,8 +34,12 @@ impl Drop for Running {
 impl Running {
     /// Status and body.
     async fn send(&self, method: Method, headers: Headers<'_>) -> (StatusCode, String) {
+        self.send_to("/orders", method, headers).await
+    }
+
+    async fn send_to(&self, path: &str, method: Method, headers: Headers<'_>) -> (StatusCode, String) {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let mut request = Request::builder().method(method).uri(format!("{}/orders", self.url));
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in [&[("host", "shop.example")][..], headers].concat() {
             request = request.header(name, value);
         }
@@ -110,6 +114,11 @@ async fn guards(name: &str, run: impl AsyncFnOnce(&str, u16) -> Option<Running>)
     assert_eq!(received(&body, "x-session-handle"), [session.id().handle().to_string()]);
     assert!(!body.contains(SECRET), "the application gets the proxy's secret: {body}");
 
+    for path in ["/", "/?page=2"] {
+        let (status, body) = proxy.send_to(path, Method::GET, &cookie).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        assert_eq!(proxy.send_to(path, Method::GET, &[]).await.0, StatusCode::UNAUTHORIZED, "{path}");
+    }
     for headers in [&[][..], &lies, &[("x-pg-session-secret", SECRET)]] {
         assert_eq!(proxy.send(Method::GET, headers).await.0, StatusCode::UNAUTHORIZED, "{headers:?}");
     }
