@@ -7,32 +7,34 @@ const { Pool } = require("pg");
 
 const COOKIE = "__Host-session";
 const mac = (key, message) => createHmac("sha256", key).update(message).digest();
-const KEY = Buffer.from(process.env.SESSION_KEY, "base64");
-const HEAD = Buffer.concat([Buffer.from([0x11]), mac(KEY, "pg-session/v1/key-id").subarray(0, 4)]);
-const SIGNING_KEY = mac(KEY, "pg-session/v1/session-token");
+const head = (key) => Buffer.concat([Buffer.from([0x11]), mac(key, "pg-session/v1/key-id").subarray(0, 4)]);
+// The first key signs. The others verify what they have signed before.
+const KEYS = process.env.SESSION_KEY.split(",").map((text) => Buffer.from(text, "base64"));
+const signingKey = (key) => mac(key, "pg-session/v1/session-token");
 
 function issue(id, version, seconds) {
   const numbers = Buffer.alloc(16);
   numbers.writeBigInt64BE(BigInt(version), 0);
   numbers.writeBigUInt64BE(BigInt(seconds), 8);
-  const signed = Buffer.concat([HEAD, Buffer.from(id.replaceAll("-", ""), "hex"), numbers]);
-  return Buffer.concat([signed, mac(SIGNING_KEY, signed)]).toString("base64url");
+  const signed = Buffer.concat([head(KEYS[0]), Buffer.from(id.replaceAll("-", ""), "hex"), numbers]);
+  return Buffer.concat([signed, mac(signingKey(KEYS[0]), signed)]).toString("base64url");
 }
 
-// The session's id, if the key has signed this token. Whether the session lives, the database knows.
+// The session's id, if one of the keys has signed this token. Whether the session lives, the database knows.
 function verify(token) {
   const raw = Buffer.from(token, "base64url");
   // The encoding is canonical: no other text is this token.
   if (raw.length !== 69 || raw.toString("base64url") !== token) return null;
-  if (!raw.subarray(0, 5).equals(HEAD)) return null;
-  if (!timingSafeEqual(mac(SIGNING_KEY, raw.subarray(0, 37)), raw.subarray(37))) return null;
+  const key = KEYS.find((key) => raw.subarray(0, 5).equals(head(key)));
+  if (!key || !timingSafeEqual(mac(signingKey(key), raw.subarray(0, 37)), raw.subarray(37))) return null;
   return raw.toString("hex", 5, 21).replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 const call = async (database, text, values) => (await database.query(text, values)).rows[0];
 
 async function read(database, id) {
-  const row = await call(database, "SELECT user_id, attributes FROM session_get($1)", [id]);
+  const text = "SELECT user_id, attributes, session_touch(id) FROM session_get($1)"; // Without accesses, it ends.
+  const row = await call(database, text, [id]);
   return row ? { status: 200, body: { user: row.user_id, attributes: row.attributes } } : { status: 401 };
 }
 
@@ -60,11 +62,11 @@ function serve(database) {
     const token = cookies.find(([name]) => name === COOKIE)?.[1];
     const id = token ? verify(token) : null;
     let body = "", answer = { status: handler ? 401 : 404 };
-    for await (const part of request) body += part;
     try {
+      for await (const part of request.setEncoding("utf8")) body += part;
       if (handler && (id || handler === login)) answer = await handler(database, id, body);
     } catch (error) {
-      answer = { status: error.code === "PS002" ? 401 : 503 };
+      answer = { status: { PS002: 401, PS004: 400, PS006: 400 }[error.code] ?? 503 };
     }
     const headers = { "Cache-Control": "no-store" };
     const end = answer.cookie ? "" : "; Max-Age=0";
@@ -75,7 +77,9 @@ function serve(database) {
 }
 
 function start() {
-  const server = serve(new Pool({ connectionString: process.env.DATABASE_URL }));
+  const database = new Pool({ connectionString: process.env.DATABASE_URL });
+  database.on("error", (error) => console.error(error.message)); // An idle connection has ended; the pool makes another.
+  const server = serve(database);
   server.listen(process.env.PORT, "127.0.0.1", () => console.log(`listening on ${server.address().port}`));
 }
 

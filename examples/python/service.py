@@ -2,7 +2,7 @@
 
 DATABASE_URL=postgres://localhost/app SESSION_KEY=... PORT=8001 python3 service.py
 """
-import base64, hashlib, hmac, http.cookies, http.server, json, os, struct, time, uuid
+import base64, hashlib, hmac, http.server, json, os, struct, time, uuid
 
 import psycopg
 
@@ -13,18 +13,22 @@ def mac(key, message):
     return hmac.new(key, message, hashlib.sha256).digest()
 
 
-KEY = base64.b64decode(os.environ["SESSION_KEY"])
-HEAD = b"\x11" + mac(KEY, b"pg-session/v1/key-id")[:4]
-SIGNING_KEY = mac(KEY, b"pg-session/v1/session-token")
+def head(key):
+    return b"\x11" + mac(key, b"pg-session/v1/key-id")[:4]
+
+
+# The first key signs. The others verify what they have signed before.
+KEYS = [base64.b64decode(text, validate=True) for text in os.environ["SESSION_KEY"].split(",")]
+SIGNING_KEYS = {head(key): mac(key, b"pg-session/v1/session-token") for key in KEYS}
 
 
 def issue(session_id, version, seconds):
-    signed = HEAD + session_id.bytes + struct.pack(">qQ", version, seconds)
-    return base64.urlsafe_b64encode(signed + mac(SIGNING_KEY, signed)).decode()
+    signed = head(KEYS[0]) + session_id.bytes + struct.pack(">qQ", version, seconds)
+    return base64.urlsafe_b64encode(signed + mac(SIGNING_KEYS[signed[:5]], signed)).decode()
 
 
 def verify(token):
-    """The session's id, if the key has signed this token. Whether the session lives, the database knows."""
+    """The session's id, if one of the keys has signed this token. Whether the session lives, the database knows."""
     try:
         raw = base64.urlsafe_b64decode(token.encode())
     except ValueError:
@@ -32,7 +36,8 @@ def verify(token):
     # The encoding is canonical: no other text is this token.
     if len(raw) != 69 or base64.urlsafe_b64encode(raw).decode() != token:
         return None
-    if raw[:5] != HEAD or not hmac.compare_digest(mac(SIGNING_KEY, raw[:37]), raw[37:]):
+    key = SIGNING_KEYS.get(raw[:5])
+    if key is None or not hmac.compare_digest(mac(key, raw[:37]), raw[37:]):
         return None
     return uuid.UUID(bytes=raw[5:21])
 
@@ -45,7 +50,8 @@ class Service(http.server.BaseHTTPRequestHandler):
         self.answer({"/login": self.login, "/theme": self.set_theme, "/logout": self.logout}.get(self.path))
 
     def read(self, database, session_id):
-        row = database.execute("SELECT user_id, attributes FROM session_get(%s)", [session_id]).fetchone()
+        query = "SELECT user_id, attributes, session_touch(id) FROM session_get(%s)"  # Without accesses, it ends.
+        row = database.execute(query, [session_id]).fetchone()
         return (200, {"user": str(row[0]), "attributes": row[1]}) if row else (401, None)
 
     def set_theme(self, database, session_id):
@@ -63,18 +69,21 @@ class Service(http.server.BaseHTTPRequestHandler):
         return 204, ""
 
     def body(self):
-        return self.rfile.read(int(self.headers["Content-Length"])).decode()
+        return self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace")
+
+    def token(self):  # Not http.cookies: it finds none if one of another application is malformed.
+        pairs = [pair.strip(" ").partition("=") for pair in self.headers.get("Cookie", "").split(";")]
+        return next((value for name, _, value in pairs if name == COOKIE), "")
 
     def answer(self, handler):
-        cookies = http.cookies.SimpleCookie(self.headers["Cookie"])
-        session_id = verify(cookies[COOKIE].value) if COOKIE in cookies else None
+        session_id = verify(self.token())
         if handler is None or (session_id is None and handler != self.login):
             return self.send(404 if handler is None else 401, None)
         try:
             with psycopg.connect(os.environ["DATABASE_URL"]) as database:  # One transaction; use a pool.
                 status, body = handler(database, session_id)
         except psycopg.Error as error:
-            status, body = (401 if error.sqlstate == "PS002" else 503), None
+            status, body = {"PS002": 401, "PS004": 400, "PS006": 400}.get(error.sqlstate, 503), None
         self.send(status, body)
 
     def send(self, status, body):

@@ -18,6 +18,8 @@ use crate::support::{World, eventually};
 const VECTORS: &str = include_str!("../../../../examples/vectors/session_tokens.json");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// The services sign with this key, and verify tokens of `KEY`.
+const NEW_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
 /// How a service is checked for its driver, checked against the vectors, and started. `{dir}` is its directory.
 struct Language {
@@ -95,6 +97,7 @@ impl Service {
     async fn start(language: &Language, world: &World) -> Self {
         let url = format!("{}?options=-csearch_path%3D{}", world.url, world.schema);
         let mut command = language.command(language.service);
+        command.env("SESSION_KEY", format!("{NEW_KEY},{KEY}"));
         command.env("DATABASE_URL", url).env("PORT", "0").stdout(Stdio::piped());
         let mut process = command.spawn().expect("the program starts");
         let mut lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
@@ -104,11 +107,22 @@ impl Service {
         Self { process, port: port.unwrap_or_else(|| panic!("{first}")) }
     }
 
-    /// The status, the value of the session's new cookie, and the body.
+    /// The status of a request, if there is an answer.
+    async fn try_request(&self, token: &str) -> Option<u16> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let head = format!("GET / HTTP/1.0\r\nHost: localhost\r\nCookie: __Host-session={token}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// The status, the value of the session's new cookie, and the body. Another application has set cookies, too.
     async fn request(&self, request: &str, token: &str, body: &str) -> (u16, Option<String>, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let head = format!(
-            "{request} HTTP/1.0\r\nHost: localhost\r\nCookie: theme=x; __Host-session={token}\r\nContent-Length: {}\r\n\r\n",
+            "{request} HTTP/1.0\r\nHost: localhost\r\nCookie: prefs={{\"a\":1}}; theme=x; __Host-session={token}; b[c]=d\r\n\
+             Content-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all((head + body).as_bytes()).await.unwrap();
@@ -129,8 +143,9 @@ impl Drop for Service {
     }
 }
 
-fn signer() -> Signer {
-    Signer::new(KeyRing::new(&SigningKey::from_base64(KEY).unwrap()))
+fn signer(keys: &[&str]) -> Signer {
+    let keys: Vec<_> = keys.iter().map(|key| SigningKey::from_base64(key).unwrap()).collect();
+    Signer::new(KeyRing::from_keys(&keys).unwrap())
 }
 
 #[test]
@@ -138,7 +153,7 @@ fn session_tokens_are_those_of_the_vectors() {
     let vectors: Value = serde_json::from_str(VECTORS).unwrap();
     let text = |value: &Value, name: &str| value[name].as_str().unwrap().to_owned();
     assert_eq!(text(&vectors, "key"), KEY);
-    let signer = signer();
+    let signer = signer(&[KEY]);
     let valid = vectors["valid"].as_array().unwrap();
     for vector in valid {
         let verified = signer.verify(&text(vector, "token")).unwrap();
@@ -177,7 +192,8 @@ async fn shares_sessions_with_two_nodes(language: &Language) {
     let world = World::new();
     let nodes: [SessionManager; 2] = world.nodes().await;
     let service = Service::start(language, &world).await;
-    let (signer, ann) = (signer(), UserId::named("ann"));
+    let (signer, ann) = (signer(&[KEY, NEW_KEY]), UserId::named("ann"));
+    let operator = world.operator().await;
 
     // A session of a node is read, changed and ended by the service.
     let session = nodes[0].create(ann).set("theme", "light").await.unwrap();
@@ -198,8 +214,14 @@ async fn shares_sessions_with_two_nodes(language: &Language) {
         .await;
         assert_eq!(read(node, id).await.get::<String>("theme").unwrap().as_deref(), Some("dark"));
     }
+    assert_eq!(service.request("POST /theme", token, &"x".repeat(20_000)).await.0, 400, "too large");
     nodes[1].modify(id, |session| session.set("theme", "blue")).await.unwrap();
+    let back = "UPDATE sessions SET last_accessed_at = now() - interval '1 hour'";
+    operator.batch_execute(back).await.unwrap();
     assert!(service.request("GET /", token, "").await.2.contains("blue"));
+    let accessed = "SELECT last_accessed_at > now() - interval '1 minute' FROM session_get($1)";
+    let accessed = operator.query_one(accessed, &[&id.expose()]).await.unwrap();
+    assert!(accessed.get::<_, bool>(0), "a session that only the service uses stays alive");
     let (status, cookie, _) = service.request("POST /logout", token, "").await;
     assert_eq!((status, cookie.as_deref()), (204, Some("")));
     for node in &nodes {
@@ -213,11 +235,26 @@ async fn shares_sessions_with_two_nodes(language: &Language) {
     // A session of the service is read and ended by a node.
     let (status, cookie, _) = service.request("POST /login", "", "ann").await;
     let token = cookie.expect("a cookie");
-    let id: SessionId = signer.verify(&token).expect("a token that a node accepts").id;
+    let verified = signer.verify(&token).expect("a token that a node accepts");
+    let id: SessionId = verified.id;
+    assert_eq!(verified.key, SigningKey::from_base64(NEW_KEY).unwrap().id(), "the first key signs");
     assert_eq!((status, read(&nodes[1], id).await.user_id()), (204, Some(ann)));
     let forged = token.replace(&token[40..42], if &token[40..42] == "AA" { "BB" } else { "AA" });
     assert_eq!(service.request("GET /", &forged, "").await.0, 401);
     assert_eq!(service.request("GET /", &token, "").await.0, 200);
+
+    // It goes on after a client that leaves, and after the database has ended its idle connections.
+    let mut client = TcpStream::connect(("127.0.0.1", service.port)).await.unwrap();
+    client
+        .write_all(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nann")
+        .await
+        .unwrap();
+    client.set_zero_linger().unwrap();
+    drop(client);
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%session_touch(id)%'
+               AND pid <> pg_backend_pid() AND datname = current_database()";
+    operator.batch_execute(end).await.unwrap();
+    eventually("the service answers", async || service.try_request(&token).await == Some(200)).await;
     assert!(nodes[0].delete(id).await.unwrap());
     assert_eq!(service.request("GET /", &token, "").await.0, 401);
 }
