@@ -4,6 +4,8 @@
 -- Then: GRANT USAGE ON SCHEMA "{schema}" TO support;
 --       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_user_sessions" TO support;
 --       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_label_sessions" TO support;
+--       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}session_user_of"(text), "{schema}"."{prefix}session_user_of"(bigint)
+--           TO support; -- if it has names or numbers of users, not their UUIDs
 BEGIN;
 CREATE OR REPLACE FUNCTION "{schema}"."{prefix}revoke_user_sessions"(
     user_id uuid, except_id uuid DEFAULT NULL, cause text DEFAULT 'admin'
