@@ -84,6 +84,85 @@ async fn lifetime_in_sql_must_end_in_the_future() {
     }
 }
 
+/// With a longer time, each logout would fail: it deletes entries that are older.
+#[tokio::test]
+async fn time_that_the_audit_log_keeps_is_bounded() {
+    let world = World::new();
+    let node = world.node().await;
+    let operator = world.operator().await;
+    for keep in ["0", "-1 day", "1000 years 1 day", "7000 years", "178000000 years"] {
+        let call = format!("session_audit_on('{keep}')");
+        assert_eq!(refused(&operator, &call).await.0, "PS004", "{call}");
+    }
+    operator.batch_execute("SELECT session_audit_on('1000 years')").await.unwrap();
+    let id = node.create(1).await.unwrap().id();
+    assert!(node.delete(id).await.unwrap());
+}
+
+/// What JSON allows, and few parsers take: a node passes it on, and reads the other attributes.
+#[tokio::test]
+async fn extreme_json_in_sql_harms_no_other_attribute() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let operator = world.operator().await;
+    let created = a.create(1).set("role", "admin").await.unwrap();
+    let nested = |depth: usize| format!("(repeat('[', {depth}) || repeat(']', {depth}))::jsonb");
+    for (key, value) in [
+        ("huge", "'1e400'".to_owned()),
+        ("digits", "'1e10000'".to_owned()),
+        ("fraction", "'1.00000000000000000000000000000000000000000001'".to_owned()),
+        ("nested", nested(200)),
+        ("deep", nested(5_000)),
+        ("\u{feff}", r#"'"\ud83d\ude00\u2028\u007f"'"#.to_owned()),
+    ] {
+        let call = format!("SELECT session_set($1, $2, {value})");
+        operator
+            .execute(&call, &[&created.id().expose(), &key])
+            .await
+            .unwrap_or_else(|e| panic!("{key}: {e:?}"));
+        for node in [&a, &b] {
+            node.catch_up().await.unwrap();
+            let session = read(node, created.id()).await;
+            assert_eq!(session.get::<String>("role").unwrap().as_deref(), Some("admin"), "{key}");
+            assert!(session.get_raw(key).is_some(), "{key}");
+        }
+        b.modify(created.id(), |session| session.set("count", &key.len())).await.unwrap();
+        let listed = a.user(1).list().await.unwrap();
+        assert_eq!(listed.len(), 1, "{key}");
+    }
+    let count = "SELECT count(*) FROM session_get($1), json_each(attributes)";
+    let count = operator.query_one(count, &[&created.id().expose()]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 8);
+    let mut session = read(&a, created.id()).await;
+    a.rotate(&mut session).await.unwrap();
+    assert!(session.get_raw("deep").is_some());
+}
+
+/// Accesses outside of the calendar of the nodes.
+#[tokio::test]
+async fn access_at_no_time_at_all_harms_no_node() {
+    let world = World::new();
+    let [a, b] = world.nodes().await;
+    let operator = world.operator().await;
+    for (time, is_alive) in
+        [("infinity", true), ("-infinity", false), ("0044-03-15 BC", false), ("294276-12-31", true)]
+    {
+        let session = a.create(1).await.unwrap();
+        let set = format!("UPDATE sessions SET last_accessed_at = '{time}' WHERE id = $1");
+        operator.execute(&set, &[&session.id().expose()]).await.unwrap();
+        for node in [&a, &b] {
+            node.catch_up().await.unwrap();
+            let found = node.get(session.id()).bypass_cache().await;
+            assert_eq!(found.unwrap_or_else(|e| panic!("{time}: {e}")).is_some(), is_alive, "{time}");
+            assert_eq!(
+                node.user(1).list().await.unwrap_or_else(|e| panic!("{time}: {e}")).len(),
+                usize::from(is_alive)
+            );
+        }
+        a.delete(session.id()).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn error_does_not_repeat_long_argument() {
     let world = World::new();
