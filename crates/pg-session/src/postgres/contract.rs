@@ -126,14 +126,15 @@ impl Statement {
         function: &str,
         arguments: impl IntoIterator<Item = (Option<String>, &'static str)>,
     ) -> Result<Self, Error> {
-        let function = Names::new(config)?.function(function);
+        let (column, function) = (function, Names::new(config)?.function(function));
         let (parameters, casts): (Vec<_>, Vec<_>) = arguments.into_iter().unzip();
         let casts = casts.iter().zip(1..).map(|(cast, n)| format!("${n}::pg_catalog.text{cast}"));
         let arguments = casts.collect::<Vec<_>>().join(", ");
-        Ok(Self { text: format!("SELECT {function}({arguments})"), parameters })
+        // The column has the same name with any `table_prefix`: diesel finds its value by it.
+        Ok(Self { text: format!("SELECT {function}({arguments}) AS {column}"), parameters })
     }
 
-    /// The text, with `$1`, `$2` and so on.
+    /// The text, with `$1`, `$2` and so on. Its column has the name of the function without the prefix.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -183,6 +184,7 @@ mod tests {
         ] {
             let statement = statement.unwrap();
             assert!(statement.text().starts_with(&format!("SELECT \"public\".\"a\"\"b_{function}\"($1::")));
+            assert!(statement.text().ends_with(&format!(" AS {function}")));
             assert_eq!(statement.text().matches('$').count(), count);
             assert_eq!(statement.parameters().len(), count);
         }
