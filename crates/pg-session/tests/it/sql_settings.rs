@@ -13,7 +13,7 @@ const SETTINGS: [&str; 8] = [
     "SET standard_conforming_strings = off; SET escape_string_warning = off; SET backslash_quote = on",
     "SET bytea_output = 'escape'; SET DateStyle = 'German, DMY'; SET IntervalStyle = 'sql_standard'",
     "SET TimeZone = 'Pacific/Apia'; SET extra_float_digits = -15; SET array_nulls = off",
-    "SET transform_null_equals = on; SET quote_all_identifiers = on; SET client_encoding = 'LATIN1'",
+    "SET transform_null_equals = on; SET quote_all_identifiers = on; SET xmlbinary = 'hex'",
     "SET plpgsql.extra_errors = 'all'; SET plpgsql.extra_warnings = 'all'; SET check_function_bodies = off",
     "SET plan_cache_mode = 'force_custom_plan'; SET enable_indexscan = off; SET row_security = off",
     "SET search_path = ''; SET client_min_messages = 'debug1'",
@@ -35,7 +35,6 @@ async fn functions_mean_the_same_with_any_setting_of_the_caller() {
         let operator = world.operator().await;
         let expected = UserId::named(name).as_uuid().to_string();
         let user_of = format!("SELECT {schema}.session_user_of($1::text)::text");
-        // PostgreSQL infers the type of the parameter before the settings matter.
         operator.batch_execute(settings).await.unwrap();
         let got = operator.query_one(&user_of, &[&name]).await;
         let got: String = got.unwrap_or_else(|error| panic!("{settings}: {error:?}")).get(0);
