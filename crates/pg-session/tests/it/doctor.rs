@@ -97,6 +97,38 @@ const FAULTS: &[Fault] = &[
          CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere; CREATE FOREIGN TABLE session_locks (name text) SERVER elsewhere;",
         "DROP FOREIGN DATA WRAPPER elsewhere CASCADE; ALTER TABLE lost RENAME TO session_locks;"),
     fault("idle-timeout", "ALTER ROLE app SET idle_session_timeout = '1min';"),
+    fault("server-log", "ALTER SYSTEM SET log_parameter_max_length_on_error = -1; SELECT pg_reload_conf();"),
+    fault("autovacuum", "ALTER TABLE session_locks SET (autovacuum_enabled = 0);"),
+    fault("public-right", "GRANT SELECT (id) ON sessions TO PUBLIC;"),
+    fault("visitor-right", "GRANT SELECT (value) ON session_attributes TO anon;"),
+    fault("visitor-right", "GRANT app TO anon;"),
+    fault("foreign-key", "CREATE TABLE orders (session_id uuid REFERENCES sessions);"),
+    fault("drift", "CREATE RULE keep AS ON DELETE TO sessions DO INSTEAD NOTHING;"),
+    fault("drift", "DROP TRIGGER sessions_follow_delete ON sessions;
+         CREATE TRIGGER sessions_follow_delete AFTER DELETE ON sessions REFERENCING OLD TABLE AS gone
+         FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION sessions_follow();"),
+    fault("drift", "ALTER TABLE session_attributes DROP CONSTRAINT session_attributes_key_check;
+         ALTER TABLE session_attributes ADD CONSTRAINT session_attributes_key_check CHECK (true);"),
+    fault("drift", "ALTER TABLE sessions ALTER COLUMN has_overflow SET DEFAULT false;"),
+    fault("drift", "ALTER TABLE sessions ALTER COLUMN flip DROP DEFAULT;"),
+    fault("drift", "ALTER FUNCTION session_end_user(uuid, uuid, text) STRICT;"),
+    fault("drift", "ALTER FUNCTION session_locks_wake() SET search_path = public;"),
+    fault("isolation", "ALTER ROLE app IN DATABASE postgres SET default_transaction_isolation = 'serializable';"),
+    fault("synchronous-commit", "ALTER ROLE app IN DATABASE postgres SET synchronous_commit = off;"),
+    fault("idle-timeout", "ALTER ROLE app IN DATABASE postgres SET idle_session_timeout = '1min';"),
+    fault("role-timeout", "ALTER ROLE app RESET lock_timeout; ALTER DATABASE postgres SET lock_timeout = '1s';"),
+    fault("replication-role", "ALTER ROLE app RESET session_replication_role;
+         ALTER DATABASE postgres SET session_replication_role = replica;"),
+    repaired_by("version", "ALTER FUNCTION pg_catalog.current_setting(text) RENAME TO present_setting;
+         CREATE FUNCTION pg_catalog.current_setting(text) RETURNS text LANGUAGE sql STABLE AS $$
+             SELECT CASE $1 WHEN 'server_version' THEN '12.22' WHEN 'server_version_num' THEN '120022'
+                    ELSE pg_catalog.present_setting($1) END $$;",
+        "DROP FUNCTION pg_catalog.current_setting(text);
+         ALTER FUNCTION pg_catalog.present_setting(text) RENAME TO current_setting;"),
+    repaired_by("clock", "ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO present_time;
+         CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
+             SELECT pg_catalog.present_time() + interval '1 hour' $$;",
+        "DROP FUNCTION pg_catalog.clock_timestamp(); ALTER FUNCTION pg_catalog.present_time() RENAME TO clock_timestamp;"),
     repaired_by("synchronous-standby", "ALTER SYSTEM SET synchronous_standby_names = 'lost'; SELECT pg_reload_conf();",
         "ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf();"),
 ];

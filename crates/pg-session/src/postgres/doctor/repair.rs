@@ -47,12 +47,27 @@ pub(super) fn drop(names: &Names, line: &str) -> Option<String> {
             format!("ALTER TABLE {} DROP CONSTRAINT {name};", owner(detail))
         }
         "trigger" => format!("DROP TRIGGER {} ON {};", quoted(name), owner(detail)),
+        "rule" => format!("DROP RULE {} ON {};", quoted(name), owner(detail)),
         "function" => {
             let (name, arguments) = name.split_once('(')?;
             format!("DROP ROUTINE {}({arguments};", qualified(name))
         }
         _ => return None,
     })
+}
+
+/// The statement that sets the default of a column, if nothing else of the two lines differs.
+pub(super) fn set_default(names: &Names, has: &str, wanted: &str) -> Option<String> {
+    let parts = |line: &str| match line.split_once(" default ") {
+        Some((column, default)) => (column.to_owned(), Some(default.to_owned())),
+        None => (line.to_owned(), None),
+    };
+    let ((column, _), (same, default)) = (parts(has), parts(wanted));
+    let name = column.strip_prefix("column ").filter(|_| column == same)?;
+    let (table, column) = name.split(": ").next()?.split_once('.')?;
+    let change = default.map_or_else(|| "DROP DEFAULT".to_owned(), |value| format!("SET DEFAULT {value}"));
+    let table = format!("\"{{schema}}\".\"{{prefix}}{table}\"");
+    Some(names.fill(&format!("ALTER TABLE {table} ALTER COLUMN {column} {change};")))
 }
 
 /// Rows `(function, CREATE OR REPLACE statement)`: functions whose code is not that of the migrations.

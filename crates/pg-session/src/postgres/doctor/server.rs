@@ -35,14 +35,16 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
     let timeout = config.query_timeout.as_millis();
     let age_max = interval(config.query_timeout.saturating_mul(TRANSACTION_AGE_FACTOR));
     vec![
-        Check::fault("isolation",
-            "SELECT pg_catalog.format('transactions of this role are %s', pg_catalog.current_setting('transaction_isolation')),
-                    pg_catalog.format('ALTER ROLE %I SET default_transaction_isolation = ''read committed'';', CURRENT_USER)
-             WHERE pg_catalog.current_setting('transaction_isolation') <> 'read committed'".to_owned()),
-        Check::fault("replication-role",
-            "SELECT 'session_replication_role is not origin, so the triggers of the tables do not run',
-                    pg_catalog.format('ALTER ROLE %I RESET session_replication_role;', CURRENT_USER)
-             WHERE pg_catalog.current_setting('session_replication_role') <> 'origin'".to_owned()),
+        Check::fault("isolation", format!(
+            "SELECT pg_catalog.format('transactions of this role are %s', pg_catalog.current_setting('transaction_isolation')), {}
+             WHERE pg_catalog.current_setting('transaction_isolation') <> 'read committed'",
+            set("default_transaction_isolation", "''read committed''")
+        )),
+        Check::fault("replication-role", format!(
+            "SELECT 'session_replication_role is not origin, so the triggers of the tables do not run', {}
+             WHERE pg_catalog.current_setting('session_replication_role') <> 'origin'",
+            set("session_replication_role", "origin")
+        )),
         Check::warning("planner",
             "SELECT pg_catalog.format('%s is off, which makes some plans slow', s.name),
                     CASE s.source WHEN 'user' THEN pg_catalog.format('ALTER ROLE %I RESET %I;', CURRENT_USER, s.name)
@@ -57,10 +59,11 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
             "SELECT pg_catalog.format('%s is off: a crash may destroy the database', s.name),
                     pg_catalog.format('ALTER SYSTEM SET %I = on; SELECT pg_reload_conf();', s.name)
              FROM pg_catalog.pg_settings s WHERE s.name IN ('fsync', 'full_page_writes') AND s.setting = 'off'".to_owned()),
-        Check::warning("synchronous-commit",
-            "SELECT 'synchronous_commit is off: a crash of the server undoes the last logouts',
-                    pg_catalog.format('ALTER ROLE %I SET synchronous_commit = on;', CURRENT_USER)
-             WHERE pg_catalog.current_setting('synchronous_commit') = 'off'".to_owned()),
+        Check::warning("synchronous-commit", format!(
+            "SELECT 'synchronous_commit is off: a crash of the server undoes the last logouts', {}
+             WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
+            set("synchronous_commit", "on")
+        )),
         Check::fault("synchronous-standby",
             "SELECT 'synchronous_standby_names is set, and no synchronous standby is connected: each write waits for one',
                     'Start the standby, or ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf();'
@@ -79,22 +82,28 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
              WHERE w.commits > 0".to_owned()),
         Check::warning("role-timeout", format!(
             "SELECT pg_catalog.format('%s = %s of the role or database is shorter than query_timeout = {timeout} ms', s.name, s.value),
-                    pg_catalog.format('ALTER ROLE %I SET %I = %L;', CURRENT_USER, s.name, '{timeout}ms')
-             FROM (SELECT pg_catalog.split_part(c.setting, '=', 1) AS name, pg_catalog.split_part(c.setting, '=', 2) AS value
+                    pg_catalog.format('ALTER ROLE %I%s SET %I = %L;', CURRENT_USER,
+                        CASE WHEN s.setrole <> 0 AND s.setdatabase <> 0
+                             THEN pg_catalog.format(' IN DATABASE %I', pg_catalog.current_database()) END, s.name, '{timeout}ms')
+             FROM (SELECT DISTINCT ON (pg_catalog.split_part(c.setting, '=', 1)) d.setrole, d.setdatabase,
+                          pg_catalog.split_part(c.setting, '=', 1) AS name, pg_catalog.split_part(c.setting, '=', 2) AS value
                    FROM pg_catalog.pg_db_role_setting d CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS c (setting)
                    WHERE d.setrole IN (0, CURRENT_USER::pg_catalog.regrole)
                      AND d.setdatabase IN (0, (SELECT b.oid FROM pg_catalog.pg_database b
-                                               WHERE b.datname = pg_catalog.current_database()))) s
+                                               WHERE b.datname = pg_catalog.current_database()))
+                   -- The first counts: of the role in the database, of the role, of the database, of all.
+                   ORDER BY pg_catalog.split_part(c.setting, '=', 1), d.setrole = 0, d.setdatabase = 0) s
              JOIN pg_catalog.pg_settings p ON p.name = s.name AND p.unit = 'ms'
              WHERE s.name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout')
                AND CASE WHEN s.value ~ '^[0-9]+$' THEN s.value::pg_catalog.numeric
                         ELSE pg_catalog.date_part('epoch', s.value::pg_catalog.interval)::pg_catalog.numeric * 1000 END
                    BETWEEN 1 AND {timeout} - 1"
         )),
-        Check::warning("idle-timeout",
-            "SELECT 'idle_session_timeout ends the connection of the listener whenever no session changes',
-                    pg_catalog.format('ALTER ROLE %I SET idle_session_timeout = 0;', CURRENT_USER)
-             FROM pg_catalog.pg_settings s WHERE s.name = 'idle_session_timeout' AND s.setting <> '0'".to_owned()),
+        Check::warning("idle-timeout", format!(
+            "SELECT 'idle_session_timeout ends the connection of the listener whenever no session changes', {}
+             FROM pg_catalog.pg_settings s WHERE s.name = 'idle_session_timeout' AND s.setting <> '0'",
+            set("idle_session_timeout", "0")
+        )),
         Check::warning("tls", format!(
             "SELECT 'the connection of the pool is not encrypted, and the server is on another machine',
                     'Set sslmode=verify-full in the connection string.' WHERE {IS_PLAIN_AND_REMOTE}"
@@ -150,8 +159,24 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
              FROM pg_catalog.pg_settings s
              WHERE (s.name = 'log_statement' AND s.setting IN ('mod', 'all')
                     OR s.name IN ('log_min_duration_statement', 'log_min_duration_sample') AND s.setting <> '-1')
-               AND pg_catalog.current_setting('log_parameter_max_length', true) IS DISTINCT FROM '0'".to_owned()),
+               AND pg_catalog.current_setting('log_parameter_max_length', true) IS DISTINCT FROM '0'
+             UNION ALL
+             SELECT pg_catalog.format('%s = %s writes session ids and values to the server''s log with each error', s.name, s.setting),
+                    pg_catalog.format('ALTER SYSTEM SET %s = 0; SELECT pg_reload_conf();', s.name)
+             FROM pg_catalog.pg_settings s WHERE s.name = 'log_parameter_max_length_on_error' AND s.setting <> '0'".to_owned()),
     ]
+}
+
+/// An SQL text: the statement that gives the role a setting, where one of the role in this database would win.
+fn set(name: &str, value: &str) -> String {
+    format!(
+        "pg_catalog.format('ALTER ROLE %I%s SET {name} = {value};', CURRENT_USER,
+            (SELECT pg_catalog.format(' IN DATABASE %I', b.datname)
+             FROM pg_catalog.pg_db_role_setting d JOIN pg_catalog.pg_database b ON b.oid = d.setdatabase
+             CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS c (setting)
+             WHERE d.setrole = CURRENT_USER::pg_catalog.regrole AND b.datname = pg_catalog.current_database()
+               AND pg_catalog.starts_with(c.setting, '{name}=')))"
+    )
 }
 
 /// A queue that is used more than `low`, and at most `high`. The client that holds it has a listener and is in a transaction. Which

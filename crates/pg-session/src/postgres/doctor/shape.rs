@@ -39,13 +39,18 @@ impl Database {
             if changed && line.starts_with("function") {
                 continue;
             }
-            let fix =
-                if changed && line.starts_with("column") { None } else { repair::drop(&self.names, line) };
+            let fix = if changed && line.starts_with("column") {
+                expected.iter().find_map(|wanted| repair::set_default(&self.names, line, wanted))
+            } else {
+                repair::drop(&self.names, line)
+            };
             let message = format!("the database has, and the migrations do not make: {line}");
             findings.push(drift.finding(message, fix.unwrap_or_else(|| COMPARE.to_owned())));
         }
         for line in expected.difference(&found) {
-            let fix = repair::make(&self.names, line).unwrap_or_else(|| COMPARE.to_owned());
+            let set_default = || found.iter().find_map(|has| repair::set_default(&self.names, has, line));
+            let fix = repair::make(&self.names, line).or_else(set_default);
+            let fix = fix.unwrap_or_else(|| COMPARE.to_owned());
             findings.push(drift.finding(format!("the migrations make, and the database lacks: {line}"), fix));
         }
         let bodies = Check::fault("drift", repair::bodies_sql(&self.names));
@@ -94,7 +99,11 @@ fn sql(names: &Names) -> String {
                 CASE WHEN y.typnamespace = c.relnamespace THEN {kind}
                      ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) END
                 || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
+                || COALESCE(CASE a.attgenerated WHEN '' THEN ' default ' ELSE ' generated ' END
+                            -- Without casts: they name a schema, or do not, by the search path.
+                            || pg_catalog.split_part(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '::', 1), '')
          FROM ours c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+         LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
          WHERE a.attnum > 0 AND NOT a.attisdropped
          UNION ALL
          SELECT 'index ' || {index},
@@ -104,15 +113,30 @@ fn sql(names: &Names) -> String {
                 || COALESCE(' where ' || pg_catalog.pg_get_expr(x.indpred, x.indrelid), '')
          FROM ours c JOIN pg_catalog.pg_index x ON x.indrelid = c.oid JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
          UNION ALL
-         SELECT 'constraint ' || {constraint}, {table}
-         FROM ours c JOIN pg_catalog.pg_constraint o ON o.conrelid = c.oid WHERE o.contype <> 'n'
+         SELECT 'constraint ' || {constraint},
+                -- A time is written in the time zone of the role.
+                {table} || CASE WHEN o.definition ~ 'timestamp' THEN '' ELSE ' ' || o.definition END
+         FROM ours c JOIN (SELECT o.*, pg_catalog.pg_get_constraintdef(o.oid) AS definition
+                           FROM pg_catalog.pg_constraint o WHERE o.contype <> 'n') o ON o.conrelid = c.oid
          UNION ALL
-         SELECT 'trigger ' || t.tgname::pg_catalog.text, {table} || ' ' || t.tgtype::pg_catalog.text || ' ' || {called}
+         SELECT 'rule ' || w.rulename::pg_catalog.text, {table}
+         FROM ours c JOIN pg_catalog.pg_rewrite w ON w.ev_class = c.oid
+         WHERE w.rulename OPERATOR(pg_catalog.<>) '_RETURN'
+         UNION ALL
+         SELECT 'trigger ' || t.tgname::pg_catalog.text,
+                {table} || ' ' || t.tgtype::pg_catalog.text || ' ' || {called}
+                || COALESCE(' old table ' || t.tgoldtable::pg_catalog.text, '') || COALESCE(' new table ' || t.tgnewtable::pg_catalog.text, '')
+                || COALESCE(' of ' || (SELECT pg_catalog.string_agg(a.attname::pg_catalog.text, ',' ORDER BY a.attnum)
+                                       FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (t.tgattr)), '')
+                || CASE WHEN t.tgqual IS NULL THEN ''
+                        ELSE ' ' || pg_catalog.substring(pg_catalog.pg_get_triggerdef(t.oid), ' (WHEN .*) EXECUTE ') END
          FROM ours c JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid
          WHERE NOT t.tgisinternal AND t.tgname::pg_catalog.text NOT IN ('sessions_audit_delete', 'sessions_audit_truncate')
          UNION ALL
          SELECT 'function ' || {function} || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')',
                 CASE WHEN p.prosecdef THEN 'security definer' ELSE 'security invoker' END
+                || CASE WHEN p.proisstrict THEN ' strict' ELSE '' END || ' ' || p.provolatile::pg_catalog.text
+                || COALESCE(' set ' || pg_catalog.array_to_string(p.proconfig, ' '), '')
          FROM pg_catalog.pg_proc p
          WHERE p.pronamespace = (SELECT c.relnamespace FROM ours c LIMIT 1)
            AND pg_catalog.starts_with(p.proname::pg_catalog.text, {prefix} || 'session')"

@@ -135,7 +135,13 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
         Check::fault("public-right", format!(
             "SELECT pg_catalog.format('every role may %s %s', pg_catalog.string_agg(a.privilege_type, ', '), c.written_as),
                     pg_catalog.format('REVOKE ALL ON %s FROM PUBLIC;', c.written_as)
-             FROM {with_audit} CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a WHERE a.grantee = 0 GROUP BY c.written_as"
+             FROM {with_audit} CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a WHERE a.grantee = 0 GROUP BY c.written_as
+             UNION ALL
+             SELECT pg_catalog.format('every role may %s columns of %s', pg_catalog.string_agg(DISTINCT a.privilege_type, ', '), c.written_as),
+                    pg_catalog.format('REVOKE ALL (%s) ON %s FROM PUBLIC;',
+                        pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(t.attname::pg_catalog.text), ', '), c.written_as)
+             FROM {with_audit} JOIN pg_catalog.pg_attribute t ON t.attrelid = c.oid
+             CROSS JOIN LATERAL pg_catalog.aclexplode(t.attacl) a WHERE a.grantee = 0 GROUP BY c.written_as"
         )),
         Check::fault("visitor-right", format!(
             "SELECT pg_catalog.format('the role %I, which serves visitors over HTTP, may %s %s', r.rolname,
@@ -143,7 +149,32 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
                     pg_catalog.format('REVOKE ALL ON %s FROM %I;', c.written_as, r.rolname)
              FROM {with_audit} CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
              JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname IN ('anon', 'authenticated', 'web_anon')
-             WHERE a.grantee <> c.relowner GROUP BY c.written_as, r.rolname"
+             WHERE a.grantee <> c.relowner GROUP BY c.written_as, r.rolname
+             UNION ALL
+             SELECT pg_catalog.format('the role %I, which serves visitors over HTTP, may %s columns of %s', r.rolname,
+                        pg_catalog.string_agg(DISTINCT a.privilege_type, ', '), c.written_as),
+                    pg_catalog.format('REVOKE ALL (%s) ON %s FROM %I;',
+                        pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(t.attname::pg_catalog.text), ', '), c.written_as, r.rolname)
+             FROM {with_audit} JOIN pg_catalog.pg_attribute t ON t.attrelid = c.oid
+             CROSS JOIN LATERAL pg_catalog.aclexplode(t.attacl) a
+             JOIN pg_catalog.pg_roles r ON r.oid = a.grantee AND r.rolname IN ('anon', 'authenticated', 'web_anon')
+             GROUP BY c.written_as, r.rolname
+             UNION ALL
+             SELECT pg_catalog.format('the role %I, which serves visitors over HTTP, is a member of %I, which may read %s',
+                        r.rolname, m.rolname, pg_catalog.string_agg(c.written_as::pg_catalog.text, ', ' ORDER BY c.relname)),
+                    pg_catalog.format('REVOKE %I FROM %I;', m.rolname, r.rolname)
+             FROM {with_audit} CROSS JOIN pg_catalog.pg_roles r
+             JOIN pg_catalog.pg_auth_members g ON g.member = r.oid JOIN pg_catalog.pg_roles m ON m.oid = g.roleid
+             WHERE r.rolname IN ('anon', 'authenticated', 'web_anon') AND NOT r.rolsuper
+               AND pg_catalog.has_any_column_privilege(m.oid, c.oid, 'SELECT')
+             GROUP BY r.rolname, m.rolname"
+        )),
+        Check::fault("foreign-key", format!(
+            "SELECT pg_catalog.format('the foreign key %I of %s refers to %s: a session that it names cannot end',
+                        o.conname, o.conrelid::pg_catalog.regclass, c.written_as),
+                    pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', o.conrelid::pg_catalog.regclass, o.conname)
+             FROM {tables} JOIN pg_catalog.pg_constraint o ON o.confrelid = c.oid
+             WHERE o.contype = 'f' AND o.confdeltype IN ('a', 'r')"
         )),
         Check::fault("invalid-index", format!(
             "SELECT pg_catalog.format('the index %s is not valid: no query uses it', i.indexrelid::pg_catalog.regclass),
@@ -168,7 +199,9 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
         Check::warning("autovacuum", format!(
             "SELECT pg_catalog.format('autovacuum is off for %s: the table grows without end', c.written_as),
                     pg_catalog.format('ALTER TABLE %s RESET (autovacuum_enabled);', c.written_as)
-             FROM {tables} WHERE c.reloptions OPERATOR(pg_catalog.&&) ARRAY['autovacuum_enabled=false', 'autovacuum_enabled=off']
+             FROM {tables} CROSS JOIN LATERAL pg_catalog.pg_options_to_table(c.reloptions) o
+             -- As it was written: false, off, no, 0, or the beginning of such a word.
+             WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::pg_catalog.bool
              UNION ALL
              SELECT 'autovacuum is off for the server', 'ALTER SYSTEM SET autovacuum = on; SELECT pg_reload_conf();'
              WHERE pg_catalog.current_setting('autovacuum') = 'off'"
