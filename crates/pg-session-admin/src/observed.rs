@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use pg_session::{Cause, Event, Events};
+use pg_session::{Cause, Events};
 
-use crate::shared::rfc3339;
+use crate::shared::{describe, rfc3339};
 
 /// Events in memory. The oldest are forgotten first.
 const EVENTS_MAX: usize = 200;
@@ -45,21 +45,4 @@ impl Observed {
     pub(crate) fn all(&self) -> Vec<Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }
-}
-
-/// Nothing for what happens with each login.
-fn describe(event: &Event) -> Option<(String, Option<Cause>)> {
-    Some(match event {
-        Event::Ended { session, user: None, cause } => (format!("session {session} ended"), Some(*cause)),
-        Event::Ended { session, user: Some(user), cause } => {
-            (format!("session {session} of user {user} ended"), Some(*cause))
-        }
-        Event::UserEnded { user, cause } => (format!("sessions of user {user} ended"), Some(*cause)),
-        Event::GroupEnded { group, cause } => (format!("sessions of group {group} ended"), Some(*cause)),
-        Event::AllEnded { cause } => ("all sessions ended".to_owned(), Some(*cause)),
-        Event::Trusted => ("this node answers from memory".to_owned(), None),
-        Event::Untrusted => ("this node reads from PostgreSQL; it may miss ends".to_owned(), None),
-        Event::Lagged(lost) => (format!("{lost} events were lost"), None),
-        _ => return None,
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pg_session::{Everywhere, GroupId, IdleLimit, NodeInfo, Session, UserId};
+use pg_session::{Cause, Event, Everywhere, GroupId, IdleLimit, NodeInfo, Session, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -141,6 +141,24 @@ impl From<&Everywhere> for Receipt {
         let Everywhere { acknowledged, lapsed, took, .. } = *everywhere;
         Self { acknowledged, lapsed, took_ms: milliseconds(took) }
     }
+}
+
+/// What has happened, and why sessions have ended. Nothing for what happens with each login.
+#[must_use]
+pub fn describe(event: &Event) -> Option<(String, Option<Cause>)> {
+    Some(match event {
+        Event::Ended { session, user: None, cause } => (format!("session {session} ended"), Some(*cause)),
+        Event::Ended { session, user: Some(user), cause } => {
+            (format!("session {session} of user {user} ended"), Some(*cause))
+        }
+        Event::UserEnded { user, cause } => (format!("sessions of user {user} ended"), Some(*cause)),
+        Event::GroupEnded { group, cause } => (format!("sessions of group {group} ended"), Some(*cause)),
+        Event::AllEnded { cause } => ("all sessions ended".to_owned(), Some(*cause)),
+        Event::Trusted => ("this node answers from memory".to_owned(), None),
+        Event::Untrusted => ("this node reads from PostgreSQL; it may miss ends".to_owned(), None),
+        Event::Lagged(lost) => (format!("{lost} events were lost"), None),
+        _ => return None,
+    })
 }
 
 /// A tenth is enough for people and for machines.

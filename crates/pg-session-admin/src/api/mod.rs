@@ -1,8 +1,11 @@
-//! The admin API: list, show and end sessions, for programs that have the token. JSON over HTTP; `openapi.json` describes it.
+//! The admin API: what the console shows and does, for programs that have the token. JSON over HTTP; `openapi.json` describes it.
 //!
 //! It never answers with a session id, only with handles.
 
 mod error;
+mod events;
+mod findings;
+mod locks;
 mod nodes;
 mod revocations;
 mod sessions;
@@ -26,11 +29,14 @@ const OPENAPI: &str = include_str!("openapi.json");
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Method, path and handler of each operation.
-fn routes() -> [(&'static str, &'static str, MethodRouter<Admin>); 6] {
+fn routes() -> [(&'static str, &'static str, MethodRouter<Admin>); 9] {
     [
         ("get", "/openapi.json", get(openapi)),
         ("get", "/status", get(status)),
         ("get", "/nodes", get(nodes::list)),
+        ("get", "/events", get(events::list)),
+        ("get", "/locks", get(locks::list)),
+        ("get", "/findings", get(findings::list)),
         ("get", "/sessions", get(sessions::list)),
         ("get", "/sessions/{handle}", get(sessions::show)),
         ("post", "/revocations", post(revocations::create)),

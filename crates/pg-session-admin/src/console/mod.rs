@@ -95,7 +95,7 @@ impl Console {
     }
 
     /// What the doctor has found within the last minute. `None` if the application does not say how a node is made.
-    async fn findings(&self) -> Option<Result<Vec<Finding>, String>> {
+    pub(crate) async fn findings(&self) -> Option<Result<Vec<Finding>, String>> {
         let diagnose = self.diagnose.as_ref()?;
         let ask = async { Box::pin(diagnose()?.diagnose()).await.map_err(|error| error.to_string()) };
         Some(self.findings.get(ask).await)

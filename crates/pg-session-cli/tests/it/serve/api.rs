@@ -44,7 +44,21 @@ impl<'a> Client<'a> {
         (answer.status, body)
     }
 
+    /// An order is carried out only if the description allows it, and the other way round.
     async fn revoke(&self, order: &Value) -> (StatusCode, Value) {
+        let answer = self.revoke_unchecked(order).await;
+        let schema = &self.document["components"]["schemas"]["Order"];
+        let mut faults = self.faults(schema, order, "order");
+        let fits = |choice: &&Value| self.faults(choice, order, "order").is_empty();
+        let targets = schema["oneOf"].as_array().expect("targets").iter().filter(fits).count();
+        faults.extend((targets != 1).then(|| format!("{targets} targets")));
+        let is_refused =
+            [400, 415, 422].contains(&answer.0.as_u16()) && order.get("label") != Some(&json!(""));
+        assert_eq!(faults.is_empty(), !is_refused, "{order}: {answer:?}: {faults:?}");
+        answer
+    }
+
+    async fn revoke_unchecked(&self, order: &Value) -> (StatusCode, Value) {
         self.send(Method::POST, "/api/v1/revocations", "/api/v1/revocations", &order.to_string()).await
     }
 
@@ -54,7 +68,7 @@ impl<'a> Client<'a> {
             let schema = self.document.pointer(&reference[1..]).expect("a schema with this name");
             return self.faults(schema, value, place);
         }
-        if let Some(choices) = schema["oneOf"].as_array() {
+        if let Some(choices) = schema["oneOf"].as_array().filter(|_| schema["type"].is_null()) {
             let fits = choices.iter().any(|schema| self.faults(schema, value, place).is_empty());
             return if fits { Vec::new() } else { vec![format!("{place} is none of {choices:?}")] };
         }
@@ -74,6 +88,11 @@ impl<'a> Client<'a> {
             || types.as_array().map_or_else(|| is_allowed(types), |all| all.iter().any(is_allowed));
         if !fits {
             faults.push(format!("{place} is a {kind}"));
+        }
+        let differs = |name: &str| schema.get(name).is_some_and(|constant| constant != value);
+        let is_listed = schema["enum"].as_array().is_none_or(|choices| choices.contains(value));
+        if differs("const") || !is_listed {
+            faults.push(format!("{place} is {value}"));
         }
         for item in value.as_array().into_iter().flatten() {
             faults.extend(self.faults(&schema["items"], item, &format!("{place}[]")));
@@ -186,6 +205,26 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
     assert_eq!(nodes.iter().filter(|node| node["this_node"] == true).count(), 1);
     assert_eq!(handles(&list("user=2").await.1), BTreeSet::from([other_handle]));
     assert_eq!(client.revoke(&json!({ "all": true, "cause": "admin" })).await.1["ended"], 1);
+    let read = async |name: &str| {
+        let path = format!("/api/v1/{name}");
+        client.send(Method::GET, &path, &path, "").await.1
+    };
+    let lease = app.manager.locks().try_lock("nightly-report").label("ann").await.unwrap();
+    let locks = read("locks").await;
+    assert_eq!(
+        (&locks["locks"][0]["name"], &locks["locks"][0]["holder"]),
+        (&json!("nightly-report"), &json!("ann"))
+    );
+    drop(lease);
+    let events = read("events").await;
+    assert_eq!(events["changes"][0]["what"], "all sessions");
+    assert!(events["events"].as_array().is_some_and(|all| !all.is_empty()), "{events}");
+    // The test's server is fast, not safe.
+    let findings = read("findings").await;
+    assert!(
+        findings["findings"].as_array().is_some_and(|all| all.iter().any(|row| row["check"] == "fsync")),
+        "{findings}"
+    );
     let (_, state) = client.send(Method::GET, "/api/v1/status", "/api/v1/status", "").await;
     assert_eq!(state["trusted"], true);
 
