@@ -12,6 +12,7 @@ mod health;
 mod listener;
 mod options;
 mod secret;
+mod trust;
 
 use std::io::{self, Write};
 use std::pin::pin;
@@ -56,6 +57,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
 }
 
 async fn serve(options: Options) -> Result<(), Failure> {
+    let json = options.json;
     let settings = Settings::of(options)?;
     let mut signals = Signals::catch()?;
     let address = settings.listen;
@@ -80,7 +82,13 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
     let server = Arc::new(Server { sessions, proxies: settings.proxies, stop: stop.clone() });
     let app = router(server).merge(admin_routes);
-    writeln!(io::stdout(), "serving on http://{}", listener.local_addr()?)?;
+    let url = format!("http://{}", listener.local_addr()?);
+    if json {
+        writeln!(io::stdout(), "{}", serde_json::json!({ "event": "serving", "url": url }))?;
+    } else {
+        writeln!(io::stdout(), "serving on {url}")?;
+    }
+    let reports = tokio::spawn(trust::report(manager.clone(), json));
     let mut serving = pin!(listener::run(listener, app, limits, &stop));
     tokio::select! {
         () = &mut serving => {}
@@ -90,6 +98,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
             serving.await;
         }
     }
+    reports.abort();
     let report = manager.shutdown(SHUTDOWN_WAIT).await;
     ensure(report.is_complete(), || format!("the node left something behind: {report:?}"))
 }

@@ -71,6 +71,9 @@ pub(crate) struct Options {
     /// A host name under which browsers open the console, besides localhost. May be repeated.
     #[arg(long = "console-host", value_name = "HOST", requires = "console")]
     console_hosts: Vec<String>,
+    /// Print what happens as JSON: where it serves, changes, and when it loses its listener.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// What the process runs with.

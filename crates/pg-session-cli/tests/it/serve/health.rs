@@ -1,11 +1,17 @@
 //! Health, metrics, limits, and the end.
 
+use std::time::Instant;
+
 use hyper::{Method, StatusCode};
+use nix::sys::signal::Signal;
+use pg_sandbox::Proxy;
 use pg_session::UserId;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::server::Application;
+use super::server::{Application, Server};
+use crate::support::{POLL_INTERVAL, Program, WAIT_MAX};
 
 #[tokio::test]
 async fn metrics_and_health_are_for_machines() {
@@ -14,8 +20,8 @@ async fn metrics_and_health_are_for_machines() {
     let server = app.serve(&[]);
     assert_eq!(server.get("/live").await.body, "live\n");
     assert_eq!(server.get("/ready").await.body, "ready: in sync\n");
-    let trust: serde_json::Value = serde_json::from_str(&server.get("/trust").await.body).unwrap();
-    assert_eq!((&trust["trusted"], &trust["error"]), (&true.into(), &serde_json::Value::Null));
+    let trust: Value = serde_json::from_str(&server.get("/trust").await.body).unwrap();
+    assert_eq!((&trust["trusted"], &trust["error"]), (&true.into(), &Value::Null));
     assert!(trust["trusted_for_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{trust}");
 
     let cookie = app.cookie(&session);
@@ -43,6 +49,57 @@ async fn metrics_and_health_are_for_machines() {
         assert_eq!(server.send(method, path, &[], "").await.status, status, "{path}");
     }
     server.stop();
+}
+
+async fn wait_for_trust(server: &Server, status: StatusCode) {
+    let began = Instant::now();
+    while server.get("/trust").await.status != status {
+        assert!(began.elapsed() < WAIT_MAX, "/trust does not become {status}");
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loss_of_the_listener_is_said_without_a_log() {
+    let app = Application::start("loss").await;
+    let wire = Proxy::start(app.world.address()).await.unwrap();
+    let listen_url = wire.url_for(&app.world.url);
+    let mut server = app.serve(&["--listen-url", &listen_url]);
+    let session = app.manager.create(UserId::from(1)).await.unwrap();
+    assert_eq!(server.auth(&app.cookie(&session)).await.status, StatusCode::OK);
+    wire.refuse();
+    wire.cut();
+    wait_for_trust(&server, StatusCode::SERVICE_UNAVAILABLE).await;
+    wire.heal();
+    wait_for_trust(&server, StatusCode::OK).await;
+    server.program.signal(Signal::SIGTERM);
+    let end = server.program.finish();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let lines: Vec<&str> = end.err.lines().collect();
+    assert!(lines[0].contains("Z This node has lost its listener, and reads each session"), "{end:?}");
+    assert!(lines[0].contains("the listener is not connected"), "the cause: {end:?}");
+    assert!(lines[lines.len() - 1].ends_with("This node answers from memory again."), "{end:?}");
+    assert!(!end.err.contains(&session.id().expose().to_string()), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_json_the_address_and_a_loss_are_json() {
+    let app = Application::start("loss_json").await;
+    let wire = Proxy::start(app.world.address()).await.unwrap();
+    let listen_url = wire.url_for(&app.world.url);
+    let args = ["serve", "--json", "--listen", "127.0.0.1:0", "--schema", &app.schema];
+    let place = ["--database-url", &app.world.url, "--listen-url", &listen_url];
+    let mut program = Program::start_with(&[&args[..], &place].concat(), &[("SESSION_KEY", &app.key)]);
+    program.read_until(&["\"event\":\"serving\"", "\"url\":\"http://127.0.0.1:"]);
+    wire.refuse();
+    wire.cut();
+    program.read_until(&["\"event\":\"trust\"", "\"trusted\":false", "the listener is not connected"]);
+    wire.heal();
+    let out = program.read_until(&["\"trusted\":true", "\"error\":null"]);
+    assert!(out.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{out}");
+    program.signal(Signal::SIGTERM);
+    let end = program.finish();
+    assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
 }
 
 #[tokio::test]

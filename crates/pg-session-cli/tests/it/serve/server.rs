@@ -24,8 +24,8 @@ pub struct Application {
     pub manager: SessionManager,
     pub world: World,
     signer: Signer,
-    key: String,
-    schema: String,
+    pub key: String,
+    pub schema: String,
 }
 
 impl Application {
