@@ -6,6 +6,7 @@ use clap::Args;
 use pg_session::{Builder, Config, SessionManager};
 
 use crate::failure::Failure;
+use crate::output::waiting;
 
 /// How long the connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -72,7 +73,8 @@ impl Place {
 
     /// Connects with the settings that the application's nodes have published.
     pub(crate) async fn connect(&self) -> Result<SessionManager, Failure> {
-        Ok(Box::pin(self.builder()?.adopt_settings().connect()).await?)
+        let connecting = Box::pin(self.builder()?.adopt_settings().connect());
+        Ok(waiting("connecting", connecting).await?)
     }
 }
 

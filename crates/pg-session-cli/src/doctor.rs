@@ -8,6 +8,7 @@ use pg_session::{Finding, Severity};
 
 use crate::connection::Place;
 use crate::failure::{Failure, exit};
+use crate::output::waiting;
 
 /// Check that nodes can start and keep their promises. Reads only. Exit code 0: no fault; 1: a fault, or no answer.
 #[derive(Args, Debug)]
@@ -36,7 +37,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
 }
 
 async fn diagnose(options: Options) -> Result<Vec<Finding>, Failure> {
-    Ok(options.place.builder()?.diagnose().await?)
+    Ok(waiting("checking", options.place.builder()?.diagnose()).await?)
 }
 
 fn print(findings: &[Finding], json: bool) -> io::Result<()> {

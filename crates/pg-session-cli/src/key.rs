@@ -12,17 +12,25 @@ use crate::failure::Failure;
 ///
 /// Keep it with the application's other secrets, for example as SESSION_KEY: a reader of it can log in as any user.
 #[derive(Args, Debug)]
-pub(crate) struct Options {}
+pub(crate) struct Options {
+    /// Print one JSON object, with the key's id.
+    #[arg(long)]
+    json: bool,
+}
 
 /// Carries the command out; what went wrong is said on stderr.
-pub(crate) fn run(Options {}: Options) -> ExitCode {
-    let Err(failure) = print() else { return ExitCode::SUCCESS };
+pub(crate) fn run(Options { json }: Options) -> ExitCode {
+    let Err(failure) = print(json) else { return ExitCode::SUCCESS };
     // If stderr is closed as well, the exit code has to do.
     let _ = writeln!(io::stderr(), "pg-session key: {failure}");
     ExitCode::FAILURE
 }
 
-fn print() -> Result<(), Failure> {
+fn print(json: bool) -> Result<(), Failure> {
     let key = SigningKey::generate()?;
+    if json {
+        let line = serde_json::json!({ "id": key.id().to_string(), "key": *key.expose_base64() });
+        return Ok(writeln!(io::stdout(), "{line}")?);
+    }
     Ok(writeln!(io::stdout(), "{}", key.expose_base64())?)
 }

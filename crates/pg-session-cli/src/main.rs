@@ -55,6 +55,8 @@ enum Command {
     Revoke(admin::revoke::Options),
     Serve(serve::Options),
     Show(admin::show::Options),
+    Tail(admin::tail::Options),
+    Watch(admin::watch::Options),
 }
 
 #[tokio::main]
@@ -79,6 +81,8 @@ async fn main() -> ExitCode {
         Command::Revoke(options) => Box::pin(admin::revoke::run(options)).await,
         Command::Serve(options) => Box::pin(serve::run(options)).await,
         Command::Show(options) => Box::pin(admin::show::run(options)).await,
+        Command::Tail(options) => Box::pin(admin::tail::run(options)).await,
+        Command::Watch(options) => Box::pin(admin::watch::run(options)).await,
     }
 }
 

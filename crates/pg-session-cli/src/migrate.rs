@@ -9,6 +9,7 @@ use pg_session::Migrations;
 
 use crate::connection::Place;
 use crate::failure::{Failure, exit};
+use crate::output::waiting;
 
 /// How long the connections may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -22,28 +23,55 @@ pub(crate) struct Options {
     /// Print the SQL of a function for roles that may end a user's sessions and do nothing else, and connect to nothing.
     #[arg(long, conflicts_with = "print")]
     definer: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     place: Place,
 }
 
 /// Carries the command out; what went wrong is said on stderr.
 pub(crate) async fn run(options: Options) -> ExitCode {
-    let outcome = migrate(options).await.and_then(|said| Ok(writeln!(io::stdout(), "{}", said.trim_end())?));
+    let json = options.json;
+    let outcome = migrate(options).await.and_then(|outcome| print(&outcome, json));
     exit("migrate", outcome)
 }
 
-async fn migrate(options: Options) -> Result<String, Failure> {
+/// What was done.
+enum Outcome {
+    /// The SQL that would do it.
+    Sql(String),
+    /// The tables of this schema are up to date.
+    UpToDate { schema: String, is_closed: bool },
+}
+
+fn print(outcome: &Outcome, json: bool) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    Ok(match outcome {
+        Outcome::Sql(sql) if json => writeln!(out, "{}", serde_json::json!({ "schema": null, "sql": sql })),
+        Outcome::Sql(sql) => writeln!(out, "{}", sql.trim_end()),
+        Outcome::UpToDate { schema, .. } if json => {
+            writeln!(out, "{}", serde_json::json!({ "schema": schema, "sql": null }))
+        }
+        Outcome::UpToDate { schema, is_closed } => {
+            let closed = if *is_closed { "" } else { " (a connection was slow to close)" };
+            writeln!(out, "the session tables in schema {schema:?} are up to date{closed}")
+        }
+    }?)
+}
+
+async fn migrate(options: Options) -> Result<Outcome, Failure> {
     let config = options.place.config();
     if options.definer {
-        return Ok(Migrations::definer_sql(&config)?);
+        return Ok(Outcome::Sql(Migrations::definer_sql(&config)?));
     }
     if options.print {
-        return Ok(Migrations::sql(&config)?);
+        return Ok(Outcome::Sql(Migrations::sql(&config)?));
     }
     // Connecting migrates, and then checks tables and rights as the application's nodes will.
     let builder = options.place.builder_with(|config| config.migrations = Migrations::Apply)?;
-    let sessions = Box::pin(builder.adopt_settings().connect()).await?;
+    let connecting = Box::pin(builder.adopt_settings().connect());
+    let sessions = waiting("migrating", connecting).await?;
     let report = sessions.shutdown(CLOSE_WAIT).await;
-    let closed = if report.is_complete() { "" } else { " (a connection was slow to close)" };
-    Ok(format!("the session tables in schema {:?} are up to date{closed}", config.schema))
+    Ok(Outcome::UpToDate { schema: config.schema, is_closed: report.is_complete() })
 }

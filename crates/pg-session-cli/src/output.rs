@@ -81,6 +81,13 @@ pub(crate) fn print_fields(format: Format, fields: &[(&str, String)]) -> io::Res
     Ok(())
 }
 
+/// Empties a terminal for what is shown next.
+pub(crate) fn clear() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "\u{1b}[H\u{1b}[2J")?;
+    out.flush()
+}
+
 pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, value)?;
@@ -98,6 +105,20 @@ pub(crate) fn harmless(text: &str) -> String {
     let escape =
         |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
     text.chars().map(escape).collect()
+}
+
+/// Says on a terminal what a command waits for, if it takes longer than a second.
+pub(crate) async fn waiting<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        outcome = &mut work => return outcome,
+        () = tokio::time::sleep(SILENT_FOR) => {}
+    }
+    if io::stderr().is_terminal() {
+        remark(&format!("{what} …"));
+    }
+    work.await
 }
 
 /// Says on a terminal how far a command is, if it takes longer than a second.

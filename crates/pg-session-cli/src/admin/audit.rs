@@ -18,7 +18,7 @@ const LIMIT_MAX: u32 = 100_000;
 
 /// List the sessions that have ended: why, when, by whom, with which receipt. The newest come first.
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("switch").args(["on", "off"]).conflicts_with_all(["user", "limit", "json"])))]
+#[command(group(clap::ArgGroup::new("switch").args(["on", "off"]).conflicts_with_all(["user", "limit"])))]
 pub(crate) struct Options {
     /// Only of this user: an integer, a UUID, or the text that the application gives to UserId::named.
     #[arg(long, value_name = "ID")]
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// Turn the log off. The entries stay.
     #[arg(long)]
     off: bool,
-    /// Print one JSON object per entry.
+    /// Print one JSON object per entry, or about the switch.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -63,13 +63,12 @@ async fn audit(options: &Options, sessions: &SessionManager) -> Result<(), Failu
     let log = sessions.audit();
     if let Some(keep) = options.on {
         log.start(keep).await?;
-        remark(&format!("The audit log is on. Entries stay for {}.", log.keep().await?.unwrap_or_default()));
-        return Ok(());
+        let keep = log.keep().await?.unwrap_or_default();
+        return switched(options, Some(&keep), &format!("The audit log is on. Entries stay for {keep}."));
     }
     if options.off {
         log.stop().await?;
-        remark("The audit log is off. Its entries stay.");
-        return Ok(());
+        return switched(options, None, "The audit log is off. Its entries stay.");
     }
     let is_off = log.keep().await?.is_none();
     let found = gather(options, sessions).await?;
@@ -85,6 +84,14 @@ async fn audit(options: &Options, sessions: &SessionManager) -> Result<(), Failu
     if is_off {
         remark("The audit log is off. The owner of the tables turns it on: pg-session audit --on 90d");
     }
+    Ok(())
+}
+
+fn switched(options: &Options, keep: Option<&str>, sentence: &str) -> Result<(), Failure> {
+    if options.json {
+        return Ok(print_json(&serde_json::json!({ "on": keep.is_some(), "keep": keep }))?);
+    }
+    remark(sentence);
     Ok(())
 }
 

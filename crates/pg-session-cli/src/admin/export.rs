@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// The user: an integer, a UUID, or the text that the application gives to UserId::named.
     #[arg(long, value_name = "ID")]
     user: String,
+    /// The output is JSON in any case.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     place: Place,
 }

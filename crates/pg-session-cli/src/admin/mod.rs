@@ -13,3 +13,5 @@ pub(crate) mod revoke;
 pub(crate) mod row;
 pub(crate) mod select;
 pub(crate) mod show;
+pub(crate) mod tail;
+pub(crate) mod watch;

@@ -1,6 +1,8 @@
 //! `pg-session nodes`: which nodes run, and which of them answer.
 
+use std::io;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Args;
 use pg_session::NodeInfo;
@@ -8,7 +10,7 @@ use pg_session_admin::shared::NodeRow;
 
 use crate::connection::{Place, close};
 use crate::failure::{Failure, exit};
-use crate::output::{Format, harmless, print_json, print_rows, remark};
+use crate::output::{Format, harmless, print_json, print_rows, remark, waiting};
 
 /// Digits of a node's id that are shown on a terminal.
 const ID_DIGITS: usize = 8;
@@ -35,7 +37,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
 /// Whether all nodes answer and agree.
 async fn nodes(options: &Options) -> Result<bool, Failure> {
     let sessions = options.place.connect().await?;
-    let found = sessions.nodes().await;
+    let found = waiting("asking the nodes", sessions.nodes()).await;
     let now = sessions.database_time();
     close(&sessions).await;
     let nodes: Vec<NodeInfo> = found?.into_iter().filter(|node| !node.is_this).collect();
@@ -43,30 +45,7 @@ async fn nodes(options: &Options) -> Result<bool, Failure> {
     if format == Format::Json {
         nodes.iter().try_for_each(|node| print_json(&NodeRow::from(node)))?;
     } else {
-        let rows = nodes.iter().map(|node| {
-            let answer = match (node.listener_lost_at, node.answered_after) {
-                (Some(lost), _) => format!("listener lost {}", format.time(lost, now)),
-                (None, Some(after)) => format!("{:.1} ms", after.as_secs_f64() * 1e3),
-                (None, None) => "none".to_owned(),
-            };
-            let differing = match node.differing_settings.is_empty() {
-                true => "same".to_owned(),
-                false => harmless(&node.differing_settings.join(", ")),
-            };
-            vec![
-                if format == Format::Table { node.id[..ID_DIGITS].to_owned() } else { node.id.clone() },
-                harmless(&node.name),
-                harmless(&node.version),
-                format.time(node.registered_at, now),
-                answer,
-                differing,
-            ]
-        });
-        print_rows(
-            format,
-            &["NODE", "NAME", "VERSION", "REGISTERED", "ANSWER", "SETTINGS"],
-            &rows.collect::<Vec<_>>(),
-        )?;
+        print_nodes(format, &nodes, now)?;
         let silent = |node: &&NodeInfo| node.answered_after.is_none();
         let is_lost = |node: &NodeInfo| node.listener_lost_at.is_some();
         if nodes.iter().any(is_lost) {
@@ -83,4 +62,29 @@ async fn nodes(options: &Options) -> Result<bool, Failure> {
     let differ =
         nodes.iter().any(|node| !node.differing_settings.is_empty() || node.version != nodes[0].version);
     Ok(!differ && nodes.iter().all(|node| node.answered_after.is_some()))
+}
+
+/// The nodes as a table.
+pub(super) fn print_nodes(format: Format, nodes: &[NodeInfo], now: SystemTime) -> io::Result<()> {
+    let row = |node: &NodeInfo| {
+        let answer = match (node.listener_lost_at, node.answered_after) {
+            (Some(lost), _) => format!("listener lost {}", format.time(lost, now)),
+            (None, Some(after)) => format!("{:.1} ms", after.as_secs_f64() * 1e3),
+            (None, None) => "none".to_owned(),
+        };
+        let differing = match node.differing_settings.is_empty() {
+            true => "same".to_owned(),
+            false => harmless(&node.differing_settings.join(", ")),
+        };
+        vec![
+            if format == Format::Table { node.id[..ID_DIGITS].to_owned() } else { node.id.clone() },
+            harmless(&node.name),
+            harmless(&node.version),
+            format.time(node.registered_at, now),
+            answer,
+            differing,
+        ]
+    };
+    let head = ["NODE", "NAME", "VERSION", "REGISTERED", "ANSWER", "SETTINGS"];
+    print_rows(format, &head, &nodes.iter().map(row).collect::<Vec<_>>())
 }

@@ -7,7 +7,7 @@ use pg_session::{GroupId, Page, Session, SessionId, SessionManager, UserId};
 pub(crate) use pg_session_admin::shared::{group_id, user_id};
 
 use crate::failure::Failure;
-use crate::output::Progress;
+use crate::output::{Progress, waiting};
 
 /// Sessions of a user, of a group, of a label, or all.
 #[derive(Args, Debug)]
@@ -67,12 +67,15 @@ impl Selected {
 
     /// How many sessions there are.
     pub(crate) async fn count(&self, sessions: &SessionManager) -> Result<u64, pg_session::Error> {
-        match self {
-            Self::User(id) => sessions.user(*id).count().await,
-            Self::Group(id) => sessions.group(*id).count().await,
-            Self::Label(label) => sessions.label(label).count().await,
-            Self::All => sessions.all().count().await,
-        }
+        let count = async {
+            match self {
+                Self::User(id) => sessions.user(*id).count().await,
+                Self::Group(id) => sessions.group(*id).count().await,
+                Self::Label(label) => sessions.label(label).count().await,
+                Self::All => sessions.all().count().await,
+            }
+        };
+        waiting("counting", count).await
     }
 
     /// Calls `visit` with each session that is old enough, until it returns false.
@@ -109,7 +112,7 @@ fn is_older(session: &Session, age: &Age, now: SystemTime) -> bool {
 
 /// The one live session that the handle names.
 pub(crate) async fn by_handle(sessions: &SessionManager, handle: &str) -> Result<Session, Failure> {
-    let mut found = sessions.find(handle).await?;
+    let mut found = waiting("searching", sessions.find(handle)).await?;
     match (found.pop(), found.is_empty()) {
         (Some(session), true) => Ok(session),
         (None, _) => {

@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::support::{End, WAIT_MAX, World};
 
 /// An application with sessions of two users, and its operator's program.
-struct Application {
-    world: World,
-    node: SessionManager,
-    schema: String,
+pub struct Application {
+    pub world: World,
+    pub node: SessionManager,
+    pub schema: String,
 }
 
 impl Application {
-    async fn new(name: &str) -> Self {
+    pub async fn new(name: &str) -> Self {
         let world = World::new(name).await;
         let schema = format!("admin_{name}");
         let mut config = Config::default();
@@ -37,19 +37,19 @@ impl Application {
         run(&[args, &place].concat(), input)
     }
 
-    fn json(&self, args: &[&str], input: &str) -> Vec<Value> {
+    pub fn json(&self, args: &[&str], input: &str) -> Vec<Value> {
         let end = self.run(&[args, &["--json"]].concat(), input);
         assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{args:?}: {end:?}");
         values(&end)
     }
 
-    async fn alive(&self, session: &Session) -> bool {
+    pub async fn alive(&self, session: &Session) -> bool {
         self.node.catch_up().await.expect("the database answers");
         self.node.get(session.id()).await.expect("a read").is_some()
     }
 }
 
-fn run(args: &[&str], input: &str) -> End {
+pub fn run(args: &[&str], input: &str) -> End {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pg-session"));
     command.args(args).env_remove("RUST_LOG").env_remove("CLICOLOR_FORCE");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -70,7 +70,7 @@ fn handle(session: &Session) -> String {
 }
 
 /// Fields and types of the first table below a heading of docs/cli.md, or of the one whose first column is `attribute`.
-fn schema(heading: &str, column: &str) -> BTreeMap<String, String> {
+pub fn schema(heading: &str, column: &str) -> BTreeMap<String, String> {
     let page = include_str!("../../../../docs/cli.md");
     let section = page.split(&format!("### `{heading}`\n")).nth(1).expect("the page has the heading");
     let section = section.split("\n### ").next().unwrap_or(section);
@@ -84,7 +84,7 @@ fn schema(heading: &str, column: &str) -> BTreeMap<String, String> {
 }
 
 /// The object has the fields of the table, and no others.
-fn assert_matches(schema: &BTreeMap<String, String>, object: &Value) {
+pub fn assert_matches(schema: &BTreeMap<String, String>, object: &Value) {
     let object = object.as_object().expect("an object");
     for key in object.keys() {
         assert!(schema.contains_key(key), "the page lacks {key}");
