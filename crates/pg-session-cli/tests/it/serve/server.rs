@@ -119,7 +119,10 @@ impl Server {
     pub fn stop(mut self) {
         self.program.signal(Signal::SIGTERM);
         let end = self.program.finish();
-        assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
+        assert_eq!(end.code, Some(0), "{end:?}");
+        // A busy machine may end the trust of the node, which it says.
+        let others = end.err.lines().filter(|line| !line.contains("Z This node "));
+        assert_eq!(others.count(), 0, "{end:?}");
     }
 }
 
