@@ -34,8 +34,10 @@ async fn ends_are_followed_with_their_causes_and_without_ids() {
     let named = |name: &str| events.iter().find(|event| event["event"] == name).expect(name);
     assert_eq!(named("ended")["handle"], session.id().handle().to_string());
     assert_eq!((&named("user_ended")["user"], &named("group_ended")["group"]), (&"7".into(), &"9".into()));
-    assert!(events.iter().all(|event| event["event"] == "trusted" || event["cause"].is_string()));
-    assert_eq!(events.iter().filter(|event| event["event"] == "trusted").count(), 1, "once: {events:?}");
+    // A busy machine may end the trust of the program meanwhile.
+    let (trust, ends): (Vec<&Value>, Vec<&Value>) = events.iter().partition(|event| event["cause"].is_null());
+    assert!(ends.len() >= 4 && trust[0]["event"] == "trusted", "{events:?}");
+    assert!(trust.windows(2).all(|two| two[0]["event"] != two[1]["event"]), "once: {trust:?}");
     for mut program in [json, plain] {
         program.signal(Signal::SIGINT);
         let end = program.finish();
