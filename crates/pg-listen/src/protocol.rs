@@ -38,6 +38,12 @@ const QUIET_MIN: Duration = Duration::from_millis(20);
 /// first statement of each connection asks: a barrier that fails, as all do then, leads here.
 const CLEAR_QUEUE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 
+/// A listening connection is idle for as long as no client notifies, and `idle_session_timeout` would end it. PostgreSQL 13
+/// lacks the setting.
+const NEVER_IDLE: &str =
+    "SELECT CASE WHEN pg_catalog.current_setting('idle_session_timeout', true) IS NOT NULL
+     THEN pg_catalog.set_config('idle_session_timeout', '0', false) END";
+
 /// Has an answer and no row.
 const PING: &str = "SELECT WHERE false";
 
@@ -113,7 +119,7 @@ impl Protocol {
             quiet_since: None,
         };
         channels.listen.push(private.clone());
-        let check = mark.map(|mark| format!("{}; ", mark.check())).unwrap_or_default();
+        let check = mark.map(|mark| format!("{}; {NEVER_IDLE}; ", mark.check())).unwrap_or_default();
         protocol.listen_after(Some(format!("{check}{CLEAR_QUEUE}")), channels);
         // Not a subscriber's channel, so it must never look like one to be given up.
         if let Doing::Listens(channels) = &mut protocol.doing {

@@ -3,7 +3,8 @@
 //! <https://www.postgresql.org/docs/current/libpq-envars.html>
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use super::connection_string::{self, Settings};
 use crate::error::{Error, ErrorKind};
@@ -82,6 +83,10 @@ pub(super) fn settings(variable: impl Fn(&str) -> Option<OsString>) -> Result<Se
             ));
         }
     }
+    // libpq's older word for it.
+    if variable("PGREQUIRESSL")?.is_some_and(|value| value.starts_with('1')) {
+        settings.entry("sslmode".to_owned()).or_insert_with(|| "require".to_owned());
+    }
     if !settings.contains_key("host") && !settings.contains_key("hostaddr") {
         return Err(Error::new(
             ErrorKind::Config,
@@ -93,11 +98,16 @@ pub(super) fn settings(variable: impl Fn(&str) -> Option<OsString>) -> Result<Se
         && let Some(home) = variable("HOME")?
     {
         let path = PathBuf::from(home).join(".pgpass");
-        if let (true, Some(path)) = (path.is_file(), path.to_str()) {
+        // As for libpq, one that this process may not read is as good as none.
+        if let (true, Some(path)) = (is_readable(&path), path.to_str()) {
             settings.insert("passfile".to_owned(), path.to_owned());
         }
     }
     Ok(settings)
+}
+
+fn is_readable(path: &Path) -> bool {
+    path.is_file() && File::open(path).is_ok()
 }
 
 #[cfg(test)]
@@ -129,6 +139,17 @@ mod tests {
             ("user", "me"),
         ];
         assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn the_older_variable_requires_tls_too() {
+        let mode = |url: &str, value: &str| {
+            let settings = read(&[("DATABASE_URL", url), ("PGREQUIRESSL", value)]).unwrap();
+            settings.get("sslmode").cloned()
+        };
+        assert_eq!(mode("postgres://db", "1").as_deref(), Some("require"));
+        assert_eq!(mode("postgres://db", "0"), None);
+        assert_eq!(mode("postgres://db?sslmode=verify-full", "1").as_deref(), Some("verify-full"));
     }
 
     #[test]

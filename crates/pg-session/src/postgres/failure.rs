@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustls::CertificateError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
+use super::own_rights::{own_object, own_right};
 use crate::error::{Error, ErrorKind};
 
 /// A failed statement, and what its sender may do.
@@ -79,9 +80,7 @@ impl Failure {
 
     pub(super) fn of_statement(error: &tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(server) if is_fatal(server) => {
-                Self { error: lost(Some(Cause::of(server))), verdict: Verdict::Unknown }
-            }
+            Some(server) if is_fatal(server) => Self { error: ended(server), verdict: Verdict::Unknown },
             Some(server) => {
                 let verdict = match *server.code() {
                     _ if is_read_only(server) => Verdict::WrongServer,
@@ -125,6 +124,11 @@ impl Failure {
     /// Whether the connection was lost after the statement was sent.
     pub(super) fn is_cut(&self) -> bool {
         self.verdict == Verdict::Unknown && self.error.kind() == ErrorKind::Unavailable
+    }
+
+    /// Whether no client of the server can notify.
+    pub(super) fn is_queue_full(&self) -> bool {
+        self.error.to_string() == QUEUE_FULL
     }
 
     /// For a statement that changes nothing: its outcome is known to be "nothing happened".
@@ -197,6 +201,21 @@ fn lost(cause: Option<Cause>) -> Error {
     }
 }
 
+/// The server has ended the connection.
+fn ended(server: &DbError) -> Error {
+    let setting = match server.code().code() {
+        "25P03" => "idle_in_transaction_session_timeout",
+        "25P04" => "transaction_timeout",
+        "57P05" => "idle_session_timeout",
+        _ => return lost(Some(Cause::of(server))),
+    };
+    let message = format!(
+        "{setting} ended the connection to PostgreSQL; run: ALTER ROLE <role> SET {setting} = 0, or look for it in ALTER \
+         DATABASE and in the server's configuration"
+    );
+    Error::new(ErrorKind::Unavailable, message).with_source(Cause::of(server))
+}
+
 /// The unknown setting that `Dialect::visible` asks for where a policy would hide rows.
 pub(super) const ROW_SECURITY_MARK: &str = "pg_session.row_security_is_active";
 /// Rows that a policy hides would look like sessions that ended.
@@ -228,6 +247,9 @@ fn is_read_only(server: &DbError) -> bool {
     }
 }
 
+const QUEUE_FULL: &str = "PostgreSQL's notification queue is full; end the client that listens in an open transaction: the server's \
+     log names its process";
+
 /// A refused statement, in words that say what to do.
 fn refusal(server: &DbError) -> Error {
     let (kind, message) = match *server.code() {
@@ -243,6 +265,10 @@ fn refusal(server: &DbError) -> Error {
             ErrorKind::Config,
             "a pooler lost or mixed up prepared statements; set `statement_mode = \"unnamed\"` and restart the node".to_owned(),
         ),
+        SqlState::INSUFFICIENT_PRIVILEGE if own_object(server.message()).is_some() => {
+            let object = own_object(server.message()).unwrap_or_default();
+            (ErrorKind::Permission, format!("{}; {}", server.message(), own_right(&object)))
+        }
         SqlState::INSUFFICIENT_PRIVILEGE => (
             ErrorKind::Permission,
             format!("{}; run the GRANT statements that docs/operations.md lists under \"Rights\"", server.message()),
@@ -278,6 +304,21 @@ fn refusal(server: &DbError) -> Error {
         SqlState::TOO_MANY_CONNECTIONS => {
             (ErrorKind::Unavailable, FULL.to_owned())
         }
+        SqlState::DISK_FULL => (
+            ErrorKind::Unavailable,
+            "PostgreSQL has no disk space left; free some".to_owned(),
+        ),
+        SqlState::OUT_OF_MEMORY => (
+            ErrorKind::Unavailable,
+            "PostgreSQL has no memory left; look at its load, or at pg_locks: a client with very many locks fills the shared \
+             memory, and max_locks_per_transaction enlarges it"
+                .to_owned(),
+        ),
+        // The names of routines are never translated.
+        SqlState::PROGRAM_LIMIT_EXCEEDED if server.routine() == Some("PreCommit_Notify") => (
+            ErrorKind::Unavailable,
+            QUEUE_FULL.to_owned(),
+        ),
         SqlState::FOREIGN_KEY_VIOLATION => (
             ErrorKind::Schema,
             "a foreign key of another table keeps a session from being deleted; drop it: an id ends with each login".to_owned(),

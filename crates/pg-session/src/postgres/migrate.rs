@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::connection::from_pool_error;
 use super::failure::{Failure, ROW_SECURITY, Verdict};
 use super::names::Names;
-use super::{Database, LONG_FACTOR, owners, role_settings, unexpected};
+use super::{Database, LONG_FACTOR, own_rights, owners, role_settings, unexpected};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 use crate::retry::MIGRATION_TRIES_MAX;
@@ -119,7 +119,10 @@ impl Database {
     }
 
     async fn prepare_once(&self, migrations: Migrations) -> Result<(), Error> {
-        let settings = self.bounded(self.timeout, async |connection| role_settings::check(connection).await);
+        let settings = self.bounded(self.timeout, async |connection| {
+            role_settings::check(connection).await?;
+            role_settings::check_functions(connection).await
+        });
         settings.await.map_err(Failure::into_read_error)?;
         let mut known = self.known_version().await?;
         // A role that may only use the tables can start with `Apply`, too.
@@ -154,7 +157,7 @@ impl Database {
     async fn known_version(&self) -> Result<Option<i32>, Error> {
         let known = self.bounded(self.timeout, async |connection| self.version(connection).await).await;
         known.map_err(|failure| match failure.into_read_error() {
-            error if error.kind() == ErrorKind::Permission => {
+            error if error.kind() == ErrorKind::Permission && !own_rights::is_own_right(&error) => {
                 let (schema, grants) = (self.names.schema(), self.grants());
                 let message =
                     format!("the role may not use the session tables in schema {schema}; run: {grants}");

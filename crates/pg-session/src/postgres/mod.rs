@@ -55,6 +55,7 @@ pub(crate) mod migrate;
 pub(crate) mod names;
 pub(crate) mod nodes;
 pub(crate) mod notify;
+mod own_rights;
 mod owners;
 mod parameters;
 mod password_file;

@@ -10,6 +10,9 @@ const IDENTIFIER_BYTES_MAX: usize = 63;
 /// The longest name that a prefix is put before.
 const LONGEST_SUFFIX: &str = "session_attributes_expires_at_idx";
 
+/// The quotes of the migrations' texts.
+const DOLLAR_QUOTES: [&str; 5] = ["$pg_session$", "$hint$", "$name$", "$revoke$", "$trigger$"];
+
 /// What PostgreSQL's own schemas begin with; it creates no other that does.
 const RESERVED: &str = "pg_";
 
@@ -229,6 +232,13 @@ fn check(field: &str, name: &str, bytes_max: usize) -> Result<(), Error> {
             format!("{field} must not contain braces; choose another name"),
         ));
     }
+    // These end a body or a text in the migrations.
+    if let Some(quote) = DOLLAR_QUOTES.iter().find(|quote| name.contains(**quote)) {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("{field} must not contain {quote}; choose another name"),
+        ));
+    }
     Ok(())
 }
 
@@ -265,6 +275,37 @@ mod tests {
         {
             assert_eq!(names(schema, prefix).unwrap_err().kind(), ErrorKind::Config);
         }
+    }
+
+    #[test]
+    fn names_that_end_a_text_of_the_migrations_are_refused() {
+        let migrations = [
+            include_str!("../../migrations/0001_initial.sql"),
+            include_str!("../../migrations/0001_contract.sql"),
+            include_str!("../../migrations/0001_audit.sql"),
+            include_str!("../../migrations/0001_rights.sql"),
+            include_str!("../../migrations/definer.sql"),
+        ];
+        let mut quotes = 0;
+        for quote in migrations
+            .iter()
+            .flat_map(|text| text.split_inclusive('$'))
+            .filter_map(|part| part.strip_suffix('$'))
+        {
+            if quote.is_empty() || !quote.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+                continue;
+            }
+            quotes += 1;
+            for (schema, prefix) in
+                [(format!("a${quote}$b"), String::new()), ("a".to_owned(), format!("${quote}$"))]
+            {
+                let error = names(&schema, &prefix).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Config);
+                assert!(error.to_string().contains(quote), "{error}");
+            }
+        }
+        assert!(quotes > 0);
+        assert!(names("a$b", "$1").is_ok());
     }
 
     #[test]

@@ -215,7 +215,11 @@ impl Database {
             .within(timeout)
             .repeatable()
             .rows()
-            .await?;
+            .await;
+        if rows.as_ref().is_err_and(Failure::is_queue_full) {
+            self.clear_queue(timeout).await;
+        }
+        let rows = rows?;
         same_length(&rows, 1)?;
         let row = &rows[0];
         let registered = || {
@@ -229,6 +233,18 @@ impl Database {
             })
         };
         registered().map_err(unexpected)
+    }
+
+    /// Lets PostgreSQL discard what every listener has read. It does so when a client notifies, which none can while the queue
+    /// is full, or asks how full the queue is. So the queue would stay full when the listener that held it up has gone.
+    async fn clear_queue(&self, timeout: Duration) {
+        let asked = self.bounded(timeout, async |connection| {
+            let text = "SELECT pg_catalog.pg_notification_queue_usage()";
+            connection.query_typed(text, &[]).await.map_err(|error| Failure::of_statement(&error))
+        });
+        if let Err(failure) = asked.await {
+            tracing::debug!(error = %failure.error, "the notification queue could not be cleared");
+        }
     }
 
     /// Asks every node to write into its row that it has handled this.

@@ -33,8 +33,17 @@ pub(super) fn find(path: &Path, config: &Config) -> Result<Vec<Option<String>>, 
         warn!("the `passfile` is not used, because others can read it; make it private: chmod 0600");
         return Ok(Vec::new());
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    Ok(look_up_all(&text, config))
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    Ok(look_up_all(&text_of(&bytes), config))
+}
+
+/// The lines that are UTF-8. Another one does not hide those of other hosts.
+fn text_of(bytes: &[u8]) -> String {
+    let lines = bytes.split(|&byte| byte == b'\n').map(std::str::from_utf8);
+    if lines.clone().any(|line| line.is_err()) {
+        warn!("a line of the `passfile` is not used, because it is not UTF-8; write it as UTF-8");
+    }
+    lines.flatten().collect::<Vec<_>>().join("\n")
 }
 
 fn look_up_all(text: &str, config: &Config) -> Vec<Option<String>> {
@@ -114,6 +123,13 @@ mod tests {
 
     fn found(text: &str, config: &str) -> Option<String> {
         look_up_all(text, &config.parse().unwrap()).swap_remove(0)
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf_8_hides_no_other() {
+        let text = text_of(b"# caf\xe9\nother:*:*:*:p\xe4ss\r\ndb:*:*:me:good\r\n");
+        assert_eq!(found(&text, "host=db user=me").as_deref(), Some("good"));
+        assert_eq!(found(&text, "host=other user=me"), None);
     }
 
     #[test]

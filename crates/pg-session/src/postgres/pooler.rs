@@ -129,9 +129,20 @@ pub(crate) fn own_pool(
     Ok((pool, attempts, reaches))
 }
 
-/// Whether a connection has the mark, and settings that the statements can rely on.
+/// Limits of a role that end connections. Versions of PostgreSQL that lack one would refuse it in the startup packet.
+const LIMITS_OF_CONNECTIONS: [&str; 2] = ["idle_session_timeout", "transaction_timeout"];
+
+/// Whether a connection has the mark, and settings that the statements can rely on. One with the mark belongs to this pool alone:
+/// [`LIMITS_OF_CONNECTIONS`] are turned off.
 async fn has_mark(client: &ClientWrapper, mark: &str) -> Result<bool, tokio_postgres::Error> {
-    let text = format!("SELECT pg_catalog.current_setting($1, true) OPERATOR(pg_catalog.=) 'on' AND {SOUND}");
+    const IS_MARKED: &str = "pg_catalog.current_setting($1, true) OPERATOR(pg_catalog.=) 'on'";
+    let limits = LIMITS_OF_CONNECTIONS.map(|name| {
+        format!(
+            ", CASE WHEN {IS_MARKED} AND pg_catalog.current_setting('{name}', true) IS NOT NULL
+                    THEN pg_catalog.set_config('{name}', '0', false) END"
+        )
+    });
+    let text = format!("SELECT {IS_MARKED} AND {SOUND}{}", limits.concat());
     let rows = client.query_typed(&text, &[(&mark, Type::TEXT)]).await?;
     let answer: Option<bool> = rows.first().and_then(|row| row.try_get(0).ok().flatten());
     Ok(answer == Some(true))

@@ -5,6 +5,8 @@
 use deadpool_postgres::ClientWrapper;
 
 use super::failure::{Failure, Verdict};
+use super::names::literal;
+use super::own_rights::{OWN_FUNCTIONS, own_right};
 use super::unexpected;
 use crate::error::{Error, ErrorKind};
 
@@ -51,6 +53,37 @@ pub(super) async fn check(connection: &ClientWrapper) -> Result<(), Failure> {
              roles could run as this one; take pg_catalog out of the search_path, or put it first"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Asked at start: whether the role may execute PostgreSQL's own functions that the statements need. Everyone may by default,
+/// and administrators revoke it from some.
+///
+/// # Errors
+/// A failure of the kind [`ErrorKind::Permission`] that names the GRANT.
+pub(super) async fn check_functions(connection: &ClientWrapper) -> Result<(), Failure> {
+    let names = OWN_FUNCTIONS.map(|(name, _)| literal(name)).join(", ");
+    let needed = OWN_FUNCTIONS.map(|(name, arguments)| literal(&format!("{name}({arguments})"))).join(", ");
+    // The names first: there is an index on them.
+    let text = format!(
+        "SELECT pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', pg_catalog.')
+         FROM pg_catalog.pg_proc p
+         WHERE p.proname = ANY (ARRAY[{names}]::pg_catalog.name[]) AND p.proacl IS NOT NULL
+           AND p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+           AND pg_catalog.replace(p.oid::pg_catalog.regprocedure::pg_catalog.text, 'pg_catalog.', '') = ANY (ARRAY[{needed}])
+           AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
+    );
+    let rows = connection.query_typed(&text, &[]).await;
+    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+    let row = rows.first().ok_or_else(|| unexpected("no row for the functions"))?;
+    match row.try_get::<_, Option<String>>(0).map_err(unexpected)? {
+        None => Ok(()),
+        Some(functions) => {
+            let advice = own_right(&format!("EXECUTE ON FUNCTION pg_catalog.{functions}"));
+            let message =
+                format!("the role may not execute functions of PostgreSQL that sessions need; {advice}");
+            Err(Failure { error: Error::new(ErrorKind::Permission, message), verdict: Verdict::Refused })
+        }
     }
 }
 

@@ -228,6 +228,39 @@ async fn missing_rights_are_named_with_the_grant_that_gives_them() {
     assert!(node.delete(id).await.unwrap());
 }
 
+/// Everyone may execute PostgreSQL's functions and read its catalogs, until an administrator revokes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoked_rights_on_postgresqls_own_objects_are_named() {
+    let world = World::in_own_database().await;
+    world.node().await;
+    let role = role(
+        &world,
+        "GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};
+         GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {schema} TO {role}",
+    )
+    .await;
+    let client = world.client().await;
+    let url = as_role(&world, &role);
+    let node = SessionManager::connect(&url, checking(&world)).await.unwrap();
+    for object in [
+        "EXECUTE ON FUNCTION pg_catalog.pg_notify(text,text)",
+        "EXECUTE ON FUNCTION pg_catalog.pg_notification_queue_usage()",
+        "EXECUTE ON FUNCTION pg_catalog.set_config(text,text,boolean)",
+        "EXECUTE ON FUNCTION pg_catalog.pg_advisory_xact_lock(bigint)",
+        "SELECT ON pg_catalog.pg_roles",
+        "SELECT ON pg_catalog.pg_auth_members",
+    ] {
+        client.batch_execute(&format!("REVOKE {object} FROM PUBLIC")).await.unwrap();
+        let advice = format!("run: GRANT {object} TO <role>");
+        assert_says(&refused(&url, checking(&world)).await, ErrorKind::Permission, &advice);
+        if object.contains("set_config") {
+            assert_says(&node.create(1).await.unwrap_err(), ErrorKind::Permission, &advice);
+        }
+        client.batch_execute(&format!("GRANT {object} TO PUBLIC")).await.unwrap();
+    }
+    SessionManager::connect(&url, checking(&world)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_may_not_create_learns_who_can() {
     let world = World::new();

@@ -96,7 +96,6 @@ const FAULTS: &[Fault] = &[
     repaired_by("not-a-table", "ALTER TABLE session_locks RENAME TO lost; CREATE FOREIGN DATA WRAPPER elsewhere;
          CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere; CREATE FOREIGN TABLE session_locks (name text) SERVER elsewhere;",
         "DROP FOREIGN DATA WRAPPER elsewhere CASCADE; ALTER TABLE lost RENAME TO session_locks;"),
-    fault("idle-timeout", "ALTER ROLE app SET idle_session_timeout = '1min';"),
     fault("server-log", "ALTER SYSTEM SET log_parameter_max_length_on_error = -1; SELECT pg_reload_conf();"),
     fault("autovacuum", "ALTER TABLE session_locks SET (autovacuum_enabled = 0);"),
     fault("public-right", "GRANT SELECT (id) ON sessions TO PUBLIC;"),
@@ -115,7 +114,6 @@ const FAULTS: &[Fault] = &[
     fault("drift", "ALTER FUNCTION session_locks_wake() SET search_path = public;"),
     fault("isolation", "ALTER ROLE app IN DATABASE postgres SET default_transaction_isolation = 'serializable';"),
     fault("synchronous-commit", "ALTER ROLE app IN DATABASE postgres SET synchronous_commit = off;"),
-    fault("idle-timeout", "ALTER ROLE app IN DATABASE postgres SET idle_session_timeout = '1min';"),
     fault("role-timeout", "ALTER ROLE app RESET lock_timeout; ALTER DATABASE postgres SET lock_timeout = '1s';"),
     fault("replication-role", "ALTER ROLE app RESET session_replication_role;
          ALTER DATABASE postgres SET session_replication_role = replica;"),
@@ -208,12 +206,7 @@ async fn the_doctor_finds_each_fault_and_its_fix_works() {
     }
     drop(nodes);
     assert!(FAULTS.len() >= FAULTS_MIN);
-    let version = "SELECT current_setting('server_version_num')::int4";
-    let version: i32 = patient.client.query_one(version, &[]).await.unwrap().get(0);
     for Fault { check, plant, repair } in FAULTS {
-        if version < 140_000 && plant.contains("idle_session_timeout") {
-            continue;
-        }
         patient.run(plant).await;
         let findings = patient.diagnose_until(|findings| !findings.is_empty()).await;
         assert!(findings.iter().any(|finding| finding.check == *check), "{plant}: {findings:?}");

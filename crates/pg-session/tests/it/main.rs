@@ -44,6 +44,7 @@ mod everywhere;
 mod expiry;
 mod fill_race;
 mod forgery;
+mod full_queue;
 mod go_regressions;
 mod half_open;
 mod hand_written_sql;

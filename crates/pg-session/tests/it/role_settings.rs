@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use pg_session::{Config, Error, ErrorKind, SessionManager, StatementMode};
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::fixtures::{hit, in_time};
 use crate::statement_modes::{pool, story};
-use crate::support::{World, eventually};
+use crate::support::{NAP, World, eventually};
 
 /// How a node reaches the server.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -183,4 +184,83 @@ async fn a_role_without_nested_loops_starts_at_once() {
     let node = role.connect(Scope::Own, role.config(Scope::Own)).await.expect("it answers in time");
     let id = node.create(1).await.unwrap().id();
     assert!(node.delete(id).await.unwrap());
+}
+
+impl Role {
+    /// Sets the limits that this PostgreSQL has, and returns how many.
+    async fn limit_connections(&self) -> usize {
+        let text =
+            "SELECT name FROM pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
+        let limits = self.admin.query(text, &[]).await.unwrap();
+        for limit in &limits {
+            self.set(&format!("SET {} = '500ms'", limit.get::<_, &str>(0))).await;
+        }
+        limits.len()
+    }
+
+    async fn processes(&self) -> Vec<i32> {
+        let text = "SELECT pid FROM pg_stat_activity WHERE usename = $1";
+        self.admin.query(text, &[&self.name]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+}
+
+/// The listener's connection is idle while no client notifies. A statement that waits for a row takes longer than the limit.
+///
+/// ```text
+/// node    listens ┊ idle ┊ a deletion waits for the row ┊ it ends: deleted, each connection is still there
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_a_role_end_no_connection() {
+    let role = Role::new().await;
+    if role.limit_connections().await == 0 {
+        return; // PostgreSQL 13 has neither.
+    }
+    let node = role.connect(Scope::Own, role.config(Scope::Own)).await.unwrap();
+    in_time("it is trusted", node.wait_until_trusted()).await.unwrap();
+    let id = node.create(1).await.unwrap().id();
+    let before = role.processes().await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        assert!(node.status().trusted_for.is_some(), "after {:?}", began.elapsed());
+        tokio::time::sleep(NAP).await;
+    }
+    let lock = format!("BEGIN; SELECT FROM {}.sessions FOR UPDATE", role.world.schema);
+    role.admin.batch_execute(&lock).await.unwrap();
+    let observer = World::new().client().await;
+    let wait = async {
+        let text = "SELECT FROM pg_stat_activity WHERE usename = $1 AND wait_event_type = 'Lock'
+                    AND xact_start < clock_timestamp() - interval '1 second'";
+        eventually("the deletion waits for longer than the limit", async || {
+            !observer.query(text, &[&role.name]).await.unwrap().is_empty()
+        })
+        .await;
+        role.admin.batch_execute("ROLLBACK").await
+    };
+    let (deleted, ended) = tokio::join!(in_time("it ends", node.delete(id)), wait);
+    ended.unwrap();
+    assert!(deleted.unwrap());
+    let after = role.processes().await;
+    assert!(before.iter().all(|process| after.contains(process)), "{before:?} {after:?}");
+    assert!(node.status().trusted_for.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_transactions_is_named() {
+    let role = Role::new().await;
+    // The tables are made without a limit.
+    role.connect(Scope::Own, role.config(Scope::Own)).await.unwrap();
+    let set = format!("ALTER ROLE {} SET transaction_timeout = '2s'", role.name);
+    if role.admin.batch_execute(&set).await.is_err() {
+        return; // PostgreSQL 17 brought it.
+    }
+    let scope = Scope::Applications(StatementMode::Auto);
+    let node = role.connect(scope, role.config(scope)).await.unwrap();
+    let id = node.create(1).await.unwrap().id();
+    let lock = format!("BEGIN; LOCK TABLE {}.sessions", role.world.schema);
+    role.admin.batch_execute(&lock).await.unwrap();
+    let error = node.get(id).bypass_cache().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.to_string().contains("SET transaction_timeout = 0"), "{error}");
+    role.admin.batch_execute("ROLLBACK").await.unwrap();
+    eventually("it works again", async || node.delete(id).await.is_ok()).await;
 }

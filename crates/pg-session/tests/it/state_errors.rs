@@ -139,6 +139,26 @@ impl States {
         }
     }
 
+    async fn room(&mut self) {
+        let node = SessionManager::connect(&self.url("postgres"), self.checking()).await.expect("a node");
+        for (code, state) in [
+            ("53100", "the server's disk is full"),
+            ("53200", "the server has no memory or no room for locks"),
+        ] {
+            self.run(&format!(
+                "CREATE FUNCTION auth.full() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN RAISE 'no room' USING ERRCODE = '{code}'; END $$;
+                 CREATE TRIGGER is_full BEFORE INSERT ON auth.sessions EXECUTE FUNCTION auth.full()"
+            ))
+            .await;
+            let error = node.create(1).await.expect_err(state);
+            assert!(error.is_retryable(), "{error:?}");
+            self.add(state, &error);
+            self.run("DROP FUNCTION auth.full CASCADE").await;
+            node.create(1).await.expect("there is room again");
+        }
+    }
+
     async fn changes(&mut self) {
         let node = SessionManager::connect(&self.url("postgres"), self.checking()).await.expect("a node");
         self.run("DROP TABLE auth.session_attributes").await;
@@ -164,6 +184,7 @@ async fn states_of_a_server_have_the_errors_on_the_page() {
     states.settings().await;
     states.listeners(&sandbox).await;
     states.poolers(&sandbox).await;
+    states.room().await;
     states.changes().await;
     compare(&states.found, HEADING);
 }

@@ -1,7 +1,7 @@
 //! The page that says what to do about a finding.
 
 /// Each check, and its page in the documentation.
-const PAGES: [(&str, &str); 50] = [
+const PAGES: [(&str, &str); 49] = [
     ("connection", "docs/runbooks.md#failover"),
     ("two-primaries", "docs/runbooks.md#failover"),
     ("standby", "docs/runbooks.md#failover"),
@@ -17,7 +17,6 @@ const PAGES: [(&str, &str); 50] = [
     ("standby-wait", "docs/runbooks.md#notify-lock-saturated"),
     ("synchronous-standby", "docs/runbooks.md#notify-lock-saturated"),
     ("role-timeout", "docs/operations.md#failure-modes"),
-    ("idle-timeout", "docs/runbooks.md#listener-disconnected"),
     ("tls", "docs/operations.md#doctor"),
     ("notification-queue", "docs/runbooks.md#old-transaction"),
     ("old-transaction", "docs/runbooks.md#old-transaction"),

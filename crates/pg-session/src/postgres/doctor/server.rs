@@ -99,11 +99,6 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
                         ELSE pg_catalog.date_part('epoch', s.value::pg_catalog.interval)::pg_catalog.numeric * 1000 END
                    BETWEEN 1 AND {timeout} - 1"
         )),
-        Check::warning("idle-timeout", format!(
-            "SELECT 'idle_session_timeout ends the connection of the listener whenever no session changes', {}
-             FROM pg_catalog.pg_settings s WHERE s.name = 'idle_session_timeout' AND s.setting <> '0'",
-            set("idle_session_timeout", "0")
-        )),
         Check::warning("tls", format!(
             "SELECT 'the connection of the pool is not encrypted, and the server is on another machine',
                     'Set sslmode=verify-full in the connection string.' WHERE {IS_PLAIN_AND_REMOTE}"
