@@ -158,6 +158,10 @@ async fn scrape_of_a_million_sessions_takes_under_5_ms() {
             ids.push(created.unwrap().id());
         }
     }
+    // What was created while the node was not trusted is not in memory.
+    for &id in &ids {
+        assert!(node.get(id).no_touch().await.unwrap().is_some());
+    }
     assert_eq!(node.status().cache.sessions, MANY);
     let mut times: Vec<Duration> = (0..1_000)
         .map(|_| {
