@@ -18,7 +18,8 @@ async fn checks(url: &str, listen_on: Option<&str>) -> Vec<Finding> {
         None => builder,
     };
     let mut findings = builder.diagnose().await.expect("the settings are valid");
-    findings.retain(|finding| !["fsync", "synchronous-commit"].contains(&finding.check));
+    // These depend on the settings and the load of the machine that tests.
+    findings.retain(|finding| !["fsync", "synchronous-commit", "flush"].contains(&finding.check));
     findings
 }
 
