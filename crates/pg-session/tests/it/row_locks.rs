@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::fixtures::{all, in_time, make, n, read};
 use crate::statement_modes::{node_on, pool};
-use crate::support::{World, eventually};
+use crate::support::{WAIT_MAX, World, eventually};
 use crate::tables::{Holder, list, stored_time, stored_version};
 
 /// More than the statements that a lane may have in flight.
@@ -323,9 +323,13 @@ async fn many_updates_of_one_session_delay_no_other() {
         }
         let waiting = node.status().writes.waiting;
         assert!(waiting > most / 2, "most of them still waited: {waiting}");
-        for update in updates {
-            in_time("each ends", update).await.unwrap().unwrap();
-        }
+        let ends = async {
+            for update in updates {
+                update.await.unwrap().unwrap();
+            }
+        };
+        // They run one after the other, so the last one may wait for all.
+        tokio::time::timeout(4 * WAIT_MAX, ends).await.expect("each ends");
         let stored = node.get(busy.id()).bypass_cache().await.unwrap().unwrap();
         assert_eq!(stored.version().get(), count + 1);
     }
