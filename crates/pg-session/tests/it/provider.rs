@@ -60,30 +60,34 @@ impl Scene {
     }
 }
 
-/// Waits until a create fails, and the pool and the listener say why.
+/// Waits until a create fails, and it, the pool and the listener say why.
+///
+/// At first, other errors appear: of the connection that was cut, or of the listener's silence.
 async fn fails_with(node: &SessionManager, cause: &str) {
     eventually(cause, async || {
-        if let Err(error) = node.create(1).await {
-            let passes = [ErrorKind::Unavailable, ErrorKind::OutcomeUnknown, ErrorKind::Timeout];
-            assert!(passes.contains(&error.kind()), "the error can pass: {error:?}");
-            hides_secrets(&error);
-        }
+        let Err(error) = node.create(1).await else { return false };
+        let passes = [ErrorKind::Unavailable, ErrorKind::OutcomeUnknown, ErrorKind::Timeout];
+        assert!(passes.contains(&error.kind()), "the error can pass: {error:?}");
+        hides_secrets(&error);
         let status = node.status();
         hides_secrets(&status);
         let says = |error: Option<String>| error.is_some_and(|error| error.contains(cause));
-        says(status.connect_error) && says(status.trust_error)
+        let created = error.kind() == ErrorKind::Unavailable && format!("{error:?}").contains(cause);
+        created && says(status.connect_error) && says(status.trust_error)
     })
     .await;
-    let error = node.create(1).await.expect_err("there is no connection");
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(format!("{error:?}").contains(cause), "{error:?}");
 }
 
+/// Waits until the pool connects, the listener is trusted, and the errors of both are gone.
+///
+/// They need not be gone at the first moment: on a busy machine, a beat that is late takes the trust away again.
 async fn recovers(node: &SessionManager) {
-    eventually("the pool connects", async || node.create(1).await.is_ok()).await;
-    eventually("the listener connects", async || node.status().trusted_for.is_some()).await;
-    let status = node.status();
-    assert_eq!((status.connect_error, status.trust_error), (None, None));
+    eventually("the pool and the listener connect", async || {
+        let created = node.create(1).await.is_ok();
+        let status = node.status();
+        created && status.trusted_for.is_some() && (status.connect_error, status.trust_error) == (None, None)
+    })
+    .await;
 }
 
 fn hides_secrets(shown: &impl Debug) {
