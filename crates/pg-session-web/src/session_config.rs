@@ -88,6 +88,7 @@ impl SessionConfig {
     /// whole addresses, and no header trusted.
     #[must_use]
     pub fn new(manager: SessionManager, signer: Signer) -> Self {
+        manager.report_keys(&signer);
         Self(Arc::new(Parts {
             manager,
             signer,

@@ -122,6 +122,7 @@ CREATE INDEX "{prefix}session_locks_session_id_idx" ON "{schema}"."{prefix}sessi
 -- token: a random number for the last beat. A tick is a notification with the tokens of all rows.
 -- heard: the last requests of `everywhere()` that the node has handled.
 -- name: application_name and address of the node's connection. settings: JSON, those that all nodes must share.
+-- keys: JSON, the ids of the node's signing keys, the one that signs first, and when each has verified something last.
 -- listener_lost_at: since when the node has had no listener. It is not trusted, and its beats prove nothing.
 CREATE UNLOGGED TABLE "{schema}"."{prefix}session_nodes" (
     node       uuid   NOT NULL,
@@ -134,6 +135,7 @@ CREATE UNLOGGED TABLE "{schema}"."{prefix}session_nodes" (
     settings   text   NOT NULL,
     registered_at timestamptz NOT NULL,
     listener_lost_at timestamptz,
+    keys       text   NOT NULL DEFAULT '[]',
     CONSTRAINT "{prefix}session_nodes_pkey" PRIMARY KEY (node)
 ) WITH (fillfactor = 30);
 

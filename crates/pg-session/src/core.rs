@@ -21,6 +21,7 @@ use crate::pins::Pins;
 use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::session::record::Policy;
+use crate::signing::KeyUses;
 use crate::version::Version;
 
 /// What every read, write and lock of a node works with.
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     pub(crate) database: Database,
     pub(crate) failpoints: Probes,
     pub(crate) counters: Counters,
+    pub(crate) key_uses: KeyUses,
     /// The server that the last proof came from. 0 before the first, and since another server has answered.
     server: AtomicI64,
     /// The server that the listener is connected to, by the last proof. 0 before the first proof of a connection.
@@ -63,6 +65,7 @@ impl Core {
             database,
             failpoints,
             counters: Counters::default(),
+            key_uses: KeyUses::default(),
             server: AtomicI64::new(0),
             listening_to: AtomicI64::new(0),
             unnotified: Unnotified::default(),

@@ -275,6 +275,7 @@ impl Prover {
 
     /// What a beat has beside its reason.
     fn next_beat(&self, beats: &Beats, token: Token) -> Beat {
+        let now = self.core.policy.clock.database_now();
         Beat {
             node: self.node,
             number: beats.number,
@@ -284,6 +285,7 @@ impl Prover {
             listener_lost: None,
             version: env!("CARGO_PKG_VERSION"),
             settings: Arc::clone(&self.settings),
+            keys: serde_json::json!(self.core.key_uses.report(now.into())).to_string(),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::notification::Token;
 use crate::postgres::failure::Failure;
 use crate::retry::EVERYWHERE;
 use crate::shared_settings::differences;
+use crate::signing::Signer;
 
 /// How long a node is waited for. One that listens answers within milliseconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -41,6 +42,14 @@ pub struct NodeInfo {
 }
 
 impl SessionManager {
+    /// Shows the ids of this signer's keys in the registry of nodes, and when each key has verified something last. `pg-session
+    /// doctor` then finds a node that lacks a key with which another one signs, and keys that are no longer in use.
+    ///
+    /// The web crates do this for the signer of each configuration. Of several signers of a node, the last one counts.
+    pub fn report_keys(&self, signer: &Signer) {
+        self.0.core.key_uses.of(signer);
+    }
+
     /// Asks all nodes of the registry to answer, and lists them in the order of their registration. It takes milliseconds if all
     /// answer, otherwise 2 s. A node that has ended without a goodbye is listed until another one removes its row, one trust
     /// window later.

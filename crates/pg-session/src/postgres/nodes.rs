@@ -36,6 +36,8 @@ pub(crate) struct Beat {
     pub(crate) version: &'static str,
     /// As JSON, those that all nodes must share.
     pub(crate) settings: Arc<str>,
+    /// As JSON, a list of [`KeyUse`](crate::signing::KeyUse).
+    pub(crate) keys: String,
 }
 
 /// The answer to a beat.
@@ -62,6 +64,7 @@ pub(crate) struct NodeDescription {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) settings: String,
+    pub(crate) keys: String,
     pub(crate) registered_at: DbTime,
     pub(crate) listener_lost_at: Option<DbTime>,
 }
@@ -92,18 +95,19 @@ pub(super) fn beat_sql(dialect: &Dialect<'_>) -> Sql {
     let tick = parameters.scalar(&Type::BOOL);
     let (version, settings) = (parameters.scalar(&Type::TEXT), parameters.scalar(&Type::TEXT));
     let listener_lost = parameters.scalar(&Type::FLOAT8);
+    let keys = parameters.scalar(&Type::TEXT);
     let now = dialect.now;
     Sql {
         text: format!(
             "WITH own AS (
-                 INSERT INTO {nodes} AS n (node, first_beat, beat, token, heard, name, version, settings, registered_at, listener_lost_at)
+                 INSERT INTO {nodes} AS n (node, first_beat, beat, token, heard, name, version, settings, registered_at, listener_lost_at, keys)
                  VALUES ({node}, {beat}, {beat}, {token}, {heard},
                          pg_catalog.concat_ws(' ', NULLIF(pg_catalog.current_setting('application_name'), ''),
                                               pg_catalog.host(pg_catalog.inet_client_addr())),
-                         {version}, {settings}, {now}, {now} - pg_catalog.make_interval(secs => {listener_lost}))
+                         {version}, {settings}, {now}, {now} - pg_catalog.make_interval(secs => {listener_lost}), {keys})
                  ON CONFLICT (node) DO UPDATE
                  SET beat = EXCLUDED.beat, token = EXCLUDED.token, heard = EXCLUDED.heard,
-                     listener_lost_at = EXCLUDED.listener_lost_at
+                     listener_lost_at = EXCLUDED.listener_lost_at, keys = EXCLUDED.keys
                  WHERE n.beat < EXCLUDED.beat
                  RETURNING n.node, n.first_beat, n.beat, n.token
              ), rows AS MATERIALIZED (
@@ -155,7 +159,7 @@ pub(super) fn descriptions_sql(dialect: &Dialect<'_>) -> Sql {
     let (nodes, visible) = (dialect.names.nodes(), dialect.visible());
     Sql {
         text: format!(
-            "SELECT n.node, n.name, n.version, n.settings, n.registered_at, n.listener_lost_at, {visible} AS visible
+            "SELECT n.node, n.name, n.version, n.settings, n.registered_at, n.listener_lost_at, n.keys, {visible} AS visible
              FROM {nodes} n WHERE {ON_PRIMARY} ORDER BY n.registered_at, n.node LIMIT {DESCRIPTIONS_MAX}"
         ),
         types: vec![],
@@ -204,13 +208,13 @@ impl Database {
     /// Writes the node's row, and sends a tick if it is due. A beat that is sent twice changes nothing the second time, so a
     /// lost connection is no failure: the next one is tried.
     pub(crate) async fn beat(&self, beat: &Beat, timeout: Duration) -> Result<Registered, Failure> {
-        let Beat { node, number, token, heard, tick, version, settings, listener_lost } = beat;
+        let Beat { node, number, token, heard, tick, version, settings, listener_lost, keys } = beat;
         let settings = &**settings;
         let listener_lost = listener_lost.as_ref().map(Duration::as_secs_f64);
         let rows = self
             .call(
                 &self.texts.beat,
-                &[node, number, &token.0, heard, tick, version, &settings, &listener_lost],
+                &[node, number, &token.0, heard, tick, version, &settings, &listener_lost, keys],
             )
             .within(timeout)
             .repeatable()
@@ -278,6 +282,7 @@ impl Database {
                 name: row.try_get("name")?,
                 version: row.try_get("version")?,
                 settings: row.try_get("settings")?,
+                keys: row.try_get("keys")?,
                 registered_at: time(row, "registered_at")?,
                 listener_lost_at: row.try_get::<_, Option<SystemTime>>("listener_lost_at")?.map(DbTime::from),
             })

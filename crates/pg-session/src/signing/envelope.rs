@@ -38,8 +38,10 @@ pub(super) fn open<'a>(ring: &KeyRing, kind: Kind, bytes: &'a [u8]) -> Result<(K
         return Err(TokenError::Malformed);
     }
     let id = KeyId::from_bytes(take(&mut body)?);
-    let mut mac = ring.verifying_for(id, kind)?;
+    let key = ring.verifying(id)?;
+    let mut mac = key.keyed(kind);
     mac.update(signed);
     mac.verify_slice(signature).map_err(|_| TokenError::BadSignature)?;
+    key.note_use();
     Ok((id, body))
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::purpose::Kind;
 use super::signing_key::{KeyError, KeyId, SigningKey};
@@ -48,12 +49,14 @@ struct Keys {
 
 /// What a ring keeps of a key.
 #[derive(Clone)]
-struct RingKey {
+pub(super) struct RingKey {
     id: KeyId,
     /// For purposes that the application names.
     root: Mac,
     /// For session tokens: they are verified with every request.
     session: Mac,
+    /// Whether it has verified something since the last report. Rings share it, so that a rotation forgets nothing.
+    used: Arc<AtomicBool>,
 }
 
 impl KeyRing {
@@ -149,11 +152,14 @@ impl KeyRing {
         (self.0.signing.id, self.0.signing.keyed(kind))
     }
 
-    /// A state that was keyed for `kind` with the key that a token names. The search may take longer for one key than for
-    /// another: ids are no secrets.
-    pub(super) fn verifying_for(&self, id: KeyId, kind: Kind) -> Result<Mac, TokenError> {
-        let key = self.all().find(|key| key.id == id).ok_or(TokenError::UnknownKey)?;
-        Ok(key.keyed(kind))
+    /// The key that a token names. The search may take longer for one key than for another: ids are no secrets.
+    pub(super) fn verifying(&self, id: KeyId) -> Result<&RingKey, TokenError> {
+        self.all().find(|key| key.id == id).ok_or(TokenError::UnknownKey)
+    }
+
+    /// All keys, the one that signs first, and whether each has verified something since this was called last.
+    pub(super) fn take_uses(&self) -> impl Iterator<Item = (KeyId, bool)> {
+        self.all().map(|key| (key.id, key.used.swap(false, Ordering::Relaxed)))
     }
 }
 
@@ -161,10 +167,18 @@ impl RingKey {
     fn new(key: &SigningKey) -> Self {
         let root = key.root();
         let session = Kind::SessionToken.keyed(&root);
-        Self { id: key.id(), root, session }
+        Self { id: key.id(), root, session, used: Arc::default() }
     }
 
-    fn keyed(&self, kind: Kind) -> Mac {
+    /// The key has verified something. A write for each request would move the line of memory from core to core.
+    pub(super) fn note_use(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A state that was keyed for `kind`.
+    pub(super) fn keyed(&self, kind: Kind) -> Mac {
         match kind {
             Kind::SessionToken => self.session.clone(),
             Kind::Message(_) => kind.keyed(&self.root),

@@ -12,6 +12,7 @@
 mod encoding;
 mod envelope;
 mod key_ring;
+mod key_uses;
 mod message;
 mod purpose;
 mod signer;
@@ -24,6 +25,7 @@ mod versioned_id;
 mod tests;
 
 pub use key_ring::KeyRing;
+pub(crate) use key_uses::{KeyUse, KeyUses};
 pub use message::MessageTooLong;
 pub use purpose::Purpose;
 pub use signer::Signer;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pg_sandbox::Sandbox;
-use pg_session::{Config, Finding, Migrations, SessionManager};
+use pg_session::{Config, Finding, KeyRing, Migrations, SessionManager, Signer, SigningKey};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
@@ -262,6 +262,43 @@ async fn the_doctor_finds_nodes_that_differ() {
     assert!(other.shutdown(Duration::from_secs(5)).await.is_complete());
     assert_eq!(patient.diagnose().await, [], "one node is left");
     drop(node);
+}
+
+/// ```text
+/// first node      signs with the new key, knows the old one
+/// second node     signs with the old key, and knows no other
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_finds_keys_that_are_missing_or_unused() {
+    let patient = Patient::new().await;
+    let [old, new] = [1, 2].map(|byte| SigningKey::from_bytes(&[byte; 32]).expect("a key"));
+    let mut config = Config::default();
+    config.trust_window = Duration::from_secs(1);
+    let start = async || SessionManager::connect(&patient.url, config.clone()).await.expect("a node starts");
+    let (first, second) = (start().await, start().await);
+    let signer = Signer::new(KeyRing::from_keys([&new, &old]).expect("two keys"));
+    first.report_keys(&signer);
+    let behind = Signer::from(old.clone());
+    second.report_keys(&behind);
+
+    let findings = patient.diagnose_until(|findings| findings.len() == 1).await;
+    assert_eq!(findings[0].check, "missing-key");
+    assert!(findings[0].message.contains(&new.id().to_string()), "{findings:?}");
+    behind.replace(signer.ring());
+    assert_eq!(patient.diagnose_until(<[Finding]>::is_empty).await, []);
+
+    // As if the nodes had run for three days. Sessions may be idle for two.
+    patient.run("UPDATE session_nodes SET registered_at = registered_at - interval '3 days'").await;
+    let findings = patient.diagnose_until(|findings| findings.len() == 1).await;
+    assert_eq!(findings[0].check, "unused-key");
+    let message = &findings[0].message;
+    assert!(message.contains(&old.id().to_string()) && message.contains("for 72 hours"), "{message}");
+
+    // One node verifies what the old key signed: the key is in use.
+    let session = first.create(1).await.expect("a session");
+    let token = Signer::from(old).issue(session.id(), session.version());
+    signer.verify(token.expose()).expect("the old key is known");
+    assert_eq!(patient.diagnose_until(<[Finding]>::is_empty).await, []);
 }
 
 #[tokio::test]

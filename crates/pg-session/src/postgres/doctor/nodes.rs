@@ -1,7 +1,7 @@
-//! Whether the nodes have listeners, and agree on what a session is.
+//! Whether the nodes have listeners, agree on what a session is, and have the same signing keys.
 
-use std::collections::{BTreeSet, HashSet};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use crate::postgres::failure::Failure;
 use crate::postgres::nodes::NodeDescription;
 use crate::retry::EVERYWHERE;
 use crate::shared_settings::differences;
+use crate::signing::KeyUse;
 
 /// How long nodes are waited for, if they seem to differ.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
@@ -22,7 +23,7 @@ impl Database {
     pub(super) async fn check_nodes(&self) -> Result<Vec<Finding>, Error> {
         let mut nodes = self.node_descriptions().await.map_err(Failure::into_read_error)?;
         let mut findings: Vec<Finding> = nodes.iter().filter_map(|node| self.lost(node)).collect();
-        if differing(&nodes).is_empty() {
+        if differing(&nodes).is_empty() && self.keys(&nodes).is_empty() {
             return Ok(findings);
         }
         // A node that has ended may have left its row behind, for one trust window.
@@ -33,7 +34,42 @@ impl Database {
         }
         nodes.retain(|node| running.contains(&node.node));
         findings.extend(differing(&nodes));
+        findings.extend(self.keys(&nodes));
         Ok(findings)
+    }
+
+    /// Nodes that lack a key with which another one signs, and keys that only verify and have nothing to verify. Nodes
+    /// without keys serve no visitors.
+    fn keys(&self, nodes: &[NodeDescription]) -> Vec<Finding> {
+        let rings: Vec<(&NodeDescription, Vec<KeyUse>)> = nodes
+            .iter()
+            .map(|node| (node, serde_json::from_str(&node.keys).unwrap_or_default()))
+            .filter(|(_, keys): &(_, Vec<KeyUse>)| !keys.is_empty())
+            .collect();
+        let signing: BTreeSet<&str> = rings.iter().map(|(_, keys)| &*keys[0].0).collect();
+        let mut findings = Vec::new();
+        for (node, keys) in &rings {
+            let missing = signing.iter().filter(|id| !keys.iter().any(|(known, _)| known == *id));
+            findings.extend(missing.map(|id| lacks_key(node, id)));
+        }
+        // When each key has verified last. Before the registration of its node, nobody knows.
+        let mut used: BTreeMap<&str, SystemTime> = BTreeMap::new();
+        for (node, keys) in &rings {
+            for (id, at) in keys {
+                let at = at.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+                let at = at.unwrap_or(UNIX_EPOCH).max(node.registered_at.into());
+                let last = used.entry(id).or_insert(at);
+                *last = at.max(*last);
+            }
+        }
+        let now = SystemTime::from(self.policy.clock.database_now());
+        for (id, at) in used.into_iter().filter(|(id, _)| !signing.contains(id)) {
+            let unused = now.duration_since(at).unwrap_or_default();
+            if unused > self.config.idle_timeout {
+                findings.push(unused_key(id, unused));
+            }
+        }
+        findings
     }
 
     fn lost(&self, node: &NodeDescription) -> Option<Finding> {
@@ -65,6 +101,31 @@ impl Database {
             pause = EVERYWHERE.after(pause);
         }
     }
+}
+
+fn lacks_key(node: &NodeDescription, id: &str) -> Finding {
+    let (number, _) = node.node.as_u64_pair();
+    let message = format!(
+        "the node {number:016x} ({}) lacks the key {}, with which another node signs: it takes those users for signed out",
+        node.name.escape_debug(),
+        id.escape_debug()
+    );
+    let fix = "Give this node the same SESSION_KEY as the others, or add the key behind the one that signs: \
+               KeyRing::with_verifying."
+        .to_owned();
+    Check::fault("missing-key", String::new()).finding(message, fix)
+}
+
+fn unused_key(id: &str, unused: Duration) -> Finding {
+    let message = format!(
+        "no node has verified anything with the key {} for {} hours, longer than a session may be idle",
+        id.escape_debug(),
+        unused.as_secs() / 3_600
+    );
+    let fix = "Remove the key from SESSION_KEY, or with KeyRing::without. Wait as long as remembered logins live, if you \
+               have them."
+        .to_owned();
+    Check::warning("unused-key", String::new()).finding(message, fix)
 }
 
 fn differing(nodes: &[NodeDescription]) -> Vec<Finding> {

@@ -1,7 +1,7 @@
 //! The page that says what to do about a finding.
 
 /// Each check, and its page in the documentation.
-const PAGES: [(&str, &str); 49] = [
+const PAGES: [(&str, &str); 51] = [
     ("connection", "docs/runbooks.md#failover"),
     ("two-primaries", "docs/runbooks.md#failover"),
     ("standby", "docs/runbooks.md#failover"),
@@ -49,6 +49,8 @@ const PAGES: [(&str, &str); 49] = [
     ("node-settings", "docs/operations.md#doctor"),
     ("lost-listener", "docs/runbooks.md#listener-disconnected"),
     ("node-versions", "docs/operations.md#doctor"),
+    ("missing-key", "docs/runbooks.md#leaked-key"),
+    ("unused-key", "docs/runbooks.md#leaked-key"),
     ("clock", "docs/operations.md#failure-modes"),
     ("start", "docs/runbooks.md#listener-disconnected"),
 ];
