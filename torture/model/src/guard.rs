@@ -19,15 +19,15 @@ macro_rules! guards {
 guards! {
     /// `cache/mod.rs`, `install`: the stripe must admit the record.
     FillTicket,
-    /// `loader.rs`, `depart`: the ticket is taken before the query leaves.
+    /// `loader.rs`, `start_batch`: the ticket is taken before the query leaves.
     TicketBeforeQuery,
-    /// `writer/update.rs`, `commit`: the ticket is taken before the statement leaves.
+    /// `writer/commit.rs`, `commit`: the ticket is taken before the statement leaves.
     TicketBeforeStatement,
     /// `cache/mod.rs`, `invalidate`: what was invalidated is noted, not only dropped.
     Note,
-    /// `cache/fill.rs`, `note`: a remembered invalidation that makes room refuses for the whole stripe.
+    /// `cache/fill.rs`, `note`: an invalidation that makes room refuses for the whole stripe.
     Forgotten,
-    /// `cache/mod.rs`, `forget`: an end is noted as higher than any version.
+    /// `cache/mod.rs`, `remove`: an end is noted as higher than any version.
     Tombstone,
     /// `cache/mod.rs`, `put`: an entry is of its ticket's epoch, not of the present one.
     TicketsEpoch,
@@ -39,19 +39,20 @@ guards! {
     Writing,
     /// `cache/mod.rs`, `publish`: loads in flight and older are refused from then on.
     PublishNotes,
-    /// `writer/update.rs`, `commit`: published after the commit, not before.
+    /// `writer/commit.rs`, `commit`: published after the commit, not before.
     PublishAfterCommit,
-    /// `writer/update.rs`, `commit`: published before the answer.
+    /// `writer/commit.rs`, `commit`: published before the answer.
     PublishBeforeAnswer,
-    /// `writer/update.rs`, `commit`: an update that found nothing drops what is in memory.
+    /// `writer/update.rs`, `current_or_gone`: an update that found nothing drops what is in memory.
     NotFoundForgets,
-    /// `writer/update.rs`, `catch_up`: an update with a conflict is rebased on the record that was read, with its attributes.
+    /// `writer/commit.rs`, `rebase`: an update with a conflict is based on the record that was read, with
+    /// its attributes.
     Found,
     /// `postgres/update.rs`: applied only to the version that the update was made from.
     Moved,
     /// `writer/delete.rs`: dropped here before the answer.
     ForgetBeforeAnswer,
-    /// `cache/mod.rs`, `discard`: what a load did not find is noted as ended.
+    /// `cache/mod.rs`, `mark_absent`: what a load did not find is noted as ended.
     Discard,
     /// `cache/index.rs`, `add`: a record is refused if its owner was dropped after its ticket.
     OwnerDropped,
@@ -65,17 +66,17 @@ guards! {
     JoinTrusted,
     /// `loader.rs`, `enqueue`: no notification named the session since the load's ticket.
     JoinCurrent,
-    /// `manager/get.rs`, `hit`: before the end of the trust.
+    /// `hit.rs`, `hit`: before the end of the trust.
     TrustWindow,
-    /// `manager/get.rs`, `hit`: the end of the trust is read before the cache.
+    /// `hit.rs`, `hit`: the end of the trust is read before the cache.
     UntilFirst,
-    /// `manager/get.rs`, `hit`: the clock is read after the cache.
+    /// `hit.rs`, `hit`: the clock is read after the cache.
     ClockLast,
-    /// `manager/get.rs`, `hit`: the entry is of this epoch.
+    /// `hit.rs`, `hit`: the entry is of this epoch.
     Verified,
-    /// `manager/get.rs`, `hit`: the session has not ended by an upper bound of the database's clock.
+    /// `hit.rs`, `hit`: the session has not ended by an upper bound of the database's clock.
     Expiry,
-    /// `manager/get.rs`, `load`: a load that was joined is followed by another if the session has ended meanwhile.
+    /// `manager/get.rs`, `load`: a joined load is followed by another if the session has ended meanwhile.
     JoinLive,
     /// `writer/notices.rs`: an update whose outcome is unknown is notified again.
     NotifyAgain,

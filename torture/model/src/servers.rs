@@ -41,7 +41,7 @@ pub enum ServerGuard {
     Write,
     /// `invalidation/resync.rs`, `verify`: another server verifies nothing.
     Verify,
-    /// `invalidation/proof.rs`, `received`: a proof of another server begins an epoch.
+    /// `invalidation/proof.rs`, `ticked`: a proof of another server begins an epoch.
     Proof,
     /// `core.rs`, `is_proved`: an answer of another server begins an epoch.
     Answer,
