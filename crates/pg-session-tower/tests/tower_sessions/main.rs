@@ -1,6 +1,7 @@
 //! The store under tower-sessions: its own test suite, unchanged; what the store promises beyond it; and axum-login on top.
 //!
-//! `upstream.rs.txt` is `tests/common/mod.rs` of tower-sessions 0.14.0, byte for byte (MIT, Copyright (c) 2022 Max Countryman).
+//! `upstream.rs.txt` is the file `tests/common/mod.rs` of tower-sessions 0.14.0, unchanged (MIT, Copyright
+//! (c) 2022 Max Countryman).
 
 #![allow(
     missing_docs,

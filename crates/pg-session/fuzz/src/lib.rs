@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use pg_session::{KeyRing, Purpose, Signer, SigningKey, TokenError, Version, VersionedId};
 
-/// Its tokens stand in the corpus: the key of the known answers in `src/cookie/tests.rs`, bytes 0 to 31.
+/// Its tokens are in the corpus. It has the key of the known answers in `src/signing/tests.rs`, bytes 0 to 31.
 #[allow(clippy::expect_used, reason = "32 bytes are a key")]
 static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
     let bytes: Vec<u8> = (0..32).collect();

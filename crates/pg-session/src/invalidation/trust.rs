@@ -1,7 +1,9 @@
-//! The trust window: how long this node may answer from memory without having proved that it receives every notification.
+//! The trust window: how long this node may answer from memory without a new proof that it receives
+//! every notification.
 //!
-//! A barrier that was sent at `s` and came back proves that every change committed before `s` has been handled here.
-//! So until `s + trust_window`, a hit is at most `trust_window` behind an acknowledged change.
+//! A tick with the beat that this node sent at `s` proves that every change committed before `s` has been
+//! handled here; see [`proof`](super::proof). So until `s + trust_window`, a hit is at most `trust_window`
+//! behind an acknowledged change.
 //!
 //! I3: a read that starts at t sees every change acknowledged before t − trust_window, or fails. The reader takes
 //! [`Trust::until`] *before* it looks into the cache, and the clock *after*:
@@ -39,7 +41,7 @@ pub(crate) struct Trust {
 pub(crate) struct TrustState {
     /// Until when hits may be served.
     pub(crate) until: Tick,
-    /// When the last barrier was sent that came back. Unlike trust, it is not lost with the connection.
+    /// When the last proved beat was sent. Unlike trust, it is not lost with the connection.
     pub(crate) proved: Tick,
     /// Why there will never be trust again.
     pub(crate) ended: Option<Ended>,
@@ -91,7 +93,7 @@ impl Trust {
         Tick::from_nanos(self.until.load(Ordering::Acquire))
     }
 
-    /// A barrier that was sent at `as_of` has come back, and everything before it has been handled.
+    /// A tick with the beat of `as_of` was received, and everything before it was handled.
     pub(crate) fn prove(&self, as_of: Tick) {
         let until = as_of.plus(self.window);
         self.pins.prove(until);

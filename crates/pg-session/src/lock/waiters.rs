@@ -3,8 +3,8 @@
 //! For each lock, one waiter of the node has the turn: it alone asks the database and is woken; the others queue behind
 //! it, first come, first served, without a statement. So a release costs each node one statement, however many wait.
 //!
-//! A release cannot be missed between a waiter's look and its sleep: it enters before it looks, and a wake that finds
-//! that finds no waiter asleep is kept for the next one. While the node is disconnected, it looks more
+//! A release cannot be missed between a waiter's look and its sleep. The waiter enters before it looks, and a
+//! wake that finds no waiter asleep is kept for the next one. While the node is disconnected, it looks more
 //! often. When it listens again, all waiters are woken.
 
 use std::collections::HashMap;

@@ -36,8 +36,8 @@ use crate::postgres::{DATABASE_CLOCK, Database, Pooled};
 use crate::writer::Writer;
 use crate::writer::touch::TouchBuffer;
 
-/// Pings of the listener each trust window, or barriers of an application's. They find a half-open connection within a
-/// window; they prove no trust.
+/// Pings of the node's own listener in each trust window, or barriers of an application's. They find a
+/// half-open connection within a window. They prove no trust.
 pub(super) const BARRIERS_PER_WINDOW: u32 = 2;
 
 /// The least time that `connect` waits for a notification through the pool to reach the listener.
@@ -177,9 +177,9 @@ impl Builder {
         self
     }
 
-    /// The application's own listener on the same database, instead of a connection more. The node subscribes to its
-    /// channel there, sends the barriers that its trust window needs beside the listener's own, and leaves the
-    /// listener running at shutdown.
+    /// The application's own listener on the same database, instead of one more connection. The node
+    /// subscribes to its channel there. It sends barriers beside the listener's own, so that a half-open
+    /// connection is found within a trust window. At shutdown it leaves the listener running.
     #[cfg(feature = "shared-listener")]
     pub fn listener(mut self, listener: Listener) -> Self {
         self.listener = Some(listener);
@@ -282,7 +282,7 @@ impl Builder {
         let core = Core::new(self.config, database, self.notify_policy);
         let manager = SessionManager(Arc::new(start(core, (listener, owns_listener), events)));
         if !owns_listener {
-            manager.0.keep_proving();
+            manager.0.send_barriers();
         }
         let Config { query_timeout, connect_timeout, .. } = manager.0.core.config;
         // An attempt that takes all of its time has a cause at the end.
@@ -431,7 +431,7 @@ impl Builder {
     }
 }
 
-/// The listener. At shutdown the node closes only its own; only its own sends the barriers that trust needs.
+/// Whose listener it is. At shutdown the node closes only its own.
 enum ListenerSource {
     Own(Box<ListenerSettings>),
     Application(Listener),

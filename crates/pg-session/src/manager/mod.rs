@@ -127,8 +127,9 @@ impl SessionManager {
 }
 
 impl Node {
-    /// Sends barriers over an application's listener, whose own may come too seldom for this node's trust window.
-    fn keep_proving(&self) {
+    /// Sends barriers over an application's listener. Its own may be too rare to find a half-open connection
+    /// within this node's trust window.
+    fn send_barriers(&self) {
         let TaskGroup { tasks, stop, .. } = &self.tasks.serving;
         let interval = self.core.config.trust_window / BARRIERS_PER_WINDOW;
         tasks.spawn(pulse(self.listener.clone(), interval, stop.clone()));

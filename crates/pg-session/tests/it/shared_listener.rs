@@ -50,7 +50,7 @@ async fn nodes_and_the_application_share_one_listener() {
     }
 }
 
-/// The listener's own barriers come once an hour: without the node's, its trust would end a second after its start.
+/// The listener sends its own barriers once an hour. The node sends some, and finds a half-open connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_gains_trust_over_listener_without_barriers() {
     let world = World::new();

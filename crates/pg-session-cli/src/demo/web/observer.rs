@@ -73,7 +73,7 @@ impl Observer {
         let status = self.manager.status();
         let now = Instant::now();
         let mut received = self.received();
-        // Trust counts from the moment at which the barrier was sent that came back.
+        // Trust counts from the moment at which the proved beat was sent.
         if let Some(left) = status.trusted_for {
             let ago = self.manager.config().trust_window.saturating_sub(left);
             received.barrier = now.checked_sub(ago);
