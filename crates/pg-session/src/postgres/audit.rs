@@ -7,8 +7,8 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::failure::{Failure, Verdict};
-use super::migrate::run;
 use super::names::literal;
+use super::statement::{query, query_value, run};
 use super::{Database, Dialect, Sql, interval, unexpected};
 use crate::error::{Error, ErrorKind};
 
@@ -98,9 +98,9 @@ impl Database {
         let rights = format!(
             "SELECT pg_catalog.has_table_privilege({table}, 'SELECT') AND pg_catalog.has_table_privilege({table}, 'DELETE')"
         );
-        let rows = self.audit_rows(&rights, &[]).await?;
-        let row = rows.first().ok_or_else(|| unexpected("no row for the rights"))?;
-        if !row.try_get::<_, bool>(0).map_err(unexpected)? {
+        let may = self
+            .bounded(self.timeout, async |connection| query_value::<bool>(connection, &rights, &[]).await);
+        if !may.await? {
             let message = format!(
                 "the role may not erase entries of the audit log; run: GRANT SELECT, DELETE ON {audit} TO <role>"
             );
@@ -108,9 +108,7 @@ impl Database {
             return Err(Failure { error, verdict: Verdict::Refused });
         }
         let text = format!("SELECT pg_catalog.count(*) FROM {audit} a WHERE a.user_id = $1");
-        let rows = self.audit_rows(&text, &[(&user, Type::UUID)]).await?;
-        let row = rows.first().ok_or_else(|| unexpected("no row for a count"))?;
-        row.try_get::<_, i64>(0).map(i64::unsigned_abs).map_err(unexpected)
+        self.audit_count(&text, user).await
     }
 
     /// Erases some entries of a user. Returns how many; 0 if none is left.
@@ -123,9 +121,14 @@ impl Database {
                  RETURNING 1)
              SELECT pg_catalog.count(*) FROM gone"
         );
-        let rows = self.audit_rows(&text, &[(&user, Type::UUID)]).await?;
-        let row = rows.first().ok_or_else(|| unexpected("no row for a deletion"))?;
-        row.try_get::<_, i64>(0).map(i64::unsigned_abs).map_err(unexpected)
+        self.audit_count(&text, user).await
+    }
+
+    async fn audit_count(&self, text: &str, user: Uuid) -> Result<u64, Failure> {
+        let count = self.bounded(self.timeout, async |connection| {
+            query_value::<i64>(connection, text, &[(&user, Type::UUID)]).await
+        });
+        count.await.map(i64::unsigned_abs)
     }
 
     async fn audit_rows(
@@ -133,11 +136,7 @@ impl Database {
         text: &str,
         params: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<tokio_postgres::Row>, Failure> {
-        let work = async |connection: &deadpool_postgres::Object| {
-            let rows = connection.query_typed(text, params).await;
-            rows.map_err(|error| Failure::of_statement(&error))
-        };
-        self.bounded(self.timeout, work).await
+        self.bounded(self.timeout, async |connection| query(connection, text, params).await).await
     }
 }
 

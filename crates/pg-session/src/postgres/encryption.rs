@@ -1,6 +1,7 @@
 //! Whether the connections of a pool are encrypted, as the server sees it: a pool does not show its TLS settings.
 
 use super::failure::Failure;
+use super::statement::query;
 use super::{Database, unexpected};
 use crate::error::{Error, ErrorKind};
 
@@ -20,8 +21,7 @@ impl Database {
     async fn ask_for_encryption(&self) -> Result<bool, Error> {
         let text = "SELECT s.ssl FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid()";
         let answer = self.bounded(self.timeout, async |connection| {
-            let rows = connection.query_typed(text, &[]).await;
-            let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+            let rows = query(connection, text, &[]).await?;
             rows.first().map_or(Ok(false), |row| row.try_get(0)).map_err(unexpected)
         });
         answer.await.map_err(Failure::into_read_error)

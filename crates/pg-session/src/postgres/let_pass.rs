@@ -4,6 +4,7 @@
 //! decrease.
 
 use super::failure::Failure;
+use super::statement::run;
 use super::{Database, LIBRARY, Names};
 use crate::id::Scope;
 use crate::notification::drop_payload;
@@ -12,10 +13,7 @@ impl Database {
     /// Moves the times and evicts all sessions from the caches of all nodes, when it commits.
     pub(crate) async fn let_pass(&self, micros: i64) -> Result<(), Failure> {
         let text = sql(&self.names, micros);
-        let work = async |connection: &deadpool_postgres::Object| {
-            connection.batch_execute(&text).await.map_err(|error| Failure::of_statement(&error))
-        };
-        self.bounded(self.bulk_timeout(), work).await
+        self.bounded(self.bulk_timeout(), async |connection| run(connection, &text).await).await
     }
 }
 

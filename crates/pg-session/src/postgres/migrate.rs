@@ -9,7 +9,8 @@ use tokio_postgres::types::Type;
 use super::connection::from_pool_error;
 use super::failure::{Failure, ROW_SECURITY, Verdict};
 use super::names::Names;
-use super::{Database, LONG_FACTOR, own_rights, owners, role_settings, unexpected};
+use super::statement::{query_value, run};
+use super::{Database, LONG_FACTOR, own_rights, owners, role_settings};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 use crate::retry::MIGRATION_TRIES_MAX;
@@ -222,17 +223,13 @@ impl Database {
 
     async fn exists(&self, connection: &ClientWrapper) -> Result<bool, Failure> {
         let name = self.names.schema();
-        let rows = connection
-            .query_typed("SELECT pg_catalog.to_regnamespace($1) IS NOT NULL", &[(&name, Type::TEXT)])
-            .await;
-        let rows = rows.map_err(|error| Failure::of_statement(&error))?;
-        rows[0].try_get(0).map_err(unexpected)
+        let text = "SELECT pg_catalog.to_regnamespace($1) IS NOT NULL";
+        query_value(connection, text, &[(&name, Type::TEXT)]).await
     }
 
     async fn applied(&self, connection: &ClientWrapper) -> Result<i32, Failure> {
         let text = format!("SELECT COALESCE(pg_catalog.max(version), 0) FROM {}", self.names.migrations());
-        let rows = connection.query_typed(&text, &[]).await.map_err(|error| Failure::of_statement(&error))?;
-        rows[0].try_get(0).map_err(unexpected)
+        query_value(connection, &text, &[]).await
     }
 
     fn check_version(&self, known: Option<i32>) -> Result<(), Error> {
@@ -302,8 +299,7 @@ impl Database {
     async fn check_row_security(&self, table: &String) -> Result<(), Error> {
         let text = "SELECT pg_catalog.row_security_active($1)";
         let active = self.bounded(self.timeout, async |connection| {
-            let rows = connection.query_typed(text, &[(table, Type::TEXT)]).await;
-            rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
+            query_value::<bool>(connection, text, &[(table, Type::TEXT)]).await
         });
         if !active.await.map_err(Failure::into_read_error)? {
             return Ok(());
@@ -314,8 +310,7 @@ impl Database {
     async fn check_right(&self, inquiry: &str, object: &String, right: &str) -> Result<(), Error> {
         let text = format!("SELECT pg_catalog.{inquiry}($1, $2)");
         let may = self.bounded(self.timeout, async |connection| {
-            let rows = connection.query_typed(&text, &[(object, Type::TEXT), (&right, Type::TEXT)]).await;
-            rows.map_err(|error| Failure::of_statement(&error))?[0].try_get::<_, bool>(0).map_err(unexpected)
+            query_value::<bool>(connection, &text, &[(object, Type::TEXT), (&right, Type::TEXT)]).await
         });
         if may.await.map_err(Failure::into_read_error)? {
             return Ok(());
@@ -325,10 +320,6 @@ impl Database {
             format!("the role lacks {right} on {object}; run: {}", self.grants()),
         ))
     }
-}
-
-pub(super) async fn run(connection: &ClientWrapper, script: &str) -> Result<(), Failure> {
-    connection.batch_execute(script).await.map_err(|error| Failure::of_statement(&error))
 }
 
 #[cfg(test)]

@@ -68,6 +68,7 @@ pub(crate) mod row_locks;
 mod settings;
 pub(crate) mod source;
 pub(crate) mod standing;
+mod statement;
 mod successor;
 pub(crate) mod sweep;
 mod tls;

@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::load::time;
 use super::names::literal;
 use super::parameters::{IDS, NUMBERS, Parameters};
+use super::statement::query;
 use super::{Database, Dialect, ON_PRIMARY, Sql, interval, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::notification::{ServerId, TICK_TOKENS_MAX, Token};
@@ -244,7 +245,7 @@ impl Database {
     async fn clear_queue(&self, timeout: Duration) {
         let asked = self.bounded(timeout, async |connection| {
             let text = "SELECT pg_catalog.pg_notification_queue_usage()";
-            connection.query_typed(text, &[]).await.map_err(|error| Failure::of_statement(&error))
+            query(connection, text, &[]).await
         });
         if let Err(failure) = asked.await {
             tracing::debug!(error = %failure.error, "the notification queue could not be cleared");

@@ -11,6 +11,7 @@ use deadpool_postgres::ClientWrapper;
 
 use super::failure::{Failure, Verdict};
 use super::names::{Names, literal};
+use super::statement::query_row;
 use super::unexpected;
 use crate::error::{Error, ErrorKind};
 
@@ -76,8 +77,7 @@ pub(super) async fn has_record(connection: &ClientWrapper, names: &Names) -> Res
         faults(names),
         literal(&format!("{}session_migrations", names.plain_prefix()))
     );
-    let rows = connection.query_typed(&text, &[]).await.map_err(|error| Failure::of_statement(&error))?;
-    let row = rows.first().ok_or_else(|| unexpected("no row for the owners of the tables"))?;
+    let row = query_row(connection, &text, &[]).await?;
     if let Some(fault) = row.try_get::<_, Option<&str>>(1).map_err(unexpected)? {
         let fix: &str = row.try_get(2).map_err(unexpected)?;
         let error = Error::new(ErrorKind::Schema, format!("{fault}; {fix}"));

@@ -42,6 +42,7 @@ use super::failure::{self, Failure};
 use super::reach::{Reach, Reaches, process};
 use super::role_settings::SOUND;
 use super::source::Source;
+use super::statement::{query, run};
 use super::{LONG_FACTOR, unexpected};
 use crate::config::{Config, StatementMode};
 use crate::error::{Error, ErrorKind};
@@ -268,18 +269,13 @@ async fn affinity(pool: &Pool) -> Result<Affinity, Failure> {
     Ok(Affinity::Kept)
 }
 
-async fn run(client: &ClientWrapper, text: &str) -> Result<(), Failure> {
-    client.batch_execute(text).await.map_err(|error| Failure::of_statement(&error))
-}
-
 /// Whether the pooler gives prepared statements names of its own.
 async fn renames_statements(pool: &Pool) -> Result<bool, Failure> {
     let client = get(pool).await?;
     let text = format!("SELECT '{}'::pg_catalog.text AS probe", Uuid::new_v4().simple());
     let _kept = client.prepare(&text).await.map_err(|error| Failure::of_statement(&error))?;
-    let query = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE statement = $1";
-    let rows = client.query_typed(query, &[(&text, Type::TEXT)]).await;
-    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+    let names = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE statement = $1";
+    let rows = query(&client, names, &[(&text, Type::TEXT)]).await?;
     let Some(row) = rows.first() else { return Ok(false) };
     let name: String = row.try_get(0).map_err(unexpected)?;
     let is_ours =

@@ -22,6 +22,7 @@ use tokio_postgres::CancelToken;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::failure::Failure;
+use super::statement::query_value;
 use super::{role_settings, unexpected};
 
 /// The code of the packet that asks for TLS:
@@ -112,9 +113,7 @@ pub(super) async fn is_direct(connection: &ClientWrapper) -> Result<bool, Failur
 
 /// The process that serves the connection at this moment.
 pub(super) async fn process(connection: &ClientWrapper) -> Result<i32, Failure> {
-    let rows = connection.query_typed("SELECT pg_catalog.pg_backend_pid()", &[]).await;
-    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
-    rows.first().ok_or_else(|| unexpected("no row"))?.try_get(0).map_err(unexpected)
+    query_value(connection, "SELECT pg_catalog.pg_backend_pid()", &[]).await
 }
 
 async fn named_process(token: &CancelToken) -> io::Result<i32> {

@@ -7,6 +7,7 @@ use deadpool_postgres::ClientWrapper;
 use super::failure::{Failure, Verdict};
 use super::names::literal;
 use super::own_rights::{OWN_FUNCTIONS, own_right};
+use super::statement::{query_row, query_value};
 use super::unexpected;
 use crate::error::{Error, ErrorKind};
 
@@ -28,9 +29,7 @@ pub(super) const SOUND: &str =
 pub(super) async fn check(connection: &ClientWrapper) -> Result<(), Failure> {
     let text = "SELECT pg_catalog.current_setting('transaction_isolation'),
                        pg_catalog.current_setting('session_replication_role'), pg_catalog.current_schemas(true)";
-    let rows = connection.query_typed(text, &[]).await;
-    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
-    let row = rows.first().ok_or_else(|| unexpected("no row for the settings"))?;
+    let row = query_row(connection, text, &[]).await?;
     let isolation: String = row.try_get(0).map_err(unexpected)?;
     let replication: String = row.try_get(1).map_err(unexpected)?;
     let path: Vec<String> = row.try_get(2).map_err(unexpected)?;
@@ -73,10 +72,7 @@ pub(super) async fn check_functions(connection: &ClientWrapper) -> Result<(), Fa
            AND pg_catalog.replace(p.oid::pg_catalog.regprocedure::pg_catalog.text, 'pg_catalog.', '') = ANY (ARRAY[{needed}])
            AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
     );
-    let rows = connection.query_typed(&text, &[]).await;
-    let rows = rows.map_err(|error| Failure::of_statement(&error))?;
-    let row = rows.first().ok_or_else(|| unexpected("no row for the functions"))?;
-    match row.try_get::<_, Option<String>>(0).map_err(unexpected)? {
+    match query_value::<Option<String>>(connection, &text, &[]).await? {
         None => Ok(()),
         Some(functions) => {
             let advice = own_right(&format!("EXECUTE ON FUNCTION pg_catalog.{functions}"));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::migrate::run;
+use super::statement::{query, query_value, run};
 use super::{Database, Dialect, interval, unexpected};
 use crate::config::{Config, SessionLimit};
 use crate::error::{Error, ErrorKind};
@@ -75,8 +75,7 @@ impl Database {
             return Ok(config);
         }
         let read = self.bounded(self.timeout, async |connection| {
-            let rows = connection.query_typed(&self.texts.settings.columns, &[]).await;
-            let rows = rows.map_err(|error| Failure::of_statement(&error))?;
+            let rows = query(connection, &self.texts.settings.columns, &[]).await?;
             rows.first().map_or(Ok(()), |row| adopt(&mut config, row).map_err(unexpected))
         });
         read.await.map_err(Failure::into_read_error)?;
@@ -98,9 +97,7 @@ impl Database {
     pub(crate) async fn publish_settings(&self) -> Result<(), Error> {
         let Texts { read, write, .. } = &self.texts.settings;
         let publish = self.bounded(self.timeout, async |connection| {
-            let rows = connection.query_typed(read, &[]).await;
-            let rows = rows.map_err(|error| Failure::of_statement(&error))?;
-            if rows[0].try_get(0).map_err(unexpected)? {
+            if query_value::<bool>(connection, read, &[]).await? {
                 return Ok(());
             }
             run(connection, write).await
