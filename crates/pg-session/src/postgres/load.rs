@@ -55,15 +55,6 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// The sessions of one owner, the most recently used first; each once, however often it was rotated.
-pub(super) fn list_sql(dialect: &Dialect<'_>, column: &str) -> Sql {
-    let (sessions, columns) = (dialect.names.sessions(), columns(dialect));
-    let condition = format!("s.{column} = $1 AND s.rotated_to IS NULL AND {}", dialect.live("s"));
-    let from = dialect.read(&sessions, "s", &condition);
-    let text = format!("SELECT {columns} {from} ORDER BY s.last_accessed_at DESC, s.id LIMIT $2");
-    Sql { text, types: vec![Type::UUID, Type::INT8] }
-}
-
 /// Whose sessions a statement looks for.
 #[derive(Clone, Copy)]
 pub(super) enum Of {
@@ -79,6 +70,7 @@ impl Of {
             Self::Owner(column) => format!("s.{column} = ${n} AND "),
             Self::Label => {
                 let labels = dialect.names.labels();
+                // The planner takes an array for ten rows, and looks them up.
                 format!("s.id = ANY (ARRAY (SELECT l.session_id FROM {labels} l WHERE l.label = ${n})) AND ")
             }
             Self::All => String::new(),
@@ -104,16 +96,15 @@ pub(super) fn page_sql(dialect: &Dialect<'_>, of: Of) -> Sql {
     Sql { text, types: [Type::UUID, Type::INT8].into_iter().chain(of.parameter()).collect() }
 }
 
-/// The sessions of one label, likewise. The planner takes an array for ten rows, and looks them up.
-pub(super) fn list_label_sql(dialect: &Dialect<'_>) -> Sql {
-    let (sessions, labels) = (dialect.names.sessions(), dialect.names.labels());
-    let (columns, live) = (columns(dialect), dialect.live("s"));
-    let condition = format!(
-        "s.id = ANY (ARRAY (SELECT l.session_id FROM {labels} l WHERE l.label = $1)) AND s.rotated_to IS NULL AND {live}"
-    );
+/// The sessions of one owner or label `$1`, the most recently used first, at most `$2`. Each comes once, however often it
+/// was rotated.
+pub(super) fn list_sql(dialect: &Dialect<'_>, of: Of) -> Sql {
+    let (sessions, columns) = (dialect.names.sessions(), columns(dialect));
+    let (whose, live) = (of.condition(dialect, 1), dialect.live("s"));
+    let condition = format!("{whose}s.rotated_to IS NULL AND {live}");
     let from = dialect.read(&sessions, "s", &condition);
     let text = format!("SELECT {columns} {from} ORDER BY s.last_accessed_at DESC, s.id LIMIT $2");
-    Sql { text, types: vec![Type::TEXT, Type::INT8] }
+    Sql { text, types: of.parameter().into_iter().chain([Type::INT8]).collect() }
 }
 
 /// I6: one statement, one snapshot, so that row and attributes belong to one version.
@@ -160,17 +151,17 @@ impl Database {
 
     /// The live sessions of a user, at most `rows_max`, the most recently used first.
     pub(crate) async fn list_user(&self, user: UserId, rows_max: u32) -> Result<Vec<Found>, Failure> {
-        Ok(self.find(&self.texts.list_user, &[&user.as_uuid(), &i64::from(rows_max)]).await?.live)
+        self.find_live(&self.texts.list_user, &[&user.as_uuid(), &i64::from(rows_max)]).await
     }
 
     /// The live sessions of a group, likewise.
     pub(crate) async fn list_group(&self, group: GroupId, rows_max: u32) -> Result<Vec<Found>, Failure> {
-        Ok(self.find(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await?.live)
+        self.find_live(&self.texts.list_group, &[&group.as_uuid(), &i64::from(rows_max)]).await
     }
 
     /// The live sessions of a label, likewise.
     pub(crate) async fn list_label(&self, label: &Label, rows_max: u32) -> Result<Vec<Found>, Failure> {
-        Ok(self.find(&self.texts.list_label, &[&label.as_str(), &i64::from(rows_max)]).await?.live)
+        self.find_live(&self.texts.list_label, &[&label.as_str(), &i64::from(rows_max)]).await
     }
 
     /// The live sessions that a statement of this file finds.

@@ -88,6 +88,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use self::attempts::Attempts;
 use self::connection::{CancelTls, Canceller, Suspicion};
 use self::failure::{Failure, Verdict};
+use self::load::Of;
 use self::names::Names;
 use self::pooler::Sending;
 use self::reach::{Reach, Reaches};
@@ -411,9 +412,9 @@ impl Database {
             sweeps: sweep::Texts::new(&dialects),
             having_attribute: dialects.sql(remove_attribute::found_sql),
             remove_attribute: remove_attribute::Texts::new(&dialects),
-            list_user: dialects.sql(|dialect| load::list_sql(dialect, "user_id")),
-            list_group: dialects.sql(|dialect| load::list_sql(dialect, "group_id")),
-            list_label: dialects.sql(load::list_label_sql),
+            list_user: dialects.sql(|dialect| load::list_sql(dialect, Of::Owner("user_id"))),
+            list_group: dialects.sql(|dialect| load::list_sql(dialect, Of::Owner("group_id"))),
+            list_label: dialects.sql(|dialect| load::list_sql(dialect, Of::Label)),
             find: find::Texts::new(&dialects),
             audit_receipt: dialects.sql(audit::receipt_sql),
             clean_expired: dialects.sql(clean::expired_sql),
