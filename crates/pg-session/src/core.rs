@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::contention::{Contention, NotifyPolicy};
 use crate::events::EventSender;
 use crate::failpoints::{Guard, Probes};
-use crate::id::{SessionId, UserId};
+use crate::id::{Scope, SessionId, UserId};
 use crate::notification::ServerId;
 use crate::pins::Pins;
 use crate::postgres::Database;
@@ -124,6 +124,18 @@ impl Core {
             for &id in ids {
                 self.known_user(id).into_iter().for_each(|user| self.events.ending(id, user));
             }
+        }
+    }
+
+    /// Drops the sessions of the scope from memory. Other tasks run between the steps.
+    pub(crate) async fn drop_sessions(&self, scope: Scope) {
+        let mut dropping = match scope {
+            Scope::User(user) => self.cache.remove_user(user),
+            Scope::Group(group) => self.cache.remove_group(group),
+            Scope::All => return self.cache.remove_all(),
+        };
+        while dropping.step() {
+            tokio::task::yield_now().await;
         }
     }
 

@@ -26,7 +26,6 @@ use tracing::{debug, info, warn};
 
 use self::proof::Prover;
 use self::trust::{Ended, Trust};
-use crate::cache::Dropping;
 use crate::cause::Cause;
 use crate::config::ListenerPath;
 use crate::core::{Core, Tasks};
@@ -157,14 +156,11 @@ impl InvalidationTask {
                 self.doubt(Named::Sessions(&ids), None);
             }
             Notification::Drop(scope) => {
-                match scope {
-                    Scope::User(user) => drop_in_steps(self.core.cache.remove_user(user)).await,
-                    Scope::Group(group) => drop_in_steps(self.core.cache.remove_group(group)).await,
-                    Scope::All => {
-                        self.core.cache.remove_all();
-                        // Frees the memory.
-                        self.resync.notify_one();
-                    }
+                // Later events wait: a proof must not be handled before the last step.
+                self.core.drop_sessions(scope).await;
+                if scope == Scope::All {
+                    // Frees the memory.
+                    self.resync.notify_one();
                 }
                 self.doubt(Named::Scope(scope), None);
             }
@@ -252,13 +248,6 @@ impl InvalidationTask {
                 pins.for_each_of(scope, |some| some.iter().for_each(|&id| pins.end(id, cause, None)));
             }
         }
-    }
-}
-
-/// Other tasks run between the steps. Events that come later wait: a proof must not be handled before this.
-async fn drop_in_steps(mut dropping: Dropping<'_>) {
-    while dropping.step() {
-        tokio::task::yield_now().await;
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::task::yield_now;
 use uuid::Uuid;
 
 use super::request::{Executed, Keys, Outcome, Pending, Request};
-use crate::cache::{Dropping, Ticket};
+use crate::cache::Ticket;
 use crate::clock::DbTime;
 use crate::core::Core;
 use crate::ending::Ending;
@@ -125,7 +125,7 @@ impl BulkRequest {
     /// Before the answer, whatever it is: what was acknowledged holds on this node, and what has failed may have
     /// happened. Other tasks run between the steps.
     async fn forget(&self, core: &Core) {
-        let (cache, pins, cause) = (&core.cache, &core.pins, Some(self.ending.cause()));
+        let (pins, cause) = (&core.pins, Some(self.ending.cause()));
         let scope = match &self.change {
             BulkChange::Delete(ids) => {
                 forget_each(ids, core).await;
@@ -136,11 +136,7 @@ impl BulkRequest {
             // The memory does not know the sessions of a label.
             BulkChange::DeleteLabel(_) => Scope::All,
         };
-        match scope {
-            Scope::User(user) => drop_in_steps(cache.remove_user(user)).await,
-            Scope::Group(group) => drop_in_steps(cache.remove_group(group)).await,
-            Scope::All => cache.remove_all(),
-        }
+        core.drop_sessions(scope).await;
         if self.deletes() {
             pins.doubt(Named::Scope(scope), cause);
         }
@@ -159,12 +155,6 @@ impl BulkRequest {
 
     fn deletes(&self) -> bool {
         !matches!(self.change, BulkChange::RemoveAttribute(..) | BulkChange::Evict(_))
-    }
-}
-
-async fn drop_in_steps(mut dropping: Dropping<'_>) {
-    while dropping.step() {
-        yield_now().await;
     }
 }
 
