@@ -106,9 +106,7 @@ impl Error {
         };
         Self { kind, message: message.into(), source: Some(Box::new(error)) }
     }
-}
 
-impl Error {
     /// From the driver's error while connecting.
     pub(crate) fn connecting(error: tokio_postgres::Error) -> Self {
         let (kind, message) = match refusal::kind(&error) {

@@ -38,9 +38,7 @@ impl OnRefusal {
         }
         refusal
     }
-}
 
-impl OnRefusal {
     pub(crate) fn is_set(&self) -> bool {
         self.0.is_some()
     }

@@ -112,12 +112,7 @@ impl Stripe {
 
     /// Whether a record of `version`, read under `ticket`, contains every invalidation of `id` since.
     pub(super) fn admits(&self, ticket: Ticket, id: SessionId, version: Version) -> bool {
-        self.forgotten <= ticket.sequence
-            && self.remembered.iter().flatten().all(|invalidation| {
-                invalidation.sequence <= ticket.sequence
-                    || invalidation.id != id
-                    || invalidation.version <= version
-            })
+        self.all_since(ticket, id, |invalidated| invalidated <= version)
     }
 
     /// Remembers that `id` has ended, as a statement under `ticket` has seen, if nothing since says otherwise.
@@ -130,11 +125,16 @@ impl Stripe {
 
     /// Whether nothing since `ticket` says that `id` exists.
     fn admits_absence(&self, ticket: Ticket, id: SessionId) -> bool {
+        self.all_since(ticket, id, |invalidated| invalidated == Version::DELETED)
+    }
+
+    /// Whether all invalidations of `id` since `ticket` are known, and of a version that `admits` accepts.
+    fn all_since(&self, ticket: Ticket, id: SessionId, admits: impl Fn(Version) -> bool) -> bool {
         self.forgotten <= ticket.sequence
             && self.remembered.iter().flatten().all(|invalidation| {
                 invalidation.sequence <= ticket.sequence
                     || invalidation.id != id
-                    || invalidation.version == Version::DELETED
+                    || admits(invalidation.version)
             })
     }
 }

@@ -69,8 +69,7 @@ impl Index {
     /// The owner's entries in the order of their ids: at most `entries_max` of them, from `first` on.
     pub(super) fn list(&self, owner: Uuid, first: SessionId, entries_max: usize) -> Vec<SessionId> {
         let shard = self.shard(owner);
-        let last = SessionId::from_uuid(Uuid::max());
-        let of_owner = shard.counts.range(key(owner, first)..=key(owner, last)).take(entries_max);
+        let of_owner = shard.counts.range(key(owner, first)..=key(owner, SessionId::MAX)).take(entries_max);
         of_owner.map(|(&(_, id), _)| SessionId::from_uuid(Uuid::from_u128(id))).collect()
     }
 

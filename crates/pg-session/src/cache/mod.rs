@@ -415,7 +415,7 @@ impl Cache {
             sequence
         });
         self.stats.add(Count::Invalidation);
-        Dropping { cache: self, index, owner, first: SessionId::from_uuid(Uuid::nil()) }
+        Dropping { cache: self, index, owner, first: SessionId::MIN }
     }
 
     fn next(&self) -> u64 {

@@ -1,8 +1,6 @@
 //! Single steps of the cache's operations, for `torture/model/cache` only. Its controls put them together in a wrong
 //! order, or leave one out, and must fail.
 
-use uuid::Uuid;
-
 use super::Cache;
 use crate::id::{SessionId, UserId};
 use crate::version::Version;
@@ -24,7 +22,7 @@ impl Cache {
     }
 
     pub(crate) fn sessions_of(&self, user: UserId) -> Vec<SessionId> {
-        self.users.list(user.as_uuid(), SessionId::from_uuid(Uuid::nil()), usize::MAX)
+        self.users.list(user.as_uuid(), SessionId::MIN, usize::MAX)
     }
 
     /// Entries of the indices of users and of groups.

@@ -1,7 +1,5 @@
 //! For operators: sessions by handle, page by page, and their number.
 
-use uuid::Uuid;
-
 use super::{GroupSessions, LabelSessions, Page, SessionManager, UserSessions};
 use crate::error::Error;
 use crate::handle::Handle;
@@ -34,7 +32,7 @@ impl SessionManager {
         Handle::check_digits(digits)?;
         let database = &self.0.core.database;
         let mut found = Vec::new();
-        let mut after = Some(FIRST);
+        let mut after = Some(SessionId::MIN);
         while let Some(from) = after
             && found.len() < Self::FIND_MAX
         {
@@ -50,17 +48,14 @@ impl SessionManager {
     }
 
     async fn scope_page(&self, scope: Scope, after: Option<SessionId>) -> Result<Page, Error> {
-        let page = self.0.core.database.page(scope, after.unwrap_or(FIRST), Self::LIST_MAX + 1).await;
-        self.page(page)
+        let after = after.unwrap_or(SessionId::MIN);
+        self.page(self.0.core.database.page(scope, after, Self::LIST_MAX + 1).await)
     }
 
     async fn scope_count(&self, scope: Scope) -> Result<u64, Error> {
         self.0.core.database.count(scope).await.map_err(Failure::into_read_error)
     }
 }
-
-/// Before all ids.
-const FIRST: SessionId = SessionId::from_uuid(Uuid::nil());
 
 /// The sessions of all users; made by [`SessionManager::all`]. Errors and cancel safety are those of [`UserSessions`].
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +135,7 @@ impl LabelSessions<'_> {
     /// See [above](LabelSessions).
     pub async fn page(self, after: Option<SessionId>) -> Result<Page, Error> {
         let Self { manager, label } = self;
-        let (label, after) = (label?, after.unwrap_or(FIRST));
+        let (label, after) = (label?, after.unwrap_or(SessionId::MIN));
         let page = manager.0.core.database.page_of_label(&label, after, SessionManager::LIST_MAX + 1).await;
         manager.page(page)
     }

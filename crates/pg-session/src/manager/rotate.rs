@@ -45,9 +45,7 @@ impl SessionManager {
             error: None,
         }
     }
-}
 
-impl SessionManager {
     /// Reads the session that a retired id goes on as, if `user` is signed in there. Asks the database, and does not count as
     /// an access. `Ok(None)` if the grace is over, the session has ended, or another user is signed in.
     ///

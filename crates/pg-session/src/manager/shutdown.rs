@@ -58,11 +58,9 @@ impl SessionManager {
             all_tasks_ended: written && served && unlocked && closed,
         }
     }
-}
 
-impl SessionManager {
-    /// Trust has ended, so `everywhere()` need not wait for this node. Otherwise other nodes remove the row later, and verify what
-    /// they have in memory. That is necessary if this node still owes them a notification.
+    /// Removes the node's row. Trust has ended, so `everywhere()` need not wait for this node. If the row stays, other nodes
+    /// remove it later, and verify what they have in memory. That is necessary if this node still owes them a notification.
     async fn leave_registry(&self, deadline: Instant) {
         let node = &self.0;
         let owes = !node.core.unnotified.snapshot().is_empty();

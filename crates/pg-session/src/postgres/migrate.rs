@@ -64,12 +64,10 @@ impl Migrations {
         }
         Ok(text)
     }
-}
 
-impl Migrations {
-    /// SQL that makes two more functions, `revoke_user_sessions` and `revoke_label_sessions`, for roles that may end the
-    /// sessions of a user or of a label and do nothing else. It is no part of the migrations; run it as the owner of the tables. `pg-session migrate --definer`
-    /// prints it, too.
+    /// SQL that makes two more functions, `revoke_user_sessions` and `revoke_label_sessions`. They are for roles that may end
+    /// the sessions of a user or of a label and do nothing else. It is no part of the migrations. Run it as the owner of the
+    /// tables. `pg-session migrate --definer` prints it, too.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
