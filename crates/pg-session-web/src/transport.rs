@@ -17,8 +17,8 @@ pub(crate) enum Transport {
     Bearer,
 }
 
-/// Texts as long as a token that are verified for one request, at most. Browsers keep 180 cookies of one site, and most
-/// servers take heads of 64 kB at most, which is room for 600. Each costs 0.2 µs. A text of another length costs nothing.
+/// Texts as long as a token that are verified for one request, at most. Browsers keep 180 cookies of one site.
+/// Most servers take heads of 64 kB at most, which is room for 600. A text of another length is not verified.
 const CANDIDATES_MAX: usize = 1_024;
 /// Different sessions that one request may present, at most. Each costs a read. A browser presents one, or two after
 /// another page planted a cookie.

@@ -1,11 +1,12 @@
-//! Loads missing sessions: one query for all who miss the same one, one statement for all that are missed together.
+//! Loads sessions that are not in memory. Reads of one session share a load, and sessions that are missed
+//! together share a statement.
 //!
-//! A lone miss leaves at once; misses during a statement share the next one. A read may
-//! also join a load that is *already* in flight, but only if the node is trusted and has received nothing about that
-//! session since the load's ticket: then the load's answer is as good as a hit at this moment. Any other read waits
-//! for a query that leaves after it began, or it could be shown a state from before its own last write.
+//! A single miss is sent at once. Misses during a statement share the next one. A read may also join a load
+//! in flight. For that, the node must be trusted, and must have received nothing about the session since the
+//! load's ticket. Then the load's answer is as good as a hit at this moment. Any other read waits for a
+//! statement that is sent after the read began. Otherwise it could see a state from before its own last write.
 //!
-//! Results enter the cache through the ticket taken before the statement left, and through nothing else.
+//! Results enter the cache only under the ticket that was taken before the statement was sent.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -165,36 +166,36 @@ impl Loader {
                     () = stop.cancelled() => return,
                 }
             }
-            let airborne = Airborne { loader: &self, ids: &ids };
+            let in_flight = InFlight { loader: &self, ids: &ids };
             let span = spans::statement("load", ids.len(), || self.callers(&ids));
             let loaded = self.fetch(&ids).instrument(span).await;
             self.core.failpoints.reach(Point::Loaded).await;
-            self.complete_batch(airborne, ticket, &loaded);
-            // For ids that waited for these flights to land.
+            self.complete_batch(in_flight, ticket, &loaded);
+            // For ids that waited for these flights.
             self.wake.notify_one();
             // Yields, so that the next reads of the answered callers join the statement that leaves now.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Moves queued ids into the air, at most one flight for each. The ticket is taken before the query leaves.
+    /// Starts a flight for each queued id, at most one for each. The ticket is taken before the query leaves.
     fn start_batch(&self) -> (Vec<SessionId>, Ticket) {
         let mut queue = self.queue();
         let ticket = self.core.cache.ticket();
         let mut ids = Vec::new();
-        let mut flying = VecDeque::new();
+        let mut loading = VecDeque::new();
         while ids.len() < self.core.config.load_batch_max {
             let Some(id) = queue.order.pop_front() else { break };
             if queue.flights.contains_key(&id) {
-                flying.push_back(id);
+                loading.push_back(id);
                 continue;
             }
             let waiters = queue.waiters.remove(&id).unwrap_or_default();
             queue.flights.insert(id, Flight { ticket, waiters });
             ids.push(id);
         }
-        flying.append(&mut queue.order);
-        queue.order = flying;
+        loading.append(&mut queue.order);
+        queue.order = loading;
         (ids, ticket)
     }
 
@@ -227,10 +228,10 @@ impl Loader {
         }
     }
 
-    fn complete_batch(&self, mut airborne: Airborne<'_>, ticket: Ticket, loaded: &Result<Fetched, Error>) {
+    fn complete_batch(&self, mut in_flight: InFlight<'_>, ticket: Ticket, loaded: &Result<Fetched, Error>) {
         let server = loaded.as_ref().ok().map(|fetched| fetched.server);
         let ticket = self.core.checked(ticket, server);
-        while let Some(&id) = airborne.ids.first() {
+        while let Some(&id) = in_flight.ids.first() {
             let answer = match loaded {
                 Ok(fetched) => match fetched.live.get(&id) {
                     Some(Ok(record)) => Ok(Some(SharedRecord::clone(record))),
@@ -247,7 +248,7 @@ impl Loader {
             if let Ok(Some(record)) = &answer {
                 self.core.cache.install(ticket, record);
             }
-            for waiter in airborne.land() {
+            for waiter in in_flight.end_first() {
                 let answer = match &answer {
                     Ok(record) => Ok(record.clone()),
                     Err(error) => Err(error.duplicate()),
@@ -258,8 +259,9 @@ impl Loader {
         }
     }
 
-    /// Until when a session that was not found is known to have ended. One without a row, or past its end, stays ended, but for
-    /// an update without notification. One that is idle may be continued by an access, which no notification tells of.
+    /// Until when a session that was not found is known to have ended. Without a row, or past its end, it stays
+    /// ended, except for an update without notification. An idle session may be continued by an access, which
+    /// is not notified.
     fn known_until(&self, fetched: &Fetched, id: SessionId) -> Tick {
         let config = &self.core.config;
         fetched.asked.plus(if fetched.idle.contains(&id) { config.trust_window } else { config.cache_ttl })
@@ -293,24 +295,23 @@ impl Drop for LaneEnd<'_> {
     }
 }
 
-/// Flights that must not be left behind: if their lane panics, or is dropped with the runtime, its waiters get an
-/// error instead of waiting for ever.
-struct Airborne<'a> {
+/// The flights of a lane. If the lane panics, or is dropped with the runtime, their waiters get an error.
+struct InFlight<'a> {
     loader: &'a Loader,
-    /// Those that have not landed yet. One that has may be in the air again, in the other lane.
+    /// Those that have not ended. The other lane may load one again that has.
     ids: &'a [SessionId],
 }
 
-impl Airborne<'_> {
+impl InFlight<'_> {
     /// Ends the first flight and returns who waited for it.
-    fn land(&mut self) -> LoadWaiters {
+    fn end_first(&mut self) -> LoadWaiters {
         let Some((id, rest)) = self.ids.split_first() else { return LoadWaiters::new() };
         self.ids = rest;
         self.loader.queue().flights.remove(id).map(|flight| flight.waiters).unwrap_or_default()
     }
 }
 
-impl Drop for Airborne<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let mut queue = self.loader.queue();
         for id in self.ids {

@@ -16,17 +16,20 @@
 //! | `remove_attribute` | `remove_attribute.rs` | page by page; each changed session gets a version |
 //! | `touch` | `touch.rs` | last accesses move forward only; locked rows are skipped |
 //! | `locked_rows` `locked_sessions` `blocked_users` | `row_locks.rs` | waits for nothing |
-//! | `audit_receipt` | `audit.rs` | adds a receipt to the entries of the audit log |
+//! | `find_in_chunk` `page` `count` | `find.rs` | for operators: a search reads a chunk of ids for each statement |
+//! | `successor` | `successor.rs` | the session that a retired id goes on as |
+//! | `audit_entries` `erase_audit` `record_receipt` | `audit.rs` | reads and erases the audit log, adds receipts |
 //! | `clean_expired` `clean_idle` `clean_attributes` | `clean.rs` | one node at a time, small batches |
 //! | `notify_drop` `notify_changed` | `notify.rs` | changes no row |
 //! | `beat` `request_acknowledgement` `node_rows` `remove_nodes` `leave` | `nodes.rs` | a row is not removed while its node is trusted |
-//! | `acquire_lock` `renew_lock` `release_lock` `lock_holder` | `lock.rs` | a fence never decreases (I8) |
+//! | `acquire_lock` `renew_lock` `release_lock` `lock_holder` `held_locks` | `lock.rs` | a fence never decreases (I8) |
 //! | `prepare_tables` | `migrate.rs` `settings.rs` | applies or checks the migrations, publishes the settings |
 //! | `learn_clock` `close` | here | |
 //!
 //! `contract.rs` makes statements for the application's own transactions.
 //!
-//! [`Call`](call::Call) sends each of them; `failure.rs` says what a failure means.
+//! [`Call`](call::Call) sends each of them. `statement.rs` sends scripts and the checks of one connection.
+//! `failure.rs` says what a failure means.
 
 mod admission;
 pub(crate) mod attempts;

@@ -118,7 +118,7 @@ struct Owner<'a> {
     /// The sessions' ids.
     chosen: &'a str,
     /// Whether the notification of the owner does not cover the session `s`.
-    stranger: &'a str,
+    of_others: &'a str,
     /// Sent by the first statement. Every node drops the owner's sessions from memory, by one notification: "log out
     /// everywhere" cannot outgrow a payload. What follows the format's version in it.
     /// `None` if the nodes do not know whose the sessions are.
@@ -164,7 +164,7 @@ fn owner_sql(dialect: &Dialect<'_>, rows: Rows, column: &str, kind: char) -> Sql
     let owner = Owner {
         own: &[Type::UUID],
         chosen: &format!("SELECT s.id FROM {sessions} s WHERE s.{column} = $1"),
-        stranger: &format!("s.{column} IS DISTINCT FROM $1"),
+        of_others: &format!("s.{column} IS DISTINCT FROM $1"),
         scope: Some(&owner_scope(kind)),
     };
     some_sql(dialect, rows, &owner)
@@ -184,7 +184,7 @@ fn others_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
     let owner = Owner {
         own: &[Type::UUID, Type::UUID],
         chosen: &chosen,
-        stranger: "s.user_id IS DISTINCT FROM $1",
+        of_others: "s.user_id IS DISTINCT FROM $1",
         scope: Some(&owner_scope('u')),
     };
     some_sql(dialect, rows, &owner)
@@ -197,13 +197,13 @@ fn owner_scope(kind: char) -> String {
 /// The notifications name each session.
 fn label_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
     let chosen = format!("SELECT l.session_id AS id FROM {} l WHERE l.label = $1", dialect.names.labels());
-    let owner = Owner { own: &[Type::TEXT], chosen: &chosen, stranger: "true", scope: None };
+    let owner = Owner { own: &[Type::TEXT], chosen: &chosen, of_others: "true", scope: None };
     some_sql(dialect, rows, &owner)
 }
 
 /// The first statement that deletes all sessions.
 fn all_sql(dialect: &Dialect<'_>) -> Sql {
-    let owner = Owner { own: &[], chosen: "", stranger: "false", scope: Some("'a'") };
+    let owner = Owner { own: &[], chosen: "", of_others: "false", scope: Some("'a'") };
     let text = format!("WITH {}", sweep(dialect, Rows::Free, "true", &owner));
     Sql { text, types: owner.types(Rows::Free) }
 }
@@ -217,7 +217,7 @@ fn all_that_remain_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
          UNION
          SELECT s.rotated_to FROM {sessions} s WHERE s.rotated_to IS NOT NULL AND s.created_at <= $2"
     );
-    let owner = Owner { own: &[], chosen: &chosen, stranger: "true", scope: None };
+    let owner = Owner { own: &[], chosen: &chosen, of_others: "true", scope: None };
     some_sql(dialect, rows, &owner)
 }
 
@@ -254,7 +254,7 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
         Rows::Free => "SKIP LOCKED",
         Rows::One => "",
     };
-    let (channel, stranger) = (dialect.channel(), owner.stranger);
+    let (channel, of_others) = (dialect.channel(), owner.of_others);
     let notified_all = match owner.scope {
         Some(scope) => format!(
             "SELECT pg_catalog.pg_notify('{channel}', p.payload)
@@ -265,7 +265,7 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
     let careful = format!("{careful}::pg_catalog.bool");
     let of = format!("SELECT d.id FROM to_evict d WHERE {careful}");
     let (attributes, moved) = (locked_attributes(dialect, &of), locked_moved(dialect, &of));
-    let notified = deleted(dialect, "SELECT id FROM gone WHERE stranger", &cause);
+    let notified = deleted(dialect, "SELECT id FROM gone WHERE of_others", &cause);
     format!(
         "to_evict AS MATERIALIZED (
              SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} AND {visible} AND {wait}
@@ -285,11 +285,11 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
              DELETE FROM {sessions} s
              WHERE s.id = ANY (ARRAY (SELECT d.id FROM to_evict d
                                       WHERE COALESCE(d.rotated_to, d.id) NOT IN (SELECT r.session FROM remaining r)))
-             RETURNING s.id, {since} IS NOT NULL OR {stranger} AS stranger, s.rotated_to IS NULL AND {live} AS live
+             RETURNING s.id, {since} IS NOT NULL OR {of_others} AS of_others, s.rotated_to IS NULL AND {live} AS live
          ), notified_all AS MATERIALIZED ({notified_all}
          ), notified AS MATERIALIZED ({notified})
          SELECT pg_catalog.count(*) FILTER (WHERE g.live) AS live,
-                pg_catalog.array_agg(g.id) FILTER (WHERE g.stranger) AS other_users,
+                pg_catalog.array_agg(g.id) FILTER (WHERE g.of_others) AS other_users,
                 ARRAY (SELECT r.id FROM remaining r LIMIT {REMAINING_MAX}) AS remaining, {now} AS at,
                 (SELECT pg_catalog.count(*) FROM notified_all) AS notified_all, (SELECT pg_catalog.count(*) FROM notified) AS notified,
                 {visible} AS visible, {server} AS server

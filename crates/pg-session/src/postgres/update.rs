@@ -9,8 +9,8 @@
 //! takes nothing back. Nothing has to be read. An order that does not pass is `Moved`; the writer reads the session, judges,
 //! and makes the order again. A rotation bumps the version of what it leaves behind, too.
 //!
-//! A separate locking step was slower when measured; two rows that wait for each other across statements are broken
-//! by PostgreSQL's deadlock detection and tried again.
+//! There is no separate locking step, because it is slower. PostgreSQL detects a deadlock of two such
+//! statements, and one of them is tried again.
 
 use std::time::SystemTime;
 

@@ -42,8 +42,8 @@ use crate::version::Version;
 #[derive(Clone)]
 pub struct Session {
     record: SharedRecord,
-    /// None for a hit that was not changed, so that it is two pointers, and moves in two registers: as five words, a fifth
-    /// of a hit's time went into copying it.
+    /// None for a hit that was not changed. The handle is two pointers and moves in two registers: copying
+    /// more words costs a good part of a hit.
     own: Option<Box<Own>>,
 }
 

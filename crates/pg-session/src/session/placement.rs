@@ -1,7 +1,7 @@
 //! Where the database keeps an attribute: in the session's row, or in a row of its own.
 //!
-//! A change of one in the session's row is one row of PostgreSQL's to change, not two: half of the server's work for an
-//! update, a fifth for a create. It is paid for by writing the others again, so there is a bound: what is large, or would
+//! A change of an attribute in the session's row changes one row, not two. That is less work for the server.
+//! But it writes the row's other attributes again, so there is a bound. An attribute that is large, or would
 //! make the row large, has a row of its own.
 
 use crate::clock::DbTime;

@@ -25,10 +25,12 @@ pub(crate) struct Policy {
     pub(crate) touch_resolution: Duration,
 }
 
-/// A record and the count of its holders. The standard library's `Arc` also has a weak count, which is not needed; without it
-/// the count and what a hit looks at, the last access, are the first 16 bytes of an allocation. Allocators align that to 16
-/// bytes on 64-bit machines, so they are not across two cache lines. With more sessions than the processor's caches hold,
-/// each line that is fetched from memory costs as much as the rest of a hit.
+/// A record and the count of its holders.
+///
+/// The standard library's `Arc` also has a weak count. Without it, the count and the last access, which a hit
+/// reads, are the first 16 bytes of an allocation. Allocators align that to 16 bytes on 64-bit machines, so
+/// they are in one cache line. If the sessions exceed the processor's caches, each line that is fetched costs
+/// as much as the rest of a hit.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
 
 /// A session's row and attributes at one version. What a hit reads comes first; see [`SharedRecord`].

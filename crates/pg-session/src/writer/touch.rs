@@ -5,8 +5,9 @@
 //! write waits for the next one, because the database is away. An access whose row another transaction has locked is tried
 //! again soon, and others are written meanwhile. The last flush happens at shutdown and is awaited.
 //!
-//! One write a session and interval: an urgent access takes no others along, and a crowd leaves early only if it is
-//! larger than the cache. A flush at every full batch was continuous as soon as more sessions than that were busy.
+//! A session is written once in an interval. An urgent access takes no others along. The buffer is flushed
+//! early only if it has more sessions than the cache. A flush at each full batch would never end while more
+//! sessions than a batch are busy.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,17 +26,17 @@ use crate::retry::{TOUCH, TOUCH_RETRIES_MAX};
 use crate::session::expiry::Touch;
 use crate::session::record::{Policy, SharedRecord};
 
-/// Crowds that may wait while the database is away. Beyond, further accesses are counted and dropped: a node that
-/// cannot reach the database soon serves nothing that could be touched.
-const CROWDS_MAX: usize = 2;
+/// How many times the size of an early flush may wait while the database is away. Further accesses are counted
+/// and dropped: a node that cannot reach the database soon serves nothing that could be touched.
+const WAITING_FACTOR: usize = 2;
 
 /// The accesses that wait to be written.
 pub(crate) struct TouchBuffer {
     waiting: Mutex<Waiting>,
     wake: Notify,
     core: Arc<Core>,
-    /// As many do not wait for the interval.
-    crowd: usize,
+    /// So many waiting sessions are flushed at once.
+    early_flush: usize,
     #[cfg(feature = "testing")]
     requests: Mutex<Requests>,
 }
@@ -68,8 +69,8 @@ impl Waiting {
     }
 
     /// Not counting what has failed: a database that is away is not asked at every access.
-    fn is_crowd(&self, crowd: usize) -> bool {
-        self.later.len() + self.urgent.len() >= crowd
+    fn reaches(&self, count: usize) -> bool {
+        self.later.len() + self.urgent.len() >= count
     }
 }
 
@@ -96,7 +97,7 @@ impl TouchBuffer {
             waiting: Mutex::default(),
             wake: Notify::new(),
             core: Arc::clone(core),
-            crowd: core.config.cache_sessions_max.max(core.config.touch_batch_max),
+            early_flush: core.config.cache_sessions_max.max(core.config.touch_batch_max),
             #[cfg(feature = "testing")]
             requests: Mutex::default(),
         });
@@ -117,20 +118,20 @@ impl TouchBuffer {
     fn push(&self, record: &SharedRecord, urgency: Touch) {
         let urgent = urgency == Touch::Now;
         let mut waiting = self.waiting();
-        if waiting.len() >= self.crowd * CROWDS_MAX {
+        if waiting.len() >= self.early_flush * WAITING_FACTOR {
             waiting.dropped += 1;
             // The record may ask again.
             record.take_access();
             return;
         }
         add(if urgent { &mut waiting.urgent } else { &mut waiting.later }, record);
-        if urgent || waiting.is_crowd(self.crowd) {
+        if urgent || waiting.reaches(self.early_flush) {
             self.wake.notify_one();
         }
     }
 
-    /// Flushes everything at each interval and when a crowd waits, urgent accesses at once; everything once more when
-    /// stopped.
+    /// Flushes everything at each interval, when `early_flush` sessions wait, and when stopped. Flushes urgent
+    /// accesses at once.
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = tokio::time::interval(self.core.config.last_access_flush_interval);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,7 +146,7 @@ impl TouchBuffer {
             let accesses = tokio::select! {
                 _ = interval.tick() => self.drain_all(),
                 () = self.wake.notified() => {
-                    if self.is_requested() || self.waiting().is_crowd(self.crowd) { self.drain_all() } else { self.drain_urgent() }
+                    if self.is_requested() || self.waiting().reaches(self.early_flush) { self.drain_all() } else { self.drain_urgent() }
                 }
                 () = due, if retry_at.is_some() => {
                     is_retry = true;

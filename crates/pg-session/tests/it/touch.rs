@@ -153,7 +153,7 @@ async fn full_batches_wait_for_interval_unless_memory_is_full() {
     node.get(ids[0]).no_touch().bypass_cache().await.unwrap().unwrap();
     assert_eq!(node.status().touches_waiting, 7);
     node.get(ids[7]).await.unwrap().unwrap();
-    eventually("the crowd is written", async || {
+    eventually("the early flush is written", async || {
         let text = "SELECT count(*) FROM sessions WHERE last_accessed_at = (SELECT now FROM clock)";
         scene.observer.query_one(text, &[]).await.unwrap().get::<_, i64>(0) == 8
     })
