@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::output::waiting;
 
 /// How long the connections may take to close.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// The server and the tables.
 #[derive(Args, Clone, Debug)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use pg_session::SigningKey;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, exit};
 
 /// Make a new signing key, and print it in base64.
 ///
@@ -18,12 +18,9 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Carries the command out; what went wrong is said on stderr.
+/// Carries the command out.
 pub(crate) fn run(Options { json }: Options) -> ExitCode {
-    let Err(failure) = print(json) else { return ExitCode::SUCCESS };
-    // If stderr is closed as well, the exit code has to do.
-    let _ = writeln!(io::stderr(), "pg-session key: {failure}");
-    ExitCode::FAILURE
+    exit("key", print(json))
 }
 
 fn print(json: bool) -> Result<(), Failure> {

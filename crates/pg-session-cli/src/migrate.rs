@@ -2,17 +2,13 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use pg_session::Migrations;
 
-use crate::connection::Place;
+use crate::connection::{CLOSE_WAIT, Place};
 use crate::failure::{Failure, exit};
 use crate::output::waiting;
-
-/// How long the connections may take to close.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// Create or upgrade the session tables, or print the SQL for another tool.
 #[derive(Args, Debug)]
@@ -20,7 +16,8 @@ pub(crate) struct Options {
     /// Print the SQL for an empty database, and connect to nothing.
     #[arg(long)]
     print: bool,
-    /// Print the SQL of a function for roles that may end a user's sessions and do nothing else, and connect to nothing.
+    /// Print the SQL of two functions, and connect to nothing. They are for roles that may end the sessions of a user or of
+    /// a label and do nothing else.
     #[arg(long, conflicts_with = "print")]
     definer: bool,
     /// Print one JSON object.
@@ -30,7 +27,7 @@ pub(crate) struct Options {
     place: Place,
 }
 
-/// Carries the command out; what went wrong is said on stderr.
+/// Carries the command out.
 pub(crate) async fn run(options: Options) -> ExitCode {
     let json = options.json;
     let outcome = migrate(options).await.and_then(|outcome| print(&outcome, json));
