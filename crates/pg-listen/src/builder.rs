@@ -41,19 +41,20 @@ pub struct Builder {
 }
 
 impl Listener {
-    /// Begins the settings of a listener that connects as `config` says. The connection must reach PostgreSQL
-    /// itself: a pooler such as pgbouncer is recognised, and the listener is never in sync behind it, but says
-    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler).
+    /// Begins the settings of a listener that connects as `config` says. The connection must reach
+    /// PostgreSQL itself. A pooler such as pgbouncer is recognised. Behind it the listener is never
+    /// in sync, and reports [`ErrorKind::Pooler`](crate::ErrorKind::Pooler).
     pub fn builder(config: Config) -> Builder {
         Builder::new(Source::Fixed(Box::new(config.into())))
     }
 
-    /// As [`builder`](Self::builder), with a provider that returns the settings of each attempt to connect: for
-    /// passwords that are valid for a short time, and servers that move.
+    /// As [`builder`](Self::builder), with a provider that returns the settings of each attempt to
+    /// connect. It is for passwords that are valid for a short time, and for servers that move.
     ///
-    /// An error, a panic and no answer within [`provider_timeout`](Builder::provider_timeout) appear in
-    /// [`Status::last_error`](crate::Status::last_error), and the provider is asked again after the
-    /// [`backoff`](Builder::backoff). The text of its error is logged, so **it must not contain a secret**.
+    /// [`Status::last_error`](crate::Status::last_error) shows an error, a panic, and an answer
+    /// that does not come within [`provider_timeout`](Builder::provider_timeout). The provider is
+    /// asked again after the [`backoff`](Builder::backoff). The text of its error is logged, so
+    /// **it must not contain a secret**.
     ///
     /// ```no_run
     /// use pg_listen::{Listener, Server};
@@ -94,9 +95,10 @@ impl Builder {
         }
     }
 
-    /// Accepts a pooler in front of PostgreSQL. **It must be in session mode**, in which it keeps a server connection for each
-    /// client. The listener does not recognise another mode: its own barrier comes back while its statement runs, and
-    /// [`Event::InSync`](crate::Event::InSync) proves nothing about the time between statements.
+    /// Accepts a pooler in front of PostgreSQL. **It must be in session mode**, in which it keeps a
+    /// server connection for each client. The listener does not recognise another mode. Its own
+    /// barrier comes back while its statement runs. So [`Event::InSync`](crate::Event::InSync)
+    /// proves nothing about the time between statements.
     ///
     /// So send notifications over another connection, too, and trust only those with
     /// [`Notification::arrived_between_statements`](crate::Notification::arrived_between_statements). In another mode a

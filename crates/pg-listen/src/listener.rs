@@ -64,9 +64,10 @@ impl Listener {
         Ok(subscription)
     }
 
-    /// Sends a barrier and waits until it is back: everything that was committed before the returned instant
-    /// has been put into the queues of all subscriptions that were `Listening`, and each has been given its
-    /// `InSync`; one that overflowed meanwhile has its `Lost`. Callers who ask before it is sent share one.
+    /// Sends a barrier and waits until it is back. Everything that was committed before the
+    /// returned instant is then in the queues of all subscriptions that were `Listening`, and each
+    /// has its `InSync`. One that overflowed meanwhile has its `Lost`. Callers who ask before it is
+    /// sent share one.
     ///
     /// # Errors
     ///

@@ -30,14 +30,14 @@ impl Mark {
         config.options(format!("{users}-c {}=on", self.0));
     }
 
-    /// The statement that fails where the mark is not. `pg_stat_statements` has one entry for the statements of all
-    /// connections, because it replaces a constant in a SELECT; it would keep each SHOW.
+    /// The statement that fails where the mark is not. `pg_stat_statements` replaces a constant in
+    /// a SELECT, so it has one entry for all connections. It would keep each SHOW.
     pub(crate) fn check(&self) -> String {
         format!("SELECT pg_catalog.current_setting('{}')", self.0)
     }
 }
 
-/// Whether this error says that a pooler is in between: it refused the startup packet, or the mark is not there.
+/// Whether this error shows a pooler: it refused the startup packet, or the mark is missing.
 ///
 /// pgbouncer refuses a startup parameter with 08P01. RDS Proxy refuses command-line options with 0A000, which PostgreSQL
 /// itself never does.

@@ -26,8 +26,8 @@ use crate::registry::Changes;
 /// Users' notifications on their way at once; more wait in the handle's channel.
 const NOTIFIES_IN_FLIGHT_MAX: usize = 64;
 
-/// After a deadline, what already lies in the socket is read this long before the connection is given up: a
-/// process that was paused or starved finds its answer there.
+/// After a deadline, the socket is read this long before the connection is given up. A process that
+/// was paused or starved finds its answer there.
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// A notification that arrives so soon after the end of a statement may have come with its answer.

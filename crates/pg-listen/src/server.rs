@@ -56,8 +56,8 @@ impl Server {
         self
     }
 
-    /// Each host by itself, behind the name and the port that a person knows it by, in the order of the configuration. For
-    /// a check that asks all of them.
+    /// Each host by itself, with its name and port, in the order of the configuration. For a check
+    /// that asks all of them.
     ///
     /// # Errors
     ///

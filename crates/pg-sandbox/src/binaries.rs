@@ -47,8 +47,9 @@ impl Binaries {
     /// Finds them.
     ///
     /// # Errors
-    /// [`ErrorKind::BinariesMissing`] if they are nowhere, or if `PG_BIN` names a directory without them: a wrong
-    /// `PG_BIN` is not passed over, or a test would run on another server than its author meant.
+    /// [`ErrorKind::BinariesMissing`] if they are nowhere, or if `PG_BIN` names a directory without
+    /// them. A wrong `PG_BIN` is an error, or a test would run on another server than its author
+    /// meant.
     pub(crate) fn find() -> Result<Self, Error> {
         Search::of_this_machine().run()
     }

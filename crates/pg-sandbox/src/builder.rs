@@ -33,9 +33,10 @@ impl SandboxBuilder {
 
     /// Whether commits survive a crash of the machine. Default: `false`.
     ///
-    /// `true` is PostgreSQL's own default: `fsync` and `full_page_writes` are on, and a commit costs a disk flush, as in
-    /// production. `false` turns both off: faster, and just as safe against [`Sandbox::kill`], because `synchronous_commit`
-    /// stays on and the kernel keeps what the server wrote.
+    /// `true` is PostgreSQL's own default: `fsync` and `full_page_writes` are on, and a commit
+    /// costs a disk flush, as in production. `false` turns both off. That is faster, and as safe
+    /// against [`Sandbox::kill`]. `synchronous_commit` stays on, and the kernel keeps what the
+    /// server wrote.
     pub fn durable(mut self, durable: bool) -> Self {
         self.settings.set_durable(durable);
         self
@@ -49,9 +50,10 @@ impl SandboxBuilder {
         self
     }
 
-    /// Makes the sandbox's directory in this one instead of the directory for temporary files: on a file system of the
-    /// test's own, for example, which it can fill. An absolute path that is not too long for a Unix socket and that the
-    /// server's account can pass through; any other is an error of [`start`](Self::start).
+    /// Makes the sandbox's directory in this one instead of the directory for temporary files. An
+    /// example is a file system of the test's own, which it can fill. An absolute path that is not
+    /// too long for a Unix socket and that the server's account can pass through; any other is an
+    /// error of [`start`](Self::start).
     pub fn within(mut self, directory: impl Into<PathBuf>) -> Self {
         self.within = Some(directory.into());
         self

@@ -29,13 +29,13 @@ const PORT_TRIES_MAX: usize = 8;
 
 /// A private PostgreSQL server, gone without a trace when this value is dropped or its process ends.
 ///
-/// **It trusts every client that reaches it**: it listens on 127.0.0.1 only, and every user with an account on the machine can
-/// connect as superuser. Keep secrets out of it.
+/// **It asks for no password.** It listens on 127.0.0.1 only, but every user with an account on the
+/// machine can connect as superuser. Keep secrets out of it.
 ///
-/// All calls take `&self`, so one sandbox can live in a static and serve all tests of a binary; a static is never
-/// dropped, and cleaned up all the same. Calls that change the server's state **block** for as long as that takes
-/// (tens of milliseconds, more after a crash): inside a single-threaded runtime nothing else runs meanwhile, which
-/// `tokio::task::spawn_blocking` avoids.
+/// All calls take `&self`, so one sandbox in a static can serve all tests of a binary. A static is
+/// never dropped, and is cleaned up all the same. Calls that change the server's state **block**
+/// for as long as that takes (tens of milliseconds, more after a crash): inside a single-threaded
+/// runtime nothing else runs meanwhile, which `tokio::task::spawn_blocking` avoids.
 #[derive(Debug)]
 #[must_use = "a sandbox that is dropped is stopped and removed"]
 pub struct Sandbox {

@@ -26,8 +26,8 @@ macro_rules! response_errors {
 }
 
 response_errors! {
-    /// What a handler returns when its session fails: the client gets the [refusal](Error::refusal), which is the status
-    /// and one sentence as plain text. The log gets the rest.
+    /// What a handler returns when its session fails. The client gets the
+    /// [refusal](Error::refusal): the status and one sentence as plain text. The log gets the rest.
     ///
     /// ```
     /// # use pg_session_actix::{Session, SessionError};

@@ -81,8 +81,9 @@ impl PgSessionStore {
     /// How a state's user is found, so that `SessionManager::user` knows them, and the cap on a user's
     /// sessions holds.
     ///
-    /// **A user must come with a new id**: call `Session::renew` at login, as actix-identity does. To save a user into a session
-    /// of another user, or of none, is an error, because an attacker who planted its id would be signed in.
+    /// **A user must come with a new id**: call `Session::renew` at login, as actix-identity does.
+    /// Saving a user into a session of another user, or of none, is an error. An attacker who
+    /// planted its id would be signed in.
     #[must_use]
     pub fn user_of(mut self, user_of: impl Fn(&State) -> Option<UserId> + Send + Sync + 'static) -> Self {
         self.user_of = Arc::new(user_of);

@@ -40,8 +40,8 @@ impl TestDatabase {
         &self.0.url
     }
 
-    /// The configuration of a node: the default one, but tables are created where they are missing, and a pool has at most four
-    /// connections.
+    /// The configuration of a node: the default, but missing tables are created, and a pool has at
+    /// most four connections.
     #[must_use]
     pub fn config(&self) -> Config {
         let mut config = Config::default();
@@ -80,9 +80,10 @@ impl TestDatabase {
         connect(&self.0.url).await
     }
 
-    /// Lets `time` pass at once, for everything that is judged by the database's clock: sessions, idle limits, attributes with an
-    /// expiry, retired ids, elevations, and the locks of holders that have ended. Every stored time moves back by `time` in one
-    /// transaction. Then all nodes of this test have evicted their caches. Cookies of this test's browsers age too, see
+    /// Lets `time` pass at once, for everything that is judged by the database's clock. That is
+    /// sessions, idle limits, attributes with an expiry, retired ids, elevations, and the locks of
+    /// ended holders. Every stored time moves back by `time` in one transaction. Then all nodes of
+    /// this test have evicted their caches. Cookies of this test's browsers age too, see
     /// [`Browser::with_time_of`](crate::Browser::with_time_of).
     ///
     /// A lock that is held ends, as if its holder had been paused for so long. The application's own tables do not change.

@@ -28,8 +28,8 @@ use crate::layer::ResponseFuture;
 /// ```
 ///
 /// # Panics
-/// If `page` is not a path of this site, without a query, such as `/login`. Routers panic for a wrong path as well: it
-/// is a mistake in the program that shows at the first start.
+/// If `page` is not a path of this site, without a query, such as `/login`. Routers panic for a
+/// wrong path as well. It is a mistake in the program that shows at the first start.
 #[must_use]
 pub fn require_login(page: &'static str) -> RequireLogin {
     RequireLogin(LoginGuard::new(page))

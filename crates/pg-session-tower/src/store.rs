@@ -93,9 +93,9 @@ impl PgSessionStore {
     /// How a record's user is found, so that `SessionManager::user` knows them, and the cap on a user's
     /// sessions holds.
     ///
-    /// **A user must come with a new id**: call `Session::cycle_id` at login, as axum-login does unless a user is signed in
-    /// already. To save a user into a session of another user, or of none, is an error, because an attacker who planted its id
-    /// would be signed in.
+    /// **A user must come with a new id**: call `Session::cycle_id` at login, as axum-login does
+    /// unless a user is signed in already. Saving a user into a session of another user, or of
+    /// none, is an error. An attacker who planted its id would be signed in.
     #[must_use]
     pub fn user_of(
         mut self,

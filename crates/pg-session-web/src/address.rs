@@ -96,7 +96,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// From the right as well, so that a quote that the client left open does not swallow what a proxy appended.
+/// Also from the right: a quote that the client left open must not hide what a proxy appended.
 fn last_comma(line: &[u8], quotes: bool) -> Option<usize> {
     let mut quoted = false;
     for (at, &byte) in line.iter().enumerate().rev() {

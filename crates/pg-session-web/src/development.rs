@@ -32,9 +32,10 @@ impl SessionConfig {
     /// These sessions, signed with a random key that only this process knows: **for development**. The sessions end with
     /// the process, and no other node accepts them.
     ///
-    /// The key is announced with a warning, on stderr if the program has no log. Every request that does not come from
-    /// this machine is refused with status 500 and a sentence: one for another host than `localhost`, from another
-    /// machine's address, or through a proxy that names one.
+    /// The key is announced with a warning, on stderr if the program has no log. A request that
+    /// does not come from this machine is refused with status 500 and a sentence. It asks for
+    /// another host than `localhost`, or comes from another address, or through a proxy that names
+    /// one.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the operating system has no random numbers.

@@ -90,7 +90,8 @@ impl Session {
 
 impl Device {
     fn of(session: &pg_session::Session, current: SessionId) -> Self {
-        // What is not readable was not recorded by this version: then nothing is known, and the session can still be ended.
+        // This version did not record what is not readable. Then nothing is known, and the session
+        // can still be ended.
         let client = session.get::<Client>(KEY).ok().flatten().unwrap_or_default();
         Self {
             id: DeviceId::of(session.id()),

@@ -36,7 +36,7 @@ impl Draft {
         self.0.get(key).map(|(value, _)| value.get())
     }
 
-    /// Refuses at once what could not be saved later: the core's own limits, asked with a session that is never made.
+    /// Refuses at once what could not be saved later, by the limits of the core.
     pub(crate) fn set<T: Serialize + ?Sized>(
         &mut self,
         manager: &SessionManager,

@@ -48,9 +48,9 @@ impl Session {
     /// A login at this provider: OAuth, OpenID Connect or SAML. [`begin`](Flow::begin) it before the redirect to the provider;
     /// [`take`](Flow::take) it in the callback.
     ///
-    /// A flow lives for [`FLOW_LIFETIME`] and can be taken once, on any node. Its cookie is not the session's, is `SameSite=Lax`
-    /// whatever the session's is, and each flow has one, so that two tabs do not disturb each other. With
-    /// [`bearer_tokens`](crate::SessionConfig::bearer_tokens) it is a cookie, too.
+    /// A flow lives for [`FLOW_LIFETIME`] and can be taken once, on any node. Its cookie is not the
+    /// session's, and is always `SameSite=Lax`. Each flow has one, so that two tabs do not disturb
+    /// each other. With [`bearer_tokens`](crate::SessionConfig::bearer_tokens) it is a cookie, too.
     ///
     /// ```no_run
     /// # async fn f(session: pg_session_web::Session, state: &str) -> Result<(), pg_session_web::Error> {
@@ -277,8 +277,9 @@ impl TakenFlow {
 
     /// Where to send the user: a path on this site.
     ///
-    /// **With a `SameSite=Strict` session, do not redirect there:** the browser keeps the new cookie back from a redirect that
-    /// began on another site. Answer with a page that links or forwards there.
+    /// **With a `SameSite=Strict` session, do not redirect there.** In a redirect that began on
+    /// another site, the browser does not send the new cookie. Answer with a page that links or
+    /// forwards there.
     #[must_use]
     pub fn return_to(&self) -> &NextPage {
         &self.0.return_to

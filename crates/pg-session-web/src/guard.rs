@@ -39,8 +39,9 @@ impl Session {
         LoginRequired(Cause::Failed(error))
     }
 
-    /// Whether the request asks for `page` itself: for guards around a login page, which must let it pass. Also with a slash
-    /// more or less at its end: a router that adds or removes it would lead back here for ever.
+    /// Whether the request asks for `page` itself: for guards around a login page, which must let
+    /// it pass. Also with a slash more or less at its end. A router that adds or removes it would
+    /// lead back here for ever.
     fn asks_for(&self, page: &str) -> bool {
         let without_slash = |path| str::strip_suffix(path, '/').unwrap_or(path);
         let path = self.target().and_then(|target| target.split('?').next());
@@ -67,8 +68,8 @@ impl LoginGuard {
     /// Sends visitors to `page`.
     ///
     /// # Panics
-    /// If `page` is not a path of this site, without a query, such as `/login`. Routers panic for a wrong path as well: it
-    /// is a mistake in the program that shows at the first start.
+    /// If `page` is not a path of this site, without a query, such as `/login`. Routers panic for a
+    /// wrong path as well. It is a mistake in the program that shows at the first start.
     #[must_use]
     #[allow(clippy::panic, reason = "as routers do for a wrong path: it shows at the first start")]
     pub fn new(page: &'static str) -> Self {

@@ -9,8 +9,8 @@
 //! response ── Session::close ── saves what was set ──▶ ResponseChanges: the headers that the client needs
 //! ```
 //!
-//! An edge, which knows its framework, shows the head of a request through [`RequestHead`], hands the [`Session`] to handlers,
-//! and does to the response what [`ResponseChanges`] says.
+//! An edge knows its framework. It shows the head of a request through [`RequestHead`] and hands
+//! the [`Session`] to handlers. It does to the response what [`ResponseChanges`] says.
 
 mod address;
 mod answer;

@@ -73,8 +73,8 @@ impl<'de> Deserialize<'de> for NextPage {
 
 /// Whether a browser resolves `text` to this very host. Browsers read `\` as `/`, and drop tabs and line ends.
 ///
-/// Nor does a path with dot segments pass: what resolves it before the redirect, such as a script with `new URL` or a proxy,
-/// makes `//evil.example` of `/.//evil.example`. Browsers send no such path.
+/// Nor does a path with dot segments pass. A proxy, or a script with `new URL`, makes
+/// `//evil.example` of `/.//evil.example` before the redirect. Browsers send no such path.
 pub(crate) fn is_local(text: &str) -> bool {
     let rest = text.strip_prefix('/');
     rest.is_some_and(|rest| !rest.starts_with('/'))

@@ -30,21 +30,25 @@ pub(crate) const RESERVED: &str = "pg-session/";
 
 /// The session of one request. Cheap to clone; all clones are the same session.
 ///
-/// It always exists: a visitor without one has an empty session, which costs no query, no row and no cookie until something is
-/// set. What is set is saved when the handler has returned, before the response's head leaves, unless the response is a
-/// server error or a timeout (408, 500 and above): then nothing of it is saved. [`save`](Session::save) does it earlier.
+/// It always exists. A visitor without one has an empty session. It costs no query, no row and no
+/// cookie until something is set. Changes are saved when the handler has returned, before the
+/// response's head leaves. After a server error or a timeout (408, 500 and above), nothing is
+/// saved. [`save`](Session::save) does it earlier.
 ///
-/// Reading is answered from the node's memory as far as [`SessionManager::get`](pg_session::SessionManager::get) can, and never
-/// shows less than this client has seen on another node.
+/// Reading is answered from the node's memory as far as
+/// [`SessionManager::get`](pg_session::SessionManager::get) can. It never shows less than this
+/// client has seen on another node.
 ///
-/// **After the response's head has left**, as in a WebSocket or a stream of events, the session is as it was then: reading shows
-/// that state, and changes fail, also [`logout`](Session::logout). [`guard`](Session::guard) and [`pin`](Session::pin) end it
-/// with the session. Keep the id of a [`snapshot`](Session::snapshot), and ask the [manager](SessionConfig::manager) for what
-/// holds now.
+/// **After the response's head has left**, as in a WebSocket or a stream of events, the session is
+/// as it was then. Reading shows that state. Changes fail, also [`logout`](Session::logout).
+/// [`guard`](Session::guard) and [`pin`](Session::pin) end it with the session. Keep the id of a
+/// [`snapshot`](Session::snapshot), and ask the [manager](SessionConfig::manager) for what holds
+/// now.
 ///
 /// # Errors
-/// Everything that reads fails if the database is needed and does not answer: never with an old session, and never with
-/// an empty one. Everything that writes fails with [`ErrorKind::Closed`](crate::ErrorKind::Closed) once the response has left.
+/// Everything that reads fails if the database is needed and does not answer. It never shows an old
+/// or an empty session then. Everything that writes fails with
+/// [`ErrorKind::Closed`](crate::ErrorKind::Closed) once the response has left.
 ///
 /// # Cancel safety
 /// When the client hangs up, servers drop the handler wherever it waits. What it has set by then is not saved; a
@@ -270,9 +274,10 @@ impl Session {
 
     /// Pins the session, so that a WebSocket, a stream of events or a job ends with it. `None` for a visitor without a session.
     ///
-    /// Call it before the upgrade, and close with [`close_code`](pg_session::Closed::close_code) when
-    /// [`closed`](pg_session::Pin::closed) returns. A login in the same session gives it a new id, and ends the pin with
-    /// [`Cause::Rotated`](pg_session::Cause::Rotated): the client connects again, with its new cookie.
+    /// Call it before the upgrade, and close with [`close_code`](pg_session::Closed::close_code)
+    /// when [`closed`](pg_session::Pin::closed) returns. A login in the same session gives it a new
+    /// id, and ends the pin with [`Cause::Rotated`](pg_session::Cause::Rotated). The client
+    /// connects again, with its new cookie.
     ///
     /// # Errors
     /// See [above](#errors).
@@ -290,9 +295,10 @@ impl Session {
         Ok(self.pin().await?.map(|pin| pin.guard(stream)))
     }
 
-    /// This request does not count as an access, for pages that poll. It may be called at any time before the response's head
-    /// leaves, also behind a guard that has read the session: the end of the request counts the access. Saving a change
-    /// counts in any case. For whole paths, set [`no_touch_paths`](SessionConfig::no_touch_paths).
+    /// This request does not count as an access, for pages that poll. It may be called at any time
+    /// before the response's head leaves, also behind a guard that has read the session. The end of
+    /// the request counts the access. Saving a change counts in any case. For whole paths, set
+    /// [`no_touch_paths`](SessionConfig::no_touch_paths).
     pub async fn no_touch(&self) {
         self.lock().await.touch = false;
     }

@@ -268,8 +268,9 @@ impl SessionConfig {
     /// `Sec-Fetch-Site` says where a request is from. Without it, `Origin` must name the host, or `x-forwarded-host`. A
     /// request with neither is accepted: no browser sends it. [`bearer_tokens`](Self::bearer_tokens) is exempt.
     ///
-    /// A browser keeps a `SameSite` cookie back from such a request. So a handler that sets something there begins no session,
-    /// which would take the place of the client's own; a [`login`](crate::Session::login) does.
+    /// A browser keeps a `SameSite` cookie back from such a request. So a handler that sets
+    /// something there begins no session. That would take the place of the client's own. A
+    /// [`login`](crate::Session::login) begins one.
     #[must_use]
     pub fn accept_cross_site_at<P: Into<String>>(self, paths: impl IntoIterator<Item = P>) -> Self {
         self.with(|parts| parts.cross_site.paths = paths.into_iter().map(Into::into).collect())
@@ -286,8 +287,9 @@ impl SessionConfig {
         Ok(self.with(|parts| parts.cross_site.origins = trusted))
     }
 
-    /// **Accepts requests of every site for every path**: any page can make a user's browser send a form to this application.
-    /// Check a token in each handler then; see [`Session::check_csrf_token`](crate::Session::check_csrf_token).
+    /// **Accepts requests of every site for every path.** Any page can make a user's browser send a
+    /// form to this application. Check a token in each handler then; see
+    /// [`Session::check_csrf_token`](crate::Session::check_csrf_token).
     #[must_use]
     pub fn insecure_accept_cross_site(self) -> Self {
         self.with(|parts| parts.cross_site.accept_all = true)
@@ -321,10 +323,11 @@ impl SessionConfig {
         Ok(self.with(|parts| parts.address_source.trust = Trust::Count(count)))
     }
 
-    /// The networks of your own proxies, in CIDR notation: `10.0.0.0/8`, `fd00::/8`, or one address. Instead of
-    /// [`trusted_proxies`](Self::trusted_proxies), where requests take ways of different lengths. The client's address is the
-    /// first one from the right, beginning with the connection, that is in none of these networks. A request that does not
-    /// come from one of them keeps the address of its connection.
+    /// The networks of your own proxies, in CIDR notation: `10.0.0.0/8`, `fd00::/8`, or one
+    /// address. Instead of [`trusted_proxies`](Self::trusted_proxies), where requests take ways of
+    /// different lengths. The client's address is the first from the right, beginning with the
+    /// connection, that is in none of these networks. A request that does not come from one of them
+    /// keeps the address of its connection.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what is no network, for none, and for more than 256.
@@ -381,8 +384,9 @@ impl SessionConfig {
         &self.0.signer
     }
 
-    /// What to answer instead of the handler, if another site caused a request that may change something, or a development
-    /// key signs and the request is not from this machine: for edges, before [`begin`](Self::begin).
+    /// What to answer instead of the handler. It is for edges, before [`begin`](Self::begin). It
+    /// refuses a request of another site that may change something. With a development key, it
+    /// refuses a request that is not from this machine.
     #[must_use]
     pub fn refuse(&self, head: &impl RequestHead) -> Option<Refusal> {
         let error = if self.0.this_machine_only && !is_local(head) {

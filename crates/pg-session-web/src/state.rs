@@ -77,8 +77,8 @@ impl State {
                         live.push((*token, session));
                     }
                 }
-                // The tokens of ended sessions say nothing, and neither do retired ids beside another session: theirs may be
-                // the same one. Two live sessions are those of two users.
+                // The tokens of ended sessions do not count. Nor do retired ids beside another
+                // session, which may be theirs. Two live sessions are those of two users.
                 if live.iter().any(|(_, session)| !session.is_retired()) {
                     live.retain(|(_, session)| !session.is_retired());
                 }

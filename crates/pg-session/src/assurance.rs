@@ -6,8 +6,8 @@ use crate::config::Config;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// An Authentication Assurance Level of NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3: how long a session may live until
-/// its user has to authenticate again.
+/// An Authentication Assurance Level of NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3. It
+/// limits how long a session may live until its user has to authenticate again.
 ///
 /// | level | absolute limit | idle limit |
 /// |---|---|---|

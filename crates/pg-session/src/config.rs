@@ -56,8 +56,9 @@ pub struct Config {
     /// What `create` does for a user who has them all. Default [`SessionLimit::EvictLeastRecentlyUsed`].
     pub on_session_limit: SessionLimit,
 
-    /// How long the retired id stays readable after a rotation, for requests in flight. Default
-    /// 10 s, at most 60 s; zero ends the old id at once, and a page's parallel requests may find themselves logged out.
+    /// How long the retired id stays readable after a rotation, for requests in flight. Default 10
+    /// s, at most 60 s. Zero ends the old id at once, and a page's parallel requests may be logged
+    /// out.
     #[serde(with = "humantime_serde")]
     pub rotation_grace: Duration,
 
@@ -89,8 +90,9 @@ pub struct Config {
     /// Whether updates notify the other nodes, unless one says otherwise. Default true. **Without it, other nodes may
     /// serve the old version for as long as they cache it.**
     pub notify_updates: bool,
-    /// Whether an update that fails its check notifies the nodes of the version that it found, so that nodes that still cache
-    /// an older one drop it. Default false: the successful update has already notified them.
+    /// Whether an update that fails its check notifies the nodes of the version that it found. Then
+    /// nodes that cache an older one drop it. Default false: the successful update has already
+    /// notified them.
     pub notify_conflicts: bool,
 
     /// One answer from memory in so many is compared with the database afterwards. Default 10 000; 0 turns it off.
@@ -258,8 +260,8 @@ pub(crate) const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Ten years: far beyond any standard's limit, near enough that no sum of times can overflow.
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
-/// The longest that an old id may be read after its rotation: parallel requests are over by then, and a stolen id is
-/// not to be worth more.
+/// The longest that an old id may be read after its rotation. Parallel requests are over by then,
+/// and a stolen id must not be worth more.
 pub(crate) const ROTATION_GRACE_MAX: Duration = Duration::from_secs(60);
 
 impl Config {

@@ -97,8 +97,8 @@ impl Core {
         if server.is_some_and(|server| self.is_proved(server)) { ticket } else { ticket.void() }
     }
 
-    /// Whether a revocation that `server` has made counts. On another server than the listener's it may have ended a copy of the
-    /// session, while other nodes still serve the session itself.
+    /// Whether a revocation that `server` has made counts. On another server than the listener's it
+    /// may have ended a copy of the session. Other nodes still serve the session itself.
     ///
     /// While the listener is not connected, nothing contradicts the pool: after a failover, it leads to the new primary.
     ///

@@ -73,7 +73,7 @@ pub struct LoadStats {
     pub sessions: u64,
     /// Statements that asked.
     pub statements: u64,
-    /// Reads that asked for a version which the database has lost, and were answered with the latest that it holds; see
+    /// Reads that asked for a version which the database has lost, and got the latest. See
     /// [`Get::or_latest`](crate::Get::or_latest).
     pub lost_versions: u64,
 }

@@ -67,7 +67,8 @@ pub(super) struct Faults {
     pub(super) allowance: PerDirection<Option<Allowance>>,
     /// How often everything has been cut: a connection that saw a lower number when it was accepted has to go.
     pub(super) cuts: u64,
-    /// How often the open connections were forgotten: one that saw a lower number when it was accepted is silent for good.
+    /// How often the open connections were forgotten. A connection that was accepted at a lower
+    /// number stays silent.
     pub(super) losses: u64,
     /// The last serial given to an allowance.
     serial: u64,

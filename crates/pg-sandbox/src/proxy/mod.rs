@@ -30,8 +30,8 @@ use faults::{Faults, PerDirection};
 
 /// A TCP proxy on 127.0.0.1, in front of a server, with faults on demand. Dropping it closes everything.
 ///
-/// Switches take effect on connections that are open already, as soon as the call returns: what is sent
-/// later is subject to them. They add up, until [`heal`](Self::heal) ends them all.
+/// Switches take effect on open connections as soon as the call returns. They apply to what is sent
+/// later. They add up, until [`heal`](Self::heal) ends them all.
 #[derive(Debug)]
 #[must_use = "a proxy that is dropped closes its connections"]
 pub struct Proxy {

@@ -64,8 +64,9 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// A browser that has signed in with a token is only known by its cookie: names of this machine, and those that the
-    /// application gives. A page of another site can make its own name lead here.
+    /// A browser that has signed in with a token is known by its cookie only. So hosts are names of
+    /// this machine, and those that the application gives. A page of another site can make its own
+    /// name lead here.
     pub(crate) fn new(
         allow_changes: bool,
         hosts: Vec<String>,

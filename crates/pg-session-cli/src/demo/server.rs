@@ -36,8 +36,8 @@ pub(super) struct Server {
 enum Place {
     /// Shared with the thread that restarts it.
     Private(Arc<Sandbox>),
-    /// The user's. The schema is created and dropped over one connection: the server
-    /// carries them out in that order, even if the creation was not waited for.
+    /// The user's. The schema is created and dropped over one connection. So the server keeps that
+    /// order, even if the creation was not waited for.
     Yours(Client),
 }
 

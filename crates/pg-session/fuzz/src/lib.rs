@@ -44,8 +44,8 @@ pub fn session_token(input: &[u8]) -> bool {
     }
 }
 
-/// A signed message as text and as bytes: both roads agree. Then the input as a message: it comes back whole, and
-/// one changed byte anywhere (where and how, its first three bytes say) is noticed.
+/// A signed message as text and as bytes: both roads agree. Then the input as a message. It comes
+/// back whole. One changed byte is noticed; the first three bytes of the input say where and how.
 pub fn signed_message(input: &[u8]) -> bool {
     let accepted =
         std::str::from_utf8(input).is_ok_and(|text| SIGNER.verify_message(PURPOSE, text, now()).is_ok());

@@ -1,7 +1,7 @@
 //! [`Epoch`]: which loss of the connection, and which drop of all sessions, an entry is younger than.
 
-/// When a record was known to be the database's: the generation in the high half, the state of the listening
-/// connection in the low half.
+/// When a record was known to be the database's. The high half is the generation, the low half the
+/// state of the listening connection.
 ///
 /// A start and a loss of listening each add one to the low half, so it is odd while the node listens. An entry of
 /// another connection may have missed something and is verified. `remove_all` adds one to the generation. An entry of

@@ -37,8 +37,8 @@ impl Ticket {
     }
 }
 
-/// Invalidations that a stripe remembers one by one. With 1 024 stripes and a few milliseconds between ticket and
-/// install, more than four in one stripe are rare, and only cost a load.
+/// Invalidations that a stripe remembers one by one. With 1 024 stripes and a few milliseconds
+/// between ticket and install, more than four in one stripe are rare. They only cost a load.
 const REMEMBERED: usize = 4;
 
 #[derive(Clone, Copy, Debug)]

@@ -36,8 +36,8 @@ impl Index {
 
     /// Adds an entry, unless its owner was dropped after `ticket` was taken: the load may have missed it.
     ///
-    /// One lock covers check and add, and a drop bumps ([`refuse_older`](Index::refuse_older)) before it lists: either the
-    /// install sees the bump, or the drop sees the entry.
+    /// One lock covers check and add. A drop calls [`refuse_older`](Index::refuse_older) before it
+    /// lists. So either the install sees that, or the drop sees the entry.
     #[must_use]
     pub(super) fn add(&self, owner: Uuid, id: SessionId, ticket: Ticket) -> bool {
         let mut shard = self.shard(owner);

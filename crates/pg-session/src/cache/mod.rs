@@ -71,7 +71,8 @@ pub(crate) struct Slot {
     pub(crate) record: SharedRecord,
     /// The epoch in which the record was last known to be the database's: its ticket's, not that of its arrival.
     pub(crate) epoch: Epoch,
-    /// Until when the record can be served without a look at its end, which would fetch another line of it from memory.
+    /// Until when the record can be served without reading its end, which would fetch another line
+    /// from memory.
     pub(crate) until: DbTime,
 }
 
@@ -273,8 +274,8 @@ impl Cache {
         self.stats.add(Count::Invalidation);
     }
 
-    /// The connection was lost, or events were: whatever is in memory, or on its way there, may be outdated until it is
-    /// looked at again.
+    /// The connection or events were lost. All that is in memory, or on its way there, may be
+    /// outdated until it is verified.
     pub(crate) fn stop_listening(&self) {
         self.epoch
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |epoch| {
@@ -330,8 +331,9 @@ impl Cache {
         }
     }
 
-    /// Brings one unverified entry into `ticket`'s epoch, if the database, asked under that ticket, still holds its
-    /// revision; drops it otherwise. `found` is the database's revision and last access, or `None` if the session ended.
+    /// Brings one unverified entry into `ticket`'s epoch if the database, asked under that ticket,
+    /// still holds its revision. Drops it otherwise. `found` is the database's revision and last
+    /// access, or `None` if the session ended.
     pub(crate) fn verify(&self, ticket: Ticket, id: SessionId, found: Option<(Revision, DbTime)>) {
         // Under the stripe's lock, so that an invalidation comes before the look or after the entry.
         let _stripe = self.stripe(id);
@@ -365,7 +367,8 @@ impl Cache {
         self.stats.snapshot(self.slots.len(), self.slots.weight().saturating_mul(self.place_bytes))
     }
 
-    /// Under the stripe's lock: index first, then slot, so that a drop of the owner finds the entry or refuses it.
+    /// Under the stripe's lock, index first, then slot. So a drop of the owner finds the entry or
+    /// refuses it.
     fn put(&self, ticket: Ticket, record: &SharedRecord) -> bool {
         let row = &record.row;
         if let Some(user) = row.user_id
@@ -440,8 +443,8 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// The sessions of a user or a group, which are dropped step by step: an owner may have any number of them, and a
-/// thread of the runtime must not stall.
+/// The sessions of a user or a group, which are dropped step by step. An owner may have any number
+/// of them, and a thread of the runtime must not stall.
 #[must_use = "the owner's sessions are dropped when the last step is done"]
 pub(crate) struct Dropping<'a> {
     cache: &'a Cache,

@@ -62,7 +62,8 @@ const HEARD_MAX: usize = 64;
 /// How long the end of the node waits for a beat in flight. One that is not waited for may be committed after the node has removed its
 /// row, and insert it again.
 const LAST_BEAT_WAIT: Duration = Duration::from_secs(1);
-/// The clocks of two machines differ by at most one in so many: both are slewed by NTP at its limit of 500 ppm.
+/// The clocks of two machines differ by at most one in so many. NTP slews both at its limit of 500
+/// ppm.
 const CLOCK_DRIFT_PART: u32 = 1_000;
 
 /// The pause before a beat that replaces one whose tick proved nothing.
@@ -289,7 +290,8 @@ impl Prover {
         }
     }
 
-    /// Beats until the listener's connection changes, or the node ends: at once, at each interval and when it is asked to.
+    /// Beats until the listener's connection changes, or the node ends. It does so at once, at each
+    /// interval and when it is asked to.
     async fn beat_while_listening(
         &self,
         beats: &mut Beats,

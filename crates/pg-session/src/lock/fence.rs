@@ -11,9 +11,10 @@ use std::fmt;
 /// UPDATE report SET body = $1, fence = $2 WHERE id = $3 AND fence <= $2
 /// ```
 ///
-/// It grows across releases, expiries and crashes, and across a restored backup or a failover that loses commits: it is
-/// the database's clock in microseconds, or one more than the fence before if that is higher. **Only a database clock
-/// that is set back, together with a lost row, can repeat a fence.** Do not compare fences of different locks.
+/// It grows across releases, expiries and crashes, and across a restored backup or a failover that
+/// loses commits. It is the database's clock in microseconds, or one more than the fence before if
+/// that is higher. **Only a database clock that is set back, together with a lost row, can repeat a
+/// fence.** Do not compare fences of different locks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Fence(i64);
 

@@ -61,8 +61,9 @@ impl Lease {
         self.state.is_held()
     }
 
-    /// How long the lease lasts if no renewal succeeds any more; zero if it is lost. Counted from before the last
-    /// renewal was sent, less a hundredth for clocks that differ in speed: never longer than it lasts in the database.
+    /// How long the lease lasts if no renewal succeeds any more; zero if it is lost. Counted from
+    /// before the last renewal was sent, less a hundredth for clocks that differ in speed. It never
+    /// ends later than in the database.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.state.remaining()
@@ -70,8 +71,8 @@ impl Lease {
 
     /// Waits until the lease is lost, and says why; at once if it is lost already. To select on beside the work.
     ///
-    /// Resolves when the lease ends on this node, which is before it ends in the database; or sooner, with the next
-    /// renewal, if the database says that the lock is not this lease's any more.
+    /// Resolves when the lease ends on this node, which is before it ends in the database. It
+    /// resolves with the next renewal if the database says that the lock is no longer this lease's.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing; any number of tasks may wait.
@@ -83,9 +84,9 @@ impl Lease {
     /// already is not shortened.
     ///
     /// # Errors
-    /// [`LockError::Expired`] and [`LockError::NotHeld`] if the lease is lost. [`LockError::Failed`] for a lease that
-    /// is not between 100 ms and 24 h, and if the database did not answer: then the renewals go on trying, with the new
-    /// length, until the lease ends.
+    /// [`LockError::Expired`] and [`LockError::NotHeld`] if the lease is lost.
+    /// [`LockError::Failed`] for a lease that is not between 100 ms and 24 h, and if the database
+    /// did not answer. Then the renewals go on with the new length until the lease ends.
     ///
     /// # Cancel safety
     /// Dropping the future does not undo the extension.

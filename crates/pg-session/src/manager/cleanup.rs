@@ -5,8 +5,8 @@ use crate::cleanup::CleanupReport;
 use crate::error::Error;
 
 impl SessionManager {
-    /// Deletes what has ended: expired and idle sessions, expired attributes; in small batches with pauses, so it may
-    /// take its time. Only frees space: what has ended is never returned, cleaned up or not.
+    /// Deletes expired and idle sessions, and expired attributes. It works in small batches with
+    /// pauses. Only frees space: what has ended is never returned, cleaned up or not.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and the like if the database does not answer; what was

@@ -36,8 +36,8 @@ impl SessionManager {
     /// Begins a new anonymous session, for what a visitor wants kept before a sign-in; awaiting the
     /// builder creates it. [`rotate`](SessionManager::rotate) with a user signs in.
     ///
-    /// **Nothing limits how many there are** but their expiry: create one when there is something to keep, not for each
-    /// visitor.
+    /// **Only their expiry limits how many there are.** Create one when there is something to keep,
+    /// not for each visitor.
     pub fn create_anonymous(&self) -> Create<'_> {
         self.begin(None)
     }

@@ -80,8 +80,9 @@ impl<'a> Get<'a> {
     /// Never answers from anything older than `version`: read your writes on any node, with the version that the
     /// cookie carries.
     ///
-    /// Awaiting it fails with [`ErrorKind::Unavailable`] if the database itself holds an older version: it was restored,
-    /// or a failover lost commits. [`or_latest`](Get::or_latest) answers with the older version instead.
+    /// Awaiting it fails with [`ErrorKind::Unavailable`] if the database itself holds an older
+    /// version. Then it was restored, or a failover lost commits. [`or_latest`](Get::or_latest)
+    /// answers with the older version instead.
     pub fn min_version(mut self, version: Version) -> Self {
         self.min_version = version;
         self

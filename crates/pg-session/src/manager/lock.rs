@@ -31,8 +31,9 @@ pub struct Locks<'a> {
 impl<'a> Locks<'a> {
     /// Takes a lock that all nodes share; awaiting the builder waits for it, for 10 s by default.
     ///
-    /// The name has 1 to 255 bytes. **Each name that was ever used keeps a row**, because its fence must never decrease:
-    /// use names from a bounded set (`nightly-report`), not one for each order or request.
+    /// The name has 1 to 255 bytes. **Each name that was ever used keeps a row**, because its fence
+    /// must never decrease. Use names from a bounded set (`nightly-report`), not one for each order
+    /// or request.
     ///
     /// ```no_run
     /// # use std::time::Duration;

@@ -66,10 +66,10 @@ use crate::writer::touch::TouchBuffer;
 
 /// The sessions of an application, on this node.
 ///
-/// Make one per process with [`connect`](SessionManager::connect) or [`builder`](SessionManager::builder) and clone
-/// it freely: clones share the memory, the connections and the tasks. End it with
-/// [`shutdown`](SessionManager::shutdown), which writes what is still queued; dropping the last clone stops the tasks
-/// without waiting for them.
+/// Make one per process with [`connect`](SessionManager::connect) or
+/// [`builder`](SessionManager::builder) and clone it freely. Clones share the memory, the
+/// connections and the tasks. End it with [`shutdown`](SessionManager::shutdown), which writes what
+/// is still queued. Dropping the last clone stops the tasks without waiting for them.
 #[derive(Clone)]
 pub struct SessionManager(Arc<Node>);
 
@@ -93,9 +93,10 @@ struct Node {
 impl SessionManager {
     /// Connects to PostgreSQL and starts the node.
     ///
-    /// `url` is a connection string as libpq takes it (`postgres://user@host/database` or `host=… user=…`). Returns
-    /// when the tables were checked and the node is in sync, or, if it is not in sync, after the longest of `query_timeout`,
-    /// `connect_timeout` and 2 s: then it serves from the database until it is.
+    /// `url` is a connection string as libpq takes it (`postgres://user@host/database` or
+    /// `host=… user=…`). Returns when the tables were checked and the node is in sync. If it is not
+    /// in sync after the longest of `query_timeout`, `connect_timeout` and 2 s, it returns, too.
+    /// Then it serves from the database until it is.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting or connection string that is wrong, also the listener's, [`ErrorKind::Schema`](crate::ErrorKind::Schema) and

@@ -47,8 +47,9 @@ impl KeyedQueue {
 }
 
 impl SessionManager {
-    /// Applies `change` to the session as it is, atomically: if another writer changed the session in between, it is
-    /// read again and `change` is called again. So `change` must be repeatable; what it returns is not awaited.
+    /// Applies `change` to the session as it is, atomically. If another writer changed the session
+    /// in between, it is read again and `change` is called again. So `change` must be repeatable;
+    /// what it returns is not awaited.
     ///
     /// ```no_run
     /// # async fn f(sessions: &pg_session::SessionManager, id: pg_session::SessionId) -> Result<(), pg_session::UpdateError> {

@@ -29,8 +29,8 @@ pub struct NodeInfo {
     pub version: String,
     /// When it registered, by the database's clock: at its start, or after a restart of the server.
     pub registered_at: SystemTime,
-    /// How long its answer took. `None`: it did not answer within 2 s. It then reads from the database, at the latest when the
-    /// trust window has passed since its last beat, or it has ended.
+    /// How long its answer took. `None`: it did not answer within 2 s. It then reads from the
+    /// database, at the latest a trust window after its last beat. Or it has ended.
     pub answered_after: Option<Duration>,
     /// Since when it has no listener, by the database's clock. It runs, and reads from the database. It says so when the trust
     /// window has passed since its last proof; before, it only does not answer.

@@ -81,9 +81,10 @@ impl SessionManager {
 /// | group, labels, idle limit | as they were | as they were |
 /// | the cap on sessions | only a [`cap`](Self::cap) of its own counts | as for a new session of that user |
 ///
-/// What is kept keeps its value and its expiry. Unsaved changes of the handle are applied on top. A rotation counts as
-/// an access. Locks of the session go with it: the holder of one under the old id learns with the next renewal that the
-/// lease is lost, and no other caller gets it before it would have ended.
+/// What is kept keeps its value and its expiry. Unsaved changes of the handle are applied on top. A
+/// rotation counts as an access. Locks of the session go with it. The holder of one under the old
+/// id learns with the next renewal that the lease is lost. No other caller gets it before it would
+/// have ended.
 ///
 /// # Errors
 /// [`UpdateError::NotFound`] if the session was deleted, revoked or has expired, [`UpdateError::Rotated`] if it goes on

@@ -85,9 +85,9 @@ impl Save<'_> {
         self
     }
 
-    /// Moves the absolute limit to an instant on the database's clock. Default: it stays. One that has passed ends the session;
-    /// its retired ids can be read for the rest of their grace, unlike after a
-    /// [`delete`](SessionManager::delete).
+    /// Moves the absolute limit to an instant on the database's clock. Default: it stays. One that
+    /// has passed ends the session. Its retired ids can be read for the rest of their grace, unlike
+    /// after a [`delete`](SessionManager::delete).
     pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
         self.row.expiry = Some(Expiry::At(expires_at.into()));
         self

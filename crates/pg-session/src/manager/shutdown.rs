@@ -32,10 +32,11 @@ impl ShutdownReport {
 }
 
 impl SessionManager {
-    /// Ends the node within `deadline`: new work is refused with
-    /// [`ErrorKind::ShuttingDown`](crate::ErrorKind::ShuttingDown), queued writes are committed, last accesses are
-    /// flushed, the listening connection is closed. Holders of locks are notified first, by
-    /// [`Lease::lost`](crate::Lease::lost); what they release or drop until the deadline is free at once. Calling it again, on any clone, waits for the same end.
+    /// Ends the node within `deadline`. New work is refused with
+    /// [`ErrorKind::ShuttingDown`](crate::ErrorKind::ShuttingDown), and queued writes are
+    /// committed. Last accesses are flushed, and the listening connection is closed. Holders of
+    /// locks are notified first, by [`Lease::lost`](crate::Lease::lost); what they release or drop
+    /// until the deadline is free at once. Calling it again, on any clone, waits for the same end.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the shutdown.

@@ -67,8 +67,9 @@ impl SessionManager {
         }
     }
 
-    /// What this node does and observes from here on, as a stream of [`Event`](crate::Event)s: ends of sessions on any node with
-    /// their causes, sessions that this node creates and rotates, and its trust.
+    /// What this node does and observes from here on, as a stream of [`Event`](crate::Event)s. They
+    /// are ends of sessions on any node with their causes, sessions that this node creates and
+    /// rotates, and its trust.
     ///
     /// It is bounded: a reader that is 1 024 events behind loses the oldest, and gets their number. While the node is not trusted,
     /// ends are missed. **An audit needs [`audit`](SessionManager::audit), which misses none.**

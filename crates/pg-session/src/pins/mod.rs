@@ -335,8 +335,8 @@ impl Pins {
         registry.doubted.range(behind(after)).take(sessions_max).copied().collect()
     }
 
-    /// Handles what is due: doubts the sessions whose end has come, and wakes the holders of those that are not proved any
-    /// longer. Returns the next time for this, by the node's clock.
+    /// Handles what is due. It doubts the sessions whose end has come, and wakes the holders of
+    /// those that are no longer proved. Returns the next time for this, by the node's clock.
     pub(crate) fn handle_due(&self) -> Option<Tick> {
         let now = self.policy.clock.now();
         let ending = self.take_ending();

@@ -49,7 +49,8 @@ pub(super) fn lock_seed(dialect: &Dialect<'_>) -> String {
     format!("pg_catalog.hashtextextended('{}', 0)", dialect.channel())
 }
 
-/// Users to lock, with the limit of each: sorted, so that no two statements wait for each other, and each once.
+/// Users to lock, with the limit of each. They are sorted, so that no two statements wait for each
+/// other, and each is there once.
 pub(super) fn sorted(mut limits: Vec<(Uuid, i64)>) -> (Vec<Uuid>, Vec<i64>) {
     limits.sort_unstable();
     limits.dedup_by_key(|(user, _)| *user);

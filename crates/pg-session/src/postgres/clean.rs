@@ -31,8 +31,8 @@ pub(crate) struct Page {
     pub(crate) next: Option<Uuid>,
 }
 
-/// One cleaner at a time in the cluster: a lock that ends with the statement's transaction, so that neither a pooler
-/// nor a dead node can keep it.
+/// One cleaner at a time in the cluster. Its lock ends with the statement's transaction, so neither
+/// a pooler nor a dead node can keep it.
 fn leader(dialect: &Dialect<'_>, cause: Cause) -> String {
     let channel = dialect.channel();
     let brief = waits_at_most_until_deleted(&dialect.row_lock_wait(), &ending::literal(cause));
@@ -42,8 +42,9 @@ fn leader(dialect: &Dialect<'_>, cause: Cause) -> String {
     )
 }
 
-/// Whether nothing alive points at the session `s`. A clean-up leaves a session to the next one until then, so that
-/// the trigger takes only what has ended by itself, and needs no notification.
+/// Whether nothing alive points at the session `s`. Until then, a clean-up leaves a session to the
+/// next one. So the trigger takes only sessions that ended by themselves, which need no
+/// notification.
 fn without_retired_ids(dialect: &Dialect<'_>) -> String {
     let (sessions, now) = (dialect.names.sessions(), dialect.now);
     format!(

@@ -89,8 +89,9 @@ impl std::fmt::Debug for Canceller {
     }
 }
 
-/// A connection whose statement has not ended. Dropping it, because the time is over or the caller has gone, cancels the
-/// statement and closes the connection: the answer would meet the next borrower.
+/// A connection whose statement has not ended. Dropping it, because the time is over or the caller
+/// has gone, cancels the statement and closes the connection. Otherwise the next user of the
+/// connection would get the answer.
 pub(super) struct Busy<'a> {
     connection: Option<Object>,
     canceller: &'a Canceller,

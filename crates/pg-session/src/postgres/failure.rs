@@ -27,11 +27,11 @@ pub(crate) enum Verdict {
     Refused,
     /// Deadlock or serialization failure; nothing happened, and another try may pass.
     Retryable,
-    /// Another transaction has locked a row for longer than the statement may wait; nothing happened, and another try may
-    /// pass.
+    /// Another transaction has locked a row for longer than the statement may wait. Nothing
+    /// happened, and another try may pass.
     Blocked,
-    /// The tables changed under a prepared statement, or a pooler lost it; nothing happened, and another try with a
-    /// new one may pass.
+    /// The tables changed under a prepared statement, or a pooler lost it. Nothing happened, and
+    /// another try with a new one may pass.
     StalePlan,
     /// The server is a standby or read-only; nothing happened, and another connection may reach the primary.
     WrongServer,
@@ -333,8 +333,8 @@ fn is_row_security(server: &DbError) -> bool {
     matches!(server.routine(), Some("ExecWithCheckOptions" | "check_enable_rls"))
 }
 
-/// Whether a pooler refused the startup packet for an option that it does not know. pgbouncer does so with 08P01, RDS
-/// Proxy with 0A000, which PostgreSQL itself never sends here.
+/// Whether a pooler refused the startup packet for an option that it does not know. pgbouncer does
+/// so with 08P01, RDS Proxy with 0A000. PostgreSQL itself never sends either here.
 pub(super) fn names_a_pooler(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|server| match *server.code() {
         SqlState::PROTOCOL_VIOLATION => server.message().contains("startup parameter"),
@@ -485,8 +485,9 @@ pub(super) fn is_old(error: &rustls::Error) -> bool {
     other.to_string() == "UnsupportedCertVersion"
 }
 
-/// What the two sides' settings are to blame for, not the network: the TLS library's own error, which the driver
-/// wraps in an `io::Error`, or a server without TLS, which the driver tells only by its text.
+/// A fault of the two sides' settings, not of the network. It is the TLS library's own error, which
+/// the driver wraps in an `io::Error`. Or it is a server without TLS, which only the text of the
+/// driver's error shows.
 fn tls_fault(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
     let cause = std::error::Error::source(error)?;
     if cause.to_string() == "server does not support TLS" {

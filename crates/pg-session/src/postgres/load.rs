@@ -24,11 +24,11 @@ use crate::session::inline::InlineAttributes;
 use crate::session::record::{Record, Row};
 use crate::version::Version;
 
-/// The session's attributes that have rows of their own and have not expired: four arrays of equal length, in a row of their
-/// own to be one column; see [`Arrays`].
+/// The session's attributes that have rows of their own and have not expired. They are four arrays
+/// of equal length, in a row that is one column; see [`Arrays`].
 ///
-/// Most sessions have none, and then nothing is looked for: a subselect within CASE is not even begun, an aggregate that is
-/// joined is.
+/// Most sessions have none. Then nothing is looked for: a subselect within CASE is not begun, and a
+/// joined aggregate would be.
 fn apart_arrays(dialect: &Dialect<'_>) -> String {
     let attributes = dialect.names.attributes();
     let now = dialect.now;

@@ -45,8 +45,8 @@ impl Key {
 
 /// Reads keys until the input ends or the receiver is dropped.
 ///
-/// On a thread of its own, which may stand in a read for ever: the program's end does not wait for it, as it would
-/// for one of the runtime's.
+/// On a thread of its own, which may wait in a read for ever. The program's end does not wait for
+/// it, as it would for a thread of the runtime.
 pub(super) fn read() -> mpsc::Receiver<Key> {
     let (pressed, keys) = mpsc::channel(KEYS_MAX);
     // A job in the background that reads from its terminal is stopped by it.
