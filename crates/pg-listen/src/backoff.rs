@@ -1,7 +1,7 @@
 //! How long to wait before the next attempt to connect: exponential, with full jitter.
 //!
-//! Full jitter (a uniform choice from zero to the ceiling) spreads the nodes that a restart of PostgreSQL
-//! disconnects all at once; a fixed part would keep them together.
+//! A restart of PostgreSQL disconnects all nodes at once. Full jitter, a uniform choice from zero
+//! to the ceiling, spreads them. A fixed part would keep them together.
 
 use std::time::Duration;
 

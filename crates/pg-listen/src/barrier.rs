@@ -5,13 +5,14 @@
 //! other. So when it comes back, everything committed before it has been read from the socket before. `as_of`
 //! is read before the barrier is written, and is therefore never later than the barrier's commit.
 //!
-//! A ping (`SELECT 1`) proves less: it shows that the server process answers, but not that the notifications
-//! committed so far have been delivered. They may still wait in the server's queue (they are held back while
-//! the listening process is inside a transaction), or LISTEN may not be in force at all, as behind a pooler
-//! that gives each transaction another connection. Then pings are answered for ever, and barriers are not.
+//! A ping (`SELECT 1`) proves less. It shows that the server process answers, not that earlier
+//! notifications were delivered. They may still wait in the server's queue, while the listening
+//! process is inside a transaction. Or LISTEN may not be in force at all, as behind a pooler that
+//! gives each transaction another connection. Then pings are answered for ever, and barriers are
+//! not.
 //!
-//! A nonce is a counter and 122 random bits, and only the one that is awaited now counts: any role may notify
-//! any channel, and what it sends here is ignored.
+//! A nonce is a counter and 122 random bits, and only the one that is awaited now counts. Any role
+//! may notify any channel, and what it sends here is ignored.
 //!
 //! At most one barrier is in flight. Callers that ask meanwhile share the next one.
 

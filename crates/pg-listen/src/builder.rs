@@ -141,10 +141,11 @@ impl Builder {
         self
     }
 
-    /// Sends a ping at each [`barrier_interval`](Self::barrier_interval) instead of a barrier. A ping is answered by the
-    /// server and wakes no other listener, so N listeners cost N pings, not N² wakes. **It finds a dead connection, but
-    /// proves nothing about notifications**: after the first [`InSync`](crate::Event::InSync) of a connection there is
-    /// another only when [`barrier`](Listener::barrier) asks for one. For programs with a proof of their own.
+    /// Sends a ping at each [`barrier_interval`](Self::barrier_interval) instead of a barrier. A
+    /// ping is answered by the server and wakes no other listener, so N listeners cost N pings, not
+    /// N² wakes. **It finds a dead connection, but proves nothing about notifications.** After the
+    /// first [`InSync`](crate::Event::InSync) of a connection, there is another only when
+    /// [`barrier`](Listener::barrier) asks for one. For programs with a proof of their own.
     pub fn pings(mut self) -> Self {
         self.timing.pings = true;
         self
@@ -163,9 +164,9 @@ impl Builder {
         self
     }
 
-    /// The wait before connecting again: a random time between zero and a ceiling, which is `min` at first,
-    /// doubles with every failure up to `max`, and starts over after a connection that was in sync. Default
-    /// 50 ms, 5 s; 1 ms to 1 h.
+    /// The wait before connecting again: a random time between zero and a ceiling. The ceiling is
+    /// `min` at first, and doubles with every failure up to `max`. It starts over after a
+    /// connection that was in sync. Default 50 ms, 5 s; 1 ms to 1 h.
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.backoff = Backoff { min, max };
         self

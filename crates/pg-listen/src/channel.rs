@@ -1,7 +1,7 @@
 //! A channel's name: validated once, quoted wherever it meets SQL.
 //!
-//! PostgreSQL silently cuts an identifier at 63 bytes in `LISTEN` but refuses it in `pg_notify`; both ends of
-//! a name that is too long would thus never meet. Here it is an error before anything is sent.
+//! PostgreSQL silently cuts an identifier at 63 bytes in `LISTEN` but refuses it in `pg_notify`. So
+//! a listener on a longer name would receive nothing. Here it is an error before anything is sent.
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! The one place of the crate that reads the clock.
 //!
-//! `as_of` is compared by users with their own monotonic reading, so it must be the real monotonic clock and
-//! not a coarse one kept by a task: a task's clock goes stale in a starved process, exactly when it matters.
+//! Users compare `as_of` with their own monotonic reading. So it must be the real monotonic clock,
+//! not a coarse one that a task keeps. A task's clock stops in a starved process, exactly when it
+//! matters.
 
 use std::time::Instant;
 

@@ -1,10 +1,10 @@
 //! One connection, driven by us: its messages and the answers to what was sent over it, in one place.
 //!
-//! The driver's `Connection` does the reading and writing only while it is polled, and its own `Future`
-//! swallows notifications; so [`Connection::next`] polls `poll_message`. Statements run beside it **in the same
-//! task**: the driver hands an answer over in a channel of two places, and stops reading the socket while
-//! that is full. A caller that holds the future of a statement without polling it would stop all
-//! notifications. So only this file holds such futures.
+//! The driver's `Connection` does the reading and writing only while it is polled, and its own
+//! `Future` swallows notifications; so [`Connection::next`] polls `poll_message`. Statements run
+//! beside it **in the same task**. The driver hands an answer over in a channel of two places, and
+//! stops reading the socket while that is full. A caller that holds the future of a statement
+//! without polling it would stop all notifications. So only this file holds such futures.
 
 use std::future::poll_fn;
 use std::pin::Pin;

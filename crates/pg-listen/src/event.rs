@@ -1,8 +1,7 @@
 //! What a subscription receives.
 //!
-//! The events of one subscription, in order, are `(Listening (Notification | InSync)* Lost)*`; after an
-//! overflow a `Lost` may follow another `Lost`, because what stood between them was thrown away with the
-//! queue.
+//! The events of one subscription, in order, are `(Listening (Notification | InSync)* Lost)*`;
+//! after an overflow a `Lost` may follow another `Lost`, because the queue was emptied.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,8 +16,8 @@ pub enum Event {
     Listening,
     /// A notification.
     Notification(Notification),
-    /// A barrier came back: everything that was committed on this channel before `as_of`, and after the last
-    /// `Listening`, has been delivered to this subscription before this event.
+    /// A barrier came back. This subscription has received everything that was committed on this
+    /// channel before `as_of`, and after the last `Listening`.
     InSync {
         /// Monotonic time taken just before the barrier was sent.
         as_of: Instant,

@@ -122,10 +122,10 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler) if the last attempt has met a connection pooler, and
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the server refused the configuration: the listener goes on
-    /// trying, and fails again until the configuration is corrected.
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after shutdown.
+    /// [`ErrorKind::Pooler`](crate::ErrorKind::Pooler) if the last attempt has met a connection
+    /// pooler. [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the server refused the
+    /// configuration. The listener goes on trying, and fails again until the configuration is
+    /// corrected. [`ErrorKind::Closed`](crate::ErrorKind::Closed) after shutdown.
     ///
     /// # Cancel safety
     ///
@@ -144,9 +144,9 @@ impl Listener {
         }
     }
 
-    /// Ends all subscriptions (what is queued can still be read), says goodbye to the server (for at most 1
-    /// s), closes the connection and waits until the task has ended. Any number of callers may do so, any
-    /// number of times.
+    /// Ends all subscriptions; queued events can still be read. Closes the connection, with a
+    /// message to the server for at most 1 s. Waits until the task has ended. Any number of callers
+    /// may do so, any number of times.
     ///
     /// # Cancel safety
     ///

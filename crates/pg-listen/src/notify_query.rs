@@ -15,8 +15,8 @@ pub const PAYLOAD_BYTES_MAX: usize = 7_999;
 
 const SQL: &str = "SELECT pg_catalog.pg_notify($1, $2)";
 
-/// A notification to be sent inside a transaction of the application: it goes out **if and when that
-/// transaction commits**, and takes its place in the order of commits there.
+/// A notification to be sent inside a transaction of the application. It is sent **if and when that
+/// transaction commits**, in the order of commits.
 ///
 /// ```no_run
 /// # async fn example(client: &mut tokio_postgres::Client) -> Result<(), Box<dyn std::error::Error>> {

@@ -6,9 +6,9 @@
 //!                                    └────→ Pings ──→ Idle
 //! ```
 //!
-//! One at a time, because LISTEN and UNLISTEN of one channel must not overtake each other; and because then
-//! one deadline finds a half-open connection, whatever is in flight. This file never decides what to send:
-//! the task does.
+//! One at a time, because LISTEN and UNLISTEN of one channel must not overtake each other. Also,
+//! one deadline then finds a half-open connection, whatever is in flight. This file never decides
+//! what to send: the task does.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -33,9 +33,10 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 /// A notification that arrives so soon after the end of a statement may have come with its answer.
 const QUIET_MIN: Duration = Duration::from_millis(20);
 
-/// PostgreSQL (15, at least) clears away what every listener has read when a client notifies, or asks how full its queue is.
-/// Once the queue is full no client can notify, so that it stays full when the reader that held it up has long gone. The
-/// first statement of each connection asks: a barrier that fails, as all do then, leads here.
+/// PostgreSQL (15, at least) clears away what every listener has read when a client notifies, or
+/// asks how full its queue is. Once the queue is full no client can notify. So it stays full when
+/// the reader that held it up has long gone. The first statement of each connection asks: a barrier
+/// that fails, as all do then, leads here.
 const CLEAR_QUEUE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 
 /// A listening connection is idle for as long as no client notifies, and `idle_session_timeout` would end it. PostgreSQL 13

@@ -1,7 +1,8 @@
 //! The queue between the listener's task and one subscription: bounded, and never silently short.
 //!
-//! The task pushes and never waits; the subscription pops. When there is no room, everything in the queue
-//! gives way to a single `Lost`: a slow reader loses its own events, and costs other readers nothing.
+//! The task pushes and never waits; the subscription pops. When there is no room, a single `Lost`
+//! replaces everything in the queue. A slow reader loses its own events, and costs other readers
+//! nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

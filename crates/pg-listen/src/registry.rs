@@ -1,8 +1,8 @@
 //! Who subscribes to what, and what each subscription has been promised. Owned by the task; no locks, no I/O.
 //!
-//! A subscription is in one [`Reception`]. It receives `Lost` exactly once per loss, because only one that
-//! `Listens` can lose anything; and it receives `InSync` only for barriers sent after its `Listening`, because
-//! an earlier one proves nothing about it.
+//! A subscription is in one [`Reception`]. It receives `Lost` exactly once per loss, because only
+//! one that `Listens` can lose anything. It receives `InSync` only for barriers sent after its
+//! `Listening`: an earlier one proves nothing about it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -113,8 +113,8 @@ impl Registry {
         Changes { listen: self.channels.keys().cloned().collect(), unlisten: Vec::new() }
     }
 
-    /// LISTEN is in force for `channel`: its new subscriptions listen from here on, and are in sync with a
-    /// barrier numbered `barrier` or later. True if there was any.
+    /// LISTEN is in force for `channel`. Its new subscriptions listen from here on, and are in sync
+    /// with a barrier numbered `barrier` or later. True if there was any.
     pub(crate) fn listening(&mut self, channel: &Channel, barrier: BarrierNumber) -> bool {
         let mut any = false;
         for subscriber in self.channels.get_mut(channel).into_iter().flatten() {

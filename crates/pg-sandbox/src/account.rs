@@ -1,5 +1,6 @@
-//! Whom the server runs as. PostgreSQL refuses to run as root, and rightly so: as root we drop to an account
-//! that may do little, and hand it the directory. For any other account, the server runs as the caller.
+//! Whom the server runs as. PostgreSQL refuses to run as root. As root, the sandbox changes to an
+//! account that may do little, and gives it the directory. For any other account, the server runs
+//! as the caller.
 
 use std::{
     io,

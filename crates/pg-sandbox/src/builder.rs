@@ -51,9 +51,9 @@ impl SandboxBuilder {
     }
 
     /// Makes the sandbox's directory in this one instead of the directory for temporary files. An
-    /// example is a file system of the test's own, which it can fill. An absolute path that is not
-    /// too long for a Unix socket and that the server's account can pass through; any other is an
-    /// error of [`start`](Self::start).
+    /// example is a file system of the test's own, which it can fill. An absolute path that is
+    /// short enough for a Unix socket and that the server's account can pass through. Any other is
+    /// an error of [`start`](Self::start).
     pub fn within(mut self, directory: impl Into<PathBuf>) -> Self {
         self.within = Some(directory.into());
         self

@@ -1,5 +1,5 @@
-//! Looking at processes and signalling them: the postmaster's children are in sessions of their own, so a
-//! signal to a process group does not reach them; they are found by their parent's id.
+//! Looking at processes and signalling them. The postmaster's children are in sessions of their
+//! own, so a signal to a process group does not reach them. They are found by their parent's id.
 
 use std::{fs, io, process::Command, time::Duration};
 

@@ -34,8 +34,8 @@ const PORT_TRIES_MAX: usize = 8;
 ///
 /// All calls take `&self`, so one sandbox in a static can serve all tests of a binary. A static is
 /// never dropped, and is cleaned up all the same. Calls that change the server's state **block**
-/// for as long as that takes (tens of milliseconds, more after a crash): inside a single-threaded
-/// runtime nothing else runs meanwhile, which `tokio::task::spawn_blocking` avoids.
+/// for tens of milliseconds, and longer after a crash. In a single-threaded runtime nothing else
+/// runs meanwhile. `tokio::task::spawn_blocking` avoids that.
 #[derive(Debug)]
 #[must_use = "a sandbox that is dropped is stopped and removed"]
 pub struct Sandbox {

@@ -160,8 +160,9 @@ impl StandbyBuilder<'_> {
         Ok(standby)
     }
 
-    /// Makes `old` a standby of this primary: it is stopped if it runs, its data is replaced by a base backup, and it
-    /// starts again on its own port. **What only `old` had is lost.** An old primary returns this way after a failover.
+    /// Makes `old` a standby of this primary. It is stopped if it runs, and its data is replaced by
+    /// a base backup. It starts again on its own port. **What only `old` had is lost.** An old
+    /// primary returns this way after a failover.
     ///
     /// # Errors
     /// [`ErrorKind::Setting`] if `old` is the primary itself or another version; otherwise as [`start`](Self::start).

@@ -18,8 +18,8 @@ type UserOf = dyn Fn(&State) -> Option<UserId> + Send + Sync;
 /// The sessions of actix-session in pg-session: read from the node's memory, ended on every node at once, and, with
 /// [`user_of`](PgSessionStore::user_of), known by their users.
 ///
-/// The key in the cookie, which actix-session signs or encrypts, holds the session's id and version: the next node that this
-/// client asks knows at least what it has just done.
+/// The key in the cookie, which actix-session signs or encrypts, holds the session's id and
+/// version. So the next node that this client asks knows at least what the client has just done.
 ///
 /// ```no_run
 /// # fn f(sessions: pg_session::SessionManager, key: actix_web::cookie::Key) {

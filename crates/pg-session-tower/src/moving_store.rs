@@ -6,8 +6,9 @@
 //! delete   the old store, then here
 //! ```
 //!
-//! A moved session keeps its cookie, so its id here follows from its old id. **A node asks for the new id only if the old store
-//! does not have the session**: ids that were looked up and not found must not begin to exist.
+//! A moved session keeps its cookie, so its id here follows from its old id. **A node asks for the
+//! new id only if the old store does not have the session.** Ids that were looked up and not found
+//! must not begin to exist.
 
 use std::fmt::Debug;
 

@@ -13,8 +13,9 @@ use serde_json::Value;
 /// The sessions of tower-sessions in pg-session: read from the node's memory, ended on every node at once, and, with
 /// [`user_of`](PgSessionStore::user_of), known by their users.
 ///
-/// **tower-sessions puts the bare id into its cookie unless signing is enabled**, and ids travel in notifications, which every
-/// role of the database can receive: use `SessionManagerLayer::with_signed`.
+/// **tower-sessions puts the bare id into its cookie unless signing is enabled.** Ids are also in
+/// notifications, which every role of the database can receive. Use
+/// `SessionManagerLayer::with_signed`.
 ///
 /// ```no_run
 /// # fn f(sessions: pg_session::SessionManager) {
@@ -106,8 +107,9 @@ impl PgSessionStore {
     }
 }
 
-/// What all versions of tower-sessions need. tower-sessions takes the ends of its records from the machine's clock; the
-/// database's clock decides when they are over. Their traits are equal, and their types are not the same.
+/// What all versions of tower-sessions need. tower-sessions takes the ends of its records from the
+/// machine's clock. The database's clock decides when they are over. Their traits are equal, and
+/// their types are not the same.
 impl PgSessionStore {
     pub(crate) async fn insert(&self, data: &Data, end: SystemTime) -> Result<i128, Failure> {
         let session = self.record(data, end).await?;

@@ -1,7 +1,8 @@
 //! The client's address: from the connection, or from what trusted proxies wrote into a header.
 //!
-//! Each proxy appends the address of the one that it got the request from. So a header is read from its right end, and what
-//! is left of the entries of trusted proxies was written by the client, which can write anything.
+//! Each proxy appends the address of the one that it got the request from. So a header is read from
+//! its right end. The entries to the left of those of trusted proxies were written by the client,
+//! which can write anything.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;

@@ -160,9 +160,10 @@ impl Session {
         self.closing(&state, scope, refuse)
     }
 
-    /// Whether the response removes the token of an ended session from the client. A login beside this request may have
-    /// given it another one, which that would remove. So the token is older than any grace, a user asked for a page, the
-    /// request was short, and this node has not ended or replaced the session itself.
+    /// Whether the response removes the token of an ended session from the client. A login beside
+    /// this request may have given it another one, which that would remove. So the token is older
+    /// than any grace, a user asked for a page, and the request was short. This node has not ended
+    /// or replaced the session itself.
     fn may_forget(&self, state: &State) -> bool {
         let Some(token) = self.presented().filter(|_| state.missing && self.navigates()) else {
             return false;
@@ -204,8 +205,9 @@ impl Session {
         LastStep::Save
     }
 
-    /// Whether the session still goes on under this id. A parallel request may have changed it since it was read, and the
-    /// browser may hold the new one: the old id in a fresher token would replace it. Usually answered from memory.
+    /// Whether the session still goes on under this id. A parallel request may have changed it
+    /// since it was read, and the browser may hold the new one. The old id in a fresher token would
+    /// replace it. Usually answered from memory.
     async fn goes_on(&self, state: &State) -> bool {
         let Some(session) = state.present() else { return false };
         match self.sessions().manager().get(session.id()).no_touch().await {

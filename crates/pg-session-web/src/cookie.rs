@@ -24,12 +24,14 @@ const PATHS_MAX: usize = 8;
 
 /// How the session's cookie looks.
 ///
-/// By default `__Host-session`, `Secure`, `HttpOnly`, `SameSite=Lax`, `Path=/`, without `Domain`, and kept by the browser for
-/// as long as the session can live. A browser takes a `__Host-` cookie only over TLS and only from the very host, so
-/// neither a sibling domain nor a page without TLS can plant one.
+/// By default `__Host-session`, `Secure`, `HttpOnly`, `SameSite=Lax`, `Path=/`, without `Domain`,
+/// and kept by the browser for as long as the session can live. A browser takes a `__Host-` cookie
+/// only over TLS and only from the host itself. So neither a sibling domain nor a page without TLS
+/// can plant one.
 ///
-/// **Two applications on one host overwrite each other's cookie if both use the default name**, also on different ports and
-/// paths: cookies know no port. Give each a name of its own with [`named`](Self::named).
+/// **Two applications on one host overwrite each other's cookie if both use the default name.**
+/// They do so also on different ports and paths, because cookies have no port. Give each a name of
+/// its own with [`named`](Self::named).
 ///
 /// ```
 /// use pg_session_web::CookiePolicy;
@@ -181,8 +183,9 @@ impl CookiePolicy {
     /// The values of all cookies of this name, in the order of the request. A page on another path or a sibling domain may
     /// have planted some of them, so the caller uses only those that verify.
     ///
-    /// By hand and over bytes, not with the `cookie` crate: that one trims all of Unicode's white space, so that a sibling
-    /// domain's `U+2000 __Host-session`, which browsers do not take for a `__Host-` cookie, would be read as one.
+    /// By hand and over bytes, not with the `cookie` crate, which trims all of Unicode's white
+    /// space. Then a sibling domain's `U+2000 __Host-session` would be read as a `__Host-` cookie.
+    /// Browsers do not take it for one.
     pub(crate) fn values<'a>(
         &self,
         headers: impl Iterator<Item = &'a [u8]>,
@@ -253,9 +256,10 @@ impl CookiePolicy {
         cookie.to_string()
     }
 
-    /// The values of `Set-Cookie` headers that remove cookies of this name that this policy does not set, but that browsers
-    /// send beside ours: for other domains that contain `host`, and for paths that contain `path`. **Not our own**: a login
-    /// in parallel may just have replaced it. At most [`REMOVALS_MAX`].
+    /// The values of `Set-Cookie` headers that remove cookies of this name which this policy does
+    /// not set, but browsers send beside ours. They are for other domains that contain `host`, and
+    /// for paths that contain `path`. **Not our own**: a login in parallel may just have replaced
+    /// it. At most [`REMOVALS_MAX`].
     pub(crate) fn remove_others(&self, host: Option<&str>, path: &str) -> Vec<String> {
         let domains = domains_of(host);
         let mut removals = Vec::new();

@@ -19,8 +19,9 @@ pub enum ErrorKind {
     /// Another request has changed the same attributes, and this one did not save. Only with
     /// [`SessionConfig::check_attributes`](crate::SessionConfig::check_attributes). Status 409.
     Conflict,
-    /// The request presents tokens of too many sessions to say which one is meant: nothing was saved, or, at a logout,
-    /// some may live on. The response removes cookies that are not ours. Status 409.
+    /// The request presents tokens of too many sessions to say which one is meant. Nothing was
+    /// saved, or, at a logout, some may live on. The response removes cookies that are not ours.
+    /// Status 409.
     Ambiguous,
     /// This node has created as many sessions without a user in this second as
     /// [`SessionConfig::anonymous_per_second`](crate::SessionConfig::anonymous_per_second) allows. Nothing was saved. Status 503.

@@ -5,8 +5,8 @@
 //! take  ◀── the provider's `state` names the cookie; deleting the row decides who takes it ── provider
 //! ```
 //!
-//! A flow does not need the session's cookie, which a browser keeps back from a form of another site, or from every request
-//! of another site if it is `Strict`.
+//! A flow does not need the session's cookie. A browser does not send that with a form of another
+//! site, or, if it is `Strict`, with any request of another site.
 
 use std::time::Duration;
 

@@ -23,9 +23,10 @@ impl Session {
     /// [`Config::rotation_grace`](pg_session::Config::rotation_grace), **with what the old session was**; they cannot write.
     /// Address and user agent are recorded for [`devices`](Session::devices).
     ///
-    /// If a parallel request has signed in the same user with the same old id, as after a double click, this login goes on
-    /// with that session and its options. It does not if that session has a privilege by now. If the former session has
-    /// ended, the login begins with an empty one.
+    /// A parallel request may have signed in the same user with the same old id, as after a double
+    /// click. Then this login goes on with that session and its options. It does not if that
+    /// session has a privilege by now. If the former session has ended, the login begins with an
+    /// empty one.
     ///
     /// ```no_run
     /// # async fn f(session: pg_session_web::Session) -> Result<(), pg_session_web::Error> {
@@ -101,8 +102,9 @@ impl Session {
         Ok(ended)
     }
 
-    /// Ends all other sessions of the user who is signed in, and the retired ids of this one: after this, no id but the
-    /// client's own reads as the user. Returns how many other sessions there were.
+    /// Ends all other sessions of the user who is signed in, and the retired ids of this one. After
+    /// this, only the client's own id reads as the user. Returns how many other sessions there
+    /// were.
     ///
     /// # Errors
     /// As [`logout_everywhere`](Session::logout_everywhere).

@@ -24,8 +24,8 @@ use crate::visitors::{ANONYMOUS_LIFETIME, ANONYMOUS_PER_SECOND, CreationLimit};
 
 /// The sessions of a web application: made once, given to the layer or the middleware, cheap to clone.
 ///
-/// Nodes that serve the same users need the same keys and the same settings here; which framework they are built with does not
-/// matter.
+/// Nodes that serve the same users need the same keys and the same settings here. Their frameworks
+/// may differ.
 ///
 /// ```no_run
 /// # fn f(manager: pg_session::SessionManager, signer: pg_session::Signer) -> Result<(), pg_session_web::Error> {
@@ -167,9 +167,10 @@ impl SessionConfig {
         self.with(|parts| parts.address_detail = AddressDetail::Network)
     }
 
-    /// Changes each response that this library makes for a request that fails by its session: a page of your own, or JSON.
-    /// That is what a guard refuses (401, 403), a `SessionError` that a handler returns, and what replaces a response whose
-    /// changes were not saved (409, 503). Default: one sentence as plain text. Redirects are left as they are.
+    /// Changes each response that this library makes for a request that fails by its session: a
+    /// page of your own, or JSON. That is what a guard refuses (401, 403), and a `SessionError`
+    /// that a handler returns. It is also what replaces a response whose changes were not saved
+    /// (409, 503). Default: one sentence as plain text. Redirects are left as they are.
     ///
     /// ```no_run
     /// # fn f(sessions: pg_session_web::SessionConfig) {
@@ -252,10 +253,11 @@ impl SessionConfig {
         self.with(|parts| parts.creations = Arc::new(CreationLimit::new(creations)))
     }
 
-    /// Requests for these paths, and for everything below them, do not count as accesses: a page that polls does not keep
-    /// the session of an idle user alive. `/poll` means `/poll` and `/poll/x`, not `/polling`. Paths are compared as
-    /// the layer sees them. Default: every request that reads the session is an access. One request can decide for itself
-    /// with [`Session::no_touch`](crate::Session::no_touch).
+    /// Requests for these paths, and for everything below them, do not count as accesses. So a page
+    /// that polls does not keep the session of an idle user alive. `/poll` means `/poll` and
+    /// `/poll/x`, not `/polling`. Paths are compared as the layer sees them. Default: every request
+    /// that reads the session is an access. One request can decide for itself with
+    /// [`Session::no_touch`](crate::Session::no_touch).
     #[must_use]
     pub fn no_touch_paths<P: Into<String>>(self, paths: impl IntoIterator<Item = P>) -> Self {
         self.with(|parts| parts.untouched_paths = paths.into_iter().map(Into::into).collect())

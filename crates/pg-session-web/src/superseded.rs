@@ -8,8 +8,8 @@ use pg_session::SessionId;
 /// Sessions that are remembered, at most. The oldest are forgotten first.
 const SUPERSEDED_MAX: usize = 4_096;
 
-/// A response that removes a cookie must not arrive after the one that has replaced it: a request in flight at
-/// the same time does not remove the cookie of a session that is in here.
+/// A response that removes a cookie must not arrive after the one that has replaced it. So a
+/// request in flight at the same time does not remove the cookie of a session that is in here.
 #[derive(Debug, Default)]
 pub(crate) struct Superseded(Mutex<VecDeque<SessionId>>);
 

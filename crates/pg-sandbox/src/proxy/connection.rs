@@ -1,7 +1,7 @@
 //! One connection through the proxy: two lanes, one task.
 //!
-//! Both lanes live in one task so that a decision about the connection (cut it, it lost bytes, it is finished) is
-//! taken in one place, between two steps.
+//! Both lanes are in one task. So one place decides about the connection, between two steps:
+//! whether to cut it, whether it lost bytes, whether it is finished.
 
 use std::{sync::Arc, time::Duration};
 

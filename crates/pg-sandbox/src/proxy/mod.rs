@@ -1,8 +1,9 @@
 //! A TCP proxy that does to connections what networks do to them, on demand.
 //!
-//! One task accepts, one task per connection forwards; all of them watch one value, the [`Faults`] of the moment.
-//! A fault is looked up after bytes have been read and before they are written, so **what is sent after a call
-//! has returned is subject to it**; bytes that were on their way already may still pass.
+//! One task accepts, one task per connection forwards; all of them watch one value, the [`Faults`]
+//! of the moment. A fault is looked up after bytes have been read and before they are written. So
+//! **it applies to what is sent after the call has returned**. Bytes that were on their way already
+//! may still pass.
 
 mod acceptor;
 mod connection;
@@ -97,9 +98,9 @@ impl Proxy {
         self.change(|faults| faults.cuts += 1);
     }
 
-    /// Forgets every connection that is open now, as a firewall forgets idle ones: nothing passes any more, not even an end,
-    /// and no side learns of it. New ones are forwarded. [`heal`](Self::heal) does not bring them back; [`cut`](Self::cut)
-    /// closes them.
+    /// Forgets every connection that is open now, as a firewall forgets idle ones. Nothing passes
+    /// any more, not even an end, and no side learns of it. New ones are forwarded.
+    /// [`heal`](Self::heal) does not bring them back; [`cut`](Self::cut) closes them.
     pub fn forget(&self) {
         self.change(|faults| faults.losses += 1);
     }

@@ -1,8 +1,8 @@
 //! The console: pages for an operator, rendered here. Read-only unless the application allows changes.
 //!
-//! Who gets in: a request must name a known host, must not come from another site if it changes something, and must carry
-//! the cookie of a sign-in, or an [`Operator`](crate::Operator) of the host application. The pages run no script but
-//! `console.js`, and load nothing from elsewhere.
+//! A request must name a known host. If it changes something, it must not come from another site.
+//! It must have the cookie of a sign-in, or an [`Operator`](crate::Operator) of the host
+//! application. The pages run no script but `console.js`, and load nothing from elsewhere.
 
 mod cookies;
 mod forms;

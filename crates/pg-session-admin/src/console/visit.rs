@@ -14,8 +14,8 @@ use super::to;
 use crate::secret::Secret;
 use crate::{Admin, Operator};
 
-/// Has the form token of an operator whom the host application has signed in: only a page of this site can send the same text
-/// in a form.
+/// Has the form token of an operator whom the host application has signed in. Only a page of this
+/// site can send the same text in a form.
 const FORM_COOKIE: &str = "pg-session-console-form";
 
 /// What a page is rendered for.

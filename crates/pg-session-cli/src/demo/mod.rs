@@ -1,9 +1,10 @@
 //! `pg-session demo`: three nodes, a story about them with measured times, and then a cluster to try.
 //!
-//! In the order of the performance: [`server`] and [`cluster`] set it up, [`story`] plays, [`live`] stays; or, with `--web`,
-//! [`web`] serves pages from three processes; or, with `--proxy`, [`proxy`] shows an nginx that asks who is signed in. Whatever
-//! happens (a step that fails, Ctrl-C, a reader that goes away), the nodes are ended and the server or the schema is
-//! removed before the program ends.
+//! In the order of the performance: [`server`] and [`cluster`] set it up, [`story`] plays, [`live`]
+//! stays. With `--web`, [`web`] serves pages from three processes. With `--proxy`, [`proxy`] shows
+//! an nginx that asks who is signed in. The nodes are ended, and the server or the schema is
+//! removed, before the program ends. That holds for a step that fails, for Ctrl-C, and for a reader
+//! that goes away.
 
 mod cluster;
 mod live;

@@ -1,8 +1,9 @@
 //! The server that the demo runs on, and what the demo owns there: a whole private PostgreSQL, or one schema on the
 //! user's own.
 //!
-//! On the user's own server the demo touches nothing but a schema with a random name, which it creates with a plain
-//! `CREATE SCHEMA` (so that it cannot belong to another program) and drops at the end.
+//! On the user's own server the demo touches nothing but a schema with a random name. It creates
+//! the schema with a plain `CREATE SCHEMA`, so that it cannot belong to another program, and drops
+//! it at the end.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -161,8 +162,8 @@ impl Server {
     pub(super) async fn close(self) -> Result<&'static str, Failure> {
         match self.place {
             Place::Private(sandbox) => {
-                // A restart in flight holds it, too: its thread then is the last to drop it, which cleans up
-                // as well, and the program does not end before.
+                // A restart in flight holds it, too. Then its thread is the last to drop it, which
+                // cleans up as well. The program does not end before.
                 if let Some(sandbox) = Arc::into_inner(sandbox) {
                     tokio::task::spawn_blocking(|| sandbox.close()).await??;
                 }

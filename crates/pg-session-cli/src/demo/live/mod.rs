@@ -1,5 +1,5 @@
-//! After the story the nodes stay up and the user may try them: what each node receives and shows is printed as it
-//! changes, and a key cuts B off or restarts PostgreSQL.
+//! After the story the nodes stay up, and the user may try them. What each node receives and shows
+//! is printed as it changes. A key cuts B off or restarts PostgreSQL.
 //!
 //! One task per actor: [`ann`] changes her session, [`view`] looks at each node, a thread reads the [`keys`]. This
 //! loop prints what they say, so that no two lines mix.

@@ -1,6 +1,6 @@
-//! The story, one act per file, in the order in which a newcomer meets the questions: does it share, does it
-//! propagate, is it fast, does it expire, does it batch, does logout hold, and what if the network or the database
-//! fails.
+//! The story, one act per file, in the order of a newcomer's questions. Does it share? Does it
+//! propagate? Is it fast? Does it expire? Does it batch? Does logout hold? What if the network or
+//! the database fails?
 
 mod create;
 mod cut;

@@ -1,8 +1,8 @@
 //! PostgreSQL goes down under load, once in order and once by `kill -9`: what was acknowledged is there, once.
 //!
-//! The count is exact because each accepted update adds one to its session's version: a session that was created as
-//! version 1 and is at version v has had v − 1 updates. A writer that got no answer cannot know (its update may have
-//! been committed or not), says so, and is counted apart.
+//! The count is exact because each accepted update adds one to its session's version. A session
+//! that was created as version 1 and is at version v has had v − 1 updates. A writer that got no
+//! answer cannot know (its update may have been committed or not), says so, and is counted apart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
