@@ -1,8 +1,9 @@
 //! Time: the node's monotonic clock, and what it knows of the database's clock.
 //!
-//! The database's clock decides when something expires. A node compares without asking by keeping an upper bound
-//! of the difference between the two clocks: [`Clock::database_now`] is never behind the database, so a node
-//! calls a session expired at most a round trip too early (and then asks the database), never too late.
+//! The database's clock decides when something expires. A node compares without asking by keeping
+//! an upper bound of the difference between the two clocks: [`Clock::database_now`] is never behind
+//! the database. So a node calls a session expired at most a round trip too early, and then asks
+//! the database. It is never too late.
 //!
 //! This is the only file that reads a clock. It does not decide anything about sessions.
 
@@ -163,8 +164,8 @@ impl Clock {
         clock
     }
 
-    /// The monotonic clock, read now. A clock kept by a task would be cheaper and would pause in a paused or
-    /// starved process, exactly when trust must run out.
+    /// The monotonic clock, read now. A clock kept by a task would be cheaper. It would pause in a
+    /// paused or starved process, exactly when trust must run out.
     #[inline]
     #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
     pub(crate) fn now(&self) -> Tick {

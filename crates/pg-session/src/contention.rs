@@ -4,8 +4,9 @@
 //! cheaper than two. So an update commits first only if another one of this node is in flight, or other nodes have
 //! notified lately.
 //!
-//! Both orders keep the promises, so the counts may be wrong for a moment. An update commits first only while the node's row is in the
-//! registry: if the node ends before it has notified, the others learn it from the row, which falls silent.
+//! Both orders keep the promises, so the counts may be wrong for a moment. An update commits first
+//! only while the node's row is in the registry. If the node ends before it has notified, the row
+//! falls silent, and the others notice that.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Where tests reach into the library: guards that they take away, and points at which they stop it.
 //!
-//! A guard that can be removed without a test failing is not a guard, so each has a test that runs with it and a
-//! control that runs without it and must fail. Without the `testing` feature all of this is an empty type.
+//! A guard that can be removed without a test failing is not a guard. So each has a test that runs
+//! with it, and a control that runs without it and must fail. Without the `testing` feature all of
+//! this is an empty type.
 
 /// A guard that a control run removes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

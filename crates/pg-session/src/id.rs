@@ -1,8 +1,8 @@
 //! Identifiers: sessions, users and groups.
 //!
-//! A [`SessionId`] is made only here, from the operating system's random numbers. It is a capability: a client that
-//! holds it holds the session, so it has no `Display` and its `Debug` shows a fingerprint that cannot be used
-//! to log in. User and group ids are not secret.
+//! A [`SessionId`] is made only here, from the operating system's random numbers. It is a
+//! capability: a client that holds it holds the session. So it has no `Display`, and its `Debug`
+//! shows a fingerprint that cannot be used to log in. User and group ids are not secret.
 
 use std::fmt;
 use std::str::FromStr;

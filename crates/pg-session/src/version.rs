@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The version of a session, or of the attribute that this version of the session last wrote.
 ///
-/// Starts at 1 and grows by one with every update that the database accepts. It never repeats and never goes
-/// back, so a key that was deleted and set again cannot be mistaken for the one that was there before.
+/// Starts at 1 and grows by one with every update that the database accepts. It never repeats and
+/// never goes back. So a key that was deleted and set again cannot be mistaken for the one before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Version(i64);
 

@@ -7,9 +7,10 @@
 //! node             ticket ── SELECT (no row) ──────────────────── remember?
 //! ```
 //!
-//! Two kinds of ids are known before the commit: those that the application moves from another store (`Create::with_id`),
-//! and those of an SQL function in an open transaction. Both creations notify. The notification forgets the id, and
-//! refuses the loads that began before it, as it refuses a fill.
+//! Two kinds of ids are known before the commit. One is the ids that the application moves from
+//! another store (`Create::with_id`). The other is those of an SQL function in an open transaction.
+//! Both creations notify. The notification forgets the id, and refuses the loads that began before
+//! it, as it refuses a fill.
 //!
 //! A notification of a deletion is not remembered. Any role can send one, and it must not end a session.
 //!

@@ -6,13 +6,14 @@
 //! node B                                     invalidation (id, 2)
 //! ```
 //!
-//! Without a ticket, B would keep version 1 for as long as it is cached. With it, the install finds an invalidation
-//! that is younger than the ticket and names a higher version, and the row is returned uncached.
+//! Without a ticket, B would keep version 1 for as long as it is cached. With it, the install finds
+//! an invalidation that is younger than the ticket and names a higher version. The row is returned
+//! uncached.
 //!
-//! One counter numbers all invalidations of a node. A ticket is the counter's value *before the query leaves*; a
-//! stripe remembers the last few invalidations of its ids. Because these carry versions, a record that already
-//! contains the invalidated version may be kept: so a node's own notification, which arrives while the writer
-//! publishes, does not throw the new record out.
+//! One counter numbers all invalidations of a node. A ticket is the counter's value *before the
+//! query leaves*; a stripe remembers the last few invalidations of its ids. Invalidations have
+//! versions, so a record that already contains the invalidated version may be kept. A node's own
+//! notification, which arrives while the writer publishes, does not drop the new record.
 //!
 //! I1: no entry is older than an invalidation handled after its fill began.
 

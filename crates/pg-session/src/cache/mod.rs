@@ -136,8 +136,8 @@ impl Cache {
         Ticket { sequence: self.sequence.load(Ordering::Acquire), epoch: self.epoch() }
     }
 
-    /// Whether nothing that this node has received since `ticket` can concern `id`: a load in flight may still
-    /// be shared by a read that begins now.
+    /// Whether nothing that this node has received since `ticket` can concern `id`. Then a read
+    /// that begins now may share a load in flight.
     pub(crate) fn is_current(&self, ticket: Ticket, id: SessionId) -> bool {
         ticket.epoch == self.epoch()
             && self.unnamed.load(Ordering::Acquire) <= ticket.sequence
@@ -146,9 +146,9 @@ impl Cache {
 
     /// Puts a record that was read under `ticket` into memory, if nothing came between. Returns whether it did.
     ///
-    /// If the connection was lost since, it enters as what it is: an entry of an earlier epoch, to be verified before it
-    /// is served. What is read without a listener is not kept, or a node that never receives anything would fill its memory with
-    /// what it cannot serve.
+    /// If the connection was lost since, it enters as an entry of an earlier epoch, to be verified
+    /// before it is served. What is read without a listener is not kept. Otherwise a node that
+    /// never receives anything would fill its memory with entries that it cannot serve.
     pub(crate) fn install(&self, ticket: Ticket, record: &SharedRecord) -> bool {
         let (id, version) = (record.row.id, record.row.version);
         let mut stripe = self.stripe(id);
@@ -209,8 +209,8 @@ impl Cache {
     /// The database holds `version` of `id`: drops what is older, in memory and in flight.
     pub(crate) fn invalidate(&self, id: SessionId, version: Version) {
         let mut stripe = self.stripe(id);
-        // First the stripe, then the entry, both under the stripe's lock: an install comes either before both, and
-        // its entry is dropped here, or after both, and its ticket is too old.
+        // First the stripe, then the entry, both under the stripe's lock. An install before both
+        // has its entry dropped here. An install after both has a ticket that is too old.
         stripe.note(id, version, self.next());
         if self.slots.peek(&id).is_some_and(|slot| slot.record.row.version < version) {
             self.take(id);
@@ -223,9 +223,9 @@ impl Cache {
         self.invalidate(id, Version::DELETED);
     }
 
-    /// The database, asked under `ticket`, knows no living session `id`: what is in memory has ended, and so has what an
-    /// update of this node has committed and not published yet. A caller that saw `None` keeps seeing `None`, although the
-    /// delete itself has not been received.
+    /// The database, asked under `ticket`, has no live session `id`. What is in memory has ended,
+    /// and so has what an update of this node has committed and not published yet. A caller that
+    /// saw `None` keeps seeing `None`, although the delete itself has not been received.
     ///
     /// The end is remembered until `until`, if nothing came between that says otherwise.
     pub(crate) fn mark_absent(&self, ticket: Ticket, id: SessionId, until: Tick) {

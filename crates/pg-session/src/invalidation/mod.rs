@@ -1,4 +1,5 @@
-//! The invalidation lane: notifications drop what they name and wake who waits for a lock, proofs renew the trust, a lost connection ends it.
+//! The invalidation lane. Notifications drop what they name and wake waiters of locks. Proofs renew
+//! the trust, a lost connection ends it.
 //!
 //! States of a node, as its subscription reports them:
 //!
@@ -187,8 +188,8 @@ impl InvalidationTask {
         }
     }
 
-    /// The events of these ends, if anyone reads them. To be called before the pins are doubted: the lookup that follows may
-    /// end a pin, which knows its user, before the event is made.
+    /// The events of these ends, if anyone reads them. To be called before the pins are doubted.
+    /// The lookup that follows may end a pin, which knows its user, before the event is made.
     async fn ends(&self, ids: &[SessionId], cause: Cause) -> Vec<Event> {
         let Core { events, failpoints, .. } = &*self.core;
         if !events.has_readers() {

@@ -1,8 +1,9 @@
 //! Proves that this node receives what its pool commits: a beat through the pool, and a tick that contains it.
 //!
-//! The listener's own barrier proves that its connection delivers everything that was committed *on its server*. It says
-//! nothing about the server that the pool writes to. After a failover, a redirected pooler or a mistake in `listen_on`,
-//! these are two servers or two databases, and the node would trust a listener that never receives a revocation.
+//! The listener's own barrier proves that its connection delivers everything that was committed *on
+//! its server*. It says nothing about the server that the pool writes to. After a failover, a
+//! redirected pooler or a mistake in `listen_on`, these are two servers or two databases. The node
+//! would trust a listener that never receives a revocation.
 //!
 //! So each node writes a random token into its row of the registry, on a connection of the pool: a beat. A tick is one
 //! notification with the tokens of all rows. Any node sends it that beats and has not received one for a while. So N nodes
@@ -23,10 +24,11 @@
 //! A node is trusted only by a token that is in its row, so each node that is trusted has a row. `everywhere()` relies on
 //! that. The same rows say what a node has handled: see [`Prover::request`].
 //!
-//! A node without a listener keeps its row, so that operators see it, and says since when. Its beats carry tokens that prove
-//! nothing. It says so only when the window has passed since its last proof, because pins outlive the trust of the memory
-//! until then. So `everywhere()` need not wait for such a row: the node serves nothing, and its next trust begins with a tick
-//! behind a beat that it has not sent yet.
+//! A node without a listener keeps its row, so that operators see it, and says since when. Its
+//! beats carry tokens that prove nothing. It says so only when the window has passed since its last
+//! proof, because pins outlive the trust of the memory until then. So `everywhere()` need not wait
+//! for such a row. The node serves nothing. Its next trust begins with a tick behind a beat that it
+//! has not sent yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,7 +158,8 @@ struct Beats {
     seen: HashMap<Uuid, (i64, Tick)>,
 }
 
-/// How long another node may be trusted after a time that this one has measured: the window, by a clock that is slower.
+/// How long another node may be trusted after a time that this one has measured. It is the window,
+/// by a slower clock.
 pub(crate) fn window_elsewhere(trust_window: Duration) -> Duration {
     trust_window + trust_window / CLOCK_DRIFT_PART
 }

@@ -12,8 +12,8 @@
 //! until ── lookup ── clock      the entry contains all changes before until − window, and now < until
 //! ```
 //!
-//! The other way round, a thread that is paused between clock and lookup, or between lookup and `until`, would judge
-//! an old entry by a new proof.
+//! In another order, a thread may pause between clock and lookup, or between lookup and `until`. It
+//! would judge an old entry by a new proof.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -22,8 +22,9 @@ pub enum LockError {
     NotHeld,
     /// The lease had ended before. **Another holder may have held the lock since.**
     Expired,
-    /// Trouble; see [`Error::kind`]. With [`ErrorKind::OutcomeUnknown`] the request was sent and its answer never
-    /// came: what may have been taken is being given back in the background, and at the latest ends with its lease.
+    /// Trouble; see [`Error::kind`]. With [`ErrorKind::OutcomeUnknown`] the request was sent and
+    /// its answer never came. A lock that may have been taken is given back in the background. At
+    /// the latest it ends with its lease.
     Failed(Error),
 }
 

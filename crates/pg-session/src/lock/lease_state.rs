@@ -1,8 +1,9 @@
 //! Whether a lease is still held: one atomic word, shared by the guard and its keeper.
 //!
-//! The word is the tick at which the lease ends, or [`LOST`]. It becomes `LOST` once, by the first to notice (the
-//! keeper, or a guard that reads the clock), and never anything else again: a holder that has seen the loss
-//! never sees the contrary, and a renewal whose answer comes too late renews nothing.
+//! The word is the tick at which the lease ends, or [`LOST`]. It becomes `LOST` once, by the first
+//! to notice: the keeper, or a guard that reads the clock. It never becomes anything else again. A
+//! holder that has seen the loss never sees the contrary. A renewal whose answer comes too late
+//! renews nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

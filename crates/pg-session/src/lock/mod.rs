@@ -11,8 +11,8 @@
 //! - [`attempt`] waits and takes, [`waiters`] knows who waits on this node, [`renewal`] renews and frees, [`lease_state`] is
 //!   what guard and keeper share, [`lease`] is the guard.
 //! - A statement whose row another transaction has locked holds no connection; see [`blocked`].
-//! - The lease's end on this node is counted from *before* the statement that granted it was sent: it comes before its
-//!   end in the database, whatever the network did.
+//! - The lease's end on this node is counted from *before* the statement that granted it was sent.
+//!   So it comes before its end in the database, whatever the network did.
 //! - An outcome that is not known is never a success. What may have been taken is given back.
 //! - I8: the fence that a holder gets is higher than that of every holder before it.
 //! - I9: a node holds or waits for at most [`LOCKS_MAX`] locks; for each name, one waiter of a node asks the database.

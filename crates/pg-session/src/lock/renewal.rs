@@ -1,8 +1,9 @@
 //! The task behind a guard: renews, extends, reports the loss, frees.
 //!
-//! All renewals of a lease go through here, one at a time. They are sent a third of the lease after the one before, and
-//! one that fails or is not answered within as much is sent again, until the lease ends. Nothing is known of a renewal
-//! without an answer, so it counts as not made; if it was made, it only lengthened what is then freed.
+//! All renewals of a lease go through here, one at a time. They are sent a third of the lease after
+//! the one before. One that fails, or has no answer within as much, is sent again until the lease
+//! ends. A renewal without an answer counts as not made. If it was made, it only lengthened what is
+//! then freed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,8 +149,9 @@ impl Keeper {
         outcome
     }
 
-    /// The node is going down: the holder is notified, and the lock stays taken while it ends its work, for as long as the
-    /// lease lasts. Freeing it at once would let the next holder in beside this one.
+    /// The node is going down. The holder is notified. The lock stays taken while the holder ends
+    /// its work, for as long as the lease lasts. Freeing it at once would let the next holder in
+    /// beside this one.
     async fn wind_down(&mut self, remaining: Duration) -> Ending {
         self.state.lose(Loss::Shutdown);
         let wound_down = tokio::time::timeout(remaining, async {

@@ -1,7 +1,8 @@
 //! Who waits on this node, and for which lock: notifications of releases wake them.
 //!
-//! For each lock, one waiter of the node has the turn: it alone asks the database and is woken; the others queue behind
-//! it, first come, first served, without a statement. So a release costs each node one statement, however many wait.
+//! For each lock, one waiter of the node has the turn. It alone asks the database and is woken. The
+//! others queue behind it, first come, first served, without a statement. So a release costs each
+//! node one statement, however many wait.
 //!
 //! A release cannot be missed between a waiter's look and its sleep. The waiter enters before it looks, and a
 //! wake that finds no waiter asleep is kept for the next one. While the node is disconnected, it looks more

@@ -104,8 +104,8 @@ impl Builder {
         self
     }
 
-    /// The server, as a provider that returns the options of each attempt to connect: for passwords that are valid for a
-    /// short time (RDS IAM, Vault), and servers that move.
+    /// The server, as a provider that returns the options of each attempt to connect. It is for
+    /// passwords that are valid for a short time (RDS IAM, Vault), and for servers that move.
     ///
     /// The pool and the listener ask it, up to `pool_connections_max` + 1 times at once. It runs in a task of its own. If it
     /// returns an error, panics, or takes longer than `provider_timeout`, the attempt fails with
@@ -144,9 +144,10 @@ impl Builder {
         self.connect_options(postgres.into())
     }
 
-    /// Another way to the same database for the listener, which needs a connection of its own: directly to
-    /// PostgreSQL where the pool goes through pgbouncer. A listener that meets a pooler is an error of
-    /// [`connect`](Builder::connect); one that meets it later is not trusted, and the node reads from the database.
+    /// Another way to the same database for the listener, which needs a connection of its own.
+    /// Where the pool goes through pgbouncer, this leads directly to PostgreSQL. A listener that
+    /// meets a pooler is an error of [`connect`](Builder::connect). If it meets one later, the node
+    /// is not trusted and reads from the database.
     ///
     /// The driver's configuration cannot ask for verification: the connection is encrypted and verified as the pool's
     /// is. `sslmode=disable` beside a pool that is encrypted is an error of [`connect`](Builder::connect).
@@ -198,10 +199,12 @@ impl Builder {
 
     /// For a program that operates on an application's sessions and is none of its nodes, such as a console.
     ///
-    /// The tables have the settings of the application's node that started last: timeouts, the cap of sessions, limits of
-    /// attributes, and the longest `trust_window` of the nodes that run. They replace those of the [`Config`]. Otherwise the program would take other sessions for ended than the
-    /// application does. It does not replace the settings in the tables, and does not clean up by itself. Default: the settings are those of the [`Config`], and are
-    /// written to the tables.
+    /// The tables have the settings of the application's node that started last: timeouts, the cap
+    /// of sessions, and limits of attributes. They also have the longest `trust_window` of the
+    /// nodes that run. They replace those of the [`Config`]. Otherwise the program would take other
+    /// sessions for ended than the application does. It does not replace the settings in the
+    /// tables, and does not clean up by itself. Default: the settings are those of the [`Config`],
+    /// and are written to the tables.
     pub fn adopt_settings(mut self) -> Self {
         self.adopts_settings = true;
         self

@@ -138,8 +138,9 @@ impl Create<'_> {
 
     /// Creates the session under this id, **to move it from another store** where it has this id. Default: a random one.
     ///
-    /// The id must be random, and never have been that of another session here: an id that a client has chosen could be known
-    /// to an attacker. If a session has it already, awaiting the builder fails with [`ErrorKind::Database`].
+    /// The id must be random, and never have been that of another session here. An attacker could
+    /// know an id that a client has chosen. If a session has it already, awaiting the builder fails
+    /// with [`ErrorKind::Database`].
     pub fn with_id(mut self, id: SessionId) -> Self {
         self.id = Some(id);
         self

@@ -7,9 +7,10 @@ use crate::error::{Error, ErrorKind};
 use crate::id::{Scope, SessionId};
 use crate::session::request::{BulkChange, DeleteSession};
 
-/// All of these are final: what was deleted is never served again, whatever is in flight, and a later update of it
-/// finds nothing. A session that was rotated ends under all of its ids, whichever of them it is named by; what a
-/// rotation to another user left behind ends with the sessions of either.
+/// All of these are final. What was deleted is never served again, whatever is in flight. A later
+/// update of it finds nothing. A session that was rotated ends under all of its ids, whichever of
+/// them names it. A retired id that a rotation to another user has left ends with the sessions of
+/// either.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] if the database cannot be reached (nothing happened), [`ErrorKind::OutcomeUnknown`] if

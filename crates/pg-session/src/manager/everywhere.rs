@@ -8,10 +8,10 @@
 //! The request r is a random number that is notified after the commit. So it is behind the revocation in the queue. No other
 //! role can know it earlier. An ordered number would be wrong if it was taken before the commit, and could be forged.
 //!
-//! A node without a row is not trusted. It becomes trusted by a tick behind its first beat, and the revocation is ahead of
-//! that tick. So is one whose row says that it has no listener. A node that does not answer is not trusted when the trust
-//! window has passed since the commit: its last proof was sent before. So the wait has an end under any fault, and never an
-//! unknown outcome.
+//! A node without a row is not trusted. It becomes trusted by a tick behind its first beat, and the
+//! revocation is ahead of that tick. So is one whose row says that it has no listener. A node that
+//! does not answer is not trusted when the trust window has passed since the commit. Its last proof
+//! was sent before. So the wait has an end under any fault, and never an unknown outcome.
 //!
 //! A pin counts as alive until it is looked up. So a node answers when the pins that were doubted before r were looked up.
 //!
@@ -161,8 +161,9 @@ impl<'a, T: 'a> Revocation<'a, T> {
 }
 
 impl SessionManager {
-    /// Waits until no node can serve from memory what was ended or changed by a COMMIT before this call: of this
-    /// program, of another one, or of SQL. It changes nothing. It takes as long as [`Revocation::everywhere`].
+    /// Waits until no node can serve from memory what was ended or changed by a COMMIT before this
+    /// call. It may be one of this program, of another one, or of SQL. It changes nothing. It takes
+    /// as long as [`Revocation::everywhere`].
     ///
     /// ```no_run
     /// # async fn f(sessions: &pg_session::SessionManager) -> Result<(), Box<dyn std::error::Error>> {

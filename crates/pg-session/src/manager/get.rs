@@ -143,8 +143,9 @@ pub struct GetFuture<'a>(State<'a>);
 type Loading<'a> = Pin<Box<dyn Future<Output = Result<Option<Session>, Error>> + Send + 'a>>;
 
 enum State<'a> {
-    /// Not polled yet. The cache is read at the first poll, not here: a future may be kept for any time before it is
-    /// awaited, and what was read at its creation may be older than the trust window by then (I3).
+    /// Not polled yet. The cache is read at the first poll, not here. A future may be kept for any
+    /// time before it is awaited. What was read at its creation may be older than the trust window
+    /// by then (I3).
     New(Get<'a>),
     Loading(Loading<'a>),
     Done,
@@ -207,8 +208,8 @@ async fn load(get: Get<'_>) -> Result<Option<Session>, Error> {
     let may_join = || !get.bypass_cache && node.is_trusted();
     let mut loaded = node.loader.load(get.id, may_join).await?;
     let now = node.core.policy.clock.database_now();
-    // Joined a load that left before that version was committed, or the version is not the database's at all; or joined
-    // one that saw the session alive before it ended, although this read began after its end.
+    // This read joined a load that left before that version was committed, or the version is not
+    // the database's. Or the load saw the session alive, and this read began after its end.
     let is_outdated = |record: &SharedRecord| record.row.version < get.min_version || !record.is_live(now);
     if loaded.as_ref().is_some_and(is_outdated) {
         loaded = node.loader.load(get.id, || false).await?;

@@ -17,9 +17,11 @@ impl SessionManager {
         Err(Error::new(ErrorKind::Unavailable, "not all last accesses could be written"))
     }
 
-    /// Moves every stored time back by `time` in one transaction and evicts all sessions from the caches of all nodes:
-    /// by the database's clock, `time` has passed. Returns when this node has processed it. Other nodes of the test call
-    /// [`flush_accesses`](SessionManager::flush_accesses) before and [`catch_up`](SessionManager::catch_up) after it.
+    /// Moves every stored time back by `time` in one transaction, and evicts all sessions from the
+    /// caches of all nodes. By the database's clock, `time` has passed. Returns when this node has
+    /// processed it. Other nodes of the test call
+    /// [`flush_accesses`](SessionManager::flush_accesses) before and
+    /// [`catch_up`](SessionManager::catch_up) after it.
     ///
     /// A held lock ends, as if the holder had been paused for so long.
     ///

@@ -58,8 +58,9 @@ impl SessionManager {
         let truncated = records.len() > Self::LIST_MAX as usize;
         records.truncate(Self::LIST_MAX as usize);
         for record in &records {
-            // I2: what is older, in memory or in flight, must not be served after this. Not installed: two loads of a
-            // session at once could leave the older one behind, which is why the loader has one flight for each.
+            // I2: what is older, in memory or in flight, must not be served after this. Not
+            // installed: two loads of a session at once could leave the older one behind. The
+            // loader avoids that with one flight for each.
             self.0.core.cache.invalidate(record.row.id, record.row.version);
         }
         let sessions = records.into_iter().map(|record| Session::from_database(SharedRecord::new(record)));
@@ -155,9 +156,9 @@ impl<'a> UserSessions<'a> {
     /// Removes one attribute from all live sessions of the user: their versions grow, every node is notified. Returns
     /// how many sessions had it.
     ///
-    /// **A session that does not have the attribute is left as it is.** A request in flight that sets it there, from what
-    /// it read elsewhere before, is not in conflict with this call: let it look at its source again after saving, or end
-    /// such sessions instead.
+    /// **A session that does not have the attribute is left as it is.** A request in flight that
+    /// sets it there, from what it read elsewhere before, is not in conflict with this call. Let it
+    /// look at its source again after saving, or end such sessions instead.
     ///
     /// # Errors
     /// See [above](UserSessions#errors); [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) and

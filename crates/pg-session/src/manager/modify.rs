@@ -1,7 +1,8 @@
 //! Read, change, save, and again after a conflict.
 //!
-//! Modifications of one session on one node take turns: if 64 of them raced, each of 64 rounds would let one through,
-//! and most would give up. So the rounds are left for what other nodes do, and for updates beside `modify`.
+//! Modifications of one session on one node take turns. If 64 of them raced, each of 64 rounds
+//! would let one through, and most would give up. So the rounds are left for what other nodes do,
+//! and for updates beside `modify`.
 
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 

@@ -350,8 +350,8 @@ pub(super) fn is_full(error: &tokio_postgres::Error) -> bool {
         .is_some_and(|server| *server.code() == SqlState::TOO_MANY_CONNECTIONS || is_full_pooler(server))
 }
 
-/// Poolers refuse a client that is one too many with codes of their own choice, and in English only: pgbouncer with 08P01,
-/// Supavisor with XX000.
+/// Poolers refuse a client over their limit with codes of their own, and in English only. pgbouncer
+/// does so with 08P01, Supavisor with XX000.
 fn is_full_pooler(server: &DbError) -> bool {
     const TEXTS: [&str; 8] = [
         "no more connections allowed",

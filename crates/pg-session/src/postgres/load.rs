@@ -118,7 +118,8 @@ fn columns(dialect: &Dialect<'_>) -> String {
     )
 }
 
-/// A session that is alive, or why it cannot be read: one whose row has invalid content is an error of that session only.
+/// A session that is alive, or why it cannot be read. A row with invalid content is an error of
+/// that session only.
 pub(crate) type Found = (SessionId, Result<Record, Error>);
 
 /// What a load has found.

@@ -34,8 +34,8 @@ const LOCK_KEY: i64 = 0x7067_5f73_6573_7300; // "pg_sess\0"
 const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 impl Migrations {
-    /// All migrations as plain SQL for the schema and prefix of `config`, records included, to be run by another tool
-    /// in one transaction on a database that has none of them.
+    /// All migrations as plain SQL for the schema and prefix of `config`, records included. Another
+    /// tool can run them in one transaction on a database that has none of them.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
@@ -43,8 +43,8 @@ impl Migrations {
         Self::sql_after(config, 0)
     }
 
-    /// The migrations after `version`, as plain SQL, records included, to be run by another tool in one transaction on
-    /// a database that is at `version`. Empty if there are none.
+    /// The migrations after `version`, as plain SQL, records included. Another tool can run them in
+    /// one transaction on a database that is at `version`. Empty if there are none.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
@@ -166,8 +166,9 @@ impl Database {
         })
     }
 
-    /// On a connection taken out of the pool for good: if the future is dropped half-way, the connection is closed and
-    /// the transaction with it, and no borrower of the pool meets an open one.
+    /// On a connection taken out of the pool for good. If the future is dropped half-way, the
+    /// connection is closed, and the transaction with it. So no user of the pool gets an open
+    /// transaction.
     async fn apply_alone(&self) -> Result<(), Error> {
         let timeout = self.timeout * LONG_FACTOR;
         let work = async {

@@ -238,14 +238,16 @@ impl Dialect<'_> {
 
     /// Whether the session `s` is alive and no retired id.
     ///
-    /// CASE hides the columns from the planner, which then takes half of the rows to pass. Without statistics of a new table it
-    /// expects one row at most of `rotated_to IS NULL`, and compares each row of the table with each of the batch.
+    /// CASE hides the columns from the planner, which then takes half of the rows to pass. Without
+    /// statistics of a new table it expects at most one row of `rotated_to IS NULL`. Then it
+    /// compares each row of the table with each of the batch.
     fn current(&self, s: &str) -> String {
         format!("CASE WHEN {s}.rotated_to IS NULL THEN {} ELSE false END", self.live(s))
     }
 
-    /// A condition that raises an error (an unknown setting) if row-level security hides rows of sessions or their attributes from
-    /// this role: they would look like sessions that ended. `true` where the connection itself makes that an error.
+    /// A condition that raises an error (an unknown setting) if row-level security hides rows of
+    /// sessions or attributes from this role. They would look like sessions that ended. `true`
+    /// where the connection itself makes that an error.
     fn visible(&self) -> String {
         if self.pinned {
             return "true".to_owned();
@@ -291,8 +293,9 @@ impl Dialect<'_> {
 
     /// A query of the retired ids `(id)` of the session whose id is `of`, to be joined as `LATERAL`.
     ///
-    /// `OFFSET 0` keeps the planner from turning the look into the index for each session into one at all of them:
-    /// before the table is analysed for the first time, it takes everything to be equally frequent, NULLs included.
+    /// `OFFSET 0` keeps the planner from replacing the look into the index for each session by a
+    /// look at all sessions. Before the table's first ANALYZE, the planner takes all values to be
+    /// equally frequent, NULLs included.
     fn retired_ids(&self, of: &str) -> String {
         format!("SELECT r.id FROM {} r WHERE r.rotated_to = {of} OFFSET 0", self.names.sessions())
     }
@@ -315,10 +318,11 @@ impl Dialect<'_> {
         self.names.channel()
     }
 
-    /// An expression of type `int8`: the [`ServerId`](crate::notification::ServerId). The upper half identifies one run of a
-    /// server, and its database: a copy of a server, and the same one after a restart, differ in the time of their start.
-    /// The lower half identifies the files of the tables: restored tables have other files, as those have that TRUNCATE,
-    /// VACUUM FULL and CLUSTER write.
+    /// An expression of type `int8`: the [`ServerId`](crate::notification::ServerId). The upper
+    /// half identifies one run of a server, and its database. A copy of a server, and the same one
+    /// after a restart, differ in the time of their start. The lower half identifies the files of
+    /// the tables. Restored tables have other files, and so have tables that TRUNCATE, VACUUM FULL
+    /// and CLUSTER write.
     ///
     /// `table` makes the table's oid of a text that names it.
     fn server(&self, table: impl Fn(&str) -> String) -> String {

@@ -167,8 +167,8 @@ pub(super) fn descriptions_sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// Removes rows, and asks every node to verify what it has in memory: a node that ended between the commit of an update and its
-/// notification owes that notification.
+/// Removes rows, and asks every node to verify what it has in memory. A node that ended between the
+/// commit of an update and its notification owes that notification.
 ///
 /// Not while an update runs that began before the node fell silent. It may be one of that node, and commit after the others have
 /// verified. Statements of other roles cannot be seen.

@@ -16,9 +16,9 @@ pub(super) const SOUND: &str =
     "pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed'
     AND pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.<>) 'replica'";
 
-/// - **Isolation.** A statement that waits for a lock has to see afterwards what its holder did: an update that it was
-///   overtaken, a login who came in before it, a deletion what was inserted meanwhile. A transaction of another isolation
-///   has one snapshot.
+/// - **Isolation.** A statement that waits for a lock has to see afterwards what its holder did. An
+///   update must see that it was overtaken, a login who came before it, a deletion what was
+///   inserted meanwhile. A transaction of another isolation has one snapshot.
 /// - **Triggers.** They end retired ids, attributes and locks with their session, and notify of hand-written SQL. In the
 ///   role of a replica they do not run.
 /// - **Path.** PostgreSQL looks for operators in `pg_catalog` first, unless the path names it behind another schema. Then

@@ -1,14 +1,16 @@
 //! Rotations: sessions get new ids, many at a time, in one commit.
 //!
-//! The new row gets what is kept, and the labels and the locks of the session. The row of the old id becomes that of a *retired id*: user and
-//! attributes stay as they were, `rotated_to` points at the new row, and the end is the grace's. It never shows what the
-//! session has become, so an id that an attacker planted or stole before a login is worth nothing after it. Retired ids of
+//! The new row gets what is kept, and the labels and the locks of the session. The row of the old
+//! id becomes that of a *retired id*. User and attributes stay as they were, `rotated_to` points at
+//! the new row, and the end is the grace's. It never shows what the session has become, so an id
+//! that an attacker planted or stole before a login is worth nothing after it. Retired ids of
 //! earlier rotations are pointed at the new row as well: all of them go with the session.
 //!
-//! One statement does it all. It locks the users, then the rows of the sessions and their retired ids, and reads the
-//! newest version of each row that it has locked. So a session that another transaction changed meanwhile has another
-//! version than the rotation was made from. It is `Moved`, and made again. Only the rows of the session's locks may be
-//! newer than the statement's snapshot; `session_move_locks` looks for them with its own.
+//! One statement does it all. It locks the users, then the rows of the sessions and their retired
+//! ids. It reads the newest version of each locked row. So a session that another transaction
+//! changed meanwhile has another version than the rotation was made from. It is `Moved`, and made
+//! again. Only the rows of the session's locks may be newer than the statement's snapshot;
+//! `session_move_locks` looks for them with its own.
 //!
 //! Lock order: users, then sessions by id, then locks of sessions.
 
@@ -238,8 +240,8 @@ impl<'a> Columns<'a> {
 }
 
 impl Database {
-    /// Carries out the rotations, at most one for each session and, if their number is limited, for each user; reports on
-    /// each, in their order. With the server.
+    /// Carries out the rotations: at most one for each session and, if their number is limited, for
+    /// each user. Reports on each, in their order. With the server.
     pub(crate) async fn rotate(
         &self,
         rotations: &[&Rotation],

@@ -4,8 +4,9 @@
 //! (`SKIP LOCKED`), and reports the others. Another one waits for one of them, briefly. The caller repeats both until none
 //! remains; see `writer/bulk.rs`.
 //!
-//! A session goes with all of its retired ids, or remains with them. It remains, too, if a retired id points beyond the
-//! snapshot: a rotation has committed meanwhile, and the next statement sees where it led. See [`delete`](super::delete).
+//! A session goes with all of its retired ids, or remains with them. It remains, too, if a retired
+//! id points beyond the snapshot. Then a rotation has committed meanwhile, and the next statement
+//! sees where it led. See [`delete`](super::delete).
 //!
 //! The trigger deletes attributes, labels and locks, and waits for their rows, briefly. If one of them is locked, the statement
 //! fails as a whole. It is then repeated with `careful`, and looks at these rows as well.
@@ -170,7 +171,8 @@ fn owner_sql(dialect: &Dialect<'_>, rows: Rows, column: &str, kind: char) -> Sql
     some_sql(dialect, rows, &owner)
 }
 
-/// The retired ids of the session that is kept go, unless one of them names it: a thief who stole one is among the others.
+/// The retired ids of the session that is kept go, unless one of them names it. A thief may have
+/// stolen one.
 fn others_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
     let sessions = dialect.names.sessions();
     let retired = dialect.retired_ids("k.id");

@@ -25,11 +25,12 @@ pub(crate) struct Touched {
 /// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended or was rotated. Rows that already know a
 /// later access are not rewritten, but reported, so that the caller's idea of them moves forward.
 ///
-/// Rows that another client holds are skipped. A batch that waited for one of its rows while it held the others would keep
-/// combined updates waiting, and, as they lock in another order, end in deadlocks; a touch can always come later.
+/// Rows that another client holds are skipped. A batch that waited for one of its rows while it
+/// held the others would delay combined updates. As they lock in another order, it would end in
+/// deadlocks. A touch can always come later.
 ///
-/// A union, not a join with `done`: the planner takes arrays for ten rows and would compare each of thousands with
-/// each, while the rows stay locked. `NOT IN` looks into a hash table.
+/// A union, not a join with `done`. The planner takes arrays for ten rows and would compare each of
+/// thousands with each, while the rows stay locked. `NOT IN` looks into a hash table.
 pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (live, current) = (dialect.live("s"), dialect.current("s"));

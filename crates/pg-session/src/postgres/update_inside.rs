@@ -109,12 +109,13 @@ fn written(dialect: &Dialect<'_>, items: &str) -> String {
     )
 }
 
-/// Sends the payloads, as the first row is returned, and once: a subselect that refers to nothing outside is carried out once
-/// for the statement. The first row is returned when every row is written: a condition counts them all before. It is carried out
-/// once, too. A join with the count was carried out for each row, so a batch cost the square of its size.
+/// Sends the payloads once, as the first row is returned. A subselect that refers to nothing
+/// outside is carried out once for the statement. The first row is returned when every row is
+/// written: a condition counts them before. It is carried out once, too. A join with the count would
+/// be carried out for each row.
 ///
-/// Notifies for every row: one that was not applied found a newer version, or nothing, so a node that receives it drops nothing
-/// that is current.
+/// Notifies for every row. One that was not applied found a newer version, or nothing. So a node
+/// that receives it drops nothing that is current.
 fn notified(dialect: &Dialect<'_>, payloads: &str) -> String {
     let channel = dialect.channel();
     format!(

@@ -101,8 +101,8 @@ impl<'a> Attribute<'a> {
     }
 }
 
-/// Keys are the application's own words and may stand in a message; values may not, so serde_json's text, which
-/// quotes them, is reduced to what kind of fault it is and where.
+/// Keys are the application's own words and may be in a message. Values may not. serde_json's text
+/// quotes them, so it is reduced to the kind of fault and its place.
 pub(crate) fn decode<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, Error> {
     serde_json::from_str(text).map_err(|error| {
         Error::new(

@@ -22,8 +22,8 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    /// Of a key that is in the session's row and has a row of its own, too, the latter was left behind when it had
-    /// expired, and counts no more.
+    /// A key may be in the session's row and have a row of its own. Then the latter has expired and
+    /// does not count.
     pub(crate) fn new(packed: InlineAttributes, mut apart: Vec<Arc<OverflowAttribute>>) -> Self {
         apart.retain(|apart| packed.get(&apart.key).is_none());
         apart.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -59,7 +59,8 @@ impl Attributes {
     /// What the database holds once `changes` were written as `version` on top of these. Inline attributes that have
     /// expired at `now` are left out.
     ///
-    /// Those that have rows of their own may be many: the changed ones are searched for, the others not looked at one by one.
+    /// Those that have rows of their own may be many. The changed ones are searched for, and the
+    /// others are not visited.
     pub(crate) fn apply(&self, changes: &Changes, version: Version, now: DbTime) -> Self {
         let is_kept = |entry: &Entry<'_>| changes.get(entry.key()).is_none() && now < entry.expires_at();
         let mut packed: Vec<InlineEntry<'_>> = Vec::with_capacity(self.packed.len() + changes.len());
@@ -163,8 +164,9 @@ impl<'a> Writes<'a> {
                 (_, None) => break,
             }
         }
-        // Whatever is written to the row has a new version, so the text tells. If rows of attributes change, it is written
-        // as well: the stored text may still hold an expired attribute of the same key, which no reader has seen.
+        // Whatever is written to the row has a new version, so the text tells. If rows of
+        // attributes change, it is written as well. The stored text may still have an expired
+        // attribute of the same key, which no reader has seen.
         let changes = old != new || !set.is_empty() || !removed.is_empty();
         Self { packed: changes.then_some(new), set, removed }
     }

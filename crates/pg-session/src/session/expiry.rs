@@ -1,7 +1,8 @@
 //! When a session ends by itself: the absolute limit, the idle limit, and the bookkeeping of last access.
 //!
-//! The idle limit is judged by the last access *that the database knows*, on every node alike, so that no node
-//! serves a session that the database already calls expired. A node therefore has to tell the database in time:
+//! Every node judges the idle limit by the last access *that the database knows*. So no node serves
+//! a session that the database already calls expired. A node therefore has to tell the database in
+//! time:
 //!
 //! - an access is [`Touch::Later`] while the confirmed one is younger than half the idle limit: the regular flush,
 //!   at most a quarter of the idle limit away (`Config` checks that), comes early enough;
@@ -34,8 +35,9 @@ pub(crate) enum Lifetime {
 }
 
 impl Lifetime {
-    /// The instant on the database's clock, given what that clock shows at the latest. As PostgreSQL keeps it: the node
-    /// that sets an attribute shows the same end as those that read it, and shows it no longer.
+    /// The instant on the database's clock, given what that clock shows at the latest. As
+    /// PostgreSQL keeps it. The node that sets an attribute shows the same end as those that read
+    /// it.
     pub(crate) fn resolve(self, now: DbTime) -> DbTime {
         match self {
             Self::Session => DbTime::NEVER,
@@ -103,8 +105,8 @@ impl Access {
     /// the idle limit, or `None` for a session without one.
     pub(crate) fn touch(&self, unflushed: &Unflushed, now: DbTime, urgent_after: Option<Duration>) -> Touch {
         self.last.fetch_max(now.nanos(), Ordering::Relaxed);
-        // Acquire pairs with `take`'s release: the flusher that clears the flag reads `last` after it, so an access
-        // that finds the flag still set was stored early enough to be read by that flush.
+        // Acquire pairs with `take`'s release. The flusher that clears the flag reads `last` after
+        // it. So an access that finds the flag still set was stored early enough for that flush.
         if unflushed.0.swap(true, Ordering::AcqRel) {
             return Touch::Nothing;
         }

@@ -207,9 +207,10 @@ impl Session {
         }
     }
 
-    /// Keeps a value beside this version of the session, for all readers on this node: what the application has computed or
-    /// loaded for it. It is dropped when the session changes, is evicted, or leaves the node's memory. The first value
-    /// stays; later calls do nothing. It does not count in the size of the cache.
+    /// Keeps a value beside this version of the session, for all readers on this node. The
+    /// application has computed or loaded it. It is dropped when the session changes, is evicted,
+    /// or leaves the node's memory. The first value stays; later calls do nothing. It does not
+    /// count in the size of the cache.
     pub fn attach<T: Send + Sync + 'static>(&self, value: Arc<T>) {
         // Two readers may both have made one; one of the two stays.
         let _ = self.record.attached.set(value);
@@ -288,8 +289,9 @@ impl Session {
     /// Sets an attribute that disappears by itself at `expires_at` on the database's clock. A time in the past
     /// makes it absent.
     ///
-    /// No read returns an expired attribute. **Its value stays in the table** until the next write of the session: a small
-    /// one in the session's row, a large one at most until the next cleanup.
+    /// No read returns an expired attribute. **Its value stays in the table** until the next write
+    /// of the session. A large one, which has a row of its own, stays at most until the next
+    /// cleanup.
     ///
     /// # Errors
     /// As [`set`](Session::set).
@@ -336,9 +338,9 @@ impl Session {
         self.own().changes.remove(key);
     }
 
-    /// Checks what the session would hold after its changes, on top of those attributes that it `keeps`, as far as this
-    /// handle can see: nodes that add different keys at the same time may exceed the limits together, by what each of
-    /// them added.
+    /// Checks what the session would hold after its changes, on top of those attributes that it
+    /// `keeps`, as far as this handle can see. Nodes that add different keys at the same time may
+    /// exceed the limits together, by what each of them added.
     pub(crate) fn check_limits(&self, keep: &Keep) -> Result<(), Error> {
         let now = self.now();
         let kept = self.record.attributes.iter().filter(|attribute| attribute.is_live(now));

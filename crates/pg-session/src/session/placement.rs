@@ -8,8 +8,9 @@ use crate::clock::DbTime;
 
 /// Bytes of one value in the session's row.
 pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 512;
-/// Bytes of the text. With the row's other columns it stays below the 2 000 bytes at which PostgreSQL begins to compress
-/// columns and to move them out of line (documentation of TOAST), and several versions of the row share a page.
+/// Bytes of the text. With the row's other columns it stays below 2 000 bytes. From there on,
+/// PostgreSQL compresses columns and moves them out of line (documentation of TOAST). So several
+/// versions of the row share a page.
 pub(crate) const BYTES_MAX: usize = 1_536;
 /// What an attribute takes beside key and value: four quotes and brackets, a colon, two commas, and a version.
 const FRAME_BYTES_MAX: usize = 7 + 19;

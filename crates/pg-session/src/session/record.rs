@@ -67,8 +67,8 @@ pub(crate) struct Row {
 
 /// Identifies one content of a session.
 ///
-/// A version number alone does not: after a restored backup, or a failover that lost commits, the database
-/// gives a number again, to other content. The time of the commit tells the two apart.
+/// A version number alone does not. After a restored backup, or a failover that lost commits, the
+/// database gives a number again, to other content. The time of the commit tells the two apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Revision {
     pub(crate) version: Version,
@@ -124,8 +124,8 @@ impl Record {
         stale_at.min(self.ends_at())
     }
 
-    /// Whether it can be served although its end as it was when it entered memory has passed: accesses that were confirmed
-    /// since have moved it.
+    /// Whether it can be served although its end, as it was when it entered memory, has passed.
+    /// Accesses that were confirmed since may have moved it.
     #[cold]
     pub(crate) fn lives_on(&self, now: DbTime) -> bool {
         now < DbTime::from_nanos(self.stale_at.load(Ordering::Relaxed)) && self.is_live(now)

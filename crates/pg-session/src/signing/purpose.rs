@@ -7,9 +7,9 @@ use super::{MAC_BYTES, Mac};
 
 /// What the messages of [`Signer::sign_message`](crate::Signer::sign_message) are for: `"password-reset"`, `"unsubscribe"`.
 ///
-/// Each purpose signs with a key of its own, derived from the ring's: a message signed for one is a
-/// [`BadSignature`](crate::TokenError::BadSignature) to all others and to session tokens. Every text is a purpose; the
-/// lifetime keeps out what a request brought along.
+/// Each purpose signs with a key of its own, derived from the ring's. A message signed for one is a
+/// [`BadSignature`](crate::TokenError::BadSignature) to all others and to session tokens. Every
+/// text is a purpose; the lifetime keeps out what a request brought along.
 ///
 /// ```
 /// use pg_session::Purpose;

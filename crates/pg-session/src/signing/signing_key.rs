@@ -108,8 +108,9 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The public name of a [`SigningKey`]: 32 bits derived from it with a MAC, so that every node calls a key the same
-/// without a setting, and no name can be given to two keys by mistake. It is in each token.
+/// The public name of a [`SigningKey`]: 32 bits derived from it with a MAC. So every node calls a
+/// key the same without a setting, and no name can be given to two keys by mistake. It is in each
+/// token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; KEY_ID_BYTES]);
 

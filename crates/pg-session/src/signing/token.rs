@@ -23,8 +23,9 @@ const TOKEN_BYTES: usize = ENVELOPE_BYTES + 16 + 8 + 8;
 ///
 /// **Its holder is logged in.** So it has no `Display`, and its `Debug` shows nothing of it.
 ///
-/// It can be guessed with a probability of 2⁻²⁵⁶ without the key, whatever is known of the session's id: the signature is
-/// part of the secret, and an id from a table or a log is useless without it.
+/// Without the key it can be guessed with a probability of 2⁻²⁵⁶, whatever is known of the
+/// session's id. The signature is part of the secret, and an id from a table or a log is useless
+/// without it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionToken(String);
 

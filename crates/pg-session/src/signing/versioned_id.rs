@@ -12,8 +12,8 @@ use crate::version::Version;
 /// The id, then the version (big-endian): 24 bytes, and 32 characters without a bit to spare.
 const VERSIONED_ID_BYTES: usize = 16 + 8;
 
-/// A session's id and version in one text, to hand on between an application's own services: the receiver gets the
-/// session at no older a version than the sender saw.
+/// A session's id and version in one text, for messages between an application's own services. The
+/// receiver gets the session at no older a version than the sender saw.
 ///
 /// **This is not signed.** A client that knows a session's id can write it, and the id in it is the session's secret. In a cookie use
 /// [`Signer::issue`](crate::Signer::issue), which carries both and proves where they come from.

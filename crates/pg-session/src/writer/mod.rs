@@ -1,8 +1,9 @@
 //! Concurrent writes of a node, combined into few statements and few commits.
 //!
-//! A commit costs a disk flush, and one that notifies holds a lock of the whole cluster through it. So the writes that
-//! are queued at the same time share a statement ([`queue`]); each still succeeds or fails alone. After the commit the
-//! outcome goes into the cache, and only then to the caller: a caller that knows of a write reads it on this node.
+//! A commit costs a disk flush, and one that notifies holds a lock of the whole cluster through it.
+//! So the writes that are queued at the same time share a statement ([`queue`]); each still
+//! succeeds or fails alone. After the commit the outcome goes into the cache, and only then to the
+//! caller. So a caller that knows of a write reads it on this node.
 //!
 //! Updates, creates, rotations, deletes and what concerns any number of sessions (a user's, all) have a queue each. Last
 //! accesses are gathered by [`touch`].
