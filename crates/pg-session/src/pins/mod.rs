@@ -7,9 +7,10 @@
 //!      └──────────────────────────────────────┴──────────────── gone, or this node ended it ──▶ ended, for good
 //! ```
 //!
-//! **A notification ends no pin.** Any role can send one. It raises a doubt, and the database answers. Until the answer, the
-//! last proof before the doubt holds: a doubted session counts as alive until the end of the trust window of that proof. So a
-//! pin outlives its session by at most the trust window, whether or not the database answers.
+//! **A notification ends no pin.** Any role can send one. It raises a doubt, and the database
+//! answers. Until the answer, the last proof before the doubt holds. A doubted session counts as
+//! alive until the end of that proof's trust window. So a pin outlives its session by at most the
+//! trust window, whether or not the database answers.
 //!
 //! A doubt has a number. An answer settles the doubts that are older than its question. So a session that is changed all the
 //! time stays proved, and a revocation that overtakes a question is asked about again.
@@ -45,8 +46,9 @@ const DOUBTS_MAX: usize = 4;
 pub(crate) struct Pins {
     policy: Arc<Policy>,
     registry: Mutex<Registry>,
-    /// Until when a session that nothing speaks against counts as alive, in nanoseconds of a [`Tick`]: the end of the trust
-    /// window of the last proof. Unlike trust, it is not lost with the connection. What was proved stays proved.
+    /// Until when a session without a doubt counts as alive, in nanoseconds of a [`Tick`]. It is
+    /// the end of the trust window of the last proof. Unlike trust, it is not lost with the
+    /// connection. What was proved stays proved.
     proved_until: AtomicU64,
     /// A session is doubted.
     pub(crate) doubted: Notify,
@@ -175,8 +177,9 @@ impl Pins {
         Tick::from_nanos(self.proved_until.load(Ordering::Acquire))
     }
 
-    /// Pins a session. Unless it is pinned already, it is not known to live until [`alive`](Pins::alive) says so: the caller may
-    /// have read it long ago. What this node learns from here on reaches the pin.
+    /// Pins a session. Unless it is pinned already, it is not known to live until
+    /// [`alive`](Pins::alive) is called. The caller may have read it long ago. What this node
+    /// learns from here on reaches the pin.
     pub(crate) fn register(self: &Arc<Self>, id: SessionId, life: Life) -> Pin {
         let mut registry = self.registry();
         if let Some(held) = registry.slots.get(&id).and_then(|slot| slot.held.upgrade()) {

@@ -64,14 +64,16 @@ pub(super) struct Held {
 pub enum Closed {
     /// The session has ended. It does not come back.
     Ended(Cause),
-    /// This node cannot prove any longer that the session is alive: it has lost the database for a trust window, or it shuts
-    /// down. The client may connect again, to this node or to another one.
+    /// This node cannot prove any longer that the session is alive. It has lost the database for a
+    /// trust window, or it shuts down. The client may connect again, to this node or to another
+    /// one.
     Unproved,
 }
 
 impl Pin {
-    /// Whether the session may be acted for. For each message before it is delivered: it costs three reads of memory and
-    /// one of the clock, at any number of pins. It takes no lock and sends no query.
+    /// Whether the session may be acted for. Call it for each message before it is delivered. It
+    /// costs three reads of memory and one of the clock, at any number of pins. It takes no lock
+    /// and sends no query.
     ///
     /// `Ok` means: the session was alive at most [`trust_window`](crate::Config::trust_window) ago. After an end by this node,
     /// it is an error as soon as the ending call has returned.
@@ -138,11 +140,13 @@ impl Pin {
         self.0.shared.ended.get().and_then(|ended: &Ended| ended.successor)
     }
 
-    /// Runs what serves the session, and drops it 200 ms after the session has ended, or cannot be proved to live any longer.
+    /// Runs the future that serves the session. Drops it 200 ms after the session has ended, or
+    /// cannot be proved to live any longer.
     ///
-    /// Use it around a task that sends to a client. **A client that does not read blocks the sender**, so that it sees the end
-    /// neither of a [`guard`](Pin::guard) nor of [`closed`](Pin::closed), and the socket would stay open. The 200 ms are for the
-    /// last message. What the operating system has taken before may still arrive.
+    /// Use it around a task that sends to a client. **A client that does not read blocks the
+    /// sender.** Then the sender sees the end neither of a [`guard`](Pin::guard) nor of
+    /// [`closed`](Pin::closed), and the socket would stay open. The 200 ms are for the last
+    /// message. What the operating system has taken before may still arrive.
     ///
     /// # Errors
     /// Why it was dropped.

@@ -117,8 +117,8 @@ impl Call<'_> {
 
     /// As [`rows`](Call::rows), and makes something of each row as it comes. A row that cannot be read ends it.
     ///
-    /// Rows that are kept until the last one has come are freed together, and glibc's allocator keeps seven of a size at
-    /// hand for a thread.
+    /// Rows that are kept until the last one has come are freed together. glibc's allocator keeps
+    /// seven of a size for a thread.
     pub(super) async fn each<T>(
         self,
         mut read: impl FnMut(Row) -> Result<T, Failure>,
@@ -186,8 +186,8 @@ fn failed(connection: &Object, sql: &Sql, error: &tokio_postgres::Error) -> Fail
     failure
 }
 
-/// A parameter that does not show itself: the driver writes parameters to the `log` facade at debug level, and ours
-/// are session ids and values.
+/// A parameter that does not show its value. The driver writes parameters to the `log` facade at
+/// debug level, and ours are session ids and values.
 struct Redacted<'a>(&'a (dyn ToSql + Sync));
 
 impl std::fmt::Debug for Redacted<'_> {

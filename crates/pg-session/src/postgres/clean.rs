@@ -1,8 +1,9 @@
 //! Clean-up: frees the space of what has already ended. Nothing depends on it: an expired session is never returned,
 //! updated or extended, cleaned up or not.
 //!
-//! Each statement takes a small batch, skips sessions that another client has locked, with an attribute or a lock of theirs,
-//! and does nothing while another node is cleaning. Deletions are notified like any other, so that the nodes free their memory, too.
+//! Each statement takes a small batch. It skips sessions that another client has locked, also by an
+//! attribute or a lock of theirs. It does nothing while another node is cleaning. Deletions are
+//! notified like any other, so that the nodes free their memory, too.
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -110,8 +111,9 @@ pub(super) fn idle_sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
-/// Attributes past their own expiry. The exception to "every change of an attribute bumps its session's version":
-/// no reader has seen these since they expired, and an update of such a key treats it as absent.
+/// Attributes past their own expiry. The exception to "every change of an attribute bumps its
+/// session's version". No reader has seen these since they expired, and an update of such a key
+/// treats it as absent.
 pub(super) fn attributes_sql(dialect: &Dialect<'_>) -> Sql {
     let attributes = dialect.names.attributes();
     let (now, leader, visible) = (dialect.now, leader(dialect, Cause::Expired), dialect.visible());

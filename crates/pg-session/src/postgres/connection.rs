@@ -1,9 +1,9 @@
-//! One connection of the pool for one statement: taken within a bound, closed if its statement did not end, and then the
-//! statement ends on the server, too.
+//! One connection of the pool for one statement. It is taken within a bound. If its statement did
+//! not end, it is closed, and the statement ends on the server, too.
 //!
-//! A server process does not notice that its client has gone while it waits for a lock. So a statement that timed out
-//! would wait on, the next request would open another connection, and one locked row would take all of the server's
-//! connections. A cancel request ends the statement.
+//! A server process does not notice that its client has gone while it waits for a lock. So a
+//! statement that timed out would wait on, and the next request would open another connection. One
+//! locked row would take all of the server's connections. A cancel request ends the statement.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -120,8 +120,8 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// The time that one connection has for one statement. A statement that changes nothing is sent once more on another
-/// connection if the first is lost, or silent for its share of the time.
+/// The time that one connection has for one statement. A statement that changes nothing is sent
+/// once more if the first connection is lost, or silent for its share of the time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Try {
     pub(super) deadline: Instant,

@@ -2,8 +2,9 @@
 //!
 //! <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>
 //!
-//! **No error repeats a value or any other part of the string**: where a password has a character that its form does not
-//! allow, each part of the string may be a part of the password. The names of options are repeated.
+//! **No error repeats a value or any other part of the string.** If a password has a character that
+//! its form does not allow, each part of the string may be a part of the password. The names of
+//! options are repeated.
 
 use std::collections::BTreeMap;
 

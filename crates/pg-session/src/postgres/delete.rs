@@ -1,17 +1,18 @@
 //! Deletes given sessions and notifies the other nodes, in one statement. Attributes go by a trigger, which sees what was
 //! committed while the statement waited for a row.
 //!
-//! A session and its retired ids, whose rows point at it, go together: a logout with an old id is
-//! one, and a logout with the new id ends the old ones. All of their rows are locked in the order of their ids, as
-//! everywhere, so that two statements cannot wait for each other and the trigger finds no row that another client holds.
+//! A session and its retired ids, whose rows point at it, are deleted together. A logout with an
+//! old id is a logout, and one with the new id ends the old ones. All of their rows are locked in
+//! the order of their ids, as everywhere. So two statements cannot wait for each other, and the
+//! trigger finds no row that another client holds.
 //!
 //! ```text
 //! A   snapshot: S ── waits for S ───────────── S points at T, which the snapshot does not hold
 //! B        rotates S to T ── COMMIT
 //! ```
 //!
-//! A would end the retired id and leave T alive. So a statement that finds one of its rows pointing beyond its snapshot
-//! deletes nothing and says so (`moved`), and the next one sees T.
+//! A would end the retired id and leave T alive. So a statement that finds one of its rows pointing
+//! beyond its snapshot deletes nothing and returns `moved`. The next one sees T.
 //!
 //! [`sweep`](super::sweep) deletes the sessions of a user, of a group, and all.
 
@@ -100,8 +101,8 @@ impl Database {
     ) -> Result<(Vec<Gone>, ServerId), Failure> {
         let ids: Vec<Uuid> = sessions.iter().map(|(id, _)| id.expose()).collect();
         let (causes, endings) = (cause_payloads(sessions), ending::of_each(sessions));
-        // One batch at most, so the deadline is that of any other write: a logout whose answer is lost delays the logouts
-        // that come after it.
+        // One batch at most, so the deadline is that of any other write. A logout whose answer is
+        // lost delays the logouts that come after it.
         let rows = self.query_unmoved(&self.texts.delete, &[&ids, &causes, &endings]).await?;
         let gone = rows.iter().filter_map(|row| gone(row).transpose()).collect::<Result<_, _>>();
         let row = rows.first().ok_or_else(|| unexpected("no row for a deletion"))?;
