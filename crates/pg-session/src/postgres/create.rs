@@ -133,7 +133,7 @@ impl Database {
         for (new_session, writes) in new_sessions.iter().zip(&writes) {
             writes.set.iter().for_each(|attribute| items.push(new_session.id, attribute));
         }
-        let packed: Vec<Option<&str>> = writes.iter().map(|writes| writes.packed).collect();
+        let inline: Vec<Option<&str>> = writes.iter().map(|writes| writes.inline).collect();
         let ids: Vec<Uuid> = new_sessions.iter().map(|new_session| new_session.id.expose()).collect();
         let users: Vec<Option<Uuid>> =
             new_sessions.iter().map(|new_session| new_session.user_id.map(UserId::as_uuid)).collect();
@@ -161,7 +161,7 @@ impl Database {
             &at,
             &after,
             &idle,
-            &packed,
+            &inline,
             &known,
             &limited_users,
             &limits,

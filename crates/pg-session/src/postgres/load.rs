@@ -29,7 +29,7 @@ use crate::version::Version;
 ///
 /// Most sessions have none. Then nothing is looked for: a subselect within CASE is not begun, and a
 /// joined aggregate would be.
-fn apart_arrays(dialect: &Dialect<'_>) -> String {
+fn overflow_arrays(dialect: &Dialect<'_>) -> String {
     let attributes = dialect.names.attributes();
     let now = dialect.now;
     format!(
@@ -109,12 +109,12 @@ pub(super) fn list_sql(dialect: &Dialect<'_>, of: Of) -> Sql {
 
 /// I6: one statement, one snapshot, so that row and attributes belong to one version.
 fn columns(dialect: &Dialect<'_>) -> String {
-    let (live, apart) = (dialect.live("s"), apart_arrays(dialect));
+    let (live, overflow) = (dialect.live("s"), overflow_arrays(dialect));
     let (now, server) = (dialect.now, dialect.server_id());
     format!(
         "s.id, s.user_id, s.group_id, s.version, s.idle_limited, s.created_at, s.updated_at,
          s.last_accessed_at, s.expires_at, s.rotated_to IS NOT NULL AS rotated, s.attributes,
-         {apart} AS apart, {now} AS now, {server} AS server, {live} AS live"
+         {overflow} AS overflow, {now} AS now, {server} AS server, {live} AS live"
     )
 }
 
@@ -226,10 +226,10 @@ impl Database {
             rotated: row.try_get(9)?,
         };
         let last_accessed_at = time(row, 7)?;
-        let apart = row.try_get::<_, Option<Arrays<'_>>>(11)?.map(Arrays::attributes).unwrap_or_default();
+        let overflow = row.try_get::<_, Option<Arrays<'_>>>(11)?.map(Arrays::attributes).unwrap_or_default();
         Ok(match InlineAttributes::read(row.try_get(10)?, now) {
-            Ok(packed) => {
-                let attributes = Attributes::new(packed, apart);
+            Ok(inline) => {
+                let attributes = Attributes::new(inline, overflow);
                 Ok(Record::new(Arc::clone(&self.policy), head, attributes, last_accessed_at))
             }
             Err(malformed) => Err(unexpected(malformed).error),
@@ -244,7 +244,7 @@ pub(super) fn time(
     row.try_get::<_, SystemTime>(column).map(DbTime::from)
 }
 
-/// What [`apart_arrays`] makes. No attributes at all make NULL arrays.
+/// What [`overflow_arrays`] makes. No attributes at all make NULL arrays.
 struct Arrays<'a> {
     keys: Vec<&'a str>,
     texts: Vec<&'a str>,

@@ -42,16 +42,16 @@ pub(super) fn found_sql(dialect: &Dialect<'_>) -> Sql {
     let (sessions, attributes) = (dialect.names.sessions(), dialect.names.attributes());
     let visible = dialect.visible();
     let live = dialect.live("s");
-    let (from, server) = (dialect.read("found", "f", "(f.packed OR f.apart)"), dialect.server_id());
+    let (from, server) = (dialect.read("found", "f", "(f.inline OR f.overflow)"), dialect.server_id());
     Sql {
         text: format!(
             "WITH found AS MATERIALIZED (
-                 SELECT s.id, s.version, s.attributes, position($3 IN s.attributes) > 0 AS packed,
-                        s.has_overflow AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2) AS apart
+                 SELECT s.id, s.version, s.attributes, position($3 IN s.attributes) > 0 AS inline,
+                        s.has_overflow AND EXISTS (SELECT FROM {attributes} a WHERE a.session_id = s.id AND a.key = $2) AS overflow
                  FROM {sessions} s WHERE s.user_id = $1 AND s.id > $4 AND {live} AND {visible}
              )
              SELECT o.server, p.* FROM (SELECT {server} AS server) o
-             LEFT JOIN (SELECT f.id, f.version, f.attributes, f.apart {from} ORDER BY f.id LIMIT {PAGE}) p ON true
+             LEFT JOIN (SELECT f.id, f.version, f.attributes, f.overflow {from} ORDER BY f.id LIMIT {PAGE}) p ON true
              ORDER BY p.id"
         ),
         types: vec![Type::UUID, Type::TEXT, Type::TEXT, Type::UUID],
@@ -148,9 +148,9 @@ impl Database {
         wait: Duration,
         tries: usize,
     ) -> Result<Removed, Failure> {
-        let opening = inline::opening(key);
+        let marker = inline::key_marker(key);
         let found =
-            self.call(&self.texts.having_attribute, &[&user, &key, &opening, &after]).long().rows().await;
+            self.call(&self.texts.having_attribute, &[&user, &key, &marker, &after]).long().rows().await;
         let mut rows = found.map_err(Failure::into_unsent_error)?;
         let mut servers = vec![server(rows.first().ok_or_else(|| unexpected("no row"))?)?];
         if rows[0].try_get::<_, Option<Uuid>>("id").map_err(unexpected)?.is_none() {
@@ -160,13 +160,13 @@ impl Database {
         for row in &rows {
             let read = || {
                 let id: Uuid = row.try_get("id")?;
-                let (base, apart): (i64, bool) = (row.try_get("version")?, row.try_get("apart")?);
-                Ok::<_, tokio_postgres::Error>((id, base, row.try_get::<_, &str>("attributes")?, apart))
+                let (base, overflow): (i64, bool) = (row.try_get("version")?, row.try_get("overflow")?);
+                Ok::<_, tokio_postgres::Error>((id, base, row.try_get::<_, &str>("attributes")?, overflow))
             };
-            let (id, base, text, apart) = read().map_err(unexpected)?;
+            let (id, base, text, overflow) = read().map_err(unexpected)?;
             let text = inline::without(text, key).map_err(unexpected)?;
             // What looks like the key may stand in a value.
-            if text.is_some() || apart {
+            if text.is_some() || overflow {
                 changes.ids.push(id);
                 changes.bases.push(base);
                 changes.texts.push(text);

@@ -208,7 +208,7 @@ struct Columns<'a> {
     regroup: Vec<bool>,
     group_ids: Vec<Option<Uuid>>,
     graces: Vec<i64>,
-    packed: Vec<Option<&'a str>>,
+    inline: Vec<Option<&'a str>>,
     has_overflow: Vec<bool>,
     /// Whether the session gets labels. NULL if it keeps its own.
     new_labels: Vec<Option<bool>>,
@@ -232,7 +232,7 @@ impl<'a> Columns<'a> {
         self.group_ids.push(rotation.row.group_id.flatten().map(GroupId::as_uuid));
         // Checked to be a minute at most.
         self.graces.push(i64::try_from(rotation.grace.as_micros()).unwrap_or(i64::MAX));
-        self.packed.push(writes.packed);
+        self.inline.push(writes.inline);
         self.has_overflow.push(!writes.set.is_empty());
         self.new_labels.push(rotation.labels.as_ref().map(|labels| !labels.is_empty()));
         writes.set.iter().for_each(|attribute| self.items.push(rotation.new_id, attribute));
@@ -277,7 +277,7 @@ impl Database {
             &c.regroup,
             &c.group_ids,
             &c.graces,
-            &c.packed,
+            &c.inline,
             &c.has_overflow,
             &c.new_labels,
             &users,

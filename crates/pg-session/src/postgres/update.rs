@@ -93,7 +93,7 @@ pub(super) struct Columns<'a> {
     pub(super) ids: Vec<Uuid>,
     bases: Vec<i64>,
     base_times: Vec<SystemTime>,
-    packed: Vec<Option<&'a str>>,
+    inline: Vec<Option<&'a str>>,
     has_overflow: Vec<bool>,
     expires_at: Vec<Option<SystemTime>>,
     expires_in: Vec<Option<i64>>,
@@ -139,7 +139,7 @@ impl<'a> Columns<'a> {
             ids: changes.iter().map(|(request, _)| request.id().expose()).collect(),
             bases: changes.iter().map(|(request, _)| request.base().version.get()).collect(),
             base_times: changes.iter().map(|(request, _)| request.base().updated_at.into()).collect(),
-            packed: changes.iter().map(|(_, writes)| writes.packed).collect(),
+            inline: changes.iter().map(|(_, writes)| writes.inline).collect(),
             payloads: changed_payloads(&notified),
             ..Self::default()
         }
@@ -194,11 +194,11 @@ impl Database {
         let changes: Vec<Change<'_>> = changes.collect();
         let (all, server) = match (changes.iter().all(is_inline), &changes[..]) {
             (false, _) => self.update_in_full(&Columns::in_full(&changes), order).await?,
-            (true, [(request, writes)]) => self.update_one(request, writes.packed, order).await?,
+            (true, [(request, writes)]) => self.update_one(request, writes.inline, order).await?,
             (true, _) => {
-                let Columns { ids, bases, base_times, packed, payloads, .. } = &Columns::of(&changes);
+                let Columns { ids, bases, base_times, inline, payloads, .. } = &Columns::of(&changes);
                 let sql = &self.texts.updates.of(order).inline;
-                self.carried_out(sql, order, &[ids, bases, base_times, packed, payloads]).await?
+                self.carried_out(sql, order, &[ids, bases, base_times, inline, payloads]).await?
             }
         };
         let mut outcomes: Vec<Option<Applied>> = requests.iter().map(|_| None).collect();
@@ -266,7 +266,7 @@ impl Database {
             &columns.ids,
             &columns.bases,
             &columns.base_times,
-            &columns.packed,
+            &columns.inline,
             &columns.has_overflow,
             &columns.expires_at,
             &columns.expires_in,

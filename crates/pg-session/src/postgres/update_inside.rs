@@ -17,13 +17,13 @@ pub(super) fn one_sql(dialect: &Dialect<'_>) -> Sql {
     let (visible, brief, server) = (dialect.visible(), dialect.wait_briefly(), dialect.server_id());
     let (now, live, channel) = (dialect.now, dialect.live("s"), dialect.channel());
     let mut parameters = Parameters::default();
-    let [id, base, base_at, packed, notified] =
+    let [id, base, base_at, inline, notified] =
         [Type::UUID, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT]
             .map(|scalar| parameters.scalar(&scalar));
     Sql {
         text: format!(
             "UPDATE {sessions} s
-             SET version = s.version + 1, flip = NOT s.flip, attributes = COALESCE({packed}, s.attributes), updated_at = {now}
+             SET version = s.version + 1, flip = NOT s.flip, attributes = COALESCE({inline}, s.attributes), updated_at = {now}
              WHERE s.id = {id} AND s.version = {base} AND s.updated_at = {base_at} AND s.rotated_to IS NULL AND {live} AND {visible} AND {brief}
              RETURNING 1::pg_catalog.int8, s.updated_at, s.expires_at, s.last_accessed_at, {server},
                        CASE WHEN {notified} IS NOT NULL AND {LIFTED} THEN pg_catalog.pg_notify('{channel}', {notified}) END"

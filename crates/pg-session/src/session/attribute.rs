@@ -36,45 +36,45 @@ impl OverflowAttribute {
 /// An attribute of a session in memory, wherever it is.
 #[derive(Clone, Copy)]
 pub(crate) enum Attribute<'a> {
-    InlineAttributes(Entry<'a>),
-    OverflowAttribute(&'a OverflowAttribute),
+    Inline(Entry<'a>),
+    Overflow(&'a OverflowAttribute),
 }
 
 impl<'a> Attribute<'a> {
     pub(crate) fn key(self) -> &'a str {
         match self {
-            Self::InlineAttributes(entry) => entry.key(),
-            Self::OverflowAttribute(apart) => &apart.key,
+            Self::Inline(entry) => entry.key(),
+            Self::Overflow(overflow) => &overflow.key,
         }
     }
 
     /// JSON, exactly as stored.
     pub(crate) fn text(self) -> &'a str {
         match self {
-            Self::InlineAttributes(entry) => entry.text(),
-            Self::OverflowAttribute(apart) => &apart.text,
+            Self::Inline(entry) => entry.text(),
+            Self::Overflow(overflow) => &overflow.text,
         }
     }
 
     /// The session's version that wrote it.
     pub(crate) fn version(self) -> Version {
         match self {
-            Self::InlineAttributes(entry) => entry.version(),
-            Self::OverflowAttribute(apart) => apart.version,
+            Self::Inline(entry) => entry.version(),
+            Self::Overflow(overflow) => overflow.version,
         }
     }
 
     pub(crate) fn expires_at(self) -> DbTime {
         match self {
-            Self::InlineAttributes(entry) => entry.expires_at(),
-            Self::OverflowAttribute(apart) => apart.expires_at,
+            Self::Inline(entry) => entry.expires_at(),
+            Self::Overflow(overflow) => overflow.expires_at,
         }
     }
 
     pub(crate) fn place(self) -> Placement {
         match self {
-            Self::InlineAttributes(_) => Placement::Inline,
-            Self::OverflowAttribute(_) => Placement::Overflow,
+            Self::Inline(_) => Placement::Inline,
+            Self::Overflow(_) => Placement::Overflow,
         }
     }
 
@@ -86,8 +86,8 @@ impl<'a> Attribute<'a> {
     #[inline]
     pub(crate) fn shared<T: DeserializeOwned + Send + Sync + 'static>(self) -> Result<Arc<T>, Error> {
         let decoded = match self {
-            Self::InlineAttributes(entry) => entry.decoded(),
-            Self::OverflowAttribute(apart) => &apart.decoded,
+            Self::Inline(entry) => entry.decoded(),
+            Self::Overflow(overflow) => &overflow.decoded,
         };
         if let Some(known) = decoded.get()
             && let Ok(value) = Arc::clone(known).downcast()

@@ -14,46 +14,46 @@ use crate::version::Version;
 /// All attributes of one version of a session, as the database holds them.
 #[derive(Default)]
 pub(crate) struct Attributes {
-    packed: InlineAttributes,
+    inline: InlineAttributes,
     /// Sorted by key.
-    apart: Box<[Arc<OverflowAttribute>]>,
+    overflow: Box<[Arc<OverflowAttribute>]>,
     /// Of their keys and texts.
-    apart_bytes: usize,
+    overflow_bytes: usize,
 }
 
 impl Attributes {
     /// A key may be in the session's row and have a row of its own. Then the latter has expired and
     /// does not count.
-    pub(crate) fn new(packed: InlineAttributes, mut apart: Vec<Arc<OverflowAttribute>>) -> Self {
-        apart.retain(|apart| packed.get(&apart.key).is_none());
-        apart.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let apart_bytes = apart.iter().map(|apart| apart.bytes()).sum();
-        Self { packed, apart: apart.into(), apart_bytes }
+    pub(crate) fn new(inline: InlineAttributes, mut overflow: Vec<Arc<OverflowAttribute>>) -> Self {
+        overflow.retain(|overflow| inline.get(&overflow.key).is_none());
+        overflow.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let overflow_bytes = overflow.iter().map(|overflow| overflow.bytes()).sum();
+        Self { inline, overflow: overflow.into(), overflow_bytes }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.packed.len() + self.apart.len()
+        self.inline.len() + self.overflow.len()
     }
 
     /// Keys and texts take no more than that.
     pub(crate) fn bytes_max(&self) -> usize {
-        self.packed.text().len() + self.apart_bytes
+        self.inline.text().len() + self.overflow_bytes
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Attribute<'_>> {
-        let packed = self.packed.get(key).map(Attribute::InlineAttributes);
-        packed.or_else(|| self.apart(key).map(Attribute::OverflowAttribute))
+        let inline = self.inline.get(key).map(Attribute::Inline);
+        inline.or_else(|| self.overflow(key).map(Attribute::Overflow))
     }
 
-    fn apart(&self, key: &str) -> Option<&OverflowAttribute> {
-        let at = self.apart.binary_search_by(|apart| (*apart.key).cmp(key)).ok()?;
-        Some(&self.apart[at])
+    fn overflow(&self, key: &str) -> Option<&OverflowAttribute> {
+        let at = self.overflow.binary_search_by(|overflow| (*overflow.key).cmp(key)).ok()?;
+        Some(&self.overflow[at])
     }
 
     /// Sorted by key in each place, those of the session's row first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Attribute<'_>> {
-        let apart = self.apart.iter().map(|apart| Attribute::OverflowAttribute(apart));
-        self.packed.iter().map(Attribute::InlineAttributes).chain(apart)
+        let overflow = self.overflow.iter().map(|overflow| Attribute::Overflow(overflow));
+        self.inline.iter().map(Attribute::Inline).chain(overflow)
     }
 
     /// What the database holds once `changes` were written as `version` on top of these. Inline attributes that have
@@ -63,10 +63,10 @@ impl Attributes {
     /// others are not visited.
     pub(crate) fn apply(&self, changes: &Changes, version: Version, now: DbTime) -> Self {
         let is_kept = |entry: &Entry<'_>| changes.get(entry.key()).is_none() && now < entry.expires_at();
-        let mut packed: Vec<InlineEntry<'_>> = Vec::with_capacity(self.packed.len() + changes.len());
-        packed.extend(self.packed.iter().filter(is_kept).map(Entry::piece));
-        let (mut apart, mut apart_bytes) = (self.apart.to_vec(), self.apart_bytes);
-        let taken = packed.iter().map(|entry| (entry.key, entry.text, entry.expires_at));
+        let mut inline: Vec<InlineEntry<'_>> = Vec::with_capacity(self.inline.len() + changes.len());
+        inline.extend(self.inline.iter().filter(is_kept).map(Entry::inline_entry));
+        let (mut overflow, mut overflow_bytes) = (self.overflow.to_vec(), self.overflow_bytes);
+        let taken = inline.iter().map(|entry| (entry.key, entry.text, entry.expires_at));
         let mut room = InlineBudget::beside(taken);
         let mut decimals = itoa::Buffer::new();
         let decimals = decimals.format(version.get());
@@ -75,38 +75,38 @@ impl Attributes {
             if let Change::Set { text, expires_at } = change {
                 match room.place(key, text, expires_at) {
                     Placement::Inline => {
-                        packed.push(InlineEntry { key, text, version: decimals, expires_at, decoded: None });
+                        inline.push(InlineEntry { key, text, version: decimals, expires_at, decoded: None });
                     }
                     Placement::Overflow => {
                         new = Some(Arc::new(OverflowAttribute::new(key, text, version, expires_at)));
                     }
                 }
             }
-            apart_bytes += new.as_ref().map_or(0, |new| new.bytes());
-            match (apart.binary_search_by(|apart| (*apart.key).cmp(key)), new) {
-                (Ok(at), Some(new)) => apart_bytes -= std::mem::replace(&mut apart[at], new).bytes(),
-                (Ok(at), None) => apart_bytes -= apart.remove(at).bytes(),
-                (Err(at), Some(new)) => apart.insert(at, new),
+            overflow_bytes += new.as_ref().map_or(0, |new| new.bytes());
+            match (overflow.binary_search_by(|overflow| (*overflow.key).cmp(key)), new) {
+                (Ok(at), Some(new)) => overflow_bytes -= std::mem::replace(&mut overflow[at], new).bytes(),
+                (Ok(at), None) => overflow_bytes -= overflow.remove(at).bytes(),
+                (Err(at), Some(new)) => overflow.insert(at, new),
                 (Err(_), None) => {}
             }
         }
-        Self { packed: InlineAttributes::of(packed), apart: apart.into(), apart_bytes }
+        Self { inline: InlineAttributes::of(inline), overflow: overflow.into(), overflow_bytes }
     }
 
     /// Those that are kept and alive, all as if `version` had written them.
     pub(crate) fn carry(&self, keep: &Keep, version: Version, now: DbTime) -> Self {
-        let (mut packed, mut apart, decimals) = (Vec::new(), Vec::new(), version.to_string());
+        let (mut inline, mut overflow, decimals) = (Vec::new(), Vec::new(), version.to_string());
         for kept in self.iter().filter(|attribute| keep.contains(attribute.key()) && attribute.is_live(now)) {
             match kept {
-                Attribute::InlineAttributes(entry) => {
-                    packed.push(InlineEntry { version: &decimals, decoded: None, ..entry.piece() });
+                Attribute::Inline(entry) => {
+                    inline.push(InlineEntry { version: &decimals, decoded: None, ..entry.inline_entry() });
                 }
-                Attribute::OverflowAttribute(OverflowAttribute { key, text, expires_at, .. }) => {
-                    apart.push(Arc::new(OverflowAttribute::new(key, text, version, *expires_at)));
+                Attribute::Overflow(OverflowAttribute { key, text, expires_at, .. }) => {
+                    overflow.push(Arc::new(OverflowAttribute::new(key, text, version, *expires_at)));
                 }
             }
         }
-        Self::new(InlineAttributes::of(packed), apart)
+        Self::new(InlineAttributes::of(inline), overflow)
     }
 
     /// The keys of `changes` whose attributes are not those that `seen` has, sorted. One that has expired is absent: so it
@@ -131,7 +131,7 @@ impl fmt::Debug for Attributes {
 /// What makes the tables of a session that has the attributes `before` hold those of `after`, its next version.
 pub(crate) struct Writes<'a> {
     /// The attributes of the session's row, if they change.
-    pub(crate) packed: Option<&'a str>,
+    pub(crate) inline: Option<&'a str>,
     /// Attributes whose own rows are written.
     pub(crate) set: Vec<&'a OverflowAttribute>,
     /// Keys whose own rows are deleted.
@@ -141,9 +141,9 @@ pub(crate) struct Writes<'a> {
 impl<'a> Writes<'a> {
     /// What both have, they share, so nothing of it is looked at.
     pub(crate) fn new(before: &'a Attributes, after: &'a Attributes) -> Self {
-        let (old, new) = (before.packed.text(), after.packed.text());
+        let (old, new) = (before.inline.text(), after.inline.text());
         let (mut set, mut removed) = (Vec::new(), Vec::new());
-        let (mut olds, mut news) = (before.apart.iter().peekable(), after.apart.iter().peekable());
+        let (mut olds, mut news) = (before.overflow.iter().peekable(), after.overflow.iter().peekable());
         loop {
             match (olds.peek().copied(), news.peek().copied()) {
                 (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {
@@ -168,7 +168,7 @@ impl<'a> Writes<'a> {
         // attributes change, it is written as well. The stored text may still have an expired
         // attribute of the same key, which no reader has seen.
         let changes = old != new || !set.is_empty() || !removed.is_empty();
-        Self { packed: changes.then_some(new), set, removed }
+        Self { inline: changes.then_some(new), set, removed }
     }
 }
 
@@ -217,15 +217,15 @@ mod tests {
     /// Both tables, as far as they hold one session.
     #[derive(Default)]
     struct Tables {
-        packed: String,
+        inline: String,
         rows: BTreeMap<String, (String, DbTime, Version)>,
     }
 
     impl Tables {
         fn write(&mut self, writes: &Writes<'_>, version: Version) {
-            let Writes { packed, set, removed } = writes;
-            if let Some(packed) = packed {
-                (*packed).clone_into(&mut self.packed);
+            let Writes { inline, set, removed } = writes;
+            if let Some(inline) = inline {
+                (*inline).clone_into(&mut self.inline);
             }
             for attribute in set {
                 assert!(!removed.contains(&&*attribute.key), "written and deleted by one statement");
@@ -242,7 +242,7 @@ mod tests {
             let rows = self.rows.iter().map(|(key, (text, expires_at, version))| {
                 Arc::new(OverflowAttribute::new(key, text, *version, *expires_at))
             });
-            (InlineAttributes::read(&self.packed, DbTime::EPOCH).unwrap(), rows.collect())
+            (InlineAttributes::read(&self.inline, DbTime::EPOCH).unwrap(), rows.collect())
         }
     }
 
@@ -255,19 +255,19 @@ mod tests {
         /// that does not change. And it is what was set last, no matter who had read what was there before.
         #[test]
         fn what_is_written_makes_the_tables_hold_what_the_node_has(steps in proptest::collection::vec(step(), 1..12)) {
-            let mut tables = Tables { packed: "{}".to_owned(), ..Tables::default() };
+            let mut tables = Tables { inline: "{}".to_owned(), ..Tables::default() };
             let mut model = BTreeMap::new();
             let (mut before, mut version) = (Attributes::default(), Version::new(1));
             for step in steps {
                 version = version.next();
                 let changes = changes(step, version);
                 let after = before.apply(&changes, version, DbTime::EPOCH);
-                let packed = tables.packed.clone();
+                let inline = tables.inline.clone();
                 let writes = Writes::new(&before, &after);
                 prop_assert!(writes.set.iter().all(|attribute| attribute.version == version));
                 prop_assert!(writes.set.iter().all(|attribute| changes.get(&attribute.key).is_some()));
                 prop_assert!(writes.removed.iter().all(|key| changes.get(key).is_some()));
-                let same = writes.packed.is_none();
+                let same = writes.inline.is_none();
                 let rows_change = !writes.set.is_empty() || !writes.removed.is_empty();
                 tables.write(&writes, version);
                 let (row, rows) = tables.attributes();
@@ -277,8 +277,8 @@ mod tests {
                 let bytes: usize = after.iter().map(|a| a.key().len() + a.text().len()).sum();
                 prop_assert!((bytes..bytes + 60 * after.len() + 3).contains(&after.bytes_max()), "{:?}", after);
                 prop_assert_eq!(held.bytes_max(), after.bytes_max());
-                prop_assert!(!same || packed == tables.packed, "the row's text is written if it changes");
-                prop_assert!(same || rows_change || packed != tables.packed, "and not without a reason");
+                prop_assert!(!same || inline == tables.inline, "the row's text is written if it changes");
+                prop_assert!(same || rows_change || inline != tables.inline, "and not without a reason");
 
                 for (key, change) in changes.iter() {
                     match change {
@@ -369,12 +369,12 @@ mod tests {
         let first = none.apply(&changes, Version::new(1), DbTime::EPOCH);
         tables.write(&Writes::new(&none, &first), Version::new(1));
         let expired = DbTime::from_nanos(10_000);
-        let loaded = Attributes::new(InlineAttributes::read(&tables.packed, expired).unwrap(), Vec::new());
+        let loaded = Attributes::new(InlineAttributes::read(&tables.inline, expired).unwrap(), Vec::new());
         assert!(loaded.get("code").is_none());
         let large = "1".repeat(INLINE_VALUE_BYTES_MAX + 1);
         let second = loaded.apply(&set(&[("code", &large)]), Version::new(2), expired);
         tables.write(&Writes::new(&loaded, &second), Version::new(2));
-        assert_eq!(tables.packed, r#"{"other":[1,1]}"#);
+        assert_eq!(tables.inline, r#"{"other":[1,1]}"#);
         let (row, rows) = tables.attributes();
         assert_eq!(Attributes::new(row, rows).get("code").map(Attribute::text), Some(&*large));
     }

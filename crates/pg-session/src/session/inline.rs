@@ -52,39 +52,39 @@ pub(crate) struct InlineEntry<'a> {
 }
 
 impl InlineAttributes {
-    /// Of pieces with one key the first counts, which only a text that was written by hand has.
-    pub(crate) fn of(mut pieces: Vec<InlineEntry<'_>>) -> Self {
-        if pieces.is_empty() {
+    /// Of entries with one key the first counts, which only a text that was written by hand has.
+    pub(crate) fn of(mut entries: Vec<InlineEntry<'_>>) -> Self {
+        if entries.is_empty() {
             return Self::default();
         }
-        pieces.sort_by(|a, b| a.key.cmp(b.key));
-        pieces.dedup_by(|later, earlier| later.key == earlier.key);
+        entries.sort_by(|a, b| a.key.cmp(b.key));
+        entries.dedup_by(|later, earlier| later.key == earlier.key);
         // Exact unless one expires: braces, and around each of them what is there, with a comma.
-        let bytes = pieces
+        let bytes = entries
             .iter()
             .map(|InlineEntry { key, text, version, .. }| key.len() + text.len() + version.len());
         let mut text = String::with_capacity(1 + bytes.map(|bytes| bytes + 7).sum::<usize>());
-        let mut index = Vec::with_capacity(pieces.len());
-        for piece in &pieces {
+        let mut index = Vec::with_capacity(entries.len());
+        for entry in &entries {
             text.push_str(if text.is_empty() { "{\"" } else { ",\"" });
             let key = offset(&text);
-            text.push_str(piece.key);
+            text.push_str(entry.key);
             text.push_str("\":[");
             let value = offset(&text);
-            text.push_str(piece.text);
+            text.push_str(entry.text);
             let value_end = offset(&text);
             text.push(',');
-            text.push_str(piece.version);
+            text.push_str(entry.version);
             index.push(Span { key, value, value_end, version_end: offset(&text) });
-            if piece.expires_at != DbTime::NEVER {
+            if entry.expires_at != DbTime::NEVER {
                 text.push(',');
-                text.push_str(itoa::Buffer::new().format(micros(piece.expires_at)));
+                text.push_str(itoa::Buffer::new().format(micros(entry.expires_at)));
             }
             text.push(']');
         }
         text.push('}');
-        let decoded = if pieces.iter().any(|piece| piece.decoded.is_some()) {
-            let all = pieces.iter().map(|piece| piece.decoded.cloned().unwrap_or_default());
+        let decoded = if entries.iter().any(|entry| entry.decoded.is_some()) {
+            let all = entries.iter().map(|entry| entry.decoded.cloned().unwrap_or_default());
             OnceLock::from(all.collect::<Box<[_]>>())
         } else {
             OnceLock::new()
@@ -95,9 +95,9 @@ impl InlineAttributes {
     /// Reads the row's text, without the attributes that have expired at `now`. A text in another form is brought into the
     /// canonical one.
     pub(crate) fn read(text: &str, now: DbTime) -> Result<Self, Malformed> {
-        let mut pieces = parse(text)?;
-        pieces.retain(|piece| now < piece.expires_at);
-        Ok(Self::of(pieces))
+        let mut entries = parse(text)?;
+        entries.retain(|entry| now < entry.expires_at);
+        Ok(Self::of(entries))
     }
 
     /// As the row holds it.
@@ -107,7 +107,7 @@ impl InlineAttributes {
 
     pub(crate) fn get(&self, key: &str) -> Option<Entry<'_>> {
         let at = self.index.binary_search_by(|span| span.key(&self.text).cmp(key)).ok()?;
-        Some(Entry { packed: self, at })
+        Some(Entry { inline: self, at })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -116,7 +116,7 @@ impl InlineAttributes {
 
     /// Sorted by key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        (0..self.index.len()).map(|at| Entry { packed: self, at })
+        (0..self.index.len()).map(|at| Entry { inline: self, at })
     }
 }
 
@@ -135,18 +135,18 @@ impl Span {
 /// One of the attributes.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry<'a> {
-    packed: &'a InlineAttributes,
+    inline: &'a InlineAttributes,
     at: usize,
 }
 
 impl<'a> Entry<'a> {
     pub(crate) fn key(self) -> &'a str {
-        self.span().key(&self.packed.text)
+        self.span().key(&self.inline.text)
     }
 
     pub(crate) fn text(self) -> &'a str {
         let Span { value, value_end, .. } = self.span();
-        &self.packed.text[usize::from(value)..usize::from(value_end)]
+        &self.inline.text[usize::from(value)..usize::from(value_end)]
     }
 
     /// Few ask for it, so it is not kept as a number.
@@ -158,12 +158,12 @@ impl<'a> Entry<'a> {
 
     fn decimals(self) -> &'a str {
         let Span { value_end, version_end, .. } = self.span();
-        &self.packed.text[usize::from(value_end) + ",".len()..usize::from(version_end)]
+        &self.inline.text[usize::from(value_end) + ",".len()..usize::from(version_end)]
     }
 
     /// Few attributes expire, so it is not kept as a number.
     pub(crate) fn expires_at(self) -> DbTime {
-        let rest = &self.packed.text[usize::from(self.span().version_end)..];
+        let rest = &self.inline.text[usize::from(self.span().version_end)..];
         let Some(rest) = rest.strip_prefix(',') else { return DbTime::NEVER };
         let micros = rest.split(']').next().and_then(|decimals| decimals.parse().ok());
         debug_assert!(micros.is_some(), "a number follows the version");
@@ -172,20 +172,20 @@ impl<'a> Entry<'a> {
     }
 
     pub(crate) fn decoded(self) -> &'a Decoded {
-        let none = || self.packed.index.iter().map(|_| Decoded::new()).collect();
-        &self.packed.decoded.get_or_init(none)[self.at]
+        let none = || self.inline.index.iter().map(|_| Decoded::new()).collect();
+        &self.inline.decoded.get_or_init(none)[self.at]
     }
 
     /// To be put into another text.
-    pub(crate) fn piece(self) -> InlineEntry<'a> {
-        let decoded = self.packed.decoded.get().map(|all| &all[self.at]);
+    pub(crate) fn inline_entry(self) -> InlineEntry<'a> {
+        let decoded = self.inline.decoded.get().map(|all| &all[self.at]);
         let decoded = decoded.filter(|decoded| decoded.get().is_some());
         let expires_at = self.expires_at();
         InlineEntry { key: self.key(), text: self.text(), version: self.decimals(), expires_at, decoded }
     }
 
     fn span(self) -> Span {
-        self.packed.index[self.at]
+        self.inline.index[self.at]
     }
 }
 
@@ -198,15 +198,15 @@ fn from_micros(micros: i64) -> DbTime {
     DbTime::from_nanos(micros.saturating_mul(1_000).min(DbTime::NEVER.nanos() - 1))
 }
 
-/// How an attribute begins in the text, if it is packed at all.
-pub(crate) fn opening(key: &str) -> String {
+/// How an attribute begins in the text, if it is inline at all.
+pub(crate) fn key_marker(key: &str) -> String {
     format!("\"{key}\":[")
 }
 
 /// The text without one of its attributes; `None` if it has no such attribute.
 pub(crate) fn without(text: &str, key: &str) -> Result<Option<String>, Malformed> {
     let all = parse(text)?;
-    let others: Vec<InlineEntry<'_>> = all.iter().filter(|piece| piece.key != key).copied().collect();
+    let others: Vec<InlineEntry<'_>> = all.iter().filter(|entry| entry.key != key).copied().collect();
     Ok((others.len() < all.len()).then(|| InlineAttributes::of(others).text().to_owned()))
 }
 
@@ -232,32 +232,32 @@ fn parse(text: &str) -> Result<Vec<InlineEntry<'_>>, Malformed> {
             text.len()
         )));
     }
-    let Pieces(pieces) = serde_json::from_str(text).map_err(|error| {
+    let Entries(entries) = serde_json::from_str(text).map_err(|error| {
         Malformed(format!("the attributes column: {:?} fault at column {}", error.classify(), error.column()))
     })?;
-    Ok(pieces)
+    Ok(entries)
 }
 
-struct Pieces<'a>(Vec<InlineEntry<'a>>);
+struct Entries<'a>(Vec<InlineEntry<'a>>);
 
-impl<'de> Deserialize<'de> for Pieces<'de> {
+impl<'de> Deserialize<'de> for Entries<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Read;
 
         impl<'de> Visitor<'de> for Read {
-            type Value = Pieces<'de>;
+            type Value = Entries<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of values and versions")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pieces<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
                 // More than most have, so that it does not grow.
-                let mut pieces = Vec::with_capacity(8);
+                let mut entries = Vec::with_capacity(8);
                 while let Some((key, Value { text, version, expires_at })) = map.next_entry()? {
-                    pieces.push(InlineEntry { key, text, version, expires_at, decoded: None });
+                    entries.push(InlineEntry { key, text, version, expires_at, decoded: None });
                 }
-                Ok(Pieces(pieces))
+                Ok(Entries(entries))
             }
         }
 
@@ -343,20 +343,20 @@ mod tests {
         proptest::collection::btree_map(key, (texts(), decimals), 0..60)
     }
 
-    fn piece<'a>(key: &'a str, text: &'a str, version: &'a str) -> InlineEntry<'a> {
+    fn inline_entry<'a>(key: &'a str, text: &'a str, version: &'a str) -> InlineEntry<'a> {
         InlineEntry { key, text, version, expires_at: DbTime::NEVER, decoded: None }
     }
 
     /// Those that have room, one after the other.
     fn fitting(attributes: &BTreeMap<String, (String, String)>) -> Vec<InlineEntry<'_>> {
         let mut room = InlineBudget::beside([]);
-        let all = attributes.iter().map(|(key, (text, version))| piece(key, text, version));
-        all.filter(|piece| room.place(piece.key, piece.text, DbTime::NEVER) == Placement::Inline).collect()
+        let all = attributes.iter().map(|(key, (text, version))| inline_entry(key, text, version));
+        all.filter(|entry| room.place(entry.key, entry.text, DbTime::NEVER) == Placement::Inline).collect()
     }
 
-    fn of_pieces(pieces: &[InlineEntry<'_>]) -> Vec<(String, String, Version)> {
-        let version = |piece: &InlineEntry<'_>| Version::new(piece.version.parse().unwrap());
-        pieces.iter().map(|piece| (piece.key.to_owned(), piece.text.to_owned(), version(piece))).collect()
+    fn of_inline_entries(entries: &[InlineEntry<'_>]) -> Vec<(String, String, Version)> {
+        let version = |entry: &InlineEntry<'_>| Version::new(entry.version.parse().unwrap());
+        entries.iter().map(|entry| (entry.key.to_owned(), entry.text.to_owned(), version(entry))).collect()
     }
 
     fn of_entries<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Vec<(String, String, Version)> {
@@ -366,15 +366,15 @@ mod tests {
     proptest! {
         #[test]
         fn inline_attributes_round_trip_within_their_budget(attributes in attributes()) {
-            let pieces = fitting(&attributes);
-            let packed = InlineAttributes::of(pieces.iter().rev().copied().collect());
-            prop_assert!(packed.text().len() <= BYTES_MAX, "{} bytes", packed.text().len());
-            let read = InlineAttributes::read(packed.text(), DbTime::EPOCH).unwrap();
-            prop_assert_eq!(read.text(), packed.text());
-            for packed in [packed, read] {
-                prop_assert_eq!(of_entries(packed.iter()), of_pieces(&pieces));
-                let found = attributes.keys().filter_map(|key| packed.get(key));
-                prop_assert_eq!(of_entries(found), of_pieces(&pieces));
+            let entries = fitting(&attributes);
+            let inline = InlineAttributes::of(entries.iter().rev().copied().collect());
+            prop_assert!(inline.text().len() <= BYTES_MAX, "{} bytes", inline.text().len());
+            let read = InlineAttributes::read(inline.text(), DbTime::EPOCH).unwrap();
+            prop_assert_eq!(read.text(), inline.text());
+            for inline in [inline, read] {
+                prop_assert_eq!(of_entries(inline.iter()), of_inline_entries(&entries));
+                let found = attributes.keys().filter_map(|key| inline.get(key));
+                prop_assert_eq!(of_entries(found), of_inline_entries(&entries));
             }
         }
 
@@ -383,15 +383,15 @@ mod tests {
             attributes in attributes(),
             at in any::<proptest::sample::Index>(),
         ) {
-            let mut pieces = fitting(&attributes);
-            let text = InlineAttributes::of(pieces.clone()).text().to_owned();
+            let mut entries = fitting(&attributes);
+            let text = InlineAttributes::of(entries.clone()).text().to_owned();
             prop_assert_eq!(without(&text, "no such key").unwrap(), None);
-            if pieces.is_empty() {
+            if entries.is_empty() {
                 return Ok(());
             }
-            let taken = pieces.remove(at.index(pieces.len()));
-            prop_assert!(text.contains(&opening(taken.key)));
-            let others = InlineAttributes::of(pieces).text().to_owned();
+            let taken = entries.remove(at.index(entries.len()));
+            prop_assert!(text.contains(&key_marker(taken.key)));
+            let others = InlineAttributes::of(entries).text().to_owned();
             prop_assert_eq!(without(&text, taken.key).unwrap(), Some(others));
         }
     }
@@ -404,24 +404,25 @@ mod tests {
             "".into(),
             "nothing is allocated"
         );
-        let all = vec![piece("role", "\"admin\"", "3"), piece("seen", "41", "7")];
+        let all = vec![inline_entry("role", "\"admin\"", "3"), inline_entry("seen", "41", "7")];
         assert_eq!(InlineAttributes::of(all).text(), r#"{"role":["admin",3],"seen":[41,7]}"#);
     }
 
     #[test]
     fn an_expiry_is_read_as_it_was_written_and_ends_the_attribute() {
         let time = |micros: i64| DbTime::from_nanos(micros * 1_000);
-        let code = InlineEntry { expires_at: time(1_893_456_000_000_000), ..piece("code", "417", "7") };
-        let packed = InlineAttributes::of(vec![code, piece("role", "\"admin\"", "3")]);
-        assert_eq!(packed.text(), r#"{"code":[417,7,1893456000000000],"role":["admin",3]}"#);
-        let expiries = |packed: &InlineAttributes| packed.iter().map(Entry::expires_at).collect::<Vec<_>>();
-        for packed in [&packed, &InlineAttributes::read(packed.text(), time(1_893_455_999_999_999)).unwrap()]
+        let code =
+            InlineEntry { expires_at: time(1_893_456_000_000_000), ..inline_entry("code", "417", "7") };
+        let inline = InlineAttributes::of(vec![code, inline_entry("role", "\"admin\"", "3")]);
+        assert_eq!(inline.text(), r#"{"code":[417,7,1893456000000000],"role":["admin",3]}"#);
+        let expiries = |inline: &InlineAttributes| inline.iter().map(Entry::expires_at).collect::<Vec<_>>();
+        for inline in [&inline, &InlineAttributes::read(inline.text(), time(1_893_455_999_999_999)).unwrap()]
         {
-            assert_eq!(expiries(packed), [time(1_893_456_000_000_000), DbTime::NEVER]);
-            let code = packed.get("code").unwrap();
+            assert_eq!(expiries(inline), [time(1_893_456_000_000_000), DbTime::NEVER]);
+            let code = inline.get("code").unwrap();
             assert_eq!((code.text(), code.version()), ("417", Version::new(7)));
         }
-        let read = InlineAttributes::read(packed.text(), time(1_893_456_000_000_000)).unwrap();
+        let read = InlineAttributes::read(inline.text(), time(1_893_456_000_000_000)).unwrap();
         assert_eq!(read.text(), r#"{"role":["admin",3]}"#, "gone at the very instant");
         for micros in [i64::MIN, -1, 0, 1, i64::MAX] {
             let read =
@@ -460,21 +461,24 @@ mod tests {
         let longest = i64::MAX.to_string();
         let keys: Vec<String> = (0..200).map(|number| format!("{}{number}", '\u{1f600}')).collect();
         let mut room = InlineBudget::beside([]);
-        let tiny = keys.iter().map(|key| piece(key, "1", &longest));
+        let tiny = keys.iter().map(|key| inline_entry(key, "1", &longest));
         let tiny: Vec<InlineEntry<'_>> =
-            tiny.filter(|piece| room.place(piece.key, "1", DbTime::NEVER) == Placement::Inline).collect();
+            tiny.filter(|entry| room.place(entry.key, "1", DbTime::NEVER) == Placement::Inline).collect();
         let large = format!("\"{}\"", "x".repeat(INLINE_VALUE_BYTES_MAX - 2));
         let rest =
             format!("\"{}\"", "x".repeat(BYTES_MAX - 2 - 2 * (1 + INLINE_VALUE_BYTES_MAX + 26) - 1 - 26 - 2));
-        let full =
-            vec![piece("a", &large, &longest), piece("b", &large, &longest), piece("c", &rest, &longest)];
-        for pieces in [tiny, full] {
-            let packed = InlineAttributes::of(pieces.clone());
-            assert!((BYTES_MAX - 32..BYTES_MAX).contains(&packed.text().len()), "{}", packed.text().len());
-            let mut pieces = pieces;
-            pieces.sort_by_key(|piece| piece.key);
-            let found = pieces.iter().filter_map(|piece| packed.get(piece.key));
-            assert_eq!(of_entries(found), of_pieces(&pieces));
+        let full = vec![
+            inline_entry("a", &large, &longest),
+            inline_entry("b", &large, &longest),
+            inline_entry("c", &rest, &longest),
+        ];
+        for entries in [tiny, full] {
+            let inline = InlineAttributes::of(entries.clone());
+            assert!((BYTES_MAX - 32..BYTES_MAX).contains(&inline.text().len()), "{}", inline.text().len());
+            let mut entries = entries;
+            entries.sort_by_key(|entry| entry.key);
+            let found = entries.iter().filter_map(|entry| inline.get(entry.key));
+            assert_eq!(of_entries(found), of_inline_entries(&entries));
         }
 
         let keys: Vec<String> = (0..177).map(|number| format!("{number:02}")).collect();
@@ -483,7 +487,7 @@ mod tests {
         let text = format!("{by_hand}{}", " ".repeat(BYTES_READ_MAX - by_hand.len()));
         let read = InlineAttributes::read(&text, DbTime::EPOCH).unwrap();
         let carried = InlineAttributes::of(
-            read.iter().map(|entry| InlineEntry { version: &longest, ..entry.piece() }).collect(),
+            read.iter().map(|entry| InlineEntry { version: &longest, ..entry.inline_entry() }).collect(),
         );
         assert!(carried.text().len() > 2 * BYTES_READ_MAX);
         for key in &keys {
@@ -497,18 +501,18 @@ mod tests {
     #[test]
     fn a_value_takes_no_memory_before_it_is_read() {
         let text = r#"{"a":[1,1],"b":[2,1]}"#;
-        let pieces = |packed: &InlineAttributes| {
-            let next = InlineAttributes::of(packed.iter().map(Entry::piece).collect());
+        let entries = |inline: &InlineAttributes| {
+            let next = InlineAttributes::of(inline.iter().map(Entry::inline_entry).collect());
             next.decoded
                 .get()
                 .map(|all| all.iter().map(|decoded| decoded.get().is_some()).collect::<Vec<_>>())
         };
-        let packed = InlineAttributes::read(text, DbTime::EPOCH).unwrap();
-        assert_eq!(pieces(&packed), None);
-        let _ = packed.get("b").unwrap().decoded();
-        assert_eq!(pieces(&packed), None, "asked for, and not decodable");
-        packed.get("b").unwrap().decoded().set(std::sync::Arc::new(2)).unwrap();
-        assert_eq!(pieces(&packed), Some(vec![false, true]));
+        let inline = InlineAttributes::read(text, DbTime::EPOCH).unwrap();
+        assert_eq!(entries(&inline), None);
+        let _ = inline.get("b").unwrap().decoded();
+        assert_eq!(entries(&inline), None, "asked for, and not decodable");
+        inline.get("b").unwrap().decoded().set(std::sync::Arc::new(2)).unwrap();
+        assert_eq!(entries(&inline), Some(vec![false, true]));
     }
 
     #[test]
