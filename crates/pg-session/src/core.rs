@@ -97,6 +97,18 @@ impl Core {
         if server.is_some_and(|server| self.is_proved(server)) { ticket } else { ticket.void() }
     }
 
+    /// Drops the sessions of the scope from memory. Other tasks run between the steps.
+    pub(crate) async fn drop_sessions(&self, scope: Scope) {
+        let mut dropping = match scope {
+            Scope::User(user) => self.cache.remove_user(user),
+            Scope::Group(group) => self.cache.remove_group(group),
+            Scope::All => return self.cache.remove_all(),
+        };
+        while dropping.step() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Whether a revocation that `server` has made counts. On another server than the listener's it
     /// may have ended a copy of the session. Other nodes still serve the session itself.
     ///
@@ -124,18 +136,6 @@ impl Core {
             for &id in ids {
                 self.known_user(id).into_iter().for_each(|user| self.events.ending(id, user));
             }
-        }
-    }
-
-    /// Drops the sessions of the scope from memory. Other tasks run between the steps.
-    pub(crate) async fn drop_sessions(&self, scope: Scope) {
-        let mut dropping = match scope {
-            Scope::User(user) => self.cache.remove_user(user),
-            Scope::Group(group) => self.cache.remove_group(group),
-            Scope::All => return self.cache.remove_all(),
-        };
-        while dropping.step() {
-            tokio::task::yield_now().await;
         }
     }
 

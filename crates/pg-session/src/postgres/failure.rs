@@ -485,9 +485,8 @@ pub(super) fn is_old(error: &rustls::Error) -> bool {
     other.to_string() == "UnsupportedCertVersion"
 }
 
-/// A fault of the two sides' settings, not of the network. It is the TLS library's own error, which
-/// the driver wraps in an `io::Error`. Or it is a server without TLS, which only the text of the
-/// driver's error shows.
+/// What the two sides' settings are to blame for, not the network: the TLS library's own error, which the driver
+/// wraps in an `io::Error`, or a server without TLS, which the driver tells only by its text.
 fn tls_fault(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
     let cause = std::error::Error::source(error)?;
     if cause.to_string() == "server does not support TLS" {

@@ -10,7 +10,7 @@ use super::connection::from_pool_error;
 use super::failure::{Failure, ROW_SECURITY, Verdict};
 use super::names::Names;
 use super::statement::{query_value, run};
-use super::{Database, LONG_FACTOR, own_rights, owners, role_settings};
+use super::{Database, LONG_FACTOR, own_rights, owners, role_settings, unexpected};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
 use crate::retry::MIGRATION_TRIES_MAX;
@@ -228,7 +228,8 @@ impl Database {
 
     async fn applied(&self, connection: &ClientWrapper) -> Result<i32, Failure> {
         let text = format!("SELECT COALESCE(pg_catalog.max(version), 0) FROM {}", self.names.migrations());
-        query_value(connection, &text, &[]).await
+        let rows = connection.query_typed(&text, &[]).await.map_err(|error| Failure::of_statement(&error))?;
+        rows[0].try_get(0).map_err(unexpected)
     }
 
     fn check_version(&self, known: Option<i32>) -> Result<(), Error> {
