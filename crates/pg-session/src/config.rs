@@ -88,7 +88,7 @@ pub struct Config {
     pub trust_window: Duration,
 
     /// Whether updates notify the other nodes, unless one says otherwise. Default true. **Without it, other nodes may
-    /// serve the old version for as long as they cache it.**
+    /// serve the old version for as long as they cache it.** A save that changes a limit or the group notifies in any case.
     pub notify_updates: bool,
     /// Whether an update that fails its check notifies the nodes of the version that it found. Then
     /// nodes that cache an older one drop it. Default false: the successful update has already

@@ -73,7 +73,8 @@ impl Save<'_> {
     }
 
     /// Does not notify the other nodes: **they may serve the old version for as long as they cache it**
-    /// (`cache_ttl`). For changes that only this node reads.
+    /// (`cache_ttl`). For attributes that only this node reads. A new absolute limit, idle limit or group is notified in any
+    /// case, because the other nodes must know when the session ends.
     pub fn no_notify(mut self) -> Self {
         self.notify = false;
         self
@@ -118,6 +119,8 @@ impl Save<'_> {
         session.check_limits(&Keep::All)?;
         let base = SharedRecord::clone(session.record());
         let changes = session.changes().clone();
+        // Other nodes may hold the session for as long as it lived before. And a revocation of the group names no session.
+        let notify = notify || !row.is_empty();
         let request = UpdateRequest { base, changes, row, check, notify };
         let record = node.writer.updates.submit(request).await?;
         session.advance(record);

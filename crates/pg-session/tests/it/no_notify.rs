@@ -1,8 +1,10 @@
 //! Updates without a notification, by call and by configuration.
 
-use pg_session::UpdateError;
+use std::time::Duration;
 
-use crate::support::World;
+use pg_session::{GroupId, UpdateError};
+
+use crate::support::{World, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_notify_update_is_unseen_and_conflict_notifies() {
@@ -49,4 +51,28 @@ async fn notify_updates_false_sends_no_notification() {
     a.save(&mut on_a).await.unwrap();
     b.catch_up().await.unwrap();
     assert_eq!(b.get(on_a.id()).await.unwrap().unwrap().get::<i32>("n").unwrap(), Some(1));
+}
+
+/// ```text
+/// A   moves the session to a group, or shortens it, without a notification ── ends the group
+/// B   has the session in memory ─────────────────────────────────────────────────── must not serve it
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_limits_and_groups_are_notified_in_any_case() {
+    let world = World::new();
+    let mut config = world.config();
+    config.notify_updates = false;
+    let (a, b) = (world.node_with(config).await, world.node().await);
+    let blue = GroupId::named("blue");
+    let mut moved = a.create(1).await.unwrap();
+    let mut shortened = a.create(2).await.unwrap();
+    for session in [&moved, &shortened] {
+        assert!(b.get(session.id()).await.unwrap().is_some());
+    }
+    a.save(&mut moved).group(Some(blue)).no_notify().await.unwrap();
+    assert_eq!(a.group(blue).delete().await.unwrap(), 1);
+    b.catch_up().await.unwrap();
+    assert!(b.get(moved.id()).await.unwrap().is_none(), "it has ended with its group");
+    a.save(&mut shortened).expires_in(Duration::from_millis(100)).no_notify().await.unwrap();
+    eventually("it expires on B", async || b.get(shortened.id()).await.unwrap().is_none()).await;
 }

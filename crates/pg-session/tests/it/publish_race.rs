@@ -174,7 +174,8 @@ async fn late_publish_of_create_does_not_restore_first_version() {
     });
     in_time("the create is committed", gate.arrived(1)).await;
     let mut on_b = b.user(77).list().await.unwrap().sessions.remove(0);
-    b.save(&mut on_b).group(Some(1.into())).no_notify().await.unwrap();
+    on_b.set("n", &2).unwrap();
+    b.save(&mut on_b).no_notify().await.unwrap();
     assert_eq!(read(&a, on_b.id()).await.version().get(), 2);
     read_all(&a, &others).await;
     assert!(hit(&a, on_b.id()).is_none(), "evicted");
