@@ -5,7 +5,6 @@
 //! `everywhere()` wait.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -15,7 +14,7 @@ use crate::clock::Tick;
 use crate::core::{Core, Tasks};
 use crate::failpoints::Point;
 use crate::id::{Scope, SessionId};
-use crate::invalidation::proof::Prover;
+use crate::invalidation::proof::{BEATS_PER_WINDOW, Prover};
 use crate::pins::Life;
 use crate::postgres::failure::Failure;
 use crate::postgres::standing::Standing;
@@ -24,8 +23,6 @@ use crate::session::expiry::IdleLimit;
 
 /// Sessions of one lookup.
 const LOOKUP_SESSIONS_MAX: usize = 2_000;
-/// The deadlines are looked at this often at least, so that a step of the database's clock is noticed.
-const DEADLINE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Starts the tasks.
 pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks, prover: &Arc<Prover>) {
@@ -118,6 +115,8 @@ pub(crate) async fn look_up_scope(core: &Core, scope: Scope) {
 }
 
 async fn keep_deadlines(core: Arc<Core>, stop: CancellationToken) {
+    // Each beat reads the database's clock, which may have been set forward.
+    let wait_max = core.config.trust_window / BEATS_PER_WINDOW;
     // The end of the proof at which the holders were woken.
     let mut woken_at = Tick::ZERO;
     loop {
@@ -130,7 +129,7 @@ async fn keep_deadlines(core: Arc<Core>, stop: CancellationToken) {
         }
         let proof_ends = Some(until).filter(|until| *until > now);
         let wait = due.into_iter().chain(proof_ends).min().map(|due| due.since(now));
-        let wait = wait.unwrap_or(DEADLINE_WAIT_MAX).min(DEADLINE_WAIT_MAX);
+        let wait = wait.unwrap_or(wait_max).min(wait_max);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = core.pins.nearer.notified() => {}

@@ -122,7 +122,7 @@ pub(super) fn beat_sql(dialect: &Dialect<'_>) -> Sql {
                  FROM (SELECT r.token, (pg_catalog.row_number() OVER () - 1) / {TICK_TOKENS_MAX} AS part FROM rows r) p
                  GROUP BY p.part
              )
-             SELECT {server} AS server, {visible} AS visible,
+             SELECT {server} AS server, {visible} AS visible, {now} AS now,
                     COALESCE((SELECT o.first_beat FROM own o), (SELECT n.first_beat FROM {nodes} n WHERE n.node = {node}))
                         AS first_beat,
                     (SELECT pg_catalog.count(*) FROM ticks) AS ticks,
@@ -212,6 +212,7 @@ impl Database {
         let Beat { node, number, token, heard, tick, version, settings, listener_lost, keys } = beat;
         let settings = &**settings;
         let listener_lost = listener_lost.as_ref().map(Duration::as_secs_f64);
+        let sent = self.policy.clock.now();
         let rows = self
             .call(
                 &self.texts.beat,
@@ -228,6 +229,8 @@ impl Database {
         same_length(&rows, 1)?;
         let row = &rows[0];
         let registered = || {
+            // A node that is asked for nothing else learns of a step of the database's clock, too.
+            self.observe_clock(sent, time(row, "now")?);
             let nodes: Option<Vec<Uuid>> = row.try_get("nodes")?;
             let beats: Option<Vec<i64>> = row.try_get("beats")?;
             let rows = nodes.into_iter().flatten().zip(beats.into_iter().flatten());

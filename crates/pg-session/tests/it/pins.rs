@@ -200,6 +200,20 @@ async fn a_pin_ends_at_the_idle_limit_unless_another_node_is_used() {
     assert_eq!(settled(&b, &used_pin).await, ALIVE);
 }
 
+/// An administrator corrects the database's clock. Nothing else happens on the node.
+#[tokio::test]
+async fn a_pin_ends_when_the_clock_of_the_database_is_set_forward() {
+    let world = World::new();
+    let clocks = Clocks::new(&world).await;
+    let mut config = world.config();
+    config.trust_window = Duration::from_secs(2);
+    let node = clocks.node(&world, config).await;
+    let session = node.create(1).expires_in(Duration::from_secs(3_600)).await.unwrap();
+    let pin = pinned(&node, &session).await;
+    clocks.step_database(Duration::from_secs(7_200)).await;
+    assert_eq!(ended(&pin).await, Cause::Expired);
+}
+
 #[tokio::test]
 async fn control_without_doubts_a_pin_outlives_its_session() {
     let world = World::new();
