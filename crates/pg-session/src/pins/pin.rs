@@ -153,6 +153,9 @@ impl Pin {
     ///
     /// # Cancel safety
     /// As `serving`.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with a timer, when the session has ended.
     pub async fn limit<F: Future>(&self, serving: F) -> Result<F::Output, Closed> {
         let too_late = async {
             let closed = self.closed().await;

@@ -1,7 +1,10 @@
 //! The states of pins, without a database: their clock is in the test's hand.
 
 use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
 
 use super::*;
 use crate::clock::Clock;
@@ -107,12 +110,75 @@ fn an_answer_settles_older_doubts_only() {
     assert_eq!((scene.pin.check(), scene.pins.some_doubted(None, 9)), (Ok(()), vec![]));
 }
 
+/// question ┊ a later look finds that the session was shortened ┊ answer
+#[test]
+fn an_answer_that_was_overtaken_does_not_move_the_end() {
+    for by_memory in [false, true] {
+        let scene = Scene::new();
+        let ends_at = scene.pins.policy.clock.database_now().plus(Duration::from_secs(5));
+        let ending = Life { ends_at, expires_at: ends_at, ..life() };
+        let (early, late) = (scene.pins.question(), scene.pins.question());
+        if by_memory {
+            assert!(scene.pins.lives_until(scene.id, late, ending));
+        } else {
+            scene.pins.alive(scene.id, late, ending);
+        }
+        scene.pins.alive(scene.id, early, life());
+        assert_eq!(scene.pins.handle_due(), Some(second(6)), "{by_memory}");
+    }
+}
+
+/// question ┊ the session joins group 2 ┊ group 2 ends, which this node takes for the end of others ┊ answer: in group 2
+#[test]
+fn an_answer_overtaken_by_the_end_of_a_group_settles_nothing() {
+    let scene = Scene::new();
+    scene.doubt(None);
+    let question = scene.pins.question();
+    let group = GroupId::from(2);
+    scene.pins.doubt(Named::Scope(Scope::Group(group)), Some(Cause::Admin));
+    assert!(
+        scene.pins.last_doubt().is_some_and(|doubt| doubt > question),
+        "a request waits for the next lookup"
+    );
+    scene.pins.prove(second(20));
+    let moved = Life { group_id: Some(group), ..life() };
+    scene.pins.alive(scene.id, question, moved);
+    assert_eq!(scene.pins.some_doubted(None, 9), [scene.id], "to be looked up again");
+    scene.set(10);
+    assert_eq!(scene.pin.check(), Err(Closed::Unproved), "a later proof does not count");
+    scene.pins.alive(scene.id, scene.pins.question(), moved);
+    assert_eq!((scene.pin.check(), scene.pins.some_doubted(None, 9)), (Ok(()), vec![]));
+}
+
+#[test]
+fn sessions_that_cannot_be_looked_up_are_unproved_at_once() {
+    let scene = Scene::new();
+    scene.doubt(None);
+    let question = scene.pins.question();
+    scene.pins.distrust(Scope::User(UserId::from(7)));
+    assert_eq!(scene.pin.check(), Err(Closed::Unproved));
+    scene.pins.alive(scene.id, question, life());
+    assert_eq!(scene.pin.check(), Err(Closed::Unproved), "an earlier question");
+    scene.pins.alive(scene.id, scene.pins.question(), life());
+    assert_eq!(scene.pin.check(), Ok(()));
+}
+
+#[test]
+fn a_holder_learns_the_successor_of_its_own_user_only() {
+    for (user, learns) in [(Some(7_i64), true), (Some(8), false), (None, false)] {
+        let scene = Scene::new();
+        let successor = SessionId::random();
+        scene.pins.end(scene.id, Some(Cause::Rotated), Some((successor, user.map(UserId::from))));
+        assert_eq!(scene.pin.successor(), learns.then_some(successor), "{user:?}");
+    }
+}
+
 #[test]
 fn the_cause_of_an_end_is_the_best_that_is_known() {
     let cause = |known, doubted, life: Life| {
         let scene = Scene::new();
         scene.doubt(doubted);
-        scene.pins.alive(scene.id, 0, life);
+        assert!(scene.pins.lives_until(scene.id, scene.pins.question(), life));
         scene.pins.end(scene.id, known, None);
         scene.pins.end(scene.id, Some(Cause::Sql), None);
         match scene.pin.check() {
@@ -164,7 +230,8 @@ fn an_end_that_is_due_is_doubted_at_its_time() {
     let scene = Scene::new();
     let now = scene.pins.policy.clock.database_now();
     let ends_at = now.plus(Duration::from_secs(5));
-    scene.pins.alive(scene.id, 0, Life { ends_at, expires_at: ends_at, ..life() });
+    let ending = Life { ends_at, expires_at: ends_at, ..life() };
+    assert!(scene.pins.lives_until(scene.id, scene.pins.question(), ending));
     assert_eq!(scene.pins.handle_due(), Some(second(6)));
     assert!(scene.pins.some_doubted(None, 1).is_empty());
     scene.set(6);
@@ -172,6 +239,33 @@ fn an_end_that_is_due_is_doubted_at_its_time() {
     assert_eq!(scene.pins.some_doubted(None, 1), [scene.id]);
     scene.pins.end(scene.id, None, None);
     assert_eq!(scene.pin.check(), Err(Closed::Ended(Cause::Expired)));
+}
+
+/// A task that is starved wakes no holder when the window of the last proof ends.
+#[test]
+fn a_stream_delivers_nothing_behind_the_last_proof() {
+    let scene = Scene::new();
+    let mut news = scene.pin.clone().guard(stream::repeat("news"));
+    let mut next = || news.poll_next_unpin(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(next(), Poll::Ready(Some(Ok("news"))));
+    scene.set(10);
+    assert_eq!(next(), Poll::Ready(Some(Err(Closed::Unproved))));
+    assert_eq!(next(), Poll::Ready(None), "that was the last item");
+}
+
+/// thread 1: drops the last pin ┊ thread 2: pins the session anew ┊ thread 1: removes the entry of its pin
+#[test]
+fn a_session_that_is_pinned_anew_keeps_its_entry() {
+    let Scene { pins, id, pin, .. } = Scene::new();
+    // As while the last pin is being dropped.
+    pins.registry().slots.get_mut(&id).expect("it is pinned").held = Weak::new();
+    let anew = pins.register(id, life());
+    drop(pin);
+    assert_eq!(pins.count(), 1);
+    pins.end(id, Some(Cause::Logout), None);
+    assert_eq!(anew.check(), Err(Closed::Ended(Cause::Logout)));
+    drop(anew);
+    assert_eq!(pins.count(), 0);
 }
 
 /// `cargo test -p pg-session --lib pins::tests::memory -- --ignored --nocapture`

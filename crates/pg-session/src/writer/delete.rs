@@ -40,16 +40,17 @@ impl Request for DeleteSession {
         let until = asked.plus(core.config.cache_ttl);
         gone.iter().for_each(|gone| core.cache.remember_end(ticket, gone.id, until));
         let gone: HashMap<SessionId, Gone> = gone.into_iter().map(|gone| (gone.id, gone)).collect();
+        let mut causes = HashMap::new();
         for (id, ending) in endings {
             match gone.get(&id) {
-                Some(gone) => {
-                    [gone.session, id]
-                        .into_iter()
-                        .for_each(|id| core.pins.end(id, Some(ending.cause()), None));
-                }
+                Some(row) => _ = causes.entry(row.session).or_insert(ending.cause()),
                 // It had ended before.
                 None => core.pins.doubt(Named::Sessions(&[id]), None),
             }
+        }
+        // With all ids of these sessions. This node may not know yet that another one has rotated them.
+        for row in gone.values() {
+            core.pins.end(row.id, causes.get(&row.session).copied(), None);
         }
         let was_live = |id| gone.get(id).and_then(|row| gone.get(&row.session)).is_some_and(|row| row.live);
         Ok((ids.iter().map(was_live).collect(), None))

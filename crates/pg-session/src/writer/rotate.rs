@@ -62,7 +62,7 @@ impl Request for Rotation {
                 core.counters.rotations.add(1);
                 let Successor { row, last_accessed_at, retired, evicted } = *successor;
                 // Before the answer: a caller that knows of the rotation reads no older state of an old id here.
-                let successor = Some(row.id).filter(|_| self.new_user.is_none());
+                let successor = Some((row.id, row.user_id));
                 for (id, version) in retired {
                     core.cache.invalidate(id, version);
                     core.pins.end(id, Some(Cause::Rotated), successor);

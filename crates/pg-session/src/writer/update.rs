@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, UpdateError};
 use crate::failpoints::{Guard, Point};
 use crate::id::SessionId;
 use crate::notification::CHANGED_ENTRIES_MAX;
+use crate::pins::Named;
 use crate::postgres::failure::Failure;
 use crate::session::attributes::Attributes;
 use crate::session::record::{Record, SharedRecord};
@@ -74,6 +75,11 @@ impl Request for UpdateRequest {
         core.counters.updates.add(1);
         let record = self.record(attributes, applied);
         core.cache.publish(ticket, &record);
+        if !self.row.is_empty() {
+            // Before the answer, as for an end: this node's pins end at the new limit, also if its listener is lost.
+            let unknown = core.tell_pins(&[(record.row.id, record.row.version)]);
+            core.pins.doubt(Named::Sessions(&unknown), None);
+        }
         Outcome::Done(record)
     }
 

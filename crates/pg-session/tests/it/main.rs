@@ -75,6 +75,7 @@ mod pinned_holders;
 mod pins;
 mod pins_everywhere;
 mod pins_race;
+mod pins_redirected;
 mod placement;
 mod plans;
 mod planted_objects;

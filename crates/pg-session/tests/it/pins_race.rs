@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use pg_session::testing::Point;
-use pg_session::{Closed, Config, SessionManager};
+use pg_session::{Cause, Closed, Config, GroupId, SessionManager};
 
 use crate::fixtures::{hit, in_time, make, read};
 use crate::support::{World, eventually};
+use crate::tables::Holder;
 
 fn config(world: &World, trust_window: Duration) -> Config {
     let mut config = world.roomy();
@@ -137,4 +138,139 @@ async fn doubted_pin_is_unproved_when_no_lookup_answers() {
     lookup.open();
     eventually("the answer settles the doubt", async || pin.check() == Ok(())).await;
     assert_eq!(read(&a, session.id()).await.version(), session.version());
+}
+
+/// B: a login gives the session a new id, which A has not received ┊ A: rotates that id ┊ A: a holder of the first one.
+#[tokio::test]
+async fn holder_of_an_id_from_before_a_login_learns_no_new_one() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let b = node(&world, LONG).await;
+    let a = world.node_listening_through(&wire, config(&world, LONG)).await;
+    let mut session = b.create_anonymous().await.unwrap();
+    let pin = a.pin(&session).await.unwrap();
+    wire.stall();
+    b.rotate(&mut session).user(7).await.unwrap();
+    let mut on_a = read(&a, session.id()).await;
+    assert_eq!(pin.check(), Ok(()), "A has not received the login");
+    a.rotate(&mut on_a).await.unwrap();
+    assert_eq!(pin.check(), Err(Closed::Ended(Cause::Rotated)));
+    assert_eq!(pin.successor(), None, "another user is signed in there");
+    wire.heal();
+}
+
+/// B: rotates, which A has not received ┊ A: deletes the new id ┊ A: a holder of the old one.
+#[tokio::test]
+async fn delete_ends_pins_of_ids_from_before_a_rotation() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let b = node(&world, LONG).await;
+    let a = world.node_listening_through(&wire, config(&world, LONG)).await;
+    let mut session = make(&b, 1).await.remove(0);
+    let pin = a.pin(&session).await.unwrap();
+    wire.stall();
+    b.rotate(&mut session).await.unwrap();
+    assert_eq!(pin.check(), Ok(()), "A has not received the rotation");
+    assert!(a.delete(session.id()).await.unwrap());
+    assert_eq!(pin.check(), Err(Closed::Ended(Cause::Logout)), "before the answer");
+    wire.heal();
+}
+
+/// A: its listener receives nothing ┊ A: shortens the session.
+#[tokio::test]
+async fn shorter_limit_holds_for_pins_of_its_own_node() {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let a = world.node_listening_through(&wire, config(&world, LONG)).await;
+    let mut session = make(&a, 1).await.remove(0);
+    let pin = a.pin(&session).await.unwrap();
+    wire.stall();
+    a.save(&mut session).expires_in(Duration::from_millis(500)).await.unwrap();
+    assert_eq!(in_time("the pin ends", pin.ended()).await, Cause::Expired);
+    wire.heal();
+}
+
+/// A: a lookup has read the session, and its answer is slow ┊ B: shortens the session ┊ A: looks it up ┊ the slow answer.
+#[tokio::test]
+async fn slow_answer_does_not_lengthen_a_shortened_session() {
+    let world = World::new();
+    let (a, b) = (node(&world, LONG).await, node(&world, LONG).await);
+    let mut session = make(&b, 1).await.remove(0);
+    let slow = a.probes().close(Point::LookedUp);
+    let pinning = tokio::spawn({
+        let (a, session) = (a.clone(), session.clone());
+        async move { a.pin(&session).await.unwrap() }
+    });
+    in_time("the session is read", slow.arrived(1)).await;
+    // Later lookups pass.
+    let next = a.probes().close(Point::LookedUp);
+    next.open();
+    b.save(&mut session).expires_in(Duration::from_secs(2)).await.unwrap();
+    in_time("the update is looked up", next.arrived(1)).await;
+    eventually("its answer is handled", async || a.doubted_pins() == 0).await;
+    slow.open();
+    let pin = in_time("the session is pinned", pinning).await.unwrap();
+    assert_eq!(in_time("the pin ends", pin.ended()).await, Cause::Expired);
+}
+
+/// A: a lookup finds the session in its new group ┊ B: ends that group, and A receives it ┊ A: the answer arrives.
+#[tokio::test]
+async fn end_of_a_group_ends_the_pin_of_a_session_that_joins_it() {
+    let world = World::new();
+    let (a, b) = (node(&world, LONG).await, node(&world, LONG).await);
+    let mut session = make(&b, 1).await.remove(0);
+    let pin = a.pin(&session).await.unwrap();
+    let lookup = a.probes().close(Point::LookedUp);
+    let blue = GroupId::named("blue");
+    b.save(&mut session).group(Some(blue)).await.unwrap();
+    in_time("the update is looked up", lookup.arrived(1)).await;
+    assert_eq!(b.group(blue).delete().await.unwrap(), 1);
+    a.catch_up().await.unwrap();
+    assert_eq!(pin.check(), Ok(()), "the last proof holds");
+    lookup.open();
+    in_time("the pin ends", pin.ended()).await;
+}
+
+/// ```text
+/// A        deletes the user's sessions ── COMMIT ── looks the pins up, in vain ── answers
+/// client          waits for the table ──────── locks it ───────────────────────────────── COMMIT
+/// ```
+///
+/// A trigger keeps the deletion waiting until the client waits behind it.
+#[tokio::test]
+async fn pins_are_unproved_if_their_end_cannot_be_looked_up() {
+    let world = World::new();
+    let a = world.node_with(config(&world, LONG).with(|it| it.query_timeout = Duration::from_secs(2))).await;
+    let session = a.create(1).await.unwrap();
+    let pin = a.pin(&session).await.unwrap();
+    let (operator, schema) = (world.operator().await, &world.schema);
+    let script = format!(
+        "CREATE FUNCTION {schema}.waits() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext(TG_TABLE_SCHEMA::text)); RETURN NULL; END $$;
+         CREATE TRIGGER waits BEFORE DELETE ON {schema}.sessions
+             FOR EACH STATEMENT EXECUTE FUNCTION {schema}.waits()"
+    );
+    operator.batch_execute(&script).await.unwrap();
+    let holder = Holder::begin(&world, &format!("SELECT pg_advisory_xact_lock(hashtext('{schema}'))")).await;
+    let deleting = tokio::spawn({
+        let a = a.clone();
+        async move { a.user(1).delete().await }
+    });
+    holder.blocks(&operator).await;
+    let locker = world.client().await;
+    let locking = tokio::spawn(async move {
+        locker.batch_execute("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        locker
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'sessions'::regclass";
+    eventually("the client waits for the table", async || {
+        operator.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    holder.commit().await;
+    assert_eq!(in_time("it is answered", deleting).await.unwrap().unwrap(), 1);
+    assert_eq!(pin.check(), Err(Closed::Unproved), "it is acknowledged, and no lookup was answered");
+    let locker = in_time("the table is locked", locking).await.unwrap();
+    locker.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(in_time("the pin ends", pin.ended()).await, Cause::Everywhere);
 }

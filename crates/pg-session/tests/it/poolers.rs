@@ -378,22 +378,22 @@ async fn session_pooler_that_changes_its_mode_ends_trust() {
 }
 
 /// A pooler in front of the pool, whose server can be exchanged for a copy.
-struct Redirected {
+pub struct Redirected {
     original: Sandbox,
-    copy: Sandbox,
+    pub copy: Sandbox,
     pooler: Pooler,
-    node: SessionManager,
+    pub node: SessionManager,
     /// Deleted after the copy was made.
-    deleted: [Session; 3],
+    pub deleted: [Session; 3],
     /// In both, with its last access an hour ago.
-    kept: SessionId,
+    pub kept: SessionId,
     /// On the original.
-    observer: Client,
-    schema: String,
+    pub observer: Client,
+    pub schema: String,
 }
 
 impl Redirected {
-    async fn new(change: impl FnOnce(&mut Config)) -> Self {
+    pub async fn new(change: impl FnOnce(&mut Config)) -> Self {
         let original = Sandbox::start().unwrap();
         let world = World::on(&original);
         let pooler = pooler(&world, PoolMode::Transaction);
@@ -419,16 +419,16 @@ impl Redirected {
     }
 
     /// Each transaction that begins afterwards reaches the copy.
-    fn lead_to_copy(&self) {
+    pub fn lead_to_copy(&self) {
         self.pooler.redirect(self.copy.addr()).unwrap();
     }
 
-    async fn lead_to_original(&self) {
+    pub async fn lead_to_original(&self) {
         self.pooler.redirect(self.original.addr()).unwrap();
         in_time("the node is trusted again", self.node.catch_up()).await.unwrap();
     }
 
-    fn trusts(&self) -> bool {
+    pub fn trusts(&self) -> bool {
         self.node.status().trusted_for.is_some()
     }
 }
