@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 use crate::cause::Cause;
 use crate::handle::Handle;
@@ -73,15 +74,25 @@ pub enum Event {
 
 /// The events since [`SessionManager::events`](crate::SessionManager::events) was called.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<Event>);
+pub struct Events {
+    receiver: broadcast::Receiver<Event>,
+    ended: CancellationToken,
+}
 
 impl Events {
-    /// Waits for the next event. `None` when the node has ended.
+    /// Waits for the next event. `None` when the node was [shut down](crate::SessionManager::shutdown), or the last clone of its
+    /// manager was dropped, behind the last event.
     ///
     /// # Cancel safety
     /// Dropping the future loses no event.
     pub async fn next(&mut self) -> Option<Event> {
-        match self.0.recv().await {
+        let received = tokio::select! {
+            // What came before the end is not lost.
+            biased;
+            received = self.receiver.recv() => received,
+            () = self.ended.cancelled() => return None,
+        };
+        match received {
             Ok(event) => Some(event),
             Err(RecvError::Lagged(count)) => Some(Event::Lagged(count)),
             Err(RecvError::Closed) => None,
@@ -95,17 +106,27 @@ pub(crate) struct EventSender {
     sender: broadcast::Sender<Event>,
     /// The users of sessions that this node ends. The notification of an end may come when the memory has dropped it already.
     ending: Mutex<VecDeque<(SessionId, UserId)>>,
+    ended: CancellationToken,
 }
 
 impl Default for EventSender {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(EVENTS_MAX), ending: Mutex::default() }
+        Self {
+            sender: broadcast::Sender::new(EVENTS_MAX),
+            ending: Mutex::default(),
+            ended: CancellationToken::new(),
+        }
     }
 }
 
 impl EventSender {
     pub(crate) fn subscribe(&self) -> Events {
-        Events(self.sender.subscribe())
+        Events { receiver: self.sender.subscribe(), ended: self.ended.clone() }
+    }
+
+    /// The node has been shut down. Clones of its manager may live on.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
     }
 
     /// Makes the event only if anyone reads.

@@ -46,6 +46,7 @@ impl SessionManager {
         tasks.locking.stop.cancel();
         let written = end(&tasks.writing, deadline).await;
         let served = end(&tasks.serving, deadline).await;
+        self.0.core.events.end();
         if written && served {
             self.leave_registry(deadline).await;
         }

@@ -176,3 +176,20 @@ async fn loss_and_return_of_trust_are_reported() {
     assert_eq!(any(&mut events).await, Event::Trusted);
     assert!(a.shutdown(Duration::from_secs(30)).await.is_complete());
 }
+
+/// A clone of the manager lives on.
+#[tokio::test]
+async fn events_end_when_the_node_is_shut_down() {
+    let world = World::new();
+    let [a, _] = nodes(&world).await;
+    let mut events = a.events();
+    a.create(0).await.unwrap();
+    assert!(a.shutdown(Duration::from_secs(30)).await.is_complete());
+    let mut seen = Vec::new();
+    while let Some(event) = in_time("an event or the end", events.next()).await {
+        seen.push(event);
+    }
+    assert!(seen.iter().any(|event| matches!(event, Event::Created { .. })), "what came before: {seen:?}");
+    let mut late = a.events();
+    assert_eq!(in_time("the end", late.next()).await, None);
+}
