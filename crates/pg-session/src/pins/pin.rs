@@ -249,10 +249,11 @@ impl<S: Stream> Stream for Guarded<S> {
             self.closed = None;
             return Poll::Ready(Some(Err(closed)));
         }
-        // A holder that was starved may not have been woken yet.
+        let item = self.stream.as_mut().poll_next(context);
+        // Behind the item: the stream may have taken its time. And a holder that was starved may not have been woken yet.
         let item = match self.pin.check() {
             Err(closed) => Some(Err(closed)),
-            Ok(()) => std::task::ready!(self.stream.as_mut().poll_next(context)).map(Ok),
+            Ok(()) => std::task::ready!(item).map(Ok),
         };
         if !matches!(item, Some(Ok(_))) {
             self.closed = None;

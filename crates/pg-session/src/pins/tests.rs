@@ -253,6 +253,20 @@ fn a_stream_delivers_nothing_behind_the_last_proof() {
     assert_eq!(next(), Poll::Ready(None), "that was the last item");
 }
 
+/// stream: is asked for an item ┊ makes it until the window of the last proof has passed
+#[test]
+fn an_item_that_took_too_long_is_not_delivered() {
+    let scene = Scene::new();
+    let nanos = Arc::clone(&scene.nanos);
+    let slow = stream::poll_fn(move |_| {
+        nanos.store(10 * SECOND, Ordering::SeqCst);
+        Poll::Ready(Some("news"))
+    });
+    let mut news = scene.pin.clone().guard(slow);
+    let item = news.poll_next_unpin(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(item, Poll::Ready(Some(Err(Closed::Unproved))));
+}
+
 /// thread 1: drops the last pin ┊ thread 2: pins the session anew ┊ thread 1: removes the entry of its pin
 #[test]
 fn a_session_that_is_pinned_anew_keeps_its_entry() {
