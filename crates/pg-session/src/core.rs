@@ -139,10 +139,10 @@ impl Core {
         }
     }
 
-    /// Tells the pins of changed sessions how long these live, from memory. That settles no doubt. Returns the pinned sessions of
+    /// Gives the pins of changed sessions the ends that the memory knows. That settles no doubt. Returns the pinned sessions of
     /// which the memory does not hold this version or a newer one, and those that are to be looked up for another reason.
-    pub(crate) fn tell_pins(&self, changed: &[(SessionId, Version)]) -> Vec<SessionId> {
-        let is_told = |id: SessionId, version: Version| {
+    pub(crate) fn inform_pins(&self, changed: &[(SessionId, Version)]) -> Vec<SessionId> {
+        let is_known = |id: SessionId, version: Version| {
             // Before the look, so that a later answer counts.
             let question = self.pins.question();
             let known = self.cache.peek(id).filter(|slot| {
@@ -153,7 +153,7 @@ impl Core {
             known.is_some_and(|slot| self.pins.lives_until(id, question, Life::of(&slot.record)))
         };
         let pinned = self.pins.pinned(changed, |(id, _)| id);
-        pinned.into_iter().filter(|&(id, version)| !is_told(id, version)).map(|(id, _)| id).collect()
+        pinned.into_iter().filter(|&(id, version)| !is_known(id, version)).map(|(id, _)| id).collect()
     }
 
     /// The listener has lost its connection.

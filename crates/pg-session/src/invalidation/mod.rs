@@ -221,7 +221,7 @@ impl InvalidationTask {
     /// A pinned session that was changed may have been rotated. What the memory holds at this version, as after an update of this
     /// node, needs no lookup.
     fn doubt_changed(&self, changed: &[(SessionId, Version)]) {
-        let unknown = self.core.tell_pins(changed);
+        let unknown = self.core.inform_pins(changed);
         if !unknown.is_empty() {
             self.doubt(Named::Sessions(&unknown), None);
         }

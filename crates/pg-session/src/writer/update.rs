@@ -77,7 +77,7 @@ impl Request for UpdateRequest {
         core.cache.publish(ticket, &record);
         if !self.row.is_empty() {
             // Before the answer, as for an end: this node's pins end at the new limit, also if its listener is lost.
-            let unknown = core.tell_pins(&[(record.row.id, record.row.version)]);
+            let unknown = core.inform_pins(&[(record.row.id, record.row.version)]);
             core.pins.doubt(Named::Sessions(&unknown), None);
         }
         Outcome::Done(record)

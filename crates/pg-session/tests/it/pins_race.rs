@@ -232,7 +232,7 @@ async fn end_of_a_group_ends_the_pin_of_a_session_that_joins_it() {
 }
 
 /// ```text
-/// A        deletes the user's sessions ── COMMIT ── looks the pins up, in vain ── answers
+/// A        deletes the user's sessions ── COMMIT ── fails to look the pins up ── answers
 /// client          waits for the table ──────── locks it ───────────────────────────────── COMMIT
 /// ```
 ///
