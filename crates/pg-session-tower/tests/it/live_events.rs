@@ -1,4 +1,4 @@
-//! The example with server-sent events: the last one says why the stream ends.
+//! The example with server-sent events: the last one says why the stream ends, and no other stream begins.
 
 use pg_sandbox::Sandbox;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,6 +24,12 @@ pub async fn a_stream_of_events_says_why_it_ends(name: &str) {
     read_until(&mut stream, &mut received, "event: closed\ndata: everywhere").await;
     // The last chunk: the response is complete.
     read_until(&mut stream, &mut received, "\r\n0\r\n\r\n").await;
+    // A browser asks again by itself, until it gets another status than 200.
+    let mut again = TcpStream::connect(addr).await.expect("the server accepts");
+    again.write_all(request.as_bytes()).await.expect("it is sent");
+    let mut answer = String::new();
+    read_until(&mut again, &mut answer, "\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
 }
 
 async fn read_until(stream: &mut TcpStream, received: &mut String, text: &str) {
