@@ -30,7 +30,8 @@ impl KeyUses {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(signer) = &state.signer else { return Vec::new() };
         let before = |id| state.uses.iter().find(|(known, _)| *known == id).and_then(|(_, at)| *at);
-        let uses = signer.ring().take_uses();
+        let ring = signer.ring();
+        let uses = ring.take_uses();
         let uses = uses.map(|(id, used)| (id, if used { Some(unix_seconds(now)) } else { before(id) }));
         state.uses = uses.collect();
         state.uses.iter().map(|(id, at)| (id.to_string(), *at)).collect()

@@ -146,7 +146,7 @@ impl Database {
         }
         findings.extend(self.check_settings().await?);
         if findings.iter().all(|finding| finding.severity != Severity::Fault) {
-            findings.extend(self.check_nodes().await?);
+            findings.extend(self.check_nodes(config).await?);
         }
         findings.extend(self.check_shape().await?);
         findings.extend(self.check_clock());

@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{Check, Finding};
+use crate::config::Config;
 use crate::error::Error;
 use crate::notification::Token;
 use crate::postgres::Database;
@@ -20,10 +21,10 @@ use crate::signing::KeyUse;
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 impl Database {
-    pub(super) async fn check_nodes(&self) -> Result<Vec<Finding>, Error> {
+    pub(super) async fn check_nodes(&self, config: &Config) -> Result<Vec<Finding>, Error> {
         let mut nodes = self.node_descriptions().await.map_err(Failure::into_read_error)?;
         let mut findings: Vec<Finding> = nodes.iter().filter_map(|node| self.lost(node)).collect();
-        if differing(&nodes).is_empty() && self.keys(&nodes).is_empty() {
+        if differing(&nodes).is_empty() && self.keys(&nodes, config.idle_timeout).is_empty() {
             return Ok(findings);
         }
         // A node that has ended may have left its row behind, for one trust window.
@@ -34,13 +35,13 @@ impl Database {
         }
         nodes.retain(|node| running.contains(&node.node));
         findings.extend(differing(&nodes));
-        findings.extend(self.keys(&nodes));
+        findings.extend(self.keys(&nodes, config.idle_timeout));
         Ok(findings)
     }
 
     /// Nodes that lack a key with which another one signs, and keys that only verify and have nothing to verify. Nodes
     /// without keys serve no visitors.
-    fn keys(&self, nodes: &[NodeDescription]) -> Vec<Finding> {
+    fn keys(&self, nodes: &[NodeDescription], idle_timeout: Duration) -> Vec<Finding> {
         let rings: Vec<(&NodeDescription, Vec<KeyUse>)> = nodes
             .iter()
             .map(|node| (node, serde_json::from_str(&node.keys).unwrap_or_default()))
@@ -65,7 +66,7 @@ impl Database {
         let now = SystemTime::from(self.policy.clock.database_now());
         for (id, at) in used.into_iter().filter(|(id, _)| !signing.contains(id)) {
             let unused = now.duration_since(at).unwrap_or_default();
-            if unused > self.config.idle_timeout {
+            if unused > idle_timeout {
                 findings.push(unused_key(id, unused));
             }
         }
