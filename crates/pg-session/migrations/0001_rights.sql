@@ -4,8 +4,7 @@
 -- for them. Default privileges give rights on new tables to other roles: platforms that serve tables over HTTP to those
 -- of their visitors, companies to those of their reports.
 --
--- The routines that nodes and triggers call are named with their arguments, because another role may have made routines
--- of the same names.
+-- All routines are named with their arguments, because another role may have made routines of the same names.
 DO $pg_session$
 DECLARE
     grantee text;
@@ -22,22 +21,29 @@ BEGIN
                 {routines} FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON FUNCTION
-                "{schema}"."{prefix}session_audit_ends", "{schema}"."{prefix}session_cause_name",
-                "{schema}"."{prefix}session_audit_on", "{schema}"."{prefix}session_audit_off",
-                "{schema}"."{prefix}session_contract", "{schema}"."{prefix}session_rules",
-                "{schema}"."{prefix}session_cause", "{schema}"."{prefix}session_is_live",
-                "{schema}"."{prefix}session_read_attributes", "{schema}"."{prefix}session_put_attribute",
-                "{schema}"."{prefix}session_write", "{schema}"."{prefix}session_set",
-                "{schema}"."{prefix}session_remove", "{schema}"."{prefix}session_create",
-                "{schema}"."{prefix}session_check_labels", "{schema}"."{prefix}session_change_label",
-                "{schema}"."{prefix}session_add_label", "{schema}"."{prefix}session_remove_label",
-                "{schema}"."{prefix}session_list_label", "{schema}"."{prefix}session_end_label",
-                "{schema}"."{prefix}session_get", "{schema}"."{prefix}session_list", "{schema}"."{prefix}session_alive",
-                "{schema}"."{prefix}session_touch", "{schema}"."{prefix}session_end_rows",
-                "{schema}"."{prefix}session_scope", "{schema}"."{prefix}session_end",
-                "{schema}"."{prefix}session_end_user", "{schema}"."{prefix}session_end_group",
-                "{schema}"."{prefix}session_end_all", "{schema}"."{prefix}session_user_of"(text),
-                "{schema}"."{prefix}session_user_of"(bigint) FROM $revoke$, grantee);
+                "{schema}"."{prefix}session_audit_ends"(), "{schema}"."{prefix}session_cause_name"(text),
+                "{schema}"."{prefix}session_audit_on"(interval), "{schema}"."{prefix}session_audit_off"(),
+                "{schema}"."{prefix}session_contract"(), "{schema}"."{prefix}session_rules"(boolean),
+                "{schema}"."{prefix}session_cause"(text),
+                "{schema}"."{prefix}session_is_live"(timestamptz, boolean, timestamptz, interval),
+                "{schema}"."{prefix}session_read_attributes"(uuid, text, boolean),
+                "{schema}"."{prefix}session_put_attribute"(uuid, text, boolean, text, text, timestamptz, bigint),
+                "{schema}"."{prefix}session_write"(uuid, text, text, timestamptz),
+                "{schema}"."{prefix}session_set"(uuid, text, jsonb, timestamptz),
+                "{schema}"."{prefix}session_remove"(uuid, text),
+                "{schema}"."{prefix}session_create"(uuid, jsonb, interval, uuid, text[]),
+                "{schema}"."{prefix}session_check_labels"(text[]),
+                "{schema}"."{prefix}session_change_label"(uuid, text, boolean),
+                "{schema}"."{prefix}session_add_label"(uuid, text), "{schema}"."{prefix}session_remove_label"(uuid, text),
+                "{schema}"."{prefix}session_list_label"(text), "{schema}"."{prefix}session_end_label"(text, uuid, text),
+                "{schema}"."{prefix}session_get"(uuid), "{schema}"."{prefix}session_list"(uuid),
+                "{schema}"."{prefix}session_alive"(uuid, bigint), "{schema}"."{prefix}session_touch"(uuid),
+                "{schema}"."{prefix}session_end_rows"(uuid, uuid, uuid, text, uuid, text),
+                "{schema}"."{prefix}session_scope"(text, uuid), "{schema}"."{prefix}session_end"(uuid, text),
+                "{schema}"."{prefix}session_end_user"(uuid, uuid, text),
+                "{schema}"."{prefix}session_end_group"(uuid, text), "{schema}"."{prefix}session_end_all"(text),
+                "{schema}"."{prefix}session_user_of"(text), "{schema}"."{prefix}session_user_of"(bigint)
+                FROM $revoke$, grantee);
         EXECUTE pg_catalog.concat($revoke$
             REVOKE ALL ON DOMAIN "{schema}"."{prefix}session_expiry", "{schema}"."{prefix}session_packed"
                 FROM $revoke$, grantee);

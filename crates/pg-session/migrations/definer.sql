@@ -2,8 +2,8 @@
 -- their owner, who must own the session tables or have the application's rights. It is no part of the migrations.
 --
 -- Then: GRANT USAGE ON SCHEMA "{schema}" TO support;
---       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_user_sessions" TO support;
---       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_label_sessions" TO support;
+--       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_user_sessions"(uuid, uuid, text) TO support;
+--       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}revoke_label_sessions"(text, uuid, text) TO support;
 --       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}session_user_of"(text), "{schema}"."{prefix}session_user_of"(bigint)
 --           TO support; -- if it has names or numbers of users, not their UUIDs
 BEGIN;
@@ -25,8 +25,8 @@ DECLARE
 BEGIN
     FOR grantee IN {grantees} LOOP
         EXECUTE pg_catalog.concat(
-            $revoke$REVOKE ALL ON FUNCTION "{schema}"."{prefix}revoke_user_sessions",
-                "{schema}"."{prefix}revoke_label_sessions" FROM $revoke$, grantee);
+            $revoke$REVOKE ALL ON FUNCTION "{schema}"."{prefix}revoke_user_sessions"(uuid, uuid, text),
+                "{schema}"."{prefix}revoke_label_sessions"(text, uuid, text) FROM $revoke$, grantee);
     END LOOP;
 END
 $pg_session$;
