@@ -121,7 +121,7 @@ impl Error {
                  the primary",
             ),
             ErrorKind::Unreachable => {
-                (ErrorKind::Unreachable, "no server answers at the address; check host and port")
+                (ErrorKind::Unreachable, "no postgres answers at the address; check host and port")
             }
             ErrorKind::Proxy => {
                 (ErrorKind::Proxy, "a proxy or pooler answers at the address, and not postgres itself")

@@ -29,6 +29,14 @@ const PROXY_REFUSALS: [&str; 8] = [
     "ssl required",
 ];
 
+/// How the driver's errors begin about a server that has ended the connection, or whose answer has no meaning.
+const NO_ANSWERS: [&str; 4] = [
+    "connection closed",
+    "error communicating with the server",
+    "error parsing response from server",
+    "unexpected message from server",
+];
+
 /// The kind of error that a failed attempt to connect is.
 pub(crate) fn kind(error: &tokio_postgres::Error) -> ErrorKind {
     if let Some(answer) = error.as_db_error() {
@@ -46,6 +54,8 @@ pub(crate) fn kind(error: &tokio_postgres::Error) -> ErrorKind {
             ErrorKind::Refused
         }
         Some(_) if text.starts_with("error connecting to server") => ErrorKind::Unreachable,
+        // It accepts connections, and ends them or does not answer as PostgreSQL does: another service, or a proxy without a server.
+        _ if NO_ANSWERS.iter().any(|start| text.starts_with(start)) => ErrorKind::Unreachable,
         _ => ErrorKind::Connection,
     }
 }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ListenerPath, Migrations};
 use crate::contention::NotifyPolicy;
 use crate::core::{Core, Tasks};
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::invalidation::InvalidationTask;
 use crate::invalidation::proof::Prover;
 use crate::invalidation::resync::Resync;
@@ -290,8 +290,19 @@ impl Builder {
         let Config { query_timeout, connect_timeout, .. } = manager.0.core.config;
         // An attempt that takes all of its time has a cause at the end.
         let wait_max = query_timeout.max(connect_timeout + START_MARGIN).max(START_WAIT_MIN);
-        if let Begun::Untrusted(cause) = manager.0.begin_listening(way, wait_max).await? {
-            warn!(cause, "the listener is not in sync yet, sessions are read from the database until it is");
+        match manager.0.begin_listening(way, wait_max).await {
+            Ok(Begun::Trusted) => {}
+            Ok(Begun::Untrusted(cause)) => {
+                warn!(
+                    cause,
+                    "the listener is not in sync yet, sessions are read from the database until it is"
+                );
+            }
+            Err(error) => {
+                // The row in the registry would look like that of a node that has lost its listener.
+                let _ = manager.shutdown(query_timeout).await;
+                return Err(error);
+            }
         }
         Ok(manager)
     }
@@ -359,7 +370,7 @@ impl Builder {
                     }
                     let _ = node.shutdown(timeout).await;
                 }
-                Err(error) => findings.push(Finding::at_start(error.to_string())),
+                Err(error) => findings.push(Finding::at_start(chain(&error))),
             }
         }
         Ok(findings)

@@ -12,9 +12,9 @@ use tokio_postgres::config::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::connection_string::{self, Settings, fault};
-use super::password_file;
+use super::connection_string::{self, Settings, check_host, fault};
 use super::tls::{ClientCertificate, Proof, Roots, Tls, TlsVersion};
+use super::{environment, password_file};
 use crate::error::{Error, ErrorKind};
 
 /// Where PostgreSQL is, who connects, and what the server's certificate must prove.
@@ -101,8 +101,12 @@ impl ConnectOptions {
     /// # Errors
     /// As [`parse`](ConnectOptions::parse); or the variables name no host.
     pub fn from_env() -> Result<Self, Error> {
-        super::environment::settings(|name| std::env::var_os(name))
-            .and_then(|settings| Self::from_settings(&settings))
+        let variable = |name: &str| std::env::var_os(name);
+        let settings = environment::settings(variable)?;
+        Self::from_settings(&settings).map_err(|error| {
+            let read = |settings: &Settings| Self::from_settings(settings).err();
+            environment::explain(variable, &settings, error, read)
+        })
     }
 
     /// Replaces the password: for one that is valid for a short time.
@@ -403,12 +407,7 @@ fn put_hosts(settings: &Settings, config: &mut tokio_postgres::Config) -> Result
         )));
     }
     for host in hosts {
-        // An abstract Unix socket, which the driver cannot name.
-        if host.starts_with('@') {
-            return Err(fault(
-                "has a host that begins with `@`; name the directory of a Unix socket, as /run/postgresql",
-            ));
-        }
+        check_host(host)?;
         config.host(host);
     }
     for address in addresses {

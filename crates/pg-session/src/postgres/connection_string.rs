@@ -25,20 +25,32 @@ pub(crate) fn parse(text: &str) -> Result<Settings, Error> {
     let text = text.trim();
     match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
         Some(rest) => parse_url(rest, &mut settings)?,
-        None if text.contains("://") => {
-            return Err(fault(
-                "has a scheme other than `postgres`; write postgres://user:password@host:5432/database",
-            ));
-        }
-        None => parse_pairs(text, &mut settings)?,
+        None => match text.split_once("://") {
+            // A value may contain it.
+            Some((scheme, _)) if !scheme.contains('=') => return Err(wrong_scheme(scheme)),
+            _ => parse_pairs(text, &mut settings)?,
+        },
     }
     settings.retain(|_, value| !value.is_empty());
     Ok(settings)
 }
 
+/// What the errors of [`fault`] begin with.
+pub(super) const SUBJECT: &str = "the connection string";
+
 /// An error about the connection string. The text follows the subject.
 pub(crate) fn fault(text: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Config, format!("the connection string {text}"))
+    Error::new(ErrorKind::Config, format!("{SUBJECT} {text}"))
+}
+
+fn wrong_scheme(scheme: &str) -> Error {
+    // As it is copied from a file: quotes, an invisible mark at the beginning, or `jdbc:`.
+    if scheme.ends_with("postgres") || scheme.ends_with("postgresql") {
+        return fault(
+            "has text before the scheme `postgres`, as a quote or an invisible character; remove it",
+        );
+    }
+    fault("has a scheme other than `postgres`; write postgres://user:password@host:5432/database")
 }
 
 /// What follows the scheme: `[user[:password]@][host[:port],…][/database][?name=value&…]`.
@@ -60,6 +72,13 @@ fn parse_url(rest: &str, settings: &mut Settings) -> Result<(), Error> {
         None => (rest, None),
     };
     if let Some(database) = path.strip_prefix('/') {
+        // Each of them may be part of a name. Together they begin an option, whose value may be a password.
+        if database.contains('=') && database.contains(['&', ';']) {
+            return Err(fault(
+                "has options in the name of the database; write ? before the first one and & between them, or percent-encode \
+                 the name",
+            ));
+        }
         settings.insert("dbname".to_owned(), decode(database, "dbname")?);
     }
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -118,6 +137,26 @@ fn parse_hosts(text: &str, settings: &mut Settings) -> Result<(), Error> {
     settings.insert("host".to_owned(), hosts.join(","));
     if ports.iter().any(|port| !port.is_empty()) {
         settings.insert("port".to_owned(), ports.join(","));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// The driver cannot reach such a host.
+pub(super) fn check_host(host: &str) -> Result<(), Error> {
+    // An abstract Unix socket, which the driver cannot name.
+    if host.starts_with('@') {
+        return Err(fault(
+            "has a host that begins with `@`; name the directory of a Unix socket, as /run/postgresql",
+        ));
+    }
+    // A name of DNS may have letters of any alphabet. `:` and `%` are of IPv6 addresses.
+    let is_wrong = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !"-._:%".contains(c);
+    // It may be the rest of the string, and a look-up would send it to name servers.
+    if !host.starts_with('/') && host.contains(is_wrong) {
+        return Err(fault(
+            "has a host with a character that no host has; correct it, and put spaces between settings, or & in a URL",
+        ));
     }
     Ok(())
 }
@@ -413,6 +452,8 @@ mod tests {
                 &[("host", "h"), ("password", "p "), ("port", "1"), ("user", "u")],
             ),
             ("\thost=h\nport=1\r\n", &[("host", "h"), ("port", "1")]),
+            ("host=h password=a://b", &[("host", "h"), ("password", "a://b")]),
+            ("postgres://h/a%26b=c", &[("dbname", "a&b=c"), ("host", "h")]),
             ("", &[]),
         ] {
             assert_eq!(settings(text), pairs(expected), "{text}");

@@ -106,6 +106,40 @@ pub(super) fn settings(variable: impl Fn(&str) -> Option<OsString>) -> Result<Se
     Ok(settings)
 }
 
+/// An error about a setting of the environment names the variable: without its setting, there is another error or none.
+/// `read` returns the error of settings.
+pub(super) fn explain(
+    variable: impl Fn(&str) -> Option<OsString>,
+    settings: &Settings,
+    error: Error,
+    read: impl Fn(&Settings) -> Option<Error>,
+) -> Error {
+    let message = error.to_string();
+    let is_blamed = |name: &str, setting: &str| {
+        let value = variable(name).and_then(|value| value.into_string().ok());
+        if value.is_none() || value.as_ref() != settings.get(setting) {
+            return false;
+        }
+        let mut others = settings.clone();
+        match setting {
+            // Without a host there is always an error.
+            "host" => others.insert(setting.to_owned(), "localhost".to_owned()),
+            "hostaddr" => others.insert(setting.to_owned(), "127.0.0.1".to_owned()),
+            _ => others.remove(setting),
+        };
+        read(&others).is_none_or(|other| other.to_string() != message)
+    };
+    let Some((name, _)) = VARIABLES.iter().find(|(name, setting)| is_blamed(name, setting)) else {
+        return error;
+    };
+    let about = message.strip_prefix(connection_string::SUBJECT).unwrap_or(&message);
+    let explained = Error::new(error.kind(), format!("the variable {name} {}", about.trim_start()));
+    match std::error::Error::source(&error) {
+        Some(cause) => explained.with_source(cause.to_string()),
+        None => explained,
+    }
+}
+
 fn is_readable(path: &Path) -> bool {
     path.is_file() && File::open(path).is_ok()
 }
@@ -113,9 +147,14 @@ fn is_readable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::connect_options::ConnectOptions;
+
+    fn find(variables: &[(&str, &str)], name: &str) -> Option<OsString> {
+        variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into())
+    }
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings, Error> {
-        settings(|name| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into()))
+        settings(|name| find(variables, name))
     }
 
     #[test]
@@ -150,6 +189,41 @@ mod tests {
         assert_eq!(mode("postgres://db", "1").as_deref(), Some("require"));
         assert_eq!(mode("postgres://db", "0"), None);
         assert_eq!(mode("postgres://db?sslmode=verify-full", "1").as_deref(), Some("verify-full"));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_variable() {
+        for (variables, expected) in [
+            (
+                &[("PGHOST", "db"), ("PGPORT", "abc")][..],
+                "the variable PGPORT has a `port` that is no number",
+            ),
+            (
+                &[("PGHOST", "db"), ("PGSSLMODE", "Require")],
+                "the variable PGSSLMODE has an unknown value of `sslmode`",
+            ),
+            (&[("PGHOST", "db"), ("PGPORT", "1,2")], "the variable PGPORT has 2 ports for 1 hosts"),
+            (&[("PGHOST", "a b"), ("PGPORT", "1")], "the variable PGHOST has a host"),
+            (
+                &[("DATABASE_URL", "postgres://db"), ("PGTARGETSESSIONATTRS", "standby")],
+                "the variable PGTARGETSESSIONATTRS asks for a standby",
+            ),
+            (
+                &[("PGHOST", "db"), ("PGPASSFILE", "/does/not/exist")],
+                "the variable PGPASSFILE has a `passfile` that cannot be read",
+            ),
+            (
+                &[("DATABASE_URL", "postgres://db?sslmode=Require"), ("PGPORT", "1")],
+                "the connection string has an unknown value of `sslmode`",
+            ),
+        ] {
+            let of = |settings: &Settings| ConnectOptions::from_settings(settings).err();
+            let settings = read(variables).unwrap();
+            let error = of(&settings).expect(expected);
+            let explained = explain(|name| find(variables, name), &settings, error, of);
+            assert_eq!(explained.kind(), ErrorKind::Config);
+            assert!(explained.to_string().starts_with(expected), "{explained}");
+        }
     }
 
     #[test]

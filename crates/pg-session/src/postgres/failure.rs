@@ -7,10 +7,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use rustls::CertificateError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use super::own_rights::{own_object, own_right};
+use super::tls;
 use crate::error::{Error, ErrorKind};
 
 /// A failed statement, and what its sender may do.
@@ -282,6 +282,19 @@ fn refusal(server: &DbError) -> Error {
                 server.message()
             ),
         ),
+        // The name of the language is never translated.
+        SqlState::UNDEFINED_OBJECT if server.message().contains("plpgsql") => (
+            ErrorKind::Schema,
+            "the database lacks the language plpgsql; run there: CREATE EXTENSION plpgsql".to_owned(),
+        ),
+        SqlState::DUPLICATE_TABLE | SqlState::DUPLICATE_OBJECT | SqlState::DUPLICATE_FUNCTION => (
+            ErrorKind::Schema,
+            format!(
+                "{}, and is not recorded as the library's; if another application made it, set `schema` or `table_prefix` to \
+                 another name; otherwise restore the table session_migrations",
+                server.message()
+            ),
+        ),
         SqlState::UNDEFINED_FUNCTION | SqlState::UNDEFINED_OBJECT | SqlState::WRONG_OBJECT_TYPE => (
             ErrorKind::Schema,
             format!(
@@ -296,7 +309,11 @@ fn refusal(server: &DbError) -> Error {
         ),
         SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN => (
             ErrorKind::Schema,
-            format!("{}; run the migrations (`migrations = \"apply\"` does so at start)", server.message()),
+            format!(
+                "{}; restore it from a backup, or drop all session tables and run the migrations (`migrations = \"apply\"` \
+                 does so at start), which ends all sessions",
+                server.message()
+            ),
         ),
         SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
             (ErrorKind::Timeout, "PostgreSQL cancelled the statement; look at its load and locks, or raise `query_timeout`".to_owned())
@@ -323,7 +340,10 @@ fn refusal(server: &DbError) -> Error {
             ErrorKind::Schema,
             "a foreign key of another table keeps a session from being deleted; drop it: an id ends with each login".to_owned(),
         ),
-        _ => (ErrorKind::Database, "PostgreSQL refused the statement".to_owned()),
+        _ => (
+            ErrorKind::Database,
+            "PostgreSQL refused the statement, see the cause; `pg-session doctor` finds what was changed by hand".to_owned(),
+        ),
     };
     Error::new(kind, message).with_source(Cause::of(server))
 }
@@ -385,6 +405,8 @@ pub(super) fn is_cut(error: &tokio_postgres::Error) -> bool {
 const REFUSED_SETTING: &str = "PostgreSQL refused a setting of the connection, see the cause; correct `options` in the connection string";
 const UNRESOLVED: &str = "the host's name cannot be resolved; correct the host, or look at DNS";
 const UNREACHABLE: &str = "PostgreSQL cannot be reached; check host, port and network";
+const NO_POSTGRESQL: &str = "the other side did not answer as PostgreSQL does; check host and port, and look at the log of the \
+     server or the pooler";
 
 /// No address is known for a host's name.
 pub(super) fn unresolved() -> Error {
@@ -398,7 +420,7 @@ pub(super) fn unreachable() -> Error {
 
 /// A failure to connect.
 pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
-    if let Some((message, cause)) = tls_fault(error) {
+    if let Some((message, cause)) = tls::explain(error) {
         return Error::new(ErrorKind::Config, message).with_source(cause);
     }
     let Some(server) = error.as_db_error() else {
@@ -406,9 +428,10 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
         return Error::new(kind, message).with_source(error_text(error));
     };
     let (kind, message) = match *server.code() {
-        SqlState::INVALID_PASSWORD => {
-            (ErrorKind::Config, "PostgreSQL refused the user name or password; correct the connection string")
-        }
+        SqlState::INVALID_PASSWORD => (
+            ErrorKind::Config,
+            "PostgreSQL refused the user name or password; correct the connection string, or look at the role's VALID UNTIL",
+        ),
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION
             if server.routine() == Some("InitializeSessionUserId") =>
         {
@@ -421,12 +444,16 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
             ErrorKind::Config,
             "PostgreSQL does not let this user in, see the cause; correct the connection string (user, sslmode) or pg_hba.conf",
         ),
+        // A syntax error is that of `options`.
         SqlState::UNDEFINED_OBJECT
         | SqlState::INVALID_PARAMETER_VALUE
+        | SqlState::SYNTAX_ERROR
         | SqlState::CANT_CHANGE_RUNTIME_PARAM => (ErrorKind::Config, REFUSED_SETTING),
         // The names of routines are never translated.
         SqlState::INSUFFICIENT_PRIVILEGE
-            if server.routine().is_some_and(|name| name.starts_with("set_config_")) =>
+            if server
+                .routine()
+                .is_some_and(|name| name.starts_with("set_config_") || name.starts_with("call_")) =>
         {
             (ErrorKind::Config, REFUSED_SETTING)
         }
@@ -445,8 +472,22 @@ pub(crate) fn of_connect(error: &tokio_postgres::Error) -> Error {
             "the role may not connect to this database; run: GRANT CONNECT ON DATABASE <database> TO <role>",
         ),
         SqlState::TOO_MANY_CONNECTIONS => (ErrorKind::Unavailable, FULL),
+        SqlState::UNDEFINED_FILE if server.routine() == Some("internal_load_library") => (
+            ErrorKind::Config,
+            "PostgreSQL cannot load a library for this connection, see the cause; correct session_preload_libraries or \
+             local_preload_libraries",
+        ),
         _ if is_full_pooler(server) => (ErrorKind::Unavailable, FULL_POOLER),
-        _ => (ErrorKind::Unavailable, "PostgreSQL refused the connection"),
+        // PostgreSQL itself answers no startup packet with these.
+        ref code if ["08", "XX"].iter().any(|class| code.code().starts_with(class)) => (
+            ErrorKind::Unavailable,
+            "a pooler or proxy before PostgreSQL refused the connection, see the cause; correct the connection string (user, \
+             password, dbname or options), or look at the pooler's own settings",
+        ),
+        _ => (
+            ErrorKind::Unavailable,
+            "PostgreSQL refused the connection, see the cause; correct the connection string, or look at the server's log",
+        ),
     };
     Error::new(kind, message).with_source(Cause::of(server))
 }
@@ -475,49 +516,10 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
         (_, cause) if cause.starts_with("failed to lookup address information") => {
             (ErrorKind::Unavailable, UNRESOLVED)
         }
+        ("unexpected message from server", _) => (ErrorKind::Unavailable, NO_POSTGRESQL),
+        _ if is_cut(error) => (ErrorKind::Unavailable, NO_POSTGRESQL),
         _ => (ErrorKind::Unavailable, UNREACHABLE),
     }
-}
-
-/// Whether a certificate is of X.509 version 1. The type is of a crate that is not ours to depend on.
-pub(super) fn is_old(error: &rustls::Error) -> bool {
-    let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
-    other.to_string() == "UnsupportedCertVersion"
-}
-
-/// What the two sides' settings are to blame for, not the network: the TLS library's own error, which the driver
-/// wraps in an `io::Error`, or a server without TLS, which the driver tells only by its text.
-fn tls_fault(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
-    let cause = std::error::Error::source(error)?;
-    if cause.to_string() == "server does not support TLS" {
-        let message = "the server does not offer TLS; turn it on there (ssl = on); use sslmode=disable only in a network \
-                       that you trust";
-        return Some((message, cause.to_string()));
-    }
-    let own = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let message = match own.and_then(<dyn std::error::Error + Send + Sync>::downcast_ref)? {
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => {
-            "the server's certificate is for another host; connect by a name in its subjectAltName (its CN does not count), or \
-             use sslmode=verify-ca with sslrootcert"
-        }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the server's certificate is of an authority that is not known; name its file in sslrootcert"
-        }
-        error if is_old(error) => {
-            "the server's certificate is of X.509 version 1; make one of version 3, with the host in its subjectAltName \
-             (openssl x509: -extfile)"
-        }
-        rustls::Error::InvalidCertificate(_) => {
-            "the server's certificate is not accepted; look at the cause, sslrootcert and sslcrl"
-        }
-        _ => {
-            "TLS with PostgreSQL failed, see the cause; compare the server's settings with sslmode, sslcert and sslrootcert; the \
-             server needs TLS 1.2 or 1.3, and a key of the kind RSA, P-256, P-384 or Ed25519"
-        }
-    };
-    Some((message, cause.to_string()))
 }
 
 fn error_text(error: &tokio_postgres::Error) -> String {

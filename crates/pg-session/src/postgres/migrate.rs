@@ -228,8 +228,23 @@ impl Database {
 
     async fn applied(&self, connection: &ClientWrapper) -> Result<i32, Failure> {
         let text = format!("SELECT COALESCE(pg_catalog.max(version), 0) FROM {}", self.names.migrations());
-        let rows = connection.query_typed(&text, &[]).await.map_err(|error| Failure::of_statement(&error))?;
+        let rows = connection.query_typed(&text, &[]).await;
+        let rows = rows.map_err(|error| self.explain_record(Failure::of_statement(&error)))?;
         rows[0].try_get(0).map_err(unexpected)
+    }
+
+    /// The table of another tool may have the name of the record.
+    fn explain_record(&self, failure: Failure) -> Failure {
+        if !matches!(failure.error.kind(), ErrorKind::Schema | ErrorKind::Database) {
+            return failure;
+        }
+        let message = format!(
+            "the table {} is not the record of this library's migrations; rename it, or set `schema` or `table_prefix` to another \
+             name",
+            self.names.migrations()
+        );
+        let verdict = failure.verdict;
+        Failure { error: Error::new(ErrorKind::Schema, message).with_source(failure.error), verdict }
     }
 
     fn check_version(&self, known: Option<i32>) -> Result<(), Error> {
@@ -254,7 +269,7 @@ impl Database {
 
     /// The error for a role without CREATE names the role that can, and the command.
     fn explain_creation(&self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Permission {
+        if error.kind() != ErrorKind::Permission || own_rights::is_own_right(&error) {
             return error;
         }
         let schema = self.names.schema();

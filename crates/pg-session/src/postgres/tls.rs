@@ -23,7 +23,6 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::failure::is_old;
 use crate::error::{Error, ErrorKind};
 
 /// How TLS is done, if it is done. Files are named here, and read by [`connector`](Tls::connector).
@@ -191,6 +190,47 @@ fn unreadable(setting: &str, kind: &str) -> Error {
 
 fn tls_fault(message: &str) -> Error {
     Error::new(ErrorKind::Config, message)
+}
+
+/// Whether a certificate is of X.509 version 1. The type is of a crate that is not ours to depend on.
+fn is_old(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
+    other.to_string() == "UnsupportedCertVersion"
+}
+
+/// What the two sides' settings are to blame for, not the network: the TLS library's own error, which the driver
+/// wraps in an `io::Error`, or a server without TLS, which the driver tells only by its text.
+pub(super) fn explain(error: &tokio_postgres::Error) -> Option<(&'static str, String)> {
+    let cause = std::error::Error::source(error)?;
+    if cause.to_string() == "server does not support TLS" {
+        let message = "the server does not offer TLS; turn it on there (ssl = on); use sslmode=disable only in a network \
+                       that you trust";
+        return Some((message, cause.to_string()));
+    }
+    let own = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let message = match own.and_then(<dyn std::error::Error + Send + Sync>::downcast_ref)? {
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => {
+            "the server's certificate is for another host; connect by a name in its subjectAltName (its CN does not count), or \
+             use sslmode=verify-ca with sslrootcert"
+        }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the server's certificate is of an authority that is not known; name its file in sslrootcert"
+        }
+        error if is_old(error) => {
+            "the server's certificate is of X.509 version 1; make one of version 3, with the host in its subjectAltName \
+             (openssl x509: -extfile)"
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            "the server's certificate is not accepted; look at the cause, sslrootcert and sslcrl"
+        }
+        _ => {
+            "TLS with PostgreSQL failed, see the cause; compare the server's settings with sslmode, sslcert and sslrootcert; the \
+             server needs TLS 1.2 or 1.3, and a key of the kind RSA, P-256, P-384 or Ed25519"
+        }
+    };
+    Some((message, cause.to_string()))
 }
 
 /// `prefer` and `require`: encrypts without verifying the server.

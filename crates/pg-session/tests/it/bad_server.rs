@@ -249,6 +249,8 @@ async fn revoked_rights_on_postgresqls_own_objects_are_named() {
         "EXECUTE ON FUNCTION pg_catalog.pg_advisory_xact_lock(bigint)",
         "SELECT ON pg_catalog.pg_roles",
         "SELECT ON pg_catalog.pg_auth_members",
+        "SELECT ON pg_catalog.pg_policy",
+        "SELECT ON pg_catalog.pg_inherits",
     ] {
         client.batch_execute(&format!("REVOKE {object} FROM PUBLIC")).await.unwrap();
         let advice = format!("run: GRANT {object} TO <role>");
@@ -259,6 +261,27 @@ async fn revoked_rights_on_postgresqls_own_objects_are_named() {
         client.batch_execute(&format!("GRANT {object} TO PUBLIC")).await.unwrap();
     }
     SessionManager::connect(&url, checking(&world)).await.unwrap();
+}
+
+/// The role may create tables, and lacks what everyone has by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_that_the_migrations_need_are_named() {
+    let world = World::in_own_database().await;
+    let role = role(&world, "CREATE SCHEMA {schema} AUTHORIZATION {role}").await;
+    let (client, url) = (world.client().await, as_role(&world, &role));
+    for object in ["USAGE ON LANGUAGE plpgsql", "USAGE ON TYPE uuid", "SELECT ON pg_catalog.pg_default_acl"] {
+        client.batch_execute(&format!("REVOKE {object} FROM PUBLIC")).await.unwrap();
+        let advice = format!("run: GRANT {object} TO <role>");
+        assert_says(&refused(&url, world.config()).await, ErrorKind::Permission, &advice);
+        client.batch_execute(&format!("GRANT {object} TO PUBLIC")).await.unwrap();
+    }
+    client.batch_execute("DROP EXTENSION plpgsql").await.unwrap();
+    assert_says(&refused(&url, world.config()).await, ErrorKind::Schema, "CREATE EXTENSION plpgsql");
+    let made = "SELECT count(*) FROM pg_class WHERE relnamespace = $1::text::regnamespace";
+    let made: i64 = client.query_one(made, &[&world.schema]).await.unwrap().get(0);
+    assert_eq!(made, 0, "nothing is half-made");
+    client.batch_execute("CREATE EXTENSION plpgsql").await.unwrap();
+    SessionManager::connect(&url, world.config()).await.expect("all rights are back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use pg_sandbox::Sandbox;
 use pg_session::{ConnectOptions, ErrorKind, SessionManager};
 
+use crate::listener_refused::answering;
 use crate::support::World;
 use crate::tls::{Pem, Secured, authority};
 
@@ -122,6 +123,7 @@ async fn failed_connections_have_the_errors_on_the_page() {
     let old_port = old_server.addr().port();
     let states = [
         ("the server is down", "host=127.0.0.1 port=1".to_owned()),
+        ("another service has the port", answering(b"HTTP/1.1 400 Bad Request\r\n\r\n").await),
         ("the host does not exist", "host=does-not-exist.invalid".to_owned()),
         ("the host is a Unix socket that does not exist", "host=/does/not/exist".to_owned()),
         ("the password is wrong", to("app", "postgres") + " password=wrong"),
@@ -135,6 +137,11 @@ async fn failed_connections_have_the_errors_on_the_page() {
         (
             "the role may not change a setting in `options`",
             to("app", "postgres") + " password=right options='-c log_statement=all'",
+        ),
+        ("`options` has a word that is no setting", to("postgres", "postgres") + " options=endpoint=a"),
+        (
+            "the role may not take the role in `options`",
+            to("app", "postgres") + " password=right options='-c role=postgres'",
         ),
         ("the server has no connection left", to("few", "postgres") + " password=right"),
         ("`pg_hba.conf` has no entry for the client", to("nobody", "postgres")),

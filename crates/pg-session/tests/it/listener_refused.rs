@@ -53,6 +53,20 @@ pub async fn refusing(code: &str, message: &str) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/postgres")
 }
 
+/// Answers whatever it receives with this, and ends the connection. Returns the URL.
+pub async fn answering(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            // The client may have gone.
+            let _ = client.read_u8().await;
+            let _ = client.write_all(answer).await;
+        }
+    });
+    format!("postgres://postgres@127.0.0.1:{port}/postgres")
+}
+
 /// A pooler like RDS Proxy: it refuses command-line options in the startup packet, and passes on everything else. Returns
 /// the URL.
 pub async fn refusing_options(server: SocketAddr) -> String {
@@ -171,6 +185,25 @@ async fn a_listener_that_never_connects_is_an_error_of_connect() {
     assert_refused(silent, ErrorKind::Unavailable, "no connection to postgres within 1s");
     assert_refused(down, ErrorKind::Unavailable, "the server behind the proxy is gone");
     assert_refused(broken, ErrorKind::Unavailable, "internal error of the proxy");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_service_in_listen_on_is_an_error_of_connect() {
+    let world = World::new();
+    for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"N-ERR unknown command\r\n", b""] {
+        let url = answering(answer).await;
+        assert_refused(connect(&world, driver_config(&url)).await, ErrorKind::Unavailable, "host and port");
+    }
+}
+
+/// It would look like a node that has lost its listener.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_start_leaves_no_node_in_the_registry() {
+    let world = World::new();
+    let url = answering(b"").await;
+    assert_refused(connect(&world, driver_config(&url)).await, ErrorKind::Unavailable, "host and port");
+    let rows = world.client().await.query_one("SELECT count(*) FROM session_nodes", &[]).await.unwrap();
+    assert_eq!(rows.get::<_, i64>(0), 0);
 }
 
 /// ```text

@@ -8,6 +8,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::connection_errors::compare;
 use crate::fixtures::driver_config;
+use crate::listener_refused::answering;
 use crate::support::World;
 
 const HEADING: &str = "States";
@@ -62,6 +63,12 @@ impl States {
         .await;
         let state = "another role has made an object with a name of the library";
         self.refuse(state, &admin, self.world.config()).await;
+        self.run("DROP SCHEMA auth CASCADE; CREATE SCHEMA auth; CREATE TABLE auth.sessions (id text)").await;
+        let state = "another application has a table with a name of the library";
+        self.refuse(state, &admin, self.world.config()).await;
+        self.run("DROP TABLE auth.sessions; CREATE TABLE auth.session_migrations (id int)").await;
+        let state = "another tool has a table with the name of the record";
+        self.refuse(state, &admin, self.world.config()).await;
         self.run("DROP SCHEMA auth CASCADE").await;
         self.world.node().await;
         self.refuse("the role has no rights", &app, checking.clone()).await;
@@ -110,6 +117,7 @@ impl States {
         for (state, address) in [
             ("the listener is on another database", other.expect("a database")),
             ("the listener's role may not log in", self.url("shut")),
+            ("the listener's address is that of another service", answering(b"").await),
         ] {
             let builder = SessionManager::builder(self.checking()).url(&self.world.url).expect("a URL");
             let error = builder.listen_on(driver_config(&address)).connect().await.expect_err(state);

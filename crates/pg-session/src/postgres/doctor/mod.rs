@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::{Database, names, unexpected};
 use crate::clock::wall_now;
 use crate::config::Config;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, chain};
 
 /// How far the clocks of the database and of this machine may differ without a finding.
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ impl Finding {
             "Do what the message says. If the server is a primary, look at default_transaction_read_only \
                    of the role and the database."
                 .to_owned();
-        Check::fault("connection", String::new()).finding(error.to_string(), fix)
+        Check::fault("connection", String::new()).finding(chain(error), fix)
     }
 
     /// A node cannot start, although no check says why.
@@ -173,7 +173,7 @@ impl Database {
         if failure.is_lost() {
             return Err(failure.into_read_error());
         }
-        let message = format!("the check {} did not run: {}", check.name, failure.error);
+        let message = format!("the check {} did not run: {}", check.name, chain(&failure.error));
         Ok(vec![check.finding(message, "Look at the cause.".to_owned())])
     }
 

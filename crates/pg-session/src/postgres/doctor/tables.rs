@@ -70,13 +70,17 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
     let with_audit = tables.replace(&written, &format!("{written}, {audit}"));
     vec![
         Check::fault("missing-table", format!(
-            "SELECT pg_catalog.format('there is no table %s', t.name), 'Run: pg-session migrate'
+            "SELECT pg_catalog.format('there is no table %s', t.name),
+                    CASE WHEN pg_catalog.to_regclass({migrations}) IS NULL THEN 'Run: pg-session migrate'
+                         ELSE 'Restore it from a backup; or drop all session tables, which ends all sessions, then run: pg-session migrate'
+                    END
              FROM pg_catalog.unnest(ARRAY[{written}, {audit}, {migrations}]) AS t (name) WHERE pg_catalog.to_regclass(t.name) IS NULL"
         )),
         Check::fault("not-a-table", format!(
             "SELECT pg_catalog.format('%s is a %s, not a table', c.written_as,
                         CASE c.relkind WHEN 'v' THEN 'view' WHEN 'f' THEN 'foreign table' WHEN 'p' THEN 'partitioned table'
-                             WHEN 'm' THEN 'materialized view' ELSE c.relkind::pg_catalog.text END),
+                             WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'composite type'
+                             ELSE c.relkind::pg_catalog.text END),
                     'Rename it, then run: pg-session migrate'
              FROM {tables} WHERE c.relkind <> 'r'"
         )),
