@@ -55,7 +55,9 @@ impl Place {
             })?,
         };
         Ok(match &self.listen_url {
-            Some(url) => builder.listen_on_url(url)?,
+            Some(url) => builder
+                .listen_on_url(url)
+                .map_err(|error| Failure::new(format!("--listen-url: {}", Failure::from(error))))?,
             None => builder,
         })
     }

@@ -20,6 +20,7 @@ mod output;
 mod plan;
 mod serve;
 mod signals;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -61,7 +62,10 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let program = Program::parse();
+    let program = match Program::try_parse() {
+        Ok(program) => program,
+        Err(error) => return usage::exit(&error),
+    };
     show_log();
     match program.command {
         Command::Audit(options) => Box::pin(admin::audit::run(options)).await,

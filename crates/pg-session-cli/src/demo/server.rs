@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pg_sandbox::Sandbox;
+use pg_session::ConnectOptions;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
@@ -64,6 +65,8 @@ impl Server {
     }
 
     async fn connect(url: &str) -> Result<(String, Self), Failure> {
+        // Its errors name the option and what to do.
+        ConnectOptions::parse(url)?;
         // The driver's error does not repeat the string, which may hold a password.
         let mut postgres = Config::from_str(url).map_err(|error| {
             let failure = Failure::from(error);

@@ -150,7 +150,9 @@ fn unreachable_server_and_invalid_url_have_different_errors() {
     // Port 1 of this machine: nothing listens there.
     for (url, advice) in [
         ("postgres://me@127.0.0.1:1/app", "start the server"),
-        ("postgres://me@[", "write --database-url as"),
+        ("postgres://me@[", "write an IPv6 address as"),
+        ("postgres://me:hunter2@127.0.0.1:1/app?sslmod=require", "did you mean `sslmode`?"),
+        ("postgres://me@127.0.0.1:1/app?sslmode=verify-full", "write --database-url as"),
     ] {
         let end = Program::start(&["demo", "--once", "--database-url", url]).finish();
         assert_eq!(end.code, Some(1), "{end:?}");

@@ -84,4 +84,30 @@ fn the_doctor_of_a_server_that_is_not_there_finds_just_that() {
     let end = Program::start(&["doctor", "--database-url", "postgres://app@127.0.0.1:1/app"]).finish();
     assert_eq!(end.code, Some(1), "{end:?}");
     assert!(end.out.starts_with("fault    connection: "), "{end:?}");
+    assert!(end.out.contains("Connection refused"), "it has the cause: {end:?}");
+}
+
+#[test]
+fn an_error_names_the_option_that_has_the_string() {
+    let (pool, listener) = ("postgres://app@127.0.0.1:1/app", "127.0.0.1:1");
+    let end = Program::start(&["doctor", "--database-url", pool, "--listen-url", listener]).finish();
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.err.contains("--listen-url: the connection string"), "{end:?}");
+    let variables = [("PGHOST", "127.0.0.1"), ("PGPORT", "1"), ("PGSSLMODE", "Require")];
+    let end = Program::start_with(&["doctor"], &variables).finish();
+    assert_eq!(end.code, Some(2), "{end:?}");
+    assert!(end.err.contains("the variable PGSSLMODE has an unknown value"), "{end:?}");
+}
+
+/// The option before it was forgotten or mistaken.
+#[test]
+fn a_connection_string_in_a_wrong_place_is_not_repeated() {
+    let url = "postgres://app:hunter2@127.0.0.1:1/app";
+    let option = format!("--listen={url}");
+    for args in [&["doctor", url][..], &["serve", "--listen", url], &["serve", &option]] {
+        let end = Program::start(args).finish();
+        assert_eq!(end.code, Some(2), "{end:?}");
+        assert!(end.err.contains("--help") && end.err.contains("[a connection string]"), "{end:?}");
+        assert!(!end.err.contains("hunter2"), "{end:?}");
+    }
 }
