@@ -22,7 +22,7 @@ pub(super) const OWN_FUNCTIONS: [(&str, &str); 16] = [
     ("uuid_hash_extended", "uuid,bigint"),
 ];
 /// The catalogs and views that a start, the migrations, the registry of nodes and the doctor read.
-const OWN_CATALOGS: [&str; 28] = [
+const OWN_CATALOGS: [&str; 30] = [
     "pg_attrdef",
     "pg_attribute",
     "pg_auth_members",
@@ -42,6 +42,8 @@ const OWN_CATALOGS: [&str; 28] = [
     "pg_prepared_statements",
     "pg_prepared_xacts",
     "pg_proc",
+    "pg_publication",
+    "pg_publication_tables",
     "pg_rewrite",
     "pg_roles",
     "pg_settings",

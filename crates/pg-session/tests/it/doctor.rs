@@ -102,6 +102,8 @@ const FAULTS: &[Fault] = &[
     fault("visitor-right", "GRANT SELECT (value) ON session_attributes TO anon;"),
     fault("visitor-right", "GRANT app TO anon;"),
     fault("foreign-key", "CREATE TABLE orders (session_id uuid REFERENCES sessions);"),
+    repaired_by("publication", "CREATE PUBLICATION every FOR TABLE sessions; ALTER TABLE sessions REPLICA IDENTITY NOTHING;",
+        "DROP PUBLICATION every; ALTER TABLE sessions REPLICA IDENTITY DEFAULT;"),
     fault("drift", "CREATE RULE keep AS ON DELETE TO sessions DO INSTEAD NOTHING;"),
     fault("drift", "DROP TRIGGER sessions_follow_delete ON sessions;
          CREATE TRIGGER sessions_follow_delete AFTER DELETE ON sessions REFERENCING OLD TABLE AS gone

@@ -46,13 +46,13 @@ impl Finding {
             "Do what the message says. If the server is a primary, look at default_transaction_read_only \
                    of the role and the database."
                 .to_owned();
-        Check::fault("connection", String::new()).finding(chain(error), fix)
+        Check::fault("connection", String::new()).finding(chain(error).replace('\n', " "), fix)
     }
 
     /// A node cannot start, although no check says why.
     pub(crate) fn at_start(message: String) -> Self {
         let fix = "Change the setting that the message names.".to_owned();
-        Check::fault("start", String::new()).finding(message, fix)
+        Check::fault("start", String::new()).finding(message.replace('\n', " "), fix)
     }
 
     /// The listener has the address of the pool, which leads through a pooler.
@@ -174,6 +174,7 @@ impl Database {
             return Err(failure.into_read_error());
         }
         let message = format!("the check {} did not run: {}", check.name, chain(&failure.error));
+        let message = message.replace('\n', " ");
         Ok(vec![check.finding(message, "Look at the cause.".to_owned())])
     }
 

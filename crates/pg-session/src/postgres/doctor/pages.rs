@@ -1,7 +1,7 @@
 //! The page that says what to do about a finding.
 
 /// Each check, and its page in the documentation.
-const PAGES: [(&str, &str); 51] = [
+const PAGES: [(&str, &str); 52] = [
     ("connection", "docs/runbooks.md#failover"),
     ("two-primaries", "docs/runbooks.md#failover"),
     ("standby", "docs/runbooks.md#failover"),
@@ -36,6 +36,7 @@ const PAGES: [(&str, &str); 51] = [
     ("public-right", "docs/operations.md#rights"),
     ("visitor-right", "docs/operations.md#rights"),
     ("foreign-key", "docs/operations.md#changes-with-your-own-sql"),
+    ("publication", "docs/operations.md#logical-replication"),
     ("invalid-index", "docs/operations.md#doctor"),
     ("disabled-trigger", "docs/operations.md#doctor"),
     ("settings", "docs/operations.md#doctor"),

@@ -180,6 +180,29 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
              FROM {tables} JOIN pg_catalog.pg_constraint o ON o.confrelid = c.oid
              WHERE o.contype = 'f' AND o.confdeltype IN ('a', 'r')"
         )),
+        // PostgreSQL names a row to subscribers by its replica identity. Since version 18 it must not have a column that is left out.
+        Check::fault("publication", format!(
+            "SELECT pg_catalog.format('%s is published without its replica identity, so PostgreSQL rejects updates and deletes', p.written_as),
+                    CASE WHEN f.has_none THEN pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY DEFAULT;', p.written_as)
+                         ELSE 'Publish sessions, session_attributes and session_labels only, or set publish_generated_columns = stored.' END
+             FROM (
+                 SELECT c.oid, c.written_as, c.relreplident,
+                        pg_catalog.bool_or(pg_catalog.to_jsonb(b) ->> 'pubgencols' = 'n') AS lacks_generated
+                 FROM {with_audit} JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 JOIN pg_catalog.pg_publication_tables t ON t.schemaname = n.nspname AND t.tablename = c.relname
+                 JOIN pg_catalog.pg_publication b ON b.pubname = t.pubname AND (b.pubupdate OR b.pubdelete)
+                 GROUP BY c.oid, c.written_as, c.relreplident
+             ) p
+             LEFT JOIN pg_catalog.pg_index i ON i.indrelid = p.oid
+                 AND CASE p.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+             CROSS JOIN LATERAL (
+                 SELECT p.relreplident <> 'f' AND i.indexrelid IS NULL AS has_none,
+                        p.lacks_generated AND EXISTS (
+                            SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid AND a.attgenerated <> ''
+                                AND (p.relreplident = 'f' OR a.attnum = ANY (i.indkey::pg_catalog.int2[]))) AS is_partial
+             ) f
+             WHERE f.has_none OR f.is_partial"
+        )),
         Check::fault("invalid-index", format!(
             "SELECT pg_catalog.format('the index %s is not valid: no query uses it', i.indexrelid::pg_catalog.regclass),
                     pg_catalog.format('REINDEX INDEX %s;', i.indexrelid::pg_catalog.regclass)
