@@ -30,10 +30,11 @@ const PROXY_REFUSALS: [&str; 8] = [
 ];
 
 /// How the driver's errors begin about a server that has ended the connection, or whose answer has no meaning.
-const NO_ANSWERS: [&str; 4] = [
+const NO_ANSWERS: [&str; 5] = [
     "connection closed",
     "error communicating with the server",
     "error parsing response from server",
+    "error performing TLS handshake",
     "unexpected message from server",
 ];
 
@@ -49,7 +50,7 @@ pub(crate) fn kind(error: &tokio_postgres::Error) -> ErrorKind {
         _ if text.starts_with("invalid configuration") || text.starts_with("authentication error") => {
             ErrorKind::Refused
         }
-        // A connection that breaks during the handshake is an outage; TLS itself reports invalid data, or no `io::Error`.
+        // TLS itself reports invalid data, or no `io::Error`.
         None | Some(io::ErrorKind::InvalidData) if text.starts_with("error performing TLS handshake") => {
             ErrorKind::Refused
         }

@@ -516,6 +516,10 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
         (_, cause) if cause.starts_with("failed to lookup address information") => {
             (ErrorKind::Unavailable, UNRESOLVED)
         }
+        ("error performing TLS handshake", _) => (
+            ErrorKind::Unavailable,
+            "the server ended the TLS handshake; look at its log; `sslnegotiation=direct` needs PostgreSQL 17 or newer",
+        ),
         ("unexpected message from server", _) => (ErrorKind::Unavailable, NO_POSTGRESQL),
         _ if is_cut(error) => (ErrorKind::Unavailable, NO_POSTGRESQL),
         _ => (ErrorKind::Unavailable, UNREACHABLE),

@@ -149,6 +149,10 @@ async fn failed_connections_have_the_errors_on_the_page() {
             "the server does not do TLS, and `sslmode` requires it",
             to("postgres", "postgres") + " sslmode=require",
         ),
+        (
+            "`sslnegotiation` is direct, and the server does not do that",
+            to("postgres", "postgres") + " sslmode=require sslnegotiation=direct",
+        ),
         ("the certificate is of another authority", tls("localhost", &other)),
         ("the certificate is for another host", tls("127.0.0.1", &right)),
         (
