@@ -112,6 +112,9 @@ async fn a_full_server_is_waited_for_while_the_pool_has_a_connection() {
     let outcomes = all((0..40).map(|user| node.user(user).list())).await;
     let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{failed:?}");
+    let outcomes = all((0..40).map(|user| node.create(user))).await;
+    let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 /// ```text
