@@ -185,7 +185,14 @@ impl Database {
         };
         match tokio::time::timeout(timeout, work).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::no_answer(timeout).into_read_error()),
+            Err(_) => {
+                let message = format!(
+                    "the migrations did not end within {} s; look in pg_locks for the client that holds the advisory lock {LOCK_KEY} or \
+                     one of the tables, and end it",
+                    timeout.as_secs_f64()
+                );
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
         }
     }
 

@@ -284,6 +284,20 @@ async fn rights_that_the_migrations_need_are_named() {
     SessionManager::connect(&url, world.config()).await.expect("all rights are back");
 }
 
+/// Any role may take an advisory lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_the_migrations_wait_for_is_named() {
+    let world = World::in_own_database().await;
+    let client = world.client().await;
+    client.batch_execute("SELECT pg_advisory_lock(8099547404077069056)").await.unwrap();
+    let mut config = world.config();
+    config.query_timeout = Duration::from_millis(500);
+    let error = refused(&world.url, config).await;
+    assert_says(&error, ErrorKind::Timeout, "the advisory lock 8099547404077069056");
+    client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    SessionManager::connect(&world.url, world.config()).await.expect("the lock is free");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_may_not_create_learns_who_can() {
     let world = World::new();
