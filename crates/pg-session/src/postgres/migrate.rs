@@ -187,9 +187,10 @@ impl Database {
             Ok(outcome) => outcome,
             Err(_) => {
                 let message = format!(
-                    "the migrations did not end within {} s; look in pg_locks for the client that holds the advisory lock {LOCK_KEY} or \
-                     one of the tables, and end it",
-                    timeout.as_secs_f64()
+                    "the migrations did not end within {} s; look in pg_locks for the client that holds a table of the schema, or the \
+                     advisory lock {LOCK_KEY} (classid {}), and end it",
+                    timeout.as_secs_f64(),
+                    LOCK_KEY >> 32
                 );
                 Err(Error::new(ErrorKind::Timeout, message))
             }

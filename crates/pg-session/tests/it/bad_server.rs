@@ -291,9 +291,9 @@ async fn a_lock_that_the_migrations_wait_for_is_named() {
     let client = world.client().await;
     client.batch_execute("SELECT pg_advisory_lock(8099547404077069056)").await.unwrap();
     let mut config = world.config();
-    config.query_timeout = Duration::from_millis(500);
+    config.query_timeout = Duration::from_secs(1);
     let error = refused(&world.url, config).await;
-    assert_says(&error, ErrorKind::Timeout, "the advisory lock 8099547404077069056");
+    assert_says(&error, ErrorKind::Timeout, "advisory lock 8099547404077069056 (classid 1885822835)");
     client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
     SessionManager::connect(&world.url, world.config()).await.expect("the lock is free");
 }
