@@ -498,7 +498,8 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
     match (error.to_string().as_str(), cause.as_str()) {
         ("invalid configuration", "password missing") => (
             ErrorKind::Config,
-            "PostgreSQL asks for a password, and none was given; add it to the connection string",
+            "PostgreSQL asks for a password, and none was given; add it to the connection string, or to a password file that \
+             others cannot read (chmod 0600)",
         ),
         ("invalid configuration", _) => {
             (ErrorKind::Config, "the connection's settings contradict each other; look at the cause")
