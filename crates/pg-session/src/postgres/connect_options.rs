@@ -311,9 +311,10 @@ fn tls(settings: &Settings) -> Result<Tls, Error> {
             "has `sslnegotiation=direct` with a weaker `sslmode` than require; use sslmode=require or a stronger one",
         ));
     }
-    let certificates = choice(settings, "sslcertmode", &[("disable", 0), ("allow", 1), ("require", 1)])?;
+    // Whether the server asked for a certificate, as `require` demands, the driver does not say.
+    let is_sent = choice(settings, "sslcertmode", &[("disable", false), ("allow", true)])?.unwrap_or(true);
     let client = match (get("sslcert"), get("sslkey")) {
-        _ if certificates == Some(0) => None,
+        _ if !is_sent => None,
         (Some(certificate), Some(key)) => {
             Some(ClientCertificate { certificate: certificate.to_owned(), key: key.to_owned() })
         }
