@@ -53,7 +53,7 @@ impl Database {
             let missing = signing.iter().filter(|id| !keys.iter().any(|(known, _)| known == *id));
             findings.extend(missing.map(|id| lacks_key(node, id)));
         }
-        // When each key has verified last. Before the registration of its node, nobody knows.
+        // When each key has verified last. What it did before its node was registered is unknown.
         let mut used: BTreeMap<&str, SystemTime> = BTreeMap::new();
         for (node, keys) in &rings {
             for (id, at) in keys {
