@@ -359,7 +359,12 @@ impl Prover {
             Reason::Acknowledgement => false,
         };
         let beat = Beat { tick, ..self.next_beat(beats, beats.token) };
-        match self.core.database.beat(&beat, self.wait).await {
+        let database = &self.core.database;
+        let sent = match reason {
+            Reason::Acknowledgement => database.acknowledge(&beat, self.wait).await,
+            Reason::Due | Reason::Wanted => database.beat(&beat, self.wait).await,
+        };
+        match sent {
             Ok(registered) => {
                 self.registered(beats, &registered).await;
                 if tick {

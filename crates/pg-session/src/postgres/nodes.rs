@@ -133,6 +133,20 @@ pub(super) fn beat_sql(dialect: &Dialect<'_>) -> Sql {
     }
 }
 
+/// A beat of a node that has a row and a listener, and sends no tick: to say what was handled. It has no row if there is none,
+/// or if a later beat was written.
+pub(super) fn acknowledge_sql(dialect: &Dialect<'_>) -> Sql {
+    let (nodes, server, visible, now) =
+        (dialect.names.nodes(), dialect.server_id(), dialect.visible(), dialect.now);
+    Sql {
+        text: format!(
+            "UPDATE {nodes} n SET beat = $2, heard = $3, listener_lost_at = NULL WHERE n.node = $1 AND n.beat < $2
+             RETURNING n.first_beat, {server} AS server, {visible} AS visible, {now} AS now"
+        ),
+        types: vec![Type::UUID, Type::INT8, Type::INT8_ARRAY],
+    }
+}
+
 pub(super) fn request_sql(dialect: &Dialect<'_>) -> Sql {
     let (channel, server) = (dialect.channel(), dialect.server_id());
     Sql {
@@ -238,6 +252,25 @@ impl Database {
                 server: ServerId(row.try_get("server")?),
                 first_beat: row.try_get("first_beat")?,
                 rows: rows.map(|(node, beat)| NodeBeat { node, beat }).collect(),
+            })
+        };
+        registered().map_err(unexpected)
+    }
+
+    /// A beat that only says what was handled, while all callers of `everywhere()` wait for it. So its statement is the
+    /// cheapest one; it writes a row that exists.
+    pub(crate) async fn acknowledge(&self, beat: &Beat, timeout: Duration) -> Result<Registered, Failure> {
+        let Beat { node, number, heard, .. } = beat;
+        let sent = self.policy.clock.now();
+        let acknowledged = self.call(&self.texts.acknowledge, &[node, number, heard]);
+        let rows = acknowledged.within(timeout).repeatable().rows().await?;
+        let Some(row) = rows.first() else { return self.beat(beat, timeout).await };
+        let registered = || {
+            self.observe_clock(sent, time(row, "now")?);
+            Ok::<_, tokio_postgres::Error>(Registered {
+                server: ServerId(row.try_get("server")?),
+                first_beat: row.try_get("first_beat")?,
+                rows: Vec::new(),
             })
         };
         registered().map_err(unexpected)

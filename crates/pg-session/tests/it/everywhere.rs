@@ -228,6 +228,29 @@ async fn serves_after_an_emptied_registry(trust_window: Duration, without: Optio
     b.serves()
 }
 
+/// A node whose row is gone writes it again to say what it has handled.
+///
+/// ```text
+/// registry    emptied ── request of b ── row of a, with the request
+/// a                       receives it, long before its next beat
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_row_inserts_it_to_acknowledge() {
+    let world = World::new();
+    // The next beat is minutes away.
+    let slow = config(&world, Duration::from_secs(600));
+    let [_a, b] = [world.node_with(slow.clone()).await, world.node_with(slow).await];
+    let client = world.client().await;
+    let rows = async || -> i64 {
+        let heard = "SELECT count(*) FROM session_nodes WHERE heard <> '{}'";
+        client.query_one(heard, &[]).await.unwrap().get(0)
+    };
+    client.batch_execute("TRUNCATE session_nodes").await.unwrap();
+    let asking = tokio::spawn(async move { b.nodes().await });
+    eventually("both nodes have written their rows", async || rows().await == 2).await;
+    asking.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_registry_is_not_believed() {
     assert!(!serves_after_an_emptied_registry(SHORT, None).await);
