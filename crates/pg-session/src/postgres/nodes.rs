@@ -262,8 +262,12 @@ impl Database {
     pub(crate) async fn acknowledge(&self, beat: &Beat, timeout: Duration) -> Result<Registered, Failure> {
         let Beat { node, number, heard, .. } = beat;
         let sent = self.policy.clock.now();
-        let acknowledged = self.call(&self.texts.acknowledge, &[node, number, heard]);
-        let rows = acknowledged.within(timeout).repeatable().rows().await?;
+        let rows = self
+            .call(&self.texts.acknowledge, &[node, number, heard])
+            .within(timeout)
+            .repeatable()
+            .rows()
+            .await?;
         let Some(row) = rows.first() else { return self.beat(beat, timeout).await };
         let registered = || {
             self.observe_clock(sent, time(row, "now")?);
