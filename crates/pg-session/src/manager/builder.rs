@@ -366,11 +366,11 @@ impl Builder {
                         let cause =
                             node.status().trust_error.map_or_else(String::new, |cause| format!(": {cause}"));
                         findings
-                            .push(Finding::at_start(format!("the listener received no notification{cause}")));
+                            .push(Finding::at_start(&format!("the listener received no notification{cause}")));
                     }
                     let _ = node.shutdown(timeout).await;
                 }
-                Err(error) => findings.push(Finding::at_start(chain(&error))),
+                Err(error) => findings.push(Finding::at_start(&chain(&error))),
             }
         }
         Ok(findings)

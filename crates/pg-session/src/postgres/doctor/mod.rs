@@ -50,7 +50,7 @@ impl Finding {
     }
 
     /// A node cannot start, although no check says why.
-    pub(crate) fn at_start(message: String) -> Self {
+    pub(crate) fn at_start(message: &str) -> Self {
         let fix = "Change the setting that the message names.".to_owned();
         Check::fault("start", String::new()).finding(message.replace('\n', " "), fix)
     }
