@@ -365,8 +365,9 @@ impl Builder {
                     if node.status().trusted_for.is_none() {
                         let cause =
                             node.status().trust_error.map_or_else(String::new, |cause| format!(": {cause}"));
-                        findings
-                            .push(Finding::at_start(&format!("the listener received no notification{cause}")));
+                        findings.push(Finding::at_start(&format!(
+                            "the listener received no notification{cause}"
+                        )));
                     }
                     let _ = node.shutdown(timeout).await;
                 }
