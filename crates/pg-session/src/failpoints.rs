@@ -54,6 +54,10 @@ pub enum Guard {
     LossAfterWindow = 2_097_152,
     /// A request of `everywhere()` is acknowledged while pins that were doubted before it are still looked up.
     HeardWhenSettled = 4_194_304,
+    /// An update that moves a session to another group may commit before it notifies.
+    MoveInside = 8_388_608,
+    /// The node that ends a group leaves in memory what it knows under another group: only the statement names it.
+    NamedForgets = 16_777_216,
 }
 
 /// A point at which a test can stop each task that reaches it.

@@ -8,7 +8,7 @@
 use arrayvec::ArrayVec;
 
 use crate::guard::Guard;
-use crate::policy::Policy;
+use crate::policy::{Ending, Policy};
 use crate::tally::Seen;
 use crate::version::Version;
 
@@ -195,6 +195,17 @@ impl Cache {
         self.handled = Version::DELETED;
     }
 
+    /// `remove_group`, of the group that the first update moved the session to. An entry of the first version is not in its
+    /// index, and is not refused.
+    pub(crate) fn remove_new_group(&mut self, policy: &Policy) {
+        let sequence = self.next();
+        self.dropped_at = sequence;
+        self.unnamed = sequence;
+        if self.slot.is_some_and(|slot| slot.record.version > Version::FIRST) {
+            self.remove(policy);
+        }
+    }
+
     /// After all sessions were deleted. An entry of an earlier generation is never served, so here it is gone at once.
     pub(crate) fn remove_all(&mut self, policy: &Policy) {
         if policy.holds(Guard::Generation) {
@@ -250,7 +261,8 @@ impl Cache {
     }
 
     fn put(&mut self, policy: &Policy, ticket: Ticket, record: Record) -> bool {
-        if self.dropped_at > ticket.sequence && policy.holds(Guard::OwnerDropped) {
+        let is_of_owner = policy.bounds.ending != Some(Ending::NewGroup) || record.version > Version::FIRST;
+        if is_of_owner && self.dropped_at > ticket.sequence && policy.holds(Guard::OwnerDropped) {
             return false;
         }
         let epoch = if policy.holds(Guard::TicketsEpoch) { ticket.epoch } else { self.epoch };

@@ -52,6 +52,8 @@ guards! {
     Moved,
     /// `writer/delete.rs`: dropped here before the answer.
     ForgetBeforeAnswer,
+    /// `writer/bulk.rs`, `sweep_step`: the sessions that the statement names are dropped as well.
+    NamedForgets,
     /// `cache/mod.rs`, `mark_absent`: what a load did not find is noted as ended.
     Discard,
     /// `cache/index.rs`, `add`: a record is refused if its owner was dropped after its ticket.
@@ -86,6 +88,8 @@ guards! {
     Silence,
     /// `migrations/0001_initial.sql`: an update is answered after its notification.
     NotifyBeforeAnswer,
+    /// `writer/update.rs`, `execute`: an update that moves the session to another group notifies with its commit.
+    MoveInside,
     /// `pg-listen`: a barrier travels with the notifications; a ping would not.
     Barrier,
     /// `pg-listen`: the barrier's time is read before it is sent.

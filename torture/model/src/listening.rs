@@ -37,6 +37,7 @@ impl Ending {
         match self {
             Self::Session => cache.remove(policy),
             Self::Owner => cache.remove_owner(policy),
+            Self::NewGroup => cache.remove_new_group(policy),
             Self::All => cache.remove_all(policy),
             Self::Expiry => {}
         }

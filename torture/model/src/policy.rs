@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::guard::Guard;
 use crate::tally::Tally;
+use crate::version::Version;
 
 /// How the session ends, and what is notified.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -12,6 +13,9 @@ pub enum Ending {
     Session,
     /// With all sessions of its user, or of its group.
     Owner,
+    /// With all sessions of a group. The first update moves the session there, so a node that holds the first version does
+    /// not find it by that group.
+    NewGroup,
     /// With all sessions.
     All,
     /// By itself, on the database's clock. No node is notified.
@@ -68,6 +72,12 @@ impl Policy {
     #[must_use]
     pub fn new(bounds: Bounds, removed: &'static [Guard]) -> Self {
         Self { bounds, removed, tally: Arc::default() }
+    }
+
+    /// Whether the update that commits `version` commits first and notifies then.
+    pub(crate) fn commits_first(&self, version: Version) -> bool {
+        let moves = self.bounds.ending == Some(Ending::NewGroup) && version == Version::FIRST.next();
+        self.bounds.apart == Apart::Updates && !(moves && self.holds(Guard::MoveInside))
     }
 
     pub(crate) fn holds(&self, guard: Guard) -> bool {

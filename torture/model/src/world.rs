@@ -255,7 +255,13 @@ impl World {
     }
 
     fn may_delete(&self, policy: &Policy) -> bool {
-        policy.bounds.ending.is_some_and(|ending| ending != Ending::Expiry) && self.database.row.is_live()
+        let row = self.database.row;
+        row.is_live()
+            && match policy.bounds.ending {
+                Some(Ending::NewGroup) => row > Version::FIRST,
+                Some(Ending::Session | Ending::Owner | Ending::All) => true,
+                Some(Ending::Expiry) | None => false,
+            }
     }
 
     fn read(&self, at: usize, actions: &mut Vec<Action>) {
@@ -382,11 +388,7 @@ impl World {
             Action::CommitUpdate(at) => {
                 let node = &mut nodes[at];
                 if let Some(version) = node.writing.commit(policy, &mut node.cache, database) {
-                    if policy.bounds.apart == Apart::Updates {
-                        gaps.add(version, Caller::Node(at));
-                    } else {
-                        self.notify(Event::Changed(version));
-                    }
+                    self.committed(policy, version, Caller::Node(at));
                 }
             }
             Action::Publish(at) => {
@@ -449,7 +451,8 @@ impl World {
             Action::CommitStuck => {
                 if gaps.stuck.take() == Some(database.row) {
                     policy.tally.add(Seen::CommitAlone);
-                    gaps.add(database.update(), Caller::None);
+                    let version = database.update();
+                    self.committed(policy, version, Caller::None);
                 }
             }
             Action::EndStuck => gaps.stuck = None,
@@ -503,14 +506,10 @@ impl World {
             // Answered at once: later would only ask less of the readers.
             Action::UpdateElsewhere => {
                 let version = database.update();
-                if policy.bounds.apart != Apart::Updates || !policy.holds(Guard::NotifyBeforeAnswer) {
+                if !policy.commits_first(version) || !policy.holds(Guard::NotifyBeforeAnswer) {
                     database.acknowledge(version);
                 }
-                if policy.bounds.apart == Apart::Updates {
-                    gaps.add(version, Caller::Elsewhere);
-                } else {
-                    self.notify(Event::Changed(version));
-                }
+                self.committed(policy, version, Caller::Elsewhere);
             }
             Action::DeleteElsewhere => {
                 database.delete();
@@ -524,6 +523,15 @@ impl World {
             Action::Expire => database.expire(),
         }
         self.nodes.iter_mut().for_each(|node| node.canonical(policy));
+    }
+
+    /// An update has committed.
+    fn committed(&mut self, policy: &Policy, version: Version, caller: Caller) {
+        if policy.commits_first(version) {
+            self.gaps.add(version, caller);
+        } else {
+            self.notify(Event::Changed(version));
+        }
     }
 
     fn end(&mut self, policy: &Policy) {

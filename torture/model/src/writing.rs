@@ -14,7 +14,7 @@
 use crate::cache::{Cache, Record, Ticket};
 use crate::database::Database;
 use crate::guard::Guard;
-use crate::policy::{Apart, Policy};
+use crate::policy::{Ending, Policy};
 use crate::tally::Seen;
 use crate::version::Version;
 
@@ -128,9 +128,10 @@ impl Writing {
         let whole = made.attributes == database.row;
         let version = database.update();
         let record = Record { version, whole };
-        self.update = match policy.bounds.apart {
-            Apart::Updates => Update::Unnotified { ticket, record },
-            Apart::Nothing | Apart::Deletes => Update::Committed { ticket, record },
+        self.update = if policy.commits_first(version) {
+            Update::Unnotified { ticket, record }
+        } else {
+            Update::Committed { ticket, record }
         };
         Some(version)
     }
@@ -213,6 +214,9 @@ impl Writing {
             && let Some(ending) = policy.bounds.ending
         {
             ending.apply(policy, cache);
+            if ending == Ending::NewGroup && policy.holds(Guard::NamedForgets) {
+                cache.remove(policy);
+            }
         }
         self.delete = Delete::Idle;
     }

@@ -27,6 +27,10 @@ const LOSS: Bounds = Bounds { ending: None, disconnects: 1, coarse: true, ..DELE
 
 const APART: Bounds = Bounds { unknown: true, gives_up: true, apart: Apart::Updates, ending: None, ..DELETE };
 
+/// The first update moves the session to the group that ends.
+const NEW_GROUP: Bounds = Bounds { ending: Some(Ending::NewGroup), ..DELETE };
+const NEW_GROUP_APART: Bounds = Bounds { apart: Apart::Updates, coarse: true, ..NEW_GROUP };
+
 const DEATH: Bounds = Bounds { death: true, ..APART };
 
 /// The shortest story in which a promise is broken: the promise, and the steps.
@@ -79,6 +83,8 @@ needed! {
     what_came_between_is_read: Found in UPDATES breaks "I6";
     applied_to_its_base_only: Moved in UPDATES breaks "I6";
     a_delete_is_forgotten_before_the_answer: ForgetBeforeAnswer in DELETE breaks "I4";
+    what_the_end_of_a_group_names_is_dropped: NamedForgets in NEW_GROUP breaks "I4";
+    a_move_to_a_group_notifies_inside: MoveInside in NEW_GROUP_APART breaks "I4";
     what_a_load_did_not_find_is_noted: Discard in DELETE breaks "I4";
     a_drop_of_the_owner_refuses_older_loads: OwnerDropped in OWNER breaks "I1";
     a_drop_of_all_begins_a_generation: Generation in ALL breaks "I1";

@@ -62,6 +62,23 @@ fn a_user_logs_out_everywhere() {
     holds("a user's sessions end", bounds, &[Seen::Hit, Seen::Join, Seen::None, Seen::LatePublish]);
 }
 
+/// The first update moves the session to the group. Nodes that hold the first version do not find it by that group.
+#[test]
+fn a_group_ends_with_a_session_that_joins_it() {
+    let bounds = Bounds { ending: Some(Ending::NewGroup), ..NODE };
+    let seen = [Seen::Hit, Seen::Join, Seen::None, Seen::Refusal, Seen::LatePublish];
+    holds("an update that joins a group, and its end", bounds, &seen);
+}
+
+/// The move notifies with its commit. What follows it commits first.
+#[test]
+fn a_group_ends_while_updates_notify_late() {
+    let ending = Some(Ending::NewGroup);
+    let bounds = Bounds { updates: 2, ending, apart: Apart::Updates, coarse: true, ..NODE };
+    let seen = [Seen::Hit, Seen::Refusal, Seen::LatePublish, Seen::NotFound, Seen::LateNotice];
+    holds("a group ends while updates notify late", bounds, &seen);
+}
+
 #[test]
 fn everybody_is_logged_out() {
     let bounds = Bounds { ending: Some(Ending::All), ..NODE };

@@ -8,6 +8,10 @@
 //! id points beyond the snapshot. Then a rotation has committed meanwhile, and the next statement
 //! sees where it led. See [`delete`](super::delete).
 //!
+//! A node drops what it knows under the owner. The node that sends the statement also drops the sessions that the statement
+//! names. A session may have joined the group a moment ago, and the notification of that move may be on its way to this
+//! node. Other nodes receive it before the notification of the end; see `order` in `writer/update.rs`.
+//!
 //! The trigger deletes attributes, labels and locks, and waits for their rows, briefly. If one of them is locked, the statement
 //! fails as a whole. It is then repeated with `careful`, and looks at these rows as well.
 
@@ -28,6 +32,9 @@ use crate::ending::{self, Ending};
 use crate::id::{Scope, SessionId, UserId};
 use crate::label::Label;
 use crate::notification::ServerId;
+
+/// Deleted ids that one statement names: 16 bytes each, on the server and on the node.
+const NAMED_MAX: usize = 16_384;
 
 /// Sessions that remain, as one statement reports them. Of more, the next one reports others.
 const REMAINING_MAX: usize = 64;
@@ -60,8 +67,9 @@ pub(crate) struct Sweep<'a> {
 pub(crate) struct Swept {
     /// Sessions that were alive.
     pub(crate) live: u64,
-    /// Deleted ids that no notification of the owner covers.
-    pub(crate) other_users: Vec<SessionId>,
+    /// Deleted ids that this node may not know under the owner. No notification of the owner covers them, or they may have
+    /// joined the group a moment ago. `None` if there are too many.
+    pub(crate) named: Option<Vec<SessionId>>,
     /// Some of those that other transactions have locked.
     pub(crate) remaining: Vec<SessionId>,
     /// The database's clock.
@@ -124,6 +132,8 @@ struct Owner<'a> {
     /// everywhere" cannot outgrow a payload. What follows the format's version in it.
     /// `None` if the nodes do not know whose the sessions are.
     scope: Option<&'a str>,
+    /// Whether a session may come to the owner from another one, under the same id.
+    may_join: bool,
 }
 
 /// The names of the parameters that follow those of the owner.
@@ -167,6 +177,7 @@ fn owner_sql(dialect: &Dialect<'_>, rows: Rows, column: &str, kind: char) -> Sql
         chosen: &format!("SELECT s.id FROM {sessions} s WHERE s.{column} = $1"),
         of_others: &format!("s.{column} IS DISTINCT FROM $1"),
         scope: Some(&owner_scope(kind)),
+        may_join: kind == 'g',
     };
     some_sql(dialect, rows, &owner)
 }
@@ -188,6 +199,7 @@ fn others_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
         chosen: &chosen,
         of_others: "s.user_id IS DISTINCT FROM $1",
         scope: Some(&owner_scope('u')),
+        may_join: false,
     };
     some_sql(dialect, rows, &owner)
 }
@@ -199,13 +211,14 @@ fn owner_scope(kind: char) -> String {
 /// The notifications name each session.
 fn label_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
     let chosen = format!("SELECT l.session_id AS id FROM {} l WHERE l.label = $1", dialect.names.labels());
-    let owner = Owner { own: &[Type::TEXT], chosen: &chosen, of_others: "true", scope: None };
+    let owner =
+        Owner { own: &[Type::TEXT], chosen: &chosen, of_others: "true", scope: None, may_join: false };
     some_sql(dialect, rows, &owner)
 }
 
 /// The first statement that deletes all sessions.
 fn all_sql(dialect: &Dialect<'_>) -> Sql {
-    let owner = Owner { own: &[], chosen: "", of_others: "false", scope: Some("'a'") };
+    let owner = Owner { own: &[], chosen: "", of_others: "false", scope: Some("'a'"), may_join: false };
     let text = format!("WITH {}", sweep(dialect, Rows::Free, "true", &owner));
     Sql { text, types: owner.types(Rows::Free) }
 }
@@ -219,7 +232,7 @@ fn all_that_remain_sql(dialect: &Dialect<'_>, rows: Rows) -> Sql {
          UNION
          SELECT s.rotated_to FROM {sessions} s WHERE s.rotated_to IS NOT NULL AND s.created_at <= $2"
     );
-    let owner = Owner { own: &[], chosen: &chosen, of_others: "true", scope: None };
+    let owner = Owner { own: &[], chosen: &chosen, of_others: "true", scope: None, may_join: false };
     some_sql(dialect, rows, &owner)
 }
 
@@ -268,6 +281,8 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
     let of = format!("SELECT d.id FROM to_evict d WHERE {careful}");
     let (attributes, moved) = (locked_attributes(dialect, &of), locked_moved(dialect, &of));
     let notified = deleted(dialect, "SELECT id FROM gone WHERE of_others", &cause);
+    let named = if owner.may_join { "true" } else { "g.of_others" };
+    let named_max = NAMED_MAX + 1;
     format!(
         "to_evict AS MATERIALIZED (
              SELECT s.id, s.rotated_to FROM {sessions} s WHERE {condition} AND {visible} AND {wait}
@@ -291,7 +306,7 @@ fn sweep(dialect: &Dialect<'_>, rows: Rows, condition: &str, owner: &Owner<'_>) 
          ), notified_all AS MATERIALIZED ({notified_all}
          ), notified AS MATERIALIZED ({notified})
          SELECT pg_catalog.count(*) FILTER (WHERE g.live) AS live,
-                pg_catalog.array_agg(g.id) FILTER (WHERE g.of_others) AS other_users,
+                ARRAY (SELECT g.id FROM gone g WHERE {named} LIMIT {named_max}) AS named,
                 ARRAY (SELECT r.id FROM remaining r LIMIT {REMAINING_MAX}) AS remaining, {now} AS at,
                 (SELECT pg_catalog.count(*) FROM notified_all) AS notified_all, (SELECT pg_catalog.count(*) FROM notified) AS notified,
                 {visible} AS visible, {server} AS server
@@ -332,11 +347,12 @@ fn swept(rows: &[tokio_postgres::Row]) -> Result<Swept, Failure> {
     same_length(rows, 1)?;
     let row = &rows[0];
     let read = || {
-        let other_users: Option<Vec<Uuid>> = row.try_get("other_users")?;
+        let named: Vec<Uuid> = row.try_get("named")?;
+        let is_complete = named.len() <= NAMED_MAX;
         let remaining: Vec<Uuid> = row.try_get("remaining")?;
         Ok::<_, tokio_postgres::Error>(Swept {
             live: row.try_get::<_, i64>("live")?.unsigned_abs(),
-            other_users: other_users.unwrap_or_default().into_iter().map(SessionId::from_uuid).collect(),
+            named: is_complete.then(|| named.into_iter().map(SessionId::from_uuid).collect()),
             remaining: remaining.into_iter().map(SessionId::from_uuid).collect(),
             at: time(row, "at")?,
             server: ServerId(row.try_get("server")?),

@@ -116,6 +116,11 @@ impl UpdateRequest {
         self.base.row.revision()
     }
 
+    /// Whether the update moves the session to another group.
+    pub(crate) fn joins_group(&self) -> bool {
+        self.row.group_id.flatten().is_some_and(|group| self.base.row.group_id != Some(group))
+    }
+
     /// What the session has once the update is applied on top of `base`.
     pub(crate) fn attributes(&self) -> Attributes {
         let now = self.base.policy.clock.database_now();

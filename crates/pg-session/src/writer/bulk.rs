@@ -8,10 +8,12 @@ use uuid::Uuid;
 
 use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
+use crate::cause::Cause;
 use crate::clock::DbTime;
 use crate::core::Core;
 use crate::ending::Ending;
 use crate::error::{Error, ErrorKind};
+use crate::failpoints::Guard;
 use crate::id::{GroupId, Scope, SessionId, UserId};
 use crate::pinning::look_up_scope;
 use crate::pins::Named;
@@ -112,13 +114,17 @@ impl BulkRequest {
         let is_first = self.since.is_none();
         self.since = self.since.or(Some(swept.at));
         self.changed += swept.live;
-        forget_each(&swept.other_users, core).await;
+        let named = if core.failpoints.holds(Guard::NamedForgets) { swept.named } else { Some(Vec::new()) };
+        forget_named(named.as_deref(), self.ending.cause(), core).await;
         // Those of this statement; a later one reports each, as do those of a label.
         if is_first && !matches!(whose, Whose::Label(_)) {
             self.forget(core).await;
         }
         core.check_revocation(swept.server)?;
-        swept.other_users.iter().for_each(|&id| core.pins.end(id, Some(self.ending.cause()), None));
+        match named {
+            Some(ids) => ids.iter().for_each(|&id| core.pins.end(id, Some(self.ending.cause()), None)),
+            None => look_up_scope(core, Scope::All).await,
+        }
         Ok(swept.remaining)
     }
 
@@ -155,6 +161,17 @@ impl BulkRequest {
 
     fn deletes(&self) -> bool {
         !matches!(self.change, BulkChange::RemoveAttribute(..) | BulkChange::Evict(_))
+    }
+}
+
+/// Drops the sessions that a sweep has named. If there were too many, nothing in memory is served before it is verified.
+async fn forget_named(named: Option<&[SessionId]>, cause: Cause, core: &Core) {
+    match named {
+        Some(ids) => forget_each(ids, core).await,
+        None => {
+            core.cache.begin_epoch();
+            core.pins.doubt(Named::Scope(Scope::All), Some(cause));
+        }
     }
 }
 

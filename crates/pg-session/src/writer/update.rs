@@ -2,6 +2,7 @@
 
 use super::request::{Executed, Keys, Outcome, Pending, Request};
 use crate::cache::Ticket;
+use crate::contention::Ordered;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, UpdateError};
 use crate::failpoints::{Guard, Point};
@@ -9,6 +10,7 @@ use crate::id::SessionId;
 use crate::notification::CHANGED_ENTRIES_MAX;
 use crate::pins::Named;
 use crate::postgres::failure::Failure;
+use crate::postgres::update::NotifyOrder;
 use crate::session::attributes::Attributes;
 use crate::session::record::{Record, SharedRecord};
 use crate::session::request::{Applied, UpdateRequest};
@@ -61,7 +63,8 @@ impl Request for UpdateRequest {
         let requests: Vec<&Self> = batch.iter().map(|pending| &pending.request).collect();
         let after: Vec<Attributes> = requests.iter().map(|request| request.attributes()).collect();
         let ordered = core.contention.start(core.policy.clock.now());
-        let (applied, server) = core.database.update(&requests, &after, ordered.order).await?;
+        let (applied, server) =
+            core.database.update(&requests, &after, order(&requests, &ordered, core)).await?;
         drop(ordered);
         let notified =
             requests.iter().zip(&applied).filter(|(request, applied)| request.notify && applied.is_some());
@@ -95,6 +98,21 @@ impl Request for UpdateRequest {
             core.unnotified.add(self.id(), self.base().version.next());
         }
     }
+}
+
+/// When the statement notifies.
+///
+/// An update that moves a session to another group never commits first. Other nodes find the session by the group that they
+/// know, until they are notified of the move. So the end of the new group would drop nothing there:
+///
+/// ```text
+/// this node     moves X to G ── COMMIT ············································ NOTIFY X
+/// another node                           ends G, with X ── NOTIFY G ── acknowledged
+/// third node    has X without a group                          finds no session of G ── serves X
+/// ```
+fn order(requests: &[&UpdateRequest], ordered: &Ordered<'_>, core: &Core) -> NotifyOrder {
+    let joins = requests.iter().any(|request| request.joins_group());
+    if joins && core.failpoints.holds(Guard::MoveInside) { NotifyOrder::Inside } else { ordered.order }
 }
 
 /// After a conflict: the session, or the answer that it has ended.

@@ -12,8 +12,10 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use pg_sandbox::Sandbox;
 use pg_session::testing::Guard;
-use pg_session::{Config, ErrorKind, Session, SessionId, SessionManager, UpdateError};
+use pg_session::{Config, ErrorKind, GroupId, Session, SessionId, SessionManager, UpdateError};
 use tokio::runtime::Builder;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 use crate::fixtures::{all, hit, in_time, make, n, read};
 use crate::statement_modes::pool;
@@ -54,19 +56,27 @@ impl Scene {
         node
     }
 
-    /// Carries out a write whose commit waits for another one for far longer than `row_lock_wait`.
-    async fn behind_another_commit<T>(&self, what: &str, write: impl IntoFuture<Output = T>) -> T {
-        let (other, observer) = (self.world.client().await, self.world.client().await);
-        let pid: i32 = other.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-        let commit = tokio::spawn(async move {
-            let script = "SET synchronous_commit = on; BEGIN; CREATE TABLE other (); DROP TABLE other; NOTIFY other; COMMIT";
-            other.batch_execute(script).await
-        });
+    /// Another client notifies, and keeps its commit open until `observer` cancels it. Returns its process id.
+    async fn hold_notifications(
+        &self,
+        observer: &Client,
+    ) -> (i32, JoinHandle<Result<(), tokio_postgres::Error>>) {
+        let client = self.world.client().await;
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let script = "SET synchronous_commit = on; BEGIN; CREATE TABLE other (); DROP TABLE other; NOTIFY other; COMMIT";
+        let commit = tokio::spawn(async move { client.batch_execute(script).await });
         eventually("the other commit waits", async || {
             let text = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
             !observer.query(text, &[&pid]).await.unwrap().is_empty()
         })
         .await;
+        (pid, commit)
+    }
+
+    /// Carries out a write whose commit waits for another one for far longer than `row_lock_wait`.
+    async fn behind_another_commit<T>(&self, what: &str, write: impl IntoFuture<Output = T>) -> T {
+        let observer = self.world.client().await;
+        let (pid, commit) = self.hold_notifications(&observer).await;
         let release = async {
             eventually(&format!("{what} waits at its commit"), async || {
                 // Beside it only proofs of the listener wait there.
@@ -111,7 +121,7 @@ async fn update_without_notification(end: End, retries: bool) -> bool {
     if !retries {
         node.probes().remove(Guard::Notices);
     }
-    let id = lose_a_notification(&scene, &node, &other, end).await;
+    let id = lose_a_notification(&scene, &node, &other, end, None).await;
     // Behind everything that was notified before.
     if retries {
         eventually("the other node drops it", async || {
@@ -124,32 +134,30 @@ async fn update_without_notification(end: End, retries: bool) -> bool {
     n(&read(&other, id).await) == 2
 }
 
-/// Updates a session that the other node has in memory, and ends the server process behind the commit.
+/// Updates a session that the other node has in memory, and ends the server process behind the commit. The update may move
+/// the session to a group.
 async fn lose_a_notification(
     scene: &Scene,
     node: &SessionManager,
     other: &SessionManager,
     end: End,
+    group: Option<GroupId>,
 ) -> SessionId {
     let mut session = make(node, 1).await.remove(0);
     read(other, session.id()).await;
     assert!(hit(other, session.id()).is_some());
-    let (client, observer) = (scene.world.client().await, scene.world.client().await);
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-    let script =
-        "SET synchronous_commit = on; BEGIN; CREATE TABLE other (); DROP TABLE other; NOTIFY other; COMMIT";
-    let commit = tokio::spawn(async move { client.batch_execute(script).await });
-    eventually("the other commit waits", async || {
-        let text = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
-        !observer.query(text, &[&pid]).await.unwrap().is_empty()
-    })
-    .await;
+    let observer = scene.world.client().await;
+    let (pid, commit) = scene.hold_notifications(&observer).await;
     let id = session.id();
     let update = {
         let node = node.clone();
         tokio::spawn(async move {
             session.set("n", &2_i64).unwrap();
-            node.save(&mut session).await
+            let save = node.save(&mut session);
+            match group {
+                Some(group) => save.group(Some(group)).await,
+                None => save.await,
+            }
         })
     };
     let function = match end {
@@ -192,7 +200,7 @@ async fn update_of_a_node_that_ends(verifies: bool) {
     let node = runtime.spawn(builder.connect()).await.unwrap().unwrap();
     node.wait_until_trusted().await.unwrap();
     node.probes().remove(Guard::Notices);
-    let id = lose_a_notification(&scene, &node, &other, End::Terminated).await;
+    let id = lose_a_notification(&scene, &node, &other, End::Terminated, None).await;
     runtime.shutdown_background();
     let observer = scene.world.client().await;
     eventually("the row of the node is removed", async || {
@@ -201,6 +209,66 @@ async fn update_of_a_node_that_ends(verifies: bool) {
     .await;
     other.catch_up().await.unwrap();
     assert_eq!(n(&read(&other, id).await), if verifies { 2 } else { 1 });
+}
+
+/// ```text
+/// another client   NOTIFY ── COMMIT ── waits for its standby ──── ends
+/// node             moves X to the group ── COMMIT waits ───────────── moved and notified at once
+/// ender                                                                          ends the group, with X
+/// other node       has X in memory, without a group ─────────────── drops X ─────── must not serve X
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_to_another_group_never_commits_first() {
+    let scene = Scene::start();
+    let node = scene.node_that_commits_first(scene.config()).await;
+    let (other, ender) =
+        (scene.world.node_with(scene.config()).await, scene.world.node_with(scene.config()).await);
+    let observer = scene.world.client().await;
+    let blue = GroupId::named("blue");
+    let mut session = make(&node, 1).await.remove(0);
+    let id = session.id();
+    read(&other, id).await;
+    let (pid, commit) = scene.hold_notifications(&observer).await;
+    let save = tokio::spawn({
+        let node = node.clone();
+        async move { node.save(&mut session).group(Some(blue)).await.map(|_| ()) }
+    });
+    eventually("the move waits for the other commit", async || {
+        // Of either form.
+        let text = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'object'
+                        AND (query LIKE 'WITH done AS%' OR query LIKE 'CALL %')";
+        !observer.query(text, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    assert_eq!(stored_version(&observer, id).await, Some(1), "no one sees a move that was not notified");
+    observer.execute("SELECT pg_cancel_backend($1)", &[&pid]).await.unwrap();
+    commit.await.unwrap().unwrap();
+    in_time("it is moved", save).await.unwrap().unwrap();
+    assert_eq!(ender.group(blue).delete().await.unwrap(), 1);
+    other.catch_up().await.unwrap();
+    assert!(hit(&other, id).is_none(), "it has ended with its group");
+    assert!(in_time("it is read", other.get(id)).await.unwrap().is_none());
+}
+
+/// ```text
+/// node         moves X to the group ── COMMIT ── waits with its NOTIFY ──✕ its server process ends
+/// ender                                                                        ends the group, with X ── NOTIFY
+/// other node   has X in memory, without a group ─────────────────────────────────────────────────── serves X
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_a_move_that_commits_first_outlives_its_group() {
+    let scene = Scene::start();
+    let node = scene.node_that_commits_first(scene.config()).await;
+    let (other, ender) =
+        (scene.world.node_with(scene.config()).await, scene.world.node_with(scene.config()).await);
+    node.probes().remove(Guard::MoveInside);
+    // Its notification is late for as long as the test lasts.
+    node.probes().remove(Guard::Notices);
+    let blue = GroupId::named("blue");
+    let id = lose_a_notification(&scene, &node, &other, End::Terminated, Some(blue)).await;
+    assert_eq!(ender.group(blue).delete().await.unwrap(), 1);
+    other.catch_up().await.unwrap();
+    assert!(hit(&other, id).is_some(), "the end of the group names no session that it has");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

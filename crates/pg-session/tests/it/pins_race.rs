@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use pg_session::testing::Point;
+use pg_session::testing::{Guard, Point};
 use pg_session::{Cause, Closed, Config, GroupId, SessionManager};
+use uuid::Uuid;
 
 use crate::fixtures::{hit, in_time, make, read};
 use crate::support::{World, eventually};
@@ -273,4 +274,60 @@ async fn pins_are_unproved_if_their_end_cannot_be_looked_up() {
     let locker = in_time("the table is locked", locking).await.unwrap();
     locker.batch_execute("COMMIT").await.unwrap();
     assert_eq!(in_time("the pin ends", pin.ended()).await, Cause::Everywhere);
+}
+
+/// Deleted sessions that a sweep names; see `postgres/sweep.rs`.
+const NAMED_MAX: i64 = 16_384;
+const GROUP: Uuid = Uuid::from_u128(20);
+
+/// A ends a group with so many `others`. Returns whether A serves the session that has just joined it, and what its pin says.
+///
+/// ```text
+/// B   moves X to the group ── COMMIT, NOTIFY ····················· A receives it later
+/// A   has X in memory and pinned, without a group ── ends the group, with X ── answers
+/// ```
+async fn end_of_a_group_that_a_session_joins(others: i64, is_named: bool) -> (bool, Result<(), Closed>) {
+    let world = World::new();
+    let wire = world.proxy().await;
+    let b = node(&world, LONG).await;
+    let a = world.node_listening_through(&wire, config(&world, LONG)).await;
+    if !is_named {
+        a.probes().remove(Guard::NamedForgets);
+    }
+    let client = world.client().await;
+    let text = "INSERT INTO sessions (id, user_id, group_id, version, idle_limited, created_at, updated_at,
+                                      last_accessed_at, expires_at)
+        SELECT gen_random_uuid(), gen_random_uuid(), $1, 1, true, now(), now(), now(), now() + interval '1 hour'
+        FROM generate_series(1, $2::bigint)";
+    client.execute(text, &[&GROUP, &others]).await.unwrap();
+    let session = make(&a, 1).await.remove(0);
+    let pin = in_time("it is pinned", a.pin(&session)).await.unwrap();
+    wire.stall();
+    let mut on_b = read(&b, session.id()).await;
+    b.save(&mut on_b).group(Some(GROUP.into())).await.unwrap();
+    assert!(hit(&a, session.id()).is_some(), "A has not received the move");
+    let deleted = in_time("the group ends", a.group(GROUP).delete()).await.unwrap();
+    assert_eq!(i64::try_from(deleted).unwrap(), others + 1);
+    (hit(&a, session.id()).is_some(), pin.check())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_ends_with_a_session_that_has_just_joined_it() {
+    let (is_served, pin) = end_of_a_group_that_a_session_joins(3, true).await;
+    assert!(!is_served, "its end was acknowledged");
+    assert!(matches!(pin, Err(Closed::Ended(_))), "{pin:?}");
+}
+
+/// More than one statement names: A verifies what it has in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_group_ends_with_a_session_that_joins_it() {
+    let (is_served, pin) = end_of_a_group_that_a_session_joins(NAMED_MAX, true).await;
+    assert!(!is_served, "its end was acknowledged");
+    assert!(matches!(pin, Err(Closed::Ended(_))), "{pin:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_without_names_a_session_outlives_its_new_group() {
+    let (is_served, pin) = end_of_a_group_that_a_session_joins(3, false).await;
+    assert_eq!((is_served, pin), (true, Ok(())), "A knows it under no group");
 }
