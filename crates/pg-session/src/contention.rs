@@ -85,6 +85,12 @@ impl Contention {
         self.registered_until.fetch_max(until.nanos(), Ordering::Relaxed);
     }
 
+    /// The row may be gone: a crash of the server and a failover empty the registry. Until the next tick, updates notify
+    /// inside.
+    pub(crate) fn unregistered(&self) {
+        self.registered_until.store(0, Ordering::Relaxed);
+    }
+
     /// This node has sent so many notifications of changes.
     pub(crate) fn sent(&self, notifications: usize) {
         let notifications = i64::try_from(notifications).unwrap_or(i64::MAX);
@@ -168,5 +174,8 @@ mod tests {
         contention.registered(Tick::ZERO.plus(Duration::from_secs(6)));
         assert_eq!(order(&contention, 5_999), NotifyOrder::AfterCommit);
         assert_eq!(order(&contention, 6_000), NotifyOrder::Inside);
+        contention.registered(Tick::ZERO.plus(Duration::from_secs(12)));
+        contention.unregistered();
+        assert_eq!(order(&contention, 6_001), NotifyOrder::Inside);
     }
 }

@@ -86,6 +86,7 @@ impl Core {
         let is_first = proved != 0
             && self.server.compare_exchange(proved, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if is_first {
+            self.contention.unregistered();
             self.cache.begin_epoch();
             self.another_server.notify_one();
         }
@@ -159,6 +160,8 @@ impl Core {
     /// The listener has lost its connection.
     pub(crate) fn stop_listening(&self) {
         self.listening_to.store(0, Ordering::Release);
+        // The server may have crashed.
+        self.contention.unregistered();
         self.cache.stop_listening();
     }
 

@@ -17,7 +17,7 @@ use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::fixtures::{all, hit, in_time, make, n, read};
+use crate::fixtures::{all, driver_config, hit, in_time, make, n, read};
 use crate::statement_modes::pool;
 use crate::support::{WAIT_MAX, World, eventually};
 use crate::tables::stored_version;
@@ -399,6 +399,36 @@ async fn an_update_commits_first_while_other_nodes_notify() {
     node.catch_up().await.unwrap();
     set(&node, &mut read(&node, session.id()).await, "a", "4").await;
     assert!(has_committed_first(&pool).await, "another node has notified");
+}
+
+/// ```text
+/// server   crashes: the listener's connection ends, and the registry is empty ── starts
+/// node     its last tick is recent ────────────────────────────────────────────── an update: notifies inside
+/// ```
+///
+/// If it committed first and ended behind its commit, no row would fall silent.
+#[tokio::test]
+async fn a_node_that_has_lost_its_listener_notifies_inside() {
+    let world = World::new();
+    let (wire, pool) = (world.proxy().await, pool(&world, 1));
+    let mut config = world.roomy();
+    config.trust_window = Duration::from_secs(600);
+    let builder = SessionManager::builder(config).url(&world.url).unwrap().pool(pool.clone());
+    let builder = builder.listen_on(driver_config(&wire.url_for(&world.url)));
+    let node = builder.notify_after_updates().connect().await.unwrap();
+    in_time("the node is in sync", node.wait_until_trusted()).await.unwrap();
+    let mut session = make(&node, 1).await.remove(0);
+    wire.refuse();
+    wire.cut();
+    eventually("its listener is lost", async || node.status().trusted_for.is_none()).await;
+    // Trust ends a moment before.
+    eventually("what is read is not kept", async || !read(&node, session.id()).await.is_from_cache()).await;
+    set(&node, &mut session, "a", "1").await;
+    assert!(!has_committed_first(&pool).await, "the registry may be empty");
+    wire.heal();
+    in_time("the node is in sync again", node.wait_until_trusted()).await.unwrap();
+    set(&node, &mut session, "a", "2").await;
+    assert!(has_committed_first(&pool).await, "a tick has shown its row");
 }
 
 async fn updates_wait(scene: &Scene, node: &SessionManager) {
