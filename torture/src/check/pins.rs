@@ -29,11 +29,17 @@ pub fn check(facts: &Facts, history: &History) -> Vec<Finding> {
             });
         }
         if let Some((at, cause)) = &pinned.ended {
-            let is_alive = alive_at_the_end.contains(&pinned.session)
-                || story.looks.iter().any(|look| lives_at(look, *at));
-            lives.check(!is_alive, || {
+            let is_left = alive_at_the_end.contains(&pinned.session);
+            let look = story.looks.iter().find(|look| lives_at(look, *at));
+            lives.check(!is_left && look.is_none(), || {
                 let at = millis(*at) / 1e3;
-                format!("process {process:x} at {at:.3} s: a pin ended ({cause}), and the session lives")
+                let shown = look.map_or("it is there at the end of the run".to_owned(), |look| {
+                    let (reader, from, kind) = (look.process, millis(look.from) / 1e3, look.kind);
+                    format!("process {reader:x} read it at {from:.3} s ({kind:?})")
+                });
+                format!(
+                    "process {process:x} at {at:.3} s: a pin ended ({cause}), and the session lives: {shown}"
+                )
             });
         }
     }
@@ -46,11 +52,11 @@ fn end_of(story: &Story) -> Option<Nanos> {
     gone.chain(story.rotations.iter().map(|rotation| rotation.to)).min()
 }
 
-/// What a memory shows may be a window old.
+/// A read may show what is a window old: from memory, or as the answer of an earlier caller's query that it has joined.
 fn lives_at(look: &super::facts::Look, ended: Nanos) -> bool {
-    let Kind::Read { cached, .. } = look.kind else { return false };
-    let behind = if cached { nanos(TRUST_WINDOW) } else { 0 };
-    look.from > ended + behind && look.seen.is_some_and(|seen| !seen.rotated)
+    matches!(look.kind, Kind::Read { .. })
+        && look.from > ended + nanos(TRUST_WINDOW)
+        && look.seen.is_some_and(|seen| !seen.rotated)
 }
 
 /// A hit that a node has found too old itself.
