@@ -117,12 +117,37 @@ impl Database {
         }
     }
 
-    async fn prepare_once(&self, migrations: Migrations) -> Result<(), Error> {
+    /// Whether [`prepare_tables`](Self::prepare_tables) would change the database.
+    ///
+    /// # Errors
+    /// As [`prepare_tables`](Self::prepare_tables).
+    pub(crate) async fn needs_migrations(&self, migrations: Migrations) -> Result<bool, Error> {
+        if migrations != Migrations::Apply {
+            return Ok(false);
+        }
+        let known = async || {
+            self.check_role_settings().await?;
+            self.known_version().await
+        };
+        let known = match known().await {
+            // As in `prepare_tables`.
+            Err(error) if error.kind() == ErrorKind::Unavailable => known().await?,
+            outcome => outcome?,
+        };
+        Ok(known.is_none_or(|known| known < LATEST))
+    }
+
+    /// No table is read before.
+    async fn check_role_settings(&self) -> Result<(), Error> {
         let settings = self.bounded(self.timeout, async |connection| {
             role_settings::check(connection).await?;
             role_settings::check_functions(connection).await
         });
-        settings.await.map_err(Failure::into_read_error)?;
+        settings.await.map_err(Failure::into_read_error)
+    }
+
+    async fn prepare_once(&self, migrations: Migrations) -> Result<(), Error> {
+        self.check_role_settings().await?;
         let mut known = self.known_version().await?;
         // A role that may only use the tables can start with `Apply`, too.
         if migrations == Migrations::Apply && known.is_none_or(|known| known < LATEST) {

@@ -36,6 +36,27 @@ async fn a_listener_on_another_server_is_refused_at_start() {
     assert!(error.to_string().contains("`listen_on`"), "{error}");
 }
 
+#[tokio::test]
+async fn a_refused_listener_leaves_no_tables_behind() {
+    let (world, other) = (World::new(), World::in_own_database().await);
+    let client = world.client().await;
+    let exists = async || -> bool {
+        let text = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+        client.query_one(text, &[&world.schema]).await.unwrap().get(0)
+    };
+    let error = connect(&world, &other.url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("`listen_on`"), "{error}");
+    assert!(!exists().await, "another database");
+    // Nothing listens at port 1.
+    let error = connect(&world, "postgres://postgres@127.0.0.1:1/postgres").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!exists().await, "no server");
+    let node = connect(&world, &world.url).await.unwrap();
+    in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
+    assert!(exists().await, "the right address");
+}
+
 /// ```text
 /// B   listens on the server that the pool uses ┊ reconnects: to another server ── never trusted there
 /// A                                            ┊ deletes a session that B has cached
