@@ -281,7 +281,8 @@ impl Builder {
         // An attempt that takes all of its time has a cause at the end.
         let wait_max = query_timeout.max(connect_timeout + START_MARGIN).max(START_WAIT_MIN);
         // A mistake in an address leaves no tables behind. The listener at the pool's own address reaches the pool's database.
-        if way != Way::Pool && Box::pin(database.needs_migrations(migrations)).await? {
+        let is_shared = way == Way::Pool && self.pool.is_none();
+        if !is_shared && Box::pin(database.needs_migrations(migrations)).await? {
             Box::pin(prove_path(&listener, &database, way, listener_path, wait_max)).await?;
         }
         Box::pin(database.prepare_tables(migrations)).await?;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Error, ErrorKind, SessionManager};
+use tokio_postgres::NoTls;
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
 use crate::support::{World, eventually};
@@ -52,6 +54,12 @@ async fn a_refused_listener_leaves_no_tables_behind() {
     let error = connect(&world, "postgres://postgres@127.0.0.1:1/postgres").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(!exists().await, "no server");
+    // The application's pool, and the listener at the address of `url`.
+    let pool = Pool::builder(Manager::new(driver_config(&world.url), NoTls)).max_size(2).build().unwrap();
+    let builder = SessionManager::builder(config(&world)).pool(pool).url(&other.url).unwrap();
+    let error = builder.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(!exists().await, "another database than the application's pool");
     let node = connect(&world, &world.url).await.unwrap();
     in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
     assert!(exists().await, "the right address");
