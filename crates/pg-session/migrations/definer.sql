@@ -7,6 +7,7 @@
 --       GRANT EXECUTE ON FUNCTION "{schema}"."{prefix}session_user_of"(text), "{schema}"."{prefix}session_user_of"(bigint)
 --           TO support; -- if it has names or numbers of users, not their UUIDs
 BEGIN;
+SET LOCAL search_path = pg_catalog;
 CREATE OR REPLACE FUNCTION "{schema}"."{prefix}revoke_user_sessions"(
     user_id uuid, except_id uuid DEFAULT NULL, cause text DEFAULT 'admin'
 ) RETURNS bigint

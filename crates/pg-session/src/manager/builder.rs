@@ -8,7 +8,7 @@ use pg_listen::{Listener, Server, Subscription};
 use tokio_postgres::config::TargetSessionAttrs;
 use tracing::warn;
 
-use super::listening::{Begun, Way, from_listener_error};
+use super::listening::{Begun, Way, from_listener_error, prove_path};
 use super::modify::KeyedQueue;
 use super::{Node, SessionManager};
 use crate::cleanup::Cleaner;
@@ -273,23 +273,28 @@ impl Builder {
         {
             settings.require_encryption().await?;
         }
-        Box::pin(database.prepare_tables(self.config.migrations)).await?;
-        if !self.adopts_settings {
-            Box::pin(database.publish_settings()).await?;
-        }
         let (listener, owns_listener) = match listener_source {
             ListenerSource::Application(listener) => (listener, false),
             ListenerSource::Own(settings) => (make_listener(*settings, &self.config)?, true),
         };
+        let Config { query_timeout, connect_timeout, listener_path, migrations, .. } = self.config;
+        // An attempt that takes all of its time has a cause at the end.
+        let wait_max = query_timeout.max(connect_timeout + START_MARGIN).max(START_WAIT_MIN);
+        // A mistake in an address leaves no tables behind. The listener at the pool's own address reaches the pool's database.
+        let is_shared = way == Way::Pool && self.pool.is_none();
+        if !is_shared && Box::pin(database.needs_migrations(migrations)).await? {
+            Box::pin(prove_path(&listener, &database, way, listener_path, wait_max)).await?;
+        }
+        Box::pin(database.prepare_tables(migrations)).await?;
+        if !self.adopts_settings {
+            Box::pin(database.publish_settings()).await?;
+        }
         let events = listener.subscribe(database.names().channel()).await.map_err(from_listener_error)?;
         let core = Core::new(self.config, database, self.notify_policy);
         let manager = SessionManager(Arc::new(start(core, (listener, owns_listener), events)));
         if !owns_listener {
             manager.0.send_barriers();
         }
-        let Config { query_timeout, connect_timeout, .. } = manager.0.core.config;
-        // An attempt that takes all of its time has a cause at the end.
-        let wait_max = query_timeout.max(connect_timeout + START_MARGIN).max(START_WAIT_MIN);
         match manager.0.begin_listening(way, wait_max).await {
             Ok(Begun::Trusted) => {}
             Ok(Begun::Untrusted(cause)) => {

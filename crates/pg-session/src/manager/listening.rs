@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use pg_listen::{ErrorKind as ListenError, Phase};
+use pg_listen::{ErrorKind as ListenError, Event, Listener, Phase};
 
 use super::Node;
 use crate::config::ListenerPath;
 use crate::error::{Error, ErrorKind};
+use crate::notification::Token;
+use crate::postgres::Database;
+use crate::postgres::failure::Failure;
 
 /// Where the address of the listener comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +41,75 @@ impl Way {
     }
 }
 
+/// Fails if what the pool commits does not reach the listener. For a start that is about to make tables: a mistake in
+/// `listen_on` leaves none behind.
+///
+/// An outage is no error here, unless it is one of [`begin_listening`](Node::begin_listening).
+pub(super) async fn prove_path(
+    listener: &Listener,
+    database: &Database,
+    way: Way,
+    path: ListenerPath,
+    wait_max: Duration,
+) -> Result<(), Error> {
+    // Not the nodes' own channel, whose payloads they parse.
+    let channel = format!("{}_start", database.names().channel());
+    let payload = format!("{:032x}", Token::random().0);
+    let mut events = listener.subscribe(&channel).await.map_err(from_listener_error)?;
+    let mut is_sent = false;
+    let proof = async {
+        listener.wait_connected().await.map_err(|error| refused(way, error))?;
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Listening => {
+                    database.notify_on(&channel, &payload).await.map_err(Failure::into_read_error)?;
+                    is_sent = true;
+                }
+                Event::Notification(notification) if notification.payload() == payload => return Ok(()),
+                _ => {}
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(wait_max, proof).await {
+        Ok(outcome) => outcome,
+        Err(_) if is_sent && listener.status().phase() == Phase::InSync => Err(another_server(path)),
+        Err(_) => unreached(listener, way).map_or(Ok(()), Err),
+    }
+}
+
+/// A listener that reaches nothing, by another address than the pool's.
+fn unreached(listener: &Listener, way: Way) -> Option<Error> {
+    let status = listener.status();
+    let absent = match status.last_error_kind() {
+        _ if status.is_connected() => None,
+        Some(ListenError::Unreachable) => Some("no server"),
+        Some(ListenError::Proxy) => Some("a proxy or pooler that has no connection for it"),
+        _ => None,
+    };
+    // The pool has just reached the address that it shares with the listener: there, only an outage is left.
+    let absent = absent.filter(|_| way != Way::Pool)?;
+    let message = format!("the listener reaches {absent}; correct host and port of {}", way.setting());
+    let cause = status.last_error().unwrap_or_default().to_owned();
+    Some(Error::new(ErrorKind::Unavailable, message).with_source(cause))
+}
+
+/// The pool's notifications do not reach the listener.
+fn another_server(path: ListenerPath) -> Error {
+    let message = match path {
+        ListenerPath::Direct => {
+            "the listener did not receive a notification that the pool committed: they reach different databases or \
+             servers; correct `listen_on` (host, port and dbname), or the address of the pool"
+        }
+        ListenerPath::SessionPooler => {
+            "the listener did not receive a notification that the pool committed: its pooler is not in session mode, or \
+             leads to another database or server than the pool; correct the pooler (pgbouncer: pool_mode = session) or \
+             `listen_on`"
+        }
+    };
+    Error::new(ErrorKind::Config, message)
+}
+
 impl Node {
     /// Waits until the node is trusted, for `wait_max`. An error is a mistake in the configuration. An outage is none: it
     /// passes.
@@ -54,19 +126,8 @@ impl Node {
             Err(_) if self.receives_another_server() => return Err(self.another_server()),
             Err(_) => {}
         }
-        let status = self.listener.status();
-        let absent = match status.last_error_kind() {
-            _ if status.is_connected() => None,
-            Some(ListenError::Unreachable) => Some("no server"),
-            Some(ListenError::Proxy) => Some("a proxy or pooler that has no connection for it"),
-            _ => None,
-        };
-        // The pool has just reached the address that it shares with the listener: there, only an outage is left.
-        if let Some(absent) = absent.filter(|_| way != Way::Pool) {
-            let message =
-                format!("the listener reaches {absent}; correct host and port of {}", way.setting());
-            let cause = status.last_error().unwrap_or_default().to_owned();
-            return Err(Error::new(ErrorKind::Unavailable, message).with_source(cause));
+        if let Some(error) = unreached(&self.listener, way) {
+            return Err(error);
         }
         Ok(Begun::Untrusted(self.trust_error()))
     }
@@ -96,20 +157,8 @@ impl Node {
         }
     }
 
-    /// The pool's notifications do not reach the listener.
     fn another_server(&self) -> Error {
-        let message = match self.core.config.listener_path {
-            ListenerPath::Direct => {
-                "the listener did not receive a notification that the pool committed: they reach different databases or \
-                 servers; correct `listen_on` (host, port and dbname), or the address of the pool"
-            }
-            ListenerPath::SessionPooler => {
-                "the listener did not receive a notification that the pool committed: its pooler is not in session mode, or \
-                 leads to another database or server than the pool; correct the pooler (pgbouncer: pool_mode = session) or \
-                 `listen_on`"
-            }
-        };
-        Error::new(ErrorKind::Config, message)
+        another_server(self.core.config.listener_path)
     }
 
     /// Whether the listener works, and has not received what the pool committed.

@@ -310,8 +310,8 @@ fn refusal(server: &DbError) -> Error {
         SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN => (
             ErrorKind::Schema,
             format!(
-                "{}; restore it from a backup, or drop all session tables and run the migrations (`migrations = \"apply\"` \
-                 does so at start), which ends all sessions",
+                "{}; restore it from a backup, or drop all objects of the library (`pg-session doctor` prints the \
+                 statements) and run the migrations, which ends all sessions",
                 server.message()
             ),
         ),

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::connection::from_pool_error;
 use super::failure::{Failure, ROW_SECURITY, Verdict};
 use super::names::Names;
-use super::statement::{query_value, run};
+use super::statement::{query_row, query_value, run};
 use super::{Database, LONG_FACTOR, own_rights, owners, role_settings, unexpected};
 use crate::config::{Config, Migrations};
 use crate::error::{Error, ErrorKind};
@@ -28,6 +28,21 @@ pub(super) const INITIAL: &str = concat!(
 );
 /// The version that this library works with.
 const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+/// Types and operators without a schema mean PostgreSQL's own, whatever path the client has. `SET LOCAL` would do nothing
+/// outside a transaction, and a client that goes on keeps its own path.
+const PIN_PATH: &str = "DO $pg_session$
+BEGIN
+    PERFORM pg_catalog.set_config('pg_session.search_path', pg_catalog.current_setting('search_path'), false);
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog', false);
+END
+$pg_session$;
+";
+const RESTORE_PATH: &str = "DO $pg_session$
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', pg_catalog.current_setting('pg_session.search_path'), false);
+END
+$pg_session$;
+";
 /// Nodes that start together wait for each other here.
 const LOCK_KEY: i64 = 0x7067_5f73_6573_7300; // "pg_sess\0"
 /// What a node does with each of the tables that it writes.
@@ -35,7 +50,8 @@ const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 impl Migrations {
     /// All migrations as plain SQL for the schema and prefix of `config`, records included. Another
-    /// tool can run them in one transaction on a database that has none of them.
+    /// tool can run them in one transaction on a database that has none of them. They set the `search_path` to
+    /// `pg_catalog`, as a node does that applies them, and at their end restore it.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
@@ -50,19 +66,21 @@ impl Migrations {
     /// [`ErrorKind::Config`] for names that PostgreSQL cannot hold.
     pub fn sql_after(config: &Config, version: u32) -> Result<String, Error> {
         let names = Names::new(config)?;
-        let mut text = match version {
+        let text = match version {
             0 => {
                 let (schema, record) = (create_schema(&names), create_record(&names));
                 format!("{schema};\n{record};\n{};\n", owners::check(&names))
             }
             _ => String::new(),
         };
-        for (version, name, template) in
-            MIGRATIONS.into_iter().filter(|&(number, ..)| i64::from(number) > i64::from(version))
-        {
-            text.push_str(&format!("\n{}\n{};\n", names.fill(template), record(&names, version, name)));
+        let missing = MIGRATIONS.into_iter().filter(|&(number, ..)| i64::from(number) > i64::from(version));
+        let text = missing.fold(text, |text, (version, name, template)| {
+            format!("{text}\n{}\n{};\n", names.fill(template), record(&names, version, name))
+        });
+        if text.is_empty() {
+            return Ok(text);
         }
-        Ok(text)
+        Ok(format!("{PIN_PATH}{text}\n{RESTORE_PATH}"))
     }
 
     /// SQL that makes two more functions, `revoke_user_sessions` and `revoke_label_sessions`. They are for roles that may end
@@ -117,15 +135,63 @@ impl Database {
         }
     }
 
-    async fn prepare_once(&self, migrations: Migrations) -> Result<(), Error> {
+    /// Whether [`prepare_tables`](Self::prepare_tables) would change the database.
+    ///
+    /// # Errors
+    /// As [`prepare_tables`](Self::prepare_tables).
+    pub(crate) async fn needs_migrations(&self, migrations: Migrations) -> Result<bool, Error> {
+        if migrations != Migrations::Apply {
+            return Ok(false);
+        }
+        let known = async || {
+            self.check_role_settings().await?;
+            self.known_version().await
+        };
+        let known = match known().await {
+            // As in `prepare_tables`.
+            Err(error) if error.kind() == ErrorKind::Unavailable => known().await?,
+            outcome => outcome?,
+        };
+        Ok(known.is_none_or(|known| known < LATEST))
+    }
+
+    /// Each database that is made later would have the tables, and the sessions in them.
+    async fn refuse_template(&self) -> Result<(), Error> {
+        let text = "SELECT d.datname::pg_catalog.text, d.datistemplate FROM pg_catalog.pg_database d
+                    WHERE d.datname = pg_catalog.current_database()";
+        let row = self.bounded(self.timeout, async |connection| {
+            let row = query_row(connection, text, &[]).await?;
+            let name: String = row.try_get(0).map_err(unexpected)?;
+            let is_template: bool = row.try_get(1).map_err(unexpected)?;
+            Ok((name, is_template))
+        });
+        match row.await.map_err(Failure::into_read_error)? {
+            (_, false) => Ok(()),
+            (name, true) => {
+                let message = format!(
+                    "the database {name} is a template, and each CREATE DATABASE would copy the session tables; create a database \
+                     (CREATE DATABASE app) and name it in the connection string"
+                );
+                Err(Error::new(ErrorKind::Config, message))
+            }
+        }
+    }
+
+    /// No table is read before.
+    async fn check_role_settings(&self) -> Result<(), Error> {
         let settings = self.bounded(self.timeout, async |connection| {
             role_settings::check(connection).await?;
             role_settings::check_functions(connection).await
         });
-        settings.await.map_err(Failure::into_read_error)?;
+        settings.await.map_err(Failure::into_read_error)
+    }
+
+    async fn prepare_once(&self, migrations: Migrations) -> Result<(), Error> {
+        self.check_role_settings().await?;
         let mut known = self.known_version().await?;
         // A role that may only use the tables can start with `Apply`, too.
         if migrations == Migrations::Apply && known.is_none_or(|known| known < LATEST) {
+            self.refuse_template().await?;
             self.apply_alone().await.map_err(|error| self.explain_creation(error))?;
             known = self.known_version().await?;
         }

@@ -1,7 +1,11 @@
 //! Telling the other nodes: the SQL that builds payloads inside the writing statement; see [`notification`](crate::notification).
 
+use deadpool_postgres::Object;
+use tokio_postgres::types::Type;
+
 use super::failure::Failure;
 use super::parameters::{Parameters, TEXTS};
+use super::statement::query;
 use super::{Database, Dialect, Sql, unexpected};
 use crate::id::{Scope, SessionId};
 use crate::notification::{
@@ -70,6 +74,15 @@ pub(super) fn sql(dialect: &Dialect<'_>) -> Sql {
 }
 
 impl Database {
+    /// Notifies once on this channel. It needs no table.
+    pub(crate) async fn notify_on(&self, channel: &str, payload: &str) -> Result<(), Failure> {
+        let text = "SELECT pg_catalog.pg_notify($1, $2)";
+        let notify = async |connection: &Object| {
+            query(connection, text, &[(&channel, Type::TEXT), (&payload, Type::TEXT)]).await
+        };
+        self.bounded(self.timeout, notify).await.map(|_| ())
+    }
+
     /// Tells every node to drop sessions from memory; nothing in the tables changes. Returns the server that has notified them.
     pub(crate) async fn notify_drop(&self, scope: Scope) -> Result<ServerId, Failure> {
         let rows = self.call(&self.texts.notify, &[&[drop_payload(scope)].as_slice()]).rows().await?;

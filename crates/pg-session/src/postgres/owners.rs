@@ -47,7 +47,7 @@ const INDEXES: [&str; 18] = [
     "session_settings_pkey",
     "session_migrations_pkey",
 ];
-const DOMAINS: [&str; 2] = ["session_expiry", "session_packed"];
+pub(super) const DOMAINS: [&str; 2] = ["session_expiry", "session_packed"];
 
 /// The catalogs whose objects have an owner and can hold code, with the columns of the owners.
 const OWNED: [(&str, &str); 5] = [

@@ -97,7 +97,7 @@ impl Tls {
     /// What the pool and the listener do TLS with. The driver's configuration says whether they do.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a file cannot be read, or no authority is known.
+    /// [`ErrorKind::Config`] if a file cannot be read, others can read the key, or no authority is known.
     pub(crate) fn connector(&self) -> Result<MakeRustlsConnect, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match self.proof {
@@ -168,12 +168,33 @@ impl Tls {
 impl ClientCertificate {
     fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
         let chain = read_all::<CertificateDer<'_>>(&self.certificate, "sslcert", "certificates")?;
+        // A path that cannot be looked at is an error of the reader.
+        if std::fs::metadata(&self.key).is_ok_and(|about| is_readable_by_others(&about)) {
+            let message = format!(
+                "others can read the key file {}, so it is not used; run: chmod 0600 {0} (0640 if root owns it)",
+                self.key
+            );
+            return Err(tls_fault(&message));
+        }
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| {
             tls_fault("the file in sslkey cannot be read as a PEM key without a passphrase; correct the path, or decrypt it")
                 .with_source(error.to_string())
         })?;
         Ok((chain, key))
     }
+}
+
+/// As libpq has it: only its owner reads a key. The group may, too, if the owner is root.
+#[cfg(unix)]
+fn is_readable_by_others(about: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let forbidden = if about.uid() == 0 { 0o027 } else { 0o077 };
+    about.is_file() && about.mode() & forbidden != 0
+}
+
+#[cfg(not(unix))]
+fn is_readable_by_others(_: &std::fs::Metadata) -> bool {
+    false
 }
 
 /// Everything of one kind in a PEM file, which must have some.

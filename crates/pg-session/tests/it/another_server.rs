@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::{Manager, Pool};
 use pg_sandbox::Sandbox;
 use pg_session::{Config, Error, ErrorKind, SessionManager};
+use tokio_postgres::NoTls;
 
 use crate::fixtures::{driver_config, hit, in_time, make, read};
 use crate::support::{World, eventually};
@@ -34,6 +36,33 @@ async fn a_listener_on_another_server_is_refused_at_start() {
     let error = connect(&world, &sandbox.url()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("`listen_on`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_refused_listener_leaves_no_tables_behind() {
+    let (world, other) = (World::new(), World::in_own_database().await);
+    let client = world.client().await;
+    let exists = async || -> bool {
+        let text = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+        client.query_one(text, &[&world.schema]).await.unwrap().get(0)
+    };
+    let error = connect(&world, &other.url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("`listen_on`"), "{error}");
+    assert!(!exists().await, "another database");
+    // Nothing listens at port 1.
+    let error = connect(&world, "postgres://postgres@127.0.0.1:1/postgres").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!exists().await, "no server");
+    // The application's pool, and the listener at the address of `url`.
+    let pool = Pool::builder(Manager::new(driver_config(&world.url), NoTls)).max_size(2).build().unwrap();
+    let builder = SessionManager::builder(config(&world)).pool(pool).url(&other.url).unwrap();
+    let error = builder.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(!exists().await, "another database than the application's pool");
+    let node = connect(&world, &world.url).await.unwrap();
+    in_time("the node is trusted", node.wait_until_trusted()).await.unwrap();
+    assert!(exists().await, "the right address");
 }
 
 /// ```text

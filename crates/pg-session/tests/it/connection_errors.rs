@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pg_sandbox::Sandbox;
 use pg_session::{ConnectOptions, ErrorKind, SessionManager};
 
-use crate::listener_refused::answering;
+use crate::listener_refused::{answering, refusing};
 use crate::support::World;
 use crate::tls::{Pem, Secured, authority};
 
@@ -180,4 +180,45 @@ async fn failed_connections_have_the_errors_on_the_page() {
         found.push(format!("| {state} | `{:?}` | {error} |", error.kind()));
     }
     compare(&found, "Connections");
+}
+
+/// What poolers answer, and the setting that the error names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_by_poolers_name_the_setting() {
+    let world = World::new();
+    for (code, message, says) in [
+        ("08P01", "no more connections allowed (max_client_conn)", "max_client_conn"),
+        ("XX000", "MaxClientsInSessionMode: max clients reached", "max_client_conn"),
+        ("53300", "sorry, too many clients already", "max_connections"),
+        ("08P01", "no such database: app", "a pooler or proxy before PostgreSQL"),
+        ("XX000", "Tenant or user not found", "a pooler or proxy before PostgreSQL"),
+    ] {
+        let mut config = world.config();
+        config.query_timeout = std::time::Duration::from_secs(3);
+        let url = refusing(code, message).await;
+        let error = SessionManager::connect(&url, config).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{message}: {error:?}");
+        assert!(error.to_string().contains(says), "{message}: {error:?}");
+        assert!(format!("{error:?}").contains(message), "it has the cause: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_library_that_cannot_be_loaded_is_named() {
+    let sandbox = Sandbox::start().unwrap();
+    let world = World::on(&sandbox);
+    let client = world.client().await;
+    client
+        .batch_execute(
+            "CREATE ROLE odd LOGIN; ALTER ROLE odd SET session_preload_libraries = 'no_such_library'",
+        )
+        .await
+        .unwrap();
+    let url = world.url.replace("postgres@", "odd@");
+    let mut config = world.config();
+    config.query_timeout = std::time::Duration::from_secs(3);
+    let error = SessionManager::connect(&url, config).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    assert!(error.to_string().contains("session_preload_libraries"), "{error}");
+    assert!(format!("{error:?}").contains("no_such_library"), "{error:?}");
 }

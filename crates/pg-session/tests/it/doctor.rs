@@ -63,6 +63,7 @@ const FAULTS: &[Fault] = &[
     fault("function-right", "REVOKE EXECUTE ON FUNCTION session_move_locks(uuid[], uuid[]) FROM app;"),
     fault("table-right", "REVOKE ALL ON sessions, session_labels, session_nodes FROM app;"),
     fault("contract-right", "GRANT EXECUTE ON FUNCTION session_end_user(uuid, uuid, text) TO app;"),
+    fault("template", "ALTER DATABASE postgres IS_TEMPLATE true;"),
     fault("planner", "ALTER ROLE app SET enable_nestloop = off;"),
     fault("planner", "ALTER SYSTEM SET enable_hashjoin = off; SELECT pg_reload_conf();"),
     fault("public-right", "GRANT SELECT ON session_audit TO PUBLIC;"),
@@ -222,6 +223,42 @@ async fn the_doctor_finds_each_fault_and_its_fix_works() {
         patient.run(repair.unwrap_or_default()).await;
         let findings = patient.diagnose_until(<[Finding]>::is_empty).await;
         assert_eq!(findings, [], "{plant}");
+    }
+}
+
+#[tokio::test]
+async fn an_overload_of_a_contract_function_is_one_finding() {
+    let patient = Patient::new().await;
+    patient
+        .run("CREATE FUNCTION session_user_of(a text, b text) RETURNS text LANGUAGE sql AS 'SELECT a';")
+        .await;
+    let findings = patient.diagnose_until(|findings| !findings.is_empty()).await;
+    let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
+    assert_eq!(finding.check, "drift");
+    assert!(finding.message.contains("session_user_of(text, text)"), "{finding:?}");
+    patient.run(&finding.fix).await;
+    assert_eq!(patient.diagnose_until(<[Finding]>::is_empty).await, []);
+}
+
+/// It drops what is left, then the migrations run. They replace nothing.
+#[tokio::test]
+async fn the_fix_of_a_lost_table_makes_room_for_all_tables() {
+    let patient = Patient::new().await;
+    let mut config = Config::default();
+    config.migrations = Migrations::Apply;
+    for lost in ["session_locks", "sessions", "session_migrations"] {
+        patient.run(&format!("DROP TABLE {lost} CASCADE;")).await;
+        let builder = SessionManager::builder(Config::default()).url(&patient.sandbox.url()).expect("a URL");
+        let findings = builder.diagnose().await.expect("the server answers");
+        let finding = findings.iter().find(|finding| finding.check == "missing-table").expect("a finding");
+        assert!(finding.message.contains(lost), "{finding:?}");
+        let (statements, advice) = finding.fix.split_once(" -- ").expect("statements, then advice");
+        assert!(advice.contains("pg-session migrate"), "{finding:?}");
+        patient.run(statements).await;
+        let url = patient.sandbox.url();
+        let owner = SessionManager::connect(&url, config.clone()).await.expect("the tables are made");
+        assert!(owner.create(1).await.is_ok());
+        assert!(owner.shutdown(Duration::from_secs(5)).await.is_complete());
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::config::SslMode;
 
 use crate::fixtures::{driver_config, in_time};
-use crate::support::{World, eventually};
+use crate::support::{WAIT_MAX, World, eventually};
 
 fn config(world: &World) -> Config {
     let mut config = world.config();
@@ -200,6 +200,8 @@ async fn another_service_in_listen_on_is_an_error_of_connect() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_start_leaves_no_node_in_the_registry() {
     let world = World::new();
+    // It makes the tables.
+    assert!(world.node().await.shutdown(WAIT_MAX).await.is_complete());
     let url = answering(b"").await;
     assert_refused(connect(&world, driver_config(&url)).await, ErrorKind::Unavailable, "host and port");
     let rows = world.client().await.query_one("SELECT count(*) FROM session_nodes", &[]).await.unwrap();

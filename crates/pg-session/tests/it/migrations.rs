@@ -50,6 +50,51 @@ async fn the_printed_sql_satisfies_the_check() {
     assert!(node.get(id).bypass_cache().await.unwrap().is_some());
 }
 
+/// A type of the client's path has the name of one of PostgreSQL's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_printed_sql_ignores_the_clients_search_path() {
+    for (begin, end) in [("BEGIN;", "COMMIT;"), ("", "")] {
+        let world = World::new();
+        let mut config = world.config();
+        config.migrations = Migrations::Check;
+        let client = world.client().await;
+        let schema = format!("{}_hostile", world.schema);
+        let plant = format!(
+            "CREATE SCHEMA {schema}; CREATE DOMAIN {schema}.uuid AS text; CREATE DOMAIN {schema}.timestamptz AS text;
+             CREATE DOMAIN {schema}.int8 AS text; SET search_path = {schema}, pg_catalog"
+        );
+        client.batch_execute(&plant).await.unwrap();
+        let printed = Migrations::sql(&config).unwrap();
+        client.batch_execute(&format!("{begin} {printed} {end}")).await.unwrap();
+        let path: String = client.query_one("SHOW search_path", &[]).await.unwrap().get(0);
+        assert_eq!(path, format!("{schema}, pg_catalog"), "it is restored");
+        client.batch_execute(&Migrations::definer_sql(&config).unwrap()).await.unwrap();
+        let foreign = "SELECT count(*) FROM pg_depend d JOIN pg_type t ON d.refclassid = 'pg_type'::regclass AND d.refobjid = t.oid
+                       WHERE t.typnamespace = $1::text::regnamespace AND d.classid <> 'pg_type'::regclass";
+        let foreign: i64 = client.query_one(foreign, &[&schema]).await.unwrap().get(0);
+        assert_eq!(foreign, 0, "objects that use the planted types");
+        let node = world.node_with(config).await;
+        assert!(node.create(1).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_tables_are_made_in_a_template_database() {
+    let world = World::in_own_database().await;
+    let name = world.url.rsplit_once('/').unwrap().1;
+    let client = World::new().client().await;
+    client.batch_execute(&format!("ALTER DATABASE {name} IS_TEMPLATE true")).await.unwrap();
+    let error = SessionManager::connect(&world.url, world.config()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let text = error.to_string();
+    assert!(text.contains(name) && text.contains("CREATE DATABASE"), "{text}");
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = $1";
+    let found = world.client().await.query_one(schemas, &[&world.schema]).await.unwrap();
+    assert_eq!(found.get::<_, i64>(0), 0);
+    client.batch_execute(&format!("ALTER DATABASE {name} IS_TEMPLATE false")).await.unwrap();
+    world.node().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_prefixes_in_one_schema_do_not_see_each_other() {
     let world = World::new();

@@ -71,6 +71,25 @@ async fn documented_settings_keep_ids_out_of_the_server_log() {
     }
 }
 
+/// The server's log and its views name the client by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_have_a_name_unless_the_user_gives_one() {
+    for (parameter, expected) in
+        [("", ["pg-listen", "pg-session"].as_slice()), ("?application_name=shop", &["shop"])]
+    {
+        let world = World::in_own_database().await;
+        let url = format!("{}{parameter}", world.url);
+        let node = SessionManager::connect(&url, world.config()).await.unwrap();
+        node.wait_until_trusted().await.unwrap();
+        let names = "SELECT DISTINCT application_name FROM pg_stat_activity
+                     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+                     ORDER BY application_name";
+        let rows = world.client().await.query(names, &[]).await.unwrap();
+        let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(names, expected);
+    }
+}
+
 /// Control: what the settings are for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_these_settings_the_server_log_holds_ids() {

@@ -1,5 +1,6 @@
 //! TLS as the connection string asks for it.
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::sync::Arc;
 
 use deadpool_postgres::{Manager, Pool};
@@ -61,7 +62,14 @@ impl Pem {
     pub fn new(text: &str) -> Self {
         let path = std::env::temp_dir().join(format!("pg_session_ca_{}.pem", uuid::Uuid::new_v4().simple()));
         std::fs::write(&path, text).unwrap();
-        Self(path)
+        // It may hold a key.
+        let pem = Self(path);
+        pem.permit(0o600);
+        pem
+    }
+
+    fn permit(&self, mode: u32) {
+        std::fs::set_permissions(&self.0, PermissionsExt::from_mode(mode)).unwrap();
     }
 }
 
@@ -438,6 +446,36 @@ async fn a_client_certificate_reaches_the_server() {
         let error = SessionManager::connect(&url(&certificate, key), world.config()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_others_can_read_is_not_used() {
+    let (certificate, key) = certificate("the-application", &authority());
+    let (certificate, key) = (Pem::new(&certificate.pem()), Pem::new(&key.serialize_pem()));
+    let [certificate, path] = [&certificate, &key].map(|pem| pem.0.display().to_string());
+    // Nothing listens at port 1: what passes the check is unavailable.
+    let url =
+        format!("host=localhost port=1 user=postgres sslmode=require sslcert={certificate} sslkey={path}");
+    let is_roots = std::fs::metadata(&path).unwrap().uid() == 0;
+    for (mode, is_used) in [
+        (0o600, true),
+        (0o400, true),
+        (0o640, is_roots),
+        (0o660, false),
+        (0o604, false),
+        (0o644, false),
+        (0o601, false),
+    ] {
+        key.permit(mode);
+        let error = SessionManager::connect(&url, World::new().config()).await.unwrap_err();
+        if is_used {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{mode:o}: {error}");
+        } else {
+            assert_eq!(error.kind(), ErrorKind::Config, "{mode:o}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(&format!("chmod 0600 {path}")), "{mode:o}: {error}");
+        }
     }
 }
 

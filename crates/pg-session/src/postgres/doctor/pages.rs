@@ -1,7 +1,7 @@
 //! The page that says what to do about a finding.
 
 /// Each check, and its page in the documentation.
-const PAGES: [(&str, &str); 52] = [
+const PAGES: [(&str, &str); 53] = [
     ("connection", "docs/runbooks.md#failover"),
     ("two-primaries", "docs/runbooks.md#failover"),
     ("standby", "docs/runbooks.md#failover"),
@@ -13,6 +13,7 @@ const PAGES: [(&str, &str); 52] = [
     ("synchronous-commit", "docs/operations.md#standbys-and-failover"),
     ("contract-right", "docs/operations.md#rights"),
     ("other-table", "docs/operations.md#rights"),
+    ("template", "docs/operations.md#doctor"),
     ("planner", "docs/operations.md#doctor"),
     ("standby-wait", "docs/runbooks.md#notify-lock-saturated"),
     ("synchronous-standby", "docs/runbooks.md#notify-lock-saturated"),

@@ -1,7 +1,9 @@
 //! The statements that make drifted objects what the migrations make them. They are the migrations' own.
 
+use super::shape::EXPECTED;
 use crate::postgres::migrate::INITIAL;
 use crate::postgres::names::{Names, literal};
+use crate::postgres::owners::DOMAINS;
 
 /// What marks the body of a function in the migrations.
 const BODY: &str = "$pg_session$";
@@ -70,7 +72,35 @@ pub(super) fn set_default(names: &Names, has: &str, wanted: &str) -> Option<Stri
     Some(names.fill(&format!("ALTER TABLE {table} ALTER COLUMN {column} {change};")))
 }
 
-/// Rows `(function, CREATE OR REPLACE statement)`: functions whose code is not that of the migrations.
+/// The functions of the migrations as texts of SQL, `name(types)`, from their lines in `shape.txt`.
+fn known_functions(names: &Names) -> String {
+    let functions = EXPECTED.lines().filter_map(|line| line.strip_prefix("function ")?.split_once(": "));
+    let known = functions.map(|(function, _)| literal(&format!("{}{function}", names.plain_prefix())));
+    known.collect::<Vec<_>>().join(", ")
+}
+
+/// An SQL text: the statements that drop all that the migrations make and that is there. The migrations replace nothing.
+pub(super) fn drop_all(names: &Names) -> String {
+    let tables = names.written().into_iter().chain([names.audit(), names.migrations()]);
+    let tables = tables.map(|table| format!("pg_catalog.to_regclass({})", literal(&table)));
+    let tables = tables.collect::<Vec<_>>().join(", ");
+    let domains = DOMAINS.map(|name| literal(&format!("{}{name}", names.plain_prefix()))).join(", ");
+    let (schema, known) = (literal(&names.schema()), known_functions(names));
+    format!(
+        "pg_catalog.concat_ws(' ',
+             (SELECT 'DROP TABLE ' || pg_catalog.string_agg(c.oid::pg_catalog.regclass::pg_catalog.text, ', ') || ' CASCADE;'
+              FROM pg_catalog.pg_class c WHERE c.oid = ANY (ARRAY[{tables}]::pg_catalog.oid[])),
+             (SELECT 'DROP ROUTINE ' || pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ') || ' CASCADE;'
+              FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.to_regnamespace({schema})
+                AND pg_catalog.concat(p.proname, '(', pg_catalog.oidvectortypes(p.proargtypes), ')') = ANY (ARRAY[{known}])),
+             (SELECT 'DROP DOMAIN ' || pg_catalog.string_agg(t.oid::pg_catalog.regtype::pg_catalog.text, ', ') || ' CASCADE;'
+              FROM pg_catalog.pg_type t WHERE t.typnamespace = pg_catalog.to_regnamespace({schema})
+                AND t.typtype = 'd' AND t.typname::pg_catalog.text = ANY (ARRAY[{domains}])))"
+    )
+}
+
+/// Rows `(function, CREATE OR REPLACE statement)`: functions whose code is not that of the migrations. Others with their names
+/// are findings by themselves.
 pub(super) fn bodies_sql(names: &Names) -> String {
     let rows: Vec<String> = all_functions()
         .map(|(name, text)| {
@@ -88,9 +118,11 @@ pub(super) fn bodies_sql(names: &Names) -> String {
          FROM pg_catalog.pg_proc p
          JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace AND n.nspname = {}
          WHERE EXISTS (SELECT FROM expected e WHERE e.name = p.proname)
+           AND pg_catalog.concat(p.proname, '(', pg_catalog.oidvectortypes(p.proargtypes), ')') = ANY (ARRAY[{}])
            AND NOT EXISTS (SELECT FROM expected e WHERE e.name = p.proname AND e.body = p.prosrc)",
         rows.join(",\n"),
-        literal(&names.plain_schema())
+        literal(&names.plain_schema()),
+        known_functions(names)
     )
 }
 

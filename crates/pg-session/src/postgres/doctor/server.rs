@@ -45,6 +45,12 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
              WHERE pg_catalog.current_setting('session_replication_role') <> 'origin'",
             set("session_replication_role", "origin")
         )),
+        Check::warning("template",
+            "SELECT pg_catalog.format('the database %I is a template: each CREATE DATABASE may copy the session tables', d.datname),
+                    CASE WHEN d.datname IN ('template0', 'template1')
+                         THEN 'Create a database, and name it in the connection string: CREATE DATABASE app;'
+                         ELSE pg_catalog.format('ALTER DATABASE %I IS_TEMPLATE false;', d.datname) END
+             FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database() AND d.datistemplate".to_owned()),
         Check::warning("planner",
             "SELECT pg_catalog.format('%s is off, which makes some plans slow', s.name),
                     CASE s.source WHEN 'user' THEN pg_catalog.format('ALTER ROLE %I RESET %I;', CURRENT_USER, s.name)

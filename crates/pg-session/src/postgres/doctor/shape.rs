@@ -10,7 +10,7 @@ use crate::postgres::failure::Failure;
 use crate::postgres::names::{Names, literal};
 
 /// What the query of [`sql`] returns for fresh tables; a test compares both.
-const EXPECTED: &str = include_str!("shape.txt");
+pub(super) const EXPECTED: &str = include_str!("shape.txt");
 /// Expired sessions that wait for the clean-up without a finding.
 const EXPIRED_MAX: u32 = 10_000;
 

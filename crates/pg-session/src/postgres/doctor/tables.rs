@@ -1,6 +1,6 @@
 //! Checks of the session tables: rights, storage, and what is in them.
 
-use super::Check;
+use super::{Check, repair};
 use crate::postgres::names::{Names, literal};
 use crate::postgres::owners;
 
@@ -62,7 +62,7 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
     let written = names.written().map(|table| literal(&table)).join(", ");
     let (nodes, audit) = (literal(&names.nodes()), literal(&names.audit()));
     let routines = names.routines().map(|routine| literal(&routine)).join(", ");
-    let sessions = literal(&names.sessions());
+    let (sessions, drop_all) = (literal(&names.sessions()), repair::drop_all(names));
     let tables = format!(
         "(SELECT c.* , c.oid::pg_catalog.regclass AS written_as FROM pg_catalog.pg_class c
           WHERE c.oid = ANY (ARRAY(SELECT pg_catalog.to_regclass(t.name) FROM pg_catalog.unnest(ARRAY[{written}]) AS t (name)))) c"
@@ -71,9 +71,7 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
     vec![
         Check::fault("missing-table", format!(
             "SELECT pg_catalog.format('there is no table %s', t.name),
-                    CASE WHEN pg_catalog.to_regclass({migrations}) IS NULL THEN 'Run: pg-session migrate'
-                         ELSE 'Restore it from a backup; or drop all session tables, which ends all sessions, then run: pg-session migrate'
-                    END
+                    {drop_all} || ' -- This ends all sessions. Then run: pg-session migrate. Or restore the table from a backup.'
              FROM pg_catalog.unnest(ARRAY[{written}, {audit}, {migrations}]) AS t (name) WHERE pg_catalog.to_regclass(t.name) IS NULL"
         )),
         Check::fault("not-a-table", format!(
