@@ -32,6 +32,8 @@ pub(crate) struct Named<'a> {
 pub(crate) enum NoTarget {
     /// Not exactly one of user, group, label, handle and all.
     Unclear,
+    /// The member with this name is an empty text, which names nothing.
+    Empty(&'static str),
     /// No live session has the handle.
     Unknown,
     /// Several sessions have it.
@@ -44,11 +46,11 @@ impl Target {
     pub(crate) async fn of(manager: &SessionManager, named: Named<'_>) -> Result<Self, NoTarget> {
         let Named { user, group, label, handle, all } = named;
         match (user, group, label, handle, all) {
-            (Some(user), None, None, None, false) => Ok(Self::User(user_id(user))),
-            (None, Some(group), None, None, false) => Ok(Self::Group(group_id(group))),
-            (None, None, Some(label), None, false) => Ok(Self::Label(label.to_owned())),
+            (Some(user), None, None, None, false) => Ok(Self::User(user_id(given("user", user)?))),
+            (None, Some(group), None, None, false) => Ok(Self::Group(group_id(given("group", group)?))),
+            (None, None, Some(label), None, false) => Ok(Self::Label(given("label", label)?.to_owned())),
             (None, None, None, Some(handle), false) => {
-                by_handle(manager, handle).await.map(|session| Self::One(Box::new(session)))
+                by_handle(manager, given("handle", handle)?).await.map(|session| Self::One(Box::new(session)))
             }
             (None, None, None, None, true) => Ok(Self::All),
             _ => Err(NoTarget::Unclear),
@@ -86,6 +88,11 @@ impl Target {
             Self::All => "all sessions".to_owned(),
         }
     }
+}
+
+/// The text, unless it is empty: `UserId::named("")` is a user that no application has, and ends nothing without an error.
+pub(crate) fn given<'a>(name: &'static str, text: &'a str) -> Result<&'a str, NoTarget> {
+    if text.is_empty() { Err(NoTarget::Empty(name)) } else { Ok(text) }
 }
 
 /// The live session whose handle begins so.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use pg_session::{Builder, Config, SessionManager};
 
 use crate::failure::Failure;
@@ -15,10 +16,10 @@ pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Place {
     /// The server, as postgres://user:password@host:5432/database. Without it: DATABASE_URL and libpq's variables.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     database_url: Option<String>,
     /// The address of the listener, if it differs: PostgreSQL's own behind a pooler.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     listen_url: Option<String>,
     /// The schema that holds the tables.
     #[arg(long, default_value = "public")]

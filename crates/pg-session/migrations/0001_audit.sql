@@ -38,6 +38,7 @@ DECLARE
     text_bytes_max constant integer := 255;
     forgotten_min constant bigint := 16;
     endings jsonb;
+    author text;
     added bigint;
 BEGIN
     IF TG_OP = 'DELETE' THEN
@@ -50,9 +51,14 @@ BEGIN
         END IF;
     END IF;
     IF endings IS NULL THEN
+        author := NULLIF(pg_catalog.left(pg_catalog.current_setting('pg_session.actor', true), text_bytes_max), '');
+        -- A character may have several bytes, and stays whole.
+        WHILE pg_catalog.octet_length(author) > text_bytes_max LOOP
+            author := pg_catalog.left(author, -1);
+        END LOOP;
         endings := pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
             'cause', COALESCE(NULLIF(pg_catalog.left(pg_catalog.current_setting('pg_session.cause', true), 1), ''), 's'),
-            'actor', NULLIF(pg_catalog.left(pg_catalog.current_setting('pg_session.actor', true), text_bytes_max), '')));
+            'actor', author));
     END IF;
     IF TG_OP = 'DELETE' THEN
         INSERT INTO "{schema}"."{prefix}session_audit"

@@ -1,7 +1,7 @@
 //! [`ApiError`]: what an operation could not do, as JSON with the member `error`.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pg_session::{Error, ErrorKind};
@@ -42,6 +42,7 @@ impl From<NoTarget> for ApiError {
     fn from(why: NoTarget) -> Self {
         match why {
             NoTarget::Unclear => Self::bad("give exactly one of user, group, label, handle and all"),
+            NoTarget::Empty(name) => Self::bad(format!("{name} is empty; give the text that names it")),
             NoTarget::Unknown => Self::new(StatusCode::NOT_FOUND, "no live session has this handle"),
             NoTarget::Ambiguous => Self::new(
                 StatusCode::CONFLICT,
@@ -54,6 +55,12 @@ impl From<NoTarget> for ApiError {
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }
 }

@@ -7,6 +7,7 @@ mod events;
 mod findings;
 mod locks;
 mod nodes;
+mod object;
 mod revocations;
 mod sessions;
 
@@ -51,8 +52,10 @@ pub(super) fn router(admin: &Admin) -> Router {
     routes()
         .into_iter()
         .fold(Router::new(), add)
+        .method_not_allowed_fallback(other_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route_layer(middleware::from_fn_with_state(admin.clone(), authorize))
+        .fallback(no_operation)
         .with_state(admin.clone())
 }
 
@@ -73,6 +76,19 @@ async fn authorize(State(admin): State<Admin>, request: Request, next: Next) -> 
     };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Another path.
+async fn no_operation() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "no operation has this path; see openapi.json")
+}
+
+/// Another method. axum adds the header `allow`.
+async fn other_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path has no such method; see the header allow, or openapi.json",
+    )
 }
 
 fn has_token(headers: &HeaderMap, token: &Secret) -> bool {

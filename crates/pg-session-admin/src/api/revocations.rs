@@ -6,6 +6,7 @@ use axum::extract::rejection::JsonRejection;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
+use super::object::Object;
 use crate::Admin;
 use crate::audit::{Author, By, cause};
 use crate::revoke::{Named, Target, revoke};
@@ -39,9 +40,9 @@ pub(super) struct Outcome {
 /// Ends a session, or those of a user, of a group, of a label, or all.
 pub(super) async fn create(
     State(admin): State<Admin>,
-    order: Result<Json<Order>, JsonRejection>,
+    order: Result<Json<Object<Order>>, JsonRejection>,
 ) -> Result<Json<Outcome>, ApiError> {
-    let Json(order) = order?;
+    let Json(Object(order)) = order?;
     let cause = cause(&order.cause).map_err(ApiError::bad)?;
     let manager = &admin.0.manager;
     let named = Named {

@@ -1,13 +1,13 @@
 //! Lists and shows sessions.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use crate::Admin;
-use crate::revoke::by_handle;
+use crate::revoke::{by_handle, given};
 use crate::shared::{AttributeRow, SessionRow, attributes, group_id, user_id};
 
 #[derive(Deserialize)]
@@ -47,9 +47,9 @@ pub(super) async fn list(
     let Query(which) = which?;
     let manager = &admin.0.manager;
     let page = match (&which.user, &which.group, &which.label) {
-        (Some(user), None, None) => manager.user(user_id(user)).list().await?,
-        (None, Some(group), None) => manager.group(group_id(group)).list().await?,
-        (None, None, Some(label)) => manager.label(label).list().await?,
+        (Some(user), None, None) => manager.user(user_id(given("user", user)?)).list().await?,
+        (None, Some(group), None) => manager.group(group_id(given("group", group)?)).list().await?,
+        (None, None, Some(label)) => manager.label(given("label", label)?).list().await?,
         _ => return Err(ApiError::bad("give exactly one of user, group and label")),
     };
     let sessions = page.sessions.iter().map(SessionRow::new).collect();
@@ -59,10 +59,10 @@ pub(super) async fn list(
 /// One session, with the keys of its attributes, and with the values if asked for.
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Path(handle): Path<String>,
+    handle: Result<Path<String>, PathRejection>,
     how: Result<Query<How>, QueryRejection>,
 ) -> Result<Json<Shown>, ApiError> {
-    let Query(how) = how?;
+    let (Path(handle), Query(how)) = (handle?, how?);
     let session = by_handle(&admin.0.manager, &handle).await?;
     Ok(Json(Shown { session: SessionRow::new(&session), attributes: attributes(&session, how.values) }))
 }

@@ -66,7 +66,7 @@ pub(super) async fn revoke(
     let named = Named { user, group, label, handle, all: all.is_some() };
     let target = match Target::of(&admin.0.manager, named).await {
         Ok(target) => target,
-        Err(NoTarget::Unclear) => {
+        Err(NoTarget::Unclear | NoTarget::Empty(_)) => {
             return refuse(StatusCode::BAD_REQUEST, "Name one session, user, group or label, or all.");
         }
         Err(NoTarget::Unknown) => return refuse(StatusCode::NOT_FOUND, "No live session has this handle."),

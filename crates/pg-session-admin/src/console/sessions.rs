@@ -199,7 +199,7 @@ pub(super) async fn show(
         Err(NoTarget::Ambiguous) => {
             return refuse(StatusCode::CONFLICT, "Several sessions have such a handle.");
         }
-        Err(NoTarget::Unknown | NoTarget::Unclear) => {
+        Err(NoTarget::Unknown | NoTarget::Unclear | NoTarget::Empty(_)) => {
             return refuse(StatusCode::NOT_FOUND, "No live session has this handle.");
         }
         Err(NoTarget::Failed(error)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use pg_session::{AuditEntry, SessionManager};
 use pg_session_admin::shared::Receipt;
 use serde::Serialize;
@@ -21,7 +22,7 @@ const LIMIT_MAX: u32 = 100_000;
 #[command(group(clap::ArgGroup::new("switch").args(["on", "off"]).conflicts_with_all(["user", "limit"])))]
 pub(crate) struct Options {
     /// Only of this user: an integer, a UUID, or the text that the application gives to UserId::named.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     user: Option<String>,
     /// List at most this many.
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]

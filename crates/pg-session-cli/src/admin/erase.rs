@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use pg_session::{Cause, SessionManager};
 use pg_session_admin::shared::Receipt;
 use serde::Serialize;
@@ -21,7 +22,7 @@ use crate::output::{Format, counted, print_fields, print_json, remark};
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// The user: an integer, a UUID, or the text that the application gives to UserId::named.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     user: String,
     /// Do not ask. Needed without a terminal.
     #[arg(long)]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use pg_session::{KeyId, KeyRing, SessionManager, SessionToken, Signer, SigningKey, Verified};
 use serde::Serialize;
 
@@ -22,6 +23,7 @@ const INPUT_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// The token, if it is not the first line of stdin. It stays in the history of the shell.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     token: Option<String>,
     /// Print one JSON object.
     #[arg(long)]

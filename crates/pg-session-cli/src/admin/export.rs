@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use pg_session::SessionManager;
 
 use super::select::{Age, Selected, user_id};
@@ -15,7 +16,7 @@ use crate::output::{print_json, remark};
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// The user: an integer, a UUID, or the text that the application gives to UserId::named.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     user: String,
     /// The output is JSON in any case.
     #[arg(long)]

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use pg_session::{Cause, Everywhere, Revocation, Session, SessionId, SessionManager, UserId};
 use pg_session_admin::shared::Receipt;
 use serde::Serialize;
@@ -29,10 +30,10 @@ pub(crate) struct Options {
     #[command(flatten)]
     scope: Scope,
     /// The session with this handle, or with its first 8 digits or more.
-    #[arg(long, value_name = "HANDLE", conflicts_with_all = ["user", "group", "label", "all", "except", "older_than"])]
+    #[arg(long, value_name = "HANDLE", conflicts_with_all = ["user", "group", "label", "all", "except", "older_than"], value_parser = NonEmptyStringValueParser::new())]
     handle: Option<String>,
     /// Spare the session with this handle.
-    #[arg(long, value_name = "HANDLE")]
+    #[arg(long, value_name = "HANDLE", value_parser = NonEmptyStringValueParser::new())]
     except: Option<String>,
     #[command(flatten)]
     age: Age,
@@ -43,7 +44,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "admin", value_parser = CAUSES.map(Cause::name))]
     cause: String,
     /// Who ends them, for the audit log. Without it: the user of the operating system.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     by: Option<String>,
     /// Show what would end, and end nothing.
     #[arg(long)]

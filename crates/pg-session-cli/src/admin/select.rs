@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use pg_session::{GroupId, Page, Session, SessionId, SessionManager, UserId};
 pub(crate) use pg_session_admin::shared::{group_id, user_id};
 
@@ -13,13 +14,13 @@ use crate::output::{Progress, waiting};
 #[derive(Args, Debug)]
 pub(crate) struct Scope {
     /// The sessions of this user: an integer, a UUID, or the text that the application gives to UserId::named.
-    #[arg(long, value_name = "ID", group = "selected")]
+    #[arg(long, value_name = "ID", group = "selected", value_parser = NonEmptyStringValueParser::new())]
     user: Option<String>,
     /// The sessions of this group, named likewise.
-    #[arg(long, value_name = "ID", group = "selected")]
+    #[arg(long, value_name = "ID", group = "selected", value_parser = NonEmptyStringValueParser::new())]
     group: Option<String>,
     /// The sessions that have this label.
-    #[arg(long, value_name = "TEXT", group = "selected")]
+    #[arg(long, value_name = "TEXT", group = "selected", value_parser = NonEmptyStringValueParser::new())]
     label: Option<String>,
     /// All sessions.
     #[arg(long, group = "selected")]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use pg_session::{IdleLimit, Session, SessionManager};
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use crate::output::{Format, harmless, print_fields, print_json};
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// The handle, or its first 8 digits or more, from a listing or a log.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     handle: String,
     /// Print the values of the attributes, too. They may be personal data.
     #[arg(long)]

@@ -14,6 +14,7 @@ mod documents;
 mod key;
 mod live;
 mod migrate;
+mod operator;
 mod plan;
 mod serve;
 mod support;

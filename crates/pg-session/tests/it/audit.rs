@@ -142,6 +142,28 @@ async fn each_end_is_recorded_with_its_cause_and_actor() {
     }
 }
 
+#[tokio::test]
+async fn an_actor_of_sql_has_255_bytes_and_whole_characters() {
+    let world = World::new();
+    let node = world.node().await;
+    node.audit().start(KEEP).await.unwrap();
+    let client = world.operator().await;
+    for (user, actor, expected) in [
+        (1, "a".repeat(255), "a".repeat(255)),
+        (2, "a".repeat(256), "a".repeat(255)),
+        (3, "\u{fc}".repeat(200), "\u{fc}".repeat(127)),
+        (4, "\u{1f511}".repeat(300), "\u{1f511}".repeat(63)),
+        (5, format!("{}\u{20ac}\u{20ac}", "a".repeat(252)), format!("{}\u{20ac}", "a".repeat(252))),
+    ] {
+        let id = make(&node, user).await.id().expose();
+        let script =
+            format!("BEGIN; SET LOCAL pg_session.actor = '{actor}'; SELECT session_end('{id}'); COMMIT;");
+        client.batch_execute(&script).await.unwrap();
+        let entry = entries(&node, Some(user.into())).await.remove(0);
+        assert_eq!(entry.actor.as_deref(), Some(expected.as_str()), "user {user}");
+    }
+}
+
 /// Logouts that wait for each other travel in one statement.
 #[tokio::test]
 async fn each_logout_of_a_batch_has_its_own_actor() {

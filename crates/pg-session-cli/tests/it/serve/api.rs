@@ -52,8 +52,7 @@ impl<'a> Client<'a> {
         let fits = |choice: &&Value| self.faults(choice, order, "order").is_empty();
         let targets = schema["oneOf"].as_array().expect("targets").iter().filter(fits).count();
         faults.extend((targets != 1).then(|| format!("{targets} targets")));
-        let is_refused =
-            [400, 415, 422].contains(&answer.0.as_u16()) && order.get("label") != Some(&json!(""));
+        let is_refused = [400, 415, 422].contains(&answer.0.as_u16());
         assert_eq!(faults.is_empty(), !is_refused, "{order}: {answer:?}: {faults:?}");
         answer
     }
@@ -94,6 +93,10 @@ impl<'a> Client<'a> {
         if differs("const") || !is_listed {
             faults.push(format!("{place} is {value}"));
         }
+        let length_min = schema["minLength"].as_u64().unwrap_or(0);
+        if value.as_str().is_some_and(|text| (text.chars().count() as u64) < length_min) {
+            faults.push(format!("{place} is too short"));
+        }
         for item in value.as_array().into_iter().flatten() {
             faults.extend(self.faults(&schema["items"], item, &format!("{place}[]")));
         }
@@ -115,6 +118,13 @@ impl<'a> Client<'a> {
 
 fn json_of(answer: &Answer) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+}
+
+/// The form of all errors of the API.
+fn has_problem(answer: &Answer) -> bool {
+    let body = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
+    answer.header("content-type") == Some("application/json")
+        && body["error"].as_str().is_some_and(|sentence| !sentence.is_empty())
 }
 
 fn handles(list: &Value) -> BTreeSet<String> {
@@ -146,7 +156,9 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
             [&a, &b].iter().all(|session| !body.to_string().contains(&session.id().expose().to_string()))
         );
     }
-    for wrong in ["", "user=1&group=team", "group=team&label=tenant:7", "label=", "users=1"] {
+    for wrong in
+        ["", "user=1&group=team", "group=team&label=tenant:7", "label=", "user=", "group=", "users=1"]
+    {
         assert_eq!(list(wrong).await.0, StatusCode::BAD_REQUEST, "{wrong}");
     }
 
@@ -175,6 +187,10 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
         json!({ "user": "1", "all": true, "cause": "admin" }),
         json!({ "user": "1", "label": "tenant:7", "cause": "admin" }),
         json!({ "label": "", "cause": "admin" }),
+        json!({ "user": "", "cause": "admin" }),
+        json!({ "group": "", "cause": "admin" }),
+        json!({ "handle": "", "cause": "admin" }),
+        json!({ "user": "", "cause": "admin", "dry_run": true }),
         json!({ "user": "1", "cause": "admin", "id": "x" }),
         json!({ "user": 1, "cause": "admin" }),
         json!([]),
@@ -288,20 +304,44 @@ async fn hostile_requests_get_no_500_and_change_nothing() {
         ] {
             let answer = client.raw(Method::GET, &target, "").await;
             assert!(answer.status.as_u16() < 500, "{target}: {answer:?}");
+            assert!(answer.status.is_success() || has_problem(&answer), "{target}: {answer:?}");
         }
     }
     let deep = format!("{}{}", "[".repeat(8_000), "]".repeat(8_000));
     let large = json!({ "user": "x".repeat(20_000), "cause": "admin" }).to_string();
-    for body in ["", "{", "null", "\u{0}", r#"{"all":"true","cause":"admin"}"#, r#"{"all":1}"#, &deep, &large]
-    {
+    // As lists, with the members of an order in their order.
+    let (all, user) = (
+        r#"[null,null,null,null,true,"admin",false,false]"#,
+        r#"["1",null,null,null,false,"admin",false,false]"#,
+    );
+    let bodies = [
+        "",
+        "{",
+        "null",
+        "\u{0}",
+        r#"{"all":"true","cause":"admin"}"#,
+        r#"{"all":1}"#,
+        all,
+        user,
+        &deep,
+        &large,
+    ];
+    for body in bodies {
         let answer = client.raw(Method::POST, "/api/v1/revocations", body).await;
-        assert!(answer.status.is_client_error(), "{body:.40}: {answer:?}");
+        assert!(answer.status.is_client_error() && has_problem(&answer), "{body:.40}: {answer:?}");
     }
     for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
         let answer =
             client.raw(method.clone(), "/api/v1/revocations", r#"{"all":true,"cause":"admin"}"#).await;
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+        assert!(has_problem(&answer) && answer.header("allow") == Some("POST"), "{answer:?}");
     }
+    let (path, typeless) = ("/api/v1/revocations", r#"{"all":true,"cause":"admin"}"#);
+    let bearer = format!("Bearer {TOKEN}");
+    let answer = server.send(Method::POST, path, &[("authorization", &bearer)], typeless).await;
+    assert!(answer.status == StatusCode::UNSUPPORTED_MEDIA_TYPE && has_problem(&answer), "{answer:?}");
+    let answer = client.raw(Method::GET, "/api/v1/unknown", "").await;
+    assert!(answer.status == StatusCode::NOT_FOUND && has_problem(&answer), "{answer:?}");
     assert!(app.manager.get(session.id()).bypass_cache().await.unwrap().is_some());
     server.stop();
 }

@@ -102,6 +102,34 @@ async fn bodies_that_are_too_large_are_refused() {
     server.stop();
 }
 
+#[tokio::test]
+async fn a_head_over_64_kib_is_refused_and_none_below() {
+    let app = Application::start("heads").await;
+    let server = app.serve(&[]);
+    let max = 64 * 1_024;
+    let long_header = |bytes: usize| {
+        let (begin, end) = ("GET /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: ", "\r\n\r\n");
+        format!("{begin}{}{end}", "x".repeat(bytes - begin.len() - end.len()))
+    };
+    let long_path = |bytes: usize| {
+        let (begin, end) = ("GET /live?", " HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        format!("{begin}{}{end}", "x".repeat(bytes - begin.len() - end.len()))
+    };
+    for (head, expected) in [
+        (long_header(max), Some(200)),
+        (long_header(max + 1), Some(431)),
+        (long_header(70_000), Some(431)),
+        (long_path(max), Some(200)),
+        (long_path(max + 1), Some(431)),
+        // The path alone is longer than any that HTTP libraries take.
+        (long_path(70_000), Some(431)),
+    ] {
+        let (status, answer) = server.exchange(head.as_bytes()).await;
+        assert_eq!(status, expected, "{} bytes: {answer:.200}", head.len());
+    }
+    server.stop();
+}
+
 async fn wait_until_refused(address: &str) {
     let began = Instant::now();
     while TcpStream::connect(address).await.is_ok() {
