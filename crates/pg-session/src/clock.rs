@@ -10,7 +10,7 @@
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds on this node's monotonic clock, since the clock was made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -127,13 +127,38 @@ pub(crate) struct Clock {
 
 enum Source {
     Monotonic {
-        anchor: Instant,
+        anchor: Reading,
     },
     /// Moves only when a test says so.
     #[cfg_attr(not(feature = "testing"), allow(dead_code))]
     Manual {
         nanos: std::sync::Arc<AtomicU64>,
     },
+}
+
+/// The machine's monotonic clock, as it was read.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+type Reading = std::time::Instant;
+
+/// The machine's monotonic clock, as it was read: `CLOCK_BOOTTIME`, which goes on while the machine is suspended. `Instant` does
+/// not. After a suspension it would give a node the rest of its trust window, for what was revoked meanwhile.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+struct Reading(rustix::time::Timespec);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Reading {
+    #[inline]
+    fn now() -> Self {
+        Self(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+    }
+
+    #[inline]
+    fn elapsed(&self) -> Duration {
+        use rustix::time::Timespec;
+        let Timespec { tv_sec, tv_nsec } = Self::now().0 - self.0;
+        // The clock does not go backwards, and a second has fewer nanoseconds than this type holds.
+        Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or(0))
+    }
 }
 
 /// `database - node` lies between `low` and `high`, as learned at `at`.
@@ -150,7 +175,7 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
     pub(crate) fn monotonic() -> Self {
         let wall = DbTime::from(SystemTime::now());
-        Self::new(Source::Monotonic { anchor: Instant::now() }, wall)
+        Self::new(Source::Monotonic { anchor: Reading::now() }, wall)
     }
 
     #[cfg(feature = "testing")]
@@ -292,6 +317,33 @@ mod tests {
         assert!(clock.database_at(ms(21)) >= db(3_600_000));
         clock.observe(ms(30), ms(31), db(2_000));
         assert!(clock.database_at(ms(31)) < db(2_003));
+    }
+
+    /// A time namespace moves `CLOCK_BOOTTIME` alone, as a suspension does.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_clock_counts_the_time_of_a_suspension() {
+        use rustix::time::{ClockId, clock_gettime};
+        if std::env::var_os("IN_A_TIME_NAMESPACE").is_some() {
+            let Reading(time) = Reading::now();
+            let awake = clock_gettime(ClockId::Monotonic);
+            assert!((time - awake).tv_sec >= 3_599, "{time:?} {awake:?}");
+            return println!("the clock has moved");
+        }
+        let namespace = ["--user", "--map-root-user", "--time", "--boottime", "3600", "--fork"];
+        let inside = |program: &std::ffi::OsStr, arguments: &[&str]| {
+            let mut command = std::process::Command::new("unshare");
+            command.args(namespace).arg(program).args(arguments).env("IN_A_TIME_NAMESPACE", "1");
+            command.output()
+        };
+        if !inside("true".as_ref(), &[]).is_ok_and(|output| output.status.success()) {
+            return println!("SKIPPED: this machine makes no time namespace");
+        }
+        let name = "clock::tests::the_clock_counts_the_time_of_a_suspension";
+        let program = std::env::current_exe().unwrap();
+        let output = inside(program.as_os_str(), &["--exact", name, "--nocapture"]).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("the clock has moved"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{A, B, MS, S, Tale, seen, shows};
 use crate::clock::Nanos;
-use crate::history::{Change, Entry, Gauge, Outcome, Pinned, Row, op, process_of};
+use crate::history::{Change, Entry, Gauge, Outcome, Pinned, Read, Row, op, process_of};
 
 impl Tale {
     /// A pin on B.
@@ -35,6 +35,10 @@ fn a_pin_of_a_rotated_session_ends_with_the_rotation() {
 fn a_pin_does_not_end_before_its_session() {
     let mut tale = Tale::begin();
     tale.pin(100, Some(200)).read(B, 1_199, shows(1, 1)).is_good();
+    // It has joined the query of an earlier caller.
+    let joined =
+        Read { session: S, from: 1_199 * MS, to: 1_300 * MS, at_least: 0, cached: false, found: shows(1, 1) };
+    tale.entry(process_of(op(B, 0, 0)), Entry::Read(joined)).is_good();
     tale.read(B, 1_201, shows(1, 1)).breaks("pins live");
     let mut tale = Tale::begin();
     tale.pin(100, Some(200)).is_good();
