@@ -148,17 +148,22 @@ impl CookiePolicy {
 
     /// **Sent to every host below `domain`, and every one of them can overwrite it**: the prefix becomes `__Secure-`.
     ///
+    /// Upper case and one dot in front change nothing: `.Shop.Example` is `shop.example`.
+    ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `domain` has other characters than letters, digits, `-` and `.`, or
-    /// more than 253.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `domain` is not the name of a host: labels of letters, digits and `-`,
+    /// with one dot between two of them, and 253 characters at most.
     pub fn insecure_for_all_hosts_of(mut self, domain: &str) -> Result<Self, Error> {
-        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-        if domain.is_empty() || domain.len() > 253 || !domain.bytes().all(fine) {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        // Browsers ignore that dot and compare without case (RFC 6265, 5.2.3).
+        let domain = domain.strip_prefix('.').unwrap_or(domain).to_ascii_lowercase();
+        if domain.len() > 253 || domain.split('.').any(|label| label.is_empty() || !label.bytes().all(fine)) {
             return Err(Error::config(
-                "a cookie's domain must be a host's name, of letters, digits, `-` and `.`",
+                "a cookie's domain must be the name of a host; write it like `shop.example`, with letters, digits, `-` and \
+                 single dots",
             ));
         }
-        self.domain = Some(domain.to_owned());
+        self.domain = Some(domain);
         self.rename();
         Ok(self)
     }
@@ -433,8 +438,25 @@ mod tests {
         for name in ["", "a b", "a=b", "a;b", "a\r\nb", "ä", &"x".repeat(101)] {
             assert!(CookiePolicy::named(name).is_err(), "{name:?}");
         }
-        for domain in ["", "a b", "a;b", "a\nb"] {
-            assert!(CookiePolicy::default().insecure_for_all_hosts_of(domain).is_err(), "{domain:?}");
+    }
+
+    #[test]
+    fn a_domain_has_one_spelling() {
+        let now = SystemTime::UNIX_EPOCH;
+        let wide = |domain: &str| CookiePolicy::default().insecure_for_all_hosts_of(domain);
+        for domain in ["shop.example", ".shop.example", "Shop.EXAMPLE", ".SHOP.example"] {
+            let policy = wide(domain).unwrap();
+            for cookie in [policy.issue("token", now, now, None), policy.remove()] {
+                assert!(cookie.contains("; Domain=shop.example;"), "{domain}: {cookie}");
+            }
+            // Its own cookie is not another one.
+            let others = policy.remove_others(Some("SHOP.example"), "/");
+            assert!(others.iter().all(|cookie| !cookie.contains("Domain=")), "{domain}: {others:?}");
+        }
+        for domain in ["", ".", "..", "..a", "a..b", "a.", "a b", "a;b", "a\nb", "ä", &"a".repeat(254)] {
+            let error = wide(domain).expect_err(domain);
+            assert_eq!(error.kind(), crate::ErrorKind::Config, "{domain:?}");
+            assert!(error.to_string().contains("write it like `shop.example`"), "{domain:?}: {error}");
         }
     }
 }
