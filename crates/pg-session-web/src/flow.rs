@@ -161,7 +161,8 @@ impl Flow<'_> {
     }
 
     /// Takes the flow that began with this `state`, in this browser. Of several callbacks with one state, on any nodes, one
-    /// gets it. The response removes its cookie.
+    /// gets it. The response removes its cookie. Take it also if the provider sends an `error` instead of a code: that uses
+    /// the flow up.
     ///
     /// # Errors
     /// [`ErrorKind::Flow`](crate::ErrorKind::Flow), status 400, if the request does not bring the flow's cookie, the flow belongs
