@@ -115,6 +115,11 @@ impl CookiePolicy {
         self.secure
     }
 
+    /// Whether browsers refuse to keep the cookie.
+    pub(crate) fn is_dropped_by_browsers(&self) -> bool {
+        self.same_site == SameSite::None && !self.secure
+    }
+
     /// Whether a browser keeps the cookie back from a request that another site caused.
     pub(crate) fn withholds(&self, is_unsafe: bool) -> bool {
         match self.same_site {
@@ -140,6 +145,7 @@ impl CookiePolicy {
     /// **Without `Secure` and without the `__Host-` prefix**: the cookie travels over plain HTTP, where each host on the way
     /// reads it. For development. Chromium and Firefox keep `Secure` cookies of `http://localhost` and need this for other hosts
     /// only. **Safari drops `Secure` cookies over plain HTTP, on `localhost` as well**, and each request looks like a first visit.
+    /// Not together with [`insecure_cross_site`](Self::insecure_cross_site).
     pub fn insecure_without_tls(mut self) -> Self {
         self.secure = false;
         self.rename();
@@ -169,7 +175,8 @@ impl CookiePolicy {
     }
 
     /// **`SameSite=None`: sent with requests that other sites cause.** For applications in a frame of another site. Protect
-    /// every change against cross-site request forgery then.
+    /// every change against cross-site request forgery then. Browsers take such a cookie only with `Secure`, so this does not
+    /// go together with [`insecure_without_tls`](Self::insecure_without_tls).
     pub fn insecure_cross_site(mut self) -> Self {
         self.same_site = SameSite::None;
         self
