@@ -136,7 +136,15 @@ impl CookiePolicy {
     }
 
     /// No `Max-Age`: the browser forgets the cookie when it is closed (if it does not restore its tabs). The session itself
-    /// ends by its own limits.
+    /// ends by its own limits. [`Login::remember`](crate::Login::remember) decides otherwise for one session.
+    ///
+    /// ```
+    /// # fn f(sessions: pg_session_web::SessionConfig) {
+    /// use pg_session_web::CookiePolicy;
+    ///
+    /// let sessions = sessions.cookie(CookiePolicy::default().session_cookie());
+    /// # }
+    /// ```
     pub fn session_cookie(mut self) -> Self {
         self.keep = Keep::UntilTheBrowserCloses;
         self
@@ -177,6 +185,16 @@ impl CookiePolicy {
     /// **`SameSite=None`: sent with requests that other sites cause.** For applications in a frame of another site. Protect
     /// every change against cross-site request forgery then. Browsers take such a cookie only with `Secure`, so this does not
     /// go together with [`insecure_without_tls`](Self::insecure_without_tls).
+    ///
+    /// ```
+    /// # fn f(sessions: pg_session_web::SessionConfig) -> Result<(), pg_session_web::Error> {
+    /// use pg_session_web::CookiePolicy;
+    ///
+    /// // The pages of the portal show this application in a frame, and send forms to it.
+    /// let cookie = CookiePolicy::named("widget")?.insecure_cross_site();
+    /// let sessions = sessions.cookie(cookie).trusted_origins(["https://portal.example"])?;
+    /// # Ok(()) }
+    /// ```
     pub fn insecure_cross_site(mut self) -> Self {
         self.same_site = SameSite::None;
         self
@@ -438,6 +456,20 @@ mod tests {
             wide,
             "__Secure-a=token; HttpOnly; SameSite=None; Secure; Path=/; Domain=example.com; Max-Age=0"
         );
+    }
+
+    #[test]
+    fn a_login_decides_whether_a_browser_keeps_its_cookie() {
+        let now = SystemTime::UNIX_EPOCH;
+        let has_age = |policy: &CookiePolicy, keep| {
+            policy.issue("token", now + Duration::from_secs(60), now, keep).contains("Max-Age=60")
+        };
+        let (kept, forgotten) = (CookiePolicy::default(), CookiePolicy::default().session_cookie());
+        assert!(has_age(&kept, None) && !has_age(&forgotten, None));
+        for policy in [kept, forgotten] {
+            assert!(has_age(&policy, Some(Keep::WhileTheSessionCanLive)), "{policy:?}");
+            assert!(!has_age(&policy, Some(Keep::UntilTheBrowserCloses)), "{policy:?}");
+        }
     }
 
     #[test]
