@@ -16,6 +16,9 @@ use crate::{LoginRequired, head};
 /// there instead. `Option<SignedIn>` lets visitors through. If the session cannot be read, actix hands that option `None`,
 /// **and the middleware replaces the response with status 503**.
 ///
+/// **Without the middleware, that option is always `None`**: actix drops the error of an optional extractor, so the status
+/// cannot be 500. Each such request is logged at ERROR. [`Session`](crate::Session) fails with status 500.
+///
 /// ```
 /// use pg_session_actix::SignedIn;
 ///
@@ -47,7 +50,7 @@ impl FromRequest for SignedIn {
 /// with the session, so most requests need no query.
 ///
 /// A visitor, and a user whom that function does not find, is answered as by [`SignedIn`]. `Option<CurrentUser<T>>` lets both
-/// through. If the user cannot be loaded, the status is 503.
+/// through. If the user cannot be loaded, the status is 503. Without the middleware, that option is `None` as well.
 ///
 /// ```
 /// use pg_session_actix::CurrentUser;

@@ -145,12 +145,13 @@ fn answer<R: Default + 'static>(response: Response<R>, closing: ResponseChanges)
         append(headers, HeaderName::from_static(name), &value);
     }
     if let Some(value) = closing.cache_control {
-        let replaced: Vec<_> =
-            headers.keys().filter(|name| is_cache_header(name.as_str())).cloned().collect();
+        let replaced = headers.iter();
+        let replaced = replaced.filter(|(name, value)| is_cache_header(name.as_str(), value.as_bytes()));
+        let replaced: Vec<_> = replaced.map(|(name, _)| name.clone()).collect();
         for name in replaced {
             headers.remove(name);
         }
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(value));
+        headers.append(CACHE_CONTROL, HeaderValue::from_static(value));
     }
     if let Some(name) = closing.vary {
         vary(headers, name);

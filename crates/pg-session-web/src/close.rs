@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | not read, not written | as it is | nothing |
 //! | only read | as it is | `Vary` |
+//! | a flow was refused | as it is | `Vary` and `no-store` |
 //! | saved | as it is | the new version's token |
 //! | signed in, stepped up, logged out | as it is | the new token, or to forget it |
 //! | ended before the request, its token older than any grace | as it is | to forget the token |
@@ -15,7 +16,7 @@
 //!
 //! | the handler's headers | a token that the client can do without | a new id, or a logout |
 //! |---|---|---|
-//! | none, `no-store` or `no-cache` | sent with `no-store` | sent with `no-store` |
+//! | none of these, `no-store` or `no-cache` | sent with `no-store` | sent with `no-store` |
 //! | `private`, `max-age`, `Expires` | after a save: sent with `no-store`; after a key rotation: not sent | sent with `no-store` |
 //! | `public`, `s-maxage`, or a header for a CDN | not sent, and a visitor gets no session | sent with `no-store` |
 //!
@@ -44,7 +45,7 @@ pub struct ResponseChanges {
     pub refuse: Option<Refusal>,
     /// Headers to append: the token, or to forget it, or to forget those that are not ours.
     pub headers: Vec<(&'static str, String)>,
-    /// The value of `cache-control`. It replaces every header for which [`is_cache_header`] is true.
+    /// The value of a `cache-control` to append. It replaces every header for which [`is_cache_header`] is true.
     pub cache_control: Option<&'static str>,
     /// The name of a request header to append to `vary`.
     pub vary: Option<&'static str>,
@@ -78,7 +79,7 @@ impl CacheScope {
     pub fn from_cache_control<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
         headers
             // In a response, `pragma` decides nothing.
-            .filter(|(name, _)| is_cache_header(name) && *name != "pragma")
+            .filter(|&(name, value)| is_cache_header(name, value) && name != "pragma")
             .map(|(name, value)| match name {
                 "expires" if is_past(value) => Self::Never,
                 "expires" => Self::Private,
@@ -94,13 +95,29 @@ impl CacheScope {
     }
 }
 
-/// Whether a response header of this name, in lower case, tells a cache whether and how long to store the response:
-/// `cache-control` and all names that end with it (`cdn-cache-control`, `cloudflare-cdn-cache-control` and others),
-/// `surrogate-control`, `edge-control`, `cf-edge-cache`, `x-litespeed-cache`, `x-cache-enabled`, `x-accel-expires`, `expires`
-/// and `pragma`.
+/// The directives of `cache-control` that tell a cache whether and how long to store. `no-transform` is none of them.
+const STORING: [&[u8]; 8] = [
+    b"no-store",
+    b"no-cache",
+    b"private",
+    b"public",
+    b"max-age",
+    b"s-maxage",
+    b"must-revalidate",
+    b"immutable",
+];
+
+/// Whether a response header with this name, in lower case, tells a cache whether and how long to store the response:
+/// `cache-control` with a directive that says so, and all names that end with it (`cdn-cache-control`,
+/// `cloudflare-cdn-cache-control` and others), `surrogate-control`, `edge-control`, `cf-edge-cache`, `x-litespeed-cache`,
+/// `x-cache-enabled`, `x-accel-expires`, `expires` and `pragma`.
 #[must_use]
-pub fn is_cache_header(name: &str) -> bool {
-    name.ends_with("cache-control")
+pub fn is_cache_header(name: &str, value: &[u8]) -> bool {
+    if name == "cache-control" {
+        let is_storing = |name: &[u8]| STORING.iter().any(|known| name.eq_ignore_ascii_case(known));
+        return value.split(|&byte| byte == b',').any(|directive| is_storing(directive_name(directive)));
+    }
+    name.ends_with("-cache-control")
         || matches!(name, "surrogate-control" | "edge-control" | "x-accel-expires" | "expires" | "pragma")
         || matches!(name, "cf-edge-cache" | "x-litespeed-cache" | "x-cache-enabled")
 }
@@ -111,11 +128,15 @@ fn is_past(value: &[u8]) -> bool {
     !value.ends_with(b"GMT") || value.windows(3).any(|part| part == b" 19")
 }
 
+fn directive_name(directive: &[u8]) -> &[u8] {
+    directive.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii()
+}
+
 /// What one header's directives allow; `otherwise`, if they allow to store but name no scope.
 fn directives(value: &[u8], otherwise: CacheScope) -> CacheScope {
     let mut never = false;
     for directive in value.split(|&byte| byte == b',') {
-        let name = directive.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii();
+        let name = directive_name(directive);
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         if is(b"public") || is(b"s-maxage") {
             return CacheScope::Shared;
@@ -271,11 +292,15 @@ impl Session {
         headers.extend(state.flow_headers.iter().map(|flow| ("set-cookie", flow.clone())));
         let signed_in = state.accessed && state.present().is_some_and(|session| session.user_id().is_some());
         let cache_control = match scope {
-            _ if !headers.is_empty() || refuse.is_some() => Some("no-store"),
+            _ if !headers.is_empty() || refuse.is_some() || state.in_flow => Some("no-store"),
             CacheScope::Unsaid if signed_in => Some(parts.signed_in_cache_control),
             _ => None,
         };
-        let vary = (state.accessed || !headers.is_empty()).then(|| parts.transport.request_header());
+        let vary = if state.accessed || !headers.is_empty() {
+            Some(parts.transport.request_header())
+        } else {
+            state.in_flow.then_some("cookie")
+        };
         ResponseChanges { refuse, headers, cache_control, vary }
     }
 }
@@ -302,6 +327,11 @@ mod tests {
         for (scope, headers) in [
             (CacheScope::Unsaid, &[][..]),
             (CacheScope::Unsaid, &[("pragma", "public")]),
+            (CacheScope::Unsaid, &[("cache-control", "no-transform")]),
+            (CacheScope::Unsaid, &[("cache-control", ""), ("cache-control", "publicity, x=public")]),
+            (CacheScope::Private, &[("cache-control", "no-transform, Must-Revalidate")]),
+            (CacheScope::Private, &[("cache-control", "no-transform"), ("cache-control", "immutable")]),
+            (CacheScope::Never, &[("cache-control", "no-transform, no-store")]),
             (CacheScope::Unsaid, &[("x-cache", "public"), ("surrogate-key", "a b")]),
             (CacheScope::Never, &[("cache-control", "no-store")]),
             (CacheScope::Never, &[("cache-control", "private, no-cache")]),

@@ -115,6 +115,11 @@ impl CookiePolicy {
         self.secure
     }
 
+    /// Whether browsers refuse to keep the cookie.
+    pub(crate) fn is_dropped_by_browsers(&self) -> bool {
+        self.same_site == SameSite::None && !self.secure
+    }
+
     /// Whether a browser keeps the cookie back from a request that another site caused.
     pub(crate) fn withholds(&self, is_unsafe: bool) -> bool {
         match self.same_site {
@@ -131,7 +136,15 @@ impl CookiePolicy {
     }
 
     /// No `Max-Age`: the browser forgets the cookie when it is closed (if it does not restore its tabs). The session itself
-    /// ends by its own limits.
+    /// ends by its own limits. [`Login::remember`](crate::Login::remember) decides otherwise for one session.
+    ///
+    /// ```
+    /// # fn f(sessions: pg_session_web::SessionConfig) {
+    /// use pg_session_web::CookiePolicy;
+    ///
+    /// let sessions = sessions.cookie(CookiePolicy::default().session_cookie());
+    /// # }
+    /// ```
     pub fn session_cookie(mut self) -> Self {
         self.keep = Keep::UntilTheBrowserCloses;
         self
@@ -140,6 +153,7 @@ impl CookiePolicy {
     /// **Without `Secure` and without the `__Host-` prefix**: the cookie travels over plain HTTP, where each host on the way
     /// reads it. For development. Chromium and Firefox keep `Secure` cookies of `http://localhost` and need this for other hosts
     /// only. **Safari drops `Secure` cookies over plain HTTP, on `localhost` as well**, and each request looks like a first visit.
+    /// Not together with [`insecure_cross_site`](Self::insecure_cross_site).
     pub fn insecure_without_tls(mut self) -> Self {
         self.secure = false;
         self.rename();
@@ -148,23 +162,39 @@ impl CookiePolicy {
 
     /// **Sent to every host below `domain`, and every one of them can overwrite it**: the prefix becomes `__Secure-`.
     ///
+    /// Upper case and one dot in front change nothing: `.Shop.Example` is `shop.example`.
+    ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `domain` has other characters than letters, digits, `-` and `.`, or
-    /// more than 253.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `domain` is not the name of a host: labels of letters, digits and `-`,
+    /// with one dot between two of them, and 253 characters at most.
     pub fn insecure_for_all_hosts_of(mut self, domain: &str) -> Result<Self, Error> {
-        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-        if domain.is_empty() || domain.len() > 253 || !domain.bytes().all(fine) {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        // Browsers ignore that dot and compare without case (RFC 6265, 5.2.3).
+        let domain = domain.strip_prefix('.').unwrap_or(domain).to_ascii_lowercase();
+        if domain.len() > 253 || domain.split('.').any(|label| label.is_empty() || !label.bytes().all(fine)) {
             return Err(Error::config(
-                "a cookie's domain must be a host's name, of letters, digits, `-` and `.`",
+                "a cookie's domain must be the name of a host; write it like `shop.example`, with letters, digits, `-` and \
+                 single dots",
             ));
         }
-        self.domain = Some(domain.to_owned());
+        self.domain = Some(domain);
         self.rename();
         Ok(self)
     }
 
     /// **`SameSite=None`: sent with requests that other sites cause.** For applications in a frame of another site. Protect
-    /// every change against cross-site request forgery then.
+    /// every change against cross-site request forgery then. Browsers take such a cookie only with `Secure`, so this does not
+    /// go together with [`insecure_without_tls`](Self::insecure_without_tls).
+    ///
+    /// ```
+    /// # fn f(sessions: pg_session_web::SessionConfig) -> Result<(), pg_session_web::Error> {
+    /// use pg_session_web::CookiePolicy;
+    ///
+    /// // The pages of the portal show this application in a frame, and send forms to it.
+    /// let cookie = CookiePolicy::named("widget")?.insecure_cross_site();
+    /// let sessions = sessions.cookie(cookie).trusted_origins(["https://portal.example"])?;
+    /// # Ok(()) }
+    /// ```
     pub fn insecure_cross_site(mut self) -> Self {
         self.same_site = SameSite::None;
         self
@@ -429,12 +459,43 @@ mod tests {
     }
 
     #[test]
+    fn a_login_decides_whether_a_browser_keeps_its_cookie() {
+        let now = SystemTime::UNIX_EPOCH;
+        let has_age = |policy: &CookiePolicy, keep| {
+            policy.issue("token", now + Duration::from_secs(60), now, keep).contains("Max-Age=60")
+        };
+        let (kept, forgotten) = (CookiePolicy::default(), CookiePolicy::default().session_cookie());
+        assert!(has_age(&kept, None) && !has_age(&forgotten, None));
+        for policy in [kept, forgotten] {
+            assert!(has_age(&policy, Some(Keep::WhileTheSessionCanLive)), "{policy:?}");
+            assert!(!has_age(&policy, Some(Keep::UntilTheBrowserCloses)), "{policy:?}");
+        }
+    }
+
+    #[test]
     fn names_that_break_out_are_refused() {
         for name in ["", "a b", "a=b", "a;b", "a\r\nb", "ä", &"x".repeat(101)] {
             assert!(CookiePolicy::named(name).is_err(), "{name:?}");
         }
-        for domain in ["", "a b", "a;b", "a\nb"] {
-            assert!(CookiePolicy::default().insecure_for_all_hosts_of(domain).is_err(), "{domain:?}");
+    }
+
+    #[test]
+    fn a_domain_has_one_spelling() {
+        let now = SystemTime::UNIX_EPOCH;
+        let wide = |domain: &str| CookiePolicy::default().insecure_for_all_hosts_of(domain);
+        for domain in ["shop.example", ".shop.example", "Shop.EXAMPLE", ".SHOP.example"] {
+            let policy = wide(domain).unwrap();
+            for cookie in [policy.issue("token", now, now, None), policy.remove()] {
+                assert!(cookie.contains("; Domain=shop.example;"), "{domain}: {cookie}");
+            }
+            // Its own cookie is not another one.
+            let others = policy.remove_others(Some("SHOP.example"), "/");
+            assert!(others.iter().all(|cookie| !cookie.contains("Domain=")), "{domain}: {others:?}");
+        }
+        for domain in ["", ".", "..", "..a", "a..b", "a.", "a b", "a;b", "a\nb", "ä", &"a".repeat(254)] {
+            let error = wide(domain).expect_err(domain);
+            assert_eq!(error.kind(), crate::ErrorKind::Config, "{domain:?}");
+            assert!(error.to_string().contains("write it like `shop.example`"), "{domain:?}: {error}");
         }
     }
 }

@@ -165,7 +165,8 @@ impl Error {
     /// ERROR, the rest at DEBUG.
     pub fn log(&self) {
         match (self.kind(), self.status()) {
-            (ErrorKind::NoLayer, _) => tracing::error!(error = %self, "a handler has no session"),
+            // It was logged when it was made.
+            (ErrorKind::NoLayer, _) => {}
             // The limit itself has warned, once for all requests.
             (ErrorKind::AnonymousLimit, _) => tracing::debug!("a handler found too many visitors"),
             (_, 500..) => tracing::warn!(error = ?self, "a request failed by its session"),
@@ -178,13 +179,14 @@ impl Error {
         matches!(self.kind(), ErrorKind::Ended | ErrorKind::Rotated | ErrorKind::Conflict)
     }
 
-    /// The layer is missing: for edges, whose extractors find no session in their request.
+    /// The layer is missing: for edges, whose extractors find no session in their request. Logs it at ERROR, because a
+    /// framework may drop the error of an optional extractor.
     #[must_use]
     pub fn no_layer() -> Self {
-        Self(Cause::Own(
-            ErrorKind::NoLayer,
-            "no session layer is around this handler; add it to the routes that use a session",
-        ))
+        let message = "no session layer is around this handler; add it to the routes that use a session";
+        let error = Self(Cause::Own(ErrorKind::NoLayer, message));
+        tracing::error!(%error, "a handler has no session");
+        error
     }
 
     pub(crate) fn signed_out() -> Self {

@@ -161,7 +161,8 @@ impl Flow<'_> {
     }
 
     /// Takes the flow that began with this `state`, in this browser. Of several callbacks with one state, on any nodes, one
-    /// gets it. The response removes its cookie.
+    /// gets it. The response removes its cookie. Take it also if the provider sends an `error` instead of a code: that uses
+    /// the flow up.
     ///
     /// # Errors
     /// [`ErrorKind::Flow`](crate::ErrorKind::Flow), status 400, if the request does not bring the flow's cookie, the flow belongs
@@ -177,17 +178,17 @@ impl Flow<'_> {
         let policy = web.flow_policy();
         let digest = digest(self.provider, state);
         let name = policy.flow_name(self.provider, &suffix(&digest));
+        let mut state = self.session.lock().await;
+        if state.closed {
+            return Err(Error::closed());
+        }
+        state.in_flow = true;
         let mut known = self.session.flow_cookies().iter().filter(|cookie| cookie.name == name);
         // Of several cookies with one name, other pages have planted those that do not verify.
         let id = known.find_map(|cookie| self.read(cookie).filter(|known| known.digest == digest));
         let id = id.ok_or_else(Error::flow)?.id;
-        {
-            let mut state = self.session.lock().await;
-            if state.closed {
-                return Err(Error::closed());
-            }
-            state.flow_headers.push(policy.remove_flow(&name, self.form_post));
-        }
+        state.flow_headers.push(policy.remove_flow(&name, self.form_post));
+        drop(state);
         let manager = web.manager();
         let row = manager.get(id).no_touch().await?.ok_or_else(Error::flow)?;
         let content: Content = row.get(&key(self.provider))?.ok_or_else(Error::flow)?;

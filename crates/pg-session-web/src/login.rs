@@ -203,6 +203,10 @@ impl Login<'_> {
 
     /// Ends the old id at once, instead of after [`Config::rotation_grace`](pg_session::Config::rotation_grace). For a login
     /// after a theft. Requests that the same page has in flight may find themselves logged out.
+    ///
+    /// **A parallel login of the same user may come first.** Then this one goes on with its session, as
+    /// [`login`](Session::login) does, and the old id ends with the grace of that login.
+    /// [`logout_others`](Session::logout_others) ends it at once.
     pub fn without_grace(mut self) -> Self {
         self.grace = Some(Duration::ZERO);
         self

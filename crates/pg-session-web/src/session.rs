@@ -136,6 +136,7 @@ impl Session {
             missing: false,
             removals,
             unread: None,
+            in_flow: false,
             flow_headers: Vec::new(),
         };
         Self(Arc::new(Shared {

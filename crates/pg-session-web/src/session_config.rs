@@ -116,18 +116,31 @@ impl SessionConfig {
         }))
     }
 
-    /// The token travels in this cookie. Default [`CookiePolicy::default`].
+    /// The token travels in this cookie. Default [`CookiePolicy::default`]. With [`bearer_tokens`](Self::bearer_tokens), before
+    /// or after this, only the cookies of flows follow the policy.
+    ///
+    /// Logs a warning for a policy with `SameSite=None` and without `Secure`: browsers drop such a cookie.
     #[must_use]
     pub fn cookie(self, cookie: CookiePolicy) -> Self {
+        if cookie.is_dropped_by_browsers() {
+            tracing::warn!(
+                cookie = cookie.name(),
+                "browsers drop this cookie, because it has `SameSite=None` without `Secure`; leave out \
+                 `insecure_cross_site` or `insecure_without_tls`"
+            );
+        }
         self.with(|parts| {
-            parts.flow_policy = cookie.clone();
-            parts.transport = Transport::Cookie(cookie);
+            if !parts.transport.is_bearer() {
+                parts.transport = Transport::Cookie(cookie.clone());
+            }
+            parts.flow_policy = cookie;
         })
     }
 
     /// The token travels in headers instead of a cookie, for clients that are not browsers: in requests as
     /// `authorization: Bearer …`, in responses as [`SESSION_TOKEN_HEADER`](crate::SESSION_TOKEN_HEADER) whenever the client is
-    /// to go on with another one; empty when it is to forget it. Cookies are not looked at then.
+    /// to go on with another one; empty when it is to forget it. Cookies are not looked at then, except those of
+    /// [flows](crate::Session::flow).
     #[must_use]
     pub fn bearer_tokens(self) -> Self {
         self.with(|parts| parts.transport = Transport::Bearer)

@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) missing: bool,
     /// The `Set-Cookie` values that remove cookies of our name that are not ours.
     pub(crate) removals: Vec<String>,
+    /// Whether the response depends on the cookie of a flow.
+    pub(crate) in_flow: bool,
     /// The `Set-Cookie` values of flows that the request has begun or taken.
     pub(crate) flow_headers: Vec<String>,
     /// What a guard has refused because the session could not be read.

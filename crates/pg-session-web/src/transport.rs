@@ -84,7 +84,11 @@ impl Transport {
     /// The response headers that remove cookies of our name that are not ours.
     pub(crate) fn remove_others(&self, head: &impl RequestHead) -> Vec<String> {
         match self {
-            Self::Cookie(cookie) => cookie.remove_others(head.host(), head.path()),
+            Self::Cookie(cookie) => {
+                // Browsers compare a cookie's path with what they ask for, also inside of a nested router.
+                let path = head.target().split('?').next().unwrap_or_default();
+                cookie.remove_others(head.host(), path)
+            }
             Self::Bearer => Vec::new(),
         }
     }

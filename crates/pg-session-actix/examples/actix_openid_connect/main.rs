@@ -34,11 +34,12 @@ struct Start {
     next: NextPage,
 }
 
-/// What the provider sends back through the browser.
+/// What the provider sends back through the browser: a code, or an error.
 #[derive(Deserialize)]
 struct Callback {
-    code: String,
     state: String,
+    code: Option<String>,
+    error: Option<String>,
 }
 
 async fn home(session: Session) -> Result<String, SessionError> {
@@ -72,7 +73,7 @@ async fn callback(
     callback: web::Query<Callback>,
 ) -> Result<HttpResponse, SessionError> {
     let flow = session.flow("example").take(&callback.state).await?;
-    finish(&session, &provider, &callback.code, &flow).await
+    finish(&session, &provider, &callback, &flow).await
 }
 
 async fn callback_by_form(
@@ -81,15 +82,22 @@ async fn callback_by_form(
     callback: web::Form<Callback>,
 ) -> Result<HttpResponse, SessionError> {
     let flow = session.flow("example").form_post().take(&callback.state).await?;
-    finish(&session, &provider, &callback.code, &flow).await
+    finish(&session, &provider, &callback, &flow).await
 }
 
 async fn finish(
     session: &Session,
     provider: &Provider,
-    code: &str,
+    callback: &Callback,
     flow: &TakenFlow,
 ) -> Result<HttpResponse, SessionError> {
+    let code = match (&callback.error, &callback.code) {
+        (None, Some(code)) => code,
+        (Some(error), _) if error == "access_denied" => {
+            return Ok(HttpResponse::Unauthorized().body(provider::ACCESS_DENIED));
+        }
+        _ => return Ok(HttpResponse::BadGateway().body(provider::NO_CODE)),
+    };
     let claims = provider.claims(code, flow.code_verifier(), flow.nonce());
     let claims = match tokio::time::timeout(ANSWER_TIME_MAX, claims).await {
         Ok(Ok(claims)) => claims,

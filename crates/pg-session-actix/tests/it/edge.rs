@@ -11,6 +11,7 @@ use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use pg_session_actix::prelude::*;
 
 use crate::http::app::{Account, Billing, Gate, act};
+use crate::http::world::alone;
 
 /// Serves on a free port until the process ends, in a thread of its own.
 pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
@@ -19,6 +20,7 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
     std::thread::spawn(move || {
         // Of a scope that came with a middleware of its own, and another in between that uses the session, too.
         let nested = SessionMiddleware::from(sessions.clone().check_attributes());
+        let alone = SessionMiddleware::from(alone(sessions.clone()));
         let sessions = SessionMiddleware::from(sessions);
         let app = move || {
             App::new()
@@ -41,6 +43,7 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
                         .wrap(from_fn(in_between))
                         .default_service(web::to(everything)),
                 )
+                .service(web::scope("/alone").wrap(alone.clone()).default_service(web::to(everything)))
                 .default_service(web::to(everything))
         };
         let server = HttpServer::new(app).workers(1).listen(listener).expect("a socket").run();
@@ -51,7 +54,8 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
 
 /// The path below the scopes.
 fn inside(path: &str) -> &str {
-    path.strip_prefix("/nested").or_else(|| path.strip_prefix("/inside")).unwrap_or(path)
+    let scopes = ["/nested", "/inside", "/alone"];
+    scopes.iter().find_map(|scope| path.strip_prefix(scope)).unwrap_or(path)
 }
 
 async fn maybe(user: Option<SignedIn>) -> String {

@@ -63,6 +63,11 @@ async fn a_user_signs_in_at_an_openid_connect_provider() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_at_the_provider_uses_the_flow_up() {
+    openid_connect::a_refusal_at_the_provider_uses_the_flow_up("actix_openid_connect").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_sockets_close_beside_a_node_that_is_cut_off() {
     many_sockets::a_hundred_sockets_close_beside_a_node_that_is_cut_off().await;
 }

@@ -41,6 +41,26 @@ async fn a_secure_cookie_that_never_comes_back_is_warned_about_once() {
     }
 }
 
+/// Actix makes `None` of any error, so the log is the only place that can say it.
+#[actix_web::test]
+async fn an_optional_user_without_middleware_is_logged() {
+    captured_logs::init();
+    let logged = CapturedLogs::default();
+    let _listening = logged.listen();
+    let app = App::new()
+        .route("/id", web::get().to(async |user: Option<SignedIn>| user.is_some().to_string()))
+        .route("/user", web::get().to(async |user: Option<CurrentUser<()>>| user.is_some().to_string()));
+    let app = test::init_service(app).await;
+    for (requests, path) in ["/id", "/user"].into_iter().enumerate() {
+        let visit = test::TestRequest::get().uri(path).to_request();
+        assert_eq!(test::call_and_read_body(&app, visit).await, "false");
+        let text = logged.text();
+        let found = text.matches("no session layer is around this handler").count();
+        assert_eq!(found, requests + 1, "{path}: {text}");
+        assert!(text.contains("ERROR"), "{text}");
+    }
+}
+
 #[actix_web::test]
 async fn a_missing_middleware_is_logged() {
     captured_logs::init();
@@ -49,5 +69,6 @@ async fn a_missing_middleware_is_logged() {
     let app = test::init_service(App::new().route("/", web::get().to(counted))).await;
     let reply = test::call_service(&app, test::TestRequest::get().to_request()).await;
     assert_eq!(reply.status(), 500);
-    assert!(logged.text().contains("no session layer is around this handler"), "{}", logged.text());
+    let text = logged.text();
+    assert_eq!(text.matches("no session layer is around this handler").count(), 1, "{text}");
 }

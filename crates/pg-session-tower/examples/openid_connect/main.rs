@@ -51,11 +51,12 @@ struct Start {
     next: NextPage,
 }
 
-/// What the provider sends back through the browser.
+/// What the provider sends back through the browser: a code, or an error.
 #[derive(Deserialize)]
 struct Callback {
-    code: String,
     state: String,
+    code: Option<String>,
+    error: Option<String>,
 }
 
 async fn home(session: Session) -> Result<String, SessionError> {
@@ -90,7 +91,7 @@ async fn callback(
     Query(callback): Query<Callback>,
 ) -> Response {
     let flow = session.flow("example").take(&callback.state).await;
-    finish(&session, &shop, &callback.code, flow).await
+    finish(&session, &shop, &callback, flow).await
 }
 
 async fn callback_by_form(
@@ -99,18 +100,25 @@ async fn callback_by_form(
     Form(callback): Form<Callback>,
 ) -> Response {
     let flow = session.flow("example").form_post().take(&callback.state).await;
-    finish(&session, &shop, &callback.code, flow).await
+    finish(&session, &shop, &callback, flow).await
 }
 
 async fn finish(
     session: &Session,
     shop: &Shop,
-    code: &str,
+    callback: &Callback,
     flow: Result<TakenFlow, pg_session_tower::Error>,
 ) -> Response {
     let flow = match flow {
         Ok(flow) => flow,
         Err(error) => return SessionError::from(error).into_response(),
+    };
+    let code = match (&callback.error, &callback.code) {
+        (None, Some(code)) => code,
+        (Some(error), _) if error == "access_denied" => {
+            return (StatusCode::UNAUTHORIZED, provider::ACCESS_DENIED).into_response();
+        }
+        _ => return (StatusCode::BAD_GATEWAY, provider::NO_CODE).into_response(),
     };
     let claims = shop.provider.claims(code, flow.code_verifier(), flow.nonce());
     let claims = match tokio::time::timeout(ANSWER_TIME_MAX, claims).await {

@@ -24,6 +24,11 @@ pub const CLIENT_ID: &str = "shop";
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// For a user who has refused the login at the provider.
+pub const ACCESS_DENIED: &str = "The login was refused at the provider. Log in again to sign in.\n";
+/// For every other error of the provider.
+pub const NO_CODE: &str = "The provider could not sign you in. Log in again.\n";
+
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// The provider, and how it knows this application.

@@ -12,12 +12,14 @@ use axum::routing::any;
 use pg_session_tower::prelude::*;
 
 use crate::http::app::{Account, Billing, Gate, act};
+use crate::http::world::alone;
 
 /// Serves on a free port for as long as the test's runtime lives.
 pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
     // A router that came with a layer of its own, and a middleware in between that uses the session, too.
     let inner = SessionLayer::from(sessions.clone().check_attributes());
     let nested = Router::new().fallback(everything).layer(inner).layer(from_fn(in_between));
+    let alone = Router::new().fallback(everything).layer(SessionLayer::from(alone(sessions.clone())));
     let app = Router::new()
         .route("/pay", any(async |_: Elevated<Billing>| "paid"))
         .route("/account", any(async |SignedIn(user): SignedIn| user.to_string()))
@@ -26,6 +28,7 @@ pub fn serve(sessions: SessionConfig, gate: Arc<Gate>) -> SocketAddr {
         .route("/name", any(async |user: CurrentUser<Account>| user.name.clone()))
         .route("/maybe-name", any(maybe_name))
         .nest("/nested", nested)
+        .nest("/alone", alone)
         .nest("/inside", Router::new().fallback(everything).layer(require_login("/inside/login")))
         .fallback(everything)
         .layer(SessionLayer::from(sessions))

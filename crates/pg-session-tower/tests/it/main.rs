@@ -86,3 +86,8 @@ async fn a_client_that_does_not_read_keeps_no_stream_of_events() {
 async fn a_user_signs_in_at_an_openid_connect_provider() {
     openid_connect::a_user_signs_in_at_an_openid_connect_provider("openid_connect").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_at_the_provider_uses_the_flow_up() {
+    openid_connect::a_refusal_at_the_provider_uses_the_flow_up("openid_connect").await;
+}

@@ -44,6 +44,30 @@ async fn a_secure_cookie_that_never_comes_back_is_warned_about_once() {
 }
 
 #[tokio::test]
+async fn a_cookie_that_browsers_drop_is_warned_about() {
+    captured_logs::init();
+    let site = Site::new(edge::serve).await;
+    let cookie = pg_session_web::CookiePolicy::default();
+    let dropped = [
+        cookie.clone().insecure_without_tls().insecure_cross_site(),
+        cookie.clone().insecure_cross_site().insecure_without_tls(),
+    ];
+    let kept = [
+        cookie.clone().insecure_cross_site(),
+        cookie.clone().insecure_without_tls(),
+        cookie.insecure_cross_site().insecure_without_tls().same_site_strict(),
+    ];
+    for (policies, expected) in [(&dropped[..], true), (&kept[..], false)] {
+        for policy in policies {
+            let logged = CapturedLogs::default();
+            let _listening = logged.listen();
+            let _sessions = site.sessions().cookie(policy.clone());
+            assert_eq!(logged.text().contains("leave out `insecure_cross_site`"), expected, "{policy:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_missing_layer_is_reported() {
     captured_logs::init();
     let logged = CapturedLogs::default();

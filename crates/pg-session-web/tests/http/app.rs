@@ -98,6 +98,10 @@ pub async fn act(session: &Session, gate: &Gate, path: &str) -> Result<Answer, E
             answer.headers = CACHE_HEADERS[number.parse::<usize>().expect("a number")].to_vec();
             inner.body
         }
+        ["no-transform", "get", key] => {
+            answer.headers.push(("cache-control", "no-transform"));
+            shown(session.get(key).await?)
+        }
         ["time-out", key, value] => {
             session.set(key, value).await?;
             answer.status = 408;

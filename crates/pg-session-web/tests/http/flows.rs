@@ -82,6 +82,12 @@ pub async fn two_tabs_have_flows_of_their_own(site: &Site) {
         let (status, body) = take(&mut browser, "GET", provider, state).await;
         assert_eq!((status, body[..2].join(" ").as_str()), (400, "The login"), "{provider} {state}");
     }
+    let refused = browser.get("/flow/take/google/x").await;
+    assert_eq!(
+        (refused.cache_control(), refused.vary()),
+        (vec!["no-store".to_owned()], vec!["cookie".to_owned()]),
+        "another browser gets another answer"
+    );
     let mut forger = site.browser();
     for (name, value) in &browser.jar {
         forger.jar.insert(name.clone(), format!("A{}", &value[1..]));

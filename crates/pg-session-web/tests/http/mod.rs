@@ -104,7 +104,8 @@ macro_rules! all_scenarios {
                 devices_are_listed_and_ended_by_their_own_user_only,
                 logout_everywhere_and_elsewhere_reaches_other_browsers;
             nested:
-                nested_layers_share_one_session;
+                nested_layers_share_one_session,
+                a_nested_cookie_is_set_and_removed_alike;
             outcomes:
                 slow_request_does_not_revive_logged_out_session,
                 a_slow_request_does_not_revive_a_session_that_expired,

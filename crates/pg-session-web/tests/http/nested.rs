@@ -1,5 +1,8 @@
 //! A layer inside of another one.
 
+use hyper::header::HOST;
+
+use super::browser::Browser;
 use super::world::Site;
 
 /// Each layer by itself would begin, save and answer: two cookies, a conflict, or a login that the outer one undoes.
@@ -19,4 +22,36 @@ pub async fn nested_layers_share_one_session(site: &Site) {
     let reply = browser.get("/nested/logout").await;
     assert_eq!((reply.body.as_str(), reply.cookies().len(), reply.vary().len()), ("true", 1, 1));
     assert_eq!(browser.page("/user").await, "nobody");
+}
+
+/// The layer is inside of the nested router, whose requests have a shorter path. A browser knows only the whole one.
+pub async fn a_nested_cookie_is_set_and_removed_alike(site: &Site) {
+    let cookie = async |browser: &mut Browser, path: &str| {
+        let [cookie]: [String; 1] = browser.get(path).await.cookies().try_into().expect("one cookie");
+        cookie
+    };
+    let scope = |cookie: &str| {
+        let parts =
+            cookie.split("; ").filter(|part| part.starts_with("Path=") || part.starts_with("Domain="));
+        parts.collect::<Vec<_>>().join("; ")
+    };
+    let (mut browser, mut attacker) = (site.browser(), site.browser());
+    let own = cookie(&mut browser, "/alone/login/42").await;
+    let planted = cookie(&mut attacker, "/alone/login/43").await;
+    assert_eq!(scope(&own), "Path=/; Domain=shop.localhost");
+
+    let pairs = [&planted, &own].map(|cookie| cookie.split(';').next().expect("a pair").to_owned());
+    browser.headers.insert(HOST, "shop.localhost".parse().expect("a host"));
+    let reply = browser.send("GET", "/alone/user?page=2", &[pairs.join("; ")]).await;
+    assert_eq!(reply.body, "nobody", "two live sessions");
+    let mut removals: Vec<String> = reply.cookies().iter().map(|cookie| scope(cookie)).collect();
+    removals.sort_unstable();
+    let path = |path: &str| [format!("Path={path}"), format!("Path={path}; Domain=shop.localhost")];
+    let mut others = [path("/alone"), path("/alone/"), path("/alone/user")].concat();
+    others.push("Path=/".to_owned());
+    others.sort_unstable();
+    assert_eq!(removals, others, "of every place that a browser sends along, but not ours");
+
+    let removal = cookie(&mut browser, "/alone/logout").await;
+    assert_eq!(scope(&removal), scope(&own));
 }

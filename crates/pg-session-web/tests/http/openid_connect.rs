@@ -186,3 +186,35 @@ pub async fn a_user_signs_in_at_an_openid_connect_provider(example: &str) {
     assert_eq!(browser.get(&format!("/callback{}", back.replace("code-", "x"))).await.status, 502);
     assert_eq!(browser.page("/").await, "a visitor");
 }
+
+/// The provider sends the browser back with an error instead of a code (RFC 6749, 4.1.2.1).
+pub async fn a_refusal_at_the_provider_uses_the_flow_up(example: &str) {
+    let (_provider, address) = provide();
+    let settings = [("PROVIDER", address.to_string()), ("CLIENT_SECRET", SECRET.to_owned())];
+    let (_shop, shop) = Server::start_with(example, &shared_url(), &settings);
+    let mut browser = Browser::new(shop);
+    for (error, status, text) in
+        [("access_denied", 401, "refused at the provider"), ("server_error", 502, "could not sign you in")]
+    {
+        for start in ["/login", "/login-by-form"] {
+            let granted = login(&mut browser, address).begin(start).await;
+            let (_, state) = granted.split_once("state=").expect("a state");
+            let refused = format!("error={error}&error_description=%3Cb%3E&state={state}");
+            let mut answers = Vec::new();
+            // Then the answer that the user did not give.
+            for answer in [refused.as_str(), granted.trim_start_matches('?')] {
+                let reply = match start {
+                    "/login" => browser.get(&format!("/callback?{answer}")).await,
+                    _ => browser.form("/callback", answer).await,
+                };
+                answers.push(reply);
+            }
+            let [refusal, after] = answers.as_slice() else { panic!("two answers") };
+            assert_eq!(refusal.status, status, "{start} {error}: {}", refusal.body);
+            assert!(refusal.body.contains(text) && !refusal.body.contains("<b>"), "{}", refusal.body);
+            assert_eq!(after.status, 400, "{start} {error}: the flow was used up");
+            assert_eq!(browser.page("/").await, "a visitor");
+        }
+    }
+    assert_eq!(browser.get("/callback?error=access_denied&state=x").await.status, 400, "of no flow");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::header::AUTHORIZATION;
 use pg_sandbox::Sandbox;
 use pg_session::{SessionManager, SigningKey};
-use pg_session_web::SessionConfig;
+use pg_session_web::{CookiePolicy, SessionConfig};
 
 use super::browser::COOKIE_NAME;
 use super::world::{Site, config};
@@ -276,6 +276,17 @@ pub async fn a_bearer_carries_its_token_in_headers(site: &Site) {
     assert!(reply.all("session-token").is_empty(), "nothing new");
     assert_eq!(client.get("/logout").await.all("session-token"), [""]);
     assert_eq!(client.page("/user").await, "nobody");
+
+    let policy = || CookiePolicy::named("shop").expect("a name");
+    let orders =
+        [site.sessions().bearer_tokens().cookie(policy()), site.sessions().cookie(policy()).bearer_tokens()];
+    for (order, sessions) in orders.into_iter().enumerate() {
+        let mut client = site.browser_with(sessions);
+        let reply = client.get("/login/42").await;
+        assert_eq!((reply.cookies().len(), reply.all("session-token").len()), (0, 1), "{order}");
+        let cookies = client.get("/flow/begin/google/account").await.cookies();
+        assert!(cookies[0].starts_with("__Host-shop.flow.google."), "{order}: {}", cookies[0]);
+    }
 }
 
 /// The other node does not even listen to the first one's change: the version in the cookie is enough.

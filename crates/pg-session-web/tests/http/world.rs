@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pg_sandbox::Sandbox;
 use pg_session::{Config, KeyRing, Migrations, SessionManager, Signer, SigningKey};
-use pg_session_web::SessionConfig;
+use pg_session_web::{CookiePolicy, SessionConfig};
 use tokio::time::Instant;
 
 use super::app::Gate;
@@ -27,6 +27,13 @@ pub fn shared_url() -> String {
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at something that sends no signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The sessions of a part of the application that has a cookie of its own.
+pub fn alone(sessions: SessionConfig) -> SessionConfig {
+    let cookie =
+        CookiePolicy::named("alone").and_then(|cookie| cookie.insecure_for_all_hosts_of("shop.localhost"));
+    sessions.cookie(cookie.expect("a name and a domain"))
+}
 
 /// Serves the application with these sessions until the process ends; from an edge.
 pub type Serve = fn(SessionConfig, Arc<Gate>) -> SocketAddr;
