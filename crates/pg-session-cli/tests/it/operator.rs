@@ -1,9 +1,11 @@
 //! Mistakes of operators: empty names, missing rights, a command that is interrupted. The program says what to do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::admin::{Application, run};
-use crate::support::End;
+use crate::support::{End, Program, WAIT_MAX};
 
 impl Application {
     /// The connection string of a role that has the rights of a node, and no others.
@@ -52,6 +54,34 @@ async fn the_applications_role_can_end_all_by_the_runbook() {
             assert_eq!(end.code, Some(0), "{heading}, {command:?}: {end:?}");
         }
         assert!(!app.alive(&session).await, "{heading}");
+    }
+}
+
+/// ```text
+/// program   COMMIT ── waits for all nodes ── SIGINT ── says so
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_after_the_commit_says_that_it_is_ended() {
+    let app = Application::new("interrupt").await;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        for by_handle in [true, false] {
+            let session = app.node.create(1).await.unwrap();
+            let handle = session.id().handle().to_string();
+            let which = if by_handle { ["--handle", &handle] } else { ["--user", "1"] };
+            let place = ["--everywhere", "--yes", "--database-url", &app.world.url, "--schema", &app.schema];
+            // It has just joined, so it waits for one trust window after the commit.
+            let mut program = Program::start(&[&["revoke"][..], &which, &place].concat());
+            let began = Instant::now();
+            while app.alive(&session).await {
+                assert!(began.elapsed() < WAIT_MAX, "the session does not end");
+            }
+            program.signal(signal);
+            let end = program.finish();
+            assert_eq!((end.code, end.out.as_str()), (Some(128 + signal as i32), ""), "{end:?}");
+            assert!(end.err.contains("the sessions are ended, and no receipt was written"), "{end:?}");
+            let what_to_do = if by_handle { "after the trust window" } else { "run the same command again" };
+            assert!(end.err.contains(what_to_do), "{end:?}");
+        }
     }
 }
 
