@@ -5,24 +5,33 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::signals::Caught;
+
 /// Why something did not work. Not an [`Error`] itself, so that every error converts into it with `?`.
 #[derive(Debug)]
 pub(crate) struct Failure {
     text: String,
-    is_usage: bool,
+    code: u8,
 }
 
+/// The exit code of what did not work.
+const FAILED: u8 = 1;
 /// The exit code for wrong usage, as clap's.
 pub(crate) const USAGE: u8 = 2;
 
 impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_usage: false }
+        Self { text: text.into(), code: FAILED }
     }
 
     /// The command line lacks something, or contradicts itself.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_usage: true }
+        Self { text: text.into(), code: USAGE }
+    }
+
+    /// A signal ended the command early.
+    pub(crate) fn interrupted(by: Caught, text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: by.exit_code() }
     }
 }
 
@@ -59,5 +68,5 @@ pub(crate) fn exit(command: &str, outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     // If stderr is closed as well, only the exit code is left.
     let _ = writeln!(io::stderr(), "pg-session {command}: {failure}");
-    if failure.is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+    ExitCode::from(failure.code)
 }

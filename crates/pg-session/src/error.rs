@@ -75,6 +75,12 @@ impl Error {
         self
     }
 
+    /// The same, in words of a caller that knows more. The source stays.
+    pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// What went wrong, for code that branches.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

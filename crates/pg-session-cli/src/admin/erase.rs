@@ -15,6 +15,7 @@ use super::select::{Selected, user_id};
 use crate::connection::Place;
 use crate::failure::{Failure, exit};
 use crate::output::{Format, counted, print_fields, print_json, remark};
+use crate::signals::Signals;
 
 /// Erase the sessions of a user with their attributes, labels and locks, and the user's entries in the audit log. Asks first.
 ///
@@ -68,7 +69,15 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), F
         remark("waiting for all nodes …");
     }
     let change = sessions.user(user).delete().cause(Cause::Admin).by(&actor(None));
-    let (ended, everywhere) = change.with_everywhere().await?;
+    let mut signals = Signals::catch()?;
+    let (ended, everywhere) = tokio::select! {
+        done = change.with_everywhere() => done?,
+        signal = signals.next() => {
+            let text = "interrupted; the sessions may be ended, the audit log is not erased, and no receipt was written. Run the \
+                        same command again";
+            return Err(Failure::interrupted(signal, text));
+        }
+    };
     // The log has recorded these ends, too.
     let outcome = Outcome {
         user: user.to_string(),

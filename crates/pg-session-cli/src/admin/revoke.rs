@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
@@ -15,9 +16,13 @@ use super::select::{Age, Scope, Selected, by_handle};
 use crate::connection::Place;
 use crate::failure::{Failure, exit};
 use crate::output::{Format, counted, print_fields, print_json, print_rows, remark};
+use crate::signals::{Caught, Signals};
 
 /// Sessions that are shown before the question.
 const EXAMPLES_MAX: usize = 10;
+
+/// For a look at what is alive after a signal.
+const LOOK_WAIT: Duration = Duration::from_secs(2);
 
 /// Reasons that an operator can give.
 const CAUSES: [Cause; 6] =
@@ -60,6 +65,7 @@ pub(crate) struct Options {
 }
 
 /// What is to end.
+#[derive(Clone)]
 enum Target {
     One(Box<Session>),
     /// The sessions of a user, of a group, of a label, or all.
@@ -68,6 +74,44 @@ enum Target {
     Others(UserId, SessionId),
     /// These, which were chosen by their age.
     These(Vec<SessionId>),
+}
+
+impl Target {
+    /// How many of the sessions are alive. `None` if it is not known.
+    async fn alive(&self, sessions: &SessionManager) -> Option<u64> {
+        let count = async {
+            match self {
+                Self::One(session) => {
+                    let found = sessions.get(session.id()).bypass_cache().no_touch().await.ok()?;
+                    Some(u64::from(found.is_some()))
+                }
+                Self::Whole(selected) => selected.count(sessions).await.ok(),
+                Self::Others(user, _) => {
+                    sessions.user(*user).count().await.ok().map(|all| all.saturating_sub(1))
+                }
+                Self::These(_) => None,
+            }
+        };
+        tokio::time::timeout(LOOK_WAIT, count).await.ok().flatten()
+    }
+
+    /// What has become of the sessions when a signal came while they were ended.
+    async fn interrupted(&self, sessions: &SessionManager, signal: Caught, options: &Options) -> Failure {
+        let mut text = match self.alive(sessions).await {
+            Some(0) => "interrupted; the sessions are ended".to_owned(),
+            _ => "interrupted; some or all of the sessions may be ended: look with --dry-run".to_owned(),
+        };
+        if options.everywhere {
+            text.push_str(", and no receipt was written. ");
+            // Of an ended session, no one can find the handle again.
+            text.push_str(if options.handle.is_some() {
+                "An ended session is gone on every node after the trust window, by default 6 s"
+            } else {
+                "For a receipt, run the same command again: it also waits for ends that are already committed"
+            });
+        }
+        Failure::interrupted(signal, text)
+    }
 }
 
 /// What `--json` prints; docs/cli.md describes the fields.
@@ -122,11 +166,21 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), F
         remark("waiting for all nodes …");
     }
     let how = How { cause, actor: actor(options.by.as_deref()), everywhere: options.everywhere };
-    let (ended, everywhere) = if goes_on { end(sessions, target, &how).await? } else { (0, None) };
-    // Another client may have ended the sessions before: then, too, no node can serve them.
-    let everywhere = match everywhere {
-        None if options.everywhere => Some(sessions.everywhere().await?),
-        everywhere => everywhere,
+    let left = target.clone();
+    let work = async {
+        let (ended, everywhere) = if goes_on { end(sessions, target, &how).await? } else { (0, None) };
+        // Another client may have ended the sessions before: then, too, no node can serve them.
+        let everywhere = match everywhere {
+            None if options.everywhere => Some(sessions.everywhere().await?),
+            everywhere => everywhere,
+        };
+        Ok::<_, Failure>((ended, everywhere))
+    };
+    // From here on, Ctrl-C may come after the commit.
+    let mut signals = Signals::catch()?;
+    let (ended, everywhere) = tokio::select! {
+        done = work => done?,
+        signal = signals.next() => return Err(left.interrupted(sessions, signal, options).await),
     };
     let receipt = everywhere.as_ref().map(of_others);
     if format == Format::Json {

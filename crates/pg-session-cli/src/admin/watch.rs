@@ -20,6 +20,8 @@ use crate::signals::Signals;
 
 /// Each look asks each node for a write.
 const EVERY_MIN: Duration = Duration::from_millis(500);
+/// Longer than a watch.
+const EVERY_MAX: Duration = Duration::from_secs(86_400);
 /// Events that are shown on a terminal.
 const EVENTS_SHOWN: usize = 10;
 /// Events that wait for the next look.
@@ -28,7 +30,7 @@ const EVENTS_MAX: usize = 1_000;
 /// Watch the nodes and the ends of sessions: a live view on a terminal, otherwise one look after the other. Until Ctrl-C.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Between two looks, as 2s; 500ms or more.
+    /// Between two looks, as 2s; 500ms to 1d.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = every)]
     every: Duration,
     /// End after this many looks.
@@ -52,7 +54,7 @@ struct Look<'a> {
 
 fn every(text: &str) -> Result<Duration, String> {
     let every = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if every < EVERY_MIN { Err("a look takes 500ms or more".to_owned()) } else { Ok(every) }
+    if (EVERY_MIN..=EVERY_MAX).contains(&every) { Ok(every) } else { Err("give 500ms to 1d".to_owned()) }
 }
 
 /// Runs the command until a signal. An error is printed to stderr.
@@ -145,4 +147,17 @@ fn print(
         writeln!(io::stdout())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_neither_too_often_nor_years_apart() {
+        for wrong in ["", "0s", "499ms", "25h", "500000000y", "2"] {
+            assert!(every(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((every("500ms"), every("1d")), (Ok(EVERY_MIN), Ok(EVERY_MAX)));
+    }
 }

@@ -1,6 +1,7 @@
 //! [`Options`] of the command line, and the [`Settings`] that follow from them after all checks.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,6 +24,8 @@ const POOL_CONNECTIONS: usize = 4;
 const ATTRIBUTES_MAX: usize = 32;
 /// Until a request is answered, at least, whatever a client may take.
 const ANSWER_WAIT_MIN: Duration = Duration::from_secs(30);
+/// A shorter time cuts off each client, and a longer one none.
+const CLIENT_WAITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 /// Bytes of an attribute's key or header name, at most.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -55,8 +58,8 @@ pub(crate) struct Options {
     /// Connections at one time. The next one waits.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = clap::value_parser!(u16).range(1..))]
     connections_max: u16,
-    /// How long a client may take to send the head of a request, or to begin the next one.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    /// How long a client may take to send the head of a request, or to begin the next one: 100ms to 1h.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = client_timeout)]
     client_timeout: Duration,
     /// A file with the token of the admin API and the console. Default: the variable PG_SESSION_ADMIN_TOKEN. Without a
     /// token, neither is served.
@@ -179,6 +182,11 @@ impl Settings {
     }
 }
 
+fn client_timeout(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if CLIENT_WAITS.contains(&wait) { Ok(wait) } else { Err("give 100ms to 1h".to_owned()) }
+}
+
 fn cookie(name: &str, domain: Option<&str>) -> Result<CookiePolicy, String> {
     let policy = CookiePolicy::named(name).map_err(|error| format!("--cookie: {error}"))?;
     match domain {
@@ -211,6 +219,16 @@ impl FromStr for AttributeHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_timeout_cuts_off_not_all_clients_and_not_none() {
+        for wrong in ["", "0s", "99ms", "61m", "500000000y", "30"] {
+            assert!(client_timeout(wrong).is_err(), "{wrong}");
+        }
+        for (right, expected) in [("100ms", 100), ("30s", 30_000), ("1h", 3_600_000)] {
+            assert_eq!(client_timeout(right), Ok(Duration::from_millis(expected)), "{right}");
+        }
+    }
 
     #[test]
     fn headers_with_another_meaning_are_refused() {

@@ -8,12 +8,16 @@ use uuid::Uuid;
 
 use super::failure::{Failure, Verdict};
 use super::names::literal;
+use super::own_rights::is_own_right;
 use super::statement::{query, query_value, run};
 use super::{Database, Dialect, Sql, interval, unexpected};
 use crate::error::{Error, ErrorKind};
 
 /// Entries that one statement erases.
 const ERASED_MAX: i64 = 10_000;
+
+/// What counting and erasing entries needs.
+const ERASING: &str = "SELECT, DELETE";
 
 /// One entry.
 #[derive(Debug)]
@@ -61,7 +65,8 @@ impl Database {
         let (before, count) = (before.unwrap_or(i64::MAX), i64::from(count));
         let params: [(&(dyn ToSql + Sync), Type); 3] =
             [(&user, Type::UUID), (&before, Type::INT8), (&count, Type::INT8)];
-        let rows = self.audit_rows(&text, &params).await?;
+        let rows = self.audit_rows(&text, &params).await;
+        let rows = rows.map_err(|failure| self.explain_reading(failure, "SELECT"))?;
         rows.iter().map(entry).collect::<Result<_, _>>().map_err(unexpected)
     }
 
@@ -80,12 +85,33 @@ impl Database {
     pub(crate) async fn start_audit(&self, keep: Duration) -> Result<(), Failure> {
         let function = self.names.function("session_audit_on");
         let script = format!("SELECT {function}({}::pg_catalog.interval)", interval(keep));
-        self.bounded(self.timeout, async |connection| run(connection, &script).await).await
+        self.switch_audit(&script).await
     }
 
     pub(crate) async fn stop_audit(&self) -> Result<(), Failure> {
         let script = format!("SELECT {}()", self.names.function("session_audit_off"));
-        self.bounded(self.timeout, async |connection| run(connection, &script).await).await
+        self.switch_audit(&script).await
+    }
+
+    /// No GRANT is enough: the triggers belong to the table, which is its owner's.
+    async fn switch_audit(&self, script: &str) -> Result<(), Failure> {
+        let switched = self.bounded(self.timeout, async |connection| run(connection, script).await).await;
+        switched.map_err(|failure| {
+            let message = format!(
+                "the role may not turn the audit log on or off; connect as the owner of {}, or as a superuser",
+                self.names.sessions()
+            );
+            explain(failure, message)
+        })
+    }
+
+    fn explain_reading(&self, failure: Failure, rights: &str) -> Failure {
+        let (verb, audit) =
+            (if rights == "SELECT" { "read" } else { "erase entries of" }, self.names.audit());
+        explain(
+            failure,
+            format!("the role may not {verb} the audit log; run: GRANT {rights} ON {audit} TO <role>"),
+        )
     }
 
     /// The number of entries of a user.
@@ -101,11 +127,8 @@ impl Database {
         let may = self
             .bounded(self.timeout, async |connection| query_value::<bool>(connection, &rights, &[]).await);
         if !may.await? {
-            let message = format!(
-                "the role may not erase entries of the audit log; run: GRANT SELECT, DELETE ON {audit} TO <role>"
-            );
-            let error = Error::new(ErrorKind::Permission, message);
-            return Err(Failure { error, verdict: Verdict::Refused });
+            let error = Error::new(ErrorKind::Permission, "");
+            return Err(self.explain_reading(Failure { error, verdict: Verdict::Refused }, ERASING));
         }
         let text = format!("SELECT pg_catalog.count(*) FROM {audit} a WHERE a.user_id = $1");
         self.audit_count(&text, user).await
@@ -128,7 +151,8 @@ impl Database {
         let count = self.bounded(self.timeout, async |connection| {
             query_value::<i64>(connection, text, &[(&user, Type::UUID)]).await
         });
-        count.await.map(i64::unsigned_abs)
+        let count = count.await.map_err(|failure| self.explain_reading(failure, ERASING))?;
+        Ok(count.unsigned_abs())
     }
 
     async fn audit_rows(
@@ -138,6 +162,15 @@ impl Database {
     ) -> Result<Vec<tokio_postgres::Row>, Failure> {
         self.bounded(self.timeout, async |connection| query(connection, text, params).await).await
     }
+}
+
+/// Rights on the audit log are not those that a node needs, so a refusal names another statement.
+fn explain(failure: Failure, message: String) -> Failure {
+    let Failure { error, verdict } = failure;
+    if error.kind() != ErrorKind::Permission || is_own_right(&error) {
+        return Failure { error, verdict };
+    }
+    Failure { error: error.with_message(message), verdict }
 }
 
 fn entry(row: &tokio_postgres::Row) -> Result<AuditRow, tokio_postgres::Error> {

@@ -245,15 +245,26 @@ async fn the_applications_role_can_neither_read_nor_change_the_log() {
     let node = SessionManager::connect(&url, config).await.unwrap();
     let session = make(&node, 1).await;
     in_time("the receipt", node.delete(session.id()).everywhere()).await.unwrap();
-    for error in [
-        node.audit().page(None, None).await.unwrap_err(),
-        node.audit().count(1.into()).await.unwrap_err(),
-        node.audit().erase(1.into()).await.unwrap_err(),
-        node.audit().start(KEEP).await.unwrap_err(),
-        node.audit().stop().await.unwrap_err(),
+    let (table, sessions) = (format!("\"{schema}\".\"session_audit\""), format!("\"{schema}\".\"sessions\""));
+    let read = format!("run: GRANT SELECT ON {table} TO <role>");
+    let erase = format!("run: GRANT SELECT, DELETE ON {table} TO <role>");
+    let switch = format!("connect as the owner of {sessions}");
+    for (error, what_to_do) in [
+        (node.audit().page(None, None).await.unwrap_err(), &read),
+        (node.audit().count(1.into()).await.unwrap_err(), &erase),
+        (node.audit().erase(1.into()).await.unwrap_err(), &erase),
+        (node.audit().start(KEEP).await.unwrap_err(), &switch),
+        (node.audit().stop().await.unwrap_err(), &switch),
     ] {
         assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
+        assert!(error.to_string().contains(what_to_do), "{error}");
+        assert!(!error.to_string().contains("Rights"), "the rights of a node are others: {error}");
     }
+    // What the messages say is enough.
+    client.batch_execute(&format!("GRANT SELECT ON {table} TO {role}")).await.unwrap();
+    assert_eq!(entries(&node, None).await.len(), 1);
+    client.batch_execute(&format!("GRANT SELECT, DELETE ON {table} TO {role}")).await.unwrap();
+    assert_eq!(node.audit().count(1.into()).await.unwrap(), 1);
     let entry = entries(&owner, None).await.remove(0);
     assert_eq!((entry.handle, entry.role), (handle(session.id()), role));
 }
