@@ -67,63 +67,40 @@ fn user_agent(header: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request_head::TestHead;
 
-    struct Head(&'static [(&'static str, &'static [u8])]);
-
-    impl RequestHead for Head {
-        fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-            self.0.iter().filter(move |header| header.0 == name).map(|header| header.1)
-        }
-
-        fn peer(&self) -> Option<IpAddr> {
-            Some("::ffff:192.0.2.7".parse().unwrap())
-        }
-
-        fn host(&self) -> Option<&str> {
-            None
-        }
-
-        fn authority(&self) -> Option<&str> {
-            None
-        }
-
-        fn method(&self) -> &str {
-            "GET"
-        }
-
-        fn path(&self) -> &str {
-            "/"
-        }
-    }
+    type Headers = &'static [(&'static str, &'static [u8])];
 
     fn from_header(name: &str) -> AddressSource {
         AddressSource { header: Some(name.to_owned()), ..AddressSource::default() }
     }
 
-    fn address(head: &Head, source: &AddressSource, detail: AddressDetail) -> Option<String> {
-        Client::of(head, source, detail).address.map(|address| address.to_string())
+    fn address(headers: Headers, source: &AddressSource, detail: AddressDetail) -> Option<String> {
+        let head = TestHead { peer: "::ffff:192.0.2.7".parse().ok(), ..TestHead::new(headers) };
+        Client::of(&head, source, detail).address.map(|address| address.to_string())
     }
 
     #[test]
     fn only_trusted_header_counts_and_its_last_address() {
-        let head = Head(&[("x-forwarded-for", b"6.6.6.6"), ("x-forwarded-for", b"7.7.7.7, 203.0.113.9")]);
+        let headers: Headers =
+            &[("x-forwarded-for", b"6.6.6.6"), ("x-forwarded-for", b"7.7.7.7, 203.0.113.9")];
         let (peer, header) = (AddressSource::default(), from_header("x-forwarded-for"));
-        assert_eq!(address(&head, &peer, AddressDetail::Whole).as_deref(), Some("192.0.2.7"));
-        assert_eq!(address(&head, &header, AddressDetail::Whole).as_deref(), Some("203.0.113.9"));
-        assert_eq!(address(&Head(&[]), &header, AddressDetail::Whole), None);
-        let hostile = Head(&[("x-forwarded-for", b"1.2.3.4, <script>\xff")]);
-        assert_eq!(address(&hostile, &header, AddressDetail::Whole), None);
+        assert_eq!(address(headers, &peer, AddressDetail::Whole).as_deref(), Some("192.0.2.7"));
+        assert_eq!(address(headers, &header, AddressDetail::Whole).as_deref(), Some("203.0.113.9"));
+        assert_eq!(address(&[], &header, AddressDetail::Whole), None);
+        let hostile: Headers = &[("x-forwarded-for", b"1.2.3.4, <script>\xff")];
+        assert_eq!(address(hostile, &header, AddressDetail::Whole), None);
     }
 
     #[test]
     fn a_shortened_address_is_a_network() {
         let source = from_header("x");
         assert_eq!(
-            address(&Head(&[]), &AddressSource::default(), AddressDetail::Network).as_deref(),
+            address(&[], &AddressSource::default(), AddressDetail::Network).as_deref(),
             Some("192.0.2.0")
         );
-        let six = Head(&[("x", b"2001:db8:1:2:3:4:5:6")]);
-        assert_eq!(address(&six, &source, AddressDetail::Network).as_deref(), Some("2001:db8:1::"));
+        let six: Headers = &[("x", b"2001:db8:1:2:3:4:5:6")];
+        assert_eq!(address(six, &source, AddressDetail::Network).as_deref(), Some("2001:db8:1::"));
     }
 
     #[test]

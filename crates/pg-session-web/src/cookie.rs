@@ -494,7 +494,7 @@ mod tests {
         }
         for domain in ["", ".", "..", "..a", "a..b", "a.", "a b", "a;b", "a\nb", "ä", &"a".repeat(254)] {
             let error = wide(domain).expect_err(domain);
-            assert_eq!(error.kind(), crate::ErrorKind::Config, "{domain:?}");
+            assert_eq!(error.kind(), crate::error::ErrorKind::Config, "{domain:?}");
             assert!(error.to_string().contains("write it like `shop.example`"), "{domain:?}: {error}");
         }
     }

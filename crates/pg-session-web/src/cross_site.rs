@@ -119,43 +119,17 @@ pub(crate) fn origins<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Ve
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
+    use crate::request_head::TestHead;
 
-    struct Head {
-        method: &'static str,
-        headers: &'static [(&'static str, &'static str)],
+    type Headers = &'static [(&'static str, &'static str)];
+
+    fn head(method: &'static str, headers: Headers) -> TestHead {
+        TestHead { method, authority: Some("shop.example:8443"), ..TestHead::new(headers) }
     }
 
-    impl RequestHead for Head {
-        fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-            self.headers.iter().filter(move |header| header.0 == name).map(|header| header.1.as_bytes())
-        }
-
-        fn peer(&self) -> Option<IpAddr> {
-            None
-        }
-
-        fn host(&self) -> Option<&str> {
-            None
-        }
-
-        fn authority(&self) -> Option<&str> {
-            Some("shop.example:8443")
-        }
-
-        fn method(&self) -> &str {
-            self.method
-        }
-
-        fn path(&self) -> &str {
-            "/"
-        }
-    }
-
-    fn site(headers: &'static [(&'static str, &'static str)]) -> Site {
-        Site::of(&Head { method: "POST", headers })
+    fn site(headers: Headers) -> Site {
+        Site::of(&head("POST", headers))
     }
 
     #[test]
@@ -192,12 +166,12 @@ mod tests {
     #[test]
     fn methods_and_websockets_that_change_something_are_unsafe() {
         for method in ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "post", ""] {
-            assert!(is_unsafe(&Head { method, headers: &[] }), "{method}");
+            assert!(is_unsafe(&head(method, &[])), "{method}");
         }
         for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
-            assert!(!is_unsafe(&Head { method, headers: &[("upgrade", "h2c")] }), "{method}");
-            assert!(is_unsafe(&Head { method, headers: &[("upgrade", "WebSocket")] }), "{method}");
-            assert!(is_unsafe(&Head { method, headers: &[("sec-websocket-key", "x")] }), "{method}");
+            assert!(!is_unsafe(&head(method, &[("upgrade", "h2c")])), "{method}");
+            assert!(is_unsafe(&head(method, &[("upgrade", "WebSocket")])), "{method}");
+            assert!(is_unsafe(&head(method, &[("sec-websocket-key", "x")])), "{method}");
         }
     }
 
@@ -211,7 +185,7 @@ mod tests {
         let trusted = origins(["https://App.example:443", "http://[::1]:8080"]).unwrap();
         assert_eq!(trusted, ["https://app.example", "http://[::1]:8080"]);
         let cross_site = CrossSite { origins: trusted, ..CrossSite::default() };
-        let accepts = |headers| cross_site.accepts(&Head { method: "POST", headers });
+        let accepts = |headers| cross_site.accepts(&head("POST", headers));
         assert!(accepts(&[("sec-fetch-site", "same-site"), ("origin", "https://app.example")]));
         assert!(!accepts(&[("sec-fetch-site", "same-site"), ("origin", "https://app.example.evil")]));
         assert!(!accepts(&[("sec-fetch-site", "cross-site")]));

@@ -58,6 +58,52 @@ pub(crate) fn wants_page(head: &impl RequestHead, mode: Option<&[u8]>) -> bool {
     }
 }
 
+/// A head for the tests of several files.
+#[cfg(test)]
+pub(crate) struct TestHead {
+    pub(crate) method: &'static str,
+    pub(crate) authority: Option<&'static str>,
+    pub(crate) peer: Option<IpAddr>,
+    /// The name `*` stands for all names.
+    pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
+}
+
+#[cfg(test)]
+impl TestHead {
+    pub(crate) fn new<V: AsRef<[u8]>>(headers: &[(&'static str, V)]) -> Self {
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_ref().to_vec())).collect();
+        Self { method: "GET", authority: None, peer: None, headers }
+    }
+}
+
+#[cfg(test)]
+impl RequestHead for TestHead {
+    fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let named = self.headers.iter().filter(move |header| header.0 == name || header.0 == "*");
+        named.map(|header| header.1.as_slice())
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.authority.map(host_of)
+    }
+
+    fn authority(&self) -> Option<&str> {
+        self.authority
+    }
+
+    fn method(&self) -> &str {
+        self.method
+    }
+
+    fn path(&self) -> &str {
+        "/"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

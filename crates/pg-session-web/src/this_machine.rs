@@ -37,42 +37,15 @@ fn names_this_machine_only(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Head {
-        host: &'static str,
-        peer: Option<&'static str>,
-        headers: &'static [(&'static str, &'static str)],
-    }
-
-    impl RequestHead for Head {
-        fn headers(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-            self.headers.iter().filter(move |header| header.0 == name).map(|header| header.1.as_bytes())
-        }
-
-        fn peer(&self) -> Option<IpAddr> {
-            self.peer.map(|peer| peer.parse().unwrap())
-        }
-
-        fn host(&self) -> Option<&str> {
-            (!self.host.is_empty()).then_some(self.host)
-        }
-
-        fn authority(&self) -> Option<&str> {
-            self.host()
-        }
-
-        fn method(&self) -> &str {
-            "GET"
-        }
-
-        fn path(&self) -> &str {
-            "/"
-        }
-    }
+    use crate::request_head::TestHead;
 
     #[test]
     fn only_requests_of_this_machine_are_local() {
-        let local = |host, peer, headers| is_local(&Head { host, peer, headers });
+        let local = |host: &'static str, peer: Option<&str>, headers: &[(&'static str, &str)]| {
+            let authority = (!host.is_empty()).then_some(host);
+            let peer = peer.map(|peer| peer.parse().unwrap());
+            is_local(&TestHead { authority, peer, ..TestHead::new(headers) })
+        };
         for host in
             ["localhost", "LOCALHOST", "localhost.", "shop.localhost", "127.0.0.1", "127.9.9.9", "[::1]"]
         {
