@@ -22,8 +22,8 @@
 //! everything.
 //!
 //! Any role of the database may send payloads, so the parser is strict and bounded. A forged payload can only evict, wake
-//! waiters, who then ask the database, or make nodes write that they have handled it. It cannot prove or acknowledge anything
-//! else: tokens are random, and known to others only when their notification is in the queue. One that is not in the grammar is ignored.
+//! waiters to ask the database, or make nodes acknowledge it. It cannot prove or acknowledge anything else: tokens are random,
+//! and known to others only when their notification is in the queue. One that is not in the grammar is ignored.
 
 use std::collections::BTreeMap;
 

@@ -37,13 +37,13 @@ pub struct NodeInfo {
     pub listener_lost_at: Option<SystemTime>,
     /// Whether it is this node.
     pub is_this: bool,
-    /// The settings that all nodes must share, and this one has with another value than the first node of the list.
+    /// Settings that all nodes must share, and whose value here differs from that of the list's first node.
     pub differing_settings: Vec<String>,
 }
 
 impl SessionManager {
-    /// Shows the ids of this signer's keys in the registry of nodes, and when each key has verified something last. `pg-session
-    /// doctor` then finds a node that lacks a key with which another one signs, and keys that are no longer in use.
+    /// Shows the ids of this signer's keys in the registry of nodes, and when each key has verified something last.
+    /// `pg-session doctor` then finds nodes that lack a key with which another signs, and keys out of use.
     ///
     /// The web crates do this for the signer of each configuration. Of several signers of a node, the last one counts.
     pub fn report_keys(&self, signer: &Signer) {

@@ -280,8 +280,8 @@ impl Database {
         registered().map_err(unexpected)
     }
 
-    /// Lets PostgreSQL discard what every listener has read. It does so when a client notifies, which none can while the queue
-    /// is full, or asks how full the queue is. So the queue would stay full when the listener that held it up has gone.
+    /// Lets PostgreSQL discard what every listener has read. It does so when a client notifies, which a full queue prevents,
+    /// or asks how full the queue is. So the queue would stay full when the listener that held it up has gone.
     async fn clear_queue(&self, timeout: Duration) {
         let asked = self.bounded(timeout, async |connection| {
             let text = "SELECT pg_catalog.pg_notification_queue_usage()";
