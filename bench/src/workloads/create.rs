@@ -1,5 +1,5 @@
-//! Creates of sessions with five small attributes, for a new user each, with the limit of sessions per user in force. What
-//! that limit costs, what the indices do, and what PostgreSQL makes of batches without a client shows beside it.
+//! Creates of sessions with five small attributes, each for a new user, with a limit per user. What that limit costs, what
+//! the indices do, and what PostgreSQL makes of batches without a client shows beside it.
 
 use super::in_flight;
 use super::lineup::{self, Lineup, parts};

@@ -1,6 +1,6 @@
-//! Hits: reads of sessions in memory, as fast as one and two threads can, of a thousand to a million sessions, beside the
-//! floor: the cache crate's own `get` and one read of the clock. Redis and tower-sessions behind moka take turns with them,
-//! one read at a time.
+//! Hits: reads of sessions in memory by one and two threads, of a thousand to a million sessions, beside the floor: the
+//! cache crate's own `get` and one read of the clock. Redis and tower-sessions behind moka take turns with them, one read
+//! at a time.
 //!
 //! The sessions to read are drawn before, into a list that is walked in order: what a thread pays for is the read.
 

@@ -1,4 +1,4 @@
-//! Checks of pins, with a thousand to a million sessions pinned, beside reads of the same sessions and a read of the clock.
+//! Checks of a thousand to a million pins, beside reads of the same sessions and of the clock.
 //!
 //! The pins are drawn before, into a list that is walked in order: what a thread pays for is the check.
 

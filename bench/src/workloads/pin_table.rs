@@ -1,5 +1,5 @@
-//! The most that a table of pins for each thread could gain: reads by Zipf's law, of which the hottest sessions are found in a
-//! map that only this thread uses, beside a pin of each.
+//! The most that a table of pins for each thread could gain: reads by Zipf's law. The hottest sessions are in a map of this
+//! thread, beside a pin of each.
 //!
 //! A real table would do more: learn which sessions are hot, count accesses, and notice newer versions. So this is an upper
 //! bound.

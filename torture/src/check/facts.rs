@@ -323,8 +323,8 @@ impl Facts {
         }
     }
 
-    /// What `old` had certainly become when its deletion began at `from`, if all that is left of it was certainly still
-    /// there when that ended at `to`: then the deletion ends them all.
+    /// What `old` had certainly become when its deletion began at `from`, if its retired ids certainly lived until that
+    /// ended at `to`: then the deletion ends them all.
     fn successors(&self, old: Uuid, from: Nanos, to: Nanos) -> Vec<Uuid> {
         let mut successors = Vec::new();
         let mut session = old;

@@ -1,9 +1,9 @@
 //! Meetings: five times a second, all nodes come to one session, as two requests of one page do. One begins with a change;
 //! others answer as soon as they see it, and some only look on.
 //!
-//! An answer commits right after what it answers. On a node whose pool is slower than its listener, it is received before the
-//! node's own change has been published, or before a load that saw that change has arrived: each of these has to give way. Then no client
-//! writes there for seconds, so that a node that kept an old version still has it when the trust window has passed.
+//! An answer commits right after what it answers. On a node whose pool is slower than its listener, it overtakes the
+//! publication of the node's own change, or a load that saw that change: each of these has to give way. Then no client writes
+//! there for seconds. So a node that kept an old version still has it after the trust window.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -196,7 +196,7 @@ impl InvalidationTask {
             return Vec::new();
         }
         // The memory first, then the notes. A login notes the user of the session that it ends, then drops the session from
-        // memory. In the other order, this task finds no note, the login does both, and the memory is empty.
+        // memory. In the other order, this task could find no note and an empty memory, if the login does both in between.
         let in_memory: Vec<_> = ids.iter().map(|&id| self.core.known_user(id)).collect();
         failpoints.reach(Point::Ending).await;
         let user = |id, in_memory| events.take_ending(id).or(in_memory);

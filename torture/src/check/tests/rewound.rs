@@ -3,7 +3,7 @@
 use super::*;
 use crate::history::Rewound;
 
-/// The session is created, A updates it, and the database goes back to a state before the update, or before both.
+/// The session is created, A updates it, and the database goes back to before the update, or before both.
 fn rewound(is_left: bool) -> Tale {
     let mut tale = Tale::begin();
     tale.update(op(A, 0, 2), 20, 30, 2);
