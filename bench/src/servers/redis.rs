@@ -63,7 +63,6 @@ pub(crate) struct Redis {
     _watchdog: Watchdog,
 }
 
-/// The version of the installed server.
 pub(crate) fn installed() -> Option<String> {
     let output = Command::new("redis-server").arg("--version").stdin(Stdio::null()).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -87,7 +87,6 @@ pub(crate) enum ProtocolEvent {
     Notification(Notification),
     /// LISTEN is in force for these channels.
     Listening(Vec<Channel>),
-    /// It is time for the next barrier.
     BarrierDue,
     /// What is in flight did not come back in time.
     Overdue,

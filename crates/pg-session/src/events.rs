@@ -145,7 +145,6 @@ impl EventSender {
         self.sender.receiver_count() > 0
     }
 
-    /// This node ends a session of `user`.
     pub(crate) fn ending(&self, id: SessionId, user: UserId) {
         if !self.has_readers() {
             return;

@@ -216,10 +216,15 @@ pub struct Answer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Outcome {
     /// Created, or changed: this is what the database holds.
-    Made { session: Uuid, seen: Seen },
+    Made {
+        session: Uuid,
+        seen: Seen,
+    },
     /// The same, in SQL.
-    Wrote { session: Uuid, version: i64 },
-    /// Its transaction was rolled back.
+    Wrote {
+        session: Uuid,
+        version: i64,
+    },
     RolledBack,
     /// The session, or what was to be removed, does not exist, by now. Or it was evicted.
     Gone,

@@ -3,14 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{sleep, timeout};
-use uuid::Uuid;
+use tokio::time::timeout;
 
 use super::SessionManager;
 use crate::error::Error;
-use crate::notification::Token;
 use crate::postgres::failure::Failure;
-use crate::retry::EVERYWHERE;
 use crate::shared_settings::differences;
 use crate::signing::Signer;
 
@@ -60,10 +57,15 @@ impl SessionManager {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn nodes(&self) -> Result<Vec<NodeInfo>, Error> {
-        let database = &self.0.core.database;
-        let mut answers = HashMap::new();
+        let (database, clock) = (&self.0.core.database, &self.0.core.policy.clock);
+        let (mut answers, asked) = (HashMap::new(), clock.now());
+        let asking = database.ask_nodes(|row| {
+            if !row.listener_lost {
+                answers.entry(row.node).or_insert_with(|| clock.now().since(asked));
+            }
+        });
         // An error means that the time is over: the others are silent.
-        if let Ok(outcome) = timeout(ANSWER_WAIT, self.gather_answers(&mut answers)).await {
+        if let Ok(outcome) = timeout(ANSWER_WAIT, asking).await {
             outcome.map_err(Failure::into_read_error)?;
         }
         let rows = database.node_descriptions().await.map_err(Failure::into_read_error)?;
@@ -84,24 +86,5 @@ impl SessionManager {
             }
         });
         Ok(nodes.collect())
-    }
-
-    /// Returns when all nodes have answered.
-    async fn gather_answers(&self, answers: &mut HashMap<Uuid, Duration>) -> Result<(), Failure> {
-        let (database, clock) = (&self.0.core.database, &self.0.core.policy.clock);
-        let (request, asked) = (Token::random(), clock.now());
-        database.request_acknowledgement(request).await?;
-        let mut pause = EVERYWHERE.first;
-        loop {
-            let rows = database.node_rows(request).await?;
-            for row in rows.iter().filter(|row| row.heard && !row.listener_lost) {
-                answers.entry(row.node).or_insert_with(|| clock.now().since(asked));
-            }
-            if rows.iter().all(|row| row.heard || row.listener_lost) {
-                return Ok(());
-            }
-            sleep(pause).await;
-            pause = EVERYWHERE.after(pause);
-        }
     }
 }

@@ -29,7 +29,6 @@ fn assert_says(error: &Error, kind: ErrorKind, advice: &str) {
     assert!(error.to_string().contains(advice), "{error:?} does not say {advice:?}");
 }
 
-/// The server's URL with another role.
 fn as_role(world: &World, role: &str) -> String {
     let (_, server) = world.url.split_once('@').expect("the sandbox's URL has a role");
     format!("postgres://{role}@{server}")
