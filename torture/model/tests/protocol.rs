@@ -63,7 +63,7 @@ fn a_user_logs_out_everywhere() {
 }
 
 #[test]
-fn everybody_is_logged_out() {
+fn all_users_are_logged_out() {
     let bounds = Bounds { ending: Some(Ending::All), ..NODE };
     holds("all sessions end", bounds, &[Seen::Hit, Seen::Join, Seen::None, Seen::LatePublish]);
 }

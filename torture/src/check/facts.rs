@@ -20,7 +20,7 @@ const UNNOTIFIED_MAX: Nanos = 2 * TRUST_WINDOW.as_nanos() as Nanos;
 /// How exactly the two clocks can be compared, beyond how much they were seen to move.
 pub const CLOCK_SLACK: i128 = 2_000_000;
 
-/// One session, as everybody saw it.
+/// One session, as all nodes saw it.
 #[derive(Debug, Default)]
 pub struct Story {
     /// The user; `None` without one, or if the creation was not acknowledged.

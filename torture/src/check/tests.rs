@@ -29,7 +29,7 @@ fn row(version: i64) -> Row {
 struct Tale(History);
 
 impl Tale {
-    /// A creates the session, which everybody then knows.
+    /// A creates the session, which all nodes then know.
     fn begin() -> Self {
         let mut tale = Self::default();
         tale.entry(0, Entry::Wall { at: 0, wall: 0 });

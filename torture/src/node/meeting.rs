@@ -20,7 +20,7 @@ use crate::plan::{CLIENT_PLACES, MEETING_PLACES, TRUST_WINDOW};
 use crate::rng::Rng;
 
 const INTERVAL: Nanos = 200_000_000;
-/// How long before a meeting everybody looks at the session, to have it in memory then.
+/// How long before a meeting all nodes look at the session, to have it in memory then.
 const BEFORE: Nanos = 800_000_000;
 /// How long a change is waited for, and how often is looked for it: these looks are for finding it only, and not written down.
 const LENGTH: Duration = Duration::from_secs(1);

@@ -188,7 +188,7 @@ impl InvalidationTask {
         }
     }
 
-    /// The events of these ends, if anyone reads them. To be called before the pins are doubted.
+    /// The events of these ends, if a reader exists. To be called before the pins are doubted.
     /// The lookup that follows may end a pin, which knows its user, before the event is made.
     async fn ends(&self, ids: &[SessionId], cause: Cause) -> Vec<Event> {
         let Core { events, failpoints, .. } = &*self.core;

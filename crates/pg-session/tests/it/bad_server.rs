@@ -145,7 +145,7 @@ async fn a_wrong_role_and_a_wrong_database_are_named_as_such() {
     assert_says(&error, ErrorKind::Config, "the database does not exist; create it");
 }
 
-/// A sandbox trusts everybody, so one of its own is made to ask one role for its password.
+/// A sandbox trusts every role, so one of its own is made to ask one role for its password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_is_named_as_such_and_not_repeated() {
     let sandbox = Sandbox::start().unwrap();

@@ -88,7 +88,7 @@ async fn at_least_95_of_100_updates_are_hot_under_a_mixed_load() {
     let node = clocks.node(&world, config).await;
     let mut held = sessions(&node).await;
     for number in 1..=ROUNDS {
-        // Each round is an access of its own for everybody.
+        // Each round is an access of its own for every session.
         clocks.set(Duration::from_secs(2) * number).await;
         held = round(&node, held, number).await;
         eventually("the accesses are written", async || node.status().touches_waiting == 0).await;
