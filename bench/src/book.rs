@@ -25,7 +25,6 @@ pub(crate) struct Series {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
-    /// Operations a second.
     PerSecond,
     /// Nanoseconds for one operation, from the rate of many.
     NanosEach,

@@ -1,7 +1,7 @@
 //! A contest: the contenders of one case, taking turns in interleaved rounds.
 //!
-//! Round after round each has one turn, forth and then back (A B C, C B A, …), so that a slow phase of the machine
-//! meets them alike and a ratio is taken between turns that were close in time.
+//! Each has one turn in each round, forth and then back (A B C, C B A, …). So a slow phase meets all alike, and
+//! ratios are between turns close in time.
 
 use std::future::Future;
 use std::pin::Pin;

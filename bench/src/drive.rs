@@ -1,7 +1,7 @@
 //! Load: a number of operations in flight at once, against one store or spread over several nodes.
 //!
-//! Each of the operations in flight is a task that awaits one after the other, as requests do. Updates of two tasks never
-//! meet in one session, so that a session's counter says exactly how many updates of it were acknowledged.
+//! Each of the operations in flight is a task that awaits one after the other, as requests do. Two tasks never update one
+//! session. So a session's counter says exactly how many updates were acknowledged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

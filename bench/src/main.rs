@@ -1,8 +1,8 @@
 //! `pg-session-bench`: pg-session beside Redis, tower-sessions and its own floors, in one run on one machine.
 //!
-//! It starts servers of its own, lets the contenders of each case take turns in interleaved rounds, and says what
-//! came of it: a table on the terminal, JSON after each workload, and pages with charts that are made from the JSON. Every
-//! figure that counts is a ratio between two things measured in the same rounds, because machines differ and are noisy.
+//! It starts its own servers, lets the contenders of each case take turns, and reports: a table on the terminal, JSON
+//! after each workload, and pages with charts that are made from the JSON. Every figure that counts is a ratio within the
+//! same rounds, because machines differ and are noisy.
 //!
 //! Exit codes: 0 done, whether or not the targets were met (the table says so); 1 something went wrong, an
 //! acknowledged write that is not in the table included; 2 wrong usage.

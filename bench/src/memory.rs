@@ -1,8 +1,8 @@
 //! `pg-session-bench-memory URL`: how much memory a node's sessions take, as JSON. The bench starts it.
 //!
-//! Counted by the allocator (bytes that were asked for and are still held), and seen from outside as resident memory,
-//! which adds what the allocator itself needs. The attributes' text is what the application asked to be kept; both
-//! figures are given with it.
+//! Counted by the allocator: bytes asked for and still held. And seen from outside: resident memory, with what the
+//! allocator itself needs. The attributes' text is what the application asked to be kept; both figures are given with
+//! it.
 
 use std::alloc::System;
 use std::time::Duration;

@@ -133,7 +133,6 @@ pub(crate) mod notify {
     pub(crate) const NAME: &str = "notify";
     pub(crate) const AFTER: &str = "commit, then notify";
     pub(crate) const INSIDE: &str = "notify inside the transaction";
-    /// Nodes: 1, 4 and 16.
     pub(crate) const NORMAL: [&str; 3] = ["1 node", "4 nodes", "16 nodes"];
     pub(crate) const SLOW: [&str; 3] = ["1 node, slow flush", "4 nodes, slow flush", "16 nodes, slow flush"];
 }
@@ -141,7 +140,6 @@ pub(crate) mod notify {
 pub(crate) mod proving {
     pub(crate) const NAME: &str = "proving";
     pub(crate) const CASE: &str = "one proof of every node";
-    /// Nodes: 4, 16, 64 and 256.
     pub(crate) const SHARED: [&str; 4] =
         ["shared tick, 4 nodes", "shared tick, 16 nodes", "shared tick, 64 nodes", "shared tick, 256 nodes"];
     /// The protocol before: each node notifies itself, and so all.
@@ -156,7 +154,6 @@ pub(crate) mod proving {
 pub(crate) mod everywhere {
     pub(crate) const NAME: &str = "everywhere";
     pub(crate) const CASE: &str = "a logout that waits for every node";
-    /// Nodes: 1, 4, 16 and 64.
     pub(crate) const NODES: [&str; 4] = ["1 node", "4 nodes", "16 nodes", "64 nodes"];
 }
 

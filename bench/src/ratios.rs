@@ -88,295 +88,106 @@ const fn update(case: &'static str, contender: &'static str) -> Entry {
     entry("update", case, contender)
 }
 
+/// A row for each: name, case, metric and target; the contenders above and below.
+macro_rules! ratios {
+    ($($name:literal, $case:expr, $metric:ident $direction:ident $target:literal:
+        [$($above:expr),+] / [$($below:expr),*];)*) => {
+        &[$(Ratio {
+            name: $name,
+            case: $case,
+            metric: Metric::$metric,
+            above: &[$($above),+],
+            below: &[$($below),*],
+            target: Target::$direction($target),
+        }),*]
+    };
+}
+
 /// All of them, in the order in which they are reported.
-pub(crate) const RATIOS: &[Ratio] = &[
-    Ratio {
-        name: "hit_vs_bare_cache",
-        case: "1 000 sessions, 1 thread",
-        metric: Metric::NanosEach,
-        above: &[hit("ours, 1k sessions, 1 thread")],
-        below: &[hit("bare cache, 1k sessions, 1 thread")],
-        target: Target::AtMost(2.0),
-    },
-    Ratio {
-        name: "hit_vs_bare_cache",
-        case: "100 000 sessions, 1 thread",
-        metric: Metric::NanosEach,
-        above: &[hit("ours, 100k sessions, 1 thread")],
-        below: &[hit("bare cache, 100k sessions, 1 thread")],
-        target: Target::AtMost(2.0),
-    },
-    Ratio {
-        name: "hit_two_threads_scaling",
-        case: "100 000 sessions",
-        metric: Metric::PerSecond,
-        above: &[hit("ours, 100k sessions, 2 threads")],
-        below: &[hit("ours, 100k sessions, 1 thread")],
-        target: Target::AtLeast(1.6),
-    },
-    Ratio {
-        name: "request_vs_jwt_hs256",
-        case: "1 000 users, 1 thread",
-        metric: Metric::NanosEach,
-        above: &[request("ours, 1k users, 1 thread")],
-        below: &[request("JWT HS256, 1k users, 1 thread")],
-        target: Target::AtMost(0.35),
-    },
-    Ratio {
-        name: "request_vs_jwt_hs256",
-        case: "100 000 users, 1 thread",
-        metric: Metric::NanosEach,
-        above: &[request("ours, 100k users, 1 thread")],
-        below: &[request("JWT HS256, 100k users, 1 thread")],
-        target: Target::AtMost(0.9),
-    },
-    Ratio {
-        name: "hit_vs_redis",
-        case: "1 000 sessions, 1 in flight",
-        metric: Metric::PerSecond,
-        above: &[hit("ours, 1k sessions, 1 thread")],
-        below: &[hit(name::REDIS), hit(name::REDIS_POOL)],
-        target: Target::AtLeast(300.0),
-    },
-    Ratio {
-        name: "hit_vs_redis",
-        case: "100 000 sessions, 1 in flight",
-        metric: Metric::PerSecond,
-        above: &[hit("ours, 100k sessions, 1 thread")],
-        below: &[hit(name::REDIS), hit(name::REDIS_POOL)],
-        target: Target::AtLeast(300.0),
-    },
-    Ratio {
-        name: "pin_check_vs_clock",
-        case: "1 000 pins",
-        metric: Metric::NanosEach,
-        above: &[pin(pin::CHECK[0])],
-        below: &[pin(pin::CLOCK)],
-        target: Target::AtMost(2.0),
-    },
-    Ratio {
-        name: "pin_check_vs_clock",
-        case: "100 000 pins",
-        metric: Metric::NanosEach,
-        above: &[pin(pin::CHECK[1])],
-        below: &[pin(pin::CLOCK)],
-        target: Target::AtMost(2.0),
-    },
-    Ratio {
-        name: "pin_check_vs_clock",
-        case: "1 000 000 pins",
-        metric: Metric::NanosEach,
-        above: &[pin(pin::CHECK[2])],
-        below: &[pin(pin::CLOCK)],
-        target: Target::AtMost(2.0),
-    },
-    Ratio {
-        name: "axum_vs_no_sessions",
-        case: "requests/s at the limit, reads alone",
-        metric: Metric::PerSecond,
-        above: &[axum(axum::READS, axum::OURS)],
-        below: &[axum(axum::READS, axum::NONE)],
-        target: Target::AtLeast(0.9),
-    },
-    Ratio {
-        name: "axum_vs_no_sessions",
-        case: "requests/s at the limit, 19 reads to a durable write",
-        metric: Metric::PerSecond,
-        above: &[axum(axum::LIMIT, axum::OURS)],
-        below: &[axum(axum::LIMIT, axum::NONE)],
-        target: Target::AtLeast(0.9),
-    },
-    Ratio {
-        name: "axum_vs_tower_sessions_redis",
-        case: "requests/s at the limit, 19 reads to a durable write",
-        metric: Metric::PerSecond,
-        above: &[axum(axum::LIMIT, axum::OURS)],
-        below: &[axum(axum::LIMIT, axum::REDIS_FSYNC)],
-        target: Target::AtLeast(2.0),
-    },
-    Ratio {
-        name: "update_vs_redis_fsync",
-        case: "64 in flight",
-        metric: Metric::PerSecond,
-        above: &[update("64 in flight", name::OURS)],
-        below: &[update("64 in flight", name::REDIS_FSYNC), update("64 in flight", name::REDIS_FSYNC_POOL)],
-        target: Target::AtLeast(1.0),
-    },
-    Ratio {
-        name: "update_vs_redis_fsync",
-        case: "256 in flight",
-        metric: Metric::PerSecond,
-        above: &[update("256 in flight", name::OURS)],
-        below: &[update("256 in flight", name::REDIS_FSYNC), update("256 in flight", name::REDIS_FSYNC_POOL)],
-        target: Target::AtLeast(1.0),
-    },
-    Ratio {
-        name: "update_vs_redis_same_promises",
-        case: "64 in flight",
-        metric: Metric::PerSecond,
-        above: &[update("64 in flight", name::OURS)],
-        below: &[
-            update("64 in flight", name::REDIS_PROMISES),
-            update("64 in flight", name::REDIS_PROMISES_POOL),
-        ],
-        target: Target::AtLeast(1.2),
-    },
-    Ratio {
-        name: "update_vs_redis_same_promises",
-        case: "256 in flight",
-        metric: Metric::PerSecond,
-        above: &[update("256 in flight", name::OURS)],
-        below: &[
-            update("256 in flight", name::REDIS_PROMISES),
-            update("256 in flight", name::REDIS_PROMISES_POOL),
-        ],
-        target: Target::AtLeast(1.0),
-    },
-    Ratio {
-        name: "update_combined_vs_single",
-        case: "64 in flight",
-        metric: Metric::PerSecond,
-        above: &[update("64 in flight", name::OURS)],
-        below: &[update("64 in flight", name::UNCOMBINED)],
-        target: Target::AtLeast(12.0),
-    },
-    Ratio {
-        name: "update_combined_vs_single",
-        case: "64 in flight, beside the bare statement on 32 connections",
-        metric: Metric::PerSecond,
-        above: &[update("64 in flight", name::OURS)],
-        below: &[update("64 in flight", name::BARE_POOL)],
-        target: Target::AtLeast(12.0),
-    },
-    Ratio {
-        name: "update_one_vs_bare_statement",
-        case: "latency, 1 in flight",
-        metric: Metric::P50Micros,
-        above: &[update("1 in flight", name::OURS)],
-        below: &[update("1 in flight", name::BARE_ONE)],
-        target: Target::AtMost(1.25),
-    },
-    Ratio {
-        name: "update_one_vs_notify_inside",
-        case: "latency, 1 in flight",
-        metric: Metric::P50Micros,
-        above: &[update("1 in flight", name::OURS)],
-        below: &[update("1 in flight", name::INSIDE)],
-        target: Target::AtMost(1.05),
-    },
-    Ratio {
-        name: "updates_64_vs_notify_inside",
-        case: "64 in flight",
-        metric: Metric::PerSecond,
-        above: &[update("64 in flight", name::OURS)],
-        below: &[update("64 in flight", name::INSIDE)],
-        target: Target::AtLeast(1.0),
-    },
-    Ratio {
-        name: "nodes_16_slow_flush_vs_notify_inside",
-        case: "4 in flight on each",
-        metric: Metric::PerSecond,
-        above: &[entry("notify", notify::SLOW[2], notify::AFTER)],
-        below: &[entry("notify", notify::SLOW[2], notify::INSIDE)],
-        target: Target::AtLeast(5.0),
-    },
-    Ratio {
-        name: "nodes_16_slow_flush_p99_vs_notify_inside",
-        case: "4 in flight on each",
-        metric: Metric::P99Micros,
-        above: &[entry("notify", notify::SLOW[2], notify::AFTER)],
-        below: &[entry("notify", notify::SLOW[2], notify::INSIDE)],
-        target: Target::AtMost(0.25),
-    },
-    Ratio {
-        name: "proving_cost_256_vs_64_listeners",
-        case: "the server's time for a proof of every node",
-        metric: Metric::ServerMicrosEach,
-        above: &[proving(proving::SHARED[3])],
-        below: &[proving(proving::SHARED[2])],
-        target: Target::AtMost(5.0),
-    },
-    Ratio {
-        name: "everywhere_p50_64_nodes_ms",
-        case: "a logout, 64 nodes in one process",
-        metric: Metric::Millis,
-        above: &[entry(everywhere::NAME, everywhere::CASE, everywhere::NODES[3])],
-        below: &[],
-        target: Target::AtMost(20.0),
-    },
-    Ratio {
-        name: "update_big_session_vs_small",
-        case: "64 in flight",
-        metric: Metric::PerSecond,
-        above: &[entry("update_big", "64 in flight", name::OURS)],
-        below: &[entry("update_big", "64 in flight", update_big::OURS_SMALL)],
-        target: Target::AtLeast(0.5),
-    },
-    Ratio {
-        name: "cold_vs_tower_sessions_sqlx",
-        case: "64 in flight",
-        metric: Metric::PerSecond,
-        above: &[entry("cold", "64 in flight", name::OURS)],
-        below: &[entry("cold", "64 in flight", name::TOWER)],
-        target: Target::AtLeast(4.0),
-    },
-    Ratio {
-        name: "create_vs_tower_sessions_sqlx",
-        case: "64 in flight",
-        metric: Metric::PerSecond,
-        above: &[entry("create", "64 in flight", name::OURS)],
-        below: &[entry("create", "64 in flight", name::TOWER)],
-        target: Target::AtLeast(8.0),
-    },
-    Ratio {
-        name: "propagation_p50_vs_bare_notify",
-        case: "idle",
-        metric: Metric::P50Micros,
-        above: &[entry("propagation", propagation::IDLE, propagation::OURS)],
-        below: &[entry("propagation", propagation::IDLE, propagation::NOTIFY)],
-        target: Target::AtMost(1.5),
-    },
-    Ratio {
-        name: "bytes_per_cached_session",
-        case: memory::ONE,
-        metric: Metric::Bytes,
-        above: &[entry("memory", memory::ONE, memory::HELD)],
-        below: &[],
-        target: Target::AtMost(450.0),
-    },
-    Ratio {
-        name: "bytes_per_cached_session",
-        case: memory::FIVE,
-        metric: Metric::Bytes,
-        above: &[entry("memory", memory::FIVE, memory::HELD)],
-        below: &[],
-        target: Target::AtMost(450.0),
-    },
-    Ratio {
-        name: "hit_1m_vs_100k_sessions",
-        case: "1 thread",
-        metric: Metric::NanosEach,
-        above: &[hit("ours, 1m sessions, 1 thread")],
-        below: &[hit("ours, 100k sessions, 1 thread")],
-        target: Target::AtMost(1.6),
-    },
-    Ratio {
-        name: "update_1m_vs_10k_rows",
-        case: "64 in flight",
-        metric: Metric::PerSecond,
-        above: &[entry("update_rows", update_rows::CASE, update_rows::LARGE)],
-        below: &[entry("update_rows", update_rows::CASE, update_rows::SMALL)],
-        target: Target::AtLeast(0.7),
-    },
-    Ratio {
-        name: "four_nodes_vs_one",
-        case: "updates together, 64 in flight each",
-        metric: Metric::PerSecond,
-        above: &[entry("nodes", nodes::UPDATES, nodes::FOUR)],
-        below: &[entry("nodes", nodes::UPDATES, nodes::ONE)],
-        target: Target::AtLeast(0.9),
-    },
-];
+pub(crate) const RATIOS: &[Ratio] = ratios! {
+    "hit_vs_bare_cache", "1 000 sessions, 1 thread", NanosEach AtMost 2.0:
+        [hit("ours, 1k sessions, 1 thread")] / [hit("bare cache, 1k sessions, 1 thread")];
+    "hit_vs_bare_cache", "100 000 sessions, 1 thread", NanosEach AtMost 2.0:
+        [hit("ours, 100k sessions, 1 thread")] / [hit("bare cache, 100k sessions, 1 thread")];
+    "hit_two_threads_scaling", "100 000 sessions", PerSecond AtLeast 1.6:
+        [hit("ours, 100k sessions, 2 threads")] / [hit("ours, 100k sessions, 1 thread")];
+    "request_vs_jwt_hs256", "1 000 users, 1 thread", NanosEach AtMost 0.35:
+        [request("ours, 1k users, 1 thread")] / [request("JWT HS256, 1k users, 1 thread")];
+    "request_vs_jwt_hs256", "100 000 users, 1 thread", NanosEach AtMost 0.9:
+        [request("ours, 100k users, 1 thread")] / [request("JWT HS256, 100k users, 1 thread")];
+    "hit_vs_redis", "1 000 sessions, 1 in flight", PerSecond AtLeast 300.0:
+        [hit("ours, 1k sessions, 1 thread")] / [hit(name::REDIS), hit(name::REDIS_POOL)];
+    "hit_vs_redis", "100 000 sessions, 1 in flight", PerSecond AtLeast 300.0:
+        [hit("ours, 100k sessions, 1 thread")] / [hit(name::REDIS), hit(name::REDIS_POOL)];
+    "pin_check_vs_clock", "1 000 pins", NanosEach AtMost 2.0:
+        [pin(pin::CHECK[0])] / [pin(pin::CLOCK)];
+    "pin_check_vs_clock", "100 000 pins", NanosEach AtMost 2.0:
+        [pin(pin::CHECK[1])] / [pin(pin::CLOCK)];
+    "pin_check_vs_clock", "1 000 000 pins", NanosEach AtMost 2.0:
+        [pin(pin::CHECK[2])] / [pin(pin::CLOCK)];
+    "axum_vs_no_sessions", "requests/s at the limit, reads alone", PerSecond AtLeast 0.9:
+        [axum(axum::READS, axum::OURS)] / [axum(axum::READS, axum::NONE)];
+    "axum_vs_no_sessions", "requests/s at the limit, 19 reads to a durable write", PerSecond AtLeast 0.9:
+        [axum(axum::LIMIT, axum::OURS)] / [axum(axum::LIMIT, axum::NONE)];
+    "axum_vs_tower_sessions_redis", "requests/s at the limit, 19 reads to a durable write",
+        PerSecond AtLeast 2.0:
+        [axum(axum::LIMIT, axum::OURS)] / [axum(axum::LIMIT, axum::REDIS_FSYNC)];
+    "update_vs_redis_fsync", "64 in flight", PerSecond AtLeast 1.0:
+        [update("64 in flight", name::OURS)]
+        / [update("64 in flight", name::REDIS_FSYNC), update("64 in flight", name::REDIS_FSYNC_POOL)];
+    "update_vs_redis_fsync", "256 in flight", PerSecond AtLeast 1.0:
+        [update("256 in flight", name::OURS)]
+        / [update("256 in flight", name::REDIS_FSYNC), update("256 in flight", name::REDIS_FSYNC_POOL)];
+    "update_vs_redis_same_promises", "64 in flight", PerSecond AtLeast 1.2:
+        [update("64 in flight", name::OURS)]
+        / [update("64 in flight", name::REDIS_PROMISES), update("64 in flight", name::REDIS_PROMISES_POOL)];
+    "update_vs_redis_same_promises", "256 in flight", PerSecond AtLeast 1.0:
+        [update("256 in flight", name::OURS)]
+        / [update("256 in flight", name::REDIS_PROMISES), update("256 in flight", name::REDIS_PROMISES_POOL)];
+    "update_combined_vs_single", "64 in flight", PerSecond AtLeast 12.0:
+        [update("64 in flight", name::OURS)] / [update("64 in flight", name::UNCOMBINED)];
+    "update_combined_vs_single", "64 in flight, beside the bare statement on 32 connections",
+        PerSecond AtLeast 12.0:
+        [update("64 in flight", name::OURS)] / [update("64 in flight", name::BARE_POOL)];
+    "update_one_vs_bare_statement", "latency, 1 in flight", P50Micros AtMost 1.25:
+        [update("1 in flight", name::OURS)] / [update("1 in flight", name::BARE_ONE)];
+    "update_one_vs_notify_inside", "latency, 1 in flight", P50Micros AtMost 1.05:
+        [update("1 in flight", name::OURS)] / [update("1 in flight", name::INSIDE)];
+    "updates_64_vs_notify_inside", "64 in flight", PerSecond AtLeast 1.0:
+        [update("64 in flight", name::OURS)] / [update("64 in flight", name::INSIDE)];
+    "nodes_16_slow_flush_vs_notify_inside", "4 in flight on each", PerSecond AtLeast 5.0:
+        [entry("notify", notify::SLOW[2], notify::AFTER)]
+        / [entry("notify", notify::SLOW[2], notify::INSIDE)];
+    "nodes_16_slow_flush_p99_vs_notify_inside", "4 in flight on each", P99Micros AtMost 0.25:
+        [entry("notify", notify::SLOW[2], notify::AFTER)]
+        / [entry("notify", notify::SLOW[2], notify::INSIDE)];
+    "proving_cost_256_vs_64_listeners", "the server's time for a proof of every node",
+        ServerMicrosEach AtMost 5.0:
+        [proving(proving::SHARED[3])] / [proving(proving::SHARED[2])];
+    "everywhere_p50_64_nodes_ms", "a logout, 64 nodes in one process", Millis AtMost 20.0:
+        [entry(everywhere::NAME, everywhere::CASE, everywhere::NODES[3])] / [];
+    "update_big_session_vs_small", "64 in flight", PerSecond AtLeast 0.5:
+        [entry("update_big", "64 in flight", name::OURS)]
+        / [entry("update_big", "64 in flight", update_big::OURS_SMALL)];
+    "cold_vs_tower_sessions_sqlx", "64 in flight", PerSecond AtLeast 4.0:
+        [entry("cold", "64 in flight", name::OURS)] / [entry("cold", "64 in flight", name::TOWER)];
+    "create_vs_tower_sessions_sqlx", "64 in flight", PerSecond AtLeast 8.0:
+        [entry("create", "64 in flight", name::OURS)] / [entry("create", "64 in flight", name::TOWER)];
+    "propagation_p50_vs_bare_notify", "idle", P50Micros AtMost 1.5:
+        [entry("propagation", propagation::IDLE, propagation::OURS)]
+        / [entry("propagation", propagation::IDLE, propagation::NOTIFY)];
+    "bytes_per_cached_session", memory::ONE, Bytes AtMost 450.0:
+        [entry("memory", memory::ONE, memory::HELD)] / [];
+    "bytes_per_cached_session", memory::FIVE, Bytes AtMost 450.0:
+        [entry("memory", memory::FIVE, memory::HELD)] / [];
+    "hit_1m_vs_100k_sessions", "1 thread", NanosEach AtMost 1.6:
+        [hit("ours, 1m sessions, 1 thread")] / [hit("ours, 100k sessions, 1 thread")];
+    "update_1m_vs_10k_rows", "64 in flight", PerSecond AtLeast 0.7:
+        [entry("update_rows", update_rows::CASE, update_rows::LARGE)]
+        / [entry("update_rows", update_rows::CASE, update_rows::SMALL)];
+    "four_nodes_vs_one", "updates together, 64 in flight each", PerSecond AtLeast 0.9:
+        [entry("nodes", nodes::UPDATES, nodes::FOUR)] / [entry("nodes", nodes::UPDATES, nodes::ONE)];
+};
 
 /// What came of a ratio.
 #[derive(Debug, Serialize)]

@@ -103,8 +103,8 @@ impl Servers {
         Ok(Database { url: format!("postgres://postgres@{}/{name}", self.postgres.addr()) })
     }
 
-    /// Away with everything that was filled in, so that neither autovacuum nor a checkpoint nor a rewrite looks at it
-    /// during the turn of another contender.
+    /// Drops everything that was filled in. So no autovacuum, checkpoint or rewrite works on it during another
+    /// contender's turn.
     pub(crate) async fn clear(&self) -> anyhow::Result<()> {
         let admin = connect(&self.postgres.url()).await?;
         let made = self.made.load(Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! `pg-session-bench-web APP [DATABASE_URL | REDIS_URL]`: one axum application, with the sessions of APP. The bench starts
-//! it, reads its address from its output, sends it requests, and closes its standard input to end it.
+//! it, reads its address, sends requests, and closes its standard input to end it.
 //!
-//! Each application does the same: `POST /login/{user}` starts a session, `GET /` answers with the user and one
-//! attribute, `POST /count` adds one to a counter in the session, and `GET /count` reads the counter.
+//! Each application does the same: `POST /login/{user}` starts a session. `GET /` answers with the user and one
+//! attribute. `POST /count` adds one to the session's counter, and `GET /count` reads it.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark; nothing here expires by this clock")]
 

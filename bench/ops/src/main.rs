@@ -1,4 +1,4 @@
-//! What a hit, an update, a create and a delete cost in two builds of the library, in turns on one machine.
+//! The costs of a hit, an update, a create and a delete in two builds of the library, in turns.
 //!
 //! `pg-session-ops OLD NEW [ROUNDS]` starts two programs of this kind, each built with another commit. They take turns, forth and
 //! then back, and the ratios are taken round by round. Without arguments it is such a program: with a server of its own, it does

@@ -174,7 +174,6 @@ pub(crate) enum Notify {
     AfterCommit,
 }
 
-/// One node.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) manager: SessionManager,

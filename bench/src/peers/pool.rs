@@ -1,5 +1,5 @@
-//! A pool of connections, each lent to one operation at a time. Nothing is sent when one is lent or comes back, so it
-//! costs its contender as little as a pool can.
+//! A pool of connections, each lent to one operation at a time. Lending sends nothing, so it costs its contender as
+//! little as a pool can.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Redis as a session store: a session is a hash, a read is HGETALL, an update of one attribute is HSET, which is the
-//! cheapest that such a store can do. Over one multiplexed connection, or over a pool.
+//! Redis as a session store: a session is a hash, a read is HGETALL, an update of one attribute is HSET: the cheapest
+//! possible. Over one multiplexed connection, or over a pool.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -8,7 +8,6 @@ use crate::curves::{CURVES, Curve};
 use crate::names::{axum, contenders as name, request};
 use crate::ratios::Outcome;
 
-/// A chart with the name of its file.
 pub(crate) struct Named {
     pub(crate) file: String,
     pub(crate) title: &'static str,

@@ -6,7 +6,6 @@ use super::human;
 use super::svg::{STYLE, escape};
 use crate::curves::Point;
 
-/// A chart of lines in one unit.
 #[derive(Debug)]
 pub(crate) struct LineChart<'a> {
     pub(crate) title: &'a str,

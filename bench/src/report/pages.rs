@@ -10,7 +10,6 @@ use super::{charts, details, json, summary};
 /// Where the repository's documents are, seen from this package.
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 
-/// The file of a complete run.
 pub(crate) fn complete_run() -> PathBuf {
     Path::new(DOCS).join("history/benchmarks.json")
 }

@@ -12,7 +12,6 @@ const CAVEATS: &str = include_str!("summary.md");
 
 // Writing to a string cannot fail.
 
-/// The page.
 pub(crate) fn page(run: &Run) -> String {
     let mut page = String::from("# Benchmarks\n\n");
     setting(&mut page, run);

@@ -16,7 +16,6 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Listens on a channel.
     pub(crate) async fn listen(database: &Database, channel: &str) -> anyhow::Result<Self> {
         let (client, mut connection) = tokio_postgres::connect(&database.url, NoTls).await?;
         let (arrivals, received) = mpsc::unbounded_channel();

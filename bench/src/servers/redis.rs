@@ -14,8 +14,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, IntoConnectionInfo};
 use tokio::task::JoinHandle;
 
-/// Runs the server as its child until its own standard input ends, which happens when the owner is gone, however it
-/// went; then kills the server and removes the directory.
+/// Runs the server as its child until its own standard input ends, which happens when the owner is gone; then kills
+/// the server and removes the directory.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
 dir=$1; shift
@@ -63,7 +63,6 @@ pub(crate) struct Redis {
     _watchdog: Watchdog,
 }
 
-/// The version of the installed server.
 pub(crate) fn installed() -> Option<String> {
     let output = Command::new("redis-server").arg("--version").stdin(Stdio::null()).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

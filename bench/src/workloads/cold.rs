@@ -10,7 +10,6 @@ use crate::names::cold::NAME;
 use crate::payload::Payload;
 use crate::peers::ours::{Node, Tables};
 use crate::peers::redis::Announce;
-use crate::peers::tower_sessions::Table;
 
 const SESSIONS: usize = 100_000;
 /// One in a thousand reads may find its session in memory.
@@ -29,11 +28,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             Ok(ours.insert(tables.node(config).await?).clone())
         })
         .await?;
-    lineup
-        .enter(lineup::TOWER, async |payload, sessions| {
-            Ok(Table::fill(servers, payload, sessions).await?.plain())
-        })
-        .await?;
+    lineup.enter_tower(servers).await?;
     if let Some(redis) = &servers.redis {
         lineup.enter_redis(&redis.volatile, [lineup::REDIS, lineup::REDIS_POOL], Announce::No).await?;
     }

@@ -1,5 +1,5 @@
-//! Creates of sessions with five small attributes, for a new user each, with the limit of sessions per user in force. What
-//! that limit costs, what the indices do, and what PostgreSQL makes of batches without a client shows beside it.
+//! Creates of sessions with five small attributes, each for a new user, with a limit per user. What that limit costs, what
+//! the indices do, and what PostgreSQL makes of batches without a client shows beside it.
 
 use super::in_flight;
 use super::lineup::{self, Lineup, parts};
@@ -10,7 +10,6 @@ use crate::payload::Payload;
 use crate::peers::bare_inserts::BareInserts;
 use crate::peers::ours::Tables;
 use crate::peers::redis::Announce;
-use crate::peers::tower_sessions::Table;
 
 /// Sessions that are there before.
 const SESSIONS: usize = 10_000;
@@ -19,12 +18,7 @@ const IN_FLIGHT: [usize; 2] = [1, 64];
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (plan, servers, book) = parts(bench);
     let mut lineup = Lineup::new(NAME, plan, Payload::Small, SESSIONS);
-    lineup
-        .enter(lineup::OURS, async |payload, sessions| {
-            let tables = Tables::fill(servers, payload, sessions).await?;
-            tables.node(tables.config()).await
-        })
-        .await?;
+    lineup.enter_ours(servers).await?;
     lineup
         .enter(lineup::UNLIMITED, async |payload, sessions| {
             Tables::fill(servers, payload, sessions).await?.unlimited().await
@@ -41,11 +35,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let durable = [lineup::REDIS_FSYNC, lineup::REDIS_FSYNC_POOL];
         lineup.enter_redis(&redis.durable, durable, Announce::No).await?;
     }
-    lineup
-        .enter(lineup::TOWER, async |payload, sessions| {
-            Ok(Table::fill(servers, payload, sessions).await?.plain())
-        })
-        .await?;
+    lineup.enter_tower(servers).await?;
     let mut batches = Vec::new();
     for name in [lineup::BARE_INSERTS, lineup::BARE_INSERTS_ONE_INDEX] {
         if plan.wants_contender(NAME, name) {

@@ -1,6 +1,6 @@
-//! Hits: reads of sessions in memory, as fast as one and two threads can, of a thousand to a million sessions, beside the
-//! floor: the cache crate's own `get` and one read of the clock. Redis and tower-sessions behind moka take turns with them,
-//! one read at a time.
+//! Hits: reads of sessions in memory by one and two threads, of a thousand to a million sessions, beside the floor: the
+//! cache crate's own `get` and one read of the clock. Redis and tower-sessions behind moka take turns with them, one read
+//! at a time.
 //!
 //! The sessions to read are drawn before, into a list that is walked in order: what a thread pays for is the read.
 
@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use super::lineup::{self, parts};
 use super::million::Million;
 use super::pin_table;
-use super::threads::{Done, STRIDE, on_threads};
+use super::threads::{Done, on_threads, walk, walk_async};
 use crate::contest::{Bench, Contest};
 use crate::drive::{Crew, Op};
 use crate::names::hit::{NAME, UNIFORM};
@@ -94,7 +94,7 @@ pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Res
 }
 
 /// A node that has all of its sessions in memory.
-async fn filled(servers: &Servers, sessions: usize) -> anyhow::Result<Node> {
+pub(super) async fn filled(servers: &Servers, sessions: usize) -> anyhow::Result<Node> {
     let tables = Tables::fill(servers, Payload::Slim, sessions).await?;
     let node = tables.node(tables.config()).await?;
     node.fill_memory().await?;
@@ -189,19 +189,11 @@ fn draw(ids: &[SessionId], case: &str, seed: u64) -> anyhow::Result<Arc<[Session
 }
 
 async fn read_ours(manager: &SessionManager, draws: &[SessionId], span: Duration) -> anyhow::Result<Done> {
-    let begun = Instant::now();
-    let mut count = 0;
-    for stride in draws.chunks_exact(STRIDE).cycle() {
-        for &id in stride {
-            black_box(manager.get(id).await?.context("a session is gone")?);
-        }
-        count += stride.len();
-        let elapsed = begun.elapsed();
-        if elapsed >= span {
-            return Ok((count, elapsed));
-        }
-    }
-    Ok((count, begun.elapsed()))
+    walk_async(draws, span, async |&id| {
+        black_box(manager.get(id).await?.context("a session is gone")?);
+        Ok(())
+    })
+    .await
 }
 
 /// Reads that do not count as an access: what the accesses cost is the difference.
@@ -210,19 +202,11 @@ async fn read_untouched(
     draws: &[SessionId],
     span: Duration,
 ) -> anyhow::Result<Done> {
-    let begun = Instant::now();
-    let mut count = 0;
-    for stride in draws.chunks_exact(STRIDE).cycle() {
-        for &id in stride {
-            black_box(manager.get(id).no_touch().await?.context("a session is gone")?);
-        }
-        count += stride.len();
-        let elapsed = begun.elapsed();
-        if elapsed >= span {
-            return Ok((count, elapsed));
-        }
-    }
-    Ok((count, begun.elapsed()))
+    walk_async(draws, span, async |&id| {
+        black_box(manager.get(id).no_touch().await?.context("a session is gone")?);
+        Ok(())
+    })
+    .await
 }
 
 fn read_bare(
@@ -230,18 +214,9 @@ fn read_bare(
     draws: &[SessionId],
     span: Duration,
 ) -> anyhow::Result<Done> {
-    let begun = Instant::now();
-    let mut count = 0;
-    for stride in draws.chunks_exact(STRIDE).cycle() {
-        for id in stride {
-            black_box(cache.get(id).context("an entry is gone")?);
-            black_box(Instant::now());
-        }
-        count += stride.len();
-        let elapsed = begun.elapsed();
-        if elapsed >= span {
-            return Ok((count, elapsed));
-        }
-    }
-    Ok((count, begun.elapsed()))
+    walk(draws, span, |id| {
+        black_box(cache.get(id).context("an entry is gone")?);
+        black_box(Instant::now());
+        Ok(())
+    })
 }

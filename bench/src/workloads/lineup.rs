@@ -12,9 +12,11 @@ pub(crate) use crate::names::contenders::{
 };
 use crate::payload::Payload;
 use crate::peers::Peer;
+use crate::peers::ours::Tables;
 use crate::peers::redis::{Announce, RedisPeer, Way};
+use crate::peers::tower_sessions::Table;
 use crate::plan::Plan;
-use crate::servers::Redis;
+use crate::servers::{Redis, Servers};
 
 /// Contenders with the same numbered sessions.
 pub(crate) struct Lineup<'a> {
@@ -42,6 +44,23 @@ impl<'a> Lineup<'a> {
             self.crews.push((name, Crew::of(node, self.sessions).await?));
         }
         Ok(())
+    }
+
+    /// Adds ours, with all sessions in memory.
+    pub(crate) async fn enter_ours(&mut self, servers: &Servers) -> anyhow::Result<()> {
+        self.enter(OURS, async |payload, sessions| {
+            let tables = Tables::fill(servers, payload, sessions).await?;
+            tables.node(tables.config()).await
+        })
+        .await
+    }
+
+    /// Adds tower-sessions without a cache.
+    pub(crate) async fn enter_tower(&mut self, servers: &Servers) -> anyhow::Result<()> {
+        self.enter(TOWER, async |payload, sessions| {
+            Ok(Table::fill(servers, payload, sessions).await?.plain())
+        })
+        .await
     }
 
     /// As [`enter`](Lineup::enter), for several nodes on one store.
@@ -107,7 +126,7 @@ impl<'a> Lineup<'a> {
 }
 
 /// The parts of a run, apart, so that one can be borrowed while another is written to.
-pub(crate) fn parts(bench: &mut Bench) -> (&Plan, &crate::servers::Servers, &mut Book) {
+pub(crate) fn parts(bench: &mut Bench) -> (&Plan, &Servers, &mut Book) {
     let Bench { plan, servers, book } = bench;
     (plan, servers, book)
 }

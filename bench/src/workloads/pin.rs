@@ -1,23 +1,23 @@
-//! Checks of pins, with a thousand to a million sessions pinned, beside reads of the same sessions and a read of the clock.
+//! Checks of a thousand to a million pins, beside reads of the same sessions and of the clock.
 //!
 //! The pins are drawn before, into a list that is walked in order: what a thread pays for is the check.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
-use pg_session::{Pin, SessionManager};
+use pg_session::Pin;
 use tokio::runtime::Handle;
 
+use super::hit::filled;
 use super::lineup::parts;
 use super::million::Million;
-use super::threads::{Done, STRIDE, on_threads};
+use super::threads::{on_threads, walk, walk_async};
 use crate::contest::{Bench, Contest};
 use crate::names::pin::{CASE, CHECK, CLOCK, GET, LINE, NAME};
-use crate::payload::Payload;
-use crate::peers::ours::{Node, Tables};
+use crate::peers::ours::Node;
 
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 /// Checks in the list that is walked.
@@ -34,12 +34,7 @@ pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Res
         }
         let node = match sessions {
             1_000_000 => million.get(servers).await?.0,
-            _ => {
-                let tables = Tables::fill(servers, Payload::Slim, sessions).await?;
-                let node = tables.node(tables.config()).await?;
-                node.fill_memory().await?;
-                node
-            }
+            _ => filled(servers, sessions).await?,
         };
         let pins = pin_all(&node).await?;
         let draws: Arc<[Pin]> = (0..DRAWS).map(|_| pins[fastrand::usize(..sessions)].clone()).collect();
@@ -54,7 +49,12 @@ pub(crate) async fn run(bench: &mut Bench, million: &mut Million) -> anyhow::Res
             let (manager, draws) = (manager.clone(), Arc::clone(&draws));
             async move {
                 let handle = Handle::current();
-                on_threads(1, |_| handle.block_on(get(&manager, &draws, span)))
+                on_threads(1, |_| {
+                    handle.block_on(walk_async(&draws, span, async |pin: &Pin| {
+                        black_box(manager.get(pin.id()).no_touch().await?.context("a session is gone")?);
+                        Ok(())
+                    }))
+                })
             }
         });
     }
@@ -105,34 +105,4 @@ async fn pin_all(node: &Node) -> anyhow::Result<Vec<Pin>> {
         pins.push(node.manager.pin(&session).await?);
     }
     Ok(pins)
-}
-
-fn walk<T>(list: &[T], span: Duration, check: impl Fn(&T) -> anyhow::Result<()>) -> anyhow::Result<Done> {
-    let begun = Instant::now();
-    let mut count = 0;
-    for stride in list.chunks_exact(STRIDE).cycle() {
-        for item in stride {
-            check(item)?;
-        }
-        count += stride.len();
-        if begun.elapsed() >= span {
-            break;
-        }
-    }
-    Ok((count, begun.elapsed()))
-}
-
-async fn get(manager: &SessionManager, draws: &[Pin], span: Duration) -> anyhow::Result<Done> {
-    let begun = Instant::now();
-    let mut count = 0;
-    for stride in draws.chunks_exact(STRIDE).cycle() {
-        for pin in stride {
-            black_box(manager.get(pin.id()).no_touch().await?.context("a session is gone")?);
-        }
-        count += stride.len();
-        if begun.elapsed() >= span {
-            break;
-        }
-    }
-    Ok((count, begun.elapsed()))
 }

@@ -1,10 +1,10 @@
 //! Propagation: how long after an update on one node another node shows it.
 //!
 //! The time counts from the acknowledgement, because earlier there is no promise. It is how long a user with an answer
-//! may still see the old state on another node. It includes the other node's read of the new version
-//! from the database. The floor is a bare NOTIFY from the moment it is *sent* on one connection until it is received on
-//! another; it changes no row, so it waits for no disk. For other comparisons, both are also taken the
-//! other way round: ours from its sending, and a durable single-row statement with a NOTIFY from its acknowledgement.
+//! may still see the old state on another node. It includes the other node's read of the new version from the database.
+//! The floor is a bare NOTIFY, from its sending on one connection until another receives it; it changes no row, so it
+//! waits for no disk. For other comparisons, both are also taken the other way round: ours from its sending, and a
+//! durable single-row statement with a NOTIFY from its acknowledgement.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

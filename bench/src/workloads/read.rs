@@ -6,7 +6,6 @@ use crate::contest::Bench;
 use crate::drive::Op;
 use crate::names::read::NAME;
 use crate::payload::Payload;
-use crate::peers::ours::Tables;
 use crate::peers::redis::Announce;
 use crate::peers::tower_sessions::Table;
 
@@ -16,12 +15,7 @@ const IN_FLIGHT: [usize; 2] = [1, 64];
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (plan, servers, book) = parts(bench);
     let mut lineup = Lineup::new(NAME, plan, Payload::Small, SESSIONS);
-    lineup
-        .enter(lineup::OURS, async |payload, sessions| {
-            let tables = Tables::fill(servers, payload, sessions).await?;
-            tables.node(tables.config()).await
-        })
-        .await?;
+    lineup.enter_ours(servers).await?;
     if let Some(redis) = &servers.redis {
         lineup.enter_redis(&redis.volatile, [lineup::REDIS, lineup::REDIS_POOL], Announce::No).await?;
     }
@@ -30,11 +24,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             Ok(Table::fill(servers, payload, sessions).await?.cached())
         })
         .await?;
-    lineup
-        .enter(lineup::TOWER, async |payload, sessions| {
-            Ok(Table::fill(servers, payload, sessions).await?.plain())
-        })
-        .await?;
+    lineup.enter_tower(servers).await?;
     for count in IN_FLIGHT {
         lineup.compete(book, &in_flight(count), Op::Read, |_| count).await?;
     }

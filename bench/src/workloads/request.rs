@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::lineup::parts;
-use super::threads::{Done, STRIDE, on_threads};
+use super::threads::{Done, STRIDE, on_threads, walk_async};
 use crate::contest::{Bench, Contest};
 use crate::names::request::{NAME, UNIFORM};
 use crate::payload::Payload;
@@ -118,22 +118,15 @@ async fn serve(
     draws: &[u32],
     span: Duration,
 ) -> anyhow::Result<Done> {
-    let begun = Instant::now();
-    let mut count = 0;
-    for stride in draws.chunks_exact(STRIDE).cycle() {
-        for &token in stride {
-            let verified = signer.verify(&tokens[token as usize])?;
-            let session = manager.get(verified.id).min_version(verified.version).or_latest().await?;
-            let session = session.context("a session is gone")?;
-            let theme: Option<String> = session.get(ATTRIBUTE)?;
-            black_box((session.user_id().context("no user")?, theme.context("no attribute")?));
-        }
-        count += stride.len();
-        if begun.elapsed() >= span {
-            break;
-        }
-    }
-    Ok((count, begun.elapsed()))
+    walk_async(draws, span, async |&token| {
+        let verified = signer.verify(&tokens[token as usize])?;
+        let session = manager.get(verified.id).min_version(verified.version).or_latest().await?;
+        let session = session.context("a session is gone")?;
+        let theme: Option<String> = session.get(ATTRIBUTE)?;
+        black_box((session.user_id().context("no user")?, theme.context("no attribute")?));
+        Ok(())
+    })
+    .await
 }
 
 impl Jwt {

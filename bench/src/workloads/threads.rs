@@ -1,6 +1,6 @@
 //! Work on threads of its own, as fast as each can.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
@@ -32,4 +32,44 @@ pub(super) fn on_threads(
     #[allow(clippy::cast_precision_loss, reason = "one or two")]
     let threads = threads as f64;
     Ok(vec![(Metric::NanosEach, threads * 1e9 / per_second), (Metric::PerSecond, per_second)])
+}
+
+/// Does `each` for item after item of `list`, again and again, for `span`.
+pub(super) fn walk<T>(
+    list: &[T],
+    span: Duration,
+    each: impl Fn(&T) -> anyhow::Result<()>,
+) -> anyhow::Result<Done> {
+    let begun = Instant::now();
+    let mut count = 0;
+    for stride in list.chunks_exact(STRIDE).cycle() {
+        for item in stride {
+            each(item)?;
+        }
+        count += stride.len();
+        if begun.elapsed() >= span {
+            break;
+        }
+    }
+    Ok((count, begun.elapsed()))
+}
+
+/// As [`walk`], for what is awaited.
+pub(super) async fn walk_async<T>(
+    list: &[T],
+    span: Duration,
+    each: impl AsyncFn(&T) -> anyhow::Result<()>,
+) -> anyhow::Result<Done> {
+    let begun = Instant::now();
+    let mut count = 0;
+    for stride in list.chunks_exact(STRIDE).cycle() {
+        for item in stride {
+            each(item).await?;
+        }
+        count += stride.len();
+        if begun.elapsed() >= span {
+            break;
+        }
+    }
+    Ok((count, begun.elapsed()))
 }

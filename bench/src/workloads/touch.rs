@@ -1,5 +1,4 @@
-//! Last accesses: a hundred thousand sessions are read once from memory, and the node is done when all of these accesses
-//! are in the table.
+//! Last accesses: a hundred thousand sessions are read once from memory, until all of these accesses are in the table.
 
 use std::time::Instant;
 

@@ -12,7 +12,6 @@ use crate::peers::bare_batches::BareBatches;
 use crate::peers::ours::{Notify, Tables};
 use crate::peers::pool::CONNECTIONS;
 use crate::peers::redis::Announce;
-use crate::peers::tower_sessions::Table;
 
 const SESSIONS: usize = 10_000;
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
@@ -20,12 +19,7 @@ const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (plan, servers, book) = parts(bench);
     let mut lineup = Lineup::new(NAME, plan, Payload::Small, SESSIONS);
-    lineup
-        .enter(lineup::OURS, async |payload, sessions| {
-            let tables = Tables::fill(servers, payload, sessions).await?;
-            tables.node(tables.config()).await
-        })
-        .await?;
+    lineup.enter_ours(servers).await?;
     lineup
         .enter(lineup::INSIDE, async |payload, sessions| {
             let tables = Tables::fill(servers, payload, sessions).await?;
@@ -52,11 +46,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let promised = [lineup::REDIS_PROMISES, lineup::REDIS_PROMISES_POOL];
         lineup.enter_redis(&redis.durable, promised, Announce::Versioned).await?;
     }
-    lineup
-        .enter(lineup::TOWER, async |payload, sessions| {
-            Ok(Table::fill(servers, payload, sessions).await?.plain())
-        })
-        .await?;
+    lineup.enter_tower(servers).await?;
     let mut batches = None;
     if plan.wants_contender(NAME, lineup::BARE_BATCHES) {
         batches = Some(BareBatches::fill(servers, Payload::Small, SESSIONS).await?);

@@ -9,7 +9,6 @@ use crate::names::update_big::{NAME, OURS_SMALL};
 use crate::payload::Payload;
 use crate::peers::ours::Tables;
 use crate::peers::redis::Announce;
-use crate::peers::tower_sessions::Table;
 
 const SESSIONS: usize = 10_000;
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
@@ -30,11 +29,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let durable = [lineup::REDIS_FSYNC, lineup::REDIS_FSYNC_POOL];
         lineup.enter_redis(&redis.durable, durable, Announce::No).await?;
     }
-    lineup
-        .enter(lineup::TOWER, async |payload, sessions| {
-            Ok(Table::fill(servers, payload, sessions).await?.plain())
-        })
-        .await?;
+    lineup.enter_tower(servers).await?;
     for count in IN_FLIGHT {
         lineup.compete(book, &in_flight(count), Op::Update, |_| count).await?;
     }

@@ -10,7 +10,6 @@ use uuid::Uuid;
 /// The limits of the wait between two attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Backoff {
-    /// The ceiling of the first wait.
     pub(crate) min: Duration,
     /// The ceiling of every wait.
     pub(crate) max: Duration,

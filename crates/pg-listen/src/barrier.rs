@@ -76,7 +76,6 @@ impl Barriers {
         &self.channel
     }
 
-    /// The number of the next barrier to be sent.
     pub(crate) fn next_number(&self) -> BarrierNumber {
         BarrierNumber(self.next)
     }

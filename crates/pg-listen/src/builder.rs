@@ -141,11 +141,11 @@ impl Builder {
         self
     }
 
-    /// Sends a ping at each [`barrier_interval`](Self::barrier_interval) instead of a barrier. A
-    /// ping is answered by the server and wakes no other listener, so N listeners cost N pings, not
-    /// N² wakes. **It finds a dead connection, but proves nothing about notifications.** After the
-    /// first [`InSync`](crate::Event::InSync) of a connection, there is another only when
-    /// [`barrier`](Listener::barrier) asks for one. For programs with a proof of their own.
+    /// Sends a ping at each [`barrier_interval`](Self::barrier_interval) instead of a barrier. The server answers a
+    /// ping without waking other listeners. So N listeners cost N pings, not N² wakes. **It finds a dead connection,
+    /// but proves nothing about notifications.** After the first [`InSync`](crate::Event::InSync) of a connection,
+    /// there is another only when [`barrier`](Listener::barrier) asks for one. For programs with a proof of their
+    /// own.
     pub fn pings(mut self) -> Self {
         self.timing.pings = true;
         self

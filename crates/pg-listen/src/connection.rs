@@ -1,10 +1,10 @@
 //! One connection, driven by us: its messages and the answers to what was sent over it, in one place.
 //!
-//! The driver's `Connection` does the reading and writing only while it is polled, and its own
-//! `Future` swallows notifications; so [`Connection::next`] polls `poll_message`. Statements run
-//! beside it **in the same task**. The driver hands an answer over in a channel of two places, and
-//! stops reading the socket while that is full. A caller that holds the future of a statement
-//! without polling it would stop all notifications. So only this file holds such futures.
+//! The driver's `Connection` does the reading and writing only while it is polled, and its own `Future` swallows
+//! notifications; so [`Connection::next`] polls `poll_message`. Statements run beside it **in the same task**. The
+//! driver hands answers over in a channel of two places. While that is full, it stops reading the socket. A caller
+//! that holds the future of a statement without polling it would stop all notifications. So only this file holds such
+//! futures.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -120,9 +120,8 @@ impl Connection {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Statements first: a new one is only sent when it is polled, and under a flood of notifications the
-    /// connection is always ready. The statements cannot starve the connection, because they need it to come
-    /// to an end.
+    /// Statements first: a new one is sent only when it is polled, and during a flood the connection is always ready.
+    /// The statements cannot starve the connection, because they need it to come to an end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEvent> {
         if let Poll::Ready(Some(answer)) = self.running.poll_next_unpin(cx) {
             return Poll::Ready(ConnectionEvent::Answer(answer));

@@ -15,9 +15,7 @@ use crate::error_kind::ErrorKind;
 use crate::hosts::{self, ADDRESSES_MAX, Health, Host};
 use crate::server::{ProviderError, Server, Source};
 
-/// The default of `provider_timeout`.
 pub(crate) const PROVIDER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The default of `connect_timeout`.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes connections as a [`Listener`](crate::Listener) does, for a pool that wants the same.

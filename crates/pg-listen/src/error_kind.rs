@@ -22,8 +22,8 @@ pub enum ErrorKind {
     /// The server refuses this configuration: its role, password, database, options or TLS settings. It keeps refusing
     /// until one side changes.
     Refused,
-    /// No PostgreSQL answers at the address: the host's name is unknown, the host cannot be reached or is silent, the port is
-    /// closed, or another service has it. A server that is down looks the same.
+    /// No PostgreSQL answers at the address: the host's name is unknown, the host is unreachable or silent, or the port is
+    /// closed or another service's. A server that is down looks the same.
     Unreachable,
     /// A proxy or pooler answers with an error that PostgreSQL itself does not use here (SQLSTATE class 08 or XX). It may
     /// have no server to lead to now, or the address is wrong.

@@ -54,8 +54,7 @@ impl Listener {
     pub async fn subscribe(&self, channel: &str) -> Result<Subscription, Error> {
         let channel = Channel::new(channel)?;
         let queue = Arc::new(Queue::new(self.queue_events_max));
-        // Made before the task learns of the queue, so that dropping this future drops it and the task forgets
-        // the queue.
+        // Made before the task learns of the queue: if this future is dropped, the task forgets the queue.
         let subscription = Subscription::new(channel.clone(), Arc::clone(&queue), Arc::clone(&self.dropped));
         let (reply, answer) = oneshot::channel();
         let command = Command::Subscribe { channel, queue, reply };
@@ -64,10 +63,9 @@ impl Listener {
         Ok(subscription)
     }
 
-    /// Sends a barrier and waits until it is back. Everything that was committed before the
-    /// returned instant is then in the queues of all subscriptions that were `Listening`, and each
-    /// has its `InSync`. One that overflowed meanwhile has its `Lost`. Callers who ask before it is
-    /// sent share one.
+    /// Sends a barrier and waits until it is back. What was committed before the returned instant is then in the
+    /// queues of all subscriptions that were `Listening`. Each has its `InSync`. One that overflowed meanwhile has
+    /// its `Lost`. Callers who ask before it is sent share one.
     ///
     /// # Errors
     ///

@@ -1,10 +1,9 @@
 //! Whether a connection is PostgreSQL's own: a mark in its startup packet that only a direct connection keeps.
 //!
-//! Behind a pooler in transaction mode, LISTEN comes into force on a connection that the pooler
-//! lends to the next client. A barrier may even come back. It is sent and returns within one
-//! transaction, over the same server connection. Notifications of other clients do not come. So a
-//! returned barrier would prove nothing, and nothing else that is sent after the startup tells such
-//! a connection from a good one.
+//! Behind a pooler in transaction mode, LISTEN takes effect on a connection that the next client gets. A barrier may
+//! even come back. It is sent and returns within one transaction, over the same server connection. Notifications of
+//! other clients do not come. So a returned barrier would prove nothing. Nothing sent after the startup tells such a
+//! connection from a good one.
 //!
 //! A startup packet is never shared. It sets a parameter that no other client can know, and the statement that listens first
 //! asks for it. A pooler refuses such a packet, or drops the parameter, and then PostgreSQL does not know it.

@@ -33,10 +33,9 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 /// A notification that arrives so soon after the end of a statement may have come with its answer.
 const QUIET_MIN: Duration = Duration::from_millis(20);
 
-/// PostgreSQL (15, at least) clears away what every listener has read when a client notifies, or
-/// asks how full its queue is. Once the queue is full no client can notify. So it stays full when
-/// the reader that held it up has long gone. The first statement of each connection asks: a barrier
-/// that fails, as all do then, leads here.
+/// PostgreSQL (15, at least) removes what every listener has read when a client notifies or asks for the queue's
+/// usage. Once the queue is full no client can notify. So it stays full when the reader that held it up has long
+/// gone. The first statement of each connection asks: a barrier that fails, as all do then, leads here.
 const CLEAR_QUEUE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 
 /// A listening connection is idle for as long as no client notifies, and `idle_session_timeout` would end it. PostgreSQL 13
@@ -88,7 +87,6 @@ pub(crate) enum ProtocolEvent {
     Notification(Notification),
     /// LISTEN is in force for these channels.
     Listening(Vec<Channel>),
-    /// It is time for the next barrier.
     BarrierDue,
     /// What is in flight did not come back in time.
     Overdue,
@@ -133,8 +131,8 @@ impl Protocol {
         self.doing == Doing::Idle
     }
 
-    /// Whether no statement runs, and none has just ended. Behind its answer a pooler may pass on what the server sent with it,
-    /// before it lends the server connection to the next client.
+    /// Whether no statement runs, and none has just ended. Behind its answer, a pooler may still pass on what the server sent
+    /// before it lends the connection on.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet_since.is_some_and(|since| since.elapsed() >= QUIET_MIN)
     }

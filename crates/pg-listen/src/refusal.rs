@@ -12,8 +12,8 @@ use crate::pooler_check;
 /// errors.
 const OUTAGE_CLASSES: [&str; 3] = ["53", "57", "58"];
 
-/// Connection exceptions and internal errors. PostgreSQL answers no startup packet of ours with them, but proxies and poolers
-/// do, for whatever they have no code for.
+/// Connection exceptions and internal errors. PostgreSQL never answers our startup packet with them. Proxies and poolers do,
+/// where they have no better code.
 const PROXY_CLASSES: [&str; 2] = ["08", "XX"];
 
 /// What proxies answer to a client whose settings are wrong. They do not translate it. Anything else may be an outage behind

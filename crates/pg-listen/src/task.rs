@@ -8,10 +8,9 @@
 //!        └───────────────── failed ─────────────────────→┘
 //! ```
 //!
-//! One select loop; every wait in it is cancel safe and kept in a field. Order is kept by
-//! construction. A message is read and handed to the queues in one step, so events reach every
-//! queue in the order of the wire. `Lost` goes to the queues in the same step that drops the
-//! connection. Nothing of the next connection can come before.
+//! One select loop; every wait in it is cancel safe and kept in a field. Order is kept by construction. A message is
+//! read and queued in one step, so events reach every queue in the order of the wire. `Lost` goes to the queues in
+//! the same step that drops the connection. Nothing of the next connection can come before.
 
 use std::pin::Pin;
 use std::sync::Arc;

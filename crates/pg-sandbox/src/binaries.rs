@@ -182,8 +182,8 @@ mod tests {
 
         fn program(&self, path: &str, says: &str) {
             let program = self.root.path().join(path);
-            // Written by another process. If this one had the file open while another test forks,
-            // the kernel would refuse to execute it ("text file busy").
+            // Written by another process. If this one has the file open while another test forks, the kernel does not
+            // execute it ("text file busy").
             let write =
                 r#"mkdir -p "${1%/*}" && printf '#!/bin/sh\necho "%s"\n' "$2" >"$1" && chmod 755 "$1""#;
             let status =

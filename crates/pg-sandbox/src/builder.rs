@@ -24,8 +24,8 @@ impl SandboxBuilder {
     /// Adds a line to `postgresql.conf`; the last one of a name counts. The value is quoted, so write it plainly:
     /// `.setting("max_connections", "300")`.
     ///
-    /// A name that is none, or one that the sandbox decides itself (`port`, `listen_addresses`,
-    /// `unix_socket_directories` and their kin), is an error of [`start`](Self::start).
+    /// [`start`](Self::start) rejects an invalid name, and one that the sandbox decides itself (`port`,
+    /// `listen_addresses`, `unix_socket_directories` and their kin).
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push(name, value);
         self

@@ -1,10 +1,9 @@
 //! Starting programs: as which account, with which environment, and never before the reaper knows.
 //!
-//! A program that has been spawned and not yet been reported would outlive an owner that is killed
-//! at that moment; `initdb` would even make the directory again that the reaper has removed. So a
-//! program begins as a shell that waits at a pipe, the gate. It is recorded, then let through, and
-//! the shell becomes the program. If the owner dies in between, the pipe ends, and so does the
-//! shell.
+//! A program that is spawned and not yet reported would outlive an owner that is killed then; `initdb` would even
+//! make the directory again that the reaper has removed. So a program begins as a shell that waits at a pipe, the
+//! gate. It is recorded, then let through, and the shell becomes the program. If the owner dies in between, the pipe
+//! ends, and so does the shell.
 
 use std::{
     env,

@@ -1,12 +1,11 @@
 //! A TCP port on the loopback interface that stays ours, also while no server listens on it.
 //!
-//! "Bind to port 0, look at the number, let go" has two races. Another sandbox may get the same
-//! number before the server binds it. Any process may take it while the server is restarted. A
-//! client that reconnects to a dead port can even be given that port as its own and end up
-//! connected to itself. On Linux a socket that is bound but never listens closes all three gaps.
-//! Connections are refused, and no other process gets the port. The server may bind it because both
-//! sides set `SO_REUSEADDR`. The BSDs do not let the server bind it, too. There the port is only
-//! probed, and [`Sandbox`](crate::Sandbox) tries another one when the server finds it taken.
+//! "Bind to port 0, look at the number, let go" has two races. Another sandbox may get the same number before the
+//! server binds it. Any process may take it while the server is restarted. A client that reconnects to a dead port
+//! can even get that port as its own and connect to itself. On Linux a socket that is bound but never listens closes
+//! all three gaps. Connections are refused, and no other process gets the port. The server may bind it because both
+//! sides set `SO_REUSEADDR`. The BSDs do not let the server bind it, too. There the port is only probed, and
+//! [`Sandbox`](crate::Sandbox) tries another one when the server finds it taken.
 
 use std::{
     io,

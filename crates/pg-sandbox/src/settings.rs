@@ -48,8 +48,8 @@ impl Settings {
     /// The text to append to `postgresql.conf`.
     ///
     /// # Errors
-    /// [`ErrorKind::Setting`] for a name that is none or that is the sandbox's own, and for a value that cannot stand
-    /// in a configuration file.
+    /// [`ErrorKind::Setting`] for an invalid name, a name that the sandbox sets itself, or a value that no
+    /// configuration file can hold.
     pub(crate) fn render(&self, directory: &Directory) -> Result<String, Error> {
         let socket_dir = directory.sockets().to_string_lossy().into_owned();
         let mut lines: Vec<(&str, &str)> = vec![

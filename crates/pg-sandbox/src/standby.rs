@@ -145,9 +145,10 @@ impl StandbyBuilder<'_> {
     }
 
     /// Takes a base backup, starts a server on it, and waits until it streams. The standby is a sandbox of its own,
-    /// with its own port and directory, and is cleaned up as any other. Blocks for one or two seconds.
+    /// with its own port and directory, cleaned up as any other. Blocks for one or two seconds.
     ///
-    /// The primary gets a replication slot for it and keeps WAL until the standby has it, also when the standby is gone.
+    /// The primary gets a replication slot for it. It keeps WAL until the standby has it, even if the standby is
+    /// gone.
     ///
     /// # Errors
     /// [`ErrorKind::NotRunning`] if the primary is stopped, [`ErrorKind::Query`] if it refuses;

@@ -22,8 +22,7 @@ impl Secret {
     /// A random text, made with `openssl rand -hex 32` for example.
     ///
     /// # Errors
-    /// A text with fewer than 32 characters or fewer than 8 different ones, or with more than 1,024, or with others than visible
-    /// ASCII.
+    /// A text that is not of 32 to 1,024 characters of visible ASCII, at least 8 of them different.
     pub fn new(text: &str) -> Result<Self, WeakSecret> {
         if !(CHARS_MIN..=CHARS_MAX).contains(&text.len()) {
             return Err(WeakSecret(format!(

@@ -36,7 +36,6 @@ pub(crate) async fn create_database(name: &str) -> String {
     url_of(server, name)
 }
 
-/// Drops a database, later.
 pub(crate) fn drop_database(name: String) {
     // If the thread has ended, the process is ending, and the server with it.
     let _ = DROPPER.send(name);

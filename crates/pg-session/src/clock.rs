@@ -212,9 +212,9 @@ impl Clock {
         self.database_at(self.now())
     }
 
-    /// Learns from a statement that was sent at `sent`, answered by `received`, and read the database's clock as
-    /// `reading` in between (Cristian's algorithm; readings are intersected as in Marzullo's). A reading that
-    /// contradicts the bounds means that a clock was stepped: the newest reading wins.
+    /// Learns from a statement sent at `sent` and answered by `received`, which read `reading` from the database's
+    /// clock (Cristian's algorithm; readings are intersected as in Marzullo's). A reading that contradicts the bounds
+    /// means that a clock was stepped: the newest reading wins.
     pub(crate) fn observe(&self, sent: Tick, received: Tick, reading: DbTime) {
         let low = reading.nanos().saturating_sub(signed(received));
         let high = reading.nanos().saturating_add(READING_NANOS).saturating_sub(signed(sent));

@@ -113,8 +113,8 @@ pub struct Config {
     /// than a tenth of it, or than a minute, count as one.
     #[serde(with = "humantime_serde")]
     pub last_access_flush_interval: Duration,
-    /// Last accesses written by one statement. Default 5 000. A flush starts early only if more sessions wait for it
-    /// than the cache holds, or a batch if that is more.
+    /// Last accesses written by one statement. Default 5 000. A flush starts early only if more sessions wait than
+    /// the larger of the cache and a batch holds.
     pub touch_batch_max: usize,
 
     /// Connections in the pool that [`connect`](crate::SessionManager::connect) makes; the listener has one more of
@@ -142,8 +142,8 @@ pub struct Config {
     /// What is between the listener and PostgreSQL. Default [`ListenerPath::Direct`].
     pub listener_path: ListenerPath,
 
-    /// Statements of one kind of write (updates, creates, rotations, deletes, bulk deletes) that may be in flight at the same
-    /// time. Default 2. A further one leaves only when the youngest has been in flight for 5 ms. Each needs a connection
+    /// Statements of one kind of write that may be in flight at once. The kinds: updates, creates, rotations, deletes, bulk
+    /// deletes. Default 2. A further one leaves only when the youngest has been in flight for 5 ms. Each needs a connection
     /// while it is in flight.
     pub write_concurrency: usize,
     /// Changes that one statement combines. Default 512.

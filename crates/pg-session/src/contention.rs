@@ -1,8 +1,7 @@
 //! Whether an update notifies inside its transaction, or commits first.
 //!
-//! A commit that notifies waits for all others that do. A node that writes alone has no one to wait for, and one transaction is
-//! cheaper than two. So an update commits first only if another one of this node is in flight, or other nodes have
-//! notified lately.
+//! A commit that notifies waits for all others that do. A node that writes alone has no one to wait for, and one transaction
+//! is cheaper than two. So an update commits first only if another of this node is in flight, or other nodes notified lately.
 //!
 //! Both orders keep the promises, so the counts may be wrong for a moment. An update commits first
 //! only while the node's row is in the registry. If the node ends before it has notified, the row

@@ -140,8 +140,8 @@ impl Core {
         }
     }
 
-    /// Gives the pins of changed sessions the ends that the memory knows. That settles no doubt. Returns the pinned sessions of
-    /// which the memory does not hold this version or a newer one, and those that are to be looked up for another reason.
+    /// Gives the pins of changed sessions the ends that the memory knows. That settles no doubt. Returns the pinned sessions
+    /// to look up: the memory holds an older version or none, or there is another reason.
     pub(crate) fn inform_pins(&self, changed: &[(SessionId, Version)]) -> Vec<SessionId> {
         let is_known = |id: SessionId, version: Version| {
             // Before the look, so that a later answer counts.

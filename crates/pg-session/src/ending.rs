@@ -1,6 +1,6 @@
 //! [`Ending`]: why sessions end, and what the audit log has about it.
 //!
-//! A statement that deletes sessions hands JSON to the trigger of the audit log, one object for each group of sessions:
+//! A statement that deletes sessions hands JSON to the audit log's trigger, one object for each group of sessions:
 //! `[{"cause":"l","actor":"ann","revocation":"…","ids":["…"]}]`. Without `ids` it is about all of them. Keep it in step with
 //! `session_audit_ends` in `migrations/0001_audit.sql`.
 

@@ -129,7 +129,7 @@ impl EventSender {
         self.ended.cancel();
     }
 
-    /// Makes the event only if anyone reads.
+    /// Makes the event only if a reader exists.
     pub(crate) fn send(&self, event: impl FnOnce() -> Event) {
         if self.has_readers() {
             // An error means that the last reader has gone meanwhile.
@@ -145,7 +145,6 @@ impl EventSender {
         self.sender.receiver_count() > 0
     }
 
-    /// This node ends a session of `user`.
     pub(crate) fn ending(&self, id: SessionId, user: UserId) {
         if !self.has_readers() {
             return;

@@ -76,8 +76,8 @@ pub enum Point {
     Verified,
     /// A lookup of pinned sessions has its rows and has not handed them on.
     LookedUp,
-    /// The task that applies notifications has looked in memory for the users of ended sessions, and not in the notes of
-    /// this node.
+    /// The task that applies notifications has searched the memory for users of ended sessions, but not this node's
+    /// notes.
     Ending,
 }
 

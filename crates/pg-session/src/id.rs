@@ -15,9 +15,8 @@ use crate::error::{Error, ErrorKind};
 
 /// The id of a session: a random (version 4) UUID with 122 unpredictable bits.
 ///
-/// **Treat it like a password.** `Debug` prints the first four bytes of its SHA-256, enough to follow one
-/// session through a log and useless to anyone who reads the log. Use [`expose`](SessionId::expose) where the
-/// real value is needed.
+/// **Treat it like a password.** `Debug` prints the first four bytes of its SHA-256: enough to follow a session
+/// through a log, useless for signing in. Use [`expose`](SessionId::expose) where the real value is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Uuid);
 

@@ -59,7 +59,7 @@
 //! names the outcomes that a caller handles.
 //!
 //! ```no_run
-//! # use pg_session::{ErrorKind, Session, SessionManager, UpdateError};
+//! # use pg_session::{Session, SessionManager, UpdateError};
 //! # type Outcome = Result<(), UpdateError>;
 //! # async fn example(sessions: &SessionManager, session: &mut Session) -> Outcome {
 //! match sessions.save(session).check_attributes().await {
@@ -67,7 +67,7 @@
 //!     Err(UpdateError::Conflict { keys }) => println!("changed by another request: {keys:?}"),
 //!     Err(UpdateError::NotFound) => println!("logged out"),
 //!     Err(UpdateError::Rotated) => println!("retry with the new cookie"),
-//!     Err(UpdateError::Failed(error)) if error.kind() == ErrorKind::OutcomeUnknown => {
+//!     Err(UpdateError::Failed(error)) if error.is_outcome_unknown() => {
 //!         println!("load the session again to see whether the change was made");
 //!     }
 //!     Err(error) => return Err(error),

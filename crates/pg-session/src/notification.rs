@@ -22,8 +22,8 @@
 //! everything.
 //!
 //! Any role of the database may send payloads, so the parser is strict and bounded. A forged payload can only evict, wake
-//! waiters, who then ask the database, or make nodes write that they have handled it. It cannot prove or acknowledge anything
-//! else: tokens are random, and known to others only when their notification is in the queue. One that is not in the grammar is ignored.
+//! waiters to ask the database, or make nodes acknowledge it. It cannot prove or acknowledge anything else: tokens are random,
+//! and known to others only when their notification is in the queue. One that is not in the grammar is ignored.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,6 @@ pub(crate) const CHANGED_ENTRIES_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES)
 /// Deleted sessions of one notification.
 pub(crate) const DELETED_ENTRIES_MAX: usize = (PAYLOAD_BYTES_MAX - HEADER_BYTES) / DELETED_BYTES_MAX;
 
-/// One notification.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Notification {
     Changed(Vec<(SessionId, Version)>),
@@ -58,7 +57,6 @@ pub(crate) enum Notification {
     Drop(Scope),
     /// Why sessions, or those of a scope, have ended. Another notification of the same commit names them, too.
     Cause(Cause, EndedBy),
-    /// A lock was released.
     Released(LockTopic),
     /// The last beats of all nodes on a server.
     Tick(ServerId, Vec<Token>),

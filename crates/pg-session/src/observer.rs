@@ -97,8 +97,8 @@ enum Stale {
     Ended,
 }
 
-/// How long an update may be unknown to a node that is trusted. The node that has sent it notifies again until that succeeds. If it
-/// has ended, another node notices that within two trust windows and a statement, and a third is the promise's own.
+/// How long an update may be unknown to a node that is trusted. The node that has sent it notifies again until that succeeds.
+/// If it has ended, another node notices within two trust windows and a statement. The promise has a third window.
 pub(crate) fn newer_bound(config: &Config) -> Duration {
     3 * config.trust_window + 2 * config.query_timeout
 }

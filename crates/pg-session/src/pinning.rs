@@ -1,8 +1,7 @@
 //! The tasks behind the pins: one looks up the sessions that are doubted, the other keeps the deadlines.
 //!
-//! A lookup is one statement for all sessions that are doubted, at most [`LOOKUP_SESSIONS_MAX`] of them, and does not count as an
-//! access. One that fails is repeated with a growing pause. Meanwhile the deadlines of the doubts pass, and requests of
-//! `everywhere()` wait.
+//! A lookup is one statement for all doubted sessions, at most [`LOOKUP_SESSIONS_MAX`]. It is not an access. One that fails is
+//! repeated with a growing pause. Meanwhile the deadlines of the doubts pass, and requests of `everywhere()` wait.
 
 use std::sync::Arc;
 

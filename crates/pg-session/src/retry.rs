@@ -1,7 +1,7 @@
 //! How often and at what pace the node repeats what failed: all policies beside each other.
 //!
-//! A caller waits for a write at most: [`STATEMENT`] pauses 0.5 s in all, a locked row ends it after `query_timeout`, and
-//! each of [`REBASES_MAX`] conflicts means that another writer's update was committed.
+//! A caller waits for a write at most: [`STATEMENT`] pauses 0.5 s in all, and a locked row ends it after `query_timeout`.
+//! Each of [`REBASES_MAX`] conflicts means that another writer's update was committed.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub(crate) const RESYNC: Backoff = Backoff::millis(200, 5_000);
 /// Pauses between looks at the registry while `everywhere()` waits. The window ends it.
 pub(crate) const EVERYWHERE: Backoff = Backoff::millis(1, 8);
 
-/// Tries in a row to take a lock that others got in the way of, or that were granted too late, before it counts as held.
+/// Failed or late tries in a row to take a lock, before it counts as held.
 pub(crate) const LOCK_TRIES_MAX: u32 = 4;
 /// The pause after a try to take a lock that failed.
 pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(100);

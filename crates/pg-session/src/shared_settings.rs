@@ -29,8 +29,8 @@ impl Config {
         serde_json::json!(settings).to_string()
     }
 
-    /// Takes the longest trust window of the nodes that run, so that a tool does not take a node for silent that is still
-    /// trusted. Without a node, or with unreadable rows, it stays.
+    /// Takes the longest trust window of the running nodes. Otherwise a tool could take a trusted node for silent.
+    /// Without a node, or with unreadable rows, it stays.
     pub(crate) fn adopt_trust_window<'a>(&mut self, settings: impl Iterator<Item = &'a str>) {
         let millis = settings.filter_map(|settings| {
             let settings: BTreeMap<String, String> = serde_json::from_str(settings).ok()?;

@@ -80,7 +80,7 @@ fn a_group_ends_while_updates_notify_late() {
 }
 
 #[test]
-fn everybody_is_logged_out() {
+fn all_users_are_logged_out() {
     let bounds = Bounds { ending: Some(Ending::All), ..NODE };
     holds("all sessions end", bounds, &[Seen::Hit, Seen::Join, Seen::None, Seen::LatePublish]);
 }

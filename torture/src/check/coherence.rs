@@ -1,8 +1,8 @@
 //! I1-I4: what a read may show, given what was known before it began.
 //!
 //! A version is known once it was acknowledged to a writer or shown to a reader: then it is committed. A read that
-//! begins at `t` must show at least what was known before `t - window` anywhere, and at least what was known before `t`
-//! on its own node.
+//! begins at `t` must show at least what any node knew before `t - window`. It must show what its own node knew before
+//! `t`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -106,7 +106,7 @@ fn after_everywhere(story: &Story, finding: &mut Finding) {
     }
 }
 
-/// Of an id that was rotated, everything up to its last version is the session, and the version after it is what is left.
+/// Of an id that was rotated, versions up to its last are the session. The version after it is the retired id.
 fn rotated(story: &Story, finding: &mut Finding) {
     let Some(rotation) = story.rotations.first() else { return };
     finding

@@ -90,8 +90,7 @@ fn increments(facts: &Facts, mut session: Uuid) -> i64 {
 }
 
 /// The row's version and the attributes: every change writes both attributes, so the newest change up to the row's
-/// version is the one whose values are shown, under its version. (The clean-up of attributes makes versions, too, and
-/// writes nothing.)
+/// version gives the values and their version. (The clean-up of attributes makes versions, too, and writes nothing.)
 fn wholeness(facts: &Facts) -> Finding {
     let mut finding = Finding::new("I6", "row and attributes that are shown together belong to one version");
     for story in facts.sessions.values() {

@@ -20,7 +20,7 @@ const UNNOTIFIED_MAX: Nanos = 2 * TRUST_WINDOW.as_nanos() as Nanos;
 /// How exactly the two clocks can be compared, beyond how much they were seen to move.
 pub const CLOCK_SLACK: i128 = 2_000_000;
 
-/// One session, as everybody saw it.
+/// One session, as all nodes saw it.
 #[derive(Debug, Default)]
 pub struct Story {
     /// The user; `None` without one, or if the creation was not acknowledged.
@@ -323,8 +323,8 @@ impl Facts {
         }
     }
 
-    /// What `old` had certainly become when its deletion began at `from`, if all that is left of it was certainly still
-    /// there when that ended at `to`: then the deletion ends them all.
+    /// What `old` had certainly become when its deletion began at `from`, if its retired ids certainly lived until that
+    /// ended at `to`: then the deletion ends them all.
     fn successors(&self, old: Uuid, from: Nanos, to: Nanos) -> Vec<Uuid> {
         let mut successors = Vec::new();
         let mut session = old;

@@ -1,5 +1,5 @@
-//! I8: fences grow from holder to holder, no two hold one lock at the same time, and the resource behind it never takes
-//! a write of a holder who was overtaken.
+//! I8: fences grow from holder to holder, and no two hold one lock at once. The resource never takes a write of an
+//! overtaken holder.
 
 use std::collections::HashMap;
 
@@ -77,7 +77,7 @@ fn by_lock(history: &History) -> HashMap<u64, Vec<Holding<'_>>> {
     locks
 }
 
-/// A write is accepted with a fence as high as the highest before it, and with the same fence only of the same holder.
+/// A write is accepted with a fence as high as the highest before. The same fence is only the same holder's.
 fn accepted(history: &History) -> Finding {
     let mut finding = Finding::new("I8 used", "a resource accepts no write of a holder who was overtaken");
     let mut highest: HashMap<u64, (i64, Op)> = HashMap::new();

@@ -1,5 +1,5 @@
-//! What pins promise: a pin says for at most the window that a session lives whose end was acknowledged, and it ends with its session
-//! only. And what the nodes' own observers have counted.
+//! What pins promise: a pin shows a session alive for at most the window after its acknowledged end, and ends only with it.
+//! And what the nodes' own observers have counted.
 
 use std::collections::{BTreeMap, HashSet};
 

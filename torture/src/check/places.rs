@@ -1,6 +1,6 @@
-//! I6, of an attribute that only some changes write or remove, which ends by itself or not, and so is moved between the
-//! session's row and a row of its own: what is seen of it is what was written last, and nothing that an earlier place
-//! still held.
+//! I6, of an attribute that only some changes write or remove, with and without an expiry. So it moves between the
+//! session's row and its own: what is seen of it is what was written last, and nothing that an earlier place still
+//! held.
 
 use std::collections::HashMap;
 

@@ -20,12 +20,16 @@ const S: Uuid = Uuid::from_u128(7);
 const A: usize = 0;
 const B: usize = 1;
 
+fn row(version: i64) -> Row {
+    Row { session: S, user: None, version, n: 0, rotated: false, misplaced: 0 }
+}
+
 /// A history, line by line; times in milliseconds, the wall clock being the monotonic one.
 #[derive(Default)]
 struct Tale(History);
 
 impl Tale {
-    /// A creates the session, which everybody then knows.
+    /// A creates the session, which all nodes then know.
     fn begin() -> Self {
         let mut tale = Self::default();
         tale.entry(0, Entry::Wall { at: 0, wall: 0 });
@@ -270,14 +274,7 @@ fn a_rotation_takes_the_counter_along() {
         tale.0.tables.writes.push(Written { n: 0, session: NEW, version: 4, op: op(A, 0, 4) });
         let made = Outcome::Made { session: NEW, seen: seen(4, op(A, 0, 4)) };
         tale.acknowledge(op(A, 0, 4), 200, 210, Change::Modify { session: NEW }, made);
-        tale.0.tables.sessions.push(Row {
-            session: NEW,
-            user: None,
-            version: 4,
-            n,
-            rotated: false,
-            misplaced: 0,
-        });
+        tale.0.tables.sessions.push(Row { session: NEW, n, ..row(4) });
         tale.report()
     };
     assert!(count(2).is_good(), "{}", count(2));
@@ -350,14 +347,7 @@ fn a_counter_counts_every_increment() {
     let count = |n| {
         let mut tale = Tale::begin();
         tale.change(op(A, 0, 2), 100, 110, Change::Modify { session: S }, 2);
-        tale.0.tables.sessions.push(Row {
-            session: S,
-            user: None,
-            version: 2,
-            n,
-            rotated: false,
-            misplaced: 0,
-        });
+        tale.0.tables.sessions.push(Row { n, ..row(2) });
         tale.report()
     };
     assert!(count(1).is_good());
@@ -449,14 +439,7 @@ fn a_rotation_makes_what_it_keeps_its_own() {
 fn an_attribute_is_in_one_place() {
     let end = |misplaced| {
         let mut tale = Tale::begin();
-        tale.0.tables.sessions.push(Row {
-            session: S,
-            user: None,
-            version: 1,
-            n: 0,
-            rotated: false,
-            misplaced,
-        });
+        tale.0.tables.sessions.push(Row { misplaced, ..row(1) });
         tale.report()
     };
     assert!(end(0).is_good());

@@ -1,7 +1,6 @@
 //! A small file system for PostgreSQL's data, which a fault can fill. Mounting one needs root.
 //!
-//! The mount is in a namespace of this process
-//! and its children, so it is gone with the last of them, however they end.
+//! The mount is in a namespace of this process and its children, so it goes with the last of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! PostgreSQL's queue of notifications, really full: no commit that notifies succeeds any more (SQLSTATE 54000).
 //!
-//! The queue reaches from its slowest reader to its newest entry, and 8 GB of it is full (up to PostgreSQL 16 that cannot
-//! be set). Sleepers, listeners that never come to read, keep it so:
+//! The queue reaches from its slowest reader to its newest entry. It is full at 8 GB, which PostgreSQL 16 and earlier
+//! cannot change. Sleepers, listeners that never come to read, keep it so:
 //!
 //! ```text
 //! sleeper  sleeper  sleeper                                        nodes

@@ -1,5 +1,5 @@
-//! The address of a pool or a listener leads to another server for a while, which accepts writes and knows nothing of the
-//! sessions: a pooler or a name that was redirected.
+//! The address of a pool or a listener leads to another server for a while, which does not know the sessions: a pooler or
+//! a name that was redirected.
 
 use anyhow::{Context, Result};
 use pg_sandbox::{Proxy, Sandbox};

@@ -1,8 +1,8 @@
 //! pgbouncer in transaction mode, between a node and the server.
 //!
-//! Before the pool it is at home. Before the listener it would be fatal and look well: LISTEN and barriers both come
-//! through, as long as the same server connection happens to serve them, and what other nodes say does not. A node has
-//! to tell it apart.
+//! Before the pool it is at home. Before the listener it would be fatal and look well: LISTEN and barriers come
+//! through while the same server connection happens to serve them. What other nodes send does not. A node has to tell
+//! it apart.
 
 use std::sync::Arc;
 use std::time::Duration;

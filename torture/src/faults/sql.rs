@@ -42,8 +42,7 @@ pub(super) async fn use_up_connections(cluster: &Cluster, rng: &mut Rng) -> Resu
     Ok(())
 }
 
-/// A client that locks sessions, and at times their attributes before them, in the order opposite to the library's,
-/// again and again.
+/// A client that locks sessions again and again, at times their attributes first, opposite to the library's order.
 pub(super) async fn deadlock(cluster: &Cluster, rng: &mut Rng) -> Result<()> {
     let slots = Slots::open(cluster.keep.path())?;
     let end = Instant::now() + rng.millis(2_000, 4_000);

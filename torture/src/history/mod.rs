@@ -1,9 +1,9 @@
 //! What happened, as each process saw it: one file of JSON lines per process.
 //!
-//! A process may be killed between any two lines, and within one. So a process that may change something writes so *before* it
-//! does, and a change whose answer is missing may or may not have happened. Reads are written down once they have been
-//! answered; one that is missing has promised nothing. Times are the machine's monotonic clock: the beginning is read
-//! before the call, the end after it, so an interval never looks shorter than it was.
+//! A process may be killed between any two lines, and within one. So a process records a change *before* it makes it. A change
+//! without an answer may or may not have happened. Reads are written down once they have been answered; one that is missing
+//! has promised nothing. Times are the machine's monotonic clock: the beginning is read before the call, the end after it, so
+//! an interval never looks shorter than it was.
 
 mod epochs;
 mod read;
@@ -216,10 +216,15 @@ pub struct Answer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Outcome {
     /// Created, or changed: this is what the database holds.
-    Made { session: Uuid, seen: Seen },
+    Made {
+        session: Uuid,
+        seen: Seen,
+    },
     /// The same, in SQL.
-    Wrote { session: Uuid, version: i64 },
-    /// Its transaction was rolled back.
+    Wrote {
+        session: Uuid,
+        version: i64,
+    },
     RolledBack,
     /// The session, or what was to be removed, does not exist, by now. Or it was evicted.
     Gone,
@@ -252,7 +257,7 @@ pub struct Gauge {
     pub writes_waiting: usize,
     pub touches_waiting: usize,
     pub sessions_cached: usize,
-    /// Hits that the node itself has compared with the database, and those of them that were too old, since its start.
+    /// Hits that the node has compared with the database since its start, and those that were too old.
     #[serde(default)]
     pub hits_compared: u64,
     #[serde(default)]

@@ -1,9 +1,9 @@
 //! Meetings: five times a second, all nodes come to one session, as two requests of one page do. One begins with a change;
 //! others answer as soon as they see it, and some only look on.
 //!
-//! An answer commits right after what it answers. On a node whose pool is slower than its listener, it is received before the
-//! node's own change has been published, or before a load that saw that change has arrived: each of these has to give way. Then no client
-//! writes there for seconds, so that a node that kept an old version still has it when the trust window has passed.
+//! An answer commits right after what it answers. On a node whose pool is slower than its listener, it overtakes the
+//! publication of the node's own change, or a load that saw that change: each of these has to give way. Then no client writes
+//! there for seconds. So a node that kept an old version still has it after the trust window.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::plan::{CLIENT_PLACES, MEETING_PLACES, TRUST_WINDOW};
 use crate::rng::Rng;
 
 const INTERVAL: Nanos = 200_000_000;
-/// How long before a meeting everybody looks at the session, to have it in memory then.
+/// How long before a meeting all nodes look at the session, to have it in memory then.
 const BEFORE: Nanos = 800_000_000;
 /// How long a change is waited for, and how often is looked for it: these looks are for finding it only, and not written down.
 const LENGTH: Duration = Duration::from_secs(1);

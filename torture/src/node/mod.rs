@@ -1,7 +1,7 @@
 //! A node: one process with one `SessionManager`, and the clients that use it at random.
 //!
-//! It tells the controller on its standard output, one line each, when it is ready, trusted and not trusted, and what
-//! its shutdown left. It ends when its standard input does: by order, or because the controller is gone.
+//! On its standard output, it writes lines for the controller: ready, trusted, not trusted, and what its shutdown
+//! left. It ends when its standard input does: by order, or because the controller is gone.
 
 mod client;
 mod locker;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::fixtures::{
     Proxied, SANDBOX, WAIT_MAX, drain, eventually, expect_in_sync, expect_start, next_but_in_sync, notify,
-    unique,
+    started, unique,
 };
 
 #[tokio::test]
@@ -17,8 +17,7 @@ async fn barrier_returns_after_earlier_commits_are_queued() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("before");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
 
     // On the server each commit comes before the barrier; nothing here waits for a notification to arrive.
     let client = proxied.client().await;
@@ -42,9 +41,7 @@ async fn a_barrier_reaches_every_subscription_before_its_caller() {
     let listener = proxied.quiet_listener().start().unwrap();
     let mut subscriptions = Vec::new();
     for n in 0..10 {
-        let mut subscription = listener.subscribe(&unique(&format!("all{n}"))).await.unwrap();
-        expect_start(&mut subscription).await;
-        subscriptions.push(subscription);
+        subscriptions.push(started(&listener, &unique(&format!("all{n}"))).await);
     }
     let asked = Instant::now();
     let as_of = listener.barrier().await.unwrap();
@@ -101,8 +98,7 @@ async fn a_forged_barrier_does_not_count() {
     let proxied = Proxied::new().await;
     let listener = proxied.listener().start().unwrap();
     let channel = unique("forged");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
 
     // A superuser sees the private channel and the last nonce in the log: more than a forger may hope for.
     let forger = proxied.client().await;

@@ -7,7 +7,7 @@ use std::task::Poll;
 use pg_listen::{ErrorKind, Event, NotifyQuery, Subscription};
 
 use crate::fixtures::{
-    Proxied, WAIT_MAX, drain, expect_payload, expect_start, next_but_in_sync, notify, unique,
+    Proxied, WAIT_MAX, drain, expect_payload, expect_start, next_but_in_sync, notify, started, unique,
 };
 
 #[tokio::test]
@@ -15,8 +15,7 @@ async fn notifications_arrive_in_the_order_of_their_commits() {
     let proxied = Proxied::new().await;
     let listener = proxied.listener().start().unwrap();
     let channel = unique("order");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
 
     let client = proxied.client().await;
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
@@ -46,8 +45,7 @@ async fn a_notification_says_whether_it_arrived_between_statements() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("between");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
     let arrived_between = async |subscription: &mut Subscription| match next_but_in_sync(subscription).await {
         Event::Notification(received) => received.arrived_between_statements(),
         event => panic!("{event:?} instead of a notification"),
@@ -70,14 +68,12 @@ async fn a_second_subscriber_does_not_replace_the_first() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("shared");
-    let mut first = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut first).await;
+    let mut first = started(&listener, &channel).await;
     let client = proxied.client().await;
     notify(&client, &channel, "before the second").await;
     assert_eq!(expect_payload(&mut first).await, "before the second");
 
-    let mut second = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut second).await;
+    let mut second = started(&listener, &channel).await;
     notify(&client, &channel, "for both").await;
     assert_eq!(expect_payload(&mut first).await, "for both");
     assert_eq!(expect_payload(&mut second).await, "for both");
@@ -107,8 +103,7 @@ async fn notification_arrives_after_commit_never_after_rollback() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("transaction");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
     let mut client = proxied.client().await;
 
     let rolled_back = client.transaction().await.unwrap();
@@ -139,8 +134,7 @@ async fn concurrent_notifies_over_listening_connection_all_arrive() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("crowd");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
 
     let crowd: Vec<_> = (0..1_000)
         .map(|n| {
@@ -164,8 +158,7 @@ async fn a_dropped_recv_loses_nothing() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("cancel");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
 
     let client = proxied.client().await;
     let mut received = Vec::new();

@@ -131,6 +131,13 @@ pub(crate) async fn expect_start(subscription: &mut Subscription) -> Instant {
     expect_in_sync(subscription).await
 }
 
+/// A subscription that is in sync.
+pub(crate) async fn started(listener: &Listener, channel: &str) -> Subscription {
+    let mut subscription = listener.subscribe(channel).await.unwrap();
+    expect_start(&mut subscription).await;
+    subscription
+}
+
 pub(crate) async fn expect_payload(subscription: &mut Subscription) -> String {
     match next_but_in_sync(subscription).await {
         Event::Notification(notification) => notification.payload().to_owned(),

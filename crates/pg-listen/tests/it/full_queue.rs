@@ -4,7 +4,7 @@
 use pg_sandbox::Sandbox;
 use tokio_postgres::Client;
 
-use crate::fixtures::{Proxied, expect_start, unique};
+use crate::fixtures::{Proxied, started, unique};
 
 /// 8 MB in files of 256 kB: 8 GB would be a full queue, and is left behind in the same way.
 const LEFT_BEHIND: &str =
@@ -25,8 +25,7 @@ async fn a_new_connection_clears_what_all_have_read() {
     assert!(files(&writer).await >= FILES_LEFT_BEHIND, "PostgreSQL itself has cleared them away");
 
     let listener = proxied.quiet_listener().start().unwrap();
-    let mut subscription = listener.subscribe(&unique("full")).await.unwrap();
-    expect_start(&mut subscription).await;
+    let _subscription = started(&listener, &unique("full")).await;
     let files = files(&writer).await;
     assert!(files <= 2, "{files} files are left");
 }

@@ -6,7 +6,7 @@ use pg_listen::{Listener, LostReason, Subscription};
 use pg_sandbox::{Direction, Sandbox};
 
 use crate::fixtures::{
-    Proxied, TIMEOUT, drain, eventually, expect_lost, expect_payload, expect_start, notify, unique,
+    Proxied, TIMEOUT, drain, eventually, expect_lost, expect_payload, expect_start, notify, started, unique,
 };
 
 /// The proxied's interval, its timeout, the last look, and what a busy machine needs to notice. (TCP itself would take a quarter
@@ -60,8 +60,7 @@ async fn a_connection_that_loses_what_it_receives_is_found() {
 async fn a_stall_is_found_by_an_unanswered_listen_too() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().barrier_timeout(TIMEOUT).start().unwrap();
-    let mut subscription = listener.subscribe(&unique("first")).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &unique("first")).await;
     listener.barrier().await.unwrap();
 
     proxied.proxy.stall();
@@ -91,8 +90,7 @@ async fn a_slow_connection_is_not_a_dead_one() {
     let proxied = Proxied::new().await;
     let listener = proxied.listener().barrier_timeout(Duration::from_secs(10)).start().unwrap();
     let channel = unique("slow");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
     proxied.proxy.delay(Duration::from_millis(200));
     for _ in 0..3 {
         listener.barrier().await.unwrap();
@@ -121,8 +119,7 @@ async fn a_stalled_connection_is_found_by_a_ping() {
     let proxied = Proxied::new().await;
     let listener = proxied.listener().pings().start().unwrap();
     let channel = unique("pings");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
     let client = proxied.client().await;
     let pinged =
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND query = 'SELECT WHERE false'";
@@ -144,8 +141,7 @@ async fn a_stalled_connection_is_found_by_a_ping() {
 async fn start(proxied: &Proxied) -> (Listener, Subscription, String) {
     let listener = proxied.listener().start().unwrap();
     let channel = unique("half_open");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let subscription = started(&listener, &channel).await;
     (listener, subscription, channel)
 }
 

@@ -7,7 +7,7 @@ use pg_sandbox::Proxy;
 use tokio_postgres::Config;
 
 use crate::fixtures::{
-    Proxied, SANDBOX, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, unique,
+    Proxied, SANDBOX, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, started, unique,
 };
 
 /// A host that accepts each connection and never sends a byte.
@@ -36,8 +36,7 @@ async fn a_silent_first_host_does_not_hide_the_second() {
         .start()
         .unwrap();
     let channel = unique("channel");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
     let client = proxied.client().await;
     notify(&client, &channel, "received").await;
     assert_eq!(expect_payload(&mut subscription).await, "received");
@@ -60,8 +59,7 @@ async fn a_first_host_that_falls_silent_is_left_for_the_second() {
         .connect_timeout(TIMEOUT)
         .start()
         .unwrap();
-    let mut subscription = listener.subscribe(&unique("channel")).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &unique("channel")).await;
     assert_eq!(first.connections(), 1, "the first host is the one in use");
     first.stall();
     expect_lost(&mut subscription).await;

@@ -4,7 +4,7 @@ use pg_listen::{Event, LostReason, Phase, Subscription};
 use pg_sandbox::Sandbox;
 
 use crate::fixtures::{
-    Proxied, drain, eventually, expect_lost, expect_payload, expect_start, next, notify, unique,
+    Proxied, drain, eventually, expect_lost, expect_payload, expect_start, next, notify, started, unique,
 };
 
 #[tokio::test]
@@ -12,8 +12,7 @@ async fn a_cut_connection_is_announced_once_and_made_again() {
     let proxied = Proxied::new().await;
     let listener = proxied.listener().start().unwrap();
     let channel = unique("cut");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
     let client = proxied.client().await;
 
     for round in 1..=5 {
@@ -33,9 +32,7 @@ async fn a_terminated_backend_is_announced_to_every_subscription() {
     let channel = unique("terminated");
     let mut subscriptions = Vec::new();
     for name in [&channel, &channel, &unique("other")] {
-        let mut subscription = listener.subscribe(name).await.unwrap();
-        expect_start(&mut subscription).await;
-        subscriptions.push(subscription);
+        subscriptions.push(started(&listener, name).await);
     }
     let client = proxied.client().await;
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
@@ -53,8 +50,7 @@ async fn notifications_during_outage_are_reported_as_lost() {
     let proxied = Proxied::new().await;
     let listener = proxied.listener().start().unwrap();
     let channel = unique("away");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
     let client = proxied.client().await;
 
     proxied.proxy.refuse();
@@ -71,8 +67,7 @@ async fn notifications_during_outage_are_reported_as_lost() {
 async fn a_long_outage_of_many_attempts_is_one_loss() {
     let proxied = Proxied::new().await;
     let listener = proxied.listener().start().unwrap();
-    let mut subscription = listener.subscribe(&unique("outage")).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &unique("outage")).await;
 
     proxied.proxy.refuse();
     proxied.proxy.cut();
@@ -105,8 +100,7 @@ async fn refused_at_start_is_waited_for_and_is_no_loss() {
 async fn subscription_during_outage_starts_with_next_connection() {
     let proxied = Proxied::new().await;
     let listener = proxied.listener().start().unwrap();
-    let mut early = listener.subscribe(&unique("early")).await.unwrap();
-    expect_start(&mut early).await;
+    let mut early = started(&listener, &unique("early")).await;
     proxied.proxy.refuse();
     proxied.proxy.cut();
     assert_eq!(expect_lost(&mut early).await, LostReason::Connection);
@@ -123,8 +117,7 @@ async fn restart_and_kill_are_two_losses_then_delivery_resumes() {
     let proxied = Proxied::on(&sandbox).await;
     let listener = proxied.listener().start().unwrap();
     let channel = unique("server");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
 
     tokio::task::block_in_place(|| sandbox.restart()).unwrap();
     assert_eq!(expect_lost(&mut subscription).await, LostReason::Connection);

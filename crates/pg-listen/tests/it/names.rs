@@ -2,7 +2,7 @@
 
 use pg_listen::{CHANNEL_BYTES_MAX, ErrorKind, PAYLOAD_BYTES_MAX};
 
-use crate::fixtures::{Proxied, drain, expect_payload, expect_start, notify};
+use crate::fixtures::{Proxied, drain, expect_payload, expect_start, notify, started};
 
 #[tokio::test]
 async fn every_valid_name_is_the_name_itself_to_the_server() {
@@ -65,8 +65,7 @@ async fn an_invalid_name_is_a_typed_error_that_says_what_is_wrong() {
 async fn longest_payload_arrives_and_one_byte_more_is_an_error() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
-    let mut subscription = listener.subscribe("payloads_at_the_limit").await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, "payloads_at_the_limit").await;
 
     let longest = "é".repeat(PAYLOAD_BYTES_MAX / 2) + "!";
     assert_eq!(longest.len(), PAYLOAD_BYTES_MAX);

@@ -4,15 +4,14 @@ use pg_listen::{Event, LostReason};
 
 use uuid::Uuid;
 
-use crate::fixtures::{Proxied, drain, expect_lost, expect_payload, expect_start, notify, unique};
+use crate::fixtures::{Proxied, drain, expect_lost, expect_payload, expect_start, notify, started, unique};
 
 #[tokio::test]
 async fn an_overflow_is_one_lost_and_a_barrier_brings_back_in_sync() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().queue_events_max(16).start().unwrap();
     let channel = unique("overflow");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
 
     let client = proxied.client().await;
     let flood = "SELECT pg_notify($1, n::text) FROM generate_series(1, 1000) n"; // one commit, no barrier within
@@ -32,8 +31,7 @@ async fn a_slow_reader_costs_the_others_nothing() {
     let listener = proxied.quiet_listener().queue_events_max(16).start().unwrap();
     let channel = unique("neighbours");
     let mut slow = listener.subscribe(&channel).await.unwrap();
-    let mut fast = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut fast).await;
+    let mut fast = started(&listener, &channel).await;
 
     let client = proxied.client().await;
     for n in 0..100 {

@@ -1,5 +1,5 @@
-//! A pooler in PostgreSQL's place. Each of these represents pgbouncer, which does the one or the other with a startup
-//! packet that it does not know: it refuses it, or (`ignore_startup_parameters = options`) drops what it does not know.
+//! A pooler in PostgreSQL's place. Each represents pgbouncer, which does one or the other with a startup packet that it
+//! does not know: it refuses it, or (`ignore_startup_parameters = options`) drops what it does not know.
 
 use std::net::SocketAddr;
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_postgres::{Config, NoTls};
 
 use crate::fixtures::{
-    SANDBOX, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, unique,
+    SANDBOX, TIMEOUT, eventually, expect_lost, expect_payload, expect_start, notify, started, unique,
 };
 
 const HBA: &str = "local all all trust
@@ -43,8 +43,7 @@ async fn a_listener_recovers_with_the_providers_new_password() {
         .start()
         .unwrap();
     let channel = unique("channel");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
 
     // Committed before the connection ends: the listener is back at once, and must not meet the old password.
     client.batch_execute("ALTER ROLE app PASSWORD 'second'").await.unwrap();

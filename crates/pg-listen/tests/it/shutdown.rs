@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 use pg_listen::{ErrorKind, Listener, Phase};
 use tokio::time::timeout;
 
-use crate::fixtures::{Proxied, SANDBOX, WAIT_MAX, eventually, expect_start, notify, unique};
+use crate::fixtures::{Proxied, SANDBOX, WAIT_MAX, eventually, notify, started, unique};
 
 #[tokio::test]
 async fn shutdown_closes_the_connection_and_ends_every_subscription() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
     let channel = unique("shutdown");
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &channel).await;
     let client = proxied.client().await;
     assert_eq!(proxied.backends(&client).await, 1);
     notify(&client, &channel, "queued").await;
@@ -40,8 +39,7 @@ async fn shutdown_closes_the_connection_and_ends_every_subscription() {
 async fn the_last_handle_takes_the_listener_with_it() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
-    let mut subscription = listener.subscribe(&unique("handles")).await.unwrap();
-    expect_start(&mut subscription).await;
+    let mut subscription = started(&listener, &unique("handles")).await;
     let other = listener.clone();
     drop(listener);
     other.barrier().await.unwrap();
@@ -55,8 +53,7 @@ async fn the_last_handle_takes_the_listener_with_it() {
 async fn shutdown_does_not_wait_for_stalled_connection() {
     let proxied = Proxied::new().await;
     let listener = proxied.quiet_listener().start().unwrap();
-    let mut subscription = listener.subscribe(&unique("stalled")).await.unwrap();
-    expect_start(&mut subscription).await;
+    let _subscription = started(&listener, &unique("stalled")).await;
     proxied.proxy.stall();
     let waiting = tokio::spawn({
         let listener = listener.clone();

@@ -8,7 +8,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::fixtures::{SANDBOX, eventually, expect_start, unique};
+use crate::fixtures::{SANDBOX, eventually, started, unique};
 
 #[tokio::test]
 async fn tls_that_is_required_is_not_replaced_by_plain_text() {
@@ -22,8 +22,7 @@ async fn tls_that_is_required_is_not_replaced_by_plain_text() {
 #[tokio::test]
 async fn tls_that_is_preferred_falls_back_where_the_server_has_none() {
     let (listener, channel) = listener(SslMode::Prefer);
-    let mut subscription = listener.subscribe(&channel).await.unwrap();
-    expect_start(&mut subscription).await;
+    let _subscription = started(&listener, &channel).await;
 }
 
 fn listener(mode: SslMode) -> (Listener, String) {

@@ -1,4 +1,4 @@
-//! A story over HTTP, and what everybody else could see of it: tables, notifications, the server's log with every statement and
+//! A story over HTTP, and what others could see of it: tables, notifications, the server's log with every statement and
 //! parameter, and our own log at its finest. Nothing in there logs a person in.
 
 use std::future::poll_fn;

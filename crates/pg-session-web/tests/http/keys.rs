@@ -1,4 +1,4 @@
-//! Keys that are exchanged while everybody goes on.
+//! Keys that are exchanged while all nodes go on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

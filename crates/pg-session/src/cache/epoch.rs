@@ -3,7 +3,7 @@
 /// When a record was known to be the database's. The high half is the generation, the low half the
 /// state of the listening connection.
 ///
-/// A start and a loss of listening each add one to the low half, so it is odd while the node listens. An entry of
+/// A start and a loss of listening each add one to the low half. It is odd while the node listens. An entry of
 /// another connection may have missed something and is verified. `remove_all` adds one to the generation. An entry of
 /// an earlier generation is never served and never verified. One comparison of a hit covers both.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

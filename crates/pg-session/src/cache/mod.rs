@@ -146,9 +146,9 @@ impl Cache {
 
     /// Puts a record that was read under `ticket` into memory, if nothing came between. Returns whether it did.
     ///
-    /// If the connection was lost since, it enters as an entry of an earlier epoch, to be verified
-    /// before it is served. What is read without a listener is not kept. Otherwise a node that
-    /// never receives anything would fill its memory with entries that it cannot serve.
+    /// If the connection was lost since, it enters with an earlier epoch, and is verified before it is served. What
+    /// is read without a listener is not kept. Otherwise a node that never receives anything would fill its memory
+    /// with entries that it cannot serve.
     pub(crate) fn install(&self, ticket: Ticket, record: &SharedRecord) -> bool {
         let (id, version) = (record.row.id, record.row.version);
         let mut stripe = self.stripe(id);
@@ -223,9 +223,9 @@ impl Cache {
         self.invalidate(id, Version::DELETED);
     }
 
-    /// The database, asked under `ticket`, has no live session `id`. What is in memory has ended,
-    /// and so has what an update of this node has committed and not published yet. A caller that
-    /// saw `None` keeps seeing `None`, although the delete itself has not been received.
+    /// The database, asked under `ticket`, has no live session `id`. What is in memory has ended. So has what an
+    /// update of this node has committed and not published. A caller that saw `None` keeps seeing `None`, although
+    /// the delete itself has not been received.
     ///
     /// The end is remembered until `until`, if nothing came between that says otherwise.
     pub(crate) fn mark_absent(&self, ticket: Ticket, id: SessionId, until: Tick) {

@@ -9,9 +9,9 @@
 //!   └──────────Lost───────────┴───────────Lost───────────┘      (trusted also ends by time, without an event)
 //! ```
 //!
-//! Disconnected: hits bypass the cache, what is read is not kept. Listening: it is kept. Trusted: hits are served, if they were
-//! loaded, published or verified since `Listening`. What an earlier connection left in memory is verified by version,
-//! by [`resync`] in chunks and by the first read of each.
+//! Disconnected: hits bypass the cache, what is read is not kept. Listening: it is kept. Trusted: hits are served, if they
+//! were loaded, published or verified since `Listening`. Entries of an earlier connection are verified by version: by
+//! [`resync`] in chunks, and by the first read of each.
 
 pub(crate) mod proof;
 pub(crate) mod resync;
@@ -188,7 +188,7 @@ impl InvalidationTask {
         }
     }
 
-    /// The events of these ends, if anyone reads them. To be called before the pins are doubted.
+    /// The events of these ends, if a reader exists. To be called before the pins are doubted.
     /// The lookup that follows may end a pin, which knows its user, before the event is made.
     async fn ends(&self, ids: &[SessionId], cause: Cause) -> Vec<Event> {
         let Core { events, failpoints, .. } = &*self.core;
@@ -196,7 +196,7 @@ impl InvalidationTask {
             return Vec::new();
         }
         // The memory first, then the notes. A login notes the user of the session that it ends, then drops the session from
-        // memory. In the other order, this task could find no note, the login could do both, and the memory would be empty.
+        // memory. In the other order, this task could find no note and an empty memory, if the login does both in between.
         let in_memory: Vec<_> = ids.iter().map(|&id| self.core.known_user(id)).collect();
         failpoints.reach(Point::Ending).await;
         let user = |id, in_memory| events.take_ending(id).or(in_memory);

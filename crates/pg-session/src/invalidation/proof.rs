@@ -21,14 +21,13 @@
 //! Any role can send notifications on the channel. Only tokens that this node has sent count, and they are random. A tick that is
 //! sent again proves what it has proved before.
 //!
-//! A node is trusted only by a token that is in its row, so each node that is trusted has a row. `everywhere()` relies on
-//! that. The same rows say what a node has handled: see [`Prover::request`].
+//! A node is trusted only by a token in its row, so each trusted node has a row. `everywhere()` relies on that. The same
+//! rows say what a node has handled: see [`Prover::request`].
 //!
-//! A node without a listener keeps its row, so that operators see it, and says since when. Its
-//! beats carry tokens that prove nothing. It says so only when the window has passed since its last
-//! proof, because pins outlive the trust of the memory until then. So `everywhere()` need not wait
-//! for such a row. The node serves nothing. Its next trust begins with a tick behind a beat that it
-//! has not sent yet.
+//! A node without a listener keeps its row, so that operators see it, and says since when. Its beats carry tokens
+//! that prove nothing. It says so only when the window has passed since its last proof: until then, pins rest on it.
+//! So `everywhere()` need not wait for such a row. The node serves nothing. Its next trust begins with a tick behind
+//! a beat that it has not sent yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -400,8 +399,8 @@ impl Prover {
         self.remove_silent(beats, &registered.rows, now).await;
     }
 
-    /// Removes the rows of nodes that have ended without a goodbye. A node whose beat has not moved since it was seen for
-    /// the first time is not trusted when the window has passed on its own clock.
+    /// Removes the rows of nodes that have ended without a goodbye. If a node's beat has not moved for a window of its
+    /// own clock, the node is not trusted.
     async fn remove_silent(&self, beats: &mut Beats, rows: &[NodeBeat], now: Tick) {
         if rows.is_empty() {
             return;

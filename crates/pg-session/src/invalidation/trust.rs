@@ -1,9 +1,9 @@
 //! The trust window: how long this node may answer from memory without a new proof that it receives
 //! every notification.
 //!
-//! A tick with the beat that this node sent at `s` proves that every change committed before `s` has been
-//! handled here; see [`proof`](super::proof). So until `s + trust_window`, a hit is at most `trust_window`
-//! behind an acknowledged change.
+//! A tick with the beat sent at `s` proves that every change committed before `s` has been handled here; see
+//! [`proof`](super::proof). So until `s + trust_window`, a hit is at most `trust_window` behind an acknowledged
+//! change.
 //!
 //! I3: a read that starts at t sees every change acknowledged before t − trust_window, or fails. The reader takes
 //! [`Trust::until`] *before* it looks into the cache, and the clock *after*:

@@ -1,9 +1,8 @@
 //! Taking a lock: asks, waits for a release or for the holder's end, asks again, until the wait is over.
 //!
-//! Runs in a task of its own, so that dropping the caller's future cannot cut a statement in two. A
-//! lock that was taken for a caller that has stopped waiting is given back. All tries of one
-//! attempt carry one owner id, so a try after an unanswered one takes the lock once, with one
-//! fence.
+//! Runs in a task of its own, so that dropping the caller's future cannot cut a statement in two. A lock that was
+//! taken for a caller that has stopped waiting is given back. All tries of one attempt carry one owner id. So they
+//! take the lock once, with one fence.
 
 use std::sync::Arc;
 use std::time::Duration;

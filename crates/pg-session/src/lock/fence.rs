@@ -4,8 +4,8 @@ use std::fmt;
 
 /// A number that is higher for each holder of a lock than for all before it.
 ///
-/// No lock can stop a holder who was paused past the lease's end from finishing the write that it had begun. The
-/// resource can: it remembers the highest fence that it has seen, and refuses lower ones. In SQL:
+/// No lock can stop a holder that was paused past the lease's end from finishing its write. The resource can: it
+/// remembers the highest fence that it has seen, and refuses lower ones. In SQL:
 ///
 /// ```sql
 /// UPDATE report SET body = $1, fence = $2 WHERE id = $3 AND fence <= $2

@@ -16,11 +16,10 @@ use crate::error::Error;
 
 /// A lock that is held, until it is released, dropped or lost.
 ///
-/// A task renews it each third of its lease. **A lease can be lost at any time.** The database may
-/// be out of reach until it ends, or the process may be stopped for longer. A client may take the
-/// lock by force, or the lock's session may end. So work under a lock either stops when
-/// [`lost`](Lease::lost) resolves, or sends the [`fence`](Lease::fence) to a resource that refuses
-/// lower ones. What must not be done twice does both.
+/// A task renews it each third of its lease. **A lease can be lost at any time.** The database may be out of reach
+/// until it ends, or the process may be stopped for longer. A client may take the lock by force, or the lock's
+/// session may end. So stop work when [`lost`](Lease::lost) resolves, or send the [`fence`](Lease::fence) to a
+/// resource that refuses lower ones. What must not be done twice does both.
 ///
 /// ```no_run
 /// # use std::time::Duration;

@@ -11,7 +11,7 @@ pub enum Loss {
     /// The database does not know it any more: the lock was taken by force, or its session ended.
     Gone,
     /// The manager is shutting down and renews no more. **The lock stays taken until the guard is dropped or the lease
-    /// ends**, so there is a little time to finish.
+    /// ends.** There is a little time to finish.
     Shutdown,
 }
 

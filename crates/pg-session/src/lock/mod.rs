@@ -8,8 +8,8 @@
 //!    └──held by another until the wait's end, session gone, failure, caller gone──▶ (freeing) ──▶ end
 //! ```
 //!
-//! - [`attempt`] waits and takes, [`waiters`] knows who waits on this node, [`renewal`] renews and frees, [`lease_state`] is
-//!   what guard and keeper share, [`lease`] is the guard.
+//! - [`attempt`] waits and takes. [`waiters`] holds this node's waiters. [`renewal`] renews and frees. [`lease`] is the
+//!   guard, which shares [`lease_state`] with the renewal.
 //! - A statement whose row another transaction has locked holds no connection; see [`blocked`].
 //! - The lease's end on this node is counted from *before* the statement that granted it was sent.
 //!   So it comes before its end in the database, whatever the network did.

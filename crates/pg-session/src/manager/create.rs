@@ -62,10 +62,11 @@ impl SessionManager {
 /// [`create_anonymous`](SessionManager::create_anonymous).
 ///
 /// # Errors
-/// Awaiting it fails with what [`Session::set`] returns for the first attribute that cannot be set,
-/// [`ErrorKind::InvalidArgument`] or [`ErrorKind::LimitExceeded`] for labels, [`ErrorKind::SessionLimit`] if the user has
-/// all the sessions that the policy allows, [`ErrorKind::Unavailable`] if the database cannot be reached (nothing was
-/// created), [`ErrorKind::OutcomeUnknown`] if its answer never came.
+/// - What [`Session::set`] returns for the first attribute that cannot be set.
+/// - [`ErrorKind::InvalidArgument`] or [`ErrorKind::LimitExceeded`] for labels.
+/// - [`ErrorKind::SessionLimit`] if the user has all the sessions that the policy allows.
+/// - [`ErrorKind::Unavailable`] if the database cannot be reached: nothing was created.
+/// - [`ErrorKind::OutcomeUnknown`] if its answer never came.
 ///
 /// # Cancel safety
 /// **Dropping the future does not undo a create that was submitted.**

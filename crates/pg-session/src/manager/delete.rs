@@ -13,8 +13,9 @@ use crate::session::request::{BulkChange, DeleteSession};
 /// either.
 ///
 /// # Errors
-/// [`ErrorKind::Unavailable`] if the database cannot be reached (nothing happened), [`ErrorKind::OutcomeUnknown`] if
-/// its answer never came, [`ErrorKind::Overloaded`] if too many writes wait.
+/// - [`ErrorKind::Unavailable`] if the database cannot be reached: nothing happened.
+/// - [`ErrorKind::OutcomeUnknown`] if its answer never came.
+/// - [`ErrorKind::Overloaded`] if too many writes wait.
 ///
 /// # Cancel safety
 /// **Dropping the future does not undo a delete that was submitted.**

@@ -22,8 +22,8 @@ impl SessionManager {
     /// Reads a session. `Ok(None)` for one that is unknown, expired or revoked alike.
     ///
     /// Answered from this node's memory if the node can prove that it is in sync, otherwise from the database. A read
-    /// that starts at t sees every change that was acknowledged before t − `trust_window`, and every change that
-    /// was acknowledged through this node. It also counts as an access, unless [`Get::no_touch`] says otherwise.
+    /// that starts at t sees every change acknowledged before t − `trust_window`. It sees every change acknowledged
+    /// through this node. It also counts as an access, unless [`Get::no_touch`] says otherwise.
     ///
     /// ```no_run
     /// # async fn f(sessions: &pg_session::SessionManager, id: pg_session::SessionId) -> Result<(), pg_session::Error> {

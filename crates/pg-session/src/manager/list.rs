@@ -156,9 +156,9 @@ impl<'a> UserSessions<'a> {
     /// Removes one attribute from all live sessions of the user: their versions grow, every node is notified. Returns
     /// how many sessions had it.
     ///
-    /// **A session that does not have the attribute is left as it is.** A request in flight that
-    /// sets it there, from what it read elsewhere before, is not in conflict with this call. Let it
-    /// look at its source again after saving, or end such sessions instead.
+    /// **A session that does not have the attribute is left as it is.** A request in flight that sets it from an
+    /// earlier read is not in conflict with this call. Let it look at its source again after saving, or end such
+    /// sessions instead.
     ///
     /// # Errors
     /// See [above](UserSessions#errors); [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded) and
@@ -175,7 +175,7 @@ impl<'a> UserSessions<'a> {
 
     /// Drops the user's sessions from every node's memory; the database keeps them. For changes of the tables that were
     /// made past this library. On return this node has dropped them, the others do so within milliseconds. **Such a change
-    /// must grow the session's `version`**, or an update in flight takes it for what it was made from, and may undo it.
+    /// must grow the session's `version`.** Otherwise an update in flight does not notice it, and may undo it.
     ///
     /// # Errors
     /// See [above](UserSessions#errors).

@@ -9,7 +9,6 @@ use crate::config::ListenerPath;
 use crate::error::{Error, ErrorKind};
 use crate::notification::Token;
 use crate::postgres::Database;
-use crate::postgres::failure::Failure;
 
 /// Where the address of the listener comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,10 +60,13 @@ pub(super) async fn prove_path(
         listener.wait_connected().await.map_err(|error| refused(way, error))?;
         while let Some(event) = events.recv().await {
             match event {
-                Event::Listening => {
-                    database.notify_on(&channel, &payload).await.map_err(Failure::into_read_error)?;
-                    is_sent = true;
-                }
+                Event::Listening => match database.notify_on(&channel, &payload).await {
+                    Ok(()) => is_sent = true,
+                    Err(failure) => {
+                        let error = failure.into_read_error();
+                        return if error.is_retryable() { Ok(()) } else { Err(error) };
+                    }
+                },
                 Event::Notification(notification) if notification.payload() == payload => return Ok(()),
                 _ => {}
             }

@@ -71,8 +71,8 @@ impl<'a> Locks<'a> {
         self.lock(name).wait(Duration::ZERO)
     }
 
-    /// Takes a lock within a session: `checkout` of one session has nothing to do with `checkout` of another, nor with
-    /// the lock of that name without a session. Waits as [`lock`](Locks::lock) does.
+    /// Takes a lock within a session: `checkout` of one session is independent of `checkout` of another, and of the
+    /// lock `checkout` without a session. Waits as [`lock`](Locks::lock) does.
     ///
     /// Only a living session's lock is given, and renewed; its lease is lost when the session ends. **A lock is not an
     /// access**: holding one does not keep an idle session alive. The lock's row goes with its session.
@@ -158,12 +158,16 @@ impl From<Holding> for LockHolder {
 /// A lock to be taken by awaiting this; made by [`Locks::lock`] and the like.
 ///
 /// # Errors
-/// Awaiting it fails with [`LockError::Held`] if another holder has the lock until the end of the wait,
-/// [`LockError::SessionGone`] if it is a lock of a session that has ended, [`LockError::Failed`] for a name, label,
-/// lease or wait out of bounds ([`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument)), if the database could not be asked until the end of the wait, if another
-/// transaction keeps the lock's row or its session locked for `query_timeout` ([`ErrorKind::Contention`](crate::ErrorKind::Contention)), if its answer
-/// never came ([`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): what may have been taken is being given back), and if the node holds or
-/// waits for 10 000 locks ([`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded)).
+/// - [`LockError::Held`] if another holder has the lock until the end of the wait.
+/// - [`LockError::SessionGone`] if it is a lock of a session that has ended.
+/// - [`LockError::Failed`] for the rest:
+///   - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): a name, label, lease or wait is out of bounds.
+///   - [`Contention`](crate::ErrorKind::Contention): another transaction keeps the lock's row, or its session, locked
+///     for `query_timeout`.
+///   - [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): the answer never came. What may have been taken is given
+///     back.
+///   - [`Overloaded`](crate::ErrorKind::Overloaded): the node holds or waits for 10 000 locks.
+///   - The database could not be asked until the end of the wait.
 ///
 /// # Cancel safety
 /// Dropping the future gives back in the background what was taken, or may have been.

@@ -99,10 +99,13 @@ impl SessionManager {
     /// Then it serves from the database until it is.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a setting or connection string that is wrong, also the listener's, [`ErrorKind::Schema`](crate::ErrorKind::Schema) and
-    /// [`ErrorKind::Permission`](crate::ErrorKind::Permission) for tables that are missing or may not be used, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if
-    /// PostgreSQL cannot be reached, or no server answers at the address in [`listen_on`](Builder::listen_on). Nothing is
-    /// left running then. An outage of the listener alone is no error: [`Status::trust_error`] has its cause.
+    /// - [`Config`](crate::ErrorKind::Config): a setting or a connection string is wrong, also the listener's.
+    /// - [`Schema`](crate::ErrorKind::Schema), [`Permission`](crate::ErrorKind::Permission): tables are missing or may
+    ///   not be used.
+    /// - [`Unavailable`](crate::ErrorKind::Unavailable): PostgreSQL cannot be reached, or no server answers at the
+    ///   address in [`listen_on`](Builder::listen_on).
+    ///
+    /// Nothing is left running then. An outage of the listener alone is no error: [`Status::trust_error`] has its cause.
     pub async fn connect(url: &str, config: Config) -> Result<Self, Error> {
         Self::builder(config).url(url)?.connect().await
     }

@@ -62,9 +62,9 @@ impl SessionManager {
     /// ```
     ///
     /// # Errors
-    /// [`UpdateError::NotFound`] if there is no such session, [`UpdateError::Failed`] with what `change` returned or
-    /// what went wrong, [`ErrorKind::Contention`] after 100 conflicts with other writers,
-    /// [`ErrorKind::Overloaded`] if 65 536 modifications wait on this node already.
+    /// - [`UpdateError::NotFound`] if there is no such session.
+    /// - [`UpdateError::Failed`] with what `change` returned or what went wrong. [`ErrorKind::Contention`]: after 100
+    ///   conflicts with other writers. [`ErrorKind::Overloaded`]: 65 536 modifications wait on this node already.
     ///
     /// # Cancel safety
     /// As [`save`](SessionManager::save).

@@ -3,14 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{sleep, timeout};
-use uuid::Uuid;
+use tokio::time::timeout;
 
 use super::SessionManager;
 use crate::error::Error;
-use crate::notification::Token;
 use crate::postgres::failure::Failure;
-use crate::retry::EVERYWHERE;
 use crate::shared_settings::differences;
 use crate::signing::Signer;
 
@@ -37,13 +34,13 @@ pub struct NodeInfo {
     pub listener_lost_at: Option<SystemTime>,
     /// Whether it is this node.
     pub is_this: bool,
-    /// The settings that all nodes must share, and this one has with another value than the first node of the list.
+    /// Settings that all nodes must share, and whose value here differs from that of the list's first node.
     pub differing_settings: Vec<String>,
 }
 
 impl SessionManager {
-    /// Shows the ids of this signer's keys in the registry of nodes, and when each key has verified something last. `pg-session
-    /// doctor` then finds a node that lacks a key with which another one signs, and keys that are no longer in use.
+    /// Shows the ids of this signer's keys in the registry of nodes, and when each key has verified something last.
+    /// `pg-session doctor` then finds nodes that lack a key with which another signs, and keys out of use.
     ///
     /// The web crates do this for the signer of each configuration. Of several signers of a node, the last one counts.
     pub fn report_keys(&self, signer: &Signer) {
@@ -60,10 +57,15 @@ impl SessionManager {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn nodes(&self) -> Result<Vec<NodeInfo>, Error> {
-        let database = &self.0.core.database;
-        let mut answers = HashMap::new();
+        let (database, clock) = (&self.0.core.database, &self.0.core.policy.clock);
+        let (mut answers, asked) = (HashMap::new(), clock.now());
+        let asking = database.ask_nodes(|row| {
+            if !row.listener_lost {
+                answers.entry(row.node).or_insert_with(|| clock.now().since(asked));
+            }
+        });
         // An error means that the time is over: the others are silent.
-        if let Ok(outcome) = timeout(ANSWER_WAIT, self.gather_answers(&mut answers)).await {
+        if let Ok(outcome) = timeout(ANSWER_WAIT, asking).await {
             outcome.map_err(Failure::into_read_error)?;
         }
         let rows = database.node_descriptions().await.map_err(Failure::into_read_error)?;
@@ -84,24 +86,5 @@ impl SessionManager {
             }
         });
         Ok(nodes.collect())
-    }
-
-    /// Returns when all nodes have answered.
-    async fn gather_answers(&self, answers: &mut HashMap<Uuid, Duration>) -> Result<(), Failure> {
-        let (database, clock) = (&self.0.core.database, &self.0.core.policy.clock);
-        let (request, asked) = (Token::random(), clock.now());
-        database.request_acknowledgement(request).await?;
-        let mut pause = EVERYWHERE.first;
-        loop {
-            let rows = database.node_rows(request).await?;
-            for row in rows.iter().filter(|row| row.heard && !row.listener_lost) {
-                answers.entry(row.node).or_insert_with(|| clock.now().since(asked));
-            }
-            if rows.iter().all(|row| row.heard || row.listener_lost) {
-                return Ok(());
-            }
-            sleep(pause).await;
-            pause = EVERYWHERE.after(pause);
-        }
     }
 }

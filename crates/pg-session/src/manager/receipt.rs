@@ -5,7 +5,7 @@
 //!  "took":"7ms 120us","acknowledged":3,"lapsed":0},"signature":"…"}
 //! ```
 //!
-//! The signature covers the receipt as this library writes it, so spaces and the order of the fields do not matter. It has no
+//! The signature covers the receipt as this library writes it: spaces and the order of fields do not matter. It has no
 //! session id: a receipt may be shown to an auditor.
 
 use std::time::{Duration, UNIX_EPOCH};

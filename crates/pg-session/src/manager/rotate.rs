@@ -87,11 +87,11 @@ impl SessionManager {
 /// have ended.
 ///
 /// # Errors
-/// [`UpdateError::NotFound`] if the session was deleted, revoked or has expired, [`UpdateError::Rotated`] if it goes on
-/// under a new id already (of two rotations at once, one wins), [`UpdateError::Failed`] for the rest:
-/// [`ErrorKind::SessionLimit`] if the new user has all the sessions that the policy allows, and
-/// [`ErrorKind::OutcomeUnknown`]: **then no client knows the new id.** The old one, if it was rotated, answers for the grace,
-/// and deleting it ends both.
+/// - [`UpdateError::NotFound`] if the session was deleted, revoked or has expired.
+/// - [`UpdateError::Rotated`] if it has a new id already: of two rotations at once, one wins.
+/// - [`UpdateError::Failed`] for the rest. [`ErrorKind::SessionLimit`]: the new user has all the sessions that the policy
+///   allows. [`ErrorKind::OutcomeUnknown`]: **no client knows the new id.** The old one, if it was rotated, answers for
+///   the grace, and deleting it ends both.
 ///
 /// # Cancel safety
 /// **Dropping the future does not undo a rotation that was submitted**, and no client knows the new id then.
@@ -141,8 +141,8 @@ impl Rotate<'_> {
         self
     }
 
-    /// Gives the session this label. **The first call removes the labels that the session has**, so that logins with a new
-    /// OpenID Connect `sid` each do not add up. As [`Create::label`](super::Create::label). Default: they stay.
+    /// Gives the session this label. **The first call removes the labels that the session has.** So the OpenID Connect
+    /// `sid` of each login does not add up. As [`Create::label`](super::Create::label). Default: they stay.
     pub fn label(mut self, label: &str) -> Self {
         if self.error.is_none() {
             self.error = self.labels.get_or_insert_default().add(label).err();

@@ -42,8 +42,10 @@ impl SessionManager {
 /// An update to be carried out by awaiting this; made by [`SessionManager::save`].
 ///
 /// # Errors
-/// [`UpdateError::Conflict`] if a check failed, [`UpdateError::NotFound`] if the session was deleted, revoked or has
-/// expired (it stays so), [`UpdateError::Rotated`] if it was rotated, [`UpdateError::Failed`] for the rest; see [`ErrorKind::OutcomeUnknown`].
+/// - [`UpdateError::Conflict`] if a check failed.
+/// - [`UpdateError::NotFound`] if the session was deleted, revoked or has expired. It stays so.
+/// - [`UpdateError::Rotated`] if it was rotated.
+/// - [`UpdateError::Failed`] for the rest; see [`ErrorKind::OutcomeUnknown`].
 ///
 /// # Cancel safety
 /// **Dropping the future does not undo an update that was submitted.** The handle then shows neither outcome; load
@@ -72,9 +74,9 @@ impl Save<'_> {
         self
     }
 
-    /// Does not notify the other nodes: **they may serve the old version for as long as they cache it**
-    /// (`cache_ttl`). For attributes that only this node reads. A new absolute limit, idle limit or group is notified in any
-    /// case, because the other nodes must know when the session ends.
+    /// Does not notify the other nodes: **they may serve the old version for as long as they cache it** (`cache_ttl`). For
+    /// attributes that only this node reads. A new absolute limit, idle limit or group is notified in any case: other nodes
+    /// must know when the session ends.
     pub fn no_notify(mut self) -> Self {
         self.notify = false;
         self

@@ -67,9 +67,8 @@ impl SessionManager {
         }
     }
 
-    /// What this node does and observes from here on, as a stream of [`Event`](crate::Event)s. They
-    /// are ends of sessions on any node with their causes, sessions that this node creates and
-    /// rotates, and its trust.
+    /// What this node does and observes from here on, as a stream of [`Event`](crate::Event)s. They are ends of
+    /// sessions on any node, with their causes; creates and rotations of this node; and its trust.
     ///
     /// It is bounded: a reader that is 1 024 events behind loses the oldest, and gets their number. While the node is not trusted,
     /// ends are missed. **An audit needs [`audit`](SessionManager::audit), which misses none.**
@@ -83,7 +82,7 @@ impl SessionManager {
     ///
     /// # Errors
     /// [`ErrorKind::ShuttingDown`] if the node will never be trusted again: it was shut down, or the listener that it
-    /// shares, or the tokio runtime in which it was connected has ended.
+    /// shares has ended, or its tokio runtime.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -103,8 +102,8 @@ impl SessionManager {
         self.0.core.policy.clock.database_now().into()
     }
 
-    /// A time by this machine's clock as a time by the database's clock. For times that other libraries made from the machine's
-    /// clock. The difference of the clocks counts in whole seconds, so a time is the same after the way there and back.
+    /// A time by this machine's clock as a time by the database's clock. For times that other libraries made from the
+    /// machine's clock. The difference of the clocks counts in whole seconds, so a time survives the way there and back.
     ///
     /// A time that is out of range comes back as it is.
     #[must_use]

@@ -1,8 +1,8 @@
 //! The session limit: a part of each statement that gives a user one more session.
 //!
 //! I7: the function `session_make_room` (`migrations/0001_initial.sql`) locks the users and then decides. Each of its
-//! queries has a snapshot of its own, so it sees the sessions of transactions that held the locks before. The locks
-//! end with the statement. No transaction waits for the client while it holds them.
+//! queries has its own snapshot, and sees the sessions of transactions that held the locks before. The locks end with
+//! the statement. No transaction waits for the client while it holds them.
 
 use uuid::Uuid;
 

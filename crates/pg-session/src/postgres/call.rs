@@ -41,16 +41,16 @@ impl Database {
         self.attempt(Try::only(timeout), work).await
     }
 
-    /// If `work` does not end in time, or this future is dropped, its statement is cancelled and
-    /// the connection is closed. A connection that leads to a standby is closed, too.
+    /// If `work` does not end in time, or this future is dropped, the statement is cancelled and the connection
+    /// closed. A connection that leads to a standby is closed, too.
     async fn attempt<T>(
         &self,
         Try { deadline, share }: Try,
         work: impl AsyncFnOnce(&Object) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let Self { pool, suspicion, canceller, .. } = self;
-        // Only the statement may wait for any number of rows. A connection that hangs while it is
-        // made must not delay a logout, and the calls behind it, longer than a read.
+        // Only the statement may wait for any number of rows. A connection that hangs while it is made must not delay
+        // a logout longer than a read.
         let wait_max = deadline.saturating_duration_since(Instant::now()).min(self.timeout);
         let busy = Busy::new(connection::take(pool, suspicion, wait_max).await?, canceller);
         let Some(connection) = busy.get() else { return Err(Failure::no_answer(share)) };

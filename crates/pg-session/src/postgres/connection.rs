@@ -120,8 +120,8 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// The time that one connection has for one statement. A statement that changes nothing is sent
-/// once more if the first connection is lost, or silent for its share of the time.
+/// The time that one connection has for one statement. A statement that changes nothing is sent once more if the
+/// first connection is lost or silent too long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Try {
     pub(super) deadline: Instant,

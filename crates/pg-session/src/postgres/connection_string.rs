@@ -2,9 +2,8 @@
 //!
 //! <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>
 //!
-//! **No error repeats a value or any other part of the string.** If a password has a character that
-//! its form does not allow, each part of the string may be a part of the password. The names of
-//! options are repeated.
+//! **No error repeats a value or any other part of the string.** If a password has a character that is not allowed,
+//! each part of the string may belong to it. The names of options are repeated.
 
 use std::collections::BTreeMap;
 

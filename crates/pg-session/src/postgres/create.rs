@@ -120,7 +120,7 @@ pub(super) fn label_columns<'a>(
 }
 
 impl Database {
-    /// Creates the sessions, at most one for each user if their number is limited, and reports on each, in their order. With the
+    /// Creates the sessions and reports on each, in order. If their number is limited: at most one for each user. With the
     /// server, if any was created.
     pub(crate) async fn create(
         &self,

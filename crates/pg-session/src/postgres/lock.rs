@@ -4,12 +4,11 @@
 //! read after the row was locked. So a statement that had to wait judges by the time at which it
 //! got the row.
 //!
-//! I8: a fence never decreases. Only an acquisition changes it, while it holds the row's lock: to
-//! the database's clock in microseconds, and by at least one. Releasing and expiring leave the row
-//! where it is. The clock is for a row that goes back in time or is lost, with a restored backup or
-//! a failover. The next fence is above all earlier ones. A session's row goes with its session, and
-//! an acquisition holds the session (`FOR KEY SHARE`) while it writes. It comes before the end of
-//! the session, or finds it ended.
+//! I8: a fence never decreases. Only an acquisition changes it, while it holds the row's lock: to the database's
+//! clock in microseconds, and by at least one. Releasing and expiring leave the row where it is. The clock is for a
+//! row that a restored backup or a failover sets back or loses. The next fence is above all earlier ones. A session's
+//! row goes with its session, and an acquisition holds the session (`FOR KEY SHARE`) while it writes. It comes before
+//! the end of the session, or finds it ended.
 //!
 //! Lock order: session, then lock, as the trigger of a delete has it.
 //!

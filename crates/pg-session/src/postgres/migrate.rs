@@ -1,7 +1,7 @@
 //! The tables: created and upgraded by numbered SQL files, or only checked.
 //!
-//! Each migration runs once, in its own transaction, under an advisory lock that all nodes share, and is recorded in
-//! the library's own table. [`Migrations::sql`] prints them for users of other migration tools.
+//! Each migration runs once, in its own transaction, under an advisory lock that all nodes share. A table records it.
+//! [`Migrations::sql`] prints them for users of other migration tools.
 
 use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::Type;
@@ -123,7 +123,7 @@ fn check_known(names: &Names, known: i32) -> String {
 }
 
 impl Database {
-    /// Makes sure that the tables are there, and that this role may use them, in transactions that see what they waited for.
+    /// Makes sure that the tables exist and that this role may use them. The transactions see what they waited for.
     ///
     /// # Errors
     /// [`ErrorKind::Config`], [`ErrorKind::Schema`], [`ErrorKind::Permission`] with what to do; [`ErrorKind::Unavailable`] and the like.

@@ -1,7 +1,7 @@
 //! PostgreSQL: the only SQL in the library, and the connections that carry it.
 //!
 //! One file per statement, each with its text, its parameters and its rows. Every statement is qualified by schema
-//! and carries the database's own judgement of what is alive, so that no caller can forget it.
+//! and carries the condition for live sessions, so that no caller can forget it.
 //!
 //! What a [`Database`] does:
 //!
@@ -220,8 +220,8 @@ struct Dialect<'a> {
     pinned: bool,
 }
 
-/// The database's clock. `clock_timestamp()` moves within a statement, so that one which waited for a lock judges by
-/// the time at which it got it.
+/// The database's clock. `clock_timestamp()` moves within a statement: one that waited for a lock judges by the time
+/// at which it got it.
 pub(crate) const DATABASE_CLOCK: &str = "pg_catalog.clock_timestamp()";
 
 /// Deleting everything, or migrating, may take this many times `query_timeout`.
@@ -246,9 +246,8 @@ impl Dialect<'_> {
         format!("CASE WHEN {s}.rotated_to IS NULL THEN {} ELSE false END", self.live(s))
     }
 
-    /// A condition that raises an error (an unknown setting) if row-level security hides rows of
-    /// sessions or attributes from this role. They would look like sessions that ended. `true`
-    /// where the connection itself makes that an error.
+    /// A condition that fails (unknown setting) if row-level security hides rows of sessions or attributes from this
+    /// role. They would look like sessions that ended. `true` where the connection itself makes that an error.
     fn visible(&self) -> String {
         if self.pinned {
             return "true".to_owned();
@@ -301,7 +300,7 @@ impl Dialect<'_> {
         format!("SELECT r.id FROM {} r WHERE r.rotated_to = {of} OFFSET 0", self.names.sessions())
     }
 
-    /// A condition that is always true, and limits how long the statement waits for each row that another transaction has
+    /// A condition that is always true. It limits how long the statement waits for each row that another transaction has
     /// locked. It is evaluated before the first row is locked. In the statement, because a pooler or an application may own
     /// the connection's settings.
     ///

@@ -16,8 +16,8 @@ const DOLLAR_QUOTES: [&str; 5] = ["$pg_session$", "$hint$", "$name$", "$revoke$"
 /// What PostgreSQL's own schemas begin with; it creates no other that does.
 const RESERVED: &str = "pg_";
 
-/// The functions and procedures that a node calls, without the prefix, with the types of their arguments as PostgreSQL writes
-/// them. Another role may have made others with these names.
+/// The functions and procedures that a node calls, without the prefix, with argument types as PostgreSQL writes them. Another
+/// role may have made others with these names.
 const ROUTINES: [(&str, &str); 7] = [
     ("session_audit_receipt", "uuid, text"),
     ("session_make_room", "uuid[], bigint[], uuid[], text, boolean, interval"),

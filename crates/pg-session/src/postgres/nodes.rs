@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::sleep;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use super::statement::query;
 use super::{Database, Dialect, ON_PRIMARY, Sql, interval, same_length, unexpected};
 use crate::clock::DbTime;
 use crate::notification::{ServerId, TICK_TOKENS_MAX, Token};
+use crate::retry::EVERYWHERE;
 
 /// Nodes that one listing shows.
 const DESCRIPTIONS_MAX: u32 = 10_000;
@@ -280,8 +282,8 @@ impl Database {
         registered().map_err(unexpected)
     }
 
-    /// Lets PostgreSQL discard what every listener has read. It does so when a client notifies, which none can while the queue
-    /// is full, or asks how full the queue is. So the queue would stay full when the listener that held it up has gone.
+    /// Lets PostgreSQL discard what every listener has read. It does so when a client notifies, which a full queue prevents,
+    /// or asks how full the queue is. So the queue would stay full when the listener that held it up has gone.
     async fn clear_queue(&self, timeout: Duration) {
         let asked = self.bounded(timeout, async |connection| {
             let text = "SELECT pg_catalog.pg_notification_queue_usage()";
@@ -312,6 +314,23 @@ impl Database {
             })
         });
         rows.collect::<Result<_, _>>().map_err(unexpected)
+    }
+
+    /// Asks all nodes, and shows `visit` each node that has answered or has no listener, again with each look. Returns
+    /// when these are all.
+    pub(crate) async fn ask_nodes(&self, mut visit: impl FnMut(&NodeRow)) -> Result<(), Failure> {
+        let request = Token::random();
+        self.request_acknowledgement(request).await?;
+        let mut pause = EVERYWHERE.first;
+        loop {
+            let rows = self.node_rows(request).await?;
+            let settled = rows.iter().filter(|row| row.heard || row.listener_lost);
+            if settled.inspect(|row| visit(row)).count() == rows.len() {
+                return Ok(());
+            }
+            sleep(pause).await;
+            pause = EVERYWHERE.after(pause);
+        }
     }
 
     /// The registry, for people.

@@ -13,8 +13,8 @@ use crate::notification::{
 };
 use crate::version::Version;
 
-/// A query that notifies of the rows `(id, version)` of `source`, in as many notifications as they need, and
-/// returns one row for each. **The caller must refer to its result**, or PostgreSQL skips it.
+/// A query that notifies of the rows `(id, version)` of `source`, and returns a row for each notification. **The
+/// caller must refer to its result**, or PostgreSQL skips it.
 pub(super) fn changed(dialect: &Dialect<'_>, source: &str) -> String {
     let channel = dialect.channel();
     format!(
@@ -54,8 +54,8 @@ fn id_lists(source: &str) -> String {
     )
 }
 
-/// A query that notifies that the lock whose payload is the parameter `payload` was released, once for each row of
-/// `source`. **The caller must refer to its result**, or PostgreSQL skips it.
+/// A query that notifies of a released lock, once for each row of `source`. The parameter `payload` names the lock.
+/// **The caller must refer to its result**, or PostgreSQL skips it.
 pub(super) fn released(dialect: &Dialect<'_>, payload: &str, source: &str) -> String {
     let channel = dialect.channel();
     format!("SELECT pg_catalog.pg_notify('{channel}', {payload}) FROM {source}")

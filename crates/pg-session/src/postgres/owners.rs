@@ -1,12 +1,11 @@
 //! Whether the library's objects, and the code behind them, belong to roles that this role trusts.
 //!
-//! A role that may CREATE in the schema can make a view, a table or a function with one of our
-//! names before the first start. It owns what it made, so its code would run as the application.
-//! Such code is functions of a view, triggers, rules, policies, default and generated values,
-//! constraints, and expressions of indexes. So nothing is read before the catalog has named the
-//! owners. Only an owner can replace a table, so one that was looked at stays what it is.
+//! A role that may CREATE in the schema can make an object with one of our names before the first start. It owns what
+//! it made, so its code would run as the application. Such code is functions of a view, triggers, rules, policies,
+//! default and generated values, constraints, and expressions of indexes. So nothing is read before the catalog has
+//! named the owners. Only an owner can replace a table, so one that was looked at stays what it is.
 //!
-//! **Trusted** are this role, the roles that it is a member of, the owners of the schema and of the database, and superusers.
+//! **Trusted** are superusers, this role, the roles it is a member of, and the owners of schema and database.
 
 use deadpool_postgres::ClientWrapper;
 

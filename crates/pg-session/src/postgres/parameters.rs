@@ -1,8 +1,8 @@
 //! Array parameters, numbered as they are used, and hidden from the planner.
 //!
-//! PostgreSQL plans a prepared statement again for its first five executions. It goes on doing so while the
-//! plan for the actual values looks cheaper than the generic plan, which assumes ten elements. A short array
-//! always looks cheaper. Planning the combined update takes longer than executing it.
+//! PostgreSQL plans a prepared statement again for its first five executions. It goes on doing so while that plan
+//! looks cheaper than the generic plan, which assumes ten elements. A short array always looks cheaper. Planning the
+//! combined update takes longer than executing it.
 //!
 //! Through a subselect an array's length is unknown in both plans. So they cost the same, and the sixth
 //! execution keeps the generic one. No setting of the connection is needed, so it holds for the

@@ -6,10 +6,10 @@
 //! other's DELETE. So a statement is prepared only where a connection keeps its server process, or the pooler renames
 //! statements.
 //!
-//! **A pool of our own** marks its startup packets with a parameter that no other client can know, as `pg-listen` does.
-//! A pooler refuses the packet or drops the parameter, so a connection that has it leads directly to PostgreSQL.
-//! Beside the mark, the packet sets what statements rely on; see [`pin`]. A refused packet is sent again without both. The
-//! statements of a connection without the mark have a form that relies on no setting.
+//! **A pool of our own** marks its startup packets with a parameter that no other client knows, as `pg-listen` does. A
+//! pooler refuses the packet or drops the parameter, so a connection that has it leads directly to PostgreSQL. Beside the
+//! mark, the packet sets what statements rely on; see [`pin`]. A refused packet is sent again without both. The statements
+//! of a connection without the mark have a form that relies on no setting.
 //!
 //! **A connection without the mark** is asked whether it leads directly to PostgreSQL; see [`reach`](super::reach). Each connection is judged by itself, because a name can change its address while a node runs.
 //!

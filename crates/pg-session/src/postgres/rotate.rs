@@ -1,10 +1,9 @@
 //! Rotations: sessions get new ids, many at a time, in one commit.
 //!
-//! The new row gets what is kept, and the labels and the locks of the session. The row of the old
-//! id becomes that of a *retired id*. User and attributes stay as they were, `rotated_to` points at
-//! the new row, and the end is the grace's. It never shows what the session has become, so an id
-//! that an attacker planted or stole before a login is worth nothing after it. Retired ids of
-//! earlier rotations are pointed at the new row as well: all of them go with the session.
+//! The new row gets what is kept, and the labels and the locks of the session. The row of the old id becomes that of
+//! a *retired id*. User and attributes stay as they were, `rotated_to` points at the new row, and the end is the
+//! grace's. It never shows what the session has become. An id that was planted or stolen before a login is useless
+//! after it. Retired ids of earlier rotations are pointed at the new row as well: all of them go with the session.
 //!
 //! One statement does it all. It locks the users, then the rows of the sessions and their retired
 //! ids. It reads the newest version of each locked row. So a session that another transaction

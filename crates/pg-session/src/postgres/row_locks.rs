@@ -97,8 +97,7 @@ fn locked_parts(table: &str, column: &str, of: &str) -> String {
     )
 }
 
-/// Those of the users whose lock is taken, and those that get one more session and need a row that is locked, to make room.
-/// See `session_make_room`.
+/// The users that must wait: their lock is taken, or room for one more session needs a locked row. See `session_make_room`.
 pub(super) fn users_sql(dialect: &Dialect<'_>) -> Sql {
     let sessions = dialect.names.sessions();
     let (seed, live) = (lock_seed(dialect), dialect.live("s"));

@@ -22,8 +22,8 @@ pub(crate) struct Touched {
     pub(crate) skipped: bool,
 }
 
-/// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended or was rotated. Rows that already know a
-/// later access are not rewritten, but reported, so that the caller's idea of them moves forward.
+/// Only forward (`<`), never into the future (`LEAST`), never for a session that has ended or was rotated. Rows with a later
+/// access are not rewritten, but reported, so that the caller learns of it.
 ///
 /// Rows that another client holds are skipped. A batch that waited for one of its rows while it
 /// held the others would delay combined updates. As they lock in another order, it would end in

@@ -1,15 +1,13 @@
 //! The combined update: many sessions' changes, one statement, one commit. It notifies inside the transaction, or by a
 //! procedure that commits first; see [`update_call`].
 //!
-//! An order is applied only while the session's version and `updated_at` are those that the order
-//! was made from. The time is compared because a restored database gives a version number again, to
-//! other content. PostgreSQL evaluates that again on the row that it finally locks, and every
-//! change of an attribute bumps its session's version in the same statement. So a session that
-//! passes has the attributes that the order was made from. No check can fail, and no removal can
-//! overlook a key that another node inserted meanwhile. The text of the row's attributes, made by
-//! the node, takes nothing back. Nothing has to be read. An order that does not pass is `Moved`;
-//! the writer reads the session, judges, and makes the order again. A rotation bumps the version of
-//! what it leaves behind, too.
+//! An order is applied only while the session's version and `updated_at` are those that the order was made from. The
+//! time is compared because a restored database gives a version number again, to other content. PostgreSQL evaluates
+//! that again on the row that it finally locks. Every change of an attribute bumps its session's version in the same
+//! statement. So a session that passes has the attributes that the order was made from. No check can fail, and no
+//! removal can overlook a key that another node inserted meanwhile. The text of the row's attributes, made by the
+//! node, takes nothing back. Nothing has to be read. An order that does not pass is `Moved`; the writer reads the
+//! session, judges, and makes the order again. A rotation bumps the version of what it leaves behind, too.
 //!
 //! There is no separate locking step, because it is slower. PostgreSQL detects a deadlock of two such
 //! statements, and one of them is tried again.

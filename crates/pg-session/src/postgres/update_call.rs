@@ -1,8 +1,8 @@
 //! Updates by procedure: UPDATE, COMMIT, then NOTIFY, in one message.
 //!
-//! At its commit, a transaction that notifies takes a lock of the whole server and holds it until its WAL is flushed. So
-//! commits that notify run one at a time. The procedures (`migrations/0001_initial.sql`) commit the update first. The
-//! transaction that follows only notifies, and waits for no flush.
+//! At its commit, a transaction that notifies takes one lock of the server, until its WAL is flushed. So commits that
+//! notify run one at a time. The procedures (`migrations/0001_initial.sql`) commit the update first. The transaction
+//! that follows only notifies, and waits for no flush.
 //!
 //! ```text
 //! server    UPDATE ── COMMIT ──✕ the process ends        the update is committed, and no node is notified

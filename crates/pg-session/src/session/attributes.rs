@@ -251,8 +251,8 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever they move, the tables hold what the node goes on with, each attribute once, and nothing is written
-        /// that does not change. And it is what was set last, no matter who had read what was there before.
+        /// Wherever they move, the tables hold each attribute once, as the node has it. Nothing is written that does
+        /// not change. And it is what was set last, no matter who had read what was there before.
         #[test]
         fn what_is_written_makes_the_tables_hold_what_the_node_has(steps in proptest::collection::vec(step(), 1..12)) {
             let mut tables = Tables { inline: "{}".to_owned(), ..Tables::default() };

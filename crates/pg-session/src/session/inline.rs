@@ -132,7 +132,6 @@ impl Span {
     }
 }
 
-/// One of the attributes.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry<'a> {
     inline: &'a InlineAttributes,

@@ -338,9 +338,9 @@ impl Session {
         self.own().changes.remove(key);
     }
 
-    /// Checks what the session would hold after its changes, on top of those attributes that it
-    /// `keeps`, as far as this handle can see. Nodes that add different keys at the same time may
-    /// exceed the limits together, by what each of them added.
+    /// Checks what the session would hold: its changes and the attributes that it `keeps`, as far as this handle can
+    /// see. Nodes that add different keys at the same time may exceed the limits together, by what each of them
+    /// added.
     pub(crate) fn check_limits(&self, keep: &Keep) -> Result<(), Error> {
         let now = self.now();
         let kept = self.record.attributes.iter().filter(|attribute| attribute.is_live(now));

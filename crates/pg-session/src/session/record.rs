@@ -27,10 +27,9 @@ pub(crate) struct Policy {
 
 /// A record and the count of its holders.
 ///
-/// The standard library's `Arc` also has a weak count. Without it, the count and the last access, which a hit
-/// reads, are the first 16 bytes of an allocation. Allocators align that to 16 bytes on 64-bit machines, so
-/// they are in one cache line. If the sessions exceed the processor's caches, each line that is fetched costs
-/// as much as the rest of a hit.
+/// The standard library's `Arc` also has a weak count. Without it, the count and the last access, which a hit reads,
+/// are the first 16 bytes of an allocation. Allocators align that to 16 bytes on 64-bit machines, so they are in one
+/// cache line. If the sessions exceed the processor's caches, each fetched line costs as much as the rest of a hit.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
 
 /// A session's row and attributes at one version. What a hit reads comes first; see [`SharedRecord`].

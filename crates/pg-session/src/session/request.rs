@@ -225,11 +225,9 @@ pub(crate) enum BulkChange {
     Delete(Vec<SessionId>),
     /// Delete all of these.
     DeleteAll(Scope),
-    /// Delete all that have a label.
     DeleteLabel(Label),
     /// Delete all of a user's but this one.
     DeleteOthers(UserId, SessionId),
-    /// Remove one attribute from all sessions of a user.
     RemoveAttribute(UserId, String),
     /// Drop them from every node's memory. The tables stay as they are.
     Evict(Scope),

@@ -1,7 +1,7 @@
 //! The keys that are in use at one time: the first signs, all verify.
 //!
 //! A ring never changes: each step of a rotation makes another one. It holds what was derived from the keys, not the
-//! keys themselves, and overwrites that with zeros when its last copy is dropped.
+//! keys. Its last copy overwrites that with zeros when dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::{Mac, TokenError};
 ///
 /// 1. The new key is known: [`with_verifying`](Self::with_verifying), or last in [`from_keys`](Self::from_keys).
 /// 2. The new key signs: [`with_signing`](Self::with_signing), or first in `from_keys`.
-/// 3. The old key is gone: [`without`](Self::without). **What it signed is rejected at once**, so do this after the
+/// 3. The old key is gone: [`without`](Self::without). **What it signed is rejected at once.** Do this after the
 ///    longest life of a session, or when the key has leaked.
 ///
 /// A single node, or one that may turn users away for the seconds of a rollout, begins with step 2.

@@ -33,8 +33,8 @@ impl Purpose {
     }
 }
 
-/// What this library signs. No label is a prefix of another kind's, so an application cannot name its purpose like one
-/// of the library's own.
+/// What this library signs. No label is a prefix of another kind's. So an application cannot name its purpose like one
+/// of the library.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     SessionToken,

@@ -128,7 +128,7 @@ impl Signer {
         Ok(encode(&self.sign_message_bytes(purpose, message, valid_for, now)?))
     }
 
-    /// The message, if a key of the ring signed exactly this text for this purpose and its time is not over at `now`; see
+    /// The message, if a key of the ring signed this text for this purpose and it has not expired at `now`; see
     /// [`sign_message`](Self::sign_message).
     ///
     /// # Errors

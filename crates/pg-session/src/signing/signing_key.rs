@@ -72,7 +72,7 @@ impl SigningKey {
 
     /// A new key: 32 bytes from the operating system's random number generator.
     ///
-    /// A key that only this process knows logs all users out when it stops, and no other node accepts what it signs.
+    /// A key that only this process knows logs all users out when it stops. No other node accepts what it signs.
     /// Store it: [`expose_base64`](Self::expose_base64).
     ///
     /// # Errors
@@ -108,9 +108,8 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The public name of a [`SigningKey`]: 32 bits derived from it with a MAC. So every node calls a
-/// key the same without a setting, and no name can be given to two keys by mistake. It is in each
-/// token.
+/// The public name of a [`SigningKey`]: 32 bits derived from it with a MAC. So every node calls a key the same
+/// without a setting, and no two keys share a name. It is in each token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; KEY_ID_BYTES]);
 

@@ -186,8 +186,8 @@ fn a_signature_is_good_for_one_purpose_only() {
     );
 }
 
-/// An application lets a user choose a message, byte for byte, of the length that makes the whole as long as a session
-/// token, and names its purpose like ours: it still is no session token, whatever its first byte says.
+/// An application lets a user choose the bytes of a message. The whole is as long as a session token, and the purpose
+/// is named like ours: it still is no session token, whatever its first byte says.
 #[test]
 fn no_message_can_be_turned_into_a_session_token() {
     let signer = signer();

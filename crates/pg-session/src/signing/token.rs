@@ -4,8 +4,8 @@
 //! 0x11 (1) · key id (4) · session id (16) · session version (8) · time of issue (8) · HMAC-SHA256 (32) = 69 bytes
 //! ```
 //!
-//! Numbers are big-endian, the version signed, the time in whole seconds since 1970. 69 bytes are 92 characters of
-//! base64url without a bit to spare, so no two texts of that length mean the same bytes.
+//! Numbers are big-endian, the version signed, the time in whole seconds since 1970. 69 bytes are exactly 92
+//! characters of base64url, so no two texts of that length mean the same bytes.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

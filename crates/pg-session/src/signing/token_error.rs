@@ -11,8 +11,8 @@ use std::fmt;
 pub enum TokenError {
     /// The length, an encoding or the format is not what this library issues. Nothing was computed over it.
     Malformed,
-    /// It names a key that is not in the ring: one that was removed, or never was. Many of these right after a rotation
-    /// mean that a key was removed too early, or that a node does not know the new one yet.
+    /// It names a key that is not in the ring: one that was removed, or never was. Many of these after a rotation: a
+    /// key was removed too early, or a node does not know the new one.
     UnknownKey,
     /// The signature does not belong to it: it was changed, signed for another purpose, or made up.
     BadSignature,

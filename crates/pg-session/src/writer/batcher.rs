@@ -29,7 +29,6 @@ const YIELDS_MAX: usize = 8;
 /// What a queue may hold and do at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueBounds {
-    /// Requests that may be queued.
     pub(super) queue_max: usize,
     /// Requests of one statement.
     pub(super) batch_max: usize,

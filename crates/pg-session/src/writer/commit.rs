@@ -4,9 +4,9 @@
 //! begin_write → rebase those that met a conflict → ticket → execute → check the server → publish → answer
 //! ```
 //!
-//! The order is what I1, I2 and I6 rest on. The marks of `begin_write` come before everything that is read, so that a
-//! newer version which this node sees meanwhile wins. The ticket comes after the rebase, whose reads are old by then, and
-//! before the statement leaves. The answer comes last: a caller that knows of a write reads it on this node.
+//! The order is what I1, I2 and I6 rest on. The marks of `begin_write` come before every read, so that a newer version
+//! which this node sees meanwhile wins. The ticket comes after the rebase, whose reads are old by then, and before the
+//! statement leaves. The answer comes last: a caller that knows of a write reads it on this node.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! The statements of a queue that are in flight.
 //!
-//! If a statement is refused, its batch is halved until the faulty request is alone, so that no other request
-//! fails. One that collided with another transaction is tried again, a bounded number of times.
+//! If a statement is refused, its batch is halved until the faulty request is alone and fails alone. One that
+//! collided with another transaction is tried again, a bounded number of times.
 //!
 //! A statement that meets a row which another transaction has locked is repeated without the jobs that need such rows.
 

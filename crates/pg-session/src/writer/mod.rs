@@ -68,7 +68,6 @@ pub struct WriteStats {
 }
 
 impl Writer {
-    /// Starts a task for each queue.
     pub(crate) fn spawn(core: &Arc<Core>, tasks: &Tasks) -> Self {
         let Config { write_queue_max, write_batch_max, write_concurrency, .. } = core.config;
         let bounds = QueueBounds {

@@ -1,4 +1,4 @@
-//! The documents: a test, a setting or a file that one of them names has to exist, so that renaming one is noticed.
+//! The documents: a test, setting or file that one of them names has to exist, so that a rename is noticed.
 
 use std::fs;
 

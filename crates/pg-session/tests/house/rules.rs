@@ -145,8 +145,8 @@ pub fn unwrap(source: &Source) -> Vec<String> {
     faults
 }
 
-/// A test waits for a signal. What sends none is looked at again and again, and a nap between two looks is fine if one
-/// of the lines just before it asserts a deadline.
+/// A test waits for a signal. What sends none is polled. A nap between two polls is fine if one of the lines just
+/// before it asserts a deadline.
 pub fn sleeping(source: &Source) -> Vec<String> {
     if !source.path.contains("/tests/") || SLEEPERS.iter().any(|(path, _)| source.path == *path) {
         return Vec::new();

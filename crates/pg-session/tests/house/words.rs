@@ -7,13 +7,15 @@ use std::path::Path;
 use crate::source::{is_name, root};
 
 /// What to name instead: the node, caller, client, reader, statement or row.
-const WORDS: [&str; 23] = [
+const WORDS: [&str; 25] = [
     "anybody",
+    "anyone",
     "births",
     "crowded",
     "deaf",
     "deafen",
     "dice",
+    "everybody",
     "going on under",
     "hearing",
     "hears",

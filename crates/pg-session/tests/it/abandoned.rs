@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pg_sandbox::{PoolMode, Pooler};
-use pg_session::{ErrorKind, SessionManager};
+use pg_session::SessionManager;
 use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
@@ -59,7 +59,7 @@ async fn timed_out_statements_do_not_stay_on_the_server() {
             session.set("n", &n).unwrap();
             let error = node.save(session).await.unwrap_err();
             assert!(
-                matches!(error, pg_session::UpdateError::Failed(ref error) if error.kind() == ErrorKind::OutcomeUnknown),
+                matches!(error, pg_session::UpdateError::Failed(ref error) if error.is_outcome_unknown()),
                 "{error:?}"
             );
             // The pool, the listener, the two clients of this test, and one that is being cancelled.

@@ -169,6 +169,23 @@ async fn a_value_without_json_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_json_is_taken_as_raw_text() {
+    let mut scene = Scene::new().await;
+    for text in ["", "{", "1 2", "nul", "'secret'"] {
+        let error = scene.session.set_raw("a", text).unwrap_err();
+        assert_says(&error, ErrorKind::Encode, "is no JSON");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+    assert!(!scene.session.is_modified());
+    scene.assert_untouched().await;
+    let text = r#"{"n" : [1.50, null]}"#;
+    scene.session.set_raw("a", text).unwrap();
+    scene.node.save(&mut scene.session).await.unwrap();
+    let read = scene.node.get(scene.session.id()).bypass_cache().await.unwrap().unwrap();
+    assert_eq!((scene.session.get_raw("a"), read.get_raw("a")), (Some(text), Some(text)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_sessions_than_one_delete_takes_are_refused_together() {
     let scene = Scene::new().await;
     let ids = (0..=SessionManager::DELETE_MAX).map(|_| SessionId::from_uuid(Uuid::new_v4()));

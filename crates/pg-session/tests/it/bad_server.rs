@@ -29,7 +29,6 @@ fn assert_says(error: &Error, kind: ErrorKind, advice: &str) {
     assert!(error.to_string().contains(advice), "{error:?} does not say {advice:?}");
 }
 
-/// The server's URL with another role.
 fn as_role(world: &World, role: &str) -> String {
     let (_, server) = world.url.split_once('@').expect("the sandbox's URL has a role");
     format!("postgres://{role}@{server}")
@@ -146,7 +145,7 @@ async fn a_wrong_role_and_a_wrong_database_are_named_as_such() {
     assert_says(&error, ErrorKind::Config, "the database does not exist; create it");
 }
 
-/// A sandbox trusts everybody, so one of its own is made to ask one role for its password.
+/// A sandbox trusts every role, so one of its own is made to ask one role for its password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_is_named_as_such_and_not_repeated() {
     let sandbox = Sandbox::start().unwrap();

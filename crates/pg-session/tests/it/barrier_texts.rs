@@ -12,7 +12,6 @@ use crate::support::{World, eventually};
 
 /// Ticks that the test waits for.
 const BARRIERS: usize = 8;
-/// Reconnects of the listener.
 const RECONNECTS: usize = 4;
 /// What belongs to a listener or a barrier.
 const OURS: &str = "notif|listen|current_setting|^show";

@@ -7,8 +7,7 @@ use crate::support::World;
 
 /// The predecessor read a session on every request for ever, once its lifetime in the cache was over.
 ///
-/// Both clocks move: if the node's moved alone, it would learn with the first load that the database's has not, and the old
-/// entry would be young again.
+/// Both clocks move: if the node's moved alone, the first load would correct it, and the old entry would be young again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entry_past_cache_ttl_is_reloaded_once_and_renewed() {
     const LIFETIME: Duration = Duration::from_secs(3_600);

@@ -1,9 +1,9 @@
 //! The log output of one thread, for tests that search it: through `tracing`, and by code that asks for [`CapturedLogs::here`].
 //!
 //! One subscriber for the whole process, which hands each event to the listener of the thread that it comes from. Not one for
-//! each test (`tracing::subscriber::set_default`): as long as a process has a single subscriber, the thread that comes first to a
-//! callsite decides for all threads whether it is received, *by the subscriber of its own thread*. The thread of another test has
-//! none, and the callsite stays disabled.
+//! each test (`tracing::subscriber::set_default`): while a process has a single subscriber, the first thread at a callsite
+//! decides for all whether it is received, *by its own subscriber*. The thread of another test has none, and the callsite
+//! stays disabled.
 
 use std::cell::RefCell;
 use std::io::Write;

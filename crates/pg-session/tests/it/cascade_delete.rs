@@ -85,9 +85,9 @@ async fn attribute_inserted_during_delete_goes_with_session() {
     assert_eq!(counts(&client).await, (0, 0));
 }
 
-/// An insert of the lock by another client is in flight ┊ an acquisition has found the session alive, and waits for that insert ┊
-/// the session is deleted ┊ the insert is taken back, and the acquisition inserts the lock. So the delete must wait for the
-/// acquisition, which holds the session, and look for locks when it has waited.
+/// Client: inserts the lock ┊ acquisition: finds the session alive, waits for the insert ┊ the session is deleted ┊ client:
+/// rolls back · acquisition: inserts the lock. So the delete must wait for the acquisition, which holds the session, and look
+/// for locks when it has waited.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lock_acquired_during_delete_goes_with_session() {
     let (world, a, b, client) = nodes().await;

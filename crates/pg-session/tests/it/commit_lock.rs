@@ -1,6 +1,6 @@
 //! A commit that notifies waits for the other commits that notify, without a limit.
 //!
-//! PostgreSQL takes one lock of the whole server at such a commit, and keeps it until the commit is flushed and replicated.
+//! At such a commit, PostgreSQL keeps one lock of the whole server until the commit is flushed and replicated.
 //!
 //! ```text
 //! another client   NOTIFY ── COMMIT ── waits for its standby ────────────── ends

@@ -24,8 +24,8 @@ enum Theirs {
 
 const PLACES: [Theirs; 2] = [Theirs::InTheRow, Theirs::Apart];
 
-/// Sends `session`'s update into a row that a plain transaction holds, having inserted the key `new` and bumped the
-/// version, as another node would. Returns the update's outcome.
+/// Sends `session`'s update into a row that a plain transaction holds. Like another node, it has inserted the key
+/// `new` and bumped the version. Returns the update's outcome.
 async fn overtaken(
     world: &World,
     node: &SessionManager,

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use crate::fixtures::{hit, make, read, read_all};
 use crate::support::{World, eventually};
 
-/// Sessions in memory.
 const SESSIONS: usize = 60_000;
 /// Sessions that may leave the memory between two turns of another task: a few steps, if other threads run meanwhile. No
 /// time is measured, because a busy machine stalls any task.

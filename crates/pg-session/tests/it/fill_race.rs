@@ -1,5 +1,5 @@
 //! The fill race: a load that a change overtakes must leave nothing behind. Ten thousand races, on the node that
-//! changes and on another one, and control runs without the ticket, which must fail.
+//! changes and on another one. Control runs without the ticket must fail.
 //!
 //! ```text
 //! reader   ticket ── SELECT (version 1) ──▶ Loaded ┊                                  ┊ install? answer

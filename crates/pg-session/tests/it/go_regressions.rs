@@ -133,7 +133,7 @@ async fn an_update_from_a_stale_handle_does_not_write_the_group_back() {
     assert_eq!((fresh.group_id(), fresh.contains("x")), (Some(GroupId::named("new")), true));
 }
 
-/// Fault 9: what an update was going to write was in the cache before it was committed, and stayed if it was not.
+/// Fault 9: an update's values were in the cache before it was committed, and stayed if it was not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_in_memory_before_it_is_committed() {
     let world = World::new();

@@ -202,8 +202,8 @@ async fn unreachable_postgresql_fails_reads_never_stale_or_none() {
     eventually("the node shows the update", async || Read::of(&b, id).await.shows(2)).await;
 }
 
-/// A logout is answered in the time that any write has, whether its connection hangs while it is made, or its answer does not
-/// come. It used to have twelve times that, and every logout of the node stood behind it.
+/// A logout is answered in a write's time, whether its connection hangs while it is made or its answer never comes. It used
+/// to have twelve times that, and every logout of the node stood behind it.
 #[tokio::test]
 async fn unreachable_postgresql_fails_logout_within_write_timeout() {
     let world = World::new();

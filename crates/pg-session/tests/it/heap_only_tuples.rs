@@ -36,7 +36,7 @@ async fn sessions(node: &SessionManager) -> Vec<Session> {
     sessions
 }
 
-/// Everybody is seen, a third change a small attribute that exists, a third a large one, a few log out and in.
+/// Each session is touched, a third change a small attribute, a third a large one, and a few log out and in.
 async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec<Session> {
     let tasks: Vec<_> = sessions
         .into_iter()
@@ -74,8 +74,8 @@ async fn round(node: &SessionManager, sessions: Vec<Session>, round: u32) -> Vec
     sessions
 }
 
-/// On a server of its own: another test's open transaction, even in another database, would keep dead rows from being
-/// pruned, and PostgreSQL would look for room on other pages.
+/// On a server of its own: another test's open transaction, even in another database, keeps dead rows, and PostgreSQL
+/// uses other pages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_least_95_of_100_updates_are_hot_under_a_mixed_load() {
     let sandbox = Sandbox::start().expect("PostgreSQL starts");
@@ -88,7 +88,7 @@ async fn at_least_95_of_100_updates_are_hot_under_a_mixed_load() {
     let node = clocks.node(&world, config).await;
     let mut held = sessions(&node).await;
     for number in 1..=ROUNDS {
-        // Each round is an access of its own for everybody.
+        // Each round is an access of its own for every session.
         clocks.set(Duration::from_secs(2) * number).await;
         held = round(&node, held, number).await;
         eventually("the accesses are written", async || node.status().touches_waiting == 0).await;

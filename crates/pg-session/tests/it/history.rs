@@ -1,6 +1,6 @@
-//! A random history: three nodes, one of which keeps losing its listening connection, and tasks that read, update
-//! and delete a few sessions for a while; every answer is checked against what had been acknowledged by then. Half of the
-//! writes come from clients of the SQL contract, and some of their transactions are rolled back.
+//! A random history: three nodes, one of which keeps losing its listener, and tasks that read, update and delete a few
+//! sessions; every answer is checked against what had been acknowledged by then. Half of the writes come from clients of
+//! the SQL contract, and some of their transactions are rolled back.
 //!
 //! Run it with `PG_SESSION_SEED=…` to repeat the choices (the interleaving stays the scheduler's). With
 //! `Guard::FillTicket` removed on all nodes it fails in five of six runs; the control runs that always fail are those

@@ -1,8 +1,8 @@
 //! A role in the same database that may CREATE in a schema on the application's `search_path`.
 //!
-//! PostgreSQL prefers an exact match of argument types over a polymorphic or an implicitly cast one, whichever schema it
-//! is in. So such a role could have its own functions and operators run as the application. It plants one for each name
-//! that a statement may use, with each combination of types. Every one of them raises an error.
+//! PostgreSQL prefers an exact match of argument types over a polymorphic or cast one, in any schema. So such a role
+//! could have its own functions and operators run as the application. It plants one for each name that a statement may
+//! use, with each combination of types. Every one of them raises an error.
 
 use std::str::FromStr;
 
@@ -247,7 +247,7 @@ async fn a_path_with_pg_catalog_behind_a_schema_is_refused() {
     }
 }
 
-/// A role that may only end a user's sessions, with all the settings and temporary objects that PostgreSQL lets it have.
+/// A role that may only end a user's sessions, with all settings and temporary objects that PostgreSQL allows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_definer_function_ignores_what_its_caller_has_prepared() {
     let world = World::new();

@@ -62,7 +62,7 @@ async fn held_locks_of_all_nodes_are_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_has_one_holder_and_everybody_can_see_who() {
+async fn a_lock_has_one_holder_whom_every_node_can_see() {
     let world = World::new();
     let [a, b] = world.nodes().await;
     assert_eq!(a.locks().holder("report").await.unwrap(), None);

@@ -94,8 +94,8 @@ async fn write(client: &Client, fence: Fence) -> i64 {
     i64::from(row.get::<_, i32>(0))
 }
 
-/// The interleaving: a holder takes the lock, is overtaken (the row expires under it, as if it had been paused), and goes
-/// on writing with the fence that it has, at the same time as the next holder.
+/// The interleaving: a holder takes the lock and is overtaken: its row expires, as if it had been paused. It goes on
+/// writing with its fence, beside the next holder.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_write_is_accepted_with_lower_fence() {
     const HOLDERS: usize = 4;

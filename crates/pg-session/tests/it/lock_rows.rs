@@ -14,7 +14,7 @@ use pg_session::{ErrorKind, Lease, LockError, SessionManager};
 
 use crate::fixtures::{in_time, make, read};
 use crate::lock::assert_held;
-use crate::row_locks::{Task, config, finish, none_finished, promptly};
+use crate::row_locks::{Task, config, finish, finish_behind, promptly};
 use crate::support::{WAIT_MAX, World, eventually};
 use crate::tables::Holder;
 
@@ -59,9 +59,7 @@ async fn a_locked_lock_row_delays_no_other_request() {
     for user in 0..5 {
         others_go_on(&node, user).await;
     }
-    none_finished(&waiting);
-    holder.commit().await;
-    let outcomes = finish(waiting).await;
+    let outcomes = finish_behind(holder, waiting).await;
     let (taken, held): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
     assert_eq!(taken.len(), 1, "one of them has it");
     held.into_iter().for_each(|outcome| _ = assert_held(outcome));
@@ -82,9 +80,7 @@ async fn many_locked_lock_rows_delay_no_other_request() {
     for user in 0..5 {
         others_go_on(&node, user).await;
     }
-    none_finished(&waiting);
-    holder.commit().await;
-    let taken = finish(waiting).await.into_iter().filter(Result::is_ok).count();
+    let taken = finish_behind(holder, waiting).await.into_iter().filter(Result::is_ok).count();
     assert_eq!(taken, CALLERS, "each has one holder");
 }
 
@@ -102,9 +98,7 @@ async fn a_locked_row_delays_only_its_renewal_and_release() {
     for user in 0..5 {
         others_go_on(&node, user).await;
     }
-    none_finished(&waiting);
-    holder.commit().await;
-    let mut leases = finish(waiting).await.into_iter().map(Result::unwrap);
+    let mut leases = finish_behind(holder, waiting).await.into_iter().map(Result::unwrap);
     let extended = leases.next().flatten().unwrap();
     assert!(extended.is_held() && extended.remaining() > Duration::from_secs(200));
     assert!(node.locks().holder("y").await.unwrap().is_none());
@@ -127,9 +121,7 @@ async fn a_locked_session_delays_only_its_own_locks() {
     let lease = promptly("a lock of another session", node.locks().session_lock(other, "x")).await.unwrap();
     promptly("its release", lease.release()).await.unwrap();
     others_go_on(&node, 7).await;
-    none_finished(&waiting);
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(|lease| lease.is_ok()));
+    assert!(finish_behind(holder, waiting).await.into_iter().all(|lease| lease.is_ok()));
 }
 
 /// Each of them finds the row locked by another one at times.

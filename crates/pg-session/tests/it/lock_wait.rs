@@ -140,7 +140,6 @@ async fn a_dropped_waiter_takes_no_lock_and_blocks_no_other() {
 
 type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Lease, LockError>> + Send + 'a>>;
 
-/// A waiter that has begun to wait.
 fn waiter(node: &SessionManager) -> Waiting<'_> {
     let mut waiting = node.locks().lock("x").wait(WAIT_MAX).into_future();
     assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());

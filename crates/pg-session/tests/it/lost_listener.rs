@@ -13,7 +13,7 @@ use crate::everywhere::{LONG, SHORT, config, old_node};
 use crate::fixtures::{in_time, make, read};
 use crate::support::{NAP, World, eventually};
 
-/// Long enough to see whether someone waits for it.
+/// Long enough to see whether a caller waits for it.
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// What the other node says.

@@ -1,4 +1,4 @@
-//! Random stories about one session, on two nodes and in SQL, against a simple model of what the database must hold.
+//! Random stories about one session, on two nodes and in SQL, against a simple model of the database.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

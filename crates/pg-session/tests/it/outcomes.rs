@@ -23,7 +23,7 @@ impl Scene {
         Self { world, a, b, observer }
     }
 
-    /// A session of version 1 with the keys `x` and `y`, as node A holds it, and the same as B holds it.
+    /// A session of version 1 with the keys `x` and `y`, as node A and node B hold it.
     async fn session(&self) -> (Session, Session) {
         let on_a = self.a.create(1).set("x", &1).set("y", &1).await.unwrap();
         let on_b = self.b.get(on_a.id()).await.unwrap().unwrap();

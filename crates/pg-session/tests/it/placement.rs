@@ -301,7 +301,7 @@ async fn an_expired_inline_attribute_gives_way_to_a_large_one() {
     assert_eq!(shown(&a, id).await, seen(&[("code", 600, 2)]));
 }
 
-/// The node that sets it has never seen the row that has expired, so it stays behind, unseen, until the clean-up.
+/// The node that sets it has never seen the expired row, which stays until the clean-up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reset_after_expiry_survives_cleanup() {
     for removed in [false, true] {

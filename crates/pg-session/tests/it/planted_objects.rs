@@ -1,4 +1,4 @@
-//! Objects that another role has made in the schema of the library, with names of the library or behind its tables.
+//! Objects that another role has made in the library's schema, with its names or behind its tables.
 //!
 //! Their code would run as the application, which here is a superuser. Every planted function raises an error that says so.
 

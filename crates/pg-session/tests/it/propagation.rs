@@ -63,7 +63,7 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
     let (ann, bob) = (UserId::named("ann"), UserId::named("bob"));
     let of_ann = nodes[0].create(ann).set("n", &1).await.unwrap().id();
     let of_bob = nodes[0].create(bob).set("n", &1).await.unwrap().id();
-    for everybody in [false, true] {
+    for all_users in [false, true] {
         for node in &nodes {
             read_all(node, &[of_ann, of_bob]).await;
         }
@@ -72,15 +72,15 @@ async fn an_eviction_reaches_every_node_and_deletes_nothing() {
         let text = "UPDATE sessions SET attributes = CASE attributes
                         WHEN '{\"n\":[1,1]}' THEN '{\"n\":[2,1]}' WHEN '{\"n\":[2,1]}' THEN '{\"n\":[3,1]}' END";
         assert_eq!(client.execute(text, &[]).await.unwrap(), 2);
-        match everybody {
+        match all_users {
             true => nodes[1].evict_all().await.unwrap(),
             false => nodes[1].user(ann).evict().await.unwrap(),
         }
         assert!(hit(&nodes[1], of_ann).is_none(), "on return, this node has dropped it");
         for node in &nodes {
             node.catch_up().await.unwrap();
-            assert_eq!(hit(node, of_bob).is_some(), !everybody, "the session of another user stays");
-            assert_eq!(n(&read(node, of_ann).await), if everybody { 3 } else { 2 });
+            assert_eq!(hit(node, of_bob).is_some(), !all_users, "the session of another user stays");
+            assert_eq!(n(&read(node, of_ann).await), if all_users { 3 } else { 2 });
         }
     }
     assert_eq!(n(&read(&nodes[2], of_bob).await), 3);

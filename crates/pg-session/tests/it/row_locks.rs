@@ -59,6 +59,13 @@ pub fn none_finished<T>(tasks: &[Task<T>]) {
     assert!(tasks.iter().all(|task| !task.is_finished()), "the rows are still locked");
 }
 
+/// The tasks wait while `holder` has the rows, and finish afterwards.
+pub async fn finish_behind<T>(holder: Holder, tasks: Vec<Task<T>>) -> Vec<T> {
+    none_finished(&tasks);
+    holder.commit().await;
+    finish(tasks).await
+}
+
 pub async fn finish<T>(tasks: Vec<Task<T>>) -> Vec<T> {
     let mut outcomes = Vec::new();
     for task in tasks {
@@ -82,9 +89,7 @@ async fn locked_rows_delay_no_other_logout() {
     for session in others {
         assert!(promptly("a logout", node.delete(session.id())).await.unwrap());
     }
-    none_finished(&waiting);
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(Result::unwrap));
+    assert!(finish_behind(holder, waiting).await.into_iter().all(Result::unwrap));
 }
 
 /// On one thread all of them are queued before the first statement leaves.
@@ -104,9 +109,7 @@ async fn a_locked_row_delays_no_logout_of_its_batch() {
     for logout in logouts {
         assert!(promptly("a logout", logout).await.unwrap().unwrap());
     }
-    none_finished(&waiting);
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(Result::unwrap));
+    assert!(finish_behind(holder, waiting).await.into_iter().all(Result::unwrap));
 }
 
 #[tokio::test]
@@ -174,9 +177,7 @@ async fn locked_rows_delay_no_other_bulk_delete_or_eviction() {
         assert_eq!(promptly("a group's deletion", ended).await.unwrap(), 1);
     }
     assert_eq!(promptly("a few", node.delete_many(crate::fixtures::ids(&others[6..]))).await.unwrap(), 6);
-    none_finished(&waiting);
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(|count| count.unwrap() == 1));
+    assert!(finish_behind(holder, waiting).await.into_iter().all(|count| count.unwrap() == 1));
 }
 
 /// The deletion of all sessions waits for every row. Meanwhile a user's sessions can be deleted.
@@ -223,9 +224,7 @@ async fn locked_rows_delay_no_other_update_and_no_read() {
     promptly("creates", all((0..4).map(|user| node.create(1_000 + user)))).await;
     let mut rotated = others[0].clone();
     promptly("a rotation", node.rotate(&mut rotated)).await.unwrap();
-    none_finished(&waiting);
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(|update| n(&update.unwrap()) == 2));
+    assert!(finish_behind(holder, waiting).await.into_iter().all(|update| n(&update.unwrap()) == 2));
 }
 
 #[tokio::test]
@@ -244,9 +243,9 @@ async fn a_locked_row_delays_no_rotation_of_its_batch() {
     for rotation in rotations {
         assert_eq!(n(&promptly("a rotation", rotation).await.unwrap().unwrap()), 1);
     }
-    none_finished(&waiting);
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(|session| session.unwrap().version().get() == 2));
+    assert!(
+        finish_behind(holder, waiting).await.into_iter().all(|session| session.unwrap().version().get() == 2)
+    );
 }
 
 /// A login at the limit must end the user's oldest session, whose row is locked.
@@ -269,9 +268,9 @@ async fn a_locked_row_delays_no_login_of_another_user() {
     for login in logins {
         promptly("a login", login).await.unwrap().unwrap();
     }
-    none_finished(&waiting);
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(|session| session.unwrap().version().get() == 1));
+    assert!(
+        finish_behind(holder, waiting).await.into_iter().all(|session| session.unwrap().version().get() == 1)
+    );
     let left = all(sessions.iter().map(|session| node.get(session.id()).bypass_cache())).await;
     assert!(left.into_iter().all(|session| session.unwrap().is_none()), "each was ended");
 }
@@ -348,9 +347,7 @@ async fn many_updates_of_a_locked_row_delay_no_other() {
         other.set("n", &number).unwrap();
         promptly("an update of another session", node.save(&mut other)).await.unwrap();
     }
-    none_finished(&waiting);
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(|update| update.is_ok()));
+    assert!(finish_behind(holder, waiting).await.into_iter().all(|update| update.is_ok()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -431,8 +428,6 @@ async fn locked_attribute_label_or_lock_delays_no_other_logout() {
     for logout in others {
         assert!(promptly("a logout", logout).await.unwrap().unwrap());
     }
-    none_finished(&logouts);
-    holder.commit().await;
-    assert!(finish(logouts).await.into_iter().all(Result::unwrap));
+    assert!(finish_behind(holder, logouts).await.into_iter().all(Result::unwrap));
     drop(leases);
 }

@@ -336,7 +336,7 @@ async fn each_login_is_one_statement_with_room_or_without() {
     }
 }
 
-/// Until a table is analysed for the first time, the planner believes what it likes about it, and keeps the plan.
+/// Until a table is analysed for the first time, the planner guesses, and keeps the plan.
 #[tokio::test]
 async fn a_login_with_room_never_reads_the_whole_table() {
     const USERS: i64 = 500;

@@ -1,7 +1,7 @@
 //! The observer compares hits with the database. Its count of stale ones stays 0, and rises without each guard that hits depend on.
 //!
-//! The controls ask the memory alone: a read that the memory does not answer would correct it. Where the story needs a trusted node,
-//! its trust outlasts any delay of a busy machine, and a hit counts as stale without waiting for the bound, which is as long
+//! The controls ask the memory alone: a read that the memory does not answer would correct it. Where the story needs a trusted
+//! node, its trust outlasts any delay of a busy machine. A hit then counts as stale without waiting for the equally long bound
 //! ([`Guard::ObserverBound`]). `hits_of_a_node_in_sync_are_not_stale_without_the_bound` shows that this alone counts nothing.
 //!
 //! Without `Split`, `Fence`, `CompleteRegistry` and `Acknowledgement`, no hit is older than the trust window allows: their tests see

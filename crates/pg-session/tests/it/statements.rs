@@ -88,8 +88,8 @@ fn seen(session: &Session) -> Seen {
     }
 }
 
-/// Carries the changes out in each of the ways. Returns what the handles show afterwards, having compared it with
-/// the database, and the other node's memory and whether it was notified.
+/// Carries the changes out in each of the ways. Returns what the handles show afterwards, compared with the database,
+/// the other node's memory and its notifications.
 async fn each_way(notify: bool) -> [Vec<Seen>; 4] {
     let world = World::new();
     let [writer, listener] = world.nodes().await;

@@ -11,7 +11,7 @@
 use pg_session::{SessionId, SessionManager, UpdateError};
 
 use crate::fixtures::{all, ids, make};
-use crate::row_locks::{blocked, config, finish, none_finished, promptly, spawn_update};
+use crate::row_locks::{blocked, config, finish_behind, promptly, spawn_update};
 use crate::support::{World, eventually};
 use crate::tables::{Holder, list};
 
@@ -48,9 +48,7 @@ async fn a_blocked_deletion_of_all_keeps_no_other_row() {
         assert!(matches!(update, Err(UpdateError::NotFound)), "{update:?}");
     }
     let new = promptly("a login", node.create(77)).await.unwrap();
-    none_finished(&everything);
-    holder.commit().await;
-    assert!(finish(everything).await.into_iter().all(|deleted| deleted.unwrap() == 12));
+    assert!(finish_behind(holder, everything).await.into_iter().all(|deleted| deleted.unwrap() == 12));
     assert!(node.get(locked).await.unwrap().is_none());
     assert!(node.get(new.id()).bypass_cache().await.unwrap().is_some(), "created meanwhile");
 }
@@ -92,9 +90,7 @@ async fn a_blocked_bulk_change_keeps_no_other_row() {
         .await;
         promptly("an update", spawn_update(&node, session, 2)).await.unwrap().unwrap();
     }
-    none_finished(&tasks);
-    holder.commit().await;
-    assert!(finish(tasks).await.into_iter().all(|count| count.unwrap() == 4));
+    assert!(finish_behind(holder, tasks).await.into_iter().all(|count| count.unwrap() == 4));
     assert!(node.get(kept).await.unwrap().is_some());
 }
 
@@ -122,9 +118,7 @@ async fn a_locked_attribute_or_lock_keeps_its_own_session_only() {
     };
     blocked(&node, 1).await;
     ended(&node, &sessions[..5], sessions[4]).await;
-    none_finished(&everywhere);
-    holder.commit().await;
-    assert!(finish(everywhere).await.into_iter().all(|count| count.unwrap() == 6));
+    assert!(finish_behind(holder, everywhere).await.into_iter().all(|count| count.unwrap() == 6));
     drop(leases);
 }
 
@@ -152,9 +146,7 @@ async fn a_blocked_deletion_of_all_ends_what_was_rotated() {
         vec![tokio::spawn(async move { node.delete_all_sessions().await })]
     };
     blocked(&node, 1).await;
-    none_finished(&everything);
-    holder.commit().await;
-    assert!(finish(everything).await.into_iter().all(|deleted| deleted.unwrap() == 1));
+    assert!(finish_behind(holder, everything).await.into_iter().all(|deleted| deleted.unwrap() == 1));
     for id in [session.id(), new] {
         assert!(node.get(id).bypass_cache().await.unwrap().is_none());
     }
@@ -199,11 +191,9 @@ async fn a_locked_row_splits_no_batch_of_creates() {
     for login in logins {
         promptly("a login", login).await.unwrap().unwrap();
     }
-    none_finished(&waiting);
     let taken = node.status().writes.create_statements - before;
     assert!(taken < 4, "the others shared few statements: {taken}");
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(|session| session.is_ok()));
+    assert!(finish_behind(holder, waiting).await.into_iter().all(|session| session.is_ok()));
 }
 
 /// The same for logins that rotate an anonymous session: the user's older session has to go.
@@ -229,9 +219,7 @@ async fn a_locked_row_splits_no_batch_of_rotations() {
     for login in logins {
         promptly("a login", login).await.unwrap().unwrap();
     }
-    none_finished(&waiting);
     let taken = node.status().writes.rotation_statements - before;
     assert!(taken < 4, "the others shared few statements: {taken}");
-    holder.commit().await;
-    assert!(finish(waiting).await.into_iter().all(|rotated| rotated.is_ok()));
+    assert!(finish_behind(holder, waiting).await.into_iter().all(|rotated| rotated.is_ok()));
 }

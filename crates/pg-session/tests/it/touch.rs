@@ -11,7 +11,7 @@ use crate::tables::{Holder, stored_time, stored_version};
 const MINUTE: Duration = Duration::from_secs(60);
 /// By which a node's idea of the database's clock is ahead when both pause.
 const AHEAD: Duration = Duration::from_micros(1);
-/// Intervals, in real time, for tests in which a flush fails, or is kept from a row, which it tries for half a second.
+/// Intervals, in real time, for tests in which a flush fails, or tries a locked row for half a second.
 const SOON: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
 /// The end of a test's nodes.
@@ -218,8 +218,8 @@ async fn accesses_that_could_not_be_written_wait_for_the_next_flush() {
     }
 }
 
-/// A flush that waited for a row would keep others waiting for the rows that it has locked, and would end in deadlocks
-/// with combined updates, which lock in another order.
+/// A flush that waited for a row would delay others at the rows that it has locked. It would deadlock with combined
+/// updates, which lock in another order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_does_not_wait_for_a_locked_row() {
     let scene = Scene::new().await;

@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
-use super::{A, B, MS, S, Tale, seen, shows};
+use super::{A, B, MS, S, Tale, row, seen, shows};
 use crate::clock::Nanos;
-use crate::history::{Change, Entry, Gauge, Outcome, Pinned, Read, Row, op, process_of};
+use crate::history::{Change, Entry, Gauge, Outcome, Pinned, Read, op, process_of};
 
 impl Tale {
     /// A pin on B.
@@ -42,14 +42,7 @@ fn a_pin_does_not_end_before_its_session() {
     tale.read(B, 1_201, shows(1, 1)).breaks("pins live");
     let mut tale = Tale::begin();
     tale.pin(100, Some(200)).is_good();
-    tale.0.tables.sessions.push(Row {
-        session: S,
-        user: None,
-        version: 1,
-        n: 0,
-        rotated: false,
-        misplaced: 0,
-    });
+    tale.0.tables.sessions.push(row(1));
     tale.breaks("pins live");
 }
 

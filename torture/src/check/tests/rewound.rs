@@ -3,12 +3,11 @@
 use super::*;
 use crate::history::Rewound;
 
-/// The session is created, A updates it, and the database goes back to a state before the update, or before both.
+/// The session is created, A updates it, and the database goes back to before the update, or before both.
 fn rewound(is_left: bool) -> Tale {
     let mut tale = Tale::begin();
     tale.update(op(A, 0, 2), 20, 30, 2);
     let lost = tale.0.tables.writes.split_off(usize::from(is_left));
-    let row = |version| Row { session: S, user: None, version, n: 0, rotated: false, misplaced: 0 };
     let after = if is_left { vec![row(1)] } else { Vec::new() };
     let rewound = Rewound { from: 1_100 * MS, to: 1_200 * MS, lost, before: vec![row(2)], after, last: 0 };
     tale.entry(0, Entry::Rewound(Box::new(rewound)));

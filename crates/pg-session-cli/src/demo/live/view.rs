@@ -18,7 +18,7 @@ const READ_EVERY: Duration = Duration::from_millis(20);
 struct View {
     trusted: bool,
     /// Invalidations that it has handled since its start, its own included (which it handles twice: at once, and when
-    /// it learns of them like everybody else).
+    /// it learns of them like any other reader).
     invalidations: u64,
     shown: Shown,
 }

@@ -75,7 +75,6 @@ pub enum Severity {
     Warning,
 }
 
-/// One check.
 struct Check {
     name: &'static str,
     severity: Severity,

@@ -3,17 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::{sleep, timeout};
-use uuid::Uuid;
+use tokio::time::timeout;
 
 use super::{Check, Finding};
 use crate::config::Config;
 use crate::error::Error;
-use crate::notification::Token;
 use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::postgres::nodes::NodeDescription;
-use crate::retry::EVERYWHERE;
 use crate::shared_settings::differences;
 use crate::signing::KeyUse;
 
@@ -29,8 +26,11 @@ impl Database {
         }
         // A node that has ended may have left its row behind, for one trust window.
         let mut running = HashSet::new();
+        let asking = self.ask_nodes(|row| {
+            running.insert(row.node);
+        });
         // An error means that the time is over: the others are silent.
-        if let Ok(outcome) = timeout(ANSWER_WAIT, self.find_running(&mut running)).await {
+        if let Ok(outcome) = timeout(ANSWER_WAIT, asking).await {
             outcome.map_err(Failure::into_read_error)?;
         }
         nodes.retain(|node| running.contains(&node.node));
@@ -85,22 +85,6 @@ impl Database {
             "Read the node's Status::trust_error, and run this doctor on its machine with its --listen-url."
                 .to_owned();
         Some(Check::warning("lost-listener", String::new()).finding(message, fix))
-    }
-
-    /// Returns when all have answered.
-    async fn find_running(&self, running: &mut HashSet<Uuid>) -> Result<(), Failure> {
-        let request = Token::random();
-        self.request_acknowledgement(request).await?;
-        let mut pause = EVERYWHERE.first;
-        loop {
-            let rows = self.node_rows(request).await?;
-            running.extend(rows.iter().filter(|row| row.heard || row.listener_lost).map(|row| row.node));
-            if rows.iter().all(|row| row.heard || row.listener_lost) {
-                return Ok(());
-            }
-            sleep(pause).await;
-            pause = EVERYWHERE.after(pause);
-        }
     }
 }
 

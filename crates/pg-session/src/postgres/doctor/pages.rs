@@ -57,7 +57,6 @@ const PAGES: [(&str, &str); 53] = [
     ("start", "docs/runbooks.md#listener-disconnected"),
 ];
 
-/// The page of a check.
 pub(super) fn page(check: &str) -> &'static str {
     PAGES.iter().find(|(name, _)| *name == check).map_or("docs/doctor.md", |(_, page)| page)
 }

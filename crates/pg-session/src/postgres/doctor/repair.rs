@@ -1,12 +1,13 @@
 //! The statements that make drifted objects what the migrations make them. They are the migrations' own.
 
-use super::shape::EXPECTED;
 use crate::postgres::migrate::INITIAL;
 use crate::postgres::names::{Names, literal};
 use crate::postgres::owners::DOMAINS;
 
 /// What marks the body of a function in the migrations.
 const BODY: &str = "$pg_session$";
+/// The shape of fresh tables, as the query in `shape` returns it. A test compares both.
+pub(super) const EXPECTED: &str = include_str!("shape.txt");
 /// For an object that no single statement restores.
 pub(super) const COMPARE: &str = "Compare the tables with the output of: pg-session migrate --print";
 
@@ -79,7 +80,8 @@ fn known_functions(names: &Names) -> String {
     known.collect::<Vec<_>>().join(", ")
 }
 
-/// An SQL text: the statements that drop all that the migrations make and that is there. The migrations replace nothing.
+/// An SQL text: the statements that drop all that the migrations make and that is there. The migrations replace nothing. The
+/// first drops functions as well: those that name the type of a table.
 pub(super) fn drop_all(names: &Names) -> String {
     let tables = names.written().into_iter().chain([names.audit(), names.migrations()]);
     let tables = tables.map(|table| format!("pg_catalog.to_regclass({})", literal(&table)));
@@ -90,7 +92,7 @@ pub(super) fn drop_all(names: &Names) -> String {
         "pg_catalog.concat_ws(' ',
              (SELECT 'DROP TABLE ' || pg_catalog.string_agg(c.oid::pg_catalog.regclass::pg_catalog.text, ', ') || ' CASCADE;'
               FROM pg_catalog.pg_class c WHERE c.oid = ANY (ARRAY[{tables}]::pg_catalog.oid[])),
-             (SELECT 'DROP ROUTINE ' || pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ') || ' CASCADE;'
+             (SELECT 'DROP ROUTINE IF EXISTS ' || pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ') || ' CASCADE;'
               FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.to_regnamespace({schema})
                 AND pg_catalog.concat(p.proname, '(', pg_catalog.oidvectortypes(p.proargtypes), ')') = ANY (ARRAY[{known}])),
              (SELECT 'DROP DOMAIN ' || pg_catalog.string_agg(t.oid::pg_catalog.regtype::pg_catalog.text, ', ') || ' CASCADE;'

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::repair::{self, COMPARE};
+use super::repair::{self, COMPARE, EXPECTED};
 use super::{Check, Finding};
 use crate::error::Error;
 use crate::postgres::Database;
 use crate::postgres::failure::Failure;
 use crate::postgres::names::{Names, literal};
 
-/// What the query of [`sql`] returns for fresh tables; a test compares both.
-pub(super) const EXPECTED: &str = include_str!("shape.txt");
 /// Expired sessions that wait for the clean-up without a finding.
 const EXPIRED_MAX: u32 = 10_000;
 

@@ -1,7 +1,7 @@
 //! Rotations against everything else that may happen to the session at the same moment.
 //!
-//! Most of these hold the session's row with a plain transaction, let one statement queue for it and then another, and
-//! let go: PostgreSQL serves them in the order of their coming, and the second has taken its snapshot before the first
+//! Most of these hold the session's row with a plain transaction, let two statements queue for it, and let go:
+//! PostgreSQL serves them in the order of their coming, and the second has taken its snapshot before the first
 //! commits.
 
 use pg_session::testing::{Guard, Point};
