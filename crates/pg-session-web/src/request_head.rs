@@ -64,7 +64,7 @@ pub(crate) struct TestHead {
     pub(crate) method: &'static str,
     pub(crate) authority: Option<&'static str>,
     pub(crate) peer: Option<IpAddr>,
-    /// The name `*` stands for all names.
+    /// The name `*` is for all names.
     pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
 }
 
