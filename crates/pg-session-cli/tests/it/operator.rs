@@ -108,6 +108,34 @@ async fn a_missing_right_on_the_audit_log_is_named() {
     assert!(end.code == Some(0) && end.out.lines().count() == 2, "{end:?}");
 }
 
+/// With the grants of docs/audit.md, the SQL there and the command can be run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_auditor_reads_the_log_with_the_pages_grants() {
+    let app = Application::new("reader").await;
+    app.node.audit().start(Duration::from_secs(3_600)).await.unwrap();
+    let session = app.node.create(42).await.unwrap();
+    assert_eq!(app.node.user(42).delete().await.unwrap(), 1);
+    let page = include_str!("../../../../docs/audit.md");
+    let own = |text: &str| {
+        let text = text.replace("public", &app.schema).replace("auditor", "reading_auditor");
+        format!("SET LOCAL search_path = {}; {text}", app.schema)
+    };
+    let blocks: Vec<&str> = page.split("```sql").filter_map(|rest| rest.split("```").next()).collect();
+    let grants = blocks.iter().position(|block| block.contains("CREATE ROLE auditor")).expect("the grants");
+    app.world.client.batch_execute(&own(blocks[grants])).await.unwrap();
+    let query = format!("SET ROLE reading_auditor; {}; RESET ROLE", own(blocks[grants + 1]));
+    app.world.client.batch_execute(&query).await.unwrap();
+
+    let url = app.world.url.replace("postgres@", "reading_auditor@");
+    assert_ne!(url, app.world.url);
+    let end = app.run_as(&url, &["audit", "--user", "42"]);
+    assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
+    assert!(end.out.contains(&session.id().handle().to_string()), "{end:?}");
+    let elsewhere = run(&["audit", "--database-url", &url, "--schema", "absent"], "");
+    assert_eq!((elsewhere.code, elsewhere.out.as_str()), (Some(1), ""), "{elsewhere:?}");
+    assert!(elsewhere.err.contains("there is no audit log"), "{elsewhere:?}");
+}
+
 /// The variable in a script was not set.
 #[test]
 fn an_empty_name_is_wrong_usage_and_not_nothing_found() {
