@@ -1,5 +1,6 @@
 //! Mistakes of operators: empty names, missing rights, a command that is interrupted. The program says what to do.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -83,6 +84,43 @@ async fn ctrl_c_after_the_commit_says_that_it_is_ended() {
             assert!(end.err.contains(what_to_do), "{end:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_revoke_says_that_its_receipt_is_not_logged() {
+    let app = Application::new("repeat").await;
+    app.node.create(1).await.unwrap();
+    assert_eq!(app.node.user(1).delete().await.unwrap(), 1);
+    let end = app.run(&["revoke", "--user", "1", "--everywhere", "--yes"], "");
+    assert!(end.code == Some(0) && end.out.contains("gone everywhere after"), "{end:?}");
+    assert!(end.err.contains("is not in the audit log"), "{end:?}");
+}
+
+/// A scheduled job has no variable with the user's name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_actor_is_the_systems_user_also_without_variables() {
+    let app = Application::new("nameless").await;
+    app.node.audit().start(Duration::from_secs(3_600)).await.unwrap();
+    app.node.create(1).await.unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pg-session"));
+    command.args([
+        "revoke",
+        "--user",
+        "1",
+        "--yes",
+        "--database-url",
+        &app.world.url,
+        "--schema",
+        &app.schema,
+    ]);
+    command.env_remove("SUDO_USER").env_remove("USER").env("LOGNAME", "");
+    let end = command.output().expect("the program starts");
+    assert!(end.status.success(), "{end:?}");
+    let own = Command::new("id").arg("-un").output().expect("id is there");
+    let own = String::from_utf8(own.stdout).expect("a text");
+    let own = if own.trim().is_empty() { "pg-session" } else { own.trim() };
+    let entries = app.node.audit().page(None, None).await.unwrap();
+    assert_eq!(entries[0].actor.as_deref(), Some(own));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
