@@ -174,6 +174,30 @@ async fn an_auditor_reads_the_log_with_the_pages_grants() {
     assert!(elsewhere.err.contains("there is no audit log"), "{elsewhere:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_is_no_handle_is_wrong_usage() {
+    let app = Application::new("digits").await;
+    for args in [
+        &["show", "zz"][..],
+        &["revoke", "--handle", "zz", "--yes"],
+        &["revoke", "--user", "1", "--except", "zz", "--yes"],
+    ] {
+        let end = app.run(args, "");
+        assert_eq!((end.code, end.out.as_str()), (Some(2), ""), "{args:?}: {end:?}");
+        assert!(end.err.contains("a handle is 8 to 32 digits"), "{args:?}: {end:?}");
+    }
+    let end = app.run(&["list", "--user", "99"], "");
+    assert_eq!((end.code, end.err.as_str()), (Some(0), "no live session\n"), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_tables_are_explained_without_items_of_rust() {
+    let app = Application::new("bare").await;
+    let end = run(&["list", "--database-url", &app.world.url, "--schema", "bare_of_tables"], "");
+    assert_eq!((end.code, end.out.as_str()), (Some(1), ""), "{end:?}");
+    assert!(end.err.contains("run `pg-session migrate`") && !end.err.contains("::"), "{end:?}");
+}
+
 /// The variable in a script was not set.
 #[test]
 fn an_empty_name_is_wrong_usage_and_not_nothing_found() {
