@@ -62,7 +62,7 @@ pub(crate) async fn run(options: Options) -> ExitCode {
 
 /// Starts no node: an auditor has no right of the application.
 async fn audit(options: &Options) -> Result<(), Failure> {
-    let connection = waiting("connecting", options.place.builder()?.open_audit()).await?;
+    let connection = waiting("connecting", Box::pin(options.place.builder()?.open_audit())).await?;
     let log = connection.audit();
     if let Some(keep) = options.on {
         log.start(keep).await?;
