@@ -1,6 +1,7 @@
 //! Ends sessions for the admin API and the console: what to end, and the record of it.
 
-use pg_session::{Cause, Error, Everywhere, GroupId, Revocation, Session, SessionManager, UserId};
+use axum::http::StatusCode;
+use pg_session::{Cause, Error, ErrorKind, Everywhere, GroupId, Revocation, Session, SessionManager, UserId};
 
 use crate::Admin;
 use crate::audit::Author;
@@ -39,6 +40,16 @@ pub(crate) enum NoTarget {
     /// Several sessions have it.
     Ambiguous,
     Failed(Error),
+}
+
+/// Whether the request is wrong, or the database does not answer it.
+pub(crate) fn status_of(error: &Error) -> StatusCode {
+    match error.kind() {
+        ErrorKind::InvalidArgument | ErrorKind::Malformed | ErrorKind::LimitExceeded => {
+            StatusCode::BAD_REQUEST
+        }
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 impl Target {

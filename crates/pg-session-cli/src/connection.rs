@@ -8,6 +8,7 @@ use pg_session::{Builder, Config, SessionManager};
 
 use crate::failure::Failure;
 use crate::output::waiting;
+use crate::signals::Signals;
 
 /// How long the connections may take to close.
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -70,6 +71,22 @@ impl Place {
     ) -> Result<T, Failure> {
         let sessions = self.connect().await?;
         let outcome = work(&sessions).await;
+        close(&sessions).await;
+        outcome
+    }
+
+    /// As [`with`](Self::with), for a change. A signal ends nothing by itself: `work` decides, and the connections are closed.
+    /// A node that is not shut down stays in the registry for a while.
+    pub(crate) async fn with_signals<T>(
+        &self,
+        work: impl AsyncFnOnce(&SessionManager, &mut Signals) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut signals = Signals::catch()?;
+        let sessions = tokio::select! {
+            sessions = self.connect() => sessions?,
+            signal = signals.next() => return Err(Failure::interrupted(signal, "interrupted; nothing was changed")),
+        };
+        let outcome = work(&sessions, &mut signals).await;
         close(&sessions).await;
         outcome
     }

@@ -10,7 +10,9 @@ use crate::connection::Place;
 use crate::failure::{Failure, exit};
 use crate::output::waiting;
 
-/// Check that nodes can start and keep their promises. Reads only. Exit code 0: no fault; 1: a fault, or no answer.
+/// Check that nodes can start and keep their promises. Exit code 0: no fault; 1: a fault, or no answer.
+///
+/// Changes no session. If nothing is at fault, it starts and stops a node, which enters the registry and sends notifications.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// Print one JSON object per finding: check, severity, message, fix, page.

@@ -48,8 +48,28 @@ impl<E: Error> From<E> for Failure {
             }
             next = cause.source();
         }
-        Self::new(text)
+        Self::new(for_operators(text))
     }
+}
+
+/// What the library's errors name, and what an operator gives instead.
+const IN_PLACE: [(&str, &str); 6] = [
+    ("set `migrations = \"apply\"` once", "run `pg-session migrate`"),
+    ("`Migrations::sql`", "`pg-session migrate --print`"),
+    ("`listen_on_url`", "--listen-url"),
+    ("`listen_on`", "--listen-url"),
+    ("`schema`", "--schema"),
+    ("`table_prefix`", "--prefix"),
+];
+
+/// The text without items of Rust.
+fn for_operators(mut text: String) -> String {
+    // The program upgrades tables of any version.
+    if let Some((begin, rest)) = text.split_once(", or run the SQL that `Migrations::sql_after` prints for ")
+    {
+        text = format!("{begin}{}", rest.trim_start_matches(|char: char| char.is_ascii_digit()));
+    }
+    IN_PLACE.iter().fold(text, |text, (name, option)| text.replace(name, option))
 }
 
 impl fmt::Display for Failure {
@@ -69,4 +89,29 @@ pub(crate) fn exit(command: &str, outcome: Result<(), Failure>) -> ExitCode {
     // If stderr is closed as well, only the exit code is left.
     let _ = writeln!(io::stderr(), "pg-session {command}: {failure}");
     ExitCode::from(failure.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_reads_of_commands_and_not_of_rust() {
+        for (text, expected) in [
+            (
+                "set `migrations = \"apply\"` once, or run the SQL that `Migrations::sql` prints",
+                "run `pg-session migrate`, or run the SQL that `pg-session migrate --print` prints",
+            ),
+            (
+                "set `migrations = \"apply\"` once, or run the SQL that `Migrations::sql_after` prints for 12",
+                "run `pg-session migrate`",
+            ),
+            (
+                "set `schema` or `table_prefix`; correct `listen_on`",
+                "set --schema or --prefix; correct --listen-url",
+            ),
+        ] {
+            assert_eq!(Failure::from(io::Error::other(text)).to_string(), expected);
+        }
+    }
 }

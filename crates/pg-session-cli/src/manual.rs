@@ -1,6 +1,5 @@
 //! `pg-session man` and `pg-session completions`: the manual page and what a shell completes, from the options themselves.
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{Args, Command};
@@ -8,6 +7,7 @@ use clap_complete::Shell;
 use clap_mangen::Man as Page;
 
 use crate::failure::{Failure, exit};
+use crate::output::print_text;
 
 /// Print what a shell needs to complete commands and options.
 #[derive(Args, Debug)]
@@ -53,5 +53,5 @@ fn page(options: &Man, mut program: Command) -> Result<Vec<u8>, Failure> {
 }
 
 fn print(text: &[u8]) -> Result<(), Failure> {
-    Ok(io::Write::write_all(&mut io::stdout().lock(), text)?)
+    Ok(print_text(text)?)
 }

@@ -8,7 +8,7 @@ use pg_session::Migrations;
 
 use crate::connection::{CLOSE_WAIT, Place};
 use crate::failure::{Failure, exit};
-use crate::output::waiting;
+use crate::output::{print_text, waiting};
 
 /// Create or upgrade the session tables, or print the SQL for another tool.
 #[derive(Args, Debug)]
@@ -45,8 +45,10 @@ enum Outcome {
 fn print(outcome: &Outcome, json: bool) -> Result<(), Failure> {
     let mut out = io::stdout();
     Ok(match outcome {
-        Outcome::Sql(sql) if json => writeln!(out, "{}", serde_json::json!({ "schema": null, "sql": sql })),
-        Outcome::Sql(sql) => writeln!(out, "{}", sql.trim_end()),
+        Outcome::Sql(sql) if json => {
+            print_text(format!("{}\n", serde_json::json!({ "schema": null, "sql": sql })).as_bytes())
+        }
+        Outcome::Sql(sql) => print_text(format!("{}\n", sql.trim_end()).as_bytes()),
         Outcome::UpToDate { schema, .. } if json => {
             writeln!(out, "{}", serde_json::json!({ "schema": schema, "sql": null }))
         }

@@ -94,6 +94,15 @@ pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
     writeln!(out)
 }
 
+/// A long text. A reader that has enough of it (`migrate --print | head -1`) is no error.
+pub(crate) fn print_text(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// A line for people, on stderr, so that a pipe holds the result alone.
 pub(crate) fn remark(text: &str) {
     // If stderr is closed as well, no reader is left.

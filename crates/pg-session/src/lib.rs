@@ -164,9 +164,9 @@ pub use id::{GroupId, SessionId, UserId};
 pub use loader::LoadStats;
 pub use lock::{Fence, Lease, LockError, Loss};
 pub use manager::{
-    AllSessions, AuditEntry, AuditLog, Builder, Create, Everywhere, Get, GroupSessions, HeldLock,
-    LabelSessions, Lock, LockHolder, Locks, Metric, MetricKind, Metrics, NodeInfo, Page, Revocation, Revoked,
-    Rotate, Save, SessionManager, ShutdownReport, Status, UserSessions,
+    AllSessions, AuditConnection, AuditEntry, AuditLog, Builder, Create, Everywhere, Get, GroupSessions,
+    HeldLock, LabelSessions, Lock, LockHolder, Locks, Metric, MetricKind, Metrics, NodeInfo, Page,
+    Revocation, Revoked, Rotate, Save, SessionManager, ShutdownReport, Status, UserSessions,
 };
 pub use observer::ObserverStats;
 #[cfg(feature = "shared-listener")]

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use pg_session::{Error, ErrorKind};
+use pg_session::Error;
 use serde_json::json;
 
-use crate::revoke::NoTarget;
+use crate::revoke::{NoTarget, status_of};
 
 /// A status that is not a success, and a sentence.
 #[derive(Debug)]
@@ -28,13 +28,7 @@ impl ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        let status = match error.kind() {
-            ErrorKind::InvalidArgument | ErrorKind::Malformed | ErrorKind::LimitExceeded => {
-                StatusCode::BAD_REQUEST
-            }
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Self::new(status, error.to_string())
+        Self::new(status_of(&error), error.to_string())
     }
 }
 
@@ -55,20 +49,42 @@ impl From<NoTarget> for ApiError {
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
+        let text = rejection.body_text();
+        let message = match &rejection {
+            JsonRejection::MissingJsonContentType(_) => {
+                "send the header content-type: application/json, and a JSON object".to_owned()
+            }
+            JsonRejection::JsonSyntaxError(_) => {
+                format!("the body is not JSON: {}; send a JSON object as in openapi.json", cause(&text))
+            }
+            JsonRejection::JsonDataError(_) => {
+                format!("the body does not fit: {}; send a JSON object as in openapi.json", cause(&text))
+            }
+            _ => text,
+        };
+        Self::new(rejection.status(), message)
     }
 }
 
 impl From<PathRejection> for ApiError {
     fn from(rejection: PathRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
+        let text = rejection.body_text();
+        let message = format!("the path cannot be read: {}; send one as in openapi.json", cause(&text));
+        Self::new(rejection.status(), message)
     }
 }
 
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
+        let text = rejection.body_text();
+        let message = format!("the query does not fit: {}; send parameters as in openapi.json", cause(&text));
+        Self::new(rejection.status(), message)
     }
+}
+
+/// What is wrong, without the words of axum that name a type of this program.
+fn cause(text: &str) -> &str {
+    text.split_once(": ").map_or(text, |(_, cause)| cause)
 }
 
 impl IntoResponse for ApiError {

@@ -11,7 +11,7 @@ use super::pages::{self, Tab};
 use super::visit::Visit;
 use crate::Admin;
 use crate::audit::{Author, By, cause};
-use crate::revoke::{Named, NoTarget, Target, revoke as end};
+use crate::revoke::{Named, NoTarget, Target, revoke as end, status_of};
 use crate::shared::counted;
 
 #[derive(Deserialize)]
@@ -73,7 +73,7 @@ pub(super) async fn revoke(
         Err(NoTarget::Ambiguous) => {
             return refuse(StatusCode::CONFLICT, "Several sessions have such a handle.");
         }
-        Err(NoTarget::Failed(error)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(NoTarget::Failed(error)) => return refuse(status_of(&error), &error.to_string()),
     };
     let author = Author { by: By::Console, operator: visit.operator.clone() };
     match end(&admin, target, cause, order.everywhere.is_some(), author).await {
@@ -87,13 +87,13 @@ pub(super) async fn revoke(
                     p class="good" id="gone" {
                         "No node can serve them any more: " (counted(gone.acknowledged as u64, "node")) " answered within "
                         (gone.took.as_millis()) " ms"
-                        @if gone.lapsed > 0 { ", " (gone.lapsed) " did not answer and may not answer from memory" } "."
+                        @if gone.lapsed > 0 { ", " (gone.lapsed) " did not answer; their trust has ended, so they read from PostgreSQL" } "."
                     }
                 }
                 p { a href={ (visit.base) "/events" } { "All changes" } }
             };
             pages::page(&visit, Tab::Sessions, "Ended", &body).into_response()
         }
-        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(error) => refuse(status_of(&error), &error.to_string()),
     }
 }

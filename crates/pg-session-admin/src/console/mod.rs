@@ -38,10 +38,14 @@ use crate::head::Head;
 use crate::{Admin, Diagnose};
 
 const STYLE: &str = include_str!("console.css");
+/// Without one, browsers ask for `/favicon.ico`, which is not the console's.
+const ICON: &str = include_str!("icon.svg");
 const SCRIPT: &str = include_str!("console.js");
 /// No inline script or style, nothing from another host, no frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// Where an operator begins.
+const FIRST_PAGE: &str = "/cluster";
 /// Bytes of a posted form.
 const FORM_BYTES_MAX: usize = 16 * 1024;
 /// Open pages that receive updates.
@@ -120,7 +124,7 @@ impl fmt::Debug for Console {
 /// The pages.
 pub(crate) fn router(admin: &Admin) -> Router {
     let signed_in = Router::new()
-        .route("/", get(async |path: NestedPath| to(visit::base(&path), "/cluster")))
+        .route("/", get(async |path: NestedPath| to(visit::base(&path), FIRST_PAGE)))
         .route("/cluster", get(pages::cluster))
         .route("/sessions", get(sessions::search))
         .route("/sessions/{handle}", get(sessions::show))
@@ -134,11 +138,18 @@ pub(crate) fn router(admin: &Admin) -> Router {
     Router::new()
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/console.css", get(async || text("text/css; charset=utf-8", STYLE)))
+        .route("/icon.svg", get(async || text("image/svg+xml", ICON)))
         .route("/console.js", get(async || text("text/javascript; charset=utf-8", SCRIPT)))
         .merge(signed_in)
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
         .route_layer(middleware::from_fn_with_state(admin.clone(), guard))
+        .fallback(no_page)
         .with_state(admin.clone())
+}
+
+/// Another path.
+async fn no_page() -> Response {
+    (StatusCode::NOT_FOUND, "the console has no page here; begin at its first page\n").into_response()
 }
 
 /// Refuses other hosts and other sites, and adds the headers that every page has.

@@ -5,14 +5,14 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use pg_session::{Cause, Session};
+use pg_session::{Cause, Error, Session};
 use serde::Deserialize;
 
 use super::pages::{Tab, card, form_token, page, time_cell};
 use super::visit::Visit;
 use crate::Admin;
 use crate::audit::CAUSES;
-use crate::revoke::{NoTarget, by_handle};
+use crate::revoke::{NoTarget, by_handle, status_of};
 use crate::shared::{counted, group_id, user_id};
 
 /// Characters of a value that a page shows.
@@ -40,7 +40,7 @@ pub(super) async fn search(
         return (StatusCode::BAD_REQUEST, page(&visit, Tab::Sessions, "Sessions", &body)).into_response();
     };
     let found = find(&admin, &search).await;
-    let status = if found.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = found.as_ref().err().map_or(StatusCode::OK, |(status, _)| *status);
     let body = html! {
         h1 { "Sessions" }
         form method="get" action={ (visit.base) "/sessions" } role="search" {
@@ -51,7 +51,7 @@ pub(super) async fn search(
             button type="submit" { "Search" }
         }
         @match found {
-            Err(why) => p role="alert" class="bad" { (why) },
+            Err((_, why)) => p role="alert" class="bad" { (why) },
             Ok(None) => p class="faint" { "Search for the sessions of a user, a group or a label, or for one by its handle." },
             Ok(Some((sessions, truncated))) => {
                 p id="count" { (counted(sessions.len() as u64, "session")) @if truncated { " or more" } "." }
@@ -75,8 +75,9 @@ fn field(name: &str, label: &str, value: &str) -> Markup {
     }
 }
 
-/// `None` without a search. An error is a sentence.
-async fn find(admin: &Admin, search: &Search) -> Result<Option<(Vec<Session>, bool)>, String> {
+/// `None` without a search. An error is a status and a sentence.
+async fn find(admin: &Admin, search: &Search) -> Result<Option<(Vec<Session>, bool)>, (StatusCode, String)> {
+    let failed = |error: Error| (status_of(&error), error.to_string());
     let manager = &admin.0.manager;
     let Search { user, group, label, handle } = search;
     let (user, group, handle) = (user.trim(), group.trim(), handle.trim());
@@ -86,12 +87,15 @@ async fn find(admin: &Admin, search: &Search) -> Result<Option<(Vec<Session>, bo
         (true, false, true, true) => manager.group(group_id(group)).list().await,
         (true, true, false, true) => manager.label(label).list().await,
         (true, true, true, false) => {
-            let found = manager.find(handle).await.map_err(|error| error.to_string())?;
+            let found = manager.find(handle).await.map_err(failed)?;
             return Ok(Some((found, false)));
         }
-        _ => return Err("Search by one of the four.".to_owned()),
+        _ => {
+            let why = "Fill in one field only: user, group, label or handle.";
+            return Err((StatusCode::BAD_REQUEST, why.to_owned()));
+        }
     };
-    page.map(|page| Some((page.sessions, page.truncated))).map_err(|error| error.to_string())
+    page.map(|page| Some((page.sessions, page.truncated))).map_err(failed)
 }
 
 fn table(admin: &Admin, visit: &Visit, sessions: &[Session]) -> Markup {
@@ -202,7 +206,7 @@ pub(super) async fn show(
         Err(NoTarget::Unknown | NoTarget::Unclear | NoTarget::Empty(_)) => {
             return refuse(StatusCode::NOT_FOUND, "No live session has this handle.");
         }
-        Err(NoTarget::Failed(error)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(NoTarget::Failed(error)) => return refuse(status_of(&error), &error.to_string()),
     };
     let handle = session.id().handle().to_string();
     let now = admin.0.manager.database_time();

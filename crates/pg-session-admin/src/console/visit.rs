@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::{NestedPath, Request, State};
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::cookies::{cookies, set_cookie};
+use super::pages::is_address;
 use super::sign_ins::random;
-use super::to;
+use super::{FIRST_PAGE, to};
 use crate::secret::Secret;
 use crate::{Admin, Operator};
 
@@ -58,10 +59,27 @@ pub(super) async fn require(
             next.run(request).await
         }
         None if admin.0.token.is_some() && request.method().is_safe() && !is_stream(&request) => {
-            to(base, "/sign-in")
+            to(base, &sign_in_for(request.uri()))
         }
         None => (StatusCode::UNAUTHORIZED, "sign in first\n").into_response(),
     }
+}
+
+/// The page of the sign-in, with the address to which it leads back.
+fn sign_in_for(uri: &Uri) -> String {
+    let wanted = uri.path_and_query().map_or("", |wanted| wanted.as_str());
+    if !is_address(wanted) || wanted == FIRST_PAGE {
+        return "/sign-in".to_owned();
+    }
+    let mut text = "/sign-in?to=".to_owned();
+    for byte in wanted.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'/' {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
 }
 
 fn is_stream(request: &Request) -> bool {

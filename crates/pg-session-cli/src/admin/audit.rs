@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use pg_session::{AuditEntry, SessionManager};
+use pg_session::{AuditConnection, AuditEntry, SessionManager};
 use pg_session_admin::shared::Receipt;
 use serde::Serialize;
 
 use super::select::user_id;
 use crate::connection::Place;
 use crate::failure::{Failure, exit};
-use crate::output::{Format, harmless, print_json, print_rows, remark, rfc3339};
+use crate::output::{Format, harmless, print_json, print_rows, remark, rfc3339, waiting};
 
 /// Entries that one call lists at most.
 const LIMIT_MAX: u32 = 100_000;
@@ -57,11 +57,13 @@ struct Entry<'a> {
 
 /// Runs the command. An error is printed to stderr.
 pub(crate) async fn run(options: Options) -> ExitCode {
-    exit("audit", options.place.with(async |sessions| audit(&options, sessions).await).await)
+    exit("audit", audit(&options).await)
 }
 
-async fn audit(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
-    let log = sessions.audit();
+/// Starts no node: an auditor has no right of the application.
+async fn audit(options: &Options) -> Result<(), Failure> {
+    let connection = waiting("connecting", Box::pin(options.place.builder()?.open_audit())).await?;
+    let log = connection.audit();
     if let Some(keep) = options.on {
         log.start(keep).await?;
         let keep = log.keep().await?.unwrap_or_default();
@@ -72,12 +74,12 @@ async fn audit(options: &Options, sessions: &SessionManager) -> Result<(), Failu
         return switched(options, None, "The audit log is off. Its entries stay.");
     }
     let is_off = log.keep().await?.is_none();
-    let found = gather(options, sessions).await?;
+    let found = gather(options, &connection).await?;
     let format = Format::new(options.json);
     if format == Format::Json {
         found.iter().try_for_each(|entry| print_json(&row(entry)))?;
     } else {
-        let now = sessions.database_time();
+        let now = SystemTime::now();
         let rows: Vec<_> = found.iter().map(|entry| cells(entry, format, now)).collect();
         let head = ["ENDED", "HANDLE", "USER", "CAUSE", "BY", "ROLE", "CLIENT", "RECEIPT"];
         print_rows(format, &head, &rows)?;
@@ -96,13 +98,13 @@ fn switched(options: &Options, keep: Option<&str>, sentence: &str) -> Result<(),
     Ok(())
 }
 
-async fn gather(options: &Options, sessions: &SessionManager) -> Result<Vec<AuditEntry>, Failure> {
+async fn gather(options: &Options, connection: &AuditConnection) -> Result<Vec<AuditEntry>, Failure> {
     let user = options.user.as_deref().map(user_id);
     let limit = options.limit as usize;
     let mut found = Vec::new();
     while found.len() < limit {
         let before = found.last().map(|entry: &AuditEntry| entry.number);
-        let page = sessions.audit().page(user, before).await?;
+        let page = connection.audit().page(user, before).await?;
         let is_last = page.len() < SessionManager::LIST_MAX as usize;
         found.extend(page);
         if is_last {

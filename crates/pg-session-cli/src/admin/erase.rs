@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use pg_session::{Cause, SessionManager};
+use pg_session::{Cause, SessionManager, UserId};
 use pg_session_admin::shared::Receipt;
 use serde::Serialize;
 
-use super::receipt::{actor, fields, of_others};
+use super::receipt::{actor, fields};
 use super::revoke::asks_for_consent;
 use super::select::{Selected, user_id};
 use crate::connection::Place;
@@ -53,23 +53,34 @@ async fn erase(options: &Options) -> Result<(), Failure> {
     if !options.yes && !io::stdin().is_terminal() {
         return Err(Failure::usage("there is no terminal to ask on; add --yes"));
     }
-    options.place.with(async |sessions| carry_out(options, sessions).await).await
+    options.place.with_signals(async |sessions, signals| carry_out(options, sessions, signals).await).await
 }
 
-async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
-    let user = user_id(&options.user);
+async fn consent(options: &Options, sessions: &SessionManager, user: UserId) -> Result<(), Failure> {
     // Before anything is erased: the role may lack a right.
     let entries = sessions.audit().count(user).await?;
     let count = Selected::User(user).count(sessions).await?;
     let what = format!("{} and {} of the audit log", counted(count, "session"), entries_text(entries));
-    if !options.yes && !asks_for_consent(&format!("Erase {what}"))? {
+    if !options.yes && !asks_for_consent(&format!("Erase {what}")).await? {
         return Err(Failure::new("nothing was erased"));
+    }
+    Ok(())
+}
+
+async fn carry_out(
+    options: &Options,
+    sessions: &SessionManager,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let user = user_id(&options.user);
+    tokio::select! {
+        agreed = consent(options, sessions, user) => agreed?,
+        signal = signals.next() => return Err(Failure::interrupted(signal, "interrupted; nothing was erased")),
     }
     if io::stderr().is_terminal() {
         remark("waiting for all nodes …");
     }
-    let change = sessions.user(user).delete().cause(Cause::Admin).by(&actor(None));
-    let mut signals = Signals::catch()?;
+    let change = sessions.user(user).delete().cause(Cause::Admin).by(&actor(None).await);
     let (ended, everywhere) = tokio::select! {
         done = change.with_everywhere() => done?,
         signal = signals.next() => {
@@ -83,7 +94,7 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), F
         user: user.to_string(),
         sessions: ended,
         audit_entries: sessions.audit().erase(user).await?,
-        receipt: of_others(&everywhere),
+        receipt: Receipt::from(&everywhere),
     };
     let format = Format::new(options.json);
     if format == Format::Json {

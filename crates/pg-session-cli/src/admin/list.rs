@@ -45,6 +45,9 @@ async fn list(options: &Options, sessions: &SessionManager) -> Result<(), Failur
     } else {
         let rows: Vec<_> = found.iter().map(|session| cells(session, format, now)).collect();
         print_rows(format, &HEAD, &rows)?;
+        if found.is_empty() {
+            remark("no live session");
+        }
     }
     if more {
         remark(&format!("There are more than {} sessions. To list more, raise --limit.", options.limit));

@@ -10,7 +10,7 @@ use pg_session::{Cause, Everywhere, Revocation, Session, SessionId, SessionManag
 use pg_session_admin::shared::Receipt;
 use serde::Serialize;
 
-use super::receipt::{actor, fields, of_others};
+use super::receipt::{actor, fields};
 use super::row::{HEAD, SessionRow, cells};
 use super::select::{Age, Scope, Selected, by_handle};
 use crate::connection::Place;
@@ -107,7 +107,8 @@ impl Target {
             text.push_str(if options.handle.is_some() {
                 "An ended session is gone on every node after the trust window, by default 6 s"
             } else {
-                "For a receipt, run the same command again: it also waits for ends that are already committed"
+                "For a receipt, run the same command again: it also waits for ends that are already committed. The audit log \
+                 gets none"
             });
         }
         Failure::interrupted(signal, text)
@@ -142,11 +143,13 @@ async fn revoke(options: &Options) -> Result<(), Failure> {
         let text = "there is no terminal to ask on; add --yes, or --dry-run to see what would end";
         return Err(Failure::usage(text));
     }
-    options.place.with(async |sessions| carry_out(options, sessions).await).await
+    options.place.with_signals(async |sessions, signals| carry_out(options, sessions, signals).await).await
 }
 
-async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), Failure> {
-    let Preview { target, matching, examples } = preview(options, sessions).await?;
+/// Shows the sessions, and asks. Whether any are to end.
+async fn consent(options: &Options, sessions: &SessionManager) -> Result<(Preview, bool), Failure> {
+    let found = preview(options, sessions).await?;
+    let Preview { matching, ref examples, .. } = found;
     let format = Format::new(options.json);
     if format != Format::Json && !examples.is_empty() && (options.dry_run || !options.yes) {
         let now = sessions.database_time();
@@ -158,14 +161,26 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), F
         }
     }
     let goes_on = !options.dry_run && matching > 0;
-    if goes_on && !options.yes && !asks_for_consent(&format!("End {}", counted(matching, "session")))? {
+    if goes_on && !options.yes && !asks_for_consent(&format!("End {}", counted(matching, "session"))).await? {
         return Err(Failure::new("nothing was ended"));
     }
+    Ok((found, goes_on))
+}
+
+async fn carry_out(
+    options: &Options,
+    sessions: &SessionManager,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let (Preview { target, matching, examples }, goes_on) = tokio::select! {
+        found = consent(options, sessions) => found?,
+        signal = signals.next() => return Err(Failure::interrupted(signal, "interrupted; nothing was ended")),
+    };
     let cause = CAUSES.into_iter().find(|cause| cause.name() == options.cause).unwrap_or(Cause::Admin);
     if options.everywhere && io::stderr().is_terminal() {
         remark("waiting for all nodes …");
     }
-    let how = How { cause, actor: actor(options.by.as_deref()), everywhere: options.everywhere };
+    let how = How { cause, actor: actor(options.by.as_deref()).await, everywhere: options.everywhere };
     let left = target.clone();
     let work = async {
         let (ended, everywhere) = if goes_on { end(sessions, target, &how).await? } else { (0, None) };
@@ -177,12 +192,17 @@ async fn carry_out(options: &Options, sessions: &SessionManager) -> Result<(), F
         Ok::<_, Failure>((ended, everywhere))
     };
     // From here on, Ctrl-C may come after the commit.
-    let mut signals = Signals::catch()?;
     let (ended, everywhere) = tokio::select! {
         done = work => done?,
         signal = signals.next() => return Err(left.interrupted(sessions, signal, options).await),
     };
-    let receipt = everywhere.as_ref().map(of_others);
+    let receipt = everywhere.as_ref().map(Receipt::from);
+    if receipt.is_some() && ended == 0 {
+        remark(
+            "No session was alive. The receipt is for earlier ends, and is not in the audit log: keep it.",
+        );
+    }
+    let format = Format::new(options.json);
     if format == Format::Json {
         let examples = examples.iter().map(SessionRow::new).collect();
         return Ok(print_json(&Outcome {
@@ -262,13 +282,22 @@ async fn spared(sessions: &SessionManager, selected: &Selected, handle: &str) ->
 }
 
 /// Whether the answer to the question is yes.
-pub(super) fn asks_for_consent(what: &str) -> io::Result<bool> {
-    let mut err = io::stderr().lock();
+///
+/// # Cancel safety
+/// Dropping the future leaves a thread that reads the next line. The program must not read stdin afterwards.
+pub(super) async fn asks_for_consent(what: &str) -> io::Result<bool> {
+    let mut err = io::stderr();
     write!(err, "{what}? Type yes: ")?;
     err.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    // The runtime would wait at its end for a blocking task of its own.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        // An error means that a signal came first, and that no reader of the answer is left.
+        let _ = sender.send(io::stdin().read_line(&mut line).map(|_| line));
+    });
+    let line = answer.await.map_err(io::Error::other)??;
+    Ok(line.trim() == "yes")
 }
 
 /// How the sessions end.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use pg_session::{GroupId, Page, Session, SessionId, SessionManager, UserId};
+use pg_session::{ErrorKind, GroupId, Page, Session, SessionId, SessionManager, UserId};
 pub(crate) use pg_session_admin::shared::{group_id, user_id};
 
 use crate::failure::Failure;
@@ -113,7 +113,11 @@ fn is_older(session: &Session, age: &Age, now: SystemTime) -> bool {
 
 /// The one live session that the handle names.
 pub(crate) async fn by_handle(sessions: &SessionManager, handle: &str) -> Result<Session, Failure> {
-    let mut found = waiting("searching", sessions.find(handle)).await?;
+    let found = waiting("searching", sessions.find(handle)).await;
+    let mut found = found.map_err(|error| match error.kind() {
+        ErrorKind::InvalidArgument => Failure::usage(Failure::from(error).to_string()),
+        _ => Failure::from(error),
+    })?;
     match (found.pop(), found.is_empty()) {
         (Some(session), true) => Ok(session),
         (None, _) => {

@@ -1,5 +1,6 @@
 //! [`Options`] of the command line, and the [`Settings`] that follow from them after all checks.
 
+use std::env::VarError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use axum::http::HeaderName;
 use clap::Args;
-use pg_session::SessionManager;
+use pg_session::{KeyRing, SessionManager, SigningKey};
 use pg_session_admin::{Admin, Builder, Secret};
 use pg_session_web::CookiePolicy;
 
@@ -114,11 +115,7 @@ impl Settings {
     /// # Errors
     /// A wrong or a missing option.
     pub(super) fn of(options: Options) -> Result<Self, Failure> {
-        if std::env::var_os("SESSION_KEY").is_none() {
-            return Err(Failure::usage(
-                "SESSION_KEY is not set; set it to the signing keys of the application",
-            ));
-        }
+        check_keys().map_err(Failure::usage)?;
         let secret = secret::read(
             options.proxy_secret_file.as_deref(),
             "--proxy-secret-file",
@@ -180,6 +177,18 @@ impl Settings {
         let builder = self.place.builder_with(|config| config.pool_connections_max = POOL_CONNECTIONS)?;
         Ok(Box::pin(builder.adopt_settings().connect()).await?)
     }
+}
+
+/// Before anything is connected, so that a wrong key is wrong usage.
+fn check_keys() -> Result<(), String> {
+    let keys = std::env::var("SESSION_KEY").map_err(|error| match error {
+        VarError::NotPresent => "SESSION_KEY is not set; set it to the signing keys of the application",
+        VarError::NotUnicode(_) => "SESSION_KEY is no text; set it to the signing keys of the application",
+    })?;
+    let keys: Result<Vec<_>, _> = keys.split(',').map(SigningKey::from_base64).collect();
+    keys.and_then(|keys| KeyRing::from_keys(&keys))
+        .map(|_| ())
+        .map_err(|error| format!("SESSION_KEY: {error}; set it to the signing keys of the application"))
 }
 
 fn client_timeout(text: &str) -> Result<Duration, String> {

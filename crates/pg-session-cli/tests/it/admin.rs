@@ -460,10 +460,12 @@ async fn all_that_is_stored_about_a_user_is_erased() {
     );
     let earlier = node.create(42).await.unwrap();
     let other = node.create(7).await.unwrap();
+    let mut receipts = Vec::new();
     for session in [&earlier, &other] {
         let handle = handle(session);
         let done = app.json(&["revoke", "--handle", &handle, "--by", "ann", "--everywhere", "--yes"], "");
         assert_eq!(done[0]["ended"], 1, "{done:?}");
+        receipts.push(done[0]["receipt"].clone());
     }
     let session = node.create(42).set("secret", "s3cr3t").label("tenant:7").await.unwrap();
     let lease = node.locks().session_lock(session.id(), "cart").await.unwrap();
@@ -475,6 +477,7 @@ async fn all_that_is_stored_about_a_user_is_erased() {
     assert_eq!((listed.len(), &entry["handle"]), (1, &Value::from(handle(&earlier))));
     assert_eq!((&entry["cause"], &entry["actor"]), (&Value::from("admin"), &Value::from("ann")));
     assert!(entry["receipt"]["acknowledged"].as_u64() >= Some(1), "{entry}");
+    assert_eq!(entry["receipt"], receipts[0], "the log has what the command has printed");
     let plain = app.run(&["audit", "--limit", "1"], "");
     assert!(plain.out.starts_with("ENDED\tHANDLE\tUSER\tCAUSE\tBY\tROLE\tCLIENT\tRECEIPT\n"), "{plain:?}");
     assert_eq!(plain.out.lines().count(), 2, "{plain:?}");

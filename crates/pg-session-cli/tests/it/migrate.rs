@@ -45,6 +45,14 @@ async fn the_printed_definer_function_ends_a_users_sessions() {
 }
 
 #[test]
+fn a_reader_that_has_enough_of_the_sql_is_no_error() {
+    let mut program = Program::start(&["migrate", "--print"]);
+    program.close_output();
+    let end = program.finish();
+    assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
+}
+
+#[test]
 fn a_name_that_postgresql_cannot_hold_is_refused() {
     let long = "p".repeat(64);
     let end = Program::start(&["migrate", "--print", "--schema", &long]).finish();

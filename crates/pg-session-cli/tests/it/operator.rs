@@ -1,5 +1,6 @@
 //! Mistakes of operators: empty names, missing rights, a command that is interrupted. The program says what to do.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -86,6 +87,43 @@ async fn ctrl_c_after_the_commit_says_that_it_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_revoke_says_that_its_receipt_is_not_logged() {
+    let app = Application::new("repeat").await;
+    app.node.create(1).await.unwrap();
+    assert_eq!(app.node.user(1).delete().await.unwrap(), 1);
+    let end = app.run(&["revoke", "--user", "1", "--everywhere", "--yes"], "");
+    assert!(end.code == Some(0) && end.out.contains("gone everywhere after"), "{end:?}");
+    assert!(end.err.contains("is not in the audit log"), "{end:?}");
+}
+
+/// A scheduled job has no variable with the user's name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_actor_is_the_systems_user_also_without_variables() {
+    let app = Application::new("nameless").await;
+    app.node.audit().start(Duration::from_secs(3_600)).await.unwrap();
+    app.node.create(1).await.unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pg-session"));
+    command.args([
+        "revoke",
+        "--user",
+        "1",
+        "--yes",
+        "--database-url",
+        &app.world.url,
+        "--schema",
+        &app.schema,
+    ]);
+    command.env_remove("SUDO_USER").env_remove("USER").env("LOGNAME", "");
+    let end = command.output().expect("the program starts");
+    assert!(end.status.success(), "{end:?}");
+    let own = Command::new("id").arg("-un").output().expect("id is there");
+    let own = String::from_utf8(own.stdout).expect("a text");
+    let own = if own.trim().is_empty() { "pg-session" } else { own.trim() };
+    let entries = app.node.audit().page(None, None).await.unwrap();
+    assert_eq!(entries[0].actor.as_deref(), Some(own));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_right_on_the_audit_log_is_named() {
     let app = Application::new("auditor").await;
     let url = app.url_of_application("auditor_app").await;
@@ -106,6 +144,58 @@ async fn a_missing_right_on_the_audit_log_is_named() {
     app.world.client.batch_execute(&grant).await.unwrap();
     let end = app.run_as(&url, &["audit"]);
     assert!(end.code == Some(0) && end.out.lines().count() == 2, "{end:?}");
+}
+
+/// With the grants of docs/audit.md, the SQL there and the command can be run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_auditor_reads_the_log_with_the_pages_grants() {
+    let app = Application::new("reader").await;
+    app.node.audit().start(Duration::from_secs(3_600)).await.unwrap();
+    let session = app.node.create(42).await.unwrap();
+    assert_eq!(app.node.user(42).delete().await.unwrap(), 1);
+    let page = include_str!("../../../../docs/audit.md");
+    let own = |text: &str| {
+        let text = text.replace("public", &app.schema).replace("auditor", "reading_auditor");
+        format!("SET LOCAL search_path = {}; {text}", app.schema)
+    };
+    let blocks: Vec<&str> = page.split("```sql").filter_map(|rest| rest.split("```").next()).collect();
+    let grants = blocks.iter().position(|block| block.contains("CREATE ROLE auditor")).expect("the grants");
+    app.world.client.batch_execute(&own(blocks[grants])).await.unwrap();
+    let query = format!("SET ROLE reading_auditor; {}; RESET ROLE", own(blocks[grants + 1]));
+    app.world.client.batch_execute(&query).await.unwrap();
+
+    let url = app.world.url.replace("postgres@", "reading_auditor@");
+    assert_ne!(url, app.world.url);
+    let end = app.run_as(&url, &["audit", "--user", "42"]);
+    assert_eq!((end.code, end.err.as_str()), (Some(0), ""), "{end:?}");
+    assert!(end.out.contains(&session.id().handle().to_string()), "{end:?}");
+    let elsewhere = run(&["audit", "--database-url", &url, "--schema", "absent"], "");
+    assert_eq!((elsewhere.code, elsewhere.out.as_str()), (Some(1), ""), "{elsewhere:?}");
+    assert!(elsewhere.err.contains("there is no audit log"), "{elsewhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_is_no_handle_is_wrong_usage() {
+    let app = Application::new("digits").await;
+    for args in [
+        &["show", "zz"][..],
+        &["revoke", "--handle", "zz", "--yes"],
+        &["revoke", "--user", "1", "--except", "zz", "--yes"],
+    ] {
+        let end = app.run(args, "");
+        assert_eq!((end.code, end.out.as_str()), (Some(2), ""), "{args:?}: {end:?}");
+        assert!(end.err.contains("a handle is 8 to 32 digits"), "{args:?}: {end:?}");
+    }
+    let end = app.run(&["list", "--user", "99"], "");
+    assert_eq!((end.code, end.err.as_str()), (Some(0), "no live session\n"), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_tables_are_explained_without_items_of_rust() {
+    let app = Application::new("bare").await;
+    let end = run(&["list", "--database-url", &app.world.url, "--schema", "bare_of_tables"], "");
+    assert_eq!((end.code, end.out.as_str()), (Some(1), ""), "{end:?}");
+    assert!(end.err.contains("run `pg-session migrate`") && !end.err.contains("::"), "{end:?}");
 }
 
 /// The variable in a script was not set.

@@ -110,6 +110,26 @@ async fn nothing_ends_on_a_terminal_without_the_word_yes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_at_the_question_ends_nothing_and_leaves_no_node() {
+    let app = Application::new("doubt").await;
+    let session = app.node.create(1).await.unwrap();
+    let nodes = format!("SELECT count(*) FROM {}.session_nodes WHERE $1::text IS NOT NULL", app.schema);
+    for command in ["revoke", "erase"] {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let mut terminal = Terminal::start(&app, &[command, "--user", "1"]);
+            terminal.read_until("? Type yes: ");
+            let pid = i32::try_from(terminal.child.id()).expect("a process id");
+            kill(Pid::from_raw(pid), signal).expect("the program runs");
+            let (shown, code) = terminal.finish();
+            assert_eq!(code, Some(128 + signal as i32), "{command}: {shown}");
+            assert!(shown.contains("interrupted; nothing was "), "{command}: {shown}");
+            assert_eq!(app.world.count(&nodes, "").await, 1, "{command}: only the application's node");
+        }
+    }
+    assert!(app.alive(&session).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_gets_tables_with_colours_and_relative_times() {
     let app = Application::new("table").await;
     app.node.create(1).await.unwrap();

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Everywhere, SessionManager};
+use super::{Builder, Everywhere, SessionManager};
 use crate::error::{Error, ErrorKind};
 use crate::id::{GroupId, UserId};
+use crate::postgres::Database;
 use crate::postgres::audit::AuditRow;
 use crate::postgres::failure::Failure;
 
@@ -37,7 +38,7 @@ pub struct AuditEntry {
     pub receipt: Option<Everywhere>,
 }
 
-/// The audit log; made by [`SessionManager::audit`].
+/// The audit log; made by [`SessionManager::audit`] or [`AuditConnection::audit`].
 ///
 /// While it is on, a trigger records each session that ends, in the transaction that ends it. This includes SQL of other
 /// clients, and sessions that a clean-up deletes. The page [audit] has the table and the rights.
@@ -52,8 +53,12 @@ pub struct AuditEntry {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it does nothing until one of its methods is awaited"]
 pub struct AuditLog<'a> {
-    manager: &'a SessionManager,
+    database: &'a Database,
 }
+
+/// A connection to the audit log without a node; made by [`Builder::open_audit`].
+#[derive(Debug)]
+pub struct AuditConnection(Database);
 
 impl SessionManager {
     /// The audit log, which is off by default.
@@ -71,7 +76,42 @@ impl SessionManager {
     /// # Ok(()) }
     /// ```
     pub fn audit(&self) -> AuditLog<'_> {
-        AuditLog { manager: self }
+        AuditLog { database: &self.0.core.database }
+    }
+}
+
+impl Builder {
+    /// Opens the audit log, and starts no node: an auditor needs no right of the application. It connects with the
+    /// first statement.
+    ///
+    /// ```no_run
+    /// # async fn f() -> Result<(), pg_session::Error> {
+    /// # use pg_session::{Config, SessionManager};
+    /// let builder = SessionManager::builder(Config::default()).url("postgres://auditor@localhost/app")?;
+    /// let connection = builder.open_audit().await?;
+    /// let newest = connection.audit().page(None, None).await?;
+    /// # drop(newest); Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a setting or a connection string. [`ErrorKind::Unavailable`] if PostgreSQL cannot be
+    /// reached.
+    pub async fn open_audit(mut self) -> Result<AuditConnection, Error> {
+        self.validate()?;
+        self.open().await.map(AuditConnection)
+    }
+}
+
+impl AuditConnection {
+    /// The audit log.
+    pub fn audit(&self) -> AuditLog<'_> {
+        AuditLog { database: &self.0 }
+    }
+}
+
+impl Drop for AuditConnection {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -87,7 +127,7 @@ impl AuditLog<'_> {
                 "the audit log cannot keep entries for no time or over 1,000 years; pass another duration";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        self.manager.0.core.database.start_audit(keep).await.map_err(Failure::into_read_error)
+        self.database.start_audit(keep).await.map_err(Failure::into_read_error)
     }
 
     /// Turns it off. The entries stay.
@@ -95,7 +135,7 @@ impl AuditLog<'_> {
     /// # Errors
     /// See [above](AuditLog#errors).
     pub async fn stop(self) -> Result<(), Error> {
-        self.manager.0.core.database.stop_audit().await.map_err(Failure::into_read_error)
+        self.database.stop_audit().await.map_err(Failure::into_read_error)
     }
 
     /// How long entries stay, as an interval of PostgreSQL. `None` while the log is off.
@@ -103,7 +143,7 @@ impl AuditLog<'_> {
     /// # Errors
     /// See [above](AuditLog#errors).
     pub async fn keep(self) -> Result<Option<String>, Error> {
-        self.manager.0.core.database.audit_keep().await.map_err(Failure::into_read_error)
+        self.database.audit_keep().await.map_err(Failure::into_read_error)
     }
 
     /// The newest entries of a user, or of all, before the entry with the number `before`: at most
@@ -112,7 +152,7 @@ impl AuditLog<'_> {
     /// # Errors
     /// See [above](AuditLog#errors).
     pub async fn page(self, user: Option<UserId>, before: Option<i64>) -> Result<Vec<AuditEntry>, Error> {
-        let database = &self.manager.0.core.database;
+        let database = self.database;
         let rows = database.audit_entries(user.map(UserId::as_uuid), before, SessionManager::LIST_MAX);
         let rows = rows.await.map_err(Failure::into_read_error)?;
         Ok(rows.into_iter().map(AuditEntry::from).collect())
@@ -123,7 +163,7 @@ impl AuditLog<'_> {
     /// # Errors
     /// See [above](AuditLog#errors). Also if the role may not erase them.
     pub async fn count(self, user: UserId) -> Result<u64, Error> {
-        let database = &self.manager.0.core.database;
+        let database = self.database;
         database.count_audit(user.as_uuid()).await.map_err(Failure::into_read_error)
     }
 
@@ -134,7 +174,7 @@ impl AuditLog<'_> {
     pub async fn erase(self, user: UserId) -> Result<u64, Error> {
         let mut erased = 0;
         loop {
-            let some = self.manager.0.core.database.erase_audit(user.as_uuid()).await;
+            let some = self.database.erase_audit(user.as_uuid()).await;
             match some.map_err(Failure::into_read_error)? {
                 0 => return Ok(erased),
                 some => erased += some,

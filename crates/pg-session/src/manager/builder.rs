@@ -415,8 +415,14 @@ impl Builder {
         self.open().await
     }
 
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with what is wrong.
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        self.config.validate()
+    }
+
     /// Makes the pool, and learns how to send statements. Sends none to the tables.
-    async fn open(&mut self) -> Result<Database, Error> {
+    pub(super) async fn open(&mut self) -> Result<Database, Error> {
         let names = Names::new(&self.config)?;
         let pool = match &self.pool {
             Some(pool) => Pooled::Application(pool.clone(), ConnectOptions::unverified()?, Arc::default()),

@@ -33,7 +33,7 @@ mod touch;
 use std::sync::Arc;
 
 pub use self::all::AllSessions;
-pub use self::audit::{AuditEntry, AuditLog};
+pub use self::audit::{AuditConnection, AuditEntry, AuditLog};
 use self::builder::BARRIERS_PER_WINDOW;
 pub use self::builder::Builder;
 pub use self::create::Create;

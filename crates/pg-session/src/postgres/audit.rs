@@ -78,7 +78,8 @@ impl Database {
              WHERE t.tgrelid = pg_catalog.to_regclass({}) AND t.tgname = 'sessions_audit_delete' AND t.tgenabled <> 'D'",
             literal(&self.names.sessions())
         );
-        let rows = self.audit_rows(&text, &[]).await?;
+        let rows = self.audit_rows(&text, &[]).await;
+        let rows = rows.map_err(|failure| self.explain_reading(failure, "SELECT"))?;
         rows.first().map(|row| row.try_get(0).map_err(unexpected)).transpose()
     }
 
@@ -101,17 +102,33 @@ impl Database {
                 "the role may not turn the audit log on or off; connect as the owner of {}, or as a superuser",
                 self.names.sessions()
             );
-            explain(failure, message)
+            self.explain(failure, message)
         })
     }
 
     fn explain_reading(&self, failure: Failure, rights: &str) -> Failure {
         let (verb, audit) =
             (if rights == "SELECT" { "read" } else { "erase entries of" }, self.names.audit());
-        explain(
-            failure,
-            format!("the role may not {verb} the audit log; run: GRANT {rights} ON {audit} TO <role>"),
-        )
+        let message = format!(
+            "the role may not {verb} the audit log; run: GRANT {rights} ON {audit} TO <role>; GRANT USAGE ON SCHEMA {} TO <role>",
+            self.names.schema()
+        );
+        self.explain(failure, message)
+    }
+
+    /// Rights on the audit log are not those that a node needs, so a refusal names another statement. Without a node, the tables
+    /// were not looked for before.
+    fn explain(&self, failure: Failure, refused: String) -> Failure {
+        let Failure { error, verdict } = failure;
+        let message = match error.kind() {
+            ErrorKind::Permission if !is_own_right(&error) => refused,
+            ErrorKind::Schema => format!(
+                "there is no audit log {}; set `schema` and `table_prefix` as the application does, or run the migrations",
+                self.names.audit()
+            ),
+            _ => return Failure { error, verdict },
+        };
+        Failure { error: error.with_message(message), verdict }
     }
 
     /// The number of entries of a user.
@@ -162,15 +179,6 @@ impl Database {
     ) -> Result<Vec<tokio_postgres::Row>, Failure> {
         self.bounded(self.timeout, async |connection| query(connection, text, params).await).await
     }
-}
-
-/// Rights on the audit log are not those that a node needs, so a refusal names another statement.
-fn explain(failure: Failure, message: String) -> Failure {
-    let Failure { error, verdict } = failure;
-    if error.kind() != ErrorKind::Permission || is_own_right(&error) {
-        return Failure { error, verdict };
-    }
-    Failure { error: error.with_message(message), verdict }
 }
 
 fn entry(row: &tokio_postgres::Row) -> Result<AuditRow, tokio_postgres::Error> {

@@ -211,7 +211,7 @@ pub(crate) fn no_connection(timeout: Duration) -> Error {
         ErrorKind::Timeout,
         format!(
             "no connection to PostgreSQL within {} s; raise pool_connections_max or look at the server's load",
-            timeout.as_secs_f64()
+            failure::seconds(timeout)
         ),
     )
 }

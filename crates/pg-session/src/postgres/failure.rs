@@ -52,7 +52,7 @@ impl Failure {
                 ErrorKind::Timeout,
                 format!(
                     "PostgreSQL did not answer within {} s; look at its load and locks",
-                    timeout.as_secs_f64()
+                    seconds(timeout)
                 ),
             ),
             verdict: Verdict::Unknown,
@@ -61,7 +61,7 @@ impl Failure {
 
     /// Another transaction has locked a row for so long.
     pub(crate) fn blocked(waited: Duration) -> Self {
-        let message = format!("the row was locked for {} s", waited.as_secs_f64());
+        let message = format!("the row was locked for {} s", seconds(waited));
         Self { error: Error::new(ErrorKind::Contention, message), verdict: Verdict::Blocked }
     }
 
@@ -176,6 +176,11 @@ impl Failure {
 ///
 /// The context of an error in the update quotes its text, in no language but SQL. Behind the commit, a notification can be
 /// cancelled, find its queue full, or lack memory, disk or the right to notify.
+/// For people, to the millisecond: a limit may be what is left of a time, to the nanosecond.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
 fn may_be_committed(error: &DbError) -> bool {
     if error.where_().is_some_and(|context| context.contains("UPDATE \"")) {
         return false;
@@ -568,3 +573,16 @@ impl fmt::Display for Cause {
 }
 
 impl std::error::Error for Cause {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_in_messages_have_three_decimals_at_most() {
+        let blocked = Failure::blocked(Duration::from_nanos(1_234_567_891)).error.to_string();
+        assert!(blocked.contains("for 1.235 s"), "{blocked}");
+        let silent = Failure::no_answer(Duration::from_nanos(499_998_213)).error.to_string();
+        assert!(silent.contains("within 0.5 s"), "{silent}");
+    }
+}

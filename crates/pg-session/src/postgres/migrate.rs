@@ -7,7 +7,7 @@ use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::Type;
 
 use super::connection::from_pool_error;
-use super::failure::{Failure, ROW_SECURITY, Verdict};
+use super::failure::{Failure, ROW_SECURITY, Verdict, seconds};
 use super::names::Names;
 use super::statement::{query_row, query_value, run};
 use super::{Database, LONG_FACTOR, own_rights, owners, role_settings, unexpected};
@@ -255,7 +255,7 @@ impl Database {
                 let message = format!(
                     "the migrations did not end within {} s; look in pg_locks for the client that holds a table of the schema, or the \
                      advisory lock {LOCK_KEY} (classid {}), and end it",
-                    timeout.as_secs_f64(),
+                    seconds(timeout),
                     LOCK_KEY >> 32
                 );
                 Err(Error::new(ErrorKind::Timeout, message))

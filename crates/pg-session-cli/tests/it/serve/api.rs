@@ -195,9 +195,17 @@ async fn sessions_are_listed_shown_and_ended_by_handle() {
         json!({ "user": 1, "cause": "admin" }),
         json!([]),
     ] {
-        let (status, _) = client.revoke(&wrong).await;
+        let (status, body) = client.revoke(&wrong).await;
         assert!(status.is_client_error(), "{wrong}: {status}");
+        let sentence = body["error"].as_str().expect("a sentence");
+        assert!(!sentence.contains("target type") && !sentence.starts_with("Failed"), "{wrong}: {sentence}");
     }
+    let (_, body) = client.revoke(&json!({ "user": "1" })).await;
+    let sentence = body["error"].as_str().expect("a sentence");
+    assert!(
+        sentence.contains("missing field `cause`") && sentence.contains("send a JSON object"),
+        "{sentence}"
+    );
     assert_eq!(handles(&list("user=1").await.1), both, "nothing has ended yet");
 
     let (_, none) = client.revoke(&json!({ "label": "tenant:70", "cause": "admin" })).await;

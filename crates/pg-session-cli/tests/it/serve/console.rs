@@ -44,11 +44,16 @@ fn form_token(page: &Answer) -> String {
 async fn the_console_opens_with_the_token_on_known_hosts_only() {
     let app = Application::start("console").await;
     let server = app.serve_with(&["--console", "--console-host", "ops.example"], &ADMIN);
-    for path in ["/console", "/console/cluster", "/console/sessions?user=1", "/console/health"] {
+    for (path, sign_in) in [
+        ("/console", "/console/sign-in"),
+        ("/console/cluster", "/console/sign-in"),
+        ("/console/sessions?user=1", "/console/sign-in?to=/sessions%3Fuser%3D1"),
+        ("/console/health", "/console/sign-in?to=/health"),
+    ] {
         let answer = server.get(path).await;
         assert_eq!(
             (answer.status, answer.header("location")),
-            (StatusCode::SEE_OTHER, Some("/console/sign-in")),
+            (StatusCode::SEE_OTHER, Some(sign_in)),
             "{path}"
         );
     }
@@ -87,6 +92,56 @@ async fn the_console_opens_with_the_token_on_known_hosts_only() {
     let out = server.send(Method::POST, "/console/sign-out", &[("cookie", &cookie)], "").await;
     assert_eq!(out.status, StatusCode::SEE_OTHER);
     assert_eq!(open(&server, &cookie, "/console/cluster").await.status, StatusCode::SEE_OTHER);
+    server.stop();
+}
+
+#[tokio::test]
+async fn a_sign_in_leads_to_the_page_that_was_asked_for() {
+    let app = Application::start("console_link").await;
+    let server = app.serve_with(&["--console"], &ADMIN);
+    let form = server.get("/console/sign-in?to=/sessions%3Fuser%3D42").await;
+    assert!(form.body.contains(r#"name="to" value="/sessions?user=42""#), "{form:?}");
+    let foreign = server.get("/console/sign-in?to=//evil.example").await;
+    assert!(foreign.status == StatusCode::OK && !foreign.body.contains("evil"), "{foreign:?}");
+    for (to, page) in [
+        ("%2Fsessions%3Fuser%3D42", "/console/sessions?user=42"),
+        ("%2Flocks", "/console/locks"),
+        ("%2F%2Fevil.example", "/console/cluster"),
+        ("https%3A%2F%2Fevil.example", "/console/cluster"),
+        ("%2Flocks%0D%0Aset-cookie%3A%20a%3Db", "/console/cluster"),
+        ("", "/console/cluster"),
+    ] {
+        let body = format!("token={TOKEN}&to={to}");
+        let answer = server.send(Method::POST, "/console/sign-in", &[FORM], &body).await;
+        assert_eq!((answer.status, answer.header("location")), (StatusCode::SEE_OTHER, Some(page)), "{to}");
+    }
+    let wrong = server.send(Method::POST, "/console/sign-in", &[FORM], "token=wrong&to=%2Flocks").await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    assert!(wrong.body.contains(r#"name="to" value="/locks""#), "it is kept: {wrong:?}");
+    server.stop();
+}
+
+#[tokio::test]
+async fn bad_input_at_the_console_is_400_with_a_sentence() {
+    let app = Application::start("console_input").await;
+    let server = app.serve_with(&["--console"], &ADMIN);
+    let cookie = sign_in(&server).await;
+    for (path, status, sentence) in [
+        ("/console/sessions?handle=zz", StatusCode::BAD_REQUEST, "a handle is 8 to 32 digits"),
+        ("/console/sessions?user=42&group=1", StatusCode::BAD_REQUEST, "Fill in one field only"),
+        ("/console/sessions/zz", StatusCode::BAD_REQUEST, "a handle is 8 to 32 digits"),
+        ("/console/sessions/0123abcd", StatusCode::NOT_FOUND, "No live session has this handle."),
+        ("/console/nope", StatusCode::NOT_FOUND, "the console has no page here"),
+    ] {
+        let page = open(&server, &cookie, path).await;
+        assert_eq!(page.status, status, "{path}: {page:?}");
+        assert!(page.body.contains(sentence), "{path}: {page:?}");
+    }
+    // A browser asks for no other icon.
+    let page = open(&server, &cookie, "/console/cluster").await;
+    assert!(page.body.contains(r#"<link rel="icon" href="/console/icon.svg">"#), "{page:?}");
+    let icon = server.get("/console/icon.svg").await;
+    assert_eq!((icon.status, icon.header("content-type")), (StatusCode::OK, Some("image/svg+xml")));
     server.stop();
 }
 

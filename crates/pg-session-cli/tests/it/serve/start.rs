@@ -29,6 +29,11 @@ fn a_missing_key_is_named_and_no_secret_shown() {
     let no_key = end(&["--database-url", "postgres://app@127.0.0.1:1/app"], &[]);
     assert_eq!(no_key.code, Some(2), "{no_key:?}");
     assert!(no_key.err.contains("SESSION_KEY is not set"), "{no_key:?}");
+    for wrong in ["", "short", "c2hvcnQ=", &format!("{},x", &*key)] {
+        let end = end(&["--database-url", "postgres://app@127.0.0.1:1/app"], &[("SESSION_KEY", wrong)]);
+        assert_eq!((end.code, end.out.as_str()), (Some(2), ""), "{end:?}");
+        assert!(end.err.contains("SESSION_KEY: ") && !end.err.contains(&*key), "{end:?}");
+    }
     let unreachable = end(
         &["--listen", "127.0.0.1:0", "--database-url", "postgres://app:hunter2@127.0.0.1:1/app"],
         &[("SESSION_KEY", &key)],
