@@ -118,7 +118,8 @@ pub(super) fn findings(names: &Names, routines: &[(String, &str)]) -> String {
 /// foreign key is among them: its triggers run as the role that deletes a session.
 ///
 /// `keeper` is the owner of our tables, if it is trusted. What the migrations have made can be given back to it: `statement`. A
-/// function that runs as its owner cannot, before its code is known.
+/// function that runs as its owner cannot, before its code is known. The migrations make their record first, so it says nothing
+/// about the other tables.
 fn faults(names: &Names, more_routines: &[(String, &str)]) -> String {
     let schema = literal(&names.plain_schema());
     let prefixed = |list: &[&str]| {
@@ -126,6 +127,7 @@ fn faults(names: &Names, more_routines: &[(String, &str)]) -> String {
         format!("ARRAY[{}]::pg_catalog.name[]", list.collect::<Vec<_>>().join(", "))
     };
     let tables = prefixed(&TABLES);
+    let record = literal(&format!("{}session_migrations", names.plain_prefix()));
     // Each table has a type of its name.
     let types = prefixed(&[&TABLES[..], &DOMAINS[..]].concat());
     let relations = prefixed(&[&TABLES[..], &INDEXES[..]].concat());
@@ -173,7 +175,8 @@ fn faults(names: &Names, more_routines: &[(String, &str)]) -> String {
          ), keeper AS (
              SELECT pg_catalog.pg_get_userbyid(c.relowner) AS name
              FROM relation r JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN trusted t ON t.role = c.relowner
-             WHERE r.relkind = 'r' AND r.relname = ANY ({tables}) ORDER BY pg_catalog.length(r.relname::pg_catalog.text), r.relname LIMIT 1
+             WHERE r.relkind = 'r' AND r.relname = ANY ({tables}) AND r.relname <> {record}
+             ORDER BY pg_catalog.length(r.relname::pg_catalog.text), r.relname LIMIT 1
          ), part AS (
              SELECT {pg_class} AS classid, r.oid AS objid FROM relation r
              UNION ALL SELECT {pg_class}, i.indexrelid FROM pg_catalog.pg_index i JOIN relation r ON r.oid = i.indrelid
@@ -197,7 +200,7 @@ fn faults(names: &Names, more_routines: &[(String, &str)]) -> String {
                     pg_catalog.format('%s %s belongs to the role %I, whose code would run as %I', i.type, i.identity,
                            pg_catalog.pg_get_userbyid(o.owner), CURRENT_USER) AS fault,
                     pg_catalog.format('%s or, if you trust %I, run: ALTER SCHEMA %I OWNER TO %2$I;',
-                           COALESCE('run: ' || b.statement, 'drop it,'), pg_catalog.pg_get_userbyid(o.owner), h.nspname) AS fix,
+                           CASE WHEN b.statement IS NULL THEN 'drop it,' ELSE pg_catalog.concat('run: ', b.statement) END, pg_catalog.pg_get_userbyid(o.owner), h.nspname) AS fix,
                     b.statement
              FROM owned o CROSS JOIN home h CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, 0) i
              LEFT JOIN keeper k ON true

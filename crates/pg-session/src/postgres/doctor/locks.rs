@@ -13,7 +13,8 @@ const HELD_MAX: Duration = Duration::from_millis(500);
 /// How long a check waits for a lock that came later.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// For a lock whose holder is not known.
-const LOOK: &str = "SELECT pid, relation::regclass, mode FROM pg_locks WHERE locktype = 'relation' AND mode LIKE '%ExclusiveLock';";
+const LOOK: &str = "SELECT pid, relation::pg_catalog.regclass, mode FROM pg_catalog.pg_locks WHERE locktype = 'relation' \
+     AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock');";
 
 impl Database {
     /// A lock that is held at the first look and at the second one.
@@ -34,12 +35,14 @@ impl Database {
 pub(super) fn of_failure(failure: &Failure) -> Option<Finding> {
     (failure.verdict == Verdict::Blocked).then(|| {
         let message = "a check waited too long for a table that another client has locked".to_owned();
-        let fix = format!("{LOOK} -- End the client with pg_terminate_backend(pid), or with ROLLBACK PREPARED if there is no pid.");
+        let fix = format!(
+            "{LOOK} -- End the client with pg_terminate_backend, or with ROLLBACK PREPARED if it has no pid."
+        );
         Check::fault("lock", String::new()).finding(message, fix)
     })
 }
 
-/// The locks that keep nodes from reading or writing. Who waits for one keeps others waiting, too. It locks no table itself.
+/// The locks that keep nodes from reading or writing. A client that waits for one keeps others waiting, too. It locks no table itself.
 fn sql(names: &Names) -> String {
     let tables = names.written().into_iter().chain([names.audit(), names.migrations()]);
     let tables = tables.map(|table| format!("pg_catalog.to_regclass({})", literal(&table)));

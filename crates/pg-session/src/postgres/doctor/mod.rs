@@ -179,7 +179,12 @@ impl Database {
         {
             return Ok(findings);
         }
-        findings.extend(self.check_settings().await?);
+        let settings = self.check_settings().await?;
+        let is_locked = settings.iter().any(|finding| finding.check == "lock");
+        findings.extend(settings);
+        if is_locked {
+            return Ok(findings);
+        }
         if findings.iter().all(|finding| finding.severity != Severity::Fault) {
             findings.extend(self.check_nodes(config).await?);
         }

@@ -213,6 +213,23 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_that_no_host_lets_in_is_a_finding() {
+        let silent = |way, host: &str| Answer::Silent(way, host.to_owned(), "refused".to_owned());
+        let message = |answers: &[Answer]| unreached_listener(answers).map(|finding| finding.message);
+        assert_eq!(
+            message(&[silent(Way::Listener, "b"), silent(Way::Pool, "c"), silent(Way::Listener, "a")])
+                .as_deref(),
+            Some("the listener reaches no server: a: refused; b: refused")
+        );
+        assert_eq!(message(&[silent(Way::Listener, "a"), Answer::Unknown(Way::Listener)]), None);
+        assert_eq!(
+            message(&[silent(Way::Listener, "a"), Answer::Known(server(Way::Listener, "b", 1, 1))]),
+            None
+        );
+        assert_eq!(message(&[silent(Way::Pool, "a")]), None);
+    }
+
+    #[test]
     fn a_listener_on_plain_text_from_another_machine_is_a_finding() {
         let plain = Server { is_plain_and_remote: true, ..server(Way::Listener, "a", 1, 1) };
         assert_eq!(checks(std::slice::from_ref(&plain))[0].0, "tls");
