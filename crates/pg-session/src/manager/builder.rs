@@ -28,7 +28,8 @@ use crate::observer::Observer;
 use crate::pinning;
 use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::connection::no_connection;
-use crate::postgres::doctor::{Finding, Severity, servers};
+use crate::postgres::doctor::{CONNECT_MAX, Finding, Severity, servers};
+use crate::postgres::failure::is_without_primary;
 use crate::postgres::names::Names;
 use crate::postgres::pooler::{own_pool, sending, start_timeout};
 use crate::postgres::source::{ListenOn, ListenerSettings, Source, no_server, read_files};
@@ -334,7 +335,8 @@ impl Builder {
         if self.pool.is_none() && self.server.is_none() {
             return Err(no_server());
         }
-        let servers = self.examine_servers().await;
+        self.config.connect_timeout = self.config.connect_timeout.min(CONNECT_MAX);
+        let mut servers = self.examine_servers(false).await;
         // The node that is started at the end is none of the application's.
         self.adopts_settings = true;
         let opened = match self.open().await {
@@ -355,6 +357,9 @@ impl Builder {
             }
             Err(error) => Err(error),
         };
+        if servers.is_empty() && opened.as_ref().is_err_and(is_without_primary) {
+            servers = self.examine_servers(true).await;
+        }
         let mut findings = servers;
         match opened {
             Ok(found) => findings.extend(found),
@@ -365,6 +370,8 @@ impl Builder {
         }
         if findings.iter().all(|finding| finding.severity != Severity::Fault) {
             let timeout = self.config.query_timeout;
+            // It waits as long for its listener.
+            self.config.query_timeout = timeout.min(CONNECT_MAX);
             match Box::pin(self.connect()).await {
                 Ok(node) => {
                     if node.status().trusted_for.is_none() {
@@ -382,8 +389,9 @@ impl Builder {
         Ok(findings)
     }
 
-    /// Asks each host that the pool and the listener may reach. A single address of both has nothing to compare with.
-    async fn examine_servers(&self) -> Vec<Finding> {
+    /// Asks each host that the pool and the listener may reach. A single address of both has nothing to compare with,
+    /// and is asked only `if_single`.
+    async fn examine_servers(&self, if_single: bool) -> Vec<Finding> {
         // An error of a provider is that of the connection.
         let pool = match &self.server {
             Some(server) if self.pool.is_none() => server.get().await.ok(),
@@ -396,7 +404,10 @@ impl Builder {
             },
             _ => None,
         };
-        if listener.is_none() && pool.as_ref().is_none_or(|pool| pool.config.get_hosts().len() < 2) {
+        if !if_single
+            && listener.is_none()
+            && pool.as_ref().is_none_or(|pool| pool.config.get_hosts().len() < 2)
+        {
             return Vec::new();
         }
         servers::examine(pool, listener).await

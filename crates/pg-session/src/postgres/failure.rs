@@ -235,6 +235,14 @@ pub(super) const READ_ONLY_MARK: &str = "pg_session.server_is_read_only";
 const READ_ONLY: &str = "the pool reached a standby or a read-only server, which cannot serve sessions; nothing was read \
      or written, try again; if this lasts, give the pool the address of the primary";
 
+const NO_PRIMARY: &str = "no host that was reached accepts writes: it is a standby, or default_transaction_read_only is on; try \
+     again; if this lasts, give the address of the primary, or run: ALTER ROLE <role> SET default_transaction_read_only = off";
+
+/// Whether a server was reached, and it accepts no writes.
+pub(crate) fn is_without_primary(error: &Error) -> bool {
+    [NO_PRIMARY, READ_ONLY].contains(&error.to_string().as_str())
+}
+
 const FULL: &str = "PostgreSQL has no connection left; raise max_connections, or the CONNECTION LIMIT of the role or the \
      database, or lower `pool_connections_max`";
 
@@ -514,11 +522,7 @@ fn of_driver(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
             "PostgreSQL and the node found no common way to authenticate; compare channel_binding and sslmode with the \
              server's",
         ),
-        (_, "database does not allow writes") => (
-            ErrorKind::Unavailable,
-            "no host that was reached accepts writes: it is a standby, or default_transaction_read_only is on; try again; if this \
-             lasts, give the address of the primary, or run: ALTER ROLE <role> SET default_transaction_read_only = off",
-        ),
+        (_, "database does not allow writes") => (ErrorKind::Unavailable, NO_PRIMARY),
         (_, cause) if cause.starts_with("failed to lookup address information") => {
             (ErrorKind::Unavailable, UNRESOLVED)
         }

@@ -192,7 +192,9 @@ impl Database {
         // A role that may only use the tables can start with `Apply`, too.
         if migrations == Migrations::Apply && known.is_none_or(|known| known < LATEST) {
             self.refuse_template().await?;
-            self.apply_alone().await.map_err(|error| self.explain_creation(error))?;
+            if let Err(error) = self.apply_alone().await {
+                return Err(self.explain_creation(error).await);
+            }
             known = self.known_version().await?;
         }
         self.check_version(known)?;
@@ -221,15 +223,16 @@ impl Database {
     /// As [`version`](Self::version), with the advice for a role that may not read it.
     async fn known_version(&self) -> Result<Option<i32>, Error> {
         let known = self.bounded(self.timeout, async |connection| self.version(connection).await).await;
-        known.map_err(|failure| match failure.into_read_error() {
-            error if error.kind() == ErrorKind::Permission && !own_rights::is_own_right(&error) => {
-                let (schema, grants) = (self.names.schema(), self.grants());
-                let message =
-                    format!("the role may not use the session tables in schema {schema}; run: {grants}");
-                Error::new(ErrorKind::Permission, message).with_source(error)
-            }
-            error => error,
-        })
+        let error = match known {
+            Ok(known) => return Ok(known),
+            Err(failure) => failure.into_read_error(),
+        };
+        if error.kind() != ErrorKind::Permission || own_rights::is_own_right(&error) {
+            return Err(error);
+        }
+        let (schema, grants) = (self.names.schema(), self.grants(&self.role().await));
+        let message = format!("the role may not use the session tables in schema {schema}; run: {grants}");
+        Err(Error::new(ErrorKind::Permission, message).with_source(error))
     }
 
     /// On a connection taken out of the pool for good. If the future is dropped half-way, the
@@ -342,29 +345,38 @@ impl Database {
     }
 
     /// The error for a role without CREATE names the role that can, and the command.
-    fn explain_creation(&self, error: Error) -> Error {
+    async fn explain_creation(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::Permission || own_rights::is_own_right(&error) {
             return error;
         }
-        let schema = self.names.schema();
+        let (schema, role) = (self.names.schema(), self.role().await);
         let message = format!(
-            "the role may not create the session tables; run: GRANT CREATE ON SCHEMA {schema} TO <role> (ON DATABASE if \
+            "the role may not create the session tables; run: GRANT CREATE ON SCHEMA {schema} TO {role} (ON DATABASE if \
              the schema is missing), or have its owner run the SQL that `Migrations::sql` prints and grant \
              the rest"
         );
         Error::new(ErrorKind::Permission, message).with_source(error)
     }
 
+    /// The connection's role as statements name it.
+    async fn role(&self) -> String {
+        let text = "SELECT pg_catalog.quote_ident(CURRENT_USER)";
+        let role =
+            self.bounded(self.timeout, async |connection| query_value::<String>(connection, text, &[]).await);
+        // The error that needs the name is worth more than that of this statement.
+        role.await.unwrap_or_else(|_| "<role>".to_owned())
+    }
+
     /// The least that a node needs, as statements to run.
-    fn grants(&self) -> String {
+    fn grants(&self, role: &str) -> String {
         let (schema, migrations) = (self.names.schema(), self.names.migrations());
         let mut grants =
-            format!("GRANT USAGE ON SCHEMA {schema} TO <role>; GRANT SELECT ON {migrations} TO <role>");
+            format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {migrations} TO {role}");
         for table in self.names.written() {
-            grants.push_str(&format!("; GRANT {} ON {table} TO <role>", RIGHTS.join(", ")));
+            grants.push_str(&format!("; GRANT {} ON {table} TO {role}", RIGHTS.join(", ")));
         }
         grants
-            .push_str(&format!("; GRANT EXECUTE ON ROUTINE {} TO <role>", self.names.routines().join(", ")));
+            .push_str(&format!("; GRANT EXECUTE ON ROUTINE {} TO {role}", self.names.routines().join(", ")));
         grants
     }
 
@@ -393,7 +405,8 @@ impl Database {
         if !active.await.map_err(Failure::into_read_error)? {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Permission, format!("{ROW_SECURITY} (found on {table})")))
+        let message = ROW_SECURITY.replace("<role>", &self.role().await);
+        Err(Error::new(ErrorKind::Permission, format!("{message} (found on {table})")))
     }
 
     async fn check_right(&self, inquiry: &str, object: &String, right: &str) -> Result<(), Error> {
@@ -406,7 +419,7 @@ impl Database {
         }
         Err(Error::new(
             ErrorKind::Permission,
-            format!("the role lacks {right} on {object}; run: {}", self.grants()),
+            format!("the role lacks {right} on {object}; run: {}", self.grants(&self.role().await)),
         ))
     }
 }

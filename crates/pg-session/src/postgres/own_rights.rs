@@ -145,6 +145,7 @@ mod tests {
     fn each_catalog_of_the_doctor_is_in_the_list() {
         for text in [
             include_str!("doctor/flush.rs"),
+            include_str!("doctor/locks.rs"),
             include_str!("doctor/nodes.rs"),
             include_str!("doctor/server.rs"),
             include_str!("doctor/shape.rs"),

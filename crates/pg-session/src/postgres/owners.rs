@@ -74,7 +74,7 @@ pub(super) async fn has_record(connection: &ClientWrapper, names: &Names) -> Res
     let text = format!(
         "{} SELECT EXISTS (SELECT FROM relation r WHERE r.relname = {}), f.fault, f.fix
          FROM (SELECT) o LEFT JOIN (SELECT f.* FROM fault f ORDER BY f.rank, f.fault LIMIT 1) f ON true",
-        faults(names),
+        faults(names, &[]),
         literal(&format!("{}session_migrations", names.plain_prefix()))
     );
     let row = query_row(connection, &text, &[]).await?;
@@ -99,30 +99,39 @@ BEGIN
     END LOOP;
 END
 $pg_session$",
-        faults(names)
+        faults(names, &[])
     )
 }
 
-/// The foreign objects, as rows `(message, fix)`.
-pub(super) fn findings(names: &Names) -> String {
-    format!("{} SELECT f.fault, f.fix FROM fault f WHERE f.rank < 3 ORDER BY f.rank, f.fault", faults(names))
+/// The foreign objects, as rows `(message, fix)`. `routines` are those of the migrations that no node calls, with the types of
+/// their arguments.
+pub(super) fn findings(names: &Names, routines: &[(String, &str)]) -> String {
+    format!(
+        "{} SELECT f.fault, COALESCE(f.statement, f.fix) FROM fault f WHERE f.rank < 3 ORDER BY f.rank, f.fault",
+        faults(names, routines)
+    )
 }
 
 /// A WITH clause of `relation`, our tables and indexes, and `fault (rank, fault, fix)`.
 ///
 /// `used` are the objects themselves and those that they depend on; PostgreSQL records these, but for its own. The table of a
 /// foreign key is among them: its triggers run as the role that deletes a session.
-fn faults(names: &Names) -> String {
+///
+/// `keeper` is the owner of our tables, if it is trusted. What the migrations have made can be given back to it: `statement`. A
+/// function that runs as its owner cannot, before its code is known. The migrations make their record first, so it says nothing
+/// about the other tables.
+fn faults(names: &Names, more_routines: &[(String, &str)]) -> String {
     let schema = literal(&names.plain_schema());
     let prefixed = |list: &[&str]| {
         let list = list.iter().map(|name| literal(&format!("{}{name}", names.plain_prefix())));
         format!("ARRAY[{}]::pg_catalog.name[]", list.collect::<Vec<_>>().join(", "))
     };
     let tables = prefixed(&TABLES);
+    let record = literal(&format!("{}session_migrations", names.plain_prefix()));
     // Each table has a type of its name.
     let types = prefixed(&[&TABLES[..], &DOMAINS[..]].concat());
     let relations = prefixed(&[&TABLES[..], &INDEXES[..]].concat());
-    let routines = names.plain_routines().into_iter();
+    let routines = names.plain_routines().into_iter().chain(more_routines.iter().cloned());
     let routines = routines.map(|(name, arguments)| format!("({}, {})", literal(&name), literal(arguments)));
     let routines = routines.collect::<Vec<_>>().join(", ");
     let parts = PARTS.map(|(catalog, column)| {
@@ -158,15 +167,22 @@ fn faults(names: &Names) -> String {
              SELECT c.oid, c.relname, c.relkind FROM pg_catalog.pg_class c JOIN home h ON h.oid = c.relnamespace
              WHERE c.relname = ANY ({relations})
          ), kind AS (
-             SELECT t.oid FROM pg_catalog.pg_type t JOIN home h ON h.oid = t.typnamespace WHERE t.typname = ANY ({types})
+             SELECT t.oid, t.typtype FROM pg_catalog.pg_type t JOIN home h ON h.oid = t.typnamespace WHERE t.typname = ANY ({types})
+         ), routine AS (
+             SELECT p.oid, p.prosecdef FROM pg_catalog.pg_proc p JOIN home h ON h.oid = p.pronamespace
+             JOIN (VALUES {routines}) AS n (name, arguments)
+                 ON p.proname = n.name AND pg_catalog.oidvectortypes(p.proargtypes) = n.arguments
+         ), keeper AS (
+             SELECT pg_catalog.pg_get_userbyid(c.relowner) AS name
+             FROM relation r JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN trusted t ON t.role = c.relowner
+             WHERE r.relkind = 'r' AND r.relname = ANY ({tables}) AND r.relname <> {record}
+             ORDER BY pg_catalog.length(r.relname::pg_catalog.text), r.relname LIMIT 1
          ), part AS (
              SELECT {pg_class} AS classid, r.oid AS objid FROM relation r
              UNION ALL SELECT {pg_class}, i.indexrelid FROM pg_catalog.pg_index i JOIN relation r ON r.oid = i.indrelid
              UNION ALL SELECT {pg_type}, k.oid FROM kind k
              UNION ALL SELECT {pg_constraint}, c.oid FROM pg_catalog.pg_constraint c JOIN kind k ON k.oid = c.contypid
-             UNION ALL SELECT {pg_proc}, p.oid FROM pg_catalog.pg_proc p JOIN home h ON h.oid = p.pronamespace
-             JOIN (VALUES {routines}) AS n (name, arguments)
-                 ON p.proname = n.name AND pg_catalog.oidvectortypes(p.proargtypes) = n.arguments
+             UNION ALL SELECT {pg_proc}, p.oid FROM routine p
              UNION ALL {parts}
          ), used AS (
              SELECT p.classid, p.objid FROM part p
@@ -183,13 +199,30 @@ fn faults(names: &Names) -> String {
                          WHEN o.objid IN (SELECT k.oid FROM kind k) THEN 1 ELSE 2 END AS rank,
                     pg_catalog.format('%s %s belongs to the role %I, whose code would run as %I', i.type, i.identity,
                            pg_catalog.pg_get_userbyid(o.owner), CURRENT_USER) AS fault,
-                    pg_catalog.format('drop it, or, if you trust %1$I, run: ALTER SCHEMA %2$I OWNER TO %1$I;',
-                           pg_catalog.pg_get_userbyid(o.owner), h.nspname) AS fix
+                    pg_catalog.format('%s or, if you trust %I, run: ALTER SCHEMA %I OWNER TO %2$I;',
+                           CASE WHEN b.statement IS NULL THEN 'drop it,' ELSE pg_catalog.concat('run: ', b.statement) END, pg_catalog.pg_get_userbyid(o.owner), h.nspname) AS fix,
+                    b.statement
              FROM owned o CROSS JOIN home h CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, 0) i
+             LEFT JOIN keeper k ON true
+             CROSS JOIN LATERAL (
+                 SELECT CASE WHEN k.name IS NULL THEN NULL
+                     WHEN o.classid = {pg_class} AND o.objid IN (SELECT r.oid FROM relation r
+                                                                 WHERE r.relkind = 'r' AND r.relname = ANY ({tables}))
+                         THEN pg_catalog.format('ALTER TABLE %s OWNER TO %I;', i.identity, k.name)
+                     WHEN o.classid = {pg_proc} AND o.objid IN (SELECT p.oid FROM routine p WHERE NOT p.prosecdef)
+                         THEN pg_catalog.format('ALTER ROUTINE %s OWNER TO %I;', i.identity, k.name)
+                     WHEN o.classid = {pg_type} AND o.objid IN (SELECT y.oid FROM kind y WHERE y.typtype = 'd')
+                         THEN pg_catalog.format('ALTER DOMAIN %s OWNER TO %I;', i.identity, k.name)
+                     END AS statement) b
              WHERE NOT EXISTS (SELECT FROM trusted t WHERE t.role = o.owner)
+               -- They have the owner of their table, which has a row.
+               AND NOT (o.classid = {pg_class} AND EXISTS (SELECT FROM pg_catalog.pg_index x JOIN relation r ON r.oid = x.indrelid
+                                                           WHERE x.indexrelid = o.objid))
+               AND NOT (o.classid = {pg_type} AND EXISTS (SELECT FROM pg_catalog.pg_type y JOIN relation r ON r.oid = y.typrelid
+                                                          WHERE y.oid = o.objid))
              UNION ALL
              SELECT 3, pg_catalog.format('%s %s has the name of a table of the library', i.type, i.identity),
-                    'rename it, or set schema or table_prefix in the configuration'
+                    'rename it, or set schema or table_prefix in the configuration', NULL
              FROM relation r CROSS JOIN LATERAL pg_catalog.pg_identify_object({pg_class}, r.oid, 0) i
              WHERE r.relkind <> 'r' AND r.relname = ANY ({tables})
          )"

@@ -13,6 +13,8 @@ use crate::support::{WAIT_MAX, World};
 const DURATION_MAX: Duration = Duration::from_secs(10);
 /// What all checks together may take. The quickest of many runs counts, as this machine is busy.
 const QUICK: Duration = Duration::from_secs(2);
+/// The same, while the listener reaches no server.
+const WITHOUT_LISTENER: Duration = Duration::from_secs(4);
 /// Faults that are planted at least.
 const FAULTS_MIN: usize = 25;
 
@@ -54,12 +56,17 @@ const FAULTS: &[Fault] = &[
     repaired_by("missing-table", "ALTER TABLE session_locks RENAME TO lost;", "ALTER TABLE lost RENAME TO session_locks;"),
     repaired_by("not-a-table", "ALTER TABLE session_locks RENAME TO lost; CREATE VIEW session_locks AS SELECT * FROM lost;",
         "DROP VIEW session_locks; ALTER TABLE lost RENAME TO session_locks;"),
-    repaired_by("owner", "CREATE ROLE planter; ALTER TABLE session_attributes OWNER TO planter;",
-        "ALTER TABLE session_attributes OWNER TO postgres; DROP ROLE planter;"),
+    fault("owner", "CREATE ROLE planter; ALTER TABLE session_attributes OWNER TO planter;"),
+    fault("owner", "ALTER TABLE sessions OWNER TO planter;"),
+    fault("owner", "ALTER ROUTINE session_end_user(uuid, uuid, text) OWNER TO planter;"),
+    fault("owner", "ALTER ROUTINE session_update_one OWNER TO planter;"),
+    fault("owner", "ALTER DOMAIN session_expiry OWNER TO planter;"),
     fault("unlogged", "ALTER TABLE session_attributes SET UNLOGGED;"),
     fault("row-security", "ALTER TABLE sessions ENABLE ROW LEVEL SECURITY;"),
     fault("schema-right", "REVOKE USAGE ON SCHEMA public FROM app, PUBLIC;"),
     fault("table-right", "REVOKE DELETE ON session_locks FROM app;"),
+    fault("table-right", "REVOKE SELECT ON session_migrations FROM app;"),
+    fault("table-right", "REVOKE ALL ON sessions, session_migrations FROM app;"),
     fault("function-right", "REVOKE EXECUTE ON FUNCTION session_move_locks(uuid[], uuid[]) FROM app;"),
     fault("table-right", "REVOKE ALL ON sessions, session_labels, session_nodes FROM app;"),
     fault("contract-right", "GRANT EXECUTE ON FUNCTION session_end_user(uuid, uuid, text) TO app;"),
@@ -240,6 +247,27 @@ async fn an_overload_of_a_contract_function_is_one_finding() {
     assert_eq!(patient.diagnose_until(<[Finding]>::is_empty).await, []);
 }
 
+#[tokio::test]
+async fn a_table_of_another_role_is_one_finding() {
+    let patient = Patient::new().await;
+    patient.run("CREATE ROLE auditor; ALTER TABLE session_labels OWNER TO auditor;").await;
+    let findings = patient.diagnose().await;
+    let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
+    assert_eq!(finding.check, "owner");
+    assert_eq!(finding.fix, "ALTER TABLE public.session_labels OWNER TO postgres;");
+    // It is none of the library's.
+    patient
+        .run(
+            "ALTER TABLE session_labels OWNER TO postgres; CREATE TABLE child () INHERITS (session_labels);
+              ALTER TABLE child OWNER TO auditor;",
+        )
+        .await;
+    let findings = patient.diagnose().await;
+    assert!(
+        findings.iter().any(|finding| finding.check == "owner" && finding.fix.starts_with("drop it, or,"))
+    );
+}
+
 /// It drops what is left, then the migrations run. They replace nothing.
 #[tokio::test]
 async fn the_fix_of_a_lost_table_makes_room_for_all_tables() {
@@ -253,7 +281,8 @@ async fn the_fix_of_a_lost_table_makes_room_for_all_tables() {
         let finding = findings.iter().find(|finding| finding.check == "missing-table").expect("a finding");
         assert!(finding.message.contains(lost), "{finding:?}");
         let (statements, advice) = finding.fix.split_once(" -- ").expect("statements, then advice");
-        assert!(advice.contains("pg-session migrate"), "{finding:?}");
+        assert!(advice.contains("pg-session migrate") && advice.contains("GRANT"), "{finding:?}");
+        assert!(advice.contains("deletes the audit log"), "{finding:?}");
         patient.run(statements).await;
         let url = patient.sandbox.url();
         let owner = SessionManager::connect(&url, config.clone()).await.expect("the tables are made");
@@ -283,6 +312,47 @@ async fn the_doctor_names_the_process_of_an_old_transaction() {
     };
     let pid: i32 = own.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     assert_eq!(finding.fix, format!("SELECT pg_terminate_backend({pid});"));
+}
+
+/// ```text
+/// client      BEGIN ── LOCK TABLE sessions ───────────────── terminated
+/// other       BEGIN ────── LOCK TABLE session_nodes ──────── terminated
+/// doctor                        looks            looks again
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_names_the_processes_that_lock_a_table() {
+    let patient = Patient::new().await;
+    let world = World { schema: "public".to_owned(), ..World::on(&patient.sandbox) };
+    let mut expected = Vec::new();
+    let mut clients = Vec::new();
+    for table in ["sessions", "session_nodes"] {
+        let client = world.operator().await;
+        client.batch_execute(&format!("BEGIN; LOCK TABLE public.{table}")).await.expect("a lock");
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        expected.push(format!("SELECT pg_terminate_backend({pid});"));
+        clients.push(client);
+    }
+    let (mut quickest, began) = (Duration::MAX, Instant::now());
+    let findings = loop {
+        let begin = Instant::now();
+        let findings = patient.diagnose().await;
+        quickest = begin.elapsed().min(quickest);
+        if quickest <= QUICK {
+            break findings;
+        }
+        assert!(began.elapsed() < WAIT_MAX, "each run took {quickest:?} or more");
+    };
+    assert!(findings.iter().all(|finding| finding.check == "lock"), "{findings:?}");
+    expected.sort();
+    let mut fixes: Vec<String> = findings.iter().map(|finding| finding.fix.clone()).collect();
+    fixes.sort();
+    assert_eq!(fixes, expected);
+    for finding in &findings {
+        assert!(finding.message.contains("holds AccessExclusiveLock on public.session"), "{finding:?}");
+        patient.run(&finding.fix).await;
+    }
+    assert_eq!(patient.diagnose_until(<[Finding]>::is_empty).await, []);
+    drop(clients);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -337,6 +407,46 @@ async fn the_doctor_finds_keys_that_are_missing_or_unused() {
     let session = first.create(1).await.expect("a session");
     let token = Signer::from(old).issue(session.id(), session.version());
     signer.verify(token.expose()).expect("the old key is known");
+    assert_eq!(patient.diagnose_until(<[Finding]>::is_empty).await, []);
+}
+
+/// ```text
+/// three nodes     sign with one key
+/// fourth node     signs with a foreign key
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_tells_the_node_with_a_foreign_key_to_change() {
+    let patient = Patient::new().await;
+    let [common, foreign] = [1, 2].map(|byte| SigningKey::from_bytes(&[byte; 32]).expect("a key"));
+    let mut config = Config::default();
+    config.trust_window = Duration::from_secs(1);
+    let mut nodes = Vec::new();
+    for key in [&common, &common, &common, &foreign] {
+        let name = if nodes.len() < 3 { "right" } else { "wrong" };
+        let url = format!(
+            "{}{}application_name={name}",
+            patient.url,
+            if patient.url.contains('?') { '&' } else { '?' }
+        );
+        let node = SessionManager::connect(&url, config.clone()).await.expect("a node starts");
+        let signer = Signer::from(key.clone());
+        node.report_keys(&signer);
+        nodes.push((node, signer));
+    }
+    let findings = patient.diagnose_until(|findings| findings.len() == 2).await;
+    for key in [&common, &foreign] {
+        let of_key = format!("with the key {}", key.id());
+        let finding = findings.iter().find(|finding| finding.message.contains(&of_key));
+        let finding = finding.unwrap_or_else(|| panic!("{of_key}: {findings:?}"));
+        assert_eq!(finding.check, "missing-key");
+        assert!(
+            finding.message.contains("3 nodes (") && finding.message.contains("the node "),
+            "{finding:?}"
+        );
+        assert!(finding.fix.contains("wrong") && !finding.fix.contains("right"), "{finding:?}");
+    }
+    let (_, signer) = &nodes[3];
+    signer.replace(KeyRing::new(&common));
     assert_eq!(patient.diagnose_until(<[Finding]>::is_empty).await, []);
 }
 
@@ -404,7 +514,55 @@ async fn the_doctor_of_a_standby_says_so() {
     let standby = sandbox.standby().start().expect("a standby starts");
     let builder = SessionManager::builder(config).url(&standby.url()).expect("the URL is valid");
     let findings = builder.diagnose().await.expect("a finding");
-    let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
-    assert_eq!(finding.check, "connection");
+    let [at, finding] = &findings[..] else { panic!("two findings: {findings:?}") };
+    assert_eq!((at.check, finding.check), ("standby", "connection"));
+    assert!(at.fix.contains("Give the address of the primary"), "{at:?}");
     assert!(finding.message.contains("standby"), "{finding:?}");
+}
+
+/// The cause decides what the doctor says, and where it leads.
+#[tokio::test]
+async fn the_doctor_tells_causes_of_lost_connections_apart() {
+    let patient = Patient::new().await;
+    let diagnose = async |url: &str| {
+        let builder = SessionManager::builder(Config::default()).url(url).expect("the URL is valid");
+        let findings = builder.diagnose().await.expect("a finding");
+        let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
+        assert_eq!(finding.check, "connection");
+        finding.clone()
+    };
+    let unknown = patient.url.replace("app@", "unknown@");
+    for url in [&*unknown, "postgres://app@127.0.0.1:1/app"] {
+        let finding = diagnose(url).await;
+        assert!(!finding.fix.contains("read_only"), "{finding:?}");
+        assert_eq!(finding.page, "docs/connection-errors.md#connections");
+    }
+    patient.run("ALTER ROLE app SET default_transaction_read_only = on;").await;
+    let finding = diagnose(&patient.url).await;
+    assert!(finding.fix.contains("RESET default_transaction_read_only"), "{finding:?}");
+    assert_eq!(finding.page, "docs/runbooks.md#failover");
+}
+
+/// A refused port, and a server that accepts connections and is silent.
+#[tokio::test]
+async fn the_doctor_waits_briefly_for_a_listener_without_server() {
+    let patient = Patient::new().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = silent.local_addr().expect("an address").to_string();
+    for (address, cause) in [("127.0.0.1:1", "refused"), (&*address, "no answer within 2 s")] {
+        let url = patient.url.replace(&patient.sandbox.addr().to_string(), address);
+        let (mut quickest, began) = (Duration::MAX, Instant::now());
+        while quickest > WITHOUT_LISTENER {
+            let begin = Instant::now();
+            let builder = SessionManager::builder(Config::default()).url(&patient.url).expect("a URL");
+            let builder = builder.listen_on_url(&url).expect("a URL");
+            let findings = builder.diagnose().await.expect("a finding");
+            quickest = begin.elapsed().min(quickest);
+            let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
+            assert_eq!(finding.check, "start");
+            assert!(finding.message.contains("the listener reaches no server"), "{finding:?}");
+            assert!(finding.message.contains(cause), "{finding:?}");
+            assert!(began.elapsed() < WAIT_MAX, "each run took {quickest:?} or more");
+        }
+    }
 }

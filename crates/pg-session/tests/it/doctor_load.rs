@@ -124,7 +124,9 @@ async fn the_doctor_finds_faults_of_a_busy_server_and_fixes_work() {
     let began = Instant::now();
     while names(&findings) != ["connections"] {
         for finding in findings.iter().filter(|finding| finding.check != "connections") {
-            assert!(!finding.message.contains('\n') && !finding.fix.contains('\n'), "{finding:?}");
+            assert!(!finding.message.contains('\n'), "{finding:?}");
+            let comment = finding.fix.split_once(" -- ").map_or("", |(_, comment)| comment);
+            assert!(!comment.contains('\n'), "{finding:?}");
             patient.run(&finding.fix).await;
         }
         assert!(began.elapsed() < WAIT_MAX, "{findings:?}");

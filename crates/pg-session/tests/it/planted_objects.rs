@@ -141,7 +141,14 @@ async fn objects_planted_before_the_first_start_are_refused() {
     let refused = refused.as_db_error().unwrap();
     assert_eq!(refused.code().code(), "PS008", "{refused}");
     assert!(refused.message().contains("session_migrations belongs to the role"), "{refused}");
-    planted.run_as_role("DROP VIEW session_migrations").await;
+    planted.run_as_role("DROP VIEW session_migrations; CREATE TABLE session_labels (id int)").await;
+    // Their record is there by then. It does not make a planted table one of the library's.
+    let refused =
+        planted.world.client().await.batch_execute(&format!("BEGIN; {sql} COMMIT")).await.unwrap_err();
+    let refused = refused.as_db_error().unwrap().message();
+    assert!(refused.contains("session_labels belongs to the role"), "{refused}");
+    assert!(refused.contains("drop it") && !refused.contains("ALTER TABLE"), "{refused}");
+    planted.run_as_role("DROP TABLE session_labels").await;
     planted.connect(Migrations::Apply).await.expect("nothing is planted");
 }
 

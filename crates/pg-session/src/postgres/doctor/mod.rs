@@ -4,6 +4,7 @@
 //! it. A check that the role may not run is a finding itself.
 
 mod flush;
+mod locks;
 mod nodes;
 mod pages;
 mod repair;
@@ -14,14 +15,18 @@ mod tables;
 
 use std::time::{Duration, SystemTime};
 
-use super::failure::Failure;
-use super::{Database, names, unexpected};
+use super::failure::{self, Failure};
+use super::{Database, names, statement, unexpected};
 use crate::clock::wall_now;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, chain};
 
 /// How far the clocks of the database and of this machine may differ without a finding.
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5);
+/// How long the doctor waits for a connection, and for a listener.
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// Of errors of connections, with their causes.
+const CONNECTION_PAGE: &str = "docs/connection-errors.md#connections";
 
 /// What [`Builder::diagnose`](crate::Builder::diagnose) found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +47,23 @@ pub struct Finding {
 impl Finding {
     /// No statement can be sent.
     pub(crate) fn of_connection(error: &Error) -> Self {
-        let fix =
-            "Do what the message says. If the server is a primary, look at default_transaction_read_only \
-                   of the role and the database."
-                .to_owned();
-        Check::fault("connection", String::new()).finding(chain(error).replace('\n', " "), fix)
+        let text = chain(error).replace('\n', " ");
+        let check = Check::fault("connection", String::new());
+        if failure::is_without_primary(error) {
+            let fix = "Give the address of the primary. If it is one, look at default_transaction_read_only of the role and \
+                       the database: ALTER ROLE ... RESET default_transaction_read_only;";
+            return check.finding(text, fix.to_owned());
+        }
+        let fix = match error.kind() {
+            ErrorKind::Timeout => {
+                "Look at the load of the server and at its network: SELECT * FROM pg_stat_activity;"
+            }
+            ErrorKind::Unavailable => {
+                "Look at host and port of the address, at the network, and whether the server runs."
+            }
+            _ => "Do what the message says: it names the setting, or the statement.",
+        };
+        Finding { page: CONNECTION_PAGE, ..check.finding(text, fix.to_owned()) }
     }
 
     /// A node cannot start, although no check says why.
@@ -92,8 +109,21 @@ impl Check {
     }
 
     fn finding(&self, message: String, fix: String) -> Finding {
+        let fix = line_by_line(&fix);
         Finding { check: self.name, severity: self.severity, message, fix, page: pages::page(self.name) }
     }
+}
+
+/// Each statement on a line of its own: some do not run in one transaction with others. The code of a function stays as it is. So
+/// does what is behind `--`: it may quote a client's name, which must not become a statement.
+fn line_by_line(fix: &str) -> String {
+    if fix.starts_with("CREATE ") {
+        return fix.to_owned();
+    }
+    let (statements, comment) = fix.split_at(fix.find("--").unwrap_or(fix.len()));
+    let begins = ["SELECT ", "ALTER ", "DROP ", "VACUUM "];
+    let on_a_line = |text: String, begin: &&str| text.replace(&format!("; {begin}"), &format!(";\n{begin}"));
+    begins.iter().fold(statements.to_owned(), on_a_line) + comment
 }
 
 impl Database {
@@ -121,6 +151,12 @@ impl Database {
             findings.extend(schema_right);
             return Ok(findings);
         }
+        // The other checks would wait for the same locks.
+        let locks = self.check_locks().await?;
+        if !locks.is_empty() {
+            findings.extend(locks);
+            return Ok(findings);
+        }
         for check in tables::none(&self.names) {
             let none = self.run_check(&check).await?;
             if !none.is_empty() {
@@ -143,7 +179,12 @@ impl Database {
         {
             return Ok(findings);
         }
-        findings.extend(self.check_settings().await?);
+        let settings = self.check_settings().await?;
+        let is_locked = settings.iter().any(|finding| finding.check == "lock");
+        findings.extend(settings);
+        if is_locked {
+            return Ok(findings);
+        }
         if findings.iter().all(|finding| finding.severity != Severity::Fault) {
             findings.extend(self.check_nodes(config).await?);
         }
@@ -172,6 +213,9 @@ impl Database {
         if failure.is_lost() {
             return Err(failure.into_read_error());
         }
+        if let Some(lock) = locks::of_failure(&failure) {
+            return Ok(vec![lock]);
+        }
         let message = format!("the check {} did not run: {}", check.name, chain(&failure.error));
         let message = message.replace('\n', " ");
         Ok(vec![check.finding(message, "Look at the cause.".to_owned())])
@@ -192,9 +236,14 @@ impl Database {
         self.run_check(&check).await
     }
 
+    /// In a transaction, which limits the wait for locks on every connection, also behind a pooler.
     async fn rows_of(&self, sql: &str) -> Result<Vec<(String, String)>, Failure> {
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", locks::LOCK_WAIT.as_millis());
         let work = async |connection: &deadpool_postgres::Object| {
+            statement::run(connection, &begin).await?;
             let rows = connection.query_typed(sql, &[]).await;
+            // After an error, it rolls back.
+            statement::run(connection, "COMMIT").await?;
             let rows = rows.map_err(|error| Failure::of_statement(&error))?;
             let pair = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
             rows.iter().map(pair).collect::<Result<Vec<_>, tokio_postgres::Error>>().map_err(unexpected)
@@ -234,6 +283,24 @@ mod tests {
         let hour = Duration::from_secs(3_600);
         assert_eq!(message(noon + hour), "the clock of this machine is 3600 s ahead of the database's");
         assert_eq!(message(noon - hour), "the clock of this machine is 3600 s behind the database's");
+    }
+
+    #[test]
+    fn each_statement_of_a_fix_has_a_line() {
+        let fix =
+            |text: &str| Check::warning("fsync", String::new()).finding(String::new(), text.to_owned()).fix;
+        assert_eq!(
+            fix("ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();"),
+            "ALTER SYSTEM SET fsync = on;\nSELECT pg_reload_conf();"
+        );
+        for same in [
+            "VACUUM (FREEZE);",
+            "CREATE FUNCTION f() AS 'BEGIN; SELECT 1; END';",
+            "Restart it; then look.",
+            "SELECT 1; -- '; DROP TABLE sessions;' is a client",
+        ] {
+            assert_eq!(fix(same), same);
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::signing::KeyUse;
 
 /// How long nodes are waited for, if they seem to differ.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Nodes that a finding names.
+const NAMED_MAX: usize = 8;
 
 impl Database {
     pub(super) async fn check_nodes(&self, config: &Config) -> Result<Vec<Finding>, Error> {
@@ -48,11 +50,7 @@ impl Database {
             .filter(|(_, keys): &(_, Vec<KeyUse>)| !keys.is_empty())
             .collect();
         let signing: BTreeSet<&str> = rings.iter().map(|(_, keys)| &*keys[0].0).collect();
-        let mut findings = Vec::new();
-        for (node, keys) in &rings {
-            let missing = signing.iter().filter(|id| !keys.iter().any(|(known, _)| known == *id));
-            findings.extend(missing.map(|id| lacks_key(node, id)));
-        }
+        let mut findings: Vec<Finding> = signing.iter().filter_map(|id| missing_key(id, &rings)).collect();
         // When each key has verified last. What it did before its node was registered is unknown.
         let mut used: BTreeMap<&str, SystemTime> = BTreeMap::new();
         for (node, keys) in &rings {
@@ -75,10 +73,9 @@ impl Database {
 
     fn lost(&self, node: &NodeDescription) -> Option<Finding> {
         let lost = self.policy.clock.database_now().since(node.listener_lost_at?);
-        let (id, _) = node.node.as_u64_pair();
         let message = format!(
-            "the node {id:016x} ({}) lost its listener {} s ago, and serves nothing from memory",
-            node.name.escape_debug(),
+            "the node {} lost its listener {} s ago, and serves nothing from memory",
+            called(node),
             lost.as_secs()
         );
         let fix =
@@ -88,17 +85,53 @@ impl Database {
     }
 }
 
-fn lacks_key(node: &NodeDescription, id: &str) -> Finding {
-    let (number, _) = node.node.as_u64_pair();
+/// One node signs with the key, and another one lacks it. The minority is to change.
+fn missing_key(id: &str, rings: &[(&NodeDescription, Vec<KeyUse>)]) -> Option<Finding> {
+    let nodes = |is_one: &dyn Fn(&[KeyUse]) -> bool| -> Vec<String> {
+        rings.iter().filter(|(_, keys)| is_one(keys)).map(|(node, _)| called(node)).collect()
+    };
+    let signers = nodes(&|keys| keys[0].0 == id);
+    let lacking = nodes(&|keys| keys.iter().all(|(known, _)| known != id));
+    if lacking.is_empty() {
+        return None;
+    }
     let message = format!(
-        "the node {number:016x} ({}) lacks the key {}, with which another node signs: it takes those users for signed out",
-        node.name.escape_debug(),
-        id.escape_debug()
+        "{} sign{} with the key {}, and {} lack{} it, so {} take{} those users for signed out",
+        list(&signers),
+        third_person(&signers),
+        id.escape_debug(),
+        list(&lacking),
+        third_person(&lacking),
+        if lacking.len() == 1 { "it" } else { "they" },
+        third_person(&lacking)
     );
-    let fix = "Give this node the same SESSION_KEY as the others, or add the key behind the one that signs: \
-               KeyRing::with_verifying."
-        .to_owned();
-    Check::fault("missing-key", String::new()).finding(message, fix)
+    let fix = if signers.len() < lacking.len() {
+        format!("Give {} the SESSION_KEY of the other nodes.", list(&signers))
+    } else {
+        format!(
+            "Give {} the SESSION_KEY of the other nodes, or add the key behind the one that signs: KeyRing::with_verifying.",
+            list(&lacking)
+        )
+    };
+    Some(Check::fault("missing-key", String::new()).finding(message, fix))
+}
+
+fn called(node: &NodeDescription) -> String {
+    let (number, _) = node.node.as_u64_pair();
+    format!("{number:016x} ({})", node.name.escape_debug())
+}
+
+fn list(nodes: &[String]) -> String {
+    let named = nodes.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+    match nodes.len() {
+        1 => format!("the node {named}"),
+        count if count <= NAMED_MAX => format!("{count} nodes ({named})"),
+        count => format!("{count} nodes (among them {named})"),
+    }
+}
+
+fn third_person(nodes: &[String]) -> &'static str {
+    if nodes.len() == 1 { "s" } else { "" }
 }
 
 fn unused_key(id: &str, unused: Duration) -> Finding {

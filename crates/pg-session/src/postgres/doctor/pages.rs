@@ -1,7 +1,7 @@
 //! The page that says what to do about a finding.
 
 /// Each check, and its page in the documentation.
-const PAGES: [(&str, &str); 53] = [
+const PAGES: [(&str, &str); 54] = [
     ("connection", "docs/runbooks.md#failover"),
     ("two-primaries", "docs/runbooks.md#failover"),
     ("standby", "docs/runbooks.md#failover"),
@@ -24,6 +24,7 @@ const PAGES: [(&str, &str); 53] = [
     ("prepared-transaction", "docs/runbooks.md#old-transaction"),
     ("connections", "docs/operations.md#sizing"),
     ("server-log", "docs/operations.md#doctor"),
+    ("lock", "docs/runbooks.md#old-transaction"),
     ("notify-lock", "docs/runbooks.md#notify-lock-saturated"),
     ("flush", "docs/runbooks.md#notify-lock-saturated"),
     ("schema-right", "docs/operations.md#rights"),

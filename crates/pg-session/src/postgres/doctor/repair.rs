@@ -73,6 +73,13 @@ pub(super) fn set_default(names: &Names, has: &str, wanted: &str) -> Option<Stri
     Some(names.fill(&format!("ALTER TABLE {table} ALTER COLUMN {column} {change};")))
 }
 
+/// The functions of the migrations, with the types of their arguments.
+pub(super) fn routines(names: &Names) -> Vec<(String, &'static str)> {
+    let functions = EXPECTED.lines().filter_map(|line| line.strip_prefix("function ")?.split_once("): "));
+    let routines = functions.filter_map(|(function, _)| function.split_once('('));
+    routines.map(|(name, arguments)| (format!("{}{name}", names.plain_prefix()), arguments)).collect()
+}
+
 /// The functions of the migrations as texts of SQL, `name(types)`, from their lines in `shape.txt`.
 fn known_functions(names: &Names) -> String {
     let functions = EXPECTED.lines().filter_map(|line| line.strip_prefix("function ")?.split_once(": "));

@@ -1,10 +1,9 @@
 //! The servers behind the addresses of the pool and of the listener: which of them accept writes, and what protects the listener.
 //!
 //! Both take the primary of several hosts. Here, each host is asked, so that a second primary and a missing one are seen. A host
-//! that does not answer is no finding: it may be down, and another one is up.
+//! that does not answer is no finding: it may be down, and another one is up. A listener that reaches none is one.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use pg_listen::Connector;
 use tokio::task::JoinSet;
@@ -12,12 +11,11 @@ use tokio::time::timeout;
 use tokio_postgres::config::TargetSessionAttrs;
 
 use super::server::IS_PLAIN_AND_REMOTE;
-use super::{Check, Finding};
+use super::{CONNECT_MAX, Check, Finding};
+use crate::error::chain;
 use crate::postgres::connect_options::ConnectOptions;
 use crate::postgres::source::read_files;
 
-/// Until a host has answered.
-const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Hosts that are asked.
 const HOSTS_MAX: usize = 32;
 
@@ -41,6 +39,15 @@ struct Server {
     is_plain_and_remote: bool,
 }
 
+/// What asking a host leads to.
+enum Answer {
+    Known(Server),
+    /// It lets the client in, and does not say what it is.
+    Unknown(Way),
+    /// The host, and why it does not let the client in.
+    Silent(Way, String, String),
+}
+
 /// Asks the hosts of the pool, and those of a listener that has an address of its own.
 pub(crate) async fn examine(pool: Option<ConnectOptions>, listener: Option<ConnectOptions>) -> Vec<Finding> {
     let mut asking = JoinSet::new();
@@ -51,17 +58,58 @@ pub(crate) async fn examine(pool: Option<ConnectOptions>, listener: Option<Conne
         settings.config.target_session_attrs(TargetSessionAttrs::Any).application_name("pg-session doctor");
         let Ok(hosts) = pg_listen::Server::from(settings).hosts() else { continue };
         for (host, server) in hosts.into_iter().take(HOSTS_MAX) {
-            asking.spawn(async move { timeout(ANSWER_WAIT, ask(way, host, server)).await.ok().flatten() });
+            asking.spawn(async move {
+                let asked = timeout(CONNECT_MAX, ask(way, host.clone(), server)).await;
+                let late =
+                    |_| Answer::Silent(way, host, format!("no answer within {} s", CONNECT_MAX.as_secs()));
+                asked.unwrap_or_else(late)
+            });
         }
     }
-    let mut servers: Vec<Server> = asking.join_all().await.into_iter().flatten().collect();
+    let answers = asking.join_all().await;
+    let unreached = unreached_listener(&answers);
+    let known = |answer| if let Answer::Known(server) = answer { Some(server) } else { None };
+    let mut servers: Vec<Server> = answers.into_iter().filter_map(known).collect();
     servers.sort_by(|a, b| (a.way as u8, &a.host).cmp(&(b.way as u8, &b.host)));
-    findings(&servers)
+    let mut findings = findings(&servers);
+    findings.extend(unreached);
+    findings
 }
 
-/// `None` if it does not answer. That it does not is the error of the connection, if no other host does.
-async fn ask(way: Way, host: String, server: pg_listen::Server) -> Option<Server> {
-    let (client, connection) = Connector::new(server).connect().await.ok()?;
+async fn ask(way: Way, host: String, server: pg_listen::Server) -> Answer {
+    match Connector::new(server).connect().await {
+        Ok((client, connection)) => {
+            describe(way, host, client, connection).await.map_or(Answer::Unknown(way), Answer::Known)
+        }
+        Err(error) => Answer::Silent(way, host, chain(&error)),
+    }
+}
+
+/// No host of the listener lets it in. An unreachable pool is the error of its connection.
+fn unreached_listener(answers: &[Answer]) -> Option<Finding> {
+    let mut causes = Vec::new();
+    for answer in answers {
+        match answer {
+            Answer::Known(Server { way: Way::Listener, .. }) | Answer::Unknown(Way::Listener) => return None,
+            Answer::Silent(Way::Listener, host, cause) => causes.push(format!("{host}: {cause}")),
+            Answer::Known(_) | Answer::Unknown(_) | Answer::Silent(..) => {}
+        }
+    }
+    causes.sort();
+    (!causes.is_empty()).then(|| {
+        let message = format!("the listener reaches no server: {}", causes.join("; ")).replace('\n', " ");
+        let fix = "Correct the address of the listener, --listen-url or `listen_on_url`: host, port, user, password and database."
+            .to_owned();
+        Check::fault("start", String::new()).finding(message, fix)
+    })
+}
+
+async fn describe(
+    way: Way,
+    host: String,
+    client: tokio_postgres::Client,
+    connection: pg_listen::ConnectionTask,
+) -> Option<Server> {
     let connection = tokio::spawn(connection);
     let text = format!(
         "SELECT pg_catalog.pg_is_in_recovery(),
@@ -162,6 +210,23 @@ mod tests {
         let servers = [server(Way::Pool, "a", 1, 1), server(Way::Pool, "b", 2, 2)];
         let message = "several servers accept writes: a on timeline 1, b on timeline 2".to_owned();
         assert_eq!(checks(&servers), [("two-primaries", message)]);
+    }
+
+    #[test]
+    fn a_listener_that_no_host_lets_in_is_a_finding() {
+        let silent = |way, host: &str| Answer::Silent(way, host.to_owned(), "refused".to_owned());
+        let message = |answers: &[Answer]| unreached_listener(answers).map(|finding| finding.message);
+        assert_eq!(
+            message(&[silent(Way::Listener, "b"), silent(Way::Pool, "c"), silent(Way::Listener, "a")])
+                .as_deref(),
+            Some("the listener reaches no server: a: refused; b: refused")
+        );
+        assert_eq!(message(&[silent(Way::Listener, "a"), Answer::Unknown(Way::Listener)]), None);
+        assert_eq!(
+            message(&[silent(Way::Listener, "a"), Answer::Known(server(Way::Listener, "b", 1, 1))]),
+            None
+        );
+        assert_eq!(message(&[silent(Way::Pool, "a")]), None);
     }
 
     #[test]

@@ -23,7 +23,10 @@ impl Database {
             return Ok(Vec::new());
         }
         let drift = Check::fault("drift", sql(&self.names));
-        let rows = self.rows_of(&drift.sql).await.map_err(Failure::into_read_error)?;
+        let rows = match self.rows_of(&drift.sql).await {
+            Ok(rows) => rows,
+            Err(failure) => return self.refused(&drift, failure),
+        };
         let found: BTreeSet<String> =
             rows.into_iter().map(|(object, detail)| format!("{object}: {detail}")).collect();
         let expected: BTreeSet<String> = EXPECTED.lines().map(ToOwned::to_owned).collect();

@@ -54,7 +54,7 @@ pub(super) fn none(names: &Names) -> [Check; 2] {
 
 /// Objects of other roles. The other [`checks`] read the tables, so they come after this one.
 pub(super) fn owners(names: &Names) -> Check {
-    Check::fault("owner", owners::findings(names))
+    Check::fault("owner", owners::findings(names, &repair::routines(names)))
 }
 
 pub(super) fn checks(names: &Names) -> Vec<Check> {
@@ -68,10 +68,14 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
           WHERE c.oid = ANY (ARRAY(SELECT pg_catalog.to_regclass(t.name) FROM pg_catalog.unnest(ARRAY[{written}]) AS t (name)))) c"
     );
     let with_audit = tables.replace(&written, &format!("{written}, {audit}"));
+    let with_record = tables.replace(&written, &format!("{written}, {migrations}"));
     vec![
         Check::fault("missing-table", format!(
             "SELECT pg_catalog.format('there is no table %s', t.name),
-                    {drop_all} || ' -- This ends all sessions. Then run: pg-session migrate. Or restore the table from a backup.'
+                    pg_catalog.concat({drop_all}, ' -- This ends all sessions',
+                        CASE WHEN pg_catalog.to_regclass({audit}) IS NOT NULL THEN ' and deletes the audit log' END,
+                        '. Then run: pg-session migrate. Then repeat the GRANT statements of docs/operations.md#rights. \
+                         Or restore the table from a backup.')
              FROM pg_catalog.unnest(ARRAY[{written}, {audit}, {migrations}]) AS t (name) WHERE pg_catalog.to_regclass(t.name) IS NULL"
         )),
         Check::fault("not-a-table", format!(
@@ -97,9 +101,12 @@ pub(super) fn checks(names: &Names) -> Vec<Check> {
                     pg_catalog.format('GRANT %s ON %s TO %I;', t.rights, t.names, CURRENT_USER)
              FROM (SELECT l.rights, pg_catalog.string_agg(l.name, ', ' ORDER BY l.name) AS names
                    FROM (SELECT c.written_as::pg_catalog.text AS name, pg_catalog.string_agg(r.name, ', ' ORDER BY r.n) AS rights
-                         FROM {tables}
+                         FROM {with_record}
                          CROSS JOIN pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS r (name, n)
-                         WHERE NOT pg_catalog.has_table_privilege(c.oid, r.name) GROUP BY c.written_as) l
+                         WHERE NOT pg_catalog.has_table_privilege(c.oid, r.name)
+                           -- Nodes only read the record of the migrations.
+                           AND (r.name = 'SELECT' OR c.oid IS DISTINCT FROM pg_catalog.to_regclass({migrations}))
+                         GROUP BY c.written_as) l
                    GROUP BY l.rights) t"
         )),
         Check::fault("function-right", format!(
