@@ -50,6 +50,7 @@ fn print(findings: &[Finding], json: bool) -> io::Result<()> {
             let line = serde_json::json!({ "check": check, "severity": severity, "message": message, "fix": fix, "page": page });
             writeln!(out, "{line}")?;
         } else {
+            let fix = fix.replace('\n', "\n              ");
             writeln!(out, "{severity:<8} {check}: {message}\n         fix: {fix}\n         see: {page}")?;
         }
     }

@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use maud::html;
 use serde::Deserialize;
 
-use super::pages::{self, Tab};
+use super::pages;
+use super::tabs::Tab;
 use super::visit::Visit;
 use crate::Admin;
 use crate::audit::{Author, By, cause};

@@ -12,6 +12,7 @@ mod sessions;
 mod sign_in;
 mod sign_ins;
 mod stream;
+mod tabs;
 mod visit;
 
 use std::fmt;

@@ -8,7 +8,8 @@ use maud::{Markup, html};
 use pg_session::{Cause, Error, Session};
 use serde::Deserialize;
 
-use super::pages::{Tab, card, form_token, page, time_cell};
+use super::pages::{card, form_token, page, time_cell};
+use super::tabs::Tab;
 use super::visit::Visit;
 use crate::Admin;
 use crate::audit::CAUSES;

@@ -9,8 +9,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::cookies::set_cookie;
-use super::pages::{bare, is_address};
+use super::pages::bare;
 use super::sign_ins::{COOKIE_NAME, LIFETIME};
+use super::tabs::is_address;
 use super::visit::base;
 use super::{FIRST_PAGE, to};
 use crate::Admin;

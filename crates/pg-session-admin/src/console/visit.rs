@@ -9,8 +9,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::cookies::{cookies, set_cookie};
-use super::pages::is_address;
 use super::sign_ins::random;
+use super::tabs::is_address;
 use super::{FIRST_PAGE, to};
 use crate::secret::Secret;
 use crate::{Admin, Operator};

@@ -218,7 +218,7 @@ async fn sessions_end_only_after_consent() {
     assert_eq!(end.code, Some(1), "{end:?}");
     assert!(end.err.contains("no live session"), "{end:?}");
     let end = app.run(&["show", &a.id().expose().to_string()], "");
-    assert!(end.code == Some(1) && end.err.contains("never a session id"), "{end:?}");
+    assert!(end.code == Some(2) && end.err.contains("never a session id"), "{end:?}");
 
     let five = app.node.create(5).await.unwrap();
     let end = app.run(&["revoke", "--all", "--yes"], "");

@@ -370,8 +370,10 @@ impl Builder {
         }
         if findings.iter().all(|finding| finding.severity != Severity::Fault) {
             let timeout = self.config.query_timeout;
-            // It waits as long for its listener.
-            self.config.query_timeout = timeout.min(CONNECT_MAX);
+            if self.listen_on.is_some() {
+                // It waits as long for its listener, which may reach another database.
+                self.config.query_timeout = timeout.min(CONNECT_MAX);
+            }
             match Box::pin(self.connect()).await {
                 Ok(node) => {
                     if node.status().trusted_for.is_none() {

@@ -109,16 +109,16 @@ impl Check {
     }
 
     fn finding(&self, message: String, fix: String) -> Finding {
-        let fix = line_by_line(&fix);
+        let fix = line_by_line(fix);
         Finding { check: self.name, severity: self.severity, message, fix, page: pages::page(self.name) }
     }
 }
 
 /// Each statement on a line of its own: some do not run in one transaction with others. The code of a function stays as it is. So
 /// does what is behind `--`: it may quote a client's name, which must not become a statement.
-fn line_by_line(fix: &str) -> String {
+fn line_by_line(fix: String) -> String {
     if fix.starts_with("CREATE ") {
-        return fix.to_owned();
+        return fix;
     }
     let (statements, comment) = fix.split_at(fix.find("--").unwrap_or(fix.len()));
     let begins = ["SELECT ", "ALTER ", "DROP ", "VACUUM "];
