@@ -114,7 +114,7 @@ async fn the_doctor_finds_faults_of_a_busy_server_and_fixes_work() {
         .expect("PostgreSQL starts");
     let patient = Patient::on(sandbox).await;
     let world = World { schema: "public".to_owned(), ..World::on(&patient.sandbox) };
-    assert_eq!(patient.diagnose().await, [], "a server without a fault");
+    patient.assert_healthy("a server without a fault").await;
     let mut clients = idle(&world, CONNECTIONS - OF_FAULTS - 1).await;
     let _planted = plant(&patient, &world).await;
     assert_eq!(patient.diagnose().await.iter().filter(|found| found.check == "connections").count(), 0);
@@ -143,5 +143,5 @@ async fn the_doctor_finds_faults_of_a_busy_server_and_fixes_work() {
     patient.run(&finding.fix).await;
     patient.sandbox.restart().expect("PostgreSQL starts again");
     let _clients = idle(&world, CONNECTIONS).await;
-    assert_eq!(patient.diagnose().await, []);
+    patient.assert_healthy("after the last fix").await;
 }

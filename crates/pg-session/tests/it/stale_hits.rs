@@ -60,7 +60,9 @@ pub async fn stale_hits_are_seen(node: &SessionManager, id: SessionId) {
     })
     .await;
     let text = node.metrics().to_string();
-    assert!(text.contains("\npg_session_observer_stale_total 1\n"), "{text}");
+    // On a busy machine, a second hit may come before the observer has dropped the session.
+    let stale = text.lines().find_map(|line| line.strip_prefix("pg_session_observer_stale_total "));
+    assert!(stale.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 1), "{text}");
     if let Some(served) = hit(node, id) {
         assert_ne!((served.version().get(), n(&served)), (1, 1), "the observer has dropped it");
     }
