@@ -49,7 +49,7 @@ struct Arguments {
     /// Takes a guard away. The run then has to fail.
     #[arg(long, value_name = "GUARD")]
     without: Option<Removed>,
-    /// Takes away each guard in turn, and fails unless the right checker notices, in runs of less than a minute.
+    /// Takes away each guard in turn, and fails unless the right checker notices, in at most three runs of a minute.
     #[arg(long)]
     prove: bool,
     /// Keeps the histories in this directory.
@@ -129,23 +129,38 @@ async fn run(arguments: Arguments) -> Result<bool> {
 /// How long a run without a guard goes on: with its beginning and its checks it stays within a minute.
 const PROOF: Duration = Duration::from_secs(45);
 
+/// A race may lead to no hit that is old enough for the observer in one run. A checker that is blind notices in none.
+const PROOF_RUNS: u64 = 3;
+
 async fn prove(order: &mut Order) -> Result<bool> {
     let mut all_noticed = true;
     for removed in Removed::ALL {
-        let began = Instant::now();
         order.length = PROOF;
         order.without = Some(removed);
         order.faults = removed.faults().iter().map(ToString::to_string).collect();
-        let report = controller::run(order.clone()).await?;
-        let is_observed = !removed.makes_hits_stale() || report.breaks("observer");
-        let is_noticed = removed.invariants().iter().any(|invariant| report.breaks(invariant)) && is_observed;
-        println!(
-            "\n{report}\ntorture: without {removed:?}: {} {} ({:.0} s)\n",
-            removed.invariants().join(" or ") + if removed.makes_hits_stale() { " and observer" } else { "" },
-            if is_noticed { "was seen to be broken, as it has to be" } else { "WAS NOT SEEN TO BE BROKEN" },
-            began.elapsed().as_secs_f64()
-        );
+        let mut is_noticed = false;
+        for run in 0..PROOF_RUNS {
+            is_noticed =
+                prove_once(removed, Order { seed: order.seed.wrapping_add(run), ..order.clone() }).await?;
+            if is_noticed {
+                break;
+            }
+        }
         all_noticed &= is_noticed;
     }
     Ok(all_noticed)
+}
+
+async fn prove_once(removed: Removed, order: Order) -> Result<bool> {
+    let began = Instant::now();
+    let report = controller::run(order).await?;
+    let is_observed = !removed.makes_hits_stale() || report.breaks("observer");
+    let is_noticed = removed.invariants().iter().any(|invariant| report.breaks(invariant)) && is_observed;
+    println!(
+        "\n{report}\ntorture: without {removed:?}: {} {} ({:.0} s)\n",
+        removed.invariants().join(" or ") + if removed.makes_hits_stale() { " and observer" } else { "" },
+        if is_noticed { "was seen to be broken, as it has to be" } else { "WAS NOT SEEN TO BE BROKEN" },
+        began.elapsed().as_secs_f64()
+    );
+    Ok(is_noticed)
 }
